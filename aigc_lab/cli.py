@@ -1,0 +1,266 @@
+"""The commands. Each is one call; what it needs is imported inside it, so that `--help` costs next to nothing."""
+
+import io
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from aigc_lab import __version__
+from aigc_lab.errors import Failure, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from aigc_lab.registry.store import Registry
+
+app = typer.Typer(
+    name="aigc-lab",
+    help="A laboratory for generative models: sweeps of GANs and VAEs, scores with intervals, and what came of them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Home = Annotated[
+    Path | None,
+    typer.Option(envvar="AIGC_LAB_HOME", help="The home folder.  [default: .aigc-lab]", metavar="DIR"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+OfSweep = Annotated[str | None, typer.Argument(help="A sweep's id, or its name for the newest.  [default: all]")]
+
+
+def main() -> None:
+    """The console script. A user's mistake is one line on stderr and exit code 2; work that failed, exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an arrow must not end a command on a terminal without Unicode
+    try:
+        try:
+            app(prog_name="aigc-lab")
+        finally:
+            sys.stdout.flush()
+    except UsageError as error:
+        _end(error, 2)
+    except Failure as error:
+        _end(error, 1)
+    except KeyboardInterrupt:
+        _end("interrupted", 130)
+    except BrokenPipeError:
+        # The reader has left. Python would complain once more on its way out, so it gets somewhere to write.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except SystemExit as stop:
+        if stop.code == 130:  # typer's word for Ctrl-C
+            _end("interrupted", 130)
+        raise
+
+
+def _end(message: object, code: int) -> None:
+    line = " ".join(str(message).split())
+    print(line if code == 130 else f"error: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"aigc-lab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
+
+
+# ---- commands that train
+
+Wanted = Annotated[
+    str, typer.Argument(help="An experiment's name, or the path of its YAML file.", metavar="EXPERIMENT")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a key: --set training.steps=500. May be given again.", metavar="KEY=VALUE"),
+]
+Steps = Annotated[int | None, typer.Option(help="Train every run for this many steps (training.steps).")]
+Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, or auto.")]
+
+
+@app.command()
+def sweep(
+    experiment: Wanted,
+    overrides: Overrides = None,
+    trials: Annotated[int | None, typer.Option(help="The total number of trials (search.trials).")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds of every trial (search.seeds).")] = None,
+    steps: Steps = None,
+    device: Device = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, say what it will cost, and exit.")
+    ] = False,
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Search an experiment's variants, confirm the best, and rank them. The same command goes on where it ended."""
+    from aigc_lab import commands
+
+    changes = _changes(overrides, {"search.trials": trials, "search.seeds": seeds, "training.steps": steps})
+    rows = commands.sweep(experiment, changes, device=device, dry_run=dry_run, home=home)
+    if json:
+        _print_json(rows)
+
+
+@app.command()
+def train(
+    experiment: Wanted,
+    overrides: Overrides = None,
+    seed: Annotated[int, typer.Option(help="The seed of the run.", min=0)] = 0,
+    steps: Steps = None,
+    device: Device = "auto",
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Train one run of an experiment without open choices (or with all of them decided by --set)."""
+    from aigc_lab import commands
+
+    row = commands.train(
+        experiment, _changes(overrides, {"training.steps": steps}), seed=seed, device=device, home=home
+    )
+    if json:
+        _print_json(row)
+    else:
+        from aigc_lab.tables import show_page
+
+        _print(show_page(row))
+
+
+def _changes(overrides: list[str] | None, options: dict[str, int | None]) -> list[tuple[str, str, str]]:
+    """Key, YAML text, and the words of the command line that say so, for error messages."""
+    changes = []
+    for item in overrides or []:
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise UsageError(f"--set {item}: write --set KEY=VALUE, like --set training.steps=500")
+        changes.append((key, text, f"--set {item}"))
+    for key, value in options.items():
+        if value is not None:
+            changes.append((key, str(value), f"--{key.rpartition('.')[2]} {value}"))
+    return changes
+
+
+# ---- commands that read
+
+
+@app.command()
+def runs(sweep: OfSweep = None, json: AsJson = False, home: Home = None) -> None:
+    """List the runs, with the score that each sweep optimises."""
+    from aigc_lab.registry import queries
+    from aigc_lab.tables import runs_table
+
+    with _registry(home) as registry:
+        rows = queries.runs(registry, sweep)
+    _print_json(rows) if json else _print(runs_table(rows))
+
+
+@app.command()
+def show(
+    run: Annotated[str, typer.Argument(help="A run's id: SWEEP.TRIAL.SEED")], json: AsJson = False, home: Home = None
+) -> None:
+    """Show one run: its configuration, scores, attempts and files."""
+    from aigc_lab.registry import queries
+    from aigc_lab.tables import show_page
+
+    with _registry(home) as registry:
+        row = queries.show(registry, run)
+    _print_json(row) if json else _print(show_page(row))
+
+
+@app.command()
+def compare(
+    sweep: OfSweep = None,
+    score: Annotated[
+        str | None, typer.Option(help="The score to rank by.  [default: each sweep's objective]", metavar="NAME")
+    ] = None,
+    checkpoint: Annotated[
+        Literal["last", "selected"], typer.Option(help="Which checkpoint's scores to rank.")
+    ] = "last",
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Rank the trials by the median over their seeds."""
+    from aigc_lab.registry import queries
+    from aigc_lab.tables import compare_table
+
+    with _registry(home) as registry:
+        comparison = queries.compare(registry, sweep, score=score, checkpoint=checkpoint)
+    if json:
+        _print_json(comparison.rows)
+        print(comparison.note, end="\n" if comparison.note else "", file=sys.stderr)
+    else:
+        _print(compare_table(comparison))
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(metavar="systems|datasets|metrics|experiments|protocols")],
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """List what there is to choose from."""
+    rows = [{"name": name, "description": text} for name, text in _described(kind).items()]
+    if json:
+        _print_json(rows)
+    else:
+        from aigc_lab.tables import names_table
+
+        _print(names_table(rows))
+
+
+# Kind -> the package's folder of plugins, or the content folder of YAML files.
+_PLUGINS = {"systems": "systems", "datasets": "data", "metrics": "metrics"}
+_FILES: dict[str, Literal["experiments", "evaluation"]] = {"experiments": "experiments", "protocols": "evaluation"}
+
+
+def _described(kind: str) -> dict[str, str]:
+    """Name -> what it is: a plugin's docstring, or the comment that a YAML file opens with."""
+    from itertools import takewhile
+
+    from aigc_lab import content, plugins
+
+    if kind in _PLUGINS:
+        return plugins.describe(_PLUGINS[kind])
+    if kind not in _FILES:
+        raise UsageError(content.unknown("kind", kind, [*_PLUGINS, *_FILES]))
+    folder = _FILES[kind]
+    texts = {name: content.find(folder, name).read_text("utf-8") for name in content.names(folder)}
+    comments = {
+        name: takewhile(lambda line: line.startswith("#"), text.lstrip().splitlines()) for name, text in texts.items()
+    }
+    return {name: " ".join(" ".join(lines).replace("#", " ").split()) for name, lines in comments.items()}
+
+
+# ---- output
+
+
+def _registry(home: Path | None) -> "Registry":
+    from aigc_lab.registry.store import Registry
+    from aigc_lab.settings import Settings
+
+    return Registry.open(Settings.load(home).registry_url, create=False)
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _print(renderable: "RenderableType") -> None:
+        from aigc_lab.tables import console
+
+    console().print(renderable, crop=False)

@@ -1,0 +1,66 @@
+"""Where real samples come from: disjoint train, reference and holdout splits, and what is known of their structure."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from aigc_lab.config import Strict
+from aigc_lab.samples import Samples, Shape
+
+Split = Literal["train", "reference", "holdout"]
+SPLITS: tuple[Split, ...] = ("train", "reference", "holdout")
+
+
+@dataclass(frozen=True)
+class Modes:
+    """A mixture of equally likely, isotropic Gaussians: `centres` [K, D], and the `sigma` they share."""
+
+    centres: Tensor
+    sigma: float
+
+
+class Dataset(ABC):
+    """Systems train on `train`; scores on the way use `reference`; what is compared or promoted uses `holdout`.
+
+    `data_dir` is where files are looked for and downloaded to; a dataset that makes its samples ignores it. Building
+    one touches no file, so that a configuration can be checked before anything is loaded.
+    """
+
+    Config: ClassVar[type[Strict]]
+    #: where the data is published, or None for samples that are made
+    source: ClassVar[str | None] = None
+
+    def __init__(self, config: Any, data_dir: Path) -> None:
+        self.config = config
+        self.data_dir = data_dir
+
+    @property
+    def name(self) -> str:
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    @abstractmethod
+    def shape(self) -> Shape:
+        """What every sample looks like; known without loading."""
+
+    @property
+    def modes(self) -> Modes | None:
+        """The true mixture, where it is known."""
+        return None
+
+    @abstractmethod
+    def load(self, split: Split) -> Samples:
+        """The split in its stored form (uint8 images, float32 points), always in the same order, on the host.
+
+        Raises `UsageError` naming the file and the remedy when the data cannot be had.
+        """
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the content of all splits: two datasets of one digest hold the same samples."""
+        return hashlib.sha256("".join(self.load(split).digest() for split in SPLITS).encode()).hexdigest()

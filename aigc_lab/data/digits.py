@@ -1,0 +1,40 @@
+"""1,797 handwritten digits of 8×8 pixels that ship inside scikit-learn (Alpaydin & Kaynak 1998), at 16×16."""
+
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+
+from aigc_lab import noise
+from aigc_lab.config import Strict
+from aigc_lab.data import base
+from aigc_lab.samples import Images, Modality, Shape
+
+
+class Digits(base.Dataset):
+    """997 digits train, 400 are the reference and 400 the holdout; grey, bilinearly enlarged to 16×16."""
+
+    source = "https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits"
+
+    class Config(Strict):
+        pass
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(Modality.IMAGES, (1, 16, 16), classes=10)
+
+    @cached_property
+    def _all(self) -> Images:
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        grey = torch.from_numpy(digits.images).float()[:, None] / 16
+        large = F.interpolate(grey, size=(16, 16), mode="bilinear", align_corners=False)
+        # The file is ordered by writer: a seeded shuffle gives every split all of them.
+        order = torch.randperm(len(grey), generator=noise.generator("digits", "splits"))
+        labels = torch.from_numpy(digits.target).long()
+        return Images((large * 255).round().to(torch.uint8), labels).take(order)
+
+    def load(self, split: base.Split) -> Images:
+        first, last = {"train": (0, 997), "reference": (997, 1397), "holdout": (1397, 1797)}[split]
+        return self._all.take(slice(first, last))

@@ -1,0 +1,40 @@
+"""Eight Gaussians on a circle (Metz et al. 2017; Srivastava et al. 2017): the classic test of mode collapse."""
+
+import math
+from functools import lru_cache
+
+import torch
+from pydantic import Field
+
+from aigc_lab import noise
+from aigc_lab.config import Strict
+from aigc_lab.data import base
+from aigc_lab.samples import Modality, Points, Shape
+
+
+class Ring(base.Dataset):
+    """A mixture of `modes` equally likely Gaussians at equal angles; a point's label is its mode."""
+
+    class Config(Strict):
+        modes: int = Field(8, ge=2)
+        radius: float = Field(1.0, gt=0)
+        sigma: float = Field(0.01, gt=0, description="standard deviation of every Gaussian")
+        points: int = Field(100_000, ge=1, description="size of the train split; the others hold 10,000 each")
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(Modality.POINTS, (2,), classes=self.config.modes)
+
+    @property
+    def modes(self) -> base.Modes:
+        angles = torch.arange(self.config.modes, dtype=torch.float64) * (2 * math.pi / self.config.modes)
+        centres = self.config.radius * torch.stack([angles.cos(), angles.sin()], dim=1)
+        return base.Modes(centres.float(), self.config.sigma)
+
+    @lru_cache(maxsize=3)  # noqa: B019 -- a dataset lives as long as its sweep
+    def load(self, split: base.Split) -> Points:
+        count = self.config.points if split == "train" else 10_000
+        source = noise.generator("ring", split)
+        labels = torch.randint(self.config.modes, (count,), generator=source)
+        noisy = torch.randn((count, 2), generator=source) * self.config.sigma
+        return Points(self.modes.centres[labels] + noisy, labels)

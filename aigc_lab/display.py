@@ -1,0 +1,88 @@
+"""How a sweep shows itself on standard error: bars on a terminal, a line for each run in a log."""
+
+import math
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+from aigc_lab.sweep import duration
+from aigc_lab.train import Progress
+from aigc_lab.trial import Job, Outcome
+
+
+class SweepDisplay:
+    """Trial, step, images per second, loss, last score, and the time that is left, while runs go on."""
+
+    def __init__(self, console: Console, steps: int, seconds: float = 0.0) -> None:
+        self._console = console
+        self._steps = steps
+        # The time left is guessed from the estimate until runs of this sweep have been timed.
+        self._expected = seconds
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[facts]}"),
+            console=console,
+        )
+        self._all: TaskID = self._bars.add_task("runs", total=None, facts="")
+        self._run: TaskID | None = None
+        self._live = Live(Group(self._bars), console=console, transient=True, refresh_per_second=4)
+        self._durations: list[float] = []
+        self._number = self._total = 0
+        self._score = ""
+        self._name = ""
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._live.stop()
+
+    def say(self, text: str) -> None:
+        self._console.print(Text(text), soft_wrap=True)
+
+    def begin(self, job: Job, number: int, total: int) -> None:
+        self._number, self._total, self._score = number, total, ""
+        self._name = f"trial {job.trial} seed {job.seed} {job.configuration.system}"
+        self._begun = time.monotonic()
+        if self._run is not None:
+            self._bars.remove_task(self._run)
+        self._run = self._bars.add_task(self._name, total=self._steps, facts="")
+        self._bars.update(self._all, total=total, completed=number - 1, facts=self._left(0.0))
+
+    def progress(self, now: Progress) -> None:
+        loss = next((value for name, value in now.scalars.items() if name.endswith("/total")), math.nan)
+        facts = f"step {now.step} · {now.samples_per_second:,.0f} samples/s · loss {loss:.3g}{self._score}"
+        if self._run is not None:
+            self._bars.update(self._run, completed=now.step, facts=facts)
+        self._bars.update(self._all, facts=self._left(now.step / self._steps))
+
+    def scored(self, step: int, value: float) -> None:
+        self._score = f" · score {value:.4g}"
+
+    def end(self, job: Job, outcome: Outcome) -> None:
+        took = time.monotonic() - self._begun
+        self._durations.append(took)
+        chosen = " ".join(f"{key}={_short(value)}" for key, value in job.configuration.chosen.items())
+        value = "" if outcome.value is None else f"  {job.objective.score} {outcome.value:.4g}"
+        reason = f"  ({outcome.reason})" if outcome.reason else ""
+        self._bars.update(self._all, completed=self._number)
+        told = f"{self._name}  {outcome.state.lower()}{value}  {took:.0f} s  {chosen}{reason}"
+        self.say(f"[{self._number}/{self._total}] {told}")
+
+    def _left(self, share_of_run: float) -> str:
+        each = sum(self._durations) / len(self._durations) if self._durations else self._expected / max(self._total, 1)
+        left = (self._total - self._number + 1 - share_of_run) * each
+        return f"run {self._number} of at most {self._total} · {duration(left)} left"
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

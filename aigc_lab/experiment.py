@@ -1,0 +1,460 @@
+"""The types of an experiment file and of a protocol file, and the checks that run before any training.
+
+An experiment is a template: `Experiment.resolve` fills its holes and gives a `Configuration`, which is one trial. The
+plugins' own `Config` classes check what is theirs; they are imported only when a file is checked, so that reading the
+name of an experiment costs no torch.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from aigc_lab import content, plugins, space
+from aigc_lab.config import Strict
+from aigc_lab.errors import UsageError
+from aigc_lab.yamlfile import Document, KeyPath, dotted, parse, read, unknown_key
+
+if TYPE_CHECKING:
+    from aigc_lab.data.base import Dataset
+    from aigc_lab.metrics.base import Metric
+    from aigc_lab.systems.base import System
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Training(Strict):
+    """The budget and the numerics of one run."""
+
+    steps: int = Field(ge=1, description="one step is one pass over all phases")
+    batch_size: int = Field(64, ge=2)
+    log_every: int = Field(50, ge=1, description="steps between two points of a curve")
+    evaluate_every: int = Field(1000, ge=1, description="steps between evaluations; the last step is always evaluated")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average that is sampled from; 0 for none")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    threads: int | None = Field(None, ge=1, description="CPU threads; part of what a result depends on to the bit")
+
+    @field_validator("evaluate_every")
+    @classmethod
+    def _whole_intervals(cls, value: int, info: ValidationInfo) -> int:
+        every = info.data.get("log_every", value)
+        if value % every:
+            raise ValueError(f"{value} is not a multiple of log_every ({every}), at which scalars cross to the host")
+        return value
+
+
+class Objective(Strict):
+    """The one score that a sweep improves."""
+
+    minimize: str | None = None
+    maximize: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "Objective":
+        if (self.minimize is None) == (self.maximize is None):
+            raise ValueError("give minimize or maximize, and one of them only")
+        return self
+
+    @property
+    def score(self) -> str:
+        return self.minimize or self.maximize or ""
+
+    @property
+    def better(self) -> Literal["lower", "higher"]:
+        return "lower" if self.minimize else "higher"
+
+
+class Search(Strict):
+    """How configurations are chosen. With `per_system` every system gets the same number of trials."""
+
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    trials: int = Field(10, ge=1, description="the total, over all systems")
+    seeds: int = Field(1, ge=1)
+    per_system: bool = True
+    pruner: Literal["median", "none"] = "none"
+    seed: int = Field(0, ge=0, description="of the sampler")
+
+
+class Confirm(Strict):
+    """The best configurations again, with fresh seeds and never pruned: the value that a comparison may quote."""
+
+    top: int = Field(1, ge=1)
+    seeds: int = Field(3, ge=1)
+
+
+class Protocol(Strict):
+    """What is measured: the number of generated samples, and metrics as names with their configuration."""
+
+    name: str
+    samples: int = Field(ge=1)
+    metrics: list[tuple[str, dict[str, Any]]] = Field(min_length=1)
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _named(cls, items: Any) -> Any:
+        if not isinstance(items, list):
+            raise ValueError("metrics is a list of names, or of one name with its configuration: fd: {features: …}")
+        named: list[tuple[str, dict[str, Any]]] = []
+        for item in items:
+            if isinstance(item, str):
+                named.append((item, {}))
+            elif isinstance(item, dict) and len(item) == 1:
+                ((name, config),) = item.items()
+                named.append((name, config or {}))
+            else:
+                raise ValueError(f"a metric is a name, or one name with its configuration, not {item!r}")
+        return named
+
+
+class _File(Strict):
+    """The keys of an experiment file; `data` and `system` are checked by the plugins that they name."""
+
+    data: dict[str, Any]
+    system: dict[str, Any]
+    training: Training
+    evaluation: str | dict[str, Any]
+    objective: Objective
+    search: Search = Search()
+    confirm: Confirm | None = None
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One trial: an experiment without holes, every part checked by the class that reads it."""
+
+    system: str
+    system_class: "type[System]"
+    system_config: Any
+    dataset: "Dataset"
+    training: Training
+    protocol: Protocol
+    #: what the search chose, by the short name that people read: {"lr": 0.0002, "training.batch_size": 64}
+    chosen: dict[str, Any]
+    #: the same by hole, for Optuna: {"system.dcgan.lr": 0.0002}
+    values: dict[str, Any]
+    #: everything, as plain data
+    data: dict[str, Any]
+
+
+@dataclass
+class Experiment:
+    """An experiment file with its overrides applied. `load` checks it; `resolve` makes trials of it."""
+
+    name: str
+    document: Document
+    data_dir: Path
+    weights_dir: Path | None = None
+    _datasets: dict[str, "Dataset"] = field(default_factory=dict)
+
+    @cached_property
+    def file(self) -> _File:
+        """The sections that hold no holes, and the others as their first filling has them."""
+        return self._check(_File, space.fill(self.document, lambda hole: hole.ends()[0]))
+
+    @cached_property
+    def holes(self) -> list[space.Hole]:
+        return space.holes(self.document)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of what the file says, without the number of trials: a larger total continues the same sweep."""
+        data = json.loads(json.dumps(self.document.data))
+        if isinstance(data.get("search"), dict):
+            data["search"].pop("trials", None)
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def systems(self) -> list[str]:
+        """The systems that compete, in the order of the file."""
+        node = self.document.data.get("system")
+        options = node["choice"] if space.is_hole(node) and "choice" in node else [node]
+        return [str(space.label(option)) for option in options]
+
+    def resolve(self, pick: space.Pick) -> Configuration:
+        """The trial in which `pick` chose the value of every hole. Raises `UsageError` for what cannot be run."""
+        filled = space.fill(self.document, pick)
+        file = self._check(_File, filled)
+        dataset = self._dataset(filled, file)
+        name, system_class, config = self._system(filled, file, dataset)
+        return Configuration(
+            system=name,
+            system_class=system_class,
+            system_config=config,
+            dataset=dataset,
+            training=file.training,
+            protocol=self.protocol,
+            chosen={
+                dotted(path).removeprefix("system."): filled.values[hole]
+                for hole, path in filled.paths.items()
+                if path != ("system",)
+            },
+            values=filled.values,
+            data=filled.data,
+        )
+
+    def defaults(self, system: str) -> dict[str, Any]:
+        """The paper's value of every hole of a system that has it in its range, by the name of the hole."""
+        from aigc_lab.systems.base import System
+
+        kind = plugins.find(System, system)  # type: ignore[type-abstract]
+        places: dict[KeyPath, type[BaseModel]] = {("system",): kind.Config, ("training",): Training}
+        found = {}
+        for hole in self.holes:
+            if dict(hole.given).get("system", system) != system or hole.path[:-1] not in places:
+                continue
+            known = places[hole.path[:-1]].model_fields.get(str(hole.path[-1]))
+            if known is not None and not known.is_required() and known.default in hole:
+                found[hole.name] = known.default
+        return found
+
+    @cached_property
+    def protocol(self) -> Protocol:
+        """The protocol of `evaluation:`, a name, or a mapping of a name and the keys that it overrides."""
+        given = self.file.evaluation
+        wanted = {"name": given} if isinstance(given, str) else dict(given)
+        name = wanted.pop("name", None)
+        if not isinstance(name, str):
+            self.document.fail(("evaluation",), "name a protocol, like evaluation: image-small")
+        try:
+            path = content.find("evaluation", name)
+        except UsageError as error:
+            self.document.fail(("evaluation",), str(error))
+        document = read(path)
+        for key, value in wanted.items():
+            document.data[key] = value
+            document.overridden[(key,)] = self.document.where(("evaluation", key))
+        document.data["name"] = path.stem
+        plain = space.Filled(document.data, {}, {}, {})
+        return _validated(Protocol, document.data, lambda at, message: document.fail(plain.source(at), message))
+
+    @cached_property
+    def metrics(self) -> "list[Metric]":
+        """The protocol's metrics, ready to score."""
+        from aigc_lab.metrics.base import Metric
+
+        made = []
+        for index, (name, config) in enumerate(self.protocol.metrics):
+            place = f"protocol {self.protocol.name}: metrics[{index}]"
+
+            def fail(at: KeyPath, message: str, place: str = place, name: str = name) -> NoReturn:
+                raise UsageError(f"{place}: {dotted((name, *at))}: {message}")
+
+            try:
+                kind = plugins.find(Metric, name)  # type: ignore[type-abstract]
+            except UsageError as error:
+                raise UsageError(f"{place}: {error}") from None
+            made.append(kind(_validated(kind.Config, config, fail)))
+        return made
+
+    def check(self) -> None:
+        """Everything that can be known before training: both ends of every hole, the protocol, the objective.
+
+        Networks are built on the meta device, so that an impossible combination shows itself and costs no memory.
+        """
+        import torch
+
+        if space.is_hole(self.document.data.get("system", {}).get("name")):
+            self.document.fail(("system", "name"), "a choice of systems is a choice of mappings, each with a name")
+        for hole in self.holes:
+            if hole.path[0] not in ("system", "training"):
+                self.document.fail(
+                    hole.source, "a hole may stand in system and in training only; give this one a value"
+                )
+        for filled in space.corners(self.document):
+            configuration = self.resolve(lambda hole, values=filled.values: values[hole.name])  # type: ignore[misc]
+            try:
+                with torch.device("meta"):
+                    configuration.system_class(configuration.system_config, configuration.dataset.shape)
+            except ValueError as error:
+                self.document.fail(
+                    filled.source(("system",)),
+                    f"{configuration.system} cannot be built for dataset {configuration.dataset.name} "
+                    f"({configuration.dataset.shape}): {error}",
+                )
+        self._check_protocol(configuration.dataset)
+        if self.file.search.sampler == "grid":
+            space.grid(self.document)
+
+    def _check_protocol(self, dataset: "Dataset") -> None:
+        from aigc_lab.extractors.base import Extractor
+
+        gives: dict[str, str] = {}
+        for metric, (name, _) in zip(self.metrics, self.protocol.metrics, strict=True):
+            try:
+                metric.check(dataset, self.protocol.samples)
+                if metric.extractor:
+                    kind = plugins.find(Extractor, metric.extractor)  # type: ignore[type-abstract]
+                    kind.check(dataset, self.weights_dir)
+            except ValueError as error:
+                self.document.fail(("evaluation",), f"protocol {self.protocol.name}: metric {name}: {error}")
+            gives |= metric.gives
+        objective = self.file.objective
+        at: KeyPath = ("objective", "minimize" if objective.minimize else "maximize")
+        if objective.score not in gives:
+            self.document.fail(
+                at, content.unknown(f"score of protocol {self.protocol.name}", objective.score, list(gives))
+            )
+        if gives[objective.score] != objective.better:
+            verb = "minimize" if gives[objective.score] == "lower" else "maximize"
+            self.document.fail(at, f"{objective.score} is better when it is {gives[objective.score]}; use {verb}")
+
+    def _check(self, model: type[M], filled: space.Filled) -> M:
+        return _validated(model, filled.data, lambda at, message: self.document.fail(filled.source(at), message))
+
+    def _named(self, filled: space.Filled, section: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        config = dict(given)
+        name = config.pop("name", None)
+        if not isinstance(name, str):
+            self.document.fail(filled.source((section,)), f"it needs a name, like {section}: {{name: …}}")
+        return name, config
+
+    def _plugin(
+        self, filled: space.Filled, section: str, base: type[Any], given: dict[str, Any]
+    ) -> tuple[str, Any, Any]:
+        """The name, class and checked configuration of the plugin that a section names."""
+        name, config = self._named(filled, section, given)
+        try:
+            kind = plugins.find(base, name)
+        except UsageError as error:
+            self.document.fail(filled.source((section, "name")), str(error))
+        checked = _validated(
+            kind.Config, config, lambda at, message: self.document.fail(filled.source((section, *at)), message)
+        )
+        return name, kind, checked
+
+    def _dataset(self, filled: space.Filled, file: _File) -> "Dataset":
+        from aigc_lab.data.base import Dataset
+
+        key = json.dumps(file.data, sort_keys=True)
+        if key not in self._datasets:
+            # One object for all trials: its samples are loaded, and its digest is computed, once.
+            _, kind, config = self._plugin(filled, "data", Dataset, file.data)
+            self._datasets[key] = kind(config, self.data_dir)
+        return self._datasets[key]
+
+    def _system(self, filled: space.Filled, file: _File, dataset: "Dataset") -> "tuple[str, type[System], Any]":
+        from aigc_lab.systems.base import System
+
+        name, kind, config = self._plugin(filled, "system", System, file.system)
+        if kind.modality != dataset.shape.modality:
+            self.document.fail(
+                filled.source(("system", "name")),
+                f"{name} makes {kind.modality}, and dataset {dataset.name} holds {dataset.shape.modality}",
+            )
+        return name, kind, config
+
+
+def load(
+    wanted: str, changes: Iterable[tuple[str, str, str]] = (), *, data_dir: Path, weights_dir: Path | None = None
+) -> Experiment:
+    """The experiment that a name or a path means, changed by (key, YAML text, the option that says so)."""
+    path = content.find("experiments", wanted)
+    document = read(path)
+    for key, text, option in changes:
+        override(document, key, parse(text, option), option)
+    return Experiment(path.stem, document, data_dir, weights_dir)
+
+
+def override(document: Document, key: str, value: Any, option: str) -> None:
+    """Sets a dotted key. A part that names an option of a choice (`system.dcgan.lr`) goes into this option; a choice
+    set to the name of one of its options (`system=dcgan`) is decided, and the option keeps its own holes.
+    """
+    parts = key.split(".")
+    if not all(parts):
+        raise UsageError(f"{option}: a key looks like training.steps")
+    node, path = document.data, ()  # type: tuple[Any, KeyPath]
+    for part in parts[:-1]:
+        node, path = _step_into(node, path, part, option)
+    last = parts[-1]
+    if space.is_hole(node) and "choice" in node:
+        if last == "name" and value in map(space.label, node["choice"]):
+            _decide(document, path, value)
+            return
+        node, path = _only_option(node, path, last, option)
+    if not isinstance(node, dict):
+        raise UsageError(f"{option}: {dotted(path)} is a value and has no keys")
+    hole = node.get(last)
+    if space.is_hole(hole) and isinstance(hole.get("choice"), list):
+        labels = [space.label(item) for item in hole["choice"]]
+        if value in labels and isinstance(hole["choice"][labels.index(value)], dict):
+            _decide(document, (*path, last), value)
+            return
+    if path == () and last in ("system", "data") and isinstance(value, str):
+        value = {"name": value}
+    node[last] = value
+    document.overridden[(*path, last)] = option
+
+
+def _step_into(node: Any, path: KeyPath, part: str, option: str) -> tuple[Any, KeyPath]:
+    if space.is_hole(node) and "choice" in node:
+        labels = [space.label(item) for item in node["choice"]]
+        if part in labels:
+            index = labels.index(part)
+            return node["choice"][index], (*path, "choice", index)
+        node, path = _only_option(node, path, part, option)
+    if not isinstance(node, dict):
+        raise UsageError(f"{option}: {dotted(path)} is a value and has no keys")
+    if isinstance(node.get(part), str) and part == "evaluation":
+        node[part] = {"name": node[part]}
+    if part not in node and path == () and part in _File.model_fields:
+        node[part] = {}
+    if part not in node:
+        raise UsageError(f"{option}: {part}: {unknown_key(part, list(node))}")
+    return node[part], (*path, part)
+
+
+def _only_option(node: dict[str, Any], path: KeyPath, part: str, option: str) -> tuple[Any, KeyPath]:
+    labels = [str(space.label(item)) for item in node["choice"]]
+    if len(labels) > 1:
+        keys = " or ".join(f"{dotted(path)}.{name}.{part}" for name in labels)
+        raise UsageError(f"{option}: {dotted(path)} is a choice of {', '.join(labels)}; write {keys}")
+    return node["choice"][0], (*path, "choice", 0)
+
+
+def _decide(document: Document, path: KeyPath, value: Any) -> None:
+    """Puts the chosen option in the place of its choice, and keeps the lines of what it holds."""
+    parent: Any = document.data
+    for part in path[:-1]:
+        parent = parent[part]
+    options = parent[path[-1]]["choice"]
+    index = [space.label(item) for item in options].index(value)
+    parent[path[-1]] = options[index]
+    inside = (*path, "choice", index)
+    for old, line in list(document.lines.items()):
+        if old[: len(inside)] == inside:
+            document.lines[(*path, *old[len(inside) :])] = line
+    for old, text in list(document.overridden.items()):
+        if old[: len(inside)] == inside:
+            document.overridden[(*path, *old[len(inside) :])] = text
+
+
+def _validated(model: type[M], data: Any, fail: Callable[[KeyPath, str], NoReturn]) -> M:
+    """The model of plain data; the first error is said in a sentence, at its key."""
+    try:
+        return model.model_validate(data, strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = tuple(first["loc"])
+        match first["type"]:
+            case "extra_forbidden":
+                fail(path, unknown_key(str(path[-1]), _fields(model, path[:-1])))
+            case "missing":
+                fail(path, "this key is missing")
+            case "value_error":
+                fail(path, first["msg"].removeprefix("Value error, "))
+            case _:
+                message = first["msg"].replace("Input should be", "it should be")
+                fail(path, f"{message}, not {json.dumps(first['input'], default=str)}")
+
+
+def _fields(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    for part in path:
+        kind = model.model_fields[part].annotation
+        options = [kind, *getattr(kind, "__args__", ())]
+        model = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
+    return list(model.model_fields)

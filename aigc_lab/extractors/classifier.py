@@ -1,0 +1,167 @@
+"""A small classifier of the dataset's own classes, trained once on its train split and stored by hash (`clf:…`)."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from aigc_lab import noise
+from aigc_lab.batches import Batches
+from aigc_lab.data.base import Dataset
+from aigc_lab.errors import Failure, UsageError
+from aigc_lab.extractors import base
+from aigc_lab.files import write_atomically
+from aigc_lab.samples import Images, Modality, Shape
+from aigc_lab.statistics import frechet_distance
+
+DIMENSIONS = 32
+_STEPS, _BATCH, _LR = 600, 128, 2e-3
+_ACCURACY_GATE = 0.9
+# Part of the key of a stored classifier: changes whenever the recipe or the network below does.
+_RECIPE = f"cnn-1 d{DIMENSIONS} steps{_STEPS} batch{_BATCH} lr{_LR}"
+
+
+class Network(nn.Module):
+    """uint8 images -> (features [N, 32], logits [N, classes]).
+
+    Few dimensions on purpose: the Fréchet distance is then well determined (n ≥ 4d) by a few hundred samples.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        channels = shape.size[0]
+        self.body = nn.Sequential(
+            *self._stage(channels, 16, stride=2 if shape.size[1] > 16 else 1),
+            *self._stage(16, 32, stride=2),
+            *self._stage(32, 64, stride=2),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(4 * 64, DIMENSIONS),
+        )
+        assert shape.classes is not None
+        self.head = nn.Linear(DIMENSIONS, shape.classes)
+
+    @staticmethod
+    def _stage(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
+        return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        vectors = self.body(images.float() / 127.5 - 1)
+        return vectors, self.head(F.relu(vectors))
+
+
+class Classifier(base.Extractor):
+    """Addressed by the sha256 of its stored weights: the same recipe gives other bits on other machines, so the file
+    is the truth and not the recipe, and scores of two files are never compared.
+    """
+
+    short = "clf"
+
+    def __init__(self, weights: bytes, dataset: Dataset, device: str) -> None:
+        self.identity = f"clf:{dataset.name}:{hashlib.sha256(weights).hexdigest()[:8]}"
+        self.network = Network(dataset.shape)
+        self.network.load_state_dict(load(weights))
+        self.network.to(device).eval().requires_grad_(False)
+
+    @classmethod
+    def check(cls, dataset: Dataset, weights_dir: Path | None) -> None:
+        if dataset.shape.modality != Modality.IMAGES or dataset.shape.classes is None:
+            raise UsageError(
+                f"the classifier features need labelled images, and dataset {dataset.name} holds "
+                f"{dataset.shape}, {dataset.shape.classes or 'no'} classes; choose a protocol without them"
+            )
+
+    @classmethod
+    def prepare(
+        cls, dataset: Dataset, *, cache: Path, weights_dir: Path | None, device: str, say: Callable[[str], None]
+    ) -> "Classifier":
+        """Reads the stored classifier of this dataset, or trains, tests and stores one (a few seconds)."""
+        folder = cache / "classifiers"
+        recipe = hashlib.sha256(f"{_RECIPE} {dataset.digest}".encode()).hexdigest()
+        index = folder / f"{dataset.name}-{recipe[:16]}.json"
+        if index.is_file():
+            stored = folder / f"{json.loads(index.read_text('utf-8'))['sha256']}.safetensors"
+            if stored.is_file():
+                weights = stored.read_bytes()
+                if hashlib.sha256(weights).hexdigest() == stored.stem:
+                    return cls(weights, dataset, device)
+            say(f"the stored classifier {stored} is missing or damaged")
+        say(f"training the classifier that judges {dataset.name}, once")
+        weights, facts = _train(dataset, device)
+        extractor = cls(weights, dataset, device)
+        facts |= _probe(extractor, dataset)
+        digest = hashlib.sha256(weights).hexdigest()
+        # The weights first: an index that exists points at a file that exists.
+        write_atomically(folder / f"{digest}.safetensors", weights)
+        facts |= {"dataset": dataset.name, "data": dataset.digest, "recipe": _RECIPE, "sha256": digest}
+        write_atomically(index, json.dumps(facts, indent=2).encode())
+        return extractor
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        vectors, logits = self.network(images)
+        return vectors, logits
+
+
+def _train(dataset: Dataset, device: str) -> tuple[bytes, dict[str, object]]:
+    """Weights after the recipe, as safetensors bytes."""
+    train = dataset.load("train").to(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(noise.generator("classifier", "weights").initial_seed())
+        network = Network(dataset.shape).to(device)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=_LR, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, total_steps=_STEPS)
+    batches = Batches(train, _BATCH, seed=0)
+    for step in range(_STEPS):
+        batch = batches[step]
+        # One shift of up to two pixels for the whole batch: enough variety for a network this small.
+        shifts = torch.randint(-2, 3, (2,), generator=noise.generator("classifier", "shift", step)).tolist()
+        images = torch.roll(batch.values, shifts, dims=(2, 3))
+        loss = F.cross_entropy(network(images)[1], batch.labels, label_smoothing=0.05)  # type: ignore[arg-type]
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    weights = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+    return save(weights), {"steps": _STEPS}
+
+
+def _probe(extractor: Classifier, dataset: Dataset) -> dict[str, object]:
+    """Refuses a classifier that cannot be trusted as a judge: an accuracy gate, and damage that must raise the FD.
+
+    The probes compare damaged reference images with the holdout: noise of rising strength, and modes dropped.
+    """
+    reference, holdout = dataset.load("reference"), dataset.load("holdout")
+    assert isinstance(reference, Images) and isinstance(holdout, Images) and reference.labels is not None
+    real = extractor.extract(holdout).vectors
+    clean = extractor.extract(reference)
+    assert clean.logits is not None
+    accuracy = (clean.logits.argmax(1) == reference.labels).double().mean().item()
+
+    def noisy(strength: float) -> Images:
+        static = noise.draw(noise.Draw(tuple(reference.values.shape)), "probe")
+        return Images(reference.unit() + strength * static)
+
+    classes = dataset.shape.classes or 0
+    by_noise = [frechet_distance(extractor.extract(noisy(s)).vectors, real) for s in (0.0, 0.2, 0.4, 0.8)]
+    by_modes = [
+        frechet_distance(clean.vectors[reference.labels >= dropped], real)
+        for dropped in (0, classes // 4, classes // 2, classes - 1)
+    ]
+    facts = {"accuracy": accuracy, "fd_by_noise": by_noise, "fd_by_modes_dropped": by_modes}
+    monotone = all(list(row) == sorted(set(row)) for row in (by_noise, by_modes))
+    if accuracy < _ACCURACY_GATE or not monotone:
+        raise Failure(
+            f"the classifier for {dataset.name} cannot serve as a judge: accuracy {accuracy:.3f} on the reference "
+            f"split (at least {_ACCURACY_GATE} wanted), FD under rising noise {_listed(by_noise)}, under dropped "
+            f"classes {_listed(by_modes)} (both must rise); choose a protocol with other features"
+        )
+    return dict(facts)
+
+
+def _listed(values: list[float]) -> str:
+    return ", ".join(f"{value:.2f}" for value in values)

@@ -1,0 +1,64 @@
+"""The convolutional pyramid of DCGAN (Radford, Metz & Chintala 2016), for 16, 32 and 64 pixels.
+
+Every stage halves or doubles the side with a 4×4 convolution of stride 2, between 4×4 pixels and the full size; the
+channels double as the side halves, from `width` at the widest picture.
+"""
+
+from torch import nn
+
+SIDES = (16, 32, 64)
+
+
+def stages(size: tuple[int, ...]) -> int:
+    """How many halvings lead from the picture to 4×4. Raises `ValueError` for a size that the pyramid does not fit."""
+    _, height, width = size
+    if height != width or height not in SIDES:
+        raise ValueError(f"it makes square pictures of {', '.join(map(str, SIDES))} pixels, not {height}×{width}")
+    return (height // 4).bit_length() - 1
+
+
+def initialise(module: nn.Module) -> None:
+    """N(0, 0.02) for convolutions, N(1, 0.02) for the scales of batch normalisation, as in the paper."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(part.weight, 0.0, 0.02)
+        elif isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.weight, 1.0, 0.02)
+
+
+class Decoder(nn.Sequential):
+    """[N, latent] -> [N, C, H, W], unbounded: the caller applies tanh or a likelihood."""
+
+    def __init__(self, latent: int, width: int, size: tuple[int, ...]) -> None:
+        top = width * 2 ** (stages(size) - 1)
+        layers: list[nn.Module] = [
+            nn.Unflatten(1, (latent, 1, 1)),
+            nn.ConvTranspose2d(latent, top, 4, bias=False),
+            nn.BatchNorm2d(top),
+            nn.ReLU(inplace=True),
+        ]
+        channels = top
+        while channels > width:
+            layers += [
+                nn.ConvTranspose2d(channels, channels // 2, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(channels // 2),
+                nn.ReLU(inplace=True),
+            ]
+            channels //= 2
+        super().__init__(*layers, nn.ConvTranspose2d(width, size[0], 4, stride=2, padding=1))
+
+
+class Encoder(nn.Sequential):
+    """[N, C, H, W] -> [N, outputs]; no batch normalisation on the first layer, as in the paper."""
+
+    def __init__(self, outputs: int, width: int, size: tuple[int, ...]) -> None:
+        layers: list[nn.Module] = [nn.Conv2d(size[0], width, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
+        channels = width
+        for _ in range(stages(size) - 1):
+            layers += [
+                nn.Conv2d(channels, channels * 2, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(channels * 2),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+            channels *= 2
+        super().__init__(*layers, nn.Conv2d(channels, outputs, 4), nn.Flatten())

@@ -1,0 +1,36 @@
+"""Randomness by key: every draw is a function of (seed, step, phase, name), never of a shared stream.
+
+A run's result is then independent of what else draws in the process, and a run continues from any step without a
+generator's state to restore.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Key = int | str
+Noise = Mapping[str, Tensor]
+
+
+class Draw(NamedTuple):
+    """One tensor of noise: N(0, 1), or uniform on [−1, 1] as DCGAN draws its latents."""
+
+    size: tuple[int, ...]
+    law: Literal["normal", "uniform"] = "normal"
+
+
+def generator(*key: Key, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator seeded by the key alone."""
+    seed = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest()) >> 1
+    return torch.Generator(device).manual_seed(seed)
+
+
+def draw(what: Draw, *key: Key, device: torch.device | str = "cpu") -> Tensor:
+    """float32 of the drawn size on the device; the same key gives the same bits on the same kind of device."""
+    source = generator(*key, device=device)
+    if what.law == "uniform":
+        return torch.rand(what.size, generator=source, device=device).mul_(2).sub_(1)
+    return torch.randn(what.size, generator=source, device=device)

@@ -1,0 +1,316 @@
+"""Reading the registry. Everything returned is plain and ready for JSON: no NaN, times as ISO 8601 text."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from datetime import datetime
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Connection, Table, and_, select
+
+from aigc_lab.content import unknown
+from aigc_lab.errors import UsageError
+from aigc_lab.registry.ranking import Comparison, Configuration, Outcome, rank
+from aigc_lab.registry.store import Registry
+from aigc_lab.registry.tables import Artifact, Attempt, Checkpoint, Run, ScalarSummary, Score, Sweep, Trial
+
+Json = dict[str, Any]
+Final = Literal["last", "selected"]
+
+_RUN = (
+    Run.c.id.label("run"),
+    Run.c.sweep_id.label("sweep"),
+    Run.c.trial,
+    Run.c.seed,
+    Run.c.role,
+    Trial.c.system,
+    Run.c.state,
+    Run.c.seconds,
+    Run.c.mlflow_run_id,
+    Sweep.c.objective,
+)
+_TRIAL_OF_RUN = and_(Trial.c.sweep_id == Run.c.sweep_id, Trial.c.number == Run.c.trial)
+_SCORE = (
+    Score.c.name,
+    Score.c.value,
+    Score.c.low,
+    Score.c.high,
+    Score.c.n,
+    Score.c.floor,
+    Score.c.signature,
+    Score.c.better,
+    Score.c.split,
+)
+
+
+# ---- finding what a user means
+
+
+def find_sweep(registry: Registry, wanted: str) -> str:
+    """The sweep with this id, else the newest one of this name. Raises `UsageError` with the nearest."""
+    with registry.read() as connection:
+        return _find_sweep(connection, wanted)
+
+
+def _find_sweep(connection: Connection, wanted: str) -> str:
+    exact = connection.scalar(select(Sweep.c.id).where(Sweep.c.id == wanted))
+    if exact is not None:
+        return str(exact)
+    newest = connection.scalar(
+        select(Sweep.c.id).where(Sweep.c.name == wanted).order_by(Sweep.c.created_at.desc(), Sweep.c.id).limit(1)
+    )
+    if newest is not None:
+        return str(newest)
+    names = list(connection.scalars(select(Sweep.c.name).distinct()))
+    if not names:
+        raise UsageError(f"unknown sweep '{wanted}'; the registry is empty, run a sweep first")
+    near = get_close_matches(wanted, list(connection.scalars(select(Sweep.c.id))), n=3, cutoff=0.8)
+    raise UsageError(unknown("sweep", wanted, near or names))
+
+
+def find_run(registry: Registry, wanted: str) -> str:
+    """The run with this id; `<name>.<trial>.<seed>` is one of the newest sweep of that name."""
+    with registry.read() as connection:
+        return _find_run(connection, wanted)
+
+
+def _find_run(connection: Connection, wanted: str) -> str:
+    if connection.scalar(select(Run.c.id).where(Run.c.id == wanted)) is not None:
+        return wanted
+    name, *rest = wanted.rsplit(".", 2)  # the name of a sweep may hold dots
+    sweep = _find_sweep(connection, name)
+    run = ".".join([sweep, *rest])
+    known = list(connection.scalars(select(Run.c.id).where(Run.c.sweep_id == sweep)))
+    if run in known:
+        return run
+    near = get_close_matches(run, known, n=3, cutoff=0.8)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"'aigc-lab runs {sweep}' lists its {len(known)} runs"
+    raise UsageError(f"unknown run '{wanted}'; {hint}")
+
+
+# ---- runs
+
+
+def runs(registry: Registry, sweep: str | None = None) -> list[Json]:
+    """One row a run, with its final scores of the last checkpoint and the last value of every training scalar."""
+    with registry.read() as connection:
+        of_sweep = _of_sweep(connection, sweep)
+        rows = _run_rows(connection, of_sweep)
+        scores = _final_scores(connection, "last", of_sweep)
+        scalars: dict[str, Json] = defaultdict(dict)
+        wanted = select(ScalarSummary.c.run_id, ScalarSummary.c.name, ScalarSummary.c.last).order_by(
+            ScalarSummary.c.name
+        )
+        wanted = wanted.join(Run, Run.c.id == ScalarSummary.c.run_id).join(Sweep, Sweep.c.id == Run.c.sweep_id)
+        for run, name, last in connection.execute(wanted.where(of_sweep)):
+            scalars[run][name] = last
+    return [row | {"scores": scores.get(row["run"], []), "scalars": scalars.get(row["run"], {})} for row in rows]
+
+
+def show(registry: Registry, run: str) -> Json:
+    """Everything that is known of one run."""
+    with registry.read() as connection:
+        run = _find_run(connection, run)
+        this = Run.c.id == run
+        (row,) = _run_rows(connection, this)
+        more = connection.execute(
+            select(Run.c.reason, Run.c.created_at, Run.c.finished_at, Trial.c.config, Sweep.c.mlflow_experiment_id)
+            .join(Trial, _TRIAL_OF_RUN)
+            .join(Sweep, Sweep.c.id == Run.c.sweep_id)
+            .where(this)
+        ).one()
+        progress = connection.execute(
+            select(Score.c.step, *_SCORE)
+            .where(Score.c.run_id == run, Score.c.checkpoint == "progress")
+            .order_by(Score.c.step, Score.c.name)
+        )
+        attempts = connection.execute(
+            select(*_columns(Attempt)).where(Attempt.c.run_id == run).order_by(Attempt.c.number)
+        ).mappings()
+        scalars = connection.execute(
+            select(ScalarSummary.c.name, ScalarSummary.c.last)
+            .where(ScalarSummary.c.run_id == run)
+            .order_by(ScalarSummary.c.name)
+        )
+        row |= _json(more._mapping) | {  # noqa: SLF001 -- SQLAlchemy's name for a row as a mapping
+            "scores": _final_scores(connection, "last", this).get(run, []),
+            "scores_selected": _final_scores(connection, "selected", this).get(run, []),
+            "scalars": {name: last for name, last in scalars},
+            "progress": [_json(entry) for entry in progress.mappings()],
+            "attempts": [_json(attempt) for attempt in attempts],
+        }
+        checkpoints = select(*_columns(Checkpoint)).where(Checkpoint.c.run_id == run).order_by(Checkpoint.c.kind)
+        artifacts = select(*_columns(Artifact)).where(Artifact.c.run_id == run).order_by(Artifact.c.name)
+        row["checkpoints"] = [dict(file) for file in connection.execute(checkpoints).mappings()]
+        row["artifacts"] = [dict(file) for file in connection.execute(artifacts).mappings()]
+    row["environment"] = row["attempts"][-1]["environment"] if row["attempts"] else {}
+    return row
+
+
+def trials(registry: Registry, sweep: str) -> list[Json]:
+    """The configurations of a sweep, as the search left them."""
+    with registry.read() as connection:
+        sweep = _find_sweep(connection, sweep)
+        found = connection.execute(
+            select(
+                Trial.c.sweep_id.label("sweep"),
+                Trial.c.number.label("trial"),
+                Trial.c.system,
+                Trial.c.config,
+                Trial.c.params,
+                Trial.c.state,
+                Trial.c.value,
+            )
+            .where(Trial.c.sweep_id == sweep)
+            .order_by(Trial.c.number)
+        )
+        return [dict(row) for row in found.mappings()]
+
+
+def outcomes(registry: Registry, sweep: str) -> list[Json]:
+    """Trial, seed, state, reason, and the objective of the last weights on the reference split, for every run of a
+    sweep: what the search sees. The holdout is kept from it, so that comparisons there are not biased by selection.
+    """
+    on_reference = and_(
+        Score.c.run_id == Run.c.id,
+        Score.c.name == Sweep.c.objective,
+        Score.c.checkpoint == "last",
+        Score.c.split == "reference",
+    )
+    with registry.read() as connection:
+        found = connection.execute(
+            select(Run.c.id.label("run"), Run.c.trial, Run.c.seed, Run.c.state, Run.c.reason, Score.c.value)
+            .join(Sweep, Sweep.c.id == Run.c.sweep_id)
+            .outerjoin(Score, on_reference)
+            .where(Run.c.sweep_id == sweep)
+            .order_by(Run.c.trial, Run.c.seed)
+        )
+        return [dict(row) for row in found.mappings()]
+
+
+def best_run(registry: Registry, sweep: str) -> Json | None:
+    """The run, and the path of its samples, with the best final score of the trial that `compare` ranks first."""
+    first = next((row for row in compare(registry, sweep).rows if row["rank"] == 1), None)
+    if first is None:
+        return None
+    name, role = first["score"]["name"], "confirm" if first["confirmed"] else "search"
+    with registry.read() as connection:
+        better = connection.scalar(select(Sweep.c.better).where(Sweep.c.id == first["sweep"]))
+        value = Score.c.value if better == "lower" else Score.c.value.desc()
+        found = connection.execute(
+            select(Run.c.id.label("run"), Artifact.c.path.label("samples"))
+            .join(Score, and_(Score.c.run_id == Run.c.id, Score.c.name == name, Score.c.split == "holdout"))
+            .join(Artifact, and_(Artifact.c.run_id == Run.c.id, Artifact.c.name == "samples"))
+            .where(Run.c.sweep_id == first["sweep"], Run.c.trial == first["trial"], Run.c.role == role)
+            .where(Score.c.checkpoint == "last")
+            .order_by(value)
+            .limit(1)
+        )
+        row = found.mappings().first()
+        return None if row is None else dict(row)
+
+
+def sweeps(registry: Registry) -> list[Json]:
+    """All sweeps, the newest first."""
+    columns = (Sweep.c.id.label("sweep"), Sweep.c.name, Sweep.c.objective, Sweep.c.better, Sweep.c.created_at)
+    with registry.read() as connection:
+        found = connection.execute(select(*columns).order_by(Sweep.c.created_at.desc(), Sweep.c.id))
+        return [_json(row) for row in found.mappings()]
+
+
+# ---- comparing
+
+
+def compare(
+    registry: Registry, sweep: str | None = None, *, score: str | None = None, checkpoint: Final = "last"
+) -> Comparison:
+    """The trials of one sweep, or of all, ranked by `score` (default: the objective of each sweep).
+
+    Raises `UsageError` when runs have finished but none has a score of that name.
+    """
+    name = Sweep.c.objective if score is None else score
+    with registry.read() as connection:
+        of_sweep = _of_sweep(connection, sweep)
+        found = connection.execute(
+            select(Trial.c.sweep_id, Trial.c.number, Trial.c.system, Trial.c.config, Trial.c.state)
+            .join(Sweep, Sweep.c.id == Trial.c.sweep_id)
+            .where(of_sweep)
+            .order_by(Sweep.c.created_at, Trial.c.sweep_id, Trial.c.number)
+        )
+        configurations = {(trial[0], trial[1]): Configuration(*trial) for trial in found}
+        outcomes = connection.execute(
+            select(Run.c.id, Run.c.sweep_id, Run.c.trial, Score.c.split, Run.c.role, Run.c.state, *_SCORE[:-1])
+            .join(Sweep, Sweep.c.id == Run.c.sweep_id)
+            .outerjoin(Score, and_(Score.c.run_id == Run.c.id, Score.c.checkpoint == checkpoint, Score.c.name == name))
+            .where(of_sweep)
+            .order_by(Run.c.id, Score.c.step)
+        )
+        # A run may have the score on two splits; the holdout is the one that nothing was chosen on.
+        chosen: dict[str, Any] = {}
+        for run, *rest in outcomes:
+            if run not in chosen or rest[2] == "holdout":
+                chosen[run] = rest
+        for in_sweep, trial, _, *outcome in chosen.values():
+            configurations[in_sweep, trial].outcomes.append(Outcome(*outcome))
+        comparison = rank(configurations.values())
+        if score is not None and not comparison.groups:
+            _require_score(connection, score, checkpoint, of_sweep)
+    return comparison
+
+
+def _require_score(connection: Connection, score: str, checkpoint: str, of_sweep: ColumnElement[bool]) -> None:
+    known = connection.scalars(
+        select(Score.c.name)
+        .distinct()
+        .join(Run, Run.c.id == Score.c.run_id)
+        .join(Sweep, Sweep.c.id == Run.c.sweep_id)
+        .where(of_sweep, Score.c.checkpoint == checkpoint)
+    )
+    names = list(known)
+    if names:
+        raise UsageError(unknown("score", score, names))
+
+
+# ---- pieces
+
+
+def _json(row: Mapping[Any, Any]) -> Json:
+    return {str(key): value.isoformat() if isinstance(value, datetime) else value for key, value in row.items()}
+
+
+def _columns(table: Table) -> list[Any]:
+    """All but the run, which the row already names."""
+    return [column for column in table.columns if column.name != "run_id"]
+
+
+def _of_sweep(connection: Connection, sweep: str | None) -> ColumnElement[bool]:
+    """The condition for "runs of this sweep", or of any."""
+    return Sweep.c.id.is_not(None) if sweep is None else Sweep.c.id == _find_sweep(connection, sweep)
+
+
+def _run_rows(connection: Connection, condition: ColumnElement[bool]) -> list[Json]:
+    found = connection.execute(
+        select(*_RUN)
+        .join(Trial, _TRIAL_OF_RUN)
+        .join(Sweep, Sweep.c.id == Run.c.sweep_id)
+        .where(condition)
+        .order_by(Sweep.c.created_at, Run.c.sweep_id, Run.c.trial, Run.c.seed)
+    )
+    return [dict(row) for row in found.mappings()]
+
+
+def _final_scores(connection: Connection, checkpoint: Final, condition: ColumnElement[bool]) -> dict[str, list[Json]]:
+    """Run -> its scores. Where a score stands on two splits, only that of the holdout is shown."""
+    found = connection.execute(
+        select(Score.c.run_id, *_SCORE)
+        .join(Run, Run.c.id == Score.c.run_id)
+        .join(Sweep, Sweep.c.id == Run.c.sweep_id)
+        .where(condition, Score.c.checkpoint == checkpoint)
+        .order_by(Score.c.run_id, Score.c.name)
+    )
+    scores: dict[str, dict[str, Json]] = defaultdict(dict)
+    keys = [column.name for column in _SCORE]
+    for run, *values in found:
+        if values[0] not in scores[run] or values[-1] == "holdout":
+            scores[run][values[0]] = dict(zip(keys, values, strict=True))
+    return {run: list(named.values()) for run, named in scores.items()}

@@ -1,0 +1,72 @@
+"""What a finished run hands to the registry. Plain types, so that filling them needs no database."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Better = Literal["lower", "higher"]
+Role = Literal["search", "confirm", "single"]
+Scored = Literal["last", "selected", "progress"]
+
+
+@dataclass(frozen=True)
+class StoredScore:
+    """A score and how exactly it was computed.
+
+    `checkpoint` is "last" or "selected" for the final scores and "progress" for those on the way.
+    A value that is not finite is stored as NULL.
+    """
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    floor: float | None
+    signature: str
+    better: Better
+    checkpoint: Scored
+    step: int
+    split: str
+
+    def __post_init__(self) -> None:
+        if not self.signature:
+            raise ValueError(f"score '{self.name}' has no signature")
+
+
+class ScalarLike(Protocol):
+    """Anything that says how a training scalar went; `StoredScalar` is one."""
+
+    @property
+    def last(self) -> float | None: ...
+    @property
+    def minimum(self) -> float | None: ...
+    @property
+    def maximum(self) -> float | None: ...
+    @property
+    def step(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class StoredScalar:
+    """The last value of a training scalar, the step it was taken at, and its range over the run."""
+
+    last: float | None
+    minimum: float | None
+    maximum: float | None
+    step: int
+
+
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    kind: str
+    step: int
+    path: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class StoredArtifact:
+    name: str
+    kind: str
+    path: str

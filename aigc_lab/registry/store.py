@@ -1,0 +1,485 @@
+"""Opening the registry and writing to it.
+
+Every write is one transaction and may be replayed: what a worker did before a crash it may do again. The primary keys
+make that safe, and the number of the attempt keeps a worker that was given up for dead from overwriting its successor.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+    delete,
+    event,
+    func,
+    insert,
+    inspect,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.pool import NullPool
+
+from aigc_lab.errors import Failure, UsageError
+from aigc_lab.registry.records import Better, Role, ScalarLike, StoredArtifact, StoredCheckpoint, StoredScore
+from aigc_lab.registry.states import State
+from aigc_lab.registry.tables import (
+    SCHEMA,
+    Artifact,
+    Attempt,
+    Checkpoint,
+    Run,
+    ScalarSummary,
+    Score,
+    Sweep,
+    Trial,
+)
+from aigc_lab.settings import masked
+
+_ELSEWHERE = "name another home with --home or AIGC_LAB_HOME"
+_MIGRATION_LOCK = 0x_A16C_1AB  # any number, the same in every process
+
+
+class Registry:
+    """A connection to one registry. `Registry.open` is the way to get one."""
+
+    def __init__(self, url: str, engine: Engine) -> None:
+        self.url = url
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str, *, create: bool = True) -> Self:
+        """The registry at `url`, created or migrated where that is needed.
+
+        Raises `UsageError` when there is nothing at `url` and `create` is false, when what is there is not a registry
+        that this version can read (it is left as it was), and when it cannot be reached or written.
+        """
+        with _explained(url):
+            parsed = make_url(url)
+            if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+                raise ArgumentError("it must begin with sqlite:// or postgresql+psycopg://")
+            path = _file(parsed)
+            if path is not None and not path.exists():
+                if not create:
+                    raise _missing(url)
+                path.parent.mkdir(parents=True, exist_ok=True)
+            engine = _engine(parsed)
+            with engine.connect() as connection:
+                found = _schema(connection)
+            if found is None and not create:
+                raise _missing(url)
+            if found != SCHEMA:
+                _migrate(url, engine, path)
+        return cls(url, engine)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One consistent view for queries."""
+        with self._failing(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction. On SQLite it takes the write lock at once: a reader that turns writer cannot wait for it."""
+        with self._failing(), self._engine.execution_options(writes=True).begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except IntegrityError:
+            raise  # a caller's mistake, such as a run of a trial that was never recorded
+        except DBAPIError as error:
+            raise Failure(f"registry {masked(self.url)}: {_first_line(error)}") from error
+
+    # ---- a sweep, its trials and its runs
+
+    def sweep(self, name: str, digest: str, experiment: Mapping[str, Any], objective: str, better: Better) -> str:
+        """The id of the sweep of this experiment file, recorded now unless it was before."""
+        sweep = f"{name}-{digest[:8]}"
+        with self.write() as connection:
+            _insert_new(
+                connection,
+                Sweep,
+                id=sweep,
+                name=name,
+                digest=digest,
+                experiment=_plain(experiment),
+                objective=objective,
+                better=better,
+                created_at=_now(),
+            )
+            if connection.scalar(select(Sweep.c.digest).where(Sweep.c.id == sweep)) != digest:
+                raise Failure(f"two experiments share the id {sweep}; rename one of them")
+        return sweep
+
+    def set_mlflow_experiment(self, sweep: str, mlflow_experiment_id: str) -> None:
+        with self.write() as connection:
+            changed = connection.execute(
+                update(Sweep).where(Sweep.c.id == sweep).values(mlflow_experiment_id=mlflow_experiment_id)
+            )
+            _require(changed.rowcount, f"sweep {sweep}")
+
+    def trial(self, sweep: str, number: int, system: str, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+        """Records a configuration. Raises `Failure` when this number already stands for another one."""
+        wanted = (system, _plain(config), _plain(params))
+        with self.write() as connection:
+            _insert_new(
+                connection,
+                Trial,
+                sweep_id=sweep,
+                number=number,
+                system=system,
+                config=wanted[1],
+                params=wanted[2],
+                state=State.QUEUED.value,
+            )
+            stored = connection.execute(
+                select(Trial.c.system, Trial.c.config, Trial.c.params).where(
+                    Trial.c.sweep_id == sweep, Trial.c.number == number
+                )
+            ).one()
+            if tuple(stored) != wanted:
+                raise Failure(f"trial {number} of sweep {sweep} is already recorded with another configuration")
+
+    def finish_trial(self, sweep: str, number: int, state: State, value: float | None) -> None:
+        """What the search made of the trial. A value that is not finite is stored as none."""
+        with self.write() as connection:
+            changed = connection.execute(
+                update(Trial)
+                .where(Trial.c.sweep_id == sweep, Trial.c.number == number)
+                .values(state=State(state).value, value=_finite(value))
+            )
+            _require(changed.rowcount, f"trial {number} of sweep {sweep}")
+
+    def run(self, sweep: str, trial: int, seed: int, role: Role) -> str:
+        """The id of the run of this trial and seed, queued now unless it was recorded before."""
+        run = f"{sweep}.{trial}.{seed}"
+        with self.write() as connection:
+            _insert_new(
+                connection,
+                Run,
+                id=run,
+                sweep_id=sweep,
+                trial=trial,
+                seed=seed,
+                role=role,
+                state=State.QUEUED.value,
+                created_at=_now(),
+            )
+            stored = connection.scalar(select(Run.c.role).where(Run.c.id == run))
+            if stored != role:
+                raise Failure(f"run {run} is already recorded as {stored}; a {role} run needs a seed of its own")
+        return run
+
+    # ---- the life of a run
+
+    def begin(self, run: str, environment: Mapping[str, Any]) -> int:
+        """Starts the next attempt and returns its number. An attempt that never ended is closed as KILLED."""
+        with self.write() as connection:
+            newest = _newest_attempt(connection, run)
+            number = newest + 1
+            now = _now()
+            connection.execute(
+                update(Attempt)
+                .where(Attempt.c.run_id == run, Attempt.c.state == State.RUNNING.value)
+                .values(state=State.KILLED.value, ended_at=now, reason=f"never ended; attempt {number} took over")
+            )
+            connection.execute(
+                insert(Attempt).values(
+                    run_id=run,
+                    number=number,
+                    state=State.RUNNING.value,
+                    started_at=now,
+                    environment=_plain(environment),
+                )
+            )
+            connection.execute(
+                update(Run)
+                .where(Run.c.id == run)
+                .values(state=State.RUNNING.value, reason=None, seconds=None, finished_at=None)
+            )
+            of_run = select(Run.c.sweep_id, Run.c.trial).where(Run.c.id == run).subquery()
+            connection.execute(
+                update(Trial)
+                .where(
+                    Trial.c.sweep_id == select(of_run.c.sweep_id).scalar_subquery(),
+                    Trial.c.number == select(of_run.c.trial).scalar_subquery(),
+                    Trial.c.state == State.QUEUED.value,
+                )
+                .values(state=State.RUNNING.value)
+            )
+        return number
+
+    def set_mlflow_run(self, run: str, mlflow_run_id: str) -> None:
+        with self.write() as connection:
+            changed = connection.execute(update(Run).where(Run.c.id == run).values(mlflow_run_id=mlflow_run_id))
+            _require(changed.rowcount, f"run {run}")
+
+    def finish(
+        self,
+        run: str,
+        attempt: int,
+        state: State,
+        *,
+        reason: str | None = None,
+        seconds: float | None = None,
+        scores: Iterable[StoredScore] = (),
+        scalars: Mapping[str, ScalarLike] | None = None,
+        checkpoints: Iterable[StoredCheckpoint] = (),
+        artifacts: Iterable[StoredArtifact] = (),
+    ) -> None:
+        """Ends an attempt and its run: whatever was stored for the run before is replaced by what is given here.
+
+        Raises `Failure` when a newer attempt has begun, or when this one already ended in another state.
+        """
+        assert State(state).ended, f"a run cannot finish as {state}"
+        reason = None if reason is None else reason.replace("\x00", "")  # PostgreSQL takes no NUL
+        with self.write() as connection:
+            newest = _newest_attempt(connection, run)
+            if attempt != newest:
+                raise Failure(f"attempt {attempt} of run {run} is outdated: the newest is {newest or 'none'}")
+            this = (Attempt.c.run_id == run, Attempt.c.number == attempt)
+            before = connection.scalar(select(Attempt.c.state).where(*this))
+            if before not in (State.RUNNING, state):
+                raise Failure(f"attempt {attempt} of run {run} already ended as {before}; it cannot end as {state}")
+            now = _now()
+            connection.execute(
+                update(Attempt)
+                .where(*this)
+                .values(state=state.value, reason=reason, ended_at=func.coalesce(Attempt.c.ended_at, now))
+            )
+            connection.execute(
+                update(Run)
+                .where(Run.c.id == run)
+                .values(
+                    state=state.value,
+                    reason=reason,
+                    seconds=_finite(seconds),
+                    finished_at=func.coalesce(Run.c.finished_at, now),
+                )
+            )
+            _replace(connection, Score, run, [_score(score) for score in scores])
+            _replace(connection, ScalarSummary, run, [_scalar(*item) for item in (scalars or {}).items()])
+            _replace(connection, Checkpoint, run, [vars(checkpoint) for checkpoint in checkpoints])
+            _replace(connection, Artifact, run, [vars(artifact) for artifact in artifacts])
+
+
+# ---- values
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _finite(value: float | None) -> float | None:
+    """NULL stands for every value that is not a number: JSON has no other word for them."""
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _plain(value: Any) -> Any:
+    """The value as it comes back from a JSON column, so that what was stored can be compared with what is given."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(key): clean(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [clean(item) for item in value]
+        return _finite(value) if isinstance(value, float) else value
+
+    return json.loads(json.dumps(clean(value), allow_nan=False))
+
+
+def _score(score: StoredScore) -> dict[str, Any]:
+    numbers = {name: _finite(getattr(score, name)) for name in ("value", "low", "high", "floor")}
+    return vars(score) | numbers
+
+
+def _scalar(name: str, scalar: ScalarLike) -> dict[str, Any]:
+    return {
+        "name": name,
+        "last": _finite(scalar.last),
+        "minimum": _finite(scalar.minimum),
+        "maximum": _finite(scalar.maximum),
+        "step": scalar.step,
+    }
+
+
+# ---- pieces of a transaction
+
+
+def _insert_new(connection: Connection, table: Table, **values: Any) -> None:
+    """Inserts a row unless one with its key is there. Both databases say it alike, each in its own dialect."""
+    dialect_insert: Callable[..., Any]
+    if connection.dialect.name == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert as dialect_insert
+    else:
+        from sqlalchemy.dialects.postgresql import insert as dialect_insert
+    connection.execute(dialect_insert(table).values(**values).on_conflict_do_nothing())
+
+
+def _replace(connection: Connection, table: Table, run: str, rows: list[dict[str, Any]]) -> None:
+    connection.execute(delete(table).where(table.c.run_id == run))
+    if rows:
+        connection.execute(insert(table), [row | {"run_id": run} for row in rows])
+
+
+def _newest_attempt(connection: Connection, run: str) -> int:
+    """The number of the newest attempt, 0 before the first. Locks the run until the transaction ends."""
+    locked = connection.scalar(select(Run.c.id).where(Run.c.id == run).with_for_update())
+    _require(locked is not None, f"run {run}")
+    return connection.scalar(select(func.max(Attempt.c.number)).where(Attempt.c.run_id == run)) or 0
+
+
+def _require(found: object, what: str) -> None:
+    if not found:
+        raise Failure(f"the registry has no {what}")
+
+
+# ---- opening
+
+
+def _file(url: URL) -> Path | None:
+    """The file of a SQLite database; None for a server and for a database in memory."""
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return None
+    return Path(str(url.database))
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        # A server may restart during a sweep of days: a pooled connection is tried before it is used.
+        return create_engine(url, pool_pre_ping=True)
+    # A connection a transaction: cheap, and nothing is shared with a forked process.
+    engine = create_engine(url, poolclass=NullPool) if _file(url) else create_engine(url)
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # Python's own BEGIN comes too late and never before DDL
+        for pragma in ("busy_timeout = 30000", "foreign_keys = ON", "synchronous = NORMAL"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _schema(connection: Connection) -> str | None:
+    """The schema's version as Alembic wrote it; None in an empty database; raises `_Foreign` in anybody else's."""
+    tables = inspect(connection).get_table_names()
+    if "alembic_version" not in tables:
+        if tables:
+            raise _Foreign(f"holds another program's tables ({', '.join(sorted(tables)[:3])})")
+        return None
+    versions = list(connection.scalars(text("SELECT version_num FROM alembic_version")))
+    if len(versions) != 1 or (versions == [SCHEMA] and "sweep" not in tables):
+        raise _Foreign("holds another program's tables")
+    return str(versions[0])
+
+
+def _migrate(url: str, engine: Engine, path: Path | None) -> None:
+    """Brings the schema up to date in one transaction, while every other process that wants the same waits."""
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    with _only_one(path):
+        # The mode is kept in the file. It cannot be set inside a transaction, and must not be set in a foreign file.
+        with engine.connect() as connection:
+            found = _schema(connection)
+        if found is not None:
+            try:
+                ScriptDirectory.from_config(config).get_revision(found)
+            except CommandError:
+                problem = f"has schema {found}, this version of aigc-lab reads {SCHEMA}"
+                raise _Foreign(problem, f"upgrade aigc-lab, or {_ELSEWHERE}") from None
+        if path is not None:
+            raw = engine.raw_connection()
+            raw.cursor().execute("PRAGMA journal_mode = WAL")
+            raw.close()
+        with engine.execution_options(writes=True).begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+
+def _only_one(path: Path | None) -> AbstractContextManager[object]:
+    """A lock beside a SQLite file, freed by the kernel even when its holder is killed."""
+    if path is None:
+        return nullcontext()
+    import fcntl
+
+    file = path.with_name(f"{path.name}.lock").open("a")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+class _Foreign(Exception):
+    """What is at the URL is not a registry that this version can read."""
+
+    def __init__(self, problem: str, remedy: str = _ELSEWHERE) -> None:
+        super().__init__(f"{problem}; nothing was changed; {remedy}")
+
+
+def _shown(url: str) -> str:
+    try:
+        return masked(url)
+    except ValueError:  # too broken to find the password in it
+        return "AIGC_LAB_REGISTRY_URL"
+
+
+def _missing(url: str) -> UsageError:
+    return UsageError(f"no registry at {_shown(url)}; run a sweep first, or name the home with --home")
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    """Turns what can go wrong on opening into one line that names the URL and the remedy."""
+    shown = _shown(url)
+    server = "check AIGC_LAB_REGISTRY_URL and that the server runs"
+    try:
+        yield
+    except _Foreign as error:
+        raise UsageError(f"{shown} {error}") from None
+    except OSError as error:
+        raise UsageError(f"{shown} cannot be written ({error.strerror}); {_ELSEWHERE}") from None
+    except (ArgumentError, ModuleNotFoundError) as error:
+        raise UsageError(f"registry URL {shown} cannot be used ({error}); see AIGC_LAB_REGISTRY_URL") from None
+    except DBAPIError as error:
+        problem = _first_line(error)
+        if not url.startswith("sqlite"):
+            raise UsageError(f"{shown} cannot be reached ({problem}); {server}") from None
+        if "not a database" in problem or "malformed" in problem:
+            raise UsageError(f"{shown} is not a database file; nothing was changed; {_ELSEWHERE}") from None
+        raise UsageError(f"{shown} cannot be opened or written ({problem}); {_ELSEWHERE}") from None
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().partition("\n")[0]

@@ -1,0 +1,183 @@
+"""The schema. Generic types only: the same tables live in SQLite and in PostgreSQL.
+
+Tables of SQLAlchemy's Core: importing its ORM would take a third of the time that `aigc-lab compare` has.
+
+A change here needs a new file in `migrations/versions` and a new `SCHEMA`; a test compares the two.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+# The newest migration. Opening a database that is up to date compares this and needs no Alembic.
+SCHEMA = "0001"
+
+
+class Moment(TypeDecorator[datetime]):
+    """A UTC time. SQLite forgets the zone, so it is put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+# Named constraints: later migrations can address them on both databases.
+METADATA = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+
+def _key(name: str, kind: Any = String, *references: ForeignKey) -> Column[Any]:
+    return Column(name, kind, *references, primary_key=True, autoincrement=False)
+
+
+def _must(name: str, kind: Any = String) -> Column[Any]:
+    return Column(name, kind, nullable=False)
+
+
+def _may(name: str, kind: Any = String) -> Column[Any]:
+    return Column(name, kind, nullable=True)
+
+
+def _of_run() -> Column[Any]:
+    """The first part of the key of everything that belongs to a run and goes with it."""
+    return _key("run_id", String, ForeignKey("run.id", ondelete="CASCADE"))
+
+
+# One execution of an experiment. `id` is the name and the first 8 digits of the experiment's digest.
+Sweep = Table(
+    "sweep",
+    METADATA,
+    _key("id"),
+    _must("name"),
+    _must("digest"),
+    _must("experiment", JSON),
+    _must("objective"),
+    _must("better"),
+    _must("created_at", Moment),
+    _may("mlflow_experiment_id"),
+    Index(None, "name", "created_at"),
+)
+
+# One configuration. `config` are the chosen values of the experiment's holes, `params` Optuna's own.
+Trial = Table(
+    "trial",
+    METADATA,
+    _key("sweep_id", String, ForeignKey("sweep.id", ondelete="CASCADE")),
+    _key("number", BigInteger),
+    _must("system"),
+    _must("config", JSON),
+    _must("params", JSON),
+    _must("state"),
+    _may("value", Double),
+)
+
+# One trial with one seed. `id` is `<sweep>.<trial>.<seed>`.
+Run = Table(
+    "run",
+    METADATA,
+    _key("id"),
+    _must("sweep_id"),
+    _must("trial", BigInteger),
+    _must("seed", BigInteger),
+    _must("role"),
+    _must("state"),
+    _may("reason", Text),
+    _may("seconds", Double),
+    _may("mlflow_run_id"),
+    _must("created_at", Moment),
+    _may("finished_at", Moment),
+    UniqueConstraint("sweep_id", "trial", "seed"),
+    ForeignKeyConstraint(["sweep_id", "trial"], ["trial.sweep_id", "trial.number"], ondelete="CASCADE"),
+)
+
+# One process that worked on a run. A run that crashed has several; only the newest may finish it.
+Attempt = Table(
+    "attempt",
+    METADATA,
+    _of_run(),
+    _key("number", BigInteger),
+    _must("state"),
+    _must("started_at", Moment),
+    _may("ended_at", Moment),
+    _may("reason", Text),
+    _must("environment", JSON),
+)
+
+# One score of one checkpoint. The index answers "this score of these runs" without touching the others.
+Score = Table(
+    "score",
+    METADATA,
+    _of_run(),
+    _key("checkpoint"),
+    _key("step", BigInteger),
+    _key("split"),
+    _key("name"),
+    _may("value", Double),
+    _may("low", Double),
+    _may("high", Double),
+    _must("n", BigInteger),
+    _may("floor", Double),
+    _must("signature", Text),
+    _must("better"),
+    Index(None, "checkpoint", "name", "run_id"),
+)
+
+# How a training scalar ended and how far it went; its curve is in MLflow.
+ScalarSummary = Table(
+    "scalar_summary",
+    METADATA,
+    _of_run(),
+    _key("name"),
+    _may("last", Double),
+    _may("minimum", Double),
+    _may("maximum", Double),
+    _must("step", BigInteger),
+)
+
+Checkpoint = Table(
+    "checkpoint",
+    METADATA,
+    _of_run(),
+    _key("kind"),
+    _must("step", BigInteger),
+    _must("path"),
+    _must("sha256"),
+    _must("bytes", BigInteger),
+)
+
+Artifact = Table(
+    "artifact",
+    METADATA,
+    _of_run(),
+    _key("name"),
+    _must("kind"),
+    _must("path"),
+)

@@ -1,0 +1,154 @@
+"""Optuna, as a sweep uses it: suggestions for holes, samplers keyed by trial, and pruning within a system.
+
+Optuna owns suggestions and nothing else; what happened to a trial is the registry's to say.
+"""
+
+import logging
+import warnings
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from aigc_lab import noise, space
+from aigc_lab.errors import UsageError
+from aigc_lab.experiment import Experiment, Search
+from aigc_lab.settings import masked
+
+_SYSTEM = "system"
+
+
+def total_trials(experiment: Experiment) -> int:
+    """The number of trials: as asked for, and no more than there are configurations to try."""
+    search = experiment.file.search
+    if search.sampler == "grid":
+        return min(search.trials, len(_fixed(experiment)))
+    return search.trials if experiment.holes else 1
+
+
+def _fixed(experiment: Experiment) -> list[dict[str, Any]]:
+    """Values that are fixed for the first trials: the whole grid, or each system's paper defaults."""
+    systems, search = experiment.systems, experiment.file.search
+    if search.sampler != "grid":
+        choice = {_SYSTEM} if len(systems) > 1 else set()
+        return [dict.fromkeys(choice, system) | experiment.defaults(system) for system in systems]
+    points = space.grid(experiment.document)
+    if not search.per_system:
+        return points
+    of = {system: [point for point in points if point.get(_SYSTEM, system) == system] for system in systems}
+    longest = max(map(len, of.values()))
+    return [of[system][i] for i in range(longest) for system in systems if i < len(of[system])]
+
+
+class Study:
+    """The Optuna study of a sweep. Trials are numbered from 0; the same number always gets the same suggestions."""
+
+    def __init__(self, name: str, url: str, experiment: Experiment) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        file = experiment.file
+        self._experiment = experiment
+        self._search: Search = file.search
+        self._first = _fixed(experiment)
+        try:
+            storage = optuna.storages.RDBStorage(url)
+            self._study = optuna.create_study(
+                study_name=name,
+                storage=storage,
+                direction="minimize" if file.objective.better == "lower" else "maximize",
+                load_if_exists=True,
+                pruner=_WithinSystem(file.training.steps)
+                if file.search.pruner == "median"
+                else optuna.pruners.NopPruner(),
+            )
+        except Exception as error:  # noqa: BLE001 -- SQLAlchemy's, Optuna's and the driver's errors share no base
+            reason = str(error).strip().partition("\n")[0]
+            raise UsageError(
+                f"Optuna's storage {masked(url)} cannot be used ({reason}); see AIGC_LAB_OPTUNA_URL"
+            ) from None
+
+    def _system(self, number: int) -> dict[str, Any]:
+        """With `per_system` the systems take turns; a sampler left alone would starve those that seem to lose."""
+        systems = self._experiment.systems
+        take_turns = self._search.per_system and len(systems) > 1
+        return {_SYSTEM: systems[number % len(systems)]} if take_turns else {}
+
+    def trial(self, number: int) -> "Suggestion":
+        """Trial `number`, asked for now unless it was before; numbers come in order."""
+        existing = self._study.get_trials(deepcopy=False)
+        self._study.sampler = self._sampler(number)
+        if number < len(existing) and existing[number].state != TrialState.WAITING:
+            trial = optuna.Trial(self._study, existing[number]._trial_id)  # noqa: SLF001 -- there is no public way
+        else:
+            assert number <= len(existing), f"trial {number} is asked for before trial {len(existing)}"
+            if number == len(existing):
+                self._study.enqueue_trial(self._first[number] if number < len(self._first) else self._system(number))
+            trial = self._study.ask()
+        assert trial.number == number, f"Optuna gave trial {trial.number} for {number}: another process uses this study"
+        return Suggestion(self._study, trial)
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        # A sampler for each trial: a continued sweep goes on as an uninterrupted one would have.
+        seed = noise.generator(self._search.seed, "sampler", number).initial_seed() % 2**32
+        if self._search.sampler == "tpe":
+            # Conditional choices need group; ten random trials to begin with would be most of a small sweep.
+            startup = min(10, max(2 * len(self._experiment.systems), self._search.trials // 4))
+            return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=startup)
+        return optuna.samplers.RandomSampler(seed=seed)
+
+
+class Suggestion:
+    """One trial as Optuna sees it."""
+
+    def __init__(self, study: optuna.Study, trial: optuna.Trial) -> None:
+        self._study = study
+        self._trial = trial
+
+    def pick(self, hole: space.Hole) -> Any:
+        """A value for a hole; the same one however often it is asked."""
+        if hole.kind == "choice":
+            return self._trial.suggest_categorical(hole.name, hole.labels)
+        if hole.kind == "int":
+            return self._trial.suggest_int(hole.name, int(hole.low), int(hole.high))
+        return self._trial.suggest_float(hole.name, hole.low, hole.high, log=hole.kind == "log")
+
+    def should_stop(self, system: str, step: int, value: float) -> bool:
+        """Reports an intermediate value (once a step: a repeated attempt reports nothing new) and asks the pruner."""
+        self._trial.set_user_attr(_SYSTEM, system)
+        if step not in self._study.get_trials(deepcopy=False)[self._trial.number].intermediate_values:
+            self._trial.report(value, step)
+        return self._trial.should_prune()
+
+    def tell(self, value: float | None, *, pruned: bool = False) -> None:
+        """Ends the trial: a value, pruned, or (with neither) without a value. Telling twice is harmless."""
+        if pruned:
+            self._study.tell(self._trial.number, state=TrialState.PRUNED, skip_if_finished=True)
+        elif value is None:
+            self._study.tell(self._trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        else:
+            self._study.tell(self._trial.number, value, skip_if_finished=True)
+
+
+class _WithinSystem(optuna.pruners.BasePruner):
+    """The median rule among trials of one system: across systems it would stop whatever learns more slowly."""
+
+    def __init__(self, steps: int) -> None:
+        # Not before a quarter of the training, nor before two trials of the system have finished.
+        self._median = optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=steps // 4)
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        return self._median.prune(_Kin(study, trial.user_attrs.get(_SYSTEM)), trial)
+
+
+class _Kin(optuna.Study):
+    """A view of a study that holds the trials of one system."""
+
+    def __init__(self, study: optuna.Study, system: str | None) -> None:
+        super().__init__(study.study_name, study._storage, study.sampler, study.pruner)  # noqa: SLF001
+        self._system = system
+
+    def get_trials(self, *args: Any, **options: Any) -> list[FrozenTrial]:
+        return [
+            trial for trial in super().get_trials(*args, **options) if trial.user_attrs.get(_SYSTEM) == self._system
+        ]

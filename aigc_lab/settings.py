@@ -1,0 +1,78 @@
+"""Where things live: one home folder, and the address of each store.
+
+| variable | meaning | default |
+|---|---|---|
+| `AIGC_LAB_HOME` | the home folder | `.aigc-lab` in the working directory |
+| `AIGC_LAB_REGISTRY_URL` | our registry, a SQLAlchemy URL | `sqlite:///<home>/registry.db` |
+| `AIGC_LAB_OPTUNA_URL` | Optuna's storage, a SQLAlchemy URL | `sqlite:///<home>/optuna.db` |
+| `MLFLOW_TRACKING_URI` | MLflow's store or server | `sqlite:///<home>/mlflow.db` |
+| `AIGC_LAB_DATA_DIR` | dataset files | `<home>/data` |
+| `AIGC_LAB_WEIGHTS_DIR` | pretrained feature extractors | torch's hub folder |
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from aigc_lab.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The resolved places of one home. `load` reads the environment; nothing is created before `prepare`."""
+
+    home: Path
+    registry_url: str
+    optuna_url: str
+    tracking_uri: str
+    data_dir: Path
+    weights_dir: Path | None
+
+    @classmethod
+    def load(cls, home: Path | None = None) -> "Settings":
+        """Settings from `home` (the command line's `--home`) and the environment."""
+        where = Path(home or os.environ.get("AIGC_LAB_HOME") or ".aigc-lab").expanduser().absolute()
+        weights = os.environ.get("AIGC_LAB_WEIGHTS_DIR")
+        return cls(
+            home=where,
+            registry_url=os.environ.get("AIGC_LAB_REGISTRY_URL") or f"sqlite:///{where / 'registry.db'}",
+            optuna_url=os.environ.get("AIGC_LAB_OPTUNA_URL") or f"sqlite:///{where / 'optuna.db'}",
+            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{where / 'mlflow.db'}",
+            data_dir=Path(os.environ.get("AIGC_LAB_DATA_DIR") or where / "data").expanduser().absolute(),
+            weights_dir=Path(weights).expanduser().absolute() if weights else None,
+        )
+
+    @property
+    def artifacts(self) -> Path:
+        return self.home / "artifacts"
+
+    @property
+    def cache(self) -> Path:
+        return self.home / "cache"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.home / "checkpoints"
+
+    def prepare(self) -> None:
+        """Creates the home's folders. Raises `UsageError` when the home cannot be written."""
+        try:
+            for path in (self.home, self.artifacts, self.cache, self.checkpoints):
+                path.mkdir(parents=True, exist_ok=True)
+            probe = self.home / f".writable-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UsageError(
+                f"home {self.home} cannot be written ({error.strerror}); name another with --home or AIGC_LAB_HOME"
+            ) from None
+
+
+def masked(url: str) -> str:
+    """The URL as it may be shown: a password becomes `***`."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = f"{parts.username or ''}:***@{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+    return urlunsplit(parts._replace(netloc=host))

@@ -1,0 +1,149 @@
+"""What is trained: networks, the objectives of their phases, and `sample()`.
+
+A system knows nothing of the loop, of Optuna, MLflow or metrics. Its configuration is its own `Config`, whose defaults
+are those of the paper.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from aigc_lab.config import Strict
+from aigc_lab.noise import Draw, Key, Noise, draw
+from aigc_lab.objectives.adversarial import AdversarialLoss
+from aigc_lab.samples import Modality, Samples, Shape
+
+Scalars = Mapping[str, Tensor]
+_NONE: Scalars = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam, described and not built: the loop builds it (and may stack it)."""
+
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+
+class Loss(NamedTuple):
+    """What a phase minimises, and what explains it; 0-d tensors that stay on the device.
+
+    `parts` are logged as `loss/<phase>/<name>`, `dynamics` as `dynamics/<name>`.
+    """
+
+    total: Tensor
+    parts: Scalars = _NONE
+    dynamics: Scalars = _NONE
+
+
+class Phase(NamedTuple):
+    """One update: a VAE has one phase, a GAN has a critic's and a generator's.
+
+    `loss(batch, noise, step)` is pure in the parameters: what changes beside them lives in registered buffers.
+    `noise` says what it draws; the loop draws it from (seed, step, phase, name). `repeat` is a GAN's n_critic.
+    """
+
+    name: str
+    loss: Callable[[Any, Noise, int], Loss]
+    trains: list[nn.Module]
+    optimizer: OptimizerConfig
+    noise: Mapping[str, Draw] = MappingProxyType({})
+    repeat: int = 1
+
+
+class System(nn.Module, ABC):
+    """Networks + objectives + sampling for one `Shape` of data.
+
+    Raises `ValueError` from `__init__` when the configuration does not fit the shape; building one costs no data.
+    """
+
+    Config: ClassVar[type[Strict]]
+    modality: ClassVar[Modality]
+
+    def __init__(self, config: Any, shape: Shape) -> None:
+        super().__init__()
+        if shape.modality != self.modality:
+            raise ValueError(f"it makes {self.modality}, and the dataset holds {shape.modality}")
+        self.config = config
+        self.shape = shape
+
+    @abstractmethod
+    def phases(self, batch_size: int) -> list[Phase]:
+        """The phases of one step, in order, with the noise each draws for a batch of this size."""
+
+    @abstractmethod
+    def samplers(self) -> list[nn.Module]:
+        """The modules that `sample` uses: the loop keeps their moving average."""
+
+    @abstractmethod
+    def latents(self, count: int) -> Draw:
+        """What `sample` starts from, as a draw of `count` latents."""
+
+    @abstractmethod
+    def sample(self, latents: Tensor, *, labels: Tensor | None = None) -> Samples:
+        """One sample for each latent. Images come as floats in [0, 1]."""
+
+    @torch.inference_mode()
+    def generate(self, count: int, *key: Key, block: int = 500) -> Samples:
+        """`count` samples on the host, of latents keyed by `key`: the same key gives the same samples, and more of them
+        begin with the same ones.
+        """
+        device = next(self.parameters()).device
+        parts = [
+            self.sample(draw(self.latents(block), *key, number, device=device)).take(slice(0, count - first)).to("cpu")
+            for number, first in enumerate(range(0, count, block))
+        ]
+        return replace(parts[0], values=torch.cat([part.values for part in parts]))
+
+
+class AdversarialSystem(System):
+    """A generator against a critic: two phases that alternate, the critic first (Goodfellow et al. 2014, algorithm 1).
+
+    A subclass sets `generator`, `critic`, `adversarial` and `law` in its `__init__`, describes its optimisers, and says
+    how a batch becomes the critic's input and the generator's output becomes samples.
+    """
+
+    generator: nn.Module
+    critic: nn.Module
+    adversarial: AdversarialLoss
+    latent_size: int
+    law: Literal["normal", "uniform"] = "normal"
+
+    @abstractmethod
+    def real(self, batch: Any) -> Tensor:
+        """The batch in the range of the generator's output."""
+
+    @abstractmethod
+    def optimizers(self) -> tuple[OptimizerConfig, OptimizerConfig]:
+        """The critic's and the generator's."""
+
+    def phases(self, batch_size: int) -> list[Phase]:
+        critic, generator = self.optimizers()
+        latents = {"latents": self.latents(batch_size)}
+        return [
+            Phase("critic", self._critic_loss, [self.critic], critic, latents, repeat=self.config.n_critic),
+            Phase("generator", self._generator_loss, [self.generator], generator, latents),
+        ]
+
+    def _critic_loss(self, batch: Any, noise: Noise, step: int) -> Loss:
+        with torch.no_grad():
+            made = self.generator(noise["latents"])
+        # Separate passes: batch normalisation sees real or made pictures, never a mixture.
+        real, fake = self.critic(self.real(batch)), self.critic(made)
+        dynamics = {"real_score": real.mean(), "fake_score": fake.mean()}
+        return Loss(self.adversarial.critic(real, fake), dynamics=dynamics)
+
+    def _generator_loss(self, batch: Any, noise: Noise, step: int) -> Loss:
+        return Loss(self.adversarial.generator(self.critic(self.generator(noise["latents"]))))
+
+    def samplers(self) -> list[nn.Module]:
+        return [self.generator]
+
+    def latents(self, count: int) -> Draw:
+        return Draw((count, self.latent_size), self.law)

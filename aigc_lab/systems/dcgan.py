@@ -1,0 +1,52 @@
+"""DCGAN (Radford, Metz & Chintala 2016): convolutional generator and critic with batch normalisation, 16–64 pixels."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from aigc_lab.config import Strict
+from aigc_lab.nets.dcgan import Decoder, Encoder, initialise
+from aigc_lab.objectives.adversarial import LOSSES
+from aigc_lab.samples import Images, Modality, Shape
+from aigc_lab.systems import base
+
+
+class DCGAN(base.AdversarialSystem):
+    """Defaults are section 4 of the paper: 100 uniform latents, Adam at 2·10⁻⁴ with β₁ = 0.5, 128 channels at the
+    widest picture. `hinge` is the loss of Lim & Ye 2017 on the same networks.
+    """
+
+    modality = Modality.IMAGES
+
+    class Config(Strict):
+        loss: Literal["nonsaturating", "hinge"] = "nonsaturating"
+        latent_size: int = Field(100, ge=1)
+        latent_law: Literal["uniform", "normal"] = "uniform"
+        width: int = Field(128, ge=1, description="channels at the widest picture; doubled at every halving")
+        lr: float = Field(2e-4, gt=0, description="Adam's step, of both networks")
+        critic_lr_ratio: float = Field(1.0, gt=0, description="the critic's step over the generator's (TTUR)")
+        beta1: float = Field(0.5, ge=0, lt=1)
+        n_critic: int = Field(1, ge=1, description="critic updates for one of the generator")
+
+    def __init__(self, config: Config, shape: Shape) -> None:
+        super().__init__(config, shape)
+        self.latent_size, self.law = config.latent_size, config.latent_law
+        self.adversarial = LOSSES[config.loss]
+        self.generator = Decoder(config.latent_size, config.width, shape.size).append(nn.Tanh())
+        self.critic = Encoder(1, config.width, shape.size)
+        initialise(self)
+
+    def real(self, batch: Any) -> Tensor:
+        signed: Tensor = batch.signed()
+        return signed
+
+    def optimizers(self) -> tuple[base.OptimizerConfig, base.OptimizerConfig]:
+        betas = (self.config.beta1, 0.999)
+        return (
+            base.OptimizerConfig(self.config.lr * self.config.critic_lr_ratio, betas),
+            base.OptimizerConfig(self.config.lr, betas),
+        )
+
+    def sample(self, latents: Tensor, *, labels: Tensor | None = None) -> Images:
+        return Images((self.generator(latents).float() + 1) / 2)

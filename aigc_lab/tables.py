@@ -1,0 +1,250 @@
+"""What the terminal shows: rich renderables made of the plain rows that the registry returns.
+
+A number is never shown alone: its interval, n, floor and signature stand beside it. Names and ids are what the user
+copies into the next command, so their columns are as wide as they are; configurations wrap instead. What the user
+wrote goes into `Text`, never into a string that rich would read as markup.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from aigc_lab.registry.ranking import Comparison
+
+Row = Mapping[str, Any]
+
+_ARROW = {"lower": "↓", "higher": "↑"}
+
+
+def console(*, stderr: bool = False) -> Console:
+    """For a terminal, as wide as it is; for a pipe, as wide as needed, so that every row is one line."""
+    stream = sys.stderr if stderr else sys.stdout
+    piped = not stream.isatty() and "COLUMNS" not in os.environ
+    return Console(stderr=stderr, width=10_000 if piped else None, highlight=False)
+
+
+def compare_table(comparison: "Comparison") -> RenderableType:
+    """The ranking: one table for each signature, and the rows without a score in the last."""
+    if not comparison.rows:
+        return Text("no trials yet")
+    several = len({row["sweep"] for row in comparison.rows}) > 1
+    unscored = [row for row in comparison.rows if row["score"] is None]
+    tables: list[RenderableType] = []
+    for group in comparison.groups:
+        key = (group.name, group.better, group.signature)
+        rows = [row for row in comparison.rows if row["score"] is not None and _key(row["score"]) == key]
+        tables.append(_ranking(rows + (unscored if len(comparison.groups) == 1 else []), several, *key))
+    if unscored and len(comparison.groups) != 1:
+        tables.append(_ranking(unscored, several, "score", "", ""))
+    if comparison.note:
+        tables.append(Text(comparison.note))
+    return Group(*tables)
+
+
+def runs_table(rows: Sequence[Row]) -> RenderableType:
+    """One line a run, with the score that its sweep optimises."""
+    if not rows:
+        return Text("no runs yet")
+    table = _table()
+    table.add_column("run", no_wrap=True, min_width=max(len(row["run"]) for row in rows))
+    for name in ("system", "state", "score"):
+        table.add_column(name, overflow="fold")
+    table.add_column("seconds", justify="right")
+    for row in rows:
+        objective = next((score for score in row["scores"] if score["name"] == row["objective"]), None)
+        shown = "" if objective is None else f"{objective['name']} {_interval(objective)}"
+        table.add_row(*map(Text, (row["run"], row["system"], row["state"], shown, _number(row["seconds"]))))
+    return table
+
+
+def show_page(row: Row) -> RenderableType:
+    """Everything about one run."""
+    facts = {
+        "run": row["run"],
+        "system": row["system"],
+        "state": row["state"] + (f": {row['reason']}" if row["reason"] else ""),
+        "role": row["role"],
+        "configuration": _assignments(row["config"]) or "as written",
+        "seconds": _number(row["seconds"]),
+        "MLflow run": row["mlflow_run_id"] or "",
+    }
+    parts: list[RenderableType] = [_facts(facts)]
+    for title, scores in (("last checkpoint", row["scores"]), ("selected checkpoint", row["scores_selected"])):
+        if scores:
+            parts += [_heading(f"scores of the {title}"), _scores(scores)]
+    if row["progress"]:
+        parts += [_heading("scores on the way"), _progress(row["progress"])]
+    if row["scalars"]:
+        parts += [_heading("training scalars, last"), _facts({k: _number(v) for k, v in row["scalars"].items()})]
+    if row["attempts"]:
+        parts += [_heading("attempts"), _attempts(row["attempts"])]
+    if row["environment"]:
+        parts += [_heading("environment"), _facts({k: _value(v) for k, v in row["environment"].items()})]
+    files = {f"{file['kind']} (step {file['step']})": file["path"] for file in row["checkpoints"]}
+    files |= {file["name"]: file["path"] for file in row["artifacts"]}
+    if files:
+        parts += [_heading("files"), _facts(files)]
+    return Group(*parts)
+
+
+def names_table(rows: Sequence[Row]) -> RenderableType:
+    """Names and what they are."""
+    return _facts({row["name"]: row["description"] for row in rows}) if rows else Text("none")
+
+
+# ---- pieces of the ranking
+
+
+def _ranking(rows: Sequence[Row], several: bool, name: str, better: str, signature: str) -> Table:
+    table = _table(caption=Text(_caption(rows, signature)), caption_justify="left")
+    if not several:
+        table.title, table.title_justify = Text(rows[0]["sweep"]), "left"
+    table.add_column("rank", justify="right")
+    if several:
+        table.add_column("sweep", no_wrap=True, min_width=max(len(row["sweep"]) for row in rows))
+    table.add_column("trial", justify="right")
+    table.add_column("system", overflow="fold")
+    table.add_column("configuration", overflow="fold")
+    table.add_column(Text(f"{name} {_ARROW.get(better, '')}".strip()), overflow="fold")
+    for heading in ("n", "floor", "seeds"):
+        table.add_column(heading, justify="right")
+    table.add_column("state")
+    for row in rows:
+        score = row["score"]
+        cells = [_whole(row["rank"]), *([row["sweep"]] if several else []), str(row["trial"]), row["system"]]
+        cells += [_assignments(row["config"]), "-" if score is None else _interval(score, _unbounded(row))]
+        cells += ["", ""] if score is None else [_whole(score["n"]), _number(score["floor"])]
+        cells += [f"{row['seeds']}{'*' if row['confirmed'] else ''}", _state(row)]
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _caption(rows: Sequence[Row], signature: str) -> str:
+    """What the numbers mean: how sure the intervals are, and how the score was computed."""
+    confidences = {row["seeds"] + row["states"].get("DIVERGED", 0): row["score"]["confidence"] for row in _scored(rows)}
+    shown = ", ".join(
+        f"{confidence:.3g} ({k} seeds)".replace("(1 seeds)", "(one run: sampling error alone)")
+        for k, confidence in sorted(confidences.items())
+        if confidence is not None
+    )
+    lines = [f"[low, high] is an interval of the median over the seeds; confidence {shown}"] if shown else []
+    lines += ["* on fresh seeds, ranked before the others"] if any(row["confirmed"] for row in rows) else []
+    lines += [f"signature: {signature}"] if signature else []
+    return "\n".join(lines)
+
+
+def _scored(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["score"] is not None]
+
+
+def _key(score: Row) -> tuple[str, str, str]:
+    return score["name"], score["better"], score["signature"]
+
+
+def _unbounded(row: Row) -> bool:
+    """Whether a missing bound means that a diverged seed made it infinite."""
+    return row["score"]["confidence"] is not None and bool(row["seeds"] + row["states"].get("DIVERGED", 0) > 1)
+
+
+def _state(row: Row) -> str:
+    """A trial that finished in spite of seeds that did not says so."""
+    others = {state: count for state, count in row["states"].items() if state not in ("FINISHED", row["state"])}
+    return ", ".join([row["state"], *(f"{count} {state}" for state, count in others.items())])
+
+
+# ---- pieces of a page
+
+
+def _table(**options: Any) -> Table:
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), **options)
+
+
+def _heading(text: str) -> Text:
+    return Text(f"\n{text}", style="bold")
+
+
+def _facts(facts: Mapping[str, str]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, min_width=max(map(len, facts), default=0))
+    table.add_column(overflow="fold", min_width=len(facts.get("run", "")))
+    for name, fact in facts.items():
+        if fact:
+            table.add_row(Text(name), Text(fact))
+    return table
+
+
+def _scores(scores: Sequence[Row]) -> Table:
+    table = _table()
+    for name in ("score", "value", "n", "floor", "signature"):
+        table.add_column(name, overflow="fold", justify="right" if name in ("n", "floor") else "left")
+    for score in scores:
+        name = f"{score['name']} {_ARROW[score['better']]}"
+        cells = (name, _interval(score), _whole(score["n"]), _number(score["floor"]), score["signature"])
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _progress(entries: Sequence[Row]) -> Table:
+    """One line a step, one column a score: the history is read downwards."""
+    names = list(dict.fromkeys(entry["name"] for entry in entries))
+    steps: dict[int, dict[str, str]] = {}
+    for entry in entries:
+        steps.setdefault(entry["step"], {})[entry["name"]] = _number(entry["value"])
+    table = _table()
+    for name in ("step", *names):
+        table.add_column(Text(name), justify="right", overflow="fold")
+    for step, values in steps.items():
+        table.add_row(str(step), *(values.get(name, "") for name in names))
+    return table
+
+
+def _attempts(attempts: Sequence[Row]) -> Table:
+    table = _table()
+    for name in ("attempt", "state", "started", "ended", "reason"):
+        table.add_column(name, overflow="fold")
+    for attempt in attempts:
+        times = [(attempt[key] or "")[:19].replace("T", " ") for key in ("started_at", "ended_at")]
+        table.add_row(*map(Text, (str(attempt["number"]), attempt["state"], *times, attempt["reason"] or "")))
+    return table
+
+
+# ---- values
+
+
+def _number(value: float | None) -> str:
+    """Three digits, or all of an integer part that is longer: `12.3`, `1235`."""
+    return "" if value is None else f"{value:.0f}" if 100 <= abs(value) < 1e7 else f"{value:.3g}"
+
+
+def _whole(value: int | None) -> str:
+    return "" if value is None else str(value)
+
+
+def _interval(score: Row, unbounded: bool = False) -> str:
+    """`12.3 [10.1, 14.9]`; a bound that a diverged seed took away is shown as infinite."""
+    if score["value"] is None:
+        return "not finite"
+    low, high = score["low"], score["high"]
+    if low is None and high is None:
+        return _number(score["value"])
+    missing = ("-∞", "∞") if unbounded else ("?", "?")
+    bounds = (shown or gap for shown, gap in zip((_number(low), _number(high)), missing, strict=True))
+    return f"{_number(score['value'])} [{', '.join(bounds)}]"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _assignments(config: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={_value(value)}" for name, value in config.items())

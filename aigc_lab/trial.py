@@ -1,0 +1,284 @@
+"""One run: build, train, sample, evaluate, record. The registry gets the whole result at the end, in one transaction;
+MLflow gets curves and pictures on the way.
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from aigc_lab import checkpoint, environment, pictures
+from aigc_lab.batches import Batches
+from aigc_lab.errors import Failure, UsageError
+from aigc_lab.evaluate import SCORING_SPLITS, Evaluator, ScoringSplit
+from aigc_lab.experiment import Configuration, Objective
+from aigc_lab.files import sha256, write_atomically
+from aigc_lab.metrics.base import Score
+from aigc_lab.registry.records import Role, Scored, StoredArtifact, StoredCheckpoint, StoredScalar, StoredScore
+from aigc_lab.registry.states import State as RunState
+from aigc_lab.registry.store import Registry
+from aigc_lab.settings import Settings
+from aigc_lab.systems.base import System
+from aigc_lab.tracking import DatasetInfo, RunTracker, Tracker
+from aigc_lab.train import Diverged, Progress, State, train
+
+_GRID = 64
+_POINTS = 2000
+
+
+class Watcher(Protocol):
+    """Who looks on while a run trains: a display, a pruner."""
+
+    def progress(self, now: Progress) -> None:
+        """An interval has passed."""
+
+    def scored(self, step: int, value: float) -> bool:
+        """The objective on the reference split; True stops the run as PRUNED."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be done: a configuration and a seed, with their place in the registry and in MLflow."""
+
+    run: str
+    sweep: str
+    trial: int
+    seed: int
+    role: Role
+    configuration: Configuration
+    objective: Objective
+    mlflow_experiment: str
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What all runs of a sweep share."""
+
+    settings: Settings
+    registry: Registry
+    tracker: Tracker
+    evaluator: Evaluator
+    device: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended; `value` is the objective on the reference split after the last step."""
+
+    state: RunState
+    value: float | None
+    reason: str | None = None
+
+
+class _Pruned(Exception):
+    pass
+
+
+def execute(job: Job, lab: Lab, watcher: Watcher) -> Outcome:
+    """Does the run and records it, whatever happens. Only an interruption and a user's mistake leave as exceptions."""
+    attempt = lab.registry.begin(job.run, environment.describe(lab.device))
+    record = _Record()
+    started = time.perf_counter()
+    state, reason, value = RunState.KILLED, "interrupted", None  # type: RunState, str | None, float | None
+    try:
+        value = _train_and_score(job, lab, watcher, attempt, record)
+        state, reason = RunState.FINISHED, None
+    except _Pruned:
+        state, reason = RunState.PRUNED, "worse than the median of its system at this step"
+    except Diverged as error:
+        state, reason = RunState.DIVERGED, str(error)
+    except (UsageError, Failure) as error:
+        state, reason = RunState.FAILED, str(error)
+        raise
+    except Exception as error:  # noqa: BLE001 -- the one place where a run is recorded as failed
+        state, reason = RunState.FAILED, f"{type(error).__name__}: {error}"
+    finally:
+        # The truth first: MLflow is a projection of it and may be down.
+        lab.registry.finish(
+            job.run, attempt, state, reason=reason, seconds=time.perf_counter() - started, **record.result()
+        )
+        if record.tracked is not None:
+            status = {RunState.FAILED: "FAILED", RunState.KILLED: "KILLED"}.get(state, "FINISHED")
+            record.tracked.end(status, {"state": state} | ({"reason": reason} if reason else {}))  # type: ignore[arg-type]
+    return Outcome(state, value, reason)
+
+
+@dataclass
+class _Record:
+    """What a run has to show so far."""
+
+    tracked: RunTracker | None = None
+    scores: list[StoredScore] = field(default_factory=list)
+    scalars: dict[str, StoredScalar] = field(default_factory=dict)
+    checkpoints: list[StoredCheckpoint] = field(default_factory=list)
+    artifacts: list[StoredArtifact] = field(default_factory=list)
+
+    def scalar(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            before = self.scalars.get(name)
+            low = value if before is None or before.minimum is None else min(before.minimum, value)
+            high = value if before is None or before.maximum is None else max(before.maximum, value)
+            self.scalars[name] = StoredScalar(value, low, high, step)
+
+    def score(self, scores: list[Score], kind: Scored, step: int, split: str) -> None:
+        self.scores += [StoredScore(**vars(score), checkpoint=kind, step=step, split=split) for score in scores]
+
+    def result(self) -> dict[str, Any]:
+        return {
+            "scores": self.scores,
+            "scalars": self.scalars,
+            "checkpoints": self.checkpoints,
+            "artifacts": self.artifacts,
+        }
+
+
+@dataclass
+class _Selected:
+    """The weights of the best evaluation so far, kept in memory until the run ends."""
+
+    step: int
+    value: float
+    weights: dict[str, Tensor]
+
+
+def _train_and_score(job: Job, lab: Lab, watcher: Watcher, attempt: int, record: _Record) -> float:
+    plan, training = job.configuration, job.configuration.training
+    torch.set_num_threads(training.threads or environment.cores())
+    samples = plan.dataset.load("train")
+    state = State.fresh(
+        plan.system_class,
+        plan.system_config,
+        plan.dataset.shape,
+        seed=job.seed,
+        batch_size=training.batch_size,
+        device=lab.device,
+    )
+    batches = Batches(samples.to(lab.device), training.batch_size, job.seed)
+    record.tracked = tracked = _open_tracker(job, lab, attempt)
+    lab.registry.set_mlflow_run(job.run, tracked.run_id)
+
+    sign = 1 if job.objective.better == "lower" else -1
+    best: _Selected | None = None
+    value = math.nan
+    for now in train(
+        state,
+        batches,
+        seed=job.seed,
+        steps=training.steps,
+        every=training.log_every,
+        decay=training.ema,
+        precision=training.precision,
+    ):
+        tracked.scalars(now.step, dict(now.scalars) | {"dynamics/samples_per_second": now.samples_per_second})
+        record.scalar(now.step, now.scalars)
+        watcher.progress(now)
+        if now.step % training.evaluate_every and now.step != training.steps:
+            continue
+        scores = _scored(state.average, job, lab, "reference")
+        record.score(scores, "progress", now.step, "reference")
+        tracked.scores(now.step, {score.name: score.value for score in scores})
+        tracked.image("samples", _picture(state.average, job), now.step)
+        tracked.flush()
+        value = next(score.value for score in scores if score.name == job.objective.score)
+        if best is None or sign * value < sign * best.value:
+            weights = {key: tensor.detach().clone() for key, tensor in state.average.state_dict().items()}
+            best = _Selected(now.step, value, weights)
+        if watcher.scored(now.step, value) and now.step != training.steps:
+            raise _Pruned
+
+    assert best is not None
+    _finish(job, lab, state, best, scores, record, tracked)
+    return value
+
+
+def _finish(
+    job: Job, lab: Lab, state: State, best: _Selected, scores: list[Score], record: _Record, tracked: RunTracker
+) -> None:
+    """Final scores of the last and of the selected weights, on both splits; weights and the picture as files.
+
+    `scores` are those of the last weights on the reference split, which the last evaluation has just computed.
+    """
+    final: dict[ScoringSplit, list[Score]] = {
+        "reference": scores,
+        "holdout": _scored(state.average, job, lab, "holdout"),
+    }
+    tracked.scores(state.step, {f"{score.name}_holdout": score.value for score in final["holdout"]})
+    image = lab.settings.artifacts / job.sweep / f"{job.trial}.{job.seed}" / "samples.png"
+    write_atomically(image, _png(_picture(state.average, job)))
+    record.artifacts.append(StoredArtifact("samples", "image/png", str(image)))
+
+    last = {key: tensor.detach().clone() for key, tensor in state.average.state_dict().items()}
+    kinds: tuple[tuple[Scored, int, dict[str, Tensor]], ...] = (
+        ("last", state.step, last),
+        ("selected", best.step, best.weights),
+    )
+    for kind, step, weights in kinds:
+        if step != state.step:
+            state.average.load_state_dict(weights)
+            final = {split: _scored(state.average, job, lab, split) for split in SCORING_SPLITS}
+        for split, found in final.items():
+            record.score(found, kind, step, split)
+        path = lab.settings.checkpoints / job.sweep / f"{job.trial}.{job.seed}" / f"{kind}.safetensors"
+        checkpoint.save_weights(state.average, weights, path, {"run": job.run, "step": step})
+        record.checkpoints.append(StoredCheckpoint(kind, step, str(path), sha256(path), path.stat().st_size))
+        for file in (path, path.with_suffix(".json")):
+            tracked.artifact(file, "model")
+
+
+def _scored(system: System, job: Job, lab: Lab, split: ScoringSplit) -> list[Score]:
+    generated = system.generate(job.configuration.protocol.samples, job.seed, "evaluation", split)
+    return lab.evaluator.evaluate(generated, split)
+
+
+def _picture(system: System, job: Job) -> pictures.Pixels:
+    dataset = job.configuration.dataset
+    count = _POINTS if dataset.modes is not None else _GRID
+    # Keyed by nothing but this word: all runs and all steps start from the same latents, and can be looked at together.
+    return pictures.picture(system.generate(count, "picture"), dataset.modes)
+
+
+def _png(pixels: pictures.Pixels) -> bytes:
+    import io
+
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def _open_tracker(job: Job, lab: Lab, attempt: int) -> RunTracker:
+    plan = job.configuration
+    facts = environment.describe(lab.device)
+    tags = {
+        "sweep": job.sweep,
+        "trial": str(job.trial),
+        "seed": str(job.seed),
+        "attempt": str(attempt),
+        "role": job.role,
+        "system": plan.system,
+        "data_digest": plan.dataset.digest,
+        "protocol": plan.protocol.name,
+        "device": facts["device"],
+        "threads": str(facts["threads"]),
+        **{f"version.{name}": number for name, number in facts["versions"].items()},
+        **{name: str(value) for name, value in environment.code().items()},
+    }
+    params = {"system": plan.system, "seed": job.seed, "data": plan.dataset.name}
+    params |= plan.system_config.model_dump(mode="json")
+    params |= {f"training.{key}": value for key, value in plan.training.model_dump(mode="json").items()}
+    train_size = len(plan.dataset.load("train"))
+    return lab.tracker.start(
+        job.mlflow_experiment,
+        name=f"{plan.system} {job.trial}.{job.seed}",
+        key=f"{job.run}.{attempt}",
+        params=params,
+        tags=tags,
+        dataset=DatasetInfo(
+            plan.dataset.name, plan.dataset.digest, plan.dataset.source, f"{plan.dataset.shape}, {train_size} samples"
+        ),
+    )

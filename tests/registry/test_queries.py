@@ -1,0 +1,325 @@
+"""Ranking against independent truth, and what the queries say about runs."""
+
+import itertools
+import json
+import math
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aigc_lab.errors import UsageError
+from aigc_lab.registry import queries
+from aigc_lab.registry.ranking import median_interval
+from aigc_lab.registry.records import Role, StoredScore
+from aigc_lab.registry.states import State
+from aigc_lab.registry.store import Registry
+
+# ---- the interval of a median
+
+
+def coverage(k: int, low: int, high: int) -> Fraction:
+    """How often the low-th and high-th smallest of k draws enclose the median: by counting all 2^k sign patterns."""
+    # A pattern says for each draw whether it fell below the median; the median is enclosed when at least `low` and at
+    # most `high` - 1 draws did.
+    hits = sum(low <= sum(pattern) < high for pattern in itertools.product((0, 1), repeat=k))
+    return Fraction(hits, 2**k)
+
+
+@pytest.mark.parametrize("k", range(2, 15))
+def test_the_interval_is_the_narrowest_that_covers(k: int) -> None:
+    low, high, confidence = median_interval([float(place) for place in range(k, 0, -1)])
+    assert confidence == pytest.approx(float(coverage(k, int(low), int(high))), abs=1e-12)
+    assert low + high == k + 1
+    if k < 6:
+        assert (low, high) == (1, k)
+        assert confidence == 1 - 2.0 ** (1 - k) < 0.95
+    else:
+        assert confidence >= 0.95
+        assert low + 1 > high - 1 or coverage(k, int(low) + 1, int(high) - 1) < Fraction(95, 100)
+
+
+def test_three_seeds_promise_75_percent() -> None:
+    assert median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0, 0.75)
+
+
+def test_many_seeds_agree_with_the_binomial_quantile() -> None:
+    """The textbook's table of the sign test: for n = 25 the 8th and 18th value, 95.67 %."""
+    low, high, confidence = median_interval([float(place) for place in range(1, 26)])
+    assert (low, high) == (8, 18)
+    assert confidence == pytest.approx(0.9567, abs=1e-4)
+
+
+# ---- comparing
+
+SIGNATURE = "fd|n:1000"
+
+
+class Lab:
+    """A registry that is filled in a line a run."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+
+    def sweep(self, name: str = "digits", objective: str = "fd", better: Any = "lower") -> str:
+        return self.registry.sweep(name, f"{name:_<8}", {}, objective, better)
+
+    def run(
+        self,
+        sweep: str,
+        trial: int,
+        seed: int,
+        value: float | None = None,
+        *,
+        state: State = State.FINISHED,
+        role: Role = "search",
+        signature: str = SIGNATURE,
+        **changes: Any,
+    ) -> str:
+        self.registry.trial(sweep, trial, "vae", {"lr": trial / 10}, {})
+        run = self.registry.run(sweep, trial, seed, role)
+        if state is State.QUEUED:
+            return run
+        attempt = self.registry.begin(run, {"host": "here"})
+        if state.ended:
+            about: dict[str, Any] = {"name": "fd", "low": None, "high": None, "n": 1000, "floor": 0.5}
+            about |= {"better": "lower", "checkpoint": "last", "step": 10, "split": "holdout"} | changes
+            scores = [StoredScore(value=value, signature=signature, **about)] if value is not None else []
+            self.registry.finish(run, attempt, state, seconds=1.0, scores=scores)
+        return run
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab(Registry.open(f"sqlite:///{tmp_path / 'registry.db'}"))
+
+
+def order(rows: list[dict[str, Any]]) -> list[tuple[int | None, int, float | None]]:
+    return [(row["rank"], row["trial"], row["score"] and row["score"]["value"]) for row in rows]
+
+
+def test_trials_are_ranked_by_the_median_over_their_seeds(lab: Lab) -> None:
+    sweep = lab.sweep()
+    for trial, values in enumerate([(5, 1, 9), (4, 4, 4), (3, 100, 2)]):
+        for seed, value in enumerate(values):
+            lab.run(sweep, trial, seed, value, floor=float(value))
+    comparison = queries.compare(lab.registry)
+    assert order(comparison.rows) == [(1, 2, 3.0), (2, 1, 4.0), (3, 0, 5.0)]
+    first = comparison.rows[0]
+    assert {key: first[key] for key in ("sweep", "system", "config", "seeds", "states", "state", "confirmed")} == {
+        "sweep": sweep,
+        "system": "vae",
+        "config": {"lr": 0.2},
+        "seeds": 3,
+        "states": {"FINISHED": 3},
+        "state": "FINISHED",
+        "confirmed": False,
+    }
+    assert first["score"] == {
+        "name": "fd",
+        "value": 3.0,
+        "low": 2.0,
+        "high": 100.0,
+        "n": 1000,
+        "floor": 3.0,
+        "signature": SIGNATURE,
+        "confidence": 0.75,
+        "better": "lower",
+    }
+    assert comparison.note == ""
+
+
+def test_higher_is_better_when_the_score_says_so(lab: Lab) -> None:
+    sweep = lab.sweep("text", "bleu", "higher")
+    for trial, value in enumerate([0.1, 0.9, 0.5]):
+        lab.run(sweep, trial, 0, value, name="bleu", better="higher")
+    assert order(queries.compare(lab.registry, sweep).rows) == [(1, 1, 0.9), (2, 2, 0.5), (3, 0, 0.1)]
+
+
+def test_equal_values_share_a_rank(lab: Lab) -> None:
+    sweep = lab.sweep()
+    for trial, value in enumerate([2, 1, 1, 3]):
+        lab.run(sweep, trial, 0, value)
+    assert [row["rank"] for row in queries.compare(lab.registry).rows] == [1, 1, 3, 4]
+
+
+def test_one_seed_has_the_sampling_interval_of_its_run(lab: Lab) -> None:
+    lab.run(lab.sweep(), 0, 0, 5, low=4.0, high=7.0)
+    (row,) = queries.compare(lab.registry).rows
+    assert [row["score"][key] for key in ("low", "high", "confidence")] == [4.0, 7.0, 0.95]
+
+
+def test_one_seed_without_an_interval_claims_no_confidence(lab: Lab) -> None:
+    lab.run(lab.sweep(), 0, 0, 5)
+    (row,) = queries.compare(lab.registry).rows
+    assert [row["score"][key] for key in ("low", "high", "confidence")] == [None, None, None]
+
+
+def test_a_diverged_seed_is_the_worst_value(lab: Lab) -> None:
+    sweep = lab.sweep()
+    for seed, value in enumerate([1.0, 2.0]):
+        lab.run(sweep, 0, seed, value)
+    lab.run(sweep, 0, 2, state=State.DIVERGED)
+    lab.run(sweep, 1, 0, 1.5)
+    lab.run(sweep, 2, 0, 0.1)
+    for seed in (1, 2):
+        lab.run(sweep, 2, seed, state=State.DIVERGED)
+    comparison = queries.compare(lab.registry)
+    assert order(comparison.rows) == [(1, 1, 1.5), (2, 0, 2.0), (None, 2, None)]
+    with_one, with_two = comparison.rows[1:]
+    assert (with_one["seeds"], with_one["states"]) == (2, {"FINISHED": 2, "DIVERGED": 1})
+    assert [with_one["score"][key] for key in ("low", "high", "confidence")] == [1.0, None, 0.75]
+    assert (with_two["state"], with_two["score"], with_two["seeds"]) == ("DIVERGED", None, 1)
+
+
+def test_a_score_that_is_not_finite_counts_like_a_divergence(lab: Lab) -> None:
+    sweep = lab.sweep()
+    lab.run(sweep, 0, 0, math.nan)
+    lab.run(sweep, 1, 0, 9.0)
+    assert order(queries.compare(lab.registry).rows) == [(1, 1, 9.0), (None, 0, None)]
+
+
+def test_only_finished_runs_have_a_score(lab: Lab) -> None:
+    sweep = lab.sweep()
+    lab.run(sweep, 0, 0, 9.0)
+    states = [State.PRUNED, State.FAILED, State.KILLED, State.RUNNING, State.QUEUED]
+    for trial, state in enumerate(states, start=1):
+        lab.run(sweep, trial, 0, 1.0, state=state)
+    rows = queries.compare(lab.registry).rows
+    assert order(rows)[0] == (1, 0, 9.0)
+    assert [(row["rank"], row["score"], row["state"]) for row in rows[1:]] == [(None, None, s.value) for s in states]
+
+
+def test_confirmed_trials_use_their_fresh_seeds_and_come_first(lab: Lab) -> None:
+    sweep = lab.sweep()
+    lab.run(sweep, 0, 0, 1.0)
+    lab.run(sweep, 1, 0, 2.0)
+    for seed, value in enumerate([7.0, 8.0, 9.0], start=100):
+        lab.run(sweep, 1, seed, value, role="confirm")
+    rows = queries.compare(lab.registry).rows
+    assert order(rows) == [(1, 1, 8.0), (2, 0, 1.0)]
+    assert [(row["confirmed"], row["seeds"]) for row in rows] == [(True, 3), (False, 1)]
+
+
+def test_a_confirmation_that_only_diverged_is_not_forgotten(lab: Lab) -> None:
+    sweep = lab.sweep()
+    lab.run(sweep, 0, 0, 1.0)
+    lab.run(sweep, 0, 100, role="confirm", state=State.DIVERGED)
+    (row,) = queries.compare(lab.registry).rows
+    assert (row["rank"], row["state"], row["confirmed"]) == (None, "DIVERGED", True)
+
+
+def test_a_confirmation_that_is_under_way_does_not_hide_the_search(lab: Lab) -> None:
+    sweep = lab.sweep()
+    lab.run(sweep, 0, 0, 1.0)
+    lab.run(sweep, 0, 100, role="confirm", state=State.RUNNING)
+    (row,) = queries.compare(lab.registry).rows
+    assert (row["score"]["value"], row["state"], row["confirmed"]) == (1.0, "RUNNING", False)
+
+
+def test_signatures_are_never_ranked_together(lab: Lab) -> None:
+    sweep = lab.sweep()
+    for trial, (value, n) in enumerate([(5, 1000), (1, 500), (3, 1000), (2, 500), (4, 1000)]):
+        lab.run(sweep, trial, 0, value, signature=f"fd|n:{n}")
+    comparison = queries.compare(lab.registry)
+    assert order(comparison.rows) == [(1, 2, 3.0), (2, 4, 4.0), (3, 0, 5.0), (1, 1, 1.0), (2, 3, 2.0)]
+    assert [(group.signature, group.rows) for group in comparison.groups] == [("fd|n:1000", 3), ("fd|n:500", 2)]
+    expected = "2 signatures are present and differ in n:1000 / n:500; ranks restart in each group."
+    assert comparison.note == expected
+
+
+def test_seeds_of_different_signatures_are_not_averaged(lab: Lab) -> None:
+    sweep = lab.sweep()
+    lab.run(sweep, 0, 0, 1.0, signature="fd|v1")
+    lab.run(sweep, 0, 1, 9.0, signature="fd|v2")
+    assert sorted(order(queries.compare(lab.registry).rows)) == [(1, 0, 1.0), (1, 0, 9.0)]
+
+
+def test_score_and_checkpoint_can_be_chosen(lab: Lab) -> None:
+    sweep = lab.sweep()
+    run = lab.run(sweep, 0, 0, 5.0)
+    more = [
+        StoredScore("kid", 0.3, None, None, 10, None, "kid", "lower", "last", 10, "holdout"),
+        StoredScore("fd", 4.0, None, None, 10, None, "fd", "lower", "selected", 6, "holdout"),
+    ]
+    lab.registry.finish(run, 1, State.FINISHED, scores=more)
+    assert order(queries.compare(lab.registry, score="kid").rows) == [(1, 0, 0.3)]
+    assert order(queries.compare(lab.registry, checkpoint="selected").rows) == [(1, 0, 4.0)]
+    assert order(queries.compare(lab.registry).rows) == [(None, 0, None)]
+    with pytest.raises(UsageError, match="unknown score 'kidd'; did you mean kid?"):
+        queries.compare(lab.registry, score="kidd")
+
+
+def test_the_holdout_counts_when_a_score_stands_on_two_splits(lab: Lab) -> None:
+    run = lab.run(lab.sweep(), 0, 0, 5.0)
+    both = [
+        StoredScore("fd", value, None, None, 10, None, "fd", "lower", "last", 10, split)
+        for split, value in (("holdout", 6.0), ("reference", 5.0))
+    ]
+    lab.registry.finish(run, 1, State.FINISHED, scores=both)
+    assert order(queries.compare(lab.registry).rows) == [(1, 0, 6.0)]
+    (row,) = queries.runs(lab.registry)
+    assert [(score["value"], score["split"]) for score in row["scores"]] == [(6.0, "holdout")]
+
+
+def test_all_sweeps_are_compared_by_their_own_objectives(lab: Lab) -> None:
+    lab.run(lab.sweep("a"), 0, 0, 2.0)
+    lab.run(lab.sweep("b"), 0, 0, 1.0)
+    lab.run(lab.sweep("c", "bleu", "higher"), 0, 0, 0.5, name="bleu", better="higher", signature="bleu|v1")
+    comparison = queries.compare(lab.registry)
+    assert [(row["rank"], row["sweep"][0]) for row in comparison.rows] == [(1, "b"), (2, "a"), (1, "c")]
+    assert "fd n:1000 / bleu v1" in comparison.note
+
+
+# ---- finding and showing
+
+
+def test_a_name_means_its_newest_sweep(lab: Lab) -> None:
+    lab.registry.sweep("digits", "1" * 8, {}, "fd", "lower")
+    newest = lab.registry.sweep("digits", "0" * 8, {}, "fd", "lower")
+    assert queries.find_sweep(lab.registry, "digits") == newest
+    assert queries.find_sweep(lab.registry, "digits-11111111") == "digits-11111111"
+    with pytest.raises(UsageError, match=r"unknown sweep 'digit'; did you mean digits\?"):
+        queries.find_sweep(lab.registry, "digit")
+
+
+def test_an_empty_registry_says_so(lab: Lab) -> None:
+    assert queries.runs(lab.registry) == queries.compare(lab.registry).rows == []
+    with pytest.raises(UsageError, match="the registry is empty, run a sweep first"):
+        queries.find_sweep(lab.registry, "digits")
+
+
+def test_a_run_is_found_by_id_or_by_the_name_of_its_sweep(lab: Lab) -> None:
+    run = lab.run(lab.sweep("my.sweep"), 3, 1, 1.0)
+    assert queries.find_run(lab.registry, run) == run
+    assert queries.find_run(lab.registry, "my.sweep.3.1") == run
+    with pytest.raises(UsageError, match=f"unknown run 'my.sweep.3.2'; did you mean {run}"):
+        queries.find_run(lab.registry, "my.sweep.3.2")
+    with pytest.raises(UsageError, match="unknown sweep 'other'"):
+        queries.find_run(lab.registry, "other.3.1")
+
+
+def test_what_is_shown_of_a_run_is_ready_for_json(lab: Lab) -> None:
+    run = lab.run(lab.sweep(), 0, 0, 5.0)
+    progress = [
+        StoredScore("fd", value, None, None, 10, None, "fd", "lower", "progress", step, "reference")
+        for step, value in ((20, 7.0), (10, 9.0))
+    ]
+    lab.registry.finish(run, 1, State.FINISHED, scores=progress)
+    shown = queries.show(lab.registry, run)
+    assert json.loads(json.dumps(shown, allow_nan=False)) == shown
+    assert [(entry["step"], entry["value"]) for entry in shown["progress"]] == [(10, 9.0), (20, 7.0)]
+    assert shown["config"] == {"lr": 0.0}
+    assert shown["environment"] == {"host": "here"}
+    assert {"role", "reason", "attempts", "scores_selected", "checkpoints", "artifacts", "scalars"} <= set(shown)
+
+
+def test_rows_of_one_sweep_hold_nothing_of_another(lab: Lab) -> None:
+    first, second = lab.sweep("a"), lab.sweep("b")
+    lab.run(first, 0, 0, 1.0)
+    lab.run(second, 0, 0, 2.0)
+    for read in (queries.runs, queries.trials):
+        assert [row["sweep"] for row in read(lab.registry, first)] == [first]
+    assert [row["sweep"] for row in queries.compare(lab.registry, second).rows] == [second]
+    assert [row["sweep"] for row in queries.sweeps(lab.registry)] == [second, first]
