@@ -261,6 +261,6 @@ def _print_json(value: Any) -> None:
 
 
 def _print(renderable: "RenderableType") -> None:
-        from aigc_lab.tables import console
+    from aigc_lab.tables import console
 
     console().print(renderable, crop=False)

@@ -1,8 +1,8 @@
 """What a run shows while it lives: curves, samples, artifacts, written to MLflow and never read back.
 
 MLflow is a projection. The registry owns the truth, so a training neither waits for MLflow at each step nor dies with
-it: `scalars` only appends to a list, `flush` writes the list in batches, and what the store cannot take for the moment stays
-in an outbox until the next `flush`. Points carry the time of their recording, so that sending one twice stores it once.
+it: `scalars` only appends to a list, `flush` writes the list in batches, and what the store cannot take for the moment
+stays in an outbox until the next `flush`. Points carry the time of their recording, so that sending one twice stores it once.
 
 MLflow takes seconds to import, so it is imported at first use, or meanwhile by `MlflowTracker.prewarm`.
 """
