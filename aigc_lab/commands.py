@@ -20,7 +20,7 @@ from aigc_lab.registry import queries
 from aigc_lab.registry.states import State
 from aigc_lab.search import total_trials
 from aigc_lab.settings import Settings, masked
-from aigc_lab.sweep import estimate, open_lab, run_single, run_sweep
+from aigc_lab.sweep import check_stores, estimate, open_lab, run_single, run_sweep
 
 Change = tuple[str, str, str]
 
@@ -29,6 +29,9 @@ def sweep(wanted: str, changes: list[Change], *, device: str, dry_run: bool, hom
     """Runs the sweep with progress on standard error, and returns the rows of its comparison."""
     console = tables.console(stderr=True)
     settings, experiment, device = _prepare(wanted, changes, device, home)
+    if not dry_run:
+        check_stores(settings)
+    experiment.check_data()
     cost = estimate(experiment, device, total_trials(experiment))
     console.print(Text(f"{experiment.name}: {cost}"), soft_wrap=True)
     if dry_run:
@@ -57,6 +60,8 @@ def train(wanted: str, changes: list[Change], *, seed: int, device: str, home: P
             f"{experiment.document.file}: train takes one configuration, and {names} "
             f"{'is' if len(experiment.holes) == 1 else 'are'} still open; decide with --set, or use aigc-lab sweep"
         )
+    check_stores(settings)
+    experiment.check_data()
     with _terminable(), SweepDisplay(console, experiment.file.training.steps) as display:
         lab = open_lab(experiment, settings, device, display.say)
         run = run_single(experiment, lab, display, seed)

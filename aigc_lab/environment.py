@@ -49,6 +49,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def settle(threads: int | None) -> None:
+    """Fixes what the bits of a result depend on: the number of CPU threads, and the choice of cuDNN's algorithms."""
+    import torch
+
+    torch.set_num_threads(threads or cores())
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
 def describe(device: str) -> dict[str, Any]:
     """All of it, as plain data."""
     import torch

@@ -164,8 +164,8 @@ class Experiment:
     def digest(self) -> str:
         """sha256 of what the file says, without the number of trials: a larger total continues the same sweep."""
         data = json.loads(json.dumps(self.document.data))
-        if isinstance(data.get("search"), dict):
-            data["search"].pop("trials", None)
+        # An absent section says what an empty one says.
+        data["search"] = {key: value for key, value in (data.get("search") or {}).items() if key != "trials"}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -258,13 +258,14 @@ class Experiment:
         """
         import torch
 
-        if space.is_hole(self.document.data.get("system", {}).get("name")):
-            self.document.fail(("system", "name"), "a choice of systems is a choice of mappings, each with a name")
+        file = self.file  # from here on every section has the right type
         for hole in self.holes:
-            if hole.path[0] not in ("system", "training"):
+            if hole.path[:1] not in (("system",), ("training",)):
                 self.document.fail(
                     hole.source, "a hole may stand in system and in training only; give this one a value"
                 )
+            if hole.path == ("system", "name"):
+                self.document.fail(hole.source, "a choice of systems is a choice of mappings, each with a name")
         for filled in space.corners(self.document):
             configuration = self.resolve(lambda hole, values=filled.values: values[hole.name])  # type: ignore[misc]
             try:
@@ -277,8 +278,21 @@ class Experiment:
                     f"({configuration.dataset.shape}): {error}",
                 )
         self._check_protocol(configuration.dataset)
-        if self.file.search.sampler == "grid":
+        if file.search.sampler == "grid":
             space.grid(self.document)
+
+    def check_data(self) -> None:
+        """What only the data can say. Loads it, and downloads it where that is needed."""
+        dataset = self.resolve(lambda hole: hole.ends()[0]).dataset
+        splits: tuple[Literal["reference", "holdout"], ...] = ("reference", "holdout")
+        for split in splits:
+            count = len(dataset.load(split))
+            if count < self.protocol.samples:
+                self.document.fail(
+                    ("evaluation",),
+                    f"protocol {self.protocol.name} takes {self.protocol.samples} samples, and the {split} split of "
+                    f"{dataset.name} has {count}; set evaluation.samples to {count} or less",
+                )
 
     def _check_protocol(self, dataset: "Dataset") -> None:
         from aigc_lab.extractors.base import Extractor
@@ -387,7 +401,12 @@ def override(document: Document, key: str, value: Any, option: str) -> None:
     if path == () and last in ("system", "data") and isinstance(value, str):
         value = {"name": value}
     node[last] = value
-    document.overridden[(*path, last)] = option
+    # Nothing inside the new value stands in the file.
+    path = (*path, last)
+    for places in (document.lines, document.overridden):
+        for old in [old for old in places if old[: len(path)] == path]:
+            del places[old]
+    document.overridden[path] = option
 
 
 def _step_into(node: Any, path: KeyPath, part: str, option: str) -> tuple[Any, KeyPath]:
@@ -401,7 +420,7 @@ def _step_into(node: Any, path: KeyPath, part: str, option: str) -> tuple[Any, K
         raise UsageError(f"{option}: {dotted(path)} is a value and has no keys")
     if isinstance(node.get(part), str) and part == "evaluation":
         node[part] = {"name": node[part]}
-    if part not in node and path == () and part in _File.model_fields:
+    if node.get(part) is None and path == () and part in _File.model_fields:
         node[part] = {}
     if part not in node:
         raise UsageError(f"{option}: {part}: {unknown_key(part, list(node))}")
@@ -436,7 +455,7 @@ def _decide(document: Document, path: KeyPath, value: Any) -> None:
 def _validated(model: type[M], data: Any, fail: Callable[[KeyPath, str], NoReturn]) -> M:
     """The model of plain data; the first error is said in a sentence, at its key."""
     try:
-        return model.model_validate(data, strict=False)
+        return model.model_validate(data, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         path = tuple(first["loc"])

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from aigc_lab import plugins
@@ -55,10 +56,8 @@ class FeatureStore:
         extractor = self.extractor(name)
         key = hashlib.sha256(f"{samples.digest()}|{extractor.identity}|float32|{_SCHEMA}".encode()).hexdigest()
         path = self._cache / "features" / f"{key}.safetensors"
-        if path.is_file():
-            tensors = load_file(path)
-            features = Features(tensors["vectors"], tensors.get("logits"))
-        else:
+        features = self._stored(path)
+        if features is None:
             features = self.made(name, samples)
             tensors = {"vectors": features.vectors}
             if features.logits is not None:
@@ -67,6 +66,16 @@ class FeatureStore:
         # The samples are held too: an id is only unique while its object lives.
         self._memory[name, id(samples)] = (samples, features)
         return features
+
+    def _stored(self, path: Path) -> Features | None:
+        if not path.is_file():
+            return None
+        try:
+            tensors = load_file(path)
+        except SafetensorError:
+            self._say(f"the stored features {path} are damaged; they are computed again")
+            return None
+        return Features(tensors["vectors"], tensors.get("logits"))
 
     def made(self, name: str, samples: Samples) -> Features:
         """Features of generated samples: computed, never stored."""

@@ -5,6 +5,8 @@ Optuna owns suggestions and nothing else; what happened to a trial is the regist
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
@@ -40,6 +42,25 @@ def _fixed(experiment: Experiment) -> list[dict[str, Any]]:
     return [of[system][i] for i in range(longest) for system in systems if i < len(of[system])]
 
 
+def check(url: str) -> None:
+    """Raises `UsageError` for a storage that cannot be used; makes one where there is none."""
+    with _explained(url):
+        optuna.storages.RDBStorage(url)
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 -- SQLAlchemy's, Optuna's and the driver's errors share no base
+        reason = str(error).strip().partition("\n")[0]
+        try:
+            shown = f"Optuna's storage {masked(url)}"
+        except ValueError:  # too broken to find the password in it
+            shown = "Optuna's storage"
+        raise UsageError(f"{shown} cannot be used ({reason}); see AIGC_LAB_OPTUNA_URL") from None
+
+
 class Study:
     """The Optuna study of a sweep. Trials are numbered from 0; the same number always gets the same suggestions."""
 
@@ -51,22 +72,16 @@ class Study:
         self._experiment = experiment
         self._search: Search = file.search
         self._first = _fixed(experiment)
-        try:
-            storage = optuna.storages.RDBStorage(url)
+        with _explained(url):
             self._study = optuna.create_study(
                 study_name=name,
-                storage=storage,
+                storage=optuna.storages.RDBStorage(url),
                 direction="minimize" if file.objective.better == "lower" else "maximize",
                 load_if_exists=True,
                 pruner=_WithinSystem(file.training.steps)
                 if file.search.pruner == "median"
                 else optuna.pruners.NopPruner(),
             )
-        except Exception as error:  # noqa: BLE001 -- SQLAlchemy's, Optuna's and the driver's errors share no base
-            reason = str(error).strip().partition("\n")[0]
-            raise UsageError(
-                f"Optuna's storage {masked(url)} cannot be used ({reason}); see AIGC_LAB_OPTUNA_URL"
-            ) from None
 
     def _system(self, number: int) -> dict[str, Any]:
         """With `per_system` the systems take turns; a sampler left alone would starve those that seem to lose."""
@@ -114,9 +129,14 @@ class Suggestion:
         return self._trial.suggest_float(hole.name, hole.low, hole.high, log=hole.kind == "log")
 
     def should_stop(self, system: str, step: int, value: float) -> bool:
-        """Reports an intermediate value (once a step: a repeated attempt reports nothing new) and asks the pruner."""
-        self._trial.set_user_attr(_SYSTEM, system)
-        if step not in self._study.get_trials(deepcopy=False)[self._trial.number].intermediate_values:
+        """Reports an intermediate value and asks the pruner. A repeated attempt reports nothing twice, and one of a
+        trial that Optuna knows the end of is left alone.
+        """
+        known = self._study.get_trials(deepcopy=False)[self._trial.number]
+        if known.state.is_finished():
+            return False
+        if step not in known.intermediate_values:
+            self._trial.set_user_attr(_SYSTEM, system)
             self._trial.report(value, step)
         return self._trial.should_prune()
 

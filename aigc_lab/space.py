@@ -86,7 +86,8 @@ def fill(document: Document, pick: Pick) -> Filled:
                 return value
             index = next(i for i, known in enumerate(hole.labels) if known == value and type(known) is type(value))
             option = node["choice"][index]
-            inner = (*name, value) if isinstance(option, dict) and not is_hole(option) else name
+            # What an option holds is named after it: two options may have holes at the same place.
+            inner = (*name, value if isinstance(option, dict) and value == option.get("name") else index)
             return visit(option, path, (*source, "choice", index), inner, (*given, (hole.name, value)))
         if isinstance(node, dict):
             return {k: visit(v, (*path, k), (*source, k), (*name, k), given) for k, v in node.items()}
@@ -168,6 +169,8 @@ def _hole(document: Document, node: dict[str, Any], path: KeyPath, source: KeyPa
             document.fail(at, "a choice is a list of one option or more, like choice: [nonsaturating, hinge]")
         labels = tuple(label(option) for option in value)
         for index, option in enumerate(labels):
+            if isinstance(option, float) and not math.isfinite(option):
+                document.fail((*at, index), f"the option {option} is not finite")
             if option in labels[:index]:
                 document.fail((*at, index), f"the option {option} stands here twice")
         return Hole(text, path, source, "choice", labels=labels, given=given)

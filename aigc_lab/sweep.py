@@ -4,7 +4,7 @@ The registry says what has been done; the same command goes on from there, after
 """
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from aigc_lab import environment, tracking
+from aigc_lab import environment, search, tracking
 from aigc_lab.batches import Batches
 from aigc_lab.errors import UsageError
 from aigc_lab.evaluate import Evaluator
@@ -88,7 +88,7 @@ def _confirmations(experiment: Experiment, trials: int) -> int:
 
 def _seconds_per_step(plan: Configuration, device: str, warm: int = 3, timed: int = 10) -> float:
     training = plan.training
-    torch.set_num_threads(training.threads or environment.cores())
+    environment.settle(training.threads)
     state = TrainingState.fresh(
         plan.system_class, plan.system_config, plan.dataset.shape, seed=0, batch_size=training.batch_size, device=device
     )
@@ -100,16 +100,22 @@ def _seconds_per_step(plan: Configuration, device: str, warm: int = 3, timed: in
     return progress.seconds / timed
 
 
-def open_lab(experiment: Experiment, settings: Settings, device: str, say: Callable[[str], None]) -> Lab:
-    """Opens every store and prepares the judge. Raises `UsageError` for what would stop the first run."""
+def check_stores(settings: Settings) -> None:
+    """Raises `UsageError` for a home or a store that cannot be used; makes them where there are none."""
     settings.prepare()
     tracking.check(settings.tracking_uri)
+    search.check(settings.optuna_url)
+    Registry.open(settings.registry_url).close()
+
+
+def open_lab(experiment: Experiment, settings: Settings, device: str, say: Callable[[str], None]) -> Lab:
+    """Opens the stores, which have been checked, and prepares the judge."""
     registry = Registry.open(settings.registry_url)
     tracker = MlflowTracker(settings.tracking_uri, settings.artifacts)
     tracker.prewarm()
     file = experiment.file
     plan = experiment.resolve(lambda hole: hole.ends()[0])
-    torch.set_num_threads(file.training.threads or environment.cores())
+    environment.settle(file.training.threads)
     features = FeatureStore(
         plan.dataset, cache=settings.cache, weights_dir=settings.weights_dir, device=device, say=say
     )
@@ -120,7 +126,6 @@ def open_lab(experiment: Experiment, settings: Settings, device: str, say: Calla
 
 def run_sweep(experiment: Experiment, lab: Lab, display: Display) -> str:
     """Runs, or goes on with, the sweep of a checked experiment, and returns its id."""
-    # Optuna first: a storage that cannot be used is found before anything is recorded.
     study = Study(f"{experiment.name}-{experiment.digest[:8]}", lab.settings.optuna_url, experiment)
     sweep = _Sweep(experiment, lab, display)
     trials = total_trials(experiment)
@@ -137,11 +142,7 @@ def run_single(experiment: Experiment, lab: Lab, display: Display, seed: int) ->
     sweep = _Sweep(experiment, lab, display)
     with _alone(lab.settings.home / "locks" / f"{sweep.id}.lock", sweep.id):
         sweep.total = 1
-        plan = experiment.resolve(lambda hole: hole.ends()[0])
-        lab.registry.trial(sweep.id, 0, plan.system, plan.chosen, plan.values)
-        outcome = sweep.run(plan, 0, seed, "search", None)
-        if outcome.state == State.FAILED:
-            display.say(f"the run failed: {outcome.reason}")
+        sweep.search(experiment.resolve(lambda hole: hole.ends()[0]), 0, [seed], None)
     return f"{sweep.id}.0.{seed}"
 
 
@@ -170,25 +171,43 @@ class _Sweep:
         self._mlflow_experiment: str | None = None
 
     def trial(self, study: Study, number: int) -> None:
-        """Trial `number` over its seeds: the first seed may be pruned, and then the others are not run."""
+        """Trial `number` of the study over its seeds."""
         suggestion = study.trial(number)
-        plan = self._experiment.resolve(suggestion.pick)
-        self._lab.registry.trial(self.id, number, plan.system, plan.chosen, plan.values)
-        outcomes = []
-        for seed in range(self._experiment.file.search.seeds):
-            outcomes.append(self.run(plan, number, seed, "search", suggestion if seed == 0 else None))
-            if outcomes[0].state in (State.PRUNED, State.FAILED):
-                break
-        state, value = self._value(outcomes)
+        seeds = range(self._experiment.file.search.seeds)
+        state, value = self.search(self._experiment.resolve(suggestion.pick), number, seeds, suggestion)
         if state != State.FAILED:
             suggestion.tell(value, pruned=state == State.PRUNED)
-        self._lab.registry.finish_trial(self.id, number, state, value)
 
-    def _value(self, outcomes: list[Outcome]) -> tuple[State, float | None]:
-        """The median over the seeds; a diverged seed counts as the worst value that any run of the sweep has had."""
+    def search(
+        self, plan: Configuration, number: int, seeds: Iterable[int], suggestion: Suggestion | None
+    ) -> tuple[State, float | None]:
+        """Does the runs of a trial and records what became of it: the first may be pruned, and then the others are not
+        run.
+        """
+        registry = self._lab.registry
+        registry.trial(self.id, number, plan.system, plan.chosen, plan.values)
+        outcomes = []
+        try:
+            for seed in seeds:
+                outcomes.append(self.run(plan, number, seed, "search", suggestion if seed == 0 else None))
+                if outcomes[0].state in (State.PRUNED, State.FAILED):
+                    break
+        except BaseException as error:
+            registry.finish_trial(self.id, number, State.FAILED if isinstance(error, Exception) else State.KILLED, None)
+            raise
+        state, value = self._value(number, outcomes)
+        registry.finish_trial(self.id, number, state, value)
+        return state, value
+
+    def _value(self, number: int, outcomes: list[Outcome]) -> tuple[State, float | None]:
+        """The median over the seeds; a diverged seed counts as the worst value that the search had seen by then, so
+        that going on with a sweep does not change what a trial was worth.
+        """
         if outcomes[0].state == State.PRUNED:
             return State.PRUNED, None
-        seen = [outcome.value for outcome in self._done.values() if outcome.value is not None]
+        seeds = self._experiment.file.search.seeds
+        by_then = [outcome for (trial, seed), outcome in self._done.items() if trial <= number and seed < seeds]
+        seen = [outcome.value for outcome in by_then if outcome.value is not None]
         values = [
             self._worst(seen) if outcome.state == State.DIVERGED and seen else outcome.value for outcome in outcomes
         ]

@@ -147,7 +147,7 @@ class _Selected:
 
 def _train_and_score(job: Job, lab: Lab, watcher: Watcher, attempt: int, record: _Record) -> float:
     plan, training = job.configuration, job.configuration.training
-    torch.set_num_threads(training.threads or environment.cores())
+    environment.settle(training.threads)
     samples = plan.dataset.load("train")
     state = State.fresh(
         plan.system_class,
@@ -160,6 +160,8 @@ def _train_and_score(job: Job, lab: Lab, watcher: Watcher, attempt: int, record:
     batches = Batches(samples.to(lab.device), training.batch_size, job.seed)
     record.tracked = tracked = _open_tracker(job, lab, attempt)
     lab.registry.set_mlflow_run(job.run, tracked.run_id)
+    # MLflow's slider begins at step 0: without a picture there, people see an empty tile first.
+    tracked.image("samples/grid", _picture(state.average, job), 0)
 
     sign = 1 if job.objective.better == "lower" else -1
     best: _Selected | None = None
@@ -181,7 +183,7 @@ def _train_and_score(job: Job, lab: Lab, watcher: Watcher, attempt: int, record:
         scores = _scored(state.average, job, lab, "reference")
         record.score(scores, "progress", now.step, "reference")
         tracked.scores(now.step, {score.name: score.value for score in scores})
-        tracked.image("samples", _picture(state.average, job), now.step)
+        tracked.image("samples/grid", _picture(state.average, job), now.step)
         tracked.flush()
         value = next(score.value for score in scores if score.name == job.objective.score)
         if best is None or sign * value < sign * best.value:
@@ -269,6 +271,7 @@ def _open_tracker(job: Job, lab: Lab, attempt: int) -> RunTracker:
         **{name: str(value) for name, value in environment.code().items()},
     }
     params = {"system": plan.system, "seed": job.seed, "data": plan.dataset.name}
+    params |= {f"data.{key}": value for key, value in plan.dataset.config.model_dump(mode="json").items()}
     params |= plan.system_config.model_dump(mode="json")
     params |= {f"training.{key}": value for key, value in plan.training.model_dump(mode="json").items()}
     train_size = len(plan.dataset.load("train"))

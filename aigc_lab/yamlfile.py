@@ -18,6 +18,7 @@ KeyPath = tuple[str | int, ...]
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]+")
+_OCTAL_OR_HEX = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SPECIAL = {".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan")}
 
@@ -65,6 +66,8 @@ def scalar(text: str) -> Any:
         return text.lower() == "true"
     if _INT.fullmatch(text):
         return int(text)
+    if _OCTAL_OR_HEX.fullmatch(text):
+        return int(text, 0)
     if _FLOAT.fullmatch(text):
         return float(text)
     return _SPECIAL.get(text.lower(), text)
@@ -97,13 +100,15 @@ def _document(text: str, file: str) -> tuple[Any, Document]:
     document = Document(file, {})
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        return (None if node is None else _build(node, (), document)), document
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
         raise UsageError(f"{place}: YAML syntax: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{file}: YAML syntax: {' '.join(str(error).split())}") from None
-    return (None if node is None else _build(node, (), document)), document
+    except RecursionError:
+        raise UsageError(f"{file}: nested too deeply; does an alias (*) stand inside its own anchor (&)?") from None
 
 
 def read(path: Path) -> Document:

@@ -31,18 +31,18 @@ class MNIST(base.Dataset):
     def _read(self, train: bool) -> Images:
         from torchvision.datasets import MNIST as Files
 
+        raw, count = self.data_dir / "MNIST" / "raw", 60_000 if train else 10_000
         try:
             files = Files(str(self.data_dir), train=train, download=True)
-        except (OSError, RuntimeError, ValueError) as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
+            if not len(files.data) == len(files.targets) == count:
+                raise ValueError(f"{len(files.data):,} images and {len(files.targets):,} labels, not {count:,}")
+        # torchvision asserts the format of the files.
+        except (OSError, RuntimeError, ValueError, AssertionError) as error:
+            reason = str(error).partition("\n")[0] or "a file is not in the IDX format"
             raise UsageError(
-                f"mnist: no usable files in {self.data_dir / 'MNIST' / 'raw'} and the download failed ({reason}); "
-                "put the four *-ubyte files there, or point AIGC_LAB_DATA_DIR at a folder that has them"
+                f"mnist: no usable files in {raw} and none downloaded ({reason}); put the four published *-ubyte files "
+                "there, or point AIGC_LAB_DATA_DIR at a folder that has them"
             ) from None
-        if len(files.data) != (60_000 if train else 10_000):
-            raise UsageError(
-                f"mnist: {files.raw_folder} holds {len(files.data):,} images; it is not the published MNIST"
-            )
         return Images(F.pad(files.data[:, None], (2, 2, 2, 2)).to(torch.uint8), files.targets.long())
 
     @cached_property

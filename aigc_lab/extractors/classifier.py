@@ -20,7 +20,7 @@ from aigc_lab.samples import Images, Modality, Shape
 from aigc_lab.statistics import frechet_distance
 
 DIMENSIONS = 32
-_STEPS, _BATCH, _LR = 600, 128, 2e-3
+_STEPS, _BATCH, _LR = 400, 128, 2e-3
 _ACCURACY_GATE = 0.9
 # Part of the key of a stored classifier: changes whenever the recipe or the network below does.
 _RECIPE = f"cnn-1 d{DIMENSIONS} steps{_STEPS} batch{_BATCH} lr{_LR}"
@@ -66,7 +66,7 @@ class Classifier(base.Extractor):
         self.identity = f"clf:{dataset.name}:{hashlib.sha256(weights).hexdigest()[:8]}"
         self.network = Network(dataset.shape)
         self.network.load_state_dict(load(weights))
-        self.network.to(device).eval().requires_grad_(False)
+        self.network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
     @classmethod
     def check(cls, dataset: Dataset, weights_dir: Path | None) -> None:
@@ -85,12 +85,10 @@ class Classifier(base.Extractor):
         recipe = hashlib.sha256(f"{_RECIPE} {dataset.digest}".encode()).hexdigest()
         index = folder / f"{dataset.name}-{recipe[:16]}.json"
         if index.is_file():
-            stored = folder / f"{json.loads(index.read_text('utf-8'))['sha256']}.safetensors"
-            if stored.is_file():
-                weights = stored.read_bytes()
-                if hashlib.sha256(weights).hexdigest() == stored.stem:
-                    return cls(weights, dataset, device)
-            say(f"the stored classifier {stored} is missing or damaged")
+            weights = _stored(index)
+            if weights is not None:
+                return cls(weights, dataset, device)
+            say(f"the stored classifier of {index} is missing or damaged")
         say(f"training the classifier that judges {dataset.name}, once")
         weights, facts = _train(dataset, device)
         extractor = cls(weights, dataset, device)
@@ -107,12 +105,23 @@ class Classifier(base.Extractor):
         return vectors, logits
 
 
+def _stored(index: Path) -> bytes | None:
+    """The weights that an index points at, or None when either file is not what was written."""
+    try:
+        digest = json.loads(index.read_text("utf-8"))["sha256"]
+        weights = (index.parent / f"{digest}.safetensors").read_bytes()
+    except (OSError, ValueError, KeyError):
+        return None
+    return weights if hashlib.sha256(weights).hexdigest() == digest else None
+
+
 def _train(dataset: Dataset, device: str) -> tuple[bytes, dict[str, object]]:
     """Weights after the recipe, as safetensors bytes."""
     train = dataset.load("train").to(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(noise.generator("classifier", "weights").initial_seed())
-        network = Network(dataset.shape).to(device)
+        # channels_last: a third faster on a CPU for convolutions this small
+        network = Network(dataset.shape).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=_LR, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, total_steps=_STEPS)
     batches = Batches(train, _BATCH, seed=0)

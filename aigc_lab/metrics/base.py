@@ -46,6 +46,12 @@ class Evidence:
     identity: Callable[[str], str]
     signature: str
 
+    def __post_init__(self) -> None:
+        shape, got = self.dataset.shape, self.generated
+        if got.modality != shape.modality or tuple(got.values.shape[1:]) != shape.size:
+            made = f"{got.modality} {'×'.join(map(str, got.values.shape[1:]))}"
+            raise ValueError(f"dataset {self.dataset.name} holds {shape}, and the samples to score are {made}")
+
 
 class Metric(ABC):
     """A metric is pure: it knows neither training nor storage. `version` changes when its numbers would."""

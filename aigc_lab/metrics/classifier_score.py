@@ -20,7 +20,7 @@ def exp_mutual_information(logits: Tensor, splits: int) -> tuple[float, float]:
     """
     order = torch.randperm(len(logits), generator=noise.generator("splits"))
     values = []
-    for part in logits[order].double().chunk(splits):
+    for part in logits[order].double().tensor_split(splits):
         log_p = part.log_softmax(1)
         log_marginal = torch.logsumexp(log_p, 0) - math.log(len(part))
         values.append((log_p.exp() * (log_p - log_marginal)).sum(1).mean().exp())

@@ -1,0 +1,114 @@
+"""How far the trainer is from the bare computation: `uv run python tests/benchmarks/bench_train.py`.
+
+The bare loop does the same step by hand: the same networks, batches, losses, optimisers and moving average, on data that
+lies on the device, with noise from one stream, and neither scalars nor gradient norms kept. Both are timed in turns in
+one process, and what counts is the ratio: 100 % would be free bookkeeping.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from aigc_lab import experiment
+from aigc_lab.batches import Batches
+from aigc_lab.systems.base import AdversarialSystem
+from aigc_lab.train import State, average_of, train
+
+SEGMENT, ROUNDS = 100, 7
+
+
+def prepare(name: str, system: str) -> tuple[Callable[[], State], Batches, float]:
+    loaded = experiment.load(name, [("system", system, "bench")], data_dir=Path("data"))
+    plan = loaded.resolve(lambda hole: loaded.defaults(system).get(hole.name, hole.ends()[0]))
+    torch.set_num_threads(plan.training.threads or torch.get_num_threads())
+
+    def fresh() -> State:
+        return State.fresh(
+            plan.system_class,
+            plan.system_config,
+            plan.dataset.shape,
+            seed=0,
+            batch_size=plan.training.batch_size,
+            device="cpu",
+        )
+
+    return fresh, Batches(plan.dataset.load("train"), plan.training.batch_size, 0), plan.training.ema
+
+
+def ours(state: State, batches: Batches, decay: float) -> Callable[[], None]:
+    def segment() -> None:
+        for _ in train(
+            state, batches, seed=0, steps=state.step + SEGMENT, every=SEGMENT, decay=decay, precision="fp32"
+        ):
+            pass
+
+    return segment
+
+
+def bare(state: State, batches: Batches, decay: float) -> Callable[[], None]:
+    """The step as one writes it by hand, with autograd's usual backward."""
+    system, average = state.system, average_of(state.system)
+    source = torch.Generator().manual_seed(0)
+    old, new = list(average.parameters()), list(system.parameters())
+    old += [buffer for buffer in average.buffers() if buffer.is_floating_point()]
+    new += [buffer for buffer in system.buffers() if buffer.is_floating_point()]
+    moving = [(a, b.detach()) for a, b in zip(old, new, strict=True) if a is not b]
+    left, right = [a for a, _ in moving], [b for _, b in moving]
+    number = 0
+
+    def backward(loss: torch.Tensor, name: str) -> None:
+        optimizer = state.optimizers[name]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    def freeze(module: nn.Module, frozen: bool) -> None:
+        for parameter in module.parameters():
+            parameter.requires_grad_(not frozen)
+
+    def step() -> None:
+        nonlocal number
+        batch = batches[number]
+        number += 1
+        for phase in state.phases:
+            what = phase.noise["latents"]
+            latents = torch.randn(what.size, generator=source)
+            if what.law == "uniform":
+                latents = torch.rand(what.size, generator=source) * 2 - 1
+            if isinstance(system, AdversarialSystem):
+                freeze(system.critic, phase.name == "generator")
+            backward(phase.loss(batch, {"latents": latents}, 0).total, phase.name)
+        if isinstance(system, AdversarialSystem):
+            freeze(system.critic, False)
+        with torch.no_grad():
+            torch._foreach_lerp_(left, right, 1 - decay)
+
+    def segment() -> None:
+        system.train()
+        for _ in range(SEGMENT):
+            step()
+
+    return segment
+
+
+def main() -> None:
+    print(f"{'system':12} {'bare ms/step':>13} {'ours ms/step':>13} {'of bare speed':>14}")
+    for name, system in (("digits", "dcgan"), ("digits", "vae"), ("ring", "point_gan")):
+        fresh, batches, decay = prepare(name, system)
+        contestants = {"bare": bare(fresh(), batches, decay), "ours": ours(fresh(), batches, decay)}
+        times: dict[str, list[float]] = {key: [] for key in contestants}
+        for _ in range(ROUNDS):
+            for key, segment in contestants.items():
+                started = time.process_time()
+                segment()
+                times[key].append((time.process_time() - started) / SEGMENT * 1000)
+        best = {key: statistics.median(values[1:]) for key, values in times.items()}
+        print(f"{system:12} {best['bare']:13.3f} {best['ours']:13.3f} {best['bare'] / best['ours']:13.0%}")
+
+
+if __name__ == "__main__":
+    main()

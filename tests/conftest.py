@@ -1,0 +1,42 @@
+"""What all tests share: one thread, no network where a test says so, and what is expensive to make once."""
+
+import socket
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import pytest
+import torch
+
+from aigc_lab.data.digits import Digits
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every attempt to reach another machine fails at once, as without a network."""
+
+    def refuse(*arguments: object, **options: object) -> NoReturn:
+        raise OSError("no network in tests")
+
+    for name in ("getaddrinfo", "create_connection"):
+        monkeypatch.setattr(socket, name, refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+class Judged(NamedTuple):
+    """The digits, and a cache folder that holds their classifier."""
+
+    dataset: Digits
+    cache: Path
+
+
+@pytest.fixture(scope="session")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
+    """The digits with their classifier, trained once by its own recipe."""
+    from aigc_lab.extractors.classifier import Classifier
+
+    dataset = Digits(Digits.Config(), Path())
+    cache = tmp_path_factory.mktemp("judge")
+    Classifier.prepare(dataset, cache=cache, weights_dir=None, device="cpu", say=lambda text: None)
+    return Judged(dataset, cache)

@@ -1,0 +1,492 @@
+"""Whole sweeps and runs, in process: what they leave in the registry, in MLflow and on disk, and how they go on."""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+from unittest import mock
+
+import pytest
+import torch
+from mlflow.entities import Run, ViewType
+from mlflow.tracking import MlflowClient
+from safetensors.torch import load_file
+
+from aigc_lab import commands, sweep, trial
+from aigc_lab.data.ring import Ring
+from aigc_lab.errors import Failure
+from aigc_lab.registry import queries
+from aigc_lab.registry.store import Registry
+from aigc_lab.systems import base
+from aigc_lab.systems.point_gan import PointGAN
+
+POINTS = """\
+data: {name: ring, points: 2000}
+system:
+  name: point_gan
+  hidden: 16
+  lr: {log: [1e-4, 1e-2]}
+  loss: {choice: [nonsaturating, hinge]}
+training: {steps: 60, batch_size: 32, log_every: 10, evaluate_every: 20, threads: 1}
+evaluation: {name: points, samples: 400}
+objective: {minimize: rkl}
+search: {trials: 2, seeds: 2}
+confirm: {top: 1, seeds: 1}
+"""
+DIGITS = """\
+data: {name: digits}
+system:
+  choice:
+    - {name: dcgan, width: 8, loss: {choice: [nonsaturating, hinge]}}
+    - {name: vae, width: 8, beta: {log: [0.25, 4.0]}}
+training: {steps: 20, batch_size: 16, log_every: 10, evaluate_every: 20, threads: 1}
+evaluation: {name: image-small, samples: 120}
+objective: {minimize: fd_clf}
+search: {trials: 2}
+"""
+ONE = POINTS.replace("{log: [1e-4, 1e-2]}", "1e-3").replace("{choice: [nonsaturating, hinge]}", "hinge")
+SHORT = ("training.steps=20", "search.seeds=1", "confirm=null")
+SCORES = {"modes", "hq", "rkl"}
+RUN_KEYS = {"run", "sweep", "trial", "seed", "system", "state", "scores", "scalars", "mlflow_run_id", "seconds"}
+
+
+class Home:
+    """One home, and the commands in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "home"
+        self.file = folder / "points.yaml"
+
+    def _changes(self, text: str, changes: tuple[str, ...]) -> list[commands.Change]:
+        self.file.write_text(text)
+        split = [change.partition("=") for change in changes]
+        return [(key, value, f"--set {key}={value}") for key, _, value in split]
+
+    def sweep(self, text: str, *changes: str) -> list[dict[str, Any]]:
+        made = self._changes(text, changes)
+        return commands.sweep(str(self.file), made, device="cpu", dry_run=False, home=self.path)
+
+    def train(self, text: str, *changes: str, seed: int = 0) -> dict[str, Any]:
+        made = self._changes(text, changes)
+        return commands.train(str(self.file), made, seed=seed, device="cpu", home=self.path)
+
+    def registry(self) -> Registry:
+        return Registry.open(f"sqlite:///{self.path / 'registry.db'}", create=False)
+
+    def runs(self, of: str | None = None) -> list[dict[str, Any]]:
+        with self.registry() as registry:
+            return queries.runs(registry, of)
+
+    def show(self, run: str) -> dict[str, Any]:
+        with self.registry() as registry:
+            return queries.show(registry, run)
+
+    def trials(self, of: str) -> list[dict[str, Any]]:
+        with self.registry() as registry:
+            return queries.trials(registry, of)
+
+    def states(self) -> dict[tuple[int, int], str]:
+        return {(run["trial"], run["seed"]): run["state"] for run in self.runs()}
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(tracking_uri=f"sqlite:///{self.path / 'mlflow.db'}")
+
+    def mlflow(self) -> list[Run]:
+        experiments = [e.experiment_id for e in self.client.search_experiments() if e.name != "Default"]
+        return list(self.client.search_runs(experiments, run_view_type=ViewType.ALL))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _plain_environment() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("AIGC_LAB_") or name == "MLFLOW_TRACKING_URI":
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, list[dict[str, Any]]]:
+    """A finished sweep that nobody changes, and the rows that the command returned."""
+    home = Home(tmp_path_factory.mktemp("done"))
+    return home, home.sweep(POINTS)
+
+
+Done = tuple[Home, list[dict[str, Any]]]
+
+
+def refuse(*_: object, **__: object) -> NoReturn:
+    raise AssertionError("a run was done again")
+
+
+# ---- what a sweep leaves
+
+
+def test_the_rows_of_a_sweep(done: Done) -> None:
+    home, rows = done
+    assert [row["rank"] for row in rows] == [1, 2]
+    assert {row["trial"] for row in rows} == {0, 1}
+    for row in rows:
+        assert {"rank", "sweep", "trial", "system", "config", "seeds", "state", "score"} <= row.keys()
+        assert {"name", "value", "low", "high", "n", "floor", "signature"} <= row["score"].keys()
+        assert (row["score"]["name"], row["score"]["n"], row["state"]) == ("rkl", 400, "FINISHED")
+        assert "holdout" in row["score"]["signature"]
+        assert row["config"].keys() == {"lr", "loss"}
+    assert [row["seeds"] for row in rows] == [1, 2]  # one is confirmed, by its fresh seed alone
+    assert rows[0]["confirmed"]
+    with home.registry() as registry:
+        assert queries.compare(registry, "points").rows == rows
+    json.dumps(rows, allow_nan=False)
+
+
+def test_the_first_trial_is_the_papers_defaults(done: Done) -> None:
+    first = next(row for row in done[1] if row["trial"] == 0)
+    assert first["config"] == {"lr": 1e-4, "loss": "nonsaturating"}
+
+
+def test_the_runs_of_a_sweep(done: Done) -> None:
+    home, rows = done
+    runs = home.runs("points")
+    confirmed = rows[0]["trial"]
+    assert sorted((run["trial"], run["seed"]) for run in runs) == sorted(
+        [*itertools.product((0, 1), (0, 1)), (confirmed, 2)]
+    )
+    for run in runs:
+        assert run.keys() >= RUN_KEYS
+        assert run["state"] == "FINISHED"
+        assert run["seconds"] > 0
+        assert {score["name"] for score in run["scores"]} == SCORES
+        assert all(score["split"] == "holdout" for score in run["scores"])
+        assert {"loss/critic/total", "dynamics/real_score", "dynamics/fake_score"} <= run["scalars"].keys()
+    roles = {(run["trial"], run["seed"]): run["role"] for run in runs}
+    assert roles[confirmed, 2] == "confirm"
+    assert Counter(roles.values()) == {"search": 4, "confirm": 1}
+
+
+def test_the_value_of_a_trial_is_the_median_of_what_the_search_saw(done: Done) -> None:
+    home, _ = done
+    with home.registry() as registry:
+        seen = queries.outcomes(registry, home.trials("points")[0]["sweep"])
+    for row in home.trials("points"):
+        values = [run["value"] for run in seen if run["trial"] == row["trial"] and run["seed"] < 2]
+        assert row["value"] == pytest.approx(sum(values) / 2)
+        assert row["state"] == "FINISHED"
+    best = min(home.trials("points"), key=lambda row: row["value"])
+    assert (best["trial"], 2) in home.states()
+
+
+def test_a_run_has_its_history_and_its_files(done: Done) -> None:
+    home, _ = done
+    for run in home.runs():
+        page = home.show(run["run"])
+        assert page.keys() >= RUN_KEYS
+        assert [entry["step"] for entry in page["progress"] if entry["name"] == "rkl"] == [20, 40, 60]
+        assert [(a["number"], a["state"], a["reason"]) for a in page["attempts"]] == [(1, "FINISHED", None)]
+        assert {"host", "threads", "versions"} <= page["environment"].keys()
+        assert page["environment"]["threads"] == 1
+        kinds = {file["kind"]: file for file in page["checkpoints"]}
+        assert kinds.keys() == {"last", "selected"}
+        assert kinds["last"]["step"] == 60
+        for file in kinds.values():
+            content = Path(file["path"]).read_bytes()
+            assert hashlib.sha256(content).hexdigest() == file["sha256"]
+            assert len(content) == file["bytes"]
+            description = json.loads(Path(file["path"]).with_suffix(".json").read_text())
+            assert (description["system"], description["run"]) == ("point_gan", run["run"])
+        (picture,) = page["artifacts"]
+        assert Path(picture["path"]).read_bytes().startswith(b"\x89PNG")
+        rkl = {e["step"]: e["value"] for e in page["progress"] if e["name"] == "rkl"}
+        assert kinds["selected"]["step"] == min(rkl, key=lambda step: rkl[step])
+
+
+def test_mlflow_has_one_run_for_each_of_ours(done: Done) -> None:
+    home, rows = done
+    assert sorted(e.name for e in home.client.search_experiments() if e.name != "Default") == [rows[0]["sweep"]]
+    ours = {run["mlflow_run_id"]: run for run in home.runs()}
+    theirs = {run.info.run_id: run for run in home.mlflow()}
+    assert theirs.keys() == ours.keys()
+    for identity, run in theirs.items():
+        mine = ours[identity]
+        assert run.info.status == "FINISHED"
+        tags = run.data.tags
+        assert (tags["sweep"], tags["trial"], tags["seed"], tags["system"], tags["attempt"], tags["state"]) == (
+            mine["sweep"],
+            str(mine["trial"]),
+            str(mine["seed"]),
+            "point_gan",
+            "1",
+            "FINISHED",
+        )
+        assert tags["role"] == mine["role"]
+        assert tags["threads"] == "1"
+        assert tags["data_digest"] == Ring(Ring.Config(points=2000), Path()).digest
+        assert len(tags["git_commit"]) == 40
+        assert tags["git_dirty"] in ("True", "False")
+        assert tags["version.torch"] == torch.__version__.partition("+")[0]
+        config = home.show(mine["run"])["config"]
+        assert float(run.data.params["lr"]) == config["lr"]
+        assert (run.data.params["loss"], run.data.params["training.steps"]) == (config["loss"], "60")
+        (given,) = run.inputs.dataset_inputs
+        assert given.dataset.name == "ring"
+        assert tags["data_digest"].startswith(given.dataset.digest)
+
+
+def test_mlflow_has_the_curves_and_the_pictures(done: Done) -> None:
+    home, _ = done
+    for run in home.runs():
+        identity = run["mlflow_run_id"]
+        for name, last in run["scalars"].items():
+            points = sorted((p.step, p.value) for p in home.client.get_metric_history(identity, name))
+            assert [step for step, _ in points] == [10, 20, 30, 40, 50, 60]
+            assert points[-1][1] == pytest.approx(last)
+        assert len(home.client.get_metric_history(identity, "dynamics/samples_per_second")) == 6
+        progress = home.show(run["run"])["progress"]
+        for name in SCORES:
+            points = sorted((p.step, p.value) for p in home.client.get_metric_history(identity, f"score/{name}"))
+            assert points == [(entry["step"], entry["value"]) for entry in progress if entry["name"] == name]
+        final = {score["name"]: score["value"] for score in run["scores"]}
+        metrics = home.client.get_run(identity).data.metrics
+        assert {name: metrics[f"score/{name}_holdout"] for name in SCORES} == final
+        images = [file.path for file in home.client.list_artifacts(identity, "images")]
+        steps = sorted({int(path.rpartition("/")[2].split("step%")[-1].split("%")[0].strip("+")) for path in images})
+        assert steps == [20, 40, 60]
+        model = [file.path for file in home.client.list_artifacts(identity, "model")]
+        assert sorted(model) == [f"model/{kind}.{end}" for kind in ("last", "selected") for end in ("json", "safetensors")]
+        copy = Path(home.client.download_artifacts(identity, "model/last.safetensors"))
+        files = {file["kind"]: file["sha256"] for file in home.show(run["run"])["checkpoints"]}
+        assert hashlib.sha256(copy.read_bytes()).hexdigest() == files["last"]
+
+
+def test_a_finished_sweep_is_not_done_again(done: Done, capsys: pytest.CaptureFixture[str]) -> None:
+    home, rows = done
+    before, trials = home.runs(), home.trials("points")
+    with mock.patch.object(sweep, "execute", refuse):
+        assert home.sweep(POINTS) == rows
+        assert home.sweep(f"# a comment\n{POINTS}") == rows
+        assert home.sweep(POINTS, "search.trials=1") == rows  # fewer than there are
+    assert home.runs() == before
+    assert home.trials("points") == trials
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    best = min((run for run in before if run["role"] == "confirm"), key=lambda run: run["run"])["run"]
+    for line in (f"aigc-lab show {best} --home", f"aigc-lab compare {rows[0]['sweep']} --home", "mlflow ui --backend"):
+        assert line in shown.err
+    assert str(home.path / "artifacts") in shown.err or "artifacts" in shown.err
+
+
+def test_a_dry_run_leaves_nothing(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    made = home._changes(POINTS, ())
+    assert commands.sweep(str(home.file), made, device="cpu", dry_run=True, home=home.path) == []
+    assert not home.path.exists()
+    assert "points: 2 trials, at most 5 runs, about " in capsys.readouterr().err
+
+
+# ---- pictures
+
+
+def test_a_sweep_over_images(home: Home) -> None:
+    rows = home.sweep(DIGITS)
+    assert {row["system"] for row in rows} == {"dcgan", "vae"}
+    assert {row["score"]["name"] for row in rows} == {"fd_clf"}
+    assert len({row["score"]["signature"] for row in rows}) == 1
+    for run in home.runs():
+        assert {score["name"] for score in run["scores"]} == {"fd_clf", "classifier_score"}
+        fd = next(score for score in run["scores"] if score["name"] == "fd_clf")
+        assert fd["low"] <= fd["value"] <= fd["high"]
+        assert fd["n"] == 120
+        assert fd["floor"] < fd["value"]
+        assert [file.path for file in home.client.list_artifacts(run["mlflow_run_id"], "images")]
+        last = next(file for file in home.show(run["run"])["checkpoints"] if file["kind"] == "last")
+        assert load_file(last["path"])
+    assert list((home.path / "cache" / "classifiers").glob("*.safetensors"))
+    assert {run.info.status for run in home.mlflow()} == {"FINISHED"}
+
+
+# ---- the same bits
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
+    found = {}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        (tmp_path / name).mkdir()
+        row = Home(tmp_path / name).train(ONE, *SHORT, seed=seed)
+        assert row["run"].endswith(f".0.{seed}")
+        found[name] = (next(f["sha256"] for f in row["checkpoints"] if f["kind"] == "last"), row["scalars"])
+    assert found["a"] == found["b"]
+    assert found["a"][0] != found["c"][0]
+
+
+def test_train_is_one_run_with_the_same_records(home: Home) -> None:
+    row = home.train(ONE, *SHORT)
+    assert row == home.show(row["run"])
+    assert row.keys() >= RUN_KEYS
+    assert {score["name"] for score in row["scores"]} == SCORES
+    with mock.patch.object(sweep, "execute", refuse):
+        assert home.train(ONE, *SHORT) == row
+    other = home.train(ONE, *SHORT, seed=3)
+    assert other["sweep"] == row["sweep"]
+    assert [(run["seed"], run["state"]) for run in home.runs()] == [(0, "FINISHED"), (3, "FINISHED")]
+    assert [trial["state"] for trial in home.trials("points")] == ["FINISHED"]
+
+
+# ---- going on
+
+
+def test_more_trials_are_the_new_ones_only(home: Home) -> None:
+    first = home.sweep(POINTS, *SHORT, "search.trials=1")
+    did: list[str] = []
+
+    def watched(job: trial.Job, *rest: Any) -> trial.Outcome:
+        did.append(f"{job.trial}.{job.seed}")
+        return trial.execute(job, *rest)
+
+    with mock.patch.object(sweep, "execute", watched):
+        rows = home.sweep(POINTS, *SHORT, "search.trials=3")
+    assert did == ["1.0", "2.0"]
+    assert {row["sweep"] for row in rows} == {first[0]["sweep"]}
+    assert sorted(row["trial"] for row in rows) == [0, 1, 2]
+    with mock.patch.object(sweep, "execute", watched):
+        changed = home.sweep(POINTS, *SHORT, "search.trials=1", "training.batch_size=16")
+    assert did == ["1.0", "2.0", "0.0"]
+    assert changed[0]["sweep"] != rows[0]["sweep"]
+    assert len(home.runs()) == 4
+
+
+# ---- runs that end badly
+
+
+@contextlib.contextmanager
+def losses(change: Any) -> Iterator[list[int]]:
+    """`change(run, loss)` in the place of the critic's loss of the n-th system that is trained."""
+    built: list[int] = []
+    original = PointGAN.phases
+
+    def phases(self: PointGAN, batch_size: int) -> list[base.Phase]:
+        number = len(built)
+        built.append(number)
+        critic, generator = original(self, batch_size)
+        return [critic._replace(loss=lambda *given: change(number, critic.loss(*given))), generator]
+
+    # The estimate trains too, before the runs; it is not what these tests break.
+    known = sweep.Estimate(1, 1, 0.0, {"point_gan": 1.0})
+    with mock.patch.object(commands, "estimate", return_value=known), mock.patch.object(PointGAN, "phases", phases):
+        yield built
+
+
+def test_a_run_that_diverges_is_told_and_the_sweep_goes_on(home: Home) -> None:
+    def third_is_nan(run: int, loss: base.Loss) -> base.Loss:
+        return loss._replace(total=loss.total * float("nan")) if run == 2 else loss
+
+    with losses(third_is_nan) as built:
+        home.sweep(POINTS, "training.steps=20", "confirm=null", "search.trials=2")
+    assert len(built) == 4
+    assert home.states() == {(0, 0): "FINISHED", (0, 1): "FINISHED", (1, 0): "DIVERGED", (1, 1): "FINISHED"}
+    page = home.show("points.1.0")
+    assert page["reason"] == "loss/critic/total is not finite at step 1"
+    tags = home.client.get_run(page["mlflow_run_id"]).data.tags
+    assert (tags["state"], tags["reason"]) == ("DIVERGED", page["reason"])
+    assert {run.info.status for run in home.mlflow()} == {"FINISHED"}
+    # The seed that diverged counts as the worst value that had been seen.
+    with home.registry() as registry:
+        value = {(o["trial"], o["seed"]): o["value"] for o in queries.outcomes(registry, page["sweep"])}
+    worst = max(value[0, 0], value[0, 1], value[1, 1])
+    trials = home.trials("points")
+    assert trials[1]["value"] == pytest.approx((worst + value[1, 1]) / 2)
+    assert trials[1]["state"] == "FINISHED"
+    # Going on neither repeats it nor thinks otherwise of it, even when worse values have come since.
+    with losses(third_is_nan):
+        home.sweep(POINTS, "training.steps=20", "confirm=null", "search.trials=3")
+    assert home.trials("points")[:2] == trials
+
+
+def test_a_rate_that_cannot_work_diverges(home: Home) -> None:
+    row = home.train(ONE, *SHORT, "system.lr=1e30")
+    assert row["state"] == "DIVERGED"
+    assert "is not finite at step" in row["reason"]
+    assert [trial["state"] for trial in home.trials("points")] == ["DIVERGED"]
+    rows = home.sweep(ONE, *SHORT, "system.lr=1e30")
+    assert [(row["rank"], row["state"], row["score"]) for row in rows] == [(None, "DIVERGED", None)]
+
+
+def test_a_run_that_raises_is_told_and_done_again(home: Home) -> None:
+    def first_breaks(run: int, loss: base.Loss) -> base.Loss:
+        if run == 0:
+            raise RuntimeError("out of\nluck")
+        return loss
+
+    with losses(first_breaks) as built:
+        rows = home.sweep(POINTS, *SHORT)
+    assert len(built) == 2  # the other trial was done
+    assert home.states() == {(0, 0): "FAILED", (1, 0): "FINISHED"}
+    page = home.show("points.0.0")
+    assert page["reason"] == "RuntimeError: out of\nluck"
+    run = home.client.get_run(page["mlflow_run_id"])
+    assert (run.info.status, run.data.tags["state"], run.data.tags["reason"]) == ("FAILED", "FAILED", page["reason"])
+    assert {row["trial"]: row["state"] for row in rows} == {0: "FAILED", 1: "FINISHED"}
+    assert [trial["state"] for trial in home.trials("points")] == ["FAILED", "FINISHED"]
+
+    home.sweep(POINTS, *SHORT)
+    assert home.states() == {(0, 0): "FINISHED", (1, 0): "FINISHED"}
+    assert [attempt["state"] for attempt in home.show("points.0.0")["attempts"]] == ["FAILED", "FINISHED"]
+    keys = Counter((run.data.tags["trial"], run.data.tags["attempt"]) for run in home.mlflow())
+    assert keys == {("0", "1"): 1, ("0", "2"): 1, ("1", "1"): 1}
+    assert [trial["state"] for trial in home.trials("points")] == ["FINISHED", "FINISHED"]
+
+
+def test_when_every_run_fails_so_does_the_command(home: Home) -> None:
+    def breaks(run: int, loss: base.Loss) -> NoReturn:
+        raise RuntimeError("no luck")
+
+    with losses(breaks), pytest.raises(Failure, match="all 2 runs of points-.* failed"):
+        home.sweep(POINTS, *SHORT)
+    with losses(breaks), pytest.raises(Failure, match=r"run points-.*\.0\.0 failed: RuntimeError: no luck"):
+        home.train(ONE, *SHORT)
+
+
+def test_a_pruned_run_is_told_and_its_other_seeds_are_not_run(home: Home) -> None:
+    asked: list[int] = []
+
+    def should_stop(self: Any, system: str, step: int, value: float) -> bool:
+        asked.append(step)
+        return len(asked) > 3  # the second trial's first evaluation
+
+    with mock.patch.object(sweep.Suggestion, "should_stop", should_stop):
+        rows = home.sweep(POINTS, "training.steps=60")
+    # Trial 0: its first seed is asked about, thrice; trial 1: stopped at once; nobody asks about the confirming run.
+    assert asked == [20, 40, 60, 20]
+    assert home.states() == {(0, 0): "FINISHED", (0, 1): "FINISHED", (0, 2): "FINISHED", (1, 0): "PRUNED"}
+    page = home.show("points.1.0")
+    assert page["reason"] == "worse than the median of its system at this step"
+    assert [entry["step"] for entry in page["progress"] if entry["name"] == "rkl"] == [20]
+    run = home.client.get_run(page["mlflow_run_id"])
+    assert (run.info.status, run.data.tags["state"]) == ("FINISHED", "PRUNED")
+    assert {row["trial"]: row["state"] for row in rows} == {0: "FINISHED", 1: "PRUNED"}
+    with mock.patch.object(sweep, "execute", refuse):
+        assert home.sweep(POINTS, "training.steps=60") == rows
+
+
+def test_ctrl_c_leaves_nothing_running(home: Home) -> None:
+    def second_is_interrupted(run: int, loss: base.Loss) -> base.Loss:
+        if run == 1:
+            raise KeyboardInterrupt
+        return loss
+
+    with losses(second_is_interrupted), pytest.raises(KeyboardInterrupt):
+        home.sweep(POINTS, *SHORT)
+    assert home.states() == {(0, 0): "FINISHED", (1, 0): "KILLED"}
+    assert [trial["state"] for trial in home.trials("points")] == ["FINISHED", "KILLED"]
+    assert sorted(run.info.status for run in home.mlflow()) == ["FINISHED", "KILLED"]
+    home.sweep(POINTS, *SHORT)
+    assert set(home.states().values()) == {"FINISHED"}
+    assert [trial["state"] for trial in home.trials("points")] == ["FINISHED", "FINISHED"]

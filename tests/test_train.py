@@ -1,0 +1,324 @@
+"""The loop, on a small system made for the purpose: what it records, where it stops, and what it never does."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from aigc_lab import noise
+from aigc_lab.batches import Batches
+from aigc_lab.config import Strict
+from aigc_lab.noise import Draw, Noise
+from aigc_lab.samples import Modality, Points, Shape
+from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
+from aigc_lab.train import Diverged, Progress, Recorder, State, average_of, train
+
+SHAPE = Shape(Modality.POINTS, (2,))
+DATA = Points(torch.randn(40, 2, generator=torch.Generator().manual_seed(0)))
+BATCH = 6
+
+
+class Pair(System):
+    """Two networks in one container, each with a phase; it remembers what its losses were called with.
+
+    `spoil(phase, call, total)` may damage a loss.
+    """
+
+    modality = Modality.POINTS
+
+    class Config(Strict):
+        repeat: int = 1
+        second: bool = True
+
+    def __init__(self, config: Config, shape: Shape) -> None:
+        super().__init__(config, shape)
+        maker = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 2))
+        self.parts = nn.ModuleDict(
+            {"judge": nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)), "maker": maker}
+        )
+        self.totals: dict[str, list[float]] = {"judge": [], "maker": []}
+        self.norms: dict[str, list[float]] = {"judge": [], "maker": []}
+        self.calls: list[tuple[str, int, Tensor, Tensor]] = []
+        self.watch = True
+        self.spoil: Callable[[str, int, Tensor], Tensor] = lambda phase, call, total: total
+
+    def phases(self, batch_size: int) -> list[Phase]:
+        draws = {"latents": Draw((batch_size, 3))}
+        judge = Phase(
+            "judge", self._judge, [self.parts["judge"]], OptimizerConfig(1e-2), draws, repeat=self.config.repeat
+        )
+        maker = Phase("maker", self._maker, [self.parts["maker"]], OptimizerConfig(1e-2), draws)
+        return [judge, maker] if self.config.second else [judge]
+
+    def _judge(self, batch: Any, noise: Noise, step: int) -> Loss:
+        made = self.parts["maker"](noise["latents"]).detach()
+        real, fake = self.parts["judge"](batch.values), self.parts["judge"](made)
+        total = self._watched("judge", batch, noise, step, (real - 1).square().mean() + fake.square().mean())
+        return Loss(total, {"twice": 2 * total}, {"real": real.mean()})
+
+    def _maker(self, batch: Any, noise: Noise, step: int) -> Loss:
+        fake = self.parts["judge"](self.parts["maker"](noise["latents"]))
+        return Loss(self._watched("maker", batch, noise, step, (fake - 1).square().mean()))
+
+    def _watched(self, phase: str, batch: Any, noise: Noise, step: int, total: Tensor) -> Tensor:
+        total = self.spoil(phase, len(self.totals[phase]), total)
+        self.totals[phase].append(math.nan)
+        if self.watch:
+            gradients = torch.autograd.grad(total, list(self.parts[phase].parameters()), retain_graph=True)
+            norm = torch.cat([gradient.flatten() for gradient in gradients]).double().square().sum().sqrt()
+            self.norms[phase].append(norm.item())
+            self.totals[phase][-1] = total.item()
+            self.calls.append((phase, step, batch.values.clone(), noise["latents"].clone()))
+        return total
+
+    def samplers(self) -> list[nn.Module]:
+        return [self.parts["maker"]]
+
+    def latents(self, count: int) -> Draw:
+        return Draw((count, 3))
+
+    def sample(self, latents: Tensor, *, labels: Tensor | None = None) -> Points:
+        return Points(self.parts["maker"](latents).float())
+
+
+def fresh(**config: Any) -> tuple[State, Pair]:
+    state = State.fresh(Pair, Pair.Config(**config), SHAPE, seed=0, batch_size=BATCH, device="cpu")
+    assert isinstance(state.system, Pair)
+    return state, state.system
+
+
+def run(state: State, steps: int, *, every: int = 1, decay: float = 0.0, precision: Any = "fp32") -> Iterator[Progress]:
+    return train(state, Batches(DATA, BATCH, 0), seed=0, steps=steps, every=every, decay=decay, precision=precision)
+
+
+@pytest.mark.parametrize("repeat", [1, 3])
+def test_scalars_are_means_over_the_interval(repeat: int) -> None:
+    state, system = fresh(repeat=repeat)
+    curve = list(run(state, 10, every=4))
+    assert [progress.step for progress in curve] == [4, 8, 10]
+    for progress, (first, last) in zip(curve, [(0, 4), (4, 8), (8, 10)], strict=True):
+        scalars = progress.scalars
+        judge, maker = system.totals["judge"][first * repeat : last * repeat], system.totals["maker"][first:last]
+        assert scalars["loss/judge/total"] == pytest.approx(sum(judge) / len(judge), rel=1e-6)
+        assert scalars["loss/judge/twice"] == pytest.approx(2 * sum(judge) / len(judge), rel=1e-6)
+        assert scalars["loss/maker/total"] == pytest.approx(sum(maker) / len(maker), rel=1e-6)
+        # The norm of a phase's whole gradient: the root mean square over its repeats, averaged over the steps.
+        for phase, times in (("judge", repeat), ("maker", 1)):
+            norms = torch.tensor(system.norms[phase][first * times : last * times]).reshape(-1, times)
+            expected = norms.square().mean(1).sqrt().mean().item()
+            assert scalars[f"dynamics/grad_norm/{phase}"] == pytest.approx(expected, rel=1e-5)
+        assert set(scalars) == {
+            "loss/judge/total",
+            "loss/judge/twice",
+            "loss/maker/total",
+            "dynamics/real",
+            "dynamics/grad_norm/judge",
+            "dynamics/grad_norm/maker",
+        }
+        assert progress.seconds > 0 and progress.samples_per_second > 0
+
+
+def test_one_phase_of_adam_is_written_by_hand() -> None:
+    """Three steps of Adam as Kingma & Ba write it, on the gradients of the phase."""
+    state, system = fresh(second=False)
+    system.watch = False
+    mirror = copy.deepcopy(system)
+    for _ in run(state, 3):
+        pass
+    batches, weights = Batches(DATA, BATCH, 0), list(mirror.parts["judge"].parameters())
+    phase = mirror.phases(BATCH)[0]
+    m, v = ([torch.zeros_like(w) for w in weights] for _ in range(2))
+    for step in range(3):
+        draws = {"latents": noise.draw(Draw((BATCH, 3)), 0, step, "judge", 0, "latents")}
+        gradients = torch.autograd.grad(phase.loss(batches[step], draws, step).total, weights)
+        for index, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
+            m[index] = 0.9 * m[index] + 0.1 * gradient
+            v[index] = 0.999 * v[index] + 0.001 * gradient**2
+            up, down = m[index] / (1 - 0.9 ** (step + 1)), v[index] / (1 - 0.999 ** (step + 1))
+            weight.data -= 1e-2 * up / (down.sqrt() + 1e-8)
+    for ours, theirs in zip(system.parts["judge"].parameters(), weights, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("at", [0, 4, 6])
+@pytest.mark.parametrize("phase", ["judge", "maker"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_found_and_named(at: int, phase: str, value: float) -> None:
+    state, system = fresh()
+    system.watch = False
+    system.spoil = lambda name, call, total: total + value if (name, call) == (phase, at) else total
+    with pytest.raises(Diverged) as caught:
+        list(run(state, 9, every=5))
+    assert (caught.value.step, caught.value.tensor) == (at + 1, f"loss/{phase}/total")
+    assert str(at + 1) in str(caught.value) and phase in str(caught.value)
+
+
+@pytest.mark.parametrize("at", [0, 3, 5])
+@pytest.mark.parametrize("name", ["parts.judge.2.weight", "parts.maker.1.bias"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_gradient_that_is_not_finite_is_found_and_named(at: int, name: str, value: float) -> None:
+    """One entry of one gradient is spoiled while the loss is still finite."""
+    state, system = fresh()
+    system.watch = False
+    weight = dict(system.named_parameters())[name]
+    phase = name.split(".")[1]
+
+    def spoil(now: str, call: int, total: Tensor) -> Tensor:
+        if (now, call) != (phase, at):
+            return total
+        harmless = weight.view_as(weight)
+
+        def poison(gradient: Tensor) -> Tensor:
+            gradient = gradient.clone()
+            gradient.view(-1)[0] = value
+            return gradient
+
+        harmless.register_hook(poison)  # type: ignore[no-untyped-call]
+        return total + 0 * harmless.sum()
+
+    system.spoil = spoil
+    with pytest.raises(Diverged) as caught:
+        list(run(state, 9, every=4))
+    assert (caught.value.step, caught.value.tensor) == (at + 1, f"gradient of {name}")
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.9, 0.999])
+def test_the_moving_average_in_closed_form(decay: float) -> None:
+    """a ← d·a + (1 − d)·w with d = min(decay, (1 + t)/(10 + t)), of weights and of running statistics."""
+    state, system = fresh()
+    expected = {key: value.double() for key, value in system.parts["maker"].state_dict().items()}
+    for progress in run(state, 6, decay=decay):
+        step = progress.step - 1
+        d = min(decay, (1 + step) / (10 + step)) if decay else 0.0
+        for key, value in system.parts["maker"].state_dict().items():
+            expected[key] = d * expected[key] + (1 - d) * value.double()
+            if not value.is_floating_point():
+                expected[key] = value.double()
+        average = state.average.samplers()[0].state_dict()
+        assert average.keys() == expected.keys()
+        for key in expected:
+            torch.testing.assert_close(average[key].double(), expected[key], rtol=1e-5, atol=1e-7)
+    if decay > 0.5:
+        maker = system.parts["maker"].state_dict()["0.weight"]
+        assert not torch.equal(state.average.samplers()[0].state_dict()["0.weight"], maker)
+
+
+def test_a_container_of_both_is_copied_and_what_is_shared_is_not() -> None:
+    _, system = fresh()
+    average = average_of(system)
+    assert isinstance(average, Pair)
+    assert average.parts is not system.parts
+    assert average.parts["judge"] is system.parts["judge"]
+    assert average.parts["maker"] is not system.parts["maker"]
+    assert system.parts["maker"].training and not average.parts["maker"].training
+
+
+def test_a_phase_draws_the_same_whoever_trains_beside_it() -> None:
+    judged = []
+    for config in ({"second": True}, {"second": False}):
+        state, system = fresh(**config)
+        list(run(state, 4, every=2))
+        judged.append([(step, latents) for phase, step, _, latents in system.calls if phase == "judge"])
+    for (step, latents), (other, others) in zip(*judged, strict=True):
+        assert step == other and torch.equal(latents, others)
+    state, system = fresh()
+    list(run(state, 4))
+    draws = {tuple(latents.flatten().tolist()) for _, _, _, latents in system.calls}
+    assert len(draws) == len(system.calls) == 8, "no two draws are alike"
+
+
+def test_repeats_see_other_data_and_other_noise() -> None:
+    state, system = fresh(repeat=3)
+    list(run(state, 4, every=2))
+    judge = [(values, latents) for phase, _, values, latents in system.calls if phase == "judge"]
+    assert len(judge) == 12
+    assert len({tuple(values.flatten().tolist()) for values, _ in judge}) == 12
+    assert len({tuple(latents.flatten().tolist()) for _, latents in judge}) == 12
+    # Together they go through the data: the first 40 of these 72 samples are all 40, each once.
+    stream = torch.cat([values for values, _ in judge])[:40]
+    assert len({tuple(row) for row in stream.tolist()}) == 40
+
+
+class Host(Tensor):
+    """What has crossed to the host: reading it waits for nothing."""
+
+
+class Crossings(TorchDispatchMode):
+    """Counts the operations for which a device would be waited for."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique")
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name.startswith(self.WAITS):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_the_device_is_waited_for_once_an_interval(decay: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    crossings: list[str] = []
+    true = {name: getattr(Tensor, name) for name in ("cpu", "item", "tolist", "numpy", "__bool__", "__float__")}
+    true["__int__"] = Tensor.__int__
+
+    def counted(name: str) -> Callable[..., Any]:
+        def method(self: Tensor, *arguments: Any, **options: Any) -> Any:
+            if not isinstance(self, Host):
+                crossings.append(name)
+            result = true[name](self, *arguments, **options)
+            return result.as_subclass(Host) if name == "cpu" else result
+
+        return method
+
+    for name in true:
+        monkeypatch.setattr(Tensor, name, counted(name))
+    waits, collect = Crossings(), Recorder.collect
+    before: list[tuple[int, int]] = []
+
+    def collected(self: Recorder, step: int) -> dict[str, float]:
+        # Up to here nothing has crossed since the last interval; what follows reads the host's copy.
+        before.append((len(crossings), len(waits.found)))
+        result = collect(self, step)
+        waits.found.clear()
+        return result
+
+    monkeypatch.setattr(Recorder, "collect", collected)
+    state, system = fresh(repeat=2)
+    system.watch = False
+    steps = run(state, 12, every=4, decay=decay)
+    with waits:
+        assert [progress.step for progress in steps] == [4, 8, 12]
+    assert crossings == ["cpu", "cpu", "cpu"]
+    assert before == [(0, 0), (1, 0), (2, 0)]
+
+
+def test_bf16_trains_and_is_finite() -> None:
+    state, system = fresh()
+    system.watch = False
+    dtypes = set()
+    next(system.parts["judge"].children()).register_forward_hook(lambda module, args, output: dtypes.add(output.dtype))
+    curve = list(run(state, 20, every=10, precision="bf16"))
+    assert dtypes == {torch.bfloat16}
+    assert all(math.isfinite(value) for progress in curve for value in progress.scalars.values())
+    assert all(parameter.dtype == torch.float32 for parameter in system.parameters())
+    other, plain = fresh()
+    plain.watch = False
+    reference = list(run(other, 20, every=10))
+    for key, value in reference[0].scalars.items():
+        assert curve[0].scalars[key] == pytest.approx(value, rel=0.2, abs=0.05)
+
+
+def test_it_stops_at_steps_and_goes_on_from_there() -> None:
+    state, _ = fresh()
+    assert [progress.step for progress in run(state, 5, every=2)] == [2, 4, 5]
+    assert list(run(state, 5, every=2)) == []
+    assert [progress.step for progress in run(state, 7, every=2)] == [6, 7]
