@@ -453,11 +453,12 @@ def _decide(document: Document, path: KeyPath, value: Any) -> None:
 
 
 def _validated(model: type[M], data: Any, fail: Callable[[KeyPath, str], NoReturn]) -> M:
-    """The model of plain data; the first error is said in a sentence, at its key."""
+    """The model of plain data; one error is said in a sentence, at its key."""
     try:
         return model.model_validate(data, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A key that is missing may be one that is misspelt: the misspelling says more.
+        first = min(error.errors(), key=lambda each: each["type"] == "missing")
         path = tuple(first["loc"])
         match first["type"]:
             case "extra_forbidden":

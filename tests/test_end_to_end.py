@@ -5,6 +5,8 @@ import hashlib
 import itertools
 import json
 import os
+import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,7 @@ from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
 from aigc_lab.systems import base
 from aigc_lab.systems.point_gan import PointGAN
+from aigc_lab.tracking import MlflowTracker
 
 POINTS = """\
 data: {name: ring, points: 2000}
@@ -58,9 +61,12 @@ RUN_KEYS = {"run", "sweep", "trial", "seed", "system", "state", "scores", "scala
 class Home:
     """One home, and the commands in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mlflow: Path | None = None) -> None:
         self.path = folder / "home"
         self.file = folder / "points.yaml"
+        if mlflow is not None:
+            self.path.mkdir(parents=True)
+            shutil.copy(mlflow, self.path / "mlflow.db")
 
     def _changes(self, text: str, changes: tuple[str, ...]) -> list[commands.Change]:
         self.file.write_text(text)
@@ -111,9 +117,17 @@ def _plain_environment() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables, which take seconds to make, without anything in them."""
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    MlflowTracker(f"sqlite:///{path}", path.parent)._client()
+    return path
+
+
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path)
+def home(tmp_path: Path, empty_mlflow: Path) -> Home:
+    return Home(tmp_path, empty_mlflow)
 
 
 @pytest.fixture(scope="module")
@@ -259,10 +273,13 @@ def test_mlflow_has_the_curves_and_the_pictures(done: Done) -> None:
         metrics = home.client.get_run(identity).data.metrics
         assert {name: metrics[f"score/{name}_holdout"] for name in SCORES} == final
         images = [file.path for file in home.client.list_artifacts(identity, "images")]
-        steps = sorted({int(path.rpartition("/")[2].split("step%")[-1].split("%")[0].strip("+")) for path in images})
-        assert steps == [20, 40, 60]
+        shown = [re.fullmatch(r"images/samples~grid\+step\+(\d+)\+.*\.png", path) for path in images]
+        # The first is of the initial weights.
+        assert sorted(int(match[1]) for match in shown if match) == [0, 20, 40, 60]
         model = [file.path for file in home.client.list_artifacts(identity, "model")]
-        assert sorted(model) == [f"model/{kind}.{end}" for kind in ("last", "selected") for end in ("json", "safetensors")]
+        assert sorted(model) == [
+            f"model/{kind}.{end}" for kind in ("last", "selected") for end in ("json", "safetensors")
+        ]
         copy = Path(home.client.download_artifacts(identity, "model/last.safetensors"))
         files = {file["kind"]: file["sha256"] for file in home.show(run["run"])["checkpoints"]}
         assert hashlib.sha256(copy.read_bytes()).hexdigest() == files["last"]
@@ -285,7 +302,8 @@ def test_a_finished_sweep_is_not_done_again(done: Done, capsys: pytest.CaptureFi
     assert str(home.path / "artifacts") in shown.err or "artifacts" in shown.err
 
 
-def test_a_dry_run_leaves_nothing(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = Home(tmp_path)
     made = home._changes(POINTS, ())
     assert commands.sweep(str(home.file), made, device="cpu", dry_run=True, home=home.path) == []
     assert not home.path.exists()
@@ -316,11 +334,10 @@ def test_a_sweep_over_images(home: Home) -> None:
 # ---- the same bits
 
 
-def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path, empty_mlflow: Path) -> None:
     found = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        (tmp_path / name).mkdir()
-        row = Home(tmp_path / name).train(ONE, *SHORT, seed=seed)
+        row = Home(tmp_path / name, empty_mlflow).train(ONE, *SHORT, seed=seed)
         assert row["run"].endswith(f".0.{seed}")
         found[name] = (next(f["sha256"] for f in row["checkpoints"] if f["kind"] == "last"), row["scalars"])
     assert found["a"] == found["b"]

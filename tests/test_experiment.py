@@ -55,12 +55,15 @@ class Lines:
             str(self.file), [(key, value, f"--set {key}={value}") for key, _, value in split], data_dir=self.data_dir
         )
 
+    def check(self, text: str, *changes: str) -> None:
+        experiment = self.load(text, *changes)
+        experiment.check()
+        experiment.check_data()
+
     def refusal(self, text: str, *changes: str) -> str:
         """The one line that says what is wrong, with `FILE` for the file's path."""
         with pytest.raises(UsageError) as caught:
-            experiment = self.load(text, *changes)
-            experiment.check()
-            experiment.check_data()
+            self.check(text, *changes)
         assert "\n" not in str(caught.value)
         return str(caught.value).replace(str(self.file), "FILE")
 
@@ -105,6 +108,7 @@ def test_every_protocol_that_ships_loads(lines: Lines, name: str) -> None:
         # unknown keys, at every level
         ("training:", "trainin: 1\ntraining:", "FILE:5: trainin: ", "unknown key; did you mean training?"),
         ("steps: 20", "steps: 20, stepz: 3", "FILE:5: training.stepz: ", "did you mean steps?"),
+        ("steps: 20", "stepz: 20", "FILE:5: training.stepz: ", "did you mean steps?"),
         ("lr: 1e-3", "lrr: 1e-3", "FILE:4: system.lrr: ", "did you mean lr?"),
         ("{name: ring}", "{name: ring, sigm: 1.0}", "FILE:1: data.sigm: ", "did you mean sigma?"),
         ("samples: 400", "sample: 400", "FILE:6: ", "unknown key; did you mean samples"),
@@ -407,6 +411,5 @@ def test_shipped_defaults_are_in_range(tmp_path: Path, name: str) -> None:
         defaults = experiment.defaults(system)
         assert all(value in holes[key] for key, value in defaults.items())
         assert not holes or defaults
-        experiment.resolve(
-            lambda hole, d=defaults, s=system: s if hole.name == "system" else d.get(hole.name, hole.ends()[0])
-        )  # type: ignore[misc]
+        chosen = {"system": system} | defaults
+        experiment.resolve(lambda hole, chosen=chosen: chosen.get(hole.name, hole.ends()[0]))  # type: ignore[misc]

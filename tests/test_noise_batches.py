@@ -82,6 +82,7 @@ def test_every_epoch_is_a_permutation(total: int, size: int) -> None:
 def test_epochs_are_shuffled_anew() -> None:
     batches = Batches(numbers(50), 50, seed=0)
     assert len({tuple(drawn(batches, number)) for number in range(6)}) == 6
+    assert len(batches._orders) <= 2, "old epochs are forgotten"
 
 
 @pytest.mark.parametrize(("total", "size"), [(10, 4), (5, 13)])

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
-from aigc_lab.objectives.adversarial import LOSSES
+from aigc_lab.objectives.adversarial import LOSSES, AdversarialLoss
 from aigc_lab.objectives.likelihood import bernoulli_nll, gaussian_nll, standard_normal_kl
 
 SHAPE = (5, 2, 3)
@@ -35,19 +35,17 @@ def test_the_hinge_loss_by_hand() -> None:
     assert loss.generator(fake).item() == pytest.approx(-(-3 + 0 + 1) / 3)
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_adversarial_losses_pull_the_right_way(name: str) -> None:
+@pytest.mark.parametrize(("name", "loss"), list(LOSSES.items()), ids=list(LOSSES))
+def test_adversarial_losses_pull_the_right_way(name: str, loss: AdversarialLoss) -> None:
     """A better critic scores lower, and a generator that fools it scores lower; undecided is ln 4 or 2."""
-    loss = LOSSES[name]
     good, bad, zero = torch.full((4,), 0.9), torch.full((4,), -0.9), torch.zeros(4)
     assert loss.critic(good, bad) < loss.critic(zero, zero) < loss.critic(bad, good)
     assert loss.generator(good) < loss.generator(zero) < loss.generator(bad)
     assert loss.critic(zero, zero).item() == pytest.approx({"nonsaturating": math.log(4), "hinge": 2}[name])
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_adversarial_losses_survive_extreme_logits(name: str) -> None:
-    loss = LOSSES[name]
+@pytest.mark.parametrize(("name", "loss"), list(LOSSES.items()), ids=list(LOSSES))
+def test_adversarial_losses_survive_extreme_logits(name: str, loss: AdversarialLoss) -> None:
     for size in (1e4, -1e4):
         real = torch.tensor([size, -size], requires_grad=True)
         fake = torch.tensor([-size, size], requires_grad=True)

@@ -66,7 +66,7 @@ class Classifier(base.Extractor):
         self.identity = f"clf:{dataset.name}:{hashlib.sha256(weights).hexdigest()[:8]}"
         self.network = Network(dataset.shape)
         self.network.load_state_dict(load(weights))
-        self.network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     @classmethod
     def check(cls, dataset: Dataset, weights_dir: Path | None) -> None:
@@ -121,7 +121,7 @@ def _train(dataset: Dataset, device: str) -> tuple[bytes, dict[str, object]]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(noise.generator("classifier", "weights").initial_seed())
         # channels_last: a third faster on a CPU for convolutions this small
-        network = Network(dataset.shape).to(device, memory_format=torch.channels_last)
+        network = Network(dataset.shape).to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=_LR, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, total_steps=_STEPS)
     batches = Batches(train, _BATCH, seed=0)

@@ -75,10 +75,11 @@ def captured_modes(hits: list[int], n: int, modes: Modes) -> int:
     """How many centres hold more high-quality points than the tails of the others explain, at 5 % over all centres."""
     from scipy.stats import binom
 
-    spacing = torch.nn.functional.pdist(modes.centres.double()).min().item()
-    # A Gaussian at the closest centre puts at most this share within 3σ of another one.
-    tail = math.exp(-(max(spacing / modes.sigma - 3, 0.0) ** 2) / 2)
-    return sum(hit > 0 and binom.sf(hit - 1, n, tail) < 0.05 / len(hits) for hit in hits)
+    # A Gaussian whose centre is d away puts at most exp(−(d/σ − 3)²/2) of its own share within 3σ of this one.
+    away = torch.cdist(modes.centres.double(), modes.centres.double()).fill_diagonal_(math.inf)
+    tails = (-((away / modes.sigma - 3).clamp_min(0) ** 2) / 2).exp().sum(1) / len(hits)
+    chances = zip(hits, tails.clamp_max(1).tolist(), strict=True)
+    return sum(hit > 0 and bool(binom.sf(hit - 1, n, tail) < 0.05 / len(hits)) for hit, tail in chances)
 
 
 def captured_interval(hits: list[int], n: int) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Adversarial losses: what the critic and the generator minimise, given the critic's raw outputs."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,7 +31,9 @@ def _hinge_generator(fake: Tensor) -> Tensor:
     return -fake.mean()
 
 
-LOSSES: dict[str, AdversarialLoss] = {
+Name = Literal["nonsaturating", "hinge"]
+
+LOSSES: dict[Name, AdversarialLoss] = {
     # Goodfellow et al. 2014, eq. 1 for the critic, section 3 for the generator: maximise log D(G(z)).
     "nonsaturating": AdversarialLoss(_cross_entropy_critic, _nonsaturating_generator),
     # Lim & Ye 2017, eq. 6; Miyato et al. 2018, eq. 16–17.

@@ -8,14 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from aigc_lab.config import Strict
 from aigc_lab.noise import Draw, Key, Noise, draw
-from aigc_lab.objectives.adversarial import AdversarialLoss
+from aigc_lab.objectives import adversarial
 from aigc_lab.samples import Modality, Samples, Shape
 
 Scalars = Mapping[str, Tensor]
@@ -105,31 +106,37 @@ class System(nn.Module, ABC):
 class AdversarialSystem(System):
     """A generator against a critic: two phases that alternate, the critic first (Goodfellow et al. 2014, algorithm 1).
 
-    A subclass sets `generator`, `critic`, `adversarial` and `law` in its `__init__`, describes its optimisers, and says
-    how a batch becomes the critic's input and the generator's output becomes samples.
+    A subclass builds `generator` and `critic`, says what its latents are, how a batch becomes the critic's input, and
+    how the generator's output becomes samples. Its `Config` extends this one and carries its own paper's defaults.
     """
 
+    class Config(Strict):
+        loss: adversarial.Name = "nonsaturating"
+        lr: float = Field(2e-4, gt=0, description="Adam's step, of both networks")
+        critic_lr_ratio: float = Field(1.0, gt=0, description="the critic's step over the generator's (TTUR)")
+        beta1: float = Field(0.5, ge=0, lt=1)
+        n_critic: int = Field(1, ge=1, description="critic updates for one of the generator")
+
+    config: Config
     generator: nn.Module
     critic: nn.Module
-    adversarial: AdversarialLoss
-    latent_size: int
-    law: Literal["normal", "uniform"] = "normal"
 
     @abstractmethod
     def real(self, batch: Any) -> Tensor:
         """The batch in the range of the generator's output."""
 
-    @abstractmethod
-    def optimizers(self) -> tuple[OptimizerConfig, OptimizerConfig]:
-        """The critic's and the generator's."""
-
     def phases(self, batch_size: int) -> list[Phase]:
-        critic, generator = self.optimizers()
-        latents = {"latents": self.latents(batch_size)}
+        config, latents = self.config, {"latents": self.latents(batch_size)}
+        betas = (config.beta1, 0.999)
+        critic = OptimizerConfig(config.lr * config.critic_lr_ratio, betas)
         return [
-            Phase("critic", self._critic_loss, [self.critic], critic, latents, repeat=self.config.n_critic),
-            Phase("generator", self._generator_loss, [self.generator], generator, latents),
+            Phase("critic", self._critic_loss, [self.critic], critic, latents, repeat=config.n_critic),
+            Phase("generator", self._generator_loss, [self.generator], OptimizerConfig(config.lr, betas), latents),
         ]
+
+    @property
+    def _objective(self) -> adversarial.AdversarialLoss:
+        return adversarial.LOSSES[self.config.loss]
 
     def _critic_loss(self, batch: Any, noise: Noise, step: int) -> Loss:
         with torch.no_grad():
@@ -137,13 +144,10 @@ class AdversarialSystem(System):
         # Separate passes: batch normalisation sees real or made pictures, never a mixture.
         real, fake = self.critic(self.real(batch)), self.critic(made)
         dynamics = {"real_score": real.mean(), "fake_score": fake.mean()}
-        return Loss(self.adversarial.critic(real, fake), dynamics=dynamics)
+        return Loss(self._objective.critic(real, fake), dynamics=dynamics)
 
     def _generator_loss(self, batch: Any, noise: Noise, step: int) -> Loss:
-        return Loss(self.adversarial.generator(self.critic(self.generator(noise["latents"]))))
+        return Loss(self._objective.generator(self.critic(self.generator(noise["latents"]))))
 
     def samplers(self) -> list[nn.Module]:
         return [self.generator]
-
-    def latents(self, count: int) -> Draw:
-        return Draw((count, self.latent_size), self.law)

@@ -5,9 +5,8 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from aigc_lab.config import Strict
 from aigc_lab.nets.dcgan import Decoder, Encoder, initialise
-from aigc_lab.objectives.adversarial import LOSSES
+from aigc_lab.noise import Draw
 from aigc_lab.samples import Images, Modality, Shape
 from aigc_lab.systems import base
 
@@ -19,20 +18,15 @@ class DCGAN(base.AdversarialSystem):
 
     modality = Modality.IMAGES
 
-    class Config(Strict):
-        loss: Literal["nonsaturating", "hinge"] = "nonsaturating"
+    class Config(base.AdversarialSystem.Config):
         latent_size: int = Field(100, ge=1)
         latent_law: Literal["uniform", "normal"] = "uniform"
         width: int = Field(128, ge=1, description="channels at the widest picture; doubled at every halving")
-        lr: float = Field(2e-4, gt=0, description="Adam's step, of both networks")
-        critic_lr_ratio: float = Field(1.0, gt=0, description="the critic's step over the generator's (TTUR)")
-        beta1: float = Field(0.5, ge=0, lt=1)
-        n_critic: int = Field(1, ge=1, description="critic updates for one of the generator")
+
+    config: Config
 
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
-        self.latent_size, self.law = config.latent_size, config.latent_law
-        self.adversarial = LOSSES[config.loss]
         self.generator = Decoder(config.latent_size, config.width, shape.size).append(nn.Tanh())
         self.critic = Encoder(1, config.width, shape.size)
         initialise(self)
@@ -41,12 +35,8 @@ class DCGAN(base.AdversarialSystem):
         signed: Tensor = batch.signed()
         return signed
 
-    def optimizers(self) -> tuple[base.OptimizerConfig, base.OptimizerConfig]:
-        betas = (self.config.beta1, 0.999)
-        return (
-            base.OptimizerConfig(self.config.lr * self.config.critic_lr_ratio, betas),
-            base.OptimizerConfig(self.config.lr, betas),
-        )
+    def latents(self, count: int) -> Draw:
+        return Draw((count, self.config.latent_size), self.config.latent_law)
 
     def sample(self, latents: Tensor, *, labels: Tensor | None = None) -> Images:
         return Images((self.generator(latents).float() + 1) / 2)

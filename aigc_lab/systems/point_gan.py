@@ -1,13 +1,12 @@
 """A fully connected GAN for points, with the networks that Metz et al. 2017 use on the ring of Gaussians."""
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from aigc_lab.config import Strict
 from aigc_lab.nets.mlp import mlp
-from aigc_lab.objectives.adversarial import LOSSES
+from aigc_lab.noise import Draw
 from aigc_lab.samples import Modality, Points, Shape
 from aigc_lab.systems import base
 
@@ -19,23 +18,19 @@ class PointGAN(base.AdversarialSystem):
 
     modality = Modality.POINTS
 
-    class Config(Strict):
-        loss: Literal["nonsaturating", "hinge"] = "nonsaturating"
+    class Config(base.AdversarialSystem.Config):
         latent_size: int = Field(256, ge=1)
         hidden: int = Field(128, ge=1)
         generator_layers: int = Field(2, ge=1)
         critic_layers: int = Field(1, ge=1)
         gain: float = Field(0.8, gt=0, description="scale of the orthogonal initial weights")
         lr: float = Field(1e-4, gt=0, description="Adam's step, of both networks")
-        critic_lr_ratio: float = Field(1.0, gt=0, description="the critic's step over the generator's (TTUR)")
-        beta1: float = Field(0.5, ge=0, lt=1)
-        n_critic: int = Field(1, ge=1, description="critic updates for one of the generator")
+
+    config: Config
 
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
         dimensions = shape.size[0]
-        self.latent_size = config.latent_size
-        self.adversarial = LOSSES[config.loss]
         self.generator = mlp(config.latent_size, config.hidden, config.generator_layers, dimensions)
         self.critic = mlp(dimensions, config.hidden, config.critic_layers, 1)
         for module in self.modules():
@@ -47,12 +42,8 @@ class PointGAN(base.AdversarialSystem):
         values: Tensor = batch.values
         return values
 
-    def optimizers(self) -> tuple[base.OptimizerConfig, base.OptimizerConfig]:
-        betas = (self.config.beta1, 0.999)
-        return (
-            base.OptimizerConfig(self.config.lr * self.config.critic_lr_ratio, betas),
-            base.OptimizerConfig(self.config.lr, betas),
-        )
+    def latents(self, count: int) -> Draw:
+        return Draw((count, self.config.latent_size))
 
     def sample(self, latents: Tensor, *, labels: Tensor | None = None) -> Points:
         return Points(self.generator(latents).float())

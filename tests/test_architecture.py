@@ -1,0 +1,300 @@
+"""The dependency direction, read from the imports: rightwards only, no cycle, and nothing heavy where it would be felt."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import aigc_lab
+
+PACKAGE = Path(aigc_lab.__file__).parent
+
+# From left to right; a room may import from those to its right. `x/*` are the plugins of a folder.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("cli",),
+    ("commands",),
+    ("display",),
+    ("sweep",),
+    ("trial", "search"),
+    ("evaluate", "checkpoint"),
+    ("experiment", "train", "tracking", "features", "pictures", "tables"),
+    ("registry",),
+    ("systems/*", "data/*", "metrics/*", "extractors/*"),
+    ("systems.base", "metrics.base"),
+    ("extractors.base",),
+    ("data.base",),
+    ("batches", "nets", "objectives", "statistics"),
+    ("samples", "noise", "environment", "plugins", "space", "settings"),
+    ("yamlfile", "content"),
+    ("config", "errors", "files", ""),
+)
+PLUGINS = ("systems", "data", "metrics", "extractors")
+LIGHT = ("registry", "experiment", "settings", "cli", "space", "yamlfile", "content", "plugins", "tables", "config")
+HEAVY = {"torch", "torchvision", "mlflow", "optuna", "pandas", "scipy", "sklearn"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """`module` imports `target` (dotted names; of this package without its own name) at `line`."""
+
+    module: str
+    target: str
+    line: int
+    at_import_time: bool
+    internal: bool
+
+
+def imports(package: Path) -> list[Import]:
+    """Every import of every file, those inside functions and under TYPE_CHECKING included."""
+    found = []
+    for file in sorted(package.rglob("*.py")):
+        parts = file.relative_to(package).with_suffix("").parts
+        module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found += [
+            Import(module, target, line, now, internal)
+            for target, line, now, internal in _targets(package, file, module)
+        ]
+    return found
+
+
+def _targets(package: Path, file: Path, module: str) -> Iterator[tuple[str, int, bool, bool]]:
+    def visit(node: ast.AST, now: bool) -> Iterator[tuple[str, int, bool]]:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno, now) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = node.module or ""
+            if node.level:  # relative: as if it were written in full
+                own = [package.name, *module.split(".")]
+                own = own if file.name == "__init__.py" else own[:-1]
+                start = ".".join([*own[: len(own) - node.level + 1], *([start] if start else [])])
+            yield from ((f"{start}.{alias.name}", node.lineno, now) for alias in node.names)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for child in node.body:
+                yield from visit(child, False)
+            for child in node.orelse:
+                yield from visit(child, now)
+        else:
+            inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            for child in ast.iter_child_nodes(node):
+                yield from visit(child, now and not inside)
+
+    for name, line, now in visit(ast.parse(file.read_text("utf-8")), True):
+        first, _, rest = name.partition(".")
+        if first != package.name:
+            yield name, line, now, False
+            continue
+        while rest and not _is_module(package, rest):  # what is imported may be a name inside a module
+            rest = rest.rpartition(".")[0]
+        yield rest, line, now, True
+
+
+def _is_module(package: Path, name: str) -> bool:
+    path = package.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def room(module: str) -> str:
+    folder, _, name = module.partition(".")
+    if folder in PLUGINS:
+        return f"{folder}.base" if name in ("", "base") else f"{folder}/*"
+    return folder
+
+
+def violations(found: list[Import]) -> list[str]:
+    """Every import against the direction, as a sentence."""
+    rank = {name: place for place, layer in enumerate(LAYERS) for name in layer}
+    said = []
+    for each in found:
+        here, there = room(each.module), room(each.target)
+        if each.module and here not in rank:
+            said.append(f"{each.module} has no place among the rooms")
+        if not each.internal or each.module == each.target:
+            continue
+        if here == there and not here.endswith("*"):
+            continue
+        if there not in rank:
+            said.append(f"{each.target} has no place among the rooms")
+        elif here in rank and rank[here] >= rank[there]:
+            said.append(f"{each.module}:{each.line} imports {each.target}")
+    return said + [f"cycle: {' → '.join(cycle)}" for cycle in cycles(found)]
+
+
+def cycles(found: list[Import]) -> list[list[str]]:
+    """Modules that need each other when they are imported."""
+    needs: dict[str, set[str]] = {}
+    for each in found:
+        if each.internal and each.at_import_time and each.target != each.module:
+            needs.setdefault(each.module, set()).add(each.target)
+    closed: set[str] = set()
+
+    def walk(module: str, path: list[str]) -> list[list[str]]:
+        if module in path:
+            return [[*path[path.index(module) :], module]]
+        if module in closed:
+            return []
+        loops = [loop for target in sorted(needs.get(module, ())) for loop in walk(target, [*path, module])]
+        closed.add(module)
+        return loops
+
+    return [loop for module in sorted(needs) for loop in walk(module, [])]
+
+
+def burdens(found: list[Import]) -> list[str]:
+    """What light rooms load that is heavy when they are imported, directly or through others."""
+    said = []
+    now = [each for each in found if each.at_import_time]
+    for start in sorted({each.module for each in now if room(each.module) in LIGHT}):
+        seen, queue = set(), [start]
+        while queue:
+            module = queue.pop()
+            if module in seen:
+                continue
+            seen.add(module)
+            for each in now:
+                if each.module == module and each.internal:
+                    queue += [each.target, each.target.rpartition(".")[0]]
+                elif each.module == module and each.target.partition(".")[0] in HEAVY:
+                    said.append(f"{start} loads {each.target} in {module}:{each.line}")
+    return said
+
+
+def unpickling(package: Path) -> list[str]:
+    """Every use of pickle, and every `torch.load` that would."""
+    said = []
+    for file in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            name = file.relative_to(package)
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                words = {alias.name for alias in node.names} | {getattr(node, "module", None) or ""}
+                if {word.partition(".")[0] for word in words} & {"pickle", "dill", "cloudpickle", "joblib", "shelve"}:
+                    said.append(f"{name}:{node.lineno} imports pickle")
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "load_state_dict_from_url"):
+                safe = any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords)
+                said += [] if safe else [f"{name}:{node.lineno} loads without weights_only=True"]
+    return said
+
+
+# ---- the package
+
+
+def test_imports_go_rightwards() -> None:
+    found = imports(PACKAGE)
+    assert {"cli", "train", "systems.dcgan", "registry.store"} <= {each.module for each in found}
+    assert violations(found) == []
+
+
+def test_every_room_has_a_place() -> None:
+    places = {name for layer in LAYERS for name in layer}
+    modules = {path.relative_to(PACKAGE).with_suffix("").parts for path in PACKAGE.rglob("*.py")}
+    rooms = {room(".".join(parts).removesuffix("__init__").removesuffix(".")) for parts in modules}
+    assert rooms == places
+
+
+def test_light_rooms_load_nothing_heavy() -> None:
+    assert burdens(imports(PACKAGE)) == []
+
+
+def test_training_knows_neither_optuna_nor_mlflow_and_metrics_neither_training_nor_storage() -> None:
+    for each in imports(PACKAGE):
+        first = each.target.partition(".")[0]
+        if first == "optuna":
+            assert each.module == "search"
+        if first == "mlflow":
+            assert each.module == "tracking"
+        if room(each.module).startswith("metrics") and each.internal:
+            assert first not in ("train", "registry", "tracking", "systems"), each
+
+
+def test_nothing_is_unpickled() -> None:
+    assert unpickling(PACKAGE) == []
+
+
+# ---- the checker
+
+
+def tree(folder: Path, **files: str) -> Path:
+    package = folder / "aigc_lab"
+    for name, text in ({"__init__": ""} | files).items():
+        path = package / f"{name.replace('__in__', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        if path.parent != package:
+            (path.parent / "__init__.py").touch()
+    return package
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"train": "from aigc_lab import trial", "trial": ""}, "train:1 imports trial"),
+        ({"train": "import aigc_lab.trial", "trial": ""}, "train:1 imports trial"),
+        ({"train": "from aigc_lab.trial import Job", "trial": ""}, "train:1 imports trial"),
+        ({"train": "from . import trial", "trial": ""}, "train:1 imports trial"),
+        ({"train": "from .trial import Job", "trial": ""}, "train:1 imports trial"),
+        ({"train": "def f():\n    from aigc_lab import sweep", "sweep": ""}, "train:2 imports sweep"),
+        ({"train": "if TYPE_CHECKING:\n    from aigc_lab import sweep", "sweep": ""}, "train:2 imports sweep"),
+        ({"train": "import aigc_lab.tracking", "tracking": ""}, "train:1 imports tracking"),
+        (
+            {"data__in__ring": "from aigc_lab.data import digits", "data__in__digits": ""},
+            "data.ring:1 imports data.digits",
+        ),
+        ({"data__in__ring": "from . import digits", "data__in__digits": ""}, "data.ring:1 imports data.digits"),
+        (
+            {"metrics__in__fd": "from aigc_lab.systems.vae import VAE", "systems__in__vae": ""},
+            "metrics.fd:1 imports systems.vae",
+        ),
+        ({"cellar": "import os"}, "cellar has no place among the rooms"),
+        (
+            {"registry__in__a": "from aigc_lab.registry import b", "registry__in__b": "import aigc_lab.registry.a"},
+            "cycle: registry.a → registry.b → registry.a",
+        ),
+    ],
+)
+def test_a_violation_is_found(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    assert violations(imports(tree(tmp_path, **files))) == [said]
+
+
+def test_what_is_allowed_is_not_found(tmp_path: Path) -> None:
+    files = {
+        "cli": "def sweep():\n    from aigc_lab import commands\n    import torch",
+        "commands": "import torch\nfrom aigc_lab.errors import UsageError",
+        "errors": "",
+        "systems__in__vae": "from aigc_lab.systems import base",
+        "systems__in__base": "import torch",
+        "registry__in__store": "from aigc_lab.registry.tables import Run",
+        "registry__in__tables": "if TYPE_CHECKING:\n    import torch",
+    }
+    found = imports(tree(tmp_path, **files))
+    assert violations(found) == []
+    assert burdens(found) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"cli": "import torch"}, "cli loads torch in cli:1"),
+        ({"cli": "from torch import nn"}, "cli loads torch.nn in cli:1"),
+        ({"cli": "try:\n    import mlflow\nexcept ImportError: ..."}, "cli loads mlflow in cli:2"),
+        ({"cli": "from aigc_lab import noise", "noise": "import torch"}, "cli loads torch in noise:1"),
+        ({"space": "class A:\n    import torch"}, "space loads torch in space:2"),
+    ],
+)
+def test_a_burden_is_found(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    assert burdens(imports(tree(tmp_path, **files))) == [said]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "import cloudpickle as safe",
+        "import torch\ntorch.load('x')",
+        "import torch\ntorch.load('x', weights_only=False)",
+    ],
+)
+def test_unpickling_is_found(tmp_path: Path, text: str) -> None:
+    assert len(unpickling(tree(tmp_path, train=text))) == 1
+    assert unpickling(tree(tmp_path, train="import torch\ntorch.load('x', weights_only=True)")) == []
