@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from aigc_lab import environment, search, tracking
+from aigc_lab import environment, search
 from aigc_lab.batches import Batches
 from aigc_lab.errors import UsageError
 from aigc_lab.evaluate import Evaluator
@@ -23,7 +23,8 @@ from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.search import Study, Suggestion, total_trials
 from aigc_lab.settings import Settings
-from aigc_lab.tracking import MlflowTracker
+from aigc_lab.tracking import address
+from aigc_lab.tracking.mlflow import MlflowTracker
 from aigc_lab.train import Diverged, Progress, train
 from aigc_lab.train import State as TrainingState
 from aigc_lab.trial import Job, Lab, Outcome, Watcher, execute
@@ -106,7 +107,7 @@ def _seconds_per_step(plan: Configuration, device: str, warm: int = 3, timed: in
 def check_stores(settings: Settings) -> None:
     """Raises `UsageError` for a home or a store that cannot be used; makes them where there are none."""
     settings.prepare()
-    tracking.check(settings.tracking_uri)
+    address.check(settings.tracking_uri)
     search.check(settings.optuna_url)
     Registry.open(settings.registry_url).close()
 

@@ -22,7 +22,7 @@ from aigc_lab.registry.states import State as RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
 from aigc_lab.systems.base import System
-from aigc_lab.tracking import DatasetInfo, RunTracker, Tracker
+from aigc_lab.tracking.base import DatasetInfo, RunTracker, Tracker
 from aigc_lab.train import Diverged, Progress, State, train
 
 _GRID = 64

@@ -1,4 +1,4 @@
-"""The dependency direction, read from the imports: rightwards only, no cycle, and nothing heavy where it would be felt."""
+"""The dependency direction, read from the imports: rightwards only, no cycle, nothing heavy where it would be felt."""
 
 import ast
 from collections.abc import Iterator
@@ -71,10 +71,9 @@ def _targets(package: Path, file: Path, module: str) -> Iterator[tuple[str, int,
                 start = ".".join([*own[: len(own) - node.level + 1], *([start] if start else [])])
             yield from ((f"{start}.{alias.name}", node.lineno, now) for alias in node.names)
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            for child in node.body:
-                yield from visit(child, False)
-            for child in node.orelse:
-                yield from visit(child, now)
+            for part, then in ((node.body, False), (node.orelse, now)):
+                for statement in part:
+                    yield from visit(statement, then)
         else:
             inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             for child in ast.iter_child_nodes(node):

@@ -1,4 +1,4 @@
-"""What a user can get wrong: one line that names place, key and remedy, exit 2, before any training; stores untouched."""
+"""What a user can get wrong: one line naming place, key and remedy, exit 2, before any training; stores untouched."""
 
 import hashlib
 import os
@@ -107,16 +107,32 @@ FILES = [
     ("steps: 20", "stepz: 20", "mine.yaml:6: training.stepz: unknown key; did you mean steps"),
     ("steps: 20", "steps: many", "mine.yaml:6: training.steps: it should be a valid integer"),
     ("steps: 20", "steps: -20", "mine.yaml:6: training.steps: it should be greater than or equal to 1, not -20"),
-    ("lr: 1e-3", "lr: {log: [1e-3, 1e-4]}", "mine.yaml:5: system.lr.log: the low end 0.001 is above the high end 0.0001"),
-    ("lr: 1e-3", "lr: {log: [0, 1e-4]}", "mine.yaml:5: system.lr.log: the low end 0 of a logarithmic range must be above 0"),
+    (
+        "lr: 1e-3",
+        "lr: {log: [1e-3, 1e-4]}",
+        "mine.yaml:5: system.lr.log: the low end 0.001 is above the high end 0.0001",
+    ),
+    (
+        "lr: 1e-3",
+        "lr: {log: [0, 1e-4]}",
+        "mine.yaml:5: system.lr.log: the low end 0 of a logarithmic range must be above 0",
+    ),
     ("point_gan", "point_gam", "mine.yaml:3: system.name: unknown system 'point_gam'; did you mean point_gan?"),
     ("name: ring", "name: rings", "mine.yaml:1: data.name: unknown dataset 'rings'; did you mean ring"),
     ("name: points", "name: point", "mine.yaml:7: evaluation: unknown protocol 'point'; did you mean points?"),
-    ("samples: 400", "samples: 10001", "mine.yaml:7: evaluation: protocol points takes 10001 samples, and the reference"),
+    (
+        "samples: 400",
+        "samples: 10001",
+        "mine.yaml:7: evaluation: protocol points takes 10001 samples, and the reference",
+    ),
     ("{minimize: rkl}", "{minimize: rkl", "mine.yaml:9:1: YAML syntax: "),
     ("system:", "system: 5\nsystem:", "mine.yaml:3: system: this key stands here twice; keep one"),
-    ("lr: 1e-3", "critic_layers: 0", "mine.yaml:5: system.critic_layers: it should be greater than or equal to 1, not 0"),
-]  # fmt: skip
+    (
+        "lr: 1e-3",
+        "critic_layers: 0",
+        "mine.yaml:5: system.critic_layers: it should be greater than or equal to 1, not 0",
+    ),
+]
 
 
 @pytest.mark.parametrize("command", ["sweep", "train"])

@@ -15,6 +15,7 @@ from unittest import mock
 
 import pytest
 import torch
+from conftest import Judged
 from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
@@ -24,9 +25,10 @@ from aigc_lab.data.ring import Ring
 from aigc_lab.errors import Failure
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
+from aigc_lab.search import Suggestion
 from aigc_lab.systems import base
 from aigc_lab.systems.point_gan import PointGAN
-from aigc_lab.tracking import MlflowTracker
+from aigc_lab.tracking.mlflow import MlflowTracker
 
 POINTS = """\
 data: {name: ring, points: 2000}
@@ -251,6 +253,7 @@ def test_mlflow_has_one_run_for_each_of_ours(done: Done) -> None:
         config = home.show(mine["run"])["config"]
         assert float(run.data.params["lr"]) == config["lr"]
         assert (run.data.params["loss"], run.data.params["training.steps"]) == (config["loss"], "60")
+        assert run.inputs is not None
         (given,) = run.inputs.dataset_inputs
         assert given.dataset.name == "ring"
         assert tags["data_digest"].startswith(given.dataset.digest)
@@ -313,7 +316,8 @@ def test_a_dry_run_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
 # ---- pictures
 
 
-def test_a_sweep_over_images(home: Home) -> None:
+def test_a_sweep_over_images(home: Home, judged: Judged) -> None:
+    shutil.copytree(judged.cache, home.path / "cache")  # the classifier, which takes seconds to train
     rows = home.sweep(DIGITS)
     assert {row["system"] for row in rows} == {"dcgan", "vae"}
     assert {row["score"]["name"] for row in rows} == {"fd_clf"}
@@ -327,7 +331,7 @@ def test_a_sweep_over_images(home: Home) -> None:
         assert [file.path for file in home.client.list_artifacts(run["mlflow_run_id"], "images")]
         last = next(file for file in home.show(run["run"])["checkpoints"] if file["kind"] == "last")
         assert load_file(last["path"])
-    assert list((home.path / "cache" / "classifiers").glob("*.safetensors"))
+    assert len(list((home.path / "cache" / "classifiers").glob("*.safetensors"))) == 1  # and none was trained anew
     assert {run.info.status for run in home.mlflow()} == {"FINISHED"}
 
 
@@ -478,7 +482,7 @@ def test_a_pruned_run_is_told_and_its_other_seeds_are_not_run(home: Home) -> Non
         asked.append(step)
         return len(asked) > 3  # the second trial's first evaluation
 
-    with mock.patch.object(sweep.Suggestion, "should_stop", should_stop):
+    with mock.patch.object(Suggestion, "should_stop", should_stop):
         rows = home.sweep(POINTS, "training.steps=60")
     # Trial 0: its first seed is asked about, thrice; trial 1: stopped at once; nobody asks about the confirming run.
     assert asked == [20, 40, 60, 20]

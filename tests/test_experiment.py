@@ -139,7 +139,12 @@ def test_every_protocol_that_ships_loads(lines: Lines, name: str) -> None:
         ("lr: 1e-3", "lr: {log: [1e-3, 1e-4]}", "FILE:4: system.lr.log: ", "swap them"),
         ("lr: 1e-3", "lr: {uniform: [0, 1]}", "FILE:4: system.lr", "greater than 0, not 0"),
         ("lr: 1e-3", "critic_layers: {choice: [1, 0]}", "FILE:4: system.", "greater than or equal to 1, not 0"),
-        ("evaluate_every: 20", "evaluate_every: 25", "FILE:5: training.evaluate_every: ", "not a multiple of log_every (10)"),
+        (
+            "evaluate_every: 20",
+            "evaluate_every: 25",
+            "FILE:5: training.evaluate_every: ",
+            "not a multiple of log_every (10)",
+        ),
         ("samples: 400", "samples: 20", "FILE:6: evaluation: ", "8 modes need at least 160 samples, not 20"),
         ("samples: 400", "samples: 10001", "FILE:6: evaluation: ", "set evaluation.samples to 10000 or less"),
         ("samples: 400", "metrics: []", "FILE:6: ", "at least 1"),
@@ -151,14 +156,34 @@ def test_every_protocol_that_ships_loads(lines: Lines, name: str) -> None:
         ("samples: 400", "metrics: [mode]", "", "unknown metric 'mode'; did you mean modes?"),
         ("samples: 400", "metrics: [{modes: {replicate: 50}}]", "", "did you mean replicates?"),
         # what does not fit together
-        ("{name: ring}", "{name: digits}", "FILE:3: system.name: ", "point_gan makes points, and dataset digits holds images"),
+        (
+            "{name: ring}",
+            "{name: digits}",
+            "FILE:3: system.name: ",
+            "point_gan makes points, and dataset digits holds images",
+        ),
         ("name: points, samples: 400", "name: image-small", "FILE:6: evaluation: ", "need labelled images"),
-        ("minimize: rkl", "maximize: rkl", "FILE:7: objective.maximize: ", "rkl is better when it is lower; use minimize"),
-        ("minimize: rkl", "minimize: hq", "FILE:7: objective.minimize: ", "hq is better when it is higher; use maximize"),
+        (
+            "minimize: rkl",
+            "maximize: rkl",
+            "FILE:7: objective.maximize: ",
+            "rkl is better when it is lower; use minimize",
+        ),
+        (
+            "minimize: rkl",
+            "minimize: hq",
+            "FILE:7: objective.minimize: ",
+            "hq is better when it is higher; use maximize",
+        ),
         ("minimize: rkl", "minimize: rkl, maximize: hq", "FILE:7: objective: ", "one of them only"),
         ("{minimize: rkl}", "{}", "FILE:7: objective: ", "give minimize or maximize"),
         # holes where none may stand
-        ("samples: 400", "samples: {int: [400, 500]}", "FILE:6: evaluation.samples: ", "in system and in training only"),
+        (
+            "samples: 400",
+            "samples: {int: [400, 500]}",
+            "FILE:6: evaluation.samples: ",
+            "in system and in training only",
+        ),
         ("name: ring", "name: {choice: [ring]}", "FILE:1: data.name: ", "in system and in training only"),
         ("{minimize: rkl}", "{choice: [{minimize: rkl}]}", "FILE:7: objective: ", "in system and in training only"),
         ("name: point_gan", "name: {choice: [point_gan]}", "FILE:3: system.name: ", "a choice of mappings"),
@@ -169,7 +194,7 @@ def test_every_protocol_that_ships_loads(lines: Lines, name: str) -> None:
         ("{name: ring}", "{}", "FILE:1: data: ", "it needs a name"),
         ("name: points, ", "", "FILE:6: evaluation: ", "name a protocol"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_told_at_its_place(lines: Lines, old: str, new: str, place: str, said: str) -> None:
     assert old in RING
     message = lines.refusal(RING.replace(old, new, 1))

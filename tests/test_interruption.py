@@ -116,7 +116,9 @@ def test_what_is_stopped_is_marked_and_goes_on(
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert states(folder) == (["KILLED"], ["KILLED"], ["KILLED", "KILLED"])
 
-    cli_ended_well()
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
     assert states(folder) == (["FINISHED"] * 2, ["FINISHED"] * 2, ["FINISHED", "FINISHED", "KILLED", "KILLED"])
     assert attempts(folder, "mine.0.0") == ["KILLED", "KILLED", "FINISHED"]
     assert attempts(folder, "mine.1.0") == ["FINISHED"]
@@ -127,10 +129,3 @@ def terminated(*given: Any, **options: Any) -> Iterator[Progress]:
     for progress in train(*given, **options):
         yield progress
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-def cli_ended_well() -> None:
-    try:
-        cli.main()
-    except SystemExit as stopped:
-        assert not stopped.code

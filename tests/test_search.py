@@ -196,7 +196,7 @@ def test_a_grid_visits_every_point_once(tmp_path: Path, per_system: bool) -> Non
     found = experiment(tmp_path, GRID, sampler="grid", trials=100, per_system=per_system)
     assert total_trials(found) == 7
     study = Study("s", url(tmp_path), found)
-    points = []
+    points: list[Point] = []
     for number in range(7):
         suggestion = study.trial(number)
         points.append({hole.name: suggestion.pick(hole) for hole in found.holes if existing(hole, points, suggestion)})

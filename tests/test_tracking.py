@@ -20,9 +20,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aigc_lab import tracking
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.tracking import DatasetInfo, MemoryRun, MemoryTracker, MlflowRun, MlflowTracker, Tracker, check
+from aigc_lab.tracking import address, base
+from aigc_lab.tracking.address import check
+from aigc_lab.tracking.base import DatasetInfo, Tracker
+from aigc_lab.tracking.memory import MemoryRun, MemoryTracker
+from aigc_lab.tracking.mlflow import MlflowRun, MlflowTracker
 
 DATA = DatasetInfo("digits", "0123456789abcdef" * 4, "https://example.org/digits.zip", "uint8 [8, 8, 1], 1797 samples")
 GRID = np.arange(40 * 30 * 3, dtype=np.uint8).reshape(40, 30, 3)
@@ -154,7 +157,7 @@ class TestContract:
         view = View(tracker, run)
         assert (view.status, view.name, view.dataset) == ("FINISHED", "dcgan", "digits")
         assert view.params == {"lr": "0.0001", "loss": "hinge"}
-        expected = {"system": "dcgan", "collapse": "NONE", "stability": "STABLE", tracking.KEY: key}
+        expected = {"system": "dcgan", "collapse": "NONE", "stability": "STABLE", base.KEY: key}
         assert expected.items() <= view.tags.items()
         assert view.metric("loss/critic/total") == [(0, 0.0), (1, 0.5), (2, 1.0)]
         assert view.metric("loss/generator/total") == [(0, 0.0), (1, -1.0), (2, -2.0)]
@@ -235,7 +238,7 @@ class TestContract:
         view = View(tracker, run)
         assert view.metric("loss/a") == [(1, 1.0)]
         assert view.metric("loss/b") == []
-        assert view.tags[tracking.NONFINITE] == "loss/b: 2 from step 1; loss/a: 1 from step 2"
+        assert view.tags[base.NONFINITE] == "loss/b: 2 from step 1; loss/a: 1 from step 2"
 
     def test_many_and_long_params(self, tracker: Tracker, experiment: str, key: str) -> None:
         params: dict[str, object] = {f"group.p{i}": i for i in range(230)}
@@ -414,7 +417,7 @@ class TestFailingStore:
         view = View(mlflow_tracker, mlflow_run)
         assert view.metric("loss/a") == [(step, step) for step in range(1500)]
         assert (view.status, view.tags["late"]) == ("FINISHED", "yes")
-        assert view.tags[tracking.NONFINITE] == "loss/b: 1500 from step 0"
+        assert view.tags[base.NONFINITE] == "loss/b: 1500 from step 0"
         assert view.images() == [("samples/grid", 3, GRID.shape)]
         from PIL import Image
 
@@ -598,7 +601,7 @@ class TestCheck:
     def test_other_versions(self, home: Path, uri: str, mlflow_tracker: MlflowTracker, tmp_path: Path) -> None:
         mlflow_tracker.experiment("contract")
         check(uri)
-        known, head = tracking._revisions()
+        known, head = address._revisions()
         assert head is not None
         assert len(known) > 40
         with closing(sqlite3.connect(home / "mlflow.db")) as source:
@@ -633,7 +636,7 @@ def _finished(process: "subprocess.Popen[str]") -> str:
 
 class TestProcesses:
     def test_importing_costs_nothing(self) -> None:
-        code = "import sys, aigc_lab.tracking as t; t.check('sqlite:////nowhere/x.db'); print(*sys.modules)"
+        code = "import sys, aigc_lab.tracking.address as t; t.check('sqlite:////nowhere/x.db'); print(*sys.modules)"
         loaded = set(_finished(_python(code)).split())
         assert not loaded & {"mlflow", "numpy", "torch", "sqlalchemy", "pandas"}
 
@@ -642,7 +645,7 @@ class TestProcesses:
         code = """if True:
             import sys, time
             from pathlib import Path
-            from aigc_lab.tracking import MlflowTracker
+            from aigc_lab.tracking.mlflow import MlflowTracker
             home = Path(sys.argv[1])
             tracker = MlflowTracker(f"sqlite:///{home}/deep/mlflow.db", home)
             tracker.prewarm()

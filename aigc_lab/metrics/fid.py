@@ -11,7 +11,9 @@ class FID(base.Metric):
     """FID_N with ±1.96 bootstrap standard errors. Its bias depends on n and on the model: read it beside the floor."""
 
     class Config(Strict):
-        replicates: int = Field(20, ge=20, description="bootstrap replicates behind the interval: seconds each where n > 2048")
+        replicates: int = Field(
+            20, ge=20, description="bootstrap replicates behind the interval: seconds each where n > 2048"
+        )
 
     @property
     def gives(self) -> dict[str, base.Better]:

@@ -1,8 +1,8 @@
 """How far the trainer is from the bare computation: `uv run python tests/benchmarks/bench_train.py`.
 
-The bare loop does the same step by hand: the same networks, batches, losses, optimisers and moving average, on data that
-lies on the device, with noise from one stream, and neither scalars nor gradient norms kept. Both are timed in turns in
-one process, and what counts is the ratio: 100 % would be free bookkeeping.
+The bare loop does the same step by hand: the same networks, batches, losses, optimisers and moving average, on data
+that lies on the device, with noise from one stream, and neither scalars nor gradient norms kept. Both are timed in
+turns in one process, and what counts is the ratio: 100 % would be free bookkeeping.
 """
 
 import statistics
@@ -53,7 +53,8 @@ def bare(state: State, batches: Batches, decay: float) -> Callable[[], None]:
     """The step as one writes it by hand, with autograd's usual backward."""
     system, average = state.system, average_of(state.system)
     source = torch.Generator().manual_seed(0)
-    old, new = list(average.parameters()), list(system.parameters())
+    old: list[torch.Tensor] = list(average.parameters())
+    new: list[torch.Tensor] = list(system.parameters())
     old += [buffer for buffer in average.buffers() if buffer.is_floating_point()]
     new += [buffer for buffer in system.buffers() if buffer.is_floating_point()]
     moving = [(a, b.detach()) for a, b in zip(old, new, strict=True) if a is not b]

@@ -1,0 +1,149 @@
+"""Whether a tracking address can work, found out within seconds and before MLflow is imported."""
+
+import base64
+import os
+import re
+import socket
+import sqlite3
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import closing
+from http.client import HTTPException
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+
+from aigc_lab.errors import UsageError
+from aigc_lab.settings import masked
+
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+
+def check(tracking_uri: str) -> None:
+    """Raises `UsageError` for a tracking address that cannot work, within 5 seconds, importing and changing nothing."""
+    parts = _split(tracking_uri)
+    scheme = parts.scheme.partition("+")[0]
+    unset = "unset MLFLOW_TRACKING_URI to use a local file"
+    start = f"start one with: mlflow server --port {parts.port or 5000} --workers 1" if "http" in scheme else "start it"
+    try:
+        if scheme in ("", "file"):
+            file = f"{unquote(parts.path).rstrip('/')}/mlflow.db"
+            raise UsageError(f"{tracking_uri}: MLflow no longer writes to folders; use sqlite:///{file}, or {unset}")
+        if scheme in ("http", "https"):
+            _within(4.5, lambda: _check_server(tracking_uri))
+        elif scheme == "sqlite":
+            _check_sqlite(tracking_uri)
+        elif scheme in _PORTS and parts.hostname:  # MLflow itself would try for minutes
+            address = (parts.hostname, parts.port or _PORTS[scheme])
+            _within(4.5, lambda: socket.create_connection(address, timeout=4).close())
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error.strerror or error
+        raise UsageError(
+            f"MLflow at {masked(tracking_uri)} cannot be reached ({reason}); {start}, or {unset}"
+        ) from None
+
+
+def _split(uri: str) -> SplitResult:
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port, parts.hostname
+    except ValueError as error:
+        raise UsageError(f"MLFLOW_TRACKING_URI is not an address ({error})") from None
+    return parts
+
+
+def _within(seconds: float, call: Callable[[], None]) -> None:
+    """Runs `call` with a limit on the whole: socket timeouts bound neither the look-up of a name nor a slow drip."""
+    errors: list[BaseException] = [TimeoutError("no answer in time")]
+
+    def work() -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
+            errors[0] = error
+        else:
+            errors.clear()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+
+
+def _check_server(uri: str) -> None:
+    parts = urlsplit(uri)
+    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/") + "/version"))
+    request = urllib.request.Request(bare, headers=_authorization(parts))
+    try:
+        with urllib.request.urlopen(request, timeout=4) as answer:
+            body = answer.read(200).decode("utf-8", "replace").strip()
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code in (401, 403):
+            raise UsageError(f"MLflow at {masked(uri)} refuses the credentials or the host ({error.code})") from None
+        body = ""
+    except HTTPException:  # what answers does not speak HTTP
+        body = ""
+    if not re.match(r"\d+\.\d+", body):
+        other = "set MLFLOW_TRACKING_URI to one, or unset it"
+        raise UsageError(f"what answers at {masked(uri)} is not an MLflow server; {other}")
+
+
+def _authorization(parts: SplitResult) -> dict[str, str]:
+    """The header MLflow's own client would send: from the address, else from its environment variables."""
+    user = unquote(parts.username or "") or os.environ.get("MLFLOW_TRACKING_USERNAME", "")
+    password = unquote(parts.password or "") or os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    if user or password:
+        return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def sqlite_file(uri: str) -> Path:
+    name = uri.partition("://")[2].partition("?")[0].removeprefix("/")
+    if name in ("", ":memory:"):
+        raise UsageError(f"{uri}: no other process could read a store in memory; use sqlite:///mlflow.db")
+    return Path(name)
+
+
+def _check_sqlite(uri: str) -> None:
+    path = sqlite_file(uri)
+    if not path.exists() or (path.is_file() and path.stat().st_size == 0):
+        return
+    other = "name another file in MLFLOW_TRACKING_URI, or unset it"
+    if not path.is_file():
+        raise UsageError(f"{uri}: {path} is not a file; {other}")
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=2)) as database:
+            tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if not tables:
+                return
+            if not {"alembic_version", "experiments", "runs", "latest_metrics"} <= tables:
+                raise UsageError(f"{uri}: {path} is the database of something other than MLflow; {other}")
+            found = {row[0] for row in database.execute("SELECT version_num FROM alembic_version")}
+    except sqlite3.Error as error:
+        raise UsageError(f"{uri}: {path} cannot be read as a database ({error}); {other}") from None
+    known, head = _revisions()
+    if head is None or found == {head}:
+        return
+    if found <= known:
+        raise UsageError(f"{uri}: written by an older MLflow; back it up, then run: mlflow db upgrade {uri}")
+    raise UsageError(f"{uri}: written by a newer MLflow than the one installed; upgrade mlflow, or {other}")
+
+
+def _revisions() -> tuple[set[str], str | None]:
+    """The database revisions that the installed MLflow knows and the newest of them, read without importing it."""
+    spec = find_spec("mlflow")
+    folder = Path(spec.origin or "").parent / "store" / "db_migrations" / "versions" if spec else Path()
+    known: set[str] = set()
+    replaced: set[str] = set()
+    for file in folder.glob("*.py") if spec else ():
+        text = file.read_text("utf-8")
+        known.update(re.findall(r"^revision\b[^=\n]*=\s*[\"'](\w+)", text, re.MULTILINE))
+        for line in re.findall(r"^down_revision\b[^=\n]*=(.*)$", text, re.MULTILINE):
+            replaced.update(re.findall(r"\w{6,}", line))
+    heads = known - replaced
+    return known, heads.pop() if len(heads) == 1 else None

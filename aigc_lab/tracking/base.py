@@ -1,0 +1,154 @@
+"""What a run shows while it lives: curves, samples, artifacts. The protocols, and what their implementations share."""
+
+import json
+import math
+import posixpath
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import numpy
+    import numpy.typing
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+KEY = "aigc_lab.key"
+NONFINITE = "aigc_lab.nonfinite"
+
+# MLflow's limits, which every tracker keeps.
+PARAM_LENGTH = 6000
+TAG_LENGTH = 8000
+_NAME_LENGTH = 250
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What MLflow shows of the data of a run. `shape` is for readers: `uint8 [1, 28, 28], 60000 samples`."""
+
+    name: str
+    digest: str
+    url: str | None
+    shape: str
+    context: str = "training"
+
+
+class RunTracker(Protocol):
+    """One run. Only `flush` and `end` must reach the store; none raises for a store that fails."""
+
+    run_id: str
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Records values at a step, without any I/O. Values that are not finite are left out and named in a tag."""
+
+    def scores(self, step: int, values: Mapping[str, float]) -> None:
+        """The same for scores, by their bare names: `fid` becomes `score/fid`."""
+
+    def image(self, key: str, pixels: "numpy.typing.NDArray[numpy.uint8]", step: int) -> None:
+        """Shows pixels [H, W] or [H, W, C] under `key`, which has a slider over the steps."""
+
+    def text(self, name: str, text: str) -> None:
+        """Stores a text as the artifact `name`, such as `samples/000250.txt`."""
+
+    def artifact(self, path: Path, folder: str) -> None:
+        """Stores a copy of a file in a folder of the run's artifacts (`""`: at their top)."""
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Sets tags, the only part of a run that may change."""
+
+    def flush(self) -> int:
+        """Delivers what waits and returns how many pieces (points, images, …) still wait, 0 when the store works."""
+
+    def end(self, status: Status, tags: Mapping[str, str]) -> int:
+        """Delivers, sets the tags, closes the run (once). Returns the pieces lost, which it also logs."""
+
+
+class Tracker(Protocol):
+    """Opens runs. Raises `UsageError` for an address that cannot work and `Failure` for a store that fails."""
+
+    def experiment(self, name: str) -> str:
+        """The id of the experiment of that name, created when there is none."""
+
+    def start(
+        self,
+        experiment_id: str,
+        name: str,
+        key: str,
+        params: Mapping[str, object],
+        tags: Mapping[str, str],
+        dataset: DatasetInfo | None = None,
+    ) -> RunTracker:
+        """Opens the run of `key` (registry's run id and attempt): a new one, or the one that was started before.
+
+        A run whose process died is closed by the same call: `start(…, {}, {}).end("KILLED", {})`.
+        """
+
+
+class Point(NamedTuple):
+    name: str
+    value: float
+    timestamp: int
+    step: int
+
+
+class Recorder:
+    """What every tracker's run does alike: it checks names, drops what is not finite, and holds the points."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self._points: list[Point] = []
+        self._names: set[str] = set()
+        self._nonfinite: dict[str, tuple[int, int]] = {}  # name -> (how many, at which step first)
+        self._ended = False
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        assert not self._ended, f"run {self.run_id} has ended"
+        now = time.time_ns() // 1_000_000
+        for name, value in values.items():
+            if name not in self._names:
+                self._names.add(checked("metric", name))
+            number = float(value)
+            if math.isfinite(number):
+                self._points.append(Point(name, number, now, step))
+            else:  # MLflow would show an infinity as 1.8e308
+                count, first = self._nonfinite.get(name, (0, step))
+                self._nonfinite[name] = (count + 1, first)
+
+    def scores(self, step: int, values: Mapping[str, float]) -> None:
+        self.scalars(step, {f"score/{name}": value for name, value in values.items()})
+
+    def _nonfinite_tag(self) -> str:
+        parts = (f"{name}: {count} from step {first}" for name, (count, first) in self._nonfinite.items())
+        return shortened("; ".join(parts), TAG_LENGTH)
+
+    def _check_image(self, key: str, pixels: "numpy.typing.NDArray[numpy.uint8]") -> None:
+        assert not self._ended, f"run {self.run_id} has ended"
+        checked("image", key)
+        shaped = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4))
+        if str(pixels.dtype) != "uint8" or not shaped:
+            raise ValueError(f"image {key}: needs uint8 [H, W] or [H, W, C], not {pixels.dtype} {list(pixels.shape)}")
+
+
+def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {checked("tag", name): shortened(str(value), TAG_LENGTH) for name, value in tags.items()}
+
+
+def checked(noun: str, name: str) -> str:
+    """The name, if MLflow will take it: better refused where it is written than at the next flush with 999 others."""
+    allowed = r"[\w./ -]+" if noun in ("image", "artifact") else r"[\w./: -]+"
+    unsafe = name.startswith(("/", "..")) or posixpath.normpath(name) != name or name == "."
+    if len(name) > _NAME_LENGTH or not re.fullmatch(allowed, name, re.ASCII) or unsafe:
+        raise ValueError(f"{noun} name {name!r}: use letters, digits, and _-./ as in a relative path")
+    return name
+
+
+def as_text(value: object) -> str:
+    return json.dumps(value, default=str) if isinstance(value, dict | list | tuple) else str(value)
+
+
+def shortened(text: str, limit: int) -> str:
+    note = f"… ({len(text)} characters)"
+    return text if len(text) <= limit else text[: limit - len(note)] + note

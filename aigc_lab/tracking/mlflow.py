@@ -1,0 +1,312 @@
+"""Curves, samples and artifacts in MLflow, written and never read back.
+
+MLflow is a projection. The registry owns the truth, so a training neither waits for MLflow at each step nor dies with
+it: `scalars` only appends to a list, `flush` writes the list in batches, and what the store cannot take for the moment
+stays in an outbox until the next `flush`. Points carry the time of their recording, so that sending one twice stores
+it once.
+
+MLflow takes seconds to import, so it is imported at first use, or meanwhile by `MlflowTracker.prewarm`.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import re
+import sqlite3
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from aigc_lab.errors import Failure, UsageError
+from aigc_lab.settings import masked
+from aigc_lab.tracking import base
+from aigc_lab.tracking.address import check, sqlite_file
+from aigc_lab.tracking.base import KEY, NONFINITE, DatasetInfo, Status, checked, shortened
+
+if TYPE_CHECKING:
+    import numpy
+    import numpy.typing
+    from mlflow.tracking import MlflowClient
+
+_LOG = logging.getLogger(__name__)
+
+# A request may hold 1 MB of JSON: 25 of the longest params, escaped, still fit.
+_POINTS, _PARAMS, _DIGEST_LENGTH = 1000, 25, 36
+
+# One request, no retry: `flush` is the retry. Hence a dead server holds a training up for 5 s at most.
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+}
+
+
+class MlflowTracker:
+    """Runs in an MLflow store: a database (`sqlite:///…`, `postgresql://…`) or a server (`http://…`).
+
+    `artifacts` is where files go when the store is a database; a server decides that itself.
+    """
+
+    def __init__(self, tracking_uri: str, artifacts: Path) -> None:
+        self._uri = tracking_uri
+        self._artifacts = artifacts
+        self._lock = threading.Lock()
+        self._opened: MlflowClient | None = None
+
+    def prewarm(self) -> None:
+        """Imports MLflow and opens the store in a thread; whatever needs them earlier waits for it.
+
+        Gains two seconds and more when the main thread trains or waits. Call it after the main thread's own imports:
+        two threads that import at once only slow each other.
+        """
+        threading.Thread(target=self._warm, name="mlflow-prewarm", daemon=True).start()
+
+    def _warm(self) -> None:
+        with suppress(Exception):  # the same error comes again, in the thread that can tell it to someone
+            self._client()
+
+    def _client(self) -> "MlflowClient":
+        with self._lock:
+            if self._opened is None:
+                self._opened = _open(self._uri)
+            return self._opened
+
+    def experiment(self, name: str) -> str:
+        client = self._client()
+        with _failing(self._uri, f"experiment {name}"):
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                local = urlsplit(self._uri).scheme not in ("http", "https")
+                place = (self._artifacts / "mlflow" / re.sub(r"[^\w.-]+", "-", name)).absolute().as_uri()
+                # The tag spares the UI from asking whether these are runs or conversations.
+                tags = {"mlflow.experimentKind": "custom_model_development"}
+                try:
+                    return str(client.create_experiment(name, artifact_location=place if local else None, tags=tags))
+                except Exception:
+                    found = client.get_experiment_by_name(name)  # another process was faster
+                    if found is None:
+                        raise
+            if found.lifecycle_stage == "deleted":
+                raise UsageError(
+                    f"experiment {name} was deleted in MLflow;"
+                    f" bring it back with: mlflow experiments restore --experiment-id {found.experiment_id}"
+                )
+            return str(found.experiment_id)
+
+    def start(
+        self,
+        experiment_id: str,
+        name: str,
+        key: str,
+        params: Mapping[str, object],
+        tags: Mapping[str, str],
+        dataset: DatasetInfo | None = None,
+    ) -> "MlflowRun":
+        client = self._client()
+        texts = {
+            checked("param", param): shortened(base.as_text(value), base.PARAM_LENGTH)
+            for param, value in params.items()
+        }
+        marks = {KEY: checked("run", key)} | base.clean_tags(tags)
+        with _failing(self._uri, f"run {name}"):
+            found = client.search_runs([experiment_id], f"tags.`{KEY}` = '{key}'", max_results=1)
+            if found:
+                run = found[0]
+                if run.info.status != "RUNNING":
+                    client.update_run(run.info.run_id, status="RUNNING")
+                for tag, value in marks.items():
+                    client.set_tag(run.info.run_id, tag, value)
+            else:
+                run = client.create_run(experiment_id, tags=marks, run_name=name)
+            # A process may have died between creating the run and this, so both paths come here.
+            _log_params(client, run.info.run_id, texts, run.data.params)
+            if dataset is not None:
+                _log_dataset(client, run.info.run_id, dataset)
+        return MlflowRun(client, run.info.run_id, self._uri)
+
+
+class MlflowRun(base.Recorder):
+    """One MLflow run. Files go out at once while the store works; once it fails, all waits for the next `flush`."""
+
+    def __init__(self, client: "MlflowClient", run_id: str, uri: str) -> None:
+        super().__init__(run_id)
+        self._client = client
+        self._uri = uri
+        self._outbox: deque[tuple[str, Callable[[], object]]] = deque()
+        self._noted = ""
+        self._down = self._warned = False  # since the last flush; since it last worked
+        self._lost = 0
+
+    def image(self, key: str, pixels: "numpy.typing.NDArray[numpy.uint8]", step: int) -> None:
+        self._check_image(key, pixels)
+        kept, now = pixels.copy(), time.time_ns() // 1_000_000
+
+        def send() -> None:
+            # Asynchronous is the default, which loses images on a kill and may hang the interpreter's exit.
+            self._client.log_image(self.run_id, kept, key=key, step=step, timestamp=now, synchronous=True)
+
+        self._deliver(f"image {key} of step {step}", send)
+
+    def text(self, name: str, text: str) -> None:
+        checked("artifact", name)
+        self._deliver(f"text {name}", lambda: self._client.log_text(self.run_id, text, name))
+
+    def artifact(self, path: Path, folder: str) -> None:
+        if not path.is_file():
+            raise ValueError(f"artifact {path}: no such file")
+        place = checked("artifact", folder) if folder else None
+        self._deliver(f"artifact {path.name}", lambda: self._client.log_artifact(self.run_id, str(path), place))
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        for name, value in base.clean_tags(tags).items():
+            self._deliver(f"tag {name}", partial(self._client.set_tag, self.run_id, name, value))
+
+    def flush(self) -> int:
+        from mlflow.entities import Metric
+
+        self._down = False
+        while self._points and not self._down:
+            batch = self._points[:_POINTS]
+            send = partial(self._client.log_batch, self.run_id, metrics=[Metric(*point) for point in batch])
+            if self._attempt(f"{len(batch)} points", send, pieces=len(batch)):
+                del self._points[:_POINTS]
+        note = self._nonfinite_tag()
+        if note != self._noted and not self._down:
+            self._noted = note
+            self.tags({NONFINITE: note})
+        while self._outbox and not self._down and self._attempt(*self._outbox[0]):
+            self._outbox.popleft()
+        if self._warned and not self._down:
+            self._warned = False
+            _LOG.warning("%s: delivering again", masked(self._uri))
+        return len(self._points) + len(self._outbox)
+
+    def end(self, status: Status, tags: Mapping[str, str]) -> int:
+        if self._ended:
+            return 0
+        try:
+            self.flush()
+            self.tags(tags)
+        finally:  # a full artifact disk, or a tag that is refused, must not leave the run RUNNING
+            self._ended = True
+            closed = self._attempt(f"status {status}", lambda: self._client.set_terminated(self.run_id, status))
+        lost = self._lost + len(self._points) + len(self._outbox) + (not closed)
+        if lost:
+            _LOG.warning("%s: run %s ended %s with %d pieces lost", masked(self._uri), self.run_id, status, lost)
+        return lost
+
+    def _deliver(self, what: str, send: Callable[[], object]) -> None:
+        assert not self._ended, f"run {self.run_id} has ended"
+        if self._down or not self._attempt(what, send):
+            self._outbox.append((what, send))
+
+    def _attempt(self, what: str, send: Callable[[], object], pieces: int = 1) -> bool:
+        """Whether there is nothing left to do: it was delivered, or refused for good."""
+        try:
+            send()
+        except Exception as error:  # noqa: BLE001 - a database, a server, a bucket: their errors share no base class
+            reason = _reason(self._uri, error)
+            if _refused(error):
+                self._lost += pieces
+                _LOG.warning("%s: %s refused and dropped: %s", masked(self._uri), what, reason)
+                return True
+            if not self._warned:
+                _LOG.warning("%s: %s not delivered, kept for the next flush: %s", masked(self._uri), what, reason)
+            self._down = self._warned = True
+            return False
+        return True
+
+
+def _open(uri: str) -> "MlflowClient":
+    """A client of a store that is there, with its tables; the first call of a process imports MLflow."""
+    check(uri)
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow.tracking import MlflowClient
+
+    with _failing(uri, "store"):
+        if urlsplit(uri).scheme.partition("+")[0] == "sqlite":
+            _create_sqlite(sqlite_file(uri))
+        return MlflowClient(tracking_uri=uri)
+
+
+def _create_sqlite(path: Path) -> None:
+    """Makes the database, once and whole: processes that make the same tables at once would die of each other.
+
+    It is built aside and moved into place, so that a kill half-way leaves nothing that looks like a database.
+    """
+    from mlflow.tracking import MlflowClient
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{path}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists() and path.stat().st_size:
+            return
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it reports every table it creates
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+            draft, whole = Path(folder, "draft.db"), Path(folder, "whole.db")
+            MlflowClient(tracking_uri=f"sqlite:///{draft.absolute()}")
+            # MLflow keeps the draft open; a copy is nobody's.
+            with closing(sqlite3.connect(draft)) as source, closing(sqlite3.connect(whole)) as target:
+                source.backup(target)
+                target.execute("PRAGMA journal_mode = WAL")  # stays in the file: readers never wait for a writer
+            whole.replace(path)
+
+
+def _log_params(client: "MlflowClient", run_id: str, params: dict[str, str], present: Mapping[str, str]) -> None:
+    from mlflow.entities import Param
+
+    for name in params.keys() & present.keys():
+        if params[name] != present[name]:
+            _LOG.warning("run %s: param %s stays %s, not %s", run_id, name, present[name], params[name])
+    missing = [Param(name, value) for name, value in params.items() if name not in present]
+    for first in range(0, len(missing), _PARAMS):
+        client.log_batch(run_id, params=missing[first : first + _PARAMS])
+
+
+def _log_dataset(client: "MlflowClient", run_id: str, info: DatasetInfo) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    # MLflow knows the web, a few clouds, and code: what has no web address comes from code.
+    web = info.url is not None and info.url.startswith(("http://", "https://"))
+    source = {"url": info.url} if web else {"tags": {"mlflow.source.name": info.url or info.name}}
+    entry = Dataset(
+        name=info.name,
+        digest=info.digest[:_DIGEST_LENGTH],
+        source_type="http" if web else "code",
+        source=json.dumps(source),
+        profile=json.dumps({"shape": info.shape}),
+    )
+    client.log_inputs(run_id, datasets=[DatasetInput(entry, [InputTag("mlflow.data.context", info.context)])])
+
+
+@contextmanager
+def _failing(uri: str, what: str) -> Iterator[None]:
+    """Turns whatever a store raises into a `Failure` of one line without a password."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:  # noqa: BLE001 - see MlflowRun._attempt
+        raise Failure(f"MLflow at {masked(uri)}: {what}: {_reason(uri, error)}") from None
+
+
+def _reason(uri: str, error: Exception) -> str:
+    """The first line of an error. MLflow quotes the address it called, password included."""
+    text = str(error).strip().partition("\n")[0] or type(error).__name__
+    password = urlsplit(uri).password
+    return text.replace(f":{password}@", ":***@") if password else text
+
+
+def _refused(error: Exception) -> bool:
+    """Whether trying again is pointless: the run is gone, the piece is invalid, the file to send is gone."""
+    code: Any = getattr(error, "error_code", None)
+    return isinstance(error, FileNotFoundError) or code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
