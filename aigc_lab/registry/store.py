@@ -1,4 +1,4 @@
-"""Opening the registry and writing to it.
+"""Writing to the registry.
 
 Every write is one transaction and may be replayed: what a worker did before a crash it may do again. The primary keys
 make that safe, and the number of the attempt keeps a worker that was given up for dead from overwriting its successor.
@@ -7,34 +7,18 @@ make that safe, and the number of the attempt keeps a worker that was given up f
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import (
-    Connection,
-    Engine,
-    Table,
-    create_engine,
-    delete,
-    event,
-    func,
-    insert,
-    inspect,
-    select,
-    text,
-    update,
-)
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Connection, Engine, Table, delete, func, insert, select, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from aigc_lab.errors import Failure, UsageError
+from aigc_lab.errors import Failure
+from aigc_lab.registry.opening import first_line, open_engine
 from aigc_lab.registry.records import Better, Role, ScalarLike, StoredArtifact, StoredCheckpoint, StoredScore
 from aigc_lab.registry.states import State
 from aigc_lab.registry.tables import (
-    SCHEMA,
     Artifact,
     Attempt,
     Checkpoint,
@@ -45,9 +29,6 @@ from aigc_lab.registry.tables import (
     Trial,
 )
 from aigc_lab.settings import masked
-
-_ELSEWHERE = "name another home with --home or AIGC_LAB_HOME"
-_MIGRATION_LOCK = 0x_A16C_1AB  # any number, the same in every process
 
 
 class Registry:
@@ -64,23 +45,7 @@ class Registry:
         Raises `UsageError` when there is nothing at `url` and `create` is false, when what is there is not a registry
         that this version can read (it is left as it was), and when it cannot be reached or written.
         """
-        with _explained(url):
-            parsed = make_url(url)
-            if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-                raise ArgumentError("it must begin with sqlite:// or postgresql+psycopg://")
-            path = _file(parsed)
-            if path is not None and not path.exists():
-                if not create:
-                    raise _missing(url)
-                path.parent.mkdir(parents=True, exist_ok=True)
-            engine = _engine(parsed)
-            with engine.connect() as connection:
-                found = _schema(connection)
-            if found is None and not create:
-                raise _missing(url)
-            if found != SCHEMA:
-                _migrate(url, engine, path)
-        return cls(url, engine)
+        return cls(url, open_engine(url, create=create))
 
     def close(self) -> None:
         self._engine.dispose()
@@ -110,7 +75,7 @@ class Registry:
         except IntegrityError:
             raise  # a caller's mistake, such as a run of a trial that was never recorded
         except DBAPIError as error:
-            raise Failure(f"registry {masked(self.url)}: {_first_line(error)}") from error
+            raise Failure(f"registry {masked(self.url)}: {first_line(error)}") from error
 
     # ---- a sweep, its trials and its runs
 
@@ -354,132 +319,3 @@ def _newest_attempt(connection: Connection, run: str) -> int:
 def _require(found: object, what: str) -> None:
     if not found:
         raise Failure(f"the registry has no {what}")
-
-
-# ---- opening
-
-
-def _file(url: URL) -> Path | None:
-    """The file of a SQLite database; None for a server and for a database in memory."""
-    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
-        return None
-    return Path(str(url.database))
-
-
-def _engine(url: URL) -> Engine:
-    if url.get_backend_name() != "sqlite":
-        # A server may restart during a sweep of days: a pooled connection is tried before it is used.
-        return create_engine(url, pool_pre_ping=True)
-    # A connection a transaction: cheap, and nothing is shared with a forked process.
-    engine = create_engine(url, poolclass=NullPool) if _file(url) else create_engine(url)
-
-    @event.listens_for(engine, "connect")
-    def _connected(connection: Any, _: object) -> None:
-        connection.isolation_level = None  # Python's own BEGIN comes too late and never before DDL
-        for pragma in ("busy_timeout = 30000", "foreign_keys = ON", "synchronous = NORMAL"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def _begun(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
-
-
-def _schema(connection: Connection) -> str | None:
-    """The schema's version as Alembic wrote it; None in an empty database; raises `_Foreign` in anybody else's."""
-    tables = inspect(connection).get_table_names()
-    if "alembic_version" not in tables:
-        if tables:
-            raise _Foreign(f"holds another program's tables ({', '.join(sorted(tables)[:3])})")
-        return None
-    versions = list(connection.scalars(text("SELECT version_num FROM alembic_version")))
-    if len(versions) != 1 or (versions == [SCHEMA] and "sweep" not in tables):
-        raise _Foreign("holds another program's tables")
-    return str(versions[0])
-
-
-def _migrate(url: str, engine: Engine, path: Path | None) -> None:
-    """Brings the schema up to date in one transaction, while every other process that wants the same waits."""
-    from alembic import command
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
-    from alembic.util import CommandError
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    with _only_one(path):
-        # The mode is kept in the file. It cannot be set inside a transaction, and must not be set in a foreign file.
-        with engine.connect() as connection:
-            found = _schema(connection)
-        if found is not None:
-            try:
-                ScriptDirectory.from_config(config).get_revision(found)
-            except CommandError:
-                problem = f"has schema {found}, this version of aigc-lab reads {SCHEMA}"
-                raise _Foreign(problem, f"upgrade aigc-lab, or {_ELSEWHERE}") from None
-        if path is not None:
-            raw = engine.raw_connection()
-            raw.cursor().execute("PRAGMA journal_mode = WAL")
-            raw.close()
-        with engine.execution_options(writes=True).begin() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-
-
-def _only_one(path: Path | None) -> AbstractContextManager[object]:
-    """A lock beside a SQLite file, freed by the kernel even when its holder is killed."""
-    if path is None:
-        return nullcontext()
-    import fcntl
-
-    file = path.with_name(f"{path.name}.lock").open("a")
-    fcntl.flock(file, fcntl.LOCK_EX)
-    return file
-
-
-class _Foreign(Exception):
-    """What is at the URL is not a registry that this version can read."""
-
-    def __init__(self, problem: str, remedy: str = _ELSEWHERE) -> None:
-        super().__init__(f"{problem}; nothing was changed; {remedy}")
-
-
-def _shown(url: str) -> str:
-    try:
-        return masked(url)
-    except ValueError:  # too broken to find the password in it
-        return "AIGC_LAB_REGISTRY_URL"
-
-
-def _missing(url: str) -> UsageError:
-    return UsageError(f"no registry at {_shown(url)}; run a sweep first, or name the home with --home")
-
-
-@contextmanager
-def _explained(url: str) -> Iterator[None]:
-    """Turns what can go wrong on opening into one line that names the URL and the remedy."""
-    shown = _shown(url)
-    server = "check AIGC_LAB_REGISTRY_URL and that the server runs"
-    try:
-        yield
-    except _Foreign as error:
-        raise UsageError(f"{shown} {error}") from None
-    except OSError as error:
-        raise UsageError(f"{shown} cannot be written ({error.strerror}); {_ELSEWHERE}") from None
-    except (ArgumentError, ModuleNotFoundError) as error:
-        raise UsageError(f"registry URL {shown} cannot be used ({error}); see AIGC_LAB_REGISTRY_URL") from None
-    except DBAPIError as error:
-        problem = _first_line(error)
-        if not url.startswith("sqlite"):
-            raise UsageError(f"{shown} cannot be reached ({problem}); {server}") from None
-        if "not a database" in problem or "malformed" in problem:
-            raise UsageError(f"{shown} is not a database file; nothing was changed; {_ELSEWHERE}") from None
-        raise UsageError(f"{shown} cannot be opened or written ({problem}); {_ELSEWHERE}") from None
-
-
-def _first_line(error: DBAPIError) -> str:
-    return str(error.orig).strip().partition("\n")[0]
