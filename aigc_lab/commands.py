@@ -42,6 +42,8 @@ def sweep(wanted: str, changes: list[Change], *, device: str, dry_run: bool, hom
     with lab.registry as registry:
         comparison = queries.compare(registry, sweep_id)
         runs = queries.runs(registry, sweep_id)
+        if not display.ended:
+            console.print(f"All {len(runs)} runs were done before; --trials N asks for more.")
         console.print(tables.compare_table(comparison), crop=False)
         for line in _next_steps(queries.best_run(registry, sweep_id), sweep_id, settings, home):
             console.print(Text(line), soft_wrap=True)
@@ -67,6 +69,8 @@ def train(wanted: str, changes: list[Change], *, seed: int, device: str, home: P
         run = run_single(experiment, lab, display, seed)
     with lab.registry as registry:
         row = queries.show(registry, run)
+    if not display.ended:
+        console.print(f"{run} was done before; --seed N trains another.")
     if row["state"] == State.FAILED:
         raise Failure(f"run {run} failed: {row['reason']}")
     return row

@@ -16,6 +16,10 @@ from aigc_lab.train import Progress
 from aigc_lab.trial import Job, Outcome
 
 
+# Where there are no bars, a long run says in so many seconds how it stands.
+_SILENCE = 30.0
+
+
 class SweepDisplay:
     """Trial, step, images per second, loss, last score, and the time that is left, while runs go on."""
 
@@ -34,9 +38,11 @@ class SweepDisplay:
         self._run: TaskID | None = None
         self._live = Live(Group(self._bars), console=console, transient=True, refresh_per_second=4)
         self._durations: list[float] = []
+        self._begun = time.monotonic()
         self._number = self._total = 0
         self._score = ""
         self._name = ""
+        self._spoken = time.monotonic()
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -47,6 +53,7 @@ class SweepDisplay:
         self._live.stop()
 
     def say(self, text: str) -> None:
+        self._spoken = time.monotonic()
         self._console.print(Text(text), soft_wrap=True)
 
     def begin(self, job: Job, number: int, total: int) -> None:
@@ -63,7 +70,10 @@ class SweepDisplay:
         facts = f"step {now.step} · {now.samples_per_second:,.0f} samples/s · loss {loss:.3g}{self._score}"
         if self._run is not None:
             self._bars.update(self._run, completed=now.step, facts=facts)
-        self._bars.update(self._all, facts=self._left(now.step / self._steps))
+        left = self._left(now.step / self._steps)
+        self._bars.update(self._all, facts=left)
+        if not self._console.is_terminal and time.monotonic() - self._spoken > _SILENCE:
+            self.say(f"{self._name}  {facts} · {left}")
 
     def scored(self, step: int, value: float) -> None:
         self._score = f" · score {value:.4g}"
@@ -78,10 +88,18 @@ class SweepDisplay:
         told = f"{self._name}  {outcome.state.lower()}{value}  {took:.0f} s  {chosen}{reason}"
         self.say(f"[{self._number}/{self._total}] {told}")
 
+    @property
+    def ended(self) -> int:
+        """How many runs have ended under these eyes."""
+        return len(self._durations)
+
     def _left(self, share_of_run: float) -> str:
+        of_total = f"run {self._number} of at most {self._total}" if self._total > 1 else ""
+        # This run's own pace where it has one; for the others, the runs that have been timed, else the estimate.
+        pace = (time.monotonic() - self._begun) / share_of_run if share_of_run else 0.0
         each = sum(self._durations) / len(self._durations) if self._durations else self._expected / max(self._total, 1)
-        left = (self._total - self._number + 1 - share_of_run) * each
-        return f"run {self._number} of at most {self._total} · {duration(left)} left"
+        left = (1 - share_of_run) * (pace or each) + (self._total - self._number) * (each or pace)
+        return " · ".join(filter(None, (of_total, f"{duration(left)} left" if left else "")))
 
 
 def _short(value: object) -> str:
