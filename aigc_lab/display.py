@@ -15,7 +15,6 @@ from aigc_lab.sweep import duration
 from aigc_lab.train import Progress
 from aigc_lab.trial import Job, Outcome
 
-
 # Where there are no bars, a long run says in so many seconds how it stands.
 _SILENCE = 30.0
 
@@ -82,10 +81,10 @@ class SweepDisplay:
         took = time.monotonic() - self._begun
         self._durations.append(took)
         chosen = " ".join(f"{key}={_short(value)}" for key, value in job.configuration.chosen.items())
-        value = "" if outcome.value is None else f"  {job.objective.score} {outcome.value:.4g}"
-        reason = f"  ({outcome.reason})" if outcome.reason else ""
+        value = "" if outcome.value is None else f"{job.objective.score} {outcome.value:.4g}"
+        reason = f"({outcome.reason})" if outcome.reason else ""
         self._bars.update(self._all, completed=self._number)
-        told = f"{self._name}  {outcome.state.lower()}{value}  {took:.0f} s  {chosen}{reason}"
+        told = "  ".join(filter(None, (self._name, outcome.state.lower(), value, f"{took:.0f} s", chosen, reason)))
         self.say(f"[{self._number}/{self._total}] {told}")
 
     @property

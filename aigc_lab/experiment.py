@@ -289,7 +289,7 @@ class Experiment:
             count = len(dataset.load(split))
             if count < self.protocol.samples:
                 self.document.fail(
-                    ("evaluation",),
+                    ("evaluation", "samples"),
                     f"protocol {self.protocol.name} takes {self.protocol.samples} samples, and the {split} split of "
                     f"{dataset.name} has {count}; set evaluation.samples to {count} or less",
                 )
@@ -465,6 +465,8 @@ def _validated(model: type[M], data: Any, fail: Callable[[KeyPath, str], NoRetur
                 fail(path, unknown_key(str(path[-1]), _fields(model, path[:-1])))
             case "missing":
                 fail(path, "this key is missing")
+            case "dict_type" | "model_type":
+                fail(path, f"it should hold keys and values, not {json.dumps(first['input'], default=str)}")
             case "value_error":
                 fail(path, first["msg"].removeprefix("Value error, "))
             case _:

@@ -123,7 +123,7 @@ FILES = [
     (
         "samples: 400",
         "samples: 10001",
-        "mine.yaml:7: evaluation: protocol points takes 10001 samples, and the reference",
+        "mine.yaml:7: evaluation.samples: protocol points takes 10001 samples, and the",
     ),
     ("{minimize: rkl}", "{minimize: rkl", "mine.yaml:9:1: YAML syntax: "),
     ("system:", "system: 5\nsystem:", "mine.yaml:3: system: this key stands here twice; keep one"),

@@ -289,3 +289,20 @@ def test_every_phase_alone_lowers_its_own_loss(name: str, options: dict[str, Any
         state.phases = [state.phases[index]]
         curve = [progress.scalars[f"loss/{state.phases[0].name}/total"] for progress in run(state, 40, every=10)]
         assert curve[-1] < curve[0], f"{state.phases[0].name}: {curve}"
+
+
+@every_variant
+def test_the_fused_optimiser_steps_as_plain_adam_does(name: str, options: dict[str, Any], monkeypatch: Any) -> None:
+    """The fused kernel pairs parameters, gradients and moments by their place in memory: a gradient of another layout
+    would be applied to the wrong weights, and nothing would say so.
+    """
+    fused = finished(fresh(name, options), 4)
+    monkeypatch.setattr(
+        "aigc_lab.train.build_optimizer",
+        lambda config, parameters: torch.optim.Adam(
+            parameters, lr=config.lr, betas=config.betas, eps=config.eps, fused=False, foreach=False
+        ),
+    )
+    plain = finished(fresh(name, options), 4)
+    for (key, ours), theirs in zip(fused.system.named_parameters(), plain.system.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-5, msg=lambda text, key=key: f"{key}: {text}")  # type: ignore[misc]

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -428,7 +429,13 @@ def test_a_run_that_diverges_is_told_and_the_sweep_goes_on(home: Home) -> None:
     # Going on neither repeats it nor thinks otherwise of it, even when worse values have come since.
     with losses(third_is_nan):
         home.sweep(POINTS, "training.steps=20", "confirm=null", "search.trials=3")
+    with contextlib.closing(sqlite3.connect(home.path / "registry.db")) as database:
+        database.execute("UPDATE score SET value = 99 WHERE name = 'rkl' AND run_id LIKE '%.2._'")
+        database.commit()
+    with mock.patch.object(sweep, "execute", refuse):
+        home.sweep(POINTS, "training.steps=20", "confirm=null", "search.trials=3")
     assert home.trials("points")[:2] == trials
+    assert home.trials("points")[2]["value"] == 99
 
 
 def test_a_rate_that_cannot_work_diverges(home: Home) -> None:

@@ -146,7 +146,7 @@ def test_every_protocol_that_ships_loads(lines: Lines, name: str) -> None:
             "not a multiple of log_every (10)",
         ),
         ("samples: 400", "samples: 20", "FILE:6: evaluation: ", "8 modes need at least 160 samples, not 20"),
-        ("samples: 400", "samples: 10001", "FILE:6: evaluation: ", "set evaluation.samples to 10000 or less"),
+        ("samples: 400", "samples: 10001", "FILE:6: evaluation.samples: ", "set evaluation.samples to 10000 or less"),
         ("samples: 400", "metrics: []", "FILE:6: ", "at least 1"),
         # unknown names
         ("name: ring", "name: rign", "FILE:1: data.name: ", "unknown dataset 'rign'; did you mean ring?"),
@@ -205,7 +205,7 @@ def test_a_mistake_is_told_at_its_place(lines: Lines, old: str, new: str, place:
 @pytest.mark.parametrize(
     ("system", "said"),
     [
-        ("system: 5", "FILE:2: system: "),
+        ("system: 5", "FILE:2: system: it should hold keys and values, not 5"),
         ("system:", "FILE:2: system: "),
         ("system: point_gan", "FILE:2: system: "),
         ("system: [point_gan]", "FILE:2: system: "),
@@ -252,8 +252,10 @@ def test_an_impossible_combination_shows_itself_when_it_is_built(lines: Lines, m
 
 def test_too_few_real_samples_are_found_before_any_training(lines: Lines) -> None:
     message = lines.refusal(TWO, "evaluation.samples=401")
-    assert message.startswith("FILE:12: evaluation: protocol image-small takes 401 samples, and the reference split of")
-    assert message.endswith("has 400; set evaluation.samples to 400 or less")
+    assert message == (
+        "--set evaluation.samples=401: evaluation.samples: protocol image-small takes 401 samples, and the reference "
+        "split of digits has 400; set evaluation.samples to 400 or less"
+    )
 
 
 def test_an_unknown_experiment_is_told_its_neighbours(tmp_path: Path) -> None:
