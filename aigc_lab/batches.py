@@ -24,7 +24,9 @@ class Batches:
         if epoch not in self._orders:
             self._orders = {old: order for old, order in self._orders.items() if old == epoch - 1}
             order = torch.randperm(len(self.samples), generator=noise.generator(self._seed, "order", epoch))
-            self._orders[epoch] = order.to(self.samples.values.device)
+            device = self.samples.values.device
+            # From pinned memory the copy is queued like any kernel: a new epoch does not wait for the device.
+            self._orders[epoch] = order.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else order
         return self._orders[epoch]
 
     def __getitem__(self, number: int) -> Samples:

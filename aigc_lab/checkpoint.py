@@ -17,7 +17,10 @@ from aigc_lab.train import State
 
 
 def save_weights(system: System, weights: dict[str, Tensor], path: Path, facts: dict[str, Any]) -> None:
-    """`path` (safetensors) with the weights to sample from, and the JSON beside it that says how to build it."""
+    """`path` (safetensors) with the weights to sample from, and the JSON beside it that says how to build the system.
+
+    Of a moving average only the modules that `sample` uses are averaged; the others are the system's own.
+    """
     shape = {"modality": system.shape.modality, "size": system.shape.size, "classes": system.shape.classes}
     name = type(system).__module__.rpartition(".")[2]
     description = {"system": name, "config": system.config.model_dump(mode="json"), "shape": shape} | facts

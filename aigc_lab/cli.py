@@ -101,7 +101,7 @@ def sweep(
     steps: Steps = None,
     device: Device = "auto",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, say what it will cost, and exit.")
+        bool, typer.Option("--dry-run", help="Check the experiment, say what it will cost, and exit.")
     ] = False,
     json: AsJson = False,
     home: Home = None,
@@ -209,7 +209,6 @@ def compare(
 def list_(
     kind: Annotated[str, typer.Argument(metavar="systems|datasets|metrics|experiments|protocols")],
     json: AsJson = False,
-    home: Home = None,
 ) -> None:
     """List what there is to choose from."""
     rows = [{"name": name, "description": text} for name, text in _described(kind).items()]

@@ -29,9 +29,9 @@ def sweep(wanted: str, changes: list[Change], *, device: str, dry_run: bool, hom
     """Runs the sweep with progress on standard error, and returns the rows of its comparison."""
     console = tables.console(stderr=True)
     settings, experiment, device = _prepare(wanted, changes, device, home)
+    experiment.check_data()
     if not dry_run:
         check_stores(settings)
-    experiment.check_data()
     cost = estimate(experiment, device, total_trials(experiment))
     console.print(Text(f"{experiment.name}: {cost}"), soft_wrap=True)
     if dry_run:
@@ -62,8 +62,8 @@ def train(wanted: str, changes: list[Change], *, seed: int, device: str, home: P
             f"{experiment.document.file}: train takes one configuration, and {names} "
             f"{'is' if len(experiment.holes) == 1 else 'are'} still open; decide with --set, or use aigc-lab sweep"
         )
-    check_stores(settings)
     experiment.check_data()
+    check_stores(settings)
     with _terminable(), SweepDisplay(console, experiment.file.training.steps) as display:
         lab = open_lab(experiment, settings, device, display.say)
         run = run_single(experiment, lab, display, seed)
@@ -114,16 +114,16 @@ def _terminable() -> Iterator[None]:
 
 
 def _next_steps(best: dict[str, Any] | None, sweep_id: str, settings: Settings, home: Path | None) -> list[str]:
-    option = f" --home {shlex.quote(str(home))}" if home and not os.environ.get("AIGC_LAB_HOME") else ""
-    lines = []
-    if best:
-        lines.append(f"Samples of the best run: {_short(best['samples'])}")
-    lines.append("Next:")
-    if best:
-        lines.append(f"  aigc-lab show {best['run']}{option}")
-    lines.append(f"  aigc-lab compare {sweep_id}{option}")
-    lines.append(f"  mlflow ui --backend-store-uri {masked(settings.tracking_uri)}")
-    return lines
+    """Commands as they must be typed here: with the home that was named, through uv if this one came through it."""
+    run = "uv run " if "UV_RUN_RECURSION_DEPTH" in os.environ else ""
+    option = f" --home {shlex.quote(str(home))}" if home and Settings.load().home != settings.home else ""
+    lines = [f"Samples of the best run: {_short(best['samples'])}"] if best else []
+    lines += ["Next:"]
+    lines += [f"  {run}aigc-lab show {best['run']}{option}"] if best else []
+    lines += [f"  {run}aigc-lab compare {sweep_id}{option}"]
+    if settings.tracking_uri.startswith("http"):
+        return [*lines, f"  open {masked(settings.tracking_uri)} (experiment {sweep_id})"]
+    return [*lines, f"  {run}mlflow ui --backend-store-uri {shlex.quote(masked(settings.tracking_uri))}"]
 
 
 def _short(path: str) -> str:

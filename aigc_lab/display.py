@@ -11,7 +11,7 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from aigc_lab.sweep import duration
+from aigc_lab.tables import duration
 from aigc_lab.train import Progress
 from aigc_lab.trial import Job, Outcome
 

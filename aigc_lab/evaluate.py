@@ -4,7 +4,6 @@ from functools import cached_property
 from typing import Literal
 
 from aigc_lab.data.base import Dataset
-from aigc_lab.errors import UsageError
 from aigc_lab.experiment import Protocol
 from aigc_lab.extractors.base import Features
 from aigc_lab.features import FeatureStore
@@ -31,11 +30,9 @@ class Evaluator:
     def _real(self) -> dict[ScoringSplit, Samples]:
         real: dict[ScoringSplit, Samples] = {split: self._dataset.load(split) for split in _FLOOR}
         for split, samples in real.items():
-            if len(samples) < self.protocol.samples:
-                raise UsageError(
-                    f"protocol {self.protocol.name} takes {self.protocol.samples} samples, and the {split} split of "
-                    f"{self._dataset.name} has {len(samples)}; set evaluation.samples to {len(samples)} or less"
-                )
+            assert len(samples) >= self.protocol.samples, (
+                f"{split}: the experiment's check lets no such protocol through"
+            )
         return real
 
     def prepare(self) -> None:

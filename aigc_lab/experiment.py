@@ -141,6 +141,10 @@ class Configuration:
     data: dict[str, Any]
 
 
+# evaluate_every is a multiple of log_every: the ends of a range cannot show that all of it is.
+_TIED: tuple[KeyPath, ...] = (("training", "evaluate_every"), ("training", "log_every"))
+
+
 @dataclass
 class Experiment:
     """An experiment file with its overrides applied. `load` checks it; `resolve` makes trials of it."""
@@ -162,10 +166,11 @@ class Experiment:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of what the file says, without the number of trials: a larger total continues the same sweep."""
+        """sha256 of what the file and its protocol say, without the number of trials: with more, a sweep goes on."""
         data = json.loads(json.dumps(self.document.data))
         # An absent section says what an empty one says.
         data["search"] = {key: value for key, value in (data.get("search") or {}).items() if key != "trials"}
+        data["evaluation"] = self.protocol.model_dump(mode="json")
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -264,6 +269,8 @@ class Experiment:
                 self.document.fail(
                     hole.source, "a hole may stand in system and in training only; give this one a value"
                 )
+            if hole.path in _TIED and hole.kind != "choice":
+                self.document.fail(hole.source, "its values must fit another key's: give them as a choice")
             if hole.path == ("system", "name"):
                 self.document.fail(hole.source, "a choice of systems is a choice of mappings, each with a name")
         for filled in space.corners(self.document):

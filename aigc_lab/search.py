@@ -4,13 +4,16 @@ Optuna owns suggestions and nothing else; what happened to a trial is the regist
 """
 
 import logging
+import sqlite3
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
 
 from aigc_lab import noise, space
 from aigc_lab.errors import UsageError
@@ -42,10 +45,18 @@ def _fixed(experiment: Experiment) -> list[dict[str, Any]]:
     return [of[system][i] for i in range(longest) for system in systems if i < len(of[system])]
 
 
-def check(url: str) -> None:
-    """Raises `UsageError` for a storage that cannot be used; makes one where there is none."""
+def check(url: str, *, create: bool = True) -> None:
+    """Raises `UsageError` for a storage that cannot be used. Makes one where there is none, if `create`."""
+    parsed = make_url(url) if url.startswith("sqlite") else None
+    path = Path(parsed.database) if parsed is not None and parsed.database else None
+    new = path is not None and not path.exists()
+    if new and not create:
+        return
     with _explained(url):
         optuna.storages.RDBStorage(url)
+        if path is not None and new:
+            with closing(sqlite3.connect(path)) as database:
+                database.execute("PRAGMA journal_mode = WAL")  # stays in the file: readers never wait for a writer
 
 
 @contextmanager

@@ -186,4 +186,7 @@ def _hole(document: Document, node: dict[str, Any], path: KeyPath, source: KeyPa
         document.fail(at, f"the low end {low} of a logarithmic range must be above 0; use uniform for a range with 0")
     if kind == "int" and not (isinstance(low, int) and isinstance(high, int)):
         document.fail(at, f"int takes two whole numbers, not [{low}, {high}]")
+    if kind != "int":
+        # A range of reals tries reals at its ends: a key that takes whole numbers must not pass for them.
+        low, high = float(low), float(high)
     return Hole(text, path, source, kind, low, high, given=given)  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.search import Study, Suggestion, total_trials
 from aigc_lab.settings import Settings
+from aigc_lab.tables import duration
 from aigc_lab.tracking import address
 from aigc_lab.tracking.mlflow import MlflowTracker
 from aigc_lab.train import Diverged, Progress, train
@@ -58,13 +59,6 @@ class Estimate:
     def __str__(self) -> str:
         steps = ", ".join(f"{system} {ms:.1f} ms/step" for system, ms in self.step_ms.items())
         return f"{self.trials} trials, at most {self.runs} runs, about {duration(self.seconds)} of training ({steps})"
-
-
-def duration(seconds: float) -> str:
-    """`48 s`, `3.5 min`, `2.1 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def estimate(experiment: Experiment, device: str, trials: int) -> Estimate:
@@ -107,9 +101,11 @@ def _seconds_per_step(plan: Configuration, device: str, warm: int = 3, timed: in
 def check_stores(settings: Settings) -> None:
     """Raises `UsageError` for a home or a store that cannot be used; makes them where there are none."""
     settings.prepare()
+    # All that exists is looked at before anything is made.
     address.check(settings.tracking_uri)
-    search.check(settings.optuna_url)
+    search.check(settings.optuna_url, create=False)
     Registry.open(settings.registry_url).close()
+    search.check(settings.optuna_url)
 
 
 def open_lab(experiment: Experiment, settings: Settings, device: str, say: Callable[[str], None]) -> Lab:
@@ -146,7 +142,7 @@ def run_single(experiment: Experiment, lab: Lab, display: Display, seed: int) ->
     sweep = _Sweep(experiment, lab, display)
     with _alone(lab.settings.home / "locks" / f"{sweep.id}.lock", sweep.id):
         sweep.total = 1
-        sweep.search(experiment.resolve(lambda hole: hole.ends()[0]), 0, [seed], None)
+        sweep.search(experiment.resolve(lambda hole: hole.ends()[0]), 0, sorted({seed, *sweep.seeds_done(0)}), None)
     return f"{sweep.id}.0.{seed}"
 
 
@@ -181,6 +177,10 @@ class _Sweep:
         state, value = self.search(self._experiment.resolve(suggestion.pick), number, seeds, suggestion)
         if state != State.FAILED:
             suggestion.tell(value, pruned=state == State.PRUNED)
+
+    def seeds_done(self, number: int) -> list[int]:
+        """The seeds of a trial whose runs have ended and are kept."""
+        return [seed for trial, seed in self._done if trial == number]
 
     def search(
         self, plan: Configuration, number: int, seeds: Iterable[int], suggestion: Suggestion | None

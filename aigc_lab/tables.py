@@ -31,6 +31,13 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, width=10_000 if piped else None, highlight=False)
 
 
+def duration(seconds: float) -> str:
+    """`48 s`, `3.5 min`, `2.1 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def compare_table(comparison: "Comparison") -> RenderableType:
     """The ranking: one table for each signature, and the rows without a score in the last."""
     if not comparison.rows:
@@ -116,13 +123,14 @@ def _ranking(rows: Sequence[Row], several: bool, name: str, better: str, signatu
     table.add_column(Text(f"{name} {_ARROW.get(better, '')}".strip()), overflow="fold")
     for heading in ("n", "floor", "seeds"):
         table.add_column(heading, justify="right")
+    table.add_column("time", justify="right")
     table.add_column("state")
     for row in rows:
         score = row["score"]
         cells = [_whole(row["rank"]), *([row["sweep"]] if several else []), str(row["trial"]), row["system"]]
         cells += [_assignments(row["config"]), "-" if score is None else _interval(score, _unbounded(row))]
         cells += ["", ""] if score is None else [_whole(score["n"]), _number(score["floor"])]
-        cells += [f"{row['seeds']}{'*' if row['confirmed'] else ''}", _state(row)]
+        cells += [f"{row['seeds']}{'*' if row['confirmed'] else ''}", duration(row["seconds"]), _state(row)]
         table.add_row(*map(Text, cells))
     return table
 

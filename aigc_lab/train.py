@@ -166,8 +166,8 @@ class MovingAverage:
 class Recorder:
     """One row of scalars a step, kept on the device; a non-finite one is found, and named, when the rows cross.
 
-    A row holds each phase's losses and the norm of every gradient tensor, in the order in which they were computed, so
-    the first non-finite entry is the first that happened.
+    A row holds, for each phase in turn, what its loss was made of, the loss, and the norm of every gradient tensor: an
+    order in which the first non-finite entry is a cause, and those after it may be its consequences.
     """
 
     def __init__(self, system: System) -> None:
@@ -188,12 +188,12 @@ class Recorder:
     ) -> None:
         if not self._rows:
             parameters = trained(phase)
-            self._names += [f"loss/{phase.name}/total", *(f"loss/{phase.name}/{name}" for name in parts)]
             self._names += [f"dynamics/{name}" for name in dynamics]
+            self._names += [*(f"loss/{phase.name}/{name}" for name in parts), f"loss/{phase.name}/total"]
             self._names += [f"gradient of {self._of[id(parameter)]}" for parameter in parameters]
             norms = range(len(self._names) - len(parameters), len(self._names))
             self._phases.setdefault(f"dynamics/grad_norm/{phase.name}", []).extend(norms)
-        self._row += [total.detach(), *parts.values(), *dynamics.values(), *torch._foreach_norm(gradients)]  # noqa: SLF001
+        self._row += [*dynamics.values(), *parts.values(), total, *torch._foreach_norm(gradients)]  # noqa: SLF001
 
     @torch.no_grad()
     def end_step(self) -> None:

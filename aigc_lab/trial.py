@@ -22,7 +22,7 @@ from aigc_lab.registry.states import State as RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
 from aigc_lab.systems.base import System
-from aigc_lab.tracking.base import DatasetInfo, RunTracker, Tracker
+from aigc_lab.tracking.base import DatasetInfo, RunTracker, Status, Tracker
 from aigc_lab.train import Diverged, Progress, State, train
 
 _GRID = 64
@@ -80,11 +80,12 @@ class _Pruned(Exception):
 
 
 def execute(job: Job, lab: Lab, watcher: Watcher) -> Outcome:
-    """Does the run and records it, whatever happens. Only an interruption and a user's mistake leave as exceptions."""
-    attempt = lab.registry.begin(job.run, environment.describe(lab.device))
-    record = _Record()
-    started = time.perf_counter()
+    """Does the run and records it, whatever happens. An interruption, a user's mistake and a store that fails
+    leave as exceptions: the next run would meet them too.
+    """
+    record, facts, started = _Record(), environment.describe(lab.device), time.perf_counter()
     state, reason, value = RunState.KILLED, "interrupted", None  # type: RunState, str | None, float | None
+    attempt = lab.registry.begin(job.run, facts)
     try:
         value = _train_and_score(job, lab, watcher, attempt, record)
         state, reason = RunState.FINISHED, None
@@ -98,13 +99,16 @@ def execute(job: Job, lab: Lab, watcher: Watcher) -> Outcome:
     except Exception as error:  # noqa: BLE001 -- the one place where a run is recorded as failed
         state, reason = RunState.FAILED, f"{type(error).__name__}: {error}"
     finally:
-        # The truth first: MLflow is a projection of it and may be down.
-        lab.registry.finish(
-            job.run, attempt, state, reason=reason, seconds=time.perf_counter() - started, **record.result()
-        )
-        if record.tracked is not None:
-            status = {RunState.FAILED: "FAILED", RunState.KILLED: "KILLED"}.get(state, "FINISHED")
-            record.tracked.end(status, {"state": state} | ({"reason": reason} if reason else {}))  # type: ignore[arg-type]
+        try:
+            # The truth first: MLflow is a projection of it and may be down.
+            seconds = time.perf_counter() - started
+            lab.registry.finish(job.run, attempt, state, reason=reason, seconds=seconds, **record.result())
+        finally:
+            if record.tracked is not None:
+                status: Status = "FINISHED"
+                if state in (RunState.FAILED, RunState.KILLED):
+                    status = "FAILED" if state == RunState.FAILED else "KILLED"
+                record.tracked.end(status, {"state": state} | ({"reason": reason} if reason else {}))
     return Outcome(state, value, reason)
 
 
@@ -167,6 +171,7 @@ def _train_and_score(job: Job, lab: Lab, watcher: Watcher, attempt: int, record:
     sign = 1 if job.objective.better == "lower" else -1
     best: _Selected | None = None
     value, delivered = math.nan, time.monotonic()
+    training_seconds = evaluation_seconds = 0.0
     for now in train(
         state,
         batches,
@@ -179,17 +184,20 @@ def _train_and_score(job: Job, lab: Lab, watcher: Watcher, attempt: int, record:
         tracked.scalars(now.step, dict(now.scalars) | {"dynamics/samples_per_second": now.samples_per_second})
         record.scalar(now.step, now.scalars)
         watcher.progress(now)
+        training_seconds += now.seconds
         if now.step % training.evaluate_every and now.step != training.steps:
             if time.monotonic() - delivered > _DELIVERY_SECONDS:
                 tracked.flush()
                 delivered = time.monotonic()
             continue
+        begun = time.perf_counter()
         scores = _scored(state.average, job, lab, "reference")
         record.score(scores, "progress", now.step, "reference")
         tracked.scores(now.step, {score.name: score.value for score in scores})
         tracked.image("samples/grid", _picture(state.average, job), now.step)
         tracked.flush()
         delivered = time.monotonic()
+        evaluation_seconds += time.perf_counter() - begun
         value = next(score.value for score in scores if score.name == job.objective.score)
         if best is None or sign * value < sign * best.value:
             weights = {key: tensor.detach().clone() for key, tensor in state.average.state_dict().items()}
@@ -198,7 +206,12 @@ def _train_and_score(job: Job, lab: Lab, watcher: Watcher, attempt: int, record:
             raise _Pruned
 
     assert best is not None
+    begun = time.perf_counter()
     _finish(job, lab, state, best, scores, record, tracked)
+    evaluation_seconds += time.perf_counter() - begun
+    shares = {"time/training_seconds": training_seconds, "time/evaluation_seconds": evaluation_seconds}
+    record.scalar(state.step, shares)
+    tracked.scalars(state.step, shares)
     return value
 
 
@@ -279,6 +292,8 @@ def _open_tracker(job: Job, lab: Lab, attempt: int) -> RunTracker:
     params |= {f"data.{key}": value for key, value in plan.dataset.config.model_dump(mode="json").items()}
     params |= plan.system_config.model_dump(mode="json")
     params |= {f"training.{key}": value for key, value in plan.training.model_dump(mode="json").items()}
+    for older in range(1, attempt):
+        lab.tracker.abandon(job.mlflow_experiment, f"{job.run}.{older}")
     train_size = len(plan.dataset.load("train"))
     return lab.tracker.start(
         job.mlflow_experiment,

@@ -202,7 +202,7 @@ def best_run(registry: Registry, sweep: str) -> Json | None:
             .join(Score, and_(Score.c.run_id == Run.c.id, Score.c.name == name, Score.c.split == "holdout"))
             .join(Artifact, and_(Artifact.c.run_id == Run.c.id, Artifact.c.name == "samples"))
             .where(Run.c.sweep_id == first["sweep"], Run.c.trial == first["trial"], Run.c.role == role)
-            .where(Score.c.checkpoint == "last")
+            .where(Score.c.checkpoint == "last", Score.c.value.is_not(None))
             .order_by(value)
             .limit(1)
         )
@@ -239,7 +239,16 @@ def compare(
         )
         configurations = {(trial[0], trial[1]): Configuration(*trial) for trial in found}
         outcomes = connection.execute(
-            select(Run.c.id, Run.c.sweep_id, Run.c.trial, Score.c.split, Run.c.role, Run.c.state, *_SCORE[:-1])
+            select(
+                Run.c.id,
+                Run.c.sweep_id,
+                Run.c.trial,
+                Score.c.split,
+                Run.c.role,
+                Run.c.state,
+                *_SCORE[:-1],
+                Run.c.seconds,
+            )
             .join(Sweep, Sweep.c.id == Run.c.sweep_id)
             .outerjoin(Score, and_(Score.c.run_id == Run.c.id, Score.c.checkpoint == checkpoint, Score.c.name == name))
             .where(of_sweep)

@@ -31,6 +31,7 @@ class Outcome:
     floor: float | None
     signature: str | None
     better: str | None
+    seconds: float | None = None
 
     @property
     def scored(self) -> bool:
@@ -136,6 +137,7 @@ def _rows(configuration: Configuration) -> list[Row]:
                 "states": {state.value: states[state] for state in State if states[state]},
                 "state": _state(configuration, hopeless, score is not None).value,
                 "confirmed": confirmed,
+                "seconds": sum(outcome.seconds or 0.0 for outcome in configuration.outcomes),
                 "score": score,
             }
         )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 Better = Literal["lower", "higher"]
-Role = Literal["search", "confirm", "single"]
+Role = Literal["search", "confirm"]
 Scored = Literal["last", "selected", "progress"]
 
 

@@ -72,6 +72,9 @@ class Tracker(Protocol):
     def experiment(self, name: str) -> str:
         """The id of the experiment of that name, created when there is none."""
 
+    def abandon(self, experiment_id: str, key: str) -> None:
+        """Closes the run of `key` as KILLED, if its process died and left it RUNNING."""
+
     def start(
         self,
         experiment_id: str,
@@ -81,10 +84,7 @@ class Tracker(Protocol):
         tags: Mapping[str, str],
         dataset: DatasetInfo | None = None,
     ) -> RunTracker:
-        """Opens the run of `key` (registry's run id and attempt): a new one, or the one that was started before.
-
-        A run whose process died is closed by the same call: `start(…, {}, {}).end("KILLED", {})`.
-        """
+        """Opens the run of `key` (registry's run id and attempt): a new one, or the one that was started before."""
 
 
 class Point(NamedTuple):

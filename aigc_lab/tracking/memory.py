@@ -23,6 +23,11 @@ class MemoryTracker:
     def experiment(self, name: str) -> str:
         return self.experiments.setdefault(name, str(len(self.experiments) + 1))
 
+    def abandon(self, experiment_id: str, key: str) -> None:
+        run = self.runs.get(key)
+        if run is not None and run.experiment_id == experiment_id and run.status == "RUNNING":
+            run.end("KILLED", {})
+
     def start(
         self,
         experiment_id: str,

@@ -44,6 +44,7 @@ _POINTS, _PARAMS, _DIGEST_LENGTH = 1000, 25, 36
 # One request, no retry: `flush` is the retry. Hence a dead server holds a training up for 5 s at most.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
 }
@@ -101,6 +102,13 @@ class MlflowTracker:
                 )
             return str(found.experiment_id)
 
+    def abandon(self, experiment_id: str, key: str) -> None:
+        client = self._client()
+        with _failing(self._uri, f"run {key}"):
+            for run in client.search_runs([experiment_id], f"tags.`{KEY}` = '{checked('run', key)}'"):
+                if run.info.status == "RUNNING":
+                    client.set_terminated(run.info.run_id, "KILLED")
+
     def start(
         self,
         experiment_id: str,
@@ -127,9 +135,14 @@ class MlflowTracker:
             else:
                 run = client.create_run(experiment_id, tags=marks, run_name=name)
             # A process may have died between creating the run and this, so both paths come here.
-            _log_params(client, run.info.run_id, texts, run.data.params)
-            if dataset is not None:
-                _log_dataset(client, run.info.run_id, dataset)
+            try:
+                _log_params(client, run.info.run_id, texts, run.data.params)
+                if dataset is not None:
+                    _log_dataset(client, run.info.run_id, dataset)
+            except BaseException:  # nobody holds the run yet, so nobody else can close it
+                with suppress(Exception):
+                    client.set_terminated(run.info.run_id, "KILLED")
+                raise
         return MlflowRun(client, run.info.run_id, self._uri)
 
 
