@@ -120,17 +120,23 @@ def _ranking(rows: Sequence[Row], several: bool, name: str, better: str, signatu
     table.add_column("trial", justify="right")
     table.add_column("system", overflow="fold")
     table.add_column("configuration", overflow="fold")
-    table.add_column(Text(f"{name} {_ARROW.get(better, '')}".strip()), overflow="fold")
+    # Numbers and their intervals stay in one piece; configurations wrap.
+    table.add_column(Text(f"{name} {_ARROW.get(better, '')}".strip()), no_wrap=True)
     for heading in ("n", "floor", "seeds"):
         table.add_column(heading, justify="right")
     table.add_column("time", justify="right")
-    table.add_column("state")
+    # Where all is well there is nothing to say; what has no score says in its place how it ended.
+    told = any(row["score"] is not None and _state(row) != "FINISHED" for row in rows)
+    if told:
+        table.add_column("state", overflow="fold")
     for row in rows:
         score = row["score"]
         cells = [_whole(row["rank"]), *([row["sweep"]] if several else []), str(row["trial"]), row["system"]]
-        cells += [_assignments(row["config"]), "-" if score is None else _interval(score, _unbounded(row))]
+        shown = _state(row) if score is None else _interval(score, _unbounded(row))
+        cells += [_assignments(row["config"]), shown]
         cells += ["", ""] if score is None else [_whole(score["n"]), _number(score["floor"])]
-        cells += [f"{row['seeds']}{'*' if row['confirmed'] else ''}", duration(row["seconds"]), _state(row)]
+        cells += [f"{row['seeds']}{'*' if row['confirmed'] else ''}", duration(row["seconds"])]
+        cells += [_state(row) if score is not None else ""] if told else []
         table.add_row(*map(Text, cells))
     return table
 
