@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("trial", "search"),
     ("evaluate", "checkpoint"),
     ("experiment", "train", "tracking", "features", "pictures", "tables"),
-    ("registry",),
+    ("registry", "overrides"),
     ("systems/*", "data/*", "metrics/*", "extractors/*"),
     ("systems.base", "metrics.base"),
     ("extractors.base",),
