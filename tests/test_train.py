@@ -58,8 +58,10 @@ class Pair(System):
     def _judge(self, batch: Any, noise: Noise, step: int) -> Loss:
         made = self.parts["maker"](noise["latents"]).detach()
         real, fake = self.parts["judge"](batch.values), self.parts["judge"](made)
-        total = self._watched("judge", batch, noise, step, (real - 1).square().mean() + fake.square().mean())
-        return Loss(total, {"twice": 2 * total}, {"real": real.mean()})
+        clean = (real - 1).square().mean() + fake.square().mean()
+        call = len(self.totals["judge"])
+        total = self._watched("judge", batch, noise, step, clean)
+        return Loss(total, {"twice": self.spoil("twice", call, 2 * clean)}, {"real": real.mean()})
 
     def _maker(self, batch: Any, noise: Noise, step: int) -> Loss:
         fake = self.parts["judge"](self.parts["maker"](noise["latents"]))
@@ -156,6 +158,15 @@ def test_a_loss_that_is_not_finite_is_found_and_named(at: int, phase: str, value
         list(run(state, 9, every=5))
     assert (caught.value.step, caught.value.tensor) == (at + 1, f"loss/{phase}/total")
     assert str(at + 1) in str(caught.value) and phase in str(caught.value)
+
+
+def test_a_part_is_named_before_the_sum_that_it_spoils() -> None:
+    state, system = fresh()
+    system.watch = False
+    system.spoil = lambda name, call, total: total * math.nan if name in ("judge", "twice") and call == 3 else total
+    with pytest.raises(Diverged) as caught:
+        list(run(state, 9, every=5))
+    assert (caught.value.step, caught.value.tensor) == (4, "loss/judge/twice")
 
 
 @pytest.mark.parametrize("at", [0, 3, 5])
