@@ -4,6 +4,7 @@ Every stage halves or doubles the side with a 4×4 convolution of stride 2, betw
 channels double as the side halves, from `width` at the widest picture.
 """
 
+import torch
 from torch import nn
 
 SIDES = (16, 32, 64)
@@ -20,6 +21,8 @@ def stages(size: tuple[int, ...]) -> int:
 def initialise(module: nn.Module) -> None:
     """N(0, 0.02) for convolutions, N(1, 0.02) for the scales of batch normalisation, as in the paper."""
     for part in module.modules():
+        if next(part.parameters(), torch.empty(0)).is_meta:
+            continue  # built to see whether it fits: nothing to fill, and torch would import its compiler to do so
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(part.weight, 0.0, 0.02)
         elif isinstance(part, nn.BatchNorm2d):
