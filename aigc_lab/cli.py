@@ -110,7 +110,7 @@ def sweep(
     from aigc_lab import commands
 
     changes = _changes(overrides, {"search.trials": trials, "search.seeds": seeds, "training.steps": steps})
-    rows = commands.sweep(experiment, changes, device=device, dry_run=dry_run, home=home)
+    rows = commands.sweep(experiment, changes, device=device, dry_run=dry_run, json=json, home=home)
     if json:
         _print_json(rows)
 
@@ -226,9 +226,7 @@ _FILES: dict[str, Literal["experiments", "evaluation"]] = {"experiments": "exper
 
 
 def _described(kind: str) -> dict[str, str]:
-    """Name -> what it is: a plugin's docstring, or the comment that a YAML file opens with."""
-    from itertools import takewhile
-
+    """Name -> what it is: the first line of a plugin's docstring, or of the comment that a YAML file opens with."""
     from aigc_lab import content, plugins
 
     if kind in _PLUGINS:
@@ -237,10 +235,8 @@ def _described(kind: str) -> dict[str, str]:
         raise UsageError(content.unknown("kind", kind, [*_PLUGINS, *_FILES]))
     folder = _FILES[kind]
     texts = {name: content.find(folder, name).read_text("utf-8") for name in content.names(folder)}
-    comments = {
-        name: takewhile(lambda line: line.startswith("#"), text.lstrip().splitlines()) for name, text in texts.items()
-    }
-    return {name: " ".join(" ".join(lines).replace("#", " ").split()) for name, lines in comments.items()}
+    first = {name: text.lstrip().partition("\n")[0] for name, text in texts.items()}
+    return {name: line.lstrip("# ").strip() if line.startswith("#") else "" for name, line in first.items()}
 
 
 # ---- output

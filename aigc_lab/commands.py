@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,8 +26,13 @@ from aigc_lab.sweep import check_stores, estimate, open_lab, run_single, run_swe
 Change = tuple[str, str, str]
 
 
-def sweep(wanted: str, changes: list[Change], *, device: str, dry_run: bool, home: Path | None) -> list[dict[str, Any]]:
-    """Runs the sweep with progress on standard error, and returns the rows of its comparison."""
+def sweep(
+    wanted: str, changes: list[Change], *, device: str, dry_run: bool, json: bool, home: Path | None
+) -> list[dict[str, Any]]:
+    """Runs the sweep with progress on standard error, and returns the rows of its comparison.
+
+    The table goes to standard output, or with `json` to standard error too.
+    """
     console = tables.console(stderr=True)
     settings, experiment, device = _prepare(wanted, changes, device, home)
     experiment.check_data()
@@ -42,11 +48,12 @@ def sweep(wanted: str, changes: list[Change], *, device: str, dry_run: bool, hom
     with lab.registry as registry:
         comparison = queries.compare(registry, sweep_id)
         runs = queries.runs(registry, sweep_id)
+        result = tables.console(stderr=json)
         if not display.ended:
             console.print(f"All {len(runs)} runs were done before; --trials N asks for more.")
-        console.print(tables.compare_table(comparison), crop=False)
+        result.print(tables.compare_table(comparison), crop=False)
         for line in _next_steps(queries.best_run(registry, sweep_id), sweep_id, settings, home):
-            console.print(Text(line), soft_wrap=True)
+            result.print(Text(line), soft_wrap=True)
     if runs and all(run["state"] == State.FAILED for run in runs):
         raise Failure(f"all {len(runs)} runs of {sweep_id} failed; 'aigc-lab show {runs[0]['run']}' says why")
     return comparison.rows
@@ -109,6 +116,9 @@ def _terminable() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except KeyboardInterrupt:
+        print("what has ended is stored; the same command goes on from there", file=sys.stderr)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -72,7 +72,7 @@ class SweepDisplay:
         left = self._left(now.step / self._steps)
         self._bars.update(self._all, facts=left)
         if not self._console.is_terminal and time.monotonic() - self._spoken > _SILENCE:
-            self.say(f"{self._name}  {facts} · {left}")
+            self.say(" · ".join(filter(None, (f"{self._name}  {facts}", left))))
 
     def scored(self, step: int, value: float) -> None:
         self._score = f" · score {value:.4g}"

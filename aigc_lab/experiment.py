@@ -45,7 +45,9 @@ class Training(Strict):
     def _whole_intervals(cls, value: int, info: ValidationInfo) -> int:
         every = info.data.get("log_every", value)
         if value % every:
-            raise ValueError(f"{value} is not a multiple of log_every ({every}), at which scalars cross to the host")
+            raise ValueError(
+                f"{value} is not a multiple of log_every ({every}); set training.log_every to a divisor of it"
+            )
         return value
 
 

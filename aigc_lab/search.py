@@ -3,6 +3,7 @@
 Optuna owns suggestions and nothing else; what happened to a trial is the registry's to say.
 """
 
+import fcntl
 import logging
 import sqlite3
 import warnings
@@ -52,11 +53,22 @@ def check(url: str, *, create: bool = True) -> None:
     new = path is not None and not path.exists()
     if new and not create:
         return
-    with _explained(url):
+    with _explained(url), _one_at_a_time(path):
         optuna.storages.RDBStorage(url)
         if path is not None and new:
             with closing(sqlite3.connect(path)) as database:
                 database.execute("PRAGMA journal_mode = WAL")  # stays in the file: readers never wait for a writer
+
+
+@contextmanager
+def _one_at_a_time(path: Path | None) -> Iterator[None]:
+    """Two processes that make Optuna's tables in one file at once would die of each other."""
+    if path is None:
+        yield
+        return
+    with path.with_name(f"{path.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

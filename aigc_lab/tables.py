@@ -48,9 +48,11 @@ def compare_table(comparison: "Comparison") -> RenderableType:
     for group in comparison.groups:
         key = (group.name, group.better, group.signature)
         rows = [row for row in comparison.rows if row["score"] is not None and _key(row["score"]) == key]
-        tables.append(_ranking(rows + (unscored if len(comparison.groups) == 1 else []), several, *key))
+        rows += unscored if len(comparison.groups) == 1 else []
+        # The caption stands below the table and not in it, where it would wrap at the table's width.
+        tables += [_ranking(rows, several, *key[:2]), Text(_caption(rows, group.signature))]
     if unscored and len(comparison.groups) != 1:
-        tables.append(_ranking(unscored, several, "score", "", ""))
+        tables.append(_ranking(unscored, several, "score", ""))
     if comparison.note:
         tables.append(Text(comparison.note))
     return Group(*tables)
@@ -110,8 +112,8 @@ def names_table(rows: Sequence[Row]) -> RenderableType:
 # ---- pieces of the ranking
 
 
-def _ranking(rows: Sequence[Row], several: bool, name: str, better: str, signature: str) -> Table:
-    table = _table(caption=Text(_caption(rows, signature)), caption_justify="left")
+def _ranking(rows: Sequence[Row], several: bool, name: str, better: str) -> Table:
+    table = _table()
     if not several:
         table.title, table.title_justify = Text(rows[0]["sweep"]), "left"
     table.add_column("rank", justify="right")
@@ -150,7 +152,11 @@ def _caption(rows: Sequence[Row], signature: str) -> str:
         if confidence is not None
     )
     lines = [f"[low, high] is an interval of the median over the seeds; confidence {shown}"] if shown else []
-    lines += ["* on fresh seeds, ranked before the others"] if any(row["confirmed"] for row in rows) else []
+    lines += (
+        ["* confirmed on fresh seeds; ranked first, for a value that won the search flatters"]
+        if any(row["confirmed"] for row in rows)
+        else []
+    )
     lines += [f"signature: {signature}"] if signature else []
     return "\n".join(lines)
 

@@ -78,7 +78,7 @@ class Home:
 
     def sweep(self, text: str, *changes: str) -> list[dict[str, Any]]:
         made = self._changes(text, changes)
-        return commands.sweep(str(self.file), made, device="cpu", dry_run=False, home=self.path)
+        return commands.sweep(str(self.file), made, device="cpu", dry_run=False, json=True, home=self.path)
 
     def train(self, text: str, *changes: str, seed: int = 0) -> dict[str, Any]:
         made = self._changes(text, changes)
@@ -310,7 +310,7 @@ def test_a_finished_sweep_is_not_done_again(done: Done, capsys: pytest.CaptureFi
 def test_a_dry_run_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home = Home(tmp_path)
     made = home._changes(POINTS, ())
-    assert commands.sweep(str(home.file), made, device="cpu", dry_run=True, home=home.path) == []
+    assert commands.sweep(str(home.file), made, device="cpu", dry_run=True, json=True, home=home.path) == []
     assert not home.path.exists()
     assert "points: 2 trials, at most 5 runs, about " in capsys.readouterr().err
 
