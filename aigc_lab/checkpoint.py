@@ -13,7 +13,7 @@ from aigc_lab.errors import UsageError
 from aigc_lab.files import write_atomically
 from aigc_lab.samples import Modality, Shape
 from aigc_lab.systems.base import System
-from aigc_lab.train import State
+from aigc_lab.trainer import State
 
 
 def save_weights(system: System, weights: dict[str, Tensor], path: Path, facts: dict[str, Any]) -> None:

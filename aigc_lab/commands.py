@@ -21,7 +21,7 @@ from aigc_lab.registry import queries
 from aigc_lab.registry.states import State
 from aigc_lab.search import total_trials
 from aigc_lab.settings import Settings, masked
-from aigc_lab.sweep import check_stores, estimate, open_lab, run_single, run_sweep
+from aigc_lab.sweeps import check_stores, estimate, open_lab, run_single, run_sweep
 
 Change = tuple[str, str, str]
 

@@ -12,7 +12,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from aigc_lab.tables import duration
-from aigc_lab.train import Progress
+from aigc_lab.trainer import Progress
 from aigc_lab.trial import Job, Outcome
 
 # Where there are no bars, a long run says in so many seconds how it stands.

@@ -23,7 +23,7 @@ from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
 from aigc_lab.systems.base import System
 from aigc_lab.tracking.base import DatasetInfo, RunTracker, Status, Tracker
-from aigc_lab.train import Diverged, Progress, State, train
+from aigc_lab.trainer import Diverged, Progress, State, train
 
 _GRID = 64
 _POINTS = 2000

@@ -16,10 +16,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("commands",),
     ("display",),
-    ("sweep",),
+    ("sweeps",),
     ("trial", "search"),
     ("evaluate", "checkpoint"),
-    ("experiment", "train", "tracking", "features", "pictures", "tables"),
+    ("experiment", "trainer", "tracking", "features", "pictures", "tables"),
     ("registry", "overrides"),
     ("systems/*", "data/*", "metrics/*", "extractors/*"),
     ("systems.base", "metrics.base"),
@@ -180,7 +180,7 @@ def unpickling(package: Path) -> list[str]:
 
 def test_imports_go_rightwards() -> None:
     found = imports(PACKAGE)
-    assert {"cli", "train", "systems.dcgan", "registry.store"} <= {each.module for each in found}
+    assert {"cli", "trainer", "systems.dcgan", "registry.store"} <= {each.module for each in found}
     assert violations(found) == []
 
 
@@ -203,7 +203,7 @@ def test_training_knows_neither_optuna_nor_mlflow_and_metrics_neither_training_n
         if first == "mlflow":
             assert room(each.module) == "tracking"
         if room(each.module).startswith("metrics") and each.internal:
-            assert first not in ("train", "registry", "tracking", "systems"), each
+            assert first not in ("trainer", "registry", "tracking", "systems"), each
 
 
 def test_nothing_is_unpickled() -> None:
@@ -227,14 +227,14 @@ def tree(folder: Path, **files: str) -> Path:
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({"train": "from aigc_lab import trial", "trial": ""}, "train:1 imports trial"),
-        ({"train": "import aigc_lab.trial", "trial": ""}, "train:1 imports trial"),
-        ({"train": "from aigc_lab.trial import Job", "trial": ""}, "train:1 imports trial"),
-        ({"train": "from . import trial", "trial": ""}, "train:1 imports trial"),
-        ({"train": "from .trial import Job", "trial": ""}, "train:1 imports trial"),
-        ({"train": "def f():\n    from aigc_lab import sweep", "sweep": ""}, "train:2 imports sweep"),
-        ({"train": "if TYPE_CHECKING:\n    from aigc_lab import sweep", "sweep": ""}, "train:2 imports sweep"),
-        ({"train": "import aigc_lab.tracking", "tracking": ""}, "train:1 imports tracking"),
+        ({"trainer": "from aigc_lab import trial", "trial": ""}, "trainer:1 imports trial"),
+        ({"trainer": "import aigc_lab.trial", "trial": ""}, "trainer:1 imports trial"),
+        ({"trainer": "from aigc_lab.trial import Job", "trial": ""}, "trainer:1 imports trial"),
+        ({"trainer": "from . import trial", "trial": ""}, "trainer:1 imports trial"),
+        ({"trainer": "from .trial import Job", "trial": ""}, "trainer:1 imports trial"),
+        ({"trainer": "def f():\n    from aigc_lab import sweeps", "sweeps": ""}, "trainer:2 imports sweeps"),
+        ({"trainer": "if TYPE_CHECKING:\n    from aigc_lab import sweeps", "sweeps": ""}, "trainer:2 imports sweeps"),
+        ({"trainer": "import aigc_lab.tracking", "tracking": ""}, "trainer:1 imports tracking"),
         (
             {"data__in__ring": "from aigc_lab.data import digits", "data__in__digits": ""},
             "data.ring:1 imports data.digits",
@@ -295,5 +295,5 @@ def test_a_burden_is_found(tmp_path: Path, files: dict[str, str], said: str) -> 
     ],
 )
 def test_unpickling_is_found(tmp_path: Path, text: str) -> None:
-    assert len(unpickling(tree(tmp_path, train=text))) == 1
-    assert unpickling(tree(tmp_path, train="import torch\ntorch.load('x', weights_only=True)")) == []
+    assert len(unpickling(tree(tmp_path, trainer=text))) == 1
+    assert unpickling(tree(tmp_path, trainer="import torch\ntorch.load('x', weights_only=True)")) == []

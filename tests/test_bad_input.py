@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from aigc_lab import cli, commands, sweep
+from aigc_lab import cli, commands, sweeps
 
 RING = """\
 data: {name: ring, points: 2000}
@@ -59,7 +59,7 @@ def home(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise AssertionError("something was trained")
 
     monkeypatch.setattr(commands, "estimate", refuse)
-    monkeypatch.setattr(sweep, "execute", refuse)
+    monkeypatch.setattr(sweeps, "execute", refuse)
     monkeypatch.chdir(tmp_path)
     return Path(shutil.copytree(filled, tmp_path / "home", ignore=shutil.ignore_patterns("*-wal", "*-shm")))
 

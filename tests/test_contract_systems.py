@@ -18,7 +18,7 @@ from aigc_lab.data.digits import Digits
 from aigc_lab.data.ring import Ring
 from aigc_lab.samples import Modality, Samples, Shape
 from aigc_lab.systems.base import Phase, System
-from aigc_lab.train import Progress, State, train, trained
+from aigc_lab.trainer import Progress, State, train, trained
 
 BATCH = 12
 # Knobs that only make networks larger.
@@ -298,7 +298,7 @@ def test_the_fused_optimiser_steps_as_plain_adam_does(name: str, options: dict[s
     """
     fused = finished(fresh(name, options), 4)
     monkeypatch.setattr(
-        "aigc_lab.train.build_optimizer",
+        "aigc_lab.trainer.build_optimizer",
         lambda config, parameters: torch.optim.Adam(
             parameters, lr=config.lr, betas=config.betas, eps=config.eps, fused=False, foreach=False
         ),

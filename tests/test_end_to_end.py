@@ -21,7 +21,7 @@ from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
 
-from aigc_lab import commands, sweep, trial
+from aigc_lab import commands, sweeps, trial
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import Failure
 from aigc_lab.registry import queries
@@ -293,7 +293,7 @@ def test_mlflow_has_the_curves_and_the_pictures(done: Done) -> None:
 def test_a_finished_sweep_is_not_done_again(done: Done, capsys: pytest.CaptureFixture[str]) -> None:
     home, rows = done
     before, trials = home.runs(), home.trials("points")
-    with mock.patch.object(sweep, "execute", refuse):
+    with mock.patch.object(sweeps, "execute", refuse):
         assert home.sweep(POINTS) == rows
         assert home.sweep(f"# a comment\n{POINTS}") == rows
         assert home.sweep(POINTS, "search.trials=1") == rows  # fewer than there are
@@ -356,7 +356,7 @@ def test_train_is_one_run_with_the_same_records(home: Home) -> None:
     assert row == home.show(row["run"])
     assert row.keys() >= RUN_KEYS
     assert {score["name"] for score in row["scores"]} == SCORES
-    with mock.patch.object(sweep, "execute", refuse):
+    with mock.patch.object(sweeps, "execute", refuse):
         assert home.train(ONE, *SHORT) == row
     other = home.train(ONE, *SHORT, seed=3)
     assert other["sweep"] == row["sweep"]
@@ -375,12 +375,12 @@ def test_more_trials_are_the_new_ones_only(home: Home) -> None:
         did.append(f"{job.trial}.{job.seed}")
         return trial.execute(job, *rest)
 
-    with mock.patch.object(sweep, "execute", watched):
+    with mock.patch.object(sweeps, "execute", watched):
         rows = home.sweep(POINTS, *SHORT, "search.trials=3")
     assert did == ["1.0", "2.0"]
     assert {row["sweep"] for row in rows} == {first[0]["sweep"]}
     assert sorted(row["trial"] for row in rows) == [0, 1, 2]
-    with mock.patch.object(sweep, "execute", watched):
+    with mock.patch.object(sweeps, "execute", watched):
         changed = home.sweep(POINTS, *SHORT, "search.trials=1", "training.batch_size=16")
     assert did == ["1.0", "2.0", "0.0"]
     assert changed[0]["sweep"] != rows[0]["sweep"]
@@ -403,7 +403,7 @@ def losses(change: Any) -> Iterator[list[int]]:
         return [critic._replace(loss=lambda *given: change(number, critic.loss(*given))), generator]
 
     # The estimate trains too, before the runs; it is not what these tests break.
-    known = sweep.Estimate(1, 1, 0.0, {"point_gan": 1.0})
+    known = sweeps.Estimate(1, 1, 0.0, {"point_gan": 1.0})
     with mock.patch.object(commands, "estimate", return_value=known), mock.patch.object(PointGAN, "phases", phases):
         yield built
 
@@ -434,7 +434,7 @@ def test_a_run_that_diverges_is_told_and_the_sweep_goes_on(home: Home) -> None:
     with contextlib.closing(sqlite3.connect(home.path / "registry.db")) as database:
         database.execute("UPDATE score SET value = 99 WHERE name = 'rkl' AND run_id LIKE '%.2._'")
         database.commit()
-    with mock.patch.object(sweep, "execute", refuse):
+    with mock.patch.object(sweeps, "execute", refuse):
         home.sweep(POINTS, "training.steps=20", "confirm=null", "search.trials=3")
     assert home.trials("points")[:2] == trials
     assert home.trials("points")[2]["value"] == 99
@@ -502,7 +502,7 @@ def test_a_pruned_run_is_told_and_its_other_seeds_are_not_run(home: Home) -> Non
     run = home.client.get_run(page["mlflow_run_id"])
     assert (run.info.status, run.data.tags["state"]) == ("FINISHED", "PRUNED")
     assert {row["trial"]: row["state"] for row in rows} == {0: "FINISHED", 1: "PRUNED"}
-    with mock.patch.object(sweep, "execute", refuse):
+    with mock.patch.object(sweeps, "execute", refuse):
         assert home.sweep(POINTS, "training.steps=60") == rows
 
 

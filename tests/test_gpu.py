@@ -7,7 +7,7 @@ import torch
 
 from aigc_lab import experiment
 from aigc_lab.batches import Batches
-from aigc_lab.train import State, train
+from aigc_lab.trainer import State, train
 
 pytestmark = [
     pytest.mark.gpu,

@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 from aigc_lab import cli, trial
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
-from aigc_lab.train import Progress, train
+from aigc_lab.trainer import Progress, train
 
 TEXT = """\
 data: {name: ring, points: 2000}

@@ -16,7 +16,7 @@ from aigc_lab.config import Strict
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.samples import Modality, Points, Shape
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
-from aigc_lab.train import Diverged, Progress, Recorder, State, average_of, train
+from aigc_lab.trainer import Diverged, Progress, Recorder, State, average_of, train
 
 SHAPE = Shape(Modality.POINTS, (2,))
 DATA = Points(torch.randn(40, 2, generator=torch.Generator().manual_seed(0)))

@@ -26,8 +26,8 @@ from aigc_lab.settings import Settings
 from aigc_lab.tables import duration
 from aigc_lab.tracking import address
 from aigc_lab.tracking.mlflow import MlflowTracker
-from aigc_lab.train import Diverged, Progress, train
-from aigc_lab.train import State as TrainingState
+from aigc_lab.trainer import Diverged, Progress, train
+from aigc_lab.trainer import State as TrainingState
 from aigc_lab.trial import Job, Lab, Outcome, Watcher, execute
 
 
