@@ -1,5 +1,6 @@
 """States and weights on disk: safetensors + JSON, written whole or not at all, and no pickle anywhere."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,33 +11,50 @@ from torch import Tensor
 
 from aigc_lab import plugins
 from aigc_lab.errors import UsageError
-from aigc_lab.files import write_atomically
+from aigc_lab.files import sha256, write_atomically
 from aigc_lab.samples import Modality, Shape
 from aigc_lab.systems.base import System
 from aigc_lab.trainer import State
 
 
-def save_weights(system: System, weights: dict[str, Tensor], path: Path, facts: dict[str, Any]) -> None:
-    """`path` (safetensors) with the weights to sample from, and the JSON beside it that says how to build the system.
+def save_weights(system: System, weights: dict[str, Tensor], path: Path, facts: dict[str, Any]) -> list[Path]:
+    """Writes and returns the files of a model: `path` (safetensors) with the weights to sample from, and
+    beside it the JSON that says how to build the system, and the code of a system that came from a user's file.
 
     Of a moving average only the modules that `sample` uses are averaged; the others are the system's own.
     """
     shape = {"modality": system.shape.modality, "size": system.shape.size, "classes": system.shape.classes}
-    name = type(system).__module__.rpartition(".")[2]
+    name, source = plugins.name_of(type(system)), plugins.source_of(type(system))
     description = {"system": name, "config": system.config.model_dump(mode="json"), "shape": shape} | facts
+    if source is not None:
+        # A user's file may change or go; weights without their code are worth nothing.
+        code = path.with_name(f"{name}.py")
+        write_atomically(code, source)
+        description["source"] = {"file": f"{name}.py", "sha256": hashlib.sha256(source).hexdigest()}
     write_atomically(path, save({key: tensor.contiguous().cpu() for key, tensor in weights.items()}))
-    write_atomically(path.with_suffix(".json"), json.dumps(description, indent=2).encode())
+    beside = path.with_suffix(".json")
+    write_atomically(beside, json.dumps(description, indent=2).encode())
+    return [path, beside] if source is None else [path, beside, code]
 
 
 def load_system(path: Path, device: str = "cpu") -> System:
-    """The system that `save_weights` stored, ready to sample. Raises `UsageError` when a part is missing."""
+    """The system that `save_weights` stored, ready to sample; one that came from a user's file runs the stored code.
+
+    Raises `UsageError` when a part is missing or is not what was stored.
+    """
     beside = path.with_suffix(".json")
     for file in (path, beside):
         if not file.is_file():
             raise UsageError(f"{file}: no such file; a model is a .safetensors file with its .json beside it")
     description = json.loads(beside.read_text("utf-8"))
     shape = description["shape"]
-    kind = plugins.find(System, description["system"])  # type: ignore[type-abstract]
+    name = description["system"]
+    if "source" in description:
+        code = path.with_name(description["source"]["file"])
+        if not code.is_file() or sha256(code) != description["source"]["sha256"]:
+            raise UsageError(f"{code}: missing, or not the code that these weights were trained with")
+        name = str(code)
+    kind = plugins.find(System, name)  # type: ignore[type-abstract]
     system = kind(
         kind.Config.model_validate(description["config"]),
         Shape(Modality(shape["modality"]), tuple(shape["size"]), shape["classes"]),

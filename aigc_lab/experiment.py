@@ -171,10 +171,20 @@ class Experiment:
     def digest(self) -> str:
         """sha256 of what the file and its protocol say, without the number of trials: with more, a sweep goes on."""
         data = json.loads(json.dumps(self.document.data))
+        # A plugin file is a part of the experiment: when it changes, this is another one.
+        sources = {name: plugins.read(name, self._folder) for name in sorted(_files(data))}
+        data["files"] = {name: hashlib.sha256(source).hexdigest() for name, source in sources.items()}
+        if not sources:
+            del data["files"]
         # An absent section says what an empty one says.
         data["search"] = {key: value for key, value in (data.get("search") or {}).items() if key != "trials"}
         data["evaluation"] = self.protocol.model_dump(mode="json")
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def _folder(self) -> Path:
+        """Where the files that the experiment names are looked for first."""
+        return Path(self.document.file).parent
 
     @property
     def systems(self) -> list[str]:
@@ -209,7 +219,7 @@ class Experiment:
         """The paper's value of every hole of a system that has it in its range, by the name of the hole."""
         from aigc_lab.systems.base import System
 
-        kind = plugins.find(System, system)  # type: ignore[type-abstract]
+        kind = plugins.find(System, system, self._folder)  # type: ignore[type-abstract]
         places: dict[KeyPath, type[BaseModel]] = {("system",): kind.Config, ("training",): Training}
         found = {}
         for hole in self.holes:
@@ -253,7 +263,7 @@ class Experiment:
                 raise UsageError(f"{place}: {dotted((name, *at))}: {message}")
 
             try:
-                kind = plugins.find(Metric, name)  # type: ignore[type-abstract]
+                kind = plugins.find(Metric, name, self._folder)  # type: ignore[type-abstract]
             except UsageError as error:
                 raise UsageError(f"{place}: {error}") from None
             made.append(kind(_validated(kind.Config, config, fail)))
@@ -343,13 +353,13 @@ class Experiment:
         """The name, class and checked configuration of the plugin that a section names."""
         name, config = self._named(filled, section, given)
         try:
-            kind = plugins.find(base, name)
+            kind = plugins.find(base, name, self._folder)
         except UsageError as error:
             self.document.fail(filled.source((section, "name")), str(error))
         checked = _validated(
             kind.Config, config, lambda at, message: self.document.fail(filled.source((section, *at)), message)
         )
-        return name, kind, checked
+        return plugins.name_of(kind), kind, checked
 
     def _dataset(self, filled: space.Filled, file: _File) -> "Dataset":
         from aigc_lab.data.base import Dataset
@@ -382,6 +392,14 @@ def load(
     for key, text, option in changes:
         override(document, key, parse(text, option), option, sections=list(_File.model_fields))
     return Experiment(path.stem, document, data_dir, weights_dir)
+
+
+def _files(node: Any) -> set[str]:
+    """The plugin files that an experiment names: the only names that end in .py."""
+    if isinstance(node, dict):
+        own = {node["name"]} if isinstance(node.get("name"), str) and plugins.is_file(node["name"]) else set()
+        return own.union(*map(_files, node.values()))
+    return set().union(*map(_files, node)) if isinstance(node, list) else set()
 
 
 def _validated(model: type[M], data: Any, fail: Callable[[KeyPath, str], NoReturn]) -> M:

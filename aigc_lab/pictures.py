@@ -24,6 +24,17 @@ def picture(samples: Samples, modes: Modes | None = None) -> Pixels:
     return grid(samples) if isinstance(samples, Images) else scatter(samples.canonical().values, modes)
 
 
+def png(pixels: Pixels) -> bytes:
+    """The file of a picture."""
+    import io
+
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
 def grid(images: Images) -> Pixels:
     """Rows of tiles with a dark gap between them, in the order of the samples."""
     values = images.canonical().values.cpu()

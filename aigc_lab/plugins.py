@@ -1,12 +1,21 @@
 """Plugins are files: the file's name is the registry, and there are no lists to update.
 
 `find(System, "dcgan")` imports `aigc_lab/systems/dcgan.py` and returns the one subclass of `System` that it defines.
-Names and descriptions are read without importing anything, so that listing them needs no torch.
+`find(System, "./mine.py")` does the same with a user's file, and an installed package offers its own under the entry
+point group `aigc_lab.systems` (`aigc_lab.data`, `aigc_lab.metrics`, …). Names and descriptions are read without
+importing anything, so that listing them needs no torch.
 """
 
 import ast
+import hashlib
 import importlib
+import inspect
+import sys
+import traceback
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 from aigc_lab.content import unknown
@@ -22,35 +31,161 @@ _NOUN = {
     "extractors": "feature extractor",
     "executors": "executor",
 }
+# Modules made of users' files: named by content, so that a changed file is another module.
+_FILES = "aigc_lab_files"
+_SOURCES: dict[str, bytes] = {}
+_NAMES: dict[type, str] = {}
 
 
 def names(folder: str) -> list[str]:
-    """The plugins of one folder of the package (`systems`, `data`, `metrics`), sorted."""
+    """The plugins of one folder of the package (`systems`, `data`, `metrics`), sorted; installed ones included."""
+    return sorted({*_own(folder), *_installed(folder)})
+
+
+def describe(folder: str) -> dict[str, str]:
+    """Name -> first line of the file's docstring, without importing the files; of an installed one, its package."""
+    place = Path(__file__).parent / folder
+    texts = {name: ast.get_docstring(ast.parse((place / f"{name}.py").read_text("utf-8"))) for name in _own(folder)}
+    described = {name: (text or "").partition("\n")[0] for name, text in texts.items()}
+    for name, point in _installed(folder).items():
+        described.setdefault(name, f"from the installed package {point.dist.name if point.dist else point.module}")
+    return dict(sorted(described.items()))
+
+
+def find(base: type[T], name: str, near: Path | None = None) -> type[T]:
+    """The class that the plugin `name` defines for `base` (`System`, `Dataset`, `Metric`).
+
+    A name that ends in `.py` is a file, looked for in the folder `near` and then in the working directory. Raises
+    `UsageError` with the nearest names when there is none, and for a file that is no plugin, with what is wrong in it.
+    """
+    if is_file(name):
+        return _of_file(base, _path(name, near))
+    package = base.__module__.rpartition(".")[0]
+    folder = package.rpartition(".")[2]
+    if name in _own(folder):
+        return _the_class(base, importlib.import_module(f"{package}.{name}"))
+    point = _installed(folder).get(name)
+    if point is None:
+        raise UsageError(unknown(_NOUN.get(folder, folder), name, names(folder)))
+    return _of_package(base, name, point)
+
+
+def is_file(name: str) -> bool:
+    """Whether a plugin's name means a user's file."""
+    return name.endswith(".py")
+
+
+def read(name: str, near: Path | None = None) -> bytes:
+    """The source of the file that a name means. Raises `UsageError` when there is none."""
+    path = _path(name, near)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def name_of(kind: type) -> str:
+    """What a plugin class is called in files and tables: the stem of its file, or the name of its entry point."""
+    return _NAMES.get(kind) or kind.__module__.rpartition(".")[2]
+
+
+def source_of(kind: type) -> bytes | None:
+    """The source of a class that came from a user's file, as it was when it was loaded; None for all others."""
+    return _SOURCES.get(kind.__module__)
+
+
+def _own(folder: str) -> list[str]:
     files = (Path(__file__).parent / folder).glob("*.py")
     return sorted(path.stem for path in files if path.stem not in ("__init__", "base"))
 
 
-def describe(folder: str) -> dict[str, str]:
-    """Name -> first line of the file's docstring, without importing the files."""
-    place = Path(__file__).parent / folder
-    texts = {name: ast.get_docstring(ast.parse((place / f"{name}.py").read_text("utf-8"))) for name in names(folder)}
-    return {name: (text or "").partition("\n")[0] for name, text in texts.items()}
+@cache
+def _installed(folder: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=f"aigc_lab.{folder}")}
 
 
-def find(base: type[T], name: str) -> type[T]:
-    """The class that the plugin file `name` defines for `base` (`System`, `Dataset`, `Metric`).
+def _path(name: str, near: Path | None) -> Path:
+    wanted = Path(name).expanduser()
+    places = [Path(place, wanted) for place in (near, Path.cwd()) if place is not None]
+    found = next((path for path in places if path.is_file()), None)
+    if found is None:
+        looked = " and ".join(dict.fromkeys(str(path.parent.resolve()) for path in places))
+        raise UsageError(f"{name}: no such file in {looked}")
+    return found.resolve()
 
-    Raises `UsageError` with the nearest names when there is no such file.
-    """
-    package = base.__module__.rpartition(".")[0]
-    folder = package.rpartition(".")[2]
-    if name not in names(folder):
-        raise UsageError(unknown(_NOUN.get(folder, folder), name, names(folder)))
-    module = importlib.import_module(f"{package}.{name}")
+
+def _of_file(base: type[T], path: Path) -> type[T]:
+    source = read(str(path))
+    name = f"{_FILES}.{hashlib.sha256(source).hexdigest()[:16]}.{path.stem}"
+    if name not in sys.modules:
+        try:
+            tree = compile(source, str(path), "exec")
+        except (SyntaxError, ValueError) as error:
+            line = getattr(error, "lineno", None)
+            raise UsageError(f"{path}{f':{line}' if line else ''}: {getattr(error, 'msg', error)}") from None
+        module = ModuleType(name, None)
+        module.__file__ = str(path)
+        sys.modules[name] = module  # dataclasses look their module up while it is being made
+        _SOURCES[name] = source
+        try:
+            exec(tree, module.__dict__)  # noqa: S102 -- the user names a file of code to be run
+        except Exception as error:  # noqa: BLE001 -- whatever a user's file raises is said with its line
+            del sys.modules[name], _SOURCES[name]
+            raise UsageError(_broken(path, error)) from None
+    kind = _the_class(base, sys.modules[name])
+    _complete(base, kind, str(path))
+    return kind
+
+
+def _broken(path: Path, error: Exception) -> str:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    where = f"{path}:{lines[-1]}" if lines else str(path)
+    if isinstance(error, ModuleNotFoundError):
+        return f"{where}: {error}; a plugin is one file: install what it imports, or put it into the file"
+    return f"{where}: {type(error).__name__}: {error}"
+
+
+def _of_package(base: type[T], name: str, point: EntryPoint) -> type[T]:
+    try:
+        found = point.load()
+    except Exception as error:  # noqa: BLE001 -- a foreign package may fail in any way
+        raise UsageError(f"{point.value} of entry point {name}: {type(error).__name__}: {error}") from None
+    kind: type[T] = found if isinstance(found, type) else _the_class(base, found)
+    if not issubclass(kind, base):
+        raise UsageError(f"{point.value} of entry point {name} is not a subclass of {base.__name__}")
+    _complete(base, kind, point.value)
+    _NAMES[kind] = name
+    return kind
+
+
+def _the_class(base: type[T], module: ModuleType) -> type[T]:
     found = [
         value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
+        for key, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, base)
+        and value.__module__ == module.__name__
+        and not key.startswith("_")
     ]
-    assert len(found) == 1, f"{module.__name__} must define exactly one {base.__name__}, it defines {len(found)}"
-    return found[0]
+    if len(found) == 1:
+        return found[0]
+    defines = f"defines {', '.join(kind.__name__ for kind in found)}" if found else f"defines no {base.__name__}"
+    raise UsageError(
+        f"{module.__file__}: {defines}; a plugin file has one subclass of {base.__module__}.{base.__name__}"
+        f"{' (others may begin with an underscore)' if found else ''}"
+    )
+
+
+def _complete(base: type, kind: type, where: str) -> None:
+    """Says what a class lacks before anything is made of it."""
+    missing = sorted(getattr(kind, "__abstractmethods__", ()))
+    declared = [name for name in base.__annotations__ if "ClassVar" in str(base.__annotations__[name])]
+    missing += [name for name in declared if not hasattr(kind, name)]
+    if missing:
+        what = ", ".join(f"{name}{_signature(base, name)}" for name in missing)
+        raise UsageError(f"{where}: {kind.__name__} lacks {what}; see {base.__module__}.{base.__name__}")
+
+
+def _signature(base: type, name: str) -> str:
+    member = getattr(base, name, None)
+    return f"({', '.join(inspect.signature(member).parameters)})" if inspect.isfunction(member) else ""

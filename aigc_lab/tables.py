@@ -98,7 +98,8 @@ def show_page(row: Row) -> RenderableType:
     if row["environment"]:
         parts += [_heading("environment"), _facts({k: _value(v) for k, v in row["environment"].items()})]
     files = {f"{file['kind']} (step {file['step']})": file["path"] for file in row["checkpoints"]}
-    files |= {file["name"]: file["path"] for file in row["artifacts"]}
+    # Of the pictures on the way, the last stands for all.
+    files |= {file["name"].replace("samples/", "samples at step "): file["path"] for file in _whole_artifacts(row)}
     if files:
         parts += [_heading("files"), _facts(files)]
     return Group(*parts)
@@ -189,6 +190,15 @@ def _table(**options: Any) -> Table:
 
 def _heading(text: str) -> Text:
     return Text(f"\n{text}", style="bold")
+
+
+def _whole_artifacts(row: Row) -> list[Row]:
+    """The files of a run; of those over the steps (`samples/000250`), where there is no final one, the newest."""
+    names = {file["name"] for file in row["artifacts"]}
+    newest = {file["name"].partition("/")[0]: file for file in row["artifacts"] if "/" in file["name"]}
+    return [file for file in row["artifacts"] if "/" not in file["name"]] + [
+        file for name, file in newest.items() if name not in names
+    ]
 
 
 def _facts(facts: Mapping[str, str]) -> Table:

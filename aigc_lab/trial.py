@@ -2,11 +2,13 @@
 MLflow gets curves and pictures on the way.
 """
 
+import json
 import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, TypedDict
 
 from torch import Tensor
 
@@ -83,7 +85,8 @@ def execute(job: Job, lab: Lab, watcher: Watcher) -> Outcome:
     """Does the run and records it, whatever happens. An interruption, a user's mistake and a store that fails
     leave as exceptions: the next run would meet them too.
     """
-    record, facts, started = _Record(), environment.describe(lab.device), time.perf_counter()
+    record = _Record(lab.settings.artifacts / job.sweep / f"{job.trial}.{job.seed}")
+    facts, started = environment.describe(lab.device), time.perf_counter()
     state, reason, value = RunState.KILLED, "interrupted", None  # type: RunState, str | None, float | None
     attempt = lab.registry.begin(job.run, facts)
     try:
@@ -100,6 +103,7 @@ def execute(job: Job, lab: Lab, watcher: Watcher) -> Outcome:
         state, reason = RunState.FAILED, f"{type(error).__name__}: {error}"
     finally:
         try:
+            record.close()
             # The truth first: MLflow is a projection of it and may be down.
             seconds = time.perf_counter() - started
             lab.registry.finish(job.run, attempt, state, reason=reason, seconds=seconds, **record.result())
@@ -112,13 +116,24 @@ def execute(job: Job, lab: Lab, watcher: Watcher) -> Outcome:
     return Outcome(state, value, reason)
 
 
+class Curve(TypedDict):
+    """A training scalar over the run; a value that was not finite is None."""
+
+    step: list[int]
+    value: list[float | None]
+
+
 @dataclass
 class _Record:
-    """What a run has to show so far."""
+    """What a run has to show so far. Files go to `folder` at once, and become the run's when it ends, however it ends:
+    `curves.json` (name -> `Curve`), `samples/<step>.png`, and `samples.png` of the finished model.
+    """
 
+    folder: Path
     tracked: RunTracker | None = None
     scores: list[StoredScore] = field(default_factory=list)
     scalars: dict[str, StoredScalar] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
     checkpoints: list[StoredCheckpoint] = field(default_factory=list)
     artifacts: list[StoredArtifact] = field(default_factory=list)
 
@@ -128,9 +143,28 @@ class _Record:
             low = value if before is None or before.minimum is None else min(before.minimum, value)
             high = value if before is None or before.maximum is None else max(before.maximum, value)
             self.scalars[name] = StoredScalar(value, low, high, step)
+            curve = self.curves.setdefault(name, {"step": [], "value": []})
+            curve["step"].append(step)
+            curve["value"].append(value if math.isfinite(value) else None)
 
     def score(self, scores: list[Score], kind: Scored, step: int, split: str) -> None:
         self.scores += [StoredScore(**vars(score), checkpoint=kind, step=step, split=split) for score in scores]
+
+    def picture(self, pixels: pictures.Pixels, step: int) -> None:
+        self._file(f"samples/{step:06d}", "image/png", ".png", pictures.png(pixels))
+
+    def final_picture(self, pixels: pictures.Pixels) -> None:
+        self._file("samples", "image/png", ".png", pictures.png(pixels))
+
+    def _file(self, name: str, kind: str, suffix: str, content: bytes) -> None:
+        path = self.folder / f"{name}{suffix}"
+        write_atomically(path, content)
+        self.artifacts.append(StoredArtifact(name, kind, str(path)))
+
+    def close(self) -> None:
+        """Writes what is only known when nothing more will come."""
+        if self.curves:
+            self._file("curves", "application/json", ".json", json.dumps(self.curves, allow_nan=False).encode())
 
     def result(self) -> dict[str, Any]:
         return {
@@ -166,7 +200,7 @@ def _train_and_score(job: Job, lab: Lab, watcher: Watcher, attempt: int, record:
     record.tracked = tracked = _open_tracker(job, lab, attempt)
     lab.registry.set_mlflow_run(job.run, tracked.run_id)
     # MLflow's slider begins at step 0: without a picture there, people see an empty tile first.
-    tracked.image("samples/grid", _picture(state.average, job), 0)
+    _show(state.average, job, record, 0)
 
     sign = 1 if job.objective.better == "lower" else -1
     best: _Selected | None = None
@@ -194,7 +228,7 @@ def _train_and_score(job: Job, lab: Lab, watcher: Watcher, attempt: int, record:
         scores = _scored(state.average, job, lab, "reference")
         record.score(scores, "progress", now.step, "reference")
         tracked.scores(now.step, {score.name: score.value for score in scores})
-        tracked.image("samples/grid", _picture(state.average, job), now.step)
+        _show(state.average, job, record, now.step)
         tracked.flush()
         delivered = time.monotonic()
         evaluation_seconds += time.perf_counter() - begun
@@ -227,9 +261,7 @@ def _finish(
         "holdout": _scored(state.average, job, lab, "holdout"),
     }
     tracked.scores(state.step, {f"{score.name}_holdout": score.value for score in final["holdout"]})
-    image = lab.settings.artifacts / job.sweep / f"{job.trial}.{job.seed}" / "samples.png"
-    write_atomically(image, _png(_picture(state.average, job)))
-    record.artifacts.append(StoredArtifact("samples", "image/png", str(image)))
+    record.final_picture(_picture(state.average, job))
 
     last = {key: tensor.detach().clone() for key, tensor in state.average.state_dict().items()}
     kinds: tuple[tuple[Scored, int, dict[str, Tensor]], ...] = (
@@ -243,9 +275,9 @@ def _finish(
         for split, found in final.items():
             record.score(found, kind, step, split)
         path = lab.settings.checkpoints / job.sweep / f"{job.trial}.{job.seed}" / f"{kind}.safetensors"
-        checkpoint.save_weights(state.average, weights, path, {"run": job.run, "step": step})
+        files = checkpoint.save_weights(state.average, weights, path, {"run": job.run, "step": step})
         record.checkpoints.append(StoredCheckpoint(kind, step, str(path), sha256(path), path.stat().st_size))
-        for file in (path, path.with_suffix(".json")):
+        for file in files:
             tracked.artifact(file, "model")
 
 
@@ -254,21 +286,18 @@ def _scored(system: System, job: Job, lab: Lab, split: ScoringSplit) -> list[Sco
     return lab.evaluator.evaluate(generated, split)
 
 
+def _show(system: System, job: Job, record: _Record, step: int) -> None:
+    pixels = _picture(system, job)
+    record.picture(pixels, step)
+    assert record.tracked is not None
+    record.tracked.image("samples/grid", pixels, step)
+
+
 def _picture(system: System, job: Job) -> pictures.Pixels:
     dataset = job.configuration.dataset
     count = _POINTS if dataset.modes is not None else _GRID
     # Keyed by nothing but this word: all runs and all steps start from the same latents, and can be looked at together.
     return pictures.picture(system.generate(count, "picture"), dataset.modes)
-
-
-def _png(pixels: pictures.Pixels) -> bytes:
-    import io
-
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 def _open_tracker(job: Job, lab: Lab, attempt: int) -> RunTracker:

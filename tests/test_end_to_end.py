@@ -221,8 +221,15 @@ def test_a_run_has_its_history_and_its_files(done: Done) -> None:
             assert len(content) == file["bytes"]
             description = json.loads(Path(file["path"]).with_suffix(".json").read_text())
             assert (description["system"], description["run"]) == ("point_gan", run["run"])
-        (picture,) = page["artifacts"]
-        assert Path(picture["path"]).read_bytes().startswith(b"\x89PNG")
+        files = {file["name"]: Path(file["path"]) for file in page["artifacts"]}
+        assert files.keys() == {"curves", "samples", *(f"samples/{step:06d}" for step in (0, 20, 40, 60))}
+        pictures = [path.read_bytes() for name, path in files.items() if name != "curves"]
+        assert all(content.startswith(b"\x89PNG") for content in pictures)
+        # The last on the way shows the finished model; those before it do not.
+        assert len(set(pictures)) == 4 and pictures.count(files["samples"].read_bytes()) == 2
+        curve = json.loads(files["curves"].read_text())["loss/critic/total"]
+        assert curve["step"] == [20, 40, 60]
+        assert curve["value"][-1] == page["scalars"]["loss/critic/total"]
         rkl = {e["step"]: e["value"] for e in page["progress"] if e["name"] == "rkl"}
         assert kinds["selected"]["step"] == min(rkl, key=lambda step: rkl[step])
 

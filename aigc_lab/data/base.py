@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from aigc_lab import plugins
 from aigc_lab.config import Strict
 from aigc_lab.samples import Samples, Shape
 
@@ -41,7 +42,7 @@ class Dataset(ABC):
 
     @property
     def name(self) -> str:
-        return type(self).__module__.rpartition(".")[2]
+        return plugins.name_of(type(self))
 
     @property
     @abstractmethod
