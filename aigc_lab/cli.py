@@ -90,6 +90,12 @@ Overrides = Annotated[
 ]
 Steps = Annotated[int | None, typer.Option(help="Train every run for this many steps (training.steps).")]
 Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, or auto.")]
+Devices = Annotated[
+    str,
+    typer.Option(
+        "--devices", "--device", help="Where to train: cpu, cuda:0,cuda:1, …, or auto for every GPU, else the CPU."
+    ),
+]
 
 
 @app.command()
@@ -99,7 +105,11 @@ def sweep(
     trials: Annotated[int | None, typer.Option(help="The total number of trials (search.trials).")] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds of every trial (search.seeds).")] = None,
     steps: Steps = None,
-    device: Device = "auto",
+    workers: Annotated[
+        int | None, typer.Option(help="Train so many runs at once.  [default: one a GPU, or one]", min=1, metavar="N")
+    ] = None,
+    devices: Devices = "auto",
+    trials_per_gpu: Annotated[int | None, typer.Option(help="Workers that share each GPU.", min=1, metavar="N")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the experiment, say what it will cost, and exit.")
     ] = False,
@@ -110,7 +120,16 @@ def sweep(
     from aigc_lab import commands
 
     changes = _changes(overrides, {"search.trials": trials, "search.seeds": seeds, "training.steps": steps})
-    rows = commands.sweep(experiment, changes, device=device, dry_run=dry_run, json=json, home=home)
+    rows = commands.sweep(
+        experiment,
+        changes,
+        device=devices,
+        workers=workers,
+        trials_per_gpu=trials_per_gpu,
+        dry_run=dry_run,
+        json=json,
+        home=home,
+    )
     if json:
         _print_json(rows)
 

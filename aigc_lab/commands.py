@@ -12,57 +12,75 @@ from typing import Any
 import torch
 from rich.text import Text
 
+from aigc_lab import environment, tables
 from aigc_lab import experiment as experiments
-from aigc_lab import tables
 from aigc_lab.display import SweepDisplay
 from aigc_lab.errors import Failure, UsageError
+from aigc_lab.estimate import estimate
+from aigc_lab.executors.base import Place
 from aigc_lab.experiment import Experiment
+from aigc_lab.opening import check_stores, opened
 from aigc_lab.registry import queries
 from aigc_lab.registry.states import State
-from aigc_lab.search import total_trials
+from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings, masked
-from aigc_lab.sweeps import check_stores, estimate, open_lab, run_single, run_sweep
+from aigc_lab.sweeps import run_single, run_sweep
 
 Change = tuple[str, str, str]
 
 
 def sweep(
-    wanted: str, changes: list[Change], *, device: str, dry_run: bool, json: bool, home: Path | None
+    wanted: str,
+    changes: list[Change],
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    trials_per_gpu: int | None = None,
+    dry_run: bool = False,
+    json: bool = False,
+    home: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Runs the sweep with progress on standard error, and returns the rows of its comparison.
 
     The table goes to standard output, or with `json` to standard error too.
     """
     console = tables.console(stderr=True)
-    settings, experiment, device = _prepare(wanted, changes, device, home)
+    places = _places(device, workers, trials_per_gpu)
+    settings, experiment = _prepare(wanted, changes, home)
     experiment.check_data()
     if not dry_run:
         check_stores(settings)
-    cost = estimate(experiment, device, total_trials(experiment))
+    cost = estimate(experiment, places)
+    places = places[: cost.runs]
     console.print(Text(f"{experiment.name}: {cost}"), soft_wrap=True)
+    if len(places) > 1:
+        console.print(Text(_shared(places, experiment)), soft_wrap=True)
     if dry_run:
         return []
-    with _terminable(), SweepDisplay(console, experiment.file.training.steps, cost.seconds) as display:
-        lab = open_lab(experiment, settings, device, display.say)
-        sweep_id = run_sweep(experiment, lab, display)
-    with lab.registry as registry:
-        comparison = queries.compare(registry, sweep_id)
-        runs = queries.runs(registry, sweep_id)
+    display = SweepDisplay(console, experiment.file.training.steps, cost.seconds, len(places))
+    with _terminable(), display, opened(experiment, settings, places, display.say) as opening:
+        run_sweep(experiment, opening, display)
+    with Registry.open(settings.registry_url) as registry:
+        comparison = queries.compare(registry, opening.sweep)
+        runs = queries.runs(registry, opening.sweep)
         result = tables.console(stderr=json)
         if not display.ended:
             console.print(f"All {len(runs)} runs were done before; --trials N asks for more.")
         result.print(tables.compare_table(comparison), crop=False)
-        for line in _next_steps(queries.best_run(registry, sweep_id), sweep_id, settings, home):
+        for line in _next_steps(queries.best_run(registry, opening.sweep), opening.sweep, settings, home):
             result.print(Text(line), soft_wrap=True)
     if runs and all(run["state"] == State.FAILED for run in runs):
-        raise Failure(f"all {len(runs)} runs of {sweep_id} failed; 'aigc-lab show {runs[0]['run']}' says why")
+        raise Failure(f"all {len(runs)} runs of {opening.sweep} failed; 'aigc-lab show {runs[0]['run']}' says why")
     return comparison.rows
 
 
-def train(wanted: str, changes: list[Change], *, seed: int, device: str, home: Path | None) -> dict[str, Any]:
+def train(
+    wanted: str, changes: list[Change], *, seed: int = 0, device: str = "auto", home: Path | None = None
+) -> dict[str, Any]:
     """Does one run with progress on standard error, and returns what `show` knows of it."""
     console = tables.console(stderr=True)
-    settings, experiment, device = _prepare(wanted, changes, device, home)
+    places = _places(device, 1, None)
+    settings, experiment = _prepare(wanted, changes, home)
     if experiment.holes:
         names = ", ".join(hole.name for hole in experiment.holes)
         raise UsageError(
@@ -71,10 +89,10 @@ def train(wanted: str, changes: list[Change], *, seed: int, device: str, home: P
         )
     experiment.check_data()
     check_stores(settings)
-    with _terminable(), SweepDisplay(console, experiment.file.training.steps) as display:
-        lab = open_lab(experiment, settings, device, display.say)
-        run = run_single(experiment, lab, display, seed)
-    with lab.registry as registry:
+    display = SweepDisplay(console, experiment.file.training.steps)
+    with _terminable(), display, opened(experiment, settings, places, display.say) as opening:
+        run = run_single(experiment, opening, display, seed)
+    with Registry.open(settings.registry_url) as registry:
         row = queries.show(registry, run)
     if not display.ended:
         console.print(f"{run} was done before; --seed N trains another.")
@@ -83,26 +101,57 @@ def train(wanted: str, changes: list[Change], *, seed: int, device: str, home: P
     return row
 
 
-def _prepare(wanted: str, changes: list[Change], device: str, home: Path | None) -> tuple[Settings, Experiment, str]:
+def _prepare(wanted: str, changes: list[Change], home: Path | None) -> tuple[Settings, Experiment]:
     settings = Settings.load(home)
     experiment = experiments.load(wanted, changes, data_dir=settings.data_dir, weights_dir=settings.weights_dir)
     experiment.check()
-    return settings, experiment, _device(device)
+    return settings, experiment
+
+
+def _places(device: str, workers: int | None, trials_per_gpu: int | None) -> list[Place]:
+    """Where runs are done, one place a worker: so many a GPU, or shares of the CPU's cores."""
+    devices = _devices(device)
+    on_gpus = devices[0].startswith("cuda")
+    if trials_per_gpu is not None and not on_gpus:
+        raise UsageError("--trials-per-gpu needs CUDA devices, and there is none here; use --workers N on a CPU")
+    if trials_per_gpu is not None and workers is not None:
+        raise UsageError("--workers and --trials-per-gpu say the same in two ways; give one of them")
+    count = workers or (len(devices) * (trials_per_gpu or 1) if on_gpus else 1)
+    threads = max(1, environment.cores() // count)
+    return [Place(devices[index % len(devices)], threads) for index in range(count)]
+
+
+def _shared(places: list[Place], experiment: Experiment) -> str:
+    threads = places[0].threads
+    wanted = experiment.file.training.threads or threads
+    names = ", ".join(dict.fromkeys(place.device for place in places))
+    text = f"{len(places)} workers on {names}, {min(threads, wanted)} CPU thread{'s' * (min(threads, wanted) > 1)} each"
+    if wanted > threads:
+        text += f" (training.threads asks for {wanted}: the same seed gives other bits than alone)"
+    return text
+
+
+def _devices(wanted: str) -> list[str]:
+    """The devices of `--devices`: `auto` is every CUDA device, or the CPU."""
+    if wanted == "auto":
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+    devices = list(dict.fromkeys(_device(name.strip()) for name in wanted.split(",")))
+    if "cpu" in devices and len(devices) > 1:
+        raise UsageError(f"--devices {wanted}: name the CPU, or GPUs, and not both")
+    return devices
 
 
 def _device(wanted: str) -> str:
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         kind = torch.device(wanted).type
     except RuntimeError:
-        raise UsageError(f"--device {wanted}: there is no such device; use cpu, cuda, cuda:0, … or auto") from None
+        raise UsageError(f"--devices {wanted}: there is no such device; use cpu, cuda, cuda:0, … or auto") from None
     if kind not in ("cpu", "cuda"):
-        raise UsageError(f"--device {wanted}: use cpu, cuda, cuda:0, … or auto")
+        raise UsageError(f"--devices {wanted}: use cpu, cuda, cuda:0, … or auto")
     if kind == "cuda":
         count = torch.cuda.device_count()
         if (torch.device(wanted).index or 0) >= count:
-            raise UsageError(f"--device {wanted}: this machine has {count} CUDA devices; use --device cpu or auto")
+            raise UsageError(f"--devices {wanted}: this machine has {count} CUDA devices; use --devices cpu or auto")
     return wanted
 
 

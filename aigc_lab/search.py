@@ -6,6 +6,7 @@ Optuna owns suggestions and nothing else; what happened to a trial is the regist
 import fcntl
 import logging
 import sqlite3
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -30,6 +31,12 @@ def total_trials(experiment: Experiment) -> int:
     if search.sampler == "grid":
         return min(search.trials, len(_fixed(experiment)))
     return search.trials if experiment.holes else 1
+
+
+def confirmations(experiment: Experiment, trials: int) -> int:
+    """The number of runs that confirm the best of so many trials."""
+    confirm = experiment.file.confirm
+    return min(confirm.top, trials) * confirm.seeds if confirm else 0
 
 
 def _fixed(experiment: Experiment) -> list[dict[str, Any]]:
@@ -85,7 +92,11 @@ def _explained(url: str) -> Iterator[None]:
 
 
 class Study:
-    """The Optuna study of a sweep. Trials are numbered from 0; the same number always gets the same suggestions."""
+    """The Optuna study of a sweep. Trials are numbered from 0. Asked for one after the other, the same number always
+    gets the same suggestions; where several run at once, they depend on which of them ended first.
+
+    Safe to use from several threads: Optuna on SQLite may give one trial to two who ask at once.
+    """
 
     def __init__(self, name: str, url: str, experiment: Experiment) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -95,6 +106,7 @@ class Study:
         self._experiment = experiment
         self._search: Search = file.search
         self._first = _fixed(experiment)
+        self._lock = threading.RLock()
         with _explained(url):
             self._study = optuna.create_study(
                 study_name=name,
@@ -114,6 +126,10 @@ class Study:
 
     def trial(self, number: int) -> "Suggestion":
         """Trial `number`, asked for now unless it was before; numbers come in order."""
+        with self._lock:
+            return self._ask(number)
+
+    def _ask(self, number: int) -> "Suggestion":
         existing = self._study.get_trials(deepcopy=False)
         self._study.sampler = self._sampler(number)
         if number < len(existing) and existing[number].state != TrialState.WAITING:
@@ -124,7 +140,7 @@ class Study:
                 self._study.enqueue_trial(self._first[number] if number < len(self._first) else self._system(number))
             trial = self._study.ask()
         assert trial.number == number, f"Optuna gave trial {trial.number} for {number}: another process uses this study"
-        return Suggestion(self._study, trial)
+        return Suggestion(self._study, trial, self._lock)
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         # A sampler for each trial: a continued sweep goes on as an uninterrupted one would have.
@@ -139,9 +155,10 @@ class Study:
 class Suggestion:
     """One trial as Optuna sees it."""
 
-    def __init__(self, study: optuna.Study, trial: optuna.Trial) -> None:
+    def __init__(self, study: optuna.Study, trial: optuna.Trial, lock: threading.RLock) -> None:
         self._study = study
         self._trial = trial
+        self._lock = lock
 
     def pick(self, hole: space.Hole) -> Any:
         """A value for a hole; the same one however often it is asked."""
@@ -155,22 +172,20 @@ class Suggestion:
         """Reports an intermediate value and asks the pruner. A repeated attempt reports nothing twice, and one of a
         trial that Optuna knows the end of is left alone.
         """
-        known = self._study.get_trials(deepcopy=False)[self._trial.number]
-        if known.state.is_finished():
-            return False
-        if step not in known.intermediate_values:
-            self._trial.set_user_attr(_SYSTEM, system)
-            self._trial.report(value, step)
-        return self._trial.should_prune()
+        with self._lock:
+            known = self._study.get_trials(deepcopy=False)[self._trial.number]
+            if known.state.is_finished():
+                return False
+            if step not in known.intermediate_values:
+                self._trial.set_user_attr(_SYSTEM, system)
+                self._trial.report(value, step)
+            return self._trial.should_prune()
 
     def tell(self, value: float | None, *, pruned: bool = False) -> None:
         """Ends the trial: a value, pruned, or (with neither) without a value. Telling twice is harmless."""
-        if pruned:
-            self._study.tell(self._trial.number, state=TrialState.PRUNED, skip_if_finished=True)
-        elif value is None:
-            self._study.tell(self._trial.number, state=TrialState.FAIL, skip_if_finished=True)
-        else:
-            self._study.tell(self._trial.number, value, skip_if_finished=True)
+        state = TrialState.PRUNED if pruned else TrialState.FAIL if value is None else None
+        with self._lock:
+            self._study.tell(self._trial.number, None if state else value, state=state, skip_if_finished=True)
 
 
 class _WithinSystem(optuna.pruners.BasePruner):

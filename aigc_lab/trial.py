@@ -8,73 +8,28 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, TypedDict
 
 from torch import Tensor
 
 from aigc_lab import checkpoint, environment, pictures
 from aigc_lab.batches import Batches
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.evaluate import SCORING_SPLITS, Evaluator, ScoringSplit
-from aigc_lab.experiment import Configuration, Objective
+from aigc_lab.evaluate import SCORING_SPLITS, ScoringSplit
 from aigc_lab.files import sha256, write_atomically
+from aigc_lab.job import Job, Outcome, Watcher
+from aigc_lab.lab import Lab
 from aigc_lab.metrics.base import Score
-from aigc_lab.registry.records import Role, Scored, StoredArtifact, StoredCheckpoint, StoredScalar, StoredScore
+from aigc_lab.registry.records import Scored, StoredArtifact, StoredCheckpoint, StoredScalar, StoredScore
 from aigc_lab.registry.states import State as RunState
-from aigc_lab.registry.store import Registry
-from aigc_lab.settings import Settings
 from aigc_lab.systems.base import System
-from aigc_lab.tracking.base import DatasetInfo, RunTracker, Status, Tracker
-from aigc_lab.trainer import Diverged, Progress, State, train
+from aigc_lab.tracking.base import DatasetInfo, RunTracker, Status
+from aigc_lab.trainer import Diverged, State, train
 
 _GRID = 64
 _POINTS = 2000
 # Evaluations deliver the curves; between two that lie far apart, a delivery this often keeps MLflow's pages alive.
 _DELIVERY_SECONDS = 15.0
-
-
-class Watcher(Protocol):
-    """Who looks on while a run trains: a display, a pruner."""
-
-    def progress(self, now: Progress) -> None:
-        """An interval has passed."""
-
-    def scored(self, step: int, value: float) -> bool:
-        """The objective on the reference split; True stops the run as PRUNED."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run to be done: a configuration and a seed, with their place in the registry and in MLflow."""
-
-    run: str
-    sweep: str
-    trial: int
-    seed: int
-    role: Role
-    configuration: Configuration
-    objective: Objective
-    mlflow_experiment: str
-
-
-@dataclass(frozen=True)
-class Lab:
-    """What all runs of a sweep share."""
-
-    settings: Settings
-    registry: Registry
-    tracker: Tracker
-    evaluator: Evaluator
-    device: str
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended; `value` is the objective on the reference split after the last step."""
-
-    state: RunState
-    value: float | None
-    reason: str | None = None
 
 
 class _Pruned(Exception):
@@ -186,7 +141,7 @@ class _Selected:
 
 def _train_and_score(job: Job, lab: Lab, watcher: Watcher, attempt: int, record: _Record) -> float:
     plan, training = job.configuration, job.configuration.training
-    environment.settle(training.threads)
+    lab.settle(training)
     samples = plan.dataset.load("train")
     state = State.fresh(
         plan.system_class,
@@ -198,7 +153,6 @@ def _train_and_score(job: Job, lab: Lab, watcher: Watcher, attempt: int, record:
     )
     batches = Batches(samples.to(lab.device), training.batch_size, job.seed)
     record.tracked = tracked = _open_tracker(job, lab, attempt)
-    lab.registry.set_mlflow_run(job.run, tracked.run_id)
     # MLflow's slider begins at step 0: without a picture there, people see an empty tile first.
     _show(state.average, job, record, 0)
 
@@ -322,10 +276,10 @@ def _open_tracker(job: Job, lab: Lab, attempt: int) -> RunTracker:
     params |= plan.system_config.model_dump(mode="json")
     params |= {f"training.{key}": value for key, value in plan.training.model_dump(mode="json").items()}
     for older in range(1, attempt):
-        lab.tracker.abandon(job.mlflow_experiment, f"{job.run}.{older}")
+        lab.tracker.abandon(job.sweep, f"{job.run}.{older}")
     train_size = len(plan.dataset.load("train"))
     return lab.tracker.start(
-        job.mlflow_experiment,
+        job.sweep,
         name=f"{plan.system} {job.trial}.{job.seed}",
         key=f"{job.run}.{attempt}",
         params=params,

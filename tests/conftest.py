@@ -8,6 +8,11 @@ import pytest
 import torch
 
 from aigc_lab.data.digits import Digits
+from aigc_lab.registry.store import Registry
+from aigc_lab.settings import Settings
+from aigc_lab.tracking import writer
+from aigc_lab.tracking.mlflow import MlflowTracker
+from aigc_lab.tracking.shipper import Shipper
 
 torch.set_num_threads(1)
 
@@ -40,3 +45,26 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
     cache = tmp_path_factory.mktemp("judge")
     Classifier.prepare(dataset, cache=cache, weights_dir=None, device="cpu", say=lambda text: None)
     return Judged(dataset, cache)
+
+
+class WriterHere:
+    """A sweep's writer without a process of its own: it delivers when the sweep has ended. Importing MLflow again in
+    another process would take most of a short sweep's time.
+    """
+
+    def __init__(self, settings: Settings, sweep: str) -> None:
+        self._settings, self._sweep = settings, sweep
+
+    def start(self) -> None: ...
+
+    def finish(self) -> str | None:
+        settings, sweep = self._settings, self._sweep
+        with Registry.open(settings.registry_url) as registry:
+
+            def opened(key: str, experiment: str, run: str) -> None:
+                registry.set_mlflow_experiment(sweep, experiment)
+                registry.set_mlflow_run(key.rpartition(".")[0], run)
+
+            tracker = MlflowTracker(settings.tracking_uri, settings.artifacts)
+            waiting = Shipper(writer.spool_folder(settings, sweep), tracker, opened).ship()
+        return "something waits" if waiting else None

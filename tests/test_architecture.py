@@ -17,8 +17,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("commands",),
     ("display",),
     ("sweeps",),
+    ("opening", "estimate", "worker"),
+    ("executors/*",),
+    ("executors.base",),
     ("trial", "search"),
-    ("evaluate", "checkpoint"),
+    ("job", "lab", "checkpoint"),
+    ("evaluate",),
     ("experiment", "trainer", "tracking", "features", "pictures", "tables"),
     ("registry", "overrides"),
     ("systems/*", "data/*", "metrics/*", "extractors/*"),
@@ -28,9 +32,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("batches", "nets", "objectives", "statistics"),
     ("samples", "noise", "environment", "plugins", "space", "settings"),
     ("yamlfile", "content"),
-    ("config", "errors", "files", ""),
+    ("config", "errors", "files", "channel", "crew", ""),
 )
-PLUGINS = ("systems", "data", "metrics", "extractors")
+PLUGINS = ("systems", "data", "metrics", "extractors", "executors")
 LIGHT = ("registry", "experiment", "settings", "cli", "space", "yamlfile", "content", "plugins", "tables", "config")
 HEAVY = {"torch", "torchvision", "mlflow", "optuna", "pandas", "scipy", "sklearn"}
 

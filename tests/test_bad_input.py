@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from aigc_lab import cli, commands, sweeps
+from aigc_lab import cli, commands
+from aigc_lab.executors import inline
 
 RING = """\
 data: {name: ring, points: 2000}
@@ -59,7 +60,7 @@ def home(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise AssertionError("something was trained")
 
     monkeypatch.setattr(commands, "estimate", refuse)
-    monkeypatch.setattr(sweeps, "execute", refuse)
+    monkeypatch.setattr(inline, "execute", refuse)
     monkeypatch.chdir(tmp_path)
     return Path(shutil.copytree(filled, tmp_path / "home", ignore=shutil.ignore_patterns("*-wal", "*-shm")))
 
@@ -168,9 +169,9 @@ def test_a_fresh_home_is_not_even_made(home: Path, shell: Shell, tmp_path: Path)
         ),
         (["sweep", "good.yaml", "--trials", "0"], "--trials 0: search.trials: it should be greater than or equal to 1"),
         (["sweep", "good.yaml", "--seeds", "-1"], "--seeds -1: search.seeds: it should be greater than or equal to 1"),
-        (["sweep", "good.yaml", "--device", "tpu"], "--device tpu: there is no such device; use cpu, cuda"),
-        (["sweep", "good.yaml", "--device", "meta"], "--device meta: use cpu, cuda"),
-        (["train", "good.yaml", "--device", "cuda:99"], "--device cuda:99: this machine has "),
+        (["sweep", "good.yaml", "--device", "tpu"], "--devices tpu: there is no such device; use cpu, cuda"),
+        (["sweep", "good.yaml", "--device", "meta"], "--devices meta: use cpu, cuda"),
+        (["train", "good.yaml", "--device", "cuda:99"], "--devices cuda:99: this machine has "),
         (
             ["train", "good.yaml", "--set", "system.lr={log: [1e-4, 1e-3]}"],
             "good.yaml: train takes one configuration, and system.lr is still open; decide with --set",

@@ -16,20 +16,25 @@ from unittest import mock
 
 import pytest
 import torch
-from conftest import Judged
+from conftest import Judged, WriterHere
 from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
 
-from aigc_lab import commands, sweeps, trial
+from aigc_lab import commands
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import Failure
+from aigc_lab.estimate import Estimate
+from aigc_lab.executors import inline
+from aigc_lab.job import Job, Outcome
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
 from aigc_lab.search import Suggestion
 from aigc_lab.systems import base
 from aigc_lab.systems.point_gan import PointGAN
+from aigc_lab.tracking import writer
 from aigc_lab.tracking.mlflow import MlflowTracker
+from aigc_lab.trial import execute
 
 POINTS = """\
 data: {name: ring, points: 2000}
@@ -114,6 +119,7 @@ class Home:
 @pytest.fixture(autouse=True, scope="module")
 def _plain_environment() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "Writer", WriterHere)
         for name in list(os.environ):
             if name.startswith("AIGC_LAB_") or name == "MLFLOW_TRACKING_URI":
                 patch.delenv(name)
@@ -228,7 +234,7 @@ def test_a_run_has_its_history_and_its_files(done: Done) -> None:
         # The last on the way shows the finished model; those before it do not.
         assert len(set(pictures)) == 4 and pictures.count(files["samples"].read_bytes()) == 2
         curve = json.loads(files["curves"].read_text())["loss/critic/total"]
-        assert curve["step"] == [20, 40, 60]
+        assert curve["step"] == [10, 20, 30, 40, 50, 60]
         assert curve["value"][-1] == page["scalars"]["loss/critic/total"]
         rkl = {e["step"]: e["value"] for e in page["progress"] if e["name"] == "rkl"}
         assert kinds["selected"]["step"] == min(rkl, key=lambda step: rkl[step])
@@ -300,7 +306,7 @@ def test_mlflow_has_the_curves_and_the_pictures(done: Done) -> None:
 def test_a_finished_sweep_is_not_done_again(done: Done, capsys: pytest.CaptureFixture[str]) -> None:
     home, rows = done
     before, trials = home.runs(), home.trials("points")
-    with mock.patch.object(sweeps, "execute", refuse):
+    with mock.patch.object(inline, "execute", refuse):
         assert home.sweep(POINTS) == rows
         assert home.sweep(f"# a comment\n{POINTS}") == rows
         assert home.sweep(POINTS, "search.trials=1") == rows  # fewer than there are
@@ -363,7 +369,7 @@ def test_train_is_one_run_with_the_same_records(home: Home) -> None:
     assert row == home.show(row["run"])
     assert row.keys() >= RUN_KEYS
     assert {score["name"] for score in row["scores"]} == SCORES
-    with mock.patch.object(sweeps, "execute", refuse):
+    with mock.patch.object(inline, "execute", refuse):
         assert home.train(ONE, *SHORT) == row
     other = home.train(ONE, *SHORT, seed=3)
     assert other["sweep"] == row["sweep"]
@@ -378,16 +384,16 @@ def test_more_trials_are_the_new_ones_only(home: Home) -> None:
     first = home.sweep(POINTS, *SHORT, "search.trials=1")
     did: list[str] = []
 
-    def watched(job: trial.Job, *rest: Any) -> trial.Outcome:
+    def watched(job: Job, *rest: Any) -> Outcome:
         did.append(f"{job.trial}.{job.seed}")
-        return trial.execute(job, *rest)
+        return execute(job, *rest)
 
-    with mock.patch.object(sweeps, "execute", watched):
+    with mock.patch.object(inline, "execute", watched):
         rows = home.sweep(POINTS, *SHORT, "search.trials=3")
     assert did == ["1.0", "2.0"]
     assert {row["sweep"] for row in rows} == {first[0]["sweep"]}
     assert sorted(row["trial"] for row in rows) == [0, 1, 2]
-    with mock.patch.object(sweeps, "execute", watched):
+    with mock.patch.object(inline, "execute", watched):
         changed = home.sweep(POINTS, *SHORT, "search.trials=1", "training.batch_size=16")
     assert did == ["1.0", "2.0", "0.0"]
     assert changed[0]["sweep"] != rows[0]["sweep"]
@@ -410,7 +416,7 @@ def losses(change: Any) -> Iterator[list[int]]:
         return [critic._replace(loss=lambda *given: change(number, critic.loss(*given))), generator]
 
     # The estimate trains too, before the runs; it is not what these tests break.
-    known = sweeps.Estimate(1, 1, 0.0, {"point_gan": 1.0})
+    known = Estimate(1, 1, 0.0, {"point_gan": 1.0})
     with mock.patch.object(commands, "estimate", return_value=known), mock.patch.object(PointGAN, "phases", phases):
         yield built
 
@@ -441,7 +447,7 @@ def test_a_run_that_diverges_is_told_and_the_sweep_goes_on(home: Home) -> None:
     with contextlib.closing(sqlite3.connect(home.path / "registry.db")) as database:
         database.execute("UPDATE score SET value = 99 WHERE name = 'rkl' AND run_id LIKE '%.2._'")
         database.commit()
-    with mock.patch.object(sweeps, "execute", refuse):
+    with mock.patch.object(inline, "execute", refuse):
         home.sweep(POINTS, "training.steps=20", "confirm=null", "search.trials=3")
     assert home.trials("points")[:2] == trials
     assert home.trials("points")[2]["value"] == 99
@@ -509,7 +515,7 @@ def test_a_pruned_run_is_told_and_its_other_seeds_are_not_run(home: Home) -> Non
     run = home.client.get_run(page["mlflow_run_id"])
     assert (run.info.status, run.data.tags["state"]) == ("FINISHED", "PRUNED")
     assert {row["trial"]: row["state"] for row in rows} == {0: "FINISHED", 1: "PRUNED"}
-    with mock.patch.object(sweeps, "execute", refuse):
+    with mock.patch.object(inline, "execute", refuse):
         assert home.sweep(POINTS, "training.steps=60") == rows
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,9 @@ def test_what_is_stopped_is_marked_and_goes_on(
             cli.main()  # a second process on the same sweep
         assert second.value.code == 2
         assert "is being run by another process; wait for it, or stop it first" in capsys.readouterr().err
+        deadline = time.monotonic() + 60  # MLflow is told by another process, which imports it first
+        while not states(folder)[2] and time.monotonic() < deadline:
+            time.sleep(0.2)
         assert states(folder) == (["RUNNING"], ["RUNNING"], ["RUNNING"])
         stop(process, signal.SIGINT)
     finally:

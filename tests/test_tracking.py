@@ -465,15 +465,19 @@ class TestFailingStore:
         assert mlflow_run.flush() == 0
         assert "temporary.txt refused and dropped" in caplog.text
         assert View(mlflow_tracker, mlflow_run).content("b.txt") == b"b"
-        assert mlflow_run.end("FINISHED", {}) == 1
+        assert mlflow_run.end("FINISHED", {}) == 0  # nothing that could be sent again
+        assert "ended FINISHED with 1 pieces lost" in caplog.text
 
-    def test_a_deleted_run_does_not_stop_a_training(self, mlflow_tracker: MlflowTracker, mlflow_run: MlflowRun) -> None:
+    def test_a_deleted_run_does_not_stop_a_training(
+        self, mlflow_tracker: MlflowTracker, mlflow_run: MlflowRun, caplog: pytest.LogCaptureFixture
+    ) -> None:
         with closing(sqlite3.connect(mlflow_tracker._uri.removeprefix("sqlite:///"))) as database, database:
             database.execute("DELETE FROM tags WHERE run_uuid = ?", (mlflow_run.run_id,))
             database.execute("DELETE FROM runs WHERE run_uuid = ?", (mlflow_run.run_id,))
         mlflow_run.scalars(1, {"a": 1.0})
         assert mlflow_run.flush() == 0
-        assert mlflow_run.end("FINISHED", {}) == 2
+        assert mlflow_run.end("FINISHED", {}) == 0
+        assert "ended FINISHED with 2 pieces lost" in caplog.text
 
     def test_start_fails_in_one_line_without_the_password(
         self, mlflow_tracker: MlflowTracker, monkeypatch: pytest.MonkeyPatch

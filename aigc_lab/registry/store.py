@@ -249,6 +249,23 @@ class Registry:
             _replace(connection, Checkpoint, run, [vars(checkpoint) for checkpoint in checkpoints])
             _replace(connection, Artifact, run, [vars(artifact) for artifact in artifacts])
 
+    def lose(self, run: str, state: State, reason: str) -> int:
+        """Ends a run whose process is gone, in `state`; its newest attempt, if it never ended, as KILLED. Returns the
+        number of that attempt, 0 when there is none.
+        """
+        reason = reason.replace("\x00", "")
+        with self.write() as connection:
+            attempt = _newest_attempt(connection, run)
+            connection.execute(
+                update(Attempt)
+                .where(Attempt.c.run_id == run, Attempt.c.number == attempt, Attempt.c.state == State.RUNNING.value)
+                .values(state=State.KILLED.value, reason=reason, ended_at=_now())
+            )
+            connection.execute(
+                update(Run).where(Run.c.id == run).values(state=state.value, reason=reason, finished_at=_now())
+            )
+        return attempt
+
 
 # ---- values
 

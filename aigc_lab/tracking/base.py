@@ -5,7 +5,7 @@ import math
 import posixpath
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
@@ -37,17 +37,23 @@ class DatasetInfo:
 
 
 class RunTracker(Protocol):
-    """One run. Only `flush` and `end` must reach the store; none raises for a store that fails."""
+    """One run. Only `flush` and `end` must reach the store; none raises for a store that fails.
+
+    `at` is when it was recorded, in milliseconds since 1970; now unless it was spooled.
+    """
 
     run_id: str
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Records values at a step, without any I/O. Values that are not finite are left out and named in a tag."""
 
+    def points(self, points: "Iterable[Point]") -> None:
+        """Records points that carry their own time, as they were spooled."""
+
     def scores(self, step: int, values: Mapping[str, float]) -> None:
         """The same for scores, by their bare names: `fid` becomes `score/fid`."""
 
-    def image(self, key: str, pixels: "numpy.typing.NDArray[numpy.uint8]", step: int) -> None:
+    def image(self, key: str, pixels: "numpy.typing.NDArray[numpy.uint8]", step: int, *, at: int | None = None) -> None:
         """Shows pixels [H, W] or [H, W, C] under `key`, which has a slider over the steps."""
 
     def text(self, name: str, text: str) -> None:
@@ -62,8 +68,10 @@ class RunTracker(Protocol):
     def flush(self) -> int:
         """Delivers what waits and returns how many pieces (points, images, …) still wait, 0 when the store works."""
 
-    def end(self, status: Status, tags: Mapping[str, str]) -> int:
-        """Delivers, sets the tags, closes the run (once). Returns the pieces lost, which it also logs."""
+    def end(self, status: Status, tags: Mapping[str, str], *, at: int | None = None) -> int:
+        """Delivers, sets the tags, closes the run (once). Returns the pieces that the store failed to take, which it
+        also logs; what it refused for good is logged alone.
+        """
 
 
 class Tracker(Protocol):
@@ -83,6 +91,8 @@ class Tracker(Protocol):
         params: Mapping[str, object],
         tags: Mapping[str, str],
         dataset: DatasetInfo | None = None,
+        *,
+        at: int | None = None,
     ) -> RunTracker:
         """Opens the run of `key` (registry's run id and attempt): a new one, or the one that was started before."""
 
@@ -106,16 +116,20 @@ class Recorder:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         assert not self._ended, f"run {self.run_id} has ended"
-        now = time.time_ns() // 1_000_000
+        at = now()
         for name, value in values.items():
             if name not in self._names:
                 self._names.add(checked("metric", name))
             number = float(value)
             if math.isfinite(number):
-                self._points.append(Point(name, number, now, step))
+                self._points.append(Point(name, number, at, step))
             else:  # MLflow would show an infinity as 1.8e308
                 count, first = self._nonfinite.get(name, (0, step))
                 self._nonfinite[name] = (count + 1, first)
+
+    def points(self, points: Iterable[Point]) -> None:
+        """Records points that were checked before."""
+        self._points += points
 
     def scores(self, step: int, values: Mapping[str, float]) -> None:
         self.scalars(step, {f"score/{name}": value for name, value in values.items()})
@@ -130,6 +144,11 @@ class Recorder:
         shaped = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4))
         if str(pixels.dtype) != "uint8" or not shaped:
             raise ValueError(f"image {key}: needs uint8 [H, W] or [H, W, C], not {pixels.dtype} {list(pixels.shape)}")
+
+
+def now() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:

@@ -36,6 +36,8 @@ class MemoryTracker:
         params: Mapping[str, object],
         tags: Mapping[str, str],
         dataset: DatasetInfo | None = None,
+        *,
+        at: int | None = None,
     ) -> "MemoryRun":
         assert experiment_id in self.experiments.values(), f"no experiment {experiment_id}"
         run = self.runs.setdefault(checked("run", key), MemoryRun(f"memory-{len(self.runs) + 1}", experiment_id, name))
@@ -72,7 +74,7 @@ class MemoryRun(base.Recorder):
         self.tag |= tags
         self.dataset = dataset or self.dataset
 
-    def image(self, key: str, pixels: "numpy.typing.NDArray[numpy.uint8]", step: int) -> None:
+    def image(self, key: str, pixels: "numpy.typing.NDArray[numpy.uint8]", step: int, *, at: int | None = None) -> None:
         self._check_image(key, pixels)
         self.images.append((key, step, pixels.copy()))
 
@@ -98,7 +100,7 @@ class MemoryRun(base.Recorder):
             self.tag[NONFINITE] = self._nonfinite_tag()
         return 0
 
-    def end(self, status: Status, tags: Mapping[str, str]) -> int:
+    def end(self, status: Status, tags: Mapping[str, str], *, at: int | None = None) -> int:
         if not self._ended:
             try:
                 self.flush()

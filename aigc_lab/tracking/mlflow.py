@@ -16,7 +16,6 @@ import re
 import sqlite3
 import tempfile
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -117,6 +116,8 @@ class MlflowTracker:
         params: Mapping[str, object],
         tags: Mapping[str, str],
         dataset: DatasetInfo | None = None,
+        *,
+        at: int | None = None,
     ) -> "MlflowRun":
         client = self._client()
         texts = {
@@ -133,7 +134,7 @@ class MlflowTracker:
                 for tag, value in marks.items():
                     client.set_tag(run.info.run_id, tag, value)
             else:
-                run = client.create_run(experiment_id, tags=marks, run_name=name)
+                run = client.create_run(experiment_id, start_time=at, tags=marks, run_name=name)
             # A process may have died between creating the run and this, so both paths come here.
             try:
                 _log_params(client, run.info.run_id, texts, run.data.params)
@@ -158,9 +159,9 @@ class MlflowRun(base.Recorder):
         self._down = self._warned = False  # since the last flush; since it last worked
         self._lost = 0
 
-    def image(self, key: str, pixels: "numpy.typing.NDArray[numpy.uint8]", step: int) -> None:
+    def image(self, key: str, pixels: "numpy.typing.NDArray[numpy.uint8]", step: int, *, at: int | None = None) -> None:
         self._check_image(key, pixels)
-        kept, now = pixels.copy(), time.time_ns() // 1_000_000
+        kept, now = pixels.copy(), at or base.now()
 
         def send() -> None:
             # Asynchronous is the default, which loses images on a kill and may hang the interpreter's exit.
@@ -202,7 +203,7 @@ class MlflowRun(base.Recorder):
             _LOG.warning("%s: delivering again", masked(self._uri))
         return len(self._points) + len(self._outbox)
 
-    def end(self, status: Status, tags: Mapping[str, str]) -> int:
+    def end(self, status: Status, tags: Mapping[str, str], *, at: int | None = None) -> int:
         if self._ended:
             return 0
         try:
@@ -210,11 +211,11 @@ class MlflowRun(base.Recorder):
             self.tags(tags)
         finally:  # a full artifact disk, or a tag that is refused, must not leave the run RUNNING
             self._ended = True
-            closed = self._attempt(f"status {status}", lambda: self._client.set_terminated(self.run_id, status))
+            closed = self._attempt(f"status {status}", lambda: self._client.set_terminated(self.run_id, status, at))
         lost = self._lost + len(self._points) + len(self._outbox) + (not closed)
         if lost:
             _LOG.warning("%s: run %s ended %s with %d pieces lost", masked(self._uri), self.run_id, status, lost)
-        return lost
+        return lost - self._lost
 
     def _deliver(self, what: str, send: Callable[[], object]) -> None:
         assert not self._ended, f"run {self.run_id} has ended"

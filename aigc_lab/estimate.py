@@ -1,0 +1,75 @@
+"""What a sweep will cost, before it is begun."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from aigc_lab import environment
+from aigc_lab.batches import Batches
+from aigc_lab.executors.base import Place
+from aigc_lab.experiment import Configuration, Experiment
+from aigc_lab.search import confirmations, total_trials
+from aigc_lab.tables import duration
+from aigc_lab.trainer import Diverged, State, train
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a sweep will cost at most, from a few steps of each system that were timed now."""
+
+    trials: int
+    runs: int
+    seconds: float
+    step_ms: dict[str, float]
+    workers: int = 1
+
+    def __str__(self) -> str:
+        steps = ", ".join(f"{system} {ms:.1f} ms/step" for system, ms in self.step_ms.items())
+        shared = f" on {self.workers} workers" if self.workers > 1 else ""
+        return (
+            f"{self.trials} trials, at most {self.runs} runs, about {duration(self.seconds)} of training"
+            f"{shared} ({steps})"
+        )
+
+
+def estimate(experiment: Experiment, places: Sequence[Place]) -> Estimate:
+    """Times a few steps of every system at its paper's defaults, after a few that warm up, as one worker will have
+    them: on its device, with its share of the cores. That workers also share memory and caches is not in it.
+    """
+    trials, place = total_trials(experiment), places[0]
+    file = experiment.file
+    step_ms = {}
+    for system in experiment.systems:
+        values = {"system": system} | experiment.defaults(system)
+        plan = experiment.resolve(lambda hole, values=values: values.get(hole.name, hole.ends()[0]))  # type: ignore[misc]
+        step_ms[plan.system] = 1000 * _seconds_per_step(plan, place)
+    searched, confirmed = trials * file.search.seeds, confirmations(experiment, trials)
+    # The confirmed ones may all be of the slowest system.
+    seconds = (searched * statistics.mean(step_ms.values()) + confirmed * max(step_ms.values())) / 1000
+    seconds *= file.training.steps / min(len(places), trials)
+    return Estimate(trials, searched + confirmed, seconds, step_ms, len(places))
+
+
+def _seconds_per_step(plan: Configuration, place: Place, warm: int = 3, timed: int = 10) -> float:
+    training = plan.training
+    environment.settle(min(training.threads or place.threads, place.threads))
+    state = State.fresh(
+        plan.system_class,
+        plan.system_config,
+        plan.dataset.shape,
+        seed=0,
+        batch_size=training.batch_size,
+        device=place.device,
+    )
+    batches = Batches(plan.dataset.load("train").to(place.device), training.batch_size, seed=0)
+    options = {"seed": 0, "decay": training.ema, "precision": training.precision}
+    started = time.perf_counter()
+    for steps in (warm, warm + timed):
+        started = time.perf_counter()
+        # What diverges here takes as long, and is told when it is a run.
+        with suppress(Diverged):
+            for _ in train(state, batches, steps=steps, every=steps, **options):  # type: ignore[arg-type]
+                pass
+    return (time.perf_counter() - started) / timed

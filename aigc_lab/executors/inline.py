@@ -1,0 +1,19 @@
+"""One run at a time, in this process."""
+
+from aigc_lab.executors import base
+from aigc_lab.job import Job, Outcome, Watcher
+from aigc_lab.lab import Lab
+from aigc_lab.trial import execute
+
+
+class Inline(base.Executor):
+    """What one device needs: nothing is started and nothing has to be sent."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def run(self, job: Job, watcher: Watcher) -> Outcome:
+        return execute(job, self._lab, watcher)
+
+    def stop(self) -> None:
+        """The interruption that is to be passed on has reached this process itself."""

@@ -1,0 +1,194 @@
+"""Processes of this machine, each with its share of the cores or its place on a GPU."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+
+from aigc_lab.channel import Channel, Message
+from aigc_lab.errors import Failure, UsageError
+from aigc_lab.executors import base
+from aigc_lab.executors.base import Place
+from aigc_lab.experiment import Experiment
+from aigc_lab.job import Job, Outcome, Watcher
+from aigc_lab.lab import Lab
+from aigc_lab.registry.states import State
+
+# A run whose process died (memory ran out, a driver failed) is tried again so many times.
+_RETRIES = 2
+_GRACE = 10.0
+
+
+class Local(base.Executor):
+    """One process a place. They start at once and import torch while the caller prepares what they will read."""
+
+    def __init__(self, experiment: Experiment, places: list[Place], home: Path, say: Callable[[str], None]) -> None:
+        self.slots = len(places)
+        self._experiment = experiment
+        self._home = home
+        self._say = say
+        self._stopped = False
+        self._lab: Lab | None = None
+        self._workers = [_Worker(place, home / "logs" / f"worker-{i}.log") for i, place in enumerate(places)]
+        self._free: SimpleQueue[_Worker] = SimpleQueue()
+        for worker in self._workers:
+            self._free.put(worker)
+
+    def open(self, lab: Lab, spool: Path) -> None:
+        """Lets the workers open what `lab` has prepared, and returns when they are ready."""
+        self._lab = lab
+        self._opening = {
+            "home": str(self._home),
+            "spool": str(spool),
+            "experiment": {
+                "name": self._experiment.name,
+                "file": self._experiment.document.file,
+                "data": self._experiment.document.data,
+                "digest": self._experiment.digest,
+            },
+        }
+        for worker in self._workers:
+            worker.open(self._opening)
+        for worker in self._workers:
+            worker.ready(self._say)
+
+    def run(self, job: Job, watcher: Watcher) -> Outcome:
+        assert self._lab is not None, "open comes first"
+        worker = self._free.get()
+        try:
+            for _ in range(_RETRIES + 1):
+                try:
+                    return worker.do(job, watcher)
+                except _Gone as gone:
+                    reason = str(gone)
+                attempt = self._lab.registry.lose(job.run, State.KILLED, reason)
+                self._lab.tracker.abandon(job.sweep, f"{job.run}.{attempt}")
+                if self._stopped:
+                    raise KeyboardInterrupt
+                self._say(f"{job.run}: {reason}")
+                worker.restart(self._opening, self._say)
+            reason = f"{reason}, {_RETRIES + 1} times"
+            self._lab.registry.lose(job.run, State.FAILED, reason)
+            return Outcome(State.FAILED, None, reason)
+        finally:
+            self._free.put(worker)
+
+    def stop(self) -> None:
+        self._stopped = True
+        for worker in self._workers:
+            worker.interrupt()
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+        for worker in self._workers:
+            worker.end()
+
+
+class _Gone(Exception):
+    """The process of a worker has ended."""
+
+
+def _sent(kind: str, text: str) -> Exception:
+    """The error that a worker met, as one of this process."""
+    return UsageError(text) if kind == UsageError.__name__ else Failure(text)
+
+
+class _Worker:
+    """One process and its channel."""
+
+    def __init__(self, place: Place, log: Path) -> None:
+        self._place = place
+        self._log = log
+        self._start()
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        # Libraries that read their number of threads when they are loaded get the same share as torch.
+        share = {f"{name}_NUM_THREADS": str(self._place.threads) for name in ("OMP", "OPENBLAS", "MKL")}
+        with theirs, self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "aigc_lab.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=os.environ | share,
+            )
+        self._channel = Channel(ours)
+
+    def open(self, opening: Message) -> None:
+        # A worker that is gone already is met when it is given a run.
+        with suppress(BrokenPipeError):
+            self._channel.send(**opening, device=self._place.device, threads=self._place.threads)
+
+    def ready(self, say: Callable[[str], None]) -> None:
+        """Waits until it is. A worker that has died is met when it is given a run, and then started again."""
+        while (message := self._channel.receive()) is not None and "ready" not in message:
+            if "say" in message:
+                say(message["say"])
+            elif "error" in message:
+                raise _sent(*message["error"])
+
+    def restart(self, opening: Message, say: Callable[[str], None]) -> None:
+        self.end()
+        self._start()
+        self.open(opening)
+        self.ready(say)
+
+    def do(self, job: Job, watcher: Watcher) -> Outcome:
+        from aigc_lab.trainer import Progress
+
+        place = {"run": job.run, "sweep": job.sweep, "trial": job.trial, "seed": job.seed, "role": job.role}
+        try:
+            self._channel.send(job=place, values=job.configuration.values)
+            while True:
+                message = self._channel.receive()
+                if message is None:
+                    raise BrokenPipeError
+                if "progress" in message:
+                    watcher.progress(Progress(**message["progress"]))
+                elif "scored" in message:
+                    self._channel.send(stop=watcher.scored(*message["scored"]))
+                elif "outcome" in message:
+                    state, value, reason = message["outcome"]
+                    return Outcome(State(state), value, reason)
+                elif "error" in message:
+                    raise _sent(*message["error"])
+                elif "interrupted" in message:
+                    raise KeyboardInterrupt
+        except BrokenPipeError:
+            raise _Gone(self._how()) from None
+        except BaseException:
+            self.interrupt()  # it waits for an answer that will not come
+            raise
+
+    def _how(self) -> str:
+        """How the process ended, as far as it can be known."""
+        try:
+            code = self._process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            return "its worker process does not answer"
+        if code < 0:
+            name = signal.Signals(-code).name
+            return f"its worker process was ended by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
+        return f"its worker process ended with code {code}; see {self._log}"
+
+    def interrupt(self) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+
+    def end(self) -> None:
+        """Returns when the process has ended; it may still write down that its run was interrupted."""
+        self.interrupt()
+        try:
+            self._process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._channel.close()

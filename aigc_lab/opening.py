@@ -1,0 +1,87 @@
+"""Opening a sweep: the stores, the judge, the writer and the workers, and closing them whatever happened."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aigc_lab import search
+from aigc_lab.errors import UsageError
+from aigc_lab.executors.base import Executor, Place
+from aigc_lab.executors.inline import Inline
+from aigc_lab.executors.local import Local
+from aigc_lab.experiment import Experiment
+from aigc_lab.lab import Lab, open_lab
+from aigc_lab.registry.store import Registry
+from aigc_lab.settings import Settings
+from aigc_lab.tracking import address, writer
+from aigc_lab.tracking.spool import SpoolTracker
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A sweep that can be run: its id, what this process shares with its runs, and who does them."""
+
+    sweep: str
+    lab: Lab
+    executor: Executor
+
+
+def check_stores(settings: Settings) -> None:
+    """Raises `UsageError` for a home or a store that cannot be used; makes them where there are none."""
+    settings.prepare()
+    # All that exists is looked at before anything is made.
+    address.check(settings.tracking_uri)
+    search.check(settings.optuna_url, create=False)
+    Registry.open(settings.registry_url).close()
+    search.check(settings.optuna_url)
+
+
+@contextmanager
+def opened(
+    experiment: Experiment, settings: Settings, places: Sequence[Place], say: Callable[[str], None]
+) -> Iterator[Opened]:
+    """A checked experiment's sweep, ready to run: nobody else works on it, its writer and its workers have started and
+    the judge is prepared. At the end all that the runs showed has been delivered to MLflow, or it is said what was not.
+    """
+    objective = experiment.file.objective
+    with Registry.open(settings.registry_url) as registry:
+        sweep = registry.sweep(
+            experiment.name, experiment.digest, experiment.document.data, objective.score, objective.better
+        )
+    spool, first = writer.spool_folder(settings, sweep), places[0]
+    with ExitStack() as stack:
+        stack.enter_context(_alone(settings.home / "locks" / f"{sweep}.lock", sweep))
+        tracker = SpoolTracker(spool)
+        tracker.abandon_all()
+        shipping = writer.Writer(settings, sweep)
+        shipping.start()
+        try:
+            if len(places) > 1:
+                workers = stack.enter_context(Local(experiment, list(places), settings.home, say))
+            lab = open_lab(experiment, settings, tracker, first.device, say, first.threads)
+            stack.enter_context(lab.registry)
+            executor: Executor = Inline(lab)
+            if len(places) > 1:
+                workers.open(lab, spool)
+                executor = workers
+            with executor:
+                yield Opened(sweep, lab, executor)
+        finally:
+            told = shipping.finish()
+            if told:
+                say(told)
+
+
+@contextmanager
+def _alone(path: Path, sweep: str) -> Iterator[None]:
+    """Two processes on one sweep would do the same runs: the second is refused. The kernel frees a dead one's lock."""
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"sweep {sweep} is being run by another process; wait for it, or stop it first") from None
+        yield

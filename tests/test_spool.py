@@ -1,0 +1,236 @@
+"""The spool and its shipper: all that a run shows reaches the tracker once, whatever fails on the way."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aigc_lab.errors import Failure
+from aigc_lab.tracking import spool
+from aigc_lab.tracking.base import DatasetInfo, Point
+from aigc_lab.tracking.memory import MemoryRun, MemoryTracker
+from aigc_lab.tracking.shipper import Shipper
+from aigc_lab.tracking.spool import SpoolRun, SpoolTracker
+
+DATA = DatasetInfo("ring", "0" * 40, None, "points 2, 100 samples")
+GRID = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3)
+KEY = "points-01234567.0.0.1"
+
+
+class Store(MemoryTracker):
+    """A tracker whose store fails when `down`: what runs take then waits for their next flush."""
+
+    down = False
+
+    def experiment(self, name: str) -> str:
+        if self.down:
+            raise Failure("the store is down")
+        return super().experiment(name)
+
+    def start(self, *given: Any, **options: Any) -> MemoryRun:
+        if self.down:
+            raise Failure("the store is down")
+        run = super().start(*given, **options)
+        run.flush = self._flush(run)  # type: ignore[method-assign]
+        return run
+
+    def _flush(self, run: MemoryRun) -> Any:
+        return lambda: 1 if self.down else MemoryRun.flush(run)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+def opened(folder: Path, key: str = KEY) -> SpoolRun:
+    return SpoolTracker(folder).start("points-01234567", "point_gan 0.0", key, {"lr": 0.1}, {"seed": "0"}, DATA)
+
+
+def shipper(folder: Path, tracker: MemoryTracker, told: list[tuple[str, str, str]] | None = None) -> Shipper:
+    return Shipper(folder, tracker, lambda *ids: None if told is None else told.append(ids))
+
+
+def fill(run: SpoolRun, file: Path) -> None:
+    run.scalars(10, {"loss/a": 1.5, "loss/b": float("nan")})
+    run.scores(10, {"fid": 3.0})
+    run.image("samples/grid", GRID, 10)
+    run.text("samples/10.txt", "a text")
+    run.artifact(file, "model")
+    assert run.flush() == 0
+
+
+def check(run: MemoryRun) -> None:
+    assert run.params == {"lr": "0.1"}
+    assert run.dataset == DATA
+    assert run.metrics == {"loss/a": [(10, 1.5)], "score/fid": [(10, 3.0)]}
+    ((key, step, pixels),) = run.images
+    assert (key, step) == ("samples/grid", 10) and np.array_equal(pixels, GRID)
+    assert run.texts == {"samples/10.txt": "a text"}
+    assert run.artifacts == {"model/weights.bin": b"weights"}
+    assert run.tag["seed"] == "0" and run.tag["aigc_lab.nonfinite"] == "loss/b: 1 from step 10"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "weights.bin"
+    path.write_bytes(b"weights")
+    return path
+
+
+def test_all_arrives_and_nothing_is_left(folder: Path, file: Path) -> None:
+    store, told = MemoryTracker(), list[tuple[str, str, str]]()
+    shipping, run = shipper(folder, store, told), opened(folder)
+    fill(run, file)
+    assert shipping.ship() == 0
+    shown = store.runs[KEY]
+    check(shown)
+    assert told == [(KEY, "1", shown.run_id)] and shown.status == "RUNNING"
+    run.scalars(20, {"loss/a": 2.5})
+    assert run.end("FINISHED", {"state": "PRUNED"}) == 0
+    assert shipping.ship() == 0 == shipping.ship()
+    assert (shown.status, shown.tag["state"]) == ("FINISHED", "PRUNED")
+    assert shown.metrics["loss/a"] == [(10, 1.5), (20, 2.5)]
+    assert list(folder.iterdir()) == []
+    assert len(told) == 1
+
+
+def test_points_keep_the_time_of_their_recording(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Point] = []
+    monkeypatch.setattr(MemoryRun, "points", lambda self, points: taken.extend(points))
+    monkeypatch.setattr("aigc_lab.tracking.base.now", lambda: 123456)
+    run = opened(folder)
+    run.scalars(1, {"loss/a": 1.0})
+    run.flush()
+    monkeypatch.undo()
+    monkeypatch.setattr(MemoryRun, "points", lambda self, points: taken.extend(points))
+    shipper(folder, MemoryTracker()).ship()
+    assert taken == [Point("loss/a", 1.0, 123456, 1)]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_store_that_is_down_for_a_while_loses_and_doubles_nothing(folder: Path, file: Path, restart: bool) -> None:
+    store = Store()
+    shipping, run = shipper(folder, store), opened(folder)
+    store.down = True
+    with pytest.raises(Failure):
+        shipping.ship()
+    store.down = False
+    assert shipping.ship() == 0
+    store.down = True
+    run.scalars(10, {"loss/a": 1.0})
+    run.flush()
+    assert shipping.ship() == 1 == shipping.ship()
+    run.scalars(20, {"loss/a": 2.0})
+    run.end("FINISHED", {})
+    assert shipping.ship() == 1
+    if restart:  # the process that shipped is gone, and with it what waited in its memory
+        shown = store.runs[KEY]
+        shown._points.clear()
+        shipping = shipper(folder, store)
+        with pytest.raises(Failure):
+            shipping.ship()
+    store.down = False
+    assert shipping.ship() == 0
+    assert store.runs[KEY].metrics == {"loss/a": [(10, 1.0), (20, 2.0)]}
+    assert store.runs[KEY].status == "FINISHED"
+    assert list(folder.iterdir()) == []
+
+
+def test_another_shipper_goes_on_where_one_was_killed(folder: Path, file: Path) -> None:
+    store, run = MemoryTracker(), opened(folder)
+    fill(run, file)
+    shipper(folder, store).ship()
+    run.scalars(20, {"loss/a": 2.5})
+    run.flush()
+    shipper(folder, store).ship()
+    check_metrics = {"loss/a": [(10, 1.5), (20, 2.5)], "score/fid": [(10, 3.0)]}
+    assert store.runs[KEY].metrics == check_metrics and len(store.runs[KEY].images) == 1
+    run.end("KILLED", {})
+    shipper(folder, store).ship()
+    assert store.runs[KEY].status == "KILLED" and len(store.runs) == 1
+
+
+def test_a_line_that_a_kill_cut_off_is_skipped(folder: Path) -> None:
+    store, run = MemoryTracker(), opened(folder)
+    log = folder / KEY / spool.LOG
+    with log.open("ab") as half:
+        half.write(b'{"points": [["loss/a", 1.0,')
+    shipping = shipper(folder, store)
+    assert shipping.ship() == 0 and store.runs[KEY].metrics == {}
+    SpoolTracker(folder).abandon("", KEY)
+    assert shipping.ship() == 0
+    assert (store.runs[KEY].status, store.runs[KEY].tag["state"]) == ("KILLED", "KILLED")
+    assert run.run_id == KEY
+
+
+def test_runs_that_nobody_works_on_are_ended_once(folder: Path) -> None:
+    SpoolTracker(folder).abandon_all()  # there is no folder yet
+    for key in ("a.0.0.1", "a.0.1.1"):
+        opened(folder, key)
+    ended = opened(folder, "a.1.0.1")
+    ended.end("FINISHED", {})
+    for _ in range(2):
+        SpoolTracker(folder).abandon_all()
+    ends = {path.parent.name: path.read_text().count('"end"') for path in folder.glob("*/log.jsonl")}
+    assert ends == {"a.0.0.1": 1, "a.0.1.1": 1, "a.1.0.1": 1}
+    store = MemoryTracker()
+    shipper(folder, store).ship()
+    assert {key: run.status for key, run in store.runs.items()} == {
+        "a.0.0.1": "KILLED",
+        "a.0.1.1": "KILLED",
+        "a.1.0.1": "FINISHED",
+    }
+
+
+def test_what_is_gone_or_damaged_holds_nothing_up(folder: Path, file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store, run = MemoryTracker(), opened(folder)
+    fill(run, file)
+    file.unlink()
+    next((folder / KEY).glob("*.png")).write_bytes(b"not a picture")
+    (folder / "stray").mkdir()
+    (folder / "stray" / spool.LOG).write_text(json.dumps({"points": []}) + "\n")
+    assert shipper(folder, store).ship() == 0
+    assert store.runs[KEY].metrics["score/fid"] == [(10, 3.0)]
+    assert "artifact" in caplog.text and "picture of step 10 cannot be shown" in caplog.text
+
+
+def test_a_full_disk_is_told_once_and_the_points_wait(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = opened(folder)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(spool, "append", full)
+        for step in (1, 2):
+            run.scalars(step, {"loss/a": float(step)})
+            assert run.flush() == step
+    assert caplog.text.count("could not be written") == 1
+    assert run.flush() == 0
+    store = MemoryTracker()
+    shipper(folder, store).ship()
+    assert store.runs[KEY].metrics == {"loss/a": [(1, 1.0), (2, 2.0)]}
+
+
+def test_names_and_pixels_are_refused_where_they_are_given(folder: Path, file: Path) -> None:
+    with pytest.raises(ValueError, match="param name"):
+        SpoolTracker(folder).start("a", "b", "c", {"a?": 1}, {})
+    run = opened(folder)
+    for call in (
+        lambda: run.scalars(1, {"a?": 1.0}),
+        lambda: run.text("../a", ""),
+        lambda: run.image("a", GRID.astype(float), 0),  # type: ignore[arg-type]
+        lambda: run.artifact(file.with_name("none"), ""),
+        lambda: run.tags({"a?": "b"}),
+    ):
+        with pytest.raises(ValueError):
+            call()
+    run.end("FINISHED", {})
+    with pytest.raises(AssertionError, match="has ended"):
+        run.tags({"a": "b"})
