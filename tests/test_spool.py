@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -222,13 +223,14 @@ def test_names_and_pixels_are_refused_where_they_are_given(folder: Path, file: P
     with pytest.raises(ValueError, match="param name"):
         SpoolTracker(folder).start("a", "b", "c", {"a?": 1}, {})
     run = opened(folder)
-    for call in (
+    calls: tuple[Callable[[], object], ...] = (
         lambda: run.scalars(1, {"a?": 1.0}),
         lambda: run.text("../a", ""),
-        lambda: run.image("a", GRID.astype(float), 0),  # type: ignore[arg-type]
+        lambda: run.image("a", GRID.astype(float), 0),
         lambda: run.artifact(file.with_name("none"), ""),
         lambda: run.tags({"a?": "b"}),
-    ):
+    )
+    for call in calls:
         with pytest.raises(ValueError):
             call()
     run.end("FINISHED", {})

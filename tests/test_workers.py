@@ -1,0 +1,222 @@
+"""Several workers: real processes, each run once, the same bits as alone, and none left behind whatever ends them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import WriterHere
+
+from aigc_lab import commands
+from aigc_lab.errors import UsageError
+from aigc_lab.registry import queries
+from aigc_lab.registry.store import Registry
+from aigc_lab.tracking import writer
+
+# A system that tells what its process has imported, and may end its process or take its time.
+SPY = """
+import json, os, signal, sys, time
+from pathlib import Path
+from aigc_lab.systems import point_gan
+
+HERE = Path(__file__).parent
+
+class Spy(point_gan.PointGAN):
+    def generate(self, *given, **options):
+        if "aigc_lab.worker" in " ".join(sys.orig_argv):
+            facts = {name: name in sys.modules for name in ("torch", "mlflow", "optuna")}
+            facts["threads"] = __import__("torch").get_num_threads()
+            (HERE / f"worker-{os.getpid()}.json").write_text(json.dumps(facts))
+            fatal = HERE / "fatal"
+            if fatal.exists() and (fatal.read_text() == "always" or not (HERE / "died").exists()):
+                (HERE / "died").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            while (HERE / "wait").exists():
+                time.sleep(0.05)
+        return super().generate(*given, **options)
+"""
+TEXT = """\
+data: {name: ring, points: 2000}
+system: {name: ./spy.py, hidden: 16, lr: {log: [1e-4, 1e-2]}}
+training: {steps: 20, batch_size: 32, log_every: 10, evaluate_every: 10, threads: 1}
+evaluation: {name: points, samples: 400}
+objective: {minimize: rkl}
+search: {trials: 3, seeds: 2, pruner: none}
+confirm: {top: 1, seeds: 1}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in list(os.environ):
+        if name.startswith("AIGC_LAB_") or name == "MLFLOW_TRACKING_URI":
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(TEXT)
+    (tmp_path / "spy.py").write_text(SPY)
+    return tmp_path
+
+
+@pytest.fixture
+def near(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "Writer", WriterHere)
+
+
+def sweep(folder: Path, home: str, *, workers: int, **changes: object) -> list[dict[str, Any]]:
+    made = [(key.replace("_", "."), json.dumps(value), key) for key, value in changes.items()]
+    return commands.sweep(str(folder / "mine.yaml"), made, device="cpu", workers=workers, json=True, home=folder / home)
+
+
+def shown(folder: Path, home: str) -> dict[str, dict[str, Any]]:
+    with Registry.open(f"sqlite:///{folder / home / 'registry.db'}") as registry:
+        runs = [run["run"] for run in queries.runs(registry)]
+        return {run.partition(".")[2]: queries.show(registry, run) for run in runs}
+
+
+def weights(run: dict[str, Any]) -> str:
+    return next(str(file["sha256"]) for file in run["checkpoints"] if file["kind"] == "last")
+
+
+@pytest.mark.usefixtures("near")
+def test_two_workers_do_each_run_once_and_as_one_would(folder: Path) -> None:
+    sweep(folder, "two", workers=2)
+    both = shown(folder, "two")
+    assert set(both) == {"0.0", "0.1", "1.0", "1.1", "2.0", "2.1"} | {key for key in both if key.endswith(".2")}
+    assert len(both) == 7
+    assert all(run["state"] == "FINISHED" and len(run["attempts"]) == 1 for run in both.values())
+    assert all(run["mlflow_run_id"] for run in both.values())
+    told = [json.loads(path.read_text()) for path in folder.glob("worker-*.json")]
+    assert told == [{"torch": True, "mlflow": False, "optuna": False, "threads": 1}] * 2
+    pids = {run["environment"]["pid"] for run in both.values()}
+    assert pids == {int(path.stem.removeprefix("worker-")) for path in folder.glob("worker-*.json")}
+    assert not any(alive(pid) for pid in pids)
+
+    sweep(folder, "one", workers=1, search_trials=1)
+    for key, run in shown(folder, "one").items():
+        if not key.endswith(".2"):
+            assert weights(run) == weights(both[key]), key
+
+    # Going on does nothing over, and the total is the total.
+    sweep(folder, "two", workers=2, search_trials=4, confirm=None)
+
+
+@pytest.mark.usefixtures("near")
+@pytest.mark.parametrize("fatal", ["once", "always"])
+def test_a_run_whose_process_dies_is_tried_again(folder: Path, fatal: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "fatal").write_text(fatal)
+    options: dict[str, Any] = {"search_trials": 2, "search_seeds": 1, "confirm": None}
+    if fatal == "once":
+        sweep(folder, "home", workers=2, **options)
+    else:
+        with pytest.raises(Exception, match="all 2 runs of mine-.* failed"):
+            sweep(folder, "home", workers=2, **options)
+    runs = shown(folder, "home")
+    attempts = [[attempt["state"] for attempt in run["attempts"]] for run in runs.values()]
+    reason = "its worker process was ended by SIGKILL (out of memory?)"
+    assert reason in capsys.readouterr().err
+    if fatal == "once":
+        assert sorted(attempts) in ([["FINISHED"], ["KILLED", "FINISHED"]], [["KILLED", "FINISHED"]] * 2)
+        assert {run["state"] for run in runs.values()} == {"FINISHED"}
+    else:
+        assert attempts == [["KILLED"] * 3] * 2
+        assert {(run["state"], run["reason"]) for run in runs.values()} == {("FAILED", f"{reason}, 3 times")}
+
+
+def alive(pid: int) -> bool:
+    """Whether the process is there and not merely unburied."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(true: Callable[[], bool], seconds: float = 90.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.1)
+
+
+def started(folder: Path) -> "subprocess.Popen[str]":
+    """The command, in the middle of two runs."""
+    for path in folder.glob("worker-*.json"):
+        path.unlink()
+    (folder / "wait").touch()
+    words = "sweep mine.yaml --home home --workers 2 --set confirm=null --trials 2 --seeds 1"
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from aigc_lab.cli import main; main()", *words.split()],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until(lambda: len(list(folder.glob("worker-*.json"))) == 2 or process.poll() is not None)
+    return process
+
+
+def test_what_ends_a_sweep_ends_its_workers(folder: Path) -> None:
+    process = started(folder)
+    pids = [int(path.stem.removeprefix("worker-")) for path in folder.glob("worker-*.json")]
+    assert len(pids) == 2
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and errors.endswith("interrupted\n") and "Traceback" not in errors
+    assert not any(map(alive, pids))
+    runs = shown(folder, "home")
+    assert {run["state"] for run in runs.values()} == {"KILLED"} and len(runs) == 2
+    # The real writer has told MLflow.
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'home' / 'mlflow.db'}")
+    assert [client.get_run(run["mlflow_run_id"]).info.status for run in runs.values()] == ["KILLED", "KILLED"]
+
+    process = started(folder)
+    pids = [int(path.stem.removeprefix("worker-")) for path in folder.glob("worker-*.json")]
+    process.kill()
+    process.communicate()
+    until(lambda: not any(map(alive, pids)), 20)
+    (folder / "wait").unlink()
+
+    rows = sweep(folder, "home", workers=1, search_trials=2, search_seeds=1, confirm=None)
+    assert [row["state"] for row in rows] == ["FINISHED"] * 2
+    runs = shown(folder, "home")
+    assert [[attempt["state"] for attempt in run["attempts"]] for run in runs.values()] == [
+        ["KILLED", "KILLED", "FINISHED"]
+    ] * 2
+    found = client.search_runs([runs["0.0"]["mlflow_experiment_id"]])
+    assert sorted(run.info.status for run in found) == ["FINISHED"] * 2 + ["KILLED"] * 4
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"device": "cpu", "trials_per_gpu": 2}, "--trials-per-gpu needs CUDA devices"),
+        ({"device": "cpu,cuda:9"}, "--devices cuda:9: this machine has"),
+        ({"device": "cpu,tpu"}, "--devices tpu: there is no such device"),
+    ],
+)
+def test_places_that_there_are_not(folder: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        commands.sweep("mine.yaml", [], home=folder / "home", **options)
+
+
+def test_places_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("aigc_lab.environment.cores", lambda: 8)
+
+    def places(*given: Any) -> list[tuple[str, int]]:
+        return [(place.device, place.threads) for place in commands._places(*given)]
+
+    assert places("auto", None, None) == [("cuda:0", 4), ("cuda:1", 4)]
+    assert places("auto", None, 2) == [("cuda:0", 2), ("cuda:1", 2)] * 2
+    assert places("cuda:1", None, None) == [("cuda:1", 8)]
+    assert places("cuda:1,cuda:0", 3, None) == [("cuda:1", 2), ("cuda:0", 2), ("cuda:1", 2)]
+    assert places("cpu", None, None) == [("cpu", 8)]
+    assert places("cpu", 16, None) == [("cpu", 1)] * 16
+    with pytest.raises(UsageError, match="--workers and --trials-per-gpu"):
+        places("auto", 2, 2)
