@@ -1,12 +1,13 @@
 """Several workers: real processes, each run once, the same bits as alone, and none left behind whatever ends them."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,9 @@ def until(true: Callable[[], bool], seconds: float = 90.0) -> None:
         time.sleep(0.1)
 
 
-def started(folder: Path) -> "subprocess.Popen[str]":
-    """The command, in the middle of two runs."""
+@contextlib.contextmanager
+def started(folder: Path) -> Iterator[tuple["subprocess.Popen[str]", list[int]]]:
+    """The command, in the middle of two runs, and the processes that do them."""
     for path in folder.glob("worker-*.json"):
         path.unlink()
     (folder / "wait").touch()
@@ -155,16 +157,20 @@ def started(folder: Path) -> "subprocess.Popen[str]":
         stderr=subprocess.PIPE,
         text=True,
     )
-    until(lambda: len(list(folder.glob("worker-*.json"))) == 2 or process.poll() is not None)
-    return process
+    try:
+        until(lambda: len(list(folder.glob("worker-*.json"))) == 2 or process.poll() is not None, 180)
+        pids = [int(path.stem.removeprefix("worker-")) for path in folder.glob("worker-*.json")]
+        assert len(pids) == 2
+        yield process, pids
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_what_ends_a_sweep_ends_its_workers(folder: Path) -> None:
-    process = started(folder)
-    pids = [int(path.stem.removeprefix("worker-")) for path in folder.glob("worker-*.json")]
-    assert len(pids) == 2
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    with started(folder) as (process, pids):
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and errors.endswith("interrupted\n") and "Traceback" not in errors
     assert not any(map(alive, pids))
     runs = shown(folder, "home")
@@ -175,11 +181,10 @@ def test_what_ends_a_sweep_ends_its_workers(folder: Path) -> None:
     client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'home' / 'mlflow.db'}")
     assert [client.get_run(run["mlflow_run_id"]).info.status for run in runs.values()] == ["KILLED", "KILLED"]
 
-    process = started(folder)
-    pids = [int(path.stem.removeprefix("worker-")) for path in folder.glob("worker-*.json")]
-    process.kill()
-    process.communicate()
-    until(lambda: not any(map(alive, pids)), 20)
+    with started(folder) as (process, pids):
+        process.kill()
+        process.communicate()
+        until(lambda: not any(map(alive, pids)), 30)
     (folder / "wait").unlink()
 
     rows = sweep(folder, "home", workers=1, search_trials=2, search_seeds=1, confirm=None)
