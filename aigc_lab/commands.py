@@ -4,6 +4,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from aigc_lab.display import SweepDisplay
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.estimate import estimate
 from aigc_lab.executors.base import Place
-from aigc_lab.experiment import Experiment
+from aigc_lab.experiment import Experiment, Source
 from aigc_lab.opening import check_stores, opened
 from aigc_lab.registry import queries
 from aigc_lab.registry.states import State
@@ -30,19 +31,20 @@ Change = tuple[str, str, str]
 
 
 def sweep(
-    wanted: str,
+    wanted: Source,
     changes: list[Change],
     *,
     device: str = "auto",
     workers: int | None = None,
     trials_per_gpu: int | None = None,
     dry_run: bool = False,
+    table: bool = True,
     json: bool = False,
     home: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Runs the sweep with progress on standard error, and returns the rows of its comparison.
 
-    The table goes to standard output, or with `json` to standard error too.
+    The `table` goes to standard output, or with `json` to standard error too.
     """
     console = tables.console(stderr=True)
     places = _places(device, workers, trials_per_gpu)
@@ -66,16 +68,17 @@ def sweep(
         result = tables.console(stderr=json)
         if not display.ended:
             console.print(f"All {len(runs)} runs were done before; --trials N asks for more.")
-        result.print(tables.compare_table(comparison), crop=False)
-        for line in _next_steps(queries.best_run(registry, opening.sweep), opening.sweep, settings, home):
-            result.print(Text(line), soft_wrap=True)
+        if table:
+            result.print(tables.compare_table(comparison), crop=False)
+            for line in _next_steps(queries.best_run(registry, opening.sweep), opening.sweep, settings, home):
+                result.print(Text(line), soft_wrap=True)
     if runs and all(run["state"] == State.FAILED for run in runs):
         raise Failure(f"all {len(runs)} runs of {opening.sweep} failed; 'aigc-lab show {runs[0]['run']}' says why")
     return comparison.rows
 
 
 def train(
-    wanted: str, changes: list[Change], *, seed: int = 0, device: str = "auto", home: Path | None = None
+    wanted: Source, changes: list[Change], *, seed: int = 0, device: str = "auto", home: Path | None = None
 ) -> dict[str, Any]:
     """Does one run with progress on standard error, and returns what `show` knows of it."""
     console = tables.console(stderr=True)
@@ -101,7 +104,7 @@ def train(
     return row
 
 
-def _prepare(wanted: str, changes: list[Change], home: Path | None) -> tuple[Settings, Experiment]:
+def _prepare(wanted: Source, changes: list[Change], home: Path | None) -> tuple[Settings, Experiment]:
     settings = Settings.load(home)
     experiment = experiments.load(wanted, changes, data_dir=settings.data_dir, weights_dir=settings.weights_dir)
     experiment.check()
@@ -162,6 +165,9 @@ def _terminable() -> Iterator[None]:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
+    if threading.current_thread() is not threading.main_thread():
+        yield  # called from somebody's own thread, whose process decides about its signals
+        return
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield

@@ -7,7 +7,8 @@ name of an experiment costs no torch.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -383,15 +384,33 @@ class Experiment:
         return name, kind, config
 
 
+#: what names an experiment: a name, a path, or in Python the content of a file with a `name`
+Source = str | Path | Mapping[str, Any]
+
+
 def load(
-    wanted: str, changes: Iterable[tuple[str, str, str]] = (), *, data_dir: Path, weights_dir: Path | None = None
+    wanted: Source, changes: Iterable[tuple[str, str, str]] = (), *, data_dir: Path, weights_dir: Path | None = None
 ) -> Experiment:
-    """The experiment that a name or a path means, changed by (key, YAML text, the option that says so)."""
-    path = content.find("experiments", wanted)
-    document = read(path)
+    """The experiment that is wanted, changed by (key, YAML text, the option that says so)."""
+    if isinstance(wanted, Mapping):
+        name, document = _given(wanted)
+    else:
+        path = content.find("experiments", str(wanted))
+        name, document = path.stem, read(path)
     for key, text, option in changes:
         override(document, key, parse(text, option), option, sections=list(_File.model_fields))
-    return Experiment(path.stem, document, data_dir, weights_dir)
+    return Experiment(name, document, data_dir, weights_dir)
+
+
+def _given(content: Mapping[str, Any]) -> tuple[str, Document]:
+    try:
+        data = json.loads(json.dumps(content))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the experiment holds what YAML cannot: {error}") from None
+    name = data.pop("name", None)
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name, re.ASCII):
+        raise UsageError(f"an experiment given as a mapping needs a name of letters, digits and _.-, not {name!r}")
+    return name, Document(name, data)
 
 
 def _files(node: Any) -> set[str]:

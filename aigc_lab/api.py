@@ -1,0 +1,119 @@
+"""What the commands do, as functions. Importing them costs next to nothing; each imports what it needs.
+
+All raise `UsageError` for what the caller can mend and `Failure` for work that failed, with the sentence that the
+command would print.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import pandas
+
+    from aigc_lab.experiment import Source
+    from aigc_lab.serving.model import Model
+
+
+def sweep(
+    experiment: "Source",
+    *,
+    trials: int | None = None,
+    seeds: int | None = None,
+    steps: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    devices: str = "auto",
+    trials_per_gpu: int | None = None,
+    home: str | Path | None = None,
+) -> "pandas.DataFrame":
+    """Searches an experiment's variants, confirms the best and ranks them, as `aigc-lab sweep` does.
+
+    `experiment` is a name, the path of a YAML file, or such a file's content as a mapping with a `name` beside its
+    sections; `changes` overrides keys (`{"training.batch_size": 32}`). The same call goes on where it ended. Returns
+    the comparison, as `compare` does; progress goes to standard error.
+    """
+    from aigc_lab import commands
+
+    options = {"search.trials": trials, "search.seeds": seeds, "training.steps": steps}
+    rows = commands.sweep(
+        experiment,
+        _changes(changes, options),
+        device=devices,
+        workers=workers,
+        trials_per_gpu=trials_per_gpu,
+        table=False,
+        home=_path(home),
+    )
+    return _frame(rows)
+
+
+def train(
+    experiment: "Source",
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    home: str | Path | None = None,
+) -> dict[str, Any]:
+    """One run of an experiment without open choices, as `aigc-lab train` does; returns all that is known of it, as
+    `aigc-lab show RUN --json` prints it.
+    """
+    from aigc_lab import commands
+
+    return commands.train(
+        experiment, _changes(changes, {"training.steps": steps}), seed=seed, device=device, home=_path(home)
+    )
+
+
+def compare(
+    sweep: str | None = None,
+    *,
+    score: str | None = None,
+    checkpoint: Literal["last", "selected"] = "last",
+    home: str | Path | None = None,
+) -> "pandas.DataFrame":
+    """The trials of a sweep (of all, by default), ranked by the median over their seeds: one row a trial.
+
+    `score` names the score, `value`, `low`, `high`, `n`, `floor`, `confidence` and `signature` say what it is, and a
+    column `config.<key>` holds each value that the search chose. What has no score has NaN there.
+    """
+    from aigc_lab.registry import queries
+    from aigc_lab.registry.store import Registry
+    from aigc_lab.settings import Settings
+
+    with Registry.open(Settings.load(_path(home)).registry_url, create=False) as registry:
+        return _frame(queries.compare(registry, sweep, score=score, checkpoint=checkpoint).rows)
+
+
+def load(model: str, *, home: str | Path | None = None, device: str = "cpu") -> "Model":
+    """The weights of a run, of a sweep's best run, of a promoted model (`name@champion`, `models:/name/3`) or of a
+    `.safetensors` file, ready to `sample`.
+    """
+    from aigc_lab.serving import model as serving
+
+    return serving.load(model, home=_path(home), device=device)
+
+
+def _changes(changes: Mapping[str, Any] | None, options: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Key, YAML text (JSON is YAML), and the words that error messages use."""
+    given = dict(changes or {}) | {key: value for key, value in options.items() if value is not None}
+    return [(key, json.dumps(value), f"{key}={json.dumps(value)}") for key, value in given.items()]
+
+
+def _path(home: str | Path | None) -> Path | None:
+    return None if home is None else Path(home)
+
+
+def _frame(rows: list[dict[str, Any]]) -> "pandas.DataFrame":
+    import pandas
+
+    flat = []
+    for row in rows:
+        score = dict(row["score"] or {})
+        facts = {key: value for key, value in row.items() if key not in ("score", "config", "states")}
+        config = {f"config.{key}": value for key, value in row["config"].items()}
+        flat.append(facts | {"score": score.pop("name", None)} | score | config)
+    return pandas.DataFrame(flat)
