@@ -224,6 +224,35 @@ def compare(
         _print(compare_table(comparison))
 
 
+@app.command()
+def check(
+    plugin: Annotated[
+        str,
+        typer.Argument(
+            help="A file with a system, dataset or metric; the name of one; or an experiment's YAML file.",
+            metavar="FILE|NAME",
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(help="The dataset to try it on: a name or a file.  [default: digits or ring]", metavar="DATASET"),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Set a key of its Config: --set width=8. May be given again.", metavar="KEY=VALUE"),
+    ] = None,
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Run the contracts of a system, dataset or metric on it, and explain what is broken."""
+    from aigc_lab import checks
+
+    rows = checks.check(plugin, data, _changes(overrides, {}), json=json, home=home)
+    if json:
+        _print_json(rows)
+    checks.conclude(rows)
+
+
 @app.command("list")
 def list_(
     kind: Annotated[str, typer.Argument(metavar="systems|datasets|metrics|experiments|protocols")],

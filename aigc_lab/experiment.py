@@ -249,7 +249,7 @@ class Experiment:
             document.overridden[(key,)] = self.document.where(("evaluation", key))
         document.data["name"] = path.stem
         plain = space.Filled(document.data, {}, {}, {})
-        return _validated(Protocol, document.data, lambda at, message: document.fail(plain.source(at), message))
+        return validated(Protocol, document.data, lambda at, message: document.fail(plain.source(at), message))
 
     @cached_property
     def metrics(self) -> "list[Metric]":
@@ -267,7 +267,7 @@ class Experiment:
                 kind = plugins.find(Metric, name, self._folder)  # type: ignore[type-abstract]
             except UsageError as error:
                 raise UsageError(f"{place}: {error}") from None
-            made.append(kind(_validated(kind.Config, config, fail)))
+            made.append(kind(validated(kind.Config, config, fail)))
         return made
 
     def check(self) -> None:
@@ -339,7 +339,7 @@ class Experiment:
             self.document.fail(at, f"{objective.score} is better when it is {gives[objective.score]}; use {verb}")
 
     def _check(self, model: type[M], filled: space.Filled) -> M:
-        return _validated(model, filled.data, lambda at, message: self.document.fail(filled.source(at), message))
+        return validated(model, filled.data, lambda at, message: self.document.fail(filled.source(at), message))
 
     def _named(self, filled: space.Filled, section: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         config = dict(given)
@@ -357,7 +357,7 @@ class Experiment:
             kind = plugins.find(base, name, self._folder)
         except UsageError as error:
             self.document.fail(filled.source((section, "name")), str(error))
-        checked = _validated(
+        checked = validated(
             kind.Config, config, lambda at, message: self.document.fail(filled.source((section, *at)), message)
         )
         return plugins.name_of(kind), kind, checked
@@ -421,7 +421,7 @@ def _files(node: Any) -> set[str]:
     return set().union(*map(_files, node)) if isinstance(node, list) else set()
 
 
-def _validated(model: type[M], data: Any, fail: Callable[[KeyPath, str], NoReturn]) -> M:
+def validated(model: type[M], data: Any, fail: Callable[[KeyPath, str], NoReturn]) -> M:
     """The model of plain data; one error is said in a sentence, at its key."""
     try:
         return model.model_validate(data, strict=True)

@@ -12,6 +12,7 @@ import importlib
 import inspect
 import sys
 import traceback
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -70,6 +71,30 @@ def find(base: type[T], name: str, near: Path | None = None) -> type[T]:
     return _of_package(base, name, point)
 
 
+def kinds(bases: Sequence[type], name: str, near: Path | None = None) -> list[type]:
+    """Which of these bases a name gives a plugin for: a file may define several. Raises `UsageError` for none."""
+    if is_file(name):
+        path = _path(name, near)
+        module = _module(path)
+        found = [base for base in bases if _defined(base, module)]
+        if not found:
+            nouns = " or ".join(f"{base.__module__}.{base.__name__}" for base in bases)
+            raise UsageError(f"{path}: defines no plugin; a plugin file has one subclass of {nouns}")
+        return found
+    folders = {base: base.__module__.split(".")[1] for base in bases}
+    found = [base for base, folder in folders.items() if name in names(folder)]
+    if not found:
+        known = [each for folder in folders.values() for each in names(folder)]
+        raise UsageError(f"{unknown('plugin', name, known)} (a file's name ends in .py)")
+    return found
+
+
+def file_of(kind: type) -> Path | None:
+    """The file that defines a class."""
+    path = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    return Path(path) if path else None
+
+
 def is_file(name: str) -> bool:
     """Whether a plugin's name means a user's file."""
     return name.endswith(".py")
@@ -115,6 +140,13 @@ def _path(name: str, near: Path | None) -> Path:
 
 
 def _of_file(base: type[T], path: Path) -> type[T]:
+    kind = _the_class(base, _module(path))
+    _complete(base, kind, str(path))
+    return kind
+
+
+def _module(path: Path) -> ModuleType:
+    """The module made of a user's file, run once for each content that it has."""
     source = read(str(path))
     name = f"{_FILES}.{hashlib.sha256(source).hexdigest()[:16]}.{path.stem}"
     if name not in sys.modules:
@@ -132,9 +164,7 @@ def _of_file(base: type[T], path: Path) -> type[T]:
         except Exception as error:  # noqa: BLE001 -- whatever a user's file raises is said with its line
             del sys.modules[name], _SOURCES[name]
             raise UsageError(_broken(path, error)) from None
-    kind = _the_class(base, sys.modules[name])
-    _complete(base, kind, str(path))
-    return kind
+    return sys.modules[name]
 
 
 def _broken(path: Path, error: Exception) -> str:
@@ -159,14 +189,7 @@ def _of_package(base: type[T], name: str, point: EntryPoint) -> type[T]:
 
 
 def _the_class(base: type[T], module: ModuleType) -> type[T]:
-    found = [
-        value
-        for key, value in vars(module).items()
-        if isinstance(value, type)
-        and issubclass(value, base)
-        and value.__module__ == module.__name__
-        and not key.startswith("_")
-    ]
+    found = _defined(base, module)
     if len(found) == 1:
         return found[0]
     defines = f"defines {', '.join(kind.__name__ for kind in found)}" if found else f"defines no {base.__name__}"
@@ -174,6 +197,17 @@ def _the_class(base: type[T], module: ModuleType) -> type[T]:
         f"{module.__file__}: {defines}; a plugin file has one subclass of {base.__module__}.{base.__name__}"
         f"{' (others may begin with an underscore)' if found else ''}"
     )
+
+
+def _defined(base: type[T], module: ModuleType) -> list[type[T]]:
+    return [
+        value
+        for key, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, base)
+        and value.__module__ == module.__name__
+        and not key.startswith("_")
+    ]
 
 
 def _complete(base: type, kind: type, where: str) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 
 from aigc_lab import plugins
+from aigc_lab.contracts.base import Contract
+from aigc_lab.contracts.datasets import DATASET, Case
 from aigc_lab.data.base import SPLITS, Dataset, Split
 from aigc_lab.data.mnist import MNIST
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import UsageError
-from aigc_lab.samples import Images, Points, Samples
+from aigc_lab.samples import Points, Samples
 
 every_dataset = pytest.mark.parametrize("name", plugins.names("data"))
 every_split = pytest.mark.parametrize("split", SPLITS)
@@ -48,82 +49,21 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def built(data_dir: Path) -> Any:
+def case(data_dir: Path) -> Any:
     """Name -> the dataset with its defaults, built once: nothing here may change it."""
-
-    @cache
-    def build(name: str) -> Dataset:
-        return another(name, data_dir)
-
-    return build
+    return cache(lambda name: Case(plugins.find(Dataset, name), data_dir))  # type: ignore[type-abstract]
 
 
-def another(name: str, data_dir: Path) -> Dataset:
-    kind = plugins.find(Dataset, name)  # type: ignore[type-abstract]
-    return kind(kind.Config(), data_dir)
+@pytest.fixture(scope="session")
+def built(case: Any) -> Any:
+    """Name -> the dataset itself."""
+    return lambda name: case(name).dataset
 
 
+@pytest.mark.parametrize("contract", DATASET, ids=lambda contract: contract.name.replace(" ", "_"))
 @every_dataset
-def test_unknown_keys_are_refused(name: str) -> None:
-    with pytest.raises(ValidationError, match="no_such_knob"):
-        plugins.find(Dataset, name).Config.model_validate({"no_such_knob": 1})  # type: ignore[type-abstract]
-
-
-@every_dataset
-def test_building_one_touches_no_file(name: str, tmp_path: Path) -> None:
-    dataset = another(name, tmp_path / "absent")
-    assert dataset.name == name
-    assert dataset.shape.classes is None or dataset.shape.classes >= 2
-    assert not (tmp_path / "absent").exists()
-
-
-@every_dataset
-@every_split
-def test_samples_are_what_the_shape_declares(name: str, split: Split, built: Any) -> None:
-    dataset: Dataset = built(name)
-    samples = dataset.load(split)
-    assert len(samples) >= 100
-    assert samples.modality == dataset.shape.modality
-    assert samples.values.shape[1:] == dataset.shape.size
-    assert samples.values.device.type == "cpu"
-    if isinstance(samples, Images):
-        assert samples.values.dtype == torch.uint8
-        unit, signed = samples.take(slice(0, 50)).unit(), samples.take(slice(0, 50)).signed()
-        assert unit.dtype == signed.dtype == torch.float32
-        assert 0 <= unit.min() < 0.1 < 0.9 < unit.max() <= 1 and signed.min() >= -1 and signed.max() <= 1
-    else:
-        assert samples.values.dtype == torch.float32
-        assert samples.values.isfinite().all()
-
-
-@every_dataset
-@every_split
-def test_every_class_is_there(name: str, split: Split, built: Any) -> None:
-    dataset: Dataset = built(name)
-    labels = dataset.load(split).labels
-    if dataset.shape.classes is None:
-        assert labels is None
-    else:
-        assert labels is not None and labels.dtype == torch.int64 and labels.shape == (len(dataset.load(split)),)
-        assert sorted(set(labels.tolist())) == list(range(dataset.shape.classes))
-
-
-@every_dataset
-def test_no_sample_is_in_two_splits(name: str, built: Any) -> None:
-    rows = {split: {row.tobytes() for row in built(name).load(split).values.numpy()} for split in SPLITS}
-    for first, second in (("train", "reference"), ("train", "holdout"), ("reference", "holdout")):
-        assert rows[first].isdisjoint(rows[second]), (first, second)  # type: ignore[index]
-
-
-@every_dataset
-def test_two_objects_hold_the_same_in_the_same_order(name: str, built: Any, data_dir: Path) -> None:
-    first, second = built(name), another(name, data_dir)
-    for split in SPLITS:
-        for samples in (first.load(split), second.load(split)):
-            again = first.load(split)
-            assert torch.equal(samples.values, again.values)
-            assert samples.labels is None or torch.equal(samples.labels, again.labels)
-    assert first.digest == second.digest
+def test_a_dataset_keeps_its_contracts(name: str, contract: Contract[Case], case: Any) -> None:
+    contract.check(case(name))
 
 
 @every_dataset

@@ -1,33 +1,30 @@
 """What every file in `metrics/` must do, found by name; and that `fid` is pytorch-fid's to the last feature."""
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 from unittest import mock
 
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import Judged
-from pydantic import ValidationError
 from pytorch_fid import inception as theirs
 
-from aigc_lab import noise, plugins
+from aigc_lab import plugins
+from aigc_lab.contracts.base import Contract
+from aigc_lab.contracts.metrics import METRIC, Case
 from aigc_lab.data.base import Dataset, Split
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import UsageError
-from aigc_lab.evaluate import Evaluator, ScoringSplit
-from aigc_lab.experiment import Protocol
 from aigc_lab.extractors import inception as ours
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.features import FeatureStore
 from aigc_lab.files import sha256
-from aigc_lab.metrics.base import Metric, Score
-from aigc_lab.samples import Images, Modality, Samples
+from aigc_lab.metrics.base import Metric
+from aigc_lab.samples import Images, Modality
 
 every_metric = pytest.mark.parametrize("name", plugins.names("metrics"))
 
@@ -61,32 +58,6 @@ def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@dataclass
-class Setting:
-    """A dataset with a protocol of one metric, and what samples of it look like."""
-
-    metric: Metric
-    dataset: Dataset
-    store: FeatureStore
-    n: int
-
-    @cached_property
-    def evaluator(self) -> Evaluator:
-        protocol = Protocol(name="contract", samples=self.n, metrics=["any"])
-        return Evaluator(protocol, [self.metric], self.dataset, self.store)
-
-    def real(self, count: int | None = None) -> Samples:
-        return self.dataset.load("train").take(slice(0, count or self.n))
-
-    def noise(self) -> Samples:
-        real = self.real()
-        values = noise.draw(noise.Draw((self.n, *real.values.shape[1:]), "uniform"), "contract")
-        return replace(real, values=(values + 1) / 2 if isinstance(real, Images) else values * 2, labels=None)
-
-    def scores(self, samples: Samples, split: ScoringSplit = "reference") -> dict[str, Score]:
-        return {score.name: score for score in self.evaluator.evaluate(samples, split)}
-
-
 def suits(metric: Metric, dataset: Dataset, weights_dir: Path) -> bool:
     """As an experiment file is checked; a refusal must be a `ValueError` that says what is missing."""
     try:
@@ -100,11 +71,9 @@ def suits(metric: Metric, dataset: Dataset, weights_dir: Path) -> bool:
 
 
 @pytest.fixture(scope="session")
-def setting(
-    judged: Judged, inception_weights: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Setting]:
+def setting(judged: Judged, inception_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
     @cache
-    def build(name: str) -> Setting:
+    def build(name: str) -> Case:
         kind = plugins.find(Metric, name)  # type: ignore[type-abstract]
         metric = kind(kind.Config())
         heavy = metric.extractor == "inception"
@@ -119,118 +88,18 @@ def setting(
             # At 75 pixels, the least that it takes, Inception is sixteen times faster.
             network.resize_input = False
             network.register_forward_pre_hook(lambda module, args: (F.interpolate(args[0], (75, 75)),))
-        return Setting(metric, dataset, store, 80 if heavy else 400)
+        return Case(metric, dataset, store, 80 if heavy else 400)
 
     return build
 
 
-Build = Callable[[str], Setting]
+Build = Callable[[str], Case]
 
 
-def changed(metric: Metric) -> Iterator[Metric]:
-    """The metric with each number, switch and choice of its Config set to something else."""
-    for field, info in type(metric.config).model_fields.items():
-        value = getattr(metric.config, field)
-        if get_origin(info.annotation) is Literal:
-            other: Any = next(choice for choice in get_args(info.annotation) if choice != value)
-        elif isinstance(value, bool):
-            other = not value
-        elif isinstance(value, int | float):
-            other = value + 1
-        else:
-            continue
-        yield type(metric)(type(metric.config).model_validate(metric.config.model_dump() | {field: other}))
-
-
+@pytest.mark.parametrize("contract", METRIC, ids=lambda contract: contract.name.replace(" ", "_"))
 @every_metric
-def test_unknown_keys_are_refused(name: str) -> None:
-    with pytest.raises(ValidationError, match="no_such_knob"):
-        plugins.find(Metric, name).Config.model_validate({"no_such_knob": 1})  # type: ignore[type-abstract]
-
-
-@every_metric
-def test_real_samples_score_better_than_noise(name: str, setting: Build) -> None:
-    here = setting(name)
-    real, static = here.scores(here.real()), here.scores(here.noise())
-    assert real.keys() == static.keys() == here.metric.gives.keys()
-    for key, better in here.metric.gives.items():
-        first, second = real[key], static[key]
-        assert first.better == second.better == better
-        if key == "modes":
-            # Noise on a square covers all modes a little; what it cannot reach is their share.
-            assert first.low > second.low
-        elif better == "lower":
-            assert first.value < second.value and first.floor < second.value
-        else:
-            assert first.value > second.value and first.floor > second.value
-
-
-@every_metric
-def test_the_interval_holds_the_value(name: str, setting: Build) -> None:
-    here = setting(name)
-    for samples in (here.real(), here.noise()):
-        for score in here.scores(samples).values():
-            assert all(map(math.isfinite, (score.value, score.low, score.high, score.floor)))
-            assert score.low <= score.value <= score.high
-            assert score.n == len(samples)
-
-
-@every_metric
-def test_scores_repeat_to_the_bit(name: str, setting: Build) -> None:
-    here = setting(name)
-    kind = type(here.metric)
-    other = Setting(kind(kind.Config()), here.dataset, here.store, here.n)
-    torch.manual_seed(5)
-    assert other.scores(here.real()) == here.scores(here.real())
-
-
-@every_metric
-def test_the_signature_is_all_that_the_number_depends_on(name: str, setting: Build) -> None:
-    here = setting(name)
-    first = {score.signature for score in here.scores(here.real()).values()}
-    assert first == {score.signature for score in here.scores(here.noise()).values()}
-    for signature in first:
-        parts = signature.split("|")
-        assert f"n:{here.n}" in parts and f"v:{here.metric.version}" in parts
-        assert f"data:{here.dataset.name}:{here.dataset.digest[:8]}" in parts
-        assert f"ref:reference:{len(here.dataset.load('reference'))}" in parts
-        if here.metric.extractor:
-            assert here.store.extractor(here.metric.extractor).identity in parts
-
-    fewer = here.scores(here.real(here.n - 20))
-    holdout = here.scores(here.real(), "holdout")
-    others = [{score.signature for score in scores.values()} for scores in (fewer, holdout)]
-    for metric in changed(here.metric):
-        scores = Setting(metric, here.dataset, here.store, here.n).scores(here.real())
-        others.append({score.signature for score in scores.values()})
-    assert all(first.isdisjoint(other) for other in others)
-
-
-@every_metric
-def test_what_is_no_number_is_refused(name: str, setting: Build) -> None:
-    here = setting(name)
-    for bad in (math.nan, math.inf):
-        samples = here.noise()
-        samples.values[3].view(-1)[0] = bad
-        with pytest.raises(ValueError, match=r"1 of \d+ samples"):
-            here.scores(samples)
-
-
-@every_metric
-def test_another_shape_is_refused(name: str, setting: Build) -> None:
-    here = setting(name)
-    samples = here.noise()
-    wider = replace(samples, values=torch.cat([samples.values, samples.values], 1))
-    with pytest.raises(ValueError, match=str(here.dataset.shape)):
-        here.scores(wider)
-
-
-@every_metric
-def test_too_few_samples_are_refused(name: str, setting: Build) -> None:
-    here = setting(name)
-    here.metric.check(here.dataset, 10_000)
-    with pytest.raises(ValueError, match=r"\b3\b"):
-        here.metric.check(here.dataset, 3)
+def test_a_metric_keeps_its_contracts(name: str, contract: Contract[Case], setting: Build) -> None:
+    contract.check(setting(name))
 
 
 @pytest.mark.parametrize(("name", "modality"), [("fd", "points"), ("classifier_score", "points"), ("modes", "images")])

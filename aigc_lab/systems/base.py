@@ -66,6 +66,8 @@ class System(nn.Module, ABC):
 
     Config: ClassVar[type[Strict]]
     modality: ClassVar[Modality]
+    #: why replicas of it cannot be trained as one program under `torch.func.vmap`; None when they can
+    unstackable: ClassVar[str | None] = None
 
     def __init__(self, config: Any, shape: Shape) -> None:
         super().__init__()

@@ -1,0 +1,194 @@
+"""What `aigc-lab check` does: finds out what a file is, runs its contracts on real data, and explains each failure."""
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from rich.console import Console
+from rich.text import Text
+
+from aigc_lab import experiment as experiments
+from aigc_lab import plugins, tables
+from aigc_lab.contracts import datasets, metrics, systems
+from aigc_lab.contracts.base import Result, examine
+from aigc_lab.data.base import SPLITS, Dataset
+from aigc_lab.errors import Failure, UsageError
+from aigc_lab.extractors.base import Extractor
+from aigc_lab.features import FeatureStore
+from aigc_lab.metrics.base import Metric
+from aigc_lab.samples import Modality
+from aigc_lab.settings import Settings
+from aigc_lab.systems.base import System
+from aigc_lab.yamlfile import dotted, parse
+
+Change = tuple[str, str, str]
+Row = dict[str, Any]
+
+BASES: tuple[type, ...] = (System, Dataset, Metric)
+# Samples to train on, of a system; samples to score, of a metric.
+_TRAIN, _SCORED = 300, 400
+# A check that takes longer says how it could be shorter.
+_SLOW = 20.0
+
+
+def check(wanted: str, data: str | None, changes: list[Change], *, json: bool, home: Path | None) -> list[Row]:
+    """Checks every plugin that the file or name stands for, and prints a line for each contract as it is known.
+
+    Raises `UsageError` for what is no plugin at all, or an impossible option. `conclude` says how it ended.
+    """
+    settings = Settings.load(home)
+    torch.set_num_threads(1)  # batches this small lose more to the threads' meeting than they gain
+    # What a plugin prints must not end up in the middle of the JSON.
+    console = tables.console(stderr=json)
+    if wanted.endswith((".yaml", ".yml")):
+        return [_experiment(wanted, changes, settings, console)]
+    rows: list[Row] = []
+    for base in plugins.kinds(BASES, wanted):
+        kind: type[Any] = plugins.find(base, wanted)
+        begun = time.monotonic()
+        results = _shown(_examined(kind, data, changes, settings), console)
+        rows += [{"plugin": plugins.name_of(kind)} | _row(result) for result in results]
+        if time.monotonic() - begun > _SLOW and issubclass(kind, System):
+            console.print(Text("slow? smaller networks show the same: --set width=8, or whatever yours calls it"))
+    return rows
+
+
+def conclude(rows: list[Row]) -> None:
+    """The last line on standard error. Raises `Failure` when a contract is broken."""
+    states = [row["state"] for row in rows]
+    if "broken" in states:
+        unchecked = states.count("not checked")
+        rest = f", and {unchecked} could not be checked" if unchecked else ""
+        raise Failure(f"{states.count('broken')} of {len(rows)} contracts are broken{rest}")
+    print(f"all {len(rows)} contracts are kept", file=sys.stderr)
+
+
+def _examined(kind: type, data: str | None, changes: list[Change], settings: Settings) -> Iterator[Result]:
+    file = plugins.file_of(kind)
+    options = _options(kind, changes)
+    if issubclass(kind, System):
+        dataset = _dataset(data or ("digits" if kind.modality == Modality.IMAGES else "ring"), settings)
+        if dataset.shape.modality != kind.modality:
+            other = "digits" if kind.modality == Modality.IMAGES else "ring"
+            raise UsageError(
+                f"{kind.__name__} makes {kind.modality}, and dataset {dataset.name} holds {dataset.shape.modality}; "
+                f"try --data {other}"
+            )
+        samples = dataset.load("train").take(slice(0, _TRAIN))
+        cases = {
+            " ".join(f"{key}={value}" for key, value in choice.items()): systems.Case(
+                kind, dataset.shape, samples, options | choice
+            )
+            for choice in systems.variants(kind)
+            if not choice.keys() & options.keys()
+        }
+        yield from examine(systems.SYSTEM, cases, file)
+    elif issubclass(kind, Dataset):
+        yield from examine(datasets.DATASET, {"": datasets.Case(kind, settings.data_dir, options)}, file)
+    else:
+        assert issubclass(kind, Metric)
+        metric = kind(kind.Config(**options))
+        with _cache(settings) as cache:
+            dataset = _measurable(metric, data, settings)
+            store = FeatureStore(dataset, cache=cache, weights_dir=settings.weights_dir, device="cpu", say=_say)
+            count = min(_SCORED, *(len(dataset.load(split)) for split in SPLITS))
+            yield from examine(metrics.METRIC, {"": metrics.Case(metric, dataset, store, count)}, file)
+
+
+def _options(kind: type[Any], changes: list[Change]) -> dict[str, Any]:
+    """The keys of --set, checked by the plugin's Config; keys that it lacks are the contracts' business."""
+    options: dict[str, Any] = {}
+    words = {key: option for key, _, option in changes}
+    for key, text, option in changes:
+        options[key] = parse(text, option)
+
+    def fail(path: tuple[Any, ...], message: str) -> NoReturn:
+        raise UsageError(f"{words[str(path[0])]}: {dotted(path)}: {message}")
+
+    if options:
+        with suppress(KeyError):  # a required key that is not among them
+            experiments.validated(kind.Config, options, fail)
+    return options
+
+
+def _dataset(name: str, settings: Settings) -> Dataset:
+    kind = plugins.find(Dataset, name)  # type: ignore[type-abstract]
+    return kind(kind.Config(), settings.data_dir)
+
+
+def _measurable(metric: Metric, data: str | None, settings: Settings) -> Dataset:
+    """The dataset that was named, or the first of those that ship which the metric accepts."""
+    candidates = [_dataset(name, settings) for name in ([data] if data else ["digits", "ring"])]
+    refusals = []
+    for dataset in candidates:
+        try:
+            metric.check(dataset, 1000)
+            if metric.extractor:
+                plugins.find(Extractor, metric.extractor).check(dataset, settings.weights_dir)  # type: ignore[type-abstract]
+            return dataset
+        except ValueError as error:
+            refusals.append(f"{dataset.name}: {error}")
+    raise UsageError(f"{type(metric).__name__} can measure none of these: {'; '.join(refusals)}; name one with --data")
+
+
+@contextmanager
+def _cache(settings: Settings) -> Iterator[Path]:
+    """The home's, where there is a home; a check makes none."""
+    if settings.home.is_dir():
+        yield settings.cache
+    else:
+        with tempfile.TemporaryDirectory(prefix="aigc-lab-check-") as folder:
+            yield Path(folder)
+
+
+def _experiment(wanted: str, changes: list[Change], settings: Settings, console: Console) -> Row:
+    experiment = experiments.load(wanted, changes, data_dir=settings.data_dir, weights_dir=settings.weights_dir)
+    experiment.check()
+    experiment.check_data()
+    why = "A typo or an impossible combination must fail before any training."
+    result = Result("both ends of every hole can be run", "kept", why)
+    _print(result, console)
+    return {"plugin": experiment.name} | _row(result)
+
+
+# ---- output
+
+_MARK = {"kept": ("✓", "green"), "broken": ("✗", "bold red"), "not checked": ("·", "dim")}
+
+
+def _shown(results: Iterator[Result], console: Console) -> Iterator[Result]:
+    """The same results, each printed as it comes, with a spinner on a terminal while the next is worked on."""
+    status = tables.console(stderr=True).status("checking …")
+    with status, redirect_stdout(sys.stderr):
+        for result in results:
+            _print(result, console)
+            yield result
+
+
+def _print(result: Result, console: Console) -> None:
+    mark, style = _MARK[result.state]
+    line = Text.assemble((mark, style), " ", result.contract)
+    if result.state == "not checked":
+        line = Text.assemble((mark, style), " not checked: ", result.contract, f" ({result.message})")
+    if result.state == "broken":
+        line.append(f" — {result.message}" + (f" (with {result.case})" if result.case else ""))
+    console.print(line, soft_wrap=True)
+    if result.state == "broken":
+        if result.where:
+            console.print(Text(f"    {result.where.file}:{result.where.line}: {result.where.code}"), soft_wrap=True)
+        console.print(Text(f"    {result.why}", style="dim"), soft_wrap=True)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _row(result: Result) -> Row:
+    row: Mapping[str, Any] = asdict(result)
+    return {**row, "where": result.where._asdict() if result.where else None}
