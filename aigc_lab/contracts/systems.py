@@ -317,28 +317,10 @@ def every_phase_alone_lowers_its_own_loss(case: Case) -> None:
             raise Broken(f"phase {name} alone, mean loss over {state.step} steps: {shown}; look at its learning rate")
 
 
-@SYSTEM.add(a_loss_is_a_function_of_its_arguments)
-def the_fused_optimiser_steps_as_plain_adam_does(case: Case) -> None:
-    """Fused Adam pairs weights and gradients by their place in memory: one of another layout moves the wrong weight."""
-    fused = case.finished(case.fresh(), 4)
-    plain = case.fresh()
-    plain.optimizers = {
-        phase.name: torch.optim.Adam(
-            trained(phase), phase.optimizer.lr, phase.optimizer.betas, phase.optimizer.eps, fused=False, foreach=False
-        )
-        for phase in plain.phases
-    }
-    case.finished(plain, 4)
-    for (name, ours), theirs in zip(fused.system.named_parameters(), plain.system.parameters(), strict=True):
-        if not torch.allclose(ours, theirs, rtol=1e-3, atol=2e-5):
-            worst = (ours - theirs).abs().max().item()
-            raise Broken(f"{name} is {worst:.3g} off after four steps: make the parameter contiguous")
-
-
 # ---- its samples
 
 
-@SYSTEM.add(it_can_be_built)
+@SYSTEM.add(losses_are_finite)
 def samples_have_the_declared_shape_and_range(case: Case) -> None:
     """Metrics and pictures read every value literally: a picture in [−1, 1] is half black, and scores as such."""
     for state in (case.fresh(), case.finished(case.fresh(), 2)):
@@ -401,6 +383,26 @@ def a_seed_decides_the_weights_to_the_bit(case: Case) -> None:
         raise Broken("seeds 5 and 6 begin with the same weights: do not call manual_seed")
     if same(case.finished(case.fresh(seed=5), 3, seed=6).system, first.system):
         raise Broken("other batches and other noise end in the same weights: it learns nothing from them")
+
+
+@SYSTEM.add(a_seed_decides_the_weights_to_the_bit)
+def the_fused_optimiser_steps_as_plain_adam_does(case: Case) -> None:
+    """Fused Adam pairs weights and gradients by their place in memory: one of another layout moves the wrong weight."""
+    fused = case.finished(case.fresh(), 4)
+    plain = case.fresh()
+    plain.optimizers = {
+        phase.name: torch.optim.Adam(
+            trained(phase), phase.optimizer.lr, phase.optimizer.betas, phase.optimizer.eps, fused=False, foreach=False
+        )
+        for phase in plain.phases
+    }
+    case.finished(plain, 4)
+    for (name, ours), theirs in zip(fused.system.named_parameters(), plain.system.parameters(), strict=True):
+        if not torch.allclose(ours, theirs, rtol=1e-3, atol=2e-5):
+            worst = (ours - theirs).abs().max().item()
+            raise Broken(
+                f"{name} is {worst:.3g} off after four steps: its gradient has another layout, as .t() and permute give"
+            )
 
 
 @SYSTEM.add(a_seed_decides_the_weights_to_the_bit)
@@ -487,7 +489,7 @@ def _own_modules(state: State) -> None:
 
 @SYSTEM.add(samplers_names_all_that_sample_uses, once=True)
 def the_average_shares_all_that_it_does_not_sample_with(case: Case) -> None:
-    """Copies of what is not sampled (a critic) cost memory, and freezing the wrong copy stops the training."""
+    """A copied critic costs memory; a network left in evaluation mode stops updating its batch statistics."""
     state = case.fresh()
     system, average = state.system, state.average
     own = {id(part) for module in system.samplers() for part in module.modules()}
@@ -497,10 +499,14 @@ def the_average_shares_all_that_it_does_not_sample_with(case: Case) -> None:
             raise Broken(f"{key} is sampled with and is not the average's own")
         if not any(id(inner) in own for inner in part.modules()) and theirs[key] is not part:
             raise Broken(f"{key} is not sampled with, and was copied for the average: do not define __deepcopy__")
+    for phase in state.phases:
+        case.loss(phase, 0)
+        resting = [key for key, module in system.named_modules() if not module.training]
+        if resting:
+            raise Broken(
+                f"the loss of phase {phase.name} leaves {_some(resting)} in evaluation mode: do not call .eval()"
+            )
     case.finished(state, 1)
-    modes = {key: module.training for key, module in system.named_modules()}
-    if not all(modes.values()):
-        raise Broken(f"{_some([key for key, on in modes.items() if not on])} left training mode: sample calls .eval()?")
     if any(module.training for part in average.samplers() for module in part.modules()):
         raise Broken("what the average samples with is in training mode: does sample or a loss call .train()?")
     if any(parameter.requires_grad for module in average.samplers() for parameter in module.parameters()):

@@ -1,0 +1,129 @@
+"""`aigc-lab check`, as a stranger uses it: what is said of good and of bad files, and with which exit code."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_contracts_catch import SOUND
+
+from aigc_lab import checks, cli, plugins
+from aigc_lab.contracts.systems import SYSTEM, Case
+from aigc_lab.data.digits import Digits
+from aigc_lab.errors import Failure, UsageError
+from aigc_lab.systems.base import System
+
+ROOT = Path(__file__).parent.parent
+SHOWN = ROOT / "tests" / "data" / "readme_system.py"
+MARKER = "<!-- tests/data/readme_system.py -->"
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AIGC_LAB_HOME", raising=False)
+    path = tmp_path / "mine.py"
+    path.write_text(SOUND)
+    return path
+
+
+def check(wanted: str, *changes: str, data: str | None = None, json: bool = False) -> list[dict[str, Any]]:
+    return checks.check(wanted, data, cli._changes(list(changes), {}), json=json, home=None)
+
+
+def test_a_sound_file_keeps_all_and_leaves_nothing_behind(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = check("./mine.py")
+    checks.conclude(rows)
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [f"✓ {contract.name}" for contract in SYSTEM]
+    assert f"all {len(SYSTEM)} contracts are kept" in err
+    assert [path.name for path in mine.parent.iterdir()] == ["mine.py"]
+
+
+def test_a_broken_contract_is_explained_and_the_others_are_checked(
+    mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine.write_text(SOUND.replace('noise["z"]', 'noise["zz"]').replace('print("', 'print("'))
+    rows = check("./mine.py")
+    lines = capsys.readouterr().out.splitlines()
+    place = next(index for index, line in enumerate(lines) if line.startswith("✗"))
+    assert lines[place] == "✗ losses are finite — KeyError: 'zz'"
+    assert re.fullmatch(rf'    {mine}:\d+: made = self.net\(noise\["zz"\]\)', lines[place + 1])
+    assert any(line.startswith("· not checked: it stacks") and "losses are finite" in line for line in lines)
+    with pytest.raises(Failure, match=r"1 of 23 contracts are broken, and \d+ could not be checked"):
+        checks.conclude(rows)
+    assert len(rows) == len(SYSTEM)
+
+
+def test_what_a_plugin_prints_stays_out_of_the_json(mine: Path) -> None:
+    mine.write_text(SOUND.replace("        made", "        print('noise')\n        made"))
+    command = [sys.executable, "-c", "from aigc_lab.cli import main; main()", "check", "mine.py", "--json"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=mine.parent, env=env)
+    assert done.returncode == 0, done.stderr
+    assert {row["state"] for row in json.loads(done.stdout)} == {"kept"}
+
+
+def test_other_choices_are_checked_too(mine: Path) -> None:
+    text = SOUND.replace("width: int = 8", 'width: int = 8\n        law: Literal["a", "b"] = "a"')
+    text = text.replace("import torch\n", "import torch\nfrom typing import Literal\n", 1)
+    mine.write_text(text.replace("made = self", 'assert self.config.law == "a"\n        made = self'))
+    broken = [row for row in check("mine.py") if row["state"] == "broken"]
+    assert [(row["contract"], row["case"]) for row in broken] == [("losses are finite", "law=b")]
+    assert {row["state"] for row in check("mine.py", "law=a")} == {"kept"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "options", "said"),
+    [
+        ("def loss(self", "def loss(self:", (), r"mine.py:\d+: invalid syntax"),
+        ("def samplers", "def sampler", (), r"Mine lacks samplers\(self\); see aigc_lab.systems.base.System"),
+        ("(System)", "(nn.Module)", (), r"mine.py: defines no plugin; a plugin file has one subclass of .*System"),
+        ("", "", ("wdth=3",), r"--set wdth=3: wdth: .*did you mean width"),
+        ("", "", ("width=wide",), r'--set width=wide: width: it should be a valid integer, not "wide"'),
+    ],
+)
+def test_a_mistake_is_one_line(mine: Path, old: str, new: str, options: tuple[str, ...], said: str) -> None:
+    mine.write_text(SOUND.replace(old, new))
+    with pytest.raises(UsageError, match=said) as caught:
+        check("mine.py", *options)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_wrong_dataset_and_the_wrong_name_are_said(mine: Path) -> None:
+    with pytest.raises(UsageError, match="Mine makes points, and dataset digits holds images; try --data ring"):
+        check("mine.py", data="digits")
+    with pytest.raises(UsageError, match="unknown plugin 'vea'; did you mean vae"):
+        check("vea")
+
+
+def test_an_experiment_a_dataset_and_a_metric_can_be_checked(mine: Path) -> None:
+    assert [row["state"] for row in check(str(ROOT / "experiments" / "ring.yaml"))] == ["kept"]
+    assert {row["state"] for row in check("digits")} == {"kept"}
+    assert {row["state"] for row in check("modes")} == {"kept"}
+
+
+# ---- the system that the README shows
+
+
+def test_the_system_of_the_readme_is_the_one_that_is_tested() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    if MARKER not in readme:
+        pytest.skip(f"README.md shows no system yet: it has no line {MARKER}")
+    block = re.search(rf"{re.escape(MARKER)}\n+```python\n(.*?)```", readme, re.DOTALL)
+    assert block is not None and block[1] == SHOWN.read_text("utf-8")
+
+
+def test_the_system_of_the_readme_is_short_keeps_its_contracts_and_learns() -> None:
+    assert len(SHOWN.read_text("utf-8").splitlines()) <= 40
+    kind = plugins.find(System, str(SHOWN))  # type: ignore[type-abstract]
+    digits = Digits(Digits.Config(), Path())
+    case = Case(kind, digits.shape, digits.load("train"), {"hidden": 32})
+    for contract in SYSTEM:
+        contract.check(case)
+    curve = [each.scalars["loss/vae/total"] for each in case.run(case.fresh(), 200, every=100)]
+    assert curve[-1] < 0.9 * curve[0]
