@@ -46,6 +46,7 @@ def check(wanted: str, data: str | None, changes: list[Change], *, json: bool, h
     torch.set_num_threads(1)  # batches this small lose more to the threads' meeting than they gain
     # What a plugin prints must not end up in the middle of the JSON.
     console = tables.console(stderr=json)
+    console.file = console.file  # the stream of now: while contracts run, what is printed goes elsewhere
     if wanted.endswith((".yaml", ".yml")):
         return [_experiment(wanted, changes, settings, console)]
     rows: list[Row] = []

@@ -47,7 +47,7 @@ def test_a_sound_file_keeps_all_and_leaves_nothing_behind(mine: Path, capsys: py
 def test_a_broken_contract_is_explained_and_the_others_are_checked(
     mine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mine.write_text(SOUND.replace('noise["z"]', 'noise["zz"]').replace('print("', 'print("'))
+    mine.write_text(SOUND.replace('noise["z"]', 'noise["zz"]') + f"# {mine}\n")
     rows = check("./mine.py")
     lines = capsys.readouterr().out.splitlines()
     place = next(index for index, line in enumerate(lines) if line.startswith("✗"))

@@ -154,7 +154,7 @@ def examined(tmp_path: Path, text: str) -> dict[str, Result]:
     kind = plugins.find(System, str(path))  # type: ignore[type-abstract]
     ring = Ring(Ring.Config(points=300), tmp_path)
     case = Case(kind, ring.shape, ring.load("train"))
-    return {result.contract: result for result in examine(SYSTEM, {"": case}, path)}
+    return {result.contract: result for result in examine(SYSTEM, {"": case}, plugins.file_of(kind))}
 
 
 def test_a_sound_system_keeps_all(tmp_path: Path) -> None:
@@ -187,6 +187,6 @@ def test_a_reason_is_enough_not_to_stack(tmp_path: Path) -> None:
 def test_an_error_of_the_users_code_is_shown_with_its_line(tmp_path: Path) -> None:
     result = examined(tmp_path, SOUND.replace('noise["z"]', 'noise["zz"]'))["losses are finite"]
     assert (result.state, result.message) == ("broken", "KeyError: 'zz'")
-    assert result.where is not None and result.where.file == str(tmp_path / "mine.py")
+    assert result.where is not None and Path(result.where.file).name == "mine.py"
     assert result.where.code == 'made = self.net(noise["zz"])'
     assert SOUND.splitlines()[result.where.line - 1].strip().startswith("made = self.net(")

@@ -400,9 +400,7 @@ def the_fused_optimiser_steps_as_plain_adam_does(case: Case) -> None:
     for (name, ours), theirs in zip(fused.system.named_parameters(), plain.system.parameters(), strict=True):
         if not torch.allclose(ours, theirs, rtol=1e-3, atol=2e-5):
             worst = (ours - theirs).abs().max().item()
-            raise Broken(
-                f"{name} is {worst:.3g} off after four steps: its gradient has another layout, as .t() and permute give"
-            )
+            raise Broken(f"{name} is {worst:.3g} off after four steps: its gradient has another layout (.t()?)")
 
 
 @SYSTEM.add(a_seed_decides_the_weights_to_the_bit)
@@ -503,9 +501,7 @@ def the_average_shares_all_that_it_does_not_sample_with(case: Case) -> None:
         case.loss(phase, 0)
         resting = [key for key, module in system.named_modules() if not module.training]
         if resting:
-            raise Broken(
-                f"the loss of phase {phase.name} leaves {_some(resting)} in evaluation mode: do not call .eval()"
-            )
+            raise Broken(f"the loss of phase {phase.name} leaves {_some(resting)} in evaluation mode: no .eval()")
     case.finished(state, 1)
     if any(module.training for part in average.samplers() for module in part.modules()):
         raise Broken("what the average samples with is in training mode: does sample or a loss call .train()?")
