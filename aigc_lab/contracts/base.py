@@ -68,15 +68,15 @@ class Result:
 
 def examine(contracts: Sequence[Contract[C]], cases: Mapping[str, C], file: Path | None) -> Iterator[Result]:
     """Every contract on every case, the first of which is the plugin as it comes; `file` is the plugin's own."""
-    lost: set[str] = set()
+    lost: dict[str, str] = {}  # what is not known to be kept -> the broken contract behind it
     for contract in contracts:
-        first = next((need for need in contract.needs if need in lost), None)
+        first = next((lost[need] for need in contract.needs if need in lost), None)
         if first is None:
             result = _result(contract, cases, file)
         else:
             result = Result(contract.name, "not checked", contract.why, f"first repair: {first}")
         if result.state != "kept":
-            lost.add(contract.name)
+            lost[contract.name] = first or contract.name
         yield result
 
 
