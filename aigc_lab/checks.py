@@ -3,6 +3,7 @@
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict
@@ -160,23 +161,28 @@ def _experiment(wanted: str, changes: list[Change], settings: Settings, console:
 
 # ---- output
 
-_MARK = {"kept": ("✓", "green"), "broken": ("✗", "bold red"), "not checked": ("·", "dim")}
+_MARK = {"kept": ("✓", "green"), "broken": ("✗", "bold red")}
 
 
 def _shown(results: Iterator[Result], console: Console) -> Iterator[Result]:
     """The same results, each printed as it comes, with a spinner on a terminal while the next is worked on."""
     status = tables.console(stderr=True).status("checking …")
     with status, redirect_stdout(sys.stderr):
+        unchecked = Counter[str]()
         for result in results:
-            _print(result, console)
+            if result.state == "not checked":
+                unchecked[result.message] += 1
+            else:
+                _print(result, console)
             yield result
+        for message, count in unchecked.items():
+            contracts = "1 contract is" if count == 1 else f"{count} contracts are"
+            console.print(Text(f"· {contracts} not checked; {message}", style="dim"), soft_wrap=True)
 
 
 def _print(result: Result, console: Console) -> None:
     mark, style = _MARK[result.state]
     line = Text.assemble((mark, style), " ", result.contract)
-    if result.state == "not checked":
-        line = Text.assemble((mark, style), " not checked: ", result.contract, f" ({result.message})")
     if result.state == "broken":
         line.append(f" — {result.message}" + (f" (with {result.case})" if result.case else ""))
     console.print(line, soft_wrap=True)

@@ -1,8 +1,8 @@
 """What a second worker gains: `uv run python tests/benchmarks/bench_workers.py`.
 
-Runs the same sweep (one thread a run, no pruning) with one worker and with two, each in an empty home, and prints trials
-per second while runs go on: from the first attempt's beginning to the last one's end. Starting processes is not in it,
-and is printed beside it.
+Runs the same sweep (one thread a run, no pruning) with one worker and with two, each in an empty home, and prints
+trials per second while runs go on: from the first attempt's beginning to the last one's end. Starting processes is not
+in it, and is printed beside it.
 """
 
 import json
