@@ -253,6 +253,48 @@ def check(
     checks.conclude(rows)
 
 
+@app.command()
+def report(
+    sweep: Annotated[str, typer.Argument(help="A sweep's id, or its name for the newest.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file to write; - for stdout.  [default: SWEEP.html]", metavar="FILE"),
+    ] = None,
+    runs: Annotated[
+        int, typer.Option(help="Embed the pictures and curves of this many runs, the best first.", min=0)
+    ] = 12,
+    home: Home = None,
+) -> None:
+    """Write one page about a sweep: ranking, curves, samples, configuration. It needs no network and no server."""
+    from aigc_lab.web.report import report as make
+
+    with _registry(home) as registry:
+        made = make(registry, sweep, detailed=runs)
+    content = made.html.encode()
+    if output == Path("-"):
+        sys.stdout.buffer.write(content)
+        return
+    path = output or Path(f"{made.sweep}.html")
+    _write(path, content)
+    print(f"{path}  {len(content) / 1e6:.1f} MB, {made.pictures} pictures")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """A file that the user named: its folder must exist, and what it replaces must be a file."""
+    from aigc_lab.files import write_atomically
+
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file in it")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is not a file that can be replaced; name another with -o, or - for stdout")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}; create it or name another file with -o")
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror}); name another file with -o") from None
+
+
 @app.command("list")
 def list_(
     kind: Annotated[str, typer.Argument(metavar="systems|datasets|metrics|experiments|protocols")],

@@ -12,16 +12,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
+from rich.console import Group as Stack
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from aigc_lab.registry.ranking import Comparison
+    from aigc_lab.registry.ranking import Comparison, Group
 
 Row = Mapping[str, Any]
 
-_ARROW = {"lower": "↓", "higher": "↑"}
+ARROW = {"lower": "↓", "higher": "↑"}
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -43,19 +44,15 @@ def compare_table(comparison: "Comparison") -> RenderableType:
     if not comparison.rows:
         return Text("no trials yet")
     several = len({row["sweep"] for row in comparison.rows}) > 1
-    unscored = [row for row in comparison.rows if row["score"] is None]
     tables: list[RenderableType] = []
-    for group in comparison.groups:
-        key = (group.name, group.better, group.signature)
-        rows = [row for row in comparison.rows if row["score"] is not None and _key(row["score"]) == key]
-        rows += unscored if len(comparison.groups) == 1 else []
-        # The caption stands below the table and not in it, where it would wrap at the table's width.
-        tables += [_ranking(rows, several, *key[:2]), Text(_caption(rows, group.signature))]
-    if unscored and len(comparison.groups) != 1:
-        tables.append(_ranking(unscored, several, "score", ""))
+    for group, rows in sections(comparison):
+        tables.append(_ranking(rows, several, *((group.name, group.better) if group else ("score", ""))))
+        if group:
+            # The caption stands below the table and not in it, where it would wrap at the table's width.
+            tables.append(Text(caption(rows, group.signature)))
     if comparison.note:
         tables.append(Text(comparison.note))
-    return Group(*tables)
+    return Stack(*tables)
 
 
 def runs_table(rows: Sequence[Row]) -> RenderableType:
@@ -69,8 +66,8 @@ def runs_table(rows: Sequence[Row]) -> RenderableType:
     table.add_column("seconds", justify="right")
     for row in rows:
         objective = next((score for score in row["scores"] if score["name"] == row["objective"]), None)
-        shown = "" if objective is None else f"{objective['name']} {_interval(objective)}"
-        table.add_row(*map(Text, (row["run"], row["system"], row["state"], shown, _number(row["seconds"]))))
+        shown = "" if objective is None else f"{objective['name']} {interval(objective)}"
+        table.add_row(*map(Text, (row["run"], row["system"], row["state"], shown, number(row["seconds"]))))
     return table
 
 
@@ -81,8 +78,8 @@ def show_page(row: Row) -> RenderableType:
         "system": row["system"],
         "state": row["state"] + (f": {row['reason']}" if row["reason"] else ""),
         "role": row["role"],
-        "configuration": _assignments(row["config"]) or "as written",
-        "seconds": _number(row["seconds"]),
+        "configuration": assignments(row["config"]) or "as written",
+        "seconds": number(row["seconds"]),
         "MLflow run": row["mlflow_run_id"] or "",
     }
     parts: list[RenderableType] = [_facts(facts)]
@@ -92,7 +89,7 @@ def show_page(row: Row) -> RenderableType:
     if row["progress"]:
         parts += [_heading("scores on the way"), _progress(row["progress"])]
     if row["scalars"]:
-        parts += [_heading("training scalars, last"), _facts({k: _number(v) for k, v in row["scalars"].items()})]
+        parts += [_heading("training scalars, last"), _facts({k: number(v) for k, v in row["scalars"].items()})]
     if row["attempts"]:
         parts += [_heading("attempts"), _attempts(row["attempts"])]
     if row["environment"]:
@@ -102,7 +99,7 @@ def show_page(row: Row) -> RenderableType:
     files |= {file["name"].replace("samples/", "samples at step "): file["path"] for file in _whole_artifacts(row)}
     if files:
         parts += [_heading("files"), _facts(files)]
-    return Group(*parts)
+    return Stack(*parts)
 
 
 def names_table(rows: Sequence[Row]) -> RenderableType:
@@ -110,7 +107,22 @@ def names_table(rows: Sequence[Row]) -> RenderableType:
     return _facts({row["name"]: row["description"] for row in rows}) if rows else Text("none")
 
 
-# ---- pieces of the ranking
+# ---- the ranking in parts: what the terminal and the pages share
+
+
+def sections(comparison: "Comparison") -> "list[tuple[Group | None, list[Row]]]":
+    """The rows that belong in one table, with what they are ranked by; those without a score follow the only group,
+    and stand alone, under None, where there are several groups or none.
+    """
+    unscored: list[Row] = [row for row in comparison.rows if row["score"] is None]
+    parts: list[tuple[Group | None, list[Row]]] = []
+    for group in comparison.groups:
+        key = (group.name, group.better, group.signature)
+        rows: list[Row] = [row for row in comparison.rows if row["score"] is not None and _key(row["score"]) == key]
+        parts.append((group, rows + (unscored if len(comparison.groups) == 1 else [])))
+    if unscored and len(comparison.groups) != 1:
+        parts.append((None, unscored))
+    return parts
 
 
 def _ranking(rows: Sequence[Row], several: bool, name: str, better: str) -> Table:
@@ -124,27 +136,27 @@ def _ranking(rows: Sequence[Row], several: bool, name: str, better: str) -> Tabl
     table.add_column("system", overflow="fold")
     table.add_column("configuration", overflow="fold")
     # Numbers and their intervals stay in one piece; configurations wrap.
-    table.add_column(Text(f"{name} {_ARROW.get(better, '')}".strip()), no_wrap=True)
+    table.add_column(Text(f"{name} {ARROW.get(better, '')}".strip()), no_wrap=True)
     for heading in ("n", "floor", "seeds"):
         table.add_column(heading, justify="right")
     table.add_column("time", justify="right")
     # Where all is well there is nothing to say; what has no score says in its place how it ended.
-    told = any(row["score"] is not None and _state(row) != "FINISHED" for row in rows)
+    told = any(row["score"] is not None and state_text(row) != "FINISHED" for row in rows)
     if told:
         table.add_column("state", overflow="fold")
     for row in rows:
         score = row["score"]
         cells = [_whole(row["rank"]), *([row["sweep"]] if several else []), str(row["trial"]), row["system"]]
-        shown = _state(row) if score is None else _interval(score, _unbounded(row))
-        cells += [_assignments(row["config"]), shown]
-        cells += ["", ""] if score is None else [_whole(score["n"]), _number(score["floor"])]
+        shown = state_text(row) if score is None else interval(score, unbounded(row))
+        cells += [assignments(row["config"]), shown]
+        cells += ["", ""] if score is None else [_whole(score["n"]), number(score["floor"])]
         cells += [f"{row['seeds']}{'*' if row['confirmed'] else ''}", duration(row["seconds"])]
-        cells += [_state(row) if score is not None else ""] if told else []
+        cells += [state_text(row) if score is not None else ""] if told else []
         table.add_row(*map(Text, cells))
     return table
 
 
-def _caption(rows: Sequence[Row], signature: str) -> str:
+def caption(rows: Sequence[Row], signature: str) -> str:
     """What the numbers mean: how sure the intervals are, and how the score was computed."""
     confidences = {row["seeds"] + row["states"].get("DIVERGED", 0): row["score"]["confidence"] for row in _scored(rows)}
     shown = ", ".join(
@@ -170,12 +182,12 @@ def _key(score: Row) -> tuple[str, str, str]:
     return score["name"], score["better"], score["signature"]
 
 
-def _unbounded(row: Row) -> bool:
+def unbounded(row: Row) -> bool:
     """Whether a missing bound means that a diverged seed made it infinite."""
     return row["score"]["confidence"] is not None and bool(row["seeds"] + row["states"].get("DIVERGED", 0) > 1)
 
 
-def _state(row: Row) -> str:
+def state_text(row: Row) -> str:
     """A trial that finished in spite of seeds that did not says so."""
     others = {state: count for state, count in row["states"].items() if state not in ("FINISHED", row["state"])}
     return ", ".join([row["state"], *(f"{count} {state}" for state, count in others.items())])
@@ -216,8 +228,8 @@ def _scores(scores: Sequence[Row]) -> Table:
     for name in ("score", "value", "n", "floor", "signature"):
         table.add_column(name, overflow="fold", justify="right" if name in ("n", "floor") else "left")
     for score in scores:
-        name = f"{score['name']} {_ARROW[score['better']]}"
-        cells = (name, _interval(score), _whole(score["n"]), _number(score["floor"]), score["signature"])
+        name = f"{score['name']} {ARROW[score['better']]}"
+        cells = (name, interval(score), _whole(score["n"]), number(score["floor"]), score["signature"])
         table.add_row(*map(Text, cells))
     return table
 
@@ -227,7 +239,7 @@ def _progress(entries: Sequence[Row]) -> Table:
     names = list(dict.fromkeys(entry["name"] for entry in entries))
     steps: dict[int, dict[str, str]] = {}
     for entry in entries:
-        steps.setdefault(entry["step"], {})[entry["name"]] = _number(entry["value"])
+        steps.setdefault(entry["step"], {})[entry["name"]] = number(entry["value"])
     table = _table()
     for name in ("step", *names):
         table.add_column(Text(name), justify="right", overflow="fold")
@@ -249,7 +261,7 @@ def _attempts(attempts: Sequence[Row]) -> Table:
 # ---- values
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     """Three digits, or all of an integer part that is longer: `12.3`, `1235`."""
     return "" if value is None else f"{value:.0f}" if 100 <= abs(value) < 1e7 else f"{value:.3g}"
 
@@ -258,16 +270,16 @@ def _whole(value: int | None) -> str:
     return "" if value is None else str(value)
 
 
-def _interval(score: Row, unbounded: bool = False) -> str:
+def interval(score: Row, unbounded: bool = False) -> str:
     """`12.3 [10.1, 14.9]`; a bound that a diverged seed took away is shown as infinite."""
     if score["value"] is None:
         return "not finite"
     low, high = score["low"], score["high"]
     if low is None and high is None:
-        return _number(score["value"])
+        return number(score["value"])
     missing = ("-∞", "∞") if unbounded else ("?", "?")
-    bounds = (shown or gap for shown, gap in zip((_number(low), _number(high)), missing, strict=True))
-    return f"{_number(score['value'])} [{', '.join(bounds)}]"
+    bounds = (shown or gap for shown, gap in zip((number(low), number(high)), missing, strict=True))
+    return f"{number(score['value'])} [{', '.join(bounds)}]"
 
 
 def _value(value: object) -> str:
@@ -276,5 +288,5 @@ def _value(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _assignments(config: Mapping[str, Any]) -> str:
+def assignments(config: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={_value(value)}" for name, value in config.items())

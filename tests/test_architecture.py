@@ -15,7 +15,7 @@ PACKAGE = Path(aigc_lab.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "api"),
     ("commands",),
-    ("display",),
+    ("display", "web"),
     ("sweeps", "checks"),
     ("opening", "estimate", "worker"),
     ("executors/*",),
@@ -48,8 +48,9 @@ LIGHT = (
     "plugins",
     "tables",
     "config",
+    "web",
 )
-HEAVY = {"torch", "torchvision", "mlflow", "optuna", "pandas", "scipy", "sklearn"}
+HEAVY = {"torch", "torchvision", "mlflow", "optuna", "pandas", "scipy", "sklearn", "plotly", "jinja2"}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, select
 
 from aigc_lab.content import unknown
 from aigc_lab.errors import UsageError
@@ -216,6 +216,64 @@ def sweeps(registry: Registry) -> list[Json]:
     with registry.read() as connection:
         found = connection.execute(select(*columns).order_by(Sweep.c.created_at.desc(), Sweep.c.id))
         return [_json(row) for row in found.mappings()]
+
+
+# ---- a whole sweep, for its page
+
+
+def sweep(registry: Registry, wanted: str) -> Json:
+    """What was run: id, name, digest, the experiment as resolved, objective, when. Raises `UsageError` like
+    `find_sweep`.
+    """
+    with registry.read() as connection:
+        found = connection.execute(select(*Sweep.columns).where(Sweep.c.id == _find_sweep(connection, wanted)))
+        return _json(found.mappings().one())
+
+
+def histories(registry: Registry, sweep: str) -> dict[str, list[Json]]:
+    """Run -> step, value, low, high of the objective on the way (on the reference split), by step. A run has them
+    when it has ended.
+    """
+    return _by_run(
+        registry,
+        select(Score.c.run_id, Score.c.step, Score.c.value, Score.c.low, Score.c.high)
+        .join(Run, Run.c.id == Score.c.run_id)
+        .join(Sweep, Sweep.c.id == Run.c.sweep_id)
+        .where(Run.c.sweep_id == sweep, Score.c.checkpoint == "progress", Score.c.name == Sweep.c.objective)
+        .order_by(Score.c.run_id, Score.c.step),
+    )
+
+
+def files(registry: Registry, sweep: str) -> dict[str, list[Json]]:
+    """Run -> name, kind and path of its artifacts, by name."""
+    return _by_run(
+        registry,
+        select(Artifact)
+        .join(Run, Run.c.id == Artifact.c.run_id)
+        .where(Run.c.sweep_id == sweep)
+        .order_by(Artifact.c.run_id, Artifact.c.name),
+    )
+
+
+def environments(registry: Registry, sweep: str) -> list[Json]:
+    """The environment of every attempt of a sweep, in the order in which they started."""
+    with registry.read() as connection:
+        found = connection.scalars(
+            select(Attempt.c.environment)
+            .join(Run, Run.c.id == Attempt.c.run_id)
+            .where(Run.c.sweep_id == sweep)
+            .order_by(Attempt.c.started_at, Attempt.c.run_id)
+        )
+        return list(found)
+
+
+def _by_run(registry: Registry, query: Select[Any]) -> dict[str, list[Json]]:
+    found: dict[str, list[Json]] = defaultdict(list)
+    with registry.read() as connection:
+        for row in connection.execute(query).mappings():
+            entry = _json(row)
+            found[entry.pop("run_id")].append(entry)
+    return dict(found)
 
 
 # ---- comparing

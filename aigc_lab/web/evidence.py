@@ -1,0 +1,74 @@
+"""The files of a run, as a page can hold them: pictures as data URIs, curves as plain lists."""
+
+import base64
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+_Item = TypeVar("_Item")
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+# A page stays readable, and opens at once: as many pictures of a run, as many points of a curve.
+STEPS, POINTS = 12, 400
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Samples at a step, None for the finished model; size in pixels. Where `uri` is "", `missing` says why."""
+
+    step: int | None
+    uri: str
+    missing: str = ""
+    width: int = 0
+    height: int = 0
+
+
+def pictures(files: Sequence[Mapping[str, str]]) -> tuple[list[Picture], int]:
+    """The pictures of a run by step, and how many were left out; the final one only where there are none on the way,
+    for it repeats the last of those.
+    """
+    by_step = {int(file["name"].partition("/")[2]): file for file in files if file["name"].startswith("samples/")}
+    if not by_step:
+        return [_picture(None, file) for file in files if file["name"] == "samples"], 0
+    steps = sorted(by_step)
+    kept = thinned(steps, STEPS)
+    return [_picture(step, by_step[step]) for step in kept], len(steps) - len(kept)
+
+
+def curves(files: Sequence[Mapping[str, str]]) -> tuple[dict[str, Any], str]:
+    """Name -> {"step": [...], "value": [...]} as the run left them, long ones thinned; and why there are none."""
+    path = next((Path(file["path"]) for file in files if file["name"] == "curves"), None)
+    if path is None:
+        return {}, ""
+    try:
+        found = json.loads(path.read_bytes())
+        return {
+            name: {key: thinned(curve[key], POINTS) for key in ("step", "value")} for name, curve in found.items()
+        }, ""
+    except OSError as error:
+        return {}, f"{path}: {error.strerror}"
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}, f"{path}: not a file of curves"
+
+
+def thinned(items: Sequence[_Item], most: int) -> list[_Item]:
+    """At most so many of them, evenly spaced, the first and the last included."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]
+
+
+def _picture(step: int | None, file: Mapping[str, str]) -> Picture:
+    path = Path(file["path"])
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return Picture(step, "", f"{path}: {error.strerror}")
+    if not content.startswith(_PNG) or len(content) < 24:
+        return Picture(step, "", f"{path}: not a PNG picture")
+    # The header (PNG, section 11.2.2): a page that knows the sizes does not jump while it loads.
+    width, height = struct.unpack(">II", content[16:24])
+    return Picture(step, f"data:image/png;base64,{base64.b64encode(content).decode()}", "", width, height)

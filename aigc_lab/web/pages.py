@@ -1,0 +1,65 @@
+"""What all pages share: the templates of `dashboards/`, their style, and Plotly's own script.
+
+Templates escape whatever they are given; a name that no template knows is an error, not a blank. Pages ask nothing of
+the network: style and scripts stand in them.
+"""
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from aigc_lab import __version__, content, tables
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+
+def render(template: str, **values: Any) -> str:
+    """The page of a template in `dashboards/`."""
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def plotly() -> str:
+    """Plotly's JavaScript, as its package ships it: 4.8 MB, nearly all that a page weighs."""
+    return (files("plotly") / "package_data" / "plotly.min.js").read_text("utf-8")
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(content.folder("dashboards")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"version": __version__, "plotly": plotly, "style": _style, "script": _script}
+    environment.filters |= {
+        "number": tables.number,
+        "assignments": tables.assignments,
+        "duration": tables.duration,
+        "inline": inline,
+    }
+    return environment
+
+
+def inline(script: str) -> "Markup":
+    """A script of ours or of a package as the content of a `<script>`: the closing tag inside a string would end it."""
+    from markupsafe import Markup
+
+    return Markup(re.sub(r"</(?=script)", r"<\\/", script, flags=re.IGNORECASE))  # noqa: S704 -- no user's text
+
+
+def _style() -> "Markup":
+    from markupsafe import Markup
+
+    return Markup((content.folder("dashboards") / "style.css").read_text("utf-8"))  # noqa: S704 -- our own file
+
+
+def _script(name: str) -> "Markup":
+    return inline((content.folder("dashboards") / name).read_text("utf-8"))

@@ -1,0 +1,209 @@
+"""The report of a sweep: one page that needs nothing beside it, made of the registry's rows and the runs' files."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from aigc_lab.registry import queries
+from aigc_lab.registry.ranking import Comparison
+from aigc_lab.registry.states import State
+from aigc_lab.registry.store import Registry
+from aigc_lab.tables import ARROW, Row, caption, duration, interval, sections, state_text, unbounded
+from aigc_lab.web import evidence, pages
+from aigc_lab.web.whiskers import scale, whisker
+
+Json = dict[str, Any]
+
+# Colours that also the colour-blind tell apart; `style.css` has as many.
+COLOURS = 6
+
+
+@dataclass(frozen=True)
+class Report:
+    """A page, and the sweep that it is of."""
+
+    sweep: str
+    html: str
+    pictures: int
+
+
+def report(registry: Registry, wanted: str, *, detailed: int) -> Report:
+    """The page of a sweep, with pictures and training curves of `detailed` runs: the best of every trial before
+    further seeds. Raises `UsageError` for a sweep that is not there.
+    """
+    sweep = queries.sweep(registry, wanted)
+    comparison = queries.compare(registry, sweep["id"])
+    runs = _runs(registry, sweep, comparison)
+    chosen = _chosen(runs, detailed)
+    files = queries.files(registry, sweep["id"])
+    rows = [_with_evidence(run, files.get(run["run"], [])) for run in runs if run["run"] in chosen]
+    systems = list(dict.fromkeys(row["system"] for row in comparison.rows))
+    colours = {system: place % COLOURS for place, system in enumerate(sorted(systems))}
+    best = next((row for row in comparison.rows if row["rank"] == 1), None)
+    html = pages.render(
+        "report.html",
+        sweep=sweep,
+        arrow=ARROW[sweep["better"]],
+        facts=_facts(sweep, runs, queries.environments(registry, sweep["id"])),
+        best=best and best | {"shown": interval(best["score"], unbounded(best))},
+        best_picture=_best_picture(queries.best_run(registry, sweep["id"]), rows),
+        tables=[_table(group, members, colours) for group, members in sections(comparison)],
+        note=comparison.note,
+        systems=systems,
+        colours=colours,
+        rows=rows,
+        left_out=len(runs) - len(rows),
+        points=evidence.POINTS,
+        unfinished=[run for run in runs if run["state"] != State.FINISHED],
+        experiment=yaml.safe_dump(sweep["experiment"], sort_keys=False, allow_unicode=True, default_flow_style=None),
+        data=_figures(sweep, comparison, runs, rows, colours, queries.histories(registry, sweep["id"])),
+    )
+    return Report(sweep["id"], html, sum(bool(picture.uri) for row in rows for picture in row["pictures"]))
+
+
+def _runs(registry: Registry, sweep: Json, comparison: Comparison) -> list[Json]:
+    """All runs, those of the best trial first and in a trial the best first, with reason and objective."""
+    place = {row["trial"]: place for place, row in reversed(list(enumerate(comparison.rows)))}
+    reasons = {row["run"]: row["reason"] for row in queries.outcomes(registry, sweep["id"])}
+    config = {row["trial"]: row["config"] for row in comparison.rows}
+    sign = 1 if sweep["better"] == "lower" else -1
+    runs = [
+        run
+        | {
+            "label": f"{run['trial']}.{run['seed']}",
+            "reason": reasons[run["run"]],
+            "config": config[run["trial"]],
+            "score": next((score for score in run["scores"] if score["name"] == sweep["objective"]), None),
+        }
+        for run in queries.runs(registry, sweep["id"])
+    ]
+
+    def key(run: Json) -> tuple[int, bool, float, int]:
+        value = None if run["score"] is None else run["score"]["value"]
+        return place[run["trial"]], value is None, sign * (value or 0.0), run["seed"]
+
+    return sorted(runs, key=key)
+
+
+def _chosen(runs: Sequence[Json], most: int) -> set[str]:
+    seen: Counter[int] = Counter()
+    turns: list[tuple[int, int, str]] = []
+    for run in runs:
+        turns.append((seen[run["trial"]], len(turns), run["run"]))
+        seen[run["trial"]] += 1
+    return {run for _, _, run in sorted(turns)[:most]}
+
+
+def _with_evidence(run: Json, files: Sequence[Mapping[str, str]]) -> Json:
+    pictures, thinned = evidence.pictures(files)
+    curves, no_curves = evidence.curves(files)
+    shown = "" if run["score"] is None else interval(run["score"])
+    return run | {
+        "pictures": pictures,
+        "thinned": thinned,
+        "curves": curves,
+        "no_curves": no_curves,
+        "shown": shown,
+    }
+
+
+def _best_picture(best: Json | None, rows: Sequence[Json]) -> Json | None:
+    """The last picture of the best run, where it is among those of the page."""
+    for row in rows:
+        if best is not None and row["run"] == best["run"] and row["pictures"] and row["pictures"][-1].uri:
+            return {"label": row["label"], "picture": row["pictures"][-1]}
+    return None
+
+
+def _facts(sweep: Json, runs: Sequence[Json], environments: Sequence[Json]) -> dict[str, str]:
+    """What was run, when and on what. The host and the process are left out: a report is made to be sent."""
+    states = Counter(run["state"] for run in runs)
+    counted = ", ".join(f"{states[state]} {state.lower()}" for state in State if states[state])
+    counted = f"{len(runs)}: {counted}" if len(states) > 1 else counted
+    versions = [environment.get("versions", {}) for environment in environments]
+    facts = {
+        "sweep": sweep["id"],
+        "experiment": f"{sweep['name']}, digest {sweep['digest'][:16]}",
+        "started": f"{sweep['created_at'][:16].replace('T', ' ')} UTC",
+        "objective": f"{sweep['objective']}, {sweep['better']} is better",
+        "trials": str(len({run["trial"] for run in runs})),
+        "runs": counted or "none yet",
+        "time": duration(sum(run["seconds"] or 0.0 for run in runs)) if runs else "",
+        "device": _distinct(environment.get("device") for environment in environments),
+        "threads": _distinct(environment.get("threads") for environment in environments),
+        "versions": ", ".join(
+            f"{name} {_distinct(version.get(name) for version in versions)}"
+            for name in dict.fromkeys(name for version in versions for name in version)
+        ),
+        "code": _distinct(
+            f"{environment['git_commit'][:12]}{' with changes' if environment.get('git_dirty') else ''}"
+            for environment in environments
+            if environment.get("git_commit")
+        ),
+    }
+    return {name: fact for name, fact in facts.items() if fact}
+
+
+def _distinct(values: Iterable[Any]) -> str:
+    return " / ".join(dict.fromkeys(str(value) for value in values if value is not None))
+
+
+def _table(group: Any, members: Sequence[Row], colours: Mapping[str, int]) -> Json:
+    """One ranking: what its columns are called, its rows, and the sentences below it."""
+    scored = [row for row in members if row["score"] is not None]
+    on = scale(scored) if scored else None
+    rows = [
+        dict(row)
+        | {
+            "colour": colours[row["system"]],
+            "shown": interval(row["score"], unbounded(row)) if row["score"] else "",
+            "whisker": whisker(row, on) if row["score"] and on else None,
+            "told": state_text(row),
+        }
+        for row in members
+    ]
+    return {
+        "name": f"{group.name} {ARROW[group.better]}" if group else "score",
+        "scale": str(on) if on else "",
+        "rows": rows,
+        "caption": caption(members, group.signature).splitlines() if group else [],
+    }
+
+
+def _figures(
+    sweep: Json,
+    comparison: Comparison,
+    runs: Sequence[Json],
+    rows: Sequence[Json],
+    colours: Mapping[str, int],
+    histories: Mapping[str, Sequence[Json]],
+) -> Json:
+    """What the page's script draws."""
+    curves = {row["run"]: row["curves"] for row in rows}
+    floors = [row["score"]["floor"] for row in comparison.rows if row["score"] and row["score"]["floor"] is not None]
+    return {
+        "objective": sweep["objective"],
+        "better": sweep["better"],
+        "floor": floors[0] if floors and len(comparison.groups) == 1 else None,
+        "runs": [
+            {key: run[key] for key in ("label", "trial", "seed", "role", "system", "state")}
+            | {
+                "colour": colours[run["system"]],
+                "curves": curves.get(run["run"]),
+                "history": {
+                    key: [entry[key] for entry in histories.get(run["run"], [])]
+                    for key in ("step", "value", "low", "high")
+                },
+            }
+            for run in runs
+        ],
+        "trials": [
+            {key: row[key] for key in ("trial", "system", "config")}
+            | {"colour": colours[row["system"]], "value": row["score"]["value"]}
+            for row in comparison.rows
+            if row["score"] is not None
+        ],
+    }

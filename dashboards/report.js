@@ -1,0 +1,250 @@
+// The figures and controls of a report. Names come from users: Plotly reads some tags in its texts, so `said` escapes.
+(() => {
+  "use strict";
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const $ = (selector, within = document) => within.querySelector(selector);
+  const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
+  const said = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  const unique = (items) => [...new Set(items)];
+  const wide = (values) => values.length > 1 && Math.min(...values) > 0 && Math.max(...values) / Math.min(...values) > 20;
+  const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
+  const BANDS = 12; // more bands than this hide each other
+
+  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const colour = (place) => css(`--c${place}`);
+  const faint = (hex, part) => hex + Math.round(part * 255).toString(16).padStart(2, "0");
+
+  // ---- figures
+
+  const OPTIONS = {
+    responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+  };
+  const axis = (title, more = {}) => ({
+    title: { text: said(title), font: { size: 12 } }, gridcolor: css("--line"), linecolor: css("--line"),
+    zeroline: false, automargin: true, ...more,
+  });
+  const layout = (more) => ({
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 56, r: 12, t: 12, b: 44 },
+    font: { family: css("--sans"), size: 12, color: css("--ink") }, hovermode: "closest",
+    hoverlabel: { bgcolor: css("--card"), bordercolor: css("--line"), font: { color: css("--ink") } }, ...more,
+  });
+  const places = new Map(); // trial -> its place among the trials of its system, which chooses the dash
+  for (const run of data.runs) {
+    const mates = unique(data.runs.filter((other) => other.system === run.system).map((other) => other.trial));
+    places.set(run.trial, mates.sort((a, b) => a - b).indexOf(run.trial));
+  }
+  const line = (run) => ({
+    color: colour(run.colour), dash: DASHES[places.get(run.trial) % DASHES.length], width: run.role === "confirm" ? 1.4 : 2,
+  });
+  const name = (run) => said(`${run.system} ${run.label}`) + (run.role === "confirm" ? " *" : "");
+
+  function history() {
+    const box = $("#history");
+    const runs = data.runs.filter((run) => run.history.step.length);
+    if (!runs.length) return empty(box, "No evaluations yet.");
+    const traces = runs.length > BANDS ? [] : runs.flatMap((run) => {
+      const { step, low, high } = run.history;
+      const at = step.map((_, index) => index).filter((index) => low[index] !== null && high[index] !== null);
+      return at.length < 2 ? [] : [{
+        x: [...at.map((i) => step[i]), ...at.map((i) => step[i]).reverse()],
+        y: [...at.map((i) => high[i]), ...at.map((i) => low[i]).reverse()],
+        fill: "toself", fillcolor: faint(colour(run.colour), 0.13), line: { width: 0 }, mode: "lines",
+        hoverinfo: "skip", showlegend: false, legendgroup: run.label,
+      }];
+    });
+    traces.push(...runs.map((run) => ({
+      x: run.history.step, y: run.history.value, name: name(run), legendgroup: run.label,
+      mode: run.history.step.length > 40 ? "lines" : "lines+markers", marker: { size: 5 }, line: line(run),
+      hovertemplate: `${name(run)}<br>step %{x}<br>%{y:.4g}<extra></extra>`,
+    })));
+    const values = runs.flatMap((run) => run.history.value).filter((value) => value !== null);
+    const toggle = $("#history-log");
+    toggle.checked = wide(values);
+    toggle.disabled = values.some((value) => value <= 0);
+    const floor = data.floor === null ? [] : [{
+      type: "line", xref: "paper", x0: 0, x1: 1, y0: data.floor, y1: data.floor,
+      line: { color: css("--soft"), width: 1, dash: "dash" },
+    }];
+    const narrow = box.clientWidth < 640;
+    const draw = () => Plotly.react(box, traces, layout({
+      xaxis: axis("step"), shapes: floor,
+      yaxis: axis(data.objective, { type: toggle.checked ? "log" : "linear", ...(toggle.checked ? { dtick: 1 } : {}) }),
+      showlegend: runs.length <= 60, legend: narrow ? { orientation: "h", y: -0.2 } : { tracegroupgap: 0 },
+    }), OPTIONS);
+    toggle.onchange = draw;
+    show("history");
+    draw();
+  }
+
+  function training() {
+    const box = $("#training");
+    if (!box) return;
+    const runs = data.runs.filter((run) => run.curves && Object.keys(run.curves).length);
+    const family = (scalar) => (scalar.includes("/") ? scalar.split("/")[0] : "other");
+    // What has one point says when it was taken, not how it went.
+    const scalars = unique(runs.flatMap((run) => Object.keys(run.curves)))
+      .filter((scalar) => runs.some((run) => run.curves[scalar] && run.curves[scalar].step.length > 1));
+    if (!scalars.length) return empty(box, "No curves yet.");
+    const families = unique(scalars.map(family)).sort((a, b) => (b === "loss") - (a === "loss") || (a < b ? -1 : 1));
+    fill($("#family"), families.map((each) => [each, each]));
+    fill($("#run"), [["", "all"], ...runs.map((run) => [run.label, `${run.system} ${run.label}`])]);
+    const draw = () => {
+      const wanted = scalars.filter((scalar) => family(scalar) === $("#family").value).sort();
+      const shown = runs.filter((run) => !$("#run").value || run.label === $("#run").value);
+      const columns = Math.min(wanted.length, box.clientWidth < 640 ? 1 : box.clientWidth < 1000 ? 2 : 3);
+      const rows = Math.ceil(wanted.length / columns);
+      const traces = [], axes = {}, titles = [];
+      const gap = { x: columns > 1 ? 0.06 : 0, y: rows > 1 ? 0.26 / rows : 0 };
+      const width = (1 - gap.x * (columns - 1)) / columns, height = (1 - gap.y * (rows - 1)) / rows;
+      wanted.forEach((scalar, place) => {
+        const id = place ? place + 1 : "", left = (place % columns) * (width + gap.x);
+        const top = 1 - Math.floor(place / columns) * (height + gap.y);
+        axes[`xaxis${id}`] = axis("", { domain: [left, left + width], anchor: `y${id}` });
+        axes[`yaxis${id}`] = axis("", { domain: [Math.max(0, top - height), top], anchor: `x${id}`, nticks: 5 });
+        titles.push({ text: said(scalar), x: left, y: top, xref: "paper", yref: "paper", xanchor: "left",
+          yanchor: "bottom", showarrow: false, font: { size: 12, color: css("--soft") } });
+        for (const run of shown) {
+          const curve = run.curves[scalar];
+          if (curve) traces.push({
+            x: curve.step, y: curve.value, xaxis: `x${id}`, yaxis: `y${id}`, mode: "lines", name: name(run),
+            line: { ...line(run), width: 1.4 }, hovertemplate: `${name(run)}<br>step %{x}<br>%{y:.4g}<extra></extra>`,
+          });
+        }
+      });
+      Plotly.react(box, traces, layout({
+        ...axes, annotations: titles, showlegend: false, height: 60 + rows * 250, margin: { l: 48, r: 12, t: 30, b: 30 },
+      }), OPTIONS);
+    };
+    $("#family").onchange = $("#run").onchange = draw;
+    show("curves");
+    draw();
+  }
+
+  // Parallel axes drawn as ordinary lines: Plotly's own kind needs WebGL and compiles code, which the page forbids.
+  function parallel() {
+    const box = $("#parallel");
+    const systems = unique(data.trials.map((trial) => trial.system)).map((system) =>
+      data.trials.filter((trial) => trial.system === system));
+    const enough = systems.filter((trials) => trials.length >= 3 && Object.keys(trials[0].config).length);
+    if (!enough.length) return empty(box, "A system needs three trials with a score and something to choose.");
+    for (const trials of enough) {
+      const part = box.appendChild(document.createElement("div"));
+      part.className = "figure";
+      const names = unique(trials.flatMap((trial) => Object.keys(trial.config)));
+      const axes = [...names.map((each) => scaled(each, trials.map((trial) => trial.config[each]))),
+        scaled(data.objective, trials.map((trial) => trial.value))];
+      const order = trials.map((trial) => trial.value).sort((a, b) => (data.better === "lower" ? a - b : b - a));
+      const traces = trials.map((trial, row) => {
+        const worse = order.indexOf(trial.value) / Math.max(1, order.length - 1);
+        const told = axes.map((each) => `${said(each.name)} = ${said(spoken(each.values[row]))}`).join("<br>");
+        return {
+          x: axes.map((_, place) => place), y: axes.map((each) => each.at[row]), mode: "lines+markers",
+          marker: { size: 5 }, opacity: 1 - 0.72 * worse, connectgaps: true,
+          line: { color: colour(trial.colour), width: 3.2 - 2.2 * worse },
+          hovertemplate: `${said(trial.system)} trial ${trial.trial}<br>${told}<extra></extra>`,
+        };
+      });
+      const ticks = axes.flatMap((each, place) => each.ticks.map(([at, text]) => ({
+        x: place, y: at, text: said(text), xanchor: "left", xshift: 7, showarrow: false, font: { size: 11, color: css("--soft") },
+        bgcolor: faint(css("--paper"), 0.75), borderpad: 1,
+      })));
+      Plotly.react(part, traces, layout({
+        height: 330, showlegend: false, annotations: ticks, margin: { l: 28, r: 70, t: 40, b: 12 },
+        title: { text: said(trials[0].system), x: 0, xanchor: "left", font: { size: 13, color: colour(trials[0].colour) } },
+        xaxis: { tickvals: axes.map((_, place) => place), ticktext: axes.map((each) => said(each.name)), side: "top",
+          gridcolor: css("--soft"), zeroline: false, range: [-0.08, axes.length - 0.7], fixedrange: true },
+        yaxis: { visible: false, range: [-0.08, 1.08], fixedrange: true },
+      }), OPTIONS);
+    }
+  }
+
+  const spoken = (value) => typeof value === "number" ? String(Number(value.toPrecision(4)))
+    : typeof value === "string" ? value : value === undefined ? "–" : JSON.stringify(value);
+
+  function scaled(name, values) {
+    const known = values.filter((value) => value !== undefined && value !== null);
+    const counted = known.every(Number.isInteger) && unique(known).length <= 6; // a few sizes, not a range
+    if (known.every((value) => typeof value === "number") && unique(known).length > 2 && !counted) {
+      const f = wide(known) || (Math.min(...known) > 0 && Math.max(...known) / Math.min(...known) > 5) ? Math.log : (v) => v;
+      const low = Math.min(...known), high = Math.max(...known);
+      const place = (value) => typeof value === "number" ? (f(value) - f(low)) / (f(high) - f(low)) : null;
+      const middle = f === Math.log ? Math.sqrt(low * high) : (low + high) / 2;
+      const ticks = [low, middle, high].map((value) => [place(value), String(Number(value.toPrecision(3)))]);
+      return { name, values, at: values.map(place), ticks };
+    }
+    const labels = unique(known.map(spoken)).sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+    const place = (label) => labels.length > 1 ? labels.indexOf(label) / (labels.length - 1) : 0.5;
+    const at = values.map((value) => value === undefined || value === null ? null : place(spoken(value)));
+    return { name, values, at, ticks: labels.map((label) => [place(label), label]) };
+  }
+
+  // ---- controls
+
+  const show = (what) => { $(`.controls[data-for="${what}"]`).hidden = false; };
+  function empty(box, text) {
+    box.className = "empty";
+    box.textContent = text;
+  }
+  function fill(select, options) {
+    const before = select.value;
+    select.replaceChildren(...options.map(([value, text]) => new Option(text, value)));
+    if (options.some(([value]) => value === before)) select.value = before;
+  }
+
+  function pictures() {
+    const box = $("#pictures");
+    if (!box) return;
+    const articles = $$("article", box), slider = $("#step"), told = $(".slider output");
+    const stepOf = (figure) => Number(figure.dataset.step || Infinity);
+    const steps = unique($$("figure", box).map(stepOf)).sort((a, b) => a - b);
+    slider.max = slider.value = steps.length - 1;
+    const choose = () => {
+      const step = steps[slider.value];
+      told.textContent = step === Infinity ? "final" : step;
+      for (const article of articles) { // a run that ended earlier shows its last picture
+        const figures = $$("figure", article), upTo = figures.filter((figure) => stepOf(figure) <= step);
+        const chosen = upTo.at(-1) || figures[0];
+        figures.forEach((figure) => figure.classList.toggle("shown", figure === chosen));
+      }
+    };
+    for (const button of $$("[data-layout]")) button.onclick = () => {
+      $$("[data-layout]").forEach((each) => each.setAttribute("aria-pressed", String(each === button)));
+      box.className = button.dataset.layout;
+      $(".slider").hidden = button.dataset.layout !== "gallery";
+    };
+    slider.oninput = choose;
+    choose();
+    show("samples");
+  }
+
+  function sortable(table) {
+    const body = $("tbody", table), heads = $$("th", table);
+    const value = (row, place) => {
+      const cell = row.cells[place], text = cell.dataset.value ?? cell.textContent.trim();
+      return text === "" ? null : Number.isNaN(Number(text)) ? text : Number(text);
+    };
+    heads.forEach((head, place) => {
+      if (head.classList.contains("plain")) return;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...head.childNodes);
+      head.append(button);
+      button.onclick = () => {
+        const down = head.getAttribute("aria-sort") === "ascending";
+        heads.forEach((each) => each.removeAttribute("aria-sort"));
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const rows = [...body.rows].map((row) => [value(row, place), row]);
+        rows.sort(([a], [b]) => (a === null) - (b === null)
+          || (down ? -1 : 1) * (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b))));
+        body.append(...rows.map(([, row]) => row));
+      };
+    });
+  }
+
+  const figures = () => { history(); training(); $("#parallel").replaceChildren(); parallel(); };
+  $$("table.sortable").forEach(sortable);
+  pictures();
+  figures();
+  addEventListener("beforeprint", () => $$("img").forEach((image) => { image.loading = "eager"; }));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", figures);
+})();
