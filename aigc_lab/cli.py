@@ -20,17 +20,42 @@ app = typer.Typer(
     name="aigc-lab",
     help="A laboratory for generative models: sweeps of GANs and VAEs, scores with intervals, and what came of them.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _complete_sweep(incomplete: str) -> list[str]:
+    from aigc_lab import completion
+
+    return completion.sweeps(incomplete)
+
+
+def _complete_run(incomplete: str) -> list[str]:
+    from aigc_lab import completion
+
+    return completion.runs(incomplete)
+
+
+def _complete_experiment(incomplete: str) -> list[str]:
+    from aigc_lab import completion
+
+    return completion.experiments(incomplete)
+
+
+def _complete_kind(incomplete: str) -> list[str]:
+    return [kind for kind in (*_PLUGINS, *_FILES) if kind.startswith(incomplete)]
+
 
 Home = Annotated[
     Path | None,
     typer.Option(envvar="AIGC_LAB_HOME", help="The home folder.  [default: .aigc-lab]", metavar="DIR"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-OfSweep = Annotated[str | None, typer.Argument(help="A sweep's id, or its name for the newest.  [default: all]")]
+OfSweep = Annotated[
+    str | None,
+    typer.Argument(help="A sweep's id, or its name for the newest.  [default: all]", autocompletion=_complete_sweep),
+]
 
 
 def main() -> None:
@@ -82,7 +107,12 @@ def _options(
 # ---- commands that train
 
 Wanted = Annotated[
-    str, typer.Argument(help="An experiment's name, or the path of its YAML file.", metavar="EXPERIMENT")
+    str,
+    typer.Argument(
+        help="An experiment's name, or the path of its YAML file.",
+        metavar="EXPERIMENT",
+        autocompletion=_complete_experiment,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -188,7 +218,9 @@ def runs(sweep: OfSweep = None, json: AsJson = False, home: Home = None) -> None
 
 @app.command()
 def show(
-    run: Annotated[str, typer.Argument(help="A run's id: SWEEP.TRIAL.SEED")], json: AsJson = False, home: Home = None
+    run: Annotated[str, typer.Argument(help="A run's id: SWEEP.TRIAL.SEED", autocompletion=_complete_run)],
+    json: AsJson = False,
+    home: Home = None,
 ) -> None:
     """Show one run: its configuration, scores, attempts and files."""
     from aigc_lab.registry import queries
@@ -297,7 +329,10 @@ def _write(path: Path, content: bytes) -> None:
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="systems|datasets|metrics|experiments|protocols")],
+    kind: Annotated[
+        str,
+        typer.Argument(metavar="systems|datasets|metrics|experiments|protocols", autocompletion=_complete_kind),
+    ],
     json: AsJson = False,
 ) -> None:
     """List what there is to choose from."""
@@ -324,9 +359,70 @@ def _described(kind: str) -> dict[str, str]:
     if kind not in _FILES:
         raise UsageError(content.unknown("kind", kind, [*_PLUGINS, *_FILES]))
     folder = _FILES[kind]
-    texts = {name: content.find(folder, name).read_text("utf-8") for name in content.names(folder)}
-    first = {name: text.lstrip().partition("\n")[0] for name, text in texts.items()}
-    return {name: line.lstrip("# ").strip() if line.startswith("#") else "" for name, line in first.items()}
+    described = {}
+    for name in content.names(folder):
+        first = content.find(folder, name).read_text("utf-8").lstrip().partition("\n")[0]
+        origin = content.origin(folder, name)
+        texts = (first.lstrip("# ").strip() if first.startswith("#") else "", f"({origin})" if origin else "")
+        described[name] = "  ".join(filter(None, texts))
+    return described
+
+
+# ---- commands that look after the place
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="The port; if it is in use, the next free one.", min=0, max=65535)] = 5000,
+    host: Annotated[str, typer.Option(help="The address to listen on.", metavar="ADDRESS")] = "127.0.0.1",
+    browse: Annotated[bool, typer.Option("--open", help="Open the link in a browser, if there is one.")] = False,
+    home: Home = None,
+) -> None:
+    """Serve MLflow's pages: curves, samples by step, comparisons."""
+    from aigc_lab import ui as pages
+
+    pages.ui(host=host, port=port, browse=browse, home=home)
+
+
+@app.command()
+def doctor(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Correct MLflow's records of a home that was moved.")
+    ] = False,
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Check the machine, the home, its stores, data and clock."""
+    from aigc_lab import doctor as checks
+
+    if not json and sys.stderr.isatty():
+        print("looking (importing torch takes some seconds) …", file=sys.stderr)
+    found = checks.examine(home, repair=repair)
+    if json:
+        _print_json([vars(check) for check in found])
+    else:
+        from aigc_lab.tables import checks_table
+
+        _print(checks_table([vars(check) for check in found]))
+    if any(check.state == "problem" for check in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder to fill; made if it is not there.", metavar="DIR")],
+    force: Annotated[bool, typer.Option("--force", help="Replace files that differ.")] = False,
+) -> None:
+    """Copy the experiments and protocols, to be edited."""
+    from aigc_lab import content
+
+    copied = content.copy(folder, force=force)
+    for name in copied.written:
+        print(f"wrote {folder / name}")
+    if copied.unchanged:
+        print(f"{len(copied.unchanged)} files were there already")
+    if "experiments" in os.listdir(folder):
+        print(f"Next: cd {folder}, edit experiments/digits.yaml, then: aigc-lab sweep digits --dry-run")
 
 
 # ---- output
@@ -336,7 +432,8 @@ def _registry(home: Path | None) -> "Registry":
     from aigc_lab.registry.store import Registry
     from aigc_lab.settings import Settings
 
-    return Registry.open(Settings.load(home).registry_url, create=False)
+    settings = Settings.load(home)
+    return Registry.open(settings.registry_url, home=settings.home, create=False)
 
 
 def _print_json(value: Any) -> None:

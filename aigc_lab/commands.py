@@ -62,7 +62,7 @@ def sweep(
     display = SweepDisplay(console, experiment.file.training.steps, cost.seconds, len(places))
     with _terminable(), display, opened(experiment, settings, places, display.say) as opening:
         run_sweep(experiment, opening, display)
-    with Registry.open(settings.registry_url) as registry:
+    with Registry.open(settings.registry_url, home=settings.home) as registry:
         comparison = queries.compare(registry, opening.sweep)
         runs = queries.runs(registry, opening.sweep)
         result = tables.console(stderr=json)
@@ -95,7 +95,7 @@ def train(
     display = SweepDisplay(console, experiment.file.training.steps)
     with _terminable(), display, opened(experiment, settings, places, display.say) as opening:
         run = run_single(experiment, opening, display, seed)
-    with Registry.open(settings.registry_url) as registry:
+    with Registry.open(settings.registry_url, home=settings.home) as registry:
         row = queries.show(registry, run)
     if not display.ended:
         console.print(f"{run} was done before; --seed N trains another.")

@@ -43,7 +43,7 @@ def open_lab(
         plan.dataset, cache=settings.cache, weights_dir=settings.weights_dir, device=device, say=say
     )
     evaluator = Evaluator(experiment.protocol, experiment.metrics, plan.dataset, features)
-    lab = Lab(settings, Registry.open(settings.registry_url), tracker, evaluator, device, threads)
+    lab = Lab(settings, Registry.open(settings.registry_url, home=settings.home), tracker, evaluator, device, threads)
     lab.settle(experiment.file.training)
     evaluator.prepare()
     return lab

@@ -14,7 +14,7 @@ from aigc_lab.experiment import Experiment
 from aigc_lab.lab import Lab, open_lab
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
-from aigc_lab.tracking import address, writer
+from aigc_lab.tracking import address, moved, writer
 from aigc_lab.tracking.spool import SpoolTracker
 
 
@@ -32,8 +32,9 @@ def check_stores(settings: Settings) -> None:
     settings.prepare()
     # All that exists is looked at before anything is made.
     address.check(settings.tracking_uri)
+    moved.check(settings)
     search.check(settings.optuna_url, create=False)
-    Registry.open(settings.registry_url).close()
+    Registry.open(settings.registry_url, home=settings.home).close()
     search.check(settings.optuna_url)
 
 
@@ -45,7 +46,7 @@ def opened(
     the judge is prepared. At the end all that the runs showed has been delivered to MLflow, or it is said what was not.
     """
     objective = experiment.file.objective
-    with Registry.open(settings.registry_url) as registry:
+    with Registry.open(settings.registry_url, home=settings.home) as registry:
         sweep = registry.sweep(
             experiment.name, experiment.digest, experiment.document.data, objective.score, objective.better
         )

@@ -125,6 +125,21 @@ def sections(comparison: "Comparison") -> "list[tuple[Group | None, list[Row]]]"
     return parts
 
 
+def checks_table(rows: Sequence[Row]) -> RenderableType:
+    """What was looked at, what was found, and below each finding its remedy."""
+    table = _table()
+    for name in ("", "check", "found"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        style = {"ok": "green", "warning": "yellow", "problem": "bold red"}[row["state"]]
+        found = Text(row["found"]) + (Text(f"\n→ {row['remedy']}", style="bold") if row["remedy"] else Text())
+        table.add_row(Text(row["state"], style=style), Text(row["name"]), found)
+    return table
+
+
+# ---- pieces of the ranking
+
+
 def _ranking(rows: Sequence[Row], several: bool, name: str, better: str) -> Table:
     table = _table()
     if not several:

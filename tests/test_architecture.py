@@ -14,7 +14,7 @@ PACKAGE = Path(aigc_lab.__file__).parent
 # From left to right; a room may import from those to its right. `x/*` are the plugins of a folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "api"),
-    ("commands",),
+    ("commands", "ui", "doctor", "completion"),
     ("display", "web"),
     ("sweeps", "checks"),
     ("opening", "estimate", "worker"),
@@ -32,23 +32,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("batches", "nets", "objectives", "statistics"),
     ("samples", "noise", "environment", "plugins", "space", "settings"),
     ("yamlfile", "content"),
-    ("config", "errors", "files", "channel", "crew", ""),
+    ("config", "errors", "files", "channel", "crew", "tether", ""),
 )
 PLUGINS = ("systems", "data", "metrics", "extractors", "executors")
 LIGHT = (
-    "",
-    "api",
-    "registry",
-    "experiment",
-    "settings",
-    "cli",
-    "space",
-    "yamlfile",
-    "content",
-    "plugins",
-    "tables",
-    "config",
-    "web",
+    *("", "api", "cli", "completion", "config", "content", "doctor", "experiment", "plugins", "registry", "settings"),
+    *("space", "tables", "tether", "ui", "web", "yamlfile"),
 )
 HEAVY = {"torch", "torchvision", "mlflow", "optuna", "pandas", "scipy", "sklearn", "plotly", "jinja2"}
 

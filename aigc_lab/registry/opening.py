@@ -1,5 +1,6 @@
 """Opening the registry's database: found, made or migrated, and every way in which that can go wrong in one line."""
 
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -37,6 +38,23 @@ def open_engine(url: str, *, create: bool) -> Engine:
         if found != SCHEMA:
             _migrate(url, engine, path)
     return engine
+
+
+def inspect_schema(url: str) -> tuple[str | None, float]:
+    """The version of the schema at `url` as it is, None where there is none yet, and a server's time in seconds of
+    Unix (ours for a file). Creates and migrates nothing; raises `UsageError` as `Registry.open` says.
+    """
+    with _explained(url):
+        parsed = make_url(url)
+        path = _file(parsed)
+        if path is not None and not path.exists():
+            return None, time.time()
+        if path is None:
+            parsed = parsed.update_query_dict({"connect_timeout": "4"})
+        with _engine(parsed).connect() as connection:
+            remote = connection.dialect.name == "postgresql"
+            now = connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())")) if remote else None
+            return _schema(connection), time.time() if now is None else float(now)
 
 
 def _file(url: URL) -> Path | None:

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, and_, select
 from aigc_lab.content import unknown
 from aigc_lab.errors import UsageError
 from aigc_lab.registry.ranking import Comparison, Configuration, Outcome, rank
+from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Artifact, Attempt, Checkpoint, Run, ScalarSummary, Score, Sweep, Trial
 
@@ -141,8 +142,9 @@ def show(registry: Registry, run: str) -> Json:
         }
         checkpoints = select(*_columns(Checkpoint)).where(Checkpoint.c.run_id == run).order_by(Checkpoint.c.kind)
         artifacts = select(*_columns(Artifact)).where(Artifact.c.run_id == run).order_by(Artifact.c.name)
-        row["checkpoints"] = [dict(file) for file in connection.execute(checkpoints).mappings()]
-        row["artifacts"] = [dict(file) for file in connection.execute(artifacts).mappings()]
+        for name, wanted in (("checkpoints", checkpoints), ("artifacts", artifacts)):
+            files = connection.execute(wanted).mappings()
+            row[name] = [dict(file) | {"path": registry.located(file["path"])} for file in files]
     row["environment"] = row["attempts"][-1]["environment"] if row["attempts"] else {}
     return row
 
@@ -207,12 +209,19 @@ def best_run(registry: Registry, sweep: str) -> Json | None:
             .limit(1)
         )
         row = found.mappings().first()
-        return None if row is None else dict(row)
+        return None if row is None else dict(row) | {"samples": registry.located(row["samples"])}
 
 
 def sweeps(registry: Registry) -> list[Json]:
     """All sweeps, the newest first."""
-    columns = (Sweep.c.id.label("sweep"), Sweep.c.name, Sweep.c.objective, Sweep.c.better, Sweep.c.created_at)
+    columns = (
+        Sweep.c.id.label("sweep"),
+        Sweep.c.name,
+        Sweep.c.objective,
+        Sweep.c.better,
+        Sweep.c.created_at,
+        Sweep.c.mlflow_experiment_id,
+    )
     with registry.read() as connection:
         found = connection.execute(select(*columns).order_by(Sweep.c.created_at.desc(), Sweep.c.id))
         return [_json(row) for row in found.mappings()]
@@ -246,13 +255,14 @@ def histories(registry: Registry, sweep: str) -> dict[str, list[Json]]:
 
 def files(registry: Registry, sweep: str) -> dict[str, list[Json]]:
     """Run -> name, kind and path of its artifacts, by name."""
-    return _by_run(
+    found = _by_run(
         registry,
         select(Artifact)
         .join(Run, Run.c.id == Artifact.c.run_id)
         .where(Run.c.sweep_id == sweep)
         .order_by(Artifact.c.run_id, Artifact.c.name),
     )
+    return {run: [file | {"path": registry.located(file["path"])} for file in files] for run, files in found.items()}
 
 
 def environments(registry: Registry, sweep: str) -> list[Json]:
@@ -274,6 +284,17 @@ def _by_run(registry: Registry, query: Select[Any]) -> dict[str, list[Json]]:
             entry = _json(row)
             found[entry.pop("run_id")].append(entry)
     return dict(found)
+
+
+def running(registry: Registry) -> list[Json]:
+    """The attempts that have begun and not ended: run, number, when, and where (their environment)."""
+    with registry.read() as connection:
+        found = connection.execute(
+            select(Attempt.c.run_id.label("run"), Attempt.c.number, Attempt.c.started_at, Attempt.c.environment)
+            .where(Attempt.c.state == State.RUNNING.value)
+            .order_by(Attempt.c.started_at)
+        )
+        return [_json(row) for row in found.mappings()]
 
 
 # ---- comparing

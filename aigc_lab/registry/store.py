@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, Table, delete, func, insert, select, update
@@ -34,18 +35,22 @@ from aigc_lab.settings import masked
 class Registry:
     """A connection to one registry. `Registry.open` is the way to get one."""
 
-    def __init__(self, url: str, engine: Engine) -> None:
+    def __init__(self, url: str, engine: Engine, home: Path | None = None) -> None:
         self.url = url
         self._engine = engine
+        self._home = home
 
     @classmethod
-    def open(cls, url: str, *, create: bool = True) -> Self:
+    def open(cls, url: str, *, home: Path | None = None, create: bool = True) -> Self:
         """The registry at `url`, created or migrated where that is needed.
+
+        Files inside `home` are recorded by their place in it and read back by where it lies now, so that a home can be
+        moved.
 
         Raises `UsageError` when there is nothing at `url` and `create` is false, when what is there is not a registry
         that this version can read (it is left as it was), and when it cannot be reached or written.
         """
-        return cls(url, open_engine(url, create=create))
+        return cls(url, open_engine(url, create=create), home)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -55,6 +60,16 @@ class Registry:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def recorded(self, path: str) -> str:
+        """A file's path as it is stored."""
+        if self._home is None or not Path(path).is_relative_to(self._home):
+            return path
+        return Path(path).relative_to(self._home).as_posix()
+
+    def located(self, stored: str) -> str:
+        """Where the file of a stored path is; a path that was stored absolute stays as it is."""
+        return str(self._home / stored) if self._home else stored
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -246,8 +261,8 @@ class Registry:
             )
             _replace(connection, Score, run, [_score(score) for score in scores])
             _replace(connection, ScalarSummary, run, [_scalar(*item) for item in (scalars or {}).items()])
-            _replace(connection, Checkpoint, run, [vars(checkpoint) for checkpoint in checkpoints])
-            _replace(connection, Artifact, run, [vars(artifact) for artifact in artifacts])
+            for table, files in ((Checkpoint, checkpoints), (Artifact, artifacts)):
+                _replace(connection, table, run, [vars(file) | {"path": self.recorded(file.path)} for file in files])
 
     def lose(self, run: str, state: State, reason: str) -> int:
         """Ends a run whose process is gone, in `state`; its newest attempt, if it never ended, as KILLED. Returns the

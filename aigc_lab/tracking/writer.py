@@ -98,7 +98,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     wanted = _Wanted()
     threading.Thread(target=wanted.listen, args=(channel,), daemon=True).start()
-    with _alone(folder), Registry.open(settings.registry_url) as registry:
+    with _alone(folder), Registry.open(settings.registry_url, home=settings.home) as registry:
         tracker = MlflowTracker(settings.tracking_uri, settings.artifacts)
 
         def opened(key: str, experiment: str, run: str) -> None:

@@ -1,0 +1,46 @@
+"""What the shell offers when Tab is pressed. Reads and never raises: a message would land in the line being typed."""
+
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+
+from aigc_lab import content
+from aigc_lab.settings import Settings
+
+
+def experiments(typed: str) -> list[str]:
+    """Names of experiments, and YAML files where a path has been begun."""
+    with suppress(OSError):
+        names = [name for name in content.names("experiments") if name.startswith(typed)]
+        folder, _, start = typed.rpartition("/")
+        if not folder and names:
+            return names
+        places = sorted(Path(folder or ("/" if typed.startswith("/") else ".")).iterdir())
+        begun = [path for path in places if path.name.startswith(start) and not path.name.startswith(".")]
+        return [f"{path}/" if path.is_dir() else str(path) for path in begun if path.is_dir() or path.suffix == ".yaml"]
+    return []
+
+
+def sweeps(typed: str) -> list[str]:
+    """Ids and names of the sweeps of the home that the environment names."""
+    rows = _read("SELECT id, name FROM sweep ORDER BY created_at DESC")
+    known = [identity for identity, _ in rows] + sorted({name for _, name in rows})
+    return [name for name in known if name.startswith(typed)]
+
+
+def runs(typed: str) -> list[str]:
+    """Ids of runs."""
+    rows = _read("SELECT id FROM run ORDER BY created_at DESC, id")
+    return [identity for (identity,) in rows if identity.startswith(typed)]
+
+
+def _read(query: str) -> list[tuple[str, ...]]:
+    # A key press does not wait for SQLAlchemy (0.4 s), nor for a server on another machine.
+    url = Settings.load().registry_url
+    if not url.startswith("sqlite:///"):
+        return []
+    with suppress(sqlite3.Error, OSError, ValueError):
+        path = Path(url.removeprefix("sqlite:///").partition("?")[0]).absolute()
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0.5)) as database:
+            return database.execute(query).fetchall()
+    return []
