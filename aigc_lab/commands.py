@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from rich.text import Text
 
-from aigc_lab import environment, tables
+from aigc_lab import content, environment, tables
 from aigc_lab import experiment as experiments
 from aigc_lab.display import SweepDisplay
 from aigc_lab.errors import Failure, UsageError
@@ -54,6 +54,8 @@ def sweep(
         check_stores(settings)
     cost = estimate(experiment, places)
     places = places[: cost.runs]
+    if wanted in content.names("experiments") and (origin := content.origin("experiments", wanted)):
+        console.print(Text(f"{wanted}: {origin}"), soft_wrap=True)
     console.print(Text(f"{experiment.name}: {cost}"), soft_wrap=True)
     if len(places) > 1:
         console.print(Text(_shared(places, experiment)), soft_wrap=True)
@@ -188,7 +190,7 @@ def _next_steps(best: dict[str, Any] | None, sweep_id: str, settings: Settings, 
     lines += [f"  {run}aigc-lab compare {sweep_id}{option}"]
     if settings.tracking_uri.startswith("http"):
         return [*lines, f"  open {masked(settings.tracking_uri)} (experiment {sweep_id})"]
-    return [*lines, f"  {run}mlflow ui --backend-store-uri {shlex.quote(masked(settings.tracking_uri))}"]
+    return [*lines, f"  {run}aigc-lab ui{option}"]
 
 
 def _short(path: str) -> str:

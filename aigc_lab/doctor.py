@@ -80,9 +80,15 @@ def _safely(check: Callable[[Settings], Iterator[Check]], settings: Settings) ->
 
 
 def _repaired(settings: Settings) -> list[Check]:
-    backup = moved.repair(settings)
-    if backup is None:
+    from aigc_lab.registry.store import Registry
+
+    old = moved.old_homes(settings)
+    if not old:
         return [Check("repair", "ok", "nothing to correct")]
+    with suppress(UsageError), Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+        for place in old:  # rows of the time when it recorded absolute paths too
+            registry.relocate(place)
+    backup = moved.repair(settings)
     return [Check("repair", "ok", f"MLflow's records name this home now; as they were: {backup}")]
 
 

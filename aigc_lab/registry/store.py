@@ -71,6 +71,14 @@ class Registry:
         """Where the file of a stored path is; a path that was stored absolute stays as it is."""
         return str(self._home / stored) if self._home else stored
 
+    def relocate(self, old: Path) -> None:
+        """Files recorded as lying in `old`, where the home was before, become files of the home."""
+        with self.write() as connection:
+            for table in (Checkpoint, Artifact):
+                inside = table.c.path.startswith(f"{old}/", autoescape=True)
+                shorter = func.substr(table.c.path, len(str(old)) + 2)
+                connection.execute(update(table).where(inside).values(path=shorter))
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One consistent view for queries."""
