@@ -1,0 +1,174 @@
+"""`aigc-lab doctor`: each thing that can be wrong is found and has a remedy; nothing is made."""
+
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from aigc_lab import cli, doctor, files
+from aigc_lab.doctor import Check
+from aigc_lab.extractors import inception
+from aigc_lab.registry.store import Registry
+from aigc_lab.settings import Settings
+
+LAB = [sys.executable, "-c", "from aigc_lab.cli import main; main()"]
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith(("AIGC_LAB_", "MLFLOW_")) or name == "OMP_NUM_THREADS":
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def examined(home: Path | None = None) -> dict[str, Check]:
+    return {check.name: check for check in doctor.examine(home)}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home with a registry of one run that its process never ended."""
+    home = tmp_path / "home"
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    with Registry.open(f"sqlite:///{home / 'registry.db'}", home=home) as registry:
+        sweep = registry.sweep("ring", "01234567", {}, "rkl", "lower")
+        registry.trial(sweep, 0, "point_gan", {}, {})
+        registry.begin(registry.run(sweep, 0, 0, "search"), {"host": socket.gethostname(), "pid": gone.pid})
+        registry.begin(registry.run(sweep, 0, 1, "search"), {"host": socket.gethostname(), "pid": os.getpid()})
+    return home
+
+
+def set_schema(home: Path, version: str) -> None:
+    with closing(sqlite3.connect(home / "registry.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = ?", (version,))
+
+
+def test_an_empty_folder_is_no_problem_and_stays_empty(tmp_path: Path) -> None:
+    done = subprocess.run([*LAB, "doctor", "--json"], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = json.loads(done.stdout)
+    assert [row["found"] for row in rows if row["state"] == "problem"] == []
+    assert all(row.keys() == {"name", "state", "found", "remedy"} for row in rows)
+    assert all(row["remedy"] for row in rows if row["state"] != "ok")
+    stores = {row["name"]: row["found"] for row in rows if row["name"] in ("home", "registry", "optuna", "mlflow")}
+    assert len(stores) == 4
+    assert all("made by the first sweep" in found for found in stores.values())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_problem_ends_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys, "argv", ["aigc-lab", "doctor", "--home", "file"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert "is not a folder" in capsys.readouterr().out
+
+
+def test_runs_whose_process_is_gone_are_counted(home: Path) -> None:
+    before = sorted(path.name for path in home.iterdir())
+    check = examined(home)["runs"]
+    assert check.state == "warning"
+    assert check.found == "1 recorded as RUNNING whose process is gone: ring-01234567.0.0"
+    assert [
+        name for name in sorted(path.name for path in home.iterdir()) if not name.endswith(("-shm", "-wal"))
+    ] == before
+
+
+@pytest.mark.parametrize(
+    ("version", "state", "remedy"), [("0000", "warning", "migrates"), ("9999", "problem", "upgrade")]
+)
+def test_a_registry_of_another_schema_is_left_as_it_is(home: Path, version: str, state: str, remedy: str) -> None:
+    set_schema(home, version)
+    check = examined(home)["registry"]
+    assert (check.state, remedy in check.remedy) == (state, True)
+    with closing(sqlite3.connect(home / "registry.db")) as database:
+        assert database.execute("SELECT version_num FROM alembic_version").fetchall() == [(version,)]
+
+
+@pytest.mark.parametrize("store", ["registry", "optuna", "mlflow"])
+def test_a_store_that_is_no_database(tmp_path: Path, store: str) -> None:
+    (tmp_path / f"{store}.db").write_text("something else, and long enough to be looked at as a header")
+    check = examined(tmp_path)[store]
+    assert check.state == "problem"
+    assert f"{store}.db" in check.found
+    assert check.remedy
+
+
+def test_no_password_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AIGC_LAB_REGISTRY_URL", "AIGC_LAB_OPTUNA_URL", "MLFLOW_TRACKING_URI"):
+        monkeypatch.setenv(name, "postgresql+psycopg://me:secret@127.0.0.1:9/lab")
+    found = examined(tmp_path)
+    assert {found[name].state for name in ("registry", "optuna", "mlflow")} == {"problem"}
+    assert "secret" not in str(found)
+    assert "***" in found["optuna"].found
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert examined(tmp_path / "home")["home"].state == "problem"
+
+
+def test_libraries_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ["numpy>=99", "no-such-package>=1", "typer>=0.1", "nothing>=1; extra == 'more'"]
+    monkeypatch.setattr(doctor, "requires", lambda name: wanted)
+    check = next(check for check in doctor._versions(Settings.load()) if check.name == "libraries")
+    assert check.state == "problem"
+    assert "numpy>=99 is needed" in check.found and "no-such-package is not installed" in check.found
+    assert "typer" not in check.found and "nothing" not in check.found
+
+
+@pytest.mark.parametrize(("given", "state"), [(None, "ok"), ("1", "ok"), ("100000", "warning"), ("many", "warning")])
+def test_threads(monkeypatch: pytest.MonkeyPatch, given: str | None, state: str) -> None:
+    if given is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert next(doctor._machine(Settings.load())).state == state
+
+
+def test_little_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage:
+        free = 2**20
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage)
+    check = examined(tmp_path)["disk"]
+    assert (check.state, check.found.startswith("1.0 MiB free")) == ("warning", True)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "state", "said"), [(1, "ok", "agree"), (60, "warning", "60 s ahead"), (-60, "warning", "60 s behind")]
+)
+def test_clocks_that_differ(ahead: float, state: str, said: str) -> None:
+    check = doctor._skew("server", time.time() + ahead)
+    assert (check.state, said in check.found) == (state, True)
+
+
+def test_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIGC_LAB_WEIGHTS_DIR", str(tmp_path))
+    (tmp_path / inception.FILE).write_bytes(b"half of it")
+    assert examined()["weights"].state == "problem"
+    monkeypatch.setattr(files, "sha256", lambda path: inception.SHA256_PREFIX + "0" * 56)
+    assert examined()["weights"].state == "ok"
+
+
+def test_one_check_that_fails_keeps_none_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(settings: Settings) -> object:
+        raise RuntimeError("no such luck")
+
+    names = set(examined())
+    monkeypatch.setattr(doctor, "_data", broken)
+    found = examined()
+    assert set(found) - {"broken"} == names - {"data"}
+    assert "no such luck" in found["broken"].found
