@@ -38,8 +38,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return home, run.run_id
 
 
-def record(home: Path, opened_with: Path | None) -> None:
-    with Registry.open(f"sqlite:///{home / 'registry.db'}", home=opened_with) as registry:
+def record(home: Path, elsewhere: Path) -> None:
+    with Registry.open(f"sqlite:///{home / 'registry.db'}", home=home) as registry:
         sweep = registry.sweep("ring", "01234567", {}, "rkl", "lower")
         registry.trial(sweep, 0, "point_gan", {}, {})
         run = registry.run(sweep, 0, 0, "search")
@@ -48,7 +48,7 @@ def record(home: Path, opened_with: Path | None) -> None:
             StoredArtifact(name, "image/png", path)
             for name, path in (
                 ("samples", str(home / "artifacts" / "samples.png")),
-                ("elsewhere", f"{home}-2/samples.png"),
+                ("elsewhere", f"{elsewhere}-2/samples.png"),
             )
         ]
         registry.finish(run, registry.begin(run, {}), State.FINISHED, checkpoints=[checkpoint], artifacts=artifacts)
@@ -67,10 +67,16 @@ def expected(home: Path, old: Path) -> list[str]:
 
 def test_the_registry_moves_with_its_home(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
-    record(old, opened_with=old)
+    record(old, old)
     assert files(old) == expected(old, old)
     old.rename(new)
     assert files(new) == expected(new, old)
+
+
+def test_the_home_of_a_sqlite_registry_is_its_folder_unless_told(tmp_path: Path) -> None:
+    record(tmp_path, tmp_path)
+    with Registry.open(f"sqlite:///{tmp_path / 'registry.db'}", create=False) as registry:
+        assert registry.located("artifacts/x.png") == str(tmp_path / "artifacts" / "x.png")
 
 
 def test_a_moved_home_is_refused_then_repaired(made: tuple[Path, str], tmp_path: Path) -> None:
@@ -78,10 +84,11 @@ def test_a_moved_home_is_refused_then_repaired(made: tuple[Path, str], tmp_path:
 
     old, run = made
     home = Path(shutil.copytree(old, tmp_path / "new"))
-    record(home, opened_with=None)
+    record(home, old)
     with Registry.open(f"sqlite:///{home / 'registry.db'}", home=old) as registry, registry.write() as connection:
         for table in ("checkpoint", "artifact"):  # as the version before recorded them
-            connection.exec_driver_sql(f"UPDATE {table} SET path = replace(path, '{home}', '{old}')")
+            inside = "path NOT LIKE '/%'"
+            connection.exec_driver_sql(f"UPDATE {table} SET path = ? || '/' || path WHERE {inside}", (str(old),))
     settings = Settings.load(home)
     moved.check(Settings.load(old))
     with pytest.raises(UsageError, match="was made at .*100%_home.*'aigc-lab doctor --repair'") as refused:

@@ -57,6 +57,12 @@ def inspect_schema(url: str) -> tuple[str | None, float]:
             return _schema(connection), time.time() if now is None else float(now)
 
 
+def folder_of(url: str) -> Path | None:
+    """Where the file of a SQLite database lies; None for a server and for a database in memory."""
+    path = _file(make_url(url))
+    return None if path is None else path.absolute().parent
+
+
 def _file(url: URL) -> Path | None:
     """The file of a SQLite database; None for a server and for a database in memory."""
     if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):

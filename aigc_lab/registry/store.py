@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, Table, delete, func, insert, select, 
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from aigc_lab.errors import Failure
-from aigc_lab.registry.opening import first_line, open_engine
+from aigc_lab.registry.opening import first_line, folder_of, open_engine
 from aigc_lab.registry.records import Better, Role, ScalarLike, StoredArtifact, StoredCheckpoint, StoredScore
 from aigc_lab.registry.states import State
 from aigc_lab.registry.tables import (
@@ -44,13 +44,14 @@ class Registry:
     def open(cls, url: str, *, home: Path | None = None, create: bool = True) -> Self:
         """The registry at `url`, created or migrated where that is needed.
 
-        Files inside `home` are recorded by their place in it and read back by where it lies now, so that a home can be
-        moved.
+        Files inside `home` (unless given, the folder of a SQLite registry) are recorded by their place in it and read
+        back by where it lies now, so that a home can be moved.
 
         Raises `UsageError` when there is nothing at `url` and `create` is false, when what is there is not a registry
         that this version can read (it is left as it was), and when it cannot be reached or written.
         """
-        return cls(url, open_engine(url, create=create), home)
+        engine = open_engine(url, create=create)
+        return cls(url, engine, home or folder_of(url))
 
     def close(self) -> None:
         self._engine.dispose()
