@@ -84,7 +84,8 @@ def compare(
     from aigc_lab.registry.store import Registry
     from aigc_lab.settings import Settings
 
-    with Registry.open(Settings.load(_path(home)).registry_url, create=False) as registry:
+    settings = Settings.load(_path(home))
+    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
         return _frame(queries.compare(registry, sweep, score=score, checkpoint=checkpoint).rows)
 
 

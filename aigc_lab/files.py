@@ -12,6 +12,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, 0o666 & ~_umask())  # a temporary file is its owner's alone; this one is to be read
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -19,6 +20,17 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _umask() -> int:
+    """Of this process. Linux tells; elsewhere it can only be read by setting it."""
+    try:
+        status = Path("/proc/self/status").read_text("ascii")
+        return int(status.partition("Umask:")[2].split()[0], 8)
+    except (OSError, IndexError):
+        mask = os.umask(0o077)
+        os.umask(mask)
+        return mask
 
 
 def sha256(path: Path) -> str:
