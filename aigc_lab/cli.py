@@ -119,6 +119,9 @@ Overrides = Annotated[
     typer.Option("--set", help="Override a key: --set training.steps=500. May be given again.", metavar="KEY=VALUE"),
 ]
 Steps = Annotated[int | None, typer.Option(help="Train every run for this many steps (training.steps).")]
+SkipBroken = Annotated[
+    bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read (data.skip_broken).")
+]
 Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, or auto.")]
 Devices = Annotated[
     str,
@@ -135,6 +138,7 @@ def sweep(
     trials: Annotated[int | None, typer.Option(help="The total number of trials (search.trials).")] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds of every trial (search.seeds).")] = None,
     steps: Steps = None,
+    skip_broken: SkipBroken = False,
     workers: Annotated[
         int | None, typer.Option(help="Train so many runs at once.  [default: one a GPU, or one]", min=1, metavar="N")
     ] = None,
@@ -149,10 +153,10 @@ def sweep(
     """Search an experiment's variants, confirm the best, and rank them. The same command goes on where it ended."""
     from aigc_lab import commands
 
-    changes = _changes(overrides, {"search.trials": trials, "search.seeds": seeds, "training.steps": steps})
+    options = {"search.trials": trials, "search.seeds": seeds, "training.steps": steps}
     rows = commands.sweep(
         experiment,
-        changes,
+        _changes(overrides, options, skip_broken),
         device=devices,
         workers=workers,
         trials_per_gpu=trials_per_gpu,
@@ -170,6 +174,7 @@ def train(
     overrides: Overrides = None,
     seed: Annotated[int, typer.Option(help="The seed of the run.", min=0)] = 0,
     steps: Steps = None,
+    skip_broken: SkipBroken = False,
     device: Device = "auto",
     json: AsJson = False,
     home: Home = None,
@@ -178,7 +183,7 @@ def train(
     from aigc_lab import commands
 
     row = commands.train(
-        experiment, _changes(overrides, {"training.steps": steps}), seed=seed, device=device, home=home
+        experiment, _changes(overrides, {"training.steps": steps}, skip_broken), seed=seed, device=device, home=home
     )
     if json:
         _print_json(row)
@@ -188,7 +193,9 @@ def train(
         _print(show_page(row))
 
 
-def _changes(overrides: list[str] | None, options: dict[str, int | None]) -> list[tuple[str, str, str]]:
+def _changes(
+    overrides: list[str] | None, options: dict[str, int | None], skip_broken: bool
+) -> list[tuple[str, str, str]]:
     """Key, YAML text, and the words of the command line that say so, for error messages."""
     changes = []
     for item in overrides or []:
@@ -199,6 +206,8 @@ def _changes(overrides: list[str] | None, options: dict[str, int | None]) -> lis
     for key, value in options.items():
         if value is not None:
             changes.append((key, str(value), f"--{key.rpartition('.')[2]} {value}"))
+    if skip_broken:
+        changes.append(("data.skip_broken", "true", "--skip-broken"))
     return changes
 
 

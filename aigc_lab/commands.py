@@ -49,7 +49,8 @@ def sweep(
     console = tables.console(stderr=True)
     places = _places(device, workers, trials_per_gpu)
     settings, experiment = _prepare(wanted, changes, home)
-    experiment.check_data()
+    for note in experiment.check_data():
+        console.print(Text(note), soft_wrap=True)
     if not dry_run:
         check_stores(settings)
     cost = estimate(experiment, places)
@@ -92,7 +93,8 @@ def train(
             f"{experiment.document.file}: train takes one configuration, and {names} "
             f"{'is' if len(experiment.holes) == 1 else 'are'} still open; decide with --set, or use aigc-lab sweep"
         )
-    experiment.check_data()
+    for note in experiment.check_data():
+        console.print(Text(note), soft_wrap=True)
     check_stores(settings)
     display = SweepDisplay(console, experiment.file.training.steps)
     with _terminable(), display, opened(experiment, settings, places, display.say) as opening:

@@ -302,8 +302,10 @@ class Experiment:
         if file.search.sampler == "grid":
             space.grid(self.document)
 
-    def check_data(self) -> None:
-        """What only the data can say. Loads it, and downloads it where that is needed."""
+    def check_data(self) -> list[str]:
+        """What only the data can say: refuses too few samples, and returns the dataset's notes. Loads it, and
+        downloads it where that is needed.
+        """
         dataset = self.resolve(lambda hole: hole.ends()[0]).dataset
         splits: tuple[Literal["reference", "holdout"], ...] = ("reference", "holdout")
         for split in splits:
@@ -314,6 +316,7 @@ class Experiment:
                     f"protocol {self.protocol.name} takes {self.protocol.samples} samples, and the {split} split of "
                     f"{dataset.name} has {count}; set evaluation.samples to {count} or less",
                 )
+        return dataset.notes
 
     def _check_protocol(self, dataset: "Dataset") -> None:
         from aigc_lab.extractors.base import Extractor

@@ -61,7 +61,8 @@ class Samples:
         form = self.canonical()
         digest = hashlib.sha256(f"{form.modality} {form.values.dtype} {tuple(form.values.shape)}".encode())
         for tensor in (form.values, form.labels):
-            digest.update(b"-" if tensor is None else tensor.contiguous().cpu().numpy().tobytes())
+            # The buffer itself, not a copy: memory-mapped samples may be larger than memory.
+            digest.update(b"-" if tensor is None else memoryview(tensor.contiguous().cpu().numpy()))
         return digest.hexdigest()
 
 

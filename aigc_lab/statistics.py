@@ -130,3 +130,16 @@ def clopper_pearson(successes: int, trials: int, alpha: float = 0.05) -> tuple[f
     low = beta.ppf(alpha / 2, successes, trials - successes + 1) if successes > 0 else 0.0
     high = beta.ppf(1 - alpha / 2, successes + 1, trials - successes) if successes < trials else 1.0
     return float(low), float(high)
+
+
+def captured_interval(hits: list[int], n: int) -> tuple[int, int]:
+    """Modes proved to have more than a quarter of their share, and modes not proved to have less."""
+    bounds = [clopper_pearson(hit, n, 0.05 / len(hits)) for hit in hits]
+    quarter = 0.25 / len(hits)
+    return sum(low > quarter for low, _ in bounds), sum(high >= quarter for _, high in bounds)
+
+
+def reverse_kl(nearest: Tensor, count: int) -> float:
+    """KL(generated ‖ uniform) over the modes, in nats: 0 when all are equally likely, ln K when only one is left."""
+    share = torch.bincount(nearest, minlength=count).double() / len(nearest)
+    return float(torch.special.xlogy(share, share * count).sum())

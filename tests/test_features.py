@@ -212,7 +212,7 @@ def training(own: Judged, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
     weights = weights_of(own).read_bytes()
 
-    def train(dataset: Any, device: str) -> tuple[bytes, dict[str, object]]:
+    def train(dataset: Any, device: str, rounds: int) -> tuple[bytes, dict[str, object]]:
         asked.append(dataset.name)
         return weights, {}
 

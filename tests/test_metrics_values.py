@@ -16,8 +16,9 @@ from aigc_lab.data.ring import Ring
 from aigc_lab.extractors.base import Features
 from aigc_lab.metrics.base import Evidence, Score
 from aigc_lab.metrics.classifier_score import exp_mutual_information
-from aigc_lab.metrics.modes import ModeCount, assign, captured_modes, reverse_kl
+from aigc_lab.metrics.modes import ModeCount, assign, captured_modes
 from aigc_lab.samples import Points, Samples
+from aigc_lab.statistics import reverse_kl
 
 N = 2500
 RING = Ring(Ring.Config(), Path())

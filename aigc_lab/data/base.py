@@ -54,6 +54,11 @@ class Dataset(ABC):
         """The true mixture, where it is known."""
         return None
 
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of the loaded data before a run, one sentence each; it may load the data."""
+        return []
+
     @abstractmethod
     def load(self, split: Split) -> Samples:
         """The split in its stored form (uint8 images, float32 points), always in the same order, on the host.

@@ -9,7 +9,7 @@ from torch import Tensor
 from aigc_lab.config import Strict
 from aigc_lab.data.base import Dataset, Modes
 from aigc_lab.metrics import base
-from aigc_lab.statistics import Z95, bootstrap_standard_error, clopper_pearson
+from aigc_lab.statistics import Z95, bootstrap_standard_error, captured_interval, clopper_pearson, reverse_kl
 
 
 class ModeCount(base.Metric):
@@ -80,16 +80,3 @@ def captured_modes(hits: list[int], n: int, modes: Modes) -> int:
     tails = (-((away / modes.sigma - 3).clamp_min(0) ** 2) / 2).exp().sum(1) / len(hits)
     chances = zip(hits, tails.clamp_max(1).tolist(), strict=True)
     return sum(hit > 0 and bool(binom.sf(hit - 1, n, tail) < 0.05 / len(hits)) for hit, tail in chances)
-
-
-def captured_interval(hits: list[int], n: int) -> tuple[int, int]:
-    """Modes proved to have more than a quarter of their share, and modes not proved to have less."""
-    bounds = [clopper_pearson(hit, n, 0.05 / len(hits)) for hit in hits]
-    quarter = 0.25 / len(hits)
-    return sum(low > quarter for low, _ in bounds), sum(high >= quarter for _, high in bounds)
-
-
-def reverse_kl(nearest: Tensor, count: int) -> float:
-    """KL(generated ‖ uniform) over the modes, in nats: 0 when all are equally likely, ln K when only one is left."""
-    share = torch.bincount(nearest, minlength=count).double() / len(nearest)
-    return float(torch.special.xlogy(share, share * count).sum())

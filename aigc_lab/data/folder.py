@@ -1,0 +1,235 @@
+"""Your own images: any folder of them, in any formats and sizes, with class folders or without."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from aigc_lab.data import base
+from aigc_lab.errors import UsageError
+from aigc_lab.image_files import File, Reading, Store, decode, find
+from aigc_lab.samples import Images, Modality, Shape
+
+# Names of top folders that say which split they hold, as published sets use them.
+_SPLIT_OF: dict[str, base.Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "reference",
+    "valid": "reference",
+    "validation": "reference",
+    "reference": "reference",
+    "test": "holdout",
+    "holdout": "holdout",
+}
+
+
+class Folder(base.Dataset):
+    """Every image below `path`, decoded once to `size`×`size` and kept in `<data_dir>/decoded` until a file, its size
+    or its time of change, or a key is another.
+
+    Splits: pictures are ordered by the hash of their pixels, and the first shares of that order are the holdout and
+    the reference. A new file then moves at most a picture at each border, names and the order on disk play no part,
+    and equal pictures lie side by side: a group of them is never cut, so no picture is in two splits. With
+    `splits: auto`, top folders that are all named train, val(id), test, … are the splits instead; what is lacking is
+    taken from train, and a picture that is in two of them stays in the one that is scored.
+
+    Labels: the class is the first folder below `path` (or below train, test, …). `auto` uses them where every image
+    lies in one and there are at least two.
+    """
+
+    class Config(Reading):
+        path: str | None = Field(None, description="the folder; from the working directory where it is relative")
+        labels: Literal["auto", "folders", "none"] = "auto"
+        splits: Literal["auto", "shares"] = "auto"
+        reference: float = Field(0.15, gt=0, lt=0.5, description="share of the images")
+        holdout: float = Field(0.15, gt=0, lt=0.5, description="share of the images")
+        skip_broken: bool = Field(False, description="leave broken files out, and say how many")
+
+    @property
+    def shape(self) -> Shape:
+        size = (self.config.channels, self.config.size, self.config.size)
+        return Shape(Modality.IMAGES, size, classes=len(self._classes) or None)
+
+    @cached_property
+    def _root(self) -> Path:
+        if self.config.path is None:
+            raise UsageError("data.path: name your folder of images, like --set data.path=~/pictures")
+        root = Path(self.config.path).expanduser().absolute()
+        if not root.is_dir():
+            what = "is a file, not a folder of images" if root.is_file() else "there is no such folder"
+            raise UsageError(f"data.path: {root}: {what}; name a folder of images")
+        return root
+
+    @cached_property
+    def _found(self) -> tuple[list[File], Counter[str]]:
+        files, others = find(self._root)
+        if len(files) < 3:
+            has = f"{len(files) or 'no'} image{'s' * (len(files) != 1)}"
+            besides = f" and {others.total()} other files ({_counted(others)})" if others else ""
+            raise UsageError(
+                f"data.path: {self._root} holds {has}{besides}; name a folder with more: "
+                "train, reference and holdout need one image each at the very least"
+            )
+        return files, others
+
+    @cached_property
+    def _split_folders(self) -> bool:
+        if self.config.splits == "shares":
+            return False
+        tops = {_top(file.name, 0).lower() for file in self._found[0]}
+        return "train" in {_SPLIT_OF.get(top) for top in tops} and len(tops) > 1 and tops <= _SPLIT_OF.keys()
+
+    @cached_property
+    def _classes(self) -> list[str]:
+        """The names of the classes, sorted; none without labels."""
+        if self.config.labels == "none":
+            return []
+        tops = {self._class_of(file.name) for file in self._found[0]}
+        if "" not in tops and len(tops) > 1:
+            return sorted(tops)
+        if self.config.labels == "folders":
+            loose = next((file.name for file in self._found[0] if not self._class_of(file.name)), None)
+            why = f"{loose} lies in none" if loose else f"there is only {next(iter(tops))}"
+            raise UsageError(
+                f"data.labels: {self._root} should have a folder for each class, and {why}; "
+                "move the files, or set data.labels to none"
+            )
+        return []
+
+    def _class_of(self, name: str) -> str:
+        return _top(name, 1 if self._split_folders else 0)
+
+    @cached_property
+    def _stored(self) -> tuple[torch.Tensor, dict[str, Any]]:
+        files, _ = self._found
+        config = self.config.model_dump(exclude={"path"})
+        key = [[file.name, file.size, file.modified] for file in files]
+        store = Store(self.data_dir / "decoded", "folder", config, key)
+        stored = store.read()
+        if stored is None:
+            self._decode(store)
+            stored = store.read()
+        assert stored is not None
+        return stored
+
+    def _decode(self, store: Store) -> None:
+        """Decodes every file, decides the splits, and stores train, reference and holdout one after the other."""
+        names = [file.name for file in self._found[0]]
+        good: list[str] = []
+        hashes: list[bytes] = []
+        broken: list[str] = []
+        remarks = Counter[str]()
+        with store.scratch((len(names), *self.shape.size)) as rows:
+            for each in decode(self._root, names, self.config):
+                if each.pixels is None:
+                    broken.append(f"{each.name} ({each.remarks[0]})")
+                    continue
+                rows[len(good)] = each.pixels
+                good.append(each.name)
+                hashes.append(hashlib.sha256(each.pixels.tobytes()).digest())
+                remarks.update(each.remarks)
+            if broken and not self.config.skip_broken:
+                raise UsageError(
+                    f"data.path: {len(broken)} of {len(names):,} images in {self._root} cannot be read: "
+                    f"{_first(broken)}; mend or remove them, or leave them out with --skip-broken"
+                )
+            splits, doubles = self._split(good, hashes)
+            sizes = {split: len(members) for split, members in splits.items()}
+            if not all(sizes.values()):
+                raise UsageError(
+                    f"data.path: {self._root} has {len(set(hashes))} different images, too few for three splits: "
+                    f"{', '.join(f'{size} {split}' for split, size in sizes.items())}; add images"
+                )
+            order = [row for split in base.SPLITS for row in splits[split]]
+            classes = {name: number for number, name in enumerate(self._classes)}
+            labels = [classes[self._class_of(good[row])] for row in order] if classes else None
+            notes = [f"{count} {word}" for word, count in sorted(remarks.items())]
+            facts = {
+                "sizes": sizes,
+                "labels": labels,
+                "broken": broken,
+                "converted": notes,
+                "equal": len(hashes) - len(set(hashes)),
+                "doubles": doubles,
+            }
+            store.write(rows, order, facts)
+
+    def _split(self, names: Sequence[str], hashes: Sequence[bytes]) -> tuple[dict[base.Split, list[int]], int]:
+        """The rows of each split, and how many were left out because a scored split has the same picture."""
+        by_hash = sorted(range(len(names)), key=lambda row: (hashes[row], names[row]))
+        splits: dict[base.Split, list[int]] = {split: [] for split in base.SPLITS}
+        if self._split_folders:
+            for row in by_hash:
+                splits[_SPLIT_OF[_top(names[row], 0).lower()]].append(row)
+        else:
+            splits["train"] = by_hash
+        seen: set[bytes] = set()
+        doubles = 0
+        for split in ("holdout", "reference"):
+            if not splits[split]:
+                wanted = round(getattr(self.config, split) * len(names)) or 1
+                splits[split], splits["train"] = _cut(splits["train"], wanted, hashes)
+        for split in reversed(base.SPLITS):
+            kept = [row for row in splits[split] if hashes[row] not in seen]
+            doubles += len(splits[split]) - len(kept)
+            seen |= {hashes[row] for row in kept}
+            splits[split] = kept
+        return splits, doubles
+
+    @property
+    def notes(self) -> list[str]:
+        facts, others = self._stored[1], self._found[1]
+        sizes = ", ".join(f"{size:,} {split}" for split, size in facts["sizes"].items())
+        by = "as its folders say" if self._split_folders else "by the hash of the pixels"
+        classes = f"{len(self._classes)} classes by folder" if self._classes else "without labels"
+        said = [f"{self._root}: {sizes} ({by}), {classes}"]
+        if facts["broken"]:
+            said.append(f"{len(facts['broken'])} broken images left out: {_first(facts['broken'])}")
+        if facts["converted"]:
+            keys = f"data.alpha={self.config.alpha}, deep={self.config.deep}, cmyk={self.config.cmyk}, animated=first"
+            said.append(f"converted images: {', '.join(facts['converted'])} ({keys})")
+        if facts["equal"]:
+            left_out = f"; {facts['doubles']} left out, a scored split has them" if facts["doubles"] else ""
+            said.append(f"{facts['equal']} images are copies of others: equal ones are in one split{left_out}")
+        if others:
+            said.append(f"{others.total()} other files not read ({_counted(others)})")
+        return said
+
+    def load(self, split: base.Split) -> Images:
+        return self._splits[split]
+
+    @cached_property
+    def _splits(self) -> dict[base.Split, Images]:
+        values, facts = self._stored
+        labels = None if facts["labels"] is None else torch.tensor(facts["labels"], dtype=torch.int64)
+        every, first, splits = Images(values, labels), 0, {}
+        for split in base.SPLITS:
+            last = first + facts["sizes"][split]
+            splits[split], first = every.take(slice(first, last)), last
+        return splits
+
+
+def _top(name: str, level: int) -> str:
+    """The folder at this level of a file's name, or nothing."""
+    folders = name.split("/")[:-1]
+    return folders[level] if len(folders) > level else ""
+
+
+def _cut(rows: list[int], wanted: int, hashes: Sequence[bytes]) -> tuple[list[int], list[int]]:
+    """The first `wanted` rows and the rest; rows of one picture stay together."""
+    while 0 < wanted < len(rows) and hashes[rows[wanted]] == hashes[rows[wanted - 1]]:
+        wanted += 1
+    return rows[:wanted], rows[wanted:]
+
+
+def _first(names: Sequence[str], count: int = 3) -> str:
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
+
+
+def _counted(others: Counter[str]) -> str:
+    return _first([f"{count} {suffix}" for suffix, count in others.most_common()])
