@@ -184,8 +184,9 @@ def _square(image: Any, how: Reading, crop: int | None) -> Any:
     if how.resize == "stretch":
         return image.resize(size, Image.Resampling.BICUBIC)
     side = min(width, height, crop or width)
-    left, top = (width - side) / 2, (height - side) / 2
-    return image.resize(size, Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    left, top = (width - side) // 2, (height - side) // 2
+    # Cut first: the filter would reach for the pixels around the square.
+    return image.crop((left, top, left + side, top + side)).resize(size, Image.Resampling.BICUBIC)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class Samples:
         digest = hashlib.sha256(f"{form.modality} {form.values.dtype} {tuple(form.values.shape)}".encode())
         for tensor in (form.values, form.labels):
             # The buffer itself, not a copy: memory-mapped samples may be larger than memory.
-            digest.update(b"-" if tensor is None else memoryview(tensor.contiguous().cpu().numpy()))
+            digest.update(b"-" if tensor is None else tensor.contiguous().cpu().numpy().data)
         return digest.hexdigest()
 
 

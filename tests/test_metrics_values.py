@@ -12,13 +12,16 @@ from torch import Tensor
 
 from aigc_lab import noise
 from aigc_lab.data.base import SPLITS, Modes
+from aigc_lab.data.digits import Digits
 from aigc_lab.data.ring import Ring
 from aigc_lab.extractors.base import Features
+from aigc_lab.extractors.random import Random
+from aigc_lab.metrics import stacked_modes
 from aigc_lab.metrics.base import Evidence, Score
 from aigc_lab.metrics.classifier_score import exp_mutual_information
 from aigc_lab.metrics.modes import ModeCount, assign, captured_modes
-from aigc_lab.samples import Points, Samples
-from aigc_lab.statistics import reverse_kl
+from aigc_lab.samples import Images, Points, Samples
+from aigc_lab.statistics import frechet_distance, reverse_kl
 
 N = 2500
 RING = Ring(Ring.Config(), Path())
@@ -134,3 +137,37 @@ def test_the_score_in_splits_is_numpys(n: int, splits: int) -> None:
     value, error = exp_mutual_information(logits, splits)
     assert value == pytest.approx(np.mean(parts), rel=1e-9)
     assert error == pytest.approx(np.std(parts, ddof=1) / math.sqrt(splits), rel=1e-9)
+
+
+def test_stacked_modes_are_counted_above_the_misread_digits() -> None:
+    """Two digits a channel, eight modes; the first channel's 0 is read as 1 in one of ten."""
+    sure = torch.eye(2, dtype=torch.float64)
+    errors = [torch.tensor([[0.9, 0.1], [0.0, 1.0]], dtype=torch.float64), sure, sure]
+    one_mode = torch.tensor([900, 0, 0, 0, 100, 0, 0, 0])
+    assert stacked_modes.captured_modes(one_mode, [sure, sure, sure]) == 2
+    assert stacked_modes.captured_modes(one_mode, errors) == 1, "the hundred are misread ones of the nine hundred"
+    assert stacked_modes.captured_modes(torch.tensor([700, 0, 0, 0, 300, 0, 0, 0]), errors) == 2
+    assert stacked_modes.captured_modes(torch.full((8,), 125), errors) == 8
+
+
+def test_a_confusion_is_a_table_of_shares() -> None:
+    table = stacked_modes.confusion(torch.tensor([0, 0, 0, 0, 1, 1]), torch.tensor([0, 0, 0, 1, 1, 1]), 3)
+    assert table.tolist() == [[0.75, 0.25, 0], [0, 1, 0], [0, 0, 0]]
+
+
+def test_random_features_tell_noise_and_dropped_modes_from_real(tmp_path: Path) -> None:
+    digits = Digits(Digits.Config(), tmp_path)
+    train, holdout = digits.load("train"), digits.load("holdout")
+    assert train.labels is not None
+    network = Random("cpu")
+    assert network.identity == Random("cpu").identity
+    real = network.extract(holdout).vectors
+
+    def fd(images: Images) -> float:
+        return frechet_distance(network.extract(images).vectors, real)
+
+    dropped = [fd(train.take((train.labels >= first).nonzero().flatten())) for first in (0, 3, 6, 9)]
+    static = noise.draw(noise.Draw(tuple(train.values.shape)), "static")
+    noisy = [fd(Images((train.unit() + strength * static).clamp(0, 1))) for strength in (0.0, 0.05, 0.1, 0.2, 0.4)]
+    assert dropped == sorted(dropped) and dropped[1] > 2 * dropped[0]
+    assert noisy == sorted(noisy) and noisy[-1] > dropped[-1]

@@ -76,7 +76,7 @@ class StackedDigits(base.Extractor):
         cls, dataset: Dataset, *, cache: Path, weights_dir: Path | None, device: str, say: Callable[[str], None]
     ) -> "StackedDigits":
         red: Any = _Red(dataset)
-        kind: Any = plugins.find(base.Extractor, "classifier")  # type: ignore[type-abstract]
+        kind: Any = plugins.find(base.Extractor, "classifier")
         single: base.Extractor = kind.prepare(
             red, cache=cache, weights_dir=weights_dir, device=device, say=say, rounds=_ROUNDS
         )
