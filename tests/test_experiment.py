@@ -85,10 +85,19 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(kind, "load", refuse)
 
 
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str, str]]:
+    """The change that tells an experiment on a user's folder where it is."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(3):
+        (folder / f"{number}.png").touch()
+    return [("data.path", str(folder), "--set")]
+
+
 @pytest.mark.usefixtures("unloaded", "offline")
 @pytest.mark.parametrize("name", content.names("experiments"))
-def test_every_experiment_that_ships_is_right(tmp_path: Path, name: str) -> None:
-    load(name, data_dir=tmp_path / "nothing").check()
+def test_every_experiment_that_ships_is_right(tmp_path: Path, name: str, pictures: list[tuple[str, str, str]]) -> None:
+    load(name, pictures if name == "folder" else [], data_dir=tmp_path / "nothing").check()
     assert not list(tmp_path.iterdir())
 
 
@@ -431,8 +440,8 @@ def test_paper_defaults_of_the_holes_that_have_them_in_range(lines: Lines) -> No
 
 
 @pytest.mark.parametrize("name", content.names("experiments"))
-def test_shipped_defaults_are_in_range(tmp_path: Path, name: str) -> None:
-    experiment = load(name, data_dir=tmp_path)
+def test_shipped_defaults_are_in_range(tmp_path: Path, name: str, pictures: list[tuple[str, str, str]]) -> None:
+    experiment = load(name, pictures if name == "folder" else [], data_dir=tmp_path)
     holes = {hole.name: hole for hole in experiment.holes}
     for system in experiment.systems:
         defaults = experiment.defaults(system)
