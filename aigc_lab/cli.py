@@ -194,7 +194,7 @@ def train(
 
 
 def _changes(
-    overrides: list[str] | None, options: dict[str, int | None], skip_broken: bool
+    overrides: list[str] | None, options: dict[str, int | None], skip_broken: bool = False
 ) -> list[tuple[str, str, str]]:
     """Key, YAML text, and the words of the command line that say so, for error messages."""
     changes = []

@@ -101,7 +101,7 @@ def setting(judged: Judged, inception_weights: Path, tmp_path_factory: pytest.Te
         stacked = Stacked(Digits.Config(), Path())
         candidates = [digits, Ring(Ring.Config(points=1000), Path()), stacked]
         dataset = next(c for c in candidates if suits(metric, c, inception_weights.parent))
-        folder = tmp_path_factory.mktemp("cache") if heavy else judged.cache
+        folder = judged.cache if dataset is judged.dataset else tmp_path_factory.mktemp("cache")
         store = FeatureStore(dataset, cache=folder, weights_dir=inception_weights.parent, device="cpu")
         if dataset is stacked:
             # Four digits of 16 pixels are learned in a fifth of the time that ten of 32 take.

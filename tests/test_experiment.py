@@ -158,7 +158,7 @@ def test_every_protocol_that_ships_loads(lines: Lines, name: str) -> None:
         ("samples: 400", "samples: 10001", "FILE:6: evaluation.samples: ", "set evaluation.samples to 10000 or less"),
         ("samples: 400", "metrics: []", "FILE:6: ", "at least 1"),
         # unknown names
-        ("name: ring", "name: rign", "FILE:1: data.name: ", "unknown dataset 'rign'; did you mean ring?"),
+        ("name: ring", "name: rign", "FILE:1: data.name: ", "unknown dataset 'rign'; did you mean ring or grid?"),
         ("point_gan", "pointgan", "FILE:3: system.name: ", "unknown system 'pointgan'; did you mean point_gan?"),
         ("name: points", "name: pionts", "FILE:6: evaluation: ", "unknown protocol 'pionts'; did you mean points?"),
         ("rkl", "rlk", "FILE:7: objective.minimize: ", "unknown score of protocol points 'rlk'; did you mean rkl?"),
