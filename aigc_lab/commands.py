@@ -1,7 +1,6 @@
 """What `aigc-lab sweep` and `aigc-lab train` do, from their words to their last line."""
 
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -24,7 +23,7 @@ from aigc_lab.opening import check_stores, opened
 from aigc_lab.registry import queries
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
-from aigc_lab.settings import Settings, masked
+from aigc_lab.settings import Settings, as_typed, masked
 from aigc_lab.sweeps import run_single, run_sweep
 
 Change = tuple[str, str, str]
@@ -142,24 +141,10 @@ def _devices(wanted: str) -> list[str]:
     """The devices of `--devices`: `auto` is every CUDA device, or the CPU."""
     if wanted == "auto":
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
-    devices = list(dict.fromkeys(_device(name.strip()) for name in wanted.split(",")))
+    devices = list(dict.fromkeys(environment.device(name.strip(), "--devices") for name in wanted.split(",")))
     if "cpu" in devices and len(devices) > 1:
         raise UsageError(f"--devices {wanted}: name the CPU, or GPUs, and not both")
     return devices
-
-
-def _device(wanted: str) -> str:
-    try:
-        kind = torch.device(wanted).type
-    except RuntimeError:
-        raise UsageError(f"--devices {wanted}: there is no such device; use cpu, cuda, cuda:0, … or auto") from None
-    if kind not in ("cpu", "cuda"):
-        raise UsageError(f"--devices {wanted}: use cpu, cuda, cuda:0, … or auto")
-    if kind == "cuda":
-        count = torch.cuda.device_count()
-        if (torch.device(wanted).index or 0) >= count:
-            raise UsageError(f"--devices {wanted}: this machine has {count} CUDA devices; use --devices cpu or auto")
-    return wanted
 
 
 @contextmanager
@@ -183,16 +168,15 @@ def _terminable() -> Iterator[None]:
 
 
 def _next_steps(best: dict[str, Any] | None, sweep_id: str, settings: Settings, home: Path | None) -> list[str]:
-    """Commands as they must be typed here: with the home that was named, through uv if this one came through it."""
-    run = "uv run " if "UV_RUN_RECURSION_DEPTH" in os.environ else ""
-    option = f" --home {shlex.quote(str(home))}" if home and Settings.load().home != settings.home else ""
-    lines = [f"Samples of the best run: {_short(best['samples'])}"] if best else []
+    """What there is to look at, and the commands that go on from here."""
+    lines = [f"Samples of the best run: {_short(best['samples'])}"] if best and best["samples"] else []
     lines += ["Next:"]
-    lines += [f"  {run}aigc-lab show {best['run']}{option}"] if best else []
-    lines += [f"  {run}aigc-lab compare {sweep_id}{option}"]
+    commands = [f"show {best['run']}"] if best else []
+    commands += [f"compare {sweep_id}"] + ([f"promote {sweep_id}"] if best else [])
+    lines += [f"  {as_typed(f'aigc-lab {command}', settings, home)}" for command in commands]
     if settings.tracking_uri.startswith("http"):
         return [*lines, f"  open {masked(settings.tracking_uri)} (experiment {sweep_id})"]
-    return [*lines, f"  {run}aigc-lab ui{option}"]
+    return [*lines, "  " + as_typed("aigc-lab ui", settings, home)]
 
 
 def _short(path: str) -> str:

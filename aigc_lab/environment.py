@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from aigc_lab import __version__
+from aigc_lab.errors import UsageError
 
 _PACKAGES = ("torch", "torchvision", "numpy", "optuna", "mlflow")
 
@@ -56,6 +57,25 @@ def settle(threads: int | None) -> None:
     torch.set_num_threads(threads or cores())
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
+
+
+def device(wanted: str, option: str = "--device") -> str:
+    """The device that an option of the command line means. Raises `UsageError` for one that this machine has not."""
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(wanted).type
+    except RuntimeError:
+        raise UsageError(f"{option} {wanted}: there is no such device; use cpu, cuda, cuda:0, … or auto") from None
+    if kind not in ("cpu", "cuda"):
+        raise UsageError(f"{option} {wanted}: use cpu, cuda, cuda:0, … or auto")
+    if kind == "cuda":
+        count = torch.cuda.device_count()
+        if (torch.device(wanted).index or 0) >= count:
+            raise UsageError(f"{option} {wanted}: this machine has {count} CUDA devices; use {option} cpu or auto")
+    return wanted
 
 
 def describe(device: str) -> dict[str, Any]:

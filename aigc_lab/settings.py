@@ -11,6 +11,7 @@
 """
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -55,6 +56,10 @@ class Settings:
     def checkpoints(self) -> Path:
         return self.home / "checkpoints"
 
+    @property
+    def models(self) -> Path:
+        return self.home / "models"
+
     def prepare(self) -> None:
         """Creates the home's folders. Raises `UsageError` when the home cannot be written."""
         try:
@@ -69,6 +74,13 @@ class Settings:
             raise UsageError(
                 f"home {self.home} cannot be written ({error.strerror}); name another with --home or AIGC_LAB_HOME"
             ) from None
+
+
+def as_typed(command: str, settings: Settings, home: Path | None) -> str:
+    """A command as it must be typed here: with the home that was named, through uv if this one came through it."""
+    run = "uv run " if "UV_RUN_RECURSION_DEPTH" in os.environ else ""
+    option = f" --home {shlex.quote(str(home))}" if home and Settings.load().home != settings.home else ""
+    return f"{run}{command}{option}"
 
 
 def masked(url: str) -> str:

@@ -81,6 +81,10 @@ def show_page(row: Row) -> RenderableType:
         "configuration": assignments(row["config"]) or "as written",
         "seconds": number(row["seconds"]),
         "MLflow run": row["mlflow_run_id"] or "",
+        "promoted": ", ".join(
+            f"{version['model']} version {version['version']}" + "".join(f" @{alias}" for alias in version["aliases"])
+            for version in row["promotions"]
+        ),
     }
     parts: list[RenderableType] = [_facts(facts)]
     for title, scores in (("last checkpoint", row["scores"]), ("selected checkpoint", row["scores_selected"])):
@@ -100,6 +104,40 @@ def show_page(row: Row) -> RenderableType:
     if files:
         parts += [_heading("files"), _facts(files)]
     return Stack(*parts)
+
+
+def models_table(rows: Sequence[Row]) -> RenderableType:
+    """One line a version, the newest of each model first, with its aliases and the score of its run."""
+    if not rows:
+        return Text("no promoted models yet; aigc-lab promote SWEEP makes one")
+    table = _table()
+    table.add_column("model", no_wrap=True, min_width=max(len(row["model"]) for row in rows))
+    table.add_column("version", justify="right")
+    table.add_column("aliases", overflow="fold")
+    table.add_column("system", overflow="fold")
+    table.add_column("run", no_wrap=True, min_width=max(len(row["run"]) for row in rows))
+    for name in ("weights", "score", "promoted"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        cells = [row["model"], str(row["version"]), ", ".join(row["aliases"]), row["system"], row["run"]]
+        table.add_row(*map(Text, [*cells, row["checkpoint"], _promoted_score(row), row["created_at"][:10]]))
+    return table
+
+
+def promotion_page(row: Row, uses: Sequence[str]) -> RenderableType:
+    """What a promotion came to, and the commands that use the model."""
+    name, alias, before = row["model"], row["alias"], row["before"]
+    facts = {
+        "model": f"{name} version {row['version']}" + ("" if row["created"] else ": these weights were it before"),
+        "alias": "" if alias is None else f"{alias} {_moved(before, row['version'])}",
+        "run": row["run"] + (f" ({row['chosen']})" if row["chosen"] else ""),
+        "weights": f"{row['checkpoint']}, sha256 {row['sha256'][:16]}…",
+    }
+    if row["score"] is not None:
+        floor = number(row["score"]["floor"])
+        facts["score"] = f"{_promoted_score(row)}, n {row['score']['n']}" + (f", floor {floor}" if floor else "")
+        facts["signature"] = row["score"]["signature"]
+    return Stack(_facts(facts), Text("Next:"), *(Text(f"  {line}") for line in uses))
 
 
 def names_table(rows: Sequence[Row]) -> RenderableType:
@@ -271,6 +309,17 @@ def _attempts(attempts: Sequence[Row]) -> Table:
         times = [(attempt[key] or "")[:19].replace("T", " ") for key in ("started_at", "ended_at")]
         table.add_row(*map(Text, (str(attempt["number"]), attempt["state"], *times, attempt["reason"] or "")))
     return table
+
+
+# ---- pieces about models
+
+
+def _promoted_score(row: Row) -> str:
+    return "" if row["score"] is None else f"{row['score']['name']} {interval(row['score'])}"
+
+
+def _moved(before: int | None, now: int) -> str:
+    return f"→ version {now}" + (f" (was {before})" if before not in (None, now) else "")
 
 
 # ---- values

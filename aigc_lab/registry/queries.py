@@ -13,7 +13,18 @@ from aigc_lab.errors import UsageError
 from aigc_lab.registry.ranking import Comparison, Configuration, Outcome, rank
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
-from aigc_lab.registry.tables import Artifact, Attempt, Checkpoint, Run, ScalarSummary, Score, Sweep, Trial
+from aigc_lab.registry.tables import (
+    AliasEvent,
+    Artifact,
+    Attempt,
+    Checkpoint,
+    Promotion,
+    Run,
+    ScalarSummary,
+    Score,
+    Sweep,
+    Trial,
+)
 
 Json = dict[str, Any]
 Final = Literal["last", "selected"]
@@ -142,6 +153,10 @@ def show(registry: Registry, run: str) -> Json:
         }
         checkpoints = select(*_columns(Checkpoint)).where(Checkpoint.c.run_id == run).order_by(Checkpoint.c.kind)
         artifacts = select(*_columns(Artifact)).where(Artifact.c.run_id == run).order_by(Artifact.c.name)
+        promoted = _promotions(connection, Promotion.c.run_id == run)
+        row["promotions"] = [
+            {key: version[key] for key in ("model", "version", "checkpoint", "aliases")} for version in promoted
+        ]
         for name, wanted in (("checkpoints", checkpoints), ("artifacts", artifacts)):
             files = connection.execute(wanted).mappings()
             row[name] = [dict(file) | {"path": registry.located(file["path"])} for file in files]
@@ -190,9 +205,9 @@ def outcomes(registry: Registry, sweep: str) -> list[Json]:
         return [dict(row) for row in found.mappings()]
 
 
-def best_run(registry: Registry, sweep: str) -> Json | None:
-    """The run, and the path of its samples, with the best final score of the trial that `compare` ranks first."""
-    first = next((row for row in compare(registry, sweep).rows if row["rank"] == 1), None)
+def best_run(registry: Registry, sweep: str, checkpoint: Final = "last") -> Json | None:
+    """The run with the best final score of the trial that `compare` ranks first, and the path of its samples."""
+    first = next((row for row in compare(registry, sweep, checkpoint=checkpoint).rows if row["rank"] == 1), None)
     if first is None:
         return None
     name, role = first["score"]["name"], "confirm" if first["confirmed"] else "search"
@@ -202,14 +217,14 @@ def best_run(registry: Registry, sweep: str) -> Json | None:
         found = connection.execute(
             select(Run.c.id.label("run"), Artifact.c.path.label("samples"))
             .join(Score, and_(Score.c.run_id == Run.c.id, Score.c.name == name, Score.c.split == "holdout"))
-            .join(Artifact, and_(Artifact.c.run_id == Run.c.id, Artifact.c.name == "samples"))
+            .outerjoin(Artifact, and_(Artifact.c.run_id == Run.c.id, Artifact.c.name == "samples"))
             .where(Run.c.sweep_id == first["sweep"], Run.c.trial == first["trial"], Run.c.role == role)
-            .where(Score.c.checkpoint == "last", Score.c.value.is_not(None))
+            .where(Score.c.checkpoint == checkpoint, Score.c.value.is_not(None))
             .order_by(value)
             .limit(1)
         )
         row = found.mappings().first()
-        return None if row is None else dict(row) | {"samples": registry.located(row["samples"])}
+        return None if row is None else dict(row) | {"samples": row["samples"] and registry.located(row["samples"])}
 
 
 def sweeps(registry: Registry) -> list[Json]:
@@ -295,6 +310,61 @@ def running(registry: Registry) -> list[Json]:
             .order_by(Attempt.c.started_at)
         )
         return [_json(row) for row in found.mappings()]
+
+
+# ---- promoted models
+
+
+def models(registry: Registry, name: str | None = None) -> list[Json]:
+    """The versions of all promoted models, or of one, the newest first, each with the aliases that point at it now,
+    the score that its sweep optimises (of the promoted checkpoint, on the holdout), and the history of its aliases.
+    """
+    with registry.read() as connection:
+        found = _promotions(connection, Promotion.c.model == name if name is not None else None)
+        history: dict[tuple[str, int], list[Json]] = defaultdict(list)
+        for event in connection.execute(select(AliasEvent).order_by(AliasEvent.c.at, AliasEvent.c.number)).mappings():
+            told = _json({key: event[key] for key in ("alias", "at", "by")})
+            history[event["model"], event["version"]].append(told)
+    return [
+        row | {"path": registry.located(row["path"]), "alias_history": history[row["model"], row["version"]]}
+        for row in found
+    ]
+
+
+def _promotions(connection: Connection, condition: ColumnElement[bool] | None) -> list[Json]:
+    final = and_(
+        Score.c.run_id == Run.c.id,
+        Score.c.name == Sweep.c.objective,
+        Score.c.checkpoint == Promotion.c.checkpoint,
+        Score.c.split == "holdout",
+    )
+    wanted = (
+        select(*Promotion.columns, Trial.c.system, Run.c.sweep_id.label("sweep"), Sweep.c.objective, *_SCORE)
+        .join(Run, Run.c.id == Promotion.c.run_id)
+        .join(Trial, _TRIAL_OF_RUN)
+        .join(Sweep, Sweep.c.id == Run.c.sweep_id)
+        .outerjoin(Score, final)
+        .order_by(Promotion.c.model, Promotion.c.version.desc())
+    )
+    aliases: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for (model, alias), version in _aliases(connection).items():
+        aliases[model, version].append(alias)
+    keys = [column.name for column in _SCORE]
+    rows = []
+    for found in connection.execute(wanted if condition is None else wanted.where(condition)).mappings():
+        row = _json(found)
+        score = {key: row.pop(key) for key in keys}
+        row["run"] = row.pop("run_id")
+        row["score"] = score if score["name"] is not None else None
+        row["aliases"] = sorted(aliases[row["model"], row["version"]])
+        rows.append(row)
+    return rows
+
+
+def _aliases(connection: Connection) -> dict[tuple[str, str], int]:
+    """(model, alias) -> the version that it points at: that of its newest event."""
+    events = select(AliasEvent.c.model, AliasEvent.c.alias, AliasEvent.c.version).order_by(AliasEvent.c.number)
+    return {(model, alias): version for model, alias, version in connection.execute(events)}
 
 
 # ---- comparing

@@ -70,3 +70,18 @@ class StoredArtifact:
     name: str
     kind: str
     path: str
+
+
+@dataclass(frozen=True)
+class StoredPromotion:
+    """A version of a promoted model; `aigc_lab.registry.tables.Promotion` says what the fields mean."""
+
+    model: str
+    version: int
+    run_id: str
+    checkpoint: str
+    digest: str
+    sha256: str
+    path: str
+    mlflow_uri: str
+    mlflow_model_id: str

@@ -17,12 +17,22 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from aigc_lab.errors import Failure
 from aigc_lab.registry.opening import first_line, folder_of, open_engine
-from aigc_lab.registry.records import Better, Role, ScalarLike, StoredArtifact, StoredCheckpoint, StoredScore
+from aigc_lab.registry.records import (
+    Better,
+    Role,
+    ScalarLike,
+    StoredArtifact,
+    StoredCheckpoint,
+    StoredPromotion,
+    StoredScore,
+)
 from aigc_lab.registry.states import State
 from aigc_lab.registry.tables import (
+    AliasEvent,
     Artifact,
     Attempt,
     Checkpoint,
+    Promotion,
     Run,
     ScalarSummary,
     Score,
@@ -75,7 +85,7 @@ class Registry:
     def relocate(self, old: Path) -> None:
         """Files recorded as lying in `old`, where the home was before, become files of the home."""
         with self.write() as connection:
-            for table in (Checkpoint, Artifact):
+            for table in (Checkpoint, Artifact, Promotion):
                 inside = table.c.path.startswith(f"{old}/", autoescape=True)
                 shorter = func.substr(table.c.path, len(str(old)) + 2)
                 connection.execute(update(table).where(inside).values(path=shorter))
@@ -289,6 +299,39 @@ class Registry:
                 update(Run).where(Run.c.id == run).values(state=state.value, reason=reason, finished_at=_now())
             )
         return attempt
+
+    # ---- promoted models
+
+    def promote(self, promotion: StoredPromotion) -> bool:
+        """Records a version; False when it was recorded before. Raises `Failure` when its number stands for another."""
+        with self.write() as connection:
+            this = (Promotion.c.model == promotion.model, Promotion.c.version == promotion.version)
+            stored = connection.scalar(select(Promotion.c.digest).where(*this))
+            if stored not in (None, promotion.digest):
+                raise Failure(
+                    f"version {promotion.version} of {promotion.model} is another model in this registry;"
+                    " promote under another --name"
+                )
+            if stored is None:
+                row = vars(promotion) | {"path": self.recorded(promotion.path), "created_at": _now()}
+                connection.execute(insert(Promotion).values(row))
+        return stored is None
+
+    def point(self, model: str, alias: str, version: int, by: str) -> int | None:
+        """Points an alias at a version and returns the one it pointed at before. Where it points already, no event."""
+        with self.write() as connection:
+            newest = (
+                select(AliasEvent.c.number, AliasEvent.c.version)
+                .where(AliasEvent.c.model == model, AliasEvent.c.alias == alias)
+                .order_by(AliasEvent.c.number.desc())
+                .limit(1)
+            )
+            row = connection.execute(newest).first()
+            number, before = (0, None) if row is None else row
+            if before != version:
+                event = {"model": model, "alias": alias, "number": number + 1, "version": version}
+                connection.execute(insert(AliasEvent).values(**event, at=_now(), by=by))
+        return None if before is None else int(before)
 
 
 # ---- values

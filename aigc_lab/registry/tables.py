@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Opening a database that is up to date compares this and needs no Alembic.
-SCHEMA = "0001"
+SCHEMA = "0002"
 
 
 class Moment(TypeDecorator[datetime]):
@@ -180,4 +180,36 @@ Artifact = Table(
     _key("name"),
     _must("kind"),
     _must("path"),
+)
+
+# One version of a promoted model: weights of a run under a name. `version` is MLflow's number too. `digest` identifies
+# the model (weights, configuration, code), `sha256` its weights, and `path` our own copy of them.
+Promotion = Table(
+    "promotion",
+    METADATA,
+    _key("model"),
+    _key("version", BigInteger),
+    # No cascade: a run whose model is in use is not deleted.
+    Column("run_id", String, ForeignKey("run.id"), nullable=False),
+    _must("checkpoint"),
+    _must("digest"),
+    _must("sha256"),
+    _must("path"),
+    _must("created_at", Moment),
+    _must("mlflow_uri"),
+    _must("mlflow_model_id"),
+    Index(None, "run_id"),
+)
+
+# Who pointed an alias where, and when: the newest of (model, alias) is where it points now. MLflow has no such history.
+AliasEvent = Table(
+    "alias_event",
+    METADATA,
+    _key("model"),
+    _key("alias"),
+    _key("number", BigInteger),
+    _must("version", BigInteger),
+    _must("at", Moment),
+    _must("by"),
+    ForeignKeyConstraint(["model", "version"], ["promotion.model", "promotion.version"]),
 )

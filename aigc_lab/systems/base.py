@@ -68,6 +68,8 @@ class System(nn.Module, ABC):
     modality: ClassVar[Modality]
     #: why replicas of it cannot be trained as one program under `torch.func.vmap`; None when they can
     unstackable: ClassVar[str | None] = None
+    # Whether `sample` reads labels: such a system draws the class that it is asked for.
+    conditional: ClassVar[bool] = False
 
     def __init__(self, config: Any, shape: Shape) -> None:
         super().__init__()
@@ -93,15 +95,17 @@ class System(nn.Module, ABC):
         """One sample for each latent. Images come as floats in [0, 1]."""
 
     @torch.inference_mode()
-    def generate(self, count: int, *key: Key, block: int = 500) -> Samples:
+    def generate(self, count: int, *key: Key, labels: Tensor | None = None, block: int = 500) -> Samples:
         """`count` samples on the host, of latents keyed by `key`: the same key gives the same samples, and more of them
-        begin with the same ones.
+        begin with the same ones. `labels` (int64 [count]) are the classes of a conditional system's samples.
         """
         device = next(self.parameters()).device
-        parts = [
-            self.sample(draw(self.latents(block), *key, number, device=device)).take(slice(0, count - first)).to("cpu")
-            for number, first in enumerate(range(0, count, block))
-        ]
+        parts = []
+        for number, first in enumerate(range(0, count, block)):
+            latents = draw(self.latents(block), *key, number, device=device)
+            # Whole blocks: a part of one would give other bits than the whole.
+            classes = None if labels is None else nn.functional.pad(labels[first:], (0, block))[:block].to(device)
+            parts.append(self.sample(latents, labels=classes).take(slice(0, count - first)).to("cpu"))
         return replace(parts[0], values=torch.cat([part.values for part in parts]))
 
 

@@ -1,12 +1,16 @@
 """The migrations yield exactly the tables of `tables.py`, and its constant names the last of them."""
 
 from pathlib import Path
+from unittest import mock
 
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.command import upgrade
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from aigc_lab.registry import migrations
+from aigc_lab.registry import migrations, queries
+from aigc_lab.registry.opening import open_engine
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import METADATA, SCHEMA
 
@@ -39,5 +43,18 @@ def test_keys_and_cascades_are_those_of_the_tables(tmp_path: Path) -> None:
             key = [row["name"] for row in sorted(columns, key=lambda row: row["pk"]) if row["pk"]]
             assert key == [column.name for column in table.primary_key.columns]
             rules = connection.exec_driver_sql(f"PRAGMA foreign_key_list({table.name})").mappings().all()
-            assert {row["on_delete"] for row in rules} <= {"CASCADE"}
-            assert len({row["id"] for row in rules}) == len(table.foreign_key_constraints)
+            declared = {key.referred_table.name: key.ondelete or "NO ACTION" for key in table.foreign_key_constraints}
+            assert {row["table"]: row["on_delete"] for row in rules} == declared
+
+
+def test_a_registry_of_the_first_schema_keeps_its_rows(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    with mock.patch.object(command, "upgrade", lambda config, head: upgrade(config, "0001")):
+        engine = open_engine(url, create=True)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO sweep VALUES ('a-1', 'a', '1', '{}', 'fd', 'lower', '2026-01-01', '')")
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "0001"
+    with Registry.open(url, create=False) as registry, registry.read() as connection:
+        assert [row["sweep"] for row in queries.sweeps(registry)] == ["a-1"]
+        assert queries.models(registry) == []
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == SCHEMA

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,21 @@ from sqlalchemy.exc import IntegrityError
 
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.registry import queries
-from aigc_lab.registry.records import StoredArtifact, StoredCheckpoint, StoredScalar, StoredScore
+from aigc_lab.registry.records import StoredArtifact, StoredCheckpoint, StoredPromotion, StoredScalar, StoredScore
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
-from aigc_lab.registry.tables import Artifact, Attempt, Checkpoint, Run, ScalarSummary, Score, Sweep, Trial
+from aigc_lab.registry.tables import (
+    AliasEvent,
+    Artifact,
+    Attempt,
+    Checkpoint,
+    Promotion,
+    Run,
+    ScalarSummary,
+    Score,
+    Sweep,
+    Trial,
+)
 
 
 def url_in(folder: Path) -> str:
@@ -157,6 +169,26 @@ def test_writes_to_what_is_not_there_fail(registry: Registry) -> None:
         registry.set_mlflow_experiment("x", "1")
     with pytest.raises(IntegrityError):
         registry.run("x", 0, 0, "search")
+
+
+def test_promotions_and_aliases_may_be_replayed_and_keep_their_history(registry: Registry) -> None:
+    run = a_run(registry)
+    versions = [StoredPromotion("m", n, run, "last", f"d{n}", "ab", "p", "u", "m-1") for n in (1, 2)]
+    assert [registry.promote(version) for version in (*versions, *versions)] == [True, True, False, False]
+    assert [registry.point("m", "champion", version, "me") for version in (1, 1, 2, 2, 1)] == [None, 1, 1, 2, 2]
+    rows = queries.models(registry)
+    assert [(row["version"], row["aliases"]) for row in rows] == [(2, []), (1, ["champion"])]
+    assert [len(row["alias_history"]) for row in rows] == [1, 2]
+    assert queries.models(registry, "other") == []
+    shown = queries.show(registry, run)["promotions"]
+    assert shown[1] == {"model": "m", "version": 1, "checkpoint": "last", "aliases": ["champion"]}
+    with pytest.raises(Failure, match="version 1 of m is another model"):
+        registry.promote(replace(versions[0], digest="other"))
+    with pytest.raises(IntegrityError):
+        registry.point("m", "x", 3, "me")
+    with pytest.raises(IntegrityError):
+        registry.promote(replace(versions[0], version=3, run_id="no such run"))
+    assert count(registry, Promotion) == 2 and count(registry, AliasEvent) == 3
 
 
 def test_a_score_without_a_signature_is_refused() -> None:

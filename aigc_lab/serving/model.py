@@ -1,0 +1,79 @@
+"""`load(name).sample(n)`: a trained model in a few words."""
+
+from collections.abc import Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from aigc_lab.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy
+    import numpy.typing
+
+    from aigc_lab.systems.base import System
+
+
+def load(model: str, *, home: Path | str | None = None, device: str = "cpu") -> "Model":
+    """A trained model, ready to sample.
+
+    `model` is what `aigc-lab sample` takes: a promoted model (`digits`, `digits@champion`, `models:/digits/3`), a run,
+    a sweep (its best run), or the path of a .safetensors file. Raises `UsageError` when there is no such thing.
+    """
+    from aigc_lab.serving.finding import find
+    from aigc_lab.settings import Settings
+
+    return find(model, Settings.load(None if home is None else Path(home))).load(device)
+
+
+class Model:
+    """A system with its weights, in evaluation mode."""
+
+    def __init__(self, system: "System", name: str) -> None:
+        self.system = system
+        self.name = name
+
+    @classmethod
+    def of_file(cls, path: Path, device: str = "cpu") -> Self:
+        """The model of a .safetensors file with its .json beside it."""
+        from aigc_lab import plugins
+        from aigc_lab.checkpoint import load_system
+
+        system = load_system(path, device)
+        return cls(system, plugins.name_of(type(system)))
+
+    def sample(self, n: int, seed: int = 0, labels: Sequence[int] | None = None) -> "numpy.typing.NDArray[Any]":
+        """`n` samples: uint8 [n, H, W, C] of images, float32 [n, D] of points.
+
+        The same seed gives the same samples, and more of them begin with the same ones. `labels` are the classes of a
+        conditional system's samples, taken in turn: `[3, 7]` gives 3, 7, 3, 7, …
+        """
+        import torch
+
+        from aigc_lab.samples import Modality
+
+        if n < 1:
+            raise UsageError(f"n = {n}: ask for at least one sample")
+        classes = self._classes(n, labels)
+        made = self.system.generate(n, "sample", seed, labels=None if classes is None else torch.tensor(classes))
+        values = made.canonical().values
+        if made.modality == Modality.IMAGES:
+            values = values.permute(0, 2, 3, 1)
+        found: numpy.typing.NDArray[Any] = values.contiguous().numpy()
+        return found
+
+    def _classes(self, n: int, labels: Sequence[int] | None) -> list[int] | None:
+        """The class of each sample; None for a system that knows no classes."""
+        count = self.system.shape.classes
+        if not self.system.conditional or count is None:
+            if labels is not None:
+                raise UsageError(f"{self.name} is not conditional: it draws no class on demand; leave the labels out")
+            return None
+        if labels is None:
+            labels = range(count)
+        wrong = [label for label in labels if not 0 <= label < count]
+        if wrong or not labels:
+            raise UsageError(
+                f"label {wrong[0] if wrong else 'missing'}: {self.name} knows the classes 0 to {count - 1}"
+            )
+        return list(islice(cycle(labels), n))

@@ -1,0 +1,165 @@
+"""Samples as files: pictures and a grid, or points and their scatter plot, with a note of where they come from."""
+
+import io
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from aigc_lab import __version__, environment
+from aigc_lab.errors import UsageError
+from aigc_lab.files import write_atomically
+from aigc_lab.registry.queries import Final
+from aigc_lab.serving.finding import find
+from aigc_lab.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy
+    import numpy.typing
+
+    Array = numpy.typing.NDArray[Any]
+
+_NOTE = "samples.json"
+
+
+def sample(
+    wanted: str,
+    settings: Settings,
+    *,
+    n: int,
+    seed: int,
+    labels: str | None,
+    place: Path | None,
+    checkpoint: Final,
+    device: str,
+    force: bool,
+) -> tuple[str, Path]:
+    """What `aigc-lab sample` does: writes `n` samples, and returns what to say of them and what to look at."""
+    classes = _labels(labels)
+    weights = find(wanted, settings, checkpoint)
+    place = place or Path(f"samples-{weights.name}")
+    device = environment.device(device)
+    note = {**weights.origin, "n": n, "seed": seed, "labels": classes, "device": device, "aigc_lab": __version__}
+    check(place, note, force=force)
+    model = weights.load(device)
+    if classes == "all":
+        classes = list(range(model.system.shape.classes or 1))
+    shown = write(place, model.sample(n, seed, classes), note)
+    run = f", run {weights.origin['run']}" if weights.origin.get("run") not in (None, weights.name) else ""
+    return f"{n} samples of {weights.name} ({model.name}{run}), seed {seed}", shown
+
+
+def _labels(text: str | None) -> list[int] | Literal["all"] | None:
+    if text is None or text == "all":
+        return text  # type: ignore[return-value]  # mypy does not narrow a string to its literal
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--labels {text}: write class numbers like 3,7 or all") from None
+
+
+def check(place: Path, note: dict[str, Any], *, force: bool) -> None:
+    """Raises `UsageError` when something else is at `place`. The same samples may be written again."""
+    if not place.exists():
+        return
+    file = place.suffix == ".npz"
+    if place.is_dir() == file:
+        raise UsageError(f"-o {place}: is {'no' if file else 'a'} file; name a folder, or a file that ends in .npz")
+    if not force and (file or any(place.iterdir())) and _note(place) != note:
+        raise UsageError(f"-o {place}: holds something else; name another place, or replace samples with --force")
+
+
+def write(place: Path, array: "Array", note: dict[str, Any]) -> Path:
+    """Writes the samples and returns what to look at: `grid.png`, `scatter.png`, or the .npz file itself.
+
+    A folder gets one PNG an image (or `points.npy`) and `samples.json`, the note. What an earlier call wrote is
+    replaced; other files are left alone.
+    """
+    if place.suffix == ".npz":
+        import numpy
+
+        buffer = io.BytesIO()
+        numpy.savez_compressed(buffer, samples=array, note=json.dumps(note))
+        write_atomically(place, buffer.getvalue())
+        return place
+    files = _images(array) if array.ndim == 4 else _points(array)
+    files[_NOTE] = json.dumps({"note": note, "files": sorted(files)}, indent=2).encode()
+    try:
+        _fill(place, files)
+    except OSError as error:
+        raise UsageError(f"-o {place}: cannot be written ({error.strerror})") from None
+    return place / ("grid.png" if array.ndim == 4 else "scatter.png")
+
+
+def _images(array: "Array") -> dict[str, bytes]:
+    import torch
+
+    from aigc_lab import pictures
+    from aigc_lab.samples import Images
+
+    grey = array.shape[3] == 1
+    files = {f"{number:05d}.png": pictures.png(image[..., 0] if grey else image) for number, image in enumerate(array)}
+    return files | {"grid.png": pictures.png(pictures.grid(Images(torch.from_numpy(array).permute(0, 3, 1, 2))))}
+
+
+def _points(array: "Array") -> dict[str, bytes]:
+    import numpy
+    import torch
+
+    from aigc_lab import pictures
+
+    buffer = io.BytesIO()
+    numpy.save(buffer, array, allow_pickle=False)
+    return {
+        "points.npy": buffer.getvalue(),
+        "scatter.png": pictures.png(pictures.scatter(torch.from_numpy(array), None)),
+    }
+
+
+def _fill(place: Path, files: dict[str, bytes]) -> None:
+    """A new folder appears whole; in one that is there, each file is replaced whole and the note comes last."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+    try:
+        for name, content in files.items():
+            (draft / name).write_bytes(content)
+        if not place.exists():
+            draft.chmod(0o777 & ~_umask())
+            draft.rename(place)
+            return
+        for name in _written(place).get("files", []):
+            if name not in files and Path(name).name == name:
+                (place / name).unlink(missing_ok=True)
+        for name in files:
+            os.replace(draft / name, place / name)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _note(place: Path) -> object:
+    """The note of the samples at `place`; None where there are none."""
+    if place.suffix != ".npz":
+        return _written(place).get("note")
+    import numpy
+
+    try:
+        with numpy.load(place, allow_pickle=False) as arrays:
+            return json.loads(str(arrays["note"]))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _written(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / _NOTE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,211 @@
+"""Promotion: weights of a run become a version of a named model, here and in MLflow, and an alias points at it.
+
+Each step may be repeated: killed anywhere, the same command ends with exactly one version. The files are copied first;
+then MLflow makes the version, which carries the model's digest as a tag and is found by it the next time; then the
+registry records it and its alias; MLflow's alias, a copy of ours, comes last.
+"""
+
+import fcntl
+import getpass
+import json
+import re
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from aigc_lab import __version__
+from aigc_lab.errors import UsageError
+from aigc_lab.registry import queries
+from aigc_lab.registry.queries import Final
+from aigc_lab.registry.records import StoredPromotion
+from aigc_lab.registry.store import Registry
+from aigc_lab.serving import finding
+from aigc_lab.serving.finding import Weights
+from aigc_lab.settings import Settings, masked
+
+if TYPE_CHECKING:
+    import numpy
+    import numpy.typing
+
+    from aigc_lab.tracking.models import Package
+
+    Array = numpy.typing.NDArray[Any]
+
+_LONGEST = 200  # MLflow takes 255 characters
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """What a promotion came to. `row` is the version as `queries.models` returns it, `created` says whether it is new,
+    `chosen` why this run was taken, and `before` where the alias pointed (None: nowhere).
+    """
+
+    row: dict[str, Any]
+    created: bool
+    alias: str | None
+    before: int | None
+    chosen: str
+
+    def as_json(self) -> dict[str, Any]:
+        fields = asdict(self)
+        return {**fields.pop("row"), **fields}
+
+
+def promote(
+    wanted: str, settings: Settings, *, name: str | None, alias: str | None, checkpoint: Final = "last"
+) -> Promoted:
+    """Registers the weights of a run (of a sweep: its best run) as a version of the model `name`, unless they are one
+    already, and points `alias` at it. Raises `UsageError` for a run that did not finish and for impossible names.
+    """
+    if alias is not None:
+        check_alias(alias)
+    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+        run = finding.find_run(registry, wanted, checkpoint)
+        row = queries.show(registry, run)
+        model = check_name(name if name is not None else row["sweep"].rpartition("-")[0])
+        weights = finding.of_run(registry, run, checkpoint)
+        _refuse_other_store(registry, model, settings)
+        with _alone(settings.home / "locks" / "promote.lock"):
+            stored, created = _register(registry, model, weights, row, settings)
+            before = _point(registry, stored, alias, settings)
+        (found,) = [version for version in queries.models(registry, model) if version["version"] == stored.version]
+    return Promoted(found, created, alias, before, "" if run == wanted else _chosen(found))
+
+
+def check_name(name: str) -> str:
+    """The name, if it can be a model's: MLflow refuses `/` and `:`, and `@` would begin an alias."""
+    if len(name) > _LONGEST or not re.fullmatch(r"\w[\w.-]*", name):
+        raise UsageError(f"--name {name!r}: use up to {_LONGEST} letters, digits and _ . -, the first no . or -")
+    return name
+
+
+def check_alias(alias: str) -> None:
+    """Raises `UsageError` for an alias that MLflow would refuse, or would read as a version."""
+    if not re.fullmatch(r"[\w-]{1,200}", alias):
+        raise UsageError(f"--alias {alias!r}: use letters, digits, _ and -, like champion")
+    if alias.lower() == "latest" or re.fullmatch(r"[vV]?\d+", alias):
+        raise UsageError(f"--alias {alias}: MLflow keeps this word for versions; use another, like champion")
+
+
+def _refuse_other_store(registry: Registry, model: str, settings: Settings) -> None:
+    """A model's versions are numbered by one MLflow: another would begin again at 1."""
+    here = _store(settings)
+    for row in queries.models(registry, model):
+        if row["mlflow_uri"] != here:
+            raise UsageError(
+                f"model {model} lives in MLflow at {row['mlflow_uri']}, and not at {here};"
+                " set MLFLOW_TRACKING_URI to the first, or promote under another --name"
+            )
+
+
+def _store(settings: Settings) -> str:
+    """The address of MLflow as it is recorded: without a password, and the same after the home was moved."""
+    return masked(settings.tracking_uri).replace(str(settings.home), "HOME")
+
+
+def _register(
+    registry: Registry, model: str, weights: Weights, row: dict[str, Any], settings: Settings
+) -> tuple[StoredPromotion, bool]:
+    from aigc_lab.serving.model import Model
+    from aigc_lab.tracking.models import MlflowModels
+
+    # It is loaded and asked for a sample before anything is written: what cannot be sampled is not promoted.
+    loaded = Model.of_file(weights.path)
+    sample = loaded.sample(1)
+    digest = finding.identity(weights.path, weights.origin["sha256"])
+    path = _own_copy(weights, settings.models / digest[:16])
+    mlflow = MlflowModels(settings.tracking_uri)
+    if not mlflow.knows(model) and queries.models(registry, model):
+        raise UsageError(
+            f"model {model} was deleted in MLflow at {masked(settings.tracking_uri)}, where its versions would be"
+            " numbered from 1 again; promote under another --name"
+        )
+    version = mlflow.publish(
+        model,
+        digest,
+        _package(path.parent, sample, conditional=loaded.system.conditional),
+        experiment=mlflow.experiment(row["sweep"]),
+        run=row["mlflow_run_id"],
+        tags={"run": row["run"], "checkpoint": weights.origin["checkpoint"], "system": row["system"]},
+    )
+    stored = StoredPromotion(
+        model=model,
+        version=version.number,
+        run_id=row["run"],
+        checkpoint=weights.origin["checkpoint"],
+        digest=digest,
+        sha256=weights.origin["sha256"],
+        path=str(path),
+        mlflow_uri=_store(settings),
+        mlflow_model_id=version.model_id,
+    )
+    return stored, registry.promote(stored)
+
+
+def _point(registry: Registry, stored: StoredPromotion, alias: str | None, settings: Settings) -> int | None:
+    if alias is None:
+        return None
+    from aigc_lab.tracking.models import MlflowModels
+
+    before = registry.point(stored.model, alias, stored.version, f"{getpass.getuser()}@{socket.gethostname()}")
+    MlflowModels(settings.tracking_uri).point(stored.model, alias, stored.version)
+    return before
+
+
+def _own_copy(weights: Weights, folder: Path) -> Path:
+    """The files of a model in a folder of its own, whole or not at all. Checkpoints come and go, and a run that is done
+    again overwrites its own.
+    """
+    copy = folder / "model.safetensors"
+    if finding.holds(copy, weights.origin["sha256"]):
+        return copy
+    description = weights.path.with_suffix(".json")
+    source = json.loads(description.read_text("utf-8")).get("source")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        shutil.copyfile(weights.path, draft / copy.name)
+        shutil.copyfile(description, draft / "model.json")
+        if source is not None:
+            shutil.copyfile(weights.path.with_name(source["file"]), draft / source["file"])
+        draft.chmod(0o755)
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged copy
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return copy
+
+
+def _package(folder: Path, sample: "Array", *, conditional: bool) -> "Package":
+    """The model as MLflow gets it."""
+    from aigc_lab.tracking.models import Package
+
+    dtype: Literal["uint8", "float32"] = "uint8" if sample.dtype == "uint8" else "float32"
+    return Package(
+        folder=folder,
+        code=Path(__file__).with_name("pyfunc.py"),
+        columns=("n", "seed", "label") if conditional else ("n", "seed"),
+        dtype=dtype,
+        shape=sample.shape[1:],
+        # Given, for MLflow would import everything to find them out. A local build (+cu128) cannot be asked for.
+        requirements=[f"aigc-lab=={__version__}", f"torch=={installed('torch').partition('+')[0]}"],
+    )
+
+
+def _chosen(row: dict[str, Any]) -> str:
+    return f"the best by {row['objective']} on the holdout of the trial that ranks first in {row['sweep']}"
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One promotion at a time: two that look for a version at once would both make it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,548 @@
+"""Promotion and samples: versions here and in MLflow, killed anywhere; the same pictures by every way; refusals."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+from PIL import Image
+
+from aigc_lab import cli, commands, plugins
+from aigc_lab.checkpoint import save_weights
+from aigc_lab.errors import Failure, UsageError
+from aigc_lab.files import sha256
+from aigc_lab.registry import queries
+from aigc_lab.registry.records import StoredCheckpoint, StoredPromotion, StoredScore
+from aigc_lab.registry.states import State
+from aigc_lab.registry.store import Registry
+from aigc_lab.samples import Modality, Shape
+from aigc_lab.serving import output, promotion
+from aigc_lab.serving.model import Model, load
+from aigc_lab.serving.promotion import Promoted, promote
+from aigc_lab.settings import Settings
+from aigc_lab.systems.base import System
+from aigc_lab.tracking.mlflow import MlflowTracker
+
+RING = """\
+data: {name: ring, points: 2000}
+system: {name: point_gan, hidden: 16, lr: {log: [1e-4, 1e-2]}}
+training: {steps: 20, batch_size: 32, log_every: 10, evaluate_every: 10, threads: 1}
+evaluation: {name: points, samples: 400}
+objective: {minimize: rkl}
+search: {trials: 2}
+"""
+# A user's conditional system: class k lies at about (10 k, 10 k).
+MINE = '''
+"""Points around their class."""
+from torch import nn
+from aigc_lab.config import Strict
+from aigc_lab.noise import Draw
+from aigc_lab.samples import Modality, Points
+from aigc_lab.systems.base import System
+
+class Mine(System):
+    modality = Modality.POINTS
+    conditional = True
+    class Config(Strict):
+        pass
+    def __init__(self, config, shape):
+        super().__init__(config, shape)
+        self.scale = nn.Parameter(__import__("torch").full((2,), 0.1))
+    def phases(self, batch_size):
+        return []
+    def samplers(self):
+        return []
+    def latents(self, count):
+        return Draw((count, 2), "uniform")
+    def sample(self, latents, *, labels=None):
+        return Points(latents * self.scale + 10 * labels[:, None])
+'''
+POINTS = Shape(Modality.POINTS, (2,), classes=8)
+PICTURES = Shape(Modality.IMAGES, (1, 16, 16), classes=10)
+
+
+class Home:
+    """A home with runs that were recorded as if they had been trained."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.settings = Settings.load(path)
+        self.client = MlflowClient(tracking_uri=self.settings.tracking_uri)
+
+    def registry(self) -> Registry:
+        return Registry.open(self.settings.registry_url)
+
+    def run(
+        self, system: str, shape: Shape, config: dict[str, Any], seed: int = 0, state: State = State.FINISHED
+    ) -> str:
+        """A run of the sweep `toy`, whose weights are those that the seed gives."""
+        kind: type[System] = plugins.find(System, system)  # type: ignore[type-abstract]
+        torch.manual_seed(seed)
+        made = kind(kind.Config(**config), shape)
+        with self.registry() as registry:
+            sweep = registry.sweep("toy", "0123456789", {}, "fd", "lower")
+            registry.trial(sweep, 0, plugins.name_of(kind), {}, {})
+            tracker = MlflowTracker(self.settings.tracking_uri, self.settings.artifacts)
+            experiment = tracker.experiment(sweep)
+            registry.set_mlflow_experiment(sweep, experiment)
+            run = registry.run(sweep, 0, seed, "search")
+            attempt = registry.begin(run, {})
+            registry.set_mlflow_run(run, self.client.create_run(experiment).info.run_id)
+            path = self.settings.checkpoints / sweep / f"0.{seed}" / "last.safetensors"
+            save_weights(made, made.state_dict(), path, {"run": run})
+            score = StoredScore("fd", 10.0 - seed, 9.0, 11.0, 500, 0.4, "fd|n:500", "lower", "last", 20, "holdout")
+            stored = StoredCheckpoint("last", 20, str(path), sha256(path), path.stat().st_size)
+            reason = None if state == State.FINISHED else "because"
+            if state != State.RUNNING:
+                registry.finish(run, attempt, state, reason=reason, scores=[score], checkpoints=[stored])
+        return run
+
+    def promote(self, wanted: str, name: str = "toy", alias: str | None = "champion") -> Promoted:
+        return promote(wanted, self.settings, name=name, alias=alias)
+
+    def models(self) -> list[dict[str, Any]]:
+        with self.registry() as registry:
+            return queries.models(registry)
+
+    def versions(self, name: str = "toy") -> list[int]:
+        return sorted(int(version.version) for version in self.client.search_model_versions(f"name = '{name}'"))
+
+    def checkpoint(self, run: str) -> Path:
+        with self.registry() as registry:
+            return Path(queries.show(registry, run)["checkpoints"][0]["path"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _plain_environment() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("AIGC_LAB_") or name == "MLFLOW_TRACKING_URI":
+                patch.delenv(name)
+        patch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+        yield
+
+
+@pytest.fixture(scope="module")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables, which take seconds to make, without anything in them."""
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    MlflowTracker(f"sqlite:///{path}", path.parent)._client()
+    return path
+
+
+@pytest.fixture
+def home(tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    (tmp_path / "home").mkdir()
+    shutil.copy(empty_mlflow, tmp_path / "home" / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    return Home(tmp_path / "home")
+
+
+def small(home: Home, seed: int = 0, state: State = State.FINISHED) -> str:
+    return home.run("point_gan", POINTS, {"hidden": 4, "latent_size": 4}, seed, state)
+
+
+def type_(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["aigc-lab", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code in (0, None), stop.value.code
+
+
+def served(home: Home, uri: str) -> Any:
+    """The model as a stranger loads it, who has MLflow's address and nothing else."""
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None  # type: ignore[no-untyped-call]
+    mlflow.set_tracking_uri(home.settings.tracking_uri)
+    try:
+        return mlflow.pyfunc.load_model(uri)
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
+
+
+# ---- from a sweep to its samples
+
+
+def test_a_sweep_is_promoted_and_sampled(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine.yaml").write_text(RING)
+    rows = commands.sweep("mine.yaml", [], device="cpu", dry_run=False, json=True, home=home.path)
+    assert f"aigc-lab promote {rows[0]['sweep']}" in capsys.readouterr().err
+    at_home = ("--home", str(home.path))
+    type_(monkeypatch, "promote", "mine", *at_home)
+    shown = capsys.readouterr().out
+    best = f"{rows[0]['sweep']}.{rows[0]['trial']}.0"
+    for text in (
+        "mine version 1",
+        "champion → version 1",
+        f"run        {best} (the best by rkl on the holdout",
+        "floor",
+    ):
+        assert text in shown
+    type_(monkeypatch, "promote", "mine", *at_home, "--json")
+    again = json.loads(capsys.readouterr().out)
+    assert (again["version"], again["created"], again["run"]) == (1, False, best)
+    type_(monkeypatch, "models", *at_home, "--json")
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["model"], row["aliases"], row["score"]["name"]) == ("mine", ["champion"], "rkl")
+    assert row["score"]["value"] == rows[0]["score"]["value"]
+    type_(monkeypatch, "show", best, *at_home)
+    assert "mine version 1 @champion" in capsys.readouterr().out
+
+    type_(monkeypatch, "sample", "mine", "-n", "20", *at_home)
+    assert capsys.readouterr().out == "samples-mine-1/scatter.png\n"
+    assert sorted(path.name for path in Path("samples-mine-1").iterdir()) == [
+        "points.npy",
+        "samples.json",
+        "scatter.png",
+    ]
+    found = np.load("samples-mine-1/points.npy")
+    assert found.dtype == np.float32 and found.shape == (20, 2)
+    assert np.array_equal(served(home, "models:/mine@champion").predict(pd.DataFrame({"n": [20]})), found)
+    for wanted in ("mine@champion", "models:/mine/1", "models:/mine@champion", "models:/mine/latest", best):
+        assert np.array_equal(load(wanted, home=home.path).sample(20), found)
+    assert not np.array_equal(load("mine", home=home.path).sample(20, seed=1), found)
+
+
+# ---- the same pictures
+
+
+def test_pictures_are_the_same_by_every_way(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = home.run("vae", PICTURES, {"width": 4})
+    home.promote(run)
+    type_(monkeypatch, "sample", run, "-n", "7", "--seed", "3", "-o", "out", "--home", str(home.path))
+    written = np.stack([np.asarray(Image.open(f"out/{number:05d}.png")) for number in range(7)])
+    assert written.dtype == np.uint8 and written.shape == (7, 16, 16) and written.std() > 0
+    assert Image.open("out/grid.png").size == (3 * 50 + 2, 3 * 50 + 2)
+    note = json.loads(Path("out/samples.json").read_text())["note"]
+    assert (note["run"], note["n"], note["seed"]) == (run, 7, 3)
+
+    # MLflow needs neither our registry nor our files.
+    shutil.rmtree(home.path / "models")
+    shutil.rmtree(home.path / "checkpoints")
+    (home.path / "registry.db").rename(home.path / "away.db")
+    model = served(home, "models:/toy@champion")
+    answer = model.predict(pd.DataFrame({"n": [7], "seed": [3]}))
+    assert answer.dtype == np.uint8 and answer.shape == (7, 16, 16, 1)
+    assert np.array_equal(answer[..., 0], written)
+    both = model.predict(pd.DataFrame({"n": [2, 7], "seed": [0, 3]}))
+    assert np.array_equal(both[2:], answer) and np.array_equal(both[:2], model.predict({"n": [2]}))
+    assert np.array_equal(load("models:/toy/1", home=home.path).sample(7, seed=3), answer)
+
+    logged = model.metadata
+    assert json.loads(logged.signature.to_dict()["outputs"])[0]["tensor-spec"] == {
+        "dtype": "uint8",
+        "shape": [-1, 16, 16, 1],
+    }
+    assert model.input_example.to_dict("list") == {"n": [4], "seed": [0]}
+    requirements = mlflow.pyfunc.get_model_dependencies(home.client.get_model_version_download_uri("toy", "1"))
+    assert "aigc-lab==" in Path(requirements).read_text()
+
+
+def test_more_samples_begin_with_the_same_ones(home: Home) -> None:
+    model = load(small(home), home=home.path)
+    assert np.array_equal(model.sample(503)[:9], model.sample(9))
+    with pytest.raises(UsageError, match="at least one"):
+        model.sample(0)
+
+
+def test_nothing_in_mlflow_is_a_pickle(home: Home) -> None:
+    home.promote(small(home))
+    files = [path for path in (home.path / "artifacts").rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {"", ".py", ".yaml", ".json", ".txt", ".safetensors"}
+    # A pickle opens with its protocol, and torch's files are archives of pickles.
+    assert all(not path.read_bytes().startswith((b"\x80", b"PK")) for path in files)
+
+
+# ---- a user's system
+
+
+def test_a_users_conditional_system_outlives_its_file(home: Home) -> None:
+    mine = Path("mine.py")
+    mine.write_text(MINE)
+    run = home.run(str(mine), POINTS, {})
+    home.promote(run)
+    mine.unlink()
+    shutil.rmtree(home.path / "checkpoints")
+    model = load("toy", home=home.path)
+    points = model.sample(5, labels=[3, 7])
+    assert points.round(-1)[:, 0].tolist() == [30, 70, 30, 70, 30]
+    assert model.sample(9).round(-1)[:, 0].tolist() == [0, 10, 20, 30, 40, 50, 60, 70, 0]  # all in turn
+    # Over the seam of two blocks: each sample keeps its label.
+    many = model.sample(504, labels=[1, 5])
+    assert np.array_equal(many.round(-1)[498:, 0], [10, 50] * 3)
+    answer = served(home, "models:/toy/1").predict(pd.DataFrame({"n": [5, 2], "seed": [0, 0], "label": [3, 7]}))
+    assert answer.round(-1)[:, 0].tolist() == [30] * 5 + [70] * 2
+    assert np.array_equal(answer[5:], model.sample(2, labels=[7]))
+    with pytest.raises(UsageError, match="label 8: mine knows the classes 0 to 7"):
+        model.sample(2, labels=[8])
+    # Promoting the run again needs no checkpoint either.
+    assert not home.promote(run).created
+
+
+def test_labels_of_a_system_that_knows_none(home: Home) -> None:
+    run = small(home)
+    for labels in ("3", "all"):
+        with pytest.raises(UsageError, match="point_gan is not conditional: .* leave the labels out"):
+            draw(home, run, labels=labels)
+    with pytest.raises(UsageError, match="--labels 3,x: write class numbers"):
+        draw(home, run, labels="3,x")
+    assert not Path("out").exists()
+
+
+# ---- versions and aliases
+
+
+def test_versions_and_aliases(home: Home) -> None:
+    first, second = small(home, 0), small(home, 1)
+    done = home.promote(first)
+    assert (done.row["version"], done.created, done.before, done.chosen) == (1, True, None, "")
+    assert home.promote(second, alias=None).row["aliases"] == []
+    assert (home.promote(second).before, home.promote(second).before) == (1, 2)
+    back = home.promote(first)
+    assert (back.row["version"], back.created, back.before) == (1, False, 2)
+    assert home.promote(second, alias="next").row["aliases"] == ["next"]
+    assert home.promote(first, "other").row["version"] == 1
+    assert home.versions() == [1, 2]
+    aliases = home.client.get_registered_model("toy").aliases
+    assert {name: int(version) for name, version in aliases.items()} == {"champion": 1, "next": 2}
+    rows = {(row["model"], row["version"]): row for row in home.models()}
+    assert [event["alias"] for event in rows["toy", 1]["alias_history"]] == ["champion", "champion"]
+    assert [event["alias"] for event in rows["toy", 2]["alias_history"]] == ["champion", "next"]
+    times = [event["at"] for row in (rows["toy", 1], rows["toy", 2]) for event in row["alias_history"][:1]]
+    assert times == sorted(times)
+    assert rows["toy", 2]["score"]["value"] == 9.0
+    # The files are MLflow's once, whatever the names.
+    (experiment,) = (e.experiment_id for e in home.client.search_experiments() if e.name != "Default")
+    assert len(home.client.search_logged_models([experiment])) == 2
+
+
+STEPS: list[tuple[Any, str]] = [
+    (promotion, "_own_copy"),
+    (MlflowClient, "create_logged_model"),
+    (MlflowClient, "log_model_artifacts"),
+    (MlflowClient, "finalize_logged_model"),
+    (MlflowClient, "create_registered_model"),
+    (MlflowClient, "create_model_version"),
+    (Registry, "promote"),
+    (Registry, "point"),
+    (MlflowClient, "set_registered_model_alias"),
+]
+
+
+def test_killed_after_any_step_the_same_command_ends_with_one_version(home: Home) -> None:
+    for number, (owner, step) in enumerate(STEPS):
+        run, name, original = small(home, number), f"m{number}", getattr(owner, step)
+
+        def killed(*given: Any, original: Any = original, **named: Any) -> None:
+            original(*given, **named)
+            raise KeyboardInterrupt
+
+        with mock.patch.object(owner, step, killed), pytest.raises(KeyboardInterrupt):
+            home.promote(run, name)
+        done = home.promote(run, name)
+        assert done.row["version"] == 1, step
+        assert home.versions(name) == [1], step
+        assert {k: int(v) for k, v in home.client.get_registered_model(name).aliases.items()} == {"champion": 1}, step
+        (row,) = (row for row in home.models() if row["model"] == name)
+        assert len(row["alias_history"]) == 1, step
+        (experiment,) = (e.experiment_id for e in home.client.search_experiments() if e.name != "Default")
+        logged = home.client.search_logged_models([experiment], f"tags.`aigc_lab.digest` = '{row['digest']}'")
+        assert [str(model.status) for model in logged] == ["READY"], step
+        assert not [path for path in (home.path / "models").iterdir() if path.name.startswith(".")], step
+
+
+def test_a_version_that_was_deleted_in_mlflow_comes_back_as_the_next(home: Home) -> None:
+    run = small(home)
+    home.promote(run)
+    home.client.delete_model_version("toy", "1")
+    before = load("toy@champion", home=home.path).sample(3)
+    again = home.promote(run)
+    assert (again.row["version"], again.created, again.before) == (2, True, 1)
+    assert np.array_equal(served(home, "models:/toy@champion").predict({"n": [3]}), before)
+    home.client.delete_registered_model("toy")
+    with pytest.raises(UsageError, match="model toy was deleted in MLflow .* another --name"):
+        home.promote(run)
+    assert home.promote(run, "toy2").row["version"] == 1
+
+
+def test_a_number_that_stands_for_another_model_is_refused(home: Home) -> None:
+    run = small(home)
+    home.promote(run)
+    with home.registry() as registry, pytest.raises(Failure, match="version 1 of toy is another model"):
+        registry.promote(StoredPromotion("toy", 1, run, "last", "other", "s", "p", "u", "m"))
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize("state", [State.RUNNING, State.KILLED, State.FAILED, State.DIVERGED, State.PRUNED])
+def test_what_did_not_finish_is_refused(home: Home, state: State) -> None:
+    run = small(home, state=state)
+    why = "" if state == State.RUNNING else r" \(because\)"
+    with pytest.raises(UsageError, match=rf"run {run} is {state}{why}: only a FINISHED run .* aigc-lab compare toy-"):
+        home.promote(run)
+    with pytest.raises(UsageError, match=r"no finished run with a score .* 'aigc-lab runs toy-"):
+        home.promote("toy")
+    assert home.client.search_registered_models() == []
+
+
+def test_weights_that_are_lost_or_changed_are_refused(home: Home) -> None:
+    run = small(home)
+    path = home.checkpoint(run)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    for problem in ("not the file that the run stored", "gone"):
+        with pytest.raises(UsageError, match=rf"{run}: {path} is {problem}; restore it, or take another run"):
+            home.promote(run)
+        path.unlink(missing_ok=True)
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="has stored no selected weights"):
+        promote(run, home.settings, name="toy", alias=None, checkpoint="selected")
+    home.promote(run)
+    copy = Path(home.models()[0]["path"])
+    copy.write_bytes(content[:-1] + b"x")
+    with pytest.raises(UsageError, match="not the weights that were stored; .* promote them again"):
+        load("toy", home=home.path)
+    home.promote(run)
+    assert load("toy", home=home.path).sample(1).shape == (1, 2)
+
+
+def test_parts_that_are_missing_are_named(home: Home) -> None:
+    Path("mine.py").write_text(MINE)
+    run = home.run("mine.py", POINTS, {})
+    path = home.checkpoint(run)
+    for part in (path.with_name("mine.py"), path.with_suffix(".json")):
+        part.unlink()
+        with pytest.raises(UsageError, match=rf"{part}: (missing|no such file)"):
+            home.promote(run)
+    assert not (home.path / "models").exists()
+    assert home.client.search_registered_models() == []
+
+
+def test_a_look_into_nothing_makes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="models:/toy/1: there is no MLflow at sqlite:.*set MLFLOW_TRACKING_URI"):
+        load("models:/toy/1", home=tmp_path / "none")
+    with pytest.raises(UsageError, match="no registry at"):
+        load("toy", home=tmp_path / "none")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "alias", "said"),
+    [
+        ("a/b", "champion", "--name 'a/b': use up to 200 letters"),
+        ("", "champion", "--name ''"),
+        ("a" * 201, "champion", "--name"),
+        ("..", "champion", "--name"),
+        ("toy@x", "champion", "--name"),
+        ("toy", "v1", "--alias v1: MLflow keeps this word"),
+        ("toy", "12", "--alias 12"),
+        ("toy", "Latest", "--alias Latest"),
+        ("toy", "a b", "--alias 'a b'"),
+        ("toy", "", "--alias ''"),
+    ],
+)
+def test_impossible_names(home: Home, name: str, alias: str, said: str) -> None:
+    run = small(home)
+    with pytest.raises(UsageError, match=said):
+        home.promote(run, name, alias)
+    assert not (home.path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ("nothing", "unknown .*'nothing'; .*toy"),
+        ("toy-01234567.0.7", "unknown run .* did you mean toy-01234567.0.0"),
+        ("nothing@champion", "unknown model 'nothing'; promoted models: toy"),
+        ("toy@x", "model toy has no alias 'x'; its aliases: champion"),
+        ("models:/toy", "write models:/NAME/VERSION or models:/NAME@ALIAS"),
+        ("models:/toy/9", "models:/toy/9: neither in this home nor in MLflow at sqlite.*'aigc-lab models' lists"),
+        ("x.safetensors", "x.safetensors: no such file"),
+    ],
+)
+def test_models_that_are_not_there(promoted: Home, wanted: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        load(wanted, home=promoted.path)
+
+
+@pytest.fixture(scope="module")
+def promoted(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Home:
+    """A home that nobody changes, in which `toy` was promoted."""
+    folder = tmp_path_factory.mktemp("promoted") / "home"
+    folder.mkdir()
+    shutil.copy(empty_mlflow, folder / "mlflow.db")
+    home = Home(folder)
+    home.promote(small(home))
+    return home
+
+
+def test_another_mlflow_is_refused(promoted: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
+    with pytest.raises(
+        UsageError, match=r"model toy lives in MLflow at sqlite:///HOME/mlflow.db, and not at .*other.db"
+    ):
+        promote("toy", Settings.load(promoted.path), name=None, alias=None)
+    assert not (tmp_path / "other.db").exists()
+
+
+# ---- what sample writes
+
+
+def draw(home: Home, wanted: str, place: str = "out", **changes: Any) -> Path:
+    options: dict[str, Any] = {"n": 3, "seed": 0, "labels": None, "checkpoint": "last", "device": "cpu", "force": False}
+    return output.sample(wanted, home.settings, place=Path(place), **(options | changes))[1]
+
+
+def test_other_files_are_not_overwritten(promoted: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert draw(promoted, "toy") == Path("out/scatter.png")
+    before = Path("out/points.npy").read_bytes()
+    draw(promoted, "toy")
+    assert Path("out/points.npy").read_bytes() == before
+    with pytest.raises(UsageError, match="-o out: holds something else; .* --force"):
+        draw(promoted, "toy", seed=1)
+    assert Path("out/points.npy").read_bytes() == before
+    Path("out/mine.txt").touch()
+    draw(promoted, "toy", seed=1, force=True)
+    assert Path("out/points.npy").read_bytes() != before
+    assert Path("out/mine.txt").exists()
+    with pytest.raises(UsageError, match="-o out/mine.txt: is a file; name a folder"):
+        draw(promoted, "toy", "out/mine.txt", force=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_pictures_of_an_earlier_call_go(tmp_path: Path) -> None:
+    array = np.zeros((4, 8, 8, 3), np.uint8)
+    output.write(tmp_path / "out", array, {"n": 4})
+    output.write(tmp_path / "out", array[:2], {"n": 2})
+    assert sorted(path.name for path in (tmp_path / "out").glob("0*.png")) == ["00000.png", "00001.png"]
+
+
+def test_one_array_in_a_file(promoted: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert draw(promoted, "toy", "a.npz", n=5) == Path("a.npz")
+    with np.load("a.npz", allow_pickle=False) as arrays:
+        assert np.array_equal(arrays["samples"], load("toy", home=promoted.path).sample(5))
+        assert json.loads(str(arrays["note"]))["n"] == 5
+    with pytest.raises(UsageError, match="-o a.npz: holds something else"):
+        draw(promoted, "toy", "a.npz", n=6)
+
+
+def test_weights_in_a_file(promoted: Home, tmp_path: Path) -> None:
+    path = promoted.checkpoint("toy.0.0")
+    found = load(str(path), home=tmp_path / "no home")
+    assert isinstance(found, Model)
+    assert np.array_equal(found.sample(2), load("toy", home=promoted.path).sample(2))
