@@ -32,9 +32,9 @@ def check_stores(settings: Settings) -> None:
     settings.prepare()
     # All that exists is looked at before anything is made.
     address.check(settings.tracking_uri)
-    moved.check(settings)
     search.check(settings.optuna_url, create=False)
     Registry.open(settings.registry_url, home=settings.home).close()
+    moved.check(settings)
     search.check(settings.optuna_url)
 
 
