@@ -7,8 +7,12 @@ from typing import Any
 Message = dict[str, Any]
 
 
+class Closed(Exception):
+    """The other end is gone."""
+
+
 class Channel:
-    """One end. `receive` returns None once the other end is gone, and `send` raises `BrokenPipeError`."""
+    """One end. `receive` returns None once the other end is gone, and `send` raises `Closed`."""
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
@@ -18,7 +22,7 @@ class Channel:
         try:
             self._socket.sendall(json.dumps(message).encode() + b"\n")
         except OSError as error:
-            raise BrokenPipeError(str(error)) from None
+            raise Closed(str(error)) from None
 
     def receive(self) -> Message | None:
         try:

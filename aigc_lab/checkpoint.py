@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -46,9 +46,18 @@ def load_system(path: Path, device: str = "cpu") -> System:
     for file in (path, beside):
         if not file.is_file():
             raise UsageError(f"{file}: no such file; a model is a .safetensors file with its .json beside it")
-    description = json.loads(beside.read_text("utf-8"))
-    shape = description["shape"]
-    name = description["system"]
+    try:
+        return _built(json.loads(beside.read_text("utf-8")), path).to(device).eval()
+    except UsageError:
+        raise
+    # Whatever else lies there: no JSON, other keys, a Config that has changed, weights of another network.
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"{path}: not a model that this version can load ({type(error).__name__}: {reason})") from None
+
+
+def _built(description: Any, path: Path) -> System:
+    shape, name = description["shape"], description["system"]
     if "source" in description:
         code = path.with_name(description["source"]["file"])
         if not code.is_file() or sha256(code) != description["source"]["sha256"]:
@@ -60,7 +69,7 @@ def load_system(path: Path, device: str = "cpu") -> System:
         Shape(Modality(shape["modality"]), tuple(shape["size"]), shape["classes"]),
     )
     system.load_state_dict(load_file(path))
-    return system.to(device).eval()
+    return system
 
 
 def save_state(state: State, path: Path) -> None:

@@ -23,6 +23,7 @@ from aigc_lab.opening import check_stores, opened
 from aigc_lab.registry import queries
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
+from aigc_lab.search import most_runs
 from aigc_lab.settings import Settings, as_typed, masked
 from aigc_lab.sweeps import run_single, run_sweep
 
@@ -46,16 +47,18 @@ def sweep(
     The `table` goes to standard output, or with `json` to standard error too.
     """
     console = tables.console(stderr=True)
-    places = _places(device, workers, trials_per_gpu)
+    _devices(device)
     settings, experiment = _prepare(wanted, changes, home)
+    places = _places(device, workers, trials_per_gpu, at_most=most_runs(experiment))
     for note in experiment.check_data():
         console.print(Text(note), soft_wrap=True)
     if not dry_run:
         check_stores(settings)
     cost = estimate(experiment, places)
-    places = places[: cost.runs]
-    if wanted in content.names("experiments") and (origin := content.origin("experiments", wanted)):
-        console.print(Text(f"{wanted}: {origin}"), soft_wrap=True)
+    named: dict[content.Folder, Source] = {"experiments": wanted, "evaluation": experiment.protocol.name}
+    for folder, name in named.items():
+        if isinstance(name, str) and name in content.names(folder) and (origin := content.origin(folder, name)):
+            console.print(Text(f"{name}: {origin}"), soft_wrap=True)
     console.print(Text(f"{experiment.name}: {cost}"), soft_wrap=True)
     if len(places) > 1:
         console.print(Text(_shared(places, experiment)), soft_wrap=True)
@@ -114,7 +117,7 @@ def _prepare(wanted: Source, changes: list[Change], home: Path | None) -> tuple[
     return settings, experiment
 
 
-def _places(device: str, workers: int | None, trials_per_gpu: int | None) -> list[Place]:
+def _places(device: str, workers: int | None, trials_per_gpu: int | None, at_most: int | None = None) -> list[Place]:
     """Where runs are done, one place a worker: so many a GPU, or shares of the CPU's cores."""
     devices = _devices(device)
     on_gpus = devices[0].startswith("cuda")
@@ -123,6 +126,7 @@ def _places(device: str, workers: int | None, trials_per_gpu: int | None) -> lis
     if trials_per_gpu is not None and workers is not None:
         raise UsageError("--workers and --trials-per-gpu say the same in two ways; give one of them")
     count = workers or (len(devices) * (trials_per_gpu or 1) if on_gpus else 1)
+    count = min(count, at_most or count)
     threads = max(1, environment.cores() // count)
     return [Place(devices[index % len(devices)], threads) for index in range(count)]
 
@@ -132,6 +136,8 @@ def _shared(places: list[Place], experiment: Experiment) -> str:
     wanted = experiment.file.training.threads or threads
     names = ", ".join(dict.fromkeys(place.device for place in places))
     text = f"{len(places)} workers on {names}, {min(threads, wanted)} CPU thread{'s' * (min(threads, wanted) > 1)} each"
+    if len(places) > environment.cores():
+        text += f", which share {environment.cores()} cores"
     if wanted > threads:
         text += f" (training.threads asks for {wanted}: the same seed gives other bits than alone)"
     return text

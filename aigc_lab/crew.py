@@ -16,63 +16,96 @@ class Crew:
     """
 
     def __init__(self, slots: int, stop: Callable[[], None]) -> None:
-        self._slots = slots
+        self._slots = self._free = slots
         self._stop = stop
-        self._room = threading.Semaphore(slots)
+        self._changed = threading.Condition()
+        self._pieces = 0  # of work that was begun, and waits for room: they go before work that was not
         self._threads: list[threading.Thread] = []
         self._error: BaseException | None = None
 
     def enter(self) -> None:
-        """Waits until there is room for one more piece of work, which `leave` gives back."""
+        """Waits until there is room for work that is not begun yet; `leave` gives the room back."""
         if self._slots > 1:
-            self._room.acquire()
-            if self._error is not None:
-                raise self._error
+            with self._changed:
+                self._wait(lambda: self._free > 0 and not self._pieces)
+                self._free -= 1
 
     def leave(self) -> None:
         if self._slots > 1:
-            self._room.release()
+            with self._changed:
+                self._free += 1
+                self._changed.notify_all()
 
     def start(self, work: Callable[..., object], *given: Any) -> None:
-        """Begins work for which `enter` made room, and which calls `leave` when it needs it no longer."""
+        """Begins work for which `enter` made room; the room is given back when it ends."""
         if self._slots == 1:
             work(*given)
             return
-        thread = threading.Thread(target=self._guarded, args=(work, *given))
-        self._threads.append(thread)
-        thread.start()
 
-    def each(self, work: Sequence[Callable[[], T]]) -> list[T]:
-        """The results of all pieces, each done when there is room for it."""
-        if self._slots == 1:
+        def do() -> None:
+            try:
+                work(*given)
+            finally:
+                self.leave()
+
+        self._begin(do)
+
+    def each(self, work: Sequence[Callable[[], T]], *, holding: bool = False) -> list[T]:
+        """The results of all pieces, each done when there is room for it. A caller that is `holding` room of its own
+        lends it to the pieces meanwhile.
+        """
+        if self._slots == 1 or not work:
             return [piece() for piece in work]
         results: dict[int, T] = {}
 
         def do(index: int) -> None:
-            self.enter()
+            with self._changed:
+                try:
+                    self._wait(lambda: self._free > 0)
+                    self._free -= 1
+                finally:
+                    self._pieces -= 1
+                    self._changed.notify_all()
             try:
                 results[index] = work[index]()
             finally:
                 self.leave()
 
-        threads = [threading.Thread(target=self._guarded, args=(do, index)) for index in range(len(work))]
-        for thread in threads:
-            thread.start()
+        with self._changed:
+            self._pieces += len(work)
+            self._free += holding
+        threads = [self._begin(lambda index=index: do(index)) for index in range(len(work))]  # type: ignore[misc]
         for thread in threads:
             thread.join()
+        with self._changed:
+            self._free -= holding  # for a moment there may be less than none: nobody begins anything before there is
         if self._error is not None:
             raise self._error
         return [results[index] for index in range(len(work))]
 
-    def _guarded(self, work: Callable[..., object], *given: Any) -> None:
-        try:
-            work(*given)
-        except BaseException as error:  # noqa: BLE001 -- it is raised again, in the thread that waits
-            self._fail(error)
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        self._changed.wait_for(lambda: self._error is not None or ready())
+        if self._error is not None:
+            raise self._error
+
+    def _begin(self, work: Callable[[], object]) -> threading.Thread:
+        def guarded() -> None:
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001 -- it is raised again, in the thread that waits
+                self._fail(error)
+
+        thread = threading.Thread(target=guarded)
+        self._threads.append(thread)
+        thread.start()
+        return thread
 
     def _fail(self, error: BaseException) -> None:
-        if self._error is None:
-            self._error = error
+        with self._changed:
+            first = self._error is None
+            self._error = self._error or error
+            self._changed.notify_all()
+        if first:
             self._stop()
 
     def __enter__(self) -> "Crew":
@@ -81,8 +114,8 @@ class Crew:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if error is not None:
             self._fail(error)
-        for thread in self._threads:
-            thread.join()
-        self._threads.clear()
+        while self._threads:
+            self._threads[0].join()
+            self._threads.pop(0)
         if error is None and self._error is not None:
             raise self._error

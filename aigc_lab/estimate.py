@@ -10,7 +10,7 @@ from aigc_lab import environment
 from aigc_lab.batches import Batches
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment import Configuration, Experiment
-from aigc_lab.search import confirmations, total_trials
+from aigc_lab.search import confirmations, most_runs, total_trials
 from aigc_lab.tables import duration
 from aigc_lab.trainer import Diverged, State, train
 
@@ -48,8 +48,8 @@ def estimate(experiment: Experiment, places: Sequence[Place]) -> Estimate:
     searched, confirmed = trials * file.search.seeds, confirmations(experiment, trials)
     # The confirmed ones may all be of the slowest system.
     seconds = (searched * statistics.mean(step_ms.values()) + confirmed * max(step_ms.values())) / 1000
-    seconds *= file.training.steps / min(len(places), trials)
-    return Estimate(trials, searched + confirmed, seconds, step_ms, len(places))
+    seconds *= file.training.steps / len(places)
+    return Estimate(trials, most_runs(experiment), seconds, step_ms, len(places))
 
 
 def _seconds_per_step(plan: Configuration, place: Place, warm: int = 3, timed: int = 10) -> float:

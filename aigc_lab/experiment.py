@@ -177,10 +177,16 @@ class Experiment:
         data["files"] = {name: hashlib.sha256(source).hexdigest() for name, source in sources.items()}
         if not sources:
             del data["files"]
+        if not self._first_dataset.fixed:
+            data["content"] = self._first_dataset.digest
         # An absent section says what an empty one says.
         data["search"] = {key: value for key, value in (data.get("search") or {}).items() if key != "trials"}
         data["evaluation"] = self.protocol.model_dump(mode="json")
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def _first_dataset(self) -> "Dataset":
+        return self.resolve(lambda hole: hole.ends()[0]).dataset
 
     @property
     def _folder(self) -> Path:

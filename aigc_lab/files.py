@@ -12,7 +12,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, 0o666 & ~_umask())  # a temporary file is its owner's alone; this one is to be read
+            os.fchmod(handle, 0o666 & ~umask())  # a temporary file is its owner's alone; this one is to be read
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -22,7 +22,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def _umask() -> int:
+def umask() -> int:
     """Of this process. Linux tells; elsewhere it can only be read by setting it."""
     try:
         status = Path("/proc/self/status").read_text("ascii")

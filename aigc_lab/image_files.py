@@ -250,6 +250,8 @@ class Store:
             mapped = self.array.stat().st_size > MAPPED_FROM
             # "c": a change would stay in this process; torch wants memory that it may write to.
             values = np.load(self.array, mmap_mode="c" if mapped else None)
+            if not isinstance(facts, dict) or values.ndim != 4 or values.dtype != np.uint8:
+                return None
         except (OSError, ValueError):
             return None
         return torch.from_numpy(values), facts

@@ -161,13 +161,13 @@ def _module(path: Path) -> ModuleType:
         _SOURCES[name] = source
         try:
             exec(tree, module.__dict__)  # noqa: S102 -- the user names a file of code to be run
-        except Exception as error:  # noqa: BLE001 -- whatever a user's file raises is said with its line
+        except (Exception, SystemExit) as error:  # noqa: BLE001 -- whatever a user's file raises is said with its line
             del sys.modules[name], _SOURCES[name]
             raise UsageError(_broken(path, error)) from None
     return sys.modules[name]
 
 
-def _broken(path: Path, error: Exception) -> str:
+def _broken(path: Path, error: BaseException) -> str:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     where = f"{path}:{lines[-1]}" if lines else str(path)
     if isinstance(error, ModuleNotFoundError):

@@ -39,6 +39,12 @@ def confirmations(experiment: Experiment, trials: int) -> int:
     return min(confirm.top, trials) * confirm.seeds if confirm else 0
 
 
+def most_runs(experiment: Experiment) -> int:
+    """The number of runs of a sweep in which nothing is pruned."""
+    trials = total_trials(experiment)
+    return trials * experiment.file.search.seeds + confirmations(experiment, trials)
+
+
 def _fixed(experiment: Experiment) -> list[dict[str, Any]]:
     """Values that are fixed for the first trials: the whole grid, or each system's paper defaults."""
     systems, search = experiment.systems, experiment.file.search

@@ -11,6 +11,7 @@
 """
 
 import os
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,9 +85,11 @@ def as_typed(command: str, settings: Settings, home: Path | None) -> str:
 
 
 def masked(url: str) -> str:
-    """The URL as it may be shown: a password becomes `***`."""
+    """The URL as it may be shown: a password becomes `***`, wherever it stands."""
     parts = urlsplit(url)
+    hidden = re.sub(r"(?i)\b(password|passwd|pwd|token|secret|sslpassword)=[^&]*", r"\1=***", parts.query)
+    parts = parts._replace(query=hidden)
     if parts.password is None:
-        return url
+        return url if hidden == urlsplit(url).query else urlunsplit(parts)
     host = f"{parts.username or ''}:***@{parts.hostname}" + (f":{parts.port}" if parts.port else "")
     return urlunsplit(parts._replace(netloc=host))

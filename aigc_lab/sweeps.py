@@ -4,6 +4,7 @@ The registry says what has been done; the same command goes on from there, after
 """
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from aigc_lab.opening import Opened
 from aigc_lab.registry import queries
 from aigc_lab.registry.records import Role
 from aigc_lab.registry.states import State
-from aigc_lab.search import Study, Suggestion, confirmations, total_trials
+from aigc_lab.search import Study, Suggestion, most_runs, total_trials
 
 if TYPE_CHECKING:
     from aigc_lab.trainer import Progress
@@ -43,7 +44,7 @@ def run_sweep(experiment: Experiment, opened: Opened, display: Display) -> None:
     sweep = _Sweep(experiment, opened, display)
     study = Study(opened.sweep, opened.lab.settings.optuna_url, experiment)
     trials = total_trials(experiment)
-    sweep.total = trials * experiment.file.search.seeds + confirmations(experiment, trials)
+    sweep.total = most_runs(experiment)
     sweep.search_all(study, trials)
     sweep.confirm()
 
@@ -78,9 +79,17 @@ class _Sweep:
             if row["state"] in _KEPT
         }
 
+        runs = Counter(trial for trial, seed in self._done if seed < experiment.file.search.seeds)
+        # (trial, number of its runs) -> how it ended
+        self._ended = {
+            (row["trial"], runs[row["trial"]]): (State(row["state"]), row["value"])
+            for row in queries.trials(self._registry, self._id)
+            if row["state"] in _KEPT
+        }
+
     def search_all(self, study: Study, trials: int) -> None:
         """Every trial over its seeds. The next is asked for when somebody is free to begin it, and not before: the
-        sampler then knows as much as it can.
+        sampler then knows as much as it can. Seeds of trials that were begun go before new trials.
         """
         with self._crew:
             for number in range(trials):
@@ -103,19 +112,17 @@ class _Sweep:
         registry = self._registry
         registry.trial(self._id, number, plan.system, plan.chosen, plan.values)
         try:
-            try:
-                outcomes = [self._run(plan, number, seeds[0], "search", suggestion)]
-            finally:
-                self._crew.leave()
+            outcomes = [self._run(plan, number, seeds[0], "search", suggestion)]
             if outcomes[0].state not in (State.PRUNED, State.FAILED):
-                outcomes += self._crew.each(
-                    [partial(self._run, plan, number, seed, "search", None) for seed in seeds[1:]]
-                )
+                rest = [partial(self._run, plan, number, seed, "search", None) for seed in seeds[1:]]
+                outcomes += self._crew.each(rest, holding=True)
         except BaseException as error:
             state = State.FAILED if isinstance(error, Exception) else State.KILLED
             registry.finish_trial(self._id, number, state, None)
             raise
-        state, value = self._value(number, outcomes)
+        # What a trial was worth stays: a diverged seed counts as the worst value that had been seen by then.
+        known = self._ended.get((number, len(outcomes)))
+        state, value = known or self._value(number, outcomes)
         registry.finish_trial(self._id, number, state, value)
         if suggestion is not None and state != State.FAILED:
             suggestion.tell(value, pruned=state == State.PRUNED)

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -117,9 +118,10 @@ class _Record:
         self.artifacts.append(StoredArtifact(name, kind, str(path)))
 
     def close(self) -> None:
-        """Writes what is only known when nothing more will come."""
+        """Writes what is only known when nothing more will come. A full disk takes the curves, not the result."""
         if self.curves:
-            self._file("curves", "application/json", ".json", json.dumps(self.curves, allow_nan=False).encode())
+            with suppress(OSError):
+                self._file("curves", "application/json", ".json", json.dumps(self.curves, allow_nan=False).encode())
 
     def result(self) -> dict[str, Any]:
         return {

@@ -164,7 +164,7 @@ def _reachable(host: str) -> str:
 @contextmanager
 def _server(settings: Settings, host: str, port: int) -> Iterator[tuple["subprocess.Popen[bytes]", "_Log"]]:
     """The server in a process group of its own, which ends with this block, or with this process however it ends."""
-    command = [sys.executable, "-m", "aigc_lab.tether", sys.executable, "-m", "uvicorn", APPLICATION]
+    command = [sys.executable, "-P", "-m", "aigc_lab.tether", sys.executable, "-P", "-m", "uvicorn", APPLICATION]
     command += ["--host", host, "--port", str(port), "--workers", "1", "--log-level", "warning"]
     log = _Log(settings.home / "logs" / "ui.log")
     with log.file as file:

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from aigc_lab.channel import Channel, Message
+from aigc_lab.channel import Channel, Closed, Message
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.experiment import Experiment
 from aigc_lab.job import Job
@@ -41,7 +41,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     channel, inbox = Channel(socket.socket(fileno=int(sys.argv[1]))), SimpleQueue[Message | None]()
     threading.Thread(target=_listen, args=(channel, inbox), daemon=True).start()
-    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
+    with contextlib.suppress(Closed, KeyboardInterrupt):
         first = inbox.get()
         if first is not None:
             _serve(first, channel, inbox)

@@ -104,7 +104,13 @@ def test_two_workers_do_each_run_once_and_as_one_would(folder: Path) -> None:
             assert weights(run) == weights(both[key]), key
 
     # Going on does nothing over, and the total is the total.
-    sweep(folder, "two", workers=2, search_trials=4, confirm=None)
+    sweep(folder, "two", workers=2, search_trials=4)
+    more = shown(folder, "two")
+    assert {key for key in more if not key.endswith(".2")} == {
+        f"{trial}.{seed}" for trial in range(4) for seed in (0, 1)
+    }
+    assert all(len(run["attempts"]) == 1 for run in more.values())
+    assert all(weights(more[key]) == weights(run) for key, run in both.items())
 
 
 @pytest.mark.usefixtures("near")

@@ -35,6 +35,8 @@ class Dataset(ABC):
     Config: ClassVar[type[Strict]]
     #: where the data is published, or None for samples that are made
     source: ClassVar[str | None] = None
+    #: whether name and configuration say what the samples are; if not, their content is a part of a sweep's identity
+    fixed: ClassVar[bool] = True
 
     def __init__(self, config: Any, data_dir: Path) -> None:
         self.config = config

@@ -42,6 +42,8 @@ class Folder(base.Dataset):
     lies in one and there are at least two.
     """
 
+    fixed = False
+
     class Config(Reading):
         path: str | None = Field(None, description="the folder; from the working directory where it is relative")
         labels: Literal["auto", "folders", "none"] = "auto"

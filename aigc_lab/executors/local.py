@@ -10,13 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
-from aigc_lab.channel import Channel, Message
+from aigc_lab.channel import Channel, Closed, Message
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import base
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment import Experiment
 from aigc_lab.job import Job, Outcome, Watcher
 from aigc_lab.lab import Lab
+from aigc_lab.registry import queries
 from aigc_lab.registry.states import State
 
 # A run whose process died (memory ran out, a driver failed) is tried again so many times.
@@ -66,17 +67,27 @@ class Local(base.Executor):
                     return worker.do(job, watcher)
                 except _Gone as gone:
                     reason = str(gone)
-                attempt = self._lab.registry.lose(job.run, State.KILLED, reason)
+                attempt, state = self._lab.registry.lose(job.run, State.KILLED, reason)
+                if state != State.KILLED:  # it had written its result down, and died before it could say so
+                    return self._stored(job)
                 self._lab.tracker.abandon(job.sweep, f"{job.run}.{attempt}")
                 if self._stopped:
                     raise KeyboardInterrupt
                 self._say(f"{job.run}: {reason}")
                 worker.restart(self._opening, self._say)
+                if self._stopped:  # it may have been told so while it was starting
+                    raise KeyboardInterrupt
             reason = f"{reason}, {_RETRIES + 1} times"
             self._lab.registry.lose(job.run, State.FAILED, reason)
             return Outcome(State.FAILED, None, reason)
         finally:
             self._free.put(worker)
+
+    def _stored(self, job: Job) -> Outcome:
+        assert self._lab is not None
+        rows = queries.outcomes(self._lab.registry, job.sweep)
+        row = next(row for row in rows if (row["trial"], row["seed"]) == (job.trial, job.seed))
+        return Outcome(State(row["state"]), row["value"], row["reason"])
 
     def stop(self) -> None:
         self._stopped = True
@@ -113,7 +124,7 @@ class _Worker:
         share = {f"{name}_NUM_THREADS": str(self._place.threads) for name in ("OMP", "OPENBLAS", "MKL")}
         with theirs, self._log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "aigc_lab.worker", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "aigc_lab.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -124,7 +135,7 @@ class _Worker:
 
     def open(self, opening: Message) -> None:
         # A worker that is gone already is met when it is given a run.
-        with suppress(BrokenPipeError):
+        with suppress(Closed):
             self._channel.send(**opening, device=self._place.device, threads=self._place.threads)
 
     def ready(self, say: Callable[[str], None]) -> None:
@@ -150,7 +161,7 @@ class _Worker:
             while True:
                 message = self._channel.receive()
                 if message is None:
-                    raise BrokenPipeError
+                    raise Closed
                 if "progress" in message:
                     watcher.progress(Progress(**message["progress"]))
                 elif "scored" in message:
@@ -162,7 +173,7 @@ class _Worker:
                     raise _sent(*message["error"])
                 elif "interrupted" in message:
                     raise KeyboardInterrupt
-        except BrokenPipeError:
+        except Closed:
             raise _Gone(self._how()) from None
         except BaseException:
             self.interrupt()  # it waits for an answer that will not come

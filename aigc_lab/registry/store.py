@@ -283,9 +283,9 @@ class Registry:
             for table, files in ((Checkpoint, checkpoints), (Artifact, artifacts)):
                 _replace(connection, table, run, [vars(file) | {"path": self.recorded(file.path)} for file in files])
 
-    def lose(self, run: str, state: State, reason: str) -> int:
-        """Ends a run whose process is gone, in `state`; its newest attempt, if it never ended, as KILLED. Returns the
-        number of that attempt, 0 when there is none.
+    def lose(self, run: str, state: State, reason: str) -> tuple[int, State]:
+        """Ends a run whose process is gone, in `state`; its newest attempt, if it never ended, as KILLED. A run whose
+        result was written down keeps it. Returns the number of the attempt (0 when there is none) and the run's state.
         """
         reason = reason.replace("\x00", "")
         with self.write() as connection:
@@ -295,10 +295,14 @@ class Registry:
                 .where(Attempt.c.run_id == run, Attempt.c.number == attempt, Attempt.c.state == State.RUNNING.value)
                 .values(state=State.KILLED.value, reason=reason, ended_at=_now())
             )
+            unfinished = (State.QUEUED.value, State.RUNNING.value, State.KILLED.value)
             connection.execute(
-                update(Run).where(Run.c.id == run).values(state=state.value, reason=reason, finished_at=_now())
+                update(Run)
+                .where(Run.c.id == run, Run.c.state.in_(unfinished))
+                .values(state=state.value, reason=reason, finished_at=_now())
             )
-        return attempt
+            ended = connection.execute(select(Run.c.state).where(Run.c.id == run)).scalar_one()
+        return attempt, State(ended)
 
     # ---- promoted models
 

@@ -173,5 +173,15 @@ def identity(weights: Path, digest: str) -> str:
     return hashlib.sha256(f"{digest} {json.dumps(parts, sort_keys=True)}".encode()).hexdigest()
 
 
+def whole(weights: Path, digest: str, model: str) -> bool:
+    """Whether a model's own copy is all there: weights, description and code, of this identity."""
+    try:
+        source = json.loads(weights.with_suffix(".json").read_text("utf-8")).get("source")
+        code = source is None or sha256(weights.with_name(source["file"])) == source["sha256"]
+        return code and holds(weights, digest) and identity(weights, digest) == model
+    except (OSError, ValueError):
+        return False
+
+
 def _listed(what: str, names: list[str]) -> str:
     return f"{what}: {', '.join(names) or 'none'}"

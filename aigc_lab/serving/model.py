@@ -70,7 +70,7 @@ class Model:
                 raise UsageError(f"{self.name} is not conditional: it draws no class on demand; leave the labels out")
             return None
         if labels is None:
-            labels = range(count)
+            return None  # all in turn
         wrong = [label for label in labels if not 0 <= label < count]
         if wrong or not labels:
             raise UsageError(

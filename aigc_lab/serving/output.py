@@ -5,12 +5,14 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from aigc_lab import __version__, environment
 from aigc_lab.errors import UsageError
-from aigc_lab.files import write_atomically
+from aigc_lab.files import umask, write_atomically
 from aigc_lab.registry.queries import Final
 from aigc_lab.serving.finding import find
 from aigc_lab.settings import Settings
@@ -82,15 +84,22 @@ def write(place: Path, array: "Array", note: dict[str, Any]) -> Path:
 
         buffer = io.BytesIO()
         numpy.savez_compressed(buffer, samples=array, note=json.dumps(note))
-        write_atomically(place, buffer.getvalue())
+        with _writing(place):
+            write_atomically(place, buffer.getvalue())
         return place
     files = _images(array) if array.ndim == 4 else _points(array)
     files[_NOTE] = json.dumps({"note": note, "files": sorted(files)}, indent=2).encode()
-    try:
+    with _writing(place):
         _fill(place, files)
+    return place / ("grid.png" if array.ndim == 4 else "scatter.png")
+
+
+@contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UsageError(f"-o {place}: cannot be written ({error.strerror})") from None
-    return place / ("grid.png" if array.ndim == 4 else "scatter.png")
 
 
 def _images(array: "Array") -> dict[str, bytes]:
@@ -126,7 +135,7 @@ def _fill(place: Path, files: dict[str, bytes]) -> None:
         for name, content in files.items():
             (draft / name).write_bytes(content)
         if not place.exists():
-            draft.chmod(0o777 & ~_umask())
+            draft.chmod(0o777 & ~umask())
             draft.rename(place)
             return
         for name in _written(place).get("files", []):
@@ -157,9 +166,3 @@ def _written(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

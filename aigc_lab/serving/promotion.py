@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from aigc_lab import __version__
 from aigc_lab.errors import UsageError
+from aigc_lab.files import umask
 from aigc_lab.registry import queries
 from aigc_lab.registry.queries import Final
 from aigc_lab.registry.records import StoredPromotion
@@ -163,7 +164,7 @@ def _own_copy(weights: Weights, folder: Path) -> Path:
     again overwrites its own.
     """
     copy = folder / "model.safetensors"
-    if finding.holds(copy, weights.origin["sha256"]):
+    if finding.whole(copy, weights.origin["sha256"], folder.name):
         return copy
     description = weights.path.with_suffix(".json")
     source = json.loads(description.read_text("utf-8")).get("source")
@@ -174,7 +175,7 @@ def _own_copy(weights: Weights, folder: Path) -> Path:
         shutil.copyfile(description, draft / "model.json")
         if source is not None:
             shutil.copyfile(weights.path.with_name(source["file"]), draft / source["file"])
-        draft.chmod(0o755)
+        draft.chmod(0o777 & ~umask())
         shutil.rmtree(folder, ignore_errors=True)  # a damaged copy
         draft.rename(folder)
     finally:

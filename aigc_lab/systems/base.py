@@ -97,8 +97,11 @@ class System(nn.Module, ABC):
     @torch.inference_mode()
     def generate(self, count: int, *key: Key, labels: Tensor | None = None, block: int = 500) -> Samples:
         """`count` samples on the host, of latents keyed by `key`: the same key gives the same samples, and more of them
-        begin with the same ones. `labels` (int64 [count]) are the classes of a conditional system's samples.
+        begin with the same ones. `labels` (int64 [count]) are the classes of a conditional system's samples; all in
+        turn unless given.
         """
+        if labels is None and self.conditional and self.shape.classes is not None:
+            labels = torch.arange(count) % self.shape.classes
         device = next(self.parameters()).device
         parts = []
         for number, first in enumerate(range(0, count, block)):

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from aigc_lab.channel import Channel
+from aigc_lab.channel import Channel, Closed
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
@@ -54,7 +54,7 @@ class Writer:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as output:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "aigc_lab.tracking.writer", str(theirs.fileno())],
+                    [sys.executable, "-P", "-m", "aigc_lab.tracking.writer", str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -68,7 +68,7 @@ class Writer:
         """Waits until everything is delivered. Returns None, or the sentence that says what is not and why."""
         if self._channel is None or self._process is None:
             return None
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(Closed):
             self._channel.send(finish=True)
         try:
             answer = self._channel.receive()
@@ -107,7 +107,7 @@ def main() -> None:
 
         tracker.prewarm()
         waiting, reason = _ship(Shipper(folder, tracker, opened), wanted)
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(Closed):
         channel.send(waiting=waiting, reason=reason)
 
 

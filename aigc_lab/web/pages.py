@@ -32,7 +32,7 @@ def _environment() -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(content.folder("dashboards")),
+        loader=FileSystemLoader(content.folders("dashboards")),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
