@@ -3,6 +3,8 @@
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -31,6 +33,27 @@ def umask() -> int:
         mask = os.umask(0o077)
         os.umask(mask)
         return mask
+
+
+@contextmanager
+def locked(path: Path | None, *, wait: bool = True) -> Iterator[None]:
+    """Holds a lock file among processes; the kernel frees that of one that died. None locks nothing.
+
+    Raises `BlockingIOError` when another process holds it and this one is not to `wait`.
+    """
+    if path is None:
+        yield
+        return
+    import fcntl
+
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def beside(path: Path | None) -> Path | None:
+    """The lock of a database file; None for a server, which locks by itself."""
+    return None if path is None else path.with_name(f"{path.name}.lock")
 
 
 def sha256(path: Path) -> str:

@@ -11,6 +11,7 @@ from aigc_lab.executors.base import Executor, Place
 from aigc_lab.executors.inline import Inline
 from aigc_lab.executors.local import Local
 from aigc_lab.experiment import Experiment
+from aigc_lab.files import locked
 from aigc_lab.lab import Lab, open_lab
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
@@ -76,13 +77,11 @@ def opened(
 
 @contextmanager
 def _alone(path: Path, sweep: str) -> Iterator[None]:
-    """Two processes on one sweep would do the same runs: the second is refused. The kernel frees a dead one's lock."""
-    import fcntl
-
+    """Two processes on one sweep would do the same runs: the second is refused."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            stack.enter_context(locked(path, wait=False))
+        except BlockingIOError:
             raise UsageError(f"sweep {sweep} is being run by another process; wait for it, or stop it first") from None
         yield

@@ -3,7 +3,6 @@
 Optuna owns suggestions and nothing else; what happened to a trial is the registry's to say.
 """
 
-import fcntl
 import logging
 import sqlite3
 import threading
@@ -20,6 +19,7 @@ from sqlalchemy.engine import make_url
 from aigc_lab import noise, space
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import Experiment, Search
+from aigc_lab.files import beside, locked
 from aigc_lab.settings import masked
 
 _SYSTEM = "system"
@@ -66,22 +66,12 @@ def check(url: str, *, create: bool = True) -> None:
     new = path is not None and not path.exists()
     if new and not create:
         return
-    with _explained(url), _one_at_a_time(path):
+    # Two processes that make Optuna's tables in one file at once would die of each other.
+    with _explained(url), locked(beside(path)):
         optuna.storages.RDBStorage(url)
         if path is not None and new:
             with closing(sqlite3.connect(path)) as database:
                 database.execute("PRAGMA journal_mode = WAL")  # stays in the file: readers never wait for a writer
-
-
-@contextmanager
-def _one_at_a_time(path: Path | None) -> Iterator[None]:
-    """Two processes that make Optuna's tables in one file at once would die of each other."""
-    if path is None:
-        yield
-        return
-    with path.with_name(f"{path.name}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager

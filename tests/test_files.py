@@ -2,11 +2,13 @@
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from aigc_lab.files import write_atomically
+from aigc_lab.files import locked, write_atomically
 from aigc_lab.settings import Settings
 
 
@@ -37,3 +39,28 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypa
 def test_a_new_home_is_its_owners(tmp_path: Path) -> None:
     Settings.load(tmp_path / "deep" / "home").prepare()
     assert stat.S_IMODE((tmp_path / "deep" / "home").stat().st_mode) == 0o700
+
+
+def test_a_lock_is_held_by_one_process_and_freed_when_it_dies(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    code = f"""
+import sys, time
+from pathlib import Path
+from aigc_lab.files import locked
+with locked(Path({str(path)!r})):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError), locked(path, wait=False):
+            pass
+        holder.kill()
+        with locked(path):
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+    with locked(None), locked(path, wait=False):
+        pass

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
 from aigc_lab.errors import UsageError
+from aigc_lab.files import beside, locked
 from aigc_lab.registry.tables import SCHEMA
 from aigc_lab.settings import masked
 
@@ -113,7 +114,7 @@ def _migrate(url: str, engine: Engine, path: Path | None) -> None:
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    with _only_one(path):
+    with locked(beside(path)):
         # The mode is kept in the file. It cannot be set inside a transaction, and must not be set in a foreign file.
         with engine.connect() as connection:
             found = _schema(connection)
@@ -132,17 +133,6 @@ def _migrate(url: str, engine: Engine, path: Path | None) -> None:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-
-
-def _only_one(path: Path | None) -> AbstractContextManager[object]:
-    """A lock beside a SQLite file, freed by the kernel even when its holder is killed."""
-    if path is None:
-        return nullcontext()
-    import fcntl
-
-    file = path.with_name(f"{path.name}.lock").open("a")
-    fcntl.flock(file, fcntl.LOCK_EX)
-    return file
 
 
 class _Foreign(Exception):

@@ -5,15 +5,12 @@ then MLflow makes the version, which carries the model's digest as a tag and is 
 registry records it and its alias; MLflow's alias, a copy of ours, comes last.
 """
 
-import fcntl
 import getpass
 import json
 import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -21,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from aigc_lab import __version__
 from aigc_lab.errors import UsageError
-from aigc_lab.files import umask
+from aigc_lab.files import locked, umask
 from aigc_lab.registry import queries
 from aigc_lab.registry.queries import Final
 from aigc_lab.registry.records import StoredPromotion
@@ -72,7 +69,10 @@ def promote(
         model = check_name(name if name is not None else row["sweep"].rpartition("-")[0])
         weights = finding.of_run(registry, run, checkpoint)
         _refuse_other_store(registry, model, settings)
-        with _alone(settings.home / "locks" / "promote.lock"):
+        # Two that look for a version at once would both make it.
+        lock = settings.home / "locks" / "promote.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with locked(lock):
             stored, created = _register(registry, model, weights, row, settings)
             before = _point(registry, stored, alias, settings)
         (found,) = [version for version in queries.models(registry, model) if version["version"] == stored.version]
@@ -201,12 +201,3 @@ def _package(folder: Path, sample: "Array", *, conditional: bool) -> "Package":
 
 def _chosen(row: dict[str, Any]) -> str:
     return f"the best by {row['objective']} on the holdout of the trial that ranks first in {row['sweep']}"
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One promotion at a time: two that look for a version at once would both make it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

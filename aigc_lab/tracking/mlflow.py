@@ -8,7 +8,6 @@ it once.
 MLflow takes seconds to import, so it is imported at first use, or meanwhile by `MlflowTracker.prewarm`.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from aigc_lab.errors import Failure, UsageError
+from aigc_lab.files import beside, locked
 from aigc_lab.settings import masked
 from aigc_lab.tracking import base
 from aigc_lab.tracking.address import check, sqlite_file
@@ -260,8 +260,7 @@ def _create_sqlite(path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{path}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(beside(path)):
         if path.exists() and path.stat().st_size:
             return
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it reports every table it creates

@@ -5,7 +5,6 @@ what it can at once and ends; what remains is delivered when the sweep goes on.
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -15,10 +14,10 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from aigc_lab.channel import Channel, Closed
 from aigc_lab.errors import Failure, UsageError
+from aigc_lab.files import locked
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
 from aigc_lab.tracking.mlflow import MlflowTracker
@@ -98,7 +97,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     wanted = _Wanted()
     threading.Thread(target=wanted.listen, args=(channel,), daemon=True).start()
-    with _alone(folder), Registry.open(settings.registry_url, home=settings.home) as registry:
+    # A writer that is still delivering for a process that died goes first.
+    with locked(folder / ".lock"), Registry.open(settings.registry_url, home=settings.home) as registry:
         tracker = MlflowTracker(settings.tracking_uri, settings.artifacts)
 
         def opened(key: str, experiment: str, run: str) -> None:
@@ -146,14 +146,6 @@ def _ship(shipper: Shipper, wanted: _Wanted) -> tuple[int, str]:
             time.sleep(min(pause, 2.0))
         else:
             wanted.finish.wait(pause)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Any:
-    """A writer that is still delivering for a process that died goes first."""
-    with (folder / ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 if __name__ == "__main__":
