@@ -236,6 +236,23 @@ def test_classes_are_the_top_folders(root: Path) -> None:
     assert "999.png lies in none" in refusal(root, labels="folders")
 
 
+def test_a_class_that_is_not_in_every_split_is_named(root: Path) -> None:
+    data = folder(root)
+    lonely = root / "lonely" / "1.png"
+    lonely.parent.mkdir()
+    Image.fromarray(np.full((32, 32, 3), 77, np.uint8)).save(lonely)
+    for number in range(40):
+        for name in ("a", "b"):
+            (root / name).mkdir(exist_ok=True)
+            pixels = np.random.default_rng([number, len(name), ord(name)]).integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    loose = [path for path in root.iterdir() if path.is_file()]
+    for path in loose:
+        path.unlink()
+    data = folder(root)
+    assert any(note.startswith("1 classes have too few images to be in every split: lonely;") for note in data.notes)
+
+
 def test_labels_go_with_their_pictures(root: Path) -> None:
     for name, colour in (("red", RED), ("green", GREEN)):
         (root / name).mkdir(parents=True)

@@ -198,9 +198,20 @@ class Folder(base.Dataset):
         if facts["equal"]:
             left_out = f"; {facts['doubles']} left out, a scored split has them" if facts["doubles"] else ""
             said.append(f"{facts['equal']} images are copies of others: equal ones are in one split{left_out}")
+        thin = self._thin_classes()
+        if thin:
+            said.append(
+                f"{len(thin)} classes have too few images to be in every split: {_first(thin)}; "
+                "data.labels=none does without classes"
+            )
         if others:
             said.append(f"{others.total()} other files not read ({_counted(others)})")
         return said
+
+    def _thin_classes(self) -> list[str]:
+        present = [set(labels.tolist()) for s in self._splits.values() if (labels := s.labels) is not None]
+        everywhere = set.intersection(*present) if present else set(range(len(self._classes)))
+        return [name for number, name in enumerate(self._classes) if number not in everywhere]
 
     def load(self, split: base.Split) -> Images:
         return self._splits[split]

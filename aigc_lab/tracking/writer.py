@@ -128,7 +128,8 @@ def _ship(shipper: Shipper, wanted: _Wanted) -> tuple[int, str]:
     how many runs wait, and why.
     """
     pause, reason = _PAUSE, ""
-    failing: float | None = None  # since when, counted from the wish to finish
+    failing: float | None = None  # since when nothing has been taken, counted from the wish to finish
+    before = 0
     while True:
         last = wanted.finish.is_set()  # what was spooled before the wish is seen by the look that follows it
         try:
@@ -138,7 +139,8 @@ def _ship(shipper: Shipper, wanted: _Wanted) -> tuple[int, str]:
         except Failure as error:
             waiting, reason = 1, str(error)
         now = time.monotonic()
-        failing = (failing or now) if waiting and last else None
+        failing = (failing or now) if waiting >= before and waiting and last else None
+        before = waiting
         if last and (not waiting or wanted.gone or now - (failing or now) > _PATIENCE):
             return waiting, reason or "the store does not take everything"
         pause = min(2 * pause, _LONGEST) if waiting else _PAUSE
