@@ -45,6 +45,13 @@ def _complete_experiment(incomplete: str) -> list[str]:
     return completion.experiments(incomplete)
 
 
+def _complete_result(incomplete: str) -> list[str]:
+    """Whatever has weights: runs, sweeps, promoted models."""
+    from aigc_lab import completion
+
+    return completion.results(incomplete)
+
+
 def _complete_kind(incomplete: str) -> list[str]:
     return [kind for kind in (*_PLUGINS, *_FILES) if kind.startswith(incomplete)]
 
@@ -181,7 +188,7 @@ def train(
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Train one run of an experiment without open choices (or with all of them decided by --set)."""
+    """Train one run of an experiment. Its open choices, if it has any, are decided by --set."""
     from aigc_lab import commands
 
     row = commands.train(
@@ -223,7 +230,12 @@ Checkpoint = Annotated[
 @app.command()
 def promote(
     wanted: Annotated[
-        str, typer.Argument(help="A run's id, or a sweep (id or name), whose best run is meant.", metavar="SWEEP|RUN")
+        str,
+        typer.Argument(
+            help="A run's id, or a sweep (id or name), whose best run is meant.",
+            metavar="SWEEP|RUN",
+            autocompletion=_complete_result,
+        ),
     ],
     name: Annotated[str | None, typer.Option(help="The model's name.  [default: the sweep's name]")] = None,
     alias: Annotated[str, typer.Option(help="The alias to point at it.")] = "champion",
@@ -232,7 +244,7 @@ def promote(
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Make a run's weights a version of a model, here and in MLflow. The same weights are the same version."""
+    """Make a run's weights a version of a model. The same weights are the same version, here and in MLflow."""
     from aigc_lab.serving.promotion import promote
     from aigc_lab.settings import Settings
 
@@ -265,6 +277,7 @@ def sample(
         typer.Argument(
             help="A promoted model (NAME, NAME@ALIAS, models:/NAME/VERSION), a run, a sweep, or a .safetensors file.",
             metavar="MODEL|RUN",
+            autocompletion=_complete_result,
         ),
     ],
     n: Annotated[int, typer.Option("-n", help="How many samples.", min=1)] = 64,
@@ -284,7 +297,7 @@ def sample(
     force: Annotated[bool, typer.Option("--force", help="Replace other samples at the same place.")] = False,
     home: Home = None,
 ) -> None:
-    """Draw samples of a model or a run: pictures and their grid, or points and their scatter plot."""
+    """Draw samples of a model or a run. Pictures come with their grid, points with their scatter plot."""
     from aigc_lab.serving.output import sample
     from aigc_lab.settings import Settings
 
@@ -305,7 +318,7 @@ def sample(
 
 @app.command()
 def models(json: AsJson = False, home: Home = None) -> None:
-    """List the promoted models: versions, aliases, the run they came from, and its score."""
+    """List the promoted models. Each version has its aliases, the run that it came from, and its score."""
     from aigc_lab.registry import queries
     from aigc_lab.tables import models_table
 
@@ -388,7 +401,7 @@ def check(
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Run the contracts of a system, dataset or metric on it, and explain what is broken."""
+    """Check your own system, dataset or metric. Its contracts are run on real data, and what is broken is explained."""
     from aigc_lab import checks
 
     rows = checks.check(plugin, data, _changes(overrides, {}), json=json, home=home)
@@ -399,7 +412,9 @@ def check(
 
 @app.command()
 def report(
-    sweep: Annotated[str, typer.Argument(help="A sweep's id, or its name for the newest.")],
+    sweep: Annotated[
+        str, typer.Argument(help="A sweep's id, or its name for the newest.", autocompletion=_complete_sweep)
+    ],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The file to write; - for stdout.  [default: SWEEP.html]", metavar="FILE"),
@@ -409,7 +424,7 @@ def report(
     ] = 12,
     home: Home = None,
 ) -> None:
-    """Write one page about a sweep: ranking, curves, samples, configuration. It needs no network and no server."""
+    """Write one page about a sweep. Ranking, curves, samples and configuration; it needs no network and no server."""
     from aigc_lab.web.report import report as make
 
     with _registry(home) as registry:

@@ -34,6 +34,12 @@ def runs(typed: str) -> list[str]:
     return [identity for (identity,) in rows if identity.startswith(typed)]
 
 
+def results(typed: str) -> list[str]:
+    """Promoted models, then sweeps, then runs."""
+    models = sorted({model for (model,) in _read("SELECT DISTINCT model FROM promotion")})
+    return [model for model in models if model.startswith(typed)] + sweeps(typed) + runs(typed)
+
+
 def _read(query: str) -> list[tuple[str, ...]]:
     # A key press does not wait for SQLAlchemy (0.4 s), nor for a server on another machine.
     url = Settings.load().registry_url
