@@ -572,4 +572,11 @@ def _print_json(value: Any) -> None:
 def _print(renderable: "RenderableType") -> None:
     from aigc_lab.tables import console
 
-    console().print(renderable, crop=False)
+    out = console()
+    if out.is_terminal:
+        out.print(renderable, crop=False)
+        return
+    # A file and a pipe have no right margin to fill.
+    with out.capture() as capture:
+        out.print(renderable, crop=False)
+    print("\n".join(line.rstrip() for line in capture.get().splitlines()))

@@ -101,7 +101,7 @@ class SweepDisplay:
             self._durations.append(took)
             self._ended += 1
             chosen = " ".join(f"{key}={_short(value)}" for key, value in job.configuration.chosen.items())
-            value = "" if outcome.value is None else f"{job.objective.score} {outcome.value:.4g}"
+            value = "" if outcome.value is None else f"{job.objective.score} {outcome.value:.4g} (reference)"
             reason = f"({outcome.reason})" if outcome.reason else ""
             self._bars.remove_task(run.bar)
             self._bars.update(self._all, completed=self._ended)

@@ -29,9 +29,13 @@ class Estimate:
         steps = ", ".join(f"{system} {ms:.1f} ms/step" for system, ms in self.step_ms.items())
         shared = f" on {self.workers} workers" if self.workers > 1 else ""
         return (
-            f"{self.trials} trials, at most {self.runs} runs, about {duration(self.seconds)} of training"
-            f"{shared} ({steps})"
+            f"{_count(self.trials, 'trial')}, at most {_count(self.runs, 'run')}, about {duration(self.seconds)} of "
+            f"training{shared} ({steps}); starting and scoring come on top"
         )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def estimate(experiment: Experiment, places: Sequence[Place]) -> Estimate:

@@ -317,6 +317,15 @@ class Experiment:
         for split in splits:
             count = len(dataset.load(split))
             if count < self.protocol.samples:
+                for metric in self.metrics:
+                    try:
+                        metric.check(dataset, count)
+                    except ValueError as error:
+                        self.document.fail(
+                            ("data",),
+                            f"the {split} split of {dataset.name} has {count} samples, too few to be scored "
+                            f"({error}); the dataset must be larger",
+                        )
                 self.document.fail(
                     ("evaluation", "samples"),
                     f"protocol {self.protocol.name} takes {self.protocol.samples} samples, and the {split} split of "
@@ -406,9 +415,16 @@ def load(
     else:
         path = content.find("experiments", str(wanted))
         name, document = path.stem, read(path)
+        _refuse_name(name, f"{path}: rename the file")
     for key, text, option in changes:
         override(document, key, parse(text, option), option, sections=list(_File.model_fields))
     return Experiment(name, document, data_dir, weights_dir)
+
+
+def _refuse_name(name: object, what: str) -> None:
+    """An experiment's name becomes that of folders, of MLflow's runs and of models."""
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+        raise UsageError(f"{what}: it needs a name of letters, digits and _ . -, not {name!r}")
 
 
 def _given(content: Mapping[str, Any]) -> tuple[str, Document]:
@@ -417,8 +433,7 @@ def _given(content: Mapping[str, Any]) -> tuple[str, Document]:
     except (TypeError, ValueError) as error:
         raise UsageError(f"the experiment holds what YAML cannot: {error}") from None
     name = data.pop("name", None)
-    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name, re.ASCII):
-        raise UsageError(f"an experiment given as a mapping needs a name of letters, digits and _.-, not {name!r}")
+    _refuse_name(name, "an experiment given as a mapping")
     return name, Document(name, data)
 
 

@@ -79,7 +79,11 @@ class Settings:
 
 def as_typed(command: str, settings: Settings, home: Path | None) -> str:
     """A command as it must be typed here: with the home that was named, through uv if this one came through it."""
-    run = "uv run " if "UV_RUN_RECURSION_DEPTH" in os.environ else ""
+    run = ""
+    if "UV_RUN_RECURSION_DEPTH" in os.environ:
+        root = Path(__file__).resolve().parent.parent
+        inside = Path.cwd().resolve().is_relative_to(root)
+        run = "uv run " if inside else f"uv run --project {shlex.quote(str(root))} "
     option = f" --home {shlex.quote(str(home))}" if home and Settings.load().home != settings.home else ""
     return f"{run}{command}{option}"
 

@@ -219,7 +219,11 @@ def caption(rows: Sequence[Row], signature: str) -> str:
     )
     lines = [f"[low, high] is an interval of the median over the seeds; confidence {shown}"] if shown else []
     lines += (
-        ["* confirmed on fresh seeds; ranked first, for a value that won the search flatters"]
+        [
+            "* confirmed on fresh seeds"
+            + ("" if len({row["sweep"] for row in rows}) > 1 else "; ranked first")
+            + ", for a value that won the search flatters"
+        ]
         if any(row["confirmed"] for row in rows)
         else []
     )

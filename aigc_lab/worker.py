@@ -23,6 +23,7 @@ from aigc_lab.job import Job
 from aigc_lab.lab import Lab, open_lab
 from aigc_lab.settings import Settings
 from aigc_lab.tracking.spool import SpoolTracker
+from aigc_lab.trainer import State
 from aigc_lab.trial import execute
 from aigc_lab.yamlfile import Document
 
@@ -68,7 +69,11 @@ def _open(first: Message, say: object) -> tuple[Experiment, Lab]:
     if experiment.digest != told["digest"]:
         raise Failure(f"{told['file']}: its protocol or a file that it names has changed since the sweep began")
     tracker = SpoolTracker(Path(first["spool"]))
-    return experiment, open_lab(experiment, settings, tracker, first["device"], say, first["threads"])  # type: ignore[arg-type]
+    lab = open_lab(experiment, settings, tracker, first["device"], say, first["threads"])  # type: ignore[arg-type]
+    # The first optimiser of a process imports for seconds; no run's time should have them.
+    plan = experiment.resolve(lambda hole: hole.ends()[0])
+    State.fresh(plan.system_class, plan.system_config, plan.dataset.shape, seed=0, batch_size=2, device=lab.device)
+    return experiment, lab
 
 
 def _job(message: Message, experiment: Experiment) -> Job:

@@ -185,7 +185,7 @@ def test_a_sweep_is_promoted_and_sampled(
     for text in (
         "mine version 1",
         "champion → version 1",
-        f"run        {best} (the best by rkl on the holdout",
+        f"run        {best} (the best by rkl on the reference split",
         "floor",
     ):
         assert text in shown

@@ -89,6 +89,8 @@ def find_run(registry: Registry, wanted: str) -> str:
 def _find_run(connection: Connection, wanted: str) -> str:
     if connection.scalar(select(Run.c.id).where(Run.c.id == wanted)) is not None:
         return wanted
+    if connection.scalar(select(Sweep.c.id).where((Sweep.c.id == wanted) | (Sweep.c.name == wanted))) is not None:
+        raise UsageError(f"{wanted} is a sweep, not a run; 'aigc-lab runs {wanted}' lists its runs")
     name, *rest = wanted.rsplit(".", 2)  # the name of a sweep may hold dots
     sweep = _find_sweep(connection, name)
     run = ".".join([sweep, *rest])
@@ -206,7 +208,9 @@ def outcomes(registry: Registry, sweep: str) -> list[Json]:
 
 
 def best_run(registry: Registry, sweep: str, checkpoint: Final = "last") -> Json | None:
-    """The run with the best final score of the trial that `compare` ranks first, and the path of its samples."""
+    """The run of the trial that `compare` ranks first with the best final score on the reference split, and the path of
+    its samples. The holdout chooses no run: what is said of it there stays unbiased.
+    """
     first = next((row for row in compare(registry, sweep, checkpoint=checkpoint).rows if row["rank"] == 1), None)
     if first is None:
         return None
@@ -216,11 +220,11 @@ def best_run(registry: Registry, sweep: str, checkpoint: Final = "last") -> Json
         value = Score.c.value if better == "lower" else Score.c.value.desc()
         found = connection.execute(
             select(Run.c.id.label("run"), Artifact.c.path.label("samples"))
-            .join(Score, and_(Score.c.run_id == Run.c.id, Score.c.name == name, Score.c.split == "holdout"))
+            .join(Score, and_(Score.c.run_id == Run.c.id, Score.c.name == name))
             .outerjoin(Artifact, and_(Artifact.c.run_id == Run.c.id, Artifact.c.name == "samples"))
             .where(Run.c.sweep_id == first["sweep"], Run.c.trial == first["trial"], Run.c.role == role)
             .where(Score.c.checkpoint == checkpoint, Score.c.value.is_not(None))
-            .order_by(value)
+            .order_by(Score.c.split != "reference", value)
             .limit(1)
         )
         row = found.mappings().first()

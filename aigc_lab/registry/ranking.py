@@ -99,11 +99,14 @@ def rank(configurations: Iterable[Configuration]) -> Comparison:
 
 
 def _ranked(rows: list[Row]) -> list[Row]:
-    """Confirmed rows first: a value that was selected as the best of many flatters. Equal values share a rank."""
+    """Within a sweep confirmed rows come first: a value that was selected as the best of many flatters. Rows of several
+    sweeps were not selected from one another, and rank by value alone. Equal values share a rank.
+    """
+    several = len({row["sweep"] for row in rows}) > 1
 
     def key(row: Row) -> tuple[bool, float]:
         value = row["score"]["value"]
-        return not row["confirmed"], value if row["score"]["better"] == "lower" else -value
+        return not (row["confirmed"] or several), value if row["score"]["better"] == "lower" else -value
 
     rows = sorted(rows, key=key)
     for place, row in enumerate(rows):

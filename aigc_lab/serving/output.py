@@ -64,6 +64,8 @@ def _labels(text: str | None) -> list[int] | Literal["all"] | None:
 
 def check(place: Path, note: dict[str, Any], *, force: bool) -> None:
     """Raises `UsageError` when something else is at `place`. The same samples may be written again."""
+    if place.suffix in (".npy", ".png", ".jpg", ".zip"):
+        raise UsageError(f"-o {place}: name a folder, or a file that ends in .npz")
     if not place.exists():
         return
     file = place.suffix == ".npz"

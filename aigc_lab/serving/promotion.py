@@ -200,4 +200,4 @@ def _package(folder: Path, sample: "Array", *, conditional: bool) -> "Package":
 
 
 def _chosen(row: dict[str, Any]) -> str:
-    return f"the best by {row['objective']} on the holdout of the trial that ranks first in {row['sweep']}"
+    return f"the best by {row['objective']} on the reference split, of the trial that ranks first in {row['sweep']}"
