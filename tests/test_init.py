@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,8 +24,13 @@ def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *
     return ended.value.code, shown.out, shown.err
 
 
+def says(loaded: experiment.Experiment) -> tuple[Any, Any]:
+    """All that a digest is made of but the content of a user's folder, which is not there yet."""
+    return loaded.document.data, loaded.protocol
+
+
 def test_what_is_copied_loads_as_ours_does(here: Path) -> None:
-    before = {name: experiment.load(name, data_dir=here).digest for name in content.names("experiments")}
+    before = {name: says(experiment.load(name, data_dir=here)) for name in content.names("experiments")}
     copied = content.copy(here, force=False)
     assert {f"experiments/{name}.yaml" for name in before} <= set(copied.written)
     assert {f"evaluation/{name}.yaml" for name in content.names("evaluation")} <= set(copied.written)
@@ -32,7 +38,7 @@ def test_what_is_copied_loads_as_ours_does(here: Path) -> None:
         content.folder("experiments") / "digits.yaml"
     ).read_bytes()
     assert content.find("experiments", "digits") == here / "experiments" / "digits.yaml"
-    assert {name: experiment.load(name, data_dir=here).digest for name in before} == before
+    assert {name: says(experiment.load(name, data_dir=here)) for name in before} == before
     assert content.copy(here, force=False).written == []
 
 
