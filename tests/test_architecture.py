@@ -32,12 +32,25 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("batches", "nets", "objectives", "statistics", "image_files"),
     ("samples", "noise", "environment", "plugins", "space", "settings"),
     ("yamlfile", "content"),
-    ("config", "errors", "files", "channel", "crew", "tether", ""),
+    ("config", "errors", "files", "channel", "crew", "tether", "processes", ""),
 )
 PLUGINS = ("systems", "data", "metrics", "extractors", "executors")
 # Rooms, or single modules of a room.
 LIGHT = (
-    *("", "api", "cli", "completion", "config", "content", "doctor", "experiment", "plugins", "registry", "settings"),
+    *(
+        "",
+        "api",
+        "cli",
+        "completion",
+        "config",
+        "content",
+        "doctor",
+        "experiment",
+        "plugins",
+        "processes",
+        "registry",
+        "settings",
+    ),
     *("space", "tables", "tether", "ui", "web", "yamlfile"),
     *("serving.finding", "serving.model", "serving.output", "serving.promotion"),
 )

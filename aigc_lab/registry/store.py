@@ -6,8 +6,10 @@ make that safe, and the number of the attempt keeps a worker that was given up f
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +18,8 @@ from sqlalchemy import Connection, Engine, Table, delete, func, insert, select, 
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from aigc_lab.errors import Failure
+from aigc_lab.processes import Process
+from aigc_lab.registry.life import Life, Outdated
 from aigc_lab.registry.opening import first_line, folder_of, open_engine
 from aigc_lab.registry.records import (
     Better,
@@ -36,6 +40,7 @@ from aigc_lab.registry.tables import (
     Run,
     ScalarSummary,
     Score,
+    Supervisor,
     Sweep,
     Trial,
 )
@@ -194,41 +199,71 @@ class Registry:
     # ---- the life of a run
 
     def begin(self, run: str, environment: Mapping[str, Any]) -> int:
-        """Starts the next attempt and returns its number. An attempt that never ended is closed as KILLED."""
-        with self.write() as connection:
-            newest = _newest_attempt(connection, run)
-            number = newest + 1
-            now = _now()
-            connection.execute(
-                update(Attempt)
-                .where(Attempt.c.run_id == run, Attempt.c.state == State.RUNNING.value)
-                .values(state=State.KILLED.value, ended_at=now, reason=f"never ended; attempt {number} took over")
-            )
-            connection.execute(
+        """Starts the next attempt, by this process, and returns its number. One that never ended is closed as KILLED.
+
+        An attempt that follows a KILLED one is of its chain; after a FAILED one a new chain begins. Raises `Failure`
+        when the run has a result.
+        """
+        process = Process.this()
+        with self._living(run) as life:
+            now, number = _now(), life.before.newest + 1
+            follows = life.before.attempts[-1:] in ((State.KILLED,), (State.RUNNING,))
+            chain = (life.chain if follows else None) or number
+            life.save(life.before.begin(), reason=f"never ended; attempt {number} took over")
+            life.connection.execute(
                 insert(Attempt).values(
                     run_id=run,
                     number=number,
                     state=State.RUNNING.value,
                     started_at=now,
                     environment=_plain(environment),
+                    host=process.host,
+                    boot=process.boot,
+                    pid=process.pid,
+                    process_started=process.started,
+                    heartbeat_at=now,
+                    chain=chain,
+                    from_step=0,
                 )
             )
-            connection.execute(
-                update(Run)
-                .where(Run.c.id == run)
-                .values(state=State.RUNNING.value, reason=None, seconds=None, finished_at=None)
+            life.connection.execute(
+                update(Run).where(Run.c.id == run).values(reason=None, seconds=None, finished_at=None)
             )
-            of_run = select(Run.c.sweep_id, Run.c.trial).where(Run.c.id == run).subquery()
-            connection.execute(
-                update(Trial)
-                .where(
-                    Trial.c.sweep_id == select(of_run.c.sweep_id).scalar_subquery(),
-                    Trial.c.number == select(of_run.c.trial).scalar_subquery(),
-                    Trial.c.state == State.QUEUED.value,
-                )
-                .values(state=State.RUNNING.value)
-            )
+            self._trial_goes_on(life.connection, run)
         return number
+
+    def chain(self, run: str) -> int:
+        """The number of the attempt with which the newest attempt's chain began: together they are one MLflow run."""
+        newest = select(Attempt.c.chain).where(Attempt.c.run_id == run).order_by(Attempt.c.number.desc()).limit(1)
+        with self.read() as connection:
+            return connection.scalar(newest) or 1
+
+    def _trial_goes_on(self, connection: Connection, run: str) -> None:
+        of_run = select(Run.c.sweep_id, Run.c.trial).where(Run.c.id == run).subquery()
+        connection.execute(
+            update(Trial)
+            .where(
+                Trial.c.sweep_id == select(of_run.c.sweep_id).scalar_subquery(),
+                Trial.c.number == select(of_run.c.trial).scalar_subquery(),
+                Trial.c.state == State.QUEUED.value,
+            )
+            .values(state=State.RUNNING.value)
+        )
+
+    def beat(self, run: str, attempt: int, **facts: int) -> None:
+        """Says that this attempt is alive; `facts` are columns that say how far (`step`, `from_step`, `stored_step`). Raises
+        `Outdated` when it may not write any more.
+        """
+        newest = select(func.max(Attempt.c.number)).where(Attempt.c.run_id == run).scalar_subquery()
+        this = (Attempt.c.run_id == run, Attempt.c.number == attempt, Attempt.c.number == newest)
+        with self.write() as connection:
+            changed = connection.execute(
+                update(Attempt)
+                .where(*this, Attempt.c.state == State.RUNNING.value)
+                .values(heartbeat_at=_now(), **facts)
+            )
+            if not changed.rowcount:
+                raise Outdated(f"attempt {attempt} of run {run} was given up, or another has taken over")
 
     def set_mlflow_run(self, run: str, mlflow_run_id: str) -> None:
         with self.write() as connection:
@@ -252,57 +287,92 @@ class Registry:
 
         Raises `Failure` when a newer attempt has begun, or when this one already ended in another state.
         """
-        assert State(state).ended, f"a run cannot finish as {state}"
-        reason = None if reason is None else reason.replace("\x00", "")  # PostgreSQL takes no NUL
-        with self.write() as connection:
-            newest = _newest_attempt(connection, run)
-            if attempt != newest:
-                raise Failure(f"attempt {attempt} of run {run} is outdated: the newest is {newest or 'none'}")
-            this = (Attempt.c.run_id == run, Attempt.c.number == attempt)
-            before = connection.scalar(select(Attempt.c.state).where(*this))
-            if before not in (State.RUNNING, state):
-                raise Failure(f"attempt {attempt} of run {run} already ended as {before}; it cannot end as {state}")
-            now = _now()
-            connection.execute(
-                update(Attempt)
-                .where(*this)
-                .values(state=state.value, reason=reason, ended_at=func.coalesce(Attempt.c.ended_at, now))
-            )
-            connection.execute(
+        with self._living(run) as life:
+            life.save(life.before.end(attempt, State(state)), reason=reason)
+            life.connection.execute(
                 update(Run)
                 .where(Run.c.id == run)
                 .values(
-                    state=state.value,
-                    reason=reason,
+                    reason=_text(reason),
                     seconds=_finite(seconds),
-                    finished_at=func.coalesce(Run.c.finished_at, now),
+                    finished_at=func.coalesce(Run.c.finished_at, _now()),
                 )
             )
-            _replace(connection, Score, run, [_score(score) for score in scores])
-            _replace(connection, ScalarSummary, run, [_scalar(*item) for item in (scalars or {}).items()])
+            _replace(life.connection, Score, run, [_score(score) for score in scores])
+            _replace(life.connection, ScalarSummary, run, [_scalar(*item) for item in (scalars or {}).items()])
             for table, files in ((Checkpoint, checkpoints), (Artifact, artifacts)):
-                _replace(connection, table, run, [vars(file) | {"path": self.recorded(file.path)} for file in files])
+                rows = [vars(file) | {"path": self.recorded(file.path)} for file in files]
+                _replace(life.connection, table, run, rows)
 
     def lose(self, run: str, state: State, reason: str) -> tuple[int, State]:
-        """Ends a run whose process is gone, in `state`; its newest attempt, if it never ended, as KILLED. A run whose
-        result was written down keeps it. Returns the number of the attempt (0 when there is none) and the run's state.
+        """Ends a run whose process is gone, in `state` (KILLED, or FAILED if it is not to be tried again). A run whose
+        result was written down keeps it. Returns the number of the newest attempt (0 for none) and the run's state.
         """
-        reason = reason.replace("\x00", "")
+        with self._living(run) as life:
+            lost = life.before.lose(state)
+            if lost != life.before:
+                life.save(lost, reason=reason)
+                values = {"reason": _text(reason), "finished_at": _now()}
+                life.connection.execute(update(Run).where(Run.c.id == run).values(values))
+        return lost.newest, lost.state
+
+    @contextmanager
+    def _living(self, run: str) -> Iterator["_Living"]:
+        """A transaction about one run, which nobody else can change meanwhile."""
         with self.write() as connection:
-            attempt = _newest_attempt(connection, run)
+            state = connection.scalar(select(Run.c.state).where(Run.c.id == run).with_for_update())
+            if state is None:
+                raise Failure(f"the registry has no run {run}")
+            rows = connection.execute(
+                select(Attempt.c.state, Attempt.c.chain).where(Attempt.c.run_id == run).order_by(Attempt.c.number)
+            ).all()
+            before = Life(State(state), tuple(State(row.state) for row in rows))
+            try:
+                yield _Living(connection, run, before, rows[-1].chain if rows else None)
+            except Failure as error:
+                raise type(error)(f"run {run}: {error}") from None
+
+    # ---- who runs a sweep
+
+    def supervise(self, sweep: str) -> None:
+        """Records that this process runs the sweep from now on; the caller knows that no other does."""
+        process, now = Process.this(), _now()
+        with self.write() as connection:
+            connection.execute(delete(Supervisor).where(Supervisor.c.sweep_id == sweep))
             connection.execute(
-                update(Attempt)
-                .where(Attempt.c.run_id == run, Attempt.c.number == attempt, Attempt.c.state == State.RUNNING.value)
-                .values(state=State.KILLED.value, reason=reason, ended_at=_now())
+                insert(Supervisor).values(
+                    sweep_id=sweep,
+                    host=process.host,
+                    boot=process.boot,
+                    pid=process.pid,
+                    process_started=process.started,
+                    started_at=now,
+                    heartbeat_at=now,
+                )
             )
-            unfinished = (State.QUEUED.value, State.RUNNING.value, State.KILLED.value)
-            connection.execute(
-                update(Run)
-                .where(Run.c.id == run, Run.c.state.in_(unfinished))
-                .values(state=state.value, reason=reason, finished_at=_now())
-            )
-            ended = connection.execute(select(Run.c.state).where(Run.c.id == run)).scalar_one()
-        return attempt, State(ended)
+
+    def watch(self, sweep: str) -> str | None:
+        """Says that this process still runs the sweep, and returns what somebody wants of it (`Supervisor.wanted`)."""
+        mine = (Supervisor.c.sweep_id == sweep, Supervisor.c.pid == os.getpid())
+        with self.write() as connection:
+            connection.execute(update(Supervisor).where(*mine).values(heartbeat_at=_now()))
+        return self.wanted(sweep)
+
+    def wanted(self, sweep: str) -> str | None:
+        """What somebody wants of the process that runs the sweep: "checkpoint", "finish", or nothing."""
+        with self.read() as connection:
+            return connection.scalar(select(Supervisor.c.wanted).where(Supervisor.c.sweep_id == sweep))
+
+    def release(self, sweep: str) -> None:
+        """Records that nobody runs the sweep any more."""
+        with self.write() as connection:
+            connection.execute(delete(Supervisor).where(Supervisor.c.sweep_id == sweep))
+
+    def want(self, sweep: str, what: str) -> bool:
+        """Asks the process that runs the sweep to stop (`Supervisor.wanted`); False when none is recorded."""
+        with self.write() as connection:
+            asked = connection.execute(update(Supervisor).where(Supervisor.c.sweep_id == sweep).values(wanted=what))
+        return bool(asked.rowcount)
 
     # ---- promoted models
 
@@ -350,6 +420,10 @@ def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
+def _text(reason: str | None) -> str | None:
+    return None if reason is None else reason.replace("\x00", "")  # PostgreSQL takes no NUL
+
+
 def _plain(value: Any) -> Any:
     """The value as it comes back from a JSON column, so that what was stored can be compared with what is given."""
 
@@ -381,6 +455,26 @@ def _scalar(name: str, scalar: ScalarLike) -> dict[str, Any]:
 # ---- pieces of a transaction
 
 
+@dataclass(frozen=True)
+class _Living:
+    """A run within a transaction: its life as it was found, and how to write down what becomes of it."""
+
+    connection: Connection
+    run: str
+    before: Life
+    chain: int | None
+
+    def save(self, after: Life, *, reason: str | None) -> None:
+        """The states of the run and of the attempts that there were; those that have ended now, ended for `reason`."""
+        pairs = zip(self.before.attempts, after.attempts, strict=False)
+        for number, (old, new) in enumerate(pairs, start=1):
+            if old != new:
+                ended = {"state": new.value, "reason": _text(reason), "ended_at": _now()}
+                this = (Attempt.c.run_id == self.run, Attempt.c.number == number)
+                self.connection.execute(update(Attempt).where(*this).values(ended))
+        self.connection.execute(update(Run).where(Run.c.id == self.run).values(state=after.state.value))
+
+
 def _insert_new(connection: Connection, table: Table, **values: Any) -> None:
     """Inserts a row unless one with its key is there. Both databases say it alike, each in its own dialect."""
     dialect_insert: Callable[..., Any]
@@ -395,13 +489,6 @@ def _replace(connection: Connection, table: Table, run: str, rows: list[dict[str
     connection.execute(delete(table).where(table.c.run_id == run))
     if rows:
         connection.execute(insert(table), [row | {"run_id": run} for row in rows])
-
-
-def _newest_attempt(connection: Connection, run: str) -> int:
-    """The number of the newest attempt, 0 before the first. Locks the run until the transaction ends."""
-    locked = connection.scalar(select(Run.c.id).where(Run.c.id == run).with_for_update())
-    _require(locked is not None, f"run {run}")
-    return connection.scalar(select(func.max(Attempt.c.number)).where(Attempt.c.run_id == run)) or 0
 
 
 def _require(found: object, what: str) -> None:

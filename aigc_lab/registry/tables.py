@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Opening a database that is up to date compares this and needs no Alembic.
-SCHEMA = "0002"
+SCHEMA = "0003"
 
 
 class Moment(TypeDecorator[datetime]):
@@ -118,7 +118,11 @@ Run = Table(
     ForeignKeyConstraint(["sweep_id", "trial"], ["trial.sweep_id", "trial.number"], ondelete="CASCADE"),
 )
 
-# One process that worked on a run. A run that crashed has several; only the newest may finish it.
+# One process that worked on a run. A run that crashed has several; only the newest may finish it (`life`).
+#
+# `host`, `boot`, `pid` and `process_started` name the process (`aigc_lab.processes`), which renews `heartbeat_at` and
+# `step`, the step it is at. It began at `from_step`, and its newest checkpoint is of `stored_step`. Attempts of one
+# `chain`, the number of the first of them, went on from one another and are one run in MLflow.
 Attempt = Table(
     "attempt",
     METADATA,
@@ -129,6 +133,31 @@ Attempt = Table(
     _may("ended_at", Moment),
     _may("reason", Text),
     _must("environment", JSON),
+    _may("host"),
+    _may("boot"),
+    _may("pid", BigInteger),
+    _may("process_started"),
+    _may("heartbeat_at", Moment),
+    _may("chain", BigInteger),
+    _may("from_step", BigInteger),
+    _may("step", BigInteger),
+    _may("stored_step", BigInteger),
+    Index(None, "state"),
+)
+
+# The process that runs a sweep now, or that ran it last and was lost: one that ends in order removes its row. `wanted`
+# is what somebody asked of it: "checkpoint" (stop now) or "finish" (stop when the runs under way have ended).
+Supervisor = Table(
+    "supervisor",
+    METADATA,
+    _key("sweep_id", String, ForeignKey("sweep.id", ondelete="CASCADE")),
+    _must("host"),
+    _must("boot"),
+    _must("pid", BigInteger),
+    _must("process_started"),
+    _must("started_at", Moment),
+    _must("heartbeat_at", Moment),
+    _may("wanted"),
 )
 
 # One score of one checkpoint. The index answers "this score of these runs" without touching the others.

@@ -120,7 +120,7 @@ def test_an_outdated_attempt_cannot_finish(registry: Registry) -> None:
     run = a_run(registry)
     old = registry.begin(run, {})
     new = registry.begin(run, {})
-    with pytest.raises(Failure, match="attempt 1 of run .* is outdated: the newest is 2"):
+    with pytest.raises(Failure, match="run .*: attempt 1 is outdated: the newest is 2"):
         finish(registry, run, old)
     assert count(registry, Score) == 0
     finish(registry, run, new)
@@ -131,12 +131,16 @@ def test_an_outdated_attempt_cannot_finish(registry: Registry) -> None:
 
 def test_a_finish_that_fails_half_way_changes_nothing(registry: Registry) -> None:
     run = a_run(registry)
-    finish(registry, run, registry.begin(run, {}))
+    first = registry.begin(run, {})
+    registry.finish(run, first, State.FAILED, scores=[a_score(), a_score("kid", 0.1)])
     attempt = registry.begin(run, {})
     with pytest.raises(IntegrityError):
         registry.finish(run, attempt, State.FINISHED, scores=[a_score("new"), a_score("new")])
     shown = queries.show(registry, run)
     assert shown["state"] == "RUNNING"
+    finish(registry, run, attempt)
+    with pytest.raises(Failure, match="already ended as FINISHED; its result is kept"):
+        registry.begin(run, {})
     assert [score["name"] for score in shown["scores"]] == ["fd", "kid"]
 
 
@@ -217,7 +221,7 @@ def test_the_file_is_in_wal_mode_and_keeps_its_foreign_keys(registry: Registry) 
     with registry.read() as connection:
         names = ("journal_mode", "foreign_keys", "busy_timeout", "synchronous")
         pragmas = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names}
-    assert pragmas == {"journal_mode": "wal", "foreign_keys": 1, "busy_timeout": 30000, "synchronous": 1}
+    assert pragmas == {"journal_mode": "wal", "foreign_keys": 1, "busy_timeout": 120000, "synchronous": 1}
 
 
 @pytest.mark.parametrize("create", [True, False])
