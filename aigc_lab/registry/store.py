@@ -251,7 +251,7 @@ class Registry:
         )
 
     def beat(self, run: str, attempt: int, **facts: int) -> None:
-        """Says that this attempt is alive; `facts` are columns that say how far (`step`, `from_step`, `stored_step`). Raises
+        """Says that this attempt is alive; `facts` are columns that say how far it is (`step`, …). Raises
         `Outdated` when it may not write any more.
         """
         newest = select(func.max(Attempt.c.number)).where(Attempt.c.run_id == run).scalar_subquery()
