@@ -2,19 +2,28 @@
 
 import hashlib
 import json
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from aigc_lab import plugins
 from aigc_lab.errors import UsageError
-from aigc_lab.files import sha256, write_atomically
+from aigc_lab.files import replacing, sha256, write_atomically
 from aigc_lab.samples import Modality, Shape
 from aigc_lab.systems.base import System
 from aigc_lab.trainer import State
+
+_LOG = logging.getLogger(__name__)
 
 
 def save_weights(system: System, weights: dict[str, Tensor], path: Path, facts: dict[str, Any]) -> list[Path]:
@@ -35,6 +44,19 @@ def save_weights(system: System, weights: dict[str, Tensor], path: Path, facts: 
     beside = path.with_suffix(".json")
     write_atomically(beside, json.dumps(description, indent=2).encode())
     return [path, beside] if source is None else [path, beside, code]
+
+
+def take(path: Path, folder: Path) -> Path:
+    """The model at `path`, with the files beside it, in another folder too, without copying where that is possible."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (path, path.with_suffix(".json"), *path.parent.glob("*.py")):
+        target = folder / file.name
+        if file.is_file() and not target.exists():
+            try:
+                os.link(file, target)
+            except OSError:
+                shutil.copyfile(file, target)
+    return folder / path.name
 
 
 def load_system(path: Path, device: str = "cpu") -> System:
@@ -72,33 +94,187 @@ def _built(description: Any, path: Path) -> System:
     return system
 
 
+# ---- the state of a run that is under way
+
+
 def save_state(state: State, path: Path) -> None:
-    """All that a run is after `state.step` steps: networks, their average, and what the optimisers remember."""
-    tensors = {
-        f"{part}.{key}": value
-        for part, module in (("system", state.system), ("average", state.average))
-        for key, value in module.state_dict().items()
-    }
-    for name, optimizer in state.optimizers.items():
-        for index, memory in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{name}.{index}.{key}": value for key, value in memory.items()}
-    # Modules that the average shares with the system are one tensor under two names: stored twice, restored alike.
-    plain = {key: tensor.detach().cpu().clone() for key, tensor in tensors.items()}
-    write_atomically(path, save(plain, {"step": str(state.step)}))
+    """All that a run is after `state.step` steps: networks, their average, what the optimisers remember, and the rows
+    of an interval that is under way.
+    """
+    tensors, facts = _parts(state)
+    copies, _ = _copied(tensors)
+    with replacing(path) as temporary:
+        save_file(copies, temporary, facts)
 
 
 def restore_state(state: State, path: Path) -> None:
     """Puts a freshly built state of the same configuration where the stored one was, to the bit."""
     tensors = load_file(path)
     with safe_open(path, "pt") as file:
-        state.step = int(file.metadata()["step"])
+        facts = file.metadata()
+    state.step = int(facts["step"])
     for part, module in (("system", state.system), ("average", state.average)):
-        prefix = f"{part}."
-        module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        stored = _below(f"{part}.", tensors)
+        lacking = module.load_state_dict(stored, strict=False)
+        # The modules that the average shares with the system were stored with the system alone.
+        if lacking.unexpected_keys or not set(lacking.missing_keys) <= _shared(state):
+            raise ValueError(f"{path}: not a state of this {type(state.system).__name__}")
     for name, optimizer in state.optimizers.items():
-        prefix, memory = f"optimizer.{name}.", dict[int, dict[str, Tensor]]()
-        for key, value in tensors.items():
-            if key.startswith(prefix):
-                index, _, entry = key.removeprefix(prefix).partition(".")
-                memory.setdefault(int(index), {})[entry] = value
+        memory: dict[int, dict[str, Tensor]] = {}
+        for key, value in _below(f"optimizer.{name}.", tensors).items():
+            index, _, entry = key.partition(".")
+            memory.setdefault(int(index), {})[entry] = value
         optimizer.load_state_dict({"state": memory, "param_groups": optimizer.state_dict()["param_groups"]})
+    state.recorder.load(tensors.get("recorder.rows"), json.loads(facts["recorder"]))
+
+
+def _parts(state: State) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a state by name, each once, and the rest as text."""
+    shared = _shared(state)
+    tensors = {f"system.{key}": value for key, value in state.system.state_dict().items()}
+    tensors |= {f"average.{key}": value for key, value in state.average.state_dict().items() if key not in shared}
+    for name, optimizer in state.optimizers.items():
+        for index, memory in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{name}.{index}.{key}": value for key, value in memory.items()}
+    rows, meaning = state.recorder.dump()
+    if rows is not None:
+        tensors["recorder.rows"] = rows
+    return tensors, {"step": str(state.step), "recorder": json.dumps(meaning)}
+
+
+def _shared(state: State) -> set[str]:
+    """The names under which the average holds the very tensors of the system."""
+    theirs = state.system.state_dict()
+    return {key for key, value in state.average.state_dict().items() if value.data_ptr() == theirs[key].data_ptr()}
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Callable[[], object]]:
+    """Copies on the host, and what waits until they are there. On a GPU they are queued behind the last step, so that
+    the next one, queued behind them, needs no wait.
+    """
+    copies = {}
+    for name, tensor in tensors.items():
+        source = tensor.detach()
+        if source.is_cuda:
+            copies[name] = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
+            copies[name].copy_(source, non_blocking=True)
+        else:
+            copies[name] = source.contiguous().clone()
+    if not any(tensor.is_cuda for tensor in tensors.values()):
+        return copies, lambda: None
+    queued = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    queued.record()
+    return copies, queued.synchronize
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A checkpoint of a run under way. `history` is what the run had to show by then, `selected` the weights that the
+    reference split has chosen so far, `state` the file of the rest.
+    """
+
+    step: int
+    state: Path
+    history: dict[str, Any]
+
+    @property
+    def selected(self) -> dict[str, Tensor]:
+        with safe_open(self.state, "pt") as file:
+            names = [name for name in file.keys() if name.startswith(_SELECTED)]  # noqa: SIM118 -- it is no dict
+            return {name.removeprefix(_SELECTED): file.get_tensor(name) for name in names}
+
+
+_SELECTED = "selected."
+# So many checkpoints of a run under way are kept: if the newest turns out to be damaged, there is one before it.
+_KEPT = 2
+
+
+class Checkpointer:
+    """Stores the state of a run under way in its folder. Copying is all that the training waits for: a thread writes,
+    syncs, renames, and removes what is older than the last two. While one is being written, the next is left out.
+
+    `<folder>/state-<step>.safetensors` comes first; the `.json` beside it, with its sha256 and the history, makes it
+    a checkpoint. `stored(step)` is called, in that thread, when one is on the disk.
+    """
+
+    def __init__(self, folder: Path, stored: Callable[[int], object]) -> None:
+        self._folder = folder
+        self._stored = stored
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._warned = False
+
+    def save(
+        self, state: State, history: Mapping[str, Any], selected: Mapping[str, Tensor] | None, *, wait: bool = False
+    ) -> None:
+        """Stores it, unless the one before is still being written; with `wait` it is on the disk on return.
+
+        A disk that takes nothing is a warning: the run goes on with the checkpoints that it has. Raises, at the
+        latest at the next call, what `stored` raised.
+        """
+        if self._thread is not None and self._thread.is_alive() and not wait:
+            return
+        self.finish()
+        tensors, facts = _parts(state)
+        tensors |= {f"{_SELECTED}{key}": value for key, value in (selected or {}).items()}
+        copies, ready = _copied(tensors)
+        told = json.dumps(history).encode()
+        self._thread = threading.Thread(
+            target=self._write, args=(state.step, copies, ready, facts, told), name="checkpoint", daemon=True
+        )
+        self._thread.start()
+        if wait:
+            self.finish()
+
+    def finish(self) -> None:
+        """Returns when nothing is being written any more."""
+        if self._thread is not None:
+            self._thread.join()
+        self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _write(
+        self, step: int, tensors: dict[str, Tensor], ready: Callable[[], object], facts: dict[str, str], history: bytes
+    ) -> None:
+        try:
+            ready()
+            path = self._folder / f"state-{step:09d}.safetensors"
+            with replacing(path) as temporary:
+                save_file(tensors, temporary, facts)
+                digest = sha256(temporary)
+            told = {"step": step, "sha256": digest, "history": json.loads(history)}
+            write_atomically(path.with_suffix(".json"), json.dumps(told).encode())
+            for older in sorted(self._folder.glob("state-*.json"))[:-_KEPT]:
+                older.unlink()  # first: without it, the other is nobody's checkpoint
+                older.with_suffix(".safetensors").unlink(missing_ok=True)
+            self._stored(step)
+        except (OSError, SafetensorError) as error:
+            if not self._warned:
+                _LOG.warning("%s: a checkpoint could not be written: %s", self._folder, error)
+            self._warned = True
+        except BaseException as error:  # noqa: BLE001 -- it is raised again, in the thread that trains
+            self._error = error
+
+
+def checkpoints(folder: Path) -> Iterator[Stored]:
+    """The checkpoints of a run, the one to go on from first. `folder` holds a folder for each attempt. One that was cut
+    off, or whose bytes are not those that were written, is said and left out.
+    """
+    found = sorted(folder.glob("*/state-*.json"), key=lambda path: (path.stem, path.parent.stat().st_mtime))
+    for path in reversed(found):
+        state = path.with_suffix(".safetensors")
+        try:
+            told = json.loads(path.read_bytes())
+            if sha256(state) != told["sha256"]:
+                raise ValueError("its bytes are not those that were written")
+            stored = Stored(told["step"], state, told["history"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _LOG.warning("%s: damaged, so an older checkpoint is used: %s", state, error)
+            continue
+        yield stored

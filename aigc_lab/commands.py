@@ -1,9 +1,7 @@
 """What `aigc-lab sweep` and `aigc-lab train` do, from their words to their last line."""
 
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 import torch
 from rich.text import Text
 
-from aigc_lab import content, environment, tables
+from aigc_lab import content, environment, interruption, tables
 from aigc_lab import experiment as experiments
 from aigc_lab.display import SweepDisplay
 from aigc_lab.errors import Failure, UsageError
@@ -21,11 +19,13 @@ from aigc_lab.executors.base import Place
 from aigc_lab.experiment import Experiment, Source
 from aigc_lab.opening import check_stores, opened
 from aigc_lab.registry import queries
+from aigc_lab.registry.life import RESULTS
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.search import most_runs
 from aigc_lab.settings import Settings, as_typed, masked
 from aigc_lab.sweeps import run_single, run_sweep
+from aigc_lab.yamlfile import Document
 
 Change = tuple[str, str, str]
 
@@ -37,6 +37,7 @@ def sweep(
     device: str = "auto",
     workers: int | None = None,
     trials_per_gpu: int | None = None,
+    retry_failed: bool = False,
     dry_run: bool = False,
     table: bool = True,
     json: bool = False,
@@ -49,29 +50,61 @@ def sweep(
     console = tables.console(stderr=True)
     _devices(device)
     settings, experiment = _prepare(wanted, changes, home)
+    named: dict[content.Folder, Source] = {"experiments": wanted, "evaluation": experiment.protocol.name}
+    for folder, name in named.items():
+        if isinstance(name, str) and name in content.names(folder) and (origin := content.origin(folder, name)):
+            console.print(Text(f"{name}: {origin}"), soft_wrap=True)
+    return _sweep(
+        experiment,
+        settings,
+        device=device,
+        workers=workers,
+        trials_per_gpu=trials_per_gpu,
+        retry_failed=retry_failed,
+        dry_run=dry_run,
+        table=table,
+        json=json,
+        home=home,
+    )
+
+
+def _sweep(
+    experiment: Experiment,
+    settings: Settings,
+    *,
+    device: str,
+    workers: int | None,
+    trials_per_gpu: int | None,
+    retry_failed: bool = False,
+    dry_run: bool = False,
+    table: bool = True,
+    json: bool = False,
+    home: Path | None = None,
+) -> list[dict[str, Any]]:
+    """The sweep of a checked experiment."""
+    console = tables.console(stderr=True)
     places = _places(device, workers, trials_per_gpu, at_most=most_runs(experiment))
     for note in experiment.check_data():
         console.print(Text(note), soft_wrap=True)
     if not dry_run:
         check_stores(settings)
     cost = estimate(experiment, places)
-    named: dict[content.Folder, Source] = {"experiments": wanted, "evaluation": experiment.protocol.name}
-    for folder, name in named.items():
-        if isinstance(name, str) and name in content.names(folder) and (origin := content.origin(folder, name)):
-            console.print(Text(f"{name}: {origin}"), soft_wrap=True)
     console.print(Text(f"{experiment.name}: {cost}"), soft_wrap=True)
     if len(places) > 1:
         console.print(Text(_shared(places, experiment)), soft_wrap=True)
     if dry_run:
         return []
     display = SweepDisplay(console, experiment.file.training.steps, cost.seconds, len(places))
-    with _terminable(), display, opened(experiment, settings, places, display.say) as opening:
-        run_sweep(experiment, opening, display)
+    with _interruptible(experiment, display, settings, home), opened(experiment, settings, places, display.say) as opening:
+        run_sweep(experiment, opening, display, retry_failed=retry_failed)
     with Registry.open(settings.registry_url, home=settings.home) as registry:
         comparison = queries.compare(registry, opening.sweep)
         runs = queries.runs(registry, opening.sweep)
         result = tables.console(stderr=json)
-        if not display.ended:
+        if opening.finishing.is_set():
+            again = as_typed(f"aigc-lab resume {opening.sweep}", settings, home)
+            console.print(Text(f"Stopped as asked, with nothing under way; {again} goes on."), soft_wrap=True)
+        elif not display.ended:
             console.print(f"All {len(runs)} runs were done before; --trials N asks for more.")
         if table:
             result.print(tables.compare_table(comparison), crop=False)
@@ -83,11 +116,16 @@ def sweep(
 
 
 def train(
-    wanted: Source, changes: list[Change], *, seed: int = 0, device: str = "auto", home: Path | None = None
+    wanted: Source,
+    changes: list[Change],
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    retry_failed: bool = False,
+    home: Path | None = None,
 ) -> dict[str, Any]:
     """Does one run with progress on standard error, and returns what `show` knows of it."""
-    console = tables.console(stderr=True)
-    places = _places(device, 1, None)
+    _devices(device)
     settings, experiment = _prepare(wanted, changes, home)
     if experiment.holes:
         names = ", ".join(hole.name for hole in experiment.holes)
@@ -95,19 +133,81 @@ def train(
             f"{experiment.document.file}: train takes one configuration, and {names} "
             f"{'is' if len(experiment.holes) == 1 else 'are'} still open; decide with --set, or use aigc-lab sweep"
         )
+    return _train(experiment, settings, seed, device, retry_failed, home)
+
+
+def _train(
+    experiment: Experiment, settings: Settings, seed: int, device: str, retry_failed: bool, home: Path | None
+) -> dict[str, Any]:
+    """One run of a checked experiment without holes."""
+    console = tables.console(stderr=True)
+    places = _places(device, 1, None)
     for note in experiment.check_data():
         console.print(Text(note), soft_wrap=True)
     check_stores(settings)
     display = SweepDisplay(console, experiment.file.training.steps)
-    with _terminable(), display, opened(experiment, settings, places, display.say) as opening:
-        run = run_single(experiment, opening, display, seed)
+    with (
+        _interruptible(experiment, display, settings, home),
+        opened(experiment, settings, places, display.say, "train") as opening,
+    ):
+        run = run_single(experiment, opening, display, seed, retry_failed=retry_failed)
     with Registry.open(settings.registry_url, home=settings.home) as registry:
         row = queries.show(registry, run)
-    if not display.ended:
+    if not display.ended and row["state"] in RESULTS:
         console.print(f"{run} was done before; --seed N trains another.")
     if row["state"] == State.FAILED:
         raise Failure(f"run {run} failed: {row['reason']}")
     return row
+
+
+def resume(
+    wanted: str,
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    trials_per_gpu: int | None = None,
+    retry_failed: bool = False,
+    table: bool = True,
+    json: bool = False,
+    home: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Goes on with a sweep, or with the runs of a `train`, as the registry knows them, and returns the rows of its
+    comparison.
+    """
+    settings = Settings.load(home)
+    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+        row = queries.sweep(registry, wanted)
+        seeds = [run["seed"] for run in queries.outcomes(registry, row["id"]) if _unfinished(run["state"], retry_failed)]
+    experiment = _stored(row, settings)
+    if row["command"] != "train":
+        options: dict[str, Any] = {"table": table, "json": json, "retry_failed": retry_failed, "home": home}
+        return _sweep(experiment, settings, device=device, workers=workers, trials_per_gpu=trials_per_gpu, **options)
+    if not seeds:
+        tables.console(stderr=True).print(f"All runs of {row['id']} were done before; aigc-lab train begins others.")
+    for seed in seeds:
+        _train(experiment, settings, seed, device, retry_failed, home)
+    with Registry.open(settings.registry_url, home=settings.home) as registry:
+        comparison = queries.compare(registry, row["id"])
+    if table:
+        tables.console(stderr=json).print(tables.compare_table(comparison), crop=False)
+    return comparison.rows
+
+
+def _unfinished(state: str, retry_failed: bool) -> bool:
+    return state not in RESULTS and (retry_failed or state != State.FAILED)
+
+
+def _stored(row: dict[str, Any], settings: Settings) -> Experiment:
+    """The experiment of a sweep. Raises `UsageError` when what it names has changed since: that would be another one."""
+    document = Document(row["source"] or row["name"], row["experiment"])
+    experiment = Experiment(row["name"], document, settings.data_dir, settings.weights_dir)
+    experiment.check()
+    if experiment.digest != row["digest"]:
+        raise UsageError(
+            f"{row['id']}: its protocol, its data or a file that it names has changed since it began, so that it would "
+            f"be another sweep; change it back, or begin that one with aigc-lab {row['command'] or 'sweep'} {row['name']}"
+        )
+    return experiment
 
 
 def _prepare(wanted: Source, changes: list[Change], home: Path | None) -> tuple[Settings, Experiment]:
@@ -154,23 +254,18 @@ def _devices(wanted: str) -> list[str]:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the work as Ctrl-C does: the run is marked KILLED, here and in MLflow."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # called from somebody's own thread, whose process decides about its signals
-        return
-    before = signal.signal(signal.SIGTERM, stop)
+def _interruptible(
+    experiment: Experiment, display: SweepDisplay, settings: Settings, home: Path | None
+) -> Iterator[None]:
+    """The display while the work within goes on, and what there is to say when it is interrupted."""
     try:
-        yield
+        with display, interruption.handled(display.say):
+            yield
     except KeyboardInterrupt:
-        print("what has ended is stored; the same command goes on from there", file=sys.stderr)
+        sweep = f"{experiment.name}-{experiment.digest[:8]}"
+        again = as_typed(f"aigc-lab resume {sweep}", settings, home)
+        print(f"where the runs were is stored; {again} goes on from there", file=sys.stderr)
         raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _next_steps(best: dict[str, Any] | None, sweep_id: str, settings: Settings, home: Path | None) -> list[str]:

@@ -234,29 +234,19 @@ def _registry(settings: Settings) -> Iterator[Check]:
 
 def _abandoned(settings: Settings) -> Check:
     """Runs that are recorded as going on, and the processes that should be doing them."""
-    from aigc_lab.registry import queries
+    from aigc_lab.registry import lives
     from aigc_lab.registry.store import Registry
 
     with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
-        running = queries.running(registry)
-    here = [row for row in running if row["environment"].get("host") == socket.gethostname()]
-    gone = [row["run"] for row in here if not _alive(row["environment"].get("pid"))]
+        running = lives.running(registry)
+    gone = [row["run"] for row in running if not row["alive"]]
     if gone:
         names = ", ".join(gone[:3]) + (", …" if len(gone) > 3 else "")
         found = f"{len(gone)} recorded as RUNNING whose process is gone: {names}"
-        return Check("runs", "warning", found, "the same sweep or train command does them again")
-    elsewhere = f", {len(running) - len(here)} of them on other machines" if len(running) > len(here) else ""
-    return Check("runs", "ok", f"{len(running)} going on{elsewhere}")
-
-
-def _alive(pid: Any) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, TypeError, ValueError):
-        return False
-    except PermissionError:  # somebody else's: alive
-        return True
-    return True
+        return Check("runs", "warning", found, "aigc-lab reconcile marks them; aigc-lab resume SWEEP goes on with them")
+    elsewhere = sum(row["process"] is None or row["process"].here is None for row in running)
+    told = f", {elsewhere} of them on other machines" if elsewhere else ""
+    return Check("runs", "ok", f"{len(running)} going on{told}")
 
 
 def _optuna(settings: Settings) -> Iterator[Check]:

@@ -12,7 +12,7 @@ from aigc_lab.executors.base import Place
 from aigc_lab.experiment import Configuration, Experiment
 from aigc_lab.search import confirmations, most_runs, total_trials
 from aigc_lab.tables import duration
-from aigc_lab.trainer import Diverged, State, train
+from aigc_lab.trainer import Diverged, State, train_one
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,6 @@ def _seconds_per_step(plan: Configuration, place: Place, warm: int = 3, timed: i
         started = time.perf_counter()
         # What diverges here takes as long, and is told when it is a run.
         with suppress(Diverged):
-            for _ in train(state, batches, steps=steps, every=steps, **options):  # type: ignore[arg-type]
+            for _ in train_one(state, batches, steps=steps, every=steps, **options):  # type: ignore[arg-type]
                 pass
     return (time.perf_counter() - started) / timed

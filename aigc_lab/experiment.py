@@ -40,12 +40,14 @@ class Training(Strict):
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average that is sampled from; 0 for none")
     precision: Literal["fp32", "bf16"] = "fp32"
     threads: int | None = Field(None, ge=1, description="CPU threads; part of what a result depends on to the bit")
+    checkpoint_seconds: float = Field(30.0, ge=0, description="a crash loses so much work at most")
+    keep_every: int | None = Field(None, ge=1, description="keep the weights of every so many steps, beside the last")
 
-    @field_validator("evaluate_every")
+    @field_validator("evaluate_every", "keep_every")
     @classmethod
-    def _whole_intervals(cls, value: int, info: ValidationInfo) -> int:
-        every = info.data.get("log_every", value)
-        if value % every:
+    def _whole_intervals(cls, value: int | None, info: ValidationInfo) -> int | None:
+        every = info.data.get("log_every") or 1
+        if value and value % every:
             raise ValueError(
                 f"{value} is not a multiple of log_every ({every}); set training.log_every to a divisor of it"
             )
@@ -170,7 +172,9 @@ class Experiment:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of what the file and its protocol say, without the number of trials: with more, a sweep goes on."""
+        """sha256 of what the file and its protocol say, without what changes no result: with more trials, a sweep goes
+        on, however often its states are stored.
+        """
         data = json.loads(json.dumps(self.document.data))
         # A plugin file is a part of the experiment: when it changes, this is another one.
         sources = {name: plugins.read(name, self._folder) for name in sorted(_files(data))}
@@ -181,6 +185,7 @@ class Experiment:
             data["content"] = self._first_dataset.digest
         # An absent section says what an empty one says.
         data["search"] = {key: value for key, value in (data.get("search") or {}).items() if key != "trials"}
+        data["training"] = {key: value for key, value in data["training"].items() if key != "checkpoint_seconds"}
         data["evaluation"] = self.protocol.model_dump(mode="json")
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 

@@ -10,18 +10,35 @@ from pathlib import Path
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes beside the target, syncs, and renames: a reader sees the old file or the new one, never a part."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, to be written within; it is then synced and takes the place of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, 0o666 & ~umask())  # a temporary file is its owner's alone; this one is to be read
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        temporary.chmod(0o666 & ~umask())  # a temporary file is its owner's alone; this one is to be read
+        sync(temporary)
         os.replace(temporary, path)
+        sync(path.parent)  # the name survives a power cut only with the folder
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's content, or a folder's names, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def umask() -> int:

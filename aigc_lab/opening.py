@@ -1,18 +1,18 @@
 """Opening a sweep: the stores, the judge, the writer and the workers, and closing them whatever happened."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
-from aigc_lab import search
-from aigc_lab.errors import UsageError
+from aigc_lab import search, supervision
 from aigc_lab.executors.base import Executor, Place
 from aigc_lab.executors.inline import Inline
 from aigc_lab.executors.local import Local
 from aigc_lab.experiment import Experiment
-from aigc_lab.files import locked
 from aigc_lab.lab import Lab, open_lab
+from aigc_lab.reconciling import reconcile
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import address, moved, writer
@@ -21,11 +21,14 @@ from aigc_lab.tracking.spool import SpoolTracker
 
 @dataclass(frozen=True)
 class Opened:
-    """A sweep that can be run: its id, what this process shares with its runs, and who does them."""
+    """A sweep that can be run: its id, what this process shares with its runs, who does them, and whether somebody has
+    asked that no further run be begun.
+    """
 
     sweep: str
     lab: Lab
     executor: Executor
+    finishing: threading.Event
 
 
 def check_stores(settings: Settings) -> None:
@@ -41,21 +44,35 @@ def check_stores(settings: Settings) -> None:
 
 @contextmanager
 def opened(
-    experiment: Experiment, settings: Settings, places: Sequence[Place], say: Callable[[str], None]
+    experiment: Experiment,
+    settings: Settings,
+    places: Sequence[Place],
+    say: Callable[[str], None],
+    command: Literal["sweep", "train"] = "sweep",
 ) -> Iterator[Opened]:
-    """A checked experiment's sweep, ready to run: nobody else works on it, its writer and its workers have started and
-    the judge is prepared. At the end all that the runs showed has been delivered to MLflow, or it is said what was not.
+    """A checked experiment's sweep, ready to run: nobody else works on it, what was lost has been reconciled, its
+    writer and its workers have started and the judge is prepared. At the end all that the runs showed has been
+    delivered to MLflow, or it is said what was not.
     """
     objective = experiment.file.objective
-    with Registry.open(settings.registry_url, home=settings.home) as registry:
-        sweep = registry.sweep(
-            experiment.name, experiment.digest, experiment.document.data, objective.score, objective.better
-        )
+    sweep = f"{experiment.name}-{experiment.digest[:8]}"
     spool, first = writer.spool_folder(settings, sweep), places[0]
     with ExitStack() as stack:
-        stack.enter_context(_alone(settings.home / "locks" / f"{sweep}.lock", sweep))
+        stack.enter_context(supervision.alone(settings, sweep))
+        registry = stack.enter_context(Registry.open(settings.registry_url, home=settings.home))
+        registry.sweep(
+            experiment.name,
+            experiment.digest,
+            experiment.document.data,
+            objective.score,
+            objective.better,
+            source=experiment.document.file,
+            command=command,
+        )
+        for finding in reconcile(registry, settings, mine=sweep):
+            say(str(finding))
+        finishing = stack.enter_context(supervision.supervised(registry, sweep))
         tracker = SpoolTracker(spool)
-        tracker.abandon_all()
         shipping = writer.Writer(settings, sweep)
         shipping.start()
         try:
@@ -68,20 +85,8 @@ def opened(
                 workers.open(lab, spool)
                 executor = workers
             with executor:
-                yield Opened(sweep, lab, executor)
+                yield Opened(sweep, lab, executor, finishing)
         finally:
             told = shipping.finish()
             if told:
                 say(told)
-
-
-@contextmanager
-def _alone(path: Path, sweep: str) -> Iterator[None]:
-    """Two processes on one sweep would do the same runs: the second is refused."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(path, wait=False))
-        except BlockingIOError:
-            raise UsageError(f"sweep {sweep} is being run by another process; wait for it, or stop it first") from None
-        yield

@@ -6,15 +6,19 @@ The registry says what has been done; the same command goes on from there, after
 import statistics
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from aigc_lab import environment
 from aigc_lab.crew import Crew
+from aigc_lab.errors import Failure
 from aigc_lab.experiment import Configuration, Experiment
 from aigc_lab.job import Job, Outcome, Watcher
 from aigc_lab.opening import Opened
-from aigc_lab.registry import queries
+from aigc_lab.registry import lives, queries
+from aigc_lab.registry.life import RESULTS
 from aigc_lab.registry.records import Role
 from aigc_lab.registry.states import State
 from aigc_lab.search import Study, Suggestion, most_runs, total_trials
@@ -39,9 +43,11 @@ class Display(Protocol):
     def end(self, job: Job, outcome: Outcome) -> None: ...
 
 
-def run_sweep(experiment: Experiment, opened: Opened, display: Display) -> None:
-    """Runs, or goes on with, the sweep."""
-    sweep = _Sweep(experiment, opened, display)
+def run_sweep(experiment: Experiment, opened: Opened, display: Display, *, retry_failed: bool = False) -> None:
+    """Runs, or goes on with, the sweep. Runs that failed are done again if that is asked for, or if something that may
+    have been the reason has changed: the libraries, the code, the device.
+    """
+    sweep = _Sweep(experiment, opened, display, retry_failed)
     study = Study(opened.sweep, opened.lab.settings.optuna_url, experiment)
     trials = total_trials(experiment)
     sweep.total = most_runs(experiment)
@@ -49,23 +55,22 @@ def run_sweep(experiment: Experiment, opened: Opened, display: Display) -> None:
     sweep.confirm()
 
 
-def run_single(experiment: Experiment, opened: Opened, display: Display, seed: int) -> str:
+def run_single(
+    experiment: Experiment, opened: Opened, display: Display, seed: int, *, retry_failed: bool = False
+) -> str:
     """One run of an experiment without holes, and its id. A run that has ended is not repeated."""
-    sweep = _Sweep(experiment, opened, display)
+    sweep = _Sweep(experiment, opened, display, retry_failed)
     sweep.total = 1
     sweep.single(experiment.resolve(lambda hole: hole.ends()[0]), seed)
     return f"{opened.sweep}.0.{seed}"
 
 
-# What the same command does not do again. It does again what was interrupted, and what failed: its cause may be mended.
-_KEPT = (State.FINISHED, State.PRUNED, State.DIVERGED)
-
-
 class _Sweep:
     """The bookkeeping of one sweep: what is done, what comes next."""
 
-    def __init__(self, experiment: Experiment, opened: Opened, display: Display) -> None:
+    def __init__(self, experiment: Experiment, opened: Opened, display: Display, retry_failed: bool) -> None:
         self._experiment = experiment
+        self._finishing = opened.finishing
         self._id = opened.sweep
         self._registry = opened.lab.registry
         self._executor = opened.executor
@@ -73,18 +78,33 @@ class _Sweep:
         self._crew = Crew(opened.executor.slots, opened.executor.stop)
         self.total = 0
         self._worst = max if experiment.file.objective.better == "lower" else min
+        kept = RESULTS if retry_failed else RESULTS | {State.FAILED}
+        changed = set() if retry_failed else self._failed_elsewhere(opened.lab.device)
         self._done = {
             (row["trial"], row["seed"]): Outcome(State(row["state"]), row["value"], row["reason"])
             for row in queries.outcomes(self._registry, self._id)
-            if row["state"] in _KEPT
+            if row["state"] in kept and row["run"] not in changed
         }
+        failed = sum(outcome.state == State.FAILED for outcome in self._done.values())
+        if failed:
+            again = "the same would happen again; --retry-failed tries nevertheless"
+            display.say(f"{failed} run{'s' * (failed > 1)} failed before and {'are' if failed > 1 else 'is'} left: {again}")
 
         runs = Counter(trial for trial, seed in self._done if seed < experiment.file.search.seeds)
         # (trial, number of its runs) -> how it ended
         self._ended = {
             (row["trial"], runs[row["trial"]]): (State(row["state"]), row["value"])
             for row in queries.trials(self._registry, self._id)
-            if row["state"] in _KEPT
+            if row["state"] in RESULTS
+        }
+
+    def _failed_elsewhere(self, device: str) -> set[str]:
+        """Runs that failed in another environment than this one: there, something may have been missing."""
+        now, kinds = environment.describe(device), ("device", "versions", "git_commit", "git_dirty")
+        return {
+            run
+            for run, then in lives.failures(self._registry, self._id).items()
+            if any(then.get(kind) != now.get(kind) for kind in kinds)
         }
 
     def search_all(self, study: Study, trials: int) -> None:
@@ -94,6 +114,9 @@ class _Sweep:
         with self._crew:
             for number in range(trials):
                 self._crew.enter()
+                if self._finishing.is_set():
+                    self._crew.leave()
+                    return
                 suggestion = study.trial(number)
                 plan = self._experiment.resolve(suggestion.pick)
                 self._crew.start(self._trial, plan, number, range(self._experiment.file.search.seeds), suggestion)
@@ -112,19 +135,23 @@ class _Sweep:
         registry = self._registry
         registry.trial(self._id, number, plan.system, plan.chosen, plan.values)
         try:
-            outcomes = [self._run(plan, number, seeds[0], "search", suggestion)]
-            if outcomes[0].state not in (State.PRUNED, State.FAILED):
+            found = [self._run(plan, number, seeds[0], "search", suggestion)]
+            if found[0] is not None and found[0].state not in (State.PRUNED, State.FAILED):
                 rest = [partial(self._run, plan, number, seed, "search", None) for seed in seeds[1:]]
-                outcomes += self._crew.each(rest, holding=True)
-        except BaseException as error:
-            state = State.FAILED if isinstance(error, Exception) else State.KILLED
-            registry.finish_trial(self._id, number, state, None)
+                found += self._crew.each(rest, holding=True)
+        except BaseException:
+            with suppress(Failure):  # the error that is being handled says more
+                registry.finish_trial(self._id, number, State.KILLED, None)
             raise
+        outcomes = [outcome for outcome in found if outcome is not None]
+        if len(outcomes) < len(found):  # somebody asked that no further run be begun
+            registry.finish_trial(self._id, number, State.KILLED, None)
+            return
         # What a trial was worth stays: a diverged seed counts as the worst value that had been seen by then.
         known = self._ended.get((number, len(outcomes)))
         state, value = known or self._value(number, outcomes)
         registry.finish_trial(self._id, number, state, value)
-        if suggestion is not None and state != State.FAILED:
+        if suggestion is not None:
             suggestion.tell(value, pruned=state == State.PRUNED)
 
     def _value(self, number: int, outcomes: list[Outcome]) -> tuple[State, float | None]:
@@ -145,10 +172,14 @@ class _Sweep:
         diverged = all(outcome.state == State.DIVERGED for outcome in outcomes)
         return State.DIVERGED if diverged else State.FINISHED, statistics.median(known)
 
-    def _run(self, plan: Configuration, number: int, seed: int, role: Role, suggestion: Suggestion | None) -> Outcome:
-        """The outcome of a run: the stored one, or that of doing it now."""
+    def _run(
+        self, plan: Configuration, number: int, seed: int, role: Role, suggestion: Suggestion | None
+    ) -> Outcome | None:
+        """The outcome of a run: the stored one, or that of doing it now. None when it is not to be begun any more."""
         if (number, seed) in self._done:
             return self._done[number, seed]
+        if self._finishing.is_set():
+            return None
         run = self._registry.run(self._id, number, seed, role)
         job = Job(run, self._id, number, seed, role, plan, self._experiment.file.objective)
         self._display.begin(job, len(self._done) + 1, self.total)
@@ -160,7 +191,7 @@ class _Sweep:
     def confirm(self) -> None:
         """The best trials by what the search saw (the reference split), with seeds that it has not."""
         confirm, file = self._experiment.file.confirm, self._experiment.file
-        if confirm is None:
+        if confirm is None or self._finishing.is_set():
             return
         finished = [
             row

@@ -1,13 +1,14 @@
 """The training loop: one page, read top to bottom.
 
-`train` is a generator. It yields a `Progress` every so many steps; whoever iterates logs, evaluates, saves, or stops.
-It knows neither Optuna nor MLflow, and the device is waited for once an interval: when the scalars cross to the host.
+`train` is a generator over R ≥ 1 runs. Every so many steps it yields how they stand; whoever iterates logs, evaluates,
+saves, or stops. It knows neither Optuna nor MLflow, and the device is waited for once an interval: when the scalars
+cross to the host.
 """
 
 import copy
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -42,7 +43,8 @@ class Progress:
 
 @dataclass
 class State:
-    """All that a run is between two steps: `system`, the moving `average` of what it samples with, and optimisers.
+    """All that a run is between two steps: `system`, the moving `average` of what it samples with, optimisers, and what
+    the `recorder` holds of the interval that is under way.
 
     Noise and data order are functions of the seed and the step, so this and the step are enough to continue.
     """
@@ -52,10 +54,12 @@ class State:
     batch_size: int
     phases: list[Phase] = field(init=False)
     optimizers: dict[str, torch.optim.Optimizer] = field(init=False)
+    recorder: "Recorder" = field(init=False)
     step: int = 0
 
     def __post_init__(self) -> None:
         self.phases = self.system.phases(self.batch_size)
+        self.recorder = Recorder(self.system)
         self.optimizers = {phase.name: build_optimizer(phase.optimizer, trained(phase)) for phase in self.phases}
 
     @classmethod
@@ -90,34 +94,89 @@ def average_of(system: System) -> System:
     return average
 
 
+@dataclass
+class Replica:
+    """One of the runs that are trained together. Whoever iterates may set `live` to False: it is then left as it is."""
+
+    state: State
+    batches: Batches
+    seed: int
+    live: bool = True
+
+
+Round = list[tuple[Replica, Progress | Diverged]]
+
+
 def train(
-    state: State, batches: Batches, *, seed: int, steps: int, every: int, decay: float = 0.0, precision: Precision
-) -> Iterator[Progress]:
-    """Trains `state` in place to `steps` steps, yielding every `every` steps and at the last one.
+    replicas: Sequence[Replica],
+    *,
+    steps: int,
+    every: int,
+    decay: float = 0.0,
+    precision: Precision,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Iterator[Round]:
+    """Trains the states in place to `steps` steps, yielding those that are at a multiple of `every` or at the last
+    step: how each stands, or that it has `Diverged` in this interval. A state that diverged is not worth keeping, and
+    is not trained further.
 
     `decay` is the moving average's, 0 for none; it warms up as (1 + t) / (10 + t), so that early samples show the
-    system and not its initial weights. Raises `Diverged` at the end of the interval in which a value stopped being
-    finite; the state is then not worth keeping.
+    system and not its initial weights. When `interrupted()` it ends after a whole step, wherever in an interval that
+    is: the states can be stored and trained further, to the same bits.
     """
-    device = next(state.system.parameters()).device
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-    phases = [(phase, trained(phase), state.optimizers[phase.name]) for phase in state.phases]
-    batches_per_step = max(phase.repeat for phase in state.phases)
-    average = MovingAverage(state.system, state.average, decay)
-    recorder = Recorder(state.system)
-    state.system.train()
+    courses = [_Course(replica, decay, precision) for replica in replicas if replica.state.step < steps]
+    while courses and not interrupted():
+        reached: Round = []
+        for course in courses:
+            course.step()
+            state = course.replica.state
+            if state.step % every == 0 or state.step == steps:
+                reached.append((course.replica, course.collect()))
+        if reached:
+            yield reached
+            courses = [course for course in courses if course.replica.live and course.replica.state.step < steps]
+            for course in courses:
+                course.go_on()
 
-    started, first = time.perf_counter(), state.step
-    while state.step < steps:
-        step = state.step
-        for phase, parameters, optimizer in phases:
+
+def train_one(state: State, batches: Batches, *, seed: int, **options: Any) -> Iterator[Progress]:
+    """`train` of a single run. Raises `Diverged` at the end of the interval in which a value stopped being finite."""
+    for ((_, end),) in train([Replica(state, batches, seed)], **options):
+        if isinstance(end, Diverged):
+            raise end
+        yield end
+
+
+class _Course:
+    """A replica under way: one step of it, and what an interval came to."""
+
+    def __init__(self, replica: Replica, decay: float, precision: Precision) -> None:
+        state = replica.state
+        self.replica = replica
+        self._device = next(state.system.parameters()).device
+        self._autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bf16")
+        self._phases = [(phase, trained(phase), state.optimizers[phase.name]) for phase in state.phases]
+        self._batches_per_step = max(phase.repeat for phase in state.phases)
+        self._average = MovingAverage(state.system, state.average, decay)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Begins an interval, after whatever was done with the system between two."""
+        self.replica.state.system.train()
+        self._started, self._first = time.perf_counter(), self.replica.state.step
+
+    def step(self) -> None:
+        """All phases once, each on its batches, with noise of its own key."""
+        state, seed = self.replica.state, self.replica.seed
+        step, recorder = state.step, state.recorder
+        for phase, parameters, optimizer in self._phases:
             for repeat in range(phase.repeat):
-                batch = batches[step * batches_per_step + repeat]
+                batch = self.replica.batches[step * self._batches_per_step + repeat]
                 draws = {
-                    name: noise.draw(what, seed, step, phase.name, repeat, name, device=device)
+                    name: noise.draw(what, seed, step, phase.name, repeat, name, device=self._device)
                     for name, what in phase.noise.items()
                 }
-                with autocast:
+                with self._autocast:
                     loss = phase.loss(batch, draws, step)
                 # Only the gradients that this phase uses: the other networks' weights are left out of the backward.
                 gradients = torch.autograd.grad(loss.total, parameters)
@@ -125,16 +184,20 @@ def train(
                     parameter.grad = gradient
                 optimizer.step()
                 recorder.record(phase, loss.total, loss.parts, loss.dynamics, gradients)
-        average.update(step)
+        self._average.update(step)
         recorder.end_step()
         state.step += 1
 
-        if state.step % every == 0 or state.step == steps:
-            scalars = recorder.collect(state.step)
-            seconds = time.perf_counter() - started
-            yield Progress(state.step, scalars, seconds, (state.step - first) * batches.size / seconds)
-            state.system.train()
-            started, first = time.perf_counter(), state.step
+    def collect(self) -> Progress | Diverged:
+        """The interval that ends here, after one copy to the host."""
+        state = self.replica.state
+        try:
+            scalars = state.recorder.collect(state.step)
+        except Diverged as diverged:
+            self.replica.live = False
+            return diverged
+        seconds = time.perf_counter() - self._started
+        return Progress(state.step, scalars, seconds, (state.step - self._first) * self.replica.batches.size / seconds)
 
 
 class MovingAverage:
@@ -171,6 +234,7 @@ class Recorder:
     """
 
     def __init__(self, system: System) -> None:
+        self._parameters = list(system.parameters())
         self._of = {id(parameter): name for name, parameter in system.named_parameters()}
         self._names: list[str] = []
         self._phases: dict[str, list[int]] = {}
@@ -199,6 +263,16 @@ class Recorder:
     def end_step(self) -> None:
         self._rows.append(torch.stack([value.detach().float() for value in self._row]))
         self._row = []
+
+    def dump(self) -> tuple[Tensor | None, dict[str, Any]]:
+        """The rows of the interval so far [steps, names], None at its beginning, and what they mean, as JSON."""
+        return torch.stack(self._rows) if self._rows else None, {"names": self._names, "phases": self._phases}
+
+    def load(self, rows: Tensor | None, meaning: dict[str, Any]) -> None:
+        """Goes on from what `dump` returned."""
+        device = next(iter(self._parameters)).device
+        self._rows = [] if rows is None else list(rows.to(device))
+        self._names, self._phases = list(meaning["names"]), {k: list(v) for k, v in meaning["phases"].items()}
 
     def collect(self, step: int) -> dict[str, float]:
         """Means over the interval that ends at `step`, after one copy to the host. Raises `Diverged`."""

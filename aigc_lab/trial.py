@@ -1,31 +1,41 @@
-"""One run: build, train, sample, evaluate, record. The registry gets the whole result at the end, in one transaction;
-MLflow gets curves and pictures on the way.
+"""Runs, from their first step to their result: build, train, sample, evaluate, record.
+
+Each step of a run's life may be done again after a crash: attempt row, MLflow run, training from the last checkpoint,
+the whole result in one transaction, the end of the MLflow run. MLflow gets curves and pictures on the way.
 """
 
+import itertools
 import json
+import logging
 import math
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
+import torch
 from torch import Tensor
 
-from aigc_lab import checkpoint, environment, pictures
+from aigc_lab import attempts, checkpoint, environment, interruption, pictures
 from aigc_lab.batches import Batches
+from aigc_lab.checkpoint import Checkpointer
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.evaluate import SCORING_SPLITS, ScoringSplit
 from aigc_lab.files import sha256, write_atomically
+from aigc_lab.heart import Heart
 from aigc_lab.job import Job, Outcome, Watcher
 from aigc_lab.lab import Lab
 from aigc_lab.metrics.base import Score
+from aigc_lab.registry.life import Outdated
 from aigc_lab.registry.records import Scored, StoredArtifact, StoredCheckpoint, StoredScalar, StoredScore
 from aigc_lab.registry.states import State as RunState
 from aigc_lab.systems.base import System
 from aigc_lab.tracking.base import DatasetInfo, RunTracker, Status
-from aigc_lab.trainer import Diverged, State, train
+from aigc_lab.trainer import Diverged, Progress, Replica, State, train
+
+_LOG = logging.getLogger(__name__)
 
 _GRID = 64
 _POINTS = 2000
@@ -37,39 +47,314 @@ class _Pruned(Exception):
     pass
 
 
-def execute(job: Job, lab: Lab, watcher: Watcher) -> Outcome:
-    """Does the run and records it, whatever happens. An interruption, a user's mistake and a store that fails
-    leave as exceptions: the next run would meet them too.
+def execute(jobs: Sequence[Job], lab: Lab, watchers: Sequence[Watcher]) -> list[Outcome]:
+    """Does the runs, trained together, and records each, whatever happens. An interruption stores where they are; it, a
+    user's mistake and a store that fails leave as exceptions: the next run would meet them too.
     """
-    record = _Record(lab.settings.artifacts / job.sweep / f"{job.trial}.{job.seed}")
-    facts, started = environment.describe(lab.device), time.perf_counter()
-    state, reason, value = RunState.KILLED, "interrupted", None  # type: RunState, str | None, float | None
-    attempt = lab.registry.begin(job.run, facts)
-    try:
-        value = _train_and_score(job, lab, watcher, attempt, record)
-        state, reason = RunState.FINISHED, None
-    except _Pruned:
-        state, reason = RunState.PRUNED, "worse than the median of its system at this step"
-    except Diverged as error:
-        state, reason = RunState.DIVERGED, str(error)
-    except (UsageError, Failure) as error:
-        state, reason = RunState.FAILED, str(error)
-        raise
-    except Exception as error:  # noqa: BLE001 -- the one place where a run is recorded as failed
-        state, reason = RunState.FAILED, f"{type(error).__name__}: {error}"
-    finally:
+    training = jobs[0].configuration.training
+    lab.settle(training)
+    with interruption.deferred(), Heart(lab.registry) as heart:
+        runs = [_Run(job, lab, watcher, heart) for job, watcher in zip(jobs, watchers, strict=True)]
         try:
-            record.close()
-            # The truth first: MLflow is a projection of it and may be down.
-            seconds = time.perf_counter() - started
-            lab.registry.finish(job.run, attempt, state, reason=reason, seconds=seconds, **record.result())
-        finally:
-            if record.tracked is not None:
-                status: Status = "FINISHED"
-                if state in (RunState.FAILED, RunState.KILLED):
-                    status = "FAILED" if state == RunState.FAILED else "KILLED"
-                record.tracked.end(status, {"state": state} | ({"reason": reason} if reason else {}))
-    return Outcome(state, value, reason)
+            for run in runs:
+                with run.recorded():
+                    run.begin()
+            of = {id(run.replica): run for run in runs if run.goes_on}
+            for reached in train(
+                [run.replica for run in of.values()],
+                steps=training.steps,
+                every=training.log_every,
+                decay=training.ema,
+                precision=training.precision,
+                interrupted=interruption.wanted,
+            ):
+                for replica, end in reached:
+                    with of[id(replica)].recorded():
+                        of[id(replica)].reach(end)
+            if interruption.wanted():
+                raise KeyboardInterrupt
+            for run in of.values():
+                if run.goes_on:
+                    with run.recorded():
+                        run.conclude()
+        except BaseException as error:
+            for run in runs:
+                run.stop(error)
+            if not isinstance(error, Exception) or isinstance(error, UsageError | Failure):
+                raise
+    return [run.outcome for run in runs if run.outcome is not None]
+
+
+class _Run:
+    """One run under way: its state, what it has to show, and what of that is already stored."""
+
+    replica: Replica
+    tracked: RunTracker
+
+    def __init__(self, job: Job, lab: Lab, watcher: Watcher, heart: Heart) -> None:
+        self.outcome: Outcome | None = None
+        self._job, self._lab, self._watcher, self._heart = job, lab, watcher, heart
+        self._training = job.configuration.training
+        self._folder = attempts.folder(lab.settings, job.sweep, job.trial, job.seed)
+        self._record = _Record(lab.settings.artifacts / job.sweep / f"{job.trial}.{job.seed}")
+        self._attempt = 0
+        self._begun = False
+        self._best: _Selected | None = None
+        self._value = math.nan  # of the objective at the newest evaluation, which was at this step
+        self._evaluated = 0
+        self._delivered = self._saved = time.monotonic()
+
+    @property
+    def goes_on(self) -> bool:
+        return self._begun and self.outcome is None
+
+    # ---- its steps
+
+    def begin(self) -> None:
+        """An attempt, from the newest checkpoint of its chain where there is one."""
+        job, registry = self._job, self._lab.registry
+        older = checkpoint.checkpoints(self._folder)
+        stored = next(older, None)
+        if stored is not None:
+            environment.settle(stored.history["threads"])  # another number of threads would give other bits
+        self._attempt = registry.begin(job.run, environment.describe(self._lab.device))
+        chain = registry.chain(job.run)
+        self._mine = self._folder / str(self._attempt)
+        self._checkpoints = Checkpointer(self._mine, self._stored)
+        with interruption.at_once():
+            samples = job.configuration.dataset.load("train").to(self._lab.device)
+            follows = stored is not None and chain != self._attempt
+            state, history = self._state(itertools.chain([stored], older) if follows else ())
+        self.replica = Replica(state, Batches(samples, self._training.batch_size, job.seed), job.seed)
+        self._from = state.step
+        if history is not None:
+            registry.beat(job.run, self._attempt, from_step=state.step, step=state.step)
+        self._heart.add(job.run, self._attempt, lambda: state.step)
+        self.tracked = _open_tracker(job, self._lab, self._attempt, chain)
+        self._begun = True
+        if history is None:
+            # MLflow's slider begins at step 0: without a picture there, people see an empty tile first.
+            self._show(0)
+        elif state.step and self._due(state.step) and self._evaluated != state.step:
+            self._evaluate()
+
+    def _state(self, stored: Iterable[checkpoint.Stored | None]) -> tuple[State, dict[str, Any] | None]:
+        """The state to go on from, and the history up to there: None where the run begins."""
+        plan = self._job.configuration
+        for each in itertools.chain(stored, [None]):
+            state = State.fresh(
+                plan.system_class,
+                plan.system_config,
+                plan.dataset.shape,
+                seed=self._job.seed,
+                batch_size=self._training.batch_size,
+                device=self._lab.device,
+            )
+            if each is None:
+                break
+            try:
+                checkpoint.restore_state(state, each.state)
+            except (OSError, ValueError, KeyError, RuntimeError) as error:
+                _LOG.warning("%s: of another version of the system, so it is not used: %s", each.state, error)
+                continue
+            self._recall(each)
+            return state, each.history
+        return state, None
+
+    def reach(self, end: Progress | Diverged) -> None:
+        """An interval has ended: its scalars, an evaluation, a checkpoint, each where it is due."""
+        self._heart.check(self._job.run, self._attempt)
+        if isinstance(end, Diverged):
+            raise end
+        self.tracked.scalars(end.step, dict(end.scalars) | {"dynamics/samples_per_second": end.samples_per_second})
+        self._record.scalar(end.step, end.scalars)
+        self._record.training_seconds += end.seconds
+        self._watcher.progress(end)
+        if self._due(end.step):
+            self._evaluate()
+        elif time.monotonic() - self._delivered > _DELIVERY_SECONDS:
+            self._deliver()
+        every = self._training.keep_every
+        if every and end.step % every == 0:
+            self._keep(f"step-{end.step:06d}", end.step, _weights(self.replica.state.average))
+        if time.monotonic() - self._saved >= self._training.checkpoint_seconds:
+            self._save()
+
+    def _due(self, step: int) -> bool:
+        return step % self._training.evaluate_every == 0 or step == self._training.steps
+
+    def _evaluate(self) -> None:
+        begun, step = time.perf_counter(), self.replica.state.step
+        scores = self._scored("reference")
+        self._record.score(scores, "progress", step, "reference")
+        self.tracked.scores(step, {score.name: score.value for score in scores})
+        self._show(step)
+        self._deliver()
+        self._record.evaluation_seconds += time.perf_counter() - begun
+        value = next(score.value for score in scores if score.name == self._job.objective.score)
+        sign = 1 if self._job.objective.better == "lower" else -1
+        if self._best is None or sign * value < sign * self._best.value:
+            self._best = _Selected(step, value, _weights(self.replica.state.average))
+        self._value, self._evaluated = value, step
+        if self._watcher.scored(step, value) and step != self._training.steps:
+            raise _Pruned
+
+    def conclude(self) -> None:
+        """Final scores of the last and of the selected weights, on both splits; weights and the picture as files."""
+        assert self._best is not None, "the last step is always evaluated"
+        begun, state, best = time.perf_counter(), self.replica.state, self._best
+        self._record.repeat("reference", state.step)
+        holdout = self._scored("holdout")
+        self._record.score(holdout, "last", state.step, "holdout")
+        self.tracked.scores(state.step, {f"{score.name}_holdout": score.value for score in holdout})
+        self._record.final_picture(_picture(state.average, self._job))
+        last = _weights(state.average)
+        self._heart.check(self._job.run, self._attempt)
+        files = self._keep("last", state.step, last)
+        if best.step == state.step:
+            self._record.select()
+        else:
+            state.average.load_state_dict(best.weights)
+            try:
+                for split in SCORING_SPLITS:
+                    self._record.score(self._scored(split), "selected", best.step, split)
+            finally:
+                state.average.load_state_dict(last)  # an interruption may come here, and stores the state
+        for file in files + self._keep("selected", best.step, best.weights):
+            self.tracked.artifact(file, "model")
+        self._record.evaluation_seconds += time.perf_counter() - begun
+        shares = {
+            "time/training_seconds": self._record.training_seconds,
+            "time/evaluation_seconds": self._record.evaluation_seconds,
+        }
+        self._record.scalar(state.step, shares)
+        self.tracked.scalars(state.step, shares)
+        self._end(RunState.FINISHED, None, self._value)
+
+    # ---- how it ends
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """What is raised within is how the run ended. What the next run would meet too is raised again."""
+        try:
+            yield
+        except _Pruned:
+            self._end(RunState.PRUNED, "worse than the median of its system at this step")
+        except Diverged as error:
+            self._end(RunState.DIVERGED, str(error))
+        except Outdated:
+            self._begun, self._attempt = False, 0  # the run is another's now: nothing of it may be written
+            raise
+        except (UsageError, Failure) as error:
+            self.stop(error)
+            raise
+        except Exception as error:  # noqa: BLE001 -- the one place where a run is recorded as failed
+            self._end(RunState.FAILED, _reason(error))
+
+    def stop(self, error: BaseException) -> None:
+        """Ends the run, unless it has ended, because of what happened to all: it is stored, and goes on another time;
+        or the training itself failed.
+        """
+        if self.outcome is not None:
+            return
+        with suppress(Failure):  # the error that is being handled says more
+            if isinstance(error, Exception) and not isinstance(error, UsageError | Failure):
+                self._end(RunState.FAILED, _reason(error))
+            else:
+                at = f"at step {self.replica.state.step}" if self._begun else "before its first step"
+                if self._begun:
+                    self._save(wait=True)
+                told = f": {error}" if isinstance(error, Exception) else ""
+                self._end(RunState.KILLED, f"interrupted {at}{told}")
+
+    def _end(self, state: RunState, reason: str | None, value: float | None = None) -> None:
+        """The truth first: MLflow is a projection of it and may be down."""
+        if not self._attempt:
+            return  # there is no attempt of ours to end
+        if self._begun:
+            with suppress(Failure):
+                self._checkpoints.finish()
+            if state != RunState.KILLED:
+                self._record.close()
+        self._lab.registry.finish(
+            self._job.run, self._attempt, state, reason=reason, seconds=self._record.seconds, **self._record.result()
+        )
+        self.outcome = Outcome(state, value, reason)
+        self._heart.remove(self._job.run, self._attempt)
+        if self._begun:
+            self.replica.live = False
+            status: Status = "FINISHED"
+            if state in (RunState.FAILED, RunState.KILLED):
+                status = "FAILED" if state == RunState.FAILED else "KILLED"
+            self.tracked.end(status, {"state": state} | ({"reason": reason} if reason else {}))
+        if state != RunState.KILLED:
+            attempts.collect(self._folder, keep=self._attempt)
+
+    # ---- what is stored on the way
+
+    def _save(self, *, wait: bool = False) -> None:
+        """A checkpoint; without `wait`, only if the one before has been written. What MLflow is to be shown up to here
+        must be on the disk first: a resumed run does not show it again.
+        """
+        self._saved = time.monotonic()
+        if self._deliver():
+            return
+        history = {
+            "threads": torch.get_num_threads(),
+            "value": self._value,
+            "evaluated": self._evaluated,
+            "best": None if self._best is None else {"step": self._best.step, "value": self._best.value},
+            "record": self._record.dump(),
+        }
+        selected = None if self._best is None else self._best.weights
+        self._checkpoints.save(self.replica.state, history, selected, wait=wait)
+
+    def _stored(self, step: int) -> None:
+        with suppress(Failure):  # a registry that fails for a while; one that has given this attempt up is asked again
+            self._lab.registry.beat(self._job.run, self._attempt, step=step, stored_step=step)
+
+    def _recall(self, stored: checkpoint.Stored) -> None:
+        history = stored.history
+        self._value, self._evaluated = history["value"], history["evaluated"]
+        if history["best"] is not None:
+            self._best = _Selected(history["best"]["step"], history["best"]["value"], stored.selected)
+        self._record.load(history["record"], stored.state.parent, self._mine)
+
+    def _keep(self, kind: str, step: int, weights: dict[str, Tensor]) -> list[Path]:
+        """Weights that outlive the run; the files of the model."""
+        path = self._mine / f"{kind}.safetensors"
+        files = checkpoint.save_weights(self.replica.state.average, weights, path, {"run": self._job.run, "step": step})
+        self._record.checkpoints[kind] = StoredCheckpoint(kind, step, str(path), sha256(path), path.stat().st_size)
+        return files
+
+    def _deliver(self) -> int:
+        self._delivered = time.monotonic()
+        return self.tracked.flush()
+
+    # ---- samples
+
+    def _scored(self, split: ScoringSplit) -> list[Score]:
+        # It may take minutes, and nothing of it is half done.
+        with interruption.at_once():
+            samples = self._job.configuration.protocol.samples
+            generated = self.replica.state.average.generate(samples, self._job.seed, "evaluation", split)
+            return self._lab.evaluator.evaluate(generated, split)
+
+    def _show(self, step: int) -> None:
+        pixels = _picture(self.replica.state.average, self._job)
+        self._record.picture(pixels, step)
+        self.tracked.image("samples/grid", pixels, step)
+
+
+def _reason(error: Exception) -> str:
+    """What is recorded of an error. The same configuration would meet it again."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return f"out of memory: {str(error).strip().partition(chr(10))[0] or type(error).__name__}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _weights(system: System) -> dict[str, Tensor]:
+    return {key: tensor.detach().clone() for key, tensor in system.state_dict().items()}
 
 
 class Curve(TypedDict):
@@ -82,16 +367,24 @@ class Curve(TypedDict):
 @dataclass
 class _Record:
     """What a run has to show so far. Files go to `folder` at once, and become the run's when it ends, however it ends:
-    `curves.json` (name -> `Curve`), `samples/<step>.png`, and `samples.png` of the finished model.
+    `curves.json` (name -> `Curve`), `samples/<step>.png`, and `samples.png` of the finished model. Everything has a
+    key, so that what a resumed run does again is there once.
     """
 
     folder: Path
-    tracked: RunTracker | None = None
-    scores: list[StoredScore] = field(default_factory=list)
+    scores: dict[tuple[str, int, str, str], StoredScore] = field(default_factory=dict)
     scalars: dict[str, StoredScalar] = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
-    checkpoints: list[StoredCheckpoint] = field(default_factory=list)
-    artifacts: list[StoredArtifact] = field(default_factory=list)
+    checkpoints: dict[str, StoredCheckpoint] = field(default_factory=dict)
+    artifacts: dict[str, StoredArtifact] = field(default_factory=dict)
+    training_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    before: float = 0.0  # seconds that the attempts took from which this one goes on
+    begun: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.perf_counter() - self.begun
 
     def scalar(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -103,8 +396,24 @@ class _Record:
             curve["step"].append(step)
             curve["value"].append(value if math.isfinite(value) else None)
 
-    def score(self, scores: list[Score], kind: Scored, step: int, split: str) -> None:
-        self.scores += [StoredScore(**vars(score), checkpoint=kind, step=step, split=split) for score in scores]
+    def score(self, scores: Sequence[Score], kind: Scored, step: int, split: str) -> None:
+        for score in scores:
+            self._store(StoredScore(**vars(score), checkpoint=kind, step=step, split=split))
+
+    def _store(self, score: StoredScore) -> None:
+        self.scores[score.checkpoint, score.step, score.split, score.name] = score
+
+    def repeat(self, split: str, step: int) -> None:
+        """The last weights' scores on a split are those of the evaluation at that step."""
+        for score in list(self.scores.values()):
+            if (score.checkpoint, score.step, score.split) == ("progress", step, split):
+                self._store(replace(score, checkpoint="last"))
+
+    def select(self) -> None:
+        """The selected weights are the last, and so are their scores."""
+        for score in list(self.scores.values()):
+            if score.checkpoint == "last":
+                self._store(replace(score, checkpoint="selected"))
 
     def picture(self, pixels: pictures.Pixels, step: int) -> None:
         self._file(f"samples/{step:06d}", "image/png", ".png", pictures.png(pixels))
@@ -115,7 +424,7 @@ class _Record:
     def _file(self, name: str, kind: str, suffix: str, content: bytes) -> None:
         path = self.folder / f"{name}{suffix}"
         write_atomically(path, content)
-        self.artifacts.append(StoredArtifact(name, kind, str(path)))
+        self.artifacts[name] = StoredArtifact(name, kind, str(path))
 
     def close(self) -> None:
         """Writes what is only known when nothing more will come. A full disk takes the curves, not the result."""
@@ -125,128 +434,48 @@ class _Record:
 
     def result(self) -> dict[str, Any]:
         return {
-            "scores": self.scores,
+            "scores": self.scores.values(),
             "scalars": self.scalars,
-            "checkpoints": self.checkpoints,
-            "artifacts": self.artifacts,
+            "checkpoints": self.checkpoints.values(),
+            "artifacts": self.artifacts.values(),
         }
+
+    def dump(self) -> dict[str, Any]:
+        """All of it, as JSON; files by their place, so that a home can be moved."""
+        pictures = {name: Path(stored.path).relative_to(self.folder) for name, stored in self.artifacts.items()}
+        return {
+            "scores": [vars(score) for score in self.scores.values()],
+            "scalars": {name: vars(scalar) for name, scalar in self.scalars.items()},
+            "curves": self.curves,
+            "kept": [vars(stored) | {"path": Path(stored.path).name} for stored in self.checkpoints.values()],
+            "artifacts": [vars(stored) | {"path": str(pictures[stored.name])} for stored in self.artifacts.values()],
+            "training_seconds": self.training_seconds,
+            "evaluation_seconds": self.evaluation_seconds,
+            "seconds": self.seconds,
+        }
+
+    def load(self, told: Mapping[str, Any], older: Path, mine: Path) -> None:
+        """What `dump` returned in an earlier attempt. The weights that it kept, in `older`, are taken into `mine`."""
+        for score in told["scores"]:
+            self._store(StoredScore(**score))
+        self.scalars = {name: StoredScalar(**scalar) for name, scalar in told["scalars"].items()}
+        self.curves = told["curves"]
+        for stored in told["kept"]:
+            path = checkpoint.take(older / stored["path"], mine)
+            self.checkpoints[stored["kind"]] = StoredCheckpoint(**stored | {"path": str(path)})
+        for stored in told["artifacts"]:
+            self.artifacts[stored["name"]] = StoredArtifact(**stored | {"path": str(self.folder / stored["path"])})
+        self.training_seconds, self.evaluation_seconds = told["training_seconds"], told["evaluation_seconds"]
+        self.before = told["seconds"]
 
 
 @dataclass
 class _Selected:
-    """The weights of the best evaluation so far, kept in memory until the run ends."""
+    """The weights of the best evaluation so far."""
 
     step: int
     value: float
     weights: dict[str, Tensor]
-
-
-def _train_and_score(job: Job, lab: Lab, watcher: Watcher, attempt: int, record: _Record) -> float:
-    plan, training = job.configuration, job.configuration.training
-    lab.settle(training)
-    samples = plan.dataset.load("train")
-    state = State.fresh(
-        plan.system_class,
-        plan.system_config,
-        plan.dataset.shape,
-        seed=job.seed,
-        batch_size=training.batch_size,
-        device=lab.device,
-    )
-    batches = Batches(samples.to(lab.device), training.batch_size, job.seed)
-    record.tracked = tracked = _open_tracker(job, lab, attempt)
-    # MLflow's slider begins at step 0: without a picture there, people see an empty tile first.
-    _show(state.average, job, record, 0)
-
-    sign = 1 if job.objective.better == "lower" else -1
-    best: _Selected | None = None
-    value, delivered = math.nan, time.monotonic()
-    training_seconds = evaluation_seconds = 0.0
-    for now in train(
-        state,
-        batches,
-        seed=job.seed,
-        steps=training.steps,
-        every=training.log_every,
-        decay=training.ema,
-        precision=training.precision,
-    ):
-        tracked.scalars(now.step, dict(now.scalars) | {"dynamics/samples_per_second": now.samples_per_second})
-        record.scalar(now.step, now.scalars)
-        watcher.progress(now)
-        training_seconds += now.seconds
-        if now.step % training.evaluate_every and now.step != training.steps:
-            if time.monotonic() - delivered > _DELIVERY_SECONDS:
-                tracked.flush()
-                delivered = time.monotonic()
-            continue
-        begun = time.perf_counter()
-        scores = _scored(state.average, job, lab, "reference")
-        record.score(scores, "progress", now.step, "reference")
-        tracked.scores(now.step, {score.name: score.value for score in scores})
-        _show(state.average, job, record, now.step)
-        tracked.flush()
-        delivered = time.monotonic()
-        evaluation_seconds += time.perf_counter() - begun
-        value = next(score.value for score in scores if score.name == job.objective.score)
-        if best is None or sign * value < sign * best.value:
-            weights = {key: tensor.detach().clone() for key, tensor in state.average.state_dict().items()}
-            best = _Selected(now.step, value, weights)
-        if watcher.scored(now.step, value) and now.step != training.steps:
-            raise _Pruned
-
-    assert best is not None
-    begun = time.perf_counter()
-    _finish(job, lab, state, best, scores, record, tracked)
-    evaluation_seconds += time.perf_counter() - begun
-    shares = {"time/training_seconds": training_seconds, "time/evaluation_seconds": evaluation_seconds}
-    record.scalar(state.step, shares)
-    tracked.scalars(state.step, shares)
-    return value
-
-
-def _finish(
-    job: Job, lab: Lab, state: State, best: _Selected, scores: list[Score], record: _Record, tracked: RunTracker
-) -> None:
-    """Final scores of the last and of the selected weights, on both splits; weights and the picture as files.
-
-    `scores` are those of the last weights on the reference split, which the last evaluation has just computed.
-    """
-    final: dict[ScoringSplit, list[Score]] = {
-        "reference": scores,
-        "holdout": _scored(state.average, job, lab, "holdout"),
-    }
-    tracked.scores(state.step, {f"{score.name}_holdout": score.value for score in final["holdout"]})
-    record.final_picture(_picture(state.average, job))
-
-    last = {key: tensor.detach().clone() for key, tensor in state.average.state_dict().items()}
-    kinds: tuple[tuple[Scored, int, dict[str, Tensor]], ...] = (
-        ("last", state.step, last),
-        ("selected", best.step, best.weights),
-    )
-    for kind, step, weights in kinds:
-        if step != state.step:
-            state.average.load_state_dict(weights)
-            final = {split: _scored(state.average, job, lab, split) for split in SCORING_SPLITS}
-        for split, found in final.items():
-            record.score(found, kind, step, split)
-        path = lab.settings.checkpoints / job.sweep / f"{job.trial}.{job.seed}" / f"{kind}.safetensors"
-        files = checkpoint.save_weights(state.average, weights, path, {"run": job.run, "step": step})
-        record.checkpoints.append(StoredCheckpoint(kind, step, str(path), sha256(path), path.stat().st_size))
-        for file in files:
-            tracked.artifact(file, "model")
-
-
-def _scored(system: System, job: Job, lab: Lab, split: ScoringSplit) -> list[Score]:
-    generated = system.generate(job.configuration.protocol.samples, job.seed, "evaluation", split)
-    return lab.evaluator.evaluate(generated, split)
-
-
-def _show(system: System, job: Job, record: _Record, step: int) -> None:
-    pixels = _picture(system, job)
-    record.picture(pixels, step)
-    assert record.tracked is not None
-    record.tracked.image("samples/grid", pixels, step)
 
 
 def _picture(system: System, job: Job) -> pictures.Pixels:
@@ -256,7 +485,7 @@ def _picture(system: System, job: Job) -> pictures.Pixels:
     return pictures.picture(system.generate(count, "picture"), dataset.modes)
 
 
-def _open_tracker(job: Job, lab: Lab, attempt: int) -> RunTracker:
+def _open_tracker(job: Job, lab: Lab, attempt: int, chain: int) -> RunTracker:
     plan = job.configuration
     facts = environment.describe(lab.device)
     tags = {
@@ -277,13 +506,11 @@ def _open_tracker(job: Job, lab: Lab, attempt: int) -> RunTracker:
     params |= {f"data.{key}": value for key, value in plan.dataset.config.model_dump(mode="json").items()}
     params |= plan.system_config.model_dump(mode="json")
     params |= {f"training.{key}": value for key, value in plan.training.model_dump(mode="json").items()}
-    for older in range(1, attempt):
-        lab.tracker.abandon(job.sweep, f"{job.run}.{older}")
     train_size = len(plan.dataset.load("train"))
     return lab.tracker.start(
         job.sweep,
         name=f"{plan.system} {job.trial}.{job.seed}",
-        key=f"{job.run}.{attempt}",
+        key=f"{job.run}.{chain}",
         params=params,
         tags=tags,
         dataset=DatasetInfo(

@@ -5,7 +5,6 @@ the spool, and whether it is pruned is asked of the process that holds the study
 """
 
 import contextlib
-import os
 import signal
 import socket
 import sys
@@ -13,9 +12,9 @@ import threading
 import time
 from pathlib import Path
 from queue import SimpleQueue
-from types import FrameType
 from typing import TYPE_CHECKING
 
+from aigc_lab import interruption
 from aigc_lab.channel import Channel, Closed, Message
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.experiment import Experiment
@@ -32,17 +31,16 @@ if TYPE_CHECKING:
 
 # A display need not know more often how a run stands.
 _EVERY = 0.2
-# A run that was told to end writes down that it did; then this process ends, whatever it is doing.
-_GRACE = 10.0
 
 
 def main() -> None:
     """Argument one is the number of the channel's end. The first message is the lab, every other one a job."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started this says when to end
-    signal.signal(signal.SIGTERM, _interrupt)
     channel, inbox = Channel(socket.socket(fileno=int(sys.argv[1]))), SimpleQueue[Message | None]()
-    threading.Thread(target=_listen, args=(channel, inbox), daemon=True).start()
-    with contextlib.suppress(Closed, KeyboardInterrupt):
+    with contextlib.suppress(Closed, KeyboardInterrupt), interruption.handled(_quiet):
+        # Ctrl-C reaches the whole group; who started this says when to end.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        threading.Thread(target=_listen, args=(channel, inbox), daemon=True).start()
         first = inbox.get()
         if first is not None:
             _serve(first, channel, inbox)
@@ -52,9 +50,11 @@ def _serve(first: Message, channel: Channel, inbox: "SimpleQueue[Message | None]
     try:
         experiment, lab = _open(first, lambda text: channel.send(say=text))
         channel.send(ready=True)
-        while (message := inbox.get()) is not None:
-            outcome = execute(_job(message, experiment), lab, _Remote(channel, inbox))
+        while (message := inbox.get()) is not None and not interruption.wanted():
+            (outcome,) = execute([_job(message, experiment)], lab, [_Remote(channel, inbox)])
             channel.send(outcome=[outcome.state, outcome.value, outcome.reason])
+            if interruption.wanted():  # the run was quicker
+                return
     except KeyboardInterrupt:
         channel.send(interrupted=True)
     except (UsageError, Failure) as error:
@@ -106,9 +106,8 @@ class _Remote:
         return bool(answer["stop"])
 
 
-def _interrupt(_: int, __: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: the next would interrupt the writing down
-    raise KeyboardInterrupt
+def _quiet(_: str) -> None:
+    """The process that started this one says what there is to say."""
 
 
 def _listen(channel: Channel, inbox: "SimpleQueue[Message | None]") -> None:
@@ -116,9 +115,7 @@ def _listen(channel: Channel, inbox: "SimpleQueue[Message | None]") -> None:
     while (message := channel.receive()) is not None:
         inbox.put(message)
     inbox.put(None)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_GRACE)
-    os._exit(1)
+    interruption.want()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import re
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
@@ -384,9 +384,9 @@ def test_more_trials_are_the_new_ones_only(home: Home) -> None:
     first = home.sweep(POINTS, *SHORT, "search.trials=1")
     did: list[str] = []
 
-    def watched(job: Job, *rest: Any) -> Outcome:
-        did.append(f"{job.trial}.{job.seed}")
-        return execute(job, *rest)
+    def watched(jobs: Sequence[Job], *rest: Any) -> list[Outcome]:
+        did.extend(f"{job.trial}.{job.seed}" for job in jobs)
+        return execute(jobs, *rest)
 
     with mock.patch.object(inline, "execute", watched):
         rows = home.sweep(POINTS, *SHORT, "search.trials=3")

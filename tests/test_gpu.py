@@ -7,7 +7,7 @@ import torch
 
 from aigc_lab import experiment
 from aigc_lab.batches import Batches
-from aigc_lab.trainer import State, train
+from aigc_lab.trainer import State, train_one
 
 pytestmark = [
     pytest.mark.gpu,
@@ -26,7 +26,7 @@ def test_no_step_waits_for_the_device_and_the_bits_repeat(system: str, precision
         state = State.fresh(
             plan.system_class, plan.system_config, plan.dataset.shape, seed=0, batch_size=64, device="cuda"
         )
-        steps = train(state, Batches(data, 64, 0), seed=0, steps=40, every=20, decay=0.9, precision=precision)  # type: ignore[arg-type]
+        steps = train_one(state, Batches(data, 64, 0), seed=0, steps=40, every=20, decay=0.9, precision=precision)
         next(steps)  # kernels are chosen and memory is taken in the first interval
         crossings = []
         collect = torch.Tensor.cpu

@@ -16,7 +16,7 @@ from aigc_lab.config import Strict
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.samples import Modality, Points, Shape
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
-from aigc_lab.trainer import Diverged, Progress, Recorder, State, average_of, train
+from aigc_lab.trainer import Diverged, Progress, Recorder, State, average_of, train_one
 
 SHAPE = Shape(Modality.POINTS, (2,))
 DATA = Points(torch.randn(40, 2, generator=torch.Generator().manual_seed(0)))
@@ -95,7 +95,7 @@ def fresh(**config: Any) -> tuple[State, Pair]:
 
 
 def run(state: State, steps: int, *, every: int = 1, decay: float = 0.0, precision: Any = "fp32") -> Iterator[Progress]:
-    return train(state, Batches(DATA, BATCH, 0), seed=0, steps=steps, every=every, decay=decay, precision=precision)
+    return train_one(state, Batches(DATA, BATCH, 0), seed=0, steps=steps, every=every, decay=decay, precision=precision)
 
 
 @pytest.mark.parametrize("repeat", [1, 3])

@@ -21,7 +21,7 @@ from aigc_lab.contracts.base import Broken, Contracts, say
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.samples import Modality, Samples, Shape
 from aigc_lab.systems.base import Loss, Phase, System
-from aigc_lab.trainer import Diverged, Progress, State, train, trained
+from aigc_lab.trainer import Diverged, Progress, State, train_one, trained
 
 BATCH = 12
 # Stacked sums are taken in another order: single precision, with the cancellation of a batch normalisation in between.
@@ -48,8 +48,11 @@ class Case:
     def batches(self, seed: int = 0) -> Batches:
         return Batches(self.samples, BATCH, seed)
 
-    def run(self, state: State, steps: int, *, seed: int = 0, every: int = 1, decay: float = 0.9) -> Iterator[Progress]:
-        return train(state, self.batches(seed), seed=seed, steps=steps, every=every, decay=decay, precision="fp32")
+    def run(
+        self, state: State, steps: int, *, seed: int = 0, every: int = 1, decay: float = 0.9, **options: Any
+    ) -> Iterator[Progress]:
+        options |= {"steps": steps, "every": every, "decay": decay, "precision": "fp32"}
+        return train_one(state, self.batches(seed), seed=seed, **options)
 
     def finished(self, state: State, steps: int, **options: Any) -> State:
         for _ in self.run(state, steps, **options):
@@ -408,14 +411,15 @@ def a_restored_run_goes_on_as_if_never_stopped(case: Case) -> None:
     """A crash would change the result of a sweep: what a loss needs from earlier steps must be a registered buffer."""
     straight = case.fresh(seed=1)
     curve = [progress.scalars for progress in case.run(straight, 6, seed=1, every=3)]
+    # It is stopped in the middle of its second interval.
     first = case.fresh(seed=1)
-    begin = [progress.scalars for progress in case.run(first, 3, seed=1, every=3)]
+    begin = [progress.scalars for progress in case.run(first, 6, seed=1, every=3, interrupted=lambda: first.step == 4)]
     # Nothing of the new object may survive: it starts from other weights, and has already taken a step.
     second = case.finished(case.fresh(seed=2), 1, seed=2)
     with _folder() as folder:
         save_state(first, folder / "state.safetensors")
         restore_state(second, folder / "state.safetensors")
-    assert second.step == 3
+    assert second.step == 4
     rest = [progress.scalars for progress in case.run(second, 6, seed=1, every=3)]
     for one, two in zip(curve, [*begin, *rest], strict=True):
         for name in [name for name in one if one[name] != two[name]]:

@@ -1,5 +1,6 @@
 """One run at a time, in this process."""
 
+from aigc_lab import interruption
 from aigc_lab.executors import base
 from aigc_lab.job import Job, Outcome, Watcher
 from aigc_lab.lab import Lab
@@ -13,7 +14,9 @@ class Inline(base.Executor):
         self._lab = lab
 
     def run(self, job: Job, watcher: Watcher) -> Outcome:
-        return execute(job, self._lab, watcher)
+        with interruption.at_once():  # the run before may have been quicker than the signal
+            pass
+        return execute([job], self._lab, [watcher])[0]
 
     def stop(self) -> None:
         """The interruption that is to be passed on has reached this process itself."""

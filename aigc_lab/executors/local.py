@@ -18,10 +18,9 @@ from aigc_lab.experiment import Experiment
 from aigc_lab.job import Job, Outcome, Watcher
 from aigc_lab.lab import Lab
 from aigc_lab.registry import queries
+from aigc_lab.registry.life import RETRIES
 from aigc_lab.registry.states import State
 
-# A run whose process died (memory ran out, a driver failed) is tried again so many times.
-_RETRIES = 2
 _GRACE = 10.0
 
 
@@ -62,26 +61,42 @@ class Local(base.Executor):
         assert self._lab is not None, "open comes first"
         worker = self._free.get()
         try:
-            for _ in range(_RETRIES + 1):
+            before = -1
+            while True:
                 try:
                     return worker.do(job, watcher)
                 except _Gone as gone:
                     reason = str(gone)
-                attempt, state = self._lab.registry.lose(job.run, State.KILLED, reason)
-                if state != State.KILLED:  # it had written its result down, and died before it could say so
-                    return self._stored(job)
-                self._lab.tracker.abandon(job.sweep, f"{job.run}.{attempt}")
-                if self._stopped:
-                    raise KeyboardInterrupt
-                self._say(f"{job.run}: {reason}")
+                attempt, lost = self._lose(job, reason)
+                if attempt == before:  # it died before it could begin, twice: no run would fare better
+                    raise Failure(f"a worker process cannot go on: {reason}")
+                before = attempt
+                self._say(f"{job.run}: {reason}" + ("" if lost else "; it is tried again"))
                 worker.restart(self._opening, self._say)
+                if lost is not None:
+                    return lost
                 if self._stopped:  # it may have been told so while it was starting
                     raise KeyboardInterrupt
-            reason = f"{reason}, {_RETRIES + 1} times"
-            self._lab.registry.lose(job.run, State.FAILED, reason)
-            return Outcome(State.FAILED, None, reason)
         finally:
             self._free.put(worker)
+
+    def _lose(self, job: Job, reason: str) -> tuple[int, Outcome | None]:
+        """Records that the run's process is gone. Returns the number of the attempt that it worked on, and how the run
+        has ended if it is not to be tried again.
+        """
+        assert self._lab is not None
+        registry, tracker = self._lab.registry, self._lab.tracker
+        attempt, state = registry.lose(job.run, State.KILLED, reason, crashed=not self._stopped)
+        if state not in (State.KILLED, State.QUEUED):  # its result is written down; it died before it could say so
+            return attempt, self._stored(job)
+        tracker.abandon(job.sweep, f"{job.run}.{registry.chain(job.run)}")
+        if self._stopped:
+            raise KeyboardInterrupt
+        if registry.crashes(job.run) <= RETRIES:
+            return attempt, None
+        reason = f"{reason}, {RETRIES + 1} times without progress"
+        registry.lose(job.run, State.FAILED, reason)
+        return attempt, Outcome(State.FAILED, None, reason)
 
     def _stored(self, job: Job) -> Outcome:
         assert self._lab is not None

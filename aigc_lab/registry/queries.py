@@ -305,17 +305,6 @@ def _by_run(registry: Registry, query: Select[Any]) -> dict[str, list[Json]]:
     return dict(found)
 
 
-def running(registry: Registry) -> list[Json]:
-    """The attempts that have begun and not ended: run, number, when, and where (their environment)."""
-    with registry.read() as connection:
-        found = connection.execute(
-            select(Attempt.c.run_id.label("run"), Attempt.c.number, Attempt.c.started_at, Attempt.c.environment)
-            .where(Attempt.c.state == State.RUNNING.value)
-            .order_by(Attempt.c.started_at)
-        )
-        return [_json(row) for row in found.mappings()]
-
-
 # ---- promoted models
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from sqlalchemy import Connection, Engine, Table, delete, func, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -118,8 +118,20 @@ class Registry:
 
     # ---- a sweep, its trials and its runs
 
-    def sweep(self, name: str, digest: str, experiment: Mapping[str, Any], objective: str, better: Better) -> str:
-        """The id of the sweep of this experiment file, recorded now unless it was before."""
+    def sweep(
+        self,
+        name: str,
+        digest: str,
+        experiment: Mapping[str, Any],
+        objective: str,
+        better: Better,
+        *,
+        source: str | None = None,
+        command: Literal["sweep", "train"] = "sweep",
+    ) -> str:
+        """The id of the sweep of this experiment file, recorded now unless it was before. What may change without
+        making it another sweep, such as the number of trials, is that of the last call.
+        """
         sweep = f"{name}-{digest[:8]}"
         with self.write() as connection:
             _insert_new(
@@ -135,6 +147,12 @@ class Registry:
             )
             if connection.scalar(select(Sweep.c.digest).where(Sweep.c.id == sweep)) != digest:
                 raise Failure(f"two experiments share the id {sweep}; rename one of them")
+            # A sweep stays one, even if single runs of it are trained besides.
+            was = connection.scalar(select(Sweep.c.command).where(Sweep.c.id == sweep))
+            latest = {"source": source, "command": was if was == "sweep" else command}
+            if was != "sweep" or command == "sweep":
+                latest["experiment"] = _plain(experiment)
+            connection.execute(update(Sweep).where(Sweep.c.id == sweep).values(latest))
         return sweep
 
     def set_mlflow_experiment(self, sweep: str, mlflow_experiment_id: str) -> None:
@@ -304,17 +322,37 @@ class Registry:
                 rows = [vars(file) | {"path": self.recorded(file.path)} for file in files]
                 _replace(life.connection, table, run, rows)
 
-    def lose(self, run: str, state: State, reason: str) -> tuple[int, State]:
+    def lose(self, run: str, state: State, reason: str, *, crashed: bool = False) -> tuple[int, State]:
         """Ends a run whose process is gone, in `state` (KILLED, or FAILED if it is not to be tried again). A run whose
         result was written down keeps it. Returns the number of the newest attempt (0 for none) and the run's state.
+
+        `crashed` says that the process died of itself: whoever had started it is alive.
         """
         with self._living(run) as life:
             lost = life.before.lose(state)
+            if crashed and life.before.attempts[-1:] == (State.RUNNING,):
+                newest = (Attempt.c.run_id == run, Attempt.c.number == lost.newest)
+                life.connection.execute(update(Attempt).where(*newest).values(crashed=True))
             if lost != life.before:
                 life.save(lost, reason=reason)
                 values = {"reason": _text(reason), "finished_at": _now()}
                 life.connection.execute(update(Run).where(Run.c.id == run).values(values))
         return lost.newest, lost.state
+
+    def crashes(self, run: str) -> int:
+        """How often the run's process has crashed since it last made progress, which is a checkpoint that was stored."""
+        columns = (Attempt.c.state, Attempt.c.crashed, Attempt.c.from_step, Attempt.c.stored_step)
+        wanted = select(*columns).where(Attempt.c.run_id == run).order_by(Attempt.c.number.desc())
+        with self.read() as connection:
+            attempts = connection.execute(wanted).all()
+        count = 0
+        for attempt in attempts:
+            if attempt.state != State.KILLED:
+                break
+            count += bool(attempt.crashed)
+            if (attempt.stored_step or 0) > (attempt.from_step or 0):
+                break
+        return count
 
     @contextmanager
     def _living(self, run: str) -> Iterator["_Living"]:

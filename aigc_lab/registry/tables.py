@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -71,7 +72,8 @@ def _of_run() -> Column[Any]:
     return _key("run_id", String, ForeignKey("run.id", ondelete="CASCADE"))
 
 
-# One execution of an experiment. `id` is the name and the first 8 digits of the experiment's digest.
+# One execution of an experiment. `id` is the name and the first 8 digits of the experiment's digest, `source` the file
+# that the experiment was read from, `command` who began it: "sweep" or "train".
 Sweep = Table(
     "sweep",
     METADATA,
@@ -83,6 +85,8 @@ Sweep = Table(
     _must("better"),
     _must("created_at", Moment),
     _may("mlflow_experiment_id"),
+    _may("source"),
+    _may("command"),
     Index(None, "name", "created_at"),
 )
 
@@ -122,7 +126,8 @@ Run = Table(
 #
 # `host`, `boot`, `pid` and `process_started` name the process (`aigc_lab.processes`), which renews `heartbeat_at` and
 # `step`, the step it is at. It began at `from_step`, and its newest checkpoint is of `stored_step`. Attempts of one
-# `chain`, the number of the first of them, went on from one another and are one run in MLflow.
+# `chain`, the number of the first of them, went on from one another and are one run in MLflow. It `crashed` if it died
+# while the process that had started it lived.
 Attempt = Table(
     "attempt",
     METADATA,
@@ -142,6 +147,7 @@ Attempt = Table(
     _may("from_step", BigInteger),
     _may("step", BigInteger),
     _may("stored_step", BigInteger),
+    _may("crashed", Boolean),
     Index(None, "state"),
 )
 

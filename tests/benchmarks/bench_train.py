@@ -16,7 +16,7 @@ from torch import nn
 from aigc_lab import experiment
 from aigc_lab.batches import Batches
 from aigc_lab.systems.base import AdversarialSystem
-from aigc_lab.trainer import State, average_of, train
+from aigc_lab.trainer import State, average_of, train_one
 
 SEGMENT, ROUNDS = 100, 7
 
@@ -41,7 +41,7 @@ def prepare(name: str, system: str) -> tuple[Callable[[], State], Batches, float
 
 def ours(state: State, batches: Batches, decay: float) -> Callable[[], None]:
     def segment() -> None:
-        for _ in train(
+        for _ in train_one(
             state, batches, seed=0, steps=state.step + SEGMENT, every=SEGMENT, decay=decay, precision="fp32"
         ):
             pass

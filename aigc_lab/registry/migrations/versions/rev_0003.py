@@ -18,8 +18,11 @@ def upgrade() -> None:
         ("from_step", sa.BigInteger()),
         ("step", sa.BigInteger()),
         ("stored_step", sa.BigInteger()),
+        ("crashed", sa.Boolean()),
     ):
         op.add_column("attempt", sa.Column(name, kind))
+    for name in ("source", "command"):
+        op.add_column("sweep", sa.Column(name, sa.String()))
     op.create_index("ix_attempt_state", "attempt", ["state"])
     op.create_table(
         "supervisor",

@@ -1,0 +1,112 @@
+"""Ctrl-C and SIGTERM: first a wish that the work under way be saved, then an end.
+
+Inside `handled` a first signal is a wish. Work that must not be torn apart runs in `deferred`, asks `wanted()` between
+two of its steps, and is then interrupted where it ends; elsewhere, and inside `at_once`, the signal raises
+`KeyboardInterrupt` as usual. A second Ctrl-C, or `LIMIT` seconds, end the process whatever it is doing: what is on the
+disk is enough to go on from.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+# Seconds from the wish to the end. Whoever sent the signal waits for 10, as docker does.
+LIMIT = 9.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_TOLD = "stopping: the runs under way are being saved; Ctrl-C again leaves at once"
+_CODE = 130  # of a command that Ctrl-C ended
+
+_wish = threading.Event()
+_handling = False
+_thread = threading.local()  # handlers run in the main thread, and only its depth counts there
+
+
+def wanted() -> bool:
+    """Whether the work under way is to end. Costs next to nothing: a training asks at every step."""
+    return _wish.is_set()
+
+
+def want() -> None:
+    """Asks the work of this process to end, as SIGTERM does. Callable from any thread."""
+    if _handling:
+        os.kill(os.getpid(), signal.SIGTERM)
+    else:
+        _wish.set()  # the process has other work to do, and goes on
+
+
+@contextmanager
+def handled(say: Callable[[str], None], *, exits: bool = True) -> Iterator[None]:
+    """Handles signals while the work within goes on. `exits` says that the process exists for this work alone, and may
+    be ended; else a second Ctrl-C raises. In a thread, whose process decides about its signals, nothing is handled.
+    """
+    global _handling
+    _wish.clear()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    timer = threading.Timer(LIMIT, leave)
+    timer.daemon = True
+
+    def receive(number: int, _: FrameType | None) -> None:
+        if _wish.is_set():
+            # A whole group may be told twice to end; a second Ctrl-C is meant.
+            if number == signal.SIGINT and exits:
+                leave()
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
+        _wish.set()
+        if exits:
+            timer.start()
+        # In a thread: the handler may have interrupted whoever is printing.
+        threading.Thread(target=say, args=(_TOLD,)).start()
+        if not getattr(_thread, "depth", 0):
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, receive) for number in SIGNALS}
+    _handling = True
+    try:
+        yield
+    finally:
+        _handling = False
+        timer.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _wish.clear()
+
+
+def leave() -> None:
+    """Ends the process now. The kernel frees its locks, and its children end when their channels close."""
+    if sys.stderr.isatty():
+        os.write(2, b"\x1b[?25h\n")  # a progress bar has hidden the cursor
+    os._exit(_CODE)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """A signal that comes within is only a wish, which the work asks for with `wanted`."""
+    with _at_depth(1):
+        yield
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Within deferred work: a signal raises at once, and so does one that has come before."""
+    with _at_depth(0):
+        if _wish.is_set():
+            raise KeyboardInterrupt
+        yield
+
+
+@contextmanager
+def _at_depth(depth: int) -> Iterator[None]:
+    before = getattr(_thread, "depth", 0)
+    _thread.depth = depth
+    try:
+        yield
+    finally:
+        _thread.depth = before

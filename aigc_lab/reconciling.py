@@ -1,0 +1,131 @@
+"""What processes that died left behind, brought in order: every store says what the registry knows, and nothing RUNS.
+
+Everything here may be done again, and stops nobody: a sweep that is being run is left alone.
+"""
+
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from aigc_lab import attempts
+from aigc_lab.errors import UsageError
+from aigc_lab.processes import Process
+from aigc_lab.registry import lives, queries
+from aigc_lab.registry.states import State
+from aigc_lab.registry.store import Registry
+from aigc_lab.settings import Settings
+from aigc_lab.supervision import alone
+from aigc_lab.tracking import writer
+from aigc_lab.tracking.base import status_of
+from aigc_lab.tracking.spool import SpoolTracker
+
+# A worker whose supervisor died saves where it is and ends; it is given so many seconds for that.
+_GRACE = 10.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that was left behind, and what is done about it."""
+
+    sweep: str
+    run: str | None
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.run or self.sweep}: {self.what}"
+
+
+def reconcile(
+    registry: Registry, settings: Settings, *, mine: str | None = None, dry_run: bool = False
+) -> list[Finding]:
+    """Brings in order what was left behind by processes that died, and returns what that was. `mine` is the sweep that
+    this process holds. With `dry_run` nothing is changed.
+    """
+    found: list[Finding] = []
+    for sweep, running in _left(registry, settings).items():
+        with ExitStack() as stack:
+            if sweep != mine:
+                try:
+                    stack.enter_context(alone(settings, sweep))
+                except UsageError:
+                    continue  # somebody runs it
+            found += _Sweep(registry, settings, sweep, dry_run).reconcile(running)
+    return found
+
+
+def _left(registry: Registry, settings: Settings) -> dict[str, list[lives.Json]]:
+    """Sweep -> its attempts that say that they are RUNNING, for every sweep of which something may have been left."""
+    left: dict[str, list[lives.Json]] = defaultdict(list)
+    for attempt in lives.running(registry):
+        left[attempt["sweep"]].append(attempt)
+    for supervisor in lives.supervisors(registry):
+        left[supervisor["sweep"]] += []
+    folder = settings.home / "spool"
+    known = {row["sweep"] for row in queries.sweeps(registry)}
+    for spooled in folder.iterdir() if folder.is_dir() else ():
+        if spooled.name in known:
+            left[spooled.name] += []
+    return left
+
+
+class _Sweep:
+    """A sweep that nobody runs, held by this process."""
+
+    def __init__(self, registry: Registry, settings: Settings, sweep: str, dry_run: bool) -> None:
+        self._registry, self._settings, self._sweep, self._dry_run = registry, settings, sweep, dry_run
+        self._spool = SpoolTracker(writer.spool_folder(settings, sweep))
+
+    def reconcile(self, running: list[lives.Json]) -> list[Finding]:
+        return [*self._lost(running), *self._unended(), *self._unsupervised()]
+
+    def _lost(self, running: list[lives.Json]) -> Iterator[Finding]:
+        """Attempts whose process is gone. Nobody runs the sweep: a worker that is alive here has lost its supervisor."""
+        for attempt in running:
+            process, run = attempt["process"], attempt["run"]
+            if attempt["alive"] and (process is None or process.here is None):
+                where = "another machine" if process is None else process.host
+                yield self._found(run, f"attempt {attempt['number']} may be alive on {where}; it is left alone")
+                continue
+            yield self._found(run, f"the process of attempt {attempt['number']} was lost; the run can be resumed")
+            if not self._dry_run:
+                if process is not None:
+                    _end(process)
+                self._registry.lose(run, State.KILLED, "its process was lost")
+
+    def _unended(self) -> Iterator[Finding]:
+        """Logs for MLflow that do not end: their run has ended in the registry, or is lost."""
+        for key in self._spool.open_keys():
+            run = lives.ended(self._registry, key.rpartition(".")[0])
+            state = State.KILLED if run is None else State(run["state"])
+            if state == State.RUNNING:
+                continue  # on another machine
+            state = state if state.ended else State.KILLED
+            yield self._found(key, f"MLflow has not been told that this run ended; it is told {state}")
+            if self._dry_run:
+                continue
+            reason = run["reason"] if run is not None else None
+            self._spool.end(key, status_of(state), {"state": state} | ({"reason": reason} if reason else {}))
+            if run is not None and state != State.KILLED:
+                folder = attempts.folder(self._settings, self._sweep, run["trial"], run["seed"])
+                attempts.collect(folder, keep=run["attempt"])
+
+    def _unsupervised(self) -> Iterator[Finding]:
+        row = lives.supervisor(self._registry, self._sweep)
+        if row is not None and not row["alive"]:
+            yield self._found(None, f"process {row['pid']} on {row['host']}, which ran it, was lost")
+            if not self._dry_run:
+                self._registry.release(self._sweep)
+
+    def _found(self, run: str | None, what: str) -> Finding:
+        return Finding(self._sweep, run, what)
+
+
+def _end(process: Process) -> None:
+    """Returns when the process is gone: by itself if it hurries."""
+    until = time.monotonic() + _GRACE
+    while process.alive and time.monotonic() < until:
+        time.sleep(0.1)
+    process.signal(signal.SIGKILL)

@@ -1,0 +1,83 @@
+"""Reading who works on what: attempts and supervisors, and whether their processes are alive."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, select
+
+from aigc_lab.processes import Process
+from aigc_lab.registry.life import LEASE
+from aigc_lab.registry.states import State
+from aigc_lab.registry.store import Registry
+from aigc_lab.registry.tables import Attempt, Run, Supervisor
+
+Json = dict[str, Any]
+
+
+def running(registry: Registry, sweep: str | None = None) -> list[Json]:
+    """The attempts that have begun and not ended, of one sweep or of all, the oldest first: run, sweep, number, steps,
+    `process`, the `age` of the last beat in seconds, and whether it is `alive` (see `alive`).
+    """
+    columns = [column for column in Attempt.columns if column.name not in ("run_id", "environment")]
+    wanted = (
+        select(Attempt.c.run_id.label("run"), Run.c.sweep_id.label("sweep"), *columns)
+        .join(Run, Run.c.id == Attempt.c.run_id)
+        .where(Attempt.c.state == State.RUNNING.value)
+        .order_by(Attempt.c.started_at, Attempt.c.run_id)
+    )
+    with registry.read() as connection:
+        return _told(connection, wanted if sweep is None else wanted.where(Run.c.sweep_id == sweep))
+
+
+def supervisors(registry: Registry) -> list[Json]:
+    """The processes that run sweeps now, or that died while they did: sweep, when, `process`, `age`, `alive`."""
+    with registry.read() as connection:
+        return _told(connection, select(Supervisor.c.sweep_id.label("sweep"), *Supervisor.columns))
+
+
+def supervisor(registry: Registry, sweep: str) -> Json | None:
+    """The one of a sweep; None when nobody runs it and its last one ended in order."""
+    return next((row for row in supervisors(registry) if row["sweep"] == sweep), None)
+
+
+def ended(registry: Registry, run: str) -> Json | None:
+    """Of a run: trial, seed, state, reason, and the number of its newest attempt. None when there is no such run."""
+    newest = select(Attempt.c.number).where(Attempt.c.run_id == run).order_by(Attempt.c.number.desc()).limit(1)
+    columns = (Run.c.trial, Run.c.seed, Run.c.state, Run.c.reason, newest.scalar_subquery().label("attempt"))
+    with registry.read() as connection:
+        row = connection.execute(select(*columns).where(Run.c.id == run)).mappings().first()
+        return None if row is None else dict(row)
+
+
+def failures(registry: Registry, sweep: str) -> dict[str, Json]:
+    """Run -> the environment of its newest attempt, for every run of a sweep that FAILED."""
+    wanted = (
+        select(Attempt.c.run_id, Attempt.c.environment)
+        .join(Run, Run.c.id == Attempt.c.run_id)
+        .where(Run.c.sweep_id == sweep, Run.c.state == State.FAILED.value)
+        .order_by(Attempt.c.run_id, Attempt.c.number)
+    )
+    with registry.read() as connection:
+        return {run: environment for run, environment in connection.execute(wanted)}
+
+
+def alive(process: Process | None, age: float) -> bool:
+    """Whether a process that last beat `age` seconds ago is taken to be alive. On this machine the process itself is
+    looked for; elsewhere a beat holds for a lease. A clock may have been set back: a beat from the future is as old.
+    """
+    known = None if process is None else process.alive
+    return abs(age) < LEASE if known is None else known
+
+
+def _told(connection: Connection, wanted: Any) -> list[Json]:
+    return [_row(row) for row in connection.execute(wanted).mappings()]
+
+
+def _row(row: RowMapping) -> Json:
+    told = dict(row)
+    process = None
+    if told["pid"] is not None:
+        process = Process(told["host"], told["boot"] or "", told["pid"], told["process_started"] or "")
+    beat = told["heartbeat_at"] or told["started_at"]
+    age = (datetime.now(UTC) - beat).total_seconds()
+    return told | {"process": process, "age": age, "alive": alive(process, age)}
