@@ -552,6 +552,27 @@ def init(
         print(f"Next: cd {folder}, edit experiments/digits.yaml, then: aigc-lab sweep digits --dry-run")
 
 
+# ---- commands about what MLflow lacks
+
+
+@app.command()
+def spool(
+    sweep: OfSweep = None,
+    flush: Annotated[bool, typer.Option("--flush", help="Deliver it now.")] = False,
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Show what MLflow lacks, and why. It waits on disk until the sweep goes on, or --flush delivers it."""
+    from aigc_lab import delivery
+    from aigc_lab.settings import Settings
+
+    settings = Settings.load(home)
+    rows = delivery.flush(sweep, settings) if flush else delivery.spool(sweep, settings)
+    _print_json(rows) if json else _print(delivery.spool_table(rows))
+    if flush:
+        delivery.conclude(rows)
+
+
 # ---- output
 
 

@@ -8,11 +8,8 @@ import pytest
 import torch
 
 from aigc_lab.data.digits import Digits
-from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import writer
-from aigc_lab.tracking.mlflow import MlflowTracker
-from aigc_lab.tracking.shipper import Shipper
 
 torch.set_num_threads(1)
 
@@ -57,14 +54,7 @@ class WriterHere:
 
     def start(self) -> None: ...
 
-    def finish(self) -> str | None:
-        settings, sweep = self._settings, self._sweep
-        with Registry.open(settings.registry_url) as registry:
-
-            def opened(key: str, experiment: str, run: str) -> None:
-                registry.set_mlflow_experiment(sweep, experiment)
-                registry.set_mlflow_run(key.rpartition(".")[0], run)
-
-            tracker = MlflowTracker(settings.tracking_uri, settings.artifacts)
-            waiting = Shipper(writer.spool_folder(settings, sweep), tracker, opened).ship()
+    def finish(self, patience: float | None = None) -> str | None:
+        with writer.shipping(self._settings, self._sweep) as shipper:
+            waiting = shipper.ship()
         return "something waits" if waiting else None

@@ -14,7 +14,7 @@ PACKAGE = Path(aigc_lab.__file__).parent
 # From left to right; a room may import from those to its right. `x/*` are the plugins of a folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "api"),
-    ("commands", "ui", "doctor", "completion"),
+    ("commands", "ui", "doctor", "completion", "delivery"),
     ("display", "web"),
     ("sweeps", "checks"),
     ("opening", "estimate", "worker"),
@@ -36,24 +36,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 PLUGINS = ("systems", "data", "metrics", "extractors", "executors")
 # Rooms, or single modules of a room.
-LIGHT = (
-    *(
-        "",
-        "api",
-        "cli",
-        "completion",
-        "config",
-        "content",
-        "doctor",
-        "experiment",
-        "plugins",
-        "processes",
-        "registry",
-        "settings",
-    ),
-    *("space", "tables", "tether", "ui", "web", "yamlfile"),
-    *("serving.finding", "serving.model", "serving.output", "serving.promotion"),
-)
+LIGHT = tuple(
+    """
+    api attempts cli completion config content delivery doctor experiment plugins processes registry settings space
+    tables tether ui web yamlfile serving.finding serving.model serving.output serving.promotion
+    """.split()
+) + ("",)
 HEAVY = {"torch", "torchvision", "mlflow", "optuna", "pandas", "scipy", "sklearn", "plotly", "jinja2"}
 
 

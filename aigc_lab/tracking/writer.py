@@ -1,7 +1,7 @@
 """The one process that imports MLflow while a sweep runs: it ships what the runs spool, until it is told to finish.
 
-`Writer` starts `python -m aigc_lab.tracking.writer` and talks to it. When the sweep's process dies, the writer delivers
-what it can at once and ends; what remains is delivered when the sweep goes on.
+`Writer` starts `python -m aigc_lab.tracking.writer`, talks to it, and starts another when it dies. When the sweep's
+process dies, the writer delivers what it can at once and ends; what remains is delivered when the sweep goes on.
 """
 
 import contextlib
@@ -13,15 +13,20 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from aigc_lab.channel import Channel, Closed
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.files import locked
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
+from aigc_lab.tracking import spool
 from aigc_lab.tracking.mlflow import MlflowTracker
 from aigc_lab.tracking.shipper import Shipper
+from aigc_lab.tracking.waiting import Told
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,6 +34,10 @@ _LOG = logging.getLogger(__name__)
 _PAUSE, _LONGEST = 0.25, 30.0
 # How long the end of a sweep waits for a store that does not take anything.
 _PATIENCE = 30.0
+# A writer whose sweep is gone ends within so many seconds, in the middle of a request if need be.
+_LAST_SECONDS = 8.0
+# Before another writer is started in place of one that died, doubled up to the longest.
+_RESTART = 3.0
 
 
 def spool_folder(settings: Settings, sweep: str) -> Path:
@@ -37,39 +46,84 @@ def spool_folder(settings: Settings, sweep: str) -> Path:
 
 
 class Writer:
-    """The writer of one sweep: running from `start` until `finish`."""
+    """The writer of one sweep: running from `start` until `finish`, whatever kills it."""
 
     def __init__(self, settings: Settings, sweep: str) -> None:
         self._settings = settings
         self._sweep = sweep
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
+        self._lock = threading.Lock()  # of the two above
+        self._finishing = threading.Event()
 
     def start(self) -> None:
         """Returns at once; the process takes seconds to import MLflow."""
+        process = self._begin()
+        threading.Thread(target=self._guard, args=(process,), name="writer-guard", daemon=True).start()
+
+    def _begin(self) -> "subprocess.Popen[bytes]":
         ours, theirs = socket.socketpair()
         with theirs:
             log = self._settings.home / "logs" / "writer.log"
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as output:
-                self._process = subprocess.Popen(
+                process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "aigc_lab.tracking.writer", str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                 )
-        self._channel = Channel(ours)
+        if self._channel is not None:
+            self._channel.close()
+        self._process, self._channel = process, Channel(ours)
         # Not on the command line, which everybody on the machine can read: an address may hold a password.
-        self._channel.send(home=str(self._settings.home), sweep=self._sweep)
-
-    def finish(self) -> str | None:
-        """Waits until everything is delivered. Returns None, or the sentence that says what is not and why."""
-        if self._channel is None or self._process is None:
-            return None
         with contextlib.suppress(Closed):
-            self._channel.send(finish=True)
+            self._channel.send(home=str(self._settings.home), sweep=self._sweep)
+        return process
+
+    def _guard(self, process: "subprocess.Popen[bytes]") -> None:
+        """Starts another writer when one dies, less and less often; one that ended by itself has said why."""
+        pause = _RESTART
+        while process.wait() != 0 and not self._finishing.wait(pause):
+            with self._lock:
+                if self._finishing.is_set():
+                    return
+                _LOG.warning("the writer of %s ended with code %d; starting another", self._sweep, process.returncode)
+                try:
+                    process = self._begin()
+                except OSError as error:  # no memory, no process: what it would deliver waits
+                    _LOG.warning("the writer of %s cannot be started: %s", self._sweep, error)
+            pause = min(2 * pause, _LONGEST)
+
+    def finish(self, patience: float | None = None) -> str | None:
+        """Waits until everything is delivered; with `patience`, for so many seconds at most, and else for as long as
+        the store takes something every now and then. Returns None, or the sentence that says what is not and why.
+        """
+        with self._lock:
+            self._finishing.set()
+            if self._channel is None or self._process is None:
+                return None
+            if self._process.poll() not in (None, 0):  # it died a moment ago, or was not to be started again yet
+                self._begin()
+        answer = self._farewell(patience)
+        if answer is not None and answer["waiting"] == 0:
+            return None
+        reason = answer["reason"] if answer else self._how(patience)
+        place = spool_folder(self._settings, self._sweep)
+        return f"MLflow lacks a part of this sweep, which waits in {place}: {reason}; the same command delivers it"
+
+    def _farewell(self, patience: float | None) -> dict[str, Any] | None:
+        """The writer's last words, if it has any before the patience is at its end."""
+        assert self._channel is not None
+        assert self._process is not None
         try:
+            with contextlib.suppress(Closed):
+                self._channel.send(finish=True, patience=patience)
+            if patience is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(patience)
+                self._process.kill()  # nothing is lost by it
             answer = self._channel.receive()
             self._process.wait()
         finally:
@@ -77,11 +131,36 @@ class Writer:
             self._process.wait()
             self._channel.close()
             self._channel = None
-        if answer is not None and answer["waiting"] == 0:
-            return None
-        reason = answer["reason"] if answer else f"the writer ended with code {self._process.returncode}"
-        place = spool_folder(self._settings, self._sweep)
-        return f"MLflow lacks a part of this sweep, which waits in {place}: {reason}; the same command delivers it"
+        return answer
+
+    def _how(self, patience: float | None) -> str:
+        assert self._process is not None
+        code = self._process.returncode
+        if patience is not None and code == -signal.SIGKILL:
+            return f"it did not take everything within {patience:g} seconds"
+        return f"the writer ended with code {code}; see {self._settings.home / 'logs' / 'writer.log'}"
+
+
+@contextmanager
+def shipping(settings: Settings, sweep: str, *, wait: bool = True) -> Iterator[Shipper]:
+    """The shipper of a sweep's spool, which nobody else ships meanwhile.
+
+    Raises `BlockingIOError` when somebody does and this one is not to `wait`.
+    """
+    folder = spool_folder(settings, sweep)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        locked(folder / spool.LOCK, wait=wait),
+        Registry.open(settings.registry_url, home=settings.home) as registry,
+    ):
+        tracker = MlflowTracker(settings.tracking_uri, settings.artifacts)
+
+        def opened(key: str, experiment: str, run: str) -> None:
+            registry.set_mlflow_experiment(sweep, experiment)
+            registry.set_mlflow_run(key.rpartition(".")[0], run)
+
+        tracker.prewarm()
+        yield Shipper(folder, tracker, opened)
 
 
 def main() -> None:
@@ -93,20 +172,11 @@ def main() -> None:
     if config is None:
         return
     settings, sweep = Settings.load(Path(config["home"])), config["sweep"]
-    folder = spool_folder(settings, sweep)
-    folder.mkdir(parents=True, exist_ok=True)
     wanted = _Wanted()
     threading.Thread(target=wanted.listen, args=(channel,), daemon=True).start()
     # A writer that is still delivering for a process that died goes first.
-    with locked(folder / ".lock"), Registry.open(settings.registry_url, home=settings.home) as registry:
-        tracker = MlflowTracker(settings.tracking_uri, settings.artifacts)
-
-        def opened(key: str, experiment: str, run: str) -> None:
-            registry.set_mlflow_experiment(sweep, experiment)
-            registry.set_mlflow_run(key.rpartition(".")[0], run)
-
-        tracker.prewarm()
-        waiting, reason = _ship(Shipper(folder, tracker, opened), wanted)
+    with shipping(settings, sweep) as shipper:
+        waiting, reason = _ship(shipper, wanted, Told(spool_folder(settings, sweep)))
     with contextlib.suppress(Closed):
         channel.send(waiting=waiting, reason=reason)
 
@@ -116,38 +186,51 @@ class _Wanted:
 
     def __init__(self) -> None:
         self.finish = threading.Event()
+        self.patience = _PATIENCE
         self.gone = False
 
     def listen(self, channel: Channel) -> None:
-        self.gone = channel.receive() is None
+        while (message := channel.receive()) is not None:
+            self.patience = message.get("patience") or _PATIENCE
+            self.finish.set()
+        self.gone = True
         self.finish.set()
+        time.sleep(_LAST_SECONDS)
+        os._exit(1)  # a store that hangs may hold the other thread for longer
 
 
-def _ship(shipper: Shipper, wanted: _Wanted) -> tuple[int, str]:
+def _ship(shipper: Shipper, wanted: _Wanted, told: Callable[[str], None] = lambda reason: None) -> tuple[int, str]:
     """Ships until it may end: all is delivered, or nothing has been taken for as long as anybody would wait. Returns
     how many runs wait, and why.
     """
-    pause, reason = _PAUSE, ""
+    pause = _PAUSE
     failing: float | None = None  # since when nothing has been taken, counted from the wish to finish
     before = 0
     while True:
         last = wanted.finish.is_set()  # what was spooled before the wish is seen by the look that follows it
-        try:
-            waiting = shipper.ship()
-        except UsageError as error:
-            return 1, str(error)
-        except Failure as error:
-            waiting, reason = 1, str(error)
+        waiting, reason, hope = attempt(shipper)
+        told(reason)
         now = time.monotonic()
         failing = (failing or now) if waiting >= before and waiting and last else None
         before = waiting
-        if last and (not waiting or wanted.gone or now - (failing or now) > _PATIENCE):
-            return waiting, reason or "the store does not take everything"
+        if last and (not waiting or not hope or wanted.gone or now - (failing or now) > wanted.patience):
+            return waiting, reason
         pause = min(2 * pause, _LONGEST) if waiting else _PAUSE
         if last:
-            time.sleep(min(pause, 2.0))
+            time.sleep(min(pause, 2.0, wanted.patience / 4))
         else:
             wanted.finish.wait(pause)
+
+
+def attempt(shipper: Shipper) -> tuple[int, str, bool]:
+    """One try: how many runs wait after it (one at least, when the store fails altogether), why, and whether waiting
+    may help.
+    """
+    try:
+        waiting = shipper.ship()
+    except (UsageError, Failure) as error:
+        return 1, str(error), isinstance(error, Failure)
+    return waiting, (shipper.reason or "the store does not take everything") if waiting else "", True
 
 
 if __name__ == "__main__":
