@@ -140,6 +140,15 @@ Devices = Annotated[
 ]
 
 
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Do the runs again that failed. Unchanged, they would fail again.")
+]
+Workers = Annotated[
+    int | None, typer.Option(help="Train so many runs at once.  [default: one a GPU, or one]", min=1, metavar="N")
+]
+PerGpu = Annotated[int | None, typer.Option(help="Workers that share each GPU.", min=1, metavar="N")]
+
+
 @app.command()
 def sweep(
     experiment: Wanted,
@@ -148,11 +157,10 @@ def sweep(
     seeds: Annotated[int | None, typer.Option(help="Seeds of every trial (search.seeds).")] = None,
     steps: Steps = None,
     skip_broken: SkipBroken = False,
-    workers: Annotated[
-        int | None, typer.Option(help="Train so many runs at once.  [default: one a GPU, or one]", min=1, metavar="N")
-    ] = None,
+    workers: Workers = None,
     devices: Devices = "auto",
-    trials_per_gpu: Annotated[int | None, typer.Option(help="Workers that share each GPU.", min=1, metavar="N")] = None,
+    trials_per_gpu: PerGpu = None,
+    retry_failed: RetryFailed = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the experiment, say what it will cost, and exit.")
     ] = False,
@@ -169,6 +177,7 @@ def sweep(
         device=devices,
         workers=workers,
         trials_per_gpu=trials_per_gpu,
+        retry_failed=retry_failed,
         dry_run=dry_run,
         json=json,
         home=home,
@@ -185,6 +194,7 @@ def train(
     steps: Steps = None,
     skip_broken: SkipBroken = False,
     device: Device = "auto",
+    retry_failed: RetryFailed = False,
     json: AsJson = False,
     home: Home = None,
 ) -> None:
@@ -192,7 +202,12 @@ def train(
     from aigc_lab import commands
 
     row = commands.train(
-        experiment, _changes(overrides, {"training.steps": steps}, skip_broken), seed=seed, device=device, home=home
+        experiment,
+        _changes(overrides, {"training.steps": steps}, skip_broken),
+        seed=seed,
+        device=device,
+        retry_failed=retry_failed,
+        home=home,
     )
     if json:
         _print_json(row)
@@ -200,6 +215,88 @@ def train(
         from aigc_lab.tables import show_page
 
         _print(show_page(row))
+
+
+# ---- commands about sweeps that were begun
+
+ASweep = Annotated[
+    str, typer.Argument(help="A sweep's id, or its name for the newest.", autocompletion=_complete_sweep)
+]
+
+
+@app.command()
+def resume(
+    sweep: ASweep,
+    workers: Workers = None,
+    devices: Devices = "auto",
+    trials_per_gpu: PerGpu = None,
+    retry_failed: RetryFailed = False,
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Go on with a sweep that was stopped or lost, from its last checkpoints. Nothing that ended is done again."""
+    from aigc_lab import commands
+
+    rows = commands.resume(
+        sweep,
+        device=devices,
+        workers=workers,
+        trials_per_gpu=trials_per_gpu,
+        retry_failed=retry_failed,
+        json=json,
+        home=home,
+    )
+    if json:
+        _print_json(rows)
+
+
+@app.command()
+def stop(
+    sweep: ASweep,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Let the runs under way end first, and begin no others.")
+    ] = False,
+    home: Home = None,
+) -> None:
+    """Stop a sweep that is being run, from another terminal. Its runs are stored where they are, to be resumed."""
+    from aigc_lab import stopping
+
+    with _registry(home) as registry:
+        print(stopping.stop(registry, sweep, finish=finish, home=home))
+
+
+@app.command()
+def reconcile(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Bring in order what processes that died left behind. Every sweep, train and resume begins with this."""
+    from aigc_lab.reconciling import reconcile
+    from aigc_lab.settings import Settings
+
+    with _registry(home) as registry:
+        found = reconcile(registry, Settings.load(home), dry_run=dry_run)
+    if json:
+        _print_json([vars(finding) for finding in found])
+    else:
+        print("\n".join(map(str, found)) or "nothing was left behind")
+
+
+@app.command()
+def verify(sweep: OfSweep = None, json: AsJson = False, home: Home = None) -> None:
+    """Check that registry, files, MLflow and Optuna agree about every run that ended."""
+    from aigc_lab import verification
+    from aigc_lab.settings import Settings
+
+    with _registry(home) as registry:
+        result = verification.verify(registry, Settings.load(home), sweep)
+    if json:
+        _print_json(result.as_json())
+    else:
+        print(result)
+    if result.problems:
+        raise typer.Exit(1)
 
 
 def _changes(

@@ -95,7 +95,10 @@ def _sweep(
     if dry_run:
         return []
     display = SweepDisplay(console, experiment.file.training.steps, cost.seconds, len(places))
-    with _interruptible(experiment, display, settings, home), opened(experiment, settings, places, display.say) as opening:
+    with (
+        _interruptible(experiment, display, settings, home),
+        opened(experiment, settings, places, display.say) as opening,
+    ):
         run_sweep(experiment, opening, display, retry_failed=retry_failed)
     with Registry.open(settings.registry_url, home=settings.home) as registry:
         comparison = queries.compare(registry, opening.sweep)
@@ -177,7 +180,9 @@ def resume(
     settings = Settings.load(home)
     with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
         row = queries.sweep(registry, wanted)
-        seeds = [run["seed"] for run in queries.outcomes(registry, row["id"]) if _unfinished(run["state"], retry_failed)]
+        seeds = [
+            run["seed"] for run in queries.outcomes(registry, row["id"]) if _unfinished(run["state"], retry_failed)
+        ]
     experiment = _stored(row, settings)
     if row["command"] != "train":
         options: dict[str, Any] = {"table": table, "json": json, "retry_failed": retry_failed, "home": home}
@@ -198,14 +203,14 @@ def _unfinished(state: str, retry_failed: bool) -> bool:
 
 
 def _stored(row: dict[str, Any], settings: Settings) -> Experiment:
-    """The experiment of a sweep. Raises `UsageError` when what it names has changed since: that would be another one."""
+    """The experiment of a sweep. Raises `UsageError` when what it names has changed since: it would be another one."""
     document = Document(row["source"] or row["name"], row["experiment"])
     experiment = Experiment(row["name"], document, settings.data_dir, settings.weights_dir)
     experiment.check()
     if experiment.digest != row["digest"]:
         raise UsageError(
-            f"{row['id']}: its protocol, its data or a file that it names has changed since it began, so that it would "
-            f"be another sweep; change it back, or begin that one with aigc-lab {row['command'] or 'sweep'} {row['name']}"
+            f"{row['id']}: its protocol, its data or a file that it names has changed since it began, and it would be "
+            f"another sweep; change it back, or begin that with aigc-lab {row['command'] or 'sweep'} {row['name']}"
         )
     return experiment
 

@@ -5,7 +5,6 @@ Nothing is created, migrated or downloaded, whatever is missing.
 
 import os
 import shutil
-import socket
 import sqlite3
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from aigc_lab import environment, files

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from aigc_lab import search, supervision
+from aigc_lab import interruption, search, supervision
 from aigc_lab.executors.base import Executor, Place
 from aigc_lab.executors.inline import Inline
 from aigc_lab.executors.local import Local
@@ -17,6 +17,9 @@ from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import address, moved, writer
 from aigc_lab.tracking.spool import SpoolTracker
+
+# So many seconds of an interrupted sweep's last ten belong to MLflow; what it does not take in them waits on the disk.
+_FAREWELL = 3.0
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,6 @@ def opened(
             with executor:
                 yield Opened(sweep, lab, executor, finishing)
         finally:
-            told = shipping.finish()
+            told = shipping.finish(_FAREWELL if interruption.wanted() else None)
             if told:
                 say(told)

@@ -82,7 +82,7 @@ class _Sweep:
         return [*self._lost(running), *self._unended(), *self._unsupervised()]
 
     def _lost(self, running: list[lives.Json]) -> Iterator[Finding]:
-        """Attempts whose process is gone. Nobody runs the sweep: a worker that is alive here has lost its supervisor."""
+        """Attempts whose process is gone. Nobody runs the sweep: a worker that is alive here has no supervisor."""
         for attempt in running:
             process, run = attempt["process"], attempt["run"]
             if attempt["alive"] and (process is None or process.here is None):

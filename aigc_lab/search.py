@@ -68,7 +68,7 @@ def check(url: str, *, create: bool = True) -> None:
         return
     # Two processes that make Optuna's tables in one file at once would die of each other.
     with _explained(url), locked(beside(path)):
-        optuna.storages.RDBStorage(url)
+        _storage(url)
         if path is not None and new:
             with closing(sqlite3.connect(path)) as database:
                 database.execute("PRAGMA journal_mode = WAL")  # stays in the file: readers never wait for a writer
@@ -85,6 +85,26 @@ def _explained(url: str) -> Iterator[None]:
         except ValueError:  # too broken to find the password in it
             shown = "Optuna's storage"
         raise UsageError(f"{shown} cannot be used ({reason}); see AIGC_LAB_OPTUNA_URL") from None
+
+
+def told(url: str, sweep: str) -> dict[int, tuple[str, float | None]]:
+    """What Optuna knows of the trials of a sweep: number -> the name of its state, and its value. Empty for none."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with _explained(url):
+        try:
+            study = optuna.load_study(study_name=sweep, storage=_storage(url))
+        except KeyError:
+            return {}
+        return {
+            trial.number: (trial.state.name, trial.value if trial.state == TrialState.COMPLETE else None)
+            for trial in study.get_trials(deepcopy=False)
+        }
+
+
+def _storage(url: str) -> optuna.storages.RDBStorage:
+    """Optuna's storage. Another process may lock an SQLite file for a while; left alone, it would wait for 5 s."""
+    patience = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {}
+    return optuna.storages.RDBStorage(url, engine_kwargs=patience)
 
 
 class Study:
@@ -106,7 +126,7 @@ class Study:
         with _explained(url):
             self._study = optuna.create_study(
                 study_name=name,
-                storage=optuna.storages.RDBStorage(url),
+                storage=_storage(url),
                 direction="minimize" if file.objective.better == "lower" else "maximize",
                 load_if_exists=True,
                 pruner=_WithinSystem(file.training.steps)

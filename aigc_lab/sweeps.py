@@ -88,7 +88,9 @@ class _Sweep:
         failed = sum(outcome.state == State.FAILED for outcome in self._done.values())
         if failed:
             again = "the same would happen again; --retry-failed tries nevertheless"
-            display.say(f"{failed} run{'s' * (failed > 1)} failed before and {'are' if failed > 1 else 'is'} left: {again}")
+            display.say(
+                f"{failed} run{'s' * (failed > 1)} failed before and {'are' if failed > 1 else 'is'} left: {again}"
+            )
 
         runs = Counter(trial for trial, seed in self._done if seed < experiment.file.search.seeds)
         # (trial, number of its runs) -> how it ended

@@ -32,7 +32,7 @@ from aigc_lab.registry.life import Outdated
 from aigc_lab.registry.records import Scored, StoredArtifact, StoredCheckpoint, StoredScalar, StoredScore
 from aigc_lab.registry.states import State as RunState
 from aigc_lab.systems.base import System
-from aigc_lab.tracking.base import DatasetInfo, RunTracker, Status
+from aigc_lab.tracking.base import DatasetInfo, RunTracker, status_of
 from aigc_lab.trainer import Diverged, Progress, Replica, State, train
 
 _LOG = logging.getLogger(__name__)
@@ -283,10 +283,7 @@ class _Run:
         self._heart.remove(self._job.run, self._attempt)
         if self._begun:
             self.replica.live = False
-            status: Status = "FINISHED"
-            if state in (RunState.FAILED, RunState.KILLED):
-                status = "FAILED" if state == RunState.FAILED else "KILLED"
-            self.tracked.end(status, {"state": state} | ({"reason": reason} if reason else {}))
+            self.tracked.end(status_of(state), {"state": state} | ({"reason": reason} if reason else {}))
         if state != RunState.KILLED:
             attempts.collect(self._folder, keep=self._attempt)
 

@@ -36,12 +36,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 PLUGINS = ("systems", "data", "metrics", "extractors", "executors")
 # Rooms, or single modules of a room.
-LIGHT = tuple(
-    """
-    api attempts cli completion config content delivery doctor experiment plugins processes registry settings space
-    tables tether ui web yamlfile serving.finding serving.model serving.output serving.promotion
-    """.split()
-) + ("",)
+LIGHT = (
+    *("", "api", "attempts", "cli", "completion", "config", "content", "delivery", "doctor", "experiment"),
+    *("plugins", "processes", "registry", "settings", "space", "stopping", "tables", "tether", "ui", "web", "yamlfile"),
+    *("serving.finding", "serving.model", "serving.output", "serving.promotion"),
+)
 HEAVY = {"torch", "torchvision", "mlflow", "optuna", "pandas", "scipy", "sklearn", "plotly", "jinja2"}
 
 

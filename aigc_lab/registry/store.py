@@ -340,7 +340,7 @@ class Registry:
         return lost.newest, lost.state
 
     def crashes(self, run: str) -> int:
-        """How often the run's process has crashed since it last made progress, which is a checkpoint that was stored."""
+        """How often the run's process has crashed since it last made progress, which is a checkpoint stored."""
         columns = (Attempt.c.state, Attempt.c.crashed, Attempt.c.from_step, Attempt.c.stored_step)
         wanted = select(*columns).where(Attempt.c.run_id == run).order_by(Attempt.c.number.desc())
         with self.read() as connection:

@@ -19,6 +19,12 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 KEY = "aigc_lab.key"
 NONFINITE = "aigc_lab.nonfinite"
 
+
+def status_of(state: str) -> Status:
+    """MLflow's word for how a run ended: for it, a run that was pruned or diverged has done what it could."""
+    return "FAILED" if state == "FAILED" else "KILLED" if state == "KILLED" else "FINISHED"
+
+
 # MLflow's limits, which every tracker keeps.
 PARAM_LENGTH = 6000
 TAG_LENGTH = 8000

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from aigc_lab.errors import Failure, UsageError
@@ -145,6 +145,28 @@ class MlflowTracker:
                     client.set_terminated(run.info.run_id, "KILLED")
                 raise
         return MlflowRun(client, run.info.run_id, self._uri)
+
+    def shown(self, experiment: str) -> "dict[str, list[Shown]]":
+        """Key -> the runs of an experiment that have it; more than one would be a mistake. Raises `Failure`."""
+        client, token = self._client(), None
+        found: dict[str, list[Shown]] = {}
+        with _failing(self._uri, f"experiment {experiment}"):
+            there = client.get_experiment_by_name(experiment)
+            while there is not None and token != "":
+                page = client.search_runs([there.experiment_id], max_results=1000, page_token=token)
+                for run in page:
+                    told = Shown(run.info.run_id, run.info.status, dict(run.data.metrics))
+                    found.setdefault(run.data.tags.get(KEY, ""), []).append(told)
+                token = page.token or ""
+        return found
+
+
+class Shown(NamedTuple):
+    """A run as MLflow has it: its id, its status, and the last value of every metric."""
+
+    run_id: str
+    status: str
+    metrics: dict[str, float]
 
 
 class MlflowRun(base.Recorder):

@@ -66,6 +66,10 @@ class SpoolTracker:
         if folder.is_dir() and not any("end" in record for record in records(folder)):
             append(folder, {"end": "KILLED", "tags": {"state": "KILLED"}, "at": base.now()})
 
+    def open_keys(self) -> list[str]:
+        """The keys of the runs whose log does not end: somebody works on them, or died doing so."""
+        return [folder.name for folder in runs(self.folder) if _ended(folder) is None]
+
     def abandon_all(self) -> None:
         """Ends every run that nobody works on any more. The caller knows that no process of this sweep is alive."""
         for folder in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():

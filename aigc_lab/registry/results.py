@@ -1,0 +1,74 @@
+"""Reading what every run of a sweep came to, all of it: what `verify` compares with the other stores."""
+
+from dataclasses import dataclass, field
+
+from sqlalchemy import and_, select
+
+from aigc_lab.registry.states import State
+from aigc_lab.registry.store import Registry
+from aigc_lab.registry.tables import Artifact, Attempt, Checkpoint, Run, Score, Sweep, Trial
+
+
+@dataclass
+class Result:
+    """A run: how it ended and what is stored of it. `attempts` are states; `scored` are pairs of checkpoint and split;
+    `files` are paths with their sha256, None where none is recorded; `value` is the objective of the last weights on
+    the reference split.
+    """
+
+    run: str
+    trial: int
+    seed: int
+    state: State
+    mlflow_run_id: str | None
+    value: float | None
+    chain: int = 1
+    attempts: list[State] = field(default_factory=list)
+    scored: set[tuple[str, str]] = field(default_factory=set)
+    kinds: set[str] = field(default_factory=set)
+    files: dict[str, str | None] = field(default_factory=dict)
+
+
+def results(registry: Registry, sweep: str) -> list[Result]:
+    """The runs of a sweep, by trial and seed."""
+    on_reference = and_(
+        Score.c.run_id == Run.c.id,
+        Score.c.name == Sweep.c.objective,
+        Score.c.checkpoint == "last",
+        Score.c.split == "reference",
+    )
+    columns = (Run.c.id, Run.c.trial, Run.c.seed, Run.c.state, Run.c.mlflow_run_id, Score.c.value)
+    runs = (
+        select(*columns)
+        .join(Sweep, Sweep.c.id == Run.c.sweep_id)
+        .outerjoin(Score, on_reference)
+        .where(Run.c.sweep_id == sweep)
+        .order_by(Run.c.trial, Run.c.seed)
+    )
+    of_sweep = Run.c.sweep_id == sweep
+    attempts = select(Attempt.c.run_id, Attempt.c.state, Attempt.c.chain).order_by(Attempt.c.run_id, Attempt.c.number)
+    scored = select(Score.c.run_id, Score.c.checkpoint, Score.c.split).distinct()
+    weights = select(Checkpoint.c.run_id, Checkpoint.c.kind, Checkpoint.c.path, Checkpoint.c.sha256)
+    others = select(Artifact.c.run_id, Artifact.c.path)
+    with registry.read() as connection:
+        found = {row[0]: Result(*row[:3], State(row[3]), *row[4:]) for row in connection.execute(runs)}
+        for run, state, chain in connection.execute(attempts.join(Run, Run.c.id == Attempt.c.run_id).where(of_sweep)):
+            found[run].attempts.append(State(state))
+            found[run].chain = chain or 1
+        for run, kind, split in connection.execute(scored.join(Run, Run.c.id == Score.c.run_id).where(of_sweep)):
+            found[run].scored.add((kind, split))
+        for run, kind, path, digest in connection.execute(
+            weights.join(Run, Run.c.id == Checkpoint.c.run_id).where(of_sweep)
+        ):
+            found[run].kinds.add(kind)
+            found[run].files[registry.located(path)] = digest
+        for run, path in connection.execute(others.join(Run, Run.c.id == Artifact.c.run_id).where(of_sweep)):
+            found[run].files[registry.located(path)] = None
+    return list(found.values())
+
+
+def trials(registry: Registry, sweep: str) -> dict[int, tuple[State, float | None]]:
+    """Trial -> how it ended, and its value."""
+    wanted = select(Trial.c.number, Trial.c.state, Trial.c.value).where(Trial.c.sweep_id == sweep)
+    with registry.read() as connection:
+        return {number: (State(state), value) for number, state, value in connection.execute(wanted)}

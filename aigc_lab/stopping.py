@@ -1,0 +1,38 @@
+"""Stopping a sweep from another process, which may run on another machine."""
+
+import time
+from pathlib import Path
+
+from aigc_lab.errors import Failure
+from aigc_lab.registry import lives, queries
+from aigc_lab.registry.store import Registry
+from aigc_lab.settings import Settings, as_typed
+
+# It is told within seconds, and has ten to save its runs.
+_PATIENCE = 20.0
+
+
+def stop(registry: Registry, wanted: str, *, finish: bool, home: Path | None) -> str:
+    """Asks the process that runs a sweep to stop, and waits until it has, unless the runs under way are to `finish`.
+    Returns what there is to say. Raises `Failure` when it does not stop.
+    """
+    sweep = queries.find_sweep(registry, wanted)
+    settings = Settings.load(home)
+    again = as_typed(f"aigc-lab resume {sweep}", settings, home)
+    before = lives.supervisor(registry, sweep)
+    if before is None:
+        return f"nobody runs {sweep}; {again} goes on with it, if it has not ended"
+    if not before["alive"]:
+        return f"process {before['pid']} on {before['host']}, which ran {sweep}, was lost; {again} goes on"
+    registry.want(sweep, "finish" if finish else "checkpoint")
+    under_way = len(lives.running(registry, sweep))
+    if finish:
+        runs = f"{under_way} run{'s' * (under_way != 1)} under way"
+        return f"{sweep} stops when its {runs} ended; aigc-lab stop {sweep} does not wait for that"
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        now = lives.supervisor(registry, sweep)
+        if now is None or not now["alive"]:
+            return f"{sweep} has stopped; {again} goes on from there"
+        time.sleep(0.2)
+    raise Failure(f"{sweep} has not stopped within {_PATIENCE:.0f} s: process {before['pid']} on {before['host']}")
