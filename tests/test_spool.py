@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from aigc_lab.errors import Failure
+from aigc_lab.files import locked
 from aigc_lab.tracking import spool
 from aigc_lab.tracking.base import DatasetInfo, Point
 from aigc_lab.tracking.memory import MemoryRun, MemoryTracker
@@ -212,7 +213,7 @@ def test_a_full_disk_is_told_once_and_the_points_wait(
         for step in (1, 2):
             run.scalars(step, {"loss/a": float(step)})
             assert run.flush() == step
-    assert caplog.text.count("could not be written") == 1
+    assert caplog.text.count("cannot be written") == 1
     assert run.flush() == 0
     store = MemoryTracker()
     shipper(folder, store).ship()
@@ -236,3 +237,137 @@ def test_names_and_pixels_are_refused_where_they_are_given(folder: Path, file: P
     run.end("FINISHED", {})
     with pytest.raises(AssertionError, match="has ended"):
         run.tags({"a": "b"})
+
+
+# ---- attempts that go on from each other
+
+STEPS = range(0, 60, 10)
+
+
+def attempt(folder: Path, file: Path, number: int, first: int, last: int) -> SpoolRun:
+    """One attempt: it resumes at step `first` and is killed after `last`, with what it had not flushed lost."""
+    run = SpoolTracker(folder).start(
+        "points-01234567", "point_gan 0.0", KEY, {"lr": 0.1}, {"seed": "0", "attempt": str(number)}, DATA
+    )
+    for step in range(first, last + 10, 10):
+        run.scalars(step, {"loss/a": step / 10, "loss/b": float("nan") if step == 10 else 1.0})
+        run.image("samples/grid", GRID + step, step)
+        run.text(f"samples/{step}.txt", f"text of {step}")
+        run.artifact(file, "model")
+        if step != last or last == STEPS[-1]:
+            run.flush()
+    return run
+
+
+def check_chain(run: MemoryRun) -> None:
+    assert run.metrics == {
+        "loss/a": [(step, step / 10) for step in STEPS],
+        "loss/b": [(step, 1.0) for step in STEPS if step != 10],
+    }
+    assert [(key, step) for key, step, _ in run.images] == [("samples/grid", step) for step in STEPS]
+    assert all(np.array_equal(pixels, GRID + step) for _, step, pixels in run.images)
+    assert run.texts == {f"samples/{step}.txt": f"text of {step}" for step in STEPS}
+    assert run.artifacts == {"model/weights.bin": b"weights"}
+    assert run.tag["aigc_lab.nonfinite"] == "loss/b: 1 from step 10"
+
+
+@pytest.mark.parametrize("between", ["shipped", "abandoned", "nothing"])
+def test_attempts_of_a_chain_are_one_run_with_one_point_a_step(folder: Path, file: Path, between: str) -> None:
+    store = MemoryTracker()
+    spooling, shipping = SpoolTracker(folder), shipper(folder, store)
+    for number, (first, last) in enumerate([(0, 20), (10, 30), (20, 30), (0, 50)], 1):
+        run = attempt(folder, file, number, first, last)
+        if last != STEPS[-1] and between != "nothing":
+            spooling.abandon("", KEY)
+            if between == "shipped":
+                assert shipping.ship() == 0
+                assert (store.runs[KEY].status, store.runs[KEY].tag["state"]) == ("KILLED", "KILLED")
+                assert not list((folder / KEY).glob("*.png")), "what is delivered is deleted"
+    assert shipping.ship() == 0
+    assert (store.runs[KEY].status, store.runs[KEY].tag["attempt"]) == ("RUNNING", "4")
+    if between != "nothing":
+        assert store.runs[KEY].tag["state"] == "", "an attempt that goes on is not as the last one ended"
+    run.end("FINISHED", {"state": "FINISHED"})
+    assert shipping.ship() == 0
+    assert len(store.runs) == 1
+    check_chain(store.runs[KEY])
+    assert (store.runs[KEY].status, store.runs[KEY].tag["state"]) == ("FINISHED", "FINISHED")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_killed_run_keeps_its_log_and_costs_nothing(folder: Path, file: Path) -> None:
+    store = MemoryTracker()
+    attempt(folder, file, 1, 0, 20).end("KILLED", {"state": "KILLED"})
+    shipper(folder, store).ship()
+    store.runs.clear()
+    assert shipper(folder, store).ship() == 0
+    assert store.runs == {}, "nothing is opened for it any more"
+    assert [path.name for path in folder.iterdir()] == [KEY]
+
+
+@pytest.mark.parametrize("shipped", [False, True])
+def test_a_run_that_nobody_will_resume_is_forgotten(folder: Path, file: Path, shipped: bool) -> None:
+    store, spooling = MemoryTracker(), SpoolTracker(folder)
+    spooling.forget(KEY)
+    run = attempt(folder, file, 1, 0, 20)
+    spooling.forget(KEY)  # it has not ended
+    run.end("KILLED", {})
+    if shipped:
+        shipper(folder, store).ship()
+    spooling.forget(KEY)
+    assert spool.runs(folder) == ([] if shipped else [folder / KEY]), "what waits is delivered first"
+    shipper(folder, store).ship()
+    assert spool.runs(folder) == []
+    assert (store.runs[KEY].status, len(store.runs[KEY].images)) == ("KILLED", 3)
+
+
+def test_who_ships_is_left_to_forget(folder: Path, file: Path) -> None:
+    store = MemoryTracker()
+    attempt(folder, file, 1, 0, 20).end("KILLED", {})
+    with locked(folder / spool.LOCK):
+        shipping = shipper(folder, store)
+        shipping.ship()
+        SpoolTracker(folder).forget(KEY)
+        assert spool.runs(folder) == [folder / KEY]
+        shipping.ship()
+        assert spool.runs(folder) == []
+
+
+def test_a_run_is_ended_from_outside(folder: Path, file: Path) -> None:
+    store, spooling = MemoryTracker(), SpoolTracker(folder)
+    spooling.end(KEY, "FINISHED", {})  # it was shipped, or never began
+    attempt(folder, file, 1, 0, 20)
+    spooling.abandon_all()
+    shipper(folder, store).ship()
+    for _ in range(2):
+        spooling.end(KEY, "FINISHED", {"state": "PRUNED"})
+        spooling.abandon_all()
+    assert (folder / KEY / spool.LOG).read_text().count('"end"') == 2
+    assert store.runs[KEY].status == "KILLED"
+    shipper(folder, store).ship()
+    assert (store.runs[KEY].status, store.runs[KEY].tag["state"]) == ("FINISHED", "PRUNED")
+    assert spool.runs(folder) == []
+
+
+def test_a_line_that_lacks_only_its_end_is_not_taken_twice(folder: Path) -> None:
+    run = opened(folder)
+    run.scalars(1, {"loss/a": 1.0})
+    run.flush()
+    log = folder / KEY / spool.LOG
+    log.write_bytes(log.read_bytes()[:-1])
+    again = opened(folder)
+    again.scalars(1, {"loss/a": 1.0})
+    again.end("FINISHED", {})
+    store = MemoryTracker()
+    shipper(folder, store).ship()
+    assert store.runs[KEY].metrics == {"loss/a": [(1, 1.0)]}
+
+
+def test_tags_that_changed_stay_so_when_another_shipper_goes_on(folder: Path) -> None:
+    store, run = MemoryTracker(), opened(folder)
+    run.tags({"seed": "1"})
+    shipper(folder, store).ship()
+    run.scalars(1, {"loss/a": 1.0})
+    run.flush()
+    shipper(folder, store).ship()
+    assert store.runs[KEY].tag["seed"] == "1"

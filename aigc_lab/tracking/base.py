@@ -49,6 +49,7 @@ class RunTracker(Protocol):
     """
 
     run_id: str
+    reason: str  # why something waits, as far as it is known
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Records values at a step, without any I/O. Values that are not finite are left out and named in a tag."""
@@ -100,7 +101,9 @@ class Tracker(Protocol):
         *,
         at: int | None = None,
     ) -> RunTracker:
-        """Opens the run of `key` (registry's run id and attempt): a new one, or the one that was started before."""
+        """Opens the run of `key` (registry's run id, and the attempt that its chain of attempts began with): a new one,
+        or the one that was started before.
+        """
 
 
 class Point(NamedTuple):
@@ -115,9 +118,10 @@ class Recorder:
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
+        self.reason = ""
         self._points: list[Point] = []
         self._names: set[str] = set()
-        self._nonfinite: dict[str, tuple[int, int]] = {}  # name -> (how many, at which step first)
+        self._nonfinite: dict[str, tuple[int, int, int]] = {}  # name -> (how many, at which step first, and last)
         self._ended = False
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -130,8 +134,8 @@ class Recorder:
             if math.isfinite(number):
                 self._points.append(Point(name, number, at, step))
             else:  # MLflow would show an infinity as 1.8e308
-                count, first = self._nonfinite.get(name, (0, step))
-                self._nonfinite[name] = (count + 1, first)
+                count, first, _ = self._nonfinite.get(name, (0, step, step))
+                self._nonfinite[name] = (count + 1, first, step)
 
     def points(self, points: Iterable[Point]) -> None:
         """Records points that were checked before."""
@@ -141,7 +145,7 @@ class Recorder:
         self.scalars(step, {f"score/{name}": value for name, value in values.items()})
 
     def _nonfinite_tag(self) -> str:
-        parts = (f"{name}: {count} from step {first}" for name, (count, first) in self._nonfinite.items())
+        parts = (f"{name}: {count} from step {first}" for name, (count, first, _) in self._nonfinite.items())
         return shortened("; ".join(parts), TAG_LENGTH)
 
     def _check_image(self, key: str, pixels: "numpy.typing.NDArray[numpy.uint8]") -> None:

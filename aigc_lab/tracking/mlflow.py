@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
+from uuid import NAMESPACE_OID, uuid5
 
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.files import beside, locked
@@ -39,6 +40,8 @@ _LOG = logging.getLogger(__name__)
 
 # A request may hold 1 MB of JSON: 25 of the longest params, escaped, still fit.
 _POINTS, _PARAMS, _DIGEST_LENGTH = 1000, 25, 36
+# The longer side of the small picture that MLflow's grid of images loads, in pixels.
+_THUMBNAIL = 256
 
 # One request, no retry: `flush` is the retry. Hence a dead server holds a training up for 5 s at most.
 _ENVIRONMENT = {
@@ -183,12 +186,7 @@ class MlflowRun(base.Recorder):
 
     def image(self, key: str, pixels: "numpy.typing.NDArray[numpy.uint8]", step: int, *, at: int | None = None) -> None:
         self._check_image(key, pixels)
-        kept, now = pixels.copy(), at or base.now()
-
-        def send() -> None:
-            # Asynchronous is the default, which loses images on a kill and may hang the interpreter's exit.
-            self._client.log_image(self.run_id, kept, key=key, step=step, timestamp=now, synchronous=True)
-
+        send = partial(_log_image, self._client, self.run_id, pixels.copy(), key, step, at or base.now())
         self._deliver(f"image {key} of step {step}", send)
 
     def text(self, name: str, text: str) -> None:
@@ -257,6 +255,7 @@ class MlflowRun(base.Recorder):
             if not self._warned:
                 _LOG.warning("%s: %s not delivered, kept for the next flush: %s", masked(self._uri), what, reason)
             self._down = self._warned = True
+            self.reason = reason
             return False
         return True
 
@@ -321,6 +320,28 @@ def _log_dataset(client: "MlflowClient", run_id: str, info: DatasetInfo) -> None
         profile=json.dumps({"shape": info.shape}),
     )
     client.log_inputs(run_id, datasets=[DatasetInput(entry, [InputTag("mlflow.data.context", info.context)])])
+
+
+def _log_image(
+    client: "MlflowClient", run_id: str, pixels: "numpy.typing.NDArray[numpy.uint8]", key: str, step: int, at: int
+) -> None:
+    """What `client.log_image` stores, under a name that is the same every time: a picture sent twice is there once.
+
+    Its own names hold a random number. And it is asynchronous unless told otherwise, which loses images on a kill.
+    """
+    from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
+    from PIL import Image
+
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels)
+    scale = _THUMBNAIL / max(image.size)
+    small = image.resize((max(1, int(image.width * scale)), max(1, int(image.height * scale))))
+    unique = uuid5(NAMESPACE_OID, f"{run_id}/{key}/{step}")
+    name = f"{key.replace('/', '~')}+step+{step}+timestamp+{at}+{unique}"
+    with tempfile.TemporaryDirectory() as folder:
+        image.save(Path(folder, f"{name}.png"))
+        small.save(Path(folder, f"{name}+compressed.webp"))
+        client.log_artifacts(run_id, folder, "images")
+    client.set_tag(run_id, MLFLOW_LOGGED_IMAGES, "True")
 
 
 @contextmanager

@@ -1,18 +1,27 @@
-"""What runs show, written to disk first: `<folder>/<run>.<attempt>/log.jsonl`, a record a line, and its pictures.
+"""What runs show, written to disk first: `<folder>/<run>.<origin>/log.jsonl`, a record a line, and its pictures.
 
 A training never waits for MLflow, and does not import it: it appends to files, and one process ships them (`shipper`).
-A record is whole or absent: a line that a kill cut off is skipped. What has been shipped is deleted.
+A record is whole or absent: a line that a kill cut off is dropped.
+
+The attempts of a run that go on from each other share one log, and one MLflow run: `origin` is the attempt that the
+chain began with. Each opens the log with a `start`, and leaves out what is in it already, since it repeats the steps
+after its checkpoint. `end: KILLED` is followed by the next attempt's `start`, or by nothing; any other end is the last
+record, and what has been shipped up to there is deleted.
 """
 
+import io
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+import shutil
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aigc_lab import files
 from aigc_lab.tracking import base
 from aigc_lab.tracking.base import NONFINITE, DatasetInfo, Status, checked
 
@@ -23,6 +32,10 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 LOG = "log.jsonl"
+LOCK = ".lock"  # of a spool: who ships it holds it
+DELIVERED = "delivered.json"  # of a run: how far the store has taken its log
+
+Record = dict[str, Any]
 
 
 class SpoolTracker:
@@ -30,6 +43,7 @@ class SpoolTracker:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._runs: list[SpoolRun] = []
 
     def experiment(self, name: str) -> str:
         return name
@@ -45,26 +59,41 @@ class SpoolTracker:
         *,
         at: int | None = None,
     ) -> "SpoolRun":
+        """Begins the log of `key`, or goes on with that of an attempt that was KILLED.
+
+        An attempt that resumes repeats what came after its checkpoint: only what was flushed before a checkpoint was
+        written is sure to be in the log.
+        """
         for noun, names in (("param", params), ("tag", tags), ("run", [key])):
             for each in names:
                 checked(noun, each)
+        # A disk that was full when an earlier run ended may have space by now.
+        self._runs = [run for run in self._runs if run.write() or not run.ended]
         run = SpoolRun(self.folder / key, key)
+        self._runs.append(run)
         run.record(
             "start",
             experiment=experiment_id,
             name=name,
             key=key,
             params={param: base.as_text(value) for param, value in params.items()},
-            tags=dict(tags),
+            # How the attempt before ended is no longer true; a tag cannot be taken back, only emptied.
+            tags=dict.fromkeys(run.last_words, "") | dict(tags),
             dataset=asdict(dataset) if dataset is not None else None,
         )
         return run
 
+    def end(self, key: str, status: Status, tags: Mapping[str, str]) -> None:
+        """Ends the run of `key` from outside: its process is dead. Harmless when it has ended so, or was shipped."""
+        folder, clean = self.folder / key, base.clean_tags(tags)
+        if folder.is_dir() and _ended(folder) != status:
+            _append_or_warn(folder, {"end": status, "tags": clean, "at": base.now()})
+
     def abandon(self, experiment_id: str, key: str) -> None:
         """Ends the run of `key` as KILLED, if its process died; harmless when it ended or was shipped."""
         folder = self.folder / key
-        if folder.is_dir() and not any("end" in record for record in records(folder)):
-            append(folder, {"end": "KILLED", "tags": {"state": "KILLED"}, "at": base.now()})
+        if folder.is_dir() and _ended(folder) is None:
+            self.end(key, "KILLED", {"state": "KILLED"})
 
     def open_keys(self) -> list[str]:
         """The keys of the runs whose log does not end: somebody works on them, or died doing so."""
@@ -72,51 +101,86 @@ class SpoolTracker:
 
     def abandon_all(self) -> None:
         """Ends every run that nobody works on any more. The caller knows that no process of this sweep is alive."""
-        for folder in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
+        for folder in runs(self.folder):
             self.abandon("", folder.name)
+
+    def forget(self, key: str) -> None:
+        """Nobody will resume the KILLED run of `key`: its log goes as soon as it is delivered. Harmless otherwise."""
+        folder = self.folder / key
+        if not folder.is_dir() or _ended(folder) != "KILLED":
+            return
+        _append_or_warn(folder, {"forget": None, "at": base.now()})
+        try:
+            with files.locked(self.folder / LOCK, wait=False):
+                if all("forget" in record for record in records(folder, note(folder)["bytes"])):
+                    remove(folder)
+        except BlockingIOError:
+            pass  # who ships this spool will meet the record
 
 
 class SpoolRun(base.Recorder):
-    """One run. Every call but `scalars` is on disk when it returns; a full disk is told once and loses no training."""
+    """One attempt of a run. Every call but `scalars` is on disk when it returns. What a full disk does not take waits
+    in memory, in order, and every later call tries again: a training goes on, and is told of the disk once.
+    """
 
     def __init__(self, folder: Path, key: str) -> None:
         super().__init__(key)
         self._folder = folder
-        self._pictures = 0
-        self._noted = ""
+        self._before = before = _Content.of(records(folder))
+        self._pictures = before.pictures
+        self._nonfinite = dict(before.nonfinite)
+        self._noted = dict(before.nonfinite)
+        self._unwritten: deque[tuple[Record, bytes]] = deque()
         self._warned = False
+
+    @property
+    def ended(self) -> bool:
+        return self._ended
+
+    @property
+    def last_words(self) -> Iterable[str]:
+        """The tags that the attempt before ended with."""
+        return self._before.last_words
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        done = self._before.steps
+        super().scalars(step, {name: value for name, value in values.items() if step > done.get(name, step - 1)})
 
     def image(self, key: str, pixels: "numpy.typing.NDArray[numpy.uint8]", step: int, *, at: int | None = None) -> None:
         from PIL import Image
 
         self._check_image(key, pixels)
-        name = f"{self._pictures:06d}.png"
+        if (key, step) in self._before.images:
+            return
         self._pictures += 1
-        with self._writing(f"image {key} of step {step}"):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            # A fast compression: the picture will be deleted in a second.
-            Image.fromarray(pixels).save(self._folder / name, "PNG", compress_level=1)
-        self.record("image", key=key, file=name, step=step)
+        content = io.BytesIO()
+        # A fast compression: the picture will be deleted in a second.
+        Image.fromarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels).save(content, "PNG", compress_level=1)
+        self.record("image", content.getvalue(), key=key, file=f"{self._pictures:06d}.png", step=step)
 
     def text(self, name: str, text: str) -> None:
-        self.record("text", name=checked("artifact", name), text=text)
+        if self._before.texts.get(checked("artifact", name)) != _digest(text):
+            self.record("text", name=name, text=text)
 
     def artifact(self, path: Path, folder: str) -> None:
         if not path.is_file():
             raise ValueError(f"artifact {path}: no such file")
-        self.record("artifact", path=str(path.absolute()), folder=checked("artifact", folder) if folder else "")
+        place, digest = checked("artifact", folder) if folder else "", files.sha256(path)
+        if self._before.artifacts.get(f"{place}/{path.name}") != digest:
+            self.record("artifact", path=str(path.absolute()), folder=place, sha256=digest)
 
     def tags(self, tags: Mapping[str, str]) -> None:
         self.record("tags", tags=base.clean_tags(tags))
 
     def flush(self) -> int:
-        if self._points and self.record("points", points=self._points):
-            self._points.clear()
-        note = self._nonfinite_tag()
-        if note != self._noted:
-            self._noted = note
-            self.tags({NONFINITE: note})
-        return len(self._points)
+        if self._points or self._nonfinite != self._noted:
+            # One record: a kill finds both in the log, or neither.
+            facts: Record = {"points": self._points}
+            if self._nonfinite != self._noted:
+                facts |= {"nonfinite": self._nonfinite, "tags": {NONFINITE: self._nonfinite_tag()}}
+            self.record("points", **facts)
+            self._points, self._noted = [], dict(self._nonfinite)
+        return self.write()
 
     def end(self, status: Status, tags: Mapping[str, str], *, at: int | None = None) -> int:
         if self._ended:
@@ -126,52 +190,145 @@ class SpoolRun(base.Recorder):
             self.flush()
             clean = base.clean_tags(tags)
         finally:
-            self.record("end", status, tags=clean)
+            self.record("end", end=status, tags=clean)
             self._ended = True
-        return len(self._points)
+        return self.write()
 
-    def record(self, kind: str, value: object = None, **facts: object) -> bool:
-        """Appends a record; whether it is on disk."""
+    def record(self, kind: str, picture: bytes = b"", **facts: object) -> None:
+        """Appends a record, after those that wait; its picture is on disk before it."""
         assert not self._ended, f"run {self.run_id} has ended"
-        written = False
-        with self._writing(kind):
-            append(self._folder, {kind: value, "at": base.now()} | facts)
-            written = True
-        return written
+        self._unwritten.append(({kind: None, "at": base.now()} | facts, picture))
+        self.write()
 
-    @contextmanager
-    def _writing(self, what: str) -> Iterator[None]:
-        """An error of the disk is a warning, once a run: what a run shows is worth less than the run."""
+    def write(self) -> int:
+        """Writes what waits, as far as the disk takes it, and returns how many pieces wait on."""
         try:
-            yield
+            while self._unwritten:
+                record, picture = self._unwritten[0]
+                if picture:
+                    self._folder.mkdir(parents=True, exist_ok=True)
+                    (self._folder / record["file"]).write_bytes(picture)
+                append(self._folder, record)
+                self._unwritten.popleft()
         except OSError as error:
             if not self._warned:
-                _LOG.warning("run %s: %s could not be written: %s", self.run_id, what, error)
+                _LOG.warning("run %s: its log cannot be written, and waits in memory: %s", self.run_id, error)
             self._warned = True
+        return sum(len(record.get("points", ())) or 1 for record, _ in self._unwritten)
+
+
+@dataclass
+class _Content:
+    """What a log holds of the attempts before this one."""
+
+    steps: dict[str, int] = field(default_factory=dict)  # metric -> the last step recorded
+    nonfinite: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # as the recorder counts them
+    images: set[tuple[str, int]] = field(default_factory=set)
+    texts: dict[str, str] = field(default_factory=dict)  # name -> digest
+    artifacts: dict[str, str] = field(default_factory=dict)  # folder/name -> digest
+    pictures: int = 0  # the highest number of a picture's file
+    last_words: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, log: Iterable[Record]) -> "_Content":
+        content = cls()
+        for record in log:
+            content._add(record)
+        return content
+
+    def _add(self, record: Record) -> None:
+        if "points" in record:
+            for name, _, _, step in record["points"]:
+                self.steps[name] = max(step, self.steps.get(name, step))
+            for name, (count, first, last) in record.get("nonfinite", {}).items():
+                self.nonfinite[name] = (count, first, last)
+                self.steps[name] = max(last, self.steps.get(name, last))
+        elif "image" in record:
+            self.images.add((record["key"], record["step"]))
+            self.pictures = max(self.pictures, int(Path(record["file"]).stem))
+        elif "text" in record:
+            self.texts[record["name"]] = _digest(record["text"])
+        elif "artifact" in record:
+            self.artifacts[f"{record['folder']}/{Path(record['path']).name}"] = record.get("sha256", "")
+        elif "end" in record:
+            self.last_words = record["tags"]
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
+
+
+def runs(spool: Path) -> list[Path]:
+    """The folders of a sweep's runs."""
+    folders = sorted(spool.iterdir()) if spool.is_dir() else []
+    return [folder for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
+
+
+def remove(folder: Path) -> None:
+    """Deletes a run's folder; a kill half-way leaves nothing that looks like a run."""
+    leftover = folder.with_name(f".{folder.name}.gone")
+    clear(leftover)
+    folder.rename(leftover)
+    clear(leftover)
+
+
+def clear(leftover: Path) -> None:
+    """Deletes what `remove` left when it was killed."""
+    shutil.rmtree(leftover, ignore_errors=True)
+
+
+def note(folder: Path) -> Record:
+    """What the shipper wrote of a run: how many `bytes` of its log the store has taken."""
+    path = folder / DELIVERED
+    found: Record = json.loads(path.read_bytes()) if path.is_file() else {"bytes": 0}
+    return found
 
 
 def append(folder: Path, record: Mapping[str, Any]) -> None:
-    """Adds a line in one write; after a line that a kill cut off, on a line of its own."""
+    """Adds a line whole or not at all, in place of one that a kill cut off."""
     folder.mkdir(parents=True, exist_ok=True)
     line = json.dumps(record, allow_nan=False).encode() + b"\n"
     with (folder / LOG).open("ab+", buffering=0) as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            line = line if file.read(1) == b"\n" else b"\n" + line
+        size = _whole(file)
         if file.write(line) != len(line):
+            file.truncate(size)
             raise OSError(f"{folder / LOG}: the disk is full")
 
 
-def records(folder: Path) -> Iterator[dict[str, Any]]:
-    """The whole records of a run so far."""
+def _whole(file: io.FileIO) -> int:
+    """The size of a log without a line that was cut off, which is removed: it may lack nothing but its end, and be
+    taken for a record later, beside the one that repeats it.
+    """
+    size = file.seek(0, os.SEEK_END)
+    if not size or (file.seek(size - 1), file.read(1))[1] == b"\n":
+        return size
+    file.seek(0)
+    size = file.read().rfind(b"\n") + 1
+    file.truncate(size)
+    return size
+
+
+def _append_or_warn(folder: Path, record: Record) -> None:
+    try:
+        append(folder, record)
+    except OSError as error:
+        _LOG.warning("run %s: its log cannot be written: %s", folder.name, error)
+
+
+def records(folder: Path, start: int = 0) -> Iterator[Record]:
+    """The whole records of a run so far, from a byte of its log on."""
     path = folder / LOG
-    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
-        parsed = parse(line)
-        if parsed is not None:
-            yield parsed
+    if not path.is_file():
+        return
+    with path.open("rb") as log:
+        log.seek(start)
+        for line in log:
+            parsed = parse(line)
+            if parsed is not None:
+                yield parsed
 
 
-def parse(line: bytes) -> dict[str, Any] | None:
+def parse(line: bytes) -> Record | None:
     """The record of a line, None for one that was cut off."""
     if not line.endswith(b"\n"):
         return None
@@ -180,3 +337,11 @@ def parse(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
+
+
+def _ended(folder: Path) -> Status | None:
+    """How a run ended; None for one that goes on, as far as its log knows."""
+    status: Status | None = None
+    for record in records(folder):
+        status = None if "start" in record else record.get("end", status)
+    return status
