@@ -168,20 +168,23 @@ def sweep(
     home: Home = None,
 ) -> None:
     """Search an experiment's variants, confirm the best, and rank them. The same command goes on where it ended."""
-    from aigc_lab import commands
+    from aigc_lab import interruption
 
-    options = {"search.trials": trials, "search.seeds": seeds, "training.steps": steps}
-    rows = commands.sweep(
-        experiment,
-        _changes(overrides, options, skip_broken),
-        device=devices,
-        workers=workers,
-        trials_per_gpu=trials_per_gpu,
-        retry_failed=retry_failed,
-        dry_run=dry_run,
-        json=json,
-        home=home,
-    )
+    with interruption.handled():
+        from aigc_lab import commands
+
+        options = {"search.trials": trials, "search.seeds": seeds, "training.steps": steps}
+        rows = commands.sweep(
+            experiment,
+            _changes(overrides, options, skip_broken),
+            device=devices,
+            workers=workers,
+            trials_per_gpu=trials_per_gpu,
+            retry_failed=retry_failed,
+            dry_run=dry_run,
+            json=json,
+            home=home,
+        )
     if json:
         _print_json(rows)
 
@@ -199,16 +202,19 @@ def train(
     home: Home = None,
 ) -> None:
     """Train one run of an experiment. Its open choices, if it has any, are decided by --set."""
-    from aigc_lab import commands
+    from aigc_lab import interruption
 
-    row = commands.train(
-        experiment,
-        _changes(overrides, {"training.steps": steps}, skip_broken),
-        seed=seed,
-        device=device,
-        retry_failed=retry_failed,
-        home=home,
-    )
+    with interruption.handled():
+        from aigc_lab import commands
+
+        row = commands.train(
+            experiment,
+            _changes(overrides, {"training.steps": steps}, skip_broken),
+            seed=seed,
+            device=device,
+            retry_failed=retry_failed,
+            home=home,
+        )
     if json:
         _print_json(row)
     else:
@@ -235,17 +241,20 @@ def resume(
     home: Home = None,
 ) -> None:
     """Go on with a sweep that was stopped or lost, from its last checkpoints. Nothing that ended is done again."""
-    from aigc_lab import commands
+    from aigc_lab import interruption
 
-    rows = commands.resume(
-        sweep,
-        device=devices,
-        workers=workers,
-        trials_per_gpu=trials_per_gpu,
-        retry_failed=retry_failed,
-        json=json,
-        home=home,
-    )
+    with interruption.handled():
+        from aigc_lab import commands
+
+        rows = commands.resume(
+            sweep,
+            device=devices,
+            workers=workers,
+            trials_per_gpu=trials_per_gpu,
+            retry_failed=retry_failed,
+            json=json,
+            home=home,
+        )
     if json:
         _print_json(rows)
 

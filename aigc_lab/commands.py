@@ -89,6 +89,7 @@ def _sweep(
     if not dry_run:
         check_stores(settings)
     cost = estimate(experiment, places)
+    interruption.check()
     console.print(Text(f"{experiment.name}: {cost}"), soft_wrap=True)
     if len(places) > 1:
         console.print(Text(_shared(places, experiment)), soft_wrap=True)
@@ -264,7 +265,7 @@ def _interruptible(
 ) -> Iterator[None]:
     """The display while the work within goes on, and what there is to say when it is interrupted."""
     try:
-        with display, interruption.handled(display.say):
+        with display, interruption.handled(exits=False), interruption.told(display.say):
             yield
     except KeyboardInterrupt:
         sweep = f"{experiment.name}-{experiment.digest[:8]}"

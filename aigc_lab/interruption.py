@@ -22,12 +22,19 @@ _CODE = 130  # of a command that Ctrl-C ended
 
 _wish = threading.Event()
 _handling = False
+_said: list[Callable[[str], None]] = []
 _thread = threading.local()  # handlers run in the main thread, and only its depth counts there
 
 
 def wanted() -> bool:
     """Whether the work under way is to end. Costs next to nothing: a training asks at every step."""
     return _wish.is_set()
+
+
+def check() -> None:
+    """Raises `KeyboardInterrupt` when the work under way is to end."""
+    if _wish.is_set():
+        raise KeyboardInterrupt
 
 
 def want() -> None:
@@ -39,15 +46,19 @@ def want() -> None:
 
 
 @contextmanager
-def handled(say: Callable[[str], None], *, exits: bool = True) -> Iterator[None]:
+def handled(*, exits: bool = True) -> Iterator[None]:
     """Handles signals while the work within goes on. `exits` says that the process exists for this work alone, and may
-    be ended; else a second Ctrl-C raises. In a thread, whose process decides about its signals, nothing is handled.
+    be ended; else a second Ctrl-C raises. Within itself, and in a thread, whose process decides about its signals, it
+    changes nothing.
+
+    It should begin before anything large is imported: what an interrupted import leaves behind is broken, some
+    libraries swallow the exception, and then only the wish remains.
     """
     global _handling
-    _wish.clear()
-    if threading.current_thread() is not threading.main_thread():
+    if _handling or threading.current_thread() is not threading.main_thread():
         yield
         return
+    _wish.clear()
     timer = threading.Timer(LIMIT, leave)
     timer.daemon = True
 
@@ -63,7 +74,8 @@ def handled(say: Callable[[str], None], *, exits: bool = True) -> Iterator[None]
         if exits:
             timer.start()
         # In a thread: the handler may have interrupted whoever is printing.
-        threading.Thread(target=say, args=(_TOLD,)).start()
+        for say in _said:
+            threading.Thread(target=say, args=(_TOLD,)).start()
         if not getattr(_thread, "depth", 0):
             raise KeyboardInterrupt
 
@@ -77,6 +89,16 @@ def handled(say: Callable[[str], None], *, exits: bool = True) -> Iterator[None]
         for number, handler in before.items():
             signal.signal(number, handler)
         _wish.clear()
+
+
+@contextmanager
+def told(say: Callable[[str], None]) -> Iterator[None]:
+    """Within, somebody is told of a first signal."""
+    _said.append(say)
+    try:
+        yield
+    finally:
+        _said.remove(say)
 
 
 def leave() -> None:
@@ -97,8 +119,7 @@ def deferred() -> Iterator[None]:
 def at_once() -> Iterator[None]:
     """Within deferred work: a signal raises at once, and so does one that has come before."""
     with _at_depth(0):
-        if _wish.is_set():
-            raise KeyboardInterrupt
+        check()
         yield
 
 

@@ -249,7 +249,9 @@ class _Run:
             self.stop(error)
             raise
         except Exception as error:  # noqa: BLE001 -- the one place where a run is recorded as failed
-            self._end(RunState.FAILED, _reason(error))
+            self.stop(error)
+            if interruption.wanted():
+                raise KeyboardInterrupt from None
 
     def stop(self, error: BaseException) -> None:
         """Ends the run, unless it has ended, because of what happened to all: it is stored, and goes on another time;
@@ -258,13 +260,16 @@ class _Run:
         if self.outcome is not None:
             return
         with suppress(Failure):  # the error that is being handled says more
-            if isinstance(error, Exception) and not isinstance(error, UsageError | Failure):
+            # A signal may break anything, an import above all: what goes wrong after one is not the run's fault.
+            fault = isinstance(error, Exception) and not isinstance(error, UsageError | Failure)
+            if fault and not interruption.wanted():
+                assert isinstance(error, Exception)
                 self._end(RunState.FAILED, _reason(error))
             else:
                 at = f"at step {self.replica.state.step}" if self._begun else "before its first step"
                 if self._begun:
                     self._save(wait=True)
-                told = f": {error}" if isinstance(error, Exception) else ""
+                told = f": {error}" if isinstance(error, UsageError | Failure) else ""
                 self._end(RunState.KILLED, f"interrupted {at}{told}")
 
     def _end(self, state: RunState, reason: str | None, value: float | None = None) -> None:

@@ -36,7 +36,7 @@ _EVERY = 0.2
 def main() -> None:
     """Argument one is the number of the channel's end. The first message is the lab, every other one a job."""
     channel, inbox = Channel(socket.socket(fileno=int(sys.argv[1]))), SimpleQueue[Message | None]()
-    with contextlib.suppress(Closed, KeyboardInterrupt), interruption.handled(_quiet):
+    with contextlib.suppress(Closed, KeyboardInterrupt), interruption.handled():
         # Ctrl-C reaches the whole group; who started this says when to end.
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
@@ -104,10 +104,6 @@ class _Remote:
         if answer is None:
             raise KeyboardInterrupt
         return bool(answer["stop"])
-
-
-def _quiet(_: str) -> None:
-    """The process that started this one says what there is to say."""
 
 
 def _listen(channel: Channel, inbox: "SimpleQueue[Message | None]") -> None:

@@ -14,8 +14,7 @@ class Inline(base.Executor):
         self._lab = lab
 
     def run(self, job: Job, watcher: Watcher) -> Outcome:
-        with interruption.at_once():  # the run before may have been quicker than the signal
-            pass
+        interruption.check()  # the run before may have been quicker than the signal
         return execute([job], self._lab, [watcher])[0]
 
     def stop(self) -> None:
