@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("executors/*",),
     ("executors.base",),
     ("trial", "search", "contracts", "serving"),
-    ("job", "lab", "checkpoint"),
+    ("job", "lab", "checkpoint", "stacking"),
     ("evaluate",),
     ("experiment", "trainer", "tracking", "features", "pictures", "tables"),
     ("registry", "overrides"),

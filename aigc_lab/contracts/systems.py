@@ -18,8 +18,9 @@ from aigc_lab.batches import Batches
 from aigc_lab.checkpoint import load_system, restore_state, save_state, save_weights
 from aigc_lab.config import Strict
 from aigc_lab.contracts.base import Broken, Contracts, say
-from aigc_lab.noise import Draw, Noise
+from aigc_lab.noise import Draw
 from aigc_lab.samples import Modality, Samples, Shape
+from aigc_lab.stacking import Stack
 from aigc_lab.systems.base import Loss, Phase, System
 from aigc_lab.trainer import Diverged, Progress, State, train_one, trained
 
@@ -516,65 +517,68 @@ def the_average_shares_all_that_it_does_not_sample_with(case: Case) -> None:
 # ---- many at once
 
 
-class _Stackable(nn.Module):
-    """A phase's loss as a module, so that its weights can be given from outside."""
-
-    def __init__(self, system: System, phase: Phase, like: Samples) -> None:
-        super().__init__()
-        self.system, self._phase, self._like = system, phase, like
-
-    def forward(self, values: Tensor, labels: Tensor | None, draws: Noise) -> Tensor:
-        return self._phase.loss(type(self._like)(values, labels), draws, 0).total
-
-
 @SYSTEM.add(a_loss_is_a_function_of_its_arguments)
 def it_stacks_under_vmap_or_says_why_not(case: Case) -> None:
     """Small runs are fastest as one program of many replicas; one that cannot must say so in `unstackable`."""
     if case.kind.unstackable is not None:
         return
     for index in range(len(case.fresh().phases)):
-        states = [case.fresh(seed=seed) for seed in (0, 1)]
+        states, twins = ([case.fresh(seed=seed) for seed in (0, 1)] for _ in range(2))
         batches = [case.batches(seed)[0] for seed in (0, 1)]
-        draws = [drawn(states[0].phases[index], seed) for seed in (0, 1)]
-        name = states[0].phases[index].name
+        phase = states[0].phases[index]
+        draws = [drawn(phase, seed) for seed in (0, 1)]
         try:
-            together, buffers = _stacked(states, index, batches, draws)
+            stack = Stack(twins)
+            totals = stack.loss(index, batches, draws).total
+            leaves = trained(stack.phases[index])
+            together = [totals, *torch.autograd.grad(totals.sum(), leaves, allow_unused=True)]
         except Exception as error:
             raise Broken(
-                f"phase {name}: {say(error)[:160]}; no .item() and no if on tensors, or declare unstackable = 'why'"
+                f"phase {phase.name}: {say(error)[:160]}; no .item() and no if on tensors, or declare unstackable = 'why'"
             ) from error
         for replica, state in enumerate(states):
             loss = state.phases[index].loss(batches[replica], draws[replica], 0).total
             alone = [loss, *torch.autograd.grad(loss, trained(state.phases[index]), allow_unused=True)]
             pairs = [(a, b[replica]) for a, b in zip(alone, together, strict=True) if a is not None]
-            pairs += [(b, buffers[f"system.{key}"][replica]) for key, b in state.system.named_buffers()]
+            pairs += list(zip(state.system.buffers(), twins[replica].system.buffers(), strict=True))
             for one, two in pairs:
                 size, off = one.abs().max().item(), (one - two).abs().max().item()
                 if not off <= _STACKED * size + 1e-6:
-                    raise Broken(f"phase {name}: stacked, a loss, gradient or buffer is {off:.3g} off {size:.3g}")
+                    raise Broken(f"phase {phase.name}: stacked, a loss, gradient or buffer is {off:.3g} off {size:.3g}")
 
 
-def _stacked(
-    states: list[State], index: int, batches: list[Samples], draws: list[dict[str, Tensor]]
-) -> tuple[list[Tensor], dict[str, Any]]:
-    """Losses [R] and gradients [R, …] of one phase of all replicas in one program, and their buffers afterwards."""
-    modules = [_Stackable(state.system, state.phases[index], batches[0]) for state in states]
-    # Buffers are stacked too: batch normalisation updates its own in place.
-    parameters, buffers = torch.func.stack_module_state(modules)
-    values = torch.stack([batch.values for batch in batches])
-    known = [batch.labels for batch in batches if batch.labels is not None]
-    labels = torch.stack(known) if known else None
-    noises = {name: torch.stack([draw[name] for draw in draws]) for name in draws[0]}
+@SYSTEM.add(a_loss_is_a_function_of_its_arguments)
+def what_only_the_optimisers_read_leaves_the_losses_alone(case: Case) -> None:
+    """Replicas that differ there are trained as one program, with the loss of the first: it must be the loss of all."""
+    unknown = case.kind.optimizer_only - case.kind.Config.model_fields.keys()
+    if unknown:
+        raise Broken(f"optimizer_only names {_some(sorted(unknown))}, which Config does not have")
+    for name in sorted(case.kind.optimizer_only):
+        plain, other = case.fresh(), _with_another(case, name)
+        other.system.load_state_dict(plain.system.state_dict())
+        if [phase._replace(loss=None, trains=None, optimizer=None) for phase in plain.phases] != [
+            phase._replace(loss=None, trains=None, optimizer=None) for phase in other.phases
+        ]:
+            raise Broken(f"{name} changes the phases, not only their optimisers: take it out of optimizer_only")
+        for ours, theirs in zip(plain.phases, other.phases, strict=True):
+            first, again = case.loss(ours, 0, 1).total, case.loss(theirs, 0, 1).total
+            if not torch.equal(first, again):
+                raise Broken(
+                    f"phase {ours.name}: {name} changes the loss from {first.item():.6g} to {again.item():.6g}: "
+                    "take it out of optimizer_only"
+                )
 
-    def one(own: Any, state: Any, value: Tensor, label: Tensor | None, noise: Noise) -> Any:
-        return torch.func.functional_call(modules[0], (own, state), (value, label, noise))
 
-    totals = torch.func.vmap(one, in_dims=(0, 0, 0, None if labels is None else 0, 0))(
-        parameters, buffers, values, labels, noises
-    )
-    names = {id(parameter): name for name, parameter in modules[0].named_parameters()}
-    leaves = [parameters[names[id(parameter)]] for parameter in trained(states[0].phases[index])]
-    return [totals, *torch.autograd.grad(totals.sum(), leaves)], buffers
+def _with_another(case: Case, name: str) -> State:
+    """A state whose configuration has another value at `name`, a number."""
+    value = getattr(case.config, name)
+    for another in (value / 2, value * 2, value + 1) if isinstance(value, int | float) else ():
+        try:
+            if another != value:
+                return case.fresh(**{name: another})
+        except ValueError:
+            continue
+    raise Broken(f"optimizer_only names {name} = {value}: only a number of the optimiser's can differ among replicas")
 
 
 # ---- words

@@ -68,6 +68,8 @@ class System(nn.Module, ABC):
     modality: ClassVar[Modality]
     #: why replicas of it cannot be trained as one program under `torch.func.vmap`; None when they can
     unstackable: ClassVar[str | None] = None
+    #: fields of `Config` that reach the optimisers and nothing else: replicas trained as one program may differ in them
+    optimizer_only: ClassVar[frozenset[str]] = frozenset()
     # Whether `sample` reads labels: such a system draws the class that it is asked for.
     conditional: ClassVar[bool] = False
 
@@ -125,6 +127,8 @@ class AdversarialSystem(System):
         critic_lr_ratio: float = Field(1.0, gt=0, description="the critic's step over the generator's (TTUR)")
         beta1: float = Field(0.5, ge=0, lt=1)
         n_critic: int = Field(1, ge=1, description="critic updates for one of the generator")
+
+    optimizer_only = frozenset({"lr", "critic_lr_ratio", "beta1"})
 
     config: Config
     generator: nn.Module

@@ -30,6 +30,8 @@ class VAE(base.System):
         width: int = Field(64, ge=1, description="channels at the widest picture; doubled at every halving")
         lr: float = Field(5e-4, gt=0, description="Adam's step")
 
+    optimizer_only = frozenset({"lr"})
+
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
         self.encoder = Encoder(2 * config.latent_size, config.width, shape.size)

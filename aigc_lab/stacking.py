@@ -1,0 +1,341 @@
+"""Replicas of one system, with seeds and learning rates of their own, trained as one program.
+
+The weights of R replicas are the rows of common tensors [R, …]: `torch.func.vmap` turns each phase's loss into one
+computation of all replicas, and one backward gives each its own gradient, since no loss reads another's row. The
+replicas' own states are windows onto these rows, so that a replica can be sampled, scored and stored between two steps
+as if it were alone.
+
+A replica gets the noise and the batches that it would get alone. Its numbers differ by the order of sums only: stacked
+kernels add up in another order, and in an order that may depend on how many replicas there are. So a stacked run
+repeats to the bit in the same company and place, and to rounding in another.
+"""
+
+import copy
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aigc_lab import noise
+from aigc_lab.batches import Batches
+from aigc_lab.noise import Noise
+from aigc_lab.samples import Samples
+from aigc_lab.systems.base import Loss, Phase
+from aigc_lab.trainer import (
+    Diverged,
+    MovingAverage,
+    Precision,
+    Progress,
+    Recorder,
+    State,
+    average_of,
+    build_optimizer,
+    trained,
+)
+
+
+class Stack:
+    """States of one system as one: `update` is a phase of all of them, `end_step` their moving averages.
+
+    While they are stacked the states' weights, buffers, averages and optimisers' memory are windows onto the stack's:
+    read them between two steps, and leave the training to the stack. `unstack` gives them memory of their own.
+
+    Each replica keeps to its own rows: where one diverges its numbers are left as they are, and no other reads them.
+
+    Raises `ValueError` naming what differs, unless the states are of one class, shape, device and step, and of one
+    configuration but for what the system declares as `optimizer_only`.
+    """
+
+    def __init__(self, states: Sequence[State], *, decay: float = 0.0) -> None:
+        _refuse_unlike(states)
+        self.states = list(states)
+        first = self.states[0]
+        self.system = copy.deepcopy(first.system)
+        self.average = average_of(self.system)
+        self.phases = self.system.phases(first.batch_size)
+        for whole, *rows in zip(
+            *(_tensors(system, average) for system, average in [(self.system, self.average), *map(_both, self.states)]),
+            strict=True,
+        ):
+            _join(whole, rows)
+        self._functions = [_Function(self.system, phase) for phase in self.phases]
+        self._optimizers = [_Optimizer(self.states, index, phase) for index, phase in enumerate(self.phases)]
+        self._moving = MovingAverage(self.system, self.average, decay)
+        self.recorders = [Recorder(self.system) for _ in self.states]
+
+    @property
+    def step(self) -> int:
+        return self.states[0].step
+
+    def loss(self, index: int, batches: Sequence[Samples], draws: Sequence[Noise]) -> Loss:
+        """The losses of phase `index`, each [R], every replica on its own batch and noise; buffers move along.
+
+        The gradient of their sum has each replica's own in its row: no row reaches another's loss.
+        """
+        return self._functions[index].of_all(batches, draws, self.step)
+
+    def update(
+        self, index: int, batches: Sequence[Samples], draws: Sequence[Noise], autocast: AbstractContextManager[object]
+    ) -> None:
+        """One update of what phase `index` trains, of all replicas, recorded for each; the loss under `autocast`."""
+        with autocast:
+            loss = self.loss(index, batches, draws)
+        gradients = torch.autograd.grad(loss.total.sum(), trained(self.phases[index]))
+        self._optimizers[index].step(gradients)
+        self._record(self.phases[index], loss, gradients)
+
+    def end_step(self) -> None:
+        """The moving averages follow, and every replica is one step further."""
+        self._moving.update(self.step)
+        for recorder, state in zip(self.recorders, self.states, strict=True):
+            recorder.end_step()
+            state.step += 1
+
+    def train(self) -> None:
+        """The systems in training mode, which sampling may have left."""
+        for system in (self.system, *(state.system for state in self.states)):
+            system.train()
+
+    def unstack(self) -> None:
+        """Gives each state memory of its own, to the bit what it was; the stack is not to be used after that."""
+        for state in self.states:
+            for tensor in _tensors(*_both(state)):
+                tensor.data = tensor.data.clone()
+            for optimizer in state.optimizers.values():
+                for memory in optimizer.state.values():
+                    memory.update({key: value.clone() for key, value in memory.items()})
+
+    @torch.no_grad()
+    def _record(self, phase: Phase, loss: Loss, gradients: tuple[Tensor, ...]) -> None:
+        rows = list(zip(*(gradient.unbind() for gradient in gradients), strict=True))
+        for number, recorder in enumerate(self.recorders):
+            parts, dynamics = _row(loss.parts, number), _row(loss.dynamics, number)
+            recorder.record(phase, loss.total[number], parts, dynamics, rows[number])
+
+
+# ---- the tensors in common
+
+
+def _both(state: State) -> tuple[nn.Module, nn.Module]:
+    return state.system, state.average
+
+
+def _tensors(*modules: nn.Module) -> list[Tensor]:
+    """All parameters and buffers, each once: an average shares most of its modules with the system."""
+    found = (tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
+    return list({id(tensor): tensor for tensor in found}.values())
+
+
+def _join(whole: Tensor, rows: Sequence[Tensor]) -> None:
+    """Makes `whole` the tensor of all rows [R, …], and each of `rows` a window onto its own."""
+    whole.data = torch.stack([row.data for row in rows])
+    for row, window in zip(rows, whole.data.unbind(), strict=True):
+        row.data = window
+
+
+def _row(scalars: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+    return {name: values[number] for name, values in scalars.items()}
+
+
+# ---- one computation
+
+
+class _Function(nn.Module):
+    """A phase's loss as a module, so that its weights and buffers can be given from outside."""
+
+    def __init__(self, system: nn.Module, phase: Phase) -> None:
+        super().__init__()
+        self.system, self._phase = system, phase
+
+    def forward(self, batch: Samples, draws: Noise, step: int) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        loss = self._phase.loss(batch, draws, step)
+        return loss.total, dict(loss.parts), dict(loss.dynamics)
+
+    def of_all(self, batches: Sequence[Samples], draws: Sequence[Noise], step: int) -> Loss:
+        """The losses [R] of all replicas, each on its own batch and noise."""
+        values = torch.stack([batch.values for batch in batches])
+        known = [batch.labels for batch in batches if batch.labels is not None]
+        labels = torch.stack(known) if known else None
+        noises = {name: torch.stack([draw[name] for draw in draws]) for name in draws[0]}
+
+        def one(weights: Any, values: Tensor, labels: Tensor | None, noises: Noise) -> Any:
+            batch = replace(batches[0], values=values, labels=labels)
+            return torch.func.functional_call(self, weights, (batch, noises, step))
+
+        # Buffers are mapped too, and change in place: batch normalisation writes its running statistics row by row.
+        weights = (dict(self.named_parameters()), dict(self.named_buffers()))
+        axes = (0, 0, None if labels is None else 0, 0)
+        return Loss(*torch.func.vmap(one, axes)(weights, values, labels, noises))
+
+
+class _Optimizer:
+    """The update of one phase: torch's own fused Adam, once for all neighbours that share its numbers.
+
+    Seeds of one configuration are one call; replicas with learning rates of their own are one call each, on their rows.
+    """
+
+    def __init__(self, states: Sequence[State], index: int, phase: Phase) -> None:
+        self._shares: list[tuple[slice, torch.optim.Optimizer]] = []
+        first = 0
+        for config, group in groupby(states, key=lambda state: state.phases[index].optimizer):
+            members = list(group)
+            rows = slice(first, first + len(members))
+            windows = [nn.Parameter(leaf.detach()[rows]) for leaf in trained(phase)]
+            optimizer = build_optimizer(config, windows)
+            owners = [(state.optimizers[phase.name], trained(state.phases[index])) for state in members]
+            for number, window in enumerate(windows):
+                optimizer.state[window] = _remember([(own.state, weights[number]) for own, weights in owners])
+            self._shares.append((rows, optimizer))
+            first += len(members)
+
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        for rows, optimizer in self._shares:
+            for window, gradient in zip(optimizer.param_groups[0]["params"], gradients, strict=True):
+                # Fused Adam pairs weights and gradients by their place in memory: a gradient may come transposed.
+                window.grad = gradient[rows].contiguous()
+            optimizer.step()
+
+
+def _remember(owners: Sequence[tuple[dict[Tensor, dict[str, Tensor]], Tensor]]) -> dict[str, Tensor]:
+    """The memory of one stacked weight, from those of its rows, which become windows onto it.
+
+    The count of steps is one for all; an optimiser that has not stepped remembers zeros.
+    """
+    memories = [state.get(weight) or _blank(weight) for state, weight in owners]
+    together = {"step": memories[0]["step"].clone()}
+    together |= {key: torch.stack([memory[key] for memory in memories]) for key in ("exp_avg", "exp_avg_sq")}
+    for row, (state, weight) in enumerate(owners):
+        state[weight] = {key: value if key == "step" else value[row] for key, value in together.items()}
+    return together
+
+
+def _blank(weight: Tensor) -> dict[str, Tensor]:
+    return {
+        "step": torch.zeros((), device=weight.device),
+        "exp_avg": torch.zeros_like(weight, requires_grad=False),
+        "exp_avg_sq": torch.zeros_like(weight, requires_grad=False),
+    }
+
+
+# ---- who may be stacked
+
+
+def _refuse_unlike(states: Sequence[State]) -> None:
+    if not states:
+        raise ValueError("there is no state to stack")
+    first = states[0]
+    reason = first.system.unstackable
+    if reason is not None:
+        raise ValueError(f"{type(first.system).__name__} cannot be stacked: {reason}")
+    if len({id(state) for state in states}) < len(states):
+        raise ValueError("a state is there twice, and one memory cannot be two replicas")
+    ours = _identity(first)
+    for number, state in enumerate(states[1:], 1):
+        theirs = _identity(state)
+        for name in [name for name in ours | theirs if ours.get(name) != theirs.get(name)]:
+            raise ValueError(
+                f"replicas 0 and {number} cannot be stacked: {name} is {ours.get(name)} and {theirs.get(name)}"
+            )
+
+
+def _identity(state: State) -> dict[str, object]:
+    """All that replicas of one stack must have in common, by the name under which a difference is told."""
+    system = state.system
+    config = system.config.model_dump()
+    weights = [(tuple(tensor.shape), tensor.dtype, tensor.device) for tensor in _tensors(system)]
+    return {
+        "the system": f"{type(system).__module__}.{type(system).__qualname__}",
+        "the shape": str(system.shape),
+        "the number of classes": system.shape.classes,
+        "the batch size": state.batch_size,
+        "the step": state.step,
+        **{name: value for name, value in config.items() if name not in system.optimizer_only},
+        "the kind of its weights": sorted({f"{kind} on {device}" for _, kind, device in weights}),
+        "the layout of its weights": [shape for shape, _, _ in weights],
+        "the phases": [(phase.name, dict(phase.noise), phase.repeat) for phase in state.phases],
+    }
+
+
+# ---- the loop
+
+
+@dataclass
+class Replica:
+    """A state with the data and the seed that make it a run."""
+
+    state: State
+    batches: Batches
+    seed: int
+
+
+def train_stacked(
+    replicas: Sequence[Replica], *, steps: int, every: int, decay: float = 0.0, precision: Precision
+) -> Iterator[list[Progress | Diverged | None]]:
+    """Trains all replicas in place as one program to `steps` steps, as `train` does one of them.
+
+    Yields, every `every` steps and at the last one, an entry for each of `replicas`: its progress, or `Diverged` the
+    once and None from then on. The others go on without it: from there on they are a smaller stack.
+    """
+    entries: list[Progress | Diverged | None] = [None] * len(replicas)
+    running = list(enumerate(replicas))
+    while running and running[0][1].state.step < steps:
+        stack = Stack([replica.state for _, replica in running], decay=decay)
+        try:
+            for found in _rounds(stack, [replica for _, replica in running], steps, every, precision):
+                entries = [None] * len(replicas)
+                for (place, _), one in zip(running, found, strict=True):
+                    entries[place] = one
+                yield entries
+                if any(isinstance(one, Diverged) for one in found):
+                    break
+        finally:
+            stack.unstack()
+        running = [(place, replica) for place, replica in running if isinstance(entries[place], Progress)]
+
+
+def _rounds(
+    stack: Stack, replicas: Sequence[Replica], steps: int, every: int, precision: Precision
+) -> Iterator[list[Progress | Diverged]]:
+    device = next(stack.system.parameters()).device
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    batches_per_step = max(phase.repeat for phase in stack.phases)
+    stack.train()
+    started, first = time.perf_counter(), stack.step
+    while stack.step < steps:
+        step = stack.step
+        for index, phase in enumerate(stack.phases):
+            for repeat in range(phase.repeat):
+                batches = [replica.batches[step * batches_per_step + repeat] for replica in replicas]
+                draws = [
+                    {
+                        name: noise.draw(what, replica.seed, step, phase.name, repeat, name, device=device)
+                        for name, what in phase.noise.items()
+                    }
+                    for replica in replicas
+                ]
+                stack.update(index, batches, draws, autocast)
+        stack.end_step()
+        if stack.step % every == 0 or stack.step == steps:
+            scalars = [_collected(recorder, stack.step) for recorder in stack.recorders]
+            seconds = time.perf_counter() - started
+            yield [
+                each
+                if isinstance(each, Diverged)
+                # The speed of this replica: all of them went through their samples in these seconds.
+                else Progress(stack.step, each, seconds, (stack.step - first) * replica.batches.size / seconds)
+                for each, replica in zip(scalars, replicas, strict=True)
+            ]
+            stack.train()
+            started, first = time.perf_counter(), stack.step
+
+
+def _collected(recorder: Recorder, step: int) -> dict[str, float] | Diverged:
+    try:
+        return recorder.collect(step)
+    except Diverged as found:
+        return found
