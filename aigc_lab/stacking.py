@@ -12,9 +12,9 @@ repeats to the bit in the same company and place, and to rounding in another.
 
 import copy
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from aigc_lab import noise
-from aigc_lab.batches import Batches
 from aigc_lab.noise import Noise
 from aigc_lab.samples import Samples
 from aigc_lab.systems.base import Loss, Phase
@@ -31,7 +30,8 @@ from aigc_lab.trainer import (
     MovingAverage,
     Precision,
     Progress,
-    Recorder,
+    Replica,
+    Round,
     State,
     average_of,
     build_optimizer,
@@ -66,7 +66,6 @@ class Stack:
         self._functions = [_Function(self.system, phase) for phase in self.phases]
         self._optimizers = [_Optimizer(self.states, index, phase) for index, phase in enumerate(self.phases)]
         self._moving = MovingAverage(self.system, self.average, decay)
-        self.recorders = [Recorder(self.system) for _ in self.states]
 
     @property
     def step(self) -> int:
@@ -87,13 +86,13 @@ class Stack:
             loss = self.loss(index, batches, draws)
         gradients = torch.autograd.grad(loss.total.sum(), trained(self.phases[index]))
         self._optimizers[index].step(gradients)
-        self._record(self.phases[index], loss, gradients)
+        self._record(index, loss, gradients)
 
     def end_step(self) -> None:
         """The moving averages follow, and every replica is one step further."""
         self._moving.update(self.step)
-        for recorder, state in zip(self.recorders, self.states, strict=True):
-            recorder.end_step()
+        for state in self.states:
+            state.recorder.end_step()
             state.step += 1
 
     def train(self) -> None:
@@ -111,11 +110,11 @@ class Stack:
                     memory.update({key: value.clone() for key, value in memory.items()})
 
     @torch.no_grad()
-    def _record(self, phase: Phase, loss: Loss, gradients: tuple[Tensor, ...]) -> None:
+    def _record(self, index: int, loss: Loss, gradients: tuple[Tensor, ...]) -> None:
         rows = list(zip(*(gradient.unbind() for gradient in gradients), strict=True))
-        for number, recorder in enumerate(self.recorders):
+        for number, state in enumerate(self.states):
             parts, dynamics = _row(loss.parts, number), _row(loss.dynamics, number)
-            recorder.record(phase, loss.total[number], parts, dynamics, rows[number])
+            state.recorder.record(state.phases[index], loss.total[number], parts, dynamics, rows[number])
 
 
 # ---- the tensors in common
@@ -232,8 +231,9 @@ def _refuse_unlike(states: Sequence[State]) -> None:
     reason = first.system.unstackable
     if reason is not None:
         raise ValueError(f"{type(first.system).__name__} cannot be stacked: {reason}")
-    if len({id(state) for state in states}) < len(states):
-        raise ValueError("a state is there twice, and one memory cannot be two replicas")
+    weights = [id(weight) for state in states for weight in state.system.parameters()]
+    if len(set(weights)) < len(weights):
+        raise ValueError("two of the states share their weights, and one memory cannot be two replicas")
     ours = _identity(first)
     for number, state in enumerate(states[1:], 1):
         theirs = _identity(state)
@@ -264,78 +264,87 @@ def _identity(state: State) -> dict[str, object]:
 # ---- the loop
 
 
-@dataclass
-class Replica:
-    """A state with the data and the seed that make it a run."""
-
-    state: State
-    batches: Batches
-    seed: int
-
-
 def train_stacked(
-    replicas: Sequence[Replica], *, steps: int, every: int, decay: float = 0.0, precision: Precision
-) -> Iterator[list[Progress | Diverged | None]]:
-    """Trains all replicas in place as one program to `steps` steps, as `train` does one of them.
+    replicas: Sequence[Replica],
+    *,
+    steps: int,
+    every: int,
+    decay: float = 0.0,
+    precision: Precision,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Iterator[Round]:
+    """What `trainer.train` does, with its arguments and its rounds, as one program of all replicas.
 
-    Yields, every `every` steps and at the last one, an entry for each of `replicas`: its progress, or `Diverged` the
-    once and None from then on. The others go on without it: from there on they are a smaller stack.
+    They must be at the same step. Where one diverges, or is set `live = False`, the others go on as a smaller stack.
+    Raises `ValueError` when they cannot be stacked.
     """
-    entries: list[Progress | Diverged | None] = [None] * len(replicas)
-    running = list(enumerate(replicas))
-    while running and running[0][1].state.step < steps:
-        stack = Stack([replica.state for _, replica in running], decay=decay)
+    running = [replica for replica in replicas if replica.state.step < steps]
+    while running and not interrupted():
+        stack = Stack([replica.state for replica in running], decay=decay)
         try:
-            for found in _rounds(stack, [replica for _, replica in running], steps, every, precision):
-                entries = [None] * len(replicas)
-                for (place, _), one in zip(running, found, strict=True):
-                    entries[place] = one
-                yield entries
-                if any(isinstance(one, Diverged) for one in found):
-                    break
+            yield from _rounds(stack, running, steps, every, precision, interrupted)
         finally:
             stack.unstack()
-        running = [(place, replica) for place, replica in running if isinstance(entries[place], Progress)]
+        running = [replica for replica in running if replica.live and replica.state.step < steps]
 
 
 def _rounds(
-    stack: Stack, replicas: Sequence[Replica], steps: int, every: int, precision: Precision
-) -> Iterator[list[Progress | Diverged]]:
+    stack: Stack,
+    replicas: Sequence[Replica],
+    steps: int,
+    every: int,
+    precision: Precision,
+    interrupted: Callable[[], bool],
+) -> Iterator[Round]:
+    """The rounds of one stack, until its end or until one of its replicas leaves."""
     device = next(stack.system.parameters()).device
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-    batches_per_step = max(phase.repeat for phase in stack.phases)
     stack.train()
     started, first = time.perf_counter(), stack.step
-    while stack.step < steps:
-        step = stack.step
-        for index, phase in enumerate(stack.phases):
-            for repeat in range(phase.repeat):
-                batches = [replica.batches[step * batches_per_step + repeat] for replica in replicas]
-                draws = [
-                    {
-                        name: noise.draw(what, replica.seed, step, phase.name, repeat, name, device=device)
-                        for name, what in phase.noise.items()
-                    }
-                    for replica in replicas
-                ]
-                stack.update(index, batches, draws, autocast)
-        stack.end_step()
+    while stack.step < steps and all(replica.live for replica in replicas) and not interrupted():
+        _step(stack, replicas, device, autocast)
         if stack.step % every == 0 or stack.step == steps:
-            scalars = [_collected(recorder, stack.step) for recorder in stack.recorders]
+            found = [_collected(replica) for replica in replicas]
+            # In these seconds, which end when the device has done its work, all of them went through their samples.
             seconds = time.perf_counter() - started
             yield [
-                each
-                if isinstance(each, Diverged)
-                # The speed of this replica: all of them went through their samples in these seconds.
-                else Progress(stack.step, each, seconds, (stack.step - first) * replica.batches.size / seconds)
-                for each, replica in zip(scalars, replicas, strict=True)
+                (replica, _stands(replica, scalars, stack.step - first, seconds))
+                for replica, scalars in zip(replicas, found, strict=True)
             ]
             stack.train()
             started, first = time.perf_counter(), stack.step
 
 
-def _collected(recorder: Recorder, step: int) -> dict[str, float] | Diverged:
+def _step(
+    stack: Stack, replicas: Sequence[Replica], device: torch.device, autocast: AbstractContextManager[object]
+) -> None:
+    """All phases once, each replica on its own batches, with noise of its own key."""
+    step, batches_per_step = stack.step, max(phase.repeat for phase in stack.phases)
+    for index, phase in enumerate(stack.phases):
+        for repeat in range(phase.repeat):
+            batches = [replica.batches[step * batches_per_step + repeat] for replica in replicas]
+            draws = [
+                {
+                    name: noise.draw(what, replica.seed, step, phase.name, repeat, name, device=device)
+                    for name, what in phase.noise.items()
+                }
+                for replica in replicas
+            ]
+            stack.update(index, batches, draws, autocast)
+    stack.end_step()
+
+
+def _collected(replica: Replica) -> Mapping[str, float] | Diverged:
     try:
-        return recorder.collect(step)
-    except Diverged as found:
-        return found
+        return replica.state.recorder.collect(replica.state.step)
+    except Diverged as diverged:
+        replica.live = False
+        return diverged
+
+
+def _stands(
+    replica: Replica, scalars: Mapping[str, float] | Diverged, steps: int, seconds: float
+) -> Progress | Diverged:
+    if isinstance(scalars, Diverged):
+        return scalars
+    return Progress(replica.state.step, scalars, seconds, steps * replica.batches.size / seconds)

@@ -145,6 +145,14 @@ BREAKS: dict[str, tuple[str, dict[str, str]]] = {
         "declare unstackable",
         {LOSS: LOSS + "        if made.mean() > 1e6: print()\n"},
     ),
+    "what only the optimisers read leaves the losses alone": (
+        "take it out of optimizer_only",
+        {
+            "    class Config": '    optimizer_only = frozenset({"weight"})\n    class Config',
+            "width: int = 8": "width: int = 8\n        weight: float = 1.0",
+            LOSS: '        made = self.net(noise["z"]) * self.config.weight\n',
+        },
+    ),
 }
 
 

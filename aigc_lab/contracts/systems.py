@@ -523,28 +523,35 @@ def it_stacks_under_vmap_or_says_why_not(case: Case) -> None:
     if case.kind.unstackable is not None:
         return
     for index in range(len(case.fresh().phases)):
-        states, twins = ([case.fresh(seed=seed) for seed in (0, 1)] for _ in range(2))
+        states = [case.fresh(seed=seed) for seed in (0, 1)]
         batches = [case.batches(seed)[0] for seed in (0, 1)]
-        phase = states[0].phases[index]
-        draws = [drawn(phase, seed) for seed in (0, 1)]
+        name = states[0].phases[index].name
+        draws = [drawn(states[0].phases[index], seed) for seed in (0, 1)]
+        before = [_copy(state.system.state_dict()) for state in states]
+        given = zip(states, batches, draws, strict=True)
+        alone = [_differentiated(state, index, batch, draw) for state, batch, draw in given]
+        for state, weights in zip(states, before, strict=True):
+            state.system.load_state_dict(weights)
         try:
-            stack = Stack(twins)
+            stack = Stack(states)
             totals = stack.loss(index, batches, draws).total
             leaves = trained(stack.phases[index])
-            together = [totals, *torch.autograd.grad(totals.sum(), leaves, allow_unused=True)]
+            together = [totals, *torch.autograd.grad(totals.sum(), leaves, allow_unused=True), *stack.system.buffers()]
         except Exception as error:
-            raise Broken(
-                f"phase {phase.name}: {say(error)[:160]}; no .item() and no if on tensors, or declare unstackable = 'why'"
-            ) from error
-        for replica, state in enumerate(states):
-            loss = state.phases[index].loss(batches[replica], draws[replica], 0).total
-            alone = [loss, *torch.autograd.grad(loss, trained(state.phases[index]), allow_unused=True)]
-            pairs = [(a, b[replica]) for a, b in zip(alone, together, strict=True) if a is not None]
-            pairs += list(zip(state.system.buffers(), twins[replica].system.buffers(), strict=True))
-            for one, two in pairs:
+            remedy = "no .item() and no if on tensors, or declare unstackable = 'why'"
+            raise Broken(f"phase {name}: {say(error)[:160]}; {remedy}") from error
+        for replica, tensors in enumerate(alone):
+            for one, two in [(a, b[replica]) for a, b in zip(tensors, together, strict=True) if a is not None]:
                 size, off = one.abs().max().item(), (one - two).abs().max().item()
                 if not off <= _STACKED * size + 1e-6:
-                    raise Broken(f"phase {phase.name}: stacked, a loss, gradient or buffer is {off:.3g} off {size:.3g}")
+                    raise Broken(f"phase {name}: stacked, a loss, gradient or buffer is {off:.3g} off {size:.3g}")
+
+
+def _differentiated(state: State, index: int, batch: Samples, draws: dict[str, Tensor]) -> list[Tensor | None]:
+    """The loss of a phase, its gradients, and the buffers as the loss leaves them."""
+    loss = state.phases[index].loss(batch, draws, state.step).total
+    gradients = torch.autograd.grad(loss, trained(state.phases[index]), allow_unused=True)
+    return [loss, *gradients, *(buffer.clone() for buffer in state.system.buffers())]
 
 
 @SYSTEM.add(a_loss_is_a_function_of_its_arguments)
@@ -556,9 +563,10 @@ def what_only_the_optimisers_read_leaves_the_losses_alone(case: Case) -> None:
     for name in sorted(case.kind.optimizer_only):
         plain, other = case.fresh(), _with_another(case, name)
         other.system.load_state_dict(plain.system.state_dict())
-        if [phase._replace(loss=None, trains=None, optimizer=None) for phase in plain.phases] != [
-            phase._replace(loss=None, trains=None, optimizer=None) for phase in other.phases
-        ]:
+        outline, changed = (
+            [(phase.name, dict(phase.noise), phase.repeat) for phase in state.phases] for state in (plain, other)
+        )
+        if outline != changed:
             raise Broken(f"{name} changes the phases, not only their optimisers: take it out of optimizer_only")
         for ours, theirs in zip(plain.phases, other.phases, strict=True):
             first, again = case.loss(ours, 0, 1).total, case.loss(theirs, 0, 1).total
@@ -575,7 +583,7 @@ def _with_another(case: Case, name: str) -> State:
     for another in (value / 2, value * 2, value + 1) if isinstance(value, int | float) else ():
         try:
             if another != value:
-                return case.fresh(**{name: another})
+                return case.fresh(seed=0, **{name: another})
         except ValueError:
             continue
     raise Broken(f"optimizer_only names {name} = {value}: only a number of the optimiser's can differ among replicas")

@@ -1,0 +1,240 @@
+"""Replicas trained as one program are what each is alone, and what is not alike is not stacked.
+
+Two yardsticks. In double precision the order of sums is worth 10⁻¹⁵ a step: after 24 steps of Adam stacked and alone
+agree to `DOUBLE`, while a learning rate, a seed or a place that is swapped is off by 10⁻² and more. In single
+precision a gradient near zero has a sign that rounding decides, and Adam makes a whole step of it: there stacked and
+alone may differ by what single precision itself is worth, the distance of the plain loop to its own double.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from aigc_lab import noise
+from aigc_lab.batches import Batches
+from aigc_lab.checkpoint import restore_state, save_state
+from aigc_lab.samples import Images, Modality, Points, Samples, Shape
+from aigc_lab.stacking import Stack, train_stacked
+from aigc_lab.systems.base import System
+from aigc_lab.systems.dcgan import DCGAN
+from aigc_lab.systems.point_gan import PointGAN
+from aigc_lab.systems.vae import VAE
+from aigc_lab.trainer import Diverged, Progress, Replica, State, train
+
+STEPS, EVERY, DECAY, BATCH = 24, 8, 0.9, 8
+DOUBLE = 1e-8  # of a tensor's largest entry
+RATES = (1e-3, 3e-4, 2e-3)
+
+_source = torch.Generator().manual_seed(0)
+POINTS = Points(torch.randn(60, 2, generator=_source))
+PICTURES = Images(torch.randint(0, 256, (60, 1, 16, 16), generator=_source, dtype=torch.uint8), torch.arange(60) % 10)
+
+Setup = tuple[type[System], dict[str, Any], Samples, int]
+SETUPS: dict[str, Setup] = {
+    "point_gan": (PointGAN, {"hidden": 16, "latent_size": 8, "n_critic": 2}, POINTS, 3),
+    "vae": (VAE, {"width": 4, "latent_size": 3, "likelihood": "gaussian"}, PICTURES, 2),
+    "dcgan": (DCGAN, {"width": 4, "latent_size": 5}, PICTURES, 2),
+}
+
+
+def replicas(setup: Setup, rates: Sequence[float] = RATES, *, first_seed: int = 0) -> list[Replica]:
+    kind, options, data, count = setup
+    shape = Shape(data.modality, tuple(data.values.shape[1:]), 10 if data.modality == Modality.IMAGES else None)
+    made = []
+    for seed in range(first_seed, first_seed + count):
+        config = kind.Config(**(options | {"lr": rates[seed - first_seed]}))
+        state = State.fresh(kind, config, shape, seed=seed, batch_size=BATCH, device="cpu")
+        made.append(Replica(state, Batches(data, BATCH, seed), seed))
+    return made
+
+
+def finish(loop: Callable[..., Any], runs: Sequence[Replica], steps: int = STEPS) -> list[list[Any]]:
+    """How each of the runs stood at each round."""
+    found: dict[int, list[Any]] = {id(run): [] for run in runs}
+    for round_ in loop(runs, steps=steps, every=EVERY, decay=DECAY, precision="fp32"):
+        for run, end in round_:
+            found[id(run)].append(end)
+    return [found[id(run)] for run in runs]
+
+
+def contents(run: Replica, ends: Sequence[Progress] = ()) -> dict[str, Tensor]:
+    """All that a run is and tells: weights, buffers, average, optimisers' memory, samples, curves."""
+    state = run.state
+    tensors = {f"system.{name}": value for name, value in state.system.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in state.average.state_dict().items()}
+    for phase, optimizer in state.optimizers.items():
+        for number, memory in optimizer.state_dict()["state"].items():
+            tensors |= {f"{phase}.{number}.{name}": value for name, value in memory.items()}
+    tensors["samples"] = state.average.generate(6, "samples").values
+    tensors |= {f"{end.step} {name}": torch.tensor(value) for end in ends for name, value in end.scalars.items()}
+    return {name: value.detach().double().clone() for name, value in tensors.items()}
+
+
+def distance(one: dict[str, Tensor], two: dict[str, Tensor]) -> float:
+    """The largest difference of any tensor, relative to its largest entry."""
+    assert one.keys() == two.keys()
+    return max(((one[key] - two[key]).abs().max() / one[key].abs().max().clamp_min(1e-12)).item() for key in one)
+
+
+def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.fixture
+def double(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Replica]], list[Replica]]:
+    """Everything in double precision, from the same initial weights, data and noise as in single."""
+    single = noise.draw
+    monkeypatch.setattr(Tensor, "float", Tensor.double)
+    monkeypatch.setattr(noise, "draw", lambda *key, **options: single(*key, **options).double())
+    monkeypatch.setattr("aigc_lab.systems.base.draw", noise.draw)
+
+    def widened(runs: list[Replica]) -> list[Replica]:
+        for run in runs:
+            run.state.system.double()
+            run.state.average.double()
+            if run.batches.samples.values.is_floating_point():
+                run.batches.samples = type(run.batches.samples)(run.batches.samples.values.double())
+        return runs
+
+    return widened
+
+
+@pytest.mark.parametrize("name", SETUPS)
+def test_stacked_is_alone(name: str, double: Callable[[list[Replica]], list[Replica]]) -> None:
+    alone, stacked = double(replicas(SETUPS[name])), double(replicas(SETUPS[name]))
+    curves, curves_stacked = finish(train, alone), finish(train_stacked, stacked)
+    for one, two, curve, curve_stacked in zip(alone, stacked, curves, curves_stacked, strict=True):
+        assert [end.step for end in curve_stacked] == [8, 16, 24] == [end.step for end in curve]
+        assert two.state.step == STEPS
+        assert distance(contents(one, curve), contents(two, curve_stacked)) < DOUBLE
+    # What the tolerance must tell apart: a replica from its neighbour, and a replica from one of another rate or seed.
+    assert distance(contents(alone[0], curves[0]), contents(stacked[1], curves_stacked[1])) > 1e4 * DOUBLE
+    for swapped in (
+        double(replicas(SETUPS[name], (*RATES[1::-1], *RATES[2:]))),
+        double(replicas(SETUPS[name], first_seed=1)),
+    ):
+        finish(train_stacked, swapped)
+        assert distance(contents(alone[0]), contents(swapped[0])) > 1e4 * DOUBLE
+
+
+@pytest.mark.parametrize("name", SETUPS)
+def test_in_single_precision_they_differ_by_its_rounding(name: str, request: pytest.FixtureRequest) -> None:
+    alone, stacked = replicas(SETUPS[name]), replicas(SETUPS[name])
+    finish(train, alone)
+    finish(train_stacked, stacked)
+    ours = [(contents(one), contents(two)) for one, two in zip(alone, stacked, strict=True)]
+    exact = request.getfixturevalue("double")(replicas(SETUPS[name]))
+    finish(train, exact)
+    for (plain, together), truth in zip(ours, map(contents, exact), strict=True):
+        assert distance(truth, together) < 10 * distance(truth, plain)
+
+
+@pytest.mark.parametrize("name", SETUPS)
+def test_one_stored_and_stacked_again_goes_on_to_the_same_bits(name: str, tmp_path: Path) -> None:
+    """Stored in the middle of an interval of the loop, in the company and places that it had."""
+    straight, first, second = (replicas(SETUPS[name]) for _ in range(3))
+    finish(train_stacked, straight)
+    finish(train_stacked, first, 11)
+    for number, (run, again) in enumerate(zip(first, second, strict=True)):
+        save_state(run.state, tmp_path / f"{number}.safetensors")
+        restore_state(again.state, tmp_path / f"{number}.safetensors")
+    finish(train_stacked, second)
+    for one, two in zip(straight, second, strict=True):
+        assert same(contents(one), contents(two))
+
+
+def test_it_goes_on_in_the_plain_loop_and_back(double: Callable[[list[Replica]], list[Replica]]) -> None:
+    alone, mixed = double(replicas(SETUPS["point_gan"])), double(replicas(SETUPS["point_gan"]))
+    finish(train, alone)
+    for loop, steps in ((train_stacked, 8), (train, 16), (train_stacked, STEPS)):
+        finish(loop, mixed, steps)
+    for one, two in zip(alone, mixed, strict=True):
+        assert distance(contents(one), contents(two)) < DOUBLE
+
+
+def test_between_two_steps_a_state_is_what_it_would_be_alone() -> None:
+    """While they are stacked: the windows show the present weights, and unstacking changes nothing."""
+    runs = replicas(SETUPS["dcgan"])
+    loop = train_stacked(runs, steps=STEPS, every=EVERY, decay=DECAY, precision="fp32")
+    next(loop)
+    first = [contents(run) for run in runs]
+    next(loop)
+    second = [contents(run) for run in runs]
+    assert all(not same(one, two) for one, two in zip(first, second, strict=True))
+    loop.close()  # type: ignore[attr-defined]
+    assert all(same(one, contents(run)) for one, run in zip(second, runs, strict=True))
+    untouched = contents(runs[1])
+    with torch.no_grad():
+        for tensor in (*runs[0].state.system.parameters(), *runs[0].state.system.buffers()):
+            tensor.fill_(1)
+    assert same(untouched, contents(runs[1])), "memory of its own"
+
+
+@pytest.mark.parametrize("name", SETUPS)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_replica_that_diverges_leaves_the_others_bits_alone(name: str, value: float) -> None:
+    clean, spoiled = replicas(SETUPS[name]), replicas(SETUPS[name])
+    key, weight = next((key, p) for key, p in spoiled[0].state.system.named_parameters() if p.ndim > 1)
+    with torch.no_grad():
+        weight.view(-1)[0] = value
+    # One interval, in which the diverged replica is trained on with the others.
+    ends, curves = finish(train_stacked, spoiled, EVERY), finish(train_stacked, clean, EVERY)
+    assert isinstance(ends[0][0], Diverged) and ends[0][0].step == 1, key
+    assert not spoiled[0].live and all(run.live for run in spoiled[1:])
+    for one, two, curve, end in zip(clean[1:], spoiled[1:], curves[1:], ends[1:], strict=True):
+        assert same(contents(one, curve), contents(two, end))
+
+
+def test_the_others_go_on_without_those_that_leave(double: Callable[[list[Replica]], list[Replica]]) -> None:
+    alone, stacked = double(replicas(SETUPS["point_gan"])), double(replicas(SETUPS["point_gan"]))
+    finish(train, alone)
+    left = None
+    for round_ in train_stacked(stacked, steps=STEPS, every=EVERY, decay=DECAY, precision="fp32"):
+        assert [run for run, _ in round_] == [run for run in stacked if run.live]
+        if stacked[1].live:
+            stacked[1].live = False
+            left = contents(stacked[1])
+    assert left is not None and same(left, contents(stacked[1])) and stacked[1].state.step == EVERY
+    for number in (0, 2):
+        assert distance(contents(alone[number]), contents(stacked[number])) < DOUBLE
+
+
+def test_an_interruption_ends_it_after_a_whole_step_of_all() -> None:
+    runs, asked = replicas(SETUPS["point_gan"]), iter([False] * 6 + [True] * 9)
+    options: dict[str, Any] = {"steps": STEPS, "every": EVERY, "decay": DECAY, "precision": "fp32"}
+    assert list(train_stacked(runs, **options, interrupted=lambda: next(asked))) == []
+    assert len({run.state.step for run in runs}) == 1 and 0 < runs[0].state.step < EVERY
+    straight = replicas(SETUPS["point_gan"])
+    for one, two, a, b in zip(
+        straight, runs, finish(train_stacked, straight), finish(train_stacked, runs), strict=True
+    ):
+        assert same(contents(one, a), contents(two, b))
+
+
+def test_what_is_not_alike_is_not_stacked() -> None:
+    kind, options, data, count = SETUPS["point_gan"]
+    first = replicas(SETUPS["point_gan"])[0].state
+
+    def other(**changes: Any) -> State:
+        return replicas((kind, options | changes, data, count))[0].state
+
+    later = other()
+    later.step = 3
+    for state, said in (
+        (other(loss="hinge"), "loss is nonsaturating and hinge"),
+        (other(n_critic=3), "n_critic is 2 and 3"),
+        (replicas(SETUPS["vae"])[0].state, "the system is .*PointGAN and .*VAE"),
+        (later, "the step is 0 and 3"),
+        (copy.copy(first), "share"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            Stack([first, state])
+    with pytest.raises(ValueError, match="no state"):
+        Stack([])
+    Stack([first, other(beta1=0.9)])
