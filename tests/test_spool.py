@@ -1,8 +1,10 @@
 """The spool and its shipper: all that a run shows reaches the tracker once, whatever fails on the way."""
 
 import json
-import logging
-from collections.abc import Callable
+import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -200,24 +202,59 @@ def test_what_is_gone_or_damaged_holds_nothing_up(folder: Path, file: Path, capl
     assert "artifact" in caplog.text and "picture of step 10 cannot be shown" in caplog.text
 
 
-def test_a_full_disk_is_told_once_and_the_points_wait(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """No file of this process grows beyond so many bytes: the kernel takes a part of a write, and then nothing."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("room", [5, 40, -1])
+def test_what_a_full_disk_does_not_take_waits_and_is_told_once(
+    folder: Path, file: Path, caplog: pytest.LogCaptureFixture, room: int
 ) -> None:
+    """`room` for so many bytes of the next record; -1: for all of it but the end of its line."""
     run = opened(folder)
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
-        patch.setattr(spool, "append", full)
+    log = folder / KEY / spool.LOG
+    size = log.stat().st_size
+    if room < 0:
+        run.text("samples/1.txt", "a text")
+        room = log.stat().st_size - size - 1
+        os.truncate(log, size)
+    with full_disk(size + room):
+        run.text("samples/1.txt", "a text")
+        assert log.stat().st_size == size, "a record is whole or absent"
         for step in (1, 2):
             run.scalars(step, {"loss/a": float(step)})
-            assert run.flush() == step
+            assert run.flush() == 1 + step
+        run.image("samples/grid", GRID, 2)
+        assert run.flush() == 4
     assert caplog.text.count("cannot be written") == 1
     assert run.flush() == 0
     store = MemoryTracker()
     shipper(folder, store).ship()
-    assert store.runs[KEY].metrics == {"loss/a": [(1, 1.0), (2, 2.0)]}
+    shown = store.runs[KEY]
+    assert shown.metrics == {"loss/a": [(1, 1.0), (2, 2.0)]}
+    assert (shown.texts, len(shown.images)) == ({"samples/1.txt": "a text"}, 1)
+    assert [next(iter(record)) for record in spool.records(folder / KEY)] == [
+        *("start", "text", "points", "points", "image")
+    ]
+
+
+def test_a_run_that_ended_on_a_full_disk_is_written_when_the_next_one_starts(folder: Path) -> None:
+    tracker, store = SpoolTracker(folder), MemoryTracker()
+    run = tracker.start("points", "r", "a.0.0.1", {}, {})
+    with full_disk(1):
+        run.scalars(1, {"loss/a": 1.0})
+        assert run.end("FINISHED", {}) == 2
+        tracker.abandon("", "a.0.0.1")  # harmless, as nothing is
+    tracker.start("points", "r", "a.0.1.1", {}, {})
+    shipper(folder, store).ship()
+    assert (store.runs["a.0.0.1"].status, store.runs["a.0.0.1"].metrics) == ("FINISHED", {"loss/a": [(1, 1.0)]})
 
 
 def test_names_and_pixels_are_refused_where_they_are_given(folder: Path, file: Path) -> None:
