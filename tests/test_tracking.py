@@ -5,6 +5,8 @@ import json
 import logging
 import math
 import os
+import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -351,6 +353,59 @@ class TestMlflow:
         assert set(threading.enumerate()) <= before, "MLflow's own asynchronous queue loses images on a kill"
         mlflow_run.end("FINISHED", {})
 
+    def test_an_image_that_is_sent_twice_is_there_once(
+        self, mlflow_tracker: MlflowTracker, mlflow_run: MlflowRun
+    ) -> None:
+        for _ in range(2):
+            mlflow_run.image("samples/grid", GRID, 1, at=1234567890123)
+        mlflow_run.image("samples/grid", GRID[:, :1], 2, at=1234567890123)
+        assert View(mlflow_tracker, mlflow_run).images() == [
+            ("samples/grid", 1, GRID.shape),
+            ("samples/grid", 2, (40, 1, 3)),
+        ]
+        mlflow_run.end("FINISHED", {})
+
+    def test_images_are_stored_as_mlflow_stores_its_own(
+        self, mlflow_tracker: MlflowTracker, mlflow_run: MlflowRun
+    ) -> None:
+        from PIL import Image
+
+        other = mlflow_tracker.start(mlflow_tracker.experiment("single"), "theirs", "theirs", {}, {})
+        mlflow_run.image("samples/grid", GRID, 7, at=1234567890123)
+        client(mlflow_tracker).log_image(
+            other.run_id, GRID, key="samples/grid", step=7, timestamp=1234567890123, synchronous=True
+        )
+        ours, theirs = View(mlflow_tracker, mlflow_run), View(mlflow_tracker, other)
+        assert ours.tags["mlflow.loggedImages"] == theirs.tags["mlflow.loggedImages"]
+        uuid = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+        shapes = [
+            [(re.sub(uuid, "UUID", file.name), np.asarray(Image.open(file)).tolist()) for file in view.files("images")]
+            for view in (ours, theirs)
+        ]
+        assert len(shapes[0]) == 2
+        assert shapes[0] == shapes[1]
+        other.end("FINISHED", {})
+        mlflow_run.end("FINISHED", {})
+
+    @pytest.mark.skipif(shutil.which("node") is None, reason="MLflow's pages are JavaScript, and there is no node")
+    def test_mlflows_pages_read_the_names_of_images(self, mlflow_tracker: MlflowTracker, mlflow_run: MlflowRun) -> None:
+        import mlflow
+
+        mlflow_run.image("samples/grid", GRID, 7, at=1234567890123)
+        names = [f.name for f in View(mlflow_tracker, mlflow_run).files("images")]
+        scripts = Path(mlflow.__file__).parent.glob("server/js/build/static/js/main.*.js")
+        # The page's own function from a file's name to its parts: the one that complains of names it cannot read.
+        pattern = r'=\((e=>\{const t=e\.split\("\."\)\.pop\(\);.{0,900}?isCompressed:\w\}\})\)\('
+        (parser,) = [found.group(1) for script in scripts for found in re.finditer(pattern, script.read_text())]
+        code = f"const x=['+','%'],w=Error;console.log(JSON.stringify({json.dumps(names)}.map({parser})))"
+        read = json.loads(subprocess.run(["node", "-e", code], capture_output=True, text=True, check=True).stdout)
+        assert sorted((r["imageKey"], r["step"], r["timestamp"], r["extension"], r["isCompressed"]) for r in read) == [
+            ("samples/grid", 7, 1234567890123, "png", False),
+            ("samples/grid", 7, 1234567890123, "webp", True),
+        ]
+        assert len({r["fileKey"] for r in read}) == 1, "the small picture is found by the name of the large one"
+        mlflow_run.end("FINISHED", {})
+
     def test_the_database_is_in_wal_mode(self, home: Path, mlflow_run: MlflowRun) -> None:
         mlflow_run.end("FINISHED", {})
         with closing(sqlite3.connect(home / "mlflow.db")) as database:
@@ -691,7 +746,8 @@ class TestProcesses:
             experiment = tracker.experiment("e")
             run = tracker.start(experiment, "r", "k", {f"p{i}": "ä" * 6000 for i in range(30)}, {}, DATA)
             run.scalars(1, {f"m{i}": 1.0 for i in range(1200)})
-            run.image("samples/grid", GRID, 1)
+            for _ in range(2):
+                run.image("samples/grid", GRID, 1, at=1234567890123)
             assert run.flush() == 0
             assert tracker.start(experiment, "r", "k", {}, {}).run_id == run.run_id
             names = [path.name for path in (tmp_path / "served").rglob("samples~grid+step+1+*.png")]
