@@ -14,7 +14,7 @@ from bench_train import prepare
 
 from aigc_lab import experiment
 from aigc_lab.tracking.spool import SpoolTracker
-from aigc_lab.trainer import train
+from aigc_lab.trainer import train_one
 
 INTERVALS = 5
 
@@ -26,7 +26,9 @@ def main() -> None:
     logging: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         run = SpoolTracker(Path(folder)).start("bench", "bench", "bench", {}, {})
-        for now in train(fresh(), batches, seed=0, steps=INTERVALS * every, every=every, decay=decay, precision="fp32"):
+        for now in train_one(
+            fresh(), batches, seed=0, steps=INTERVALS * every, every=every, decay=decay, precision="fp32"
+        ):
             begun = time.perf_counter()
             run.scalars(now.step, dict(now.scalars) | {"dynamics/samples_per_second": now.samples_per_second})
             run.flush()
