@@ -601,6 +601,60 @@ def _described(kind: str) -> dict[str, str]:
     return described
 
 
+# ---- commands about a sweep as a whole
+
+
+@app.command()
+def delete(
+    wanted: Annotated[
+        str,
+        typer.Argument(
+            help="A sweep's id or name, or a run's id.", metavar="SWEEP|RUN", autocompletion=_complete_result
+        ),
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and exit.")] = False,
+    home: Home = None,
+) -> None:
+    """Delete a sweep or a run: rows, files, Optuna's study, MLflow's runs. What is promoted stays."""
+    from aigc_lab.archive import deletion
+    from aigc_lab.settings import Settings
+
+    ask = (lambda question: typer.confirm(question)) if sys.stdin.isatty() else None
+    deletion.delete(wanted, Settings.load(home), print, (lambda _: True) if yes else ask, dry_run=dry_run)
+
+
+@app.command()
+def export(
+    sweep: Annotated[
+        str, typer.Argument(help="A sweep's id, or its name for the newest.", autocompletion=_complete_sweep)
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write.  [default: SWEEP.tar]", metavar="FILE")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    home: Home = None,
+) -> None:
+    """Pack a sweep into one file: rows, pictures, final weights and Optuna's study, for another home to import."""
+    from aigc_lab.archive.packing import export as pack
+    from aigc_lab.settings import Settings
+
+    packed = pack(sweep, Settings.load(home), output, force=force)
+    print(f"{packed.path}  {packed.bytes / 1e6:.1f} MB: {packed.sweep}, {packed.runs} runs, {packed.files} files")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A file that 'aigc-lab export' wrote.", metavar="FILE")],
+    home: Home = None,
+) -> None:
+    """Take in an exported sweep: to compare, sample, promote and go on with, as if it had been run here."""
+    from aigc_lab.archive.unpacking import import_ as unpack
+    from aigc_lab.settings import Settings
+
+    unpack(file, Settings.load(home), print)
+
+
 # ---- commands that look after the place
 
 

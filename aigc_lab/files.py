@@ -4,8 +4,9 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -15,15 +16,17 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`, to be written within; it is then synced and takes the place of `path`."""
+def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
+    """A temporary file beside `path`, to be written within; it is then synced and takes the place of `path`, with
+    `mode` less the umask.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~umask())  # a temporary file is its owner's alone; this one is to be read
+        temporary.chmod(mode & ~umask())  # a temporary file is its owner's alone; this one is to be read
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)  # the name survives a power cut only with the folder
@@ -61,11 +64,21 @@ def locked(path: Path | None, *, wait: bool = True) -> Iterator[None]:
     if path is None:
         yield
         return
+    with ExitStack() as stack:
+        while not _lock(file := stack.enter_context(path.open("a")), path, wait):
+            file.close()
+        yield
+
+
+def _lock(file: IO[str], path: Path, wait: bool) -> bool:
+    """Whether the file, locked now, is the one at `path`: whoever held it before may have deleted it."""
     import fcntl
 
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def beside(path: Path | None) -> Path | None:

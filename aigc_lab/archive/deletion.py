@@ -1,0 +1,178 @@
+"""`aigc-lab delete`: a sweep, or one run, taken out of every store.
+
+In this order, so that no row ever points at a file that this took away: a note of what is to go, the rows (all in one
+transaction, which refuses what is promoted), MLflow, Optuna's study, the files, and the note. Killed before the rows
+went, nothing is lost; killed after, the note lets the same command finish.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sqlalchemy import func, select
+
+from aigc_lab.archive import belongings, study
+from aigc_lab.errors import UsageError
+from aigc_lab.files import locked, write_atomically
+from aigc_lab.registry import queries
+from aigc_lab.registry.store import Registry
+from aigc_lab.registry.tables import Promotion, Run
+from aigc_lab.settings import Settings, as_typed
+from aigc_lab.tracking import address
+from aigc_lab.tracking.removal import remove_experiment, remove_run
+
+
+@dataclass(frozen=True)
+class Doomed:
+    """What is to go: a sweep, or one `run` of it."""
+
+    sweep: str
+    run: str | None
+
+    @property
+    def name(self) -> str:
+        return self.run or self.sweep
+
+
+def delete(
+    wanted: str, settings: Settings, say: Callable[[str], None], sure: Callable[[str], bool] | None, *, dry_run: bool
+) -> None:
+    """Says what will go and, once it is `sure` (None: nobody can be asked), takes it away.
+
+    Raises `UsageError` for what is promoted, what is being run, and what nobody has confirmed.
+    """
+    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry, ExitStack() as stack:
+        doomed = _find(registry, settings, wanted)
+        _refuse_promoted(registry, doomed)
+        address.check(settings.tracking_uri)
+        if not dry_run:
+            stack.enter_context(belongings.held(settings, doomed.sweep, registry))
+        say(_described(registry, settings, doomed))
+        if dry_run:
+            return
+        if sure is None:
+            raise UsageError(f"nothing was deleted: there is nobody to ask; say --yes to delete {doomed.name}")
+        if not sure(f"Delete {doomed.name} for good?"):
+            say("nothing was deleted")
+            return
+        _carry_out(registry, settings, doomed)
+    say(f"deleted {doomed.name}")
+    if doomed.run is not None:
+        again = as_typed(f"aigc-lab sweep {doomed.sweep.rpartition('-')[0]}", settings, settings.home)
+        say(f"The sweep stays, and does this run again when it goes on: {again}")
+
+
+def refuse_unfinished(settings: Settings, sweep: str) -> None:
+    """Raises `UsageError` for a sweep whose deletion was interrupted."""
+    for note in _notes(settings):
+        if note.sweep == sweep:
+            raise UsageError(f"the deletion of {note.name} was interrupted; finish it: aigc-lab delete {note.name}")
+
+
+def _find(registry: Registry, settings: Settings, wanted: str) -> Doomed:
+    """A sweep by its id or name, a run by its id; or what an interrupted deletion has left of either."""
+    begun = [note for note in _notes(settings) if wanted in (note.name, note.name.rpartition("-")[0])]
+    try:
+        if _is_run(wanted):
+            run = queries.find_run(registry, wanted)
+            return Doomed(run.rsplit(".", 2)[0], run)
+        return Doomed(queries.find_sweep(registry, wanted), None)
+    except UsageError:
+        if begun:
+            return begun[0]
+        raise
+
+
+def _is_run(wanted: str) -> bool:
+    sweep, *place = wanted.rsplit(".", 2)
+    return bool(sweep) and len(place) == 2 and all(part.isdecimal() for part in place)
+
+
+def _refuse_promoted(registry: Registry, doomed: Doomed) -> None:
+    """What a model was made of stays as long as the model: its record points at it."""
+    with registry.read() as connection:
+        found = connection.execute(
+            select(Promotion.c.model, Promotion.c.version, Promotion.c.run_id)
+            .join(Run, Run.c.id == Promotion.c.run_id)
+            .where(Run.c.sweep_id == doomed.sweep if doomed.run is None else Run.c.id == doomed.run)
+            .order_by(Promotion.c.model, Promotion.c.version)
+        ).all()
+    if found:
+        listed = ", ".join(f"{model} {version} (run {run})" for model, version, run in found[:3])
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise UsageError(f"{doomed.name} is not deleted: it is promoted as {listed}{more}")
+
+
+def _described(registry: Registry, settings: Settings, doomed: Doomed) -> str:
+    """`points-01234567: 6 runs, 42 files, 1.3 MB, …`: MLflow's own files are counted where they lie in the home."""
+    with registry.read() as connection:
+        of = Run.c.sweep_id == doomed.sweep if doomed.run is None else Run.c.id == doomed.run
+        runs = connection.scalar(select(func.count()).select_from(Run).where(of)) or 0
+    places = belongings.folders(settings, doomed.sweep, doomed.run)
+    if doomed.run is None:
+        places.append(_mlflow_folder(settings, doomed.sweep))
+    files = [file.lstat().st_size for place in places for file in _files(place)]
+    stores = "the runs in MLflow" if doomed.run else "Optuna's study, the experiment in MLflow"
+    size = f"{sum(files) / 1e6:.1f} MB"
+    return f"{doomed.name}: {runs} run{'s' * (runs != 1)}, {len(files)} files ({size}), {stores}"
+
+
+def _files(place: Path) -> Iterable[Path]:
+    return (path for path in place.rglob("*") if path.is_symlink() or path.is_file())
+
+
+# ---- the deletion itself; every step may be repeated
+
+
+def _carry_out(registry: Registry, settings: Settings, doomed: Doomed) -> None:
+    note = _note(settings, doomed)
+    write_atomically(note, json.dumps(asdict(doomed)).encode())
+    # A promotion copies weights and records it later: between the two it must not lose its run.
+    with locked(settings.home / "locks" / "promote.lock"):
+        try:
+            _refuse_promoted(registry, doomed)
+        except UsageError:
+            note.unlink()
+            raise
+        with registry.write() as connection:
+            belongings.forget(connection, doomed.sweep, doomed.run)
+    places = belongings.folders(settings, doomed.sweep, doomed.run)
+    if doomed.run is None:
+        remove_experiment(settings.tracking_uri, doomed.sweep)
+        study.remove(settings.optuna_url, doomed.sweep)
+        places.append(_mlflow_folder(settings, doomed.sweep))
+    else:
+        removed = remove_run(settings.tracking_uri, doomed.sweep, doomed.run)
+        places += [_mlflow_folder(settings, doomed.sweep) / belongings.component(run, "MLflow run") for run in removed]
+    for place in places:
+        _remove(place)
+    note.unlink()
+    if doomed.run is None:
+        belongings.lock_of(settings, doomed.sweep).unlink(missing_ok=True)
+
+
+def _mlflow_folder(settings: Settings, sweep: str) -> Path:
+    """Where MLflow keeps the files of a sweep when it has no server (`MlflowTracker.experiment`)."""
+    return settings.artifacts / "mlflow" / belongings.component(sweep, "sweep")
+
+
+def _remove(place: Path) -> None:
+    """A folder and all in it; of a link, the link."""
+    if place.is_symlink():
+        place.unlink()
+    elif place.exists():
+        shutil.rmtree(place)
+
+
+# ---- notes of deletions that have begun
+
+
+def _note(settings: Settings, doomed: Doomed) -> Path:
+    return settings.home / "deleting" / f"{belongings.component(doomed.name, 'run')}.json"
+
+
+def _notes(settings: Settings) -> list[Doomed]:
+    return [Doomed(**json.loads(path.read_bytes())) for path in sorted((settings.home / "deleting").glob("*.json"))]
