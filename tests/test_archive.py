@@ -1,0 +1,777 @@
+"""A sweep as one thing: exported and imported bit by bit, deleted everywhere, and refused where it must be."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from conftest import WriterHere
+from mlflow.entities import ViewType
+from mlflow.tracking import MlflowClient
+from sqlalchemy import select, update
+
+from aigc_lab import commands
+from aigc_lab.archive import belongings, deletion, packing, projection, study, unpacking
+from aigc_lab.archive.unpacking import import_
+from aigc_lab.errors import Failure, UsageError
+from aigc_lab.executors import inline
+from aigc_lab.files import locked, sha256
+from aigc_lab.job import Job, Outcome
+from aigc_lab.registry import queries
+from aigc_lab.registry.records import StoredPromotion
+from aigc_lab.registry.store import Registry
+from aigc_lab.registry.tables import METADATA, Attempt, Run, Sweep
+from aigc_lab.serving.model import load
+from aigc_lab.serving.promotion import promote
+from aigc_lab.settings import Settings
+from aigc_lab.tracking import address, moved, writer
+from aigc_lab.tracking.mlflow import MlflowTracker
+from aigc_lab.trial import execute
+from aigc_lab.web.report import report
+
+POINTS = """\
+data: {name: ring, points: 2000}
+system:
+  name: ./mine.py
+  hidden: 16
+  lr: {log: [1e-4, 1e-2]}
+  loss: {choice: [nonsaturating, hinge]}
+training: {steps: 20, batch_size: 32, log_every: 10, evaluate_every: 10, threads: 1}
+evaluation: {name: points, samples: 400}
+objective: {minimize: rkl}
+search: {trials: 2, seeds: 2}
+confirm: {top: 1, seeds: 1}
+"""
+# A user's file, whose code travels with the weights.
+MINE = '''
+"""A system of one's own."""
+from aigc_lab.systems import point_gan
+
+class Mine(point_gan.PointGAN):
+    pass
+'''
+
+
+class Home:
+    """One home, and the commands in it."""
+
+    def __init__(self, path: Path, experiment: Path) -> None:
+        self.path, self.experiment = path, experiment
+        self.settings = Settings.load(path)
+        self.said: list[str] = []
+
+    def sweep(self, **options: Any) -> list[dict[str, Any]]:
+        return commands.sweep(str(self.experiment), [], device="cpu", json=True, home=self.path, **options)
+
+    def registry(self) -> Registry:
+        return Registry.open(self.settings.registry_url, home=self.path)
+
+    @property
+    def id(self) -> str:
+        with self.registry() as registry:
+            return queries.find_sweep(registry, "points")
+
+    def export(self, name: str = "points.tar", **options: Any) -> Path:
+        target = self.path.parent / name
+        return packing.export("points", self.settings, target, **({"force": False} | options)).path
+
+    def take(self, file: Path) -> str:
+        return import_(file, self.settings, self.said.append)
+
+    def delete(self, wanted: str = "points", *, sure: bool | None = True, dry_run: bool = False) -> str:
+        self.said.clear()
+        asked = None if sure is None else lambda _: sure
+        deletion.delete(wanted, self.settings, self.said.append, asked, dry_run=dry_run)
+        return "\n".join(self.said)
+
+    def rows(self) -> belongings.Rows:
+        with self.registry() as registry:
+            return belongings.rows(registry, self.id)
+
+    def counts(self) -> dict[str, int]:
+        with self.registry() as registry, registry.read() as connection:
+            return {name: len(connection.execute(table.select()).all()) for name, table in METADATA.tables.items()}
+
+    def files(self) -> set[str]:
+        """What belongs to sweeps, wherever in the home."""
+        places = ("artifacts", "checkpoints", "spool", "locks", "deleting")
+        found = {p.relative_to(self.path).as_posix() for place in places for p in (self.path / place).rglob("*")}
+        return {name for name in found if (self.path / name).is_file() and not name.endswith("/.lock")}
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(tracking_uri=self.settings.tracking_uri)
+
+    def experiment_id(self) -> str:
+        """Of the newest sweep, in MLflow."""
+        found = self.client.get_experiment_by_name(self.id)
+        assert found is not None
+        return str(found.experiment_id)
+
+    def shown(self) -> dict[str, Any]:
+        """Key -> run, of what MLflow shows of the newest sweep."""
+        experiment = self.client.get_experiment_by_name(self.id)
+        runs = self.client.search_runs([experiment.experiment_id]) if experiment else []
+        return {run.data.tags["aigc_lab.key"]: run for run in runs}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _plain_environment() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "Writer", WriterHere)
+        for name in list(os.environ):
+            if name.startswith("AIGC_LAB_") or name == "MLFLOW_TRACKING_URI":
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with MLflow's tables, which take seconds to make, and nothing in them."""
+    path = tmp_path_factory.mktemp("empty")
+    MlflowTracker(f"sqlite:///{path / 'mlflow.db'}", path)._client()
+    return path / "mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, empty: Path) -> Home:
+    """A home with a sweep that was really run."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "points.yaml").write_text(POINTS)
+    (folder / "mine.py").write_text(MINE)
+    (folder / "home").mkdir()
+    shutil.copy(empty, folder / "home" / "mlflow.db")
+    home = Home(folder / "home", folder / "points.yaml")
+    home.sweep()
+    return home
+
+
+@pytest.fixture(scope="module")
+def archive(trained: Home) -> Path:
+    return trained.export()
+
+
+@pytest.fixture
+def home(trained: Home, tmp_path: Path) -> Home:
+    """The same, to be spoilt: a copy that MLflow knows the new place of."""
+    shutil.copytree(trained.path, tmp_path / "home")
+    moved.repair(Settings.load(tmp_path / "home"))
+    return Home(tmp_path / "home", trained.experiment)
+
+
+@pytest.fixture
+def other(trained: Home, tmp_path: Path, empty: Path) -> Home:
+    """Another home, without a sweep."""
+    (tmp_path / "other").mkdir()
+    shutil.copy(empty, tmp_path / "other" / "mlflow.db")
+    return Home(tmp_path / "other", trained.experiment)
+
+
+# ---- export and import
+
+
+def test_the_same_sweep_is_the_same_bytes_in_every_home(trained: Home, archive: Path, other: Home) -> None:
+    assert trained.export("again.tar").read_bytes() == archive.read_bytes()
+    other.take(archive)
+    assert other.export().read_bytes() == archive.read_bytes()
+
+
+def test_what_is_in_the_file(trained: Home, archive: Path) -> None:
+    with tarfile.open(archive, "r:") as tar:
+        members = {member.name: member for member in tar.getmembers()}
+        texts = {name: json.load(tar.extractfile(name) or io.BytesIO()) for name in members if "/" not in name}
+    texts_first, files = list(members)[:3], list(members)[3:]
+    assert texts_first == ["manifest.json", "registry.json", "study.json"] and files == sorted(files)
+    for member in members.values():
+        assert (member.mtime, member.uid, member.gid, member.uname, member.gname) == (0, 0, 0, "", "")
+        assert member.isreg()
+    last = {"last.safetensors", "last.json", "selected.safetensors", "selected.json", "mine.py"}
+    names = {name for name in members if name.startswith("checkpoints/0.0/")}
+    assert names == {f"checkpoints/0.0/{name}" for name in last}
+    assert {"artifacts/0.0/curves.json", "artifacts/0.0/samples.png", "artifacts/0.0/samples/000010.png"} <= set(
+        members
+    )
+    assert set(texts["manifest.json"]["files"]) == set(members) - {"manifest.json"}
+    assert "promotion" not in texts["registry.json"] and "supervisor" not in texts["registry.json"]
+    assert len(texts["registry.json"]["run"]) == 5 and len(texts["study.json"]["trials"]) == 2
+    assert str(trained.path) not in str(texts["registry.json"]["checkpoint"])
+
+
+def test_the_file_is_its_owners_alone_and_replaces_nothing(trained: Home, archive: Path, tmp_path: Path) -> None:
+    assert archive.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(UsageError, match="exists; name another with -o, or replace it with --force"):
+        trained.export()
+    archive_again = tmp_path / "again.tar"
+    archive_again.write_bytes(b"something else")
+    packing.export("points", trained.settings, archive_again, force=True)
+    assert sha256(archive_again) == sha256(archive)
+    for target, said in ((tmp_path, "is a folder"), (tmp_path / "none" / "x.tar", "there is no folder")):
+        with pytest.raises(UsageError, match=said):
+            packing.export("points", trained.settings, target, force=False)
+
+
+def test_what_arrives_is_what_was_sent(trained: Home, archive: Path, other: Home) -> None:
+    sweep = other.take(archive)
+    assert sweep == trained.id and other.said == [f"{sweep}: 5 runs, {len(_named(archive)) - 3} files"]
+    assert other.rows() == trained.rows()
+    assert study.dump(other.settings.optuna_url, sweep) == study.dump(trained.settings.optuna_url, sweep)
+    with trained.registry() as one, other.registry() as two:
+        assert queries.compare(two, sweep).rows == queries.compare(one, sweep).rows
+        ours, theirs = (queries.show(registry, f"{sweep}.0.0") for registry in (two, one))
+        page = report(two, sweep, detailed=1).html
+    assert [Path(file["path"]).is_file() for file in ours["checkpoints"] + ours["artifacts"]].count(False) == 0
+    assert {file["sha256"] for file in ours["checkpoints"]} == {file["sha256"] for file in theirs["checkpoints"]}
+    assert ours["mlflow_run_id"] not in (None, theirs["mlflow_run_id"])
+    assert ours["attempts"][-1]["state"] == "FINISHED" and sweep in page
+
+
+def test_mlflow_shows_it_as_it_did_where_it_was_trained(trained: Home, archive: Path, other: Home) -> None:
+    other.take(archive)
+    here, there = other.shown(), trained.shown()
+    assert here.keys() == there.keys() and len(here) == 5
+    for key, run in here.items():
+        assert run.info.status == there[key].info.status == "FINISHED"
+        scores = {name: value for name, value in there[key].data.metrics.items() if name.startswith(("score/", "loss"))}
+        assert scores.items() <= run.data.metrics.items()
+        assert run.data.tags["imported"] == "true" and run.data.tags["state"] == "FINISHED"
+        assert run.data.params["system"] == there[key].data.params["system"] == "mine"
+        ours, theirs = (
+            [(point.step, point.value) for point in home.client.get_metric_history(of.info.run_id, "score/rkl")]
+            for home, of in ((other, run), (trained, there[key]))
+        )
+        assert ours == theirs and len(ours) == 2
+        folders = {file.path for file in other.client.list_artifacts(run.info.run_id)}
+        assert {"model", "images"} <= folders
+        models = {Path(file.path).name for file in other.client.list_artifacts(run.info.run_id, "model")}
+        assert models == {"last.safetensors", "last.json", "selected.safetensors", "selected.json", "mine.py"}
+    assert [path.name for path in (other.path / "spool").rglob("*") if path.is_file()] in ([], [".lock"])
+
+
+def test_it_is_sampled_promoted_and_gone_on_with(
+    trained: Home, archive: Path, other: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = other.take(archive)
+    there, here = (load(f"{sweep}.0.0", home=home.path).sample(50, seed=3) for home in (trained, other))
+    assert (there == here).all()
+    assert promote("points", other.settings, name=None, alias="champion").row["version"] == 1
+    done: list[str] = []
+
+    def noted(job: Job, *rest: Any) -> Outcome:
+        done.append(job.run)
+        return execute(job, *rest)
+
+    monkeypatch.setattr(inline, "execute", noted)
+    before = other.rows()
+    other.sweep()
+    assert done == [] and other.rows() == before
+    commands.sweep(
+        str(other.experiment), [("search.trials", "3", "--trials 3")], device="cpu", json=True, home=other.path
+    )
+    assert other.id == sweep and done[:2] == [f"{sweep}.2.0", f"{sweep}.2.1"]
+    storage = optuna.storages.RDBStorage(other.settings.optuna_url)
+    assert len(optuna.load_study(study_name=sweep, storage=storage).trials) == 3
+
+
+def test_a_second_import_changes_nothing_and_mends_what_is_gone(archive: Path, other: Home) -> None:
+    sweep = other.take(archive)
+    lost = other.path / "checkpoints" / sweep / "0.0" / "last.safetensors"
+    whole = sha256(lost)
+    for content in (None, b"damaged"):
+        lost.unlink() if content is None else lost.write_bytes(content)
+        before, shown = other.counts(), other.shown().keys()
+        other.take(archive)
+        assert "already here" in other.said[-1] and sha256(lost) == whole
+        assert other.counts() == before and other.shown().keys() == shown
+
+
+def test_another_sweep_of_the_same_id_is_not_overwritten(archive: Path, other: Home) -> None:
+    sweep = other.take(archive)
+    with other.registry() as registry, registry.write() as connection:
+        connection.execute(update(Run).where(Run.c.id == f"{sweep}.0.0").values(seconds=1.0))
+    before, files = other.rows(), other.files()
+    with pytest.raises(
+        UsageError, match=f"sweep {sweep} is already here with other content; nothing was stored; delete"
+    ):
+        other.take(archive)
+    assert other.rows() == before and other.files() == files
+
+
+def test_a_study_of_somebody_else_is_not_overwritten(archive: Path, other: Home, trained: Home) -> None:
+    other.settings.prepare()
+    storage = optuna.storages.RDBStorage(other.settings.optuna_url)
+    optuna.create_study(study_name=trained.id, storage=storage).enqueue_trial({"x": 1})
+    with pytest.raises(UsageError, match="has a study points-.* with other trials"):
+        other.take(archive)
+    assert not any(name.startswith(("artifacts", "checkpoints")) for name in other.files())
+
+
+def test_what_was_running_comes_to_rest(home: Home, other: Home) -> None:
+    sweep = home.id
+    with home.registry() as registry, registry.write() as connection:
+        this = Attempt.c.run_id == f"{sweep}.1.1"
+        connection.execute(update(Attempt).where(this).values(state="RUNNING", chain=1, stored_step=10))
+        connection.execute(update(Run).where(Run.c.id == f"{sweep}.1.1").values(state="RUNNING", finished_at=None))
+    other.take(home.export())
+    with other.registry() as registry:
+        assert queries.running(registry) == []
+        row = queries.show(registry, f"{sweep}.1.1")
+        assert (row["state"], row["reason"]) == ("KILLED", "its process stayed in another home")
+        assert {row["state"] for row in row["attempts"]} == {"KILLED"}
+        assert registry.begin(f"{sweep}.1.1", {}) == 2 and registry.chain(f"{sweep}.1.1") == 2
+    assert other.shown()[f"{sweep}.1.1.1"].info.status == "KILLED"
+
+
+@pytest.mark.parametrize("at", ["_write_files", "restore", "spool", "store", "_show"])
+def test_a_kill_leaves_nothing_half(archive: Path, other: Home, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    """Killed before or after each step: the sweep is here whole or not at all, and the same command finishes."""
+    owner: Any = {"restore": study, "spool": projection, "store": belongings}.get(at, unpacking)
+    original = getattr(owner, at)
+    for after in (False, True):
+
+        def die(*given: Any, after: bool = after) -> None:
+            if after:
+                original(*given)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, at, die)
+            with pytest.raises(KeyboardInterrupt):
+                other.take(archive)
+        here = other.counts()
+        assert (here["sweep"], here["run"]) == ((1, 5) if here["sweep"] else (0, 0))
+    other.take(archive)
+    assert other.counts()["run"] == 5 and len(other.shown()) == 5
+    assert other.export().read_bytes() == archive.read_bytes()
+
+
+def test_mlflow_is_down_and_gets_it_later(archive: Path, other: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        return "MLflow lacks a part of this sweep"  # type: ignore[return-value]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WriterHere, "finish", fail)
+        other.take(archive)
+    assert other.said[-1] == "MLflow lacks a part of this sweep" and other.counts()["run"] == 5
+    assert len(list((other.path / "spool").glob("*/*/log.jsonl"))) == 5
+    other.take(archive)
+    assert len(other.shown()) == 5
+
+
+def test_a_sweep_that_is_being_run_is_left_alone(home: Home, archive: Path) -> None:
+    sweep = home.id
+    lock = home.path / "locks" / f"{sweep}.lock"
+    for path, doing in ((lock, "run"), (home.path / "spool" / sweep / ".lock", "delivered to MLflow")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path):
+            calls: tuple[Callable[[], object], ...] = (home.export, home.delete, lambda: home.take(archive))
+            for call in calls:
+                with pytest.raises(UsageError, match=f"sweep {sweep} is being {doing} by another process"):
+                    call()
+    assert home.counts()["run"] == 5
+
+
+def test_a_sweep_whose_files_are_lost_is_not_exported(home: Home) -> None:
+    path = home.path / "checkpoints" / home.id / "0.0" / "last.safetensors"
+    path.write_bytes(b"other weights")
+    with pytest.raises(Failure, match="last.safetensors is not what was stored"):
+        home.export()
+    path.unlink()
+    with pytest.raises(Failure, match="last.safetensors is gone"):
+        home.export()
+    assert not (home.path.parent / "points.tar").exists()
+
+
+# ---- files that nobody should trust
+
+
+def _named(archive: Path) -> dict[str, bytes]:
+    with tarfile.open(archive, "r:") as tar:
+        return {member.name: (tar.extractfile(member) or io.BytesIO()).read() for member in tar.getmembers()}
+
+
+def _written(path: Path, members: list[tuple[tarfile.TarInfo, bytes]], form: int = tarfile.USTAR_FORMAT) -> Path:
+    with tarfile.open(path, "w", format=form) as tar:
+        for facts, content in members:
+            facts.size = len(content)
+            tar.addfile(facts, io.BytesIO(content))
+    return path
+
+
+def forged(archive: Path, path: Path, **texts: Callable[[Any], Any]) -> Path:
+    """The archive with other JSON, and a manifest that fits: what somebody would make who knows the format. Files are
+    added or taken away by changing `files`.
+    """
+    named = _named(archive)
+    for name in ("registry", "study"):
+        value = json.loads(named[f"{name}.json"])
+        value = texts[name](value) or value if name in texts else value
+        named[f"{name}.json"] = json.dumps(value).encode()
+    if "files" in texts:
+        named = texts["files"](named) or named
+    manifest = json.loads(named.pop("manifest.json"))
+    manifest["files"] = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in named.items()
+    }
+    if "manifest" in texts:
+        manifest = texts["manifest"](manifest) or manifest
+    named = {"manifest.json": json.dumps(manifest).encode()} | named
+    return _written(path, [(tarfile.TarInfo(name), content) for name, content in named.items()])
+
+
+def _set(table: str, **values: Any) -> Callable[[Any], Any]:
+    return lambda rows: rows[table][0].update(values)
+
+
+def _without_columns(rows: Any) -> None:
+    """As an older version would have written it."""
+    for row in rows["attempt"]:
+        for name in ("host", "boot", "pid", "heartbeat_at", "chain"):
+            del row[name]
+
+
+def test_a_forgery_without_harm_is_taken(archive: Path, other: Home, tmp_path: Path) -> None:
+    """The forger's tool works, so that what follows is refused for its own reasons; and older rows are welcome."""
+    other.take(forged(archive, tmp_path / "forged.tar", registry=_without_columns))
+    assert other.counts()["run"] == 5
+
+
+DAMAGE: dict[str, tuple[dict[str, Callable[[Any], Any]], str]] = {
+    "format": (
+        {"manifest": lambda m: m.update(format=2, aigc_lab="9.9")},
+        "written by a newer aigc-lab .'9.9'.; upgrade",
+    ),
+    "schema": ({"manifest": lambda m: m.update(schema="9999")}, "written by a newer aigc-lab"),
+    "no format": ({"manifest": lambda m: m.pop("format")}, "its manifest is damaged"),
+    "sizes": ({"manifest": lambda m: m["files"]["study.json"].update(bytes="5")}, "its manifest is damaged"),
+    "list": ({"manifest": lambda _: [1]}, "its manifest is damaged"),
+    "hash": ({"manifest": lambda m: m["files"]["study.json"].update(sha256="0" * 64)}, "'study.json' in it is damaged"),
+    "sweep": ({"manifest": lambda m: m.update(sweep="../up")}, "sweep '../up'"),
+    "other sweep": (
+        {"manifest": lambda m: m.update(sweep="points-00000000")},
+        "its rows are not those of points-00000000",
+    ),
+    "missing": ({"manifest": lambda m: m["files"].update(x={"bytes": 1, "sha256": ""})}, "it lacks 'x'"),
+    "unlisted": (
+        {"manifest": lambda m: m["files"].pop("artifacts/0.0/samples.png") and None},
+        "is not in its manifest",
+    ),
+    "lost file": (
+        {"files": lambda n: n.pop("artifacts/0.0/samples.png") and None},
+        "it lacks 'artifacts/0.0/samples.png'",
+    ),
+    "stray": ({"files": lambda n: n.update({"notes.txt": b""})}, "'notes.txt' is no file of run"),
+    "elsewhere": ({"files": lambda n: n.update({"artifacts/mlflow/x": b""})}, "is no file of run"),
+    "table": ({"registry": lambda r: r.update(promotion=[])}, "table 'promotion' is unknown; upgrade aigc-lab"),
+    "column": ({"registry": _set("run", colour="red")}, "column 'colour' of table run is unknown; upgrade"),
+    "kind": ({"registry": _set("run", seed="0")}, "run.seed cannot be '0'"),
+    "huge": ({"registry": _set("run", seed=2**70)}, "run.seed cannot be"),
+    "null": ({"registry": _set("run", role=None)}, "run.role cannot be None"),
+    "nul": ({"registry": _set("run", reason="a\0b")}, "run.reason cannot be"),
+    "moment": ({"registry": _set("run", created_at="yesterday")}, "run.created_at cannot be 'yesterday'"),
+    "state": ({"registry": _set("run", state="ALIVE")}, "run.state cannot be 'ALIVE'"),
+    "rows": ({"registry": lambda _: {"run": [1]}}, "a row of table run is not a mapping"),
+    "no tables": ({"registry": lambda _: [1]}, "its rows are not tables"),
+    "no sweep": ({"registry": lambda r: r.update(sweep=[])}, "its rows are not those of points-"),
+    "digest": ({"registry": _set("sweep", digest="0" * 64)}, "its rows are not those of points-"),
+    "run id": ({"registry": _set("run", id="points-00000000.0.0")}, "is no run of points-"),
+    "foreign run": (
+        {"registry": _set("score", run_id="other-00000000.0.0")},
+        "a row of table score belongs to another",
+    ),
+    "foreign sweep": (
+        {"registry": _set("trial", sweep_id="other-00000000")},
+        "a row of table trial belongs to another",
+    ),
+    "path": ({"registry": _set("checkpoint", path="../../x")}, "'../../x' is no file of run 0.0"),
+    "absolute": ({"registry": _set("artifact", path="/etc/passwd")}, "'/etc/passwd' is no file of run 0.0"),
+    "other run": ({"registry": _set("artifact", path="artifacts/1.0/samples.png")}, "is no file of run 0.0"),
+    "no file": ({"registry": _set("artifact", path="artifacts/0.0/none.png")}, "it lacks 'artifacts/0.0/none.png'"),
+    "score": ({"registry": _set("score", name="<b>")}, "metric name 'score/<b>_"),
+    "study": ({"study": lambda _: {"trials": []}}, "its study is not Optuna's .'direction'"),
+    "trial": ({"study": lambda s: s["trials"][0].update(state="ALIVE")}, "its study is not Optuna's .'ALIVE'"),
+    "params": ({"study": lambda s: s["trials"][0].update(params={"lr": 99.0})}, "its study is not Optuna's"),
+    "distribution": (
+        {"study": lambda s: s["trials"][0]["distributions"].update({"system.lr": {"name": "os.system"}})},
+        "its study is not Optuna's",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_file_is_refused(archive: Path, other: Home, tmp_path: Path, what: str) -> None:
+    changes, said = DAMAGE[what]
+    _refused(other, forged(archive, tmp_path / "forged.tar", **changes), said)
+
+
+def _refused(other: Home, file: Path, said: str) -> None:
+    before = sorted(other.path.rglob("*"))
+    with pytest.raises(UsageError, match=said) as error:
+        other.take(file)
+    assert str(error.value).startswith(f"{file}: ") and "\n" not in str(error.value)
+    assert str(error.value).endswith("nothing was stored") and len(str(error.value)) < 500
+    assert sorted(other.path.rglob("*")) == before
+
+
+NAMES = [
+    "../x",
+    "/etc/x",
+    "a/../../x",
+    "artifacts/0.0/../../../x",
+    "artifacts/0.0/",
+    "artifacts/0.0//x",
+    "artifacts/0.0/-rf",
+    "artifacts/0.0/.",
+    "artifacts/0.0/..",
+    "artifacts/0.0/.hidden",
+    "artifacts/0.0/a\\b",
+    "artifacts/0.0/a\nb",
+    "artifacts/-1.0/x",
+    "artifacts/٠.٠/x",
+    "checkpoints/x",
+    ".",
+    "-rf",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_name_leads_out_of_the_home(archive: Path, other: Home, tmp_path: Path, name: str) -> None:
+    file = forged(archive, tmp_path / "forged.tar", files=lambda named: named.update({name: b"x"}))
+    _refused(other, file, "is no file of run|: file ")
+
+
+KINDS = [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE, tarfile.XGLTYPE, b"Z"])
+@pytest.mark.parametrize("first", [True, False])
+def test_only_plain_files_are_taken(archive: Path, other: Home, tmp_path: Path, kind: bytes, first: bool) -> None:
+    facts = tarfile.TarInfo("artifacts/0.0/odd")
+    facts.type, facts.linkname = kind, "/etc/passwd"
+    members = [(tarfile.TarInfo(name), content) for name, content in _named(archive).items()]
+    members.insert(0 if first else len(members), (facts, b""))
+    _refused(other, _written(tmp_path / "odd.tar", members), "in it is not a plain file")
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_extended_headers_are_refused(archive: Path, other: Home, tmp_path: Path, form: int) -> None:
+    members = [(tarfile.TarInfo(name), content) for name, content in _named(archive).items()]
+    members.append((tarfile.TarInfo("artifacts/0.0/" + "x" * 300), b""))
+    _refused(other, _written(tmp_path / "long.tar", members, form), "in it is not a plain file")
+
+
+def test_other_files_and_halves_are_refused(archive: Path, other: Home, tmp_path: Path) -> None:
+    file, whole = tmp_path / "some.tar", archive.read_bytes()
+    for content, said in (
+        (b"", "it was cut short"),
+        (b"\0" * 1024, "it is not an exported sweep"),
+        (b"not a tar" * 100, "not a tar file"),
+        (b"\x1f\x8b" + os.urandom(2000), "not a tar file"),
+        (whole[:700], "cut short"),
+        (whole[: len(whole) // 2], "cut short"),
+        (whole[: len(whole) // 2 // 512 * 512], "cut short"),
+        (whole.rstrip(b"\0"), "cut short|damaged"),
+        (whole[:-10240] + b"\1" * 512, "not a tar file|cut short|damaged"),
+    ):
+        file.write_bytes(content)
+        _refused(other, file, said)
+    with pytest.raises(UsageError, match="cannot be read"):
+        other.take(tmp_path / "none.tar")
+
+
+def test_every_flipped_bit_is_noticed(archive: Path, other: Home, tmp_path: Path) -> None:
+    """In headers and contents alike; what lies between, and after the end, means nothing."""
+    whole, file = archive.read_bytes(), tmp_path / "flipped.tar"
+    with tarfile.open(archive, "r:") as tar:
+        spans = [(member.offset_data, member.size) for member in tar.getmembers() if member.size]
+    for start, size in spans[::5]:
+        spoilt = bytearray(whole)
+        spoilt[start + size // 2] ^= 1
+        file.write_bytes(spoilt)
+        _refused(other, file, "damaged|not JSON")
+
+
+def test_a_file_that_stands_there_twice_is_refused(archive: Path, other: Home, tmp_path: Path) -> None:
+    members = [(tarfile.TarInfo(name), content) for name, content in _named(archive).items()]
+    twice = tarfile.TarInfo("artifacts/0.0/samples.png")
+    _refused(other, _written(tmp_path / "twice.tar", [*members, (twice, b"")]), "stands in it twice")
+
+
+def test_a_file_larger_than_the_disk_is_refused(archive: Path, other: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil._ntuple_diskusage(10**6, 10**6 - 10, 10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(UsageError, match="has 0 MB free, and the files need"):
+        other.take(archive)
+    assert other.counts()["sweep"] == 0 and not any(name.startswith("artifacts") for name in other.files())
+
+
+# ---- delete
+
+
+def test_nothing_is_left_of_a_deleted_sweep_and_it_can_be_run_again(home: Home) -> None:
+    sweep, files = home.id, home.files()
+    experiment = home.experiment_id()
+    assert any(name.startswith(f"artifacts/mlflow/{sweep}") for name in files)
+    said = home.delete()
+    assert said.startswith(f"{sweep}: 5 runs, ") and said.endswith(f"deleted {sweep}") and " MB" in said
+    assert set(home.counts().values()) == {0}
+    assert {name for name in home.files() if sweep in name} == set()
+    assert study.dump(home.settings.optuna_url, sweep) is None
+    assert home.client.get_experiment(experiment).lifecycle_stage == "deleted"
+    assert home.client.search_runs([experiment]) == []
+    with pytest.raises(UsageError, match="unknown sweep"):
+        home.delete()
+    home.sweep()
+    assert home.id == sweep and len(home.shown()) == 5
+    assert home.experiment_id() != experiment
+    home.delete()
+    deleted = home.client.search_experiments(ViewType.DELETED_ONLY)
+    assert len({each.name for each in deleted}) == 2
+
+
+def test_an_experiment_that_was_deleted_in_mlflow_frees_its_name(home: Home) -> None:
+    sweep = home.id
+    home.client.delete_experiment(home.experiment_id())
+    home.delete()
+    assert home.client.get_experiment_by_name(sweep) is None
+
+
+def test_a_deleted_run_goes_alone_and_the_same_command_does_it_again(home: Home) -> None:
+    sweep = home.id
+    run, kept = f"{sweep}.1.0", home.files()
+    said = home.delete("points.1.0")
+    assert f"{run}: 1 run" in said and "does this run again" in said
+    assert home.counts()["run"] == 4 and home.counts()["trial"] == 2
+    gone = kept - home.files()
+    (folder,) = {name.split("/")[3] for name in gone if name.startswith("artifacts/mlflow")}
+    assert gone == {name for name in kept if f"/{sweep}/1.0/" in name or folder in name}
+    assert run + ".1" not in home.shown() and len(home.shown()) == 4
+    home.sweep()
+    assert home.counts()["run"] == 5 and len(home.shown()) == 5
+
+
+def test_what_is_promoted_stays(home: Home) -> None:
+    sweep = home.id
+    with home.registry() as registry:
+        for version in (1, 2):
+            registry.promote(
+                StoredPromotion(
+                    model="toy",
+                    version=version,
+                    run_id=f"{sweep}.0.{version - 1}",
+                    checkpoint="last",
+                    digest=str(version),
+                    sha256="",
+                    path="models/x",
+                    mlflow_uri="",
+                    mlflow_model_id="",
+                )
+            )
+    before, files = home.counts(), home.files()
+    for wanted, said in (("points", r"toy 1 \(run .*0.0\), toy 2"), ("points.0.0", "toy 1"), ("points.0.1", "toy 2")):
+        for dry_run in (True, False):
+            with pytest.raises(UsageError, match=f"is not deleted: it is promoted as {said}"):
+                home.delete(wanted, dry_run=dry_run)
+    assert home.counts() == before and home.files() == files
+    home.delete("points.1.0")
+
+
+def test_a_promotion_in_the_last_moment_is_seen(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the question and the answer somebody promoted it."""
+    sweep, looks = home.id, iter([False, True])
+    original = deletion._refuse_promoted
+
+    def refuse(registry: Registry, doomed: deletion.Doomed) -> None:
+        if next(looks):
+            raise UsageError("it is promoted")
+        original(registry, doomed)
+
+    monkeypatch.setattr(deletion, "_refuse_promoted", refuse)
+    with pytest.raises(UsageError, match="it is promoted"):
+        home.delete()
+    assert home.counts()["run"] == 5 and not list((home.path / "deleting").glob("*"))
+    assert (home.path / "checkpoints" / sweep / "0.0" / "last.safetensors").is_file()
+
+
+def test_nothing_goes_without_a_yes(home: Home) -> None:
+    before, files = home.counts(), home.files()
+    with pytest.raises(UsageError, match="nothing was deleted: there is nobody to ask; say --yes"):
+        home.delete(sure=None)
+    assert "nothing was deleted" in home.delete(sure=False)
+    assert home.id in home.delete(sure=None, dry_run=True)
+    assert home.counts() == before and home.files() - files <= {f"locks/{home.id}.lock"}
+
+
+def test_a_typo_gets_the_nearest_name(home: Home) -> None:
+    for wanted, said in (
+        ("pionts", "did you mean points"),
+        ("points.7.7", "unknown run"),
+        ("../points", "unknown sweep"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            home.delete(wanted)
+
+
+STEPS: dict[str, Any] = {
+    "write_atomically": deletion,
+    "forget": belongings,
+    "remove_experiment": deletion,
+    "remove": study,
+    "_remove": deletion,
+}
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("at", STEPS)
+def test_a_killed_deletion_is_finished_by_the_same_command(
+    home: Home, monkeypatch: pytest.MonkeyPatch, archive: Path, at: str, after: bool
+) -> None:
+    sweep, original = home.id, getattr(STEPS[at], at)
+
+    def die(*given: Any) -> None:
+        if after:
+            original(*given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(STEPS[at], at, die)
+        with pytest.raises(KeyboardInterrupt):
+            home.delete()
+    # No row points at a file that is gone.
+    with home.registry() as registry, registry.read() as connection:
+        left = connection.execute(select(Sweep)).all()
+        paths = [row["path"] for row in belongings.with_path(belongings.rows(registry, sweep))]
+    assert all((home.path / belongings.place(path, sweep)).is_file() for path in paths) and bool(paths) == bool(left)
+    if at != "write_atomically" or after:
+        with pytest.raises(UsageError, match=f"the deletion of {sweep} was interrupted; finish it: aigc-lab delete"):
+            home.take(archive)
+    home.delete()
+    assert set(home.counts().values()) == {0}
+    assert {name for name in home.files() if sweep in name} == set()
+    assert home.client.get_experiment_by_name(sweep) is None
+    assert study.dump(home.settings.optuna_url, sweep) is None
+
+
+def test_a_link_is_deleted_and_not_what_it_points_at(home: Home, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    shutil.move(home.path / "checkpoints" / home.id, precious)
+    (home.path / "checkpoints" / home.id).symlink_to(precious)
+    home.delete()
+    assert (precious / "0.0" / "last.safetensors").is_file()
+    assert not (home.path / "checkpoints").is_symlink() and list((home.path / "checkpoints").iterdir()) == []
+
+
+def test_mlflow_that_does_not_answer_is_told_before_anything_goes(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(uri: str) -> None:
+        raise UsageError("MLflow cannot be reached")
+
+    monkeypatch.setattr(address, "check", refuse)
+    with pytest.raises(UsageError, match="cannot be reached"):
+        home.delete()
+    assert home.counts()["run"] == 5
