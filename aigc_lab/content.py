@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from aigc_lab.errors import UsageError
-from aigc_lab.files import write_atomically
+from aigc_lab.files import is_file, write_atomically
 
 Folder = Literal["experiments", "evaluation", "dashboards"]
 
@@ -50,12 +50,12 @@ def find(name: Folder, wanted: str) -> Path:
     """
     if wanted.endswith((".yaml", ".yml")) or "/" in wanted:
         path = Path(wanted)
-        if path.is_file():
+        if is_file(path):
             return path
         raise UsageError(f"{wanted}: no such file")
     for place in folders(name):
         path = place / f"{wanted}.yaml"
-        if path.is_file():
+        if is_file(path):
             return path
     raise UsageError(unknown(_NOUN[name], wanted, names(name)))
 

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from aigc_lab import environment, files
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.settings import Settings, masked
+from aigc_lab.settings import Settings, discreet, masked
 from aigc_lab.tracking import address, moved
 
 State = Literal["ok", "warning", "problem"]
@@ -266,7 +266,8 @@ def _optuna(settings: Settings) -> Iterator[Check]:
             with engine.connect() as connection:
                 studies = connection.scalar(text("SELECT count(*) FROM studies"))
     except Exception as error:  # noqa: BLE001 -- SQLAlchemy's and the drivers' errors share no base
-        yield Check("optuna", "problem", f"{shown} cannot be read ({str(error).partition(chr(10))[0]})", remedy)
+        reason = discreet(str(error).partition("\n")[0], url)
+        yield Check("optuna", "problem", f"{shown} cannot be read ({reason})", remedy)
     else:
         yield Check("optuna", "ok", f"{shown}: {studies} studies")
 

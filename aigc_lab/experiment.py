@@ -428,8 +428,8 @@ def load(
 
 def _refuse_name(name: object, what: str) -> None:
     """An experiment's name becomes that of folders, of MLflow's runs and of models."""
-    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
-        raise UsageError(f"{what}: it needs a name of letters, digits and _ . -, not {name!r}")
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
+        raise UsageError(f"{what}: it needs a name of letters, digits and _ . -, 100 at most, not {name!r:.120}")
 
 
 def _given(content: Mapping[str, Any]) -> tuple[str, Document]:

@@ -90,3 +90,11 @@ def sha256(path: Path) -> str:
     """The hex digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; no file has a name that is too long for one."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
+from aigc_lab import files
 from aigc_lab.content import unknown
 from aigc_lab.errors import UsageError
 
@@ -132,7 +133,7 @@ def _installed(folder: str) -> dict[str, EntryPoint]:
 def _path(name: str, near: Path | None) -> Path:
     wanted = Path(name).expanduser()
     places = [Path(place, wanted) for place in (near, Path.cwd()) if place is not None]
-    found = next((path for path in places if path.is_file()), None)
+    found = next((path for path in places if files.is_file(path)), None)
     if found is None:
         looked = " and ".join(dict.fromkeys(str(path.parent.resolve()) for path in places))
         raise UsageError(f"{name}: no such file in {looked}")

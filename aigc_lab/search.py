@@ -20,7 +20,7 @@ from aigc_lab import noise, space
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import Experiment, Search
 from aigc_lab.files import beside, locked
-from aigc_lab.settings import masked
+from aigc_lab.settings import discreet, masked
 
 _SYSTEM = "system"
 
@@ -79,12 +79,10 @@ def _explained(url: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 -- SQLAlchemy's, Optuna's and the driver's errors share no base
-        reason = str(error).strip().partition("\n")[0]
-        try:
-            shown = f"Optuna's storage {masked(url)}"
-        except ValueError:  # too broken to find the password in it
-            shown = "Optuna's storage"
-        raise UsageError(f"{shown} cannot be used ({reason}); see AIGC_LAB_OPTUNA_URL") from None
+        # A port that is none may be a part of a password.
+        reason = "it is not an address" if type(error) is ValueError else str(error).strip().partition("\n")[0]
+        shown = f"Optuna's storage {masked(url)} cannot be used ({discreet(reason, url)})"
+        raise UsageError(f"{shown}; see AIGC_LAB_OPTUNA_URL") from None
 
 
 def told(url: str, sweep: str) -> dict[int, tuple[str, float | None]]:

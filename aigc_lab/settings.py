@@ -15,7 +15,7 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote
 
 from aigc_lab.errors import UsageError
 
@@ -88,12 +88,37 @@ def as_typed(command: str, settings: Settings, home: Path | None) -> str:
     return f"{run}{command}{option}"
 
 
+# What a secret is called in the query of an address, or in a driver's own words.
+_SECRET = re.compile(
+    r"(?i)([\w.-]*(?:passw|pwd|token|secret|api_?key|access_?key|credential|signature)[\w.-]*=)[^&;#\s]+"
+)
+
+
 def masked(url: str) -> str:
-    """The URL as it may be shown: a password becomes `***`, wherever it stands."""
-    parts = urlsplit(url)
-    hidden = re.sub(r"(?i)\b(password|passwd|pwd|token|secret|sslpassword)=[^&]*", r"\1=***", parts.query)
-    parts = parts._replace(query=hidden)
-    if parts.password is None:
-        return url if hidden == urlsplit(url).query else urlunsplit(parts)
-    host = f"{parts.username or ''}:***@{parts.hostname}" + (f":{parts.port}" if parts.port else "")
-    return urlunsplit(parts._replace(netloc=host))
+    """The URL as it may be shown: a password becomes `***`, wherever it stands. Never raises: it is asked for addresses
+    that are too broken to be parsed, too.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        user, at, host = url.rpartition("@")
+        return _SECRET.sub(r"\1***", f"***@{host}" if at and ":" in user else url)
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    if "@" not in authority and "@" in rest and re.search(r"^[^\[].*:\D|^[^\[]*:$", authority):
+        authority = rest[: rest.rindex("@") + 1]  # no port follows the colon, so it is a password that holds a slash
+    user, at, host = authority.rpartition("@")
+    name, colon, _ = user.partition(":")
+    # Servers take tokens for names; databases do not.
+    shown = f"{name}:***" if colon else "***" if scheme in ("http", "https") else name
+    tail = rest[len(authority) :]
+    path = re.split("[?#]", tail, maxsplit=1)[0]
+    query = _SECRET.sub(r"\1***", tail[len(path) :])
+    return f"{scheme}://{shown + at if at else ''}{host}{path}{query}"
+
+
+def discreet(text: str, url: str) -> str:
+    """A text, such as a driver's error, without the secrets of the URL that it is about and of those it quotes."""
+    rest = url.partition("://")[2]
+    password = rest.rpartition("@")[0].partition(":")[2]
+    for secret in {password, unquote(password)} - {""}:
+        text = text.replace(secret, "***")
+    return _SECRET.sub(r"\1***", re.sub(r"(://[^/\s:@]*):[^\s]*@", r"\1:***@", text.replace(url, masked(url))))

@@ -180,9 +180,15 @@ def unpickling(package: Path) -> list[str]:
                 words = {alias.name for alias in node.names} | {getattr(node, "module", None) or ""}
                 if {word.partition(".")[0] for word in words} & {"pickle", "dill", "cloudpickle", "joblib", "shelve"}:
                     said.append(f"{name}:{node.lineno} imports pickle")
-            elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "load_state_dict_from_url"):
-                safe = any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords)
-                said += [] if safe else [f"{name}:{node.lineno} loads without weights_only=True"]
+            elif isinstance(node, ast.Call):
+                given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                called = ast.unparse(node.func)
+                if called in ("torch.load", "load_state_dict_from_url") and given.get("weights_only") != "True":
+                    said.append(f"{name}:{node.lineno} loads without weights_only=True")
+                if given.get("allow_pickle", "False") != "False" or called.endswith(("read_pickle", "to_pickle")):
+                    said.append(f"{name}:{node.lineno} pickles")
+                if called in ("__import__", "importlib.import_module") and "pickle" in ast.unparse(node):
+                    said.append(f"{name}:{node.lineno} imports pickle")
     return said
 
 
@@ -303,6 +309,11 @@ def test_a_burden_is_found(tmp_path: Path, files: dict[str, str], said: str) -> 
         "import cloudpickle as safe",
         "import torch\ntorch.load('x')",
         "import torch\ntorch.load('x', weights_only=False)",
+        "import numpy\nnumpy.load('x', allow_pickle=True)",
+        "import numpy as np\nnp.save('x', y, allow_pickle=wanted)",
+        "import pandas\npandas.read_pickle('x')",
+        "__import__('cloudpickle')",
+        "import importlib\nimportlib.import_module('pickle')",
     ],
 )
 def test_unpickling_is_found(tmp_path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from conftest import WriterHere
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 from sqlalchemy import select, update
+from test_no_pickle import pickles
 
 from aigc_lab import commands
 from aigc_lab.archive import belongings, deletion, packing, projection, study, unpacking
@@ -775,3 +777,44 @@ def test_mlflow_that_does_not_answer_is_told_before_anything_goes(home: Home, mo
     with pytest.raises(UsageError, match="cannot be reached"):
         home.delete()
     assert home.counts()["run"] == 5
+
+
+# ---- what a home holds
+
+
+def test_no_file_of_a_home_is_a_pickle(home: Home) -> None:
+    """After a sweep, a promotion and an export: databases, weights, MLflow's models and artifacts, caches, the tar."""
+    promote("points", home.settings, name=None, alias="champion")
+    home.export("home/points.tar")
+    scanned = {path.suffix for path in home.path.rglob("*") if path.is_file()}
+    assert {".db", ".safetensors", ".png", ".json", ".py", ".tar", ".yaml"} <= scanned and len(home.files()) > 50
+    assert pickles(home.path) == [] == list(home.path.rglob("uv.lock"))
+    (home.path / "models" / "planted.json").write_bytes(pickle.dumps({"a": 1}))
+    assert pickles(home.path) == ["models/planted.json"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_modes(tmp_path: Path, trained: Home, archive: Path, mask: int) -> None:
+    """A home is its owner's alone, and no file in it is more open than the umask lets it be; nor is one closed to whom
+    the umask admits, so that a home that is opened is open.
+    """
+    new = Home(tmp_path / "new" / "home", trained.experiment)
+    before = os.umask(mask)
+    try:
+        new.take(archive)
+        new.sweep()
+        promote("points", new.settings, name=None, alias="champion")
+        out = new.export()
+    finally:
+        os.umask(before)
+    assert new.path.stat().st_mode & 0o777 == 0o700
+    assert out.stat().st_mode & 0o777 == 0o600
+    modes = {path.relative_to(new.path).as_posix(): path.stat().st_mode & 0o777 for path in new.path.rglob("*")}
+    assert {name: oct(mode) for name, mode in modes.items() if mode & mask or mode & 0o002} == {}
+    ours = ("registry.db", "optuna.db", "artifacts/", "checkpoints/", "locks/", "models/")
+    closed = {
+        name: oct(mode)
+        for name, mode in modes.items()
+        if name.startswith(ours) and mode | 0o111 != 0o777 & ~mask | 0o111
+    }
+    assert closed == {} and len(modes) > 50

@@ -64,6 +64,13 @@ def export(wanted: str, settings: Settings, target: Path | None, *, force: bool)
 
 
 def _check(path: Path, force: bool) -> None:
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # too long a name, a NUL in it
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{str(path)!r:.80} cannot be written ({reason}); name another file with -o") from None
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name a file in it")
     if path.exists() and not (force and path.is_file()):

@@ -49,8 +49,8 @@ def import_(path: Path, settings: Settings, say: Callable[[str], None]) -> str:
     """
     try:
         file = path.open("rb")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror})") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
+        raise UsageError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from None
     with file:
         try:
             archive = read(file)

@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 from aigc_lab.errors import UsageError
 from aigc_lab.files import beside, locked
 from aigc_lab.registry.tables import SCHEMA
-from aigc_lab.settings import masked
+from aigc_lab.settings import discreet, masked
 
 _ELSEWHERE = "name another home with --home or AIGC_LAB_HOME"
 _MIGRATION_LOCK = 0x_A16C_1AB  # any number, the same in every process
@@ -142,21 +142,14 @@ class _Foreign(Exception):
         super().__init__(f"{problem}; nothing was changed; {remedy}")
 
 
-def _shown(url: str) -> str:
-    try:
-        return masked(url)
-    except ValueError:  # too broken to find the password in it
-        return "AIGC_LAB_REGISTRY_URL"
-
-
 def _missing(url: str) -> UsageError:
-    return UsageError(f"no registry at {_shown(url)}; run a sweep first, or name the home with --home")
+    return UsageError(f"no registry at {masked(url)}; run a sweep first, or name the home with --home")
 
 
 @contextmanager
 def _explained(url: str) -> Iterator[None]:
     """Turns what can go wrong on opening into one line that names the URL and the remedy."""
-    shown = _shown(url)
+    shown = masked(url)
     server = "check AIGC_LAB_REGISTRY_URL and that the server runs"
     try:
         yield
@@ -164,10 +157,14 @@ def _explained(url: str) -> Iterator[None]:
         raise UsageError(f"{shown} {error}") from None
     except OSError as error:
         raise UsageError(f"{shown} cannot be written ({error.strerror}); {_ELSEWHERE}") from None
+    except UsageError:
+        raise
     except (ArgumentError, ModuleNotFoundError) as error:
         raise UsageError(f"registry URL {shown} cannot be used ({error}); see AIGC_LAB_REGISTRY_URL") from None
+    except ValueError:  # SQLAlchemy takes a part of the address for a port, and quotes it: it may be a password
+        raise UsageError(f"registry URL {shown} is not an address; see AIGC_LAB_REGISTRY_URL") from None
     except DBAPIError as error:
-        problem = first_line(error)
+        problem = discreet(first_line(error), url)
         if not url.startswith("sqlite"):
             raise UsageError(f"{shown} cannot be reached ({problem}); {server}") from None
         if "not a database" in problem or "malformed" in problem:

@@ -44,7 +44,7 @@ from aigc_lab.registry.tables import (
     Sweep,
     Trial,
 )
-from aigc_lab.settings import masked
+from aigc_lab.settings import discreet, masked
 
 
 class Registry:
@@ -114,7 +114,7 @@ class Registry:
         except IntegrityError:
             raise  # a caller's mistake, such as a run of a trial that was never recorded
         except DBAPIError as error:
-            raise Failure(f"registry {masked(self.url)}: {first_line(error)}") from error
+            raise Failure(f"registry {masked(self.url)}: {discreet(first_line(error), self.url)}") from error
 
     # ---- a sweep, its trials and its runs
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from aigc_lab.errors import UsageError
-from aigc_lab.settings import masked
+from aigc_lab.settings import discreet, masked
 
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
@@ -30,7 +30,9 @@ def check(tracking_uri: str) -> None:
     try:
         if scheme in ("", "file"):
             file = f"{unquote(parts.path).rstrip('/')}/mlflow.db"
-            raise UsageError(f"{tracking_uri}: MLflow no longer writes to folders; use sqlite:///{file}, or {unset}")
+            raise UsageError(
+                f"{masked(tracking_uri)}: MLflow no longer writes to folders; use sqlite:///{masked(file)}, or {unset}"
+            )
         if scheme in ("http", "https"):
             _within(4.5, lambda: _check_server(tracking_uri))
         elif scheme == "sqlite":
@@ -39,7 +41,7 @@ def check(tracking_uri: str) -> None:
             address = (parts.hostname, parts.port or _PORTS[scheme])
             _within(4.5, lambda: socket.create_connection(address, timeout=4).close())
     except OSError as error:
-        reason = getattr(error, "reason", None) or error.strerror or error
+        reason = discreet(str(getattr(error, "reason", None) or error.strerror or error), tracking_uri)
         raise UsageError(
             f"MLflow at {masked(tracking_uri)} cannot be reached ({reason}); {start}, or {unset}"
         ) from None
@@ -49,8 +51,8 @@ def _split(uri: str) -> SplitResult:
     try:
         parts = urlsplit(uri)
         _ = parts.port, parts.hostname
-    except ValueError as error:
-        raise UsageError(f"MLFLOW_TRACKING_URI is not an address ({error})") from None
+    except ValueError:  # what Python says of it quotes a part, which may be one of a password
+        raise UsageError(f"MLFLOW_TRACKING_URI is not an address ({masked(uri)})") from None
     return parts
 
 
@@ -105,7 +107,7 @@ def _authorization(parts: SplitResult) -> dict[str, str]:
 def sqlite_file(uri: str) -> Path:
     name = uri.partition("://")[2].partition("?")[0].removeprefix("/")
     if name in ("", ":memory:"):
-        raise UsageError(f"{uri}: no other process could read a store in memory; use sqlite:///mlflow.db")
+        raise UsageError(f"{masked(uri)}: no other process could read a store in memory; use sqlite:///mlflow.db")
     return Path(name)
 
 
@@ -115,23 +117,25 @@ def _check_sqlite(uri: str) -> None:
         return
     other = "name another file in MLFLOW_TRACKING_URI, or unset it"
     if not path.is_file():
-        raise UsageError(f"{uri}: {path} is not a file; {other}")
+        raise UsageError(f"{masked(uri)}: {path} is not a file; {other}")
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=2)) as database:
             tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not tables:
                 return
             if not {"alembic_version", "experiments", "runs", "latest_metrics"} <= tables:
-                raise UsageError(f"{uri}: {path} is the database of something other than MLflow; {other}")
+                raise UsageError(f"{masked(uri)}: {path} is the database of something other than MLflow; {other}")
             found = {row[0] for row in database.execute("SELECT version_num FROM alembic_version")}
     except sqlite3.Error as error:
-        raise UsageError(f"{uri}: {path} cannot be read as a database ({error}); {other}") from None
+        raise UsageError(f"{masked(uri)}: {path} cannot be read as a database ({error}); {other}") from None
     known, head = _revisions()
     if head is None or found == {head}:
         return
     if found <= known:
-        raise UsageError(f"{uri}: written by an older MLflow; back it up, then run: mlflow db upgrade {uri}")
-    raise UsageError(f"{uri}: written by a newer MLflow than the one installed; upgrade mlflow, or {other}")
+        raise UsageError(
+            f"{masked(uri)}: written by an older MLflow; back it up, then run: mlflow db upgrade {masked(uri)}"
+        )
+    raise UsageError(f"{masked(uri)}: written by a newer MLflow than the one installed; upgrade mlflow, or {other}")
 
 
 def _revisions() -> tuple[set[str], str | None]:

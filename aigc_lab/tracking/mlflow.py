@@ -26,7 +26,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.files import beside, locked
-from aigc_lab.settings import masked
+from aigc_lab.settings import discreet, masked
 from aigc_lab.tracking import base
 from aigc_lab.tracking.address import check, sqlite_file
 from aigc_lab.tracking.base import KEY, NONFINITE, DatasetInfo, Status, checked, shortened
@@ -358,8 +358,7 @@ def _failing(uri: str, what: str) -> Iterator[None]:
 def _reason(uri: str, error: Exception) -> str:
     """The first line of an error. MLflow quotes the address it called, password included."""
     text = str(error).strip().partition("\n")[0] or type(error).__name__
-    password = urlsplit(uri).password
-    return text.replace(f":{password}@", ":***@") if password else text
+    return discreet(text, uri)
 
 
 def _refused(error: Exception) -> bool:

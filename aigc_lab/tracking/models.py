@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from aigc_lab.errors import UsageError
-from aigc_lab.settings import masked
+from aigc_lab.files import umask
+from aigc_lab.settings import discreet, masked
 from aigc_lab.tracking.address import sqlite_file
 from aigc_lab.tracking.mlflow import _failing, _open
 
@@ -30,6 +31,8 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # It would put the lock file of whatever project it is called in into the model, with the addresses in it.
+    "MLFLOW_UV_AUTO_DETECT": "false",
 }
 # They tell of a pip that is not there, of an example that will be checked, of five minutes that would be waited.
 _CHATTY = ("mlflow.utils.environment", "mlflow.pyfunc", "mlflow.store.model_registry.abstract_store")
@@ -137,7 +140,7 @@ def download(tracking_uri: str, uri: str, folder: Path) -> Path:
     """
     listed = "'aigc-lab models' lists what was promoted here"
     if tracking_uri.startswith("sqlite:") and not sqlite_file(tracking_uri).exists():
-        raise UsageError(f"{uri}: there is no MLflow at {tracking_uri}; set MLFLOW_TRACKING_URI; {listed}")
+        raise UsageError(f"{uri}: there is no MLflow at {masked(tracking_uri)}; set MLFLOW_TRACKING_URI; {listed}")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     _open(tracking_uri)
     from mlflow.artifacts import download_artifacts
@@ -147,7 +150,7 @@ def download(tracking_uri: str, uri: str, folder: Path) -> Path:
         try:
             download_artifacts(artifact_uri=uri, dst_path=str(folder))
         except (MlflowException, OSError) as error:
-            reason = str(error).partition("\n")[0]
+            reason = discreet(str(error).partition("\n")[0], tracking_uri)
             raise UsageError(
                 f"{uri}: neither in this home nor in MLflow at {masked(tracking_uri)} ({reason}); {listed}"
             ) from None
@@ -187,6 +190,9 @@ def _save(folder: Path, package: Package, logged: "LoggedModel") -> None:
             input_example=pandas.DataFrame({column: [4 if column == "n" else 0] for column in package.columns}),
             pip_requirements=package.requirements,
         )
+    # What it copied has the modes of where it came from.
+    for path in folder.rglob("*"):
+        path.chmod(path.stat().st_mode & 0o777 & ~umask())
 
 
 def _signature(package: Package) -> "ModelSignature":
