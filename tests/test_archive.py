@@ -7,7 +7,7 @@ import os
 import pickle
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +196,7 @@ def test_what_is_in_the_file(trained: Home, archive: Path) -> None:
         assert member.isreg()
     last = {"last.safetensors", "last.json", "selected.safetensors", "selected.json", "mine.py"}
     names = {name for name in members if name.startswith("checkpoints/0.0/")}
-    assert names == {f"checkpoints/0.0/{name}" for name in last}
+    assert names == {f"checkpoints/0.0/1/{name}" for name in last}
     assert {"artifacts/0.0/curves.json", "artifacts/0.0/samples.png", "artifacts/0.0/samples/000010.png"} <= set(
         members
     )
@@ -265,9 +265,9 @@ def test_it_is_sampled_promoted_and_gone_on_with(
     assert promote("points", other.settings, name=None, alias="champion").row["version"] == 1
     done: list[str] = []
 
-    def noted(job: Job, *rest: Any) -> Outcome:
-        done.append(job.run)
-        return execute(job, *rest)
+    def noted(jobs: Sequence[Job], *rest: Any) -> list[Outcome]:
+        done.extend(job.run for job in jobs)
+        return execute(jobs, *rest)
 
     monkeypatch.setattr(inline, "execute", noted)
     before = other.rows()
@@ -283,7 +283,7 @@ def test_it_is_sampled_promoted_and_gone_on_with(
 
 def test_a_second_import_changes_nothing_and_mends_what_is_gone(archive: Path, other: Home) -> None:
     sweep = other.take(archive)
-    lost = other.path / "checkpoints" / sweep / "0.0" / "last.safetensors"
+    lost = other.path / "checkpoints" / sweep / "0.0" / "1" / "last.safetensors"
     whole = sha256(lost)
     for content in (None, b"damaged"):
         lost.unlink() if content is None else lost.write_bytes(content)
@@ -322,7 +322,7 @@ def test_what_was_running_comes_to_rest(home: Home, other: Home) -> None:
         connection.execute(update(Run).where(Run.c.id == f"{sweep}.1.1").values(state="RUNNING", finished_at=None))
     other.take(home.export())
     with other.registry() as registry:
-        assert queries.running(registry) == []
+        assert all(row["state"] != "RUNNING" for row in queries.runs(registry))
         row = queries.show(registry, f"{sweep}.1.1")
         assert (row["state"], row["reason"]) == ("KILLED", "its process stayed in another home")
         assert {row["state"] for row in row["attempts"]} == {"KILLED"}
@@ -380,7 +380,7 @@ def test_a_sweep_that_is_being_run_is_left_alone(home: Home, archive: Path) -> N
 
 
 def test_a_sweep_whose_files_are_lost_is_not_exported(home: Home) -> None:
-    path = home.path / "checkpoints" / home.id / "0.0" / "last.safetensors"
+    path = home.path / "checkpoints" / home.id / "0.0" / "1" / "last.safetensors"
     path.write_bytes(b"other weights")
     with pytest.raises(Failure, match="last.safetensors is not what was stored"):
         home.export()
@@ -698,7 +698,7 @@ def test_a_promotion_in_the_last_moment_is_seen(home: Home, monkeypatch: pytest.
     with pytest.raises(UsageError, match="it is promoted"):
         home.delete()
     assert home.counts()["run"] == 5 and not list((home.path / "deleting").glob("*"))
-    assert (home.path / "checkpoints" / sweep / "0.0" / "last.safetensors").is_file()
+    assert (home.path / "checkpoints" / sweep / "0.0" / "1" / "last.safetensors").is_file()
 
 
 def test_nothing_goes_without_a_yes(home: Home) -> None:
@@ -765,7 +765,7 @@ def test_a_link_is_deleted_and_not_what_it_points_at(home: Home, tmp_path: Path)
     shutil.move(home.path / "checkpoints" / home.id, precious)
     (home.path / "checkpoints" / home.id).symlink_to(precious)
     home.delete()
-    assert (precious / "0.0" / "last.safetensors").is_file()
+    assert (precious / "0.0" / "1" / "last.safetensors").is_file()
     assert not (home.path / "checkpoints").is_symlink() and list((home.path / "checkpoints").iterdir()) == []
 
 
