@@ -12,8 +12,11 @@ from aigc_lab import __version__
 from aigc_lab.errors import Failure, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import RenderableType
 
+    from aigc_lab.registry.states import State
     from aigc_lab.registry.store import Registry
     from aigc_lab.serving.promotion import Promoted
     from aigc_lab.settings import Settings
@@ -436,15 +439,39 @@ def models(json: AsJson = False, home: Home = None) -> None:
 # ---- commands that read
 
 
+Limit = Annotated[int, typer.Option(help="How many at most; 0 for all.", min=0, metavar="N")]
+
+
 @app.command()
-def runs(sweep: OfSweep = None, json: AsJson = False, home: Home = None) -> None:
-    """List the runs, with the score that each sweep optimises."""
+def runs(
+    sweep: OfSweep = None,
+    state: Annotated[
+        str | None, typer.Option(help="Only the runs in this state: FAILED, RUNNING, …", metavar="STATE")
+    ] = None,
+    limit: Limit = 50,
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """List the newest runs, with the score that each sweep optimises."""
     from aigc_lab.registry import queries
-    from aigc_lab.tables import runs_table
+    from aigc_lab.tables import more, runs_table
 
     with _registry(home) as registry:
-        rows = queries.runs(registry, sweep)
-    _print_json(rows) if json else _print(runs_table(rows))
+        found = queries.newest_runs(registry, sweep, state=_state(state), most=limit or None)
+        if json:
+            _print_rows(found.parts)
+            print(more(found.shown, found.total), end="\n" if found.shown < found.total else "", file=sys.stderr)
+        else:
+            _print(runs_table([row for part in found.parts for row in part], found.total))
+
+
+def _state(wanted: str | None) -> "State | None":
+    from aigc_lab.content import unknown
+    from aigc_lab.registry.states import State
+
+    if wanted is not None and wanted.upper() not in State.__members__:
+        raise UsageError(f"--state: {unknown('state', wanted, list(State.__members__))}")
+    return None if wanted is None else State(wanted.upper())
 
 
 @app.command()
@@ -471,18 +498,20 @@ def compare(
     checkpoint: Annotated[
         Literal["last", "selected"], typer.Option(help="Which checkpoint's scores to rank.")
     ] = "last",
+    limit: Limit = 50,
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Rank the trials by the median over their seeds."""
+    """Rank the trials by the median over their seeds, and show the best."""
     from aigc_lab.registry import queries
-    from aigc_lab.tables import compare_table
+    from aigc_lab.tables import compare_table, more
 
     with _registry(home) as registry:
-        comparison = queries.compare(registry, sweep, score=score, checkpoint=checkpoint)
+        comparison = queries.compare(registry, sweep, score=score, checkpoint=checkpoint, most=limit or None)
     if json:
-        _print_json(comparison.rows)
-        print(comparison.note, end="\n" if comparison.note else "", file=sys.stderr)
+        _print_rows([comparison.rows])
+        for note in filter(None, (comparison.note, more(len(comparison.rows), comparison.total))):
+            print(note, file=sys.stderr)
     else:
         _print(compare_table(comparison))
 
@@ -748,6 +777,19 @@ def _print_json(value: Any) -> None:
     import json
 
     print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _print_rows(parts: "Iterable[list[dict[str, Any]]]") -> None:
+    """A list in JSON as `_print_json` would print it, part after part: all of it may be more than memory holds."""
+    import json
+
+    start = "["
+    for part in parts:
+        for row in part:
+            text = json.dumps(row, indent=2, allow_nan=False).replace("\n", "\n  ")
+            sys.stdout.write(f"{start}\n  {text}")
+            start = ","
+    print("\n]" if start == "," else "[]")
 
 
 def _print(renderable: "RenderableType") -> None:

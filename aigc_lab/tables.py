@@ -52,11 +52,18 @@ def compare_table(comparison: "Comparison") -> RenderableType:
             tables.append(Text(caption(rows, group.signature)))
     if comparison.note:
         tables.append(Text(comparison.note))
+    if left_out := more(len(comparison.rows), comparison.total):
+        tables.append(Text(left_out))
     return Stack(*tables)
 
 
-def runs_table(rows: Sequence[Row]) -> RenderableType:
-    """One line a run, with the score that its sweep optimises."""
+def more(shown: int, total: int) -> str:
+    """What to say of the rows that a limit kept back; "" when there are none."""
+    return f"… and {total - shown:,} more; --limit 0 shows all" if total > shown else ""
+
+
+def runs_table(rows: Sequence[Row], total: int | None = None) -> RenderableType:
+    """One line a run, with the score that its sweep optimises; there are `total` of them."""
     if not rows:
         return Text("no runs yet")
     table = _table()
@@ -68,7 +75,8 @@ def runs_table(rows: Sequence[Row]) -> RenderableType:
         objective = next((score for score in row["scores"] if score["name"] == row["objective"]), None)
         shown = "" if objective is None else f"{objective['name']} {interval(objective)}"
         table.add_row(*map(Text, (row["run"], row["system"], row["state"], shown, number(row["seconds"]))))
-    return table
+    left_out = more(len(rows), len(rows) if total is None else total)
+    return Stack(table, Text(left_out)) if left_out else table
 
 
 def show_page(row: Row) -> RenderableType:
@@ -157,7 +165,8 @@ def sections(comparison: "Comparison") -> "list[tuple[Group | None, list[Row]]]"
     for group in comparison.groups:
         key = (group.name, group.better, group.signature)
         rows: list[Row] = [row for row in comparison.rows if row["score"] is not None and _key(row["score"]) == key]
-        parts.append((group, rows + (unscored if len(comparison.groups) == 1 else [])))
+        if rows:  # of what was left out there may be whole groups
+            parts.append((group, rows + (unscored if len(comparison.groups) == 1 else [])))
     if unscored and len(comparison.groups) != 1:
         parts.append((None, unscored))
     return parts

@@ -1,12 +1,14 @@
 """Reading the registry. Everything returned is plain and ready for JSON: no NaN, times as ISO 8601 text."""
 
+import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, select, tuple_
 
 from aigc_lab.content import unknown
 from aigc_lab.errors import UsageError
@@ -27,6 +29,9 @@ from aigc_lab.registry.tables import (
 
 Json = dict[str, Any]
 Final = Literal["last", "selected"]
+
+# So many rows are fetched, or asked for by their keys, at once.
+_AT_ONCE = 1000
 
 _RUN = (
     Run.c.id.label("run"),
@@ -93,11 +98,15 @@ def _find_run(connection: Connection, wanted: str) -> str:
     name, *rest = wanted.rsplit(".", 2)  # the name of a sweep may hold dots
     sweep = _find_sweep(connection, name)
     run = ".".join([sweep, *rest])
-    known = list(connection.scalars(select(Run.c.id).where(Run.c.sweep_id == sweep)))
-    if run in known:
+    if connection.scalar(select(Run.c.id).where(Run.c.id == run)) is not None:
         return run
+    # The likely ones, not all: comparing texts takes its time. A trial's seeds first.
+    trial = int(rest[0]) if len(rest) == 2 and re.fullmatch(r"[0-9]{1,9}", rest[0]) else 0
+    of_sweep = select(Run.c.id).where(Run.c.sweep_id == sweep)
+    known = list(connection.scalars(of_sweep.order_by(Run.c.trial != trial, Run.c.trial, Run.c.seed).limit(_AT_ONCE)))
     near = get_close_matches(run, known, n=3, cutoff=0.8)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"'aigc-lab runs {sweep}' lists its {len(known)} runs"
+    count = connection.scalar(select(func.count()).select_from(of_sweep.subquery()))
+    hint = f"did you mean {' or '.join(near)}?" if near else f"'aigc-lab runs {sweep}' lists its {count} runs"
     raise UsageError(f"unknown run '{wanted}'; {hint}")
 
 
@@ -106,18 +115,49 @@ def _find_run(connection: Connection, wanted: str) -> str:
 
 def runs(registry: Registry, sweep: str | None = None) -> list[Json]:
     """One row a run, with its final scores of the last checkpoint and the last value of every training scalar."""
+    return [row for part in newest_runs(registry, sweep).parts for row in part]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The newest runs of `total`, in the order in which they were made; `parts` reads them as it goes."""
+
+    total: int
+    shown: int
+    parts: Iterator[list[Json]]
+
+
+def newest_runs(
+    registry: Registry, sweep: str | None = None, *, state: State | None = None, most: int | None = None
+) -> Runs:
+    """The rows of `runs`: of those in a `state`, and no more than `most`, the newest ones."""
     with registry.read() as connection:
-        of_sweep = _of_sweep(connection, sweep)
-        rows = _run_rows(connection, of_sweep)
-        scores = _final_scores(connection, "last", of_sweep)
-        scalars: dict[str, Json] = defaultdict(dict)
-        wanted = select(ScalarSummary.c.run_id, ScalarSummary.c.name, ScalarSummary.c.last).order_by(
-            ScalarSummary.c.name
+        wanted = _of_sweep(connection, sweep)
+        if state is not None:
+            wanted = and_(wanted, Run.c.state == state.value)
+        of_sweeps = select(Run.c.id).join(Sweep, Sweep.c.id == Run.c.sweep_id).where(wanted)
+        newest = of_sweeps.order_by(
+            Sweep.c.created_at.desc(), Run.c.sweep_id.desc(), Run.c.trial.desc(), Run.c.seed.desc()
         )
-        wanted = wanted.join(Run, Run.c.id == ScalarSummary.c.run_id).join(Sweep, Sweep.c.id == Run.c.sweep_id)
-        for run, name, last in connection.execute(wanted.where(of_sweep)):
+        total = connection.scalar(select(func.count()).select_from(of_sweeps.subquery())) or 0
+        ids = list(connection.scalars(newest.limit(most)))[::-1]
+    return Runs(total, len(ids), (_runs(registry, ids[at : at + _AT_ONCE]) for at in range(0, len(ids), _AT_ONCE)))
+
+
+def _runs(registry: Registry, ids: Sequence[str]) -> list[Json]:
+    """The rows of these runs."""
+    with registry.read() as connection:
+        rows = {row["run"]: row for row in _run_rows(connection, Run.c.id.in_(ids))}
+        scores = _final_scores(connection, "last", ids)
+        scalars: dict[str, Json] = defaultdict(dict)
+        found = connection.execute(
+            select(ScalarSummary.c.run_id, ScalarSummary.c.name, ScalarSummary.c.last)
+            .where(ScalarSummary.c.run_id.in_(ids))
+            .order_by(ScalarSummary.c.run_id, ScalarSummary.c.name)
+        )
+        for run, name, last in found:
             scalars[run][name] = last
-    return [row | {"scores": scores.get(row["run"], []), "scalars": scalars.get(row["run"], {})} for row in rows]
+    return [rows[run] | {"scores": scores.get(run, []), "scalars": scalars.get(run, {})} for run in ids if run in rows]
 
 
 def show(registry: Registry, run: str) -> Json:
@@ -146,8 +186,8 @@ def show(registry: Registry, run: str) -> Json:
             .order_by(ScalarSummary.c.name)
         )
         row |= _json(more._mapping) | {  # noqa: SLF001 -- SQLAlchemy's name for a row as a mapping
-            "scores": _final_scores(connection, "last", this).get(run, []),
-            "scores_selected": _final_scores(connection, "selected", this).get(run, []),
+            "scores": _final_scores(connection, "last", [run]).get(run, []),
+            "scores_selected": _final_scores(connection, "selected", [run]).get(run, []),
             "scalars": {name: last for name, last in scalars},
             "progress": [_json(entry) for entry in progress.mappings()],
             "attempts": [_json(attempt) for attempt in attempts],
@@ -363,49 +403,77 @@ def _aliases(connection: Connection) -> dict[tuple[str, str], int]:
 
 
 def compare(
-    registry: Registry, sweep: str | None = None, *, score: str | None = None, checkpoint: Final = "last"
+    registry: Registry,
+    sweep: str | None = None,
+    *,
+    score: str | None = None,
+    checkpoint: Final = "last",
+    most: int | None = None,
 ) -> Comparison:
-    """The trials of one sweep, or of all, ranked by `score` (default: the objective of each sweep).
+    """The trials of one sweep, or of all, ranked by `score` (default: the objective of each sweep); all are ranked, and
+    the first `most` are returned.
 
     Raises `UsageError` when runs have finished but none has a score of that name.
     """
-    name = Sweep.c.objective if score is None else score
     with registry.read() as connection:
         of_sweep = _of_sweep(connection, sweep)
-        found = connection.execute(
-            select(Trial.c.sweep_id, Trial.c.number, Trial.c.system, Trial.c.config, Trial.c.state)
-            .join(Sweep, Sweep.c.id == Trial.c.sweep_id)
-            .where(of_sweep)
-            .order_by(Sweep.c.created_at, Trial.c.sweep_id, Trial.c.number)
-        )
-        configurations = {(trial[0], trial[1]): Configuration(*trial) for trial in found}
-        outcomes = connection.execute(
-            select(
-                Run.c.id,
-                Run.c.sweep_id,
-                Run.c.trial,
-                Score.c.split,
-                Run.c.role,
-                Run.c.state,
-                *_SCORE[:-1],
-                Run.c.seconds,
-            )
-            .join(Sweep, Sweep.c.id == Run.c.sweep_id)
-            .outerjoin(Score, and_(Score.c.run_id == Run.c.id, Score.c.checkpoint == checkpoint, Score.c.name == name))
-            .where(of_sweep)
-            .order_by(Run.c.id, Score.c.step)
-        )
-        # A run may have the score on two splits; the holdout is the one that nothing was chosen on.
-        chosen: dict[str, Any] = {}
-        for run, *rest in outcomes:
-            if run not in chosen or rest[2] == "holdout":
-                chosen[run] = rest
-        for in_sweep, trial, _, *outcome in chosen.values():
-            configurations[in_sweep, trial].outcomes.append(Outcome(*outcome))
-        comparison = rank(configurations.values())
+        configurations = _configurations(connection, of_sweep)
+        for in_sweep, trial, outcome in _scored_runs(connection, of_sweep, score, checkpoint):
+            configurations[in_sweep, trial].outcomes.append(outcome)
+        comparison = rank(configurations.values(), most)
         if score is not None and not comparison.groups:
             _require_score(connection, score, checkpoint, of_sweep)
+        configs = _configs(connection, of_sweep, comparison)
+        for row in comparison.rows:
+            row["config"] = configs[row["sweep"], row["trial"]]
     return comparison
+
+
+def _configurations(connection: Connection, of_sweep: ColumnElement[bool]) -> dict[tuple[str, int], Configuration]:
+    found = connection.execute(
+        select(Trial.c.sweep_id, Trial.c.number, Trial.c.system, Trial.c.state)
+        .join(Sweep, Sweep.c.id == Trial.c.sweep_id)
+        .where(of_sweep)
+        .order_by(Sweep.c.created_at, Trial.c.sweep_id, Trial.c.number)
+        .execution_options(yield_per=_AT_ONCE)
+    )
+    return {(trial[0], trial[1]): Configuration(*trial) for trial in found}
+
+
+def _scored_runs(
+    connection: Connection, of_sweep: ColumnElement[bool], score: str | None, checkpoint: Final
+) -> Iterator[tuple[str, int, Outcome]]:
+    """Sweep, trial and outcome of every run. A run may have the score on two splits; the holdout is the one that
+    nothing was chosen on.
+    """
+    name = Sweep.c.objective if score is None else score
+    found = connection.execute(
+        select(Run.c.id, Run.c.sweep_id, Run.c.trial, Run.c.role, Run.c.state, *_SCORE[:-1], Run.c.seconds)
+        .join(Sweep, Sweep.c.id == Run.c.sweep_id)
+        .outerjoin(Score, and_(Score.c.run_id == Run.c.id, Score.c.checkpoint == checkpoint, Score.c.name == name))
+        .where(of_sweep)
+        .order_by(Run.c.sweep_id, Run.c.trial, Run.c.seed, Score.c.split != "holdout", Score.c.step)
+        .execution_options(yield_per=_AT_ONCE)
+    )
+    before = None
+    for run, in_sweep, trial, *outcome in found:
+        if run != before:
+            yield in_sweep, trial, Outcome(*outcome)
+        before = run
+
+
+def _configs(
+    connection: Connection, of_sweep: ColumnElement[bool], comparison: Comparison
+) -> dict[tuple[str, int], Json]:
+    """(sweep, trial) -> the values that were chosen; of the trials that are shown, where these are few."""
+    wanted = select(Trial.c.sweep_id, Trial.c.number, Trial.c.config)
+    shown = [(row["sweep"], row["trial"]) for row in comparison.rows]
+    if len(shown) <= _AT_ONCE:
+        wanted = wanted.where(tuple_(Trial.c.sweep_id, Trial.c.number).in_(shown))
+    else:
+        wanted = wanted.join(Sweep, Sweep.c.id == Trial.c.sweep_id).where(of_sweep)
+    found = connection.execute(wanted.execution_options(yield_per=_AT_ONCE))
+    return {(in_sweep, trial): config for in_sweep, trial, config in found}
 
 
 def _require_score(connection: Connection, score: str, checkpoint: str, of_sweep: ColumnElement[bool]) -> None:
@@ -440,22 +508,16 @@ def _of_sweep(connection: Connection, sweep: str | None) -> ColumnElement[bool]:
 
 def _run_rows(connection: Connection, condition: ColumnElement[bool]) -> list[Json]:
     found = connection.execute(
-        select(*_RUN)
-        .join(Trial, _TRIAL_OF_RUN)
-        .join(Sweep, Sweep.c.id == Run.c.sweep_id)
-        .where(condition)
-        .order_by(Sweep.c.created_at, Run.c.sweep_id, Run.c.trial, Run.c.seed)
+        select(*_RUN).join(Trial, _TRIAL_OF_RUN).join(Sweep, Sweep.c.id == Run.c.sweep_id).where(condition)
     )
     return [dict(row) for row in found.mappings()]
 
 
-def _final_scores(connection: Connection, checkpoint: Final, condition: ColumnElement[bool]) -> dict[str, list[Json]]:
+def _final_scores(connection: Connection, checkpoint: Final, runs: Sequence[str]) -> dict[str, list[Json]]:
     """Run -> its scores. Where a score stands on two splits, only that of the holdout is shown."""
     found = connection.execute(
         select(Score.c.run_id, *_SCORE)
-        .join(Run, Run.c.id == Score.c.run_id)
-        .join(Sweep, Sweep.c.id == Run.c.sweep_id)
-        .where(condition, Score.c.checkpoint == checkpoint)
+        .where(Score.c.run_id.in_(runs), Score.c.checkpoint == checkpoint)
         .order_by(Score.c.run_id, Score.c.name)
     )
     scores: dict[str, dict[str, Json]] = defaultdict(dict)

@@ -7,18 +7,18 @@ Scores are ranked only among those of one signature: numbers that were computed 
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from aigc_lab.registry.states import State
 
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """A run as far as ranking cares. A run that has no such score has None from `name` on."""
 
     role: str
@@ -38,14 +38,13 @@ class Outcome:
         return self.state == State.FINISHED and self.name is not None
 
 
-@dataclass
+@dataclass(slots=True)
 class Configuration:
     """A trial and its runs."""
 
     sweep: str
     trial: int
     system: str
-    config: dict[str, Any]
     state: str
     outcomes: list[Outcome] = field(default_factory=list)
 
@@ -62,11 +61,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows in the order to show them: group after group, then those without a score. `note` is "" for one group."""
+    """Rows in the order to show them: group after group, then those without a score. There are `total` of them, of
+    which `rows` may hold the first only; groups count all. `note` is "" for one group.
+    """
 
     rows: list[Row]
     groups: list[Group]
     note: str
+    total: int
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -83,78 +85,112 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return ordered[j - 1], ordered[k - j], 1 - outside / 2**k
 
 
-def rank(configurations: Iterable[Configuration]) -> Comparison:
-    """One row for each configuration (and signature, should its runs have been scored in different ways)."""
-    rows = [row for configuration in configurations for row in _rows(configuration)]
-    members: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        if row["score"] is not None:
-            members[row["score"]["name"], row["score"]["better"], row["score"]["signature"]].append(row)
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """What becomes one row: a configuration and those of its runs that count, and of these the ones that were scored
+    in the same way, with their median. Many are ranked, and few may be shown: the rest of a row is computed later.
+    """
+
+    configuration: Configuration
+    used: list[Outcome]
+    scored: list[Outcome]
+    confirmed: bool
+    value: float | None
+
+    @property
+    def group(self) -> tuple[str, str, str]:
+        """What it may be ranked among: name, direction and signature of its score."""
+        name, better, signature = self.scored[0].name, self.scored[0].better, self.scored[0].signature
+        assert name is not None and better is not None and signature is not None
+        return name, better, signature
+
+
+def rank(configurations: Iterable[Configuration], most: int | None = None) -> Comparison:
+    """One row for each configuration (and signature, should its runs have been scored in different ways); only the
+    first `most` of them, if that is given. The `config` of a row is left empty.
+    """
+    members: dict[tuple[str, str, str], list[_Standing]] = defaultdict(list)
+    unranked: list[_Standing] = []
+    for configuration in configurations:
+        for standing in _standings(configuration):
+            (unranked if standing.value is None else members[standing.group]).append(standing)
     groups = [Group(*key, rows=len(found)) for key, found in members.items()]
     groups.sort(key=lambda group: (-group.rows, group.name, group.signature))
-    ranked = [row for group in groups for row in _ranked(members[group.name, group.better, group.signature])]
-    unranked = [row for row in rows if row["score"] is None]
-    unranked.sort(key=lambda row: row["state"] != State.DIVERGED)
-    return Comparison(ranked + unranked, groups, _note(groups))
+    unranked.sort(key=lambda standing: _state(standing) != State.DIVERGED)
+
+    def ordered() -> Iterator[Row]:
+        for group in groups:
+            yield from _ranked(members[group.name, group.better, group.signature], group.better)
+        yield from (_row(standing, None) for standing in unranked)
+
+    total = len(unranked) + sum(group.rows for group in groups)
+    return Comparison(list(islice(ordered(), most)), groups, _note(groups), total)
 
 
-def _ranked(rows: list[Row]) -> list[Row]:
+def _ranked(standings: list[_Standing], better: str) -> Iterator[Row]:
     """Within a sweep confirmed rows come first: a value that was selected as the best of many flatters. Rows of several
     sweeps were not selected from one another, and rank by value alone. Equal values share a rank.
     """
-    several = len({row["sweep"] for row in rows}) > 1
+    several = len({standing.configuration.sweep for standing in standings}) > 1
+    sign = 1 if better == "lower" else -1
 
-    def key(row: Row) -> tuple[bool, float]:
-        value = row["score"]["value"]
-        return not (row["confirmed"] or several), value if row["score"]["better"] == "lower" else -value
+    def key(standing: _Standing) -> tuple[bool, float]:
+        assert standing.value is not None
+        return not (standing.confirmed or several), sign * standing.value
 
-    rows = sorted(rows, key=key)
-    for place, row in enumerate(rows):
-        tied = place > 0 and key(rows[place - 1]) == key(row)
-        row["rank"] = rows[place - 1]["rank"] if tied else place + 1
-    return rows
+    standings.sort(key=key)
+    rank, before = 0, None
+    for place, standing in enumerate(standings, start=1):
+        if key(standing) != before:
+            rank, before = place, key(standing)
+        yield _row(standing, rank)
 
 
-def _rows(configuration: Configuration) -> list[Row]:
+def _standings(configuration: Configuration) -> Iterator[_Standing]:
     """Fresh seeds, once there are any, replace those that the search selected by."""
     confirming = [outcome for outcome in configuration.outcomes if outcome.role == "confirm"]
     confirmed = any(outcome.state in (State.FINISHED, State.DIVERGED) for outcome in confirming)
-    used = confirming if confirmed else [outcome for outcome in configuration.outcomes if outcome.role != "confirm"]
-    states = Counter(outcome.state for outcome in used)
-    by_signature: dict[str | None, list[Outcome]] = defaultdict(list)
+    used = configuration.outcomes
+    if confirming:
+        used = confirming if confirmed else [outcome for outcome in used if outcome.role != "confirm"]
+    by_signature: dict[str | None, list[Outcome]] = {}
     for outcome in used:
         if outcome.scored:
-            by_signature[outcome.signature].append(outcome)
-    rows = []
+            by_signature.setdefault(outcome.signature, []).append(outcome)
     for scored in by_signature.values() or [[]]:
-        score = _score(scored, states[State.DIVERGED]) if scored else None
-        hopeless = score is None and bool(scored or states[State.DIVERGED])
-        rows.append(
-            {
-                "rank": None,
-                "sweep": configuration.sweep,
-                "trial": configuration.trial,
-                "system": configuration.system,
-                "config": configuration.config,
-                "seeds": len(scored) if scored else states[State.FINISHED],
-                "states": {state.value: states[state] for state in State if states[state]},
-                "state": _state(configuration, hopeless, score is not None).value,
-                "confirmed": confirmed,
-                "seconds": sum(outcome.seconds or 0.0 for outcome in configuration.outcomes),
-                "score": score,
-            }
-        )
-    return rows
+        value = median(_values(scored, used)) if scored else math.nan
+        yield _Standing(configuration, used, scored, confirmed, value if math.isfinite(value) else None)
 
 
-def _score(outcomes: list[Outcome], diverged: int) -> dict[str, Any] | None:
-    """The median over the seeds; None when it is not finite."""
-    first = outcomes[0]
-    worst = math.inf if first.better == "lower" else -math.inf
-    values = [worst if outcome.value is None else outcome.value for outcome in outcomes] + [worst] * diverged
-    value = median(values)
-    if not math.isfinite(value):
-        return None
+def _values(scored: Sequence[Outcome], used: Sequence[Outcome]) -> list[float]:
+    """The values that the median is of: a seed that diverged, and a value that is not finite, is the worst possible."""
+    worst = math.inf if scored[0].better == "lower" else -math.inf
+    values = [worst if outcome.value is None else outcome.value for outcome in scored]
+    return values + [worst] * sum(outcome.state == State.DIVERGED for outcome in used)
+
+
+def _row(standing: _Standing, rank: int | None) -> Row:
+    configuration, scored = standing.configuration, standing.scored
+    states = Counter(outcome.state for outcome in standing.used)
+    return {
+        "rank": rank,
+        "sweep": configuration.sweep,
+        "trial": configuration.trial,
+        "system": configuration.system,
+        "config": {},
+        "seeds": len(scored) if scored else states[State.FINISHED],
+        "states": {state.value: states[state] for state in State if states[state]},
+        "state": _state(standing).value,
+        "confirmed": standing.confirmed,
+        "seconds": sum(outcome.seconds or 0.0 for outcome in configuration.outcomes),
+        "score": None if standing.value is None else _score(standing),
+    }
+
+
+def _score(standing: _Standing) -> dict[str, Any]:
+    """The median over the seeds, its interval, and what it was computed from."""
+    outcomes, first = standing.scored, standing.scored[0]
+    values = _values(outcomes, standing.used)
     low: float | None
     high: float | None
     confidence: float | None
@@ -167,7 +203,7 @@ def _score(outcomes: list[Outcome], diverged: int) -> dict[str, Any] | None:
     floors = [outcome.floor for outcome in outcomes if outcome.floor is not None]
     return {
         "name": first.name,
-        "value": value,
+        "value": standing.value,
         "low": low,
         "high": high,
         "n": first.n,
@@ -178,18 +214,18 @@ def _score(outcomes: list[Outcome], diverged: int) -> dict[str, Any] | None:
     }
 
 
-def _state(configuration: Configuration, hopeless: bool, scored: bool) -> State:
+def _state(standing: _Standing) -> State:
     """One word for a trial: work that goes on, else what became of it."""
-    present = {outcome.state for outcome in configuration.outcomes}
-    told = State(configuration.state)
-    given_up = told in (State.PRUNED, State.FAILED, State.KILLED)
-    if hopeless:
+    if standing.value is None and (standing.scored or any(each.state == State.DIVERGED for each in standing.used)):
         return State.DIVERGED
+    present = {outcome.state for outcome in standing.configuration.outcomes}
+    told = State(standing.configuration.state)
+    given_up = told in (State.PRUNED, State.FAILED, State.KILLED)
     if State.RUNNING in present:
         return State.RUNNING
     if State.QUEUED in present and not given_up:
         return State.QUEUED
-    if scored or State.FINISHED in present:
+    if standing.value is not None or State.FINISHED in present:
         return State.FINISHED
     if given_up or not present:
         return told
