@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
+from itertools import chain
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, select, tuple_
@@ -437,7 +438,8 @@ def _configurations(connection: Connection, of_sweep: ColumnElement[bool]) -> di
         .order_by(Sweep.c.created_at, Trial.c.sweep_id, Trial.c.number)
         .execution_options(yield_per=_AT_ONCE)
     )
-    return {(trial[0], trial[1]): Configuration(*trial) for trial in found}
+    trials = chain.from_iterable(found.partitions())
+    return {(trial[0], trial[1]): Configuration(*trial) for trial in trials}
 
 
 def _scored_runs(
@@ -456,10 +458,10 @@ def _scored_runs(
         .execution_options(yield_per=_AT_ONCE)
     )
     before = None
-    for run, in_sweep, trial, *outcome in found:
-        if run != before:
-            yield in_sweep, trial, Outcome(*outcome)
-        before = run
+    for row in chain.from_iterable(found.partitions()):  # parts of many rows: fetching them one by one takes longer
+        if row[0] != before:
+            yield row[1], row[2], Outcome._make(row[3:])
+        before = row[0]
 
 
 def _configs(

@@ -166,7 +166,7 @@ def _values(scored: Sequence[Outcome], used: Sequence[Outcome]) -> list[float]:
     """The values that the median is of: a seed that diverged, and a value that is not finite, is the worst possible."""
     worst = math.inf if scored[0].better == "lower" else -math.inf
     values = [worst if outcome.value is None else outcome.value for outcome in scored]
-    return values + [worst] * sum(outcome.state == State.DIVERGED for outcome in used)
+    return values + [worst for outcome in used if outcome.state == State.DIVERGED]
 
 
 def _row(standing: _Standing, rank: int | None) -> Row:
