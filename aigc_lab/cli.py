@@ -439,6 +439,29 @@ def models(json: AsJson = False, home: Home = None) -> None:
 # ---- commands that read
 
 
+@app.command()
+def status(
+    sweep: OfSweep = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again and again, until it has ended or Ctrl-C.")
+    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every sweep, not the newest 20 only.")] = False,
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Show how far the sweeps are, who runs them, and what comes next."""
+    from aigc_lab import status as state
+
+    with _registry(home) as registry:
+        look = state.Look(registry, sweep, most=None if every else 20, home=home)
+        if json:
+            _print_json(look.rows() if sweep is None else look.rows()[0])
+        elif watch:
+            state.watch(look)
+        else:
+            _print(look.page())
+
+
 Limit = Annotated[int, typer.Option(help="How many at most; 0 for all.", min=0, metavar="N")]
 
 

@@ -19,30 +19,13 @@ from sqlalchemy.engine import make_url
 from aigc_lab import noise, space
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import Experiment, Search
+from aigc_lab.experiment import confirmations as confirmations
+from aigc_lab.experiment import most_runs as most_runs
+from aigc_lab.experiment import total_trials as total_trials
 from aigc_lab.files import beside, locked
 from aigc_lab.settings import discreet, masked
 
 _SYSTEM = "system"
-
-
-def total_trials(experiment: Experiment) -> int:
-    """The number of trials: as asked for, and no more than there are configurations to try."""
-    search = experiment.file.search
-    if search.sampler == "grid":
-        return min(search.trials, len(_fixed(experiment)))
-    return search.trials if experiment.holes else 1
-
-
-def confirmations(experiment: Experiment, trials: int) -> int:
-    """The number of runs that confirm the best of so many trials."""
-    confirm = experiment.file.confirm
-    return min(confirm.top, trials) * confirm.seeds if confirm else 0
-
-
-def most_runs(experiment: Experiment) -> int:
-    """The number of runs of a sweep in which nothing is pruned."""
-    trials = total_trials(experiment)
-    return trials * experiment.file.search.seeds + confirmations(experiment, trials)
 
 
 def _fixed(experiment: Experiment) -> list[dict[str, Any]]:

@@ -66,7 +66,7 @@ def runs_table(rows: Sequence[Row], total: int | None = None) -> RenderableType:
     """One line a run, with the score that its sweep optimises; there are `total` of them."""
     if not rows:
         return Text("no runs yet")
-    table = _table()
+    table = plain_table()
     table.add_column("run", no_wrap=True, min_width=max(len(row["run"]) for row in rows))
     for name in ("system", "state", "score"):
         table.add_column(name, overflow="fold")
@@ -118,7 +118,7 @@ def models_table(rows: Sequence[Row]) -> RenderableType:
     """One line a version, the newest of each model first, with its aliases and the score of its run."""
     if not rows:
         return Text("no promoted models yet; aigc-lab promote SWEEP makes one")
-    table = _table()
+    table = plain_table()
     table.add_column("model", no_wrap=True, min_width=max(len(row["model"]) for row in rows))
     table.add_column("version", justify="right")
     table.add_column("aliases", overflow="fold")
@@ -174,7 +174,7 @@ def sections(comparison: "Comparison") -> "list[tuple[Group | None, list[Row]]]"
 
 def checks_table(rows: Sequence[Row]) -> RenderableType:
     """What was looked at, what was found, and below each finding its remedy."""
-    table = _table()
+    table = plain_table()
     for name in ("", "check", "found"):
         table.add_column(name, overflow="fold")
     for row in rows:
@@ -188,7 +188,7 @@ def checks_table(rows: Sequence[Row]) -> RenderableType:
 
 
 def _ranking(rows: Sequence[Row], several: bool, name: str, better: str) -> Table:
-    table = _table()
+    table = plain_table()
     if not several:
         table.title, table.title_justify = Text(rows[0]["sweep"]), "left"
     table.add_column("rank", justify="right")
@@ -262,7 +262,7 @@ def state_text(row: Row) -> str:
 # ---- pieces of a page
 
 
-def _table(**options: Any) -> Table:
+def plain_table(**options: Any) -> Table:
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), **options)
 
 
@@ -290,7 +290,7 @@ def _facts(facts: Mapping[str, str]) -> Table:
 
 
 def _scores(scores: Sequence[Row]) -> Table:
-    table = _table()
+    table = plain_table()
     for name in ("score", "value", "n", "floor", "signature"):
         table.add_column(name, overflow="fold", justify="right" if name in ("n", "floor") else "left")
     for score in scores:
@@ -306,7 +306,7 @@ def _progress(entries: Sequence[Row]) -> Table:
     steps: dict[int, dict[str, str]] = {}
     for entry in entries:
         steps.setdefault(entry["step"], {})[entry["name"]] = number(entry["value"])
-    table = _table()
+    table = plain_table()
     for name in ("step", *names):
         table.add_column(Text(name), justify="right", overflow="fold")
     for step, values in steps.items():
@@ -315,13 +315,35 @@ def _progress(entries: Sequence[Row]) -> Table:
 
 
 def _attempts(attempts: Sequence[Row]) -> Table:
-    table = _table()
-    for name in ("attempt", "state", "started", "ended", "reason"):
+    """One line an attempt; where it went on from and which process it was, where any of them knows."""
+    shown = [_attempt(attempt) for attempt in attempts]
+    table = plain_table()
+    names = [name for name in shown[0] if name in ("attempt", "state") or any(cells[name] for cells in shown)]
+    for name in names:
         table.add_column(name, overflow="fold")
-    for attempt in attempts:
-        times = [(attempt[key] or "")[:19].replace("T", " ") for key in ("started_at", "ended_at")]
-        table.add_row(*map(Text, (str(attempt["number"]), attempt["state"], *times, attempt["reason"] or "")))
+    for cells in shown:
+        table.add_row(*(Text(cells[name]) for name in names))
     return table
+
+
+def _attempt(attempt: Row) -> dict[str, str]:
+    beat = attempt["heartbeat_at"] if attempt["state"] == "RUNNING" else None
+    return {
+        "attempt": str(attempt["number"]),
+        "state": attempt["state"],
+        "from step": _whole(attempt["from_step"] or None),
+        "step": _whole(attempt["step"]),
+        "process": "" if attempt["pid"] is None else f"{attempt['pid']} on {attempt['host']}",
+        "started": _moment(attempt["started_at"]),
+        "last heard": _moment(beat),
+        "ended": _moment(attempt["ended_at"]),
+        "reason": attempt["reason"] or "",
+    }
+
+
+def _moment(text: str | None) -> str:
+    """A time in UTC, to the second."""
+    return (text or "")[:19].replace("T", " ")
 
 
 # ---- pieces about models

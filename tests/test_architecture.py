@@ -14,7 +14,7 @@ PACKAGE = Path(aigc_lab.__file__).parent
 # From left to right; a room may import from those to its right. `x/*` are the plugins of a folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "api"),
-    ("commands", "ui", "doctor", "completion", "delivery", "archive"),
+    ("commands", "ui", "doctor", "completion", "delivery", "archive", "status", "stopping", "verification"),
     ("display", "web"),
     ("sweeps", "checks"),
     ("opening", "estimate", "worker"),
@@ -38,7 +38,20 @@ PLUGINS = ("systems", "data", "metrics", "extractors", "executors")
 # Rooms, or single modules of a room.
 LIGHT = (
     *("", "api", "attempts", "cli", "completion", "config", "content", "delivery", "doctor", "experiment"),
-    *("plugins", "processes", "registry", "settings", "space", "stopping", "tables", "tether", "ui", "web", "yamlfile"),
+    *(
+        "plugins",
+        "processes",
+        "registry",
+        "settings",
+        "space",
+        "status",
+        "stopping",
+        "tables",
+        "tether",
+        "ui",
+        "web",
+        "yamlfile",
+    ),
     *("serving.finding", "serving.model", "serving.output", "serving.promotion"),
 )
 HEAVY = {"torch", "torchvision", "mlflow", "optuna", "pandas", "scipy", "sklearn", "plotly", "jinja2"}

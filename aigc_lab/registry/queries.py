@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, sel
 from aigc_lab.content import unknown
 from aigc_lab.errors import UsageError
 from aigc_lab.registry.ranking import Comparison, Configuration, Outcome, rank
+from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import (
     AliasEvent,
