@@ -133,7 +133,8 @@ class _Budget:
 
 def _sweeps(connection: Connection, sweep: str | None, most: int | None) -> list[Json]:
     """The sweeps with the count of their runs in each state, their mean time, and the best value of a trial."""
-    columns = (Sweep.c.id.label("sweep"), Sweep.c.name, Sweep.c.objective, Sweep.c.better, Sweep.c.created_at)
+    columns = [Sweep.c.id.label("sweep"), Sweep.c.name, Sweep.c.command, Sweep.c.created_at]
+    columns += [Sweep.c.objective, Sweep.c.better]
     wanted = select(*columns, Sweep.c.experiment).order_by(Sweep.c.created_at.desc(), Sweep.c.id)
     wanted = wanted.limit(most) if sweep is None else wanted.where(Sweep.c.id == sweep)
     rows = [dict(row) for row in connection.execute(wanted).mappings()]
@@ -168,8 +169,9 @@ def _row(connection: Connection, found: Json, budget: _Budget, attempts: list[Js
     states[State.RUNNING.value] -= lost
     done = sum(states[state] for state in (State.FINISHED, State.PRUNED, State.DIVERGED, State.FAILED))
     known = sum(states.values()) + lost
-    # A pruned trial has no further seeds.
-    total = None if budget.runs is None else max(budget.runs - states[State.PRUNED] * (budget.seeds - 1), known)
+    asked = known if found["command"] == "train" else budget.runs
+    # A pruned trial has no further seeds; --trials may have asked for more than the stored file says.
+    total = None if asked is None else max(asked - states[State.PRUNED] * (budget.seeds - 1), known)
     row = found | {
         "created_at": found["created_at"].isoformat(),
         "age": (datetime.now(UTC) - found["created_at"]).total_seconds(),
@@ -262,7 +264,7 @@ def _details(connection: Connection, row: Json, budget: _Budget, attempts: list[
 def _table(rows: list[Json]) -> RenderableType:
     table = tables.plain_table()
     table.add_column("sweep", no_wrap=True, min_width=max(len(row["sweep"]) for row in rows))
-    for name in ("condition", "ended", "runs", "best so far", "begun"):
+    for name in ("condition", "ended", "runs", "best (reference)", "begun"):
         table.add_column(name, overflow="fold")
     styles = {"running": "green", "lost": "bold red", "stopped": "yellow", "ended": ""}
     for row in rows:
@@ -321,7 +323,7 @@ def _last(rows: list[Json]) -> RenderableType:
 
 
 def _progress(row: Json) -> str:
-    return f"{row['done']} of at most {row['total']}" if row["total"] is not None else str(row["done"])
+    return f"{row['done']}/{row['total']}" if row["total"] is not None else str(row["done"])
 
 
 def _states(row: Json) -> str:
@@ -330,7 +332,7 @@ def _states(row: Json) -> str:
 
 
 def _best(row: Json) -> str:
-    return "" if row["best"] is None else f"{row['objective']} {tables.number(row['best'])} (reference)"
+    return "" if row["best"] is None else f"{row['objective']} {tables.number(row['best'])}"
 
 
 def _left(row: Json) -> str:

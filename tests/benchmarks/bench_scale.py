@@ -44,14 +44,14 @@ _TRIALS = (
 _RUNS = (
     _NUMBERS + "INSERT INTO run (id, sweep_id, trial, seed, role, state, reason, seconds, created_at, finished_at) "
     f"SELECT :sweep || '.' || (n / 2) || '.' || (n % 2), :sweep, n / 2, n % 2, 'search', {_STATE}, "
-    "CASE WHEN n % 50 = 7 THEN 'CUDA out of memory' WHEN n % 40 = 9 THEN 'loss is nan' END, 1.5, "
-    "datetime('2026-01-01', n || ' seconds') || '.000000', datetime('2026-01-01', (n + 1) || ' seconds') || '.000000' "
-    "FROM i"
+    "CASE WHEN n % 50 = 7 THEN 'CUDA out of memory' WHEN n % 40 = 9 THEN 'loss is nan' END, "
+    "CASE WHEN n < :count - 10 THEN 1.5 END, datetime('2026-01-01', n || ' seconds') || '.000000', "
+    "CASE WHEN n < :count - 10 THEN datetime('2026-01-01', (n + 1) || ' seconds') || '.000000' END FROM i"
 )
 _ATTEMPTS = (
     "INSERT INTO attempt (run_id, number, state, started_at, ended_at, environment, host, boot, pid, process_started, "
     "heartbeat_at, chain, from_step, step) SELECT id, 1, state, created_at, finished_at, '{}', 'elsewhere', '', 1, '', "
-    "finished_at, 1, 0, 50 FROM run WHERE sweep_id = :sweep"
+    "created_at, 1, 0, 50 FROM run WHERE sweep_id = :sweep"
 )
 _SCORES = (
     _NUMBERS + "INSERT INTO score SELECT run.id, 'last', 100, 'holdout', 'score' || n, "

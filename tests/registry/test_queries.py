@@ -3,15 +3,18 @@
 import itertools
 import json
 import math
+import statistics
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aigc_lab.errors import UsageError
 from aigc_lab.registry import queries
-from aigc_lab.registry.ranking import median_interval
+from aigc_lab.registry.ranking import Configuration, Outcome, median_interval, rank
 from aigc_lab.registry.records import Role, StoredScore
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
@@ -323,3 +326,66 @@ def test_rows_of_one_sweep_hold_nothing_of_another(lab: Lab) -> None:
         assert [row["sweep"] for row in read(lab.registry, first)] == [first]
     assert [row["sweep"] for row in queries.compare(lab.registry, second).rows] == [second]
     assert [row["sweep"] for row in queries.sweeps(lab.registry)] == [second, first]
+
+
+# ---- many runs: what is left out changes nothing of what is shown
+
+
+def reference(configurations: list[Configuration]) -> list[tuple[int | None, str, int, float | None]]:
+    """Rank, sweep, trial and value by the words of the definition, one signature: sort by hand, then count."""
+    told = []
+    for each in configurations:
+        fresh = [run for run in each.outcomes if run.role == "confirm" and run.state in ("FINISHED", "DIVERGED")]
+        role = "confirm" if fresh else "search"
+        runs = [run for run in each.outcomes if run.role == role]
+        values = [run.value for run in runs if run.state == "FINISHED" and run.value is not None and run.name]
+        bad = sum(run.state == "DIVERGED" or (run.state == "FINISHED" and run.value is None) for run in runs)
+        ordered = sorted(values) + [math.inf] * bad
+        value = statistics.median(ordered) if values else math.inf
+        told.append((each, bool(fresh), value if math.isfinite(value) else None))
+    several = len({each.sweep for each, _, value in told if value is not None}) > 1
+    keys = {id(each): (not (fresh or several), value) for each, fresh, value in told if value is not None}
+    ranked = sorted((each for each, _, value in told if value is not None), key=lambda each: keys[id(each)])
+    rows: list[tuple[int | None, str, int, float | None]] = [
+        (1 + sum(other < keys[id(each)] for other in keys.values()), each.sweep, each.trial, keys[id(each)][1])
+        for each in ranked
+    ]
+    return rows
+
+
+OUTCOMES = st.builds(
+    lambda role, state, value: Outcome(role, state, "fd", value, None, None, 10, None, "fd", "lower", 1.0),
+    st.sampled_from(["search", "search", "confirm"]),
+    st.sampled_from(["FINISHED", "FINISHED", "FINISHED", "DIVERGED", "FAILED", "RUNNING"]),
+    st.one_of(st.none(), st.integers(0, 6).map(float)),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.lists(OUTCOMES, max_size=5)), max_size=8), st.integers(0, 9))
+def test_the_first_rows_are_those_of_the_whole_ranking(drawn: list[tuple[str, list[Outcome]]], most: int) -> None:
+    configurations = [Configuration(sweep, trial, "vae", "FINISHED", runs) for trial, (sweep, runs) in enumerate(drawn)]
+    whole, first = rank(configurations), rank(configurations, most)
+    ranked = [(row["rank"], row["sweep"], row["trial"], row["score"]["value"]) for row in whole.rows if row["score"]]
+    assert ranked == reference(configurations)
+    assert first.rows == whole.rows[:most]
+    assert (first.total, first.groups, first.note) == (len(whole.rows), whole.groups, whole.note)
+
+
+def test_the_first_rows_have_their_configurations(lab: Lab) -> None:
+    sweep = lab.sweep()
+    for trial, value in enumerate([3.0, 1.0, 2.0]):
+        lab.run(sweep, trial, 0, value)
+    whole, first = queries.compare(lab.registry), queries.compare(lab.registry, most=2)
+    assert first.rows == whole.rows[:2]
+    assert [row["config"] for row in first.rows] == [{"lr": 0.1}, {"lr": 0.2}]
+    assert (first.total, len(whole.rows)) == (3, 3)
+
+
+def test_the_newest_runs_of_a_state(lab: Lab) -> None:
+    sweep = lab.sweep()
+    for trial in range(12):
+        lab.run(sweep, trial, 0, 1.0, state=State.FAILED if trial % 2 else State.FINISHED)
+    found = queries.newest_runs(lab.registry, state=State.FAILED, most=2)
+    assert [row["trial"] for part in found.parts for row in part] == [9, 11]
+    assert (found.shown, found.total) == (2, 6)
+    assert len(queries.runs(lab.registry)) == 12
