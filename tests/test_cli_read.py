@@ -15,7 +15,7 @@ from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 
 LAB = [sys.executable, "-c", "from aigc_lab.cli import main; main()"]
-READ = (["runs"], ["compare"], ["show", "digits.0.0"])
+READ = (["runs"], ["compare"], ["show", "digits.0.0"], ["status"], ["status", "digits"])
 
 
 def lab(home: Path, *arguments: str, code: int = 0, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -143,6 +143,20 @@ def test_version(tmp_path: Path) -> None:
     assert lab(tmp_path, "--version").stdout == f"aigc-lab {__version__}\n"
 
 
+def test_a_limit_says_what_it_keeps_back(home: Path) -> None:
+    assert "… and 4 more; --limit 0 shows all" in lab(home, "runs", "--limit", "2").stdout
+    assert "… and 2 more; --limit 0 shows all" in lab(home, "compare", "--limit", "1").stdout
+    newest = lab(home, "runs", "--limit", "2", "--json")
+    assert [(row["trial"], row["seed"]) for row in strict(newest.stdout)] == [(2, 0), (2, 1)]
+    assert newest.stderr == "… and 4 more; --limit 0 shows all\n"
+    whole = lab(home, "runs", "--limit", "0", "--json").stdout
+    assert whole == json.dumps(strict(whole), indent=2) + "\n"  # as if it had been written at once
+    diverged = strict(lab(home, "runs", "--state", "diverged", "--json").stdout)
+    assert [row["run"] for row in diverged] == ["digits-01234567.2.1"]
+    assert lab(home, "runs", "--state", "FAILED", "--json").stdout == "[]\n"
+    assert "did you mean FAILED?" in lab(home, "runs", "--state", "faild", code=2).stderr
+
+
 # ---- mistakes
 
 
@@ -241,6 +255,7 @@ HEAVY = {"torch", "mlflow", "pandas", "numpy", "optuna", "alembic", "scipy", "sk
         (["compare", "--json"], {"sqlalchemy"}),
         (["runs"], {"sqlalchemy"}),
         (["show", "digits.0.0"], {"sqlalchemy"}),
+        (["status", "digits"], {"sqlalchemy"}),
     ],
 )
 def test_reading_imports_nothing_heavy(home: Path, arguments: list[str], needed: set[str]) -> None:
