@@ -493,7 +493,7 @@ def _state(wanted: str | None) -> "State | None":
     from aigc_lab.registry.states import State
 
     if wanted is not None and wanted.upper() not in State.__members__:
-        raise UsageError(f"--state: {unknown('state', wanted, list(State.__members__))}")
+        raise UsageError(f"--state: {unknown('state', wanted.upper(), list(State.__members__))}")
     return None if wanted is None else State(wanted.upper())
 
 
