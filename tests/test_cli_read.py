@@ -154,7 +154,7 @@ def test_a_limit_says_what_it_keeps_back(home: Path) -> None:
     diverged = strict(lab(home, "runs", "--state", "diverged", "--json").stdout)
     assert [row["run"] for row in diverged] == ["digits-01234567.2.1"]
     assert lab(home, "runs", "--state", "FAILED", "--json").stdout == "[]\n"
-    assert "did you mean FAILED?" in lab(home, "runs", "--state", "faild", code=2).stderr
+    assert "did you mean FAILED" in lab(home, "runs", "--state", "faild", code=2).stderr
 
 
 # ---- mistakes
