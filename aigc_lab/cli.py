@@ -196,7 +196,10 @@ def sweep(
 def train(
     experiment: Wanted,
     overrides: Overrides = None,
-    seed: Annotated[int, typer.Option(help="The seed of the run.", min=0)] = 0,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(help="The seed of the run. Given again, the runs are trained together.  [default: 0]", min=0),
+    ] = None,
     steps: Steps = None,
     skip_broken: SkipBroken = False,
     device: Device = "auto",
@@ -204,26 +207,26 @@ def train(
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Train one run of an experiment. Its open choices, if it has any, are decided by --set."""
+    """Train one run of an experiment, or one for each seed. Open choices, if it has any, are decided by --set."""
     from aigc_lab import interruption
 
     with interruption.handled():
         from aigc_lab import commands
 
-        row = commands.train(
+        rows = commands.train_seeds(
             experiment,
             _changes(overrides, {"training.steps": steps}, skip_broken),
-            seed=seed,
+            seeds=seed or [0],
             device=device,
             retry_failed=retry_failed,
             home=home,
         )
     if json:
-        _print_json(row)
+        _print_json(rows[0] if len(rows) == 1 else rows)
     else:
-        from aigc_lab.tables import show_page
+        from aigc_lab.tables import runs_table, show_page
 
-        _print(show_page(row))
+        _print(show_page(rows[0]) if len(rows) == 1 else runs_table(rows))
 
 
 # ---- commands about sweeps that were begun

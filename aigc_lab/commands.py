@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.search import most_runs
 from aigc_lab.settings import Settings, as_typed, masked
-from aigc_lab.sweeps import run_single, run_sweep
+from aigc_lab.sweeps import run_seeds, run_sweep
 from aigc_lab.yamlfile import Document
 
 Change = tuple[str, str, str]
@@ -119,16 +119,23 @@ def _sweep(
     return comparison.rows
 
 
-def train(
+def train(wanted: Source, changes: list[Change], *, seed: int = 0, **options: Any) -> dict[str, Any]:
+    """Does one run, as `train_seeds` does several, and returns what `show` knows of it."""
+    return train_seeds(wanted, changes, seeds=[seed], **options)[0]
+
+
+def train_seeds(
     wanted: Source,
     changes: list[Change],
     *,
-    seed: int = 0,
+    seeds: Sequence[int],
     device: str = "auto",
     retry_failed: bool = False,
     home: Path | None = None,
-) -> dict[str, Any]:
-    """Does one run with progress on standard error, and returns what `show` knows of it."""
+) -> list[dict[str, Any]]:
+    """Does runs of one configuration, trained together, with progress on standard error; returns what `show` knows of
+    each. Raises `Failure` when one of them failed.
+    """
     _devices(device)
     settings, experiment = _prepare(wanted, changes, home)
     if experiment.holes:
@@ -137,13 +144,18 @@ def train(
             f"{experiment.document.file}: train takes one configuration, and {names} "
             f"{'is' if len(experiment.holes) == 1 else 'are'} still open; decide with --set, or use aigc-lab sweep"
         )
-    return _train(experiment, settings, seed, device, retry_failed, home)
+    return _train(experiment, settings, seeds, device, retry_failed, home)
 
 
 def _train(
-    experiment: Experiment, settings: Settings, seed: int, device: str, retry_failed: bool, home: Path | None
-) -> dict[str, Any]:
-    """One run of a checked experiment without holes."""
+    experiment: Experiment,
+    settings: Settings,
+    seeds: Sequence[int],
+    device: str,
+    retry_failed: bool,
+    home: Path | None,
+) -> list[dict[str, Any]]:
+    """Runs of a checked experiment without holes."""
     console = tables.console(stderr=True)
     places = _places(device, 1, None)
     for note in experiment.check_data():
@@ -154,14 +166,16 @@ def _train(
         _interruptible(experiment, display, settings, home),
         opened(experiment, settings, places, display.say, "train") as opening,
     ):
-        run = run_single(experiment, opening, display, seed, retry_failed=retry_failed)
+        runs = run_seeds(experiment, opening, display, list(dict.fromkeys(seeds)), retry_failed=retry_failed)
     with Registry.open(settings.registry_url, home=settings.home) as registry:
-        row = queries.show(registry, run)
-    if not display.ended and row["state"] in RESULTS:
-        console.print(f"{run} was done before; --seed N trains another.")
-    if row["state"] == State.FAILED:
-        raise Failure(f"run {run} failed: {row['reason']}")
-    return row
+        rows = [queries.show(registry, run) for run in runs]
+    if not display.ended and all(row["state"] in RESULTS for row in rows):
+        was = f"{runs[0]} was" if len(runs) == 1 else f"{len(runs)} runs were"
+        console.print(f"{was} done before; --seed N trains another.")
+    for row in rows:
+        if row["state"] == State.FAILED:
+            raise Failure(f"run {row['run']} failed: {row['reason']}")
+    return rows
 
 
 def resume(
@@ -190,8 +204,8 @@ def resume(
         return _sweep(experiment, settings, device=device, workers=workers, trials_per_gpu=trials_per_gpu, **options)
     if not seeds:
         tables.console(stderr=True).print(f"All runs of {row['id']} were done before; aigc-lab train begins others.")
-    for seed in seeds:
-        _train(experiment, settings, seed, device, retry_failed, home)
+    else:
+        _train(experiment, settings, seeds, device, retry_failed, home)
     with Registry.open(settings.registry_url, home=settings.home) as registry:
         comparison = queries.compare(registry, row["id"])
     if table:

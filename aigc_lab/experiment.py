@@ -40,6 +40,7 @@ class Training(Strict):
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average that is sampled from; 0 for none")
     precision: Literal["fp32", "bf16"] = "fp32"
     threads: int | None = Field(None, ge=1, description="CPU threads; part of what a result depends on to the bit")
+    stacked: bool = Field(False, description="train the seeds of one `train` command as one program (vmap)")
     checkpoint_seconds: float = Field(30.0, ge=0, description="a crash loses so much work at most")
     keep_every: int | None = Field(None, ge=1, description="keep the weights of every so many steps, beside the last")
 

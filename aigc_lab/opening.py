@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aigc_lab import interruption, search, supervision
+from aigc_lab.archive import deletion
 from aigc_lab.executors.base import Executor, Place
 from aigc_lab.executors.inline import Inline
 from aigc_lab.executors.local import Local
@@ -62,6 +63,7 @@ def opened(
     spool, first = writer.spool_folder(settings, sweep), places[0]
     with ExitStack() as stack:
         stack.enter_context(supervision.alone(settings, sweep))
+        deletion.refuse_unfinished(settings, sweep)
         registry = stack.enter_context(Registry.open(settings.registry_url, home=settings.home))
         registry.sweep(
             experiment.name,

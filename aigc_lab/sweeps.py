@@ -55,14 +55,14 @@ def run_sweep(experiment: Experiment, opened: Opened, display: Display, *, retry
     sweep.confirm()
 
 
-def run_single(
-    experiment: Experiment, opened: Opened, display: Display, seed: int, *, retry_failed: bool = False
-) -> str:
-    """One run of an experiment without holes, and its id. A run that has ended is not repeated."""
+def run_seeds(
+    experiment: Experiment, opened: Opened, display: Display, seeds: Sequence[int], *, retry_failed: bool = False
+) -> list[str]:
+    """Runs of an experiment without holes, trained together, and their ids. One that has ended is not repeated."""
     sweep = _Sweep(experiment, opened, display, retry_failed)
-    sweep.total = 1
-    sweep.single(experiment.resolve(lambda hole: hole.ends()[0]), seed)
-    return f"{opened.sweep}.0.{seed}"
+    sweep.total = len(seeds)
+    sweep.seeds(experiment.resolve(lambda hole: hole.ends()[0]), seeds)
+    return [f"{opened.sweep}.0.{seed}" for seed in seeds]
 
 
 class _Sweep:
@@ -123,12 +123,26 @@ class _Sweep:
                 plan = self._experiment.resolve(suggestion.pick)
                 self._crew.start(self._trial, plan, number, range(self._experiment.file.search.seeds), suggestion)
 
-    def single(self, plan: Configuration, seed: int) -> None:
-        """Trial 0 with one more seed than it had."""
-        known = {done for trial, done in self._done if trial == 0}
-        with self._crew:
-            self._crew.enter()
-            self._crew.start(self._trial, plan, 0, sorted({seed, *known}), None)
+    def seeds(self, plan: Configuration, seeds: Sequence[int]) -> None:
+        """Trial 0 with these seeds besides those that it had."""
+        registry = self._registry
+        registry.trial(self._id, 0, plan.system, plan.chosen, plan.values)
+        jobs = [self._job(plan, 0, seed, "search") for seed in seeds if (0, seed) not in self._done]
+        if not jobs:
+            return
+        for job in jobs:
+            self._display.begin(job, 1, len(jobs))
+        try:
+            outcomes = self._executor.together(jobs, [_Watcher(self._display, job, None) for job in jobs])
+        except BaseException:
+            with suppress(Failure):  # the error that is being handled says more
+                registry.finish_trial(self._id, 0, State.KILLED, None)
+            raise
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            self._done[0, job.seed] = outcome
+            self._display.end(job, outcome)
+        known = [outcome for (_, _), outcome in sorted(self._done.items())]
+        registry.finish_trial(self._id, 0, *self._value(0, known))
 
     def _trial(self, plan: Configuration, number: int, seeds: Sequence[int], suggestion: Suggestion | None) -> None:
         """Does the runs of a trial and records what became of it: the first may be pruned, and then the others are not
@@ -182,13 +196,16 @@ class _Sweep:
             return self._done[number, seed]
         if self._finishing.is_set():
             return None
-        run = self._registry.run(self._id, number, seed, role)
-        job = Job(run, self._id, number, seed, role, plan, self._experiment.file.objective)
+        job = self._job(plan, number, seed, role)
         self._display.begin(job, len(self._done) + 1, self.total)
         outcome = self._executor.run(job, _Watcher(self._display, job, suggestion))
         self._done[number, seed] = outcome
         self._display.end(job, outcome)
         return outcome
+
+    def _job(self, plan: Configuration, number: int, seed: int, role: Role) -> Job:
+        run = self._registry.run(self._id, number, seed, role)
+        return Job(run, self._id, number, seed, role, plan, self._experiment.file.objective)
 
     def confirm(self) -> None:
         """The best trials by what the search saw (the reference split), with seeds that it has not."""

@@ -23,6 +23,7 @@ from aigc_lab.batches import Batches
 from aigc_lab.checkpoint import Checkpointer
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.evaluate import SCORING_SPLITS, ScoringSplit
+from aigc_lab.experiment import Training
 from aigc_lab.files import sha256, write_atomically
 from aigc_lab.heart import Heart
 from aigc_lab.job import Job, Outcome, Watcher
@@ -31,9 +32,10 @@ from aigc_lab.metrics.base import Score
 from aigc_lab.registry.life import Outdated
 from aigc_lab.registry.records import Scored, StoredArtifact, StoredCheckpoint, StoredScalar, StoredScore
 from aigc_lab.registry.states import State as RunState
+from aigc_lab.stacking import train_stacked
 from aigc_lab.systems.base import System
 from aigc_lab.tracking.base import DatasetInfo, RunTracker, status_of
-from aigc_lab.trainer import Diverged, Progress, Replica, State, train
+from aigc_lab.trainer import Diverged, Progress, Replica, Round, State, train
 
 _LOG = logging.getLogger(__name__)
 
@@ -60,19 +62,11 @@ def execute(jobs: Sequence[Job], lab: Lab, watchers: Sequence[Watcher]) -> list[
                 with run.recorded():
                     run.begin()
             of = {id(run.replica): run for run in runs if run.goes_on}
-            for reached in train(
-                [run.replica for run in of.values()],
-                steps=training.steps,
-                every=training.log_every,
-                decay=training.ema,
-                precision=training.precision,
-                interrupted=interruption.wanted,
-            ):
+            for reached in _rounds([run.replica for run in of.values()], training):
                 for replica, end in reached:
                     with of[id(replica)].recorded():
                         of[id(replica)].reach(end)
-            if interruption.wanted():
-                raise KeyboardInterrupt
+            interruption.check()
             for run in of.values():
                 if run.goes_on:
                     with run.recorded():
@@ -83,6 +77,23 @@ def execute(jobs: Sequence[Job], lab: Lab, watchers: Sequence[Watcher]) -> list[
             if not isinstance(error, Exception) or isinstance(error, UsageError | Failure):
                 raise
     return [run.outcome for run in runs if run.outcome is not None]
+
+
+def _rounds(replicas: Sequence[Replica], training: Training) -> Iterator[Round]:
+    """The training of all. Stacked, those that were stored at one step are one program, and go after one another."""
+    options: dict[str, Any] = {
+        "steps": training.steps,
+        "every": training.log_every,
+        "decay": training.ema,
+        "precision": training.precision,
+        "interrupted": interruption.wanted,
+    }
+    if not training.stacked:
+        yield from train(replicas, **options)
+        return
+    at = itertools.groupby(sorted(replicas, key=lambda each: each.state.step), lambda each: each.state.step)
+    for group in [list(members) for _, members in at]:
+        yield from train_stacked(group, **options)
 
 
 class _Run:
@@ -207,7 +218,7 @@ class _Run:
         holdout = self._scored("holdout")
         self._record.score(holdout, "last", state.step, "holdout")
         self.tracked.scores(state.step, {f"{score.name}_holdout": score.value for score in holdout})
-        self._record.final_picture(_picture(state.average, self._job))
+        self._record.final_picture(self._picture())
         last = _weights(state.average)
         self._heart.check(self._job.run, self._attempt)
         files = self._keep("last", state.step, last)
@@ -343,9 +354,17 @@ class _Run:
             return self._lab.evaluator.evaluate(generated, split)
 
     def _show(self, step: int) -> None:
-        pixels = _picture(self.replica.state.average, self._job)
+        pixels = self._picture()
         self._record.picture(pixels, step)
         self.tracked.image("samples/grid", pixels, step)
+
+    def _picture(self) -> pictures.Pixels:
+        dataset = self._job.configuration.dataset
+        count = _POINTS if dataset.modes is not None else _GRID
+        with interruption.at_once():
+            # Keyed by nothing but this word: all runs and all steps start from the same latents, and can be looked at
+            # together.
+            return pictures.picture(self.replica.state.average.generate(count, "picture"), dataset.modes)
 
 
 def _reason(error: Exception) -> str:
@@ -478,13 +497,6 @@ class _Selected:
     step: int
     value: float
     weights: dict[str, Tensor]
-
-
-def _picture(system: System, job: Job) -> pictures.Pixels:
-    dataset = job.configuration.dataset
-    count = _POINTS if dataset.modes is not None else _GRID
-    # Keyed by nothing but this word: all runs and all steps start from the same latents, and can be looked at together.
-    return pictures.picture(system.generate(count, "picture"), dataset.modes)
 
 
 def _open_tracker(job: Job, lab: Lab, attempt: int, chain: int) -> RunTracker:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -38,13 +37,13 @@ def examined(home: Path | None = None) -> dict[str, Check]:
 def home(tmp_path: Path) -> Path:
     """A home with a registry of one run that its process never ended."""
     home = tmp_path / "home"
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
     with Registry.open(f"sqlite:///{home / 'registry.db'}", home=home) as registry:
         sweep = registry.sweep("ring", "01234567", {}, "rkl", "lower")
         registry.trial(sweep, 0, "point_gan", {}, {})
-        registry.begin(registry.run(sweep, 0, 0, "search"), {"host": socket.gethostname(), "pid": gone.pid})
-        registry.begin(registry.run(sweep, 0, 1, "search"), {"host": socket.gethostname(), "pid": os.getpid()})
+        lost = registry.run(sweep, 0, 0, "search")
+        begin = f"from aigc_lab.registry.store import Registry; Registry.open({registry.url!r}).begin({lost!r}, {{}})"
+        subprocess.run([sys.executable, "-c", begin], check=True)
+        registry.begin(registry.run(sweep, 0, 1, "search"), {})
     return home
 
 

@@ -81,9 +81,10 @@ class Home:
         split = [change.partition("=") for change in changes]
         return [(key, value, f"--set {key}={value}") for key, _, value in split]
 
-    def sweep(self, text: str, *changes: str) -> list[dict[str, Any]]:
+    def sweep(self, text: str, *changes: str, retry_failed: bool = False) -> list[dict[str, Any]]:
         made = self._changes(text, changes)
-        return commands.sweep(str(self.file), made, device="cpu", dry_run=False, json=True, home=self.path)
+        options: dict[str, Any] = {"device": "cpu", "json": True, "home": self.path}
+        return commands.sweep(str(self.file), made, retry_failed=retry_failed, **options)
 
     def train(self, text: str, *changes: str, seed: int = 0) -> dict[str, Any]:
         made = self._changes(text, changes)
@@ -463,7 +464,7 @@ def test_a_rate_that_cannot_work_diverges(home: Home) -> None:
     assert [(row["rank"], row["state"], row["score"]) for row in rows] == [(None, "DIVERGED", None)]
 
 
-def test_a_run_that_raises_is_told_and_done_again(home: Home) -> None:
+def test_a_run_that_raises_is_told_and_done_again_when_that_is_asked_for(home: Home) -> None:
     def first_breaks(run: int, loss: base.Loss) -> base.Loss:
         if run == 0:
             raise RuntimeError("out of\nluck")
@@ -480,7 +481,9 @@ def test_a_run_that_raises_is_told_and_done_again(home: Home) -> None:
     assert {row["trial"]: row["state"] for row in rows} == {0: "FAILED", 1: "FINISHED"}
     assert [trial["state"] for trial in home.trials("points")] == ["FAILED", "FINISHED"]
 
-    home.sweep(POINTS, *SHORT)
+    with mock.patch.object(inline, "execute", refuse):
+        home.sweep(POINTS, *SHORT)  # the same would happen again
+    home.sweep(POINTS, *SHORT, retry_failed=True)
     assert home.states() == {(0, 0): "FINISHED", (1, 0): "FINISHED"}
     assert [attempt["state"] for attempt in home.show("points.0.0")["attempts"]] == ["FAILED", "FINISHED"]
     keys = Counter((run.data.tags["trial"], run.data.tags["attempt"]) for run in home.mlflow())

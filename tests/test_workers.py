@@ -119,7 +119,7 @@ def test_two_workers_do_each_run_once_and_as_one_would(folder: Path) -> None:
 def test_a_run_whose_process_dies_is_tried_again(
     folder: Path, fatal: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_RETRIES", 1)
+    monkeypatch.setattr(local, "RETRIES", 1)
     (folder / "fatal").write_text(fatal)
     options: dict[str, Any] = {"search_trials": 2, "search_seeds": 1, "confirm": None}
     if fatal == "once":
@@ -136,7 +136,8 @@ def test_a_run_whose_process_dies_is_tried_again(
         assert {run["state"] for run in runs.values()} == {"FINISHED"}
     else:
         assert attempts == [["KILLED"] * 2] * 2
-        assert {(run["state"], run["reason"]) for run in runs.values()} == {("FAILED", f"{reason}, 2 times")}
+        reason += ", 2 times without progress"
+        assert {(run["state"], run["reason"]) for run in runs.values()} == {("FAILED", reason)}
 
 
 def alive(pid: int) -> bool:
@@ -181,7 +182,9 @@ def test_what_ends_a_sweep_ends_its_workers(folder: Path) -> None:
     with started(folder) as (process, pids):
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and errors.endswith("interrupted\n") and "Traceback" not in errors
+    assert process.returncode == 130, errors
+    assert errors.endswith("interrupted\n")
+    assert "Traceback" not in errors
     assert not any(map(alive, pids))
     runs = shown(folder, "home")
     assert {run["state"] for run in runs.values()} == {"KILLED"} and len(runs) == 2
@@ -204,7 +207,8 @@ def test_what_ends_a_sweep_ends_its_workers(folder: Path) -> None:
         ["KILLED", "KILLED", "FINISHED"]
     ] * 2
     found = client.search_runs([runs["0.0"]["mlflow_experiment_id"]])
-    assert sorted(run.info.status for run in found) == ["FINISHED"] * 2 + ["KILLED"] * 4
+    # The attempts of a run went on from each other, and are one run there.
+    assert [run.info.status for run in found] == ["FINISHED"] * 2
 
 
 @pytest.mark.parametrize(

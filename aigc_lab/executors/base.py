@@ -1,6 +1,7 @@
 """Who does runs: in this process, in processes of this machine, on other machines."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -35,6 +36,10 @@ class Executor(ABC):
         Raises `UsageError` and `Failure` for what the next run would meet too, and `KeyboardInterrupt` when `stop` was
         called or the user interrupted it.
         """
+
+    def together(self, jobs: Sequence[Job], watchers: Sequence[Watcher]) -> list[Outcome]:
+        """Does runs of one shape, trained together where that is possible, and after one another where it is not."""
+        return [self.run(job, watcher) for job, watcher in zip(jobs, watchers, strict=True)]
 
     @abstractmethod
     def stop(self) -> None:

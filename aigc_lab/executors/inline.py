@@ -1,5 +1,7 @@
 """One run at a time, in this process."""
 
+from collections.abc import Sequence
+
 from aigc_lab import interruption
 from aigc_lab.executors import base
 from aigc_lab.job import Job, Outcome, Watcher
@@ -14,8 +16,11 @@ class Inline(base.Executor):
         self._lab = lab
 
     def run(self, job: Job, watcher: Watcher) -> Outcome:
+        return self.together([job], [watcher])[0]
+
+    def together(self, jobs: Sequence[Job], watchers: Sequence[Watcher]) -> list[Outcome]:
         interruption.check()  # the run before may have been quicker than the signal
-        return execute([job], self._lab, [watcher])[0]
+        return execute(jobs, self._lab, watchers)
 
     def stop(self) -> None:
         """The interruption that is to be passed on has reached this process itself."""
