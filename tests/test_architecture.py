@@ -14,11 +14,11 @@ PACKAGE = Path(aigc_lab.__file__).parent
 # From left to right; a room may import from those to its right. `x/*` are the plugins of a folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "api"),
-    ("commands", "ui", "doctor", "completion", "delivery", "archive", "status", "stopping", "verification"),
+    ("commands", "ui", "doctor", "completion", "delivery", "status", "stopping", "verification"),
     ("display", "web"),
     ("sweeps", "checks"),
     ("opening", "estimate", "worker"),
-    ("reconciling",),
+    ("reconciling", "archive"),
     ("supervision",),
     ("executors/*",),
     ("executors.base",),

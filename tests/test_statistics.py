@@ -5,12 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from pytorch_fid.fid_score import calculate_frechet_distance
 from scipy.stats import binom
 from torch import Tensor
 
 from aigc_lab.statistics import (
     _distance_of_picks,
+    binomial_tail,
     bootstrap_standard_error,
     clopper_pearson,
     frechet_distance,
@@ -167,3 +170,10 @@ def test_clopper_pearson_solves_its_defining_equations(trials: int, share: float
         assert binom.cdf(successes, trials, high) == pytest.approx(alpha / 2, rel=1e-6)
     else:
         assert high == 1
+
+
+@given(st.integers(1, 5000), st.floats(0, 1), st.floats(0, 1))
+def test_the_binomial_tail_is_that_of_the_distribution(trials: int, share: float, chance: float) -> None:
+    hits = round(share * trials)
+    ours = binomial_tail(torch.tensor([0, hits]), trials, torch.tensor([chance, chance], dtype=torch.float64))
+    assert ours.tolist() == pytest.approx([1.0, binom.sf(hits - 1, trials, chance)], rel=1e-9, abs=1e-300)

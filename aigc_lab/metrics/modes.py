@@ -9,7 +9,14 @@ from torch import Tensor
 from aigc_lab.config import Strict
 from aigc_lab.data.base import Dataset, Modes
 from aigc_lab.metrics import base
-from aigc_lab.statistics import Z95, bootstrap_standard_error, captured_interval, clopper_pearson, reverse_kl
+from aigc_lab.statistics import (
+    Z95,
+    binomial_tail,
+    bootstrap_standard_error,
+    captured_interval,
+    clopper_pearson,
+    reverse_kl,
+)
 
 
 class ModeCount(base.Metric):
@@ -73,10 +80,7 @@ def assign(points: Tensor, modes: Modes) -> tuple[Tensor, Tensor]:
 
 def captured_modes(hits: list[int], n: int, modes: Modes) -> int:
     """How many centres hold more high-quality points than the tails of the others explain, at 5 % over all centres."""
-    from scipy.stats import binom
-
     # A Gaussian whose centre is d away puts at most exp(−(d/σ − 3)²/2) of its own share within 3σ of this one.
     away = torch.cdist(modes.centres.double(), modes.centres.double()).fill_diagonal_(math.inf)
     tails = (-((away / modes.sigma - 3).clamp_min(0) ** 2) / 2).exp().sum(1) / len(hits)
-    chances = zip(hits, tails.clamp_max(1).tolist(), strict=True)
-    return sum(hit > 0 and bool(binom.sf(hit - 1, n, tail) < 0.05 / len(hits)) for hit, tail in chances)
+    return int((binomial_tail(torch.tensor(hits), n, tails.clamp_max(1)) < 0.05 / len(hits)).sum())

@@ -9,7 +9,7 @@ from aigc_lab.config import Strict
 from aigc_lab.data.base import Dataset
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.metrics import base
-from aigc_lab.statistics import Z95, bootstrap_standard_error, captured_interval, reverse_kl
+from aigc_lab.statistics import Z95, binomial_tail, bootstrap_standard_error, captured_interval, reverse_kl
 
 
 class StackedModes(base.Metric):
@@ -90,12 +90,9 @@ def captured_modes(hits: Tensor, errors: list[Tensor]) -> int:
     ten digits a channel are measured well where a thousand modes would not be. The true shares are not known: the
     judged ones stand for them.
     """
-    from scipy.stats import binom
-
     each, n = len(errors[0]), int(hits.sum())
     share = hits.double().reshape(each, each, each) / n
     arrive = torch.einsum("abc,ai,bj,ck->ijk", share, *errors)
     stay = share * torch.einsum("i,j,k->ijk", *(table.diagonal() for table in errors))
     strays = (arrive - stay).clamp_min(0).flatten()
-    chances = binom.sf(hits.numpy() - 1, n, strays.numpy())
-    return int(((hits.numpy() > 0) & (chances < 0.05 / len(hits))).sum())
+    return int((binomial_tail(hits, n, strays) < 0.05 / len(hits)).sum())

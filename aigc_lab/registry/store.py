@@ -306,7 +306,10 @@ class Registry:
         Raises `Failure` when a newer attempt has begun, or when this one already ended in another state.
         """
         with self._living(run) as life:
-            life.save(life.before.end(attempt, State(state)), reason=reason)
+            after = life.before.end(attempt, State(state))
+            if after == life.before:
+                return  # a replay, or the last words of a process that was given up
+            life.save(after, reason=reason)
             life.connection.execute(
                 update(Run)
                 .where(Run.c.id == run)
