@@ -1,0 +1,772 @@
+"""Kill −9 at random instants: a real sweep whose processes are killed and which is resumed until it ends, and what is
+then compared with runs that nobody disturbed.
+
+    python -m tests.harness --kills 120 --seed 7
+
+The stores are read as files, by SQL of their own: what the laboratory's commands say of them is not taken for true.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+import math
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from unittest import mock
+
+Target = Literal["supervisor", "worker", "writer", "server"]
+Row = tuple[Any, ...]
+
+TRIALS, SEEDS, CONFIRMED = 6, 2, 2
+TEXT = f"""\
+data: {{name: ring, points: 2000}}
+system: {{name: point_gan, hidden: 32, lr: {{log: [1e-4, 1e-2]}}, loss: {{choice: [nonsaturating, hinge]}}}}
+training: {{steps: 240, batch_size: 64, log_every: 20, evaluate_every: 60, threads: 1, checkpoint_seconds: 0.3}}
+evaluation: {{name: points, samples: 400}}
+objective: {{minimize: rkl}}
+search: {{trials: {TRIALS}, seeds: {SEEDS}}}
+confirm: {{top: 1, seeds: {CONFIRMED}}}
+"""
+PROGRAM = "from aigc_lab.cli import main; main()"
+
+# Seconds between two looks; after a kill, within which the others of a dead sweep must end; that a command may take.
+_LOOK = 0.005
+_ORPHANED = 12.0
+_PATIENCE = 180.0
+# Their values are times; there must be as many of them all the same.
+_TIMES = ("dynamics/samples_per_second", "time/training_seconds", "time/evaluation_seconds")
+
+
+def plain_environment() -> dict[str, str]:
+    """This process's environment without what points at a home or a store."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("AIGC_LAB_", "MLFLOW_"))}
+
+
+def rows(database: Path, query: str, *values: object) -> list[Row]:
+    """What a database says at this moment; nothing while it does not exist yet or has no such table."""
+    if not database.exists():
+        return []
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)) as connection:
+        try:
+            return connection.execute(query, values).fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return []
+            raise
+
+
+# ---- processes
+
+
+class Being(NamedTuple):
+    """A process for ever: its pid may be used again, its start may not."""
+
+    pid: int
+    started: str
+    kind: Target | Literal["other"]
+
+
+def _started(pid: int) -> str | None:
+    """When a process started; None when it is gone, or only waits to be buried."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def family(home: Path) -> list[Being]:
+    """All processes that were started for a home: its address stands in their environment."""
+    mark, found = f"AIGC_LAB_HOME={home}".encode(), []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        with suppress(OSError):
+            if mark in (folder / "environ").read_bytes().split(b"\0"):
+                command, begun = (folder / "cmdline").read_bytes(), _started(int(folder.name))
+                if begun is not None:
+                    found.append(Being(int(folder.name), begun, _kind(command)))
+    return found
+
+
+def _kind(command: bytes) -> Target | Literal["other"]:
+    words = command.split(b"\0")
+    if b"aigc_lab.worker" in words:
+        return "worker"
+    if b"aigc_lab.tracking.writer" in words:
+        return "writer"
+    return "supervisor" if PROGRAM.encode() in words else "other"
+
+
+def alive(being: Being) -> bool:
+    return _started(being.pid) == being.started
+
+
+class Server:
+    """`mlflow server` on a port of its own, killed and started again."""
+
+    def __init__(self, folder: Path, database: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = int(probe.getsockname()[1])
+        self.address = f"http://127.0.0.1:{self._port}"
+        self.artifacts, self._folder, self._database = folder / "served", folder, database
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns at once; the server answers some seconds later."""
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(self._port)]
+        command += ["--backend-store-uri", f"sqlite:///{self._database}", "--artifacts-destination", self.artifacts]
+        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, start_new_session=True, env=plain_environment() | quiet
+            )
+
+    def ready(self) -> None:
+        """Returns when it answers; starts it if it does not run."""
+        if self._process is None or self._process.poll() is not None:
+            self.start()
+        until = time.monotonic() + _PATIENCE
+        while time.monotonic() < until:
+            with suppress(OSError), urllib.request.urlopen(f"{self.address}/health", timeout=5):
+                return
+            time.sleep(0.2)
+        raise AssertionError(f"{self.address} never answered; see {self._folder / 'server.log'}")
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
+    def kill(self) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+
+# ---- instants
+
+
+@dataclass(frozen=True)
+class Instant:
+    """When to kill: `delay` seconds after the `count`th event of a kind since the command began to train; for `start`
+    and `reconcile`, since it began at all; for `end`, after the last run has its result.
+    """
+
+    event: str
+    count: int = 0
+    delay: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.event} {self.count} + {self.delay:.3f} s" if self.count else f"{self.event} + {self.delay:.3f} s"
+
+
+# Event -> the share of the kills of a target.
+_EVENTS: dict[Target, dict[str, float]] = {
+    "supervisor": {
+        "training": 0.3, "log": 0.12, "state": 0.14, "commit": 0.2, "start": 0.06, "reconcile": 0.06, "end": 0.06,
+        "weights": 0.06,
+    },
+    "worker": {"training": 0.3, "log": 0.18, "state": 0.22, "commit": 0.2, "weights": 0.08, "start": 0.02},
+    "writer": {"training": 0.4, "delivery": 0.36, "log": 0.12, "end": 0.12},
+    "server": {"training": 0.5, "delivery": 0.35, "end": 0.15},
+}  # fmt: skip
+_LONGEST = {"training": 1.5, "start": 4.0, "reconcile": 0.1, "end": 1.0}
+
+
+def draw(target: Target, chance: random.Random) -> Instant:
+    """An instant for this target: of any time, or just after something happened."""
+    shares = _EVENTS[target]
+    (event,) = chance.choices(list(shares), list(shares.values()))
+    if event in _LONGEST:
+        return Instant(event, delay=chance.uniform(0, _LONGEST[event]))
+    return Instant(event, chance.randint(1, 6), chance.choice([0.0, chance.uniform(0, 0.04)]))
+
+
+def glimpse(home: Path, event: str) -> object:
+    """Something that changes whenever the event happens."""
+    match event:
+        case "log":
+            return _sizes(home.glob("spool/*/*/log.jsonl"))
+        case "state":  # with the temporary files that become states
+            return sorted(map(str, itertools.chain(home.glob("checkpoints/*/*/*/[s.]*state-*"))))
+        case "weights":
+            return sorted(map(str, home.glob("checkpoints/*/*/*/*.safetensors")))
+        case "delivery":
+            return _sizes([home / "mlflow.db-wal", *home.glob("spool/*/*/delivered.json")])
+        case _:
+            return _sizes([home / "registry.db-wal", home / "registry.db"])
+
+
+def _sizes(paths: Iterable[Path]) -> list[tuple[int, int]]:
+    found = []
+    for path in paths:
+        with suppress(OSError):
+            stat = path.stat()
+            found.append((stat.st_mtime_ns, stat.st_size))
+    return found
+
+
+# ---- a sweep that is disturbed
+
+
+@dataclass
+class Report:
+    """What was done and found."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    events: Counter[str] = field(default_factory=Counter)
+    sweeps: int = 0
+    commands: int = 0
+    runs: Counter[str] = field(default_factory=Counter)
+    attempts: int = 0
+    resumed: int = 0
+    compared: int = 0
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = ["target       kills"]
+        lines += [f"{target:<12} {self.kills[target]:>5}" for target in _EVENTS]
+        lines += ["instants: " + ", ".join(f"{event} {count}" for event, count in sorted(self.events.items()))]
+        lines += [
+            f"{self.sweeps} sweeps by {self.commands} commands; runs: {dict(self.runs)}; {self.attempts} attempts, "
+            f"{self.resumed} of them from a checkpoint; {self.compared} runs equal undisturbed ones to the bit"
+        ]
+        lines += [f"note: {note}" for note in self.notes]
+        lines += [f"PROBLEM: {problem}" for problem in self.problems] or ["no problem found"]
+        return "\n".join(lines)
+
+
+class Disturbed:
+    """A sweep in a home of its own, and what it is run by."""
+
+    def __init__(
+        self, folder: Path, chance: random.Random, report: Report, *, server: bool = False, empty: Path | None = None
+    ) -> None:
+        folder.mkdir(parents=True)
+        self.home, self.folder = folder / "home", folder
+        self.home.mkdir()
+        self.database = self.home / "mlflow.db"
+        if empty is not None:
+            shutil.copy(empty, self.database)
+        self.file = folder / "rings.yaml"
+        self.file.write_text(TEXT)
+        self.server = Server(folder, self.database) if server else None
+        self._chance, self._report = chance, report
+        self._doomed: dict[Being, float] = {}
+        self._looked = 0.0
+        self._commands = 0
+        self._again = math.inf  # when the server is started again
+        # Results do not depend on it, and the same runs serve as the truth of all sweeps.
+        self._checkpoints = chance.choice([0, 0.1, 0.3, 1])
+
+    def endure(self, kills: list[Target]) -> None:
+        """Runs the sweep to its end, and kills meanwhile; what could not be done before the end is left in `kills`."""
+        failures = 0
+        while True:
+            code = self._once(kills)
+            if code == 0:
+                break
+            if code is not None:
+                failures += 1
+                self._failed(code)
+                if failures > 3:
+                    raise AssertionError(f"{self.folder}: it does not end")
+        self._farewell()
+
+    def environment(self) -> dict[str, str]:
+        told = plain_environment() | {"AIGC_LAB_HOME": str(self.home)}
+        return told | ({"MLFLOW_TRACKING_URI": self.server.address} if self.server else {})
+
+    def command(self, *words: str) -> tuple[int, str]:
+        """A command to its end: its exit code, and what it said."""
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, *words],
+            cwd=self.folder,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def close(self) -> None:
+        """Leaves no process behind."""
+        for being in family(self.home):
+            with suppress(ProcessLookupError):
+                os.kill(being.pid, signal.SIGKILL)
+        if self.server:
+            self.server.kill()
+
+    # ---- one command
+
+    def _once(self, kills: list[Target]) -> int | None:
+        """One command until it ends, and its exit code; None when it was killed."""
+        begun, process = time.monotonic(), self._start()
+        changed, counted = {"log": glimpse(self.home, "log")}, 0
+        target: Target | None = None
+        instant = Instant("training")
+        due = training = math.inf
+        try:
+            while process.poll() is None:
+                time.sleep(_LOOK)
+                now = time.monotonic()
+                self._watch(now)
+                if now - begun > _PATIENCE:
+                    self._problem(f"{self._name()} hangs: {[being.kind for being in family(self.home)]}")
+                    return None
+                if training == math.inf and glimpse(self.home, "log") != changed["log"]:
+                    training, changed = now, {}
+                if target is None and kills:
+                    target, counted, due = kills[0], 0, math.inf
+                    instant, changed = draw(target, self._chance), ({} if training < math.inf else changed)
+                if target is None:
+                    time.sleep(4 * _LOOK)
+                    continue
+                due = min(due, self._due(instant, begun, training, now))
+                if due == math.inf and instant.count and training < math.inf:
+                    seen = glimpse(self.home, instant.event)
+                    counted += seen != changed.setdefault(instant.event, seen)
+                    changed[instant.event] = seen
+                    due = now + instant.delay if counted >= instant.count else due
+                elif due == math.inf and instant.event == "reconcile":
+                    seen = glimpse(self.home, "commit")
+                    if seen != changed.setdefault("commit", seen):
+                        due = now + instant.delay
+                if now < due:
+                    continue
+                if self._kill(target, instant, process, now - begun):
+                    kills.pop(0)
+                    if target == "supervisor":
+                        return None
+                    target = None
+            return process.returncode
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+    def _due(self, instant: Instant, begun: float, training: float, now: float) -> float:
+        """When to kill, for the instants that need no count."""
+        if instant.event == "start":
+            return begun + instant.delay if now < begun + _LONGEST["start"] else now
+        if instant.event == "training" or (instant.event == "reconcile" and training < math.inf):
+            return max(training, now) + instant.delay if training < math.inf else math.inf
+        if instant.event == "end" and self._all_ended():
+            return now + instant.delay
+        return math.inf
+
+    def _all_ended(self) -> bool:
+        query = "SELECT count(*) FROM run WHERE role = 'confirm' AND state IN ('FINISHED', 'DIVERGED')"
+        return rows(self.home / "registry.db", query) == [(CONFIRMED,)]
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        known = rows(self.home / "registry.db", "SELECT id FROM sweep")
+        begin = ["sweep", str(self.file), "--set", f"training.checkpoint_seconds={self._checkpoints}"]
+        words = ["resume", known[0][0]] if known and self._chance.random() < 0.5 else begin
+        self._commands += 1
+        self._report.commands += 1
+        with self._output().open("wb") as output:
+            return subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, *words, "--workers", "2", "--device", "cpu"],
+                cwd=self.folder,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def _kill(self, target: Target, instant: Instant, process: "subprocess.Popen[bytes]", at: float) -> bool:
+        """Kills it now, if there is one to kill."""
+        beings = family(self.home)
+        if target == "server":
+            if self.server is None or not self.server.running:
+                return False
+            self.server.kill()
+            self._again = time.monotonic() + self._chance.uniform(0, 3)
+            pid = 0
+        else:
+            chosen = [being for being in beings if being.kind == target and being.pid != process.pid]
+            chosen = [being for being in beings if being.pid == process.pid] if target == "supervisor" else chosen
+            if not chosen:
+                return False
+            pid = self._chance.choice(chosen).pid
+            os.kill(pid, signal.SIGKILL)
+        self._report.kills[target] += 1
+        self._report.events[instant.event] += 1
+        if target == "supervisor":
+            process.wait()
+            self._doomed |= {being: time.monotonic() + _ORPHANED for being in family(self.home)}
+        print(f"{self.folder.name}.{self._commands} {at:6.2f} s  kill {target:<10} {instant!s:<24} {self._stand(pid)}")
+        if target == "supervisor":
+            time.sleep(self._chance.choice([0.0, self._chance.uniform(0, 2)]))
+        return True
+
+    def _stand(self, pid: int) -> str:
+        registry = self.home / "registry.db"
+        states = Counter(state for (state,) in rows(registry, "SELECT state FROM run"))
+        mine = rows(registry, "SELECT run_id, number FROM attempt WHERE pid = ? AND state = 'RUNNING'", pid)
+        doing = "".join(f" in {run.partition('.')[2]} attempt {number}" for run, number in mine)
+        return f"{dict(states)}{doing}"
+
+    # ---- what must be so meanwhile
+
+    def _watch(self, now: float) -> None:
+        if now - self._looked < 0.2:
+            return
+        self._looked = now
+        if self.server and now > self._again:
+            self._again = math.inf
+            self.server.start()
+        for being, until in list(self._doomed.items()):
+            if not alive(being):
+                del self._doomed[being]
+            elif now > until:
+                del self._doomed[being]
+                self._problem(f"{being.kind} {being.pid} outlives its supervisor by {_ORPHANED:.0f} s")
+
+    def _farewell(self) -> None:
+        """The sweep has ended: nobody is left of it, MLflow gets the rest."""
+        until = time.monotonic() + _ORPHANED
+        while self._doomed and time.monotonic() < until:
+            time.sleep(0.1)
+            self._watch(time.monotonic())
+        for being in family(self.home):
+            self._problem(f"{being.kind} {being.pid} is alive after the sweep has ended")
+        if self.server:
+            self.server.ready()
+        code, said = self.command("spool", "--flush")
+        if code != 0:
+            self._problem(f"spool --flush: exit code {code}: {said.strip()}")
+
+    def _failed(self, code: int) -> None:
+        said = self._output().read_text("utf-8", "replace").strip().splitlines()[-3:]
+        allowed = any("a worker process cannot go on" in line for line in said)
+        text = f"{self._name()} ended with code {code}: {' | '.join(said)}"
+        if allowed:  # two kills of one worker before it could begin
+            self._report.notes.append(text)
+        else:
+            self._problem(text)
+
+    def _output(self) -> Path:
+        return self.folder / f"command-{self._commands}.log"
+
+    def _name(self) -> str:
+        return f"{self.folder.name}, command {self._commands}"
+
+    def _problem(self, text: str) -> None:
+        print(f"PROBLEM: {self.folder}: {text}")
+        self._report.problems.append(f"{self.folder}: {text}")
+
+
+# ---- the truth
+
+
+class NoWriter:
+    """In the writer's place: what a run shows stays in its spool, to be read there."""
+
+    def __init__(self, *given: object) -> None: ...
+
+    def start(self) -> None: ...
+
+    def finish(self, patience: float | None = None) -> None: ...
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What an undisturbed run leaves: weights and pictures as sha256, scores, and what MLflow would be shown."""
+
+    weights: dict[str, str]
+    pictures: dict[str, str]
+    scores: list[Row]
+    points: dict[str, list[tuple[int, float]]]
+    shown: list[int]
+
+
+class References:
+    """Undisturbed runs, each done once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True)
+        self._file = folder / "rings.yaml"
+        self._file.write_text(TEXT)
+        self._known: dict[tuple[str, int], Reference] = {}
+
+    def of(self, chosen: Mapping[str, Any], seed: int) -> Reference:
+        from aigc_lab import api
+        from aigc_lab.tracking import writer
+
+        key = (json.dumps(chosen, sort_keys=True), seed)
+        if key not in self._known:
+            changes = {f"system.{name}": value for name, value in chosen.items()}
+            with mock.patch.object(writer, "Writer", NoWriter), contextlib.redirect_stderr(io.StringIO()):
+                row = api.train(self._file, seed=seed, changes=changes, home=self._folder / "home", device="cpu")
+            self._known[key] = self._read(row["run"])
+        return self._known[key]
+
+    def _read(self, run: str) -> Reference:
+        home = self._folder / "home"
+        (log,) = home.glob(f"spool/*/{run}.*/log.jsonl")
+        told = [json.loads(line) for line in log.read_text().splitlines()]
+        points: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        for record in told:
+            for name, value, _, step in record.get("points", ()):
+                points[name].append((step, value))
+        shown = [record["step"] for record in told if "image" in record]
+        return Reference(*stored(home, run), points={name: sorted(points[name]) for name in points}, shown=shown)
+
+
+def stored(home: Path, run: str) -> tuple[dict[str, str], dict[str, str], list[Row]]:
+    """What the registry and the files have of a run: sha256 of its weights and of its pictures, and its scores."""
+    registry = home / "registry.db"
+    weights: dict[str, str] = dict(rows(registry, "SELECT kind, path FROM checkpoint WHERE run_id = ?", run))
+    query = "SELECT name, path FROM artifact WHERE run_id = ? AND name LIKE 'samples%'"
+    pictures: dict[str, str] = dict(rows(registry, query, run))
+    columns = "checkpoint, step, split, name, value, low, high, n, floor, signature"
+    scores = rows(registry, f"SELECT {columns} FROM score WHERE run_id = ? ORDER BY 1, 2, 3, 4", run)
+    digests = [
+        {name: hashlib.sha256((home / path).read_bytes()).hexdigest() for name, path in files.items()}
+        for files in (weights, pictures)
+    ]
+    return digests[0], digests[1], scores
+
+
+# ---- the judge
+
+
+class Judge:
+    """Compares a sweep that has ended with the truth."""
+
+    def __init__(self, sweep: Disturbed, references: References, report: Report) -> None:
+        self._sweep, self._references, self._report = sweep, references, report
+        self._home, self._registry = sweep.home, sweep.home / "registry.db"
+        self._runs = rows(self._registry, "SELECT id, trial, seed, role, state, reason, mlflow_run_id FROM run")
+
+    def judge(self) -> None:
+        self._report.sweeps += 1
+        self._counts()
+        self._lives()
+        self._leftovers()
+        self._mlflow()
+        self._bits()
+        code, said = self._sweep.command("verify", "--json")
+        told = json.loads(said) if said.startswith("{") else {}
+        if code != 0 or told.get("problems") != [] or told.get("notes") != []:
+            self._problem(f"verify: exit code {code}: {said.strip()}")
+
+    def _counts(self) -> None:
+        """Every trial and every run once, here and in Optuna."""
+        numbers = list(range(TRIALS))
+        trials = rows(self._registry, "SELECT number, state FROM trial ORDER BY number")
+        self._same("trials", [number for number, _ in trials], numbers)
+        asked = rows(self._home / "optuna.db", "SELECT number, state FROM trials ORDER BY number")
+        failed = {trial for _, trial, _, _, state, _, _ in self._runs if state == "FAILED"}
+        self._same("trials of Optuna", [number for number, _ in asked], numbers)
+        for number, state in asked:
+            if state != "COMPLETE" and not (state == "FAIL" and number in failed):
+                self._problem(f"Optuna says that trial {number} is {state}")
+        searched = sorted((trial, seed) for _, trial, seed, role, *_ in self._runs if role == "search")
+        wanted = list(itertools.product(numbers, range(SEEDS)))
+        self._same("runs", [run for run in searched if run[0] not in failed], [r for r in wanted if r[0] not in failed])
+        confirmed = [(trial, seed) for _, trial, seed, role, *_ in self._runs if role == "confirm"]
+        self._same("confirmations", [seed for _, seed in sorted(confirmed)], list(range(SEEDS, SEEDS + CONFIRMED)))
+        self._same("confirmed trials", len({trial for trial, _ in confirmed}), 1)
+
+    def _lives(self) -> None:
+        """All have ended with a result; only what was killed thrice without progress has none."""
+        for run, _, _, _, state, reason, _ in self._runs:
+            self._report.runs[state] += 1
+            if state == "FAILED" and "times without progress" in (reason or ""):
+                self._report.notes.append(f"{run} FAILED: {reason}")
+            elif state not in ("FINISHED", "DIVERGED"):
+                self._problem(f"{run} is {state}: {reason}")
+        attempts = rows(self._registry, "SELECT run_id, number, state, from_step FROM attempt ORDER BY run_id, number")
+        self._report.attempts += len(attempts)
+        self._report.resumed += sum(bool(begun) for *_, begun in attempts)
+        for run, number, state, _ in attempts:
+            if state in ("RUNNING", "QUEUED"):
+                self._problem(f"{run}, attempt {number} is {state}")
+        results = Counter(run for run, _, state, _ in attempts if state in ("FINISHED", "DIVERGED"))
+        for run, count in results.items():
+            self._same(f"results of {run}", count, 1)
+        self._same("supervisors", rows(self._registry, "SELECT sweep_id FROM supervisor"), [])
+
+    def _leftovers(self) -> None:
+        """No half-written file, no state of a run that has ended, nothing that waits for MLflow."""
+        for place in ("checkpoints", "artifacts"):
+            for path in (self._home / place).rglob("*"):
+                if path.is_file() and (path.name.startswith((".", "state-")) or path.suffix == ".tmp"):
+                    self._problem(f"left behind: {path.relative_to(self._home)}")
+        for path in self._home.glob("spool/*/*"):
+            if path.is_dir() or path.suffix in (".jsonl", ".png"):
+                self._problem(f"left behind: {path.relative_to(self._home)}")
+
+    def _mlflow(self) -> None:
+        """One MLflow run for each of ours, which shows what the undisturbed one shows, every point and picture once."""
+        database = self._sweep.database
+        keys = "SELECT value, run_uuid FROM tags WHERE key = 'aigc_lab.key'"
+        shown: dict[str, list[str]] = defaultdict(list)
+        for key, identity in rows(database, keys):
+            shown[key.rpartition(".")[0]].append(identity)
+        states: dict[str, str] = dict(rows(database, "SELECT run_uuid, status FROM runs WHERE lifecycle_stage = 'active'"))
+        self._same("MLflow runs", len(states), sum(map(len, shown.values())))
+        self._same("runs in MLflow", sorted(shown), sorted(run for run, *_ in self._runs))
+        for identity, status in states.items():
+            if status not in ("FINISHED", "FAILED"):
+                self._problem(f"MLflow run {identity} is {status}")
+        for run, trial, seed, _, state, _, recorded in self._runs:
+            if len(shown[run]) != 1:
+                self._problem(f"MLflow has {len(shown[run])} runs of {run}")
+            elif state == "FINISHED":
+                self._same(f"MLflow run of {run}", recorded, shown[run][0])
+                self._same(f"status of {run} in MLflow", states.get(recorded), "FINISHED")
+                self._curves(run, recorded, self._truth(trial, seed))
+
+    def _curves(self, run: str, identity: str, truth: Reference) -> None:
+        points: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        query = "SELECT key, step, value FROM metrics WHERE run_uuid = ? ORDER BY key, step"
+        for name, step, value in rows(self._sweep.database, query, identity):
+            points[name].append((step, value))
+        self._same(f"metrics of {run}", sorted(points), sorted(truth.points))
+        for name, here in points.items():
+            there = truth.points.get(name, [])
+            self._same(f"steps of {name} of {run}", [step for step, _ in here], [step for step, _ in there])
+            if name not in _TIMES:
+                self._same(f"{name} of {run}", here, there)
+        root = self._sweep.server.artifacts if self._sweep.server else self._home / "artifacts" / "mlflow"
+        names = [path.name for path in root.rglob(f"{identity}/artifacts/images/samples~grid+step+*.png")]
+        steps = sorted(int(re.findall(r"\+step\+(\d+)\+", name)[0]) for name in names)
+        self._same(f"pictures of {run}", steps, sorted(truth.shown))
+
+    def _bits(self) -> None:
+        for run, trial, seed, _, state, _, _ in self._runs:
+            if state != "FINISHED":
+                continue
+            before, truth = len(self._report.problems), self._truth(trial, seed)
+            weights, pictures, scores = stored(self._home, run)
+            self._same(f"weights of {run}", weights, truth.weights)
+            self._same(f"picture files of {run}", pictures, truth.pictures)
+            self._same(f"scores of {run}", scores, truth.scores)
+            self._report.compared += len(self._report.problems) == before
+
+    def _truth(self, trial: int, seed: int) -> Reference:
+        ((config,),) = rows(self._registry, "SELECT config FROM trial WHERE number = ?", trial)
+        return self._references.of(json.loads(config), seed)
+
+    def _same(self, what: str, here: object, wanted: object) -> None:
+        if here != wanted:
+            self._problem(f"{what}: {_short(here)} instead of {_short(wanted)}")
+
+    def _problem(self, text: str) -> None:
+        print(f"PROBLEM: {self._sweep.folder}: {text}")
+        self._report.problems.append(f"{self._sweep.folder}: {text}")
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 300 else f"{text[:150]} … {text[-150:]}"
+
+
+# ---- all of it
+
+
+def shuffled(count: int, targets: Iterable[Target], chance: random.Random) -> list[Target]:
+    """So many kills, the targets in turn, in random order."""
+    kills = list(itertools.islice(itertools.cycle(targets), count))
+    chance.shuffle(kills)
+    return kills
+
+
+@contextmanager
+def disturbed(folder: Path, chance: random.Random, report: Report, **options: Any) -> Iterator[Disturbed]:
+    """A sweep that leaves no process behind."""
+    sweep = Disturbed(folder, chance, report, **options)
+    try:
+        if sweep.server:
+            sweep.server.ready()
+        yield sweep
+    finally:
+        sweep.close()
+
+
+def empty_mlflow(folder: Path) -> Path:
+    """MLflow's tables, which take seconds to make, without anything in them."""
+    from aigc_lab.tracking.mlflow import MlflowTracker
+
+    path = folder / "empty.db"
+    MlflowTracker(f"sqlite:///{path}", folder)._client()
+    return path
+
+
+def campaign(
+    folder: Path, kills: int, seed: int, *, a_sweep: int = 14, say: Callable[[Report], None] = lambda report: None
+) -> Report:
+    """Sweep after sweep, every third with a server, until all the kills are done. `say` is told after each sweep."""
+    chance, report = random.Random(seed), Report()
+    references, empty = References(folder / "undisturbed"), empty_mlflow(folder)
+    local: list[Target] = ["supervisor", "worker", "writer"]
+    for number in itertools.count():
+        left = kills - report.kills.total()
+        if left <= 0 or len(report.problems) > 200:
+            return report
+        server = number % 3 == 2
+        due = shuffled(min(left, a_sweep), [*local, "server"] if server else local, chance)
+        with disturbed(folder / f"sweep-{number}", chance, report, server=server, empty=empty) as sweep:
+            try:
+                sweep.endure(due)
+                Judge(sweep, references, report).judge()
+            except (AssertionError, subprocess.TimeoutExpired) as error:
+                report.problems.append(f"{sweep.folder}: {error}")
+        say(report)
+    raise AssertionError("it counts for ever")
+
+
+def main() -> int:
+    """Kills as asked, prints the report, and returns 1 if there is a problem."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=120)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="where homes and the report are kept  [default: a new one]")
+    options = parser.parse_args()
+    for name in set(os.environ) - set(plain_environment()):
+        del os.environ[name]
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    folder = (options.folder or Path(tempfile.mkdtemp(prefix="kills-"))).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def write(report: Report) -> None:
+        (folder / "report.json").write_text(json.dumps(asdict(report), indent=2))
+        (folder / "report.txt").write_text(f"{report}\n")
+
+    report = campaign(folder, options.kills, options.seed, say=write)
+    write(report)
+    print(f"{report}\n{folder / 'report.json'}")
+    return 1 if report.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

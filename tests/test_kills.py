@@ -1,0 +1,34 @@
+"""Nothing is lost when processes are killed: short here, and as long as one likes with `python -m tests.harness`."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+from harness import Judge, References, Report, Target, campaign, disturbed, empty_mlflow, plain_environment, shuffled
+
+KILLS: list[Target] = ["supervisor", "worker", "writer"]
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in set(os.environ) - set(plain_environment()):
+        monkeypatch.delenv(name)
+
+
+def test_a_sweep_whose_processes_are_killed(tmp_path: Path) -> None:
+    chance, report = random.Random(3), Report()
+    with disturbed(tmp_path / "sweep", chance, report, empty=empty_mlflow(tmp_path)) as sweep:
+        sweep.endure(shuffled(12, KILLS, chance))
+        Judge(sweep, References(tmp_path / "undisturbed"), report).judge()
+    print(report)
+    assert not report.problems
+    assert all(report.kills[target] for target in KILLS)
+    assert report.compared == report.runs["FINISHED"] > 0
+
+
+@pytest.mark.long
+def test_sweep_after_sweep(tmp_path: Path) -> None:
+    report = campaign(tmp_path, 120, 7)
+    print(report)
+    assert not report.problems and report.kills.total() >= 120
