@@ -51,12 +51,12 @@ class Life:
         has already ended in another way.
         """
         assert state.ended, f"an attempt cannot end as {state}"
-        if attempt != self.newest:
+        if not attempt or attempt != self.newest:
             raise Outdated(f"attempt {attempt} is outdated: the newest is {self.newest or 'none'}")
         before = self.attempts[-1]
         if before not in (State.RUNNING, state):
             raise Outdated(f"attempt {attempt} already ended as {before}; it cannot end as {state}")
-        return Life(state, (*self.attempts[:-1], state))
+        return self if before == state else Life(state, (*self.attempts[:-1], state))
 
     def lose(self, state: State = State.KILLED) -> "Life":
         """The process of the newest attempt is gone: the run is KILLED, or FAILED if it is not to be tried again. What
@@ -69,4 +69,4 @@ class Life:
 
     def writable(self, attempt: int) -> bool:
         """Whether this attempt may still write."""
-        return attempt == self.newest and self.attempts[-1] == State.RUNNING
+        return 0 < attempt == self.newest and self.attempts[-1] == State.RUNNING
