@@ -339,7 +339,7 @@ KILLED = """
 
 def test_a_process_killed_inside_a_write_leaves_the_run_as_it_was(tmp_path: Path, registry: Registry) -> None:
     run = a_run(registry)
-    finish(registry, run, registry.begin(run, {}))
+    registry.begin(run, {})
     before = queries.show(registry, run)
     process = start(KILLED, url_in(tmp_path), run)
     process.communicate(timeout=60)
