@@ -76,6 +76,8 @@ def execute(jobs: Sequence[Job], lab: Lab, watchers: Sequence[Watcher]) -> list[
                 run.stop(error)
             if not isinstance(error, Exception) or isinstance(error, UsageError | Failure):
                 raise
+            if interruption.wanted():
+                raise KeyboardInterrupt from None
     return [run.outcome for run in runs if run.outcome is not None]
 
 

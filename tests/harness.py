@@ -135,7 +135,12 @@ class Server:
     def start(self) -> None:
         """Returns at once; the server answers some seconds later."""
         command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(self._port)]
-        command += ["--backend-store-uri", f"sqlite:///{self._database}", "--artifacts-destination", self.artifacts]
+        command += [
+            "--backend-store-uri",
+            f"sqlite:///{self._database}",
+            "--artifacts-destination",
+            str(self.artifacts),
+        ]
         quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -171,7 +176,7 @@ class Server:
 @dataclass(frozen=True)
 class Instant:
     """When to kill: `delay` seconds after the `count`th event of a kind since the command began to train; for `start`
-    and `reconcile`, since it began at all; for `end`, after the last run has its result.
+    and `reconcile` (its first commit), since it began at all; for `end`, after the last run has its result.
     """
 
     event: str
@@ -259,6 +264,41 @@ class Report:
         return "\n".join(lines)
 
 
+class _Armed:
+    """An instant that is waited for, while one command goes on."""
+
+    def __init__(self, sweep: "Disturbed", instant: Instant, begun: float) -> None:
+        self.instant, self.begun = instant, begun
+        self._sweep, self._counted = sweep, 0
+        self._seen: object = None
+        self._at = math.inf
+
+    def due(self, now: float, training: float) -> bool:
+        """Whether the instant has come; `training` is when the command began to train."""
+        if self._at == math.inf and self._happened(now, training):
+            self._at = now + self.instant.delay
+        return now >= self._at
+
+    def _happened(self, now: float, training: float) -> bool:
+        match self.instant.event:
+            case "start":
+                return True
+            case "end":
+                return self._sweep.all_ended()
+            case "training":
+                return now >= training
+            case "reconcile":  # the first that a command writes down
+                return self._changes() >= 1
+            case _:
+                return now >= training and self._changes() >= self.instant.count
+
+    def _changes(self) -> int:
+        seen = glimpse(self._sweep.home, self.instant.event)
+        self._counted += self._seen is not None and seen != self._seen
+        self._seen = seen
+        return self._counted
+
+
 class Disturbed:
     """A sweep in a home of its own, and what it is run by."""
 
@@ -282,7 +322,7 @@ class Disturbed:
         # Results do not depend on it, and the same runs serve as the truth of all sweeps.
         self._checkpoints = chance.choice([0, 0.1, 0.3, 1])
 
-    def endure(self, kills: list[Target]) -> None:
+    def endure(self, kills: "Counter[Target]") -> None:
         """Runs the sweep to its end, and kills meanwhile; what could not be done before the end is left in `kills`."""
         failures = 0
         while True:
@@ -322,13 +362,11 @@ class Disturbed:
 
     # ---- one command
 
-    def _once(self, kills: list[Target]) -> int | None:
+    def _once(self, kills: "Counter[Target]") -> int | None:
         """One command until it ends, and its exit code; None when it was killed."""
-        begun, process = time.monotonic(), self._start()
-        changed, counted = {"log": glimpse(self.home, "log")}, 0
-        target: Target | None = None
-        instant = Instant("training")
-        due = training = math.inf
+        process = self._start()
+        begun, logs, training = time.monotonic(), glimpse(self.home, "log"), math.inf
+        armed: dict[Target, _Armed] = {}
         try:
             while process.poll() is None:
                 time.sleep(_LOOK)
@@ -337,48 +375,24 @@ class Disturbed:
                 if now - begun > _PATIENCE:
                     self._problem(f"{self._name()} hangs: {[being.kind for being in family(self.home)]}")
                     return None
-                if training == math.inf and glimpse(self.home, "log") != changed["log"]:
-                    training, changed = now, {}
-                if target is None and kills:
-                    target, counted, due = kills[0], 0, math.inf
-                    instant, changed = draw(target, self._chance), ({} if training < math.inf else changed)
-                if target is None:
-                    time.sleep(4 * _LOOK)
-                    continue
-                due = min(due, self._due(instant, begun, training, now))
-                if due == math.inf and instant.count and training < math.inf:
-                    seen = glimpse(self.home, instant.event)
-                    counted += seen != changed.setdefault(instant.event, seen)
-                    changed[instant.event] = seen
-                    due = now + instant.delay if counted >= instant.count else due
-                elif due == math.inf and instant.event == "reconcile":
-                    seen = glimpse(self.home, "commit")
-                    if seen != changed.setdefault("commit", seen):
-                        due = now + instant.delay
-                if now < due:
-                    continue
-                if self._kill(target, instant, process, now - begun):
-                    kills.pop(0)
+                if training == math.inf and glimpse(self.home, "log") != logs:
+                    training = now
+                for target in [target for target, left in kills.items() if left]:
+                    if target not in armed:
+                        armed[target] = _Armed(self, draw(target, self._chance), begun)
+                    if not armed[target].due(now, training) or not self._kill(target, armed[target], process):
+                        continue
+                    del armed[target]
+                    kills[target] -= 1
                     if target == "supervisor":
                         return None
-                    target = None
             return process.returncode
         finally:
             if process.poll() is None:
                 process.kill()
             process.wait()
 
-    def _due(self, instant: Instant, begun: float, training: float, now: float) -> float:
-        """When to kill, for the instants that need no count."""
-        if instant.event == "start":
-            return begun + instant.delay if now < begun + _LONGEST["start"] else now
-        if instant.event == "training" or (instant.event == "reconcile" and training < math.inf):
-            return max(training, now) + instant.delay if training < math.inf else math.inf
-        if instant.event == "end" and self._all_ended():
-            return now + instant.delay
-        return math.inf
-
-    def _all_ended(self) -> bool:
+    def all_ended(self) -> bool:
         query = "SELECT count(*) FROM run WHERE role = 'confirm' AND state IN ('FINISHED', 'DIVERGED')"
         return rows(self.home / "registry.db", query) == [(CONFIRMED,)]
 
@@ -399,9 +413,9 @@ class Disturbed:
                 start_new_session=True,
             )
 
-    def _kill(self, target: Target, instant: Instant, process: "subprocess.Popen[bytes]", at: float) -> bool:
+    def _kill(self, target: Target, armed: "_Armed", process: "subprocess.Popen[bytes]") -> bool:
         """Kills it now, if there is one to kill."""
-        beings = family(self.home)
+        instant, at = armed.instant, time.monotonic() - armed.begun
         if target == "server":
             if self.server is None or not self.server.running:
                 return False
@@ -409,8 +423,7 @@ class Disturbed:
             self._again = time.monotonic() + self._chance.uniform(0, 3)
             pid = 0
         else:
-            chosen = [being for being in beings if being.kind == target and being.pid != process.pid]
-            chosen = [being for being in beings if being.pid == process.pid] if target == "supervisor" else chosen
+            chosen = self._chosen(target, instant, process.pid)
             if not chosen:
                 return False
             pid = self._chance.choice(chosen).pid
@@ -424,6 +437,20 @@ class Disturbed:
         if target == "supervisor":
             time.sleep(self._chance.choice([0.0, self._chance.uniform(0, 2)]))
         return True
+
+    def _chosen(self, target: Target, instant: Instant, supervisor: int) -> list[Being]:
+        """Who may be killed. Workers are those in the middle of a run: one that dies twice before it begins is given
+        up, and this is not about that.
+        """
+        here = [being for being in family(self.home) if being.kind == target]
+        if target == "supervisor":
+            return [being for being in here if being.pid == supervisor]
+        if target == "worker" and instant.event != "start":
+            busy = {
+                pid for (pid,) in rows(self.home / "registry.db", "SELECT pid FROM attempt WHERE state = 'RUNNING'")
+            }
+            return [being for being in here if being.pid in busy]
+        return here
 
     def _stand(self, pid: int) -> str:
         registry = self.home / "registry.db"
@@ -632,7 +659,9 @@ class Judge:
         shown: dict[str, list[str]] = defaultdict(list)
         for key, identity in rows(database, keys):
             shown[key.rpartition(".")[0]].append(identity)
-        states: dict[str, str] = dict(rows(database, "SELECT run_uuid, status FROM runs WHERE lifecycle_stage = 'active'"))
+        states: dict[str, str] = dict(
+            rows(database, "SELECT run_uuid, status FROM runs WHERE lifecycle_stage = 'active'")
+        )
         self._same("MLflow runs", len(states), sum(map(len, shown.values())))
         self._same("runs in MLflow", sorted(shown), sorted(run for run, *_ in self._runs))
         for identity, status in states.items():
@@ -694,13 +723,6 @@ def _short(value: object) -> str:
 # ---- all of it
 
 
-def shuffled(count: int, targets: Iterable[Target], chance: random.Random) -> list[Target]:
-    """So many kills, the targets in turn, in random order."""
-    kills = list(itertools.islice(itertools.cycle(targets), count))
-    chance.shuffle(kills)
-    return kills
-
-
 @contextmanager
 def disturbed(folder: Path, chance: random.Random, report: Report, **options: Any) -> Iterator[Disturbed]:
     """A sweep that leaves no process behind."""
@@ -728,13 +750,13 @@ def campaign(
     """Sweep after sweep, every third with a server, until all the kills are done. `say` is told after each sweep."""
     chance, report = random.Random(seed), Report()
     references, empty = References(folder / "undisturbed"), empty_mlflow(folder)
-    local: list[Target] = ["supervisor", "worker", "writer"]
+    local: list[Target] = ["worker", "writer", "supervisor"]
     for number in itertools.count():
         left = kills - report.kills.total()
         if left <= 0 or len(report.problems) > 200:
             return report
         server = number % 3 == 2
-        due = shuffled(min(left, a_sweep), [*local, "server"] if server else local, chance)
+        due = Counter(itertools.islice(itertools.cycle([*local, "server"] if server else local), min(left, a_sweep)))
         with disturbed(folder / f"sweep-{number}", chance, report, server=server, empty=empty) as sweep:
             try:
                 sweep.endure(due)

@@ -1,46 +1,57 @@
-"""Processes that are stopped in the middle of training, and what the same command makes of it."""
+"""Signals, sent to real processes at any moment: where the runs were is stored, and going on gives the same bits."""
 
+import contextlib
+import json
 import os
+import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import WriterHere
 from mlflow.tracking import MlflowClient
 
-from aigc_lab import cli, trial
-from aigc_lab.registry import queries
+from aigc_lab import cli, commands, trial, verification
+from aigc_lab.registry import lives, queries
 from aigc_lab.registry.store import Registry
-from aigc_lab.trainer import Progress, train
+from aigc_lab.settings import Settings
+from aigc_lab.tracking import writer
 
 TEXT = """\
 data: {name: ring, points: 2000}
 system: {name: point_gan, hidden: 16, lr: {log: [1e-4, 1e-2]}}
-training: {steps: 20, batch_size: 32, log_every: 10, evaluate_every: 10, threads: 1}
+training: {steps: 400, batch_size: 32, log_every: 50, evaluate_every: 200, threads: 1}
 evaluation: {name: points, samples: 400}
 objective: {minimize: rkl}
 search: {trials: 2, seeds: 1}
 """
-# The command, whose training says so after its first interval and then takes as long as it is let.
-ENDLESS = """
-import signal, time
-from aigc_lab import trial
-original = trial.train
-def train(*given, **options):
-    for progress in original(*given, **options):
-        yield progress
-        print("TRAINING", flush=True)
-        time.sleep(600)
-trial.train = train
+# The command, whose training takes its time and says when it is under way; with "deaf" it hears of no interruption, and
+# nothing but a second Ctrl-C ends it.
+SLOW = """
+import signal, sys, time
+from aigc_lab import interruption, trial
+deaf = sys.argv.pop(1) == "deaf"
+train = trial.train
+def slowly(replicas, *, interrupted, **options):
+    begun = replicas[0].state.step
+    def asked():
+        if replicas[0].state.step == begun + 3:
+            print("TRAINING", flush=True)
+        time.sleep(0.01)
+        return interrupted() and not deaf
+    return train(replicas, interrupted=asked, **options)
+trial.train = slowly
+interruption.LIMIT = 600.0 if deaf else interruption.LIMIT
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests without it
 from aigc_lab.cli import main
 main()
 """
-COMMAND = ["sweep", "mine.yaml", "--home", "home"]
+SWEEP = ["sweep", "mine.yaml", "--home", "home"]
+RESUME = ["resume", "mine", "--home", "home"]
 
 
 @pytest.fixture
@@ -48,89 +59,143 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in list(os.environ):
         if name.startswith("AIGC_LAB_") or name == "MLFLOW_TRACKING_URI":
             monkeypatch.delenv(name)
+    monkeypatch.setattr(writer, "Writer", WriterHere)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(TEXT)
     return tmp_path
 
 
-def training(folder: Path) -> "subprocess.Popen[str]":
-    """The command, in the middle of its first training."""
+@contextlib.contextmanager
+def training(folder: Path, words: list[str], kind: str = "hears") -> Iterator["subprocess.Popen[str]"]:
+    """The command, in the middle of a training."""
     process = subprocess.Popen(
-        [sys.executable, "-c", ENDLESS, *COMMAND],
+        [sys.executable, "-c", SLOW, kind, *words],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    if process.stdout.readline() != "TRAINING\n":
-        pytest.fail(process.stderr.read())
-    return process
+    try:
+        assert process.stdout is not None and process.stderr is not None
+        if process.stdout.readline() != "TRAINING\n":
+            pytest.fail(process.stderr.read())
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
-def stop(process: "subprocess.Popen[str]", how: signal.Signals) -> None:
+def stop(process: "subprocess.Popen[str]", how: signal.Signals) -> str:
     process.send_signal(how)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert errors.endswith("interrupted\n")
-    assert "Traceback" not in errors
+    assert errors.endswith("interrupted\n") and "Traceback" not in errors
+    assert "where the runs were is stored;" in errors and "aigc-lab resume mine-" in errors
+    return errors
 
 
-def attempts(folder: Path, run: str) -> list[str]:
-    with Registry.open(f"sqlite:///{folder / 'home' / 'registry.db'}") as registry:
-        return [attempt["state"] for attempt in queries.show(registry, run)["attempts"]]
+def registry(folder: Path, home: str = "home") -> Registry:
+    return Registry.open(f"sqlite:///{folder / home / 'registry.db'}", create=False)
 
 
-def states(folder: Path) -> tuple[list[str], list[str], list[str]]:
-    """Of the runs and the trials in the registry, and of the runs in MLflow."""
-    with Registry.open(f"sqlite:///{folder / 'home' / 'registry.db'}") as registry:
-        runs = [run["state"] for run in queries.runs(registry)]
-        trials = [row["state"] for row in queries.trials(registry, "mine")]
-    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'home' / 'mlflow.db'}")
-    shown = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-    return runs, trials, sorted(run.info.status for run in shown)
+def page(folder: Path, run: str, home: str = "home") -> dict[str, Any]:
+    with registry(folder, home) as opened:
+        return queries.show(opened, run)
 
 
-def test_what_is_stopped_is_marked_and_goes_on(
+def stored_step(folder: Path, run: dict[str, Any]) -> int:
+    """The step of the newest checkpoint of a run."""
+    place = folder / "home" / "checkpoints" / run["sweep"] / f"{run['trial']}.{run['seed']}"
+    return max(json.loads(path.read_text())["step"] for path in place.glob("*/state-*.json"))
+
+
+def bits(folder: Path, home: str) -> dict[str, Any]:
+    """Of each run: the digests of its weights, its scores, and its curves but for what they took."""
+    found = {}
+    with registry(folder, home) as opened:
+        for row in queries.runs(opened):
+            run = queries.show(opened, row["run"])
+            files = {file["kind"]: file["sha256"] for file in run["checkpoints"]}
+            curves = json.loads(
+                (folder / home / "artifacts" / row["sweep"] / f"{row['trial']}.0/curves.json").read_text()
+            )
+            kept = {name: curve for name, curve in curves.items() if not name.startswith("time/")}
+            found[row["run"]] = (files, run["scores"], run["progress"], kept)
+    return found
+
+
+def agreed(folder: Path, home: str = "home") -> None:
+    with registry(folder, home) as opened:
+        result = verification.verify(opened, Settings.load(folder / home))
+    assert not result.problems and not result.notes, str(result)
+    assert result.checked["runs"] == result.checked["MLflow runs"] == 2
+
+
+def test_what_is_stopped_at_any_moment_goes_on_to_the_same_bits(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["aigc-lab", *COMMAND])
-    process = training(folder)
-    try:
+    commands.sweep("mine.yaml", [], device="cpu", json=True, home=folder / "undisturbed")
+    chance = random.Random()
+    reached = 0
+    with training(folder, SWEEP) as process:
+        monkeypatch.setattr(sys, "argv", ["aigc-lab", *SWEEP])
         with pytest.raises(SystemExit) as second:
             cli.main()  # a second process on the same sweep
         assert second.value.code == 2
-        assert "is being run by another process; wait for it, or stop it first" in capsys.readouterr().err
-        deadline = time.monotonic() + 60  # MLflow is told by another process, which imports it first
-        while not states(folder)[2] and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert states(folder) == (["RUNNING"], ["RUNNING"], ["RUNNING"])
+        said = capsys.readouterr().err
+        assert "is being run by another process; wait for it, or stop it first: aigc-lab stop mine-" in said
+        assert page(folder, "mine.0.0")["state"] == "RUNNING"
         stop(process, signal.SIGINT)
-    finally:
-        process.kill()
-    assert states(folder) == (["KILLED"], ["KILLED"], ["KILLED"])
+    for how in (None, signal.SIGTERM):
+        if how is not None:
+            with training(folder, RESUME) as process:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(chance.uniform(0, 0.3))
+                stop(process, how)
+        run = page(folder, "mine.0.0")
+        step = stored_step(folder, run)
+        assert run["state"] == "KILLED"
+        assert run["reason"] == f"interrupted at step {step}"
+        assert step > reached
+        reached = step
+    with training(folder, RESUME, "deaf") as process:
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        while "stopping: the runs under way are being saved" not in process.stderr.readline():
+            assert process.poll() is None, "it did not say that it stops"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    assert page(folder, "mine.0.0")["state"] == "RUNNING"  # nobody had time to write anything down
+    assert stored_step(folder, page(folder, "mine.0.0")) == reached
 
-    with monkeypatch.context() as patch:
-        patch.setattr(trial, "train", terminated)
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    assert ended.value.code == 130
-    assert capsys.readouterr().err.endswith("interrupted\n")
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    assert states(folder) == (["KILLED"], ["KILLED"], ["KILLED", "KILLED"])
-
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert not ended.value.code
-    assert states(folder) == (["FINISHED"] * 2, ["FINISHED"] * 2, ["FINISHED", "FINISHED", "KILLED", "KILLED"])
-    assert attempts(folder, "mine.0.0") == ["KILLED", "KILLED", "FINISHED"]
-    assert attempts(folder, "mine.1.0") == ["FINISHED"]
+    commands.resume("mine", device="cpu", json=True, home=folder / "home")
+    run = page(folder, "mine.0.0")
+    assert [attempt["state"] for attempt in run["attempts"]] == ["KILLED"] * 3 + ["FINISHED"]
+    assert bits(folder, "home") == bits(folder, "undisturbed")
+    agreed(folder)
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'home' / 'mlflow.db'}")
+    for name in run["scalars"]:
+        steps = [point.step for point in client.get_metric_history(run["mlflow_run_id"], name)]
+        assert steps == ([400] if name.startswith("time/") else list(range(50, 401, 50))), name
 
 
-def terminated(*given: Any, **options: Any) -> Iterator[Progress]:
-    """A training in the middle of which the process is told to end."""
-    for progress in train(*given, **options):
-        yield progress
-        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL, "it would end the tests"
+def test_an_error_after_a_signal_is_not_the_runs_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal may break anything, and what raises then is no reason not to try again."""
+
+    def broken(*given: Any, **options: Any) -> Iterator[Any]:
         os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("half an import")
+        yield
+
+    changes = [("search.trials", "1", "--trials 1")]
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "train", broken)
+        with pytest.raises(KeyboardInterrupt):
+            commands.sweep("mine.yaml", changes, device="cpu", json=True, home=folder / "home")
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert page(folder, "mine.0.0")["state"] == "KILLED"
+    assert page(folder, "mine.0.0")["reason"] == "interrupted at step 0"
+    with registry(folder) as opened:
+        assert not lives.running(opened) and not lives.supervisors(opened)
+    commands.resume("mine", device="cpu", json=True, home=folder / "home")
+    assert [attempt["state"] for attempt in page(folder, "mine.0.0")["attempts"]] == ["KILLED", "FINISHED"]
