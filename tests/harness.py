@@ -28,7 +28,7 @@ import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from unittest import mock
@@ -781,7 +781,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
 
     def write(report: Report) -> None:
-        (folder / "report.json").write_text(json.dumps(asdict(report), indent=2))
+        (folder / "report.json").write_text(json.dumps(vars(report), indent=2))
         (folder / "report.txt").write_text(f"{report}\n")
 
     report = campaign(folder, options.kills, options.seed, say=write)

@@ -307,8 +307,8 @@ class Registry:
         """
         with self._living(run) as life:
             after = life.before.end(attempt, State(state))
-            if after == life.before:
-                return  # a replay, or the last words of a process that was given up
+            if after == life.before and state == State.KILLED:
+                return  # the last words of a process that was given up, or a replay
             life.save(after, reason=reason)
             life.connection.execute(
                 update(Run)
