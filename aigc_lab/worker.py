@@ -96,14 +96,20 @@ class _Remote:
     def progress(self, now: "Progress") -> None:
         if time.monotonic() - self._told > _EVERY:
             self._told = time.monotonic()
-            self._channel.send(progress=vars(now) | {"scalars": dict(now.scalars)})
+            self._send(progress=vars(now) | {"scalars": dict(now.scalars)})
 
     def scored(self, step: int, value: float) -> bool:
-        self._channel.send(scored=[step, value])
+        self._send(scored=[step, value])
         answer = self._inbox.get()
         if answer is None:
             raise KeyboardInterrupt
         return bool(answer["stop"])
+
+    def _send(self, **message: object) -> None:
+        try:
+            self._channel.send(**message)
+        except Closed:  # who looks on is gone: that is no fault of the run
+            raise KeyboardInterrupt from None
 
 
 def _listen(channel: Channel, inbox: "SimpleQueue[Message | None]") -> None:

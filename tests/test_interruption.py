@@ -106,7 +106,7 @@ def page(folder: Path, run: str, home: str = "home") -> dict[str, Any]:
 def stored_step(folder: Path, run: dict[str, Any]) -> int:
     """The step of the newest checkpoint of a run."""
     place = folder / "home" / "checkpoints" / run["sweep"] / f"{run['trial']}.{run['seed']}"
-    return max(json.loads(path.read_text())["step"] for path in place.glob("*/state-*.json"))
+    return max(int(json.loads(path.read_text())["step"]) for path in place.glob("*/state-*.json"))
 
 
 def bits(folder: Path, home: str) -> dict[str, Any]:
