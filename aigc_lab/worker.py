@@ -17,16 +17,12 @@ from typing import TYPE_CHECKING
 from aigc_lab import interruption
 from aigc_lab.channel import Channel, Closed, Message
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.experiment import Experiment
-from aigc_lab.job import Job
-from aigc_lab.lab import Lab, open_lab
-from aigc_lab.settings import Settings
-from aigc_lab.tracking.spool import SpoolTracker
-from aigc_lab.trainer import State
-from aigc_lab.trial import execute
-from aigc_lab.yamlfile import Document
 
+# What imports torch is imported once somebody listens: a supervisor that dies meanwhile would not be noticed.
 if TYPE_CHECKING:
+    from aigc_lab.experiment import Experiment
+    from aigc_lab.job import Job
+    from aigc_lab.lab import Lab
     from aigc_lab.trainer import Progress
 
 # A display need not know more often how a run stands.
@@ -41,12 +37,16 @@ def main() -> None:
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         threading.Thread(target=_listen, args=(channel, inbox), daemon=True).start()
+        import aigc_lab.trial  # noqa: F401 -- for seconds, while the supervisor prepares what will be opened
+
         first = inbox.get()
         if first is not None:
             _serve(first, channel, inbox)
 
 
 def _serve(first: Message, channel: Channel, inbox: "SimpleQueue[Message | None]") -> None:
+    from aigc_lab.trial import execute
+
     try:
         experiment, lab = _open(first, lambda text: channel.send(say=text))
         channel.send(ready=True)
@@ -61,7 +61,14 @@ def _serve(first: Message, channel: Channel, inbox: "SimpleQueue[Message | None]
         channel.send(error=[type(error).__name__, str(error)])
 
 
-def _open(first: Message, say: object) -> tuple[Experiment, Lab]:
+def _open(first: Message, say: object) -> "tuple[Experiment, Lab]":
+    from aigc_lab.experiment import Experiment
+    from aigc_lab.lab import open_lab
+    from aigc_lab.settings import Settings
+    from aigc_lab.tracking.spool import SpoolTracker
+    from aigc_lab.trainer import State
+    from aigc_lab.yamlfile import Document
+
     told = first["experiment"]
     settings = Settings.load(Path(first["home"]))
     document = Document(told["file"], told["data"])
@@ -76,7 +83,9 @@ def _open(first: Message, say: object) -> tuple[Experiment, Lab]:
     return experiment, lab
 
 
-def _job(message: Message, experiment: Experiment) -> Job:
+def _job(message: Message, experiment: "Experiment") -> "Job":
+    from aigc_lab.job import Job
+
     values = message["values"]
     return Job(
         configuration=experiment.resolve(lambda hole: values[hole.name]),
