@@ -596,7 +596,7 @@ def test_every_flipped_bit_is_noticed(archive: Path, other: Home, tmp_path: Path
         spoilt = bytearray(whole)
         spoilt[start + size // 2] ^= 1
         file.write_bytes(spoilt)
-        _refused(other, file, "damaged|not JSON")
+        _refused(other, file, "damaged|not JSON|manifest")
 
 
 def test_a_file_that_stands_there_twice_is_refused(archive: Path, other: Home, tmp_path: Path) -> None:

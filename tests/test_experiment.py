@@ -116,8 +116,8 @@ def test_every_protocol_that_ships_loads(lines: Lines, name: str) -> None:
     [
         # unknown keys, at every level
         ("training:", "trainin: 1\ntraining:", "FILE:5: trainin: ", "unknown key; did you mean training?"),
-        ("steps: 20", "steps: 20, stepz: 3", "FILE:5: training.stepz: ", "did you mean steps?"),
-        ("steps: 20", "stepz: 20", "FILE:5: training.stepz: ", "did you mean steps?"),
+        ("steps: 20", "steps: 20, stepz: 3", "FILE:5: training.stepz: ", "did you mean steps or stacked?"),
+        ("steps: 20", "stepz: 20", "FILE:5: training.stepz: ", "did you mean steps or stacked?"),
         ("lr: 1e-3", "lrr: 1e-3", "FILE:4: system.lrr: ", "did you mean lr?"),
         ("{name: ring}", "{name: ring, sigm: 1.0}", "FILE:1: data.sigm: ", "did you mean sigma?"),
         ("samples: 400", "sample: 400", "FILE:6: ", "unknown key; did you mean samples"),
@@ -340,7 +340,7 @@ def test_set_makes_the_sections_that_a_file_may_leave_out(lines: Lines) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("training.stepz=5", "--set training.stepz=5: training.stepz: unknown key; did you mean steps?"),
+        ("training.stepz=5", "--set training.stepz=5: training.stepz: unknown key; did you mean steps or stacked?"),
         ("trainin.steps=5", "--set trainin.steps=5: trainin: unknown key; did you mean training?"),
         ("training.step.more=5", "--set training.step.more=5: step: unknown key; did you mean steps?"),
         ("training.steps=-5", "--set training.steps=-5: training.steps: "),
