@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.text import Text
 
 from aigc_lab import content, environment, interruption, tables
@@ -87,7 +88,7 @@ def _sweep(
     for note in experiment.check_data():
         console.print(Text(note), soft_wrap=True)
     if not dry_run:
-        check_stores(settings)
+        _check_stores(experiment, settings, console)
     cost = estimate(experiment, places)
     interruption.check()
     console.print(Text(f"{experiment.name}: {cost}"), soft_wrap=True)
@@ -160,7 +161,7 @@ def _train(
     places = _places(device, 1, None)
     for note in experiment.check_data():
         console.print(Text(note), soft_wrap=True)
-    check_stores(settings)
+    _check_stores(experiment, settings, console)
     display = SweepDisplay(console, experiment.file.training.steps)
     with (
         _interruptible(experiment, display, settings, home),
@@ -211,6 +212,12 @@ def resume(
     if table:
         tables.console(stderr=json).print(tables.compare_table(comparison), crop=False)
     return comparison.rows
+
+
+def _check_stores(experiment: Experiment, settings: Settings, console: Console) -> None:
+    note = check_stores(settings, experiment.sweep)
+    if note is not None:
+        console.print(Text(note), soft_wrap=True)
 
 
 def _unfinished(state: str, retry_failed: bool) -> bool:
@@ -282,8 +289,7 @@ def _interruptible(
         with display, interruption.handled(exits=False), interruption.told(display.say):
             yield
     except KeyboardInterrupt:
-        sweep = f"{experiment.name}-{experiment.digest[:8]}"
-        again = as_typed(f"aigc-lab resume {sweep}", settings, home)
+        again = as_typed(f"aigc-lab resume {experiment.sweep}", settings, home)
         print(f"where the runs were is stored; {again} goes on from there", file=sys.stderr)
         raise
 

@@ -191,6 +191,11 @@ class Experiment:
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     @property
+    def sweep(self) -> str:
+        """The id of the sweep that this is: its name and what it says, so that a changed file is another sweep."""
+        return f"{self.name}-{self.digest[:8]}"
+
+    @property
     def _first_dataset(self) -> "Dataset":
         return self.resolve(lambda hole: hole.ends()[0]).dataset
 

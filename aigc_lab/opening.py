@@ -8,12 +8,14 @@ from typing import Literal
 
 from aigc_lab import interruption, search, supervision
 from aigc_lab.archive import deletion
+from aigc_lab.errors import UsageError
 from aigc_lab.executors.base import Executor, Place
 from aigc_lab.executors.inline import Inline
 from aigc_lab.executors.local import Local
 from aigc_lab.experiment import Experiment
 from aigc_lab.lab import Lab, open_lab
 from aigc_lab.reconciling import reconcile
+from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import address, moved, writer
@@ -35,15 +37,34 @@ class Opened:
     finishing: threading.Event
 
 
-def check_stores(settings: Settings) -> None:
-    """Raises `UsageError` for a home or a store that cannot be used; makes them where there are none."""
+def check_stores(settings: Settings, sweep: str) -> str | None:
+    """Raises `UsageError` for a home or a store that cannot be used; makes them where there are none.
+
+    MLflow's address must answer before a sweep begins, or a typo would show hours later. One that has begun goes on
+    without it, and what is to be said of that is returned: its runs spool what they show.
+    """
     settings.prepare()
+    note = None
     # All that exists is looked at before anything is made.
-    address.check(settings.tracking_uri)
+    try:
+        address.check(settings.tracking_uri)
+    except address.Unreachable as error:
+        if not _has_begun(settings, sweep):
+            raise
+        note = f"{error}; the sweep goes on, and what it shows waits in {writer.spool_folder(settings, sweep)}"
     search.check(settings.optuna_url, create=False)
     Registry.open(settings.registry_url, home=settings.home).close()
     moved.check(settings)
     search.check(settings.optuna_url)
+    return note
+
+
+def _has_begun(settings: Settings, sweep: str) -> bool:
+    try:
+        with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+            return any(row["sweep"] == sweep for row in queries.sweeps(registry))
+    except UsageError:  # there is no registry, or none that could know it
+        return False
 
 
 @contextmanager
@@ -59,7 +80,7 @@ def opened(
     delivered to MLflow, or it is said what was not.
     """
     objective = experiment.file.objective
-    sweep = f"{experiment.name}-{experiment.digest[:8]}"
+    sweep = experiment.sweep
     spool, first = writer.spool_folder(settings, sweep), places[0]
     with ExitStack() as stack:
         stack.enter_context(supervision.alone(settings, sweep))

@@ -56,5 +56,5 @@ class WriterHere:
 
     def finish(self, patience: float | None = None) -> str | None:
         with writer.shipping(self._settings, self._sweep) as shipper:
-            waiting = shipper.ship()
-        return "something waits" if waiting else None
+            waiting, reason, _ = writer.attempt(shipper)
+        return f"something waits: {reason}" if waiting else None

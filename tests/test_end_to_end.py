@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,15 +22,16 @@ from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
 
-from aigc_lab import commands
+from aigc_lab import commands, delivery
 from aigc_lab.data.ring import Ring
-from aigc_lab.errors import Failure
+from aigc_lab.errors import Failure, UsageError
 from aigc_lab.estimate import Estimate
 from aigc_lab.executors import inline
 from aigc_lab.job import Job, Outcome
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
 from aigc_lab.search import Suggestion
+from aigc_lab.settings import Settings
 from aigc_lab.systems import base
 from aigc_lab.systems.point_gan import PointGAN
 from aigc_lab.tracking import writer
@@ -537,3 +539,34 @@ def test_ctrl_c_leaves_nothing_running(home: Home) -> None:
     home.sweep(POINTS, *SHORT)
     assert set(home.states().values()) == {"FINISHED"}
     assert [trial["state"] for trial in home.trials("points")] == ["FINISHED", "FINISHED"]
+
+
+# ---- an MLflow server that is down
+
+
+def test_a_sweep_that_has_begun_goes_on_while_mlflow_is_down(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody)
+    with pytest.raises(UsageError, match=f"MLflow at {nobody} cannot be reached"):  # it may be a typo
+        home.sweep(POINTS, *SHORT)
+    assert not (home.path / "registry.db").exists()
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    home.sweep(POINTS, *SHORT, "search.trials=1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody)
+    capsys.readouterr()
+    rows = home.sweep(POINTS, *SHORT, "search.trials=2")
+    assert [row["trial"] for row in rows] and set(home.states().values()) == {"FINISHED"}
+    assert len(home.states()) == 2
+    said = capsys.readouterr().err
+    assert f"MLflow at {nobody} cannot be reached" in said and "the sweep goes on" in said
+    assert "something waits" in said
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert len(home.mlflow()) == 1
+    assert [row["records"] for row in delivery.flush(None, Settings.load(home.path))] == [0]
+    assert [run.info.status for run in home.mlflow()] == ["FINISHED"] * 2

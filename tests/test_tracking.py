@@ -24,7 +24,7 @@ import pytest
 
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.tracking import address, base
-from aigc_lab.tracking.address import check
+from aigc_lab.tracking.address import Unreachable, check
 from aigc_lab.tracking.base import DatasetInfo, Tracker
 from aigc_lab.tracking.memory import MemoryRun, MemoryTracker
 from aigc_lab.tracking.mlflow import MlflowRun, MlflowTracker
@@ -547,14 +547,13 @@ class TestFailingStore:
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
-    """`/version` of an MLflow server that wants a user, and something else below `/other`."""
+    """`/version` of an MLflow server that wants a user, something else below `/other`, and errors below their code."""
 
     def do_GET(self) -> None:
         allowed = self.headers.get("Authorization") == "Basic bGFiOnBAc3M="  # lab:p@ss
         known = self.path == "/version"
-        self.send_response(
-            200 if known and allowed else 401 if known else 404 if self.path != "/other/version" else 200
-        )
+        codes = {"/version": 200 if allowed else 401, "/other/version": 200, "/502/version": 502, "/503/version": 503}
+        self.send_response(codes.get(self.path, 404))
         self.end_headers()
         self.wfile.write(b"3.17.2" if known else b"<html>hello")
 
@@ -599,6 +598,11 @@ class TestCheck:
             UsageError, match=rf"{scheme.replace('+', '.')}://lab:\*\*\*@127.0.0.1:{port}.*refused.*unset"
         ):
             check(f"{scheme}://lab:secret@127.0.0.1:{port}/x")
+
+    @pytest.mark.parametrize("status", [502, 503])
+    def test_a_proxy_whose_server_is_down(self, server: int, status: int) -> None:
+        with pytest.raises(Unreachable, match=f"cannot be reached .{status} .*start one with"):
+            check(f"http://127.0.0.1:{server}/{status}")
 
     def test_a_server_that_never_answers(self) -> None:
         with socket.socket() as silent:

@@ -18,11 +18,18 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from aigc_lab.errors import UsageError
 from aigc_lab.settings import discreet, masked
 
+
+class Unreachable(UsageError):
+    """Nobody answers at a tracking address. It may be mistyped, or the server is down and comes back."""
+
+
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def check(tracking_uri: str) -> None:
-    """Raises `UsageError` for a tracking address that cannot work, within 5 seconds, importing and changing nothing."""
+    """Raises `UsageError` for a tracking address that cannot work, and `Unreachable` for one that does not for now,
+    within 5 seconds, importing and changing nothing.
+    """
     parts = _split(tracking_uri)
     scheme = parts.scheme.partition("+")[0]
     unset = "unset MLFLOW_TRACKING_URI to use a local file"
@@ -42,7 +49,7 @@ def check(tracking_uri: str) -> None:
             _within(4.5, lambda: socket.create_connection(address, timeout=4).close())
     except OSError as error:
         reason = discreet(str(getattr(error, "reason", None) or error.strerror or error), tracking_uri)
-        raise UsageError(
+        raise Unreachable(
             f"MLflow at {masked(tracking_uri)} cannot be reached ({reason}); {start}, or {unset}"
         ) from None
 
@@ -86,6 +93,8 @@ def _check_server(uri: str) -> None:
         error.close()
         if error.code in (401, 403):
             raise UsageError(f"MLflow at {masked(uri)} refuses the credentials or the host ({error.code})") from None
+        if error.code >= 500:  # a proxy answers for a server that is down
+            raise OSError(f"{error.code} {error.reason}") from None
         body = ""
     except HTTPException:  # what answers does not speak HTTP
         body = ""
