@@ -366,16 +366,19 @@ class Disturbed:
         """One command until it ends, and its exit code; None when it was killed."""
         process = self._start()
         begun, logs, training = time.monotonic(), glimpse(self.home, "log"), math.inf
+        seen, moved = logs, begun
         armed: dict[Target, _Armed] = {}
         try:
             while process.poll() is None:
                 time.sleep(_LOOK)
                 now = time.monotonic()
                 self._watch(now)
-                if now - begun > _PATIENCE:
+                if (look := glimpse(self.home, "log")) != seen:
+                    seen, moved = look, now
+                if now - moved > _PATIENCE:
                     self._problem(f"{self._name()} hangs: {[being.kind for being in family(self.home)]}")
                     return None
-                if training == math.inf and glimpse(self.home, "log") != logs:
+                if training == math.inf and seen != logs:
                     training = now
                 for target in [target for target, left in kills.items() if left]:
                     if target not in armed:
