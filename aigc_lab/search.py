@@ -23,6 +23,7 @@ from aigc_lab.experiment import confirmations as confirmations
 from aigc_lab.experiment import most_runs as most_runs
 from aigc_lab.experiment import total_trials as total_trials
 from aigc_lab.files import beside, locked
+from aigc_lab.recollection import Recollection
 from aigc_lab.settings import discreet, masked
 
 _SYSTEM = "system"
@@ -107,7 +108,7 @@ class Study:
         with _explained(url):
             self._study = optuna.create_study(
                 study_name=name,
-                storage=_storage(url),
+                storage=Recollection(_storage(url)),
                 direction="minimize" if file.objective.better == "lower" else "maximize",
                 load_if_exists=True,
                 pruner=_WithinSystem(file.training.steps)
@@ -133,8 +134,9 @@ class Study:
             trial = optuna.Trial(self._study, existing[number]._trial_id)  # noqa: SLF001 -- there is no public way
         else:
             assert number <= len(existing), f"trial {number} is asked for before trial {len(existing)}"
-            if number == len(existing):
-                self._study.enqueue_trial(self._first[number] if number < len(self._first) else self._system(number))
+            fixed = self._first[number] if number < len(self._first) else self._system(number)
+            if number == len(existing) and fixed:
+                self._study.enqueue_trial(fixed)
             trial = self._study.ask()
         assert trial.number == number, f"Optuna gave trial {trial.number} for {number}: another process uses this study"
         return Suggestion(self._study, trial, self._lock)
@@ -176,7 +178,8 @@ class Suggestion:
             if step not in known.intermediate_values:
                 self._trial.set_user_attr(_SYSTEM, system)
                 self._trial.report(value, step)
-            return self._trial.should_prune()
+            # The pruner that prunes nothing need not read what the trials are by now.
+            return not isinstance(self._study.pruner, optuna.pruners.NopPruner) and self._trial.should_prune()
 
     def tell(self, value: float | None, *, pruned: bool = False) -> None:
         """Ends the trial: a value, pruned, or (with neither) without a value. Telling twice is harmless."""

@@ -115,6 +115,7 @@ class _Run:
         self._best: _Selected | None = None
         self._value = math.nan  # of the objective at the newest evaluation, which was at this step
         self._evaluated = 0
+        self._shown = -1, b""  # the newest picture, and the step that it is of
         self._delivered = self._saved = time.monotonic()
 
     @property
@@ -220,7 +221,8 @@ class _Run:
         holdout = self._scored("holdout")
         self._record.score(holdout, "last", state.step, "holdout")
         self.tracked.scores(state.step, {f"{score.name}_holdout": score.value for score in holdout})
-        self._record.final_picture(self._picture())
+        step, content = self._shown
+        self._record.final_picture(content if step == state.step else pictures.png(self._picture()))
         last = _weights(state.average)
         self._heart.check(self._job.run, self._attempt)
         files = self._keep("last", state.step, last)
@@ -357,7 +359,8 @@ class _Run:
 
     def _show(self, step: int) -> None:
         pixels = self._picture()
-        self._record.picture(pixels, step)
+        self._shown = step, pictures.png(pixels)
+        self._record.picture(self._shown[1], step)
         self.tracked.image("samples/grid", pixels, step)
 
     def _picture(self) -> pictures.Pixels:
@@ -438,11 +441,11 @@ class _Record:
             if score.checkpoint == "last":
                 self._store(replace(score, checkpoint="selected"))
 
-    def picture(self, pixels: pictures.Pixels, step: int) -> None:
-        self._file(f"samples/{step:06d}", "image/png", ".png", pictures.png(pixels))
+    def picture(self, png: bytes, step: int) -> None:
+        self._file(f"samples/{step:06d}", "image/png", ".png", png)
 
-    def final_picture(self, pixels: pictures.Pixels) -> None:
-        self._file("samples", "image/png", ".png", pictures.png(pixels))
+    def final_picture(self, png: bytes) -> None:
+        self._file("samples", "image/png", ".png", png)
 
     def _file(self, name: str, kind: str, suffix: str, content: bytes) -> None:
         path = self.folder / f"{name}{suffix}"

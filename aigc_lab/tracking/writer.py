@@ -36,6 +36,8 @@ _PAUSE, _LONGEST = 0.25, 30.0
 _PATIENCE = 30.0
 # A writer whose sweep is gone ends within so many seconds, in the middle of a request if need be.
 _LAST_SECONDS = 8.0
+# Trainings go first where there are fewer cores than processes: what is late for MLflow waits on the disk.
+_NICE = 10
 # Before another writer is started in place of one that died, doubled up to the longest.
 _RESTART = 3.0
 
@@ -166,6 +168,7 @@ def shipping(settings: Settings, sweep: str, *, wait: bool = True) -> Iterator[S
 def main() -> None:
     """The process: argument one is the number of its end of the channel."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the sweep says when to end
+    os.nice(_NICE)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     config = channel.receive()
