@@ -91,6 +91,13 @@ def main() -> None:
         # The reader has left. Python would complain once more on its way out, so it gets somewhere to write.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        from aigc_lab.files import refused
+
+        told = refused(error)
+        if told is None:
+            raise
+        _end(told, 1)
     except SystemExit as stop:
         if stop.code == 130:  # typer's word for Ctrl-C
             _end("interrupted", 130)

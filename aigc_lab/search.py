@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
 from aigc_lab import noise, space
-from aigc_lab.errors import UsageError
+from aigc_lab.errors import Failure, UsageError
 from aigc_lab.experiment import Experiment, Search
 from aigc_lab.experiment import confirmations as confirmations
 from aigc_lab.experiment import most_runs as most_runs
@@ -83,6 +83,17 @@ def told(url: str, sweep: str) -> dict[int, tuple[str, float | None]]:
         }
 
 
+@contextmanager
+def _failing() -> Iterator[None]:
+    """A storage that fails while a sweep goes on: its disk is full, its server is gone, somebody else locks it."""
+    try:
+        yield
+    except optuna.exceptions.StorageInternalError as error:
+        # Optuna's own words are a guess, and a wrong one; what was wrong is what it caught.
+        reason = str(getattr(error.__cause__, "orig", None) or error).strip().partition("\n")[0]
+        raise Failure(f"Optuna's storage: {discreet(reason, '')}; see AIGC_LAB_OPTUNA_URL") from error
+
+
 def _storage(url: str) -> optuna.storages.RDBStorage:
     """Optuna's storage. Another process may lock an SQLite file for a while; left alone, it would wait for 5 s."""
     patience = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {}
@@ -124,7 +135,7 @@ class Study:
 
     def trial(self, number: int) -> "Suggestion":
         """Trial `number`, asked for now unless it was before; numbers come in order."""
-        with self._lock:
+        with self._lock, _failing():
             return self._ask(number)
 
     def _ask(self, number: int) -> "Suggestion":
@@ -161,17 +172,18 @@ class Suggestion:
 
     def pick(self, hole: space.Hole) -> Any:
         """A value for a hole; the same one however often it is asked."""
-        if hole.kind == "choice":
-            return self._trial.suggest_categorical(hole.name, hole.labels)
-        if hole.kind == "int":
-            return self._trial.suggest_int(hole.name, int(hole.low), int(hole.high))
-        return self._trial.suggest_float(hole.name, hole.low, hole.high, log=hole.kind == "log")
+        with _failing():
+            if hole.kind == "choice":
+                return self._trial.suggest_categorical(hole.name, hole.labels)
+            if hole.kind == "int":
+                return self._trial.suggest_int(hole.name, int(hole.low), int(hole.high))
+            return self._trial.suggest_float(hole.name, hole.low, hole.high, log=hole.kind == "log")
 
     def should_stop(self, system: str, step: int, value: float) -> bool:
         """Reports an intermediate value and asks the pruner. A repeated attempt reports nothing twice, and one of a
         trial that Optuna knows the end of is left alone.
         """
-        with self._lock:
+        with self._lock, _failing():
             known = self._study.get_trials(deepcopy=False)[self._trial.number]
             if known.state.is_finished():
                 return False
@@ -184,7 +196,7 @@ class Suggestion:
     def tell(self, value: float | None, *, pruned: bool = False) -> None:
         """Ends the trial: a value, pruned, or (with neither) without a value. Telling twice is harmless."""
         state = TrialState.PRUNED if pruned else TrialState.FAIL if value is None else None
-        with self._lock:
+        with self._lock, _failing():
             self._study.tell(self._trial.number, None if state else value, state=state, skip_if_finished=True)
 
 

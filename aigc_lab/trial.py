@@ -24,12 +24,12 @@ from aigc_lab.checkpoint import Checkpointer
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.evaluate import SCORING_SPLITS, ScoringSplit
 from aigc_lab.experiment import Training
-from aigc_lab.files import sha256, write_atomically
+from aigc_lab.files import refused, sha256, write_atomically
 from aigc_lab.heart import Heart
 from aigc_lab.job import Job, Outcome, Watcher
 from aigc_lab.lab import Lab
 from aigc_lab.metrics.base import Score
-from aigc_lab.registry.life import Outdated
+from aigc_lab.registry.life import RESULTS, Outdated
 from aigc_lab.registry.records import Scored, StoredArtifact, StoredCheckpoint, StoredScalar, StoredScore
 from aigc_lab.registry.states import State as RunState
 from aigc_lab.stacking import train_stacked
@@ -263,7 +263,11 @@ class _Run:
         except (UsageError, Failure) as error:
             self.stop(error)
             raise
-        except Exception as error:  # noqa: BLE001 -- the one place where a run is recorded as failed
+        except Exception as error:
+            if isinstance(error, OSError) and (told := refused(error)):
+                failure = Failure(told)
+                self.stop(failure)
+                raise failure from error
             self.stop(error)
             if interruption.wanted():
                 raise KeyboardInterrupt from None
@@ -274,18 +278,18 @@ class _Run:
         """
         if self.outcome is not None:
             return
+        # A signal may break anything, an import above all: what goes wrong after one is not the run's fault.
+        fault = isinstance(error, Exception) and not isinstance(error, UsageError | Failure)
+        if fault and not interruption.wanted():
+            assert isinstance(error, Exception)
+            self._end(RunState.FAILED, _reason(error))
+            return
         with suppress(Failure):  # the error that is being handled says more
-            # A signal may break anything, an import above all: what goes wrong after one is not the run's fault.
-            fault = isinstance(error, Exception) and not isinstance(error, UsageError | Failure)
-            if fault and not interruption.wanted():
-                assert isinstance(error, Exception)
-                self._end(RunState.FAILED, _reason(error))
-            else:
-                at = f"at step {self.replica.state.step}" if self._begun else "before its first step"
-                if self._begun:
-                    self._save(wait=True)
-                told = f": {error}" if isinstance(error, UsageError | Failure) else ""
-                self._end(RunState.KILLED, f"interrupted {at}{told}")
+            at = f"at step {self.replica.state.step}" if self._begun else "before its first step"
+            if self._begun:
+                self._save(wait=True)
+            told = f": {error}" if isinstance(error, UsageError | Failure) else ""
+            self._end(RunState.KILLED, f"interrupted {at}{told}")
 
     def _end(self, state: RunState, reason: str | None, value: float | None = None) -> None:
         """The truth first: MLflow is a projection of it and may be down."""
@@ -294,6 +298,9 @@ class _Run:
         if self._begun:
             with suppress(Failure):
                 self._checkpoints.finish()
+            if state in RESULTS and self._deliver():
+                # Nobody does a run again that has a result: what it has to show would be missing for ever.
+                raise Failure(f"run {self._job.run}: its log cannot be written: {self.tracked.reason}")
             if state != RunState.KILLED:
                 self._record.close()
         self._lab.registry.finish(

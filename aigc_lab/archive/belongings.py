@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from aigc_lab.errors import UsageError
 from aigc_lab.files import locked
 from aigc_lab.processes import Process
+from aigc_lab.registry import lives
 from aigc_lab.registry.life import LEASE
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
@@ -224,5 +225,5 @@ def _refuse_elsewhere(registry: Registry, sweep: str) -> None:
         return
     process = Process(row["host"], row["boot"], row["pid"], row["process_started"])
     age = (datetime.now(UTC) - row["heartbeat_at"]).total_seconds()
-    if process.alive is None and age < LEASE:
+    if process.alive is None and lives.alive(process, age):
         raise UsageError(f"sweep {sweep} is being run on {process.host}; stop it first, or wait {LEASE:.0f} s")

@@ -106,12 +106,17 @@ class Writer:
             self._finishing.set()
             if self._channel is None or self._process is None:
                 return None
-            if self._process.poll() not in (None, 0):  # it died a moment ago, or was not to be started again yet
-                self._begin()
+            try:
+                if self._process.poll() not in (None, 0):  # it died a moment ago, or was not to be started again yet
+                    self._begin()
+            except OSError as error:
+                return self._lacking(f"its writer cannot be started: {error}")
         answer = self._farewell(patience)
         if answer is not None and answer["waiting"] == 0:
             return None
-        reason = answer["reason"] if answer else self._how(patience)
+        return self._lacking(answer["reason"] if answer else self._how(patience))
+
+    def _lacking(self, reason: str) -> str:
         place = spool_folder(self._settings, self._sweep)
         return f"MLflow lacks a part of this sweep, which waits in {place}: {reason}; the same command delivers it"
 
