@@ -195,9 +195,7 @@ def resume(
     settings = Settings.load(home)
     with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
         row = queries.sweep(registry, wanted)
-        seeds = [
-            run["seed"] for run in queries.outcomes(registry, row["id"]) if _unfinished(run["state"], retry_failed)
-        ]
+        seeds = [run["seed"] for run in queries.outcomes(registry, row["id"]) if run["state"] not in RESULTS]
     experiment = _stored(row, settings)
     if row["command"] != "train":
         options: dict[str, Any] = {"table": table, "json": json, "retry_failed": retry_failed, "home": home}
@@ -211,10 +209,6 @@ def resume(
     if table:
         tables.console(stderr=json).print(tables.compare_table(comparison), crop=False)
     return comparison.rows
-
-
-def _unfinished(state: str, retry_failed: bool) -> bool:
-    return state not in RESULTS and (retry_failed or state != State.FAILED)
 
 
 def _stored(row: dict[str, Any], settings: Settings) -> Experiment:
