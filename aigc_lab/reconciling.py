@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from aigc_lab import attempts
+from aigc_lab import attempts, processes
 from aigc_lab.errors import UsageError
 from aigc_lab.processes import Process
 from aigc_lab.registry import lives, queries
+from aigc_lab.registry.life import RETRIES
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
@@ -93,7 +94,27 @@ class _Sweep:
             if not self._dry_run:
                 if process is not None:
                     _end(process)
-                self._registry.lose(run, State.KILLED, "its process was lost")
+                crashed = self._out_of_memory(attempt)
+                reason = f"its process was lost{' while the machine was out of memory' if crashed else ''}"
+                self._registry.lose(run, State.KILLED, reason, crashed=crashed)
+                if crashed and self._registry.crashes(run) > RETRIES:
+                    reason += f", {RETRIES + 1} times without progress"
+                    self._registry.lose(run, State.FAILED, reason)
+                    yield self._found(run, f"{reason}: it has failed; --retry-failed tries it nevertheless")
+
+    def _out_of_memory(self, attempt: lives.Json) -> bool:
+        """Whether the kernel seems to have ended the attempt's process, and whoever resumes would meet that again and
+        again. Of a worker its supervisor knows. A process that ran the sweep itself has no witness, and may have been
+        killed by its user, for which no run is to fail: it counts only if, in the same boot, some process was ended for
+        want of memory since the attempt began.
+        """
+        process, this = attempt["process"], Process.this()
+        supervisor = lives.supervisor(self._registry, self._sweep)
+        if supervisor is None or process is None or supervisor["process"] != process:
+            return False
+        before = lives.environment(self._registry, attempt["run"], attempt["number"]).get("oom_kills")
+        now = processes.oom_kills() if (process.host, process.boot) == (this.host, this.boot) else None
+        return before is not None and now is not None and now > before
 
     def _unended(self) -> Iterator[Finding]:
         """Logs for MLflow that do not end: their run has ended in the registry, or is lost."""

@@ -149,4 +149,7 @@ class _Sweep:
                 self._problem(f"{self._sweep}, trial {number}", f"it is {wanted}, and Optuna says {known.get(number)}")
 
     def _failed_before(self, trial: int) -> bool:
-        return any(State.FAILED in run.attempts for run in self._runs if run.trial == trial)
+        """Whether a run of it did, and was done again. One whose process was lost too often has no attempt that says
+        so, but its second life is another chain.
+        """
+        return any(State.FAILED in run.attempts or run.chain > 1 for run in self._runs if run.trial == trial)

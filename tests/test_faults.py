@@ -519,7 +519,7 @@ def test_eight_processes_that_write_at_once() -> None:
     settings = Settings.load(Path("home"))
     experiment = experiments.load("mine.yaml", changes, data_dir=settings.data_dir, weights_dir=None)
     experiment.check()
-    check_stores(settings)
+    check_stores(settings, "s")
     with Registry.open(settings.registry_url) as opened, Hands(settings.registry_url) as hands:
         sweep = opened.sweep("mine", experiment.digest, experiment.document.data, "rkl", "lower")
         lab = Lab(settings, opened, mock.Mock(), mock.Mock(), "cpu")

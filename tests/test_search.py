@@ -182,6 +182,19 @@ def test_a_crash_costs_nothing(
     assert [trial.number for trial in stored(url(tmp_path))] == list(range(LAST))
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells which files are open")
+def test_a_study_that_is_closed_has_nothing_open(tmp_path: Path) -> None:
+    def opened() -> int:
+        links = [entry for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+        return sum(str(entry.readlink()).startswith(str(tmp_path)) for entry in links if entry.is_symlink())
+
+    study = Study("s", url(tmp_path), experiment(tmp_path))
+    study.trial(0).tell(1.0)
+    assert opened()
+    study.close()
+    assert not opened()
+
+
 def test_trials_come_in_order(tmp_path: Path) -> None:
     study = Study("s", url(tmp_path), experiment(tmp_path))
     with pytest.raises(AssertionError, match="trial 1 is asked for before trial 0"):

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from conftest import WriterHere
 
-from aigc_lab import commands
+from aigc_lab import commands, verification
 from aigc_lab.errors import UsageError
 from aigc_lab.executors import local
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
+from aigc_lab.settings import Settings
 from aigc_lab.tracking import writer
 
 # A system that tells what its process has imported, and may end its process or take its time.
@@ -138,6 +139,10 @@ def test_a_run_whose_process_dies_is_tried_again(
         assert attempts == [["KILLED"] * 2] * 2
         reason += ", 2 times without progress"
         assert {(run["state"], run["reason"]) for run in runs.values()} == {("FAILED", reason)}
+        with Registry.open(f"sqlite:///{folder / 'home' / 'registry.db'}") as registry:
+            found = verification.verify(registry, Settings.load(folder / "home"))
+        assert not found.problems and found.checked["MLflow runs"] == 2
+        assert not list((folder / "home" / "checkpoints").glob("*/*/*/state-*"))
 
 
 def alive(pid: int) -> bool:

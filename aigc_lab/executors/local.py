@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
+from aigc_lab import attempts
 from aigc_lab.channel import Channel, Closed, Message
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import base
@@ -20,6 +21,7 @@ from aigc_lab.lab import Lab
 from aigc_lab.registry import queries
 from aigc_lab.registry.life import RETRIES
 from aigc_lab.registry.states import State
+from aigc_lab.tracking.spool import SpoolTracker
 
 _GRACE = 10.0
 
@@ -41,7 +43,7 @@ class Local(base.Executor):
 
     def open(self, lab: Lab, spool: Path) -> None:
         """Lets the workers open what `lab` has prepared, and returns when they are ready."""
-        self._lab = lab
+        self._lab, self._spool = lab, SpoolTracker(spool)
         self._opening = {
             "home": str(self._home),
             "spool": str(spool),
@@ -85,17 +87,20 @@ class Local(base.Executor):
         has ended if it is not to be tried again.
         """
         assert self._lab is not None
-        registry, tracker = self._lab.registry, self._lab.tracker
+        registry = self._lab.registry
         attempt, state = registry.lose(job.run, State.KILLED, reason, crashed=not self._stopped)
         if state not in (State.KILLED, State.QUEUED):  # its result is written down; it died before it could say so
             return attempt, self._stored(job)
-        tracker.abandon(job.sweep, f"{job.run}.{registry.chain(job.run)}")
-        if self._stopped:
-            raise KeyboardInterrupt
-        if registry.crashes(job.run) <= RETRIES:
+        key = f"{job.run}.{registry.chain(job.run)}"
+        if self._stopped or registry.crashes(job.run) <= RETRIES:
+            self._spool.abandon(job.sweep, key)
+            if self._stopped:
+                raise KeyboardInterrupt
             return attempt, None
         reason = f"{reason}, {RETRIES + 1} times without progress"
         registry.lose(job.run, State.FAILED, reason)
+        self._spool.end(key, "FAILED", {"state": State.FAILED, "reason": reason})
+        attempts.collect(attempts.folder(self._lab.settings, job.sweep, job.trial, job.seed), keep=attempt)
         return attempt, Outcome(State.FAILED, None, reason)
 
     def _stored(self, job: Job) -> Outcome:

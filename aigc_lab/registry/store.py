@@ -219,13 +219,13 @@ class Registry:
     def begin(self, run: str, environment: Mapping[str, Any]) -> int:
         """Starts the next attempt, by this process, and returns its number. One that never ended is closed as KILLED.
 
-        An attempt that follows a KILLED one is of its chain; after a FAILED one a new chain begins. Raises `Failure`
-        when the run has a result.
+        An attempt of a run that was KILLED is of the chain before; when the run had FAILED, a new chain begins. Raises
+        `Failure` when the run has a result.
         """
         process = Process.this()
         with self._living(run) as life:
             now, number = _now(), life.before.newest + 1
-            follows = life.before.attempts[-1:] in ((State.KILLED,), (State.RUNNING,))
+            follows = life.before.state in (State.KILLED, State.RUNNING)
             chain = (life.chain if follows else None) or number
             life.save(life.before.begin(), reason=f"never ended; attempt {number} took over")
             life.connection.execute(
@@ -329,7 +329,7 @@ class Registry:
         """Ends a run whose process is gone, in `state` (KILLED, or FAILED if it is not to be tried again). A run whose
         result was written down keeps it. Returns the number of the newest attempt (0 for none) and the run's state.
 
-        `crashed` says that the process died of itself: whoever had started it is alive.
+        `crashed` says that the process died of itself: nobody ended it, and no power was cut.
         """
         with self._living(run) as life:
             lost = life.before.lose(state)
@@ -343,14 +343,16 @@ class Registry:
         return lost.newest, lost.state
 
     def crashes(self, run: str) -> int:
-        """How often the run's process has crashed since it last made progress, which is a checkpoint stored."""
-        columns = (Attempt.c.state, Attempt.c.crashed, Attempt.c.from_step, Attempt.c.stored_step)
+        """How often the run's process has crashed since it last made progress, which is a checkpoint stored, or since
+        it was begun anew.
+        """
+        columns = (Attempt.c.state, Attempt.c.crashed, Attempt.c.from_step, Attempt.c.stored_step, Attempt.c.chain)
         wanted = select(*columns).where(Attempt.c.run_id == run).order_by(Attempt.c.number.desc())
         with self.read() as connection:
             attempts = connection.execute(wanted).all()
         count = 0
         for attempt in attempts:
-            if attempt.state != State.KILLED:
+            if attempt.state != State.KILLED or attempt.chain != attempts[0].chain:
                 break
             count += bool(attempt.crashed)
             if (attempt.stored_step or 0) > (attempt.from_step or 0):

@@ -37,7 +37,7 @@ def main() -> None:
     config = PointGAN.Config(latent_size=16, hidden=hidden, generator_layers=2, critic_layers=2, gain=0.8, lr=1e-4)
     with tempfile.TemporaryDirectory() as folder:
         data = Ring(Ring.Config(points=1000), Path(folder))
-        torch.nn.init.orthogonal_ = torch.nn.init.xavier_normal_  # type: ignore[assignment]  # it would take minutes
+        torch.nn.init.orthogonal_ = torch.nn.init.xavier_normal_  # it would take minutes
         state = State.fresh(PointGAN, config, data.shape, seed=0, batch_size=BATCH, device="cpu")
         weights = sum(value.numel() * 4 for value in state.system.parameters()) / 1e6
         stored: list[float] = []
@@ -72,9 +72,8 @@ def main() -> None:
     print(f"a bare step                       {step:.3f} s")
     if beside:
         print(f"a step beside a checkpoint        {statistics.median(beside):.3f} s")
-    print(
-        f"the training waits for            {stall:.3f} s ({stall / step:.2f} steps), at best {min(stalls):.3f} s; CPU {min(copied):.3f} s"
-    )
+    least = f"at best {min(stalls):.3f} s; CPU {min(copied):.3f} s"
+    print(f"the training waits for            {stall:.3f} s ({stall / step:.2f} steps), {least}")
     print(f"until it is on the disk           {statistics.median(written):.3f} s, at best {min(written):.3f} s")
 
 
