@@ -43,7 +43,7 @@ class Process:
     def signal(self, number: int) -> None:
         """Sends a signal to exactly this process; nothing happens when it is gone."""
         if self.alive and self.pid != os.getpid():
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, number)
 
 

@@ -5,7 +5,6 @@ Everything here may be done again, and stops nobody: a sweep that is being run i
 
 import signal
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from aigc_lab.registry.life import RETRIES
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
-from aigc_lab.supervision import alone
+from aigc_lab.supervision import alone, refuse_supervised
 from aigc_lab.tracking import writer
 from aigc_lab.tracking.base import status_of
 from aigc_lab.tracking.spool import SpoolTracker
@@ -44,32 +43,38 @@ def reconcile(
 ) -> list[Finding]:
     """Brings in order what was left behind by processes that died, and returns what that was. `mine` is the sweep that
     this process holds. With `dry_run` nothing is changed.
+
+    Raises `UsageError` when another process runs the sweep that this one holds: a lock is seen within one home, and a
+    registry may be shared by several.
     """
     found: list[Finding] = []
-    for sweep, running in _left(registry, settings).items():
+    for sweep in _left(registry, settings):
         with ExitStack() as stack:
             if sweep != mine:
                 try:
                     stack.enter_context(alone(settings, sweep))
                 except UsageError:
                     continue  # somebody runs it
+            # In this order: whoever begins attempts is recorded as the supervisor before.
+            running = lives.running(registry, sweep)
+            try:
+                refuse_supervised(registry, sweep)
+            except UsageError:
+                if sweep == mine:
+                    raise
+                continue
             found += _Sweep(registry, settings, sweep, dry_run).reconcile(running)
     return found
 
 
-def _left(registry: Registry, settings: Settings) -> dict[str, list[lives.Json]]:
-    """Sweep -> its attempts that say that they are RUNNING, for every sweep of which something may have been left."""
-    left: dict[str, list[lives.Json]] = defaultdict(list)
-    for attempt in lives.running(registry):
-        left[attempt["sweep"]].append(attempt)
-    for supervisor in lives.supervisors(registry):
-        left[supervisor["sweep"]] += []
+def _left(registry: Registry, settings: Settings) -> list[str]:
+    """Every sweep of which something may have been left."""
+    left = [attempt["sweep"] for attempt in lives.running(registry)]
+    left += [supervisor["sweep"] for supervisor in lives.supervisors(registry)]
     folder = settings.home / "spool"
     known = {row["sweep"] for row in queries.sweeps(registry)}
-    for spooled in folder.iterdir() if folder.is_dir() else ():
-        if spooled.name in known:
-            left[spooled.name] += []
-    return left
+    left += [spooled.name for spooled in (folder.iterdir() if folder.is_dir() else ()) if spooled.name in known]
+    return list(dict.fromkeys(left))
 
 
 class _Sweep:

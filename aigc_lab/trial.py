@@ -29,6 +29,7 @@ from aigc_lab.heart import Heart
 from aigc_lab.job import Job, Outcome, Watcher
 from aigc_lab.lab import Lab
 from aigc_lab.metrics.base import Score
+from aigc_lab.registry import lives
 from aigc_lab.registry.life import RESULTS, Outdated
 from aigc_lab.registry.records import Scored, StoredArtifact, StoredCheckpoint, StoredScalar, StoredScore
 from aigc_lab.registry.states import State as RunState
@@ -78,7 +79,10 @@ def execute(jobs: Sequence[Job], lab: Lab, watchers: Sequence[Watcher]) -> list[
                 raise
             if interruption.wanted():
                 raise KeyboardInterrupt from None
-    return [run.outcome for run in runs if run.outcome is not None]
+    outcomes = [run.outcome for run in runs if run.outcome is not None]
+    if len(outcomes) < len(runs):  # a store failed while it was to be written down how a run ended
+        raise Failure(f"how {jobs[0].sweep} went on could not be recorded; it goes on from its checkpoints")
+    return outcomes
 
 
 def _rounds(replicas: Sequence[Replica], training: Training) -> Iterator[Round]:
@@ -131,7 +135,8 @@ class _Run:
         stored = next(older, None)
         if stored is not None:
             environment.settle(stored.history["threads"])  # another number of threads would give other bits
-        self._attempt = registry.begin(job.run, environment.describe(self._lab.device))
+        now = environment.describe(self._lab.device)
+        self._attempt = registry.begin(job.run, now, anew=stored is None and self._changed(now))
         chain = registry.chain(job.run)
         self._mine = self._folder / str(self._attempt)
         self._checkpoints = Checkpointer(self._mine, self._stored)
@@ -151,6 +156,12 @@ class _Run:
             self._show(0)
         elif state.step and self._due(state.step) and self._evaluated != state.step:
             self._evaluate()
+
+    def _changed(self, now: Mapping[str, Any]) -> bool:
+        """Whether the bits of a run that begins at its beginning again may be others than those that it has shown."""
+        then = lives.environment(self._lab.registry, self._job.run, self._lab.registry.chain(self._job.run))
+        kinds = ("device", "threads", "versions", "git_commit", "git_dirty")
+        return bool(then) and any(then.get(kind) != now.get(kind) for kind in kinds)
 
     def _state(self, stored: Iterable[checkpoint.Stored | None]) -> tuple[State, dict[str, Any] | None]:
         """The state to go on from, and the history up to there: None where the run begins."""
@@ -209,8 +220,10 @@ class _Run:
         sign = 1 if self._job.objective.better == "lower" else -1
         if self._best is None or sign * value < sign * self._best.value:
             self._best = _Selected(step, value, _weights(self.replica.state.average))
-        self._value, self._evaluated = value, step
-        if self._watcher.scored(step, value) and step != self._training.steps:
+        self._value = value
+        stop = self._watcher.scored(step, value)
+        self._evaluated = step  # not before: an interruption may come instead of the answer, and it is asked for again
+        if stop and step != self._training.steps:
             raise _Pruned
 
     def conclude(self) -> None:
@@ -286,7 +299,7 @@ class _Run:
             return
         with suppress(Failure):  # the error that is being handled says more
             at = f"at step {self.replica.state.step}" if self._begun else "before its first step"
-            if self._begun:
+            if self._begun and self.replica.live:
                 self._save(wait=True)
             told = f": {error}" if isinstance(error, UsageError | Failure) else ""
             self._end(RunState.KILLED, f"interrupted {at}{told}")

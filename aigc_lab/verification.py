@@ -143,7 +143,7 @@ class _Sweep:
             if state in (State.QUEUED, State.RUNNING, State.KILLED):
                 continue
             wanted = ("PRUNED" if state == State.PRUNED else "FAIL" if value is None else "COMPLETE", value)
-            if known.get(number) == ("FAIL", None) and self._failed_before(number):
+            if known.get(number, ("", None))[0] in ("FAIL", "COMPLETE") and self._failed_before(number):
                 continue  # Optuna's word is final; the registry's is of the run that was done again
             if known.get(number) != wanted:
                 self._problem(f"{self._sweep}, trial {number}", f"it is {wanted}, and Optuna says {known.get(number)}")

@@ -25,9 +25,8 @@ from conftest import WriterHere
 from harness import NoWriter, empty_mlflow, plain_environment, stored
 from sqlalchemy import update
 
-from aigc_lab import checkpoint, cli, search, sweeps, verification
+from aigc_lab import checkpoint, cli, search, supervision, sweeps, verification
 from aigc_lab import experiment as experiments
-from aigc_lab.archive import belongings
 from aigc_lab.errors import UsageError
 from aigc_lab.executors import base as executors
 from aigc_lab.job import Job, Outcome, Watcher
@@ -363,7 +362,7 @@ def test_a_beat_from_the_future_is_as_old_as_one_from_the_past(tmp_path: Path, a
                     connection.execute(update(table).values(facts))
             assert told() == [wanted, wanted]
         with pytest.raises(UsageError) if alive else contextlib.nullcontext():
-            belongings._refuse_elsewhere(opened, sweep)
+            supervision.refuse_supervised(opened, sweep)
 
 
 def test_of_two_attempts_at_one_step_the_later_is_gone_on_from(tmp_path: Path) -> None:

@@ -216,16 +216,16 @@ class Registry:
 
     # ---- the life of a run
 
-    def begin(self, run: str, environment: Mapping[str, Any]) -> int:
+    def begin(self, run: str, environment: Mapping[str, Any], *, anew: bool = False) -> int:
         """Starts the next attempt, by this process, and returns its number. One that never ended is closed as KILLED.
 
-        An attempt of a run that was KILLED is of the chain before; when the run had FAILED, a new chain begins. Raises
-        `Failure` when the run has a result.
+        An attempt of a run that was KILLED is of the chain before; when the run had FAILED, or is to begin `anew`, a
+        new chain begins. Raises `Failure` when the run has a result.
         """
         process = Process.this()
         with self._living(run) as life:
             now, number = _now(), life.before.newest + 1
-            follows = life.before.state in (State.KILLED, State.RUNNING)
+            follows = not anew and life.before.state in (State.KILLED, State.RUNNING)
             chain = (life.chain if follows else None) or number
             life.save(life.before.begin(), reason=f"never ended; attempt {number} took over")
             life.connection.execute(
@@ -377,22 +377,33 @@ class Registry:
 
     # ---- who runs a sweep
 
-    def supervise(self, sweep: str) -> None:
-        """Records that this process runs the sweep from now on; the caller knows that no other does."""
+    def supervise(self, sweep: str, instead_of: Process | None = None) -> bool:
+        """Records that this process runs the sweep from now on, `instead_of` one that is gone. False when another one
+        was recorded meanwhile.
+        """
         process, now = Process.this(), _now()
         with self.write() as connection:
-            connection.execute(delete(Supervisor).where(Supervisor.c.sweep_id == sweep))
-            connection.execute(
-                insert(Supervisor).values(
-                    sweep_id=sweep,
-                    host=process.host,
-                    boot=process.boot,
-                    pid=process.pid,
-                    process_started=process.started,
-                    started_at=now,
-                    heartbeat_at=now,
-                )
+            if instead_of is not None:
+                gone = {
+                    Supervisor.c.host: instead_of.host,
+                    Supervisor.c.boot: instead_of.boot,
+                    Supervisor.c.pid: instead_of.pid,
+                    Supervisor.c.process_started: instead_of.started,
+                }
+                that = [column == value for column, value in gone.items()]
+                connection.execute(delete(Supervisor).where(Supervisor.c.sweep_id == sweep, *that))
+            made = _insert_new(
+                connection,
+                Supervisor,
+                sweep_id=sweep,
+                host=process.host,
+                boot=process.boot,
+                pid=process.pid,
+                process_started=process.started,
+                started_at=now,
+                heartbeat_at=now,
             )
+        return made
 
     def watch(self, sweep: str) -> str | None:
         """Says that this process still runs the sweep, and returns what somebody wants of it (`Supervisor.wanted`)."""
@@ -518,14 +529,17 @@ class _Living:
         self.connection.execute(update(Run).where(Run.c.id == self.run).values(state=after.state.value))
 
 
-def _insert_new(connection: Connection, table: Table, **values: Any) -> None:
-    """Inserts a row unless one with its key is there. Both databases say it alike, each in its own dialect."""
+def _insert_new(connection: Connection, table: Table, **values: Any) -> bool:
+    """Inserts a row unless one with its key is there, and says whether it did. Both databases say it alike, each in its
+    own dialect.
+    """
     dialect_insert: Callable[..., Any]
     if connection.dialect.name == "sqlite":
         from sqlalchemy.dialects.sqlite import insert as dialect_insert
     else:
         from sqlalchemy.dialects.postgresql import insert as dialect_insert
-    connection.execute(dialect_insert(table).values(**values).on_conflict_do_nothing())
+    done = connection.execute(dialect_insert(table).values(**values).on_conflict_do_nothing())
+    return bool(done.rowcount)
 
 
 def _replace(connection: Connection, table: Table, run: str, rows: list[dict[str, Any]]) -> None:
