@@ -37,7 +37,7 @@ def main() -> None:
     config = PointGAN.Config(latent_size=16, hidden=hidden, generator_layers=2, critic_layers=2, gain=0.8, lr=1e-4)
     with tempfile.TemporaryDirectory() as folder:
         data = Ring(Ring.Config(points=1000), Path(folder))
-        torch.nn.init.orthogonal_ = torch.nn.init.xavier_normal_  # type: ignore[assignment]  # it would take minutes
+        torch.nn.init.orthogonal_ = torch.nn.init.xavier_normal_  # it would take minutes
         state = State.fresh(PointGAN, config, data.shape, seed=0, batch_size=BATCH, device="cpu")
         weights = sum(value.numel() * 4 for value in state.system.parameters()) / 1e6
         stored: list[float] = []
