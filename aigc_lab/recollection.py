@@ -42,7 +42,7 @@ class Recollection(BaseStorage):
     ) -> None:
         with self._lock:
             self._database.set_trial_param(trial_id, param_name, param_value_internal, distribution)
-            before, value = self.get_trial(trial_id), distribution.to_external_repr(param_value_internal)
+            before, value = self._known(trial_id), distribution.to_external_repr(param_value_internal)
             self._remember(
                 trial_id,
                 params=before.params | {param_name: value},
@@ -66,23 +66,22 @@ class Recollection(BaseStorage):
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         with self._lock:
             self._database.set_trial_intermediate_value(trial_id, step, intermediate_value)
-            known = self.get_trial(trial_id).intermediate_values
+            known = self._known(trial_id).intermediate_values
             self._remember(trial_id, intermediate_values=known | {step: intermediate_value})
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         with self._lock:
             self._database.set_trial_user_attr(trial_id, key, value)
-            self._remember(trial_id, user_attrs=self.get_trial(trial_id).user_attrs | {key: value})
+            self._remember(trial_id, user_attrs=self._known(trial_id).user_attrs | {key: value})
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         with self._lock:
             self._database.set_trial_system_attr(trial_id, key, value)
-            self._remember(trial_id, system_attrs=self.get_trial(trial_id).system_attrs | {key: value})
+            self._remember(trial_id, system_attrs=self._known(trial_id).system_attrs | {key: value})
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         with self._lock:
-            study, number = self._places[trial_id]
-            return self._trials[study][number]
+            return copy.deepcopy(self._known(trial_id))  # whoever suggests changes what he is given
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
@@ -101,9 +100,13 @@ class Recollection(BaseStorage):
             self._places |= {trial._trial_id: (study, trial.number) for trial in self._trials[study]}  # noqa: SLF001
         return self._trials[study]
 
+    def _known(self, trial: int) -> FrozenTrial:
+        study, number = self._places[trial]
+        return self._trials[study][number]
+
     def _remember(self, trial: int, **facts: Any) -> None:
         study, number = self._places[trial]
-        changed = copy.copy(self._trials[study][number])
+        changed = copy.copy(self._known(trial))
         for name, value in facts.items():
             setattr(changed, name, value)
         self._trials[study][number] = changed

@@ -72,8 +72,8 @@ def main() -> None:
     print(f"a bare step                       {step:.3f} s")
     if beside:
         print(f"a step beside a checkpoint        {statistics.median(beside):.3f} s")
-    least = f"at best {min(stalls):.3f} s; CPU {min(copied):.3f} s"
-    print(f"the training waits for            {stall:.3f} s ({stall / step:.2f} steps), {least}")
+    cost = f"{stall / step:.2f} steps; at best {min(stalls):.3f} s, CPU {min(copied):.3f} s"
+    print(f"the training waits for            {stall:.3f} s ({cost})")
     print(f"until it is on the disk           {statistics.median(written):.3f} s, at best {min(written):.3f} s")
 
 
