@@ -60,9 +60,7 @@ def supervised(registry: Registry, sweep: str) -> Iterator[threading.Event]:
     """
     before = refuse_supervised(registry, sweep)
     if not registry.supervise(sweep, instead_of=None if before is None else before["process"]):
-        raise UsageError(
-            f"sweep {sweep} was begun by another process at this moment; wait for it, or stop it"
-        )
+        raise UsageError(f"sweep {sweep} was begun by another process at this moment; wait for it, or stop it")
     finishing, ended = threading.Event(), threading.Event()
 
     def watch() -> None:
