@@ -143,7 +143,7 @@ class _Sweep:
         if row is not None and not row["alive"]:
             yield self._found(None, f"process {row['pid']} on {row['host']}, which ran it, was lost")
             if not self._dry_run:
-                self._registry.release(self._sweep)
+                self._registry.release(self._sweep, row["process"])
 
     def _found(self, run: str | None, what: str) -> Finding:
         return Finding(self._sweep, run, what)

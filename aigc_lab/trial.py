@@ -79,10 +79,7 @@ def execute(jobs: Sequence[Job], lab: Lab, watchers: Sequence[Watcher]) -> list[
                 raise
             if interruption.wanted():
                 raise KeyboardInterrupt from None
-    outcomes = [run.outcome for run in runs if run.outcome is not None]
-    if len(outcomes) < len(runs):  # a store failed while it was to be written down how a run ended
-        raise Failure(f"how {jobs[0].sweep} went on could not be recorded; it goes on from its checkpoints")
-    return outcomes
+    return [run.outcome for run in runs if run.outcome is not None]
 
 
 def _rounds(replicas: Sequence[Replica], training: Training) -> Iterator[Round]:
@@ -284,6 +281,8 @@ class _Run:
             self.stop(error)
             if interruption.wanted():
                 raise KeyboardInterrupt from None
+            if self.outcome is None:  # there is no attempt that could have failed
+                raise Failure(f"run {self._job.run} could not begin: {_reason(error)}") from error
 
     def stop(self, error: BaseException) -> None:
         """Ends the run, unless it has ended, because of what happened to all: it is stored, and goes on another time;

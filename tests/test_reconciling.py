@@ -7,14 +7,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import WriterHere
+from conftest import WriterHere, supervisor
 from sqlalchemy import update
 
-from aigc_lab import commands, processes, verification
-from aigc_lab.errors import Failure
+from aigc_lab import commands, processes, reconciling, supervision, verification
+from aigc_lab.errors import Failure, UsageError
+from aigc_lab.executors.base import Place
+from aigc_lab.opening import opened
 from aigc_lab.processes import Process
 from aigc_lab.reconciling import reconcile
 from aigc_lab.registry import lives, queries
@@ -127,6 +130,61 @@ def test_a_last_loss_of_another_kind_is_no_crash(lost: Lost, kills: list[int]) -
     assert lost.state == State.FAILED
 
 
+# ---- homes that share a registry
+
+
+def test_a_sweep_that_another_home_runs_is_left_alone(
+    lost: Lost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock is not seen from here; until it dies, its row says that it runs."""
+    monkeypatch.setattr(reconciling, "_GRACE", 0.0)
+    monkeypatch.setenv("AIGC_LAB_REGISTRY_URL", lost.registry.url)
+    registry, sweep, here = lost.registry, lost.sweep, Settings.load(tmp_path / "here")
+    same: Any = SimpleNamespace(
+        sweep=sweep,
+        name="mine",
+        digest="0123456789abcdef",
+        document=SimpleNamespace(data={}, file="mine.yaml"),
+        file=SimpleNamespace(objective=SimpleNamespace(score="fd", better="lower")),
+    )
+    with supervisor(registry.url, sweep, lost.run) as there:
+        assert reconcile(registry, here) == []
+        refused = f"sweep {sweep} is being run by process {there.pid} on .* aigc-lab stop {sweep}"
+        with pytest.raises(UsageError, match=refused):
+            reconcile(registry, here, mine=sweep)
+        with pytest.raises(UsageError, match=refused), supervision.supervised(registry, sweep):
+            pass
+        with pytest.raises(UsageError, match=refused), opened(same, here, [Place("cpu", 1)], print):
+            pass
+        assert there.poll() is None
+        known = lives.running(registry) + lives.supervisors(registry)
+        assert [(row["alive"], row["pid"]) for row in known] == [(True, there.pid)] * 2
+    with supervision.supervised(registry, sweep):
+        (row,) = lives.supervisors(registry)
+        assert row["process"] == Process.this()
+        found = [str(finding) for finding in reconcile(registry, here, mine=sweep)]
+        assert found == [f"{lost.run}: the process of attempt 1 was lost; the run can be resumed"]
+    assert lost.state == State.KILLED and not lives.supervisors(registry)
+
+
+def test_who_is_overtaken_between_looking_and_writing_is_refused(lost: Lost, monkeypatch: pytest.MonkeyPatch) -> None:
+    other, look = replace(Process.this(), pid=1), supervision.refuse_supervised
+
+    def overtaken(registry: Registry, sweep: str) -> Any:
+        row = look(registry, sweep)
+        with monkeypatch.context() as patch:
+            patch.setattr(Process, "this", lambda: other)
+            assert registry.supervise(sweep)
+        return row
+
+    monkeypatch.setattr(supervision, "refuse_supervised", overtaken)
+    refused = pytest.raises(UsageError, match="was begun by another process at this moment")
+    with refused, supervision.supervised(lost.registry, lost.sweep):
+        pass
+    (row,) = lives.supervisors(lost.registry)
+    assert row["process"] == other
+
+
 # ---- a real sweep, whose process is ended within its only run
 
 TEXT = """\
@@ -175,5 +233,6 @@ def test_a_sweep_whose_own_process_is_ended(tmp_path: Path, monkeypatch: pytest.
         commands.resume("mine", device="cpu", json=True, retry_failed=True, home=tmp_path / "home")
         shown = queries.show(registry, "mine.0.0")
         assert [attempt["state"] for attempt in shown["attempts"]] == ["KILLED", "FINISHED"]
+        assert registry.chain(shown["run"]) == 2
         verified = verification.verify(registry, Settings.load(tmp_path / "home"))
         assert not verified.problems and not verified.notes, str(verified)

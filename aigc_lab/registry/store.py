@@ -6,7 +6,6 @@ make that safe, and the number of the attempt keeps a worker that was given up f
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from sqlalchemy import Connection, Engine, Table, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Table, delete, func, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from aigc_lab.errors import Failure
@@ -384,14 +383,7 @@ class Registry:
         process, now = Process.this(), _now()
         with self.write() as connection:
             if instead_of is not None:
-                gone = {
-                    Supervisor.c.host: instead_of.host,
-                    Supervisor.c.boot: instead_of.boot,
-                    Supervisor.c.pid: instead_of.pid,
-                    Supervisor.c.process_started: instead_of.started,
-                }
-                that = [column == value for column, value in gone.items()]
-                connection.execute(delete(Supervisor).where(Supervisor.c.sweep_id == sweep, *that))
+                connection.execute(delete(Supervisor).where(*_supervising(sweep, instead_of)))
             made = _insert_new(
                 connection,
                 Supervisor,
@@ -407,7 +399,7 @@ class Registry:
 
     def watch(self, sweep: str) -> str | None:
         """Says that this process still runs the sweep, and returns what somebody wants of it (`Supervisor.wanted`)."""
-        mine = (Supervisor.c.sweep_id == sweep, Supervisor.c.pid == os.getpid())
+        mine = _supervising(sweep, Process.this())
         with self.write() as connection:
             connection.execute(update(Supervisor).where(*mine).values(heartbeat_at=_now()))
         return self.wanted(sweep)
@@ -417,10 +409,12 @@ class Registry:
         with self.read() as connection:
             return connection.scalar(select(Supervisor.c.wanted).where(Supervisor.c.sweep_id == sweep))
 
-    def release(self, sweep: str) -> None:
-        """Records that nobody runs the sweep any more."""
+    def release(self, sweep: str, process: Process | None = None) -> None:
+        """Records that the process, this one unless another is given, runs the sweep no more. One that has taken over
+        meanwhile stays.
+        """
         with self.write() as connection:
-            connection.execute(delete(Supervisor).where(Supervisor.c.sweep_id == sweep))
+            connection.execute(delete(Supervisor).where(*_supervising(sweep, process or Process.this())))
 
     def want(self, sweep: str, what: str) -> bool:
         """Asks the process that runs the sweep to stop (`Supervisor.wanted`); False when none is recorded."""
@@ -527,6 +521,18 @@ class _Living:
                 this = (Attempt.c.run_id == self.run, Attempt.c.number == number)
                 self.connection.execute(update(Attempt).where(*this).values(ended))
         self.connection.execute(update(Run).where(Run.c.id == self.run).values(state=after.state.value))
+
+
+def _supervising(sweep: str, process: Process) -> list[ColumnElement[bool]]:
+    """The row that says that this process runs the sweep."""
+    facts = {
+        Supervisor.c.sweep_id: sweep,
+        Supervisor.c.host: process.host,
+        Supervisor.c.boot: process.boot,
+        Supervisor.c.pid: process.pid,
+        Supervisor.c.process_started: process.started,
+    }
+    return [column == value for column, value in facts.items()]
 
 
 def _insert_new(connection: Connection, table: Table, **values: Any) -> bool:
