@@ -3,12 +3,14 @@ cut off, and commands that are given twice: each for real, and nothing is lost.
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -22,16 +24,20 @@ from unittest import mock
 
 import pytest
 from conftest import WriterHere
-from harness import NoWriter, empty_mlflow, plain_environment, stored
+from harness import NoWriter, empty_mlflow, plain_environment, rows, stored
+from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
 from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
 
-from aigc_lab import checkpoint, cli, search, supervision, sweeps, verification
+from aigc_lab import checkpoint, cli, environment, search, supervision, sweeps, trial, verification
 from aigc_lab import experiment as experiments
-from aigc_lab.errors import UsageError
+from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import base as executors
 from aigc_lab.job import Job, Outcome, Watcher
 from aigc_lab.lab import Lab
 from aigc_lab.opening import Opened, check_stores
+from aigc_lab.recollection import Recollection
 from aigc_lab.registry import lives, queries, store
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
@@ -39,6 +45,8 @@ from aigc_lab.registry.tables import Attempt, Supervisor
 from aigc_lab.settings import Settings
 from aigc_lab.sweeps import run_sweep
 from aigc_lab.tracking import base, writer
+from aigc_lab.tracking.spool import SpoolRun
+from aigc_lab.trainer import train
 
 TEXT = """\
 data: {name: ring, points: 500}
@@ -136,14 +144,14 @@ def truth(undisturbed: Path) -> dict[str, Any]:
     return bits(str(undisturbed))
 
 
-def delivered(monkeypatch: pytest.MonkeyPatch) -> None:
+def delivered(monkeypatch: pytest.MonkeyPatch, *words: str, runs: int = 3) -> None:
     """The sweep is given again; then all is in MLflow, and all stores agree."""
     monkeypatch.setattr(writer, "Writer", WriterHere)
-    assert command(*SWEEP).code == 0
+    assert command(*SWEEP, *words).code == 0
     with registry() as opened:
         result = verification.verify(opened, Settings.load(Path("home")))
     assert not result.problems and not result.notes, str(result)
-    assert result.checked["MLflow runs"] == 3
+    assert result.checked["MLflow runs"] == runs
 
 
 @contextlib.contextmanager
@@ -162,6 +170,21 @@ def at(evaluation: int, happen: Callable[[], object]) -> Iterator[None]:
         patch.setattr(sweeps._Watcher, "scored", counted)
         yield
     assert count >= evaluation
+
+
+def interrupted(evaluation: int, *words: str) -> None:
+    """In the place of the watcher's answer to it."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with at(evaluation, interrupt):
+        assert command(*SWEEP, *words).code == 130
+
+
+def states() -> list[str]:
+    """The checkpoints that runs could go on from."""
+    return sorted(path.name for path in Path("home/checkpoints").glob("*/*/*/state-*.json"))
 
 
 # ---- disks
@@ -233,6 +256,37 @@ def test_a_disk_that_fills_up_is_waited_for(
         delivered(monkeypatch)
 
 
+ONE = ("--trials", "1")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_disk_that_is_full_when_the_weights_are_written(truth: dict[str, Any]) -> None:
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "last.safetensors")
+
+    with mock.patch.object(checkpoint, "save_weights", full):
+        told = command(*SWEEP, *ONE)
+    assert told.code == 1 and told.why == "error: last.safetensors: No space left on device"
+    assert attempts() == [["KILLED"]]
+    assert states()[-1] == "state-000000040.json"
+    assert command(*SWEEP, *ONE).code == 0
+    assert [attempt["from_step"] for attempt in shown()[RUN.format(0)]["attempts"]] == [0, 40]
+    assert attempts() == [["KILLED", "FINISHED"]] and bits()[RUN.format(0)] == truth[RUN.format(0)]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_run_that_could_not_begin_says_why() -> None:
+    """There is no attempt that could have failed: the sweep ends, and the run is done when it is given again."""
+    with mock.patch.object(checkpoint, "checkpoints", side_effect=PermissionError(13, "Permission denied", "home")):
+        told = command(*SWEEP, *ONE)
+    assert told.code == 1
+    assert (
+        told.why == f"error: run {RUN.format(0)} could not begin: PermissionError: [Errno 13] Permission denied: 'home'"
+    )
+    assert attempts() == [[]] and command(*SWEEP, *ONE).code == 0
+    assert attempts() == [["FINISHED"]]
+
+
 READING = (["status"], ["compare", "mine"], ["runs"], ["show", RUN.format(0)])
 WRITING = (SWEEP, ["resume", "mine"], ["reconcile"], ["spool", "--flush"], ["delete", "mine", "--yes"])
 
@@ -300,15 +354,161 @@ def test_a_database_that_is_locked_for_a_while_is_waited_for(
     assert not caplog.records
 
 
+# ---- Optuna's storage
+
+# When -> what fails then, and the attempts of the two runs by the end.
+OPTUNA: dict[str, tuple[str, list[list[str]]]] = {
+    "a trial is asked for": ("create_new_trial", [["FINISHED"]]),
+    "a value is reported": ("set_trial_intermediate_value", [["FINISHED"], ["KILLED"]]),
+    "a trial is told": ("set_trial_state_values", [["FINISHED"], ["FINISHED"]]),
+}
+UNUSABLE = OperationalError("UPDATE trials", {}, sqlite3.OperationalError("disk I/O error"))
+
+
+@pytest.mark.parametrize("when", OPTUNA)
+@pytest.mark.usefixtures("folder")
+def test_a_storage_of_optuna_that_fails_is_no_fault_of_a_run(when: str, truth: dict[str, Any]) -> None:
+    """In the second trial: the sweep ends with the reason, and goes on from where it was."""
+    method, then = OPTUNA[when]
+    original = getattr(Recollection, method)
+
+    def fails(storage: Recollection, *given: Any, **named: Any) -> Any:
+        passed = [*given, *named.values()]
+        if method == "create_new_trial":
+            now = len(passed) == 1  # the first has a template, of fixed values
+        else:
+            second = storage.get_trial(passed[0]).number == 1
+            now = second and (20 in passed or TrialState.COMPLETE in passed)
+        if not now:
+            return original(storage, *given, **named)
+        if method == "set_trial_intermediate_value":
+            raise StorageInternalError("An exception is raised during the commit.") from UNUSABLE
+        raise UNUSABLE
+
+    two = ("--trials", "2")
+    with mock.patch.object(Recollection, method, fails):
+        told = command(*SWEEP, *two)
+    assert told.code == 1 and "Optuna's storage: " in told.why and "disk I/O error" in told.why
+    assert attempts() == then
+    killed = then[-1] == ["KILLED"]
+    assert states()[-1:] == ["state-000000020.json"] * killed
+    assert command(*SWEEP, *two).code == 0
+    assert attempts() == [["FINISHED"], ["KILLED", "FINISHED"] if killed else ["FINISHED"]]
+    assert bits() == {run: of for run, of in truth.items() if run != RUN.format(2)}
+    (sweep,) = {run["sweep"] for run in shown().values()}
+    known = search.told(Settings.load(Path("home")).optuna_url, sweep)
+    assert [state for state, _ in known.values()] == ["COMPLETE", "COMPLETE"]
+
+
+# ---- ends that nobody was told of
+
+
+def log(run: str) -> list[dict[str, Any]]:
+    """What a run has spooled."""
+    (path,) = Path("home/spool").glob(f"*/{run}.1/log.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.usefixtures("folder")
+def test_who_is_killed_before_mlflow_is_told_of_the_end_has_shown_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry knows the result by then, and nobody will do the run again."""
+    with mock.patch.object(SpoolRun, "end", side_effect=KeyboardInterrupt):
+        assert command(*SWEEP, *ONE).code == 130
+    (run,) = shown().values()
+    assert run["state"] == "FINISHED"
+    told = log(run["run"])
+    assert not any("end" in record for record in told)
+    last = {name for record in told for name, _, _, step in record.get("points", ()) if step == 40}
+    assert {"score/rkl", "score/rkl_holdout", "time/training_seconds", "time/evaluation_seconds"} <= last
+    delivered(monkeypatch, *ONE, runs=1)
+    assert attempts() == [["FINISHED"]] and not states()
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_pruner_whose_answer_never_came_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stops the run where it would have stopped it at once."""
+    asked: list[int] = []
+
+    def scored(watcher: sweeps._Watcher, step: int, value: float) -> bool:
+        asked.append(step)
+        if asked == [10, 20]:
+            raise KeyboardInterrupt
+        return step == 20
+
+    monkeypatch.setattr(sweeps._Watcher, "scored", scored)
+    assert command(*SWEEP, *ONE).code == 130
+    assert states()[-1] == "state-000000020.json"
+    assert command(*SWEEP, *ONE).code == 0
+    assert asked == [10, 20, 20]
+    assert command("sweep", "mine.yaml", "--home", "undisturbed", *SWEEP[4:], *ONE).code == 0
+    assert asked == [10, 20, 20, 10, 20]
+    assert attempts() == [["KILLED", "PRUNED"]] and attempts("undisturbed") == [["PRUNED"]]
+    here, there = shown()[RUN.format(0)], shown("undisturbed")[RUN.format(0)]
+    assert here["reason"] == there["reason"] and bits() == bits("undisturbed")
+    points = [(name, step) for record in log(here["run"]) for name, _, _, step in record.get("points", ())]
+    assert len(points) == len(set(points)) and ("score/rkl", 20) in points
+    assert not states()
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_diverged_is_no_checkpoint_when_its_end_could_not_be_recorded() -> None:
+    finish = Registry.finish
+
+    def fails(registry: Registry, run: str, attempt: int, state: State, **facts: Any) -> None:
+        if state == State.DIVERGED:
+            raise Failure("registry: it is gone")
+        finish(registry, run, attempt, state, **facts)
+
+    words = [*SWEEP, *ONE, "--set", "system.lr=1e30"]
+    with mock.patch.object(Registry, "finish", fails):
+        assert command(*words).why == "error: registry: it is gone"
+    assert attempts() == [["KILLED"]] and not states()
+    command(*words)
+    (run,) = shown().values()
+    assert [(attempt["state"], attempt["from_step"]) for attempt in run["attempts"]] == [("KILLED", 0), ("DIVERGED", 0)]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_seed_that_failed_first_makes_the_stores_no_less_agreed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optuna was told the value of the other seed, and its word is final."""
+    words = (*ONE, "--seeds", "2")
+
+    def breaks(replicas: Any, **options: Any) -> Any:
+        if replicas[0].seed == 1:
+            raise RuntimeError("out of luck")
+        return train(replicas, **options)
+
+    with mock.patch.object(trial, "train", breaks):
+        assert command(*SWEEP, *words).code == 0
+    assert attempts() == [["FINISHED"], ["FAILED"]]
+    delivered(monkeypatch, *words, "--retry-failed", runs=2)
+    assert attempts() == [["FINISHED"], ["FAILED", "FINISHED"]]
+    (sweep,) = {run["sweep"] for run in shown().values()}
+    with registry() as opened:
+        (row,) = queries.trials(opened, sweep)
+    known = search.told(Settings.load(Path("home")).optuna_url, sweep)
+    assert known[0][0] == "COMPLETE" and known[0][1] != row["value"]
+
+
+@pytest.mark.parametrize(("changed", "chain"), [({}, 1), ({"threads": 99}, 2), ({"git_commit": "0" * 40}, 2)])
+@pytest.mark.usefixtures("folder")
+def test_a_run_that_begins_again_elsewhere_is_another_in_mlflow(
+    changed: dict[str, Any], chain: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bits may be others than those that it has shown; where nothing has changed they are the same."""
+    interrupted(2, *ONE)
+    shutil.rmtree("home/checkpoints")
+    now = environment.describe("cpu") | changed
+    monkeypatch.setattr(environment, "describe", lambda device: now)
+    delivered(monkeypatch, *ONE, runs=1)
+    assert attempts() == [["KILLED", "FINISHED"]]
+    keys = rows(Path("mlflow.db").absolute(), "SELECT value FROM tags WHERE key = 'aigc_lab.key' ORDER BY value")
+    assert keys == [(f"{RUN.format(0)}.{number}",) for number in range(1, chain + 1)]
+    with registry() as opened:
+        assert opened.chain(RUN.format(0)) == chain
+
+
 # ---- clocks that are set back
-
-
-def interrupted(evaluation: int) -> None:
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    with at(evaluation, interrupt):
-        assert command(*SWEEP).code == 130
 
 
 @pytest.mark.usefixtures("folder")
@@ -321,7 +521,7 @@ def test_a_clock_that_was_set_back_between_two_attempts(truth: dict[str, Any], m
         interrupted(6)
         for path in Path("home/checkpoints").rglob("*"):
             os.utime(path, (time.time() + ahead.total_seconds(),) * 2)
-    interrupted(1)
+    interrupted(2)  # the first is that at step 20 again: the pruner's answer had not come
     told = command("status", "mine", "--home", "home")
     assert told.code == 0 and "0 s ago" in told.output and not re.search(r"-[\d.]+ (s|min|h)\b", told.output)
     row = json.loads(command("status", "mine", "--home", "home", "--json").output)
