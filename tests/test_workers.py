@@ -16,7 +16,7 @@ from unittest import mock
 import pytest
 from conftest import WriterHere
 
-from aigc_lab import attempts, commands, verification
+from aigc_lab import attempts, commands, delivery, verification
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import local
 from aigc_lab.executors.base import Place
