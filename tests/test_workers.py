@@ -329,6 +329,8 @@ def started(folder: Path) -> Iterator[tuple["subprocess.Popen[str]", list[int]]]
 
 def test_what_ends_a_sweep_ends_its_workers(folder: Path) -> None:
     with started(folder) as (process, pids):
+        # The writer is under way too: in the seconds that an interruption leaves it, it need not begin.
+        until(lambda: all(run["mlflow_run_id"] for run in shown(folder, "home").values()))
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
