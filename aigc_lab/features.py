@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from aigc_lab import plugins
@@ -12,15 +13,19 @@ from aigc_lab.data.base import Dataset
 from aigc_lab.errors import UsageError
 from aigc_lab.extractors.base import Extractor, Features
 from aigc_lab.files import write_atomically
+from aigc_lab.frechet import Gaussian
 from aigc_lab.samples import Images, Samples
 
 # Part of every key: changes when the stored form does.
-_SCHEMA = "1"
+_SCHEMA = "2"
 
 
 class FeatureStore:
     """Extractors are prepared once; features of real samples are kept in `cache/features`, keyed by what they are of:
-    sha256(content of the samples | weights and preprocessing | dtype | schema). One changed pixel is another key.
+    sha256(content of the samples | weights and preprocessing | how many vectors | dtype | schema). One changed pixel is
+    another key. Without a `cache` nothing is read or written.
+
+    `keep` says of how many samples an extractor's vectors are kept, at most; all where it does not say.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class FeatureStore:
         self._say = say
         self._extractors: dict[str, Extractor] = {}
         self._memory: dict[tuple[str, int], tuple[Samples, Features]] = {}
+        self.keep: dict[str, int] = {}
 
     def extractor(self, name: str) -> Extractor:
         if name not in self._extractors:
@@ -49,36 +55,76 @@ class FeatureStore:
         return self._extractors[name]
 
     def real(self, name: str, samples: Samples) -> Features:
-        """Features of a real split: from memory, else from disk, else computed and stored."""
+        """Features of real samples: from memory, else from disk, else computed and stored."""
         kept = self._memory.get((name, id(samples)))
         if kept is not None:
             return kept[1]
-        extractor = self.extractor(name)
-        key = hashlib.sha256(f"{samples.digest()}|{extractor.identity}|float32|{_SCHEMA}".encode()).hexdigest()
-        path = self._cache / "features" / f"{key}.safetensors"
+        path = self._path(name, samples)
         features = self._stored(path)
         if features is None:
             features = self.made(name, samples)
-            tensors = {"vectors": features.vectors}
-            if features.logits is not None:
-                tensors["logits"] = features.logits
-            write_atomically(path, save(tensors))
+            self._write(path, features)
         # The samples are held too: an id is only unique while its object lives.
         self._memory[name, id(samples)] = (samples, features)
         return features
+
+    def _path(self, name: str, samples: Samples) -> Path:
+        keep = self.keep.get(name)
+        parts = (
+            samples.digest(),
+            self.extractor(name).identity,
+            f"keep:{keep}" if keep is not None and keep < len(samples) else "all",
+            "float32",
+            _SCHEMA,
+        )
+        return self._cache / "features" / f"{hashlib.sha256('|'.join(parts).encode()).hexdigest()}.safetensors"
 
     def _stored(self, path: Path) -> Features | None:
         if not path.is_file():
             return None
         try:
-            tensors = load_file(path)
-        except SafetensorError:
+            return unpacked(path)
+        except (SafetensorError, KeyError, ValueError, OSError):
             self._say(f"the stored features {path} are damaged; they are computed again")
             return None
-        return Features(tensors["vectors"], tensors.get("logits"))
+
+    def _write(self, path: Path, features: Features) -> None:
+        """A cache is a convenience: a disk that takes nothing costs the next command its time, and this one nothing."""
+        try:
+            write_atomically(path, packed(features))
+        except OSError as error:
+            self._say(f"the features cannot be stored ({error.strerror}: {path}); they are computed again next time")
 
     def made(self, name: str, samples: Samples) -> Features:
-        """Features of generated samples: computed, never stored."""
+        """Features of samples: computed, never stored. Raises `ValueError` for samples that it must not see."""
         if not isinstance(samples, Images):
             raise UsageError(f"extractor {name} reads images, not {samples.modality}")
-        return self.extractor(name).extract(samples)
+        return self.extractor(name).extract(samples, keep=self.keep.get(name))
+
+
+def packed(features: Features) -> bytes:
+    """Features as the bytes of a safetensors file. Where a distance will need them, its moments and their root too:
+    at d = 2048 they cost as much as the distance.
+    """
+    gaussian, facts = features.gaussian, {"count": str(features.count)}
+    tensors = {"vectors": features.vectors.contiguous()}
+    if features.logits is not None:
+        tensors["logits"] = features.logits.contiguous()
+    if gaussian.covariance is not None:
+        tensors |= {"mean": gaussian.mean, "covariance": gaussian.covariance, "root": gaussian.root.contiguous()}
+    return save({name: tensor.cpu() for name, tensor in tensors.items()}, facts)
+
+
+def unpacked(path: Path) -> Features:
+    """What `packed` packed. Raises `SafetensorError`, `KeyError` or `ValueError` for anything else."""
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        count = int((file.metadata() or {})["count"])
+    features = Features(tensors["vectors"], tensors.get("logits"))
+    if "covariance" in tensors:
+        whole = Gaussian(count, tensors["mean"], tensors["covariance"])
+        whole.__dict__["root"] = tensors["root"]
+        return replace(features, whole=whole)
+    if count != len(features.vectors):
+        raise ValueError(f"{path}: {len(features.vectors)} vectors of {count}")
+    return features

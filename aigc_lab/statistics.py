@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from aigc_lab import noise
+from aigc_lab.frechet import Gaussian, distance
 
 Z95 = 1.959963984540054
 
@@ -34,21 +35,8 @@ def _trace_of_root(root: Tensor, covariance: Tensor) -> Tensor:
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Squared Fréchet distance ‖μ₁ − μ₂‖² + Tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½) between Gaussians fitted to [N, d] and [M, d].
-
-    Float64 throughout, and no ε on the diagonal. With fewer rows than dimensions the trace is the sum of the singular
-    values of X₁X₂ᵀ, centred: the same number from a matrix of the samples' size.
-    """
-    if min(len(a), len(b)) < a.shape[1]:
-        mean_a, mean_b = a.double().mean(0), b.double().mean(0)
-        x, y = a.double() - mean_a, b.double() - mean_b
-        traces = x.square().sum() / (len(a) - 1) + y.square().sum() / (len(b) - 1)
-        trace = torch.linalg.svdvals(x @ y.T).sum() / math.sqrt((len(a) - 1) * (len(b) - 1))
-    else:
-        (mean_a, covariance_a), (mean_b, covariance_b) = moments(a), moments(b)
-        traces = covariance_a.trace() + covariance_b.trace()
-        trace = _trace_of_root(_root(covariance_a), covariance_b)
-    return max(float((mean_a - mean_b).square().sum() + traces - 2 * trace), 0.0)
+    """Squared Fréchet distance between Gaussians fitted to vectors [N, d] and [M, d]: see `frechet.distance`."""
+    return distance(Gaussian.of(a), Gaussian.of(b))
 
 
 def frechet_standard_error(a: Tensor, b: Tensor, *, replicates: int, chunk: int = 50) -> float:

@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("extractors.base", "torchvision_files"),
     ("data.base",),
     ("batches", "nets", "objectives", "statistics", "image_files"),
+    ("frechet",),
     ("attempts",),
     ("samples", "noise", "environment", "plugins", "space", "settings"),
     ("yamlfile", "content"),

@@ -17,7 +17,7 @@ from aigc_lab.data.ring import Ring
 from aigc_lab.extractors.base import Features
 from aigc_lab.extractors.random import Random
 from aigc_lab.metrics import stacked_modes
-from aigc_lab.metrics.base import Evidence, Score
+from aigc_lab.metrics.base import Evidence, Real, Score
 from aigc_lab.metrics.classifier_score import exp_mutual_information
 from aigc_lab.metrics.modes import ModeCount, assign, captured_modes
 from aigc_lab.samples import Images, Points, Samples
@@ -33,7 +33,7 @@ def no_features(extractor: str, samples: Samples) -> Features:
 
 def scored(points: Tensor) -> dict[str, Score]:
     reference, real = RING.load(SPLITS[1]), RING.load(SPLITS[2]).take(slice(0, len(points)))
-    evidence = Evidence(Points(points), reference, real, RING, no_features, str, f"n:{len(points)}")
+    evidence = Evidence(Points(points), Real(reference, real, reference), RING, no_features, str, f"n:{len(points)}")
     return {score.name: score for score in ModeCount(ModeCount.Config()).scores(evidence)}
 
 

@@ -3,15 +3,19 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from torch import Tensor
 
 from aigc_lab.config import Strict
 from aigc_lab.data.base import Dataset
 from aigc_lab.extractors.base import Features
+from aigc_lab.frechet import distance
 from aigc_lab.samples import Samples
-from aigc_lab.statistics import Z95, frechet_distance, frechet_standard_error
+from aigc_lab.statistics import Z95, frechet_standard_error
 
 Better = Literal["lower", "higher"]
+Need = Literal["train", "labels", "encoder"]
 
 
 @dataclass(frozen=True)
@@ -32,19 +36,47 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What a metric may look at. `real` is a second set of real samples, as many as were generated: the floor.
+class Real:
+    """The real samples of a scoring: the `reference` that is compared with; the floor, which is a second set `floor` of
+    real samples, as many as were generated where there are as many, and what it is compared `against`: the reference
+    too, or a part of it that shares nothing with the floor; and the samples that systems trained on, where they are
+    known. `whole` is the set that the floor is the first part of, where its features are known anyway.
+    """
 
-    `features(extractor, samples)` and `identity(extractor)` are lazy: a metric pays for what it uses.
+    reference: Samples
+    floor: Samples
+    against: Samples
+    train: Samples | None = None
+    whole: Samples | None = None
+
+
+@runtime_checkable
+class Autoencoder(Protocol):
+    """A system with an encoder q(z|x), diagonal Gaussian, a prior N(0, I) and a likelihood p(x|z)."""
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of q(z|x), each [N, latents], for float images in [0, 1]."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The mean of p(x|z) as float images in [0, 1]."""
+
+    def log_likelihood(self, images: Tensor, latents: Tensor) -> Tensor:
+        """Log p(x|z) [N] in nats a sample."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a metric may look at. `features(extractor, samples)` and `identity(extractor)` are lazy: a metric pays for
+    what it uses. `system` is who generated the samples, where it encodes too.
     """
 
     generated: Samples
-    reference: Samples
-    real: Samples
+    real: Real
     dataset: Dataset
     features: Callable[[str, Samples], Features]
     identity: Callable[[str], str]
     signature: str
+    system: Autoencoder | None = None
 
     def __post_init__(self) -> None:
         shape, got = self.dataset.shape, self.generated
@@ -58,6 +90,10 @@ class Metric(ABC):
 
     Config: ClassVar[type[Strict]]
     version: ClassVar[int] = 1
+    #: of how many samples it reads the features one by one, at most; moments are those of all
+    keeps: ClassVar[int] = 50_000
+    #: what it needs besides generated and reference samples
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -86,15 +122,15 @@ class Metric(ABC):
 
 
 def frechet_score(metric: Metric, name: str, extractor: str, replicates: int, evidence: Evidence) -> Score:
-    """FD_N of an extractor's features with ±1.96 bootstrap standard errors, which covers E[FD_N] at this n."""
-    generated, reference, real = (
-        evidence.features(extractor, samples).vectors
-        for samples in (evidence.generated, evidence.reference, evidence.real)
+    """FD_N of an extractor's features with ±1.96 standard errors, which covers E[FD_N] at this n."""
+    generated, reference, floor, against = (
+        evidence.features(extractor, samples)
+        for samples in (evidence.generated, evidence.real.reference, evidence.real.floor, evidence.real.against)
     )
-    value = frechet_distance(generated, reference)
-    margin = Z95 * frechet_standard_error(generated, reference, replicates=replicates)
+    value = distance(generated.gaussian, reference.gaussian)
+    margin = Z95 * frechet_standard_error(generated.vectors, reference.vectors, replicates=replicates)
     signature = metric.signature(
-        evidence, evidence.identity(extractor), f"d:{generated.shape[1]}", f"bootstrap:{replicates}"
+        evidence, evidence.identity(extractor), f"d:{generated.vectors.shape[1]}", f"bootstrap:{replicates}"
     )
-    floor = frechet_distance(real, reference)
-    return Score(name, value, max(value - margin, 0.0), value + margin, len(generated), floor, signature, "lower")
+    lowest = distance(floor.gaussian, against.gaussian)
+    return Score(name, value, max(value - margin, 0.0), value + margin, generated.count, lowest, signature, "lower")

@@ -48,7 +48,7 @@ class ClassifierScore(base.Metric):
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
         generated, real = (
-            evidence.features(self.extractor, samples).logits for samples in (evidence.generated, evidence.real)
+            evidence.features(self.extractor, samples).logits for samples in (evidence.generated, evidence.real.floor)
         )
         assert generated is not None and real is not None
         value, error = exp_mutual_information(generated, self.config.splits)

@@ -40,11 +40,11 @@ class StackedModes(base.Metric):
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
         count = evidence.dataset.shape.classes
-        labels = evidence.reference.labels
+        labels = evidence.real.reference.labels
         assert count is not None and labels is not None
         digits, digits_real, judged = (
             _digits(evidence.features(self.extractor, samples).logits)
-            for samples in (evidence.generated, evidence.real, evidence.reference)
+            for samples in (evidence.generated, evidence.real.floor, evidence.real.reference)
         )
         each = round(count ** (1 / 3))
         errors = [confusion(labels // each ** (2 - channel) % each, judged[:, channel], each) for channel in range(3)]
