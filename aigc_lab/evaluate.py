@@ -1,15 +1,22 @@
 """Protocol + (generated, real) -> scores. Nothing here knows how the samples were trained or where scores go."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
+from aigc_lab import content, environment, plugins
 from aigc_lab.data.base import Dataset
-from aigc_lab.experiment import Protocol
-from aigc_lab.extractors.base import Features
+from aigc_lab.errors import UsageError
+from aigc_lab.experiment import Protocol, load_protocol
+from aigc_lab.extractors.base import Extractor, Features, choice
 from aigc_lab.features import FeatureStore
-from aigc_lab.metrics.base import Autoencoder, Evidence, Metric, Real, Score
-from aigc_lab.samples import Samples
+from aigc_lab.given import Given, Pair, Range, Sets, given, halves
+from aigc_lab.metrics.base import Autoencoder, Evidence, Metric, Need, Real, Score
+from aigc_lab.samples import Images, Samples
+from aigc_lab.settings import Settings
+from aigc_lab.weights import WeightsPolicy
 
 ScoringSplit = Literal["reference", "holdout"]
 SCORING_SPLITS: tuple[ScoringSplit, ...] = ("reference", "holdout")
@@ -71,8 +78,11 @@ def score(
     store: FeatureStore,
     split: str,
     system: object = None,
+    details: Sequence[str] = (),
 ) -> list[Score]:
-    """The scores of all metrics. Each set passes through an extractor once, however many metrics read its features."""
+    """The scores of all metrics, whose signatures have the `details` in them. Each set passes through an extractor once,
+    however many metrics read its features.
+    """
     made: dict[str, Features] = {}
 
     def features(extractor: str, samples: Samples) -> Features:
@@ -92,7 +102,184 @@ def score(
         dataset,
         features,
         lambda extractor: store.extractor(extractor).identity,
-        f"data:{dataset.name}:{dataset.digest[:8]}|ref:{split}:{len(real.reference)}|n:{len(generated)}",
+        "|".join(
+            [
+                f"data:{dataset.name}:{dataset.digest[:8]}",
+                f"ref:{split}:{len(real.reference)}",
+                f"n:{len(generated)}",
+                *details,
+            ]
+        ),
         system if isinstance(system, Autoencoder) else None,
     )
     return [score for metric in metrics for score in metric.scores(evidence)]
+
+
+# ---- without a sweep
+
+
+def evaluate(
+    generated: Any,
+    reference: Any,
+    *,
+    metrics: Sequence[str] | None = None,
+    protocol: str | None = None,
+    features: str | None = None,
+    train: Any = None,
+    size: int | None = None,
+    samples: int | None = None,
+    numbers: Range | None = None,
+    weights: WeightsPolicy | None = None,
+    device: str = "auto",
+    cache: Path | None = None,
+    data_dir: Path | None = None,
+    skip_broken: bool = False,
+    system: object = None,
+    say: Callable[[str], None] = lambda text: None,
+    watch: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> list[Score]:
+    """Scores of generated samples against real ones, each with its interval, n, floor and signature.
+
+    `generated`, `reference` and `train` (what the generator was trained on, for metrics that ask for it) are each a
+    folder of images, a `.npy` or `.npz` file, a tensor or an array (uint8, or floats in [0, 1], [N, C, H, W],
+    [N, H, W, C] or [N, D]), `Samples`, or `"mnist:holdout"`: a dataset, the holdout unless a split is named.
+
+    What is measured: `metrics` by name, or those of a `protocol` (a name or a file); else those that the samples allow.
+    `features` names the extractor of all metrics that can choose: `inception`, `classifier`, `random`, a user's own.
+    The floor compares the other scoring split of a dataset, or half of a reference that is no dataset with its rest.
+
+    Real features are read from and kept in `cache`. `say` is told of what a user should know, `watch` of progress.
+    Raises `UsageError` for what cannot be scored, naming what and why.
+    """
+    where = Settings.load()
+    data_dir = data_dir or where.data_dir
+    weights = weights or WeightsPolicy(where.weights_dir)
+    options: dict[str, Any] = {"data_dir": data_dir, "numbers": numbers, "skip_broken": skip_broken}
+    real = given(reference, name="reference", **options)
+    pair = Pair(given(generated, name="generated", **options), real, size)
+    made = pair.generated
+    if samples is not None and samples > len(made):
+        raise UsageError(f"{samples:,} samples are to be scored, and {len(made):,} are given")
+    if samples is not None and samples < len(made):
+        made = made.take(choice(len(made), samples))
+    dataset, sets = _real(pair, real, len(made))
+    if train is not None:
+        sets = replace(sets, train=pair.another(given(train, name="train", **options)))
+    wanted, notes = _metrics(metrics, protocol, features, dataset, sets, made, weights, system)
+    for note in notes:
+        say(note)
+    store = FeatureStore(
+        dataset, cache=cache or where.shared_cache, weights=weights, device=environment.device(device), say=say
+    )
+    store.keep |= kept(wanted)
+    store.watch = watch
+    against = real.split[1] if real.split else "set"
+    details = [pair.rule] if pair.rule else []
+    if len(sets.floor) != len(made) or sets.against is not sets.reference:
+        details.append(f"floor:{len(sets.floor)}:{len(sets.against)}")
+    try:
+        return score(wanted, made, sets, dataset, store, against, system, details)
+    except ValueError as error:
+        raise error if isinstance(error, UsageError) else UsageError(str(error)) from None
+
+
+def _real(pair: Pair, real: Given, count: int) -> tuple[Dataset, Real]:
+    if real.split is None:
+        classes = None if pair.reference.labels is None else int(pair.reference.labels.max()) + 1
+        floor, against = halves(pair.reference, count)
+        if not len(floor):
+            raise UsageError(f"{real.name}: one sample is no reference; give two at the very least")
+        return Sets(pair.reference, classes), Real(pair.reference, floor, against)
+    dataset, split = real.split
+    other = dataset.load("holdout" if split != "holdout" else "reference")
+    floor = other if count >= len(other) else other.take(choice(len(other), count))
+    return dataset, Real(pair.reference, floor, pair.reference, dataset.load("train"))
+
+
+def _metrics(
+    names: Sequence[str] | None,
+    protocol: str | None,
+    features: str | None,
+    dataset: Dataset,
+    real: Real,
+    made: Samples,
+    weights: WeightsPolicy,
+    system: object,
+) -> tuple[list[Metric], list[str]]:
+    """The metrics to be scored, each of which can be; and what is to be said of the choice."""
+    if names is not None and protocol is not None:
+        raise UsageError("--metrics and --protocol say the same in two ways; give one of them")
+    chosen, notes = (None, []) if features is None else (features, [])
+    if chosen is None and isinstance(made, Images):
+        chosen, why = _best_features(dataset, weights)
+        notes.append(why)
+    if protocol is not None:
+        asked = load_protocol(content.find("evaluation", protocol))
+        specs = asked.metrics
+    else:
+        specs = [(name, {}) for name in (names or _panel(chosen, dataset))]
+    found: list[Metric] = []
+    for name, config in specs:
+        try:
+            kind = plugins.find(Metric, name)  # type: ignore[type-abstract]
+            given_config = dict(config)
+            if chosen and "features" in kind.Config.model_fields and (features or protocol is None):
+                given_config["features"] = chosen
+            metric = kind(kind.Config.model_validate(given_config))
+            metric.check(dataset, len(made))
+            lacks = _lacks(metric, real, made, system)
+            if lacks:
+                raise ValueError(lacks)
+            if metric.extractor:
+                plugins.find(Extractor, metric.extractor).check(dataset, weights)  # type: ignore[type-abstract]
+        except ValueError as error:
+            if names is None and protocol is None:
+                notes.append(f"{name} is left out: {error}")
+                continue
+            raise UsageError(f"metric {name}: {error}") from None
+        found.append(metric)
+    if not found:
+        raise UsageError(f"nothing can be scored: {'; '.join(notes)}")
+    return found, notes
+
+
+_LACKING: dict[Need, str] = {
+    "train": "it compares with what the generator was trained on; name that with --train",
+    "labels": "it needs the class of each sample; give class folders, or an array 'labels' in the .npz file",
+    "encoder": "it asks the system for reconstructions; give a run of a VAE, not samples alone",
+}
+
+
+def _lacks(metric: Metric, real: Real, made: Samples, system: object) -> str:
+    has = {
+        "train": real.train is not None,
+        "labels": made.labels is not None and real.reference.labels is not None,
+        "encoder": isinstance(system, Autoencoder),
+    }
+    return next((_LACKING[need] for need in sorted(metric.needs) if not has[need]), "")
+
+
+def _best_features(dataset: Dataset, weights: WeightsPolicy) -> tuple[str, str]:
+    """Inception where its weights are, else the dataset's own classifier, else random ones; and why."""
+    reasons = []
+    for name in ("inception", "classifier"):
+        kind = plugins.find(Extractor, name)  # type: ignore[type-abstract]
+        if name == "classifier" and isinstance(dataset, Sets):
+            continue  # it would be trained on the very samples that it then judges
+        try:
+            kind.check(dataset, weights)
+        except UsageError as error:
+            reasons.append(str(error))
+        else:
+            return name, f"features: {name}" + (f" ({reasons[0]})" if reasons else "")
+    return "random", f"features: random ones, which rank and mean nothing beyond that ({reasons[0]})"
+
+
+def _panel(features: str | None, dataset: Dataset) -> list[str]:
+    """What is measured where nobody says."""
+    if features is None:
+        return ["modes"]
+    first = ["fid", "inception_score"] if features == "inception" else ["fd"]
+    if features == "classifier":
+        first.append("classifier_score")
+    return [*first, "fd_debiased", "kid", "prdc", "vendi", "memorisation"]

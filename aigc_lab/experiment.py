@@ -260,13 +260,8 @@ class Experiment:
             path = content.find("evaluation", name)
         except UsageError as error:
             self.document.fail(("evaluation",), str(error))
-        document = read(path)
-        for key, value in wanted.items():
-            document.data[key] = value
-            document.overridden[(key,)] = self.document.where(("evaluation", key))
-        document.data["name"] = path.stem
-        plain = space.Filled(document.data, {}, {}, {})
-        return validated(Protocol, document.data, lambda at, message: document.fail(plain.source(at), message))
+        overridden = {key: self.document.where(("evaluation", key)) for key in wanted}
+        return load_protocol(path, wanted, overridden)
 
     @cached_property
     def metrics(self) -> "list[Metric]":
@@ -455,6 +450,19 @@ def load(
     for key, text, option in changes:
         override(document, key, parse(text, option), option, sections=list(_File.model_fields))
     return Experiment(name, document, data_dir, weights_dir)
+
+
+def load_protocol(
+    path: Path, changes: Mapping[str, Any] | None = None, said: Mapping[str, str] | None = None
+) -> Protocol:
+    """The protocol of a file, with changed keys and where each was `said`. Raises `UsageError` naming the place."""
+    document = read(path)
+    for key, value in (changes or {}).items():
+        document.data[key] = value
+        document.overridden[(key,)] = (said or {}).get(key, key)
+    document.data["name"] = path.stem
+    plain = space.Filled(document.data, {}, {}, {})
+    return validated(Protocol, document.data, lambda at, message: document.fail(plain.source(at), message))
 
 
 def _refuse_name(name: object, what: str) -> None:

@@ -1,18 +1,22 @@
 """One feature pass for all metrics: extractors by name, real features cached on disk by content."""
 
 import hashlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from aigc_lab import plugins
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import UsageError
 from aigc_lab.extractors.base import Extractor, Features
-from aigc_lab.files import write_atomically
+from aigc_lab.files import sha256, write_atomically
 from aigc_lab.frechet import Gaussian
 from aigc_lab.samples import Images, Samples
 
@@ -45,6 +49,8 @@ class FeatureStore:
         self._extractors: dict[str, Extractor] = {}
         self._memory: dict[tuple[str, int], tuple[Samples, Features]] = {}
         self.keep: dict[str, int] = {}
+        #: told of each pass: what is read, how many of how many samples are done
+        self.watch: Callable[[str, int, int], object] = lambda what, done, total: None
 
     def extractor(self, name: str) -> Extractor:
         if name not in self._extractors:
@@ -63,7 +69,7 @@ class FeatureStore:
         features = self._stored(path)
         if features is None:
             features = self.made(name, samples)
-            self._write(path, features)
+            self._write(path, features, self.extractor(name).identity)
         # The samples are held too: an id is only unique while its object lives.
         self._memory[name, id(samples)] = (samples, features)
         return features
@@ -88,10 +94,10 @@ class FeatureStore:
             self._say(f"the stored features {path} are damaged; they are computed again")
             return None
 
-    def _write(self, path: Path, features: Features) -> None:
+    def _write(self, path: Path, features: Features, identity: str) -> None:
         """A cache is a convenience: a disk that takes nothing costs the next command its time, and this one nothing."""
         try:
-            write_atomically(path, packed(features))
+            write_atomically(path, packed(features, {"extractor": identity}))
         except OSError as error:
             self._say(f"the features cannot be stored ({error.strerror}: {path}); they are computed again next time")
 
@@ -99,32 +105,93 @@ class FeatureStore:
         """Features of samples: computed, never stored. Raises `ValueError` for samples that it must not see."""
         if not isinstance(samples, Images):
             raise UsageError(f"extractor {name} reads images, not {samples.modality}")
-        return self.extractor(name).extract(samples, keep=self.keep.get(name))
+        total, extractor = len(samples), self.extractor(name)
+        what = f"{name} features of {total:,} samples"
+        return extractor.extract(samples, keep=self.keep.get(name), seen=lambda done: self.watch(what, done, total))
 
 
-def packed(features: Features) -> bytes:
-    """Features as the bytes of a safetensors file. Where a distance will need them, its moments and their root too:
-    at d = 2048 they cost as much as the distance.
+def packed(features: Features, facts: Mapping[str, str]) -> bytes:
+    """Features as the bytes of a safetensors file, with a digest of all tensors. Where a distance will need them, the
+    moments and their root are in it too: at d = 2048 they cost as much as the distance.
     """
-    gaussian, facts = features.gaussian, {"count": str(features.count)}
+    gaussian = features.gaussian
     tensors = {"vectors": features.vectors.contiguous()}
     if features.logits is not None:
         tensors["logits"] = features.logits.contiguous()
     if gaussian.covariance is not None:
         tensors |= {"mean": gaussian.mean, "covariance": gaussian.covariance, "root": gaussian.root.contiguous()}
-    return save({name: tensor.cpu() for name, tensor in tensors.items()}, facts)
+    tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
+    return save(tensors, {**facts, "count": str(features.count), "sha256": _digest(tensors)})
 
 
 def unpacked(path: Path) -> Features:
     """What `packed` packed. Raises `SafetensorError`, `KeyError` or `ValueError` for anything else."""
     tensors = load_file(path)
-    with safe_open(path, "pt") as file:
-        count = int((file.metadata() or {})["count"])
+    facts = described(path)
+    if _digest(tensors) != facts["sha256"]:
+        raise ValueError(f"{path}: its bytes are not those that were written")
     features = Features(tensors["vectors"], tensors.get("logits"))
-    if "covariance" in tensors:
-        whole = Gaussian(count, tensors["mean"], tensors["covariance"])
-        whole.__dict__["root"] = tensors["root"]
-        return replace(features, whole=whole)
-    if count != len(features.vectors):
-        raise ValueError(f"{path}: {len(features.vectors)} vectors of {count}")
-    return features
+    if "covariance" not in tensors:
+        return features
+    whole = Gaussian(int(facts["count"]), tensors["mean"], tensors["covariance"])
+    whole.__dict__["root"] = tensors["root"]
+    return replace(features, whole=whole)
+
+
+def described(path: Path) -> dict[str, str]:
+    """What is written of stored features: `count`, `extractor`, `sha256`. Raises `SafetensorError`."""
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].numpy().data)
+    return digest.hexdigest()
+
+
+# ---- the cache as a user sees it
+
+_FEATURES, _CLASSIFIERS = "features", "classifiers"
+
+
+def cached(cache: Path) -> list[dict[str, Any]]:
+    """The files of a cache, the largest first: kind, what, samples, bytes, age in seconds, file."""
+    rows = []
+    for kind in (_FEATURES, _CLASSIFIERS):
+        for path in sorted((cache / kind).glob("*.safetensors")):
+            what, samples = "", None
+            with suppress(SafetensorError, KeyError, ValueError, OSError):
+                facts = described(path)
+                what, samples = facts.get("extractor", ""), int(facts["count"]) if "count" in facts else None
+            stat = path.stat()
+            row = {"kind": kind, "what": what, "samples": samples, "bytes": stat.st_size}
+            rows.append(row | {"age": time.time() - stat.st_mtime, "file": str(path)})
+    return sorted(rows, key=lambda row: -row["bytes"])
+
+
+def damaged(cache: Path) -> list[tuple[Path, str]]:
+    """The files of a cache that are not what was written, and why: each is read whole."""
+    found = []
+    for path in sorted((cache / _FEATURES).glob("*.safetensors")):
+        try:
+            unpacked(path)
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            found.append((path, str(error)))
+    judges = sorted((cache / _CLASSIFIERS).glob("*.safetensors"))
+    return found + [(path, "its bytes are not those that were written") for path in judges if sha256(path) != path.stem]
+
+
+def clear(cache: Path, *, classifiers: bool = False) -> tuple[int, int]:
+    """Removes stored features; the classifiers too if that is asked for: scores by others cannot be compared with
+    theirs. Returns how many files and bytes.
+    """
+    count = size = 0
+    for kind in (_FEATURES, _CLASSIFIERS) if classifiers else (_FEATURES,):
+        for path in (cache / kind).glob("*"):
+            size += path.stat().st_size
+            path.unlink(missing_ok=True)
+            count += 1
+    return count, size

@@ -54,6 +54,13 @@ class Settings:
         return self.home / "cache"
 
     @property
+    def shared_cache(self) -> Path:
+        """Of commands that need no home: the home's cache where there is a home, else the user's."""
+        if self.home.is_dir():
+            return self.cache
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "aigc-lab"
+
+    @property
     def checkpoints(self) -> Path:
         return self.home / "checkpoints"
 

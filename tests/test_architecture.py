@@ -14,7 +14,7 @@ PACKAGE = Path(aigc_lab.__file__).parent
 # From left to right; a room may import from those to its right. `x/*` are the plugins of a folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "api"),
-    ("commands", "ui", "doctor", "completion", "delivery", "status", "stopping", "verification"),
+    ("commands", "scoring", "ui", "doctor", "completion", "delivery", "status", "stopping", "verification"),
     ("display", "web"),
     ("sweeps", "checks"),
     ("opening", "estimate", "worker"),
@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("trial", "search", "contracts", "serving"),
     ("job", "lab", "checkpoint", "stacking"),
     ("evaluate",),
-    ("experiment", "trainer", "tracking", "features", "pictures", "tables"),
+    ("experiment", "trainer", "tracking", "features", "pictures", "tables", "given"),
     ("heart",),
     ("registry", "overrides"),
     ("systems/*", "data/*", "metrics/*", "extractors/*"),

@@ -77,9 +77,15 @@ class Extractor(ABC):
         """Vectors and logits of uint8 images [N, C, H, W] on the device."""
 
     @torch.inference_mode()
-    def extract(self, images: Images, block: int = 256, keep: int | None = None) -> Features:
+    def extract(
+        self,
+        images: Images,
+        block: int = 256,
+        keep: int | None = None,
+        seen: Callable[[int], object] = lambda count: None,
+    ) -> Features:
         """Features of any number of images, in blocks. Of more than `keep` images the vectors of a seeded choice are
-        kept, with the moments of all: memory does not grow with the count.
+        kept, with the moments of all: memory does not grow with the count. `seen` is told how many are done.
 
         Raises `ValueError` for images that it turns into NaN or infinity.
         """
@@ -100,6 +106,7 @@ class Extractor(ABC):
                 moments.add(vectors)
                 rows = kept[(kept >= first) & (kept < first + len(vectors))].to(device) - first
             parts.append((vectors[rows].cpu(), None if logits is None else logits[rows].float().cpu()))
+            seen(first + len(vectors))
         classes = [part for _, part in parts if part is not None]
         return Features(
             torch.cat([part for part, _ in parts]),
