@@ -261,18 +261,14 @@ def _lacks(metric: Metric, real: Real, made: Samples, system: object) -> str:
 
 def _best_features(dataset: Dataset, weights: WeightsPolicy) -> tuple[str, str]:
     """Inception where its weights are, else the dataset's own classifier, else random ones; and why."""
-    reasons = []
-    for name in ("inception", "classifier"):
-        kind = plugins.find(Extractor, name)  # type: ignore[type-abstract]
-        if name == "classifier" and isinstance(dataset, Sets):
-            continue  # it would be trained on the very samples that it then judges
-        try:
-            kind.check(dataset, weights)
-        except UsageError as error:
-            reasons.append(str(error))
-        else:
-            return name, f"features: {name}" + (f" ({reasons[0]})" if reasons else "")
-    return "random", f"features: random ones, which rank and mean nothing beyond that ({reasons[0]})"
+    inception: Any = plugins.find(Extractor, "inception")  # type: ignore[type-abstract]
+    lacking = "Inception's weights are not on this machine; --features inception downloads them"
+    if inception.published.found(weights) is not None:
+        return "inception", "features: inception"
+    # Trained on given samples, a classifier would judge the very samples that it knows.
+    if not isinstance(dataset, Sets) and dataset.shape.classes is not None:
+        return "classifier", f"features: the classifier of {dataset.name} ({lacking})"
+    return "random", f"features: a random network's, which rank and mean nothing beyond that ({lacking})"
 
 
 def _panel(features: str | None, dataset: Dataset) -> list[str]:

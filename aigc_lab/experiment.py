@@ -8,6 +8,7 @@ name of an experiment costs no torch.
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +21,7 @@ from aigc_lab import content, plugins, space
 from aigc_lab.config import Strict
 from aigc_lab.errors import UsageError
 from aigc_lab.overrides import override
+from aigc_lab.weights import PUBLISHED, WeightsPolicy
 from aigc_lab.yamlfile import Document, KeyPath, dotted, parse, read, unknown_key
 
 if TYPE_CHECKING:
@@ -159,7 +161,7 @@ class Experiment:
     name: str
     document: Document
     data_dir: Path
-    weights_dir: Path | None = None
+    weights: WeightsPolicy = PUBLISHED
     _datasets: dict[str, "Dataset"] = field(default_factory=dict)
 
     @cached_property
@@ -178,7 +180,8 @@ class Experiment:
         """
         data = json.loads(json.dumps(self.document.data))
         # A plugin file is a part of the experiment: when it changes, this is another one.
-        sources = {name: plugins.read(name, self._folder) for name in sorted(_files(data))}
+        features = {name for _, config in self.protocol.metrics for _, name in _feature_files(config)}
+        sources = {name: plugins.read(name, self._folder) for name in sorted(_files(data) | features)}
         data["files"] = {name: hashlib.sha256(source).hexdigest() for name, source in sources.items()}
         if not sources:
             del data["files"]
@@ -279,8 +282,13 @@ class Experiment:
                 kind = plugins.find(Metric, name, self._folder)  # type: ignore[type-abstract]
             except UsageError as error:
                 raise UsageError(f"{place}: {error}") from None
-            made.append(kind(validated(kind.Config, config, fail)))
+            made.append(kind(validated(kind.Config, self._located(config), fail)))
         return made
+
+    def _located(self, config: dict[str, Any]) -> dict[str, Any]:
+        """A metric's configuration, with the features' files where they are."""
+        files = {key: plugins.located(value, self._folder) for key, value in _feature_files(config)}
+        return config | {key: str(path) for key, path in files.items()}
 
     def check(self) -> None:
         """Everything that can be known before training: both ends of every hole, the protocol, the objective.
@@ -316,8 +324,12 @@ class Experiment:
 
     def check_data(self) -> list[str]:
         """What only the data can say: refuses too few samples, and returns the dataset's notes. Loads it, and
-        downloads it where that is needed.
+        downloads it and the weights of extractors where that is needed.
         """
+        from aigc_lab import extractor_files
+
+        for name in {metric.extractor for metric in self.metrics if metric.extractor}:
+            extractor_files.find(name).fetch(self.weights, lambda text: print(text, file=sys.stderr))
         dataset = self.resolve(lambda hole: hole.ends()[0]).dataset
         splits: tuple[Literal["reference", "holdout"], ...] = ("reference", "holdout")
         for split in splits:
@@ -340,15 +352,14 @@ class Experiment:
         return dataset.notes
 
     def _check_protocol(self, dataset: "Dataset") -> None:
-        from aigc_lab.extractors.base import Extractor
+        from aigc_lab import extractor_files
 
         gives: dict[str, str] = {}
         for metric, (name, _) in zip(self.metrics, self.protocol.metrics, strict=True):
             try:
                 metric.check(dataset, self.protocol.samples)
                 if metric.extractor:
-                    kind = plugins.find(Extractor, metric.extractor)  # type: ignore[type-abstract]
-                    kind.check(dataset, self.weights_dir)
+                    extractor_files.find(metric.extractor).check(dataset, self.weights)
             except ValueError as error:
                 self.document.fail(("evaluation",), f"protocol {self.protocol.name}: metric {name}: {error}")
             gives |= metric.gives
@@ -438,7 +449,11 @@ Source = str | Path | Mapping[str, Any]
 
 
 def load(
-    wanted: Source, changes: Iterable[tuple[str, str, str]] = (), *, data_dir: Path, weights_dir: Path | None = None
+    wanted: Source,
+    changes: Iterable[tuple[str, str, str]] = (),
+    *,
+    data_dir: Path,
+    weights: WeightsPolicy = PUBLISHED,
 ) -> Experiment:
     """The experiment that is wanted, changed by (key, YAML text, the option that says so)."""
     if isinstance(wanted, Mapping):
@@ -449,7 +464,7 @@ def load(
         _refuse_name(name, f"{path}: rename the file")
     for key, text, option in changes:
         override(document, key, parse(text, option), option, sections=list(_File.model_fields))
-    return Experiment(name, document, data_dir, weights_dir)
+    return Experiment(name, document, data_dir, weights)
 
 
 def load_protocol(
@@ -487,6 +502,11 @@ def _files(node: Any) -> set[str]:
         own = {node["name"]} if isinstance(node.get("name"), str) and plugins.is_file(node["name"]) else set()
         return own.union(*map(_files, node.values()))
     return set().union(*map(_files, node)) if isinstance(node, list) else set()
+
+
+def _feature_files(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """The keys of a metric's configuration that name files of features, with the names."""
+    return [(key, name) for key, name in config.items() if isinstance(name, str) and name.endswith((".py", ".pt2"))]
 
 
 def validated(model: type[M], data: Any, fail: Callable[[KeyPath, str], NoReturn]) -> M:

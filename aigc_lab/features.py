@@ -12,13 +12,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from aigc_lab import plugins
+from aigc_lab import extractor_files, plugins
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import UsageError
 from aigc_lab.extractors.base import Extractor, Features
 from aigc_lab.files import sha256, write_atomically
 from aigc_lab.frechet import Gaussian
 from aigc_lab.samples import Images, Samples
+from aigc_lab.weights import WeightsPolicy
 
 # Part of every key: changes when the stored form does.
 _SCHEMA = "2"
@@ -37,13 +38,13 @@ class FeatureStore:
         dataset: Dataset,
         *,
         cache: Path,
-        weights_dir: Path | None,
+        weights: WeightsPolicy,
         device: str,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._dataset = dataset
         self._cache = cache
-        self._weights_dir = weights_dir
+        self._weights = weights
         self._device = device
         self._say = say
         self._extractors: dict[str, Extractor] = {}
@@ -54,10 +55,14 @@ class FeatureStore:
 
     def extractor(self, name: str) -> Extractor:
         if name not in self._extractors:
-            kind = plugins.find(Extractor, name)  # type: ignore[type-abstract]
-            self._extractors[name] = kind.prepare(
-                self._dataset, cache=self._cache, weights_dir=self._weights_dir, device=self._device, say=self._say
+            kind = extractor_files.find(name)
+            made = kind.prepare(
+                self._dataset, cache=self._cache, weights=self._weights, device=self._device, say=self._say
             )
+            source = plugins.source_of(kind)
+            if source is not None:
+                made.identity += f":file {hashlib.sha256(source).hexdigest()[:8]}"
+            self._extractors[name] = made
         return self._extractors[name]
 
     def real(self, name: str, samples: Samples) -> Features:

@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from aigc_lab.errors import UsageError
+from aigc_lab.weights import WeightsPolicy
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class Settings:
             data_dir=Path(os.environ.get("AIGC_LAB_DATA_DIR") or where / "data").expanduser().absolute(),
             weights_dir=Path(weights).expanduser().absolute() if weights else None,
         )
+
+    @property
+    def weights(self) -> WeightsPolicy:
+        """Published weights only, from the folder of the environment before torch's."""
+        return WeightsPolicy(self.weights_dir)
 
     @property
     def artifacts(self) -> Path:

@@ -3,13 +3,16 @@
 import socket
 from pathlib import Path
 from typing import NamedTuple, NoReturn
+from unittest import mock
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from aigc_lab.data.digits import Digits
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import writer
+from aigc_lab.weights import WeightsPolicy
 
 torch.set_num_threads(1)
 
@@ -40,8 +43,32 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
 
     dataset = Digits(Digits.Config(), Path())
     cache = tmp_path_factory.mktemp("judge")
-    Classifier.prepare(dataset, cache=cache, weights_dir=None, device="cpu", say=lambda text: None)
+    Classifier.prepare(dataset, cache=cache, weights=WeightsPolicy(), device="cpu", say=lambda text: None)
     return Judged(dataset, cache)
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> WeightsPolicy:
+    """A file of the right form with random weights, under the name of the published one, and that it may be used.
+
+    Its batch normalisation has seen some images: untouched, a random Inception lets next to nothing through.
+    """
+    from pytorch_fid import inception as theirs
+
+    from aigc_lab.pretrained import InceptionFeatures
+
+    network = theirs._inception_v3(num_classes=1008, aux_logits=False, weights=None)
+    with mock.patch.object(theirs, "load_state_dict_from_url", return_value=network.state_dict()):
+        whole = theirs.fid_inception_v3()
+    for module in whole.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    digits = Digits(Digits.Config(), Path()).load("train").take(slice(0, 24)).unit()
+    with torch.no_grad():
+        whole.train()(F.interpolate(digits.expand(-1, 3, -1, -1), (75, 75)) * 2 - 1)
+    path = tmp_path_factory.mktemp("weights") / InceptionFeatures.published.file
+    torch.save(whole.state_dict(), path)
+    return WeightsPolicy(folder=path.parent, allow_unverified=True)
 
 
 class WriterHere:

@@ -30,13 +30,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("registry", "overrides"),
     ("systems/*", "data/*", "metrics/*", "extractors/*"),
     ("systems.base", "metrics.base"),
+    ("pretrained", "extractor_files"),
     ("extractors.base", "torchvision_files"),
     ("data.base",),
     ("batches", "nets", "objectives", "statistics", "image_files"),
     ("frechet",),
     ("attempts",),
     ("samples", "noise", "environment", "plugins", "space", "settings"),
-    ("yamlfile", "content"),
+    ("yamlfile", "content", "weights"),
     ("config", "errors", "files", "channel", "crew", "interruption", "tether", "processes", ""),
 )
 PLUGINS = ("systems", "data", "metrics", "extractors", "executors")

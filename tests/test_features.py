@@ -21,6 +21,7 @@ from aigc_lab.features import FeatureStore
 from aigc_lab.files import write_atomically
 from aigc_lab.samples import Images, Points
 from aigc_lab.statistics import frechet_distance
+from aigc_lab.weights import WeightsPolicy
 
 
 class Counting(base.Extractor):
@@ -63,7 +64,7 @@ def said() -> list[str]:
 @pytest.fixture
 def store(judged: Judged, tmp_path: Path, said: list[str]) -> Callable[..., tuple[FeatureStore, Counting]]:
     def build(**options: Any) -> tuple[FeatureStore, Counting]:
-        store = FeatureStore(judged.dataset, cache=tmp_path, weights_dir=None, device="cpu", say=said.append)
+        store = FeatureStore(judged.dataset, cache=tmp_path, weights=WeightsPolicy(), device="cpu", say=said.append)
         extractor = store._extractors["counting"] = Counting(**options)
         return store, extractor
 
@@ -193,7 +194,7 @@ def own(judged: Judged, tmp_path: Path) -> Judged:
 
 def prepared(where: Judged, said: list[str] | None = None) -> Classifier:
     say = (lambda text: None) if said is None else said.append
-    return Classifier.prepare(where.dataset, cache=where.cache, weights_dir=None, device="cpu", say=say)
+    return Classifier.prepare(where.dataset, cache=where.cache, weights=WeightsPolicy(), device="cpu", say=say)
 
 
 def weights_of(where: Judged) -> Path:

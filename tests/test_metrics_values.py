@@ -22,6 +22,7 @@ from aigc_lab.metrics.classifier_score import exp_mutual_information
 from aigc_lab.metrics.modes import ModeCount, assign, captured_modes
 from aigc_lab.samples import Images, Points, Samples
 from aigc_lab.statistics import frechet_distance, reverse_kl
+from aigc_lab.weights import PUBLISHED
 
 N = 2500
 RING = Ring(Ring.Config(), Path())
@@ -159,8 +160,8 @@ def test_random_features_tell_noise_and_dropped_modes_from_real(tmp_path: Path) 
     digits = Digits(Digits.Config(), tmp_path)
     train, holdout = digits.load("train"), digits.load("holdout")
     assert train.labels is not None
-    network = Random("cpu")
-    assert network.identity == Random("cpu").identity
+    network, again = (Random.prepare(digits, cache=tmp_path, weights=PUBLISHED, device="cpu", say=print) for _ in "ab")
+    assert network.identity == again.identity
     real = network.extract(holdout).vectors
 
     def fd(images: Images) -> float:

@@ -1,19 +1,25 @@
 """Networks that turn images into the features that metrics compare; each is addressed by the hash of its weights."""
 
+import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from aigc_lab import noise
 from aigc_lab.data.base import Dataset
+from aigc_lab.errors import UsageError
 from aigc_lab.frechet import Gaussian, Moments
-from aigc_lab.samples import Images
+from aigc_lab.samples import Images, Modality
+from aigc_lab.weights import WeightsPolicy
 
 
 @dataclass(frozen=True)
@@ -52,25 +58,75 @@ def choice(total: int, count: int) -> Tensor:
     return picked
 
 
-class Extractor(ABC):
-    """`identity` names the weights and the preprocessing: features of one identity may be compared and cached."""
+def digest(network: nn.Module) -> str:
+    """The first eight digits of the sha256 of a network's weights."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    return hashlib.sha256(save(weights)).hexdigest()[:8]
 
-    #: how scores name it: `fd_<short>`
+
+def as_rgb(images: Tensor) -> Tensor:
+    """Grey images [N, 1, H, W] three times over, without a copy; others as they are."""
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+class Extractor(ABC):
+    """`identity` names the weights and the preprocessing: features of one identity may be compared and cached.
+
+    One's own is a file with one subclass, named in a protocol as `fd: {features: ./mine.py}`; its score is `fd_mine`,
+    and its identity has the sha256 of the file and of the weights:
+
+        \"\"\"Features of my own network.\"\"\"
+
+        from pathlib import Path
+
+        import torch
+        from safetensors.torch import load_file
+
+        from aigc_lab.extractors.base import Extractor, as_rgb
+
+        class Mine(Extractor):
+            def __init__(self) -> None:
+                self.network = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3, 2), torch.nn.ReLU())
+                self.network.load_state_dict(load_file(Path(__file__).with_suffix(".safetensors")))
+
+            def __call__(self, images):  # uint8 [N, C, H, W] -> vectors [N, d], and logits or None
+                return self.network(as_rgb(images).float() / 127.5 - 1).mean((2, 3)), None
+    """
+
+    #: how scores name it: `fd_<short>`; the name of its file where it does not say
     short: ClassVar[str]
+    #: images that pass through the network at once
+    block: int = 256
     identity: str
     network: nn.Module
 
-    @classmethod
-    @abstractmethod
-    def check(cls, dataset: Dataset, weights_dir: Path | None) -> None:
-        """Raises `UsageError` when it cannot serve this dataset here. Loads nothing."""
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "short" not in cls.__dict__:
+            cls.short = re.sub(r"\W", "_", cls.__module__.rpartition(".")[2])
 
     @classmethod
-    @abstractmethod
+    def check(cls, dataset: Dataset, weights: WeightsPolicy) -> None:
+        """Raises `UsageError` when it cannot serve this dataset here. Loads and downloads nothing."""
+        if dataset.shape.modality != Modality.IMAGES:
+            raise UsageError(f"{cls.short} features need images, and dataset {dataset.name} holds {dataset.shape}")
+
+    @classmethod
+    def fetch(cls, weights: WeightsPolicy, say: Callable[[str], None]) -> None:
+        """Downloads what `prepare` would, so that it fails before anything else is done."""
+        return None
+
+    @classmethod
     def prepare(
-        cls, dataset: Dataset, *, cache: Path, weights_dir: Path | None, device: str, say: Callable[[str], None]
+        cls, dataset: Dataset, *, cache: Path, weights: WeightsPolicy, device: str, say: Callable[[str], None]
     ) -> Self:
         """The extractor, ready on the device; a stored one is made first where it is missing, and `say` tells so."""
+        cls.check(dataset, weights)
+        made = cls()
+        made.network.to(device).eval().requires_grad_(False)
+        if not hasattr(made, "identity"):
+            made.identity = f"{cls.short}:{digest(made.network)}"
+        return made
 
     @abstractmethod
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -80,7 +136,7 @@ class Extractor(ABC):
     def extract(
         self,
         images: Images,
-        block: int = 256,
+        block: int | None = None,
         keep: int | None = None,
         seen: Callable[[int], object] = lambda count: None,
     ) -> Features:
@@ -90,9 +146,10 @@ class Extractor(ABC):
         Raises `ValueError` for images that it turns into NaN or infinity.
         """
         images.check()
-        count = len(images)
+        count, block = len(images), block or self.block
         kept = None if keep is None or count <= keep else choice(count, keep)
-        device, moments = next(self.network.parameters()).device, Moments()
+        weight = next(chain(self.network.parameters(), self.network.buffers()), torch.empty(0))
+        device, moments = weight.device, Moments()
         parts: list[tuple[Tensor, Tensor | None]] = []
         for first in range(0, count, block):
             # Canonical by blocks: float images of a run take four times the room of their bytes.

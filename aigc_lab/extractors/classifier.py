@@ -18,6 +18,7 @@ from aigc_lab.extractors import base
 from aigc_lab.files import write_atomically
 from aigc_lab.samples import Images, Modality, Shape
 from aigc_lab.statistics import frechet_distance
+from aigc_lab.weights import WeightsPolicy
 
 DIMENSIONS = 32
 _STEPS, _BATCH, _LR = 300, 128, 2e-3
@@ -69,7 +70,7 @@ class Classifier(base.Extractor):
         self.network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     @classmethod
-    def check(cls, dataset: Dataset, weights_dir: Path | None) -> None:
+    def check(cls, dataset: Dataset, weights: WeightsPolicy) -> None:
         if dataset.shape.modality != Modality.IMAGES or dataset.shape.classes is None:
             raise UsageError(
                 f"the classifier features need labelled images, and dataset {dataset.name} holds "
@@ -82,7 +83,7 @@ class Classifier(base.Extractor):
         dataset: Dataset,
         *,
         cache: Path,
-        weights_dir: Path | None,
+        weights: WeightsPolicy,
         device: str,
         say: Callable[[str], None],
         rounds: int = 1,
@@ -95,17 +96,17 @@ class Classifier(base.Extractor):
         recipe = hashlib.sha256(f"{wanted} {dataset.digest}".encode()).hexdigest()
         index = folder / f"{dataset.name}-{recipe[:16]}.json"
         if index.is_file():
-            weights = _stored(index)
-            if weights is not None:
-                return cls(weights, dataset, device)
+            stored = _stored(index)
+            if stored is not None:
+                return cls(stored, dataset, device)
             say(f"the stored classifier of {index} is missing or damaged")
         say(f"training the classifier that judges {dataset.name}, once")
-        weights, facts = _train(dataset, device, rounds)
-        extractor = cls(weights, dataset, device)
+        made, facts = _train(dataset, device, rounds)
+        extractor = cls(made, dataset, device)
         facts |= _probe(extractor, dataset)
-        digest = hashlib.sha256(weights).hexdigest()
+        digest = hashlib.sha256(made).hexdigest()
         # The weights first: an index that exists points at a file that exists.
-        write_atomically(folder / f"{digest}.safetensors", weights)
+        write_atomically(folder / f"{digest}.safetensors", made)
         facts |= {"dataset": dataset.name, "data": dataset.digest, "recipe": wanted, "sha256": digest}
         write_atomically(index, json.dumps(facts, indent=2).encode())
         return extractor

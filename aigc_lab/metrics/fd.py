@@ -2,10 +2,9 @@
 
 from pydantic import Field
 
-from aigc_lab import plugins
+from aigc_lab import extractor_files
 from aigc_lab.config import Strict
 from aigc_lab.data.base import Dataset
-from aigc_lab.extractors.base import Extractor
 from aigc_lab.metrics import base
 
 
@@ -22,7 +21,7 @@ class FD(base.Metric):
 
     @property
     def name(self) -> str:
-        return f"fd_{plugins.find(Extractor, self.config.features).short}"  # type: ignore[type-abstract]
+        return f"fd_{extractor_files.find(self.config.features).short}"
 
     @property
     def gives(self) -> dict[str, base.Better]:

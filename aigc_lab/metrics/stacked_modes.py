@@ -10,6 +10,7 @@ from aigc_lab.data.base import Dataset
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.metrics import base
 from aigc_lab.statistics import Z95, binomial_tail, bootstrap_standard_error, captured_interval, reverse_kl
+from aigc_lab.weights import PUBLISHED
 
 
 class StackedModes(base.Metric):
@@ -33,7 +34,7 @@ class StackedModes(base.Metric):
         return "stacked_digits"
 
     def check(self, dataset: Dataset, samples: int) -> None:
-        plugins.find(Extractor, self.extractor).check(dataset, None)  # type: ignore[type-abstract]
+        plugins.find(Extractor, self.extractor).check(dataset, PUBLISHED)  # type: ignore[type-abstract]
         needed = 20 * (dataset.shape.classes or 0)
         if samples < needed:
             raise ValueError(f"{dataset.shape.classes} modes need at least {needed:,} samples, not {samples:,}")
