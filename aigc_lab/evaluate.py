@@ -6,11 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from aigc_lab import content, environment, plugins
+from aigc_lab import content, environment, extractor_files, plugins
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import Protocol, load_protocol
-from aigc_lab.extractors.base import Extractor, Features, choice
+from aigc_lab.extractors.base import Features, choice
 from aigc_lab.features import FeatureStore
 from aigc_lab.given import Given, Pair, Range, Sets, given, halves
 from aigc_lab.metrics.base import Autoencoder, Evidence, Metric, Need, Real, Score
@@ -80,7 +80,7 @@ def score(
     system: object = None,
     details: Sequence[str] = (),
 ) -> list[Score]:
-    """The scores of all metrics, whose signatures have the `details` in them. Each set passes through an extractor once,
+    """The scores of all metrics, with the `details` in their signatures. Each set passes through an extractor once,
     however many metrics read its features.
     """
     made: dict[str, Features] = {}
@@ -231,7 +231,7 @@ def _metrics(
             if lacks:
                 raise ValueError(lacks)
             if metric.extractor:
-                plugins.find(Extractor, metric.extractor).check(dataset, weights)  # type: ignore[type-abstract]
+                extractor_files.find(metric.extractor).check(dataset, weights)
         except ValueError as error:
             if names is None and protocol is None:
                 notes.append(f"{name} is left out: {error}")
@@ -261,7 +261,7 @@ def _lacks(metric: Metric, real: Real, made: Samples, system: object) -> str:
 
 def _best_features(dataset: Dataset, weights: WeightsPolicy) -> tuple[str, str]:
     """Inception where its weights are, else the dataset's own classifier, else random ones; and why."""
-    inception: Any = plugins.find(Extractor, "inception")  # type: ignore[type-abstract]
+    inception: Any = extractor_files.find("inception")
     lacking = "Inception's weights are not on this machine; --features inception downloads them"
     if inception.published.found(weights) is not None:
         return "inception", "features: inception"

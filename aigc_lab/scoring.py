@@ -10,8 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from aigc_lab import environment, plugins, tables
 from aigc_lab.errors import UsageError
-from aigc_lab.evaluate import Range, evaluate
+from aigc_lab.evaluate import evaluate
 from aigc_lab.experiment import Experiment
+from aigc_lab.given import Range
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
 from aigc_lab.serving import finding
@@ -48,7 +49,7 @@ def scores(
     real: Any = reference
     system = None
     if not (Path(generated).expanduser().exists() or generated.partition(":")[0] in plugins.names("data")):
-        model, dataset = _model(generated, settings, device)
+        model, dataset = _model(generated, settings, policy, device)
         system = model.system
         if real is None:
             if dataset is None:
@@ -83,7 +84,7 @@ def scores(
     return [vars(score) for score in found]
 
 
-def _model(wanted: str, settings: Settings, device: str) -> tuple[Any, Any]:
+def _model(wanted: str, settings: Settings, policy: WeightsPolicy, device: str) -> tuple[Any, Any]:
     """The model that a run, a sweep or a promoted model means, and the dataset that it was trained on, if known."""
     try:
         weights = finding.find(wanted, settings)
@@ -95,7 +96,7 @@ def _model(wanted: str, settings: Settings, device: str) -> tuple[Any, Any]:
         with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
             row = queries.sweep(registry, run.rpartition(".")[0].rpartition(".")[0])
         document = Document(row["source"] or row["name"], row["experiment"])
-        experiment = Experiment(row["name"], document, settings.data_dir, settings.weights_dir)
+        experiment = Experiment(row["name"], document, settings.data_dir, policy)
         dataset = experiment.resolve(lambda hole: hole.ends()[0]).dataset
     return weights.load(device), dataset
 
