@@ -57,6 +57,8 @@ class Extractor(ABC):
 
     #: how scores name it: `fd_<short>`
     short: ClassVar[str]
+    #: the length of its vectors, where that is known without loading it
+    dimensions: ClassVar[int | None] = None
     identity: str
     network: nn.Module
 

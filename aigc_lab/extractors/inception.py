@@ -30,6 +30,7 @@ class Inception(base.Extractor):
     """2048 pool3 features; grey images become RGB, and pytorch-fid's own bilinear resize to 299×299 follows."""
 
     short = "inception"
+    dimensions = 2048
 
     def __init__(self, weights: Path, device: str) -> None:
         from pytorch_fid import inception

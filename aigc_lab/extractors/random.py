@@ -30,6 +30,7 @@ class Random(base.Extractor):
     """
 
     short = "rand"
+    dimensions = DIMENSIONS
 
     def __init__(self, device: str) -> None:
         self.network = nn.Sequential(
