@@ -81,7 +81,7 @@ class InceptionFeatures(Pretrained):
     """The Inception of 2015-12-05 with pytorch-fid's preprocessing, at one of its four depths."""
 
     #: of `nets.inception.DIMENSIONS`
-    depth: ClassVar[int]
+    dimensions: ClassVar[int]
     published = Published(
         "Inception",
         "pt_inception-2015-12-05-6726825d.pth",
@@ -94,7 +94,7 @@ class InceptionFeatures(Pretrained):
 
     @classmethod
     def built(cls, path: Path) -> inception.Inception:
-        return inception.Inception(read(path, inception.shapes()), cls.depth)
+        return inception.Inception(read(path, inception.shapes()), cls.dimensions)
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         vectors, logits = self.network(images)

@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 import torch
 from conftest import Judged
+from pydantic import ValidationError
 
 from aigc_lab import extractor_files, noise, plugins
 from aigc_lab.contracts.base import Contract
@@ -16,9 +17,10 @@ from aigc_lab.contracts.metrics import METRIC, Case
 from aigc_lab.data.base import Dataset, Split
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.ring import Ring
+from aigc_lab.evaluate import score
 from aigc_lab.extractors import stacked_digits
 from aigc_lab.features import FeatureStore
-from aigc_lab.metrics.base import Metric
+from aigc_lab.metrics.base import Metric, Real
 from aigc_lab.samples import Images, Modality, Shape
 from aigc_lab.weights import WeightsPolicy
 
@@ -114,4 +116,29 @@ def test_a_frechet_distance_is_named_by_its_features() -> None:
     kind = plugins.find(Metric, "fd")  # type: ignore[type-abstract]
     assert list(kind(kind.Config()).gives) == ["fd_clf"]
     assert list(kind(kind.Config.model_validate({"features": "inception"})).gives) == ["fd_inception"]
-    assert list(plugins.find(Metric, "fid")(plugins.find(Metric, "fid").Config()).gives) == ["fid"]  # type: ignore[type-abstract]
+    fid, debiased = (plugins.find(Metric, name) for name in ("fid", "fd_debiased"))  # type: ignore[type-abstract]
+    for dims, name, extractor in ((2048, "fid", "inception"), (192, "fid_192", "inception_192")):
+        metric = fid(fid.Config.model_validate({"dims": dims}))
+        assert (list(metric.gives), metric.extractor) == ([name], extractor)
+    with pytest.raises(ValidationError, match="2048"):
+        fid.Config.model_validate({"dims": 100})
+    assert list(debiased(debiased.Config()).gives) == ["fd_clf_debiased"]
+    assert list(debiased(debiased.Config.model_validate({"features": "inception"})).gives) == ["fid_debiased"]
+
+
+@pytest.mark.parametrize(("features", "needed"), [("classifier", 128), ("inception", 8192)])
+def test_a_bias_is_corrected_from_four_samples_a_dimension_on(features: str, needed: int, tmp_path: Path) -> None:
+    kind = plugins.find(Metric, "fd_debiased")  # type: ignore[type-abstract]
+    metric, dataset = kind(kind.Config.model_validate({"features": features})), Digits(Digits.Config(), tmp_path)
+    metric.check(dataset, needed)
+    with pytest.raises(ValueError, match=f"only from {needed:,} samples on: {needed - 1:,} .* kid is unbiased"):
+        metric.check(dataset, needed - 1)
+
+
+def test_a_reference_that_is_too_small_for_it_is_refused_too(judged: Judged) -> None:
+    kind = plugins.find(Metric, "fd_debiased")  # type: ignore[type-abstract]
+    store = FeatureStore(judged.dataset, cache=judged.cache, weights=WeightsPolicy(), device="cpu")
+    train, reference = judged.dataset.load("train"), judged.dataset.load("reference")
+    real = Real(reference.take(slice(0, 127)), reference, reference)
+    with pytest.raises(ValueError, match="127 reference samples are too few"):
+        score([kind(kind.Config())], train.take(slice(0, 128)), real, judged.dataset, store, "reference")

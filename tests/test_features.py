@@ -19,8 +19,8 @@ from aigc_lab.extractors import base, classifier
 from aigc_lab.extractors.classifier import Classifier
 from aigc_lab.features import FeatureStore
 from aigc_lab.files import write_atomically
+from aigc_lab.frechet import frechet_distance
 from aigc_lab.samples import Images, Points
-from aigc_lab.statistics import frechet_distance
 from aigc_lab.weights import WeightsPolicy
 
 

@@ -16,12 +16,13 @@ from aigc_lab.data.digits import Digits
 from aigc_lab.data.ring import Ring
 from aigc_lab.extractors.base import Features
 from aigc_lab.extractors.random import Random
+from aigc_lab.frechet import frechet_distance
 from aigc_lab.metrics import stacked_modes
 from aigc_lab.metrics.base import Evidence, Real, Score
 from aigc_lab.metrics.classifier_score import exp_mutual_information
 from aigc_lab.metrics.modes import ModeCount, assign, captured_modes
 from aigc_lab.samples import Images, Points, Samples
-from aigc_lab.statistics import frechet_distance, reverse_kl
+from aigc_lab.statistics import reverse_kl
 from aigc_lab.weights import PUBLISHED
 
 N = 2500

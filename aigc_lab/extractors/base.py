@@ -97,6 +97,8 @@ class Extractor(ABC):
     short: ClassVar[str]
     #: images that pass through the network at once
     block: int = 256
+    #: the length of its vectors, where that is known without loading it
+    dimensions: ClassVar[int | None] = None
     identity: str
     network: nn.Module
 

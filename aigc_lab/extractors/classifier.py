@@ -16,8 +16,8 @@ from aigc_lab.data.base import Dataset
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.extractors import base
 from aigc_lab.files import write_atomically
+from aigc_lab.frechet import frechet_distance
 from aigc_lab.samples import Images, Modality, Shape
-from aigc_lab.statistics import frechet_distance
 from aigc_lab.weights import WeightsPolicy
 
 DIMENSIONS = 32
@@ -62,6 +62,7 @@ class Classifier(base.Extractor):
     """
 
     short = "clf"
+    dimensions = DIMENSIONS
 
     def __init__(self, weights: bytes, dataset: Dataset, device: str) -> None:
         self.identity = f"clf:{dataset.name}:{hashlib.sha256(weights).hexdigest()[:8]}"

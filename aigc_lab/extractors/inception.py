@@ -8,4 +8,4 @@ class Inception(pretrained.InceptionFeatures):
 
     short = "inception"
     kind = "inception-2015-12-05"
-    depth = 2048
+    dimensions = 2048

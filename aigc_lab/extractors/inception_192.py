@@ -8,4 +8,4 @@ class Inception192(pretrained.InceptionFeatures):
 
     short = "inception_192"
     kind = "inception-2015-12-05-d192"
-    depth = 192
+    dimensions = 192

@@ -8,4 +8,4 @@ class Inception64(pretrained.InceptionFeatures):
 
     short = "inception_64"
     kind = "inception-2015-12-05-d64"
-    depth = 64
+    dimensions = 64

@@ -8,4 +8,4 @@ class Inception768(pretrained.InceptionFeatures):
 
     short = "inception_768"
     kind = "inception-2015-12-05-d768"
-    depth = 768
+    dimensions = 768

@@ -22,6 +22,7 @@ class Random(base.Extractor):
     """
 
     short = "rand"
+    dimensions = DIMENSIONS
 
     def __init__(self) -> None:
         self.network = nn.Sequential(

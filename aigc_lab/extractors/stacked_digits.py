@@ -58,6 +58,7 @@ class StackedDigits(base.Extractor):
     """
 
     short = "stacked"
+    dimensions = 3 * 32  # of `classifier`, for each channel
 
     def __init__(self, single: base.Extractor) -> None:
         self._single = single

@@ -10,9 +10,9 @@ from torch import Tensor
 from aigc_lab.config import Strict
 from aigc_lab.data.base import Dataset
 from aigc_lab.extractors.base import Features
-from aigc_lab.frechet import distance
+from aigc_lab.frechet import distance, standard_error
 from aigc_lab.samples import Samples
-from aigc_lab.statistics import Z95, frechet_standard_error
+from aigc_lab.statistics import Z95
 
 Better = Literal["lower", "higher"]
 Need = Literal["train", "labels", "encoder"]
@@ -121,16 +121,16 @@ class Metric(ABC):
         return "|".join([*details, evidence.signature, f"v:{self.version}"])
 
 
-def frechet_score(metric: Metric, name: str, extractor: str, replicates: int, evidence: Evidence) -> Score:
+def frechet_score(metric: Metric, name: str, extractor: str, evidence: Evidence) -> Score:
     """FD_N of an extractor's features with ±1.96 standard errors, which covers E[FD_N] at this n."""
     generated, reference, floor, against = (
         evidence.features(extractor, samples)
         for samples in (evidence.generated, evidence.real.reference, evidence.real.floor, evidence.real.against)
     )
     value = distance(generated.gaussian, reference.gaussian)
-    margin = Z95 * frechet_standard_error(generated.vectors, reference.vectors, replicates=replicates)
+    margin = Z95 * standard_error(generated.gaussian, generated.vectors, reference.gaussian, reference.vectors)
     signature = metric.signature(
-        evidence, evidence.identity(extractor), f"d:{generated.vectors.shape[1]}", f"bootstrap:{replicates}"
+        evidence, evidence.identity(extractor), f"d:{generated.vectors.shape[1]}", "se:infinitesimal-jackknife"
     )
     lowest = distance(floor.gaussian, against.gaussian)
     return Score(name, value, max(value - margin, 0.0), value + margin, generated.count, lowest, signature, "lower")
