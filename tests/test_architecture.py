@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("heart",),
     ("registry", "overrides"),
     ("systems/*", "data/*", "metrics/*", "extractors/*"),
+    ("information",),
     ("systems.base", "metrics.base"),
     ("pretrained", "extractor_files"),
     ("extractors.base", "torchvision_files"),
