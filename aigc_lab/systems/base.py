@@ -86,7 +86,7 @@ class System(nn.Module, ABC):
 
     @abstractmethod
     def samplers(self) -> list[nn.Module]:
-        """The modules that `sample` uses: the loop keeps their moving average."""
+        """The modules that `sample` uses, and `encode` where there is one: the loop keeps their moving average."""
 
     @abstractmethod
     def latents(self, count: int) -> Draw:
