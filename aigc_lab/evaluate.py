@@ -72,7 +72,10 @@ def score(
     split: str,
     system: object = None,
 ) -> list[Score]:
-    """The scores of all metrics. Each set passes through an extractor once, however many metrics read its features."""
+    """The scores of all metrics. Each set passes through an extractor once, however many metrics read its features.
+
+    Raises `ValueError` for evidence that lacks what a metric needs, before anything is scored.
+    """
     made: dict[str, Features] = {}
 
     def features(extractor: str, samples: Samples) -> Features:
@@ -95,4 +98,6 @@ def score(
         f"data:{dataset.name}:{dataset.digest[:8]}|ref:{split}:{len(real.reference)}|n:{len(generated)}",
         system if isinstance(system, Autoencoder) else None,
     )
+    for metric in metrics:
+        metric.refuse_lacking(evidence)
     return [score for metric in metrics for score in metric.scores(evidence)]

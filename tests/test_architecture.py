@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("systems/*", "data/*", "metrics/*", "extractors/*"),
     ("systems.base", "metrics.base"),
     ("extractors.base", "torchvision_files"),
-    ("data.base",),
+    ("data.base", "classification"),
     ("batches", "nets", "objectives", "statistics", "image_files"),
     ("frechet",),
     ("attempts",),

@@ -66,7 +66,7 @@ class VAE(base.System):
 
     def decode(self, latents: Tensor) -> Tensor:
         """The mean of p(x|z) as float images, clamped to [0, 1] where the likelihood is Gaussian."""
-        decoded = self.decoder(latents).float()
+        decoded: Tensor = self.decoder(latents).float()
         return decoded.sigmoid() if self.log_sigma is None else decoded.clamp(0, 1)
 
     def log_likelihood(self, images: Tensor, latents: Tensor) -> Tensor:
