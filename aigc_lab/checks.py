@@ -18,7 +18,7 @@ from aigc_lab import experiment as experiments
 from aigc_lab import extractor_files, plugins, tables
 from aigc_lab.contracts import datasets, metrics, systems
 from aigc_lab.contracts.base import Result, examine
-from aigc_lab.data.base import SPLITS, Dataset
+from aigc_lab.data.base import Dataset
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.features import FeatureStore
 from aigc_lab.metrics.base import Metric
@@ -98,8 +98,7 @@ def _examined(kind: type, data: str | None, changes: list[Change], settings: Set
         with _cache(settings) as cache:
             dataset = _measurable(metric, data, settings)
             store = FeatureStore(dataset, cache=cache, weights=settings.weights, device="cpu", say=_say)
-            count = min(_SCORED, *(len(dataset.load(split)) for split in SPLITS))
-            yield from examine(metrics.METRIC, {"": metrics.Case(metric, dataset, store, count)}, file)
+            yield from examine(metrics.METRIC, {"": metrics.Case.of(metric, dataset, store, _SCORED)}, file)
 
 
 def _options(kind: type[Any], changes: list[Change]) -> dict[str, Any]:

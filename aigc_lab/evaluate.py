@@ -1,6 +1,6 @@
 """Protocol + (generated, real) -> scores. Nothing here knows how the samples were trained or where scores go."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from aigc_lab.experiment import Protocol, load_protocol
 from aigc_lab.extractors.base import Features, choice
 from aigc_lab.features import FeatureStore
 from aigc_lab.given import Given, Pair, Range, Sets, given, halves
-from aigc_lab.metrics.base import Autoencoder, Evidence, Metric, Need, Real, Score
+from aigc_lab.metrics.base import Autoencoder, Evidence, Metric, Real, Score
 from aigc_lab.samples import Images, Samples
 from aigc_lab.settings import Settings
 from aigc_lab.weights import WeightsPolicy
@@ -82,7 +82,24 @@ def score(
 ) -> list[Score]:
     """The scores of all metrics, with the `details` in their signatures. Each set passes through an extractor once,
     however many metrics read its features.
+
+    Raises `ValueError` for evidence that lacks what a metric needs, before anything is scored.
     """
+    evidence = _evidence(generated, real, dataset, store, split, system, details)
+    for metric in metrics:
+        metric.refuse_lacking(evidence)
+    return [score for metric in metrics for score in metric.scores(evidence)]
+
+
+def _evidence(
+    generated: Samples,
+    real: Real,
+    dataset: Dataset,
+    store: FeatureStore,
+    split: str,
+    system: object,
+    details: Sequence[str],
+) -> Evidence:
     made: dict[str, Features] = {}
 
     def features(extractor: str, samples: Samples) -> Features:
@@ -96,7 +113,7 @@ def score(
             made[extractor] = store.made(extractor, samples)
         return made[extractor]
 
-    evidence = Evidence(
+    return Evidence(
         generated,
         real,
         dataset,
@@ -112,7 +129,6 @@ def score(
         ),
         system if isinstance(system, Autoencoder) else None,
     )
-    return [score for metric in metrics for score in metric.scores(evidence)]
 
 
 # ---- without a sweep
@@ -165,20 +181,19 @@ def evaluate(
     dataset, sets = _real(pair, real, len(made))
     if train is not None:
         sets = replace(sets, train=pair.another(given(train, name="train", **options)))
-    wanted, notes = _metrics(metrics, protocol, features, dataset, sets, made, weights, system)
-    for note in notes:
-        say(note)
     store = FeatureStore(
         dataset, cache=cache or where.shared_cache, weights=weights, device=environment.device(device), say=say
     )
-    store.keep |= kept(wanted)
     store.watch = watch
     against = real.split[1] if real.split else "set"
     details = [pair.rule] if pair.rule else []
     if len(sets.floor) != len(made) or sets.against is not sets.reference:
         details.append(f"floor:{len(sets.floor)}:{len(sets.against)}")
+    evidence = _evidence(made, sets, dataset, store, against, system, details)
+    wanted = _metrics(metrics, protocol, features, evidence, weights, say)
+    store.keep |= kept(wanted)
     try:
-        return score(wanted, made, sets, dataset, store, against, system, details)
+        return [score for metric in wanted for score in metric.scores(evidence)]
     except ValueError as error:
         raise error if isinstance(error, UsageError) else UsageError(str(error)) from None
 
@@ -200,63 +215,54 @@ def _metrics(
     names: Sequence[str] | None,
     protocol: str | None,
     features: str | None,
-    dataset: Dataset,
-    real: Real,
-    made: Samples,
+    evidence: Evidence,
     weights: WeightsPolicy,
-    system: object,
-) -> tuple[list[Metric], list[str]]:
-    """The metrics to be scored, each of which can be; and what is to be said of the choice."""
+    say: Callable[[str], None],
+) -> list[Metric]:
+    """The metrics to be scored, each of which can be; `say` is told of what nobody has asked for and cannot be."""
     if names is not None and protocol is not None:
         raise UsageError("--metrics and --protocol say the same in two ways; give one of them")
-    chosen, notes = (None, []) if features is None else (features, [])
-    if chosen is None and isinstance(made, Images):
-        chosen, why = _best_features(dataset, weights)
-        notes.append(why)
+    chosen = features
+    if chosen is None and isinstance(evidence.generated, Images):
+        chosen, why = _best_features(evidence.dataset, weights)
+        say(why)
     if protocol is not None:
-        asked = load_protocol(content.find("evaluation", protocol))
-        specs = asked.metrics
+        specs = load_protocol(content.find("evaluation", protocol)).metrics
     else:
-        specs = [(name, {}) for name in (names or _panel(chosen, dataset))]
-    found: list[Metric] = []
+        specs = [(name, {}) for name in (names or _panel(chosen))]
+    found = []
     for name, config in specs:
+        # A protocol says itself which features it reads, unless the user does.
+        options = {"features": chosen} if chosen and (features or protocol is None) else {}
         try:
-            kind = plugins.find(Metric, name)  # type: ignore[type-abstract]
-            given_config = dict(config)
-            if chosen and "features" in kind.Config.model_fields and (features or protocol is None):
-                given_config["features"] = chosen
-            metric = kind(kind.Config.model_validate(given_config))
-            metric.check(dataset, len(made))
-            lacks = _lacks(metric, real, made, system)
-            if lacks:
-                raise ValueError(lacks)
-            if metric.extractor:
-                extractor_files.find(metric.extractor).check(dataset, weights)
+            found.append(_metric(name, config, options, evidence, weights, say))
         except ValueError as error:
-            if names is None and protocol is None:
-                notes.append(f"{name} is left out: {error}")
-                continue
-            raise UsageError(f"metric {name}: {error}") from None
-        found.append(metric)
+            if names is not None or protocol is not None:
+                raise UsageError(f"metric {name}: {error}") from None
+            say(f"{name} is left out: {error}")
     if not found:
-        raise UsageError(f"nothing can be scored: {'; '.join(notes)}")
-    return found, notes
+        raise UsageError("nothing can be scored: name metrics with --metrics")
+    return found
 
 
-_LACKING: dict[Need, str] = {
-    "train": "it compares with what the generator was trained on; name that with --train",
-    "labels": "it needs the class of each sample; give class folders, or an array 'labels' in the .npz file",
-    "encoder": "it asks the system for reconstructions; give a run of a VAE, not samples alone",
-}
-
-
-def _lacks(metric: Metric, real: Real, made: Samples, system: object) -> str:
-    has = {
-        "train": real.train is not None,
-        "labels": made.labels is not None and real.reference.labels is not None,
-        "encoder": isinstance(system, Autoencoder),
-    }
-    return next((_LACKING[need] for need in sorted(metric.needs) if not has[need]), "")
+def _metric(
+    name: str,
+    config: Mapping[str, Any],
+    options: Mapping[str, Any],
+    evidence: Evidence,
+    weights: WeightsPolicy,
+    say: Callable[[str], None],
+) -> Metric:
+    kind = plugins.find(Metric, name)  # type: ignore[type-abstract]
+    known = {key: value for key, value in options.items() if key in kind.Config.model_fields}
+    metric = kind(kind.Config.model_validate({**config, **known}))
+    metric.check(evidence.dataset, len(evidence.generated))
+    metric.refuse_lacking(evidence)
+    if metric.extractor:
+        extractor = extractor_files.find(metric.extractor)
+        extractor.check(evidence.dataset, weights)
+        extractor.fetch(weights, say)
+    return metric
 
 
 def _best_features(dataset: Dataset, weights: WeightsPolicy) -> tuple[str, str]:
@@ -271,7 +277,7 @@ def _best_features(dataset: Dataset, weights: WeightsPolicy) -> tuple[str, str]:
     return "random", f"features: a random network's, which rank and mean nothing beyond that ({lacking})"
 
 
-def _panel(features: str | None, dataset: Dataset) -> list[str]:
+def _panel(features: str | None) -> list[str]:
     """What is measured where nobody says."""
     if features is None:
         return ["modes"]

@@ -307,6 +307,7 @@ class Experiment:
                 self.document.fail(hole.source, "its values must fit another key's: give them as a choice")
             if hole.path == ("system", "name"):
                 self.document.fail(hole.source, "a choice of systems is a choice of mappings, each with a name")
+        kinds: dict[str, type[System]] = {}
         for filled in space.corners(self.document):
             configuration = self.resolve(lambda hole, values=filled.values: values[hole.name])  # type: ignore[misc]
             try:
@@ -318,7 +319,8 @@ class Experiment:
                     f"{configuration.system} cannot be built for dataset {configuration.dataset.name} "
                     f"({configuration.dataset.shape}): {error}",
                 )
-        self._check_protocol(configuration.dataset)
+            kinds[configuration.system] = configuration.system_class
+        self._check_protocol(configuration.dataset, kinds)
         if file.search.sampler == "grid":
             space.grid(self.document)
 
@@ -351,7 +353,7 @@ class Experiment:
                 )
         return dataset.notes
 
-    def _check_protocol(self, dataset: "Dataset") -> None:
+    def _check_protocol(self, dataset: "Dataset", kinds: "Mapping[str, type[System]]") -> None:
         from aigc_lab import extractor_files
 
         gives: dict[str, str] = {}
@@ -360,6 +362,7 @@ class Experiment:
                 metric.check(dataset, self.protocol.samples)
                 if metric.extractor:
                     extractor_files.find(metric.extractor).check(dataset, self.weights)
+                _check_needs(metric, dataset, kinds)
             except ValueError as error:
                 self.document.fail(("evaluation",), f"protocol {self.protocol.name}: metric {name}: {error}")
             gives |= metric.gives
@@ -417,6 +420,19 @@ class Experiment:
                 f"{name} makes {kind.modality}, and dataset {dataset.name} holds {dataset.shape.modality}",
             )
         return name, kind, config
+
+
+def _check_needs(metric: "Metric", dataset: "Dataset", kinds: "Mapping[str, type[System]]") -> None:
+    """Raises `ValueError` for the first of the competing systems that cannot give a metric what it needs."""
+    from aigc_lab.metrics.base import Autoencoder
+
+    for system, kind in kinds.items():
+        if "encoder" in metric.needs and not issubclass(kind, Autoencoder):
+            raise ValueError(
+                f"it needs a system with an encoder (encode, decode, log_likelihood), and {system} has none"
+            )
+        if "labels" in metric.needs and not kind.conditional:
+            raise ValueError(f"labels missing: {system} is not conditional, so its samples come without their classes")
 
 
 # ---- how much there is to do

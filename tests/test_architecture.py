@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("systems.base", "metrics.base"),
     ("pretrained", "extractor_files"),
     ("extractors.base", "torchvision_files"),
-    ("data.base",),
+    ("data.base", "classification"),
     ("batches", "nets", "objectives", "statistics", "image_files"),
     ("frechet",),
     ("attempts",),

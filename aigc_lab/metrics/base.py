@@ -1,17 +1,20 @@
 """What is measured: a metric turns evidence into scores, and a score says how it was computed."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
+from aigc_lab import plugins
 from aigc_lab.config import Strict
 from aigc_lab.data.base import Dataset
 from aigc_lab.extractors.base import Features
 from aigc_lab.frechet import distance, standard_error
-from aigc_lab.samples import Samples
+from aigc_lab.samples import Images, Modality, Samples
 from aigc_lab.statistics import Z95
 
 Better = Literal["lower", "higher"]
@@ -52,16 +55,18 @@ class Real:
 
 @runtime_checkable
 class Autoencoder(Protocol):
-    """A system with an encoder q(z|x), diagonal Gaussian, a prior N(0, I) and a likelihood p(x|z)."""
+    """A system with an encoder q(z|x), diagonal Gaussian, a prior N(0, I) and a likelihood p(x|z). What it returns for
+    an image does not depend on the others beside it.
+    """
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of q(z|x), each [N, latents], for float images in [0, 1]."""
 
     def decode(self, latents: Tensor) -> Tensor:
-        """The mean of p(x|z) as float images in [0, 1]."""
+        """The mean of p(x|z) as float images in [0, 1], one for each of the latents [N, D]."""
 
     def log_likelihood(self, images: Tensor, latents: Tensor) -> Tensor:
-        """Log p(x|z) [N] in nats a sample."""
+        """Log p(x|z) [N] in nats a sample, of N float images in [0, 1] with N latents."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,28 @@ class Metric(ABC):
     def check(self, dataset: Dataset, samples: int) -> None:
         """Raises `ValueError` when the dataset or the number of samples cannot support it. Loads nothing."""
 
+    def refuse_lacking(self, evidence: Evidence) -> None:
+        """Raises `ValueError` for evidence that lacks what it `needs`, with what is missing and for which metric."""
+        real, metric = evidence.real, plugins.name_of(type(self))
+        if "train" in self.needs and real.train is None:
+            raise ValueError(
+                f"{metric} needs what the generator was trained on, which is not known here: name it (train)"
+            )
+        if "encoder" in self.needs and evidence.system is None:
+            raise ValueError(
+                f"{metric} needs the system that made the samples, and one with an encoder "
+                "(encode, decode, log_likelihood)"
+            )
+        if "labels" in self.needs:
+            sets = {"generated": evidence.generated, "reference": real.reference, "train": real.train}
+            sets |= {"second real": real.floor, "held against": real.against}
+            lacking = [name for name, samples in sets.items() if samples is not None and samples.labels is None]
+            if lacking:
+                raise ValueError(
+                    f"labels missing for {metric}: the {lacking[0]} samples come without their classes "
+                    "(class folders, or an array 'labels' in the .npz file)"
+                )
+
     @abstractmethod
     def scores(self, evidence: Evidence) -> list[Score]:
         """The scores that it `gives`. Raises `ValueError` for samples that it must not see (NaN, wrong shapes)."""
@@ -119,6 +146,34 @@ class Metric(ABC):
     def signature(self, evidence: Evidence, *details: str) -> str:
         """Everything that the number depends on, in one line."""
         return "|".join([*details, evidence.signature, f"v:{self.version}"])
+
+
+def device_of(system: Autoencoder) -> torch.device:
+    """Where its weights are; the host for one without any."""
+    weights = system.parameters() if isinstance(system, torch.nn.Module) else iter(())
+    return next((weight.device for weight in weights), torch.device("cpu"))
+
+
+def check_autoencoded(dataset: Dataset, samples: int, what: str) -> None:
+    """The `check` of metrics of an encoder: raises `ValueError` where there are no images, or too few of them."""
+    if dataset.shape.modality != Modality.IMAGES:
+        raise ValueError(f"{what} is of images, and dataset {dataset.name} holds {dataset.shape}")
+    if samples < 100:
+        raise ValueError(f"{what} needs at least 100 samples, not {samples}")
+
+
+def autoencoded(evidence: Evidence, limit: int) -> tuple[Autoencoder, Images, Images]:
+    """The system, and as many images of the reference as of the train split, the first `limit` at most."""
+    system, reference, train = evidence.system, evidence.real.reference, evidence.real.train
+    assert system is not None and isinstance(reference, Images) and isinstance(train, Images)
+    first = slice(0, min(limit, len(reference), len(train)))
+    return system, reference.take(first), train.take(first)
+
+
+def mean_interval(values: Tensor) -> tuple[float, float, float]:
+    """The mean of float64 values [n], and its ends at ±1.96 standard errors."""
+    mean, margin = values.mean().item(), Z95 * values.std().item() / math.sqrt(len(values))
+    return mean, mean - margin, mean + margin
 
 
 def frechet_score(metric: Metric, name: str, extractor: str, evidence: Evidence) -> Score:
