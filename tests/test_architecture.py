@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("systems.base", "metrics.base"),
     ("extractors.base", "torchvision_files"),
     ("data.base",),
+    ("neighbours", "kernels"),
     ("batches", "nets", "objectives", "statistics", "image_files"),
     ("frechet",),
     ("attempts",),
