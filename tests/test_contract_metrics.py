@@ -58,6 +58,21 @@ class Stacked(Digits):
         return Images(digits.values[picks, 0], (digits.labels[picks] * torch.tensor([16, 4, 1])).sum(1))
 
 
+class Large(Digits):
+    """The digits in the size that MS-SSIM needs, and few of them."""
+
+    name = "large"
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(Modality.IMAGES, (1, 162, 162), classes=10)
+
+    @lru_cache(maxsize=3)  # noqa: B019
+    def load(self, split: Split) -> Images:
+        digits = super().load(split).take(slice(0, 60))
+        return Images(F.interpolate(digits.unit(), (162, 162)), digits.labels).canonical()
+
+
 @pytest.fixture(scope="session")
 def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of the right form with random weights, under the name of the published one.
@@ -99,7 +114,7 @@ def setting(judged: Judged, inception_weights: Path, tmp_path_factory: pytest.Te
         heavy = metric.extractor == "inception"
         digits = Few(Digits.Config(), Path()) if heavy else judged.dataset
         stacked = Stacked(Digits.Config(), Path())
-        candidates = [digits, Ring(Ring.Config(points=1000), Path()), stacked]
+        candidates = [digits, Ring(Ring.Config(points=1000), Path()), stacked, Large(Digits.Config(), Path())]
         dataset = next(c for c in candidates if suits(metric, c, inception_weights.parent))
         folder = judged.cache if dataset is judged.dataset else tmp_path_factory.mktemp("cache")
         store = FeatureStore(dataset, cache=folder, weights_dir=inception_weights.parent, device="cpu")
@@ -113,7 +128,8 @@ def setting(judged: Judged, inception_weights: Path, tmp_path_factory: pytest.Te
             # At 75 pixels, the least that it takes, Inception is sixteen times faster.
             network.resize_input = False
             network.register_forward_pre_hook(lambda module, args: (F.interpolate(args[0], (75, 75)),))
-        return Case(metric, dataset, store, 80 if heavy else 1400 if dataset is stacked else 400)
+        sizes = {"few": 80, "few-stacked": 1400, "large": 44}
+        return Case(metric, dataset, store, sizes.get(dataset.name, 400))
 
     return build
 
