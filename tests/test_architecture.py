@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pretrained", "extractor_files"),
     ("extractors.base", "torchvision_files"),
     ("data.base", "classification"),
+    ("neighbours", "kernels"),
     ("batches", "nets", "objectives", "statistics", "image_files"),
     ("frechet",),
     ("attempts",),

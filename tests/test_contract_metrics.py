@@ -76,6 +76,21 @@ class Stacked(Digits):
         return Images(digits.values[picks, 0], (digits.labels[picks] * torch.tensor([16, 4, 1])).sum(1))
 
 
+class Large(Digits):
+    """The digits in the size that MS-SSIM needs, and few of them."""
+
+    name = "large"
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(Modality.IMAGES, (1, 162, 162), classes=10)
+
+    @lru_cache(maxsize=3)  # noqa: B019
+    def load(self, split: Split) -> Images:
+        digits = super().load(split).take(slice(0, 60))
+        return Images(F.interpolate(digits.unit(), (162, 162)), digits.labels).canonical()
+
+
 def suits(metric: Metric, dataset: Dataset, weights: WeightsPolicy) -> bool:
     """As an experiment file is checked; a refusal must be a `ValueError` that says what is missing."""
     try:
@@ -100,7 +115,7 @@ def setting(
         few = Few if heavy else Tiny if name == "cas" else None
         digits = few(Digits.Config(), Path()) if few else judged.dataset
         stacked = Stacked(Digits.Config(), Path())
-        candidates = [digits, Ring(Ring.Config(points=1000), Path()), stacked]
+        candidates = [digits, Ring(Ring.Config(points=1000), Path()), stacked, Large(Digits.Config(), Path())]
         dataset = next(c for c in candidates if suits(metric, c, inception_weights))
         folder = judged.cache if dataset is judged.dataset else tmp_path_factory.mktemp("cache")
         store = FeatureStore(dataset, cache=folder, weights=inception_weights, device="cpu")
@@ -111,7 +126,8 @@ def setting(
         if heavy:
             network: Any = store.extractor(str(metric.extractor)).network
             network.size = 75  # the least that it takes: sixteen times faster
-        return Case.of(metric, dataset, store, 80 if heavy else 1400 if dataset is stacked else 400)
+        sizes = {"few": 80, "few-stacked": 1400, "large": 44}
+        return Case.of(metric, dataset, store, sizes.get(dataset.name, 400))
 
     return build
 

@@ -10,14 +10,14 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from aigc_lab import noise
+from aigc_lab import evaluate, noise
 from aigc_lab.config import Strict
 from aigc_lab.contracts.base import Broken, Contracts, say
 from aigc_lab.data.base import Dataset, Modes, Split
 from aigc_lab.evaluate import SCORING_SPLITS, Evaluator, ScoringSplit
 from aigc_lab.experiment import Protocol
 from aigc_lab.features import FeatureStore
-from aigc_lab.metrics.base import Autoencoder, Metric, Score
+from aigc_lab.metrics.base import Autoencoder, Metric, Real, Score
 from aigc_lab.objectives.likelihood import gaussian_nll
 from aigc_lab.samples import Images, Samples, Shape
 
@@ -77,6 +77,22 @@ class Case:
     @cached_property
     def of_noise(self) -> dict[str, Score]:
         return self.scores(self.noise(), system=self.systems.get("noise"))
+
+    def told_apart(self) -> tuple[dict[str, Score], dict[str, Score], str]:
+        """Scores of real samples, of as many with the fault that the metric tells them from, and what those are."""
+        if self.metric.tells == "collapse":
+            one = self.real(1).take(torch.zeros(self.n, dtype=torch.long))
+            return self.of_real, self.scores(one), "one sample over and over"
+        if self.metric.tells == "copies":
+            fresh = self.dataset.load("holdout").take(slice(0, self.n))
+            return self.scores(fresh), self.of_real, "copies of training samples"
+        return self.of_real, self.of_noise, "noise"
+
+    def scores_without_train(self, samples: Samples) -> list[Score]:
+        """As where only two folders are given."""
+        reference, holdout = self.dataset.load("reference"), self.dataset.load("holdout").take(slice(0, self.n))
+        real = Real(reference, holdout, reference)
+        return evaluate.score([self.metric], samples, real, self.dataset, self.store, "reference")
 
     def like(self, metric: Metric) -> "Case":
         return replace(self, metric=metric)
@@ -212,18 +228,34 @@ def the_interval_holds_the_value(case: Case) -> None:
 
 
 @METRIC.add(the_interval_holds_the_value)
-def real_samples_score_better_than_noise(case: Case) -> None:
+def real_samples_score_better_than_faulty_ones(case: Case) -> None:
     """The least that a measure of samples can know; one that does not would let a sweep select noise."""
-    real, static = case.of_real, case.of_noise
+    real, static, what = case.told_apart()
     for name, better in case.metric.gives.items():
         good, bad = real[name], static[name]
         sign = 1 if better == "higher" else -1
         # Noise may reach the best value of a count (all modes, a little), and then its interval tells.
         ends = [(sign * s.value, s.low if sign > 0 else -s.high) for s in (good, bad)]
         if not ends[0] > ends[1]:
-            raise Broken(f"{name} ({better} is better): real {_shown(good)}, noise {_shown(bad)}")
+            raise Broken(f"{name} ({better} is better): real {_shown(good)}, {what} {_shown(bad)}")
         if sign * good.floor < sign * bad.value:
-            raise Broken(f"{name} ({better} is better): the floor is {good.floor:.4g}, noise scores {bad.value:.4g}")
+            raise Broken(f"{name} ({better} is better): the floor is {good.floor:.4g}, {what} score {bad.value:.4g}")
+
+
+@METRIC.add(it_gives_the_scores_that_it_declares)
+def what_it_needs_it_asks_for(case: Case) -> None:
+    """Folders may be scored without a training split: a metric that needs one says so, and one that does not works."""
+    samples, needs = case.real(), "train" in case.metric.needs
+    try:
+        case.scores_without_train(samples)
+    except ValueError as error:
+        if not needs:
+            raise Broken(f"without training samples it says '{say(error)}': name train in needs") from error
+        if "train" not in str(error):
+            raise Broken(f"without training samples it says '{say(error)}': use evidence.train") from error
+    else:
+        if needs:
+            raise Broken("it needs train, and without training samples it gives a score: use evidence.train")
 
 
 def _shown(score: Score) -> str:

@@ -43,13 +43,23 @@ class Features:
         """Mean and covariance of all samples."""
         return self.whole or Gaussian.of(self.vectors)
 
+    @property
+    def rows(self) -> Tensor:
+        """Which of the samples the vectors are of [k]."""
+        return torch.arange(self.count) if self.whole is None else choice(self.count, len(self.vectors))
+
     def take(self, index: Tensor | slice) -> "Features":
         """Those of the kept samples at `index`."""
         return Features(self.vectors[index], None if self.logits is None else self.logits[index])
 
     def some(self, count: int) -> "Features":
-        """Those of `count` of the kept samples, a seeded choice without repetition; of all where there are no more."""
-        return self if count >= len(self.vectors) else self.take(choice(len(self.vectors), count))
+        """Those of `count` of the kept samples, a seeded choice without repetition; of all where there are no more.
+
+        The choice is of all samples: how many vectors another metric made to be kept changes nothing.
+        """
+        if count >= len(self.vectors):
+            return self
+        return self.take(torch.searchsorted(self.rows, choice(self.count, count)))
 
 
 def choice(total: int, count: int) -> Tensor:

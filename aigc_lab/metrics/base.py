@@ -19,6 +19,7 @@ from aigc_lab.statistics import Z95
 
 Better = Literal["lower", "higher"]
 Need = Literal["train", "labels", "encoder"]
+Fault = Literal["noise", "collapse", "copies"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,13 @@ class Evidence:
             made = f"{got.modality} {'×'.join(map(str, got.values.shape[1:]))}"
             raise ValueError(f"dataset {self.dataset.name} holds {shape}, and the samples to score are {made}")
 
+    @property
+    def train(self) -> Samples:
+        """The samples that systems trained on. Raises `ValueError` where they are not known."""
+        if self.real.train is None:
+            raise ValueError("it needs the samples of the train split, and only real samples to compare with are given")
+        return self.real.train
+
 
 class Metric(ABC):
     """A metric is pure: it knows neither training nor storage. `version` changes when its numbers would."""
@@ -99,6 +107,8 @@ class Metric(ABC):
     keeps: ClassVar[int] = 50_000
     #: what it needs besides generated and reference samples
     needs: ClassVar[frozenset[Need]] = frozenset()
+    #: what it must tell real samples from, at least: a measure of diversity may prefer noise, one of copying a collapse
+    tells: ClassVar[Fault] = "noise"
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -189,3 +199,16 @@ def frechet_score(metric: Metric, name: str, extractor: str, evidence: Evidence)
     )
     lowest = distance(floor.gaussian, against.gaussian)
     return Score(name, value, max(value - margin, 0.0), value + margin, generated.count, lowest, signature, "lower")
+
+
+def paired(evidence: Evidence, extractor: str, a: Samples, b: Samples, cap: int) -> tuple[Tensor, Tensor]:
+    """Vectors of two sets, as many of each: what both have, `cap` at most."""
+    features = [evidence.features(extractor, samples) for samples in (a, b)]
+    each = min(cap, *(len(some.vectors) for some in features))
+    return features[0].some(each).vectors, features[1].some(each).vectors
+
+
+def enough_neighbours(k: int, samples: int) -> None:
+    """Raises `ValueError` where balls to the k-th neighbour hold too much of the set to say anything."""
+    if samples < 20 * k:
+        raise ValueError(f"neighbours of rank {k} need at least {20 * k} samples, not {samples}")
