@@ -1,14 +1,15 @@
 """What all tests share: one thread, no network where a test says so, and what is expensive to make once."""
 
+import importlib.util
 import socket
+import sys
 from pathlib import Path
-from typing import NamedTuple, NoReturn
-from unittest import mock
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
 import torch
-import torch.nn.functional as F
 
+from aigc_lab import content
 from aigc_lab.data.digits import Digits
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import writer
@@ -49,26 +50,23 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
 
 @pytest.fixture(scope="session")
 def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> WeightsPolicy:
-    """A file of the right form with random weights, under the name of the published one, and that it may be used.
-
-    Its batch normalisation has seen some images: untouched, a random Inception lets next to nothing through.
-    """
-    from pytorch_fid import inception as theirs
-
+    """A file of the right form with random weights, under the name of the published one, and that it may be used."""
     from aigc_lab.pretrained import InceptionFeatures
 
-    network = theirs._inception_v3(num_classes=1008, aux_logits=False, weights=None)
-    with mock.patch.object(theirs, "load_state_dict_from_url", return_value=network.state_dict()):
-        whole = theirs.fid_inception_v3()
-    for module in whole.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 1.0
-    digits = Digits(Digits.Config(), Path()).load("train").take(slice(0, 24)).unit()
-    with torch.no_grad():
-        whole.train()(F.interpolate(digits.expand(-1, 3, -1, -1), (75, 75)) * 2 - 1)
+    digits = Digits(Digits.Config(), Path()).load("train").take(slice(0, 24))
     path = tmp_path_factory.mktemp("weights") / InceptionFeatures.published.file
-    torch.save(whole.state_dict(), path)
+    crosscheck().random_weights(path, digits.values.expand(-1, 3, -1, -1))
     return WeightsPolicy(folder=path.parent, allow_unverified=True)
+
+
+def crosscheck() -> Any:
+    """`evaluation/crosscheck.py`, which is a program and no part of the package."""
+    spec = importlib.util.spec_from_file_location("crosscheck", content.folder("evaluation") / "crosscheck.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["crosscheck"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
 class WriterHere:
