@@ -127,10 +127,8 @@ def polynomial_mmd(x: Tensor, y: Tensor) -> float:
     def kernel(u: Tensor, v: Tensor) -> Tensor:
         return (u @ v.T / u.shape[1] + 1) ** 3
 
-    within = [
-        (k.sum() - k.diagonal().sum()) / (size * (size - 1)) for k, size in ((kernel(a, a), n), (kernel(b, b), m))
-    ]
-    return float(within[0] + within[1] - 2 * kernel(a, b).mean())
+    of_a, of_b = ((k.sum() - k.diagonal().sum()) / len(k) / (len(k) - 1) for k in (kernel(a, a), kernel(b, b)))
+    return float(of_a + of_b - 2 * kernel(a, b).mean())
 
 
 def naeem(fake: Tensor, real: Tensor, k: int = 5) -> tuple[float, float, float, float]:
