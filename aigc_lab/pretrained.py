@@ -1,5 +1,7 @@
 """What extractors share that read a published file of weights."""
 
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar, Self
@@ -61,6 +63,11 @@ def read(path: Path, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]
             from safetensors.torch import load_file
 
             tensors = load_file(path)
+        elif _is_script(path):
+            # CLIP is published so. TorchScript has a reader of its own, which makes tensors and runs no Python.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # torch would rather see its other formats
+                tensors = dict(torch.jit.load(path, map_location="cpu").state_dict())  # type: ignore[no-untyped-call]
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 -- a damaged file fails in many ways
@@ -75,6 +82,13 @@ def read(path: Path, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]
         if tuple(found.shape) != tuple(shape):
             raise UsageError(f"{path}: {name} has the shape {list(found.shape)}, and {list(shape)} is wanted")
     return {name: tensors[name] for name in wanted}
+
+
+def _is_script(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 class InceptionFeatures(Pretrained):

@@ -104,10 +104,11 @@ def random_weights(path: Path, pictures: Tensor) -> Path:
 def digits(count: int) -> tuple[Images, Images]:
     """Digits in colours, and others with some noise on them."""
     data = Digits(Digits.Config(), Path())
-    real, other = (data.load(split).take(slice(0, count)) for split in ("train", "reference"))  # type: ignore[arg-type]
+    real, other = (data.load(split).take(slice(0, count)) for split in ("train", "reference"))
     noise = torch.randn(other.values.shape, generator=torch.Generator().manual_seed(1))
     made = Images((other.unit() + 0.1 * noise).clamp(0, 1)).canonical()
-    return tuple(Images(each.values.expand(-1, 3, -1, -1).contiguous()) for each in (made, real))
+    first, second = (Images(each.values.expand(-1, 3, -1, -1).contiguous()) for each in (made, real))
+    return first, second
 
 
 def definition(x: Tensor, y: Tensor) -> float:

@@ -262,6 +262,34 @@ def test_a_damaged_classifier_is_trained_again(own: Judged, training: list[str],
     assert len(training) == 1
 
 
+def test_of_two_that_find_none_one_trains(
+    own: Judged, training: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    index_of(own).unlink()
+    both, train, lock = threading.Barrier(2), classifier._train, classifier.locked
+    waiting = threading.Event()
+
+    def door(path: Path) -> Any:
+        if both.wait(timeout=30) == 0:
+            waiting.set()
+        return lock(path)
+
+    def slow(*arguments: Any) -> Any:
+        assert waiting.wait(timeout=30)  # both have seen that there is none
+        return train(*arguments)
+
+    monkeypatch.setattr(classifier, "locked", door)
+    monkeypatch.setattr(classifier, "_train", slow)
+    made: list[Classifier] = []
+    threads = [threading.Thread(target=lambda: made.append(prepared(own))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert training == ["digits"] and len({each.identity for each in made}) == 1 and len(made) == 2
+    assert sorted(path.suffix for path in (tmp_path / "classifiers").iterdir()) == [".json", ".safetensors"]
+
+
 def test_other_data_has_another_classifier(own: Judged, training: list[str]) -> None:
     class Fewer(type(own.dataset)):  # type: ignore[misc]
         name = "digits"

@@ -14,7 +14,7 @@ from aigc_lab.classification import BATCH, DIMENSIONS, LR, VERSION, Network, fit
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.extractors import base
-from aigc_lab.files import write_atomically
+from aigc_lab.files import locked, write_atomically
 from aigc_lab.frechet import frechet_distance
 from aigc_lab.samples import Images, Modality
 from aigc_lab.weights import WeightsPolicy
@@ -65,21 +65,31 @@ class Classifier(base.Extractor):
         wanted = _RECIPE if rounds == 1 else f"{_RECIPE} rounds{rounds}"
         recipe = hashlib.sha256(f"{wanted} {dataset.digest}".encode()).hexdigest()
         index = folder / f"{dataset.name}-{recipe[:16]}.json"
-        if index.is_file():
-            stored = _stored(index)
-            if stored is not None:
-                return cls(stored, dataset, device)
-            say(f"the stored classifier of {index} is missing or damaged")
-        say(f"training the classifier that judges {dataset.name}, once")
-        made, facts = _train(dataset, device, rounds)
-        extractor = cls(made, dataset, device)
-        facts |= _probe(extractor, dataset)
-        digest = hashlib.sha256(made).hexdigest()
-        # The weights first: an index that exists points at a file that exists.
-        write_atomically(folder / f"{digest}.safetensors", made)
-        facts |= {"dataset": dataset.name, "data": dataset.digest, "recipe": wanted, "sha256": digest}
-        write_atomically(index, json.dumps(facts, indent=2).encode())
-        return extractor
+        stored = _stored(index)
+        if stored is not None:
+            return cls(stored, dataset, device)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = index.with_suffix(".lock")
+        # Of two that find none, one trains and the other reads: two would judge with weights that differ in their bits.
+        with locked(lock):
+            try:
+                stored = _stored(index)
+                if stored is not None:
+                    return cls(stored, dataset, device)
+                if index.is_file():
+                    say(f"the stored classifier of {index} is missing or damaged")
+                say(f"training the classifier that judges {dataset.name}, once")
+                made, facts = _train(dataset, device, rounds)
+                extractor = cls(made, dataset, device)
+                facts |= _probe(extractor, dataset)
+                digest = hashlib.sha256(made).hexdigest()
+                # The weights first: an index that exists points at a file that exists.
+                write_atomically(folder / f"{digest}.safetensors", made)
+                facts |= {"dataset": dataset.name, "data": dataset.digest, "recipe": wanted, "sha256": digest}
+                write_atomically(index, json.dumps(facts, indent=2).encode())
+                return extractor
+            finally:
+                lock.unlink(missing_ok=True)
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         vectors, logits = self.network(images)
