@@ -141,9 +141,10 @@ def test_a_gains_interval_covers_it() -> None:
 
 def test_another_seed_is_another_classifier_and_the_same_is_the_same() -> None:
     few = TRAIN.take(slice(0, 20))
-    one, again, other = (fit(few, DATASET.shape, 2, seed=seed).state_dict() for seed in (0, 0, 1))
+    one, again, other = (fit(few, DATASET.shape, 10, seed=seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(one[name], again[name]) for name in one)
-    assert not torch.equal(one["head.weight"], other["head.weight"])
+    # Further than ten steps lead: it began elsewhere.
+    assert (one["head.weight"] - other["head.weight"]).abs().max() > 0.1
 
 
 class Drawing(System):

@@ -144,6 +144,25 @@ def test_the_informations_error_is_its_spread_over_sets() -> None:
     assert error == pytest.approx(spread, rel=0.35)
 
 
+def test_the_informations_error_is_that_of_each_images_influence() -> None:
+    """Each image is in the others' sum too: how the estimate moves when it weighs a little more."""
+    system = linear((2.0, 1.0, 1.0))
+    mean, log_variance = system.encode(drawn(system, 80).values)
+    value, error = mutual_information(mean, log_variance, rows=33)
+    spread = (0.5 * log_variance).exp()
+    latents = mean + spread * noise.draw(noise.Draw((80, LATENTS)), "elbo", "information").double()
+    log_q = logs(Normal(mean, spread), latents.unsqueeze(1)).sum(2)
+
+    def information(weights: Tensor) -> Tensor:
+        return weights @ (log_q.diagonal() - (log_q + weights.log()).logsumexp(1))
+
+    even = torch.full((80,), 1 / 80, dtype=torch.float64)
+    assert value == pytest.approx(information(even).item(), abs=1e-9)
+    each = torch.eye(80, dtype=torch.float64)
+    moved = [information(even + 1e-6 * (each[k] - even)) - information(even) for k in range(80)]
+    assert error == pytest.approx(torch.stack(moved).std().item() / 1e-6 / math.sqrt(80), rel=1e-3)
+
+
 def test_the_information_saturates_at_its_cap() -> None:
     """Codes that do not overlap: all that n images can tell is which of the n it was."""
     mean = torch.arange(200.0, dtype=torch.float64).unsqueeze(1) * 100
