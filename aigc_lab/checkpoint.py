@@ -266,7 +266,7 @@ def checkpoints(folder: Path) -> Iterator[Stored]:
     """The checkpoints of a run, the one to go on from first. `folder` holds a folder for each attempt. One that was cut
     off, or whose bytes are not those that were written, is said and left out.
     """
-    found = sorted(folder.glob("*/state-*.json"), key=lambda path: (path.stem, path.parent.stat().st_mtime))
+    found = sorted(folder.glob("*/state-*.json"), key=lambda path: (path.stem, int(path.parent.name)))
     for path in reversed(found):
         state = path.with_suffix(".safetensors")
         try:

@@ -196,9 +196,7 @@ def resume(
     settings = Settings.load(home)
     with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
         row = queries.sweep(registry, wanted)
-        seeds = [
-            run["seed"] for run in queries.outcomes(registry, row["id"]) if _unfinished(run["state"], retry_failed)
-        ]
+        seeds = [run["seed"] for run in queries.outcomes(registry, row["id"]) if run["state"] not in RESULTS]
     experiment = _stored(row, settings)
     if row["command"] != "train":
         options: dict[str, Any] = {"table": table, "json": json, "retry_failed": retry_failed, "home": home}
@@ -218,10 +216,6 @@ def _check_stores(experiment: Experiment, settings: Settings, console: Console) 
     note = check_stores(settings, experiment.sweep)
     if note is not None:
         console.print(Text(note), soft_wrap=True)
-
-
-def _unfinished(state: str, retry_failed: bool) -> bool:
-    return state not in RESULTS and (retry_failed or state != State.FAILED)
 
 
 def _stored(row: dict[str, Any], settings: Settings) -> Experiment:

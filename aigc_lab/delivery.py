@@ -134,7 +134,8 @@ def _iso(milliseconds: int | None) -> str | None:
 
 
 def _age(moment: str) -> str:
-    return tables.duration((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
+    age = (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
+    return tables.duration(max(0.0, age))  # a clock may have been set back
 
 
 def _size(count: int) -> str:

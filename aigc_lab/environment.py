@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from aigc_lab import __version__
+from aigc_lab import __version__, processes
 from aigc_lab.errors import UsageError
 
 _PACKAGES = ("torch", "torchvision", "numpy", "optuna", "mlflow")
@@ -82,11 +82,13 @@ def describe(device: str) -> dict[str, Any]:
     """All of it, as plain data."""
     import torch
 
+    killed = processes.oom_kills()
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "threads": torch.get_num_threads(),
         "versions": versions(),
+        **({} if killed is None else {"oom_kills": killed}),
         **code(),
     }

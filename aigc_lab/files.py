@@ -1,5 +1,6 @@
 """Files that are whole or absent, whatever happens while they are written."""
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -7,6 +8,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
+
+# What a disk says that takes nothing, whoever asks: it is full, may not be written, or is broken.
+_REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+
+
+def refused(error: OSError) -> str | None:
+    """What there is to say when it is the disk that refuses, which is no fault of what was being done; else None."""
+    if error.errno not in _REFUSALS:
+        return None
+    return f"{error.filename or 'the disk'}: {error.strerror}"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -30,8 +41,10 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)  # the name survives a power cut only with the folder
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)  # a write that fails does not say where
         raise
 
 

@@ -37,13 +37,23 @@ class Process:
         """Whether it still exists; None for a process of another machine."""
         if not self.here:
             return None
-        return self.boot == _boot() and _started(self.pid) == (self.started or _started(self.pid) or "gone")
+        started = _started(self.pid)
+        return self.boot == _boot() and started is not None and started == (self.started or started)
 
     def signal(self, number: int) -> None:
         """Sends a signal to exactly this process; nothing happens when it is gone."""
         if self.alive and self.pid != os.getpid():
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, number)
+
+
+def oom_kills() -> int | None:
+    """How many processes the kernel has ended for want of memory since the boot; None where it does not tell."""
+    try:
+        counts = dict(line.split() for line in Path("/proc/vmstat").read_text("ascii").splitlines())
+        return int(counts["oom_kill"])
+    except (OSError, KeyError):
+        return None
 
 
 @cache

@@ -5,19 +5,19 @@ Everything here may be done again, and stops nobody: a sweep that is being run i
 
 import signal
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from aigc_lab import attempts
+from aigc_lab import attempts, processes
 from aigc_lab.errors import UsageError
 from aigc_lab.processes import Process
 from aigc_lab.registry import lives, queries
+from aigc_lab.registry.life import RETRIES
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
-from aigc_lab.supervision import alone
+from aigc_lab.supervision import alone, refuse_supervised
 from aigc_lab.tracking import writer
 from aigc_lab.tracking.base import status_of
 from aigc_lab.tracking.spool import SpoolTracker
@@ -43,32 +43,38 @@ def reconcile(
 ) -> list[Finding]:
     """Brings in order what was left behind by processes that died, and returns what that was. `mine` is the sweep that
     this process holds. With `dry_run` nothing is changed.
+
+    Raises `UsageError` when another process runs the sweep that this one holds: a lock is seen within one home, and a
+    registry may be shared by several.
     """
     found: list[Finding] = []
-    for sweep, running in _left(registry, settings).items():
+    for sweep in _left(registry, settings):
         with ExitStack() as stack:
             if sweep != mine:
                 try:
                     stack.enter_context(alone(settings, sweep))
                 except UsageError:
                     continue  # somebody runs it
+            # In this order: whoever begins attempts is recorded as the supervisor before.
+            running = lives.running(registry, sweep)
+            try:
+                refuse_supervised(registry, sweep)
+            except UsageError:
+                if sweep == mine:
+                    raise
+                continue
             found += _Sweep(registry, settings, sweep, dry_run).reconcile(running)
     return found
 
 
-def _left(registry: Registry, settings: Settings) -> dict[str, list[lives.Json]]:
-    """Sweep -> its attempts that say that they are RUNNING, for every sweep of which something may have been left."""
-    left: dict[str, list[lives.Json]] = defaultdict(list)
-    for attempt in lives.running(registry):
-        left[attempt["sweep"]].append(attempt)
-    for supervisor in lives.supervisors(registry):
-        left[supervisor["sweep"]] += []
+def _left(registry: Registry, settings: Settings) -> list[str]:
+    """Every sweep of which something may have been left."""
+    left = [attempt["sweep"] for attempt in lives.running(registry)]
+    left += [supervisor["sweep"] for supervisor in lives.supervisors(registry)]
     folder = settings.home / "spool"
     known = {row["sweep"] for row in queries.sweeps(registry)}
-    for spooled in folder.iterdir() if folder.is_dir() else ():
-        if spooled.name in known:
-            left[spooled.name] += []
-    return left
+    left += [spooled.name for spooled in (folder.iterdir() if folder.is_dir() else ()) if spooled.name in known]
+    return list(dict.fromkeys(left))
 
 
 class _Sweep:
@@ -93,7 +99,27 @@ class _Sweep:
             if not self._dry_run:
                 if process is not None:
                     _end(process)
-                self._registry.lose(run, State.KILLED, "its process was lost")
+                crashed = self._out_of_memory(attempt)
+                reason = f"its process was lost{' while the machine was out of memory' if crashed else ''}"
+                self._registry.lose(run, State.KILLED, reason, crashed=crashed)
+                if crashed and self._registry.crashes(run) > RETRIES:
+                    reason += f", {RETRIES + 1} times without progress"
+                    self._registry.lose(run, State.FAILED, reason)
+                    yield self._found(run, f"{reason}: it has failed; --retry-failed tries it nevertheless")
+
+    def _out_of_memory(self, attempt: lives.Json) -> bool:
+        """Whether the kernel seems to have ended the attempt's process, and whoever resumes would meet that again and
+        again. Of a worker its supervisor knows. A process that ran the sweep itself has no witness, and may have been
+        killed by its user, for which no run is to fail: it counts only if, in the same boot, some process was ended for
+        want of memory since the attempt began.
+        """
+        process, this = attempt["process"], Process.this()
+        supervisor = lives.supervisor(self._registry, self._sweep)
+        if supervisor is None or process is None or supervisor["process"] != process:
+            return False
+        before = lives.environment(self._registry, attempt["run"], attempt["number"]).get("oom_kills")
+        now = processes.oom_kills() if (process.host, process.boot) == (this.host, this.boot) else None
+        return before is not None and now is not None and now > before
 
     def _unended(self) -> Iterator[Finding]:
         """Logs for MLflow that do not end: their run has ended in the registry, or is lost."""
@@ -117,7 +143,7 @@ class _Sweep:
         if row is not None and not row["alive"]:
             yield self._found(None, f"process {row['pid']} on {row['host']}, which ran it, was lost")
             if not self._dry_run:
-                self._registry.release(self._sweep)
+                self._registry.release(self._sweep, row["process"])
 
     def _found(self, run: str | None, what: str) -> Finding:
         return Finding(self._sweep, run, what)

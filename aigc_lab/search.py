@@ -15,14 +15,17 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from aigc_lab import noise, space
-from aigc_lab.errors import UsageError
+from aigc_lab.errors import Failure, UsageError
 from aigc_lab.experiment import Experiment, Search
 from aigc_lab.experiment import confirmations as confirmations
 from aigc_lab.experiment import most_runs as most_runs
 from aigc_lab.experiment import total_trials as total_trials
 from aigc_lab.files import beside, locked
+from aigc_lab.recollection import Recollection
 from aigc_lab.settings import discreet, masked
 
 _SYSTEM = "system"
@@ -51,7 +54,7 @@ def check(url: str, *, create: bool = True) -> None:
         return
     # Two processes that make Optuna's tables in one file at once would die of each other.
     with _explained(url), locked(beside(path)):
-        _storage(url)
+        storage(url)
         if path is not None and new:
             with closing(sqlite3.connect(path)) as database:
                 database.execute("PRAGMA journal_mode = WAL")  # stays in the file: readers never wait for a writer
@@ -73,7 +76,7 @@ def told(url: str, sweep: str) -> dict[int, tuple[str, float | None]]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with _explained(url):
         try:
-            study = optuna.load_study(study_name=sweep, storage=_storage(url))
+            study = optuna.load_study(study_name=sweep, storage=storage(url))
         except KeyError:
             return {}
         return {
@@ -82,10 +85,30 @@ def told(url: str, sweep: str) -> dict[int, tuple[str, float | None]]:
         }
 
 
-def _storage(url: str) -> optuna.storages.RDBStorage:
-    """Optuna's storage. Another process may lock an SQLite file for a while; left alone, it would wait for 5 s."""
-    patience = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {}
-    return optuna.storages.RDBStorage(url, engine_kwargs=patience)
+@contextmanager
+def _failing() -> Iterator[None]:
+    """A storage that fails while a sweep goes on: its disk is full, its server is gone, somebody else locks it."""
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        # Optuna's own words are a guess, and a wrong one; what was wrong is what it caught.
+        reason = str(getattr(error.__cause__, "orig", None) or error).strip().partition("\n")[0]
+        raise Failure(f"Optuna's storage: {discreet(reason, '')}; see AIGC_LAB_OPTUNA_URL") from error
+
+
+def storage(url: str, *, connected: bool = False) -> optuna.storages.RDBStorage:
+    """Optuna's storage. Another process may lock an SQLite file for a while; left alone, it would wait for 5 s.
+
+    Nothing closes what Optuna has opened but the garbage collector, at any moment. A file is therefore opened for each
+    use anew, unless whoever wants to stay `connected`, which halves the time that a trial costs, closes it.
+    """
+    # A server may restart during a sweep of days: a pooled connection is tried before it is used.
+    how: dict[str, Any] = {"pool_pre_ping": True}
+    if url.startswith("sqlite"):
+        how = {"connect_args": {"timeout": 120}}
+        if not connected and make_url(url).database not in (None, "", ":memory:"):
+            how["poolclass"] = NullPool
+    return optuna.storages.RDBStorage(url, engine_kwargs=how)
 
 
 class Study:
@@ -105,15 +128,20 @@ class Study:
         self._first = _fixed(experiment)
         self._lock = threading.RLock()
         with _explained(url):
+            self._storage = storage(url, connected=True)
             self._study = optuna.create_study(
                 study_name=name,
-                storage=_storage(url),
+                storage=Recollection(self._storage),
                 direction="minimize" if file.objective.better == "lower" else "maximize",
                 load_if_exists=True,
                 pruner=_WithinSystem(file.training.steps)
                 if file.search.pruner == "median"
                 else optuna.pruners.NopPruner(),
             )
+
+    def close(self) -> None:
+        """Closes its connections; every thread has given its own back."""
+        self._storage.engine.dispose()
 
     def _system(self, number: int) -> dict[str, Any]:
         """With `per_system` the systems take turns; a sampler left alone would starve those that seem to lose."""
@@ -123,7 +151,7 @@ class Study:
 
     def trial(self, number: int) -> "Suggestion":
         """Trial `number`, asked for now unless it was before; numbers come in order."""
-        with self._lock:
+        with self._lock, _failing():
             return self._ask(number)
 
     def _ask(self, number: int) -> "Suggestion":
@@ -133,8 +161,9 @@ class Study:
             trial = optuna.Trial(self._study, existing[number]._trial_id)  # noqa: SLF001 -- there is no public way
         else:
             assert number <= len(existing), f"trial {number} is asked for before trial {len(existing)}"
-            if number == len(existing):
-                self._study.enqueue_trial(self._first[number] if number < len(self._first) else self._system(number))
+            fixed = self._first[number] if number < len(self._first) else self._system(number)
+            if number == len(existing) and fixed:
+                self._study.enqueue_trial(fixed)
             trial = self._study.ask()
         assert trial.number == number, f"Optuna gave trial {trial.number} for {number}: another process uses this study"
         return Suggestion(self._study, trial, self._lock)
@@ -159,29 +188,31 @@ class Suggestion:
 
     def pick(self, hole: space.Hole) -> Any:
         """A value for a hole; the same one however often it is asked."""
-        if hole.kind == "choice":
-            return self._trial.suggest_categorical(hole.name, hole.labels)
-        if hole.kind == "int":
-            return self._trial.suggest_int(hole.name, int(hole.low), int(hole.high))
-        return self._trial.suggest_float(hole.name, hole.low, hole.high, log=hole.kind == "log")
+        with _failing():
+            if hole.kind == "choice":
+                return self._trial.suggest_categorical(hole.name, hole.labels)
+            if hole.kind == "int":
+                return self._trial.suggest_int(hole.name, int(hole.low), int(hole.high))
+            return self._trial.suggest_float(hole.name, hole.low, hole.high, log=hole.kind == "log")
 
     def should_stop(self, system: str, step: int, value: float) -> bool:
         """Reports an intermediate value and asks the pruner. A repeated attempt reports nothing twice, and one of a
         trial that Optuna knows the end of is left alone.
         """
-        with self._lock:
+        with self._lock, _failing():
             known = self._study.get_trials(deepcopy=False)[self._trial.number]
             if known.state.is_finished():
                 return False
             if step not in known.intermediate_values:
                 self._trial.set_user_attr(_SYSTEM, system)
                 self._trial.report(value, step)
-            return self._trial.should_prune()
+            # The pruner that prunes nothing need not read what the trials are by now.
+            return not isinstance(self._study.pruner, optuna.pruners.NopPruner) and self._trial.should_prune()
 
     def tell(self, value: float | None, *, pruned: bool = False) -> None:
         """Ends the trial: a value, pruned, or (with neither) without a value. Telling twice is harmless."""
         state = TrialState.PRUNED if pruned else TrialState.FAIL if value is None else None
-        with self._lock:
+        with self._lock, _failing():
             self._study.tell(self._trial.number, None if state else value, state=state, skip_if_finished=True)
 
 

@@ -174,7 +174,7 @@ def _row(connection: Connection, found: Json, budget: _Budget, attempts: list[Js
     total = None if asked is None else max(asked - states[State.PRUNED] * (budget.seeds - 1), known)
     row = found | {
         "created_at": found["created_at"].isoformat(),
-        "age": (datetime.now(UTC) - found["created_at"]).total_seconds(),
+        "age": max(0.0, (datetime.now(UTC) - found["created_at"]).total_seconds()),  # a clock may have been set back
         "states": {state: states[state] for state in found["states"]},
         "lost": lost,
         "done": done,

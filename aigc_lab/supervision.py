@@ -8,6 +8,7 @@ from pathlib import Path
 from aigc_lab import interruption
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.files import locked
+from aigc_lab.processes import Process
 from aigc_lab.registry import lives
 from aigc_lab.registry.life import BEAT
 from aigc_lab.registry.store import Registry
@@ -37,17 +38,29 @@ def alone(settings: Settings, sweep: str) -> Iterator[None]:
         yield
 
 
+def refuse_supervised(registry: Registry, sweep: str) -> lives.Json | None:
+    """Raises `UsageError` when another process runs the sweep: of this home or of one that shares the registry, here
+    or on another machine. Returns what a process that is gone left behind of itself.
+    """
+    row = lives.supervisor(registry, sweep)
+    if row is not None and row["alive"] and row["process"] != Process.this():
+        raise UsageError(
+            f"sweep {sweep} is being run by process {row['pid']} on {row['host']}; wait for it, or stop it first: "
+            f"aigc-lab stop {sweep}"
+        )
+    return row
+
+
 @contextmanager
 def supervised(registry: Registry, sweep: str) -> Iterator[threading.Event]:
     """Records that this process runs the sweep. The event is set when somebody asks that no further run be begun; one
     who asks to stop now interrupts this process as SIGTERM does.
 
-    Raises `UsageError` when a process of another machine runs it.
+    Raises `UsageError` when another process runs it.
     """
-    elsewhere = lives.supervisor(registry, sweep)
-    if elsewhere is not None and elsewhere["alive"] and elsewhere["process"].here is None:
-        raise UsageError(f"sweep {sweep} is being run on {elsewhere['host']}; wait for it, or stop it first")
-    registry.supervise(sweep)
+    before = refuse_supervised(registry, sweep)
+    if not registry.supervise(sweep, instead_of=None if before is None else before["process"]):
+        raise UsageError(f"sweep {sweep} was begun by another process at this moment; wait for it, or stop it")
     finishing, ended = threading.Event(), threading.Event()
 
     def watch() -> None:

@@ -6,7 +6,7 @@ The registry says what has been done; the same command goes on from there, after
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -48,10 +48,10 @@ def run_sweep(experiment: Experiment, opened: Opened, display: Display, *, retry
     have been the reason has changed: the libraries, the code, the device.
     """
     sweep = _Sweep(experiment, opened, display, retry_failed)
-    study = Study(opened.sweep, opened.lab.settings.optuna_url, experiment)
     trials = total_trials(experiment)
     sweep.total = most_runs(experiment)
-    sweep.search_all(study, trials)
+    with closing(Study(opened.sweep, opened.lab.settings.optuna_url, experiment)) as study:
+        sweep.search_all(study, trials)
     sweep.confirm()
 
 

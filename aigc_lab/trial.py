@@ -24,12 +24,13 @@ from aigc_lab.checkpoint import Checkpointer
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.evaluate import SCORING_SPLITS, ScoringSplit
 from aigc_lab.experiment import Training
-from aigc_lab.files import sha256, write_atomically
+from aigc_lab.files import refused, sha256, write_atomically
 from aigc_lab.heart import Heart
 from aigc_lab.job import Job, Outcome, Watcher
 from aigc_lab.lab import Lab
 from aigc_lab.metrics.base import Score
-from aigc_lab.registry.life import Outdated
+from aigc_lab.registry import lives
+from aigc_lab.registry.life import RESULTS, Outdated
 from aigc_lab.registry.records import Scored, StoredArtifact, StoredCheckpoint, StoredScalar, StoredScore
 from aigc_lab.registry.states import State as RunState
 from aigc_lab.stacking import train_stacked
@@ -115,6 +116,7 @@ class _Run:
         self._best: _Selected | None = None
         self._value = math.nan  # of the objective at the newest evaluation, which was at this step
         self._evaluated = 0
+        self._shown = -1, b""  # the newest picture, and the step that it is of
         self._delivered = self._saved = time.monotonic()
 
     @property
@@ -130,7 +132,8 @@ class _Run:
         stored = next(older, None)
         if stored is not None:
             environment.settle(stored.history["threads"])  # another number of threads would give other bits
-        self._attempt = registry.begin(job.run, environment.describe(self._lab.device))
+        now = environment.describe(self._lab.device)
+        self._attempt = registry.begin(job.run, now, anew=stored is None and self._changed(now))
         chain = registry.chain(job.run)
         self._mine = self._folder / str(self._attempt)
         self._checkpoints = Checkpointer(self._mine, self._stored)
@@ -150,6 +153,12 @@ class _Run:
             self._show(0)
         elif state.step and self._due(state.step) and self._evaluated != state.step:
             self._evaluate()
+
+    def _changed(self, now: Mapping[str, Any]) -> bool:
+        """Whether the bits of a run that begins at its beginning again may be others than those that it has shown."""
+        then = lives.environment(self._lab.registry, self._job.run, self._lab.registry.chain(self._job.run))
+        kinds = ("device", "threads", "versions", "git_commit", "git_dirty")
+        return bool(then) and any(then.get(kind) != now.get(kind) for kind in kinds)
 
     def _state(self, stored: Iterable[checkpoint.Stored | None]) -> tuple[State, dict[str, Any] | None]:
         """The state to go on from, and the history up to there: None where the run begins."""
@@ -208,8 +217,10 @@ class _Run:
         sign = 1 if self._job.objective.better == "lower" else -1
         if self._best is None or sign * value < sign * self._best.value:
             self._best = _Selected(step, value, _weights(self.replica.state.average))
-        self._value, self._evaluated = value, step
-        if self._watcher.scored(step, value) and step != self._training.steps:
+        self._value = value
+        stop = self._watcher.scored(step, value)
+        self._evaluated = step  # not before: an interruption may come instead of the answer, and it is asked for again
+        if stop and step != self._training.steps:
             raise _Pruned
 
     def conclude(self) -> None:
@@ -220,7 +231,8 @@ class _Run:
         holdout = self._scored("holdout")
         self._record.score(holdout, "last", state.step, "holdout")
         self.tracked.scores(state.step, {f"{score.name}_holdout": score.value for score in holdout})
-        self._record.final_picture(self._picture())
+        step, content = self._shown
+        self._record.final_picture(content if step == state.step else pictures.png(self._picture()))
         last = _weights(state.average)
         self._heart.check(self._job.run, self._attempt)
         files = self._keep("last", state.step, last)
@@ -261,10 +273,16 @@ class _Run:
         except (UsageError, Failure) as error:
             self.stop(error)
             raise
-        except Exception as error:  # noqa: BLE001 -- the one place where a run is recorded as failed
+        except Exception as error:
+            if isinstance(error, OSError) and (told := refused(error)):
+                failure = Failure(told)
+                self.stop(failure)
+                raise failure from error
             self.stop(error)
             if interruption.wanted():
                 raise KeyboardInterrupt from None
+            if self.outcome is None:  # there is no attempt that could have failed
+                raise Failure(f"run {self._job.run} could not begin: {_reason(error)}") from error
 
     def stop(self, error: BaseException) -> None:
         """Ends the run, unless it has ended, because of what happened to all: it is stored, and goes on another time;
@@ -272,18 +290,18 @@ class _Run:
         """
         if self.outcome is not None:
             return
+        # A signal may break anything, an import above all: what goes wrong after one is not the run's fault.
+        fault = isinstance(error, Exception) and not isinstance(error, UsageError | Failure)
+        if fault and not interruption.wanted():
+            assert isinstance(error, Exception)
+            self._end(RunState.FAILED, _reason(error))
+            return
         with suppress(Failure):  # the error that is being handled says more
-            # A signal may break anything, an import above all: what goes wrong after one is not the run's fault.
-            fault = isinstance(error, Exception) and not isinstance(error, UsageError | Failure)
-            if fault and not interruption.wanted():
-                assert isinstance(error, Exception)
-                self._end(RunState.FAILED, _reason(error))
-            else:
-                at = f"at step {self.replica.state.step}" if self._begun else "before its first step"
-                if self._begun:
-                    self._save(wait=True)
-                told = f": {error}" if isinstance(error, UsageError | Failure) else ""
-                self._end(RunState.KILLED, f"interrupted {at}{told}")
+            at = f"at step {self.replica.state.step}" if self._begun else "before its first step"
+            if self._begun and self.replica.live:
+                self._save(wait=True)
+            told = f": {error}" if isinstance(error, UsageError | Failure) else ""
+            self._end(RunState.KILLED, f"interrupted {at}{told}")
 
     def _end(self, state: RunState, reason: str | None, value: float | None = None) -> None:
         """The truth first: MLflow is a projection of it and may be down."""
@@ -292,6 +310,9 @@ class _Run:
         if self._begun:
             with suppress(Failure):
                 self._checkpoints.finish()
+            if state in RESULTS and self._deliver():
+                # Nobody does a run again that has a result: what it has to show would be missing for ever.
+                raise Failure(f"run {self._job.run}: its log cannot be written: {self.tracked.reason}")
             if state != RunState.KILLED:
                 self._record.close()
         self._lab.registry.finish(
@@ -357,7 +378,8 @@ class _Run:
 
     def _show(self, step: int) -> None:
         pixels = self._picture()
-        self._record.picture(pixels, step)
+        self._shown = step, pictures.png(pixels)
+        self._record.picture(self._shown[1], step)
         self.tracked.image("samples/grid", pixels, step)
 
     def _picture(self) -> pictures.Pixels:
@@ -438,11 +460,11 @@ class _Record:
             if score.checkpoint == "last":
                 self._store(replace(score, checkpoint="selected"))
 
-    def picture(self, pixels: pictures.Pixels, step: int) -> None:
-        self._file(f"samples/{step:06d}", "image/png", ".png", pictures.png(pixels))
+    def picture(self, png: bytes, step: int) -> None:
+        self._file(f"samples/{step:06d}", "image/png", ".png", png)
 
-    def final_picture(self, pixels: pictures.Pixels) -> None:
-        self._file("samples", "image/png", ".png", pictures.png(pixels))
+    def final_picture(self, png: bytes) -> None:
+        self._file("samples", "image/png", ".png", png)
 
     def _file(self, name: str, kind: str, suffix: str, content: bytes) -> None:
         path = self.folder / f"{name}{suffix}"

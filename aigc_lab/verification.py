@@ -143,10 +143,13 @@ class _Sweep:
             if state in (State.QUEUED, State.RUNNING, State.KILLED):
                 continue
             wanted = ("PRUNED" if state == State.PRUNED else "FAIL" if value is None else "COMPLETE", value)
-            if known.get(number) == ("FAIL", None) and self._failed_before(number):
+            if known.get(number, ("", None))[0] in ("FAIL", "COMPLETE") and self._failed_before(number):
                 continue  # Optuna's word is final; the registry's is of the run that was done again
             if known.get(number) != wanted:
                 self._problem(f"{self._sweep}, trial {number}", f"it is {wanted}, and Optuna says {known.get(number)}")
 
     def _failed_before(self, trial: int) -> bool:
-        return any(State.FAILED in run.attempts for run in self._runs if run.trial == trial)
+        """Whether a run of it did, and was done again. One whose process was lost too often has no attempt that says
+        so, but its second life is another chain.
+        """
+        return any(State.FAILED in run.attempts or run.chain > 1 for run in self._runs if run.trial == trial)

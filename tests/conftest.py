@@ -2,7 +2,10 @@
 
 import importlib.util
 import socket
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -83,3 +86,30 @@ class WriterHere:
         with writer.shipping(self._settings, self._sweep) as shipper:
             waiting, reason, _ = writer.attempt(shipper)
         return f"something waits: {reason}" if waiting else None
+
+
+# In the place of a process of another home: it runs a sweep, and works on a run of it, until its input ends.
+_SUPERVISES = """
+import sys
+from aigc_lab.registry.store import Registry
+url, sweep, *runs = sys.argv[1:]
+with Registry.open(url, create=False) as registry:
+    assert registry.supervise(sweep)
+    for run in runs:
+        registry.begin(run, {})
+    print("RUNNING", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def supervisor(url: str, sweep: str, *runs: str) -> Iterator["subprocess.Popen[str]"]:
+    """Another process that is recorded as the one that runs a sweep, and to work on these runs."""
+    words = [sys.executable, "-c", _SUPERVISES, url, sweep, *runs]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "RUNNING\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()

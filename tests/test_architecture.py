@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("attempts",),
     ("samples", "noise", "environment", "plugins", "space", "settings"),
     ("yamlfile", "content", "weights"),
-    ("config", "errors", "files", "channel", "crew", "interruption", "tether", "processes", ""),
+    ("config", "errors", "files", "channel", "crew", "interruption", "tether", "processes", "recollection", ""),
 )
 PLUGINS = ("systems", "data", "metrics", "extractors", "executors")
 # Rooms, or single modules of a room.
@@ -237,7 +237,7 @@ def test_training_knows_neither_optuna_nor_mlflow_and_metrics_neither_training_n
     for each in imports(PACKAGE):
         first = each.target.partition(".")[0]
         if first == "optuna":
-            assert each.module in ("search", "archive.study")
+            assert each.module in ("search", "recollection", "archive.study")
         if first == "mlflow":
             assert room(each.module) == "tracking" or each.module == "serving.pyfunc"
         if room(each.module).startswith("metrics") and each.internal:

@@ -8,18 +8,20 @@ import pickle
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import optuna
 import pytest
-from conftest import WriterHere
+from conftest import WriterHere, supervisor
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 from test_no_pickle import pickles
 
-from aigc_lab import commands
+from aigc_lab import commands, verification
 from aigc_lab.archive import belongings, deletion, packing, projection, study, unpacking
 from aigc_lab.archive.unpacking import import_
 from aigc_lab.errors import Failure, UsageError
@@ -377,6 +379,41 @@ def test_a_sweep_that_is_being_run_is_left_alone(home: Home, archive: Path) -> N
                 with pytest.raises(UsageError, match=f"sweep {sweep} is being {doing} by another process"):
                     call()
     assert home.counts()["run"] == 5
+
+
+def test_a_sweep_that_another_home_runs_is_left_alone(
+    home: Home, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock is not seen from here; the registry, which both share, says it."""
+    url, sweep, before = home.settings.registry_url, home.id, home.counts()
+    monkeypatch.setenv("AIGC_LAB_REGISTRY_URL", url)
+    here = Home(tmp_path / "here", home.experiment)
+    with supervisor(url, sweep) as there:
+        for call in (here.export, here.delete, lambda: here.take(archive)):
+            with pytest.raises(UsageError, match=f"sweep {sweep} is being run by process {there.pid} on "):
+                call()
+        assert here.counts() == before | {"supervisor": 1}
+        assert there.poll() is None
+    assert here.delete(sure=False).endswith("nothing was deleted")
+
+
+def test_a_run_that_was_lost_and_done_again_arrives_in_order(home: Home, other: Home) -> None:
+    """One in the chain of its first attempt, one in a chain of its own, which stays behind."""
+    sweep = home.id
+    with home.registry() as registry, registry.write() as connection:
+        for run, chain in ((f"{sweep}.0.0", 1), (f"{sweep}.1.0", 2)):
+            this = Attempt.c.run_id == run
+            first = dict(connection.execute(select(Attempt).where(this)).mappings().one())
+            connection.execute(update(Attempt).where(this).values(state="KILLED", crashed=True))
+            connection.execute(insert(Attempt).values(first | {"number": 2, "chain": chain}))
+    other.take(home.export())
+    assert other.rows() == home.rows()
+    assert [row["crashed"] for row in other.rows()["attempt"]].count(True) == 2
+    assert other.shown().keys() == {f"{row['id']}.1" for row in other.rows()["run"]}
+    with other.registry() as registry:
+        found = verification.verify(registry, other.settings)
+    assert not found.problems and not found.notes, str(found)
+    assert found.checked["MLflow runs"] == 5
 
 
 def test_a_sweep_whose_files_are_lost_is_not_exported(home: Home) -> None:
@@ -758,6 +795,30 @@ def test_a_killed_deletion_is_finished_by_the_same_command(
     assert {name for name in home.files() if sweep in name} == set()
     assert home.client.get_experiment_by_name(sweep) is None
     assert study.dump(home.settings.optuna_url, sweep) is None
+
+
+@pytest.mark.parametrize("by", ["name", "id"])
+def test_a_killed_deletion_is_not_taken_for_one_of_the_sweep_before(
+    home: Home, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """The name meant the newest sweep, whose rows are gone: now the one before is the newest."""
+    newest = home.id
+    with home.registry() as registry:
+        older = registry.sweep("points", "0123456789abcdef", {}, "rkl", "lower")
+        with registry.write() as connection:
+            connection.execute(
+                update(Sweep).where(Sweep.c.id == older).values(created_at=datetime(2020, 1, 1, tzinfo=UTC))
+            )
+    assert home.id == newest
+    with monkeypatch.context() as patch:
+        patch.setattr(deletion, "remove_experiment", mock.Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            home.delete()
+    assert home.id == older and list((home.path / "deleting").iterdir())
+    assert home.delete("points" if by == "name" else newest).endswith(f"deleted {newest}")
+    assert home.id == older and home.client.get_experiment_by_name(newest) is None
+    assert {name for name in home.files() if newest in name} == set()
+    assert home.delete().endswith(f"deleted {older}")
 
 
 def test_a_link_is_deleted_and_not_what_it_points_at(home: Home, tmp_path: Path) -> None:

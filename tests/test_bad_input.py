@@ -1,5 +1,7 @@
 """What a user can get wrong: one line naming place, key and remedy, exit 2, before any training; stores untouched."""
 
+import contextlib
+import gc
 import hashlib
 import os
 import shutil
@@ -234,6 +236,30 @@ def test_a_store_that_is_no_database(home: Path, shell: Shell, store: str) -> No
     Path("good.yaml").write_text(RING)
     assert store in shell.refused("sweep", "good.yaml", "--home", str(home))
     assert contents(home) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells which files are open")
+@pytest.mark.parametrize("bad", STORES)
+def test_what_was_looked_at_is_closed_at_once(home: Path, shell: Shell, bad: str) -> None:
+    """Not when the garbage collector comes by: a process that has been told of a mistake may go on for long."""
+    (home / bad).write_text("no database " * 1000)
+    Path("good.yaml").write_text(RING)
+    gc.collect()
+    gc.disable()
+    try:
+        shell.refused("sweep", "good.yaml", "--home", str(home))
+        assert opened(home) == []
+    finally:
+        gc.enable()
+
+
+def opened(home: Path) -> list[str]:
+    """The files of a home that this process has open."""
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+            found.append(os.readlink(entry))
+    return [name for name in found if name.startswith(str(home))]
 
 
 @pytest.mark.parametrize(

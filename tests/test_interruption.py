@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,18 @@ from typing import Any
 import pytest
 from conftest import WriterHere
 from mlflow.tracking import MlflowClient
+from sqlalchemy import update
 
-from aigc_lab import cli, commands, trial, verification
+from aigc_lab import cli, commands, opening, stopping, trial, verification
+from aigc_lab.checkpoint import load_system
+from aigc_lab.errors import Failure, UsageError
+from aigc_lab.files import sha256
 from aigc_lab.registry import lives, queries
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.tables import Supervisor
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import writer
+from aigc_lab.trainer import train
 
 TEXT = """\
 data: {name: ring, points: 2000}
@@ -177,6 +184,131 @@ def test_what_is_stopped_at_any_moment_goes_on_to_the_same_bits(
     for name in run["scalars"]:
         steps = [point.step for point in client.get_metric_history(run["mlflow_run_id"], name)]
         assert steps == ([400] if name.startswith("time/") else list(range(50, 401, 50))), name
+
+
+def command(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """Types a command in this process, and returns what it prints."""
+    monkeypatch.setattr(sys, "argv", ["aigc-lab", *words])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    shown = capsys.readouterr()
+    assert not ended.value.code, shown.err
+    return shown.out
+
+
+def test_a_sweep_is_stopped_from_another_terminal(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with training(folder, SWEEP) as process:
+        said = command(["stop", "mine", "--home", "home"], monkeypatch, capsys)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    run = page(folder, "mine.0.0")
+    assert f"{run['sweep']} has stopped; aigc-lab resume {run['sweep']}" in said
+    assert "goes on from there" in said
+    assert run["state"] == "KILLED" and run["reason"] == f"interrupted at step {stored_step(folder, run)}"
+    with registry(folder) as opened:
+        assert not lives.running(opened) and not lives.supervisors(opened)
+    said = command(["stop", "mine", "--home", "home"], monkeypatch, capsys)
+    assert said.startswith(f"nobody runs {run['sweep']}; aigc-lab resume")
+
+
+def test_a_sweep_ends_when_the_runs_under_way_have(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    under_way: list[threading.Event] = []
+
+    @contextlib.contextmanager
+    def watched(*given: Any) -> Iterator[Any]:
+        with opening.opened(*given) as found:
+            under_way.append(found.finishing)
+            yield found
+
+    def asked(replicas: Any, **options: Any) -> Iterator[Any]:
+        if not said:
+            stop = [sys.executable, "-c", "from aigc_lab.cli import main; main()", "stop", "mine", "--finish"]
+            done = subprocess.run([*stop, "--home", "home"], capture_output=True, text=True, check=True)
+            said.append(done.stdout)
+            assert under_way[0].wait(60)
+        yield from train(replicas, **options)
+
+    monkeypatch.setattr(commands, "opened", watched)
+    monkeypatch.setattr(trial, "train", asked)
+    commands.sweep("mine.yaml", [], device="cpu", json=True, home=folder / "home")
+    run = page(folder, "mine.0.0")
+    assert said[0].startswith(f"{run['sweep']} stops when its 1 run under way ended")
+    assert "Stopped as asked, with nothing under way; aigc-lab resume" in capsys.readouterr().err
+    assert [attempt["state"] for attempt in run["attempts"]] == ["FINISHED"]
+    with registry(folder) as opened:
+        assert [row["run"] for row in queries.runs(opened)] == [run["run"]]  # no other was begun
+        assert not lives.supervisors(opened)
+
+    commands.resume("mine", device="cpu", json=True, home=folder / "home")
+    assert len(page(folder, "mine.0.0")["attempts"]) == 1
+    assert page(folder, "mine.1.0")["state"] == "FINISHED"
+    agreed(folder)
+
+
+def test_stopping_what_does_not_stop_or_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "_PATIENCE", 0.0)
+    with Registry.open(f"sqlite:///{tmp_path / 'registry.db'}") as opened:
+        sweep = opened.sweep("mine", "0123456789abcdef", {}, "fd", "lower")
+        with pytest.raises(UsageError, match="unknown sweep 'mini'; did you mean mine"):
+            stopping.stop(opened, "mini", finish=False, home=tmp_path)
+        opened.supervise(sweep)
+        pid = os.getpid()
+        with pytest.raises(Failure, match=f"{sweep} has not stopped within 0 s: process {pid} on "):
+            stopping.stop(opened, "mine", finish=False, home=tmp_path)
+        assert opened.wanted(sweep) == "checkpoint"
+        # The same pid, of a process that was there before this one.
+        with opened.write() as connection:
+            connection.execute(update(Supervisor).values(process_started="1", wanted=None))
+        said = stopping.stop(opened, "mine", finish=True, home=tmp_path)
+        assert said.startswith(f"process {pid} on ") and f"which ran {sweep}, was lost; aigc-lab resume {sweep}" in said
+        assert opened.wanted(sweep) is None
+
+
+def test_weights_kept_on_the_way_survive_a_resume_and_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are the run's, as its last weights are; what the attempts left is not."""
+
+    def cut(replicas: Any, **options: Any) -> Iterator[Any]:
+        for reached in train(replicas, **options):
+            yield reached
+            if replicas[0].state.step == 300:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def kept(run: dict[str, Any]) -> dict[str, str]:
+        found = {}
+        for file in run["checkpoints"]:
+            path = Path(file["path"])
+            assert path.parent.name == str(len(run["attempts"]))
+            assert sha256(path) == file["sha256"] and path.stat().st_size == file["bytes"]
+            if file["kind"].startswith("step-"):
+                assert file["kind"] == f"step-{file['step']:06d}"
+                assert json.loads(path.with_suffix(".json").read_text())["step"] == file["step"]
+                load_system(path)
+            found[file["kind"]] = file["sha256"]
+        return found
+
+    changes = [("search.trials", "1", ""), ("training.keep_every", "100", "")]
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "train", cut)
+        with pytest.raises(KeyboardInterrupt):
+            commands.sweep("mine.yaml", changes, device="cpu", json=True, home=folder / "home")
+    early = kept(page(folder, "mine.0.0"))
+    assert early.keys() == {"step-000100", "step-000200", "step-000300"}
+    assert len(set(early.values())) == 3
+
+    commands.resume("mine", device="cpu", json=True, home=folder / "home")
+    run = page(folder, "mine.0.0")
+    late = kept(run)
+    assert late.keys() == {*early, "step-000400", "last", "selected"}
+    assert early.items() <= late.items() and late["step-000400"] == late["last"]
+    (place,) = (folder / "home" / "checkpoints").glob("*/*")
+    assert [attempt.name for attempt in place.iterdir()] == ["2"]
+    assert not list(place.glob("2/*state-*"))
 
 
 def test_an_error_after_a_signal_is_not_the_runs_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

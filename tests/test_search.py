@@ -182,6 +182,19 @@ def test_a_crash_costs_nothing(
     assert [trial.number for trial in stored(url(tmp_path))] == list(range(LAST))
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells which files are open")
+def test_a_study_that_is_closed_has_nothing_open(tmp_path: Path) -> None:
+    def opened() -> int:
+        links = [entry for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+        return sum(str(entry.readlink()).startswith(str(tmp_path)) for entry in links if entry.is_symlink())
+
+    study = Study("s", url(tmp_path), experiment(tmp_path))
+    study.trial(0).tell(1.0)
+    assert opened()
+    study.close()
+    assert not opened()
+
+
 def test_trials_come_in_order(tmp_path: Path) -> None:
     study = Study("s", url(tmp_path), experiment(tmp_path))
     with pytest.raises(AssertionError, match="trial 1 is asked for before trial 0"):
@@ -325,3 +338,26 @@ def test_a_file_that_is_no_storage_is_left_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a database"):
         search.check(url(tmp_path))
     assert (tmp_path / "optuna.db").read_text() == "words " * 1000
+
+
+# ---- what is remembered of a study
+
+
+def test_what_is_remembered_is_what_is_stored(tmp_path: Path) -> None:
+    """Whatever a study asks its storage for afterwards, a process that reads the database anew gets the same."""
+    found = experiment(tmp_path, sampler="tpe", trials=8)
+    study = Study("s", url(tmp_path), found)
+    for number in range(6):
+        suggestion = study.trial(number)
+        values(found, suggestion)
+        suggestion.should_stop("vae", 10, 0.5 + number)
+        if number < 4:  # the others stay under way
+            suggestion.tell(None if number == 3 else 1.5 * number, pruned=number == 2)
+    remembered, anew = study._study.get_trials(), stored(url(tmp_path))
+    assert [trial.state.name for trial in anew] == ["COMPLETE", "COMPLETE", "PRUNED", "FAIL", "RUNNING", "RUNNING"]
+    facts = ("number", "_trial_id", "state", "values", "params", "distributions", "intermediate_values")
+    for mine, theirs in zip(remembered, anew, strict=True):
+        for fact in (*facts, "user_attrs", "system_attrs"):
+            assert getattr(mine, fact) == getattr(theirs, fact), (mine.number, fact)
+        for moment in ("datetime_start", "datetime_complete"):
+            assert (getattr(mine, moment) is None) == (getattr(theirs, moment) is None)

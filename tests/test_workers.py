@@ -9,17 +9,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 from conftest import WriterHere
 
-from aigc_lab import commands
-from aigc_lab.errors import UsageError
+from aigc_lab import attempts, commands, delivery, verification
+from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import local
+from aigc_lab.executors.base import Place
+from aigc_lab.job import Job, Outcome
 from aigc_lab.registry import queries
+from aigc_lab.registry.life import RETRIES
+from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
+from aigc_lab.settings import Settings
 from aigc_lab.tracking import writer
+from aigc_lab.tracking.spool import SpoolTracker, records
 
 # A system that tells what its process has imported, and may end its process or take its time.
 SPY = """
@@ -138,6 +146,147 @@ def test_a_run_whose_process_dies_is_tried_again(
         assert attempts == [["KILLED"] * 2] * 2
         reason += ", 2 times without progress"
         assert {(run["state"], run["reason"]) for run in runs.values()} == {("FAILED", reason)}
+        with Registry.open(f"sqlite:///{folder / 'home' / 'registry.db'}") as registry:
+            found = verification.verify(registry, Settings.load(folder / "home"))
+        assert not found.problems and found.checked["MLflow runs"] == 2
+        assert not list((folder / "home" / "checkpoints").glob("*/*/*/state-*"))
+
+
+# ---- workers that die where it is told, without a process
+
+
+class Actor:
+    """In a worker's place: it does with the run what comes next in the script."""
+
+    script: list[str]
+    restarts: int
+    lab: Any
+    spool: Path
+
+    def __init__(self, *given: object) -> None: ...
+
+    def open(self, opening: object) -> None: ...
+
+    def ready(self, say: object) -> None: ...
+
+    def interrupt(self) -> None: ...
+
+    def end(self) -> None: ...
+
+    def restart(self, *given: object) -> None:
+        type(self).restarts += 1
+
+    def do(self, job: Job, watcher: object) -> Outcome:
+        act, registry = self.script.pop(0), self.lab.registry
+        if act == "dies before it begins":
+            raise local._Gone("it died")
+        attempt = registry.begin(job.run, {})
+        key = f"{job.run}.{registry.chain(job.run)}"
+        shown = SpoolTracker(self.spool).start(job.sweep, "", key, {}, {})
+        folder = attempts.folder(self.lab.settings, job.sweep, job.trial, job.seed) / str(attempt)
+        folder.mkdir(parents=True)
+        for name in ("state-000000010.json", "state-000000010.safetensors", "last.safetensors"):
+            (folder / name).touch()
+        if act == "dies in the run":
+            raise local._Gone("it died")
+        state, reason = State(act.split()[0]), "as it is" if act.startswith("DIVERGED") else None
+        registry.finish(job.run, attempt, state, reason=reason)
+        if act.endswith("and dies"):
+            raise local._Gone("it died")
+        shown.end("FINISHED", {})
+        return Outcome(state, None, reason)
+
+
+class Played:
+    """A run that is given to one worker."""
+
+    def __init__(self, home: Path, registry: Registry) -> None:
+        self.registry, self.spool = registry, home / "spool" / "s"
+        self.said: list[str] = []
+        sweep = registry.sweep("mine", "0123456789abcdef", {}, "fd", "lower")
+        registry.trial(sweep, 0, "vae", {}, {})
+        unused: Any = None
+        self.job = Job(registry.run(sweep, 0, 0, "search"), sweep, 0, 0, "search", unused, unused)
+        Actor.lab = SimpleNamespace(registry=registry, settings=Settings.load(home))
+        Actor.spool, Actor.restarts, self._home = self.spool, 0, home
+
+    def play(self, *script: str) -> Outcome:
+        Actor.script = list(script)
+        experiment: Any = SimpleNamespace(name="mine", document=SimpleNamespace(file="", data={}), digest="")
+        executor = local.Local(experiment, [Place("cpu", 1)], self._home, self.said.append)
+        executor.open(Actor.lab, self.spool)
+        return executor.run(self.job, mock.Mock())
+
+    def log(self, chain: int) -> list[dict[str, Any]]:
+        return list(records(self.spool / f"{self.job.run}.{chain}"))
+
+    def states(self) -> list[str]:
+        return [attempt["state"] for attempt in queries.show(self.registry, self.job.run)["attempts"]]
+
+
+@pytest.fixture
+def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
+    monkeypatch.setattr(local, "_Worker", Actor)
+    with Registry.open(f"sqlite:///{tmp_path / 'registry.db'}") as registry:
+        yield Played(tmp_path, registry)
+
+
+EARLY, WITHIN = "dies before it begins", "dies in the run"
+
+
+@pytest.mark.parametrize(
+    ("script", "ends"),
+    [
+        ([WITHIN, EARLY, "FINISHED"], False),
+        ([EARLY, WITHIN, EARLY, "FINISHED"], False),
+        ([EARLY, EARLY], True),
+        ([WITHIN, EARLY, EARLY], True),
+    ],
+)
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_worker_may_die_once_before_it_can_begin(
+    played: Played, script: list[str], ends: bool, resumed: bool
+) -> None:
+    """A start that fails now and then is tried again; one that fails twice would always fail."""
+    if resumed:
+        played.registry.finish(played.job.run, played.registry.begin(played.job.run, {}), State.KILLED)
+    if ends:
+        with pytest.raises(Failure, match="a worker process cannot go on: it died"):
+            played.play(*script)
+    else:
+        assert played.play(*script).state == State.FINISHED
+    assert Actor.script == [] and Actor.restarts == len(script) - 1
+    began = [{WITHIN: "KILLED"}.get(act, act) for act in script if act != EARLY]
+    assert played.states() == ["KILLED"] * resumed + began
+
+
+@pytest.mark.parametrize("state", ["FINISHED", "DIVERGED"])
+def test_what_a_worker_left_undone_when_its_run_had_ended(played: Played, state: str) -> None:
+    outcome = played.play(WITHIN, f"{state} and dies")
+    assert (outcome.state, outcome.reason) == (state, "as it is" if state == "DIVERGED" else None)
+    assert played.states() == ["KILLED", state] and Actor.restarts == 2
+    *_, last = played.log(1)
+    assert last["end"] == "FINISHED"
+    assert last["tags"] == {"state": state} | ({"reason": "as it is"} if state == "DIVERGED" else {})
+    left = [path.name for path in (Actor.lab.settings.checkpoints).rglob("*") if path.is_file()]
+    assert left == ["last.safetensors"]
+
+
+def test_a_run_that_was_lost_too_often_begins_a_new_chain_when_told_to(played: Played) -> None:
+    outcome = played.play(*[WITHIN] * (RETRIES + 1))
+    reason = f"it died, {RETRIES + 1} times without progress"
+    assert (outcome.state, outcome.reason) == (State.FAILED, reason)
+    shown = queries.show(played.registry, played.job.run)
+    assert (shown["state"], shown["reason"]) == (State.FAILED, reason)
+    *_, last = played.log(1)
+    assert (last["end"], last["tags"]) == ("FAILED", {"state": "FAILED", "reason": reason})
+    assert not list(Actor.lab.settings.checkpoints.rglob("state-*"))
+    assert played.play(*[WITHIN] * RETRIES, "FINISHED").state == State.FINISHED
+    assert played.registry.chain(played.job.run) == RETRIES + 2
+    assert played.log(RETRIES + 2)[-1]["end"] == "FINISHED"
+
+
+# ---- real ones again
 
 
 def alive(pid: int) -> bool:
@@ -188,8 +337,11 @@ def test_what_ends_a_sweep_ends_its_workers(folder: Path) -> None:
     assert not any(map(alive, pids))
     runs = shown(folder, "home")
     assert {run["state"] for run in runs.values()} == {"KILLED"} and len(runs) == 2
-    # The real writer has told MLflow.
+    # The real writer has told MLflow, or on a machine with no time for it has left that to the next.
     from mlflow.tracking import MlflowClient
+
+    delivery.flush(None, Settings.load(folder / "home"))
+    runs = shown(folder, "home")
 
     client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'home' / 'mlflow.db'}")
     assert [client.get_run(run["mlflow_run_id"]).info.status for run in runs.values()] == ["KILLED", "KILLED"]

@@ -11,17 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ColumnElement, Connection, Double, Table, delete, insert, select
+from sqlalchemy import JSON, BigInteger, Boolean, ColumnElement, Connection, Double, Table, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from aigc_lab.errors import UsageError
 from aigc_lab.files import locked
-from aigc_lab.processes import Process
-from aigc_lab.registry.life import LEASE
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import METADATA, Attempt, Moment, Run, Supervisor, Sweep
 from aigc_lab.settings import Settings
+from aigc_lab.supervision import refuse_supervised
 from aigc_lab.tracking import writer
 
 Row = dict[str, Any]
@@ -132,6 +131,8 @@ def _fits(kind: Any, value: Any) -> bool:
         return True
     if isinstance(kind, BigInteger):
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    if isinstance(kind, Boolean):
+        return isinstance(value, bool)
     if isinstance(kind, Double):
         return isinstance(value, int | float) and not isinstance(value, bool)
     if not isinstance(value, str) or "\x00" in value:
@@ -207,22 +208,10 @@ def held(settings: Settings, sweep: str, registry: Registry | None = None) -> It
             except BlockingIOError:
                 raise UsageError(f"sweep {sweep} is being {doing} by another process; wait, or stop it first") from None
         if registry is not None:
-            _refuse_elsewhere(registry, sweep)
+            refuse_supervised(registry, sweep)
         yield
 
 
 def lock_of(settings: Settings, sweep: str) -> Path:
     """The lock that whoever runs the sweep holds."""
     return settings.home / "locks" / f"{component(sweep, 'sweep')}.lock"
-
-
-def _refuse_elsewhere(registry: Registry, sweep: str) -> None:
-    """A lock is seen on one machine; on others, a registry that is shared says who runs a sweep."""
-    with registry.read() as connection:
-        row = connection.execute(select(Supervisor).where(Supervisor.c.sweep_id == sweep)).mappings().first()
-    if row is None:
-        return
-    process = Process(row["host"], row["boot"], row["pid"], row["process_started"])
-    age = (datetime.now(UTC) - row["heartbeat_at"]).total_seconds()
-    if process.alive is None and age < LEASE:
-        raise UsageError(f"sweep {sweep} is being run on {process.host}; stop it first, or wait {LEASE:.0f} s")

@@ -74,7 +74,13 @@ def refuse_unfinished(settings: Settings, sweep: str) -> None:
 
 def _find(registry: Registry, settings: Settings, wanted: str) -> Doomed:
     """A sweep by its id or name, a run by its id; or what an interrupted deletion has left of either."""
-    begun = [note for note in _notes(settings) if wanted in (note.name, note.name.rpartition("-")[0])]
+    begun = [
+        note
+        for note in _notes(settings)
+        if wanted == note.name or (note.run is None and wanted == note.sweep.rpartition("-")[0])
+    ]
+    if begun and not any(row["sweep"] == wanted for row in queries.sweeps(registry)):
+        return begun[0]  # a name means the newest sweep, and that may be another by now
     try:
         if _is_run(wanted):
             run = queries.find_run(registry, wanted)

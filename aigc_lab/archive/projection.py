@@ -69,7 +69,7 @@ class _Shown:
         shown = tracker.start(
             self._sweep["id"],
             name=f"{trial['system']} {run['trial']}.{run['seed']}",
-            key=f"{run['id']}.{self._attempt['number']}",
+            key=f"{run['id']}.1",  # chains stay behind: what an attempt wrote on the way is not imported
             params=_nameable("param", self._params()),
             tags=_nameable("tag", self._tags()),
             at=self._began,

@@ -121,7 +121,7 @@ def _storage(url: str) -> optuna.storages.RDBStorage | None:
     if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
         return None
     with _quiet():
-        return optuna.storages.RDBStorage(url)
+        return search.storage(url)
 
 
 @contextmanager

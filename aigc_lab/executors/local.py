@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
+from aigc_lab import attempts
 from aigc_lab.channel import Channel, Closed, Message
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import base
@@ -17,9 +18,11 @@ from aigc_lab.executors.base import Place
 from aigc_lab.experiment import Experiment
 from aigc_lab.job import Job, Outcome, Watcher
 from aigc_lab.lab import Lab
-from aigc_lab.registry import queries
+from aigc_lab.registry import lives, queries
 from aigc_lab.registry.life import RETRIES
 from aigc_lab.registry.states import State
+from aigc_lab.tracking.base import status_of
+from aigc_lab.tracking.spool import SpoolTracker
 
 _GRACE = 10.0
 
@@ -41,7 +44,7 @@ class Local(base.Executor):
 
     def open(self, lab: Lab, spool: Path) -> None:
         """Lets the workers open what `lab` has prepared, and returns when they are ready."""
-        self._lab = lab
+        self._lab, self._spool = lab, SpoolTracker(spool)
         self._opening = {
             "home": str(self._home),
             "spool": str(spool),
@@ -61,16 +64,17 @@ class Local(base.Executor):
         assert self._lab is not None, "open comes first"
         worker = self._free.get()
         try:
-            before = -1
+            before, deaths = self._begun(job), 0
             while True:
                 try:
                     return worker.do(job, watcher)
                 except _Gone as gone:
                     reason = str(gone)
                 attempt, lost = self._lose(job, reason)
-                if attempt == before:  # it died before it could begin, twice: no run would fare better
-                    raise Failure(f"a worker process cannot go on: {reason}")
+                deaths = deaths + 1 if attempt == before else 0
                 before = attempt
+                if deaths == 2:  # it died before it could begin, twice: no run would fare better
+                    raise Failure(f"a worker process cannot go on: {reason}")
                 self._say(f"{job.run}: {reason}" + ("" if lost else "; it is tried again"))
                 worker.restart(self._opening, self._say)
                 if lost is not None:
@@ -80,23 +84,41 @@ class Local(base.Executor):
         finally:
             self._free.put(worker)
 
+    def _begun(self, job: Job) -> int:
+        """The number of the run's newest attempt."""
+        assert self._lab is not None
+        known = lives.ended(self._lab.registry, job.run)
+        return (known["attempt"] or 0) if known is not None else 0
+
     def _lose(self, job: Job, reason: str) -> tuple[int, Outcome | None]:
         """Records that the run's process is gone. Returns the number of the attempt that it worked on, and how the run
         has ended if it is not to be tried again.
         """
         assert self._lab is not None
-        registry, tracker = self._lab.registry, self._lab.tracker
+        registry = self._lab.registry
         attempt, state = registry.lose(job.run, State.KILLED, reason, crashed=not self._stopped)
+        key = f"{job.run}.{registry.chain(job.run)}"
         if state not in (State.KILLED, State.QUEUED):  # its result is written down; it died before it could say so
-            return attempt, self._stored(job)
-        tracker.abandon(job.sweep, f"{job.run}.{registry.chain(job.run)}")
-        if self._stopped:
-            raise KeyboardInterrupt
-        if registry.crashes(job.run) <= RETRIES:
+            outcome = self._stored(job)
+            self._conclude(job, key, attempt, outcome)
+            return attempt, outcome
+        if self._stopped or registry.crashes(job.run) <= RETRIES:
+            self._spool.abandon(job.sweep, key)
+            if self._stopped:
+                raise KeyboardInterrupt
             return attempt, None
         reason = f"{reason}, {RETRIES + 1} times without progress"
         registry.lose(job.run, State.FAILED, reason)
-        return attempt, Outcome(State.FAILED, None, reason)
+        outcome = Outcome(State.FAILED, None, reason)
+        self._conclude(job, key, attempt, outcome)
+        return attempt, outcome
+
+    def _conclude(self, job: Job, key: str, attempt: int, outcome: Outcome) -> None:
+        """What the run's process would have done after writing down how the run ended."""
+        assert self._lab is not None
+        tags = {"state": str(outcome.state)} | ({"reason": outcome.reason} if outcome.reason else {})
+        self._spool.end(key, status_of(outcome.state), tags)
+        attempts.collect(attempts.folder(self._lab.settings, job.sweep, job.trial, job.seed), keep=attempt)
 
     def _stored(self, job: Job) -> Outcome:
         assert self._lab is not None

@@ -49,6 +49,13 @@ def ended(registry: Registry, run: str) -> Json | None:
         return None if row is None else dict(row)
 
 
+def environment(registry: Registry, run: str, attempt: int) -> Json:
+    """Of an attempt, as it began."""
+    wanted = select(Attempt.c.environment).where(Attempt.c.run_id == run, Attempt.c.number == attempt)
+    with registry.read() as connection:
+        return dict(connection.scalar(wanted) or {})
+
+
 def failures(registry: Registry, sweep: str) -> dict[str, Json]:
     """Run -> the environment of its newest attempt, for every run of a sweep that FAILED."""
     wanted = (

@@ -1,5 +1,7 @@
 """Opening the registry's database: found, made or migrated, and every way in which that can go wrong in one line."""
 
+import os
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +19,8 @@ from aigc_lab.registry.tables import SCHEMA
 from aigc_lab.settings import discreet, masked
 
 _ELSEWHERE = "name another home with --home or AIGC_LAB_HOME"
+# The index of a write-ahead log takes 32 KiB, and the log as much as its last transactions.
+_ROOM = 1 << 20
 _MIGRATION_LOCK = 0x_A16C_1AB  # any number, the same in every process
 
 
@@ -76,7 +80,15 @@ def _engine(url: URL) -> Engine:
         # A server may restart during a sweep of days: a pooled connection is tried before it is used.
         return create_engine(url, pool_pre_ping=True)
     # A connection a transaction: cheap, and nothing is shared with a forked process.
-    engine = create_engine(url, poolclass=NullPool) if _file(url) else create_engine(url)
+    path = _file(url)
+    engine = create_engine(url, poolclass=NullPool) if path else create_engine(url)
+
+    @event.listens_for(engine, "do_connect")
+    def _connecting(_: object, __: object, ___: object, options: dict[str, Any]) -> sqlite3.Connection | None:
+        if path is None or not _at_rest(path):
+            return None
+        still: sqlite3.Connection = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True, **options)
+        return still
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _: object) -> None:
@@ -90,6 +102,14 @@ def _engine(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _at_rest(path: Path) -> bool:
+    """Whether nobody writes a database, and nobody can from here: reading it then needs no files beside it, for which
+    there would be no place. A log beside it holds what is not in it yet, and is read as usual.
+    """
+    log = Path(f"{path}-wal")
+    return path.exists() and not os.access(path.parent, os.W_OK) and not (log.exists() and log.stat().st_size)
 
 
 def _schema(connection: Connection) -> str | None:
@@ -169,7 +189,19 @@ def _explained(url: str) -> Iterator[None]:
             raise UsageError(f"{shown} cannot be reached ({problem}); {server}") from None
         if "not a database" in problem or "malformed" in problem:
             raise UsageError(f"{shown} is not a database file; nothing was changed; {_ELSEWHERE}") from None
+        path = _file(make_url(url))
+        if path is not None and _full(path.parent):
+            raise UsageError(f"{shown} cannot be opened: its disk is full ({problem}); make room on it") from None
         raise UsageError(f"{shown} cannot be opened or written ({problem}); {_ELSEWHERE}") from None
+
+
+def _full(folder: Path) -> bool:
+    """Whether its disk has no room for what SQLite puts beside a database even to read it."""
+    try:
+        free = os.statvfs(folder)
+    except OSError:
+        return False
+    return free.f_bavail * free.f_frsize < _ROOM
 
 
 def first_line(error: DBAPIError) -> str:

@@ -17,6 +17,9 @@ from aigc_lab.registry.states import State
 
 Row = dict[str, Any]
 
+# As the registry writes them: a hundred thousand times the way through the enumeration is long.
+_FINISHED, _DIVERGED = State.FINISHED.value, State.DIVERGED.value
+
 
 class Outcome(NamedTuple):
     """A run as far as ranking cares. A run that has no such score has None from `name` on."""
@@ -35,7 +38,7 @@ class Outcome(NamedTuple):
 
     @property
     def scored(self) -> bool:
-        return self.state == State.FINISHED and self.name is not None
+        return self.state == _FINISHED and self.name is not None
 
 
 @dataclass(slots=True)
@@ -85,8 +88,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return ordered[j - 1], ordered[k - j], 1 - outside / 2**k
 
 
-@dataclass(frozen=True, slots=True)
-class _Standing:
+class _Standing(NamedTuple):
     """What becomes one row: a configuration and those of its runs that count, and of these the ones that were scored
     in the same way, with their median. Many are ranked, and few may be shown: the rest of a row is computed later.
     """
@@ -149,13 +151,13 @@ def _ranked(standings: list[_Standing], better: str) -> Iterator[Row]:
 def _standings(configuration: Configuration) -> Iterator[_Standing]:
     """Fresh seeds, once there are any, replace those that the search selected by."""
     confirming = [outcome for outcome in configuration.outcomes if outcome.role == "confirm"]
-    confirmed = any(outcome.state in (State.FINISHED, State.DIVERGED) for outcome in confirming)
-    used = configuration.outcomes
+    used, confirmed = configuration.outcomes, False
     if confirming:
+        confirmed = any(outcome.state in (_FINISHED, _DIVERGED) for outcome in confirming)
         used = confirming if confirmed else [outcome for outcome in used if outcome.role != "confirm"]
     by_signature: dict[str | None, list[Outcome]] = {}
     for outcome in used:
-        if outcome.scored:
+        if outcome.name is not None and outcome.state == _FINISHED:  # `scored`, without a call
             by_signature.setdefault(outcome.signature, []).append(outcome)
     for scored in by_signature.values() or [[]]:
         value = median(_values(scored, used)) if scored else math.nan
@@ -166,7 +168,7 @@ def _values(scored: Sequence[Outcome], used: Sequence[Outcome]) -> list[float]:
     """The values that the median is of: a seed that diverged, and a value that is not finite, is the worst possible."""
     worst = math.inf if scored[0].better == "lower" else -math.inf
     values = [worst if outcome.value is None else outcome.value for outcome in scored]
-    return values + [worst for outcome in used if outcome.state == State.DIVERGED]
+    return values + [worst for outcome in used if outcome.state == _DIVERGED]
 
 
 def _row(standing: _Standing, rank: int | None) -> Row:

@@ -6,7 +6,6 @@ make that safe, and the number of the attempt keeps a worker that was given up f
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from sqlalchemy import Connection, Engine, Table, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Table, delete, func, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from aigc_lab.errors import Failure
@@ -216,16 +215,16 @@ class Registry:
 
     # ---- the life of a run
 
-    def begin(self, run: str, environment: Mapping[str, Any]) -> int:
+    def begin(self, run: str, environment: Mapping[str, Any], *, anew: bool = False) -> int:
         """Starts the next attempt, by this process, and returns its number. One that never ended is closed as KILLED.
 
-        An attempt that follows a KILLED one is of its chain; after a FAILED one a new chain begins. Raises `Failure`
-        when the run has a result.
+        An attempt of a run that was KILLED is of the chain before; when the run had FAILED, or is to begin `anew`, a
+        new chain begins. Raises `Failure` when the run has a result.
         """
         process = Process.this()
         with self._living(run) as life:
             now, number = _now(), life.before.newest + 1
-            follows = life.before.attempts[-1:] in ((State.KILLED,), (State.RUNNING,))
+            follows = not anew and life.before.state in (State.KILLED, State.RUNNING)
             chain = (life.chain if follows else None) or number
             life.save(life.before.begin(), reason=f"never ended; attempt {number} took over")
             life.connection.execute(
@@ -329,7 +328,7 @@ class Registry:
         """Ends a run whose process is gone, in `state` (KILLED, or FAILED if it is not to be tried again). A run whose
         result was written down keeps it. Returns the number of the newest attempt (0 for none) and the run's state.
 
-        `crashed` says that the process died of itself: whoever had started it is alive.
+        `crashed` says that the process died of itself: nobody ended it, and no power was cut.
         """
         with self._living(run) as life:
             lost = life.before.lose(state)
@@ -343,14 +342,16 @@ class Registry:
         return lost.newest, lost.state
 
     def crashes(self, run: str) -> int:
-        """How often the run's process has crashed since it last made progress, which is a checkpoint stored."""
-        columns = (Attempt.c.state, Attempt.c.crashed, Attempt.c.from_step, Attempt.c.stored_step)
+        """How often the run's process has crashed since it last made progress, which is a checkpoint stored, or since
+        it was begun anew.
+        """
+        columns = (Attempt.c.state, Attempt.c.crashed, Attempt.c.from_step, Attempt.c.stored_step, Attempt.c.chain)
         wanted = select(*columns).where(Attempt.c.run_id == run).order_by(Attempt.c.number.desc())
         with self.read() as connection:
             attempts = connection.execute(wanted).all()
         count = 0
         for attempt in attempts:
-            if attempt.state != State.KILLED:
+            if attempt.state != State.KILLED or attempt.chain != attempts[0].chain:
                 break
             count += bool(attempt.crashed)
             if (attempt.stored_step or 0) > (attempt.from_step or 0):
@@ -375,26 +376,30 @@ class Registry:
 
     # ---- who runs a sweep
 
-    def supervise(self, sweep: str) -> None:
-        """Records that this process runs the sweep from now on; the caller knows that no other does."""
+    def supervise(self, sweep: str, instead_of: Process | None = None) -> bool:
+        """Records that this process runs the sweep from now on, `instead_of` one that is gone. False when another one
+        was recorded meanwhile.
+        """
         process, now = Process.this(), _now()
         with self.write() as connection:
-            connection.execute(delete(Supervisor).where(Supervisor.c.sweep_id == sweep))
-            connection.execute(
-                insert(Supervisor).values(
-                    sweep_id=sweep,
-                    host=process.host,
-                    boot=process.boot,
-                    pid=process.pid,
-                    process_started=process.started,
-                    started_at=now,
-                    heartbeat_at=now,
-                )
+            if instead_of is not None:
+                connection.execute(delete(Supervisor).where(*_supervising(sweep, instead_of)))
+            made = _insert_new(
+                connection,
+                Supervisor,
+                sweep_id=sweep,
+                host=process.host,
+                boot=process.boot,
+                pid=process.pid,
+                process_started=process.started,
+                started_at=now,
+                heartbeat_at=now,
             )
+        return made
 
     def watch(self, sweep: str) -> str | None:
         """Says that this process still runs the sweep, and returns what somebody wants of it (`Supervisor.wanted`)."""
-        mine = (Supervisor.c.sweep_id == sweep, Supervisor.c.pid == os.getpid())
+        mine = _supervising(sweep, Process.this())
         with self.write() as connection:
             connection.execute(update(Supervisor).where(*mine).values(heartbeat_at=_now()))
         return self.wanted(sweep)
@@ -404,10 +409,12 @@ class Registry:
         with self.read() as connection:
             return connection.scalar(select(Supervisor.c.wanted).where(Supervisor.c.sweep_id == sweep))
 
-    def release(self, sweep: str) -> None:
-        """Records that nobody runs the sweep any more."""
+    def release(self, sweep: str, process: Process | None = None) -> None:
+        """Records that the process, this one unless another is given, runs the sweep no more. One that has taken over
+        meanwhile stays.
+        """
         with self.write() as connection:
-            connection.execute(delete(Supervisor).where(Supervisor.c.sweep_id == sweep))
+            connection.execute(delete(Supervisor).where(*_supervising(sweep, process or Process.this())))
 
     def want(self, sweep: str, what: str) -> bool:
         """Asks the process that runs the sweep to stop (`Supervisor.wanted`); False when none is recorded."""
@@ -516,14 +523,29 @@ class _Living:
         self.connection.execute(update(Run).where(Run.c.id == self.run).values(state=after.state.value))
 
 
-def _insert_new(connection: Connection, table: Table, **values: Any) -> None:
-    """Inserts a row unless one with its key is there. Both databases say it alike, each in its own dialect."""
+def _supervising(sweep: str, process: Process) -> list[ColumnElement[bool]]:
+    """The row that says that this process runs the sweep."""
+    facts = {
+        Supervisor.c.sweep_id: sweep,
+        Supervisor.c.host: process.host,
+        Supervisor.c.boot: process.boot,
+        Supervisor.c.pid: process.pid,
+        Supervisor.c.process_started: process.started,
+    }
+    return [column == value for column, value in facts.items()]
+
+
+def _insert_new(connection: Connection, table: Table, **values: Any) -> bool:
+    """Inserts a row unless one with its key is there, and says whether it did. Both databases say it alike, each in its
+    own dialect.
+    """
     dialect_insert: Callable[..., Any]
     if connection.dialect.name == "sqlite":
         from sqlalchemy.dialects.sqlite import insert as dialect_insert
     else:
         from sqlalchemy.dialects.postgresql import insert as dialect_insert
-    connection.execute(dialect_insert(table).values(**values).on_conflict_do_nothing())
+    done = connection.execute(dialect_insert(table).values(**values).on_conflict_do_nothing())
+    return bool(done.rowcount)
 
 
 def _replace(connection: Connection, table: Table, run: str, rows: list[dict[str, Any]]) -> None:

@@ -127,7 +127,7 @@ Run = Table(
 # `host`, `boot`, `pid` and `process_started` name the process (`aigc_lab.processes`), which renews `heartbeat_at` and
 # `step`, the step it is at. It began at `from_step`, and its newest checkpoint is of `stored_step`. Attempts of one
 # `chain`, the number of the first of them, went on from one another and are one run in MLflow. It `crashed` if it died
-# while the process that had started it lived.
+# of itself: the process that had started it lived, or the kernel was out of memory.
 Attempt = Table(
     "attempt",
     METADATA,

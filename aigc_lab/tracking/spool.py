@@ -214,6 +214,7 @@ class SpoolRun(base.Recorder):
             if not self._warned:
                 _LOG.warning("run %s: its log cannot be written, and waits in memory: %s", self.run_id, error)
             self._warned = True
+            self.reason = str(error)
         return sum(len(record.get("points", ())) or 1 for record, _ in self._unwritten)
 
 

@@ -36,6 +36,8 @@ _PAUSE, _LONGEST = 0.25, 30.0
 _PATIENCE = 30.0
 # A writer whose sweep is gone ends within so many seconds, in the middle of a request if need be.
 _LAST_SECONDS = 8.0
+# Trainings go first where there are fewer cores than processes: what is late for MLflow waits on the disk.
+_NICE = 10
 # Before another writer is started in place of one that died, doubled up to the longest.
 _RESTART = 3.0
 
@@ -104,12 +106,17 @@ class Writer:
             self._finishing.set()
             if self._channel is None or self._process is None:
                 return None
-            if self._process.poll() not in (None, 0):  # it died a moment ago, or was not to be started again yet
-                self._begin()
+            try:
+                if self._process.poll() not in (None, 0):  # it died a moment ago, or was not to be started again yet
+                    self._begin()
+            except OSError as error:
+                return self._lacking(f"its writer cannot be started: {error}")
         answer = self._farewell(patience)
         if answer is not None and answer["waiting"] == 0:
             return None
-        reason = answer["reason"] if answer else self._how(patience)
+        return self._lacking(answer["reason"] if answer else self._how(patience))
+
+    def _lacking(self, reason: str) -> str:
         place = spool_folder(self._settings, self._sweep)
         return f"MLflow lacks a part of this sweep, which waits in {place}: {reason}; the same command delivers it"
 
@@ -166,6 +173,7 @@ def shipping(settings: Settings, sweep: str, *, wait: bool = True) -> Iterator[S
 def main() -> None:
     """The process: argument one is the number of its end of the channel."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the sweep says when to end
+    os.nice(_NICE)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     config = channel.receive()

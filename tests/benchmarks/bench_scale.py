@@ -101,6 +101,7 @@ def cost(home: Path, words: list[str]) -> Cost:
     silent = os.open(os.devnull, os.O_WRONLY)
     actions = [(os.POSIX_SPAWN_DUP2, silent, 1), (os.POSIX_SPAWN_DUP2, silent, 2)]
     environment = os.environ | {"AIGC_LAB_HOME": str(home)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # every start would compile SQLAlchemy again: a second of CPU
     child = os.posix_spawn(sys.executable, [*LAB, *words], environment, file_actions=actions)
     _, status, used = os.wait4(child, 0)
     os.close(silent)

@@ -1,0 +1,116 @@
+"""Which process is meant: not another with its pid, nor one of another boot; of another machine nothing is known."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from aigc_lab import processes
+from aigc_lab.processes import Process
+from aigc_lab.registry import lives
+from aigc_lab.registry.life import LEASE
+
+LINUX = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="it tells when a process started")
+
+
+@contextmanager
+def child() -> Iterator[tuple["subprocess.Popen[bytes]", Process]]:
+    """A process that waits, and its name."""
+    popen = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        yield popen, replace(Process.this(), pid=popen.pid, started=processes._started(popen.pid) or "")
+    finally:
+        popen.kill()
+        popen.communicate()
+
+
+def test_this_process() -> None:
+    this = Process.this()
+    assert (this.here, this.alive) == (True, True)
+    assert (this.pid, this.host) == (os.getpid(), socket.gethostname())
+    assert Process.this() == this
+
+
+@LINUX
+def test_another_process_with_the_same_pid() -> None:
+    this = Process.this()
+    assert replace(this, started=str(int(this.started) - 1)).alive is False
+    assert replace(this, started="").alive is True  # whoever wrote it down could not tell
+
+
+@LINUX
+def test_before_the_machine_was_switched_off() -> None:
+    this = Process.this()
+    _, _, space = this.boot.partition(":")
+    before = replace(this, boot=f"another-boot:{space}")
+    assert (before.here, before.alive) == (True, False)
+    assert (replace(before, boot="another-boot:1").here, replace(before, boot="another-boot:1").alive) == (True, False)
+
+
+@LINUX
+def test_where_nothing_is_known() -> None:
+    this = Process.this()
+    container = replace(this, boot=f"{this.boot.partition(':')[0]}:1")
+    host = replace(this, host="another-host")
+    for process in (container, host):
+        assert (process.here, process.alive) == (None, None)
+        process.signal(signal.SIGKILL)  # else this test would have no end
+        # A lease decides, whichever way the clocks differ.
+        assert lives.alive(process, LEASE - 1) and lives.alive(process, 1 - LEASE)
+        assert not lives.alive(process, LEASE) and not lives.alive(process, -LEASE)
+    # Here, the process itself is looked for, however long it has been silent.
+    assert lives.alive(this, 10 * LEASE) and not lives.alive(replace(this, started="1"), 0.0)
+
+
+def test_a_dead_process_whether_it_is_buried_or_not() -> None:
+    with child() as (popen, process):
+        assert process.alive is True
+        popen.kill()
+        os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
+        assert Path(f"/proc/{popen.pid}").exists() or not Path("/proc/self").exists(), "it is a zombie"
+        assert process.alive is False
+        popen.wait()
+        assert process.alive is False
+        process.signal(signal.SIGKILL)  # harmless
+
+
+def test_a_signal_reaches_exactly_this_process() -> None:
+    with child() as (popen, process):
+        replace(process, started="1").signal(signal.SIGKILL)
+        replace(process, boot="another").signal(signal.SIGKILL)
+        Process.this().signal(signal.SIGKILL)  # nobody signals himself
+        process.signal(signal.SIGTERM)
+        assert popen.wait(60) == -signal.SIGTERM
+
+
+def test_a_system_that_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without /proc, as on a Mac: a pid is all there is."""
+    processes._boot.cache_clear()
+    monkeypatch.setattr(processes, "Path", lambda name: tmp_path / name.lstrip("/"))
+    try:
+        with child() as (popen, process):
+            assert (process.boot, process.started) == ("", "")
+            assert (process.here, process.alive) == (True, True)
+            assert Process.this().alive
+            popen.kill()
+            popen.wait()
+            assert process.alive is False
+        assert processes.oom_kills() is None
+    finally:
+        processes._boot.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("told", "count"), [("nr_dirty 3\noom_kill 2\nswap_ra 0\n", 2), ("nr_dirty 3\n", None), ("oom_kill 0\n", 0)]
+)
+def test_what_the_kernel_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, count: int | None) -> None:
+    (tmp_path / "vmstat").write_text(told)
+    monkeypatch.setattr(processes, "Path", lambda name: tmp_path / Path(name).name)
+    assert processes.oom_kills() == count
