@@ -18,7 +18,7 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.extractors import base, classifier
 from aigc_lab.extractors.classifier import Classifier
 from aigc_lab.features import FeatureStore
-from aigc_lab.files import write_atomically
+from aigc_lab.files import locked, write_atomically
 from aigc_lab.frechet import frechet_distance
 from aigc_lab.samples import Images, Points
 from aigc_lab.weights import WeightsPolicy
@@ -266,13 +266,13 @@ def test_of_two_that_find_none_one_trains(
     own: Judged, training: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     index_of(own).unlink()
-    both, train, lock = threading.Barrier(2), classifier._train, classifier.locked
+    both, train = threading.Barrier(2), classifier._train
     waiting = threading.Event()
 
     def door(path: Path) -> Any:
         if both.wait(timeout=30) == 0:
             waiting.set()
-        return lock(path)
+        return locked(path)
 
     def slow(*arguments: Any) -> Any:
         assert waiting.wait(timeout=30)  # both have seen that there is none

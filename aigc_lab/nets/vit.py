@@ -86,6 +86,7 @@ def dinov2(weights: Mapping[str, Tensor], form: Form) -> "ViT":
         positions = torch.cat([positions[:1], table.flatten(2)[0].T])
     net.positions = hold(positions)
     for index, block in enumerate(net.blocks):
+        assert isinstance(block, Block)
         here = f"blocks.{index}."
         block.fill(w, here, "norm1", "attn.qkv.", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
         # The scale of each layer is linear, and what it scales is too.
@@ -104,6 +105,7 @@ def clip(weights: Mapping[str, Tensor], form: Form) -> "ViT":
     net.token, net.positions = hold(w["class_embedding"][None]), hold(w["positional_embedding"])
     net.projection = hold(w["proj"])
     for index, block in enumerate(net.blocks):
+        assert isinstance(block, Block)
         here = f"transformer.resblocks.{index}."
         block.fill(w, here, "ln_1", "attn.in_proj_", "attn.out_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
     return net
@@ -122,7 +124,8 @@ class ViT(nn.Module):
     bicubic and smoothed.
     """
 
-    blocks: "nn.ModuleList"
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, kind: str, form: Form, epsilon: float) -> None:
         super().__init__()
@@ -148,8 +151,8 @@ class ViT(nn.Module):
         x = self.before(x)
         for block in self.blocks:
             x = block(x)
-        x = self.norm(x[:, 0])
-        return x if self.projection is None else x @ self.projection
+        features: Tensor = self.norm(x[:, 0])
+        return features if self.projection is None else features @ self.projection
 
 
 class Block(nn.Module):

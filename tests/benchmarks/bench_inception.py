@@ -16,7 +16,7 @@ from pytorch_fid import inception as theirs
 
 from aigc_lab.nets import inception as ours
 
-IMAGES, ROUNDS = 32, 5
+IMAGES, ROUNDS = 16, 4
 
 
 def random_weights() -> dict[str, torch.Tensor]:
