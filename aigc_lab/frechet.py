@@ -13,6 +13,8 @@ from aigc_lab import noise
 _EPS = torch.finfo(torch.float64).eps
 # A share of a feature's variance that the features before it leave unexplained: below it, Cholesky's pivots are noise.
 _SINGULAR = 1e-10
+# Columns that are multiplied at once where the rest of a product is known to be 0 or to mirror it.
+_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Gaussian:
         if len(rows) < rows.shape[1]:
             return cls(len(rows), mean, None, vectors)
         rows = rows - mean
-        return cls(len(rows), mean, rows.T @ rows / max(len(rows) - 1, 1), vectors)
+        return cls(len(rows), mean, _squared(rows) / max(len(rows) - 1, 1), vectors)
 
     @cached_property
     def trace(self) -> Tensor:
@@ -93,7 +95,7 @@ class Moments:
         rows = rows - self._centre
         self._count += len(rows)
         self._sum = self._sum + rows.sum(0)
-        self._square = self._square + rows.T @ rows
+        self._square = self._square + _squared(rows)
 
     def done(self) -> Gaussian:
         assert self._centre is not None and isinstance(self._sum, Tensor) and isinstance(self._square, Tensor)
@@ -128,14 +130,43 @@ def _doubt(values: Tensor) -> float:
 
 
 def _product(a: Gaussian, b: Gaussian) -> Tensor:
-    """A symmetric matrix with those eigenvalues of Σ₁Σ₂ that are not 0: of the vectors' size, where they are few."""
+    """A symmetric matrix with those eigenvalues of Σ₁Σ₂ that are not 0, of the vectors' size where they are few: its
+    lower triangle at least.
+    """
     if a.covariance is None and b.covariance is None:
         inner = a.root.T @ b.root
         return inner @ inner.T if len(inner) <= inner.shape[1] else inner.T @ inner
     if a.covariance is not None and (b.covariance is None or "root" in b.__dict__):
         a, b = b, a  # the root that is small, or known
     assert b.covariance is not None
-    return a.root.T @ b.covariance @ a.root
+    return _carried(a.root, b.covariance)
+
+
+def _squared(rows: Tensor) -> Tensor:
+    """RᵀR, half of which is the mirror image of the other half."""
+    size = rows.shape[1]
+    if size <= 2 * _BLOCK:
+        return rows.T @ rows
+    made = torch.empty(size, size, dtype=rows.dtype, device=rows.device)
+    for first in range(0, size, _BLOCK):
+        last = first + _BLOCK
+        made[first:, first:last] = rows[:, first:].T @ rows[:, first:last]
+        made[first:last, last:] = made[last:, first:last].T
+    return made
+
+
+def _carried(root: Tensor, covariance: Tensor) -> Tensor:
+    """LᵀΣL: of a large triangular L the lower triangle alone, in a third of the multiplications."""
+    if len(root) <= 2 * _BLOCK or root.triu(1).any():
+        return root.T @ covariance @ root
+    size = root.shape[1]
+    made = torch.zeros(size, size, dtype=root.dtype, device=root.device)
+    for first in range(0, size, _BLOCK):
+        last = first + _BLOCK
+        right = covariance[first:, first:] @ root[first:, first:last]
+        for other in range(first, size, _BLOCK):
+            made[other : other + _BLOCK, first:last] = root[other:, other : other + _BLOCK].T @ right[other - first :]
+    return made
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
