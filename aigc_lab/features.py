@@ -1,6 +1,7 @@
 """One feature pass for all metrics: extractors by name, real features cached on disk by content."""
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -126,7 +127,9 @@ def packed(features: Features, facts: Mapping[str, str]) -> bytes:
     if gaussian.covariance is not None:
         tensors |= {"mean": gaussian.mean, "covariance": gaussian.covariance, "root": gaussian.root.contiguous()}
     tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
-    return save(tensors, {**facts, "count": str(features.count), "sha256": _digest(tensors)})
+    told = {**facts, "count": features.count, "sha256": _digest(tensors)}
+    # Under one key: safetensors writes several in any order, and the same features would be other bytes.
+    return save(tensors, {"facts": json.dumps(told, sort_keys=True)})
 
 
 def unpacked(path: Path) -> Features:
@@ -138,15 +141,18 @@ def unpacked(path: Path) -> Features:
     features = Features(tensors["vectors"], tensors.get("logits"))
     if "covariance" not in tensors:
         return features
-    whole = Gaussian(int(facts["count"]), tensors["mean"], tensors["covariance"])
+    whole = Gaussian(facts["count"], tensors["mean"], tensors["covariance"])
     whole.__dict__["root"] = tensors["root"]
     return replace(features, whole=whole)
 
 
-def described(path: Path) -> dict[str, str]:
-    """What is written of stored features: `count`, `extractor`, `sha256`. Raises `SafetensorError`."""
+def described(path: Path) -> dict[str, Any]:
+    """What is written of stored features: `count`, `extractor`, `sha256`; nothing where nothing is. Raises
+    `SafetensorError` or `ValueError`.
+    """
     with safe_open(path, "pt") as file:
-        return file.metadata() or {}
+        found: dict[str, Any] = json.loads((file.metadata() or {}).get("facts", "{}"))
+    return found
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
@@ -170,7 +176,7 @@ def cached(cache: Path) -> list[dict[str, Any]]:
             what, samples = "", None
             with suppress(SafetensorError, KeyError, ValueError, OSError):
                 facts = described(path)
-                what, samples = facts.get("extractor", ""), int(facts["count"]) if "count" in facts else None
+                what, samples = facts.get("extractor", ""), facts.get("count")
             stat = path.stat()
             row = {"kind": kind, "what": what, "samples": samples, "bytes": stat.st_size}
             rows.append(row | {"age": time.time() - stat.st_mtime, "file": str(path)})

@@ -2,6 +2,7 @@
 
     python evaluation/crosscheck.py                                  # two sets of digits, weights made on the spot
     python evaluation/crosscheck.py --generated A --reference B --weights pt_inception-2015-12-05-6726825d.pth
+    python evaluation/crosscheck.py --count 60 --dims 128            # quick: scipy's root of a matrix takes 10 s at 2048
 
 Prints the difference of each value and the ratio of the times, and exits with 1 when a difference exceeds its bound.
 Random weights serve the comparison as well as the published ones: the same network is asked the same question.
@@ -121,6 +122,12 @@ def definition(x: Tensor, y: Tensor) -> float:
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(first) + np.trace(second) - 2 * inner)
 
 
+def moments_of(vectors: Tensor) -> tuple[Any, Any]:
+    """As pytorch-fid takes them."""
+    rows = vectors.double().numpy()
+    return rows.mean(0), np.cov(rows, rowvar=False)
+
+
 def polynomial_mmd(x: Tensor, y: Tensor) -> float:
     """The unbiased MMD² of (x·y/d + 1)³, written out in float64."""
     a, b = x.double(), y.double()
@@ -152,7 +159,7 @@ def of_features(x: Tensor, y: Tensor, logits: Tensor) -> Iterator[Row]:
     _ = b.root  # the reference's, which is cached
     ours, seconds = timed(lambda: distance(Gaussian.of(x), b))
     yield Row("Fréchet distance", "definition, float64", ours, definition(x, y), 1e-8)
-    moments = [(each.double().numpy().mean(0), np.cov(each.double().numpy(), rowvar=False)) for each in (x, y)]
+    moments = [moments_of(each) for each in (x, y)]
     value, taken = timed(lambda: fid_score.calculate_frechet_distance(*moments[0], *moments[1]))
     yield Row("Fréchet distance", "pytorch-fid", distance(a, b), float(value), 1e-3, True, seconds, taken)
     value, taken = timed(
@@ -189,8 +196,10 @@ def of_features(x: Tensor, y: Tensor, logits: Tensor) -> Iterator[Row]:
     yield Row("Inception score", "torch-fidelity", ours, mean, 1e-4, False, seconds, taken)
 
 
-def of_pictures(generated: Images, reference: Images, weights: Path) -> Iterator[Row]:
-    """What begins with pictures: the network, and the distance between what it makes of two sets."""
+def of_pictures(generated: Images, reference: Images, weights: Path, dims: int) -> Iterator[Row]:
+    """What begins with pictures: the network, and the distances between what it makes of two sets, of which the first
+    `dims` features are taken.
+    """
     data = Digits(Digits.Config(), Path())
     policy = WeightsPolicy(file=weights, allow_unverified=True)
     extractor = extractor_files.find("inception").prepare(
@@ -212,9 +221,12 @@ def of_pictures(generated: Images, reference: Images, weights: Path) -> Iterator
     error = float((made.vectors - truth).norm() / truth.norm())
     yield Row("Inception features", "pytorch-fid", error, 0.0, 1e-4, True, seconds, taken)
     real, true = extractor.extract(reference), asked(reference)
-    moments = [(each.double().numpy().mean(0), np.cov(each.double().numpy(), rowvar=False)) for each in (truth, true)]
+    # Random weights may give features of any size; the published ones are about 0.4, and the bounds are meant for those.
+    unit = 0.4 / truth[:, :dims].square().mean().sqrt()
+    x, y, their_x, their_y = (each[:, :dims] * unit for each in (made.vectors, real.vectors, truth, true))
+    moments = [moments_of(each) for each in (their_x, their_y)]
     value = float(fid_score.calculate_frechet_distance(*moments[0], *moments[1]))
-    yield Row("FID", "pytorch-fid", distance(made.gaussian, real.gaussian), value, 1e-3, True)
+    yield Row("FID", "pytorch-fid", distance(Gaussian.of(x), Gaussian.of(y)), value, 1e-3, True)
 
     other: Any = FeatureExtractorInceptionV3(
         "inception", ["logits_unbiased"], feature_extractor_weights_path=str(weights)
@@ -225,7 +237,8 @@ def of_pictures(generated: Images, reference: Images, weights: Path) -> Iterator
         # At 299 pixels nobody resizes; its (x − 128) / 128 is put in the place of our x / 127.5 − 1.
         _, ours = extractor.network(((large.float() - 128) / 128 + 1) * 127.5)
     yield Row("logits without bias", "torch-fidelity", float((ours - logits).norm() / logits.norm()), 0.0, 1e-4, True)
-    yield from of_features(made.vectors, real.vectors, made.logits)
+    assert made.logits is not None
+    yield from of_features(x, y, made.logits / made.logits.std())
 
     big = [F.interpolate(each.take(slice(0, 8)).unit(), (192, 192)) for each in (generated, reference)]
     ours, seconds = timed(lambda: float(ms_ssim(big[0], big[1]).mean()))
@@ -239,6 +252,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--reference", help="a folder, a file or a dataset  [default: digits]")
     parser.add_argument("--weights", type=Path, help="Inception's  [default: random ones, made on the spot]")
     parser.add_argument("--count", type=int, default=200, help="images of each set")
+    parser.add_argument("--dims", type=int, default=2048, help="of the features, take so many")
     options = parser.parse_args(words)
     environment.settle(None)
     where = Settings.load().data_dir
@@ -256,7 +270,7 @@ def main(words: list[str] | None = None) -> int:
         )
         print(f"{'':26} {'beside':22} {'ours':>14} {'theirs':>14} {'difference':>20} {'s':>9} {'theirs':>9}   ratio")
         rows = []
-        for row in of_pictures(made, real, weights):
+        for row in of_pictures(made, real, weights, options.dims):
             rows.append(row)
             print(row, flush=True)
     wrong = [row for row in rows if not row.kept]

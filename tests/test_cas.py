@@ -93,7 +93,7 @@ def test_who_learns_what_and_is_tested_on_what(learned: list[tuple[Samples, int,
         ("generated", "labels missing for cas: the generated samples"),
         ("reference", "labels missing for cas: the reference samples"),
         ("train", "labels missing for cas: the train samples"),
-        ("nothing", "cas needs the samples that the system was trained on"),
+        ("nothing", "cas needs what the generator was trained on"),
         ("ten", r"labels of 10 classes are 0 … 9, not 0 … 10"),
     ],
 )

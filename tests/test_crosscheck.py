@@ -5,7 +5,7 @@ from conftest import crosscheck
 
 
 def test_all_agree(capsys: pytest.CaptureFixture[str]) -> None:
-    assert crosscheck().main(["--count", "60"]) == 0, capsys.readouterr().out
+    assert crosscheck().main(["--count", "60", "--dims", "128"]) == 0, capsys.readouterr().out
     assert "18 of 18 within their bounds" in capsys.readouterr().out
 
 

@@ -236,7 +236,7 @@ def test_what_is_missing_is_named(kind: type[Metric]) -> None:
     name = kind.__module__.rpartition(".")[2]
     with pytest.raises(ValueError, match=f"{name} needs the system"):
         scored(kind, None)
-    with pytest.raises(ValueError, match=f"{name} needs the samples that the system was trained on"):
+    with pytest.raises(ValueError, match=f"{name} needs what the generator was trained on"):
         scored(kind, linear(), train=False)
 
 

@@ -84,8 +84,8 @@ class Case:
             one = self.real(1).take(torch.zeros(self.n, dtype=torch.long))
             return self.of_real, self.scores(one), "one sample over and over"
         if self.metric.tells == "copies":
-            fresh = self.dataset.load("holdout").take(slice(0, self.n))
-            return self.scores(fresh), self.of_real, "copies of training samples"
+            known = self.dataset.load("train").take(slice(self.n, 2 * self.n))
+            return self.of_real, self.scores(known), "copies of training samples"
         return self.of_real, self.of_noise, "noise"
 
     def scores_without_train(self, samples: Samples) -> list[Score]:
