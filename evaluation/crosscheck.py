@@ -2,7 +2,7 @@
 
     python evaluation/crosscheck.py                                  # two sets of digits, weights made on the spot
     python evaluation/crosscheck.py --generated A --reference B --weights pt_inception-2015-12-05-6726825d.pth
-    python evaluation/crosscheck.py --count 60 --dims 128            # quick: scipy's root of a matrix takes 10 s at 2048
+    python evaluation/crosscheck.py --count 60 --dims 128            # quick: scipy's matrix root takes 10 s at 2048
 
 Prints the difference of each value and the ratio of the times, and exits with 1 when a difference exceeds its bound.
 Random weights serve the comparison as well as the published ones: the same network is asked the same question.
@@ -113,13 +113,14 @@ def digits(count: int) -> tuple[Images, Images]:
 
 
 def definition(x: Tensor, y: Tensor) -> float:
-    """The Fréchet distance by the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, in float64 and in numpy."""
+    """The Fréchet distance in numpy's float64. With A and B the centred rows over √(n − 1), Tr (Σ₁Σ₂)^½ is the sum of
+    the singular values of ABᵀ: exact where covariances are singular, too, and roots of eigenvalues are not.
+    """
     a, b = x.double().numpy(), y.double().numpy()
-    first, second = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    values, vectors = np.linalg.eigh(first)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    inner = np.sqrt(np.linalg.eigvalsh(root @ second @ root).clip(0)).sum()
-    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(first) + np.trace(second) - 2 * inner)
+    centred = [(each - each.mean(0)) / math.sqrt(len(each) - 1) for each in (a, b)]
+    inner = np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
+    traces = sum(float((each**2).sum()) for each in centred)
+    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + traces - 2 * inner)
 
 
 def moments_of(vectors: Tensor) -> tuple[Any, Any]:
@@ -172,15 +173,17 @@ def of_features(x: Tensor, y: Tensor, logits: Tensor) -> Iterator[Row]:
     full, seconds = timed(lambda: mmd(x, y))
     yield Row("KID, all pairs", "definition, float64", full.value, polynomial_mmd(x, y), 1e-9)
     size = min(1000, len(x), len(y))
-    theirs_, taken = timed(lambda: kid_features_to_metric(x, y, kid_subsets=100, kid_subset_size=size, verbose=False))
+    doubled = (x.double(), y.double())  # in float32 its sums lose what small distances are made of
+    theirs_, taken = timed(
+        lambda: kid_features_to_metric(*doubled, kid_subsets=100, kid_subset_size=size, verbose=False)
+    )
     same = mmd_of_subsets(x, y, customary_picks(len(x), len(y), 100, size))
-    # Their kernel is float32: at d = 2048 its sums lose what is left of small distances.
     mean = theirs_["kernel_inception_distance_mean"]
     yield Row("KID, 100 subsets", "torch-fidelity", same.value, mean, 1e-4, False, seconds, taken)
 
     ours_, seconds = timed(lambda: manifolds(x, y, 3, closed=True))
     theirs_, taken = timed(
-        lambda: prc_features_to_metric(y, x, prc_neighborhood=3, prc_batch_size=10000, verbose=False)
+        lambda: prc_features_to_metric(x, y, prc_neighborhood=3, prc_batch_size=10000, verbose=False)
     )
     for name in ("precision", "recall"):
         pair = (getattr(ours_, name).value, theirs_[name])
@@ -221,7 +224,7 @@ def of_pictures(generated: Images, reference: Images, weights: Path, dims: int) 
     error = float((made.vectors - truth).norm() / truth.norm())
     yield Row("Inception features", "pytorch-fid", error, 0.0, 1e-4, True, seconds, taken)
     real, true = extractor.extract(reference), asked(reference)
-    # Random weights may give features of any size; the published ones are about 0.4, and the bounds are meant for those.
+    # Random weights may give features of any size; those of the published ones are about 0.4, and so are the bounds.
     unit = 0.4 / truth[:, :dims].square().mean().sqrt()
     x, y, their_x, their_y = (each[:, :dims] * unit for each in (made.vectors, real.vectors, truth, true))
     moments = [moments_of(each) for each in (their_x, their_y)]

@@ -5,8 +5,9 @@ from conftest import crosscheck
 
 
 def test_all_agree(capsys: pytest.CaptureFixture[str]) -> None:
-    assert crosscheck().main(["--count", "60", "--dims", "128"]) == 0, capsys.readouterr().out
-    assert "18 of 18 within their bounds" in capsys.readouterr().out
+    code = crosscheck().main(["--count", "60", "--dims", "128"])
+    printed = capsys.readouterr().out
+    assert code == 0 and "16 of 16 within their bounds" in printed, printed
 
 
 def test_a_difference_is_seen() -> None:
