@@ -15,12 +15,11 @@ from rich.console import Console
 from rich.text import Text
 
 from aigc_lab import experiment as experiments
-from aigc_lab import plugins, tables
+from aigc_lab import extractor_files, plugins, tables
 from aigc_lab.contracts import datasets, metrics, systems
 from aigc_lab.contracts.base import Result, examine
-from aigc_lab.data.base import SPLITS, Dataset
+from aigc_lab.data.base import Dataset
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.extractors.base import Extractor
 from aigc_lab.features import FeatureStore
 from aigc_lab.metrics.base import Metric
 from aigc_lab.samples import Modality
@@ -98,9 +97,8 @@ def _examined(kind: type, data: str | None, changes: list[Change], settings: Set
         metric = kind(kind.Config(**options))
         with _cache(settings) as cache:
             dataset = _measurable(metric, data, settings)
-            store = FeatureStore(dataset, cache=cache, weights_dir=settings.weights_dir, device="cpu", say=_say)
-            count = min(_SCORED, *(len(dataset.load(split)) for split in SPLITS))
-            yield from examine(metrics.METRIC, {"": metrics.Case(metric, dataset, store, count)}, file)
+            store = FeatureStore(dataset, cache=cache, weights=settings.weights, device="cpu", say=_say)
+            yield from examine(metrics.METRIC, {"": metrics.Case.of(metric, dataset, store, _SCORED)}, file)
 
 
 def _options(kind: type[Any], changes: list[Change]) -> dict[str, Any]:
@@ -132,7 +130,7 @@ def _measurable(metric: Metric, data: str | None, settings: Settings) -> Dataset
         try:
             metric.check(dataset, 1000)
             if metric.extractor:
-                plugins.find(Extractor, metric.extractor).check(dataset, settings.weights_dir)  # type: ignore[type-abstract]
+                extractor_files.find(metric.extractor).check(dataset, settings.weights)
             return dataset
         except ValueError as error:
             refusals.append(f"{dataset.name}: {error}")
@@ -150,7 +148,7 @@ def _cache(settings: Settings) -> Iterator[Path]:
 
 
 def _experiment(wanted: str, changes: list[Change], settings: Settings, console: Console) -> Row:
-    experiment = experiments.load(wanted, changes, data_dir=settings.data_dir, weights_dir=settings.weights_dir)
+    experiment = experiments.load(wanted, changes, data_dir=settings.data_dir, weights=settings.weights)
     experiment.check()
     experiment.check_data()
     why = "A typo or an impossible combination must fail before any training."

@@ -447,6 +447,125 @@ def models(json: AsJson = False, home: Home = None) -> None:
     _print_json(rows) if json else _print(models_table(rows))
 
 
+# ---- scores without a sweep
+
+
+@app.command()
+def evaluate(
+    generated: Annotated[
+        str,
+        typer.Option(help="A folder of images, a .npy or .npz file, a run, a sweep or a model.", metavar="WHAT"),
+    ],
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="Real samples: a folder, a file, or DATASET[:split].  [default of a run: its dataset's holdout]",
+            metavar="WHAT",
+        ),
+    ] = None,
+    train: Annotated[
+        str | None, typer.Option(help="What the generator was trained on, for memorisation.", metavar="WHAT")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Measure what a protocol names: a name or a YAML file.", metavar="PROTOCOL")
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Measure these: fid,kid,prdc.  [default: what the samples allow]", metavar="A,B")
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(help="inception, classifier, random, ./mine.py, …  [default: the best there is]", metavar="NAME"),
+    ] = None,
+    samples: Annotated[int | None, typer.Option(help="Score so many of the generated samples.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of the samples that a run or a model is asked for.")] = 0,
+    size: Annotated[int | None, typer.Option(help="Bring all images to SIZE×SIZE pixels first.")] = None,
+    numbers: Annotated[
+        Literal["unit", "signed", "byte"] | None,
+        typer.Option("--range", help="What the numbers of a float array mean: 0 to 1, -1 to 1, or 0 to 255."),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="The file of Inception's weights.", metavar="FILE")] = None,
+    allow_unverified_weights: Annotated[
+        bool, typer.Option("--allow-unverified-weights", help="Take weights of an unknown hash; the signature says so.")
+    ] = False,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, or auto.")] = "auto",
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Score samples against real ones. Folders, arrays, runs, models; no sweep and no home are needed."""
+    from aigc_lab.scoring import scores
+    from aigc_lab.tables import scores_table
+
+    rows = scores(
+        generated,
+        reference,
+        train=train,
+        metrics=None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()],
+        protocol=protocol,
+        features=features,
+        samples=samples,
+        seed=seed,
+        size=size,
+        numbers=numbers,
+        weights=weights,
+        allow_unverified_weights=allow_unverified_weights,
+        skip_broken=skip_broken,
+        device=device,
+        home=home,
+    )
+    _print_json(rows) if json else _print(scores_table(rows))
+
+
+cache = typer.Typer(
+    help="What is kept of real samples' features, and the classifiers that judge.", no_args_is_help=True
+)
+app.add_typer(cache, name="cache")
+
+
+@cache.command("list")
+def cache_list(json: AsJson = False, home: Home = None) -> None:
+    """List what is kept, the largest first."""
+    from aigc_lab.features import cached
+    from aigc_lab.settings import Settings
+    from aigc_lab.tables import cache_table
+
+    rows = cached(Settings.load(home).shared_cache)
+    _print_json(rows) if json else _print(cache_table(rows))
+
+
+@cache.command("verify")
+def cache_verify(json: AsJson = False, home: Home = None) -> None:
+    """Read every file, and name those that are not what was written. They are made again when they are needed."""
+    from aigc_lab.features import cached, damaged
+    from aigc_lab.settings import Settings
+
+    place = Settings.load(home).shared_cache
+    found = damaged(place)
+    if json:
+        _print_json([{"file": str(path), "problem": why} for path, why in found])
+    else:
+        print("\n".join(f"{path}: {why}" for path, why in found) or f"{len(cached(place))} files are whole")
+    if found:
+        raise Failure(f"{len(found)} files of the cache are damaged; they are made again when they are needed")
+
+
+@cache.command("clear")
+def cache_clear(
+    classifiers: Annotated[
+        bool, typer.Option("--classifiers", help="The classifiers too: later scores cannot be compared with theirs.")
+    ] = False,
+    home: Home = None,
+) -> None:
+    """Remove the features of real samples; they are computed again when they are needed."""
+    from aigc_lab.features import clear
+    from aigc_lab.settings import Settings
+
+    count, size = clear(Settings.load(home).shared_cache, classifiers=classifiers)
+    print(f"{count} files removed, {size / 1e6:.1f} MB")
+
+
 # ---- commands that read
 
 

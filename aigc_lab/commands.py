@@ -221,7 +221,7 @@ def _check_stores(experiment: Experiment, settings: Settings, console: Console) 
 def _stored(row: dict[str, Any], settings: Settings) -> Experiment:
     """The experiment of a sweep. Raises `UsageError` when what it names has changed since: it would be another one."""
     document = Document(row["source"] or row["name"], row["experiment"])
-    experiment = Experiment(row["name"], document, settings.data_dir, settings.weights_dir)
+    experiment = Experiment(row["name"], document, settings.data_dir, settings.weights)
     experiment.check()
     if experiment.digest != row["digest"]:
         raise UsageError(
@@ -233,7 +233,7 @@ def _stored(row: dict[str, Any], settings: Settings) -> Experiment:
 
 def _prepare(wanted: Source, changes: list[Change], home: Path | None) -> tuple[Settings, Experiment]:
     settings = Settings.load(home)
-    experiment = experiments.load(wanted, changes, data_dir=settings.data_dir, weights_dir=settings.weights_dir)
+    experiment = experiments.load(wanted, changes, data_dir=settings.data_dir, weights=settings.weights)
     experiment.check()
     return settings, experiment
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from aigc_lab import environment, files
+from aigc_lab import environment
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.settings import Settings, discreet, masked
 from aigc_lab.tracking import address, moved
@@ -333,13 +333,17 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _weights(settings: Settings) -> Iterator[Check]:
-    from aigc_lab.extractors import inception
+    from aigc_lab.pretrained import InceptionFeatures
 
-    found = inception.weights_file(settings.weights_dir)
+    published = InceptionFeatures.published
+    found = published.found(settings.weights)
     if found is None:
-        remedy = f"only protocols with fid need it: download {inception.ADDRESS} into AIGC_LAB_WEIGHTS_DIR"
+        remedy = f"only protocols with Inception's features need it; they download {published.address}"
         yield Check("weights", "ok", "Inception's weights are not on this machine", remedy)
-    elif not files.sha256(found).startswith(inception.SHA256_PREFIX):
-        yield Check("weights", "problem", f"{found} is damaged", f"replace it by {inception.ADDRESS}")
+        return
+    try:
+        published.verified(found, settings.weights)
+    except UsageError:
+        yield Check("weights", "problem", f"{found} is damaged", f"replace it by {published.address}")
     else:
         yield Check("weights", "ok", f"{found}: intact")

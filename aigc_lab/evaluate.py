@@ -1,14 +1,22 @@
 """Protocol + (generated, real) -> scores. Nothing here knows how the samples were trained or where scores go."""
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
+from aigc_lab import content, environment, extractor_files, plugins
 from aigc_lab.data.base import Dataset
-from aigc_lab.experiment import Protocol
-from aigc_lab.extractors.base import Features
+from aigc_lab.errors import UsageError
+from aigc_lab.experiment import Protocol, load_protocol
+from aigc_lab.extractors.base import Features, choice
 from aigc_lab.features import FeatureStore
-from aigc_lab.metrics.base import Evidence, Metric, Score
-from aigc_lab.samples import Samples
+from aigc_lab.given import Given, Pair, Range, Sets, given, halves
+from aigc_lab.metrics.base import Autoencoder, Evidence, Metric, Real, Score
+from aigc_lab.samples import Images, Samples
+from aigc_lab.settings import Settings
+from aigc_lab.weights import WeightsPolicy
 
 ScoringSplit = Literal["reference", "holdout"]
 SCORING_SPLITS: tuple[ScoringSplit, ...] = ("reference", "holdout")
@@ -25,48 +33,255 @@ class Evaluator:
         self.metrics = metrics
         self._dataset = dataset
         self._features = features
-
-    @cached_property
-    def _real(self) -> dict[ScoringSplit, Samples]:
-        real: dict[ScoringSplit, Samples] = {split: self._dataset.load(split) for split in _FLOOR}
-        for split, samples in real.items():
-            assert len(samples) >= self.protocol.samples, (
-                f"{split}: the experiment's check lets no such protocol through"
-            )
-        return real
+        features.keep |= kept(metrics)
 
     def prepare(self) -> None:
         """Loads the real splits, makes or reads the extractors, and fills the cache of real features."""
-        for extractor in sorted({metric.extractor for metric in self.metrics if metric.extractor}):
-            for samples in self._real.values():
-                self._features.real(extractor, samples)
-        _ = self._real
+        for split in SCORING_SPLITS:
+            for extractor in sorted({metric.extractor for metric in self.metrics if metric.extractor}):
+                self._features.real(extractor, self._reals[split].reference)
+        _ = self._reals
 
-    def evaluate(self, generated: Samples, split: ScoringSplit) -> list[Score]:
+    def evaluate(self, generated: Samples, split: ScoringSplit, system: object = None) -> list[Score]:
         """The protocol's scores of generated samples against a real split, in the protocol's order."""
-        count = self.protocol.samples
-        reference, whole = self._real[split], self._real[_FLOOR[split]]
-        real = whole.take(slice(0, count))
+        return score(self.metrics, generated, self._reals[split], self._dataset, self._features, split, system)
 
-        # Each set passes through an extractor once, however many metrics read its features.
-        made: dict[str, Features] = {}
+    @cached_property
+    def _reals(self) -> dict[ScoringSplit, Real]:
+        whole: dict[ScoringSplit, Samples] = {split: self._dataset.load(split) for split in _FLOOR}
+        for split, samples in whole.items():
+            assert len(samples) >= self.protocol.samples, (
+                f"{split}: the experiment's check lets no such protocol through"
+            )
+        train = self._dataset.load("train")
+        floors = {split: samples.take(slice(0, self.protocol.samples)) for split, samples in whole.items()}
+        return {
+            split: Real(whole[split], floors[other], whole[split], train, whole[other])
+            for split, other in _FLOOR.items()
+        }
 
-        def features(extractor: str, samples: Samples) -> Features:
-            if samples is reference:
-                return self._features.real(extractor, reference)
-            if samples is real:
-                return self._features.real(extractor, whole).take(count)
-            if extractor not in made:
-                made[extractor] = self._features.made(extractor, samples)
-            return made[extractor]
 
-        evidence = Evidence(
-            generated,
-            reference,
-            real,
-            self._dataset,
-            features,
-            lambda extractor: self._features.extractor(extractor).identity,
-            f"data:{self._dataset.name}:{self._dataset.digest[:8]}|ref:{split}:{len(reference)}|n:{len(generated)}",
-        )
-        return [score for metric in self.metrics for score in metric.scores(evidence)]
+def kept(metrics: Sequence[Metric]) -> dict[str, int]:
+    """Extractor -> of how many samples its features are kept: what the metric that reads the most of them reads."""
+    most: dict[str, int] = {}
+    for metric in metrics:
+        if metric.extractor:
+            most[metric.extractor] = max(metric.keeps, most.get(metric.extractor, 0))
+    return most
+
+
+def score(
+    metrics: Sequence[Metric],
+    generated: Samples,
+    real: Real,
+    dataset: Dataset,
+    store: FeatureStore,
+    split: str,
+    system: object = None,
+    details: Sequence[str] = (),
+) -> list[Score]:
+    """The scores of all metrics, with the `details` in their signatures. Each set passes through an extractor once,
+    however many metrics read its features.
+
+    Raises `ValueError` for evidence that lacks what a metric needs, before anything is scored.
+    """
+    evidence = _evidence(generated, real, dataset, store, split, system, details)
+    for metric in metrics:
+        metric.refuse_lacking(evidence)
+    return [score for metric in metrics for score in metric.scores(evidence)]
+
+
+def _evidence(
+    generated: Samples,
+    real: Real,
+    dataset: Dataset,
+    store: FeatureStore,
+    split: str,
+    system: object,
+    details: Sequence[str],
+) -> Evidence:
+    made: dict[str, Features] = {}
+
+    def features(extractor: str, samples: Samples) -> Features:
+        if samples is real.floor and real.whole is not None:
+            whole = store.real(extractor, real.whole)
+            if len(whole.vectors) == whole.count:
+                return whole.take(slice(0, len(samples)))
+        if samples is not generated:
+            return store.real(extractor, samples)
+        if extractor not in made:
+            made[extractor] = store.made(extractor, samples)
+        return made[extractor]
+
+    return Evidence(
+        generated,
+        real,
+        dataset,
+        features,
+        lambda extractor: store.extractor(extractor).identity,
+        "|".join(
+            [
+                f"data:{dataset.name}:{dataset.digest[:8]}",
+                f"ref:{split}:{len(real.reference)}",
+                f"n:{len(generated)}",
+                *details,
+            ]
+        ),
+        system if isinstance(system, Autoencoder) else None,
+    )
+
+
+# ---- without a sweep
+
+
+def evaluate(
+    generated: Any,
+    reference: Any,
+    *,
+    metrics: Sequence[str] | None = None,
+    protocol: str | None = None,
+    features: str | None = None,
+    train: Any = None,
+    size: int | None = None,
+    samples: int | None = None,
+    numbers: Range | None = None,
+    weights: WeightsPolicy | None = None,
+    device: str = "auto",
+    cache: Path | None = None,
+    data_dir: Path | None = None,
+    skip_broken: bool = False,
+    system: object = None,
+    say: Callable[[str], None] = lambda text: None,
+    watch: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> list[Score]:
+    """Scores of generated samples against real ones, each with its interval, n, floor and signature.
+
+    `generated`, `reference` and `train` (what the generator was trained on, for metrics that ask for it) are each a
+    folder of images, a `.npy` or `.npz` file, a tensor or an array (uint8, or floats in [0, 1], [N, C, H, W],
+    [N, H, W, C] or [N, D]), `Samples`, or `"mnist:holdout"`: a dataset, the holdout unless a split is named.
+
+    What is measured: `metrics` by name, or those of a `protocol` (a name or a file); else those that the samples allow.
+    `features` names the extractor of all metrics that can choose: `inception`, `classifier`, `random`, a user's own.
+    The floor compares the other scoring split of a dataset, or half of a reference that is no dataset with its rest.
+
+    Real features are read from and kept in `cache`. `say` is told of what a user should know, `watch` of progress.
+    Raises `UsageError` for what cannot be scored, naming what and why.
+    """
+    where = Settings.load()
+    data_dir = data_dir or where.data_dir
+    weights = weights or WeightsPolicy(where.weights_dir)
+    options: dict[str, Any] = {"data_dir": data_dir, "numbers": numbers, "skip_broken": skip_broken}
+    real = given(reference, name="reference", **options)
+    pair = Pair(given(generated, name="generated", **options), real, size)
+    made = pair.generated
+    if samples is not None and samples > len(made):
+        raise UsageError(f"{samples:,} samples are to be scored, and {len(made):,} are given")
+    if samples is not None and samples < len(made):
+        made = made.take(choice(len(made), samples))
+    dataset, sets = _real(pair, real, len(made))
+    if train is not None:
+        sets = replace(sets, train=pair.another(given(train, name="train", **options)))
+    store = FeatureStore(
+        dataset, cache=cache or where.shared_cache, weights=weights, device=environment.device(device), say=say
+    )
+    store.watch = watch
+    against = real.split[1] if real.split else "set"
+    details = [pair.rule] if pair.rule else []
+    if len(sets.floor) != len(made) or sets.against is not sets.reference:
+        details.append(f"floor:{len(sets.floor)}:{len(sets.against)}")
+    evidence = _evidence(made, sets, dataset, store, against, system, details)
+    wanted = _metrics(metrics, protocol, features, evidence, weights, say)
+    store.keep |= kept(wanted)
+    try:
+        return [score for metric in wanted for score in metric.scores(evidence)]
+    except ValueError as error:
+        raise error if isinstance(error, UsageError) else UsageError(str(error)) from None
+
+
+def _real(pair: Pair, real: Given, count: int) -> tuple[Dataset, Real]:
+    if real.split is None:
+        classes = None if pair.reference.labels is None else int(pair.reference.labels.max()) + 1
+        floor, against = halves(pair.reference, count)
+        if not len(floor):
+            raise UsageError(f"{real.name}: one sample is no reference; give two at the very least")
+        return Sets(pair.reference, classes), Real(pair.reference, floor, against)
+    dataset, split = real.split
+    other = dataset.load("holdout" if split != "holdout" else "reference")
+    floor = other if count >= len(other) else other.take(choice(len(other), count))
+    return dataset, Real(pair.reference, floor, pair.reference, dataset.load("train"))
+
+
+def _metrics(
+    names: Sequence[str] | None,
+    protocol: str | None,
+    features: str | None,
+    evidence: Evidence,
+    weights: WeightsPolicy,
+    say: Callable[[str], None],
+) -> list[Metric]:
+    """The metrics to be scored, each of which can be; `say` is told of what nobody has asked for and cannot be."""
+    if names is not None and protocol is not None:
+        raise UsageError("--metrics and --protocol say the same in two ways; give one of them")
+    chosen = features
+    if chosen is None and isinstance(evidence.generated, Images):
+        chosen, why = _best_features(evidence.dataset, weights)
+        say(why)
+    if protocol is not None:
+        specs = load_protocol(content.find("evaluation", protocol)).metrics
+    else:
+        specs = [(name, {}) for name in (names or _panel(chosen))]
+    found = []
+    for name, config in specs:
+        # A protocol says itself which features it reads, unless the user does.
+        options = {"features": chosen} if chosen and (features or protocol is None) else {}
+        try:
+            found.append(_metric(name, config, options, evidence, weights, say))
+        except ValueError as error:
+            if names is not None or protocol is not None:
+                raise UsageError(f"metric {name}: {error}") from None
+            say(f"{name} is left out: {error}")
+    if not found:
+        raise UsageError("nothing can be scored: name metrics with --metrics")
+    return found
+
+
+def _metric(
+    name: str,
+    config: Mapping[str, Any],
+    options: Mapping[str, Any],
+    evidence: Evidence,
+    weights: WeightsPolicy,
+    say: Callable[[str], None],
+) -> Metric:
+    kind = plugins.find(Metric, name)  # type: ignore[type-abstract]
+    known = {key: value for key, value in options.items() if key in kind.Config.model_fields}
+    metric = kind(kind.Config.model_validate({**config, **known}))
+    metric.check(evidence.dataset, len(evidence.generated))
+    metric.refuse_lacking(evidence)
+    if metric.extractor:
+        extractor = extractor_files.find(metric.extractor)
+        extractor.check(evidence.dataset, weights)
+        extractor.fetch(weights, say)
+    return metric
+
+
+def _best_features(dataset: Dataset, weights: WeightsPolicy) -> tuple[str, str]:
+    """Inception where its weights are, else the dataset's own classifier, else random ones; and why."""
+    inception: Any = extractor_files.find("inception")
+    lacking = "Inception's weights are not on this machine; --features inception downloads them"
+    if inception.published.found(weights) is not None:
+        return "inception", "features: inception"
+    # Trained on given samples, a classifier would judge the very samples that it knows.
+    if not isinstance(dataset, Sets) and dataset.shape.classes is not None:
+        return "classifier", f"features: the classifier of {dataset.name} ({lacking})"
+    return "random", f"features: a random network's, which rank and mean nothing beyond that ({lacking})"
+
+
+def _panel(features: str | None) -> list[str]:
+    """What is measured where nobody says."""
+    if features is None:
+        return ["modes"]
+    first = ["fid", "inception_score"] if features == "inception" else ["fd"]
+    if features == "classifier":
+        first.append("classifier_score")
+    return [*first, "fd_debiased", "kid", "prdc", "vendi", "memorisation"]

@@ -8,6 +8,7 @@ name of an experiment costs no torch.
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +21,7 @@ from aigc_lab import content, plugins, space
 from aigc_lab.config import Strict
 from aigc_lab.errors import UsageError
 from aigc_lab.overrides import override
+from aigc_lab.weights import PUBLISHED, WeightsPolicy
 from aigc_lab.yamlfile import Document, KeyPath, dotted, parse, read, unknown_key
 
 if TYPE_CHECKING:
@@ -159,7 +161,7 @@ class Experiment:
     name: str
     document: Document
     data_dir: Path
-    weights_dir: Path | None = None
+    weights: WeightsPolicy = PUBLISHED
     _datasets: dict[str, "Dataset"] = field(default_factory=dict)
 
     @cached_property
@@ -178,7 +180,8 @@ class Experiment:
         """
         data = json.loads(json.dumps(self.document.data))
         # A plugin file is a part of the experiment: when it changes, this is another one.
-        sources = {name: plugins.read(name, self._folder) for name in sorted(_files(data))}
+        features = {name for _, config in self.protocol.metrics for _, name in _feature_files(config)}
+        sources = {name: plugins.read(name, self._folder) for name in sorted(_files(data) | features)}
         data["files"] = {name: hashlib.sha256(source).hexdigest() for name, source in sources.items()}
         if not sources:
             del data["files"]
@@ -260,13 +263,8 @@ class Experiment:
             path = content.find("evaluation", name)
         except UsageError as error:
             self.document.fail(("evaluation",), str(error))
-        document = read(path)
-        for key, value in wanted.items():
-            document.data[key] = value
-            document.overridden[(key,)] = self.document.where(("evaluation", key))
-        document.data["name"] = path.stem
-        plain = space.Filled(document.data, {}, {}, {})
-        return validated(Protocol, document.data, lambda at, message: document.fail(plain.source(at), message))
+        overridden = {key: self.document.where(("evaluation", key)) for key in wanted}
+        return load_protocol(path, wanted, overridden)
 
     @cached_property
     def metrics(self) -> "list[Metric]":
@@ -284,8 +282,13 @@ class Experiment:
                 kind = plugins.find(Metric, name, self._folder)  # type: ignore[type-abstract]
             except UsageError as error:
                 raise UsageError(f"{place}: {error}") from None
-            made.append(kind(validated(kind.Config, config, fail)))
+            made.append(kind(validated(kind.Config, self._located(config), fail)))
         return made
+
+    def _located(self, config: dict[str, Any]) -> dict[str, Any]:
+        """A metric's configuration, with the features' files where they are."""
+        files = {key: plugins.located(value, self._folder) for key, value in _feature_files(config)}
+        return config | {key: str(path) for key, path in files.items()}
 
     def check(self) -> None:
         """Everything that can be known before training: both ends of every hole, the protocol, the objective.
@@ -304,6 +307,7 @@ class Experiment:
                 self.document.fail(hole.source, "its values must fit another key's: give them as a choice")
             if hole.path == ("system", "name"):
                 self.document.fail(hole.source, "a choice of systems is a choice of mappings, each with a name")
+        kinds: dict[str, type[System]] = {}
         for filled in space.corners(self.document):
             configuration = self.resolve(lambda hole, values=filled.values: values[hole.name])  # type: ignore[misc]
             try:
@@ -315,14 +319,19 @@ class Experiment:
                     f"{configuration.system} cannot be built for dataset {configuration.dataset.name} "
                     f"({configuration.dataset.shape}): {error}",
                 )
-        self._check_protocol(configuration.dataset)
+            kinds[configuration.system] = configuration.system_class
+        self._check_protocol(configuration.dataset, kinds)
         if file.search.sampler == "grid":
             space.grid(self.document)
 
     def check_data(self) -> list[str]:
         """What only the data can say: refuses too few samples, and returns the dataset's notes. Loads it, and
-        downloads it where that is needed.
+        downloads it and the weights of extractors where that is needed.
         """
+        from aigc_lab import extractor_files
+
+        for name in {metric.extractor for metric in self.metrics if metric.extractor}:
+            extractor_files.find(name).fetch(self.weights, lambda text: print(text, file=sys.stderr))
         dataset = self.resolve(lambda hole: hole.ends()[0]).dataset
         splits: tuple[Literal["reference", "holdout"], ...] = ("reference", "holdout")
         for split in splits:
@@ -344,16 +353,16 @@ class Experiment:
                 )
         return dataset.notes
 
-    def _check_protocol(self, dataset: "Dataset") -> None:
-        from aigc_lab.extractors.base import Extractor
+    def _check_protocol(self, dataset: "Dataset", kinds: "Mapping[str, type[System]]") -> None:
+        from aigc_lab import extractor_files
 
         gives: dict[str, str] = {}
         for metric, (name, _) in zip(self.metrics, self.protocol.metrics, strict=True):
             try:
                 metric.check(dataset, self.protocol.samples)
                 if metric.extractor:
-                    kind = plugins.find(Extractor, metric.extractor)  # type: ignore[type-abstract]
-                    kind.check(dataset, self.weights_dir)
+                    extractor_files.find(metric.extractor).check(dataset, self.weights)
+                _check_needs(metric, dataset, kinds)
             except ValueError as error:
                 self.document.fail(("evaluation",), f"protocol {self.protocol.name}: metric {name}: {error}")
             gives |= metric.gives
@@ -413,6 +422,19 @@ class Experiment:
         return name, kind, config
 
 
+def _check_needs(metric: "Metric", dataset: "Dataset", kinds: "Mapping[str, type[System]]") -> None:
+    """Raises `ValueError` for the first of the competing systems that cannot give a metric what it needs."""
+    from aigc_lab.metrics.base import Autoencoder
+
+    for system, kind in kinds.items():
+        if "encoder" in metric.needs and not issubclass(kind, Autoencoder):
+            raise ValueError(
+                f"it needs a system with an encoder (encode, decode, log_likelihood), and {system} has none"
+            )
+        if "labels" in metric.needs and not kind.conditional:
+            raise ValueError(f"labels missing: {system} is not conditional, so its samples come without their classes")
+
+
 # ---- how much there is to do
 
 
@@ -443,7 +465,11 @@ Source = str | Path | Mapping[str, Any]
 
 
 def load(
-    wanted: Source, changes: Iterable[tuple[str, str, str]] = (), *, data_dir: Path, weights_dir: Path | None = None
+    wanted: Source,
+    changes: Iterable[tuple[str, str, str]] = (),
+    *,
+    data_dir: Path,
+    weights: WeightsPolicy = PUBLISHED,
 ) -> Experiment:
     """The experiment that is wanted, changed by (key, YAML text, the option that says so)."""
     if isinstance(wanted, Mapping):
@@ -454,7 +480,20 @@ def load(
         _refuse_name(name, f"{path}: rename the file")
     for key, text, option in changes:
         override(document, key, parse(text, option), option, sections=list(_File.model_fields))
-    return Experiment(name, document, data_dir, weights_dir)
+    return Experiment(name, document, data_dir, weights)
+
+
+def load_protocol(
+    path: Path, changes: Mapping[str, Any] | None = None, said: Mapping[str, str] | None = None
+) -> Protocol:
+    """The protocol of a file, with changed keys and where each was `said`. Raises `UsageError` naming the place."""
+    document = read(path)
+    for key, value in (changes or {}).items():
+        document.data[key] = value
+        document.overridden[(key,)] = (said or {}).get(key, key)
+    document.data["name"] = path.stem
+    plain = space.Filled(document.data, {}, {}, {})
+    return validated(Protocol, document.data, lambda at, message: document.fail(plain.source(at), message))
 
 
 def _refuse_name(name: object, what: str) -> None:
@@ -479,6 +518,11 @@ def _files(node: Any) -> set[str]:
         own = {node["name"]} if isinstance(node.get("name"), str) and plugins.is_file(node["name"]) else set()
         return own.union(*map(_files, node.values()))
     return set().union(*map(_files, node)) if isinstance(node, list) else set()
+
+
+def _feature_files(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """The keys of a metric's configuration that name files of features, with the names."""
+    return [(key, name) for key, name in config.items() if isinstance(name, str) and name.endswith((".py", ".pt2"))]
 
 
 def validated(model: type[M], data: Any, fail: Callable[[KeyPath, str], NoReturn]) -> M:

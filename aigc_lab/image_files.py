@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -104,8 +104,9 @@ def _litter(name: str) -> bool:
     return name.startswith(".") or name in ("Thumbs.db", "desktop.ini", "__MACOSX")
 
 
-def read(path: Path, how: Reading, crop: int | None = None) -> tuple[Pixels, list[str]]:
-    """uint8 [channels, size, size] and what was converted; `crop` takes the middle square of so many pixels first.
+def read(path: Path, how: Reading, crop: int | None = None, *, as_is: bool = False) -> tuple[Pixels, list[str]]:
+    """uint8 [channels, size, size] and what was converted; `crop` takes the middle square of so many pixels first. With
+    `as_is` the picture keeps its own height and width.
 
     Raises `Broken` for what is no whole image, and `UsageError` for a conversion that `how` refuses.
     """
@@ -121,9 +122,35 @@ def read(path: Path, how: Reading, crop: int | None = None) -> tuple[Pixels, lis
     # Pillow's decoders raise whatever their format's parser stumbles over.
     except Exception as error:  # noqa: BLE001
         raise Broken(_reason(error)) from None
-    picture = _square(_plain(picture, how), how, crop)
+    picture = _plain(picture, how) if as_is else _square(_plain(picture, how), how, crop)
     pixels = np.asarray(picture, np.uint8)
     return pixels[None] if how.channels == 1 else pixels.transpose(2, 0, 1), remarks
+
+
+class Look(NamedTuple):
+    """What the head of a file tells: height and width once it is turned upright, and whether it has colours."""
+
+    height: int
+    width: int
+    colour: bool
+
+
+def look(root: Path, names: Sequence[str]) -> list[Look | None]:
+    """The heads of files, in their order; None for one that is no image."""
+    from PIL import Image
+
+    def one(name: str) -> Look | None:
+        try:
+            with Image.open(root / name) as image:
+                width, height = image.size
+                turned = image.getexif().get(0x0112, 1) >= 5  # EXIF: orientation
+                grey = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+                return Look(width, height, not grey) if turned else Look(height, width, not grey)
+        except Exception:  # noqa: BLE001 -- Pillow's parsers raise anything; `read` has the words for it
+            return None
+
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        return list(pool.map(one, names))
 
 
 def _reason(error: Exception) -> str:
@@ -198,14 +225,16 @@ class Decoded:
     remarks: Sequence[str]
 
 
-def decode(root: Path, names: Sequence[str], how: Reading, crop: int | None = None) -> Iterator[Decoded]:
+def decode(
+    root: Path, names: Sequence[str], how: Reading, crop: int | None = None, *, as_is: bool = False
+) -> Iterator[Decoded]:
     """The files in their order, read by a few threads (Pillow decodes outside the interpreter's lock), with a bar on
     a terminal. A broken file comes without pixels, and with its reason.
     """
 
     def one(name: str) -> Decoded:
         try:
-            return Decoded(name, *read(root / name, how, crop))
+            return Decoded(name, *read(root / name, how, crop, as_is=as_is))
         except Broken as error:
             return Decoded(name, None, [str(error)])
 

@@ -39,9 +39,7 @@ def open_lab(
 ) -> Lab:
     """Opens the registry, which has been checked, and prepares the judge of a checked experiment."""
     plan = experiment.resolve(lambda hole: hole.ends()[0])
-    features = FeatureStore(
-        plan.dataset, cache=settings.cache, weights_dir=settings.weights_dir, device=device, say=say
-    )
+    features = FeatureStore(plan.dataset, cache=settings.cache, weights=settings.weights, device=device, say=say)
     evaluator = Evaluator(experiment.protocol, experiment.metrics, plan.dataset, features)
     lab = Lab(settings, Registry.open(settings.registry_url, home=settings.home), tracker, evaluator, device, threads)
     lab.settle(experiment.file.training)

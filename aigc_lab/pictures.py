@@ -35,14 +35,14 @@ def png(pixels: Pixels) -> bytes:
     return file.getvalue()
 
 
-def grid(images: Images) -> Pixels:
-    """Rows of tiles with a dark gap between them, in the order of the samples."""
+def grid(images: Images, columns: int | None = None) -> Pixels:
+    """Rows of tiles with a dark gap between them, in the order of the samples; about square without `columns`."""
     values = images.canonical().values.cpu()
     values = values.expand(-1, 3, -1, -1) if values.shape[1] == 1 else values
     times = math.ceil(_TILE / values.shape[3])
     values = values.repeat_interleave(times, 2).repeat_interleave(times, 3)
     count, _, height, width = values.shape
-    columns = math.ceil(math.sqrt(count))
+    columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     canvas = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3), 40, np.uint8)
     for index, tile in enumerate(values.permute(0, 2, 3, 1).numpy()):

@@ -61,7 +61,7 @@ def find(base: type[T], name: str, near: Path | None = None) -> type[T]:
     `UsageError` with the nearest names when there is none, and for a file that is no plugin, with what is wrong in it.
     """
     if is_file(name):
-        return _of_file(base, _path(name, near))
+        return _of_file(base, located(name, near))
     package = base.__module__.rpartition(".")[0]
     folder = package.rpartition(".")[2]
     if name in _own(folder):
@@ -75,7 +75,7 @@ def find(base: type[T], name: str, near: Path | None = None) -> type[T]:
 def kinds(bases: Sequence[type], name: str, near: Path | None = None) -> list[type]:
     """Which of these bases a name gives a plugin for: a file may define several. Raises `UsageError` for none."""
     if is_file(name):
-        path = _path(name, near)
+        path = located(name, near)
         module = _module(path)
         found = [base for base in bases if _defined(base, module)]
         if not found:
@@ -103,7 +103,7 @@ def is_file(name: str) -> bool:
 
 def read(name: str, near: Path | None = None) -> bytes:
     """The source of the file that a name means. Raises `UsageError` when there is none."""
-    path = _path(name, near)
+    path = located(name, near)
     try:
         return path.read_bytes()
     except OSError as error:
@@ -130,7 +130,8 @@ def _installed(folder: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=f"aigc_lab.{folder}")}
 
 
-def _path(name: str, near: Path | None) -> Path:
+def located(name: str, near: Path | None) -> Path:
+    """The file that a name means. Raises `UsageError` when there is none."""
     wanted = Path(name).expanduser()
     places = [Path(place, wanted) for place in (near, Path.cwd()) if place is not None]
     found = next((path for path in places if files.is_file(path)), None)

@@ -52,6 +52,12 @@ class Samples:
             self, values=self.values.to(device), labels=None if self.labels is None else self.labels.to(device)
         )
 
+    def check(self) -> None:
+        """Raises `ValueError` for samples with NaN or infinity in them, with their count."""
+        if self.values.is_floating_point() and not torch.isfinite(self.values).all():
+            bad = int((~torch.isfinite(self.values)).flatten(1).any(1).sum())
+            raise ValueError(f"{bad} of {len(self)} samples hold NaN or infinity")
+
     def canonical(self) -> Self:
         """The form that metrics and digests read; raises `ValueError` for values that no metric may see."""
         raise NotImplementedError
@@ -64,12 +70,6 @@ class Samples:
             # The buffer itself, not a copy: memory-mapped samples may be larger than memory.
             digest.update(b"-" if tensor is None else tensor.contiguous().cpu().numpy().data)
         return digest.hexdigest()
-
-
-def _refuse_non_finite(values: Tensor) -> None:
-    if values.is_floating_point() and not torch.isfinite(values).all():
-        bad = int((~torch.isfinite(values)).flatten(1).any(1).sum())
-        raise ValueError(f"{bad} of {len(values)} samples hold NaN or infinity")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Images(Samples):
         """uint8 by round(clamp(x)·255)."""
         if self.values.dtype == torch.uint8:
             return self
-        _refuse_non_finite(self.values)
+        self.check()
         return replace(self, values=(self.values.clamp(0, 1) * 255).round().to(torch.uint8))
 
 
@@ -109,5 +109,5 @@ class Points(Samples):
             raise ValueError(f"points are [N, D], not {list(self.values.shape)}")
 
     def canonical(self) -> "Points":
-        _refuse_non_finite(self.values)
+        self.check()
         return replace(self, values=self.values.float())

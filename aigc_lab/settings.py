@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from aigc_lab.errors import UsageError
+from aigc_lab.weights import WeightsPolicy
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,24 @@ class Settings:
         )
 
     @property
+    def weights(self) -> WeightsPolicy:
+        """Published weights only, from the folder of the environment before torch's."""
+        return WeightsPolicy(self.weights_dir)
+
+    @property
     def artifacts(self) -> Path:
         return self.home / "artifacts"
 
     @property
     def cache(self) -> Path:
         return self.home / "cache"
+
+    @property
+    def shared_cache(self) -> Path:
+        """Of commands that need no home: the home's cache where there is a home, else the user's."""
+        if self.home.is_dir():
+            return self.cache
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "aigc-lab"
 
     @property
     def checkpoints(self) -> Path:

@@ -172,6 +172,35 @@ def sections(comparison: "Comparison") -> "list[tuple[Group | None, list[Row]]]"
     return parts
 
 
+def scores_table(rows: Sequence[Row]) -> RenderableType:
+    """One line a score; below, how each was computed: once for those that share it."""
+    table = plain_table()
+    for name in ("score", "value", "n", "floor"):
+        table.add_column(name, justify="right" if name in ("n", "floor") else "left")
+    signatures: dict[str, list[str]] = {}
+    for row in rows:
+        cells = (f"{row['name']} {ARROW[row['better']]}", interval(row), _whole(row["n"]), number(row["floor"]))
+        table.add_row(*map(Text, cells))
+        signatures.setdefault(row["signature"], []).append(row["name"])
+    told = [Text(f"{' '.join(names)}: {signature}", style="dim") for signature, names in signatures.items()]
+    said = "[low, high]: 95 % interval; floor: what real samples score against real ones"
+    return Stack(table, Text(said), *told)
+
+
+def cache_table(rows: Sequence[Row]) -> RenderableType:
+    """What is kept, the largest first."""
+    if not rows:
+        return Text("the cache is empty")
+    table = plain_table()
+    for name in ("kind", "what", "samples", "size", "age", "file"):
+        table.add_column(name, overflow="fold", justify="right" if name in ("samples", "size") else "left")
+    for row in rows:
+        size = f"{row['bytes'] / 1e6:.1f} MB"
+        cells = (row["kind"], row["what"], _whole(row["samples"]), size, duration(row["age"]), row["file"])
+        table.add_row(*map(Text, cells))
+    return Stack(table, Text(f"{len(rows)} files, {sum(row['bytes'] for row in rows) / 1e6:.1f} MB"))
+
+
 def checks_table(rows: Sequence[Row]) -> RenderableType:
     """What was looked at, what was found, and below each finding its remedy."""
     table = plain_table()

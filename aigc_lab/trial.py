@@ -374,7 +374,7 @@ class _Run:
         with interruption.at_once():
             samples = self._job.configuration.protocol.samples
             generated = self.replica.state.average.generate(samples, self._job.seed, "evaluation", split)
-            return self._lab.evaluator.evaluate(generated, split)
+            return self._lab.evaluator.evaluate(generated, split, self.replica.state.average)
 
     def _show(self, step: int) -> None:
         pixels = self._picture()

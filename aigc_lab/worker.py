@@ -72,7 +72,7 @@ def _open(first: Message, say: object) -> "tuple[Experiment, Lab]":
     told = first["experiment"]
     settings = Settings.load(Path(first["home"]))
     document = Document(told["file"], told["data"])
-    experiment = Experiment(told["name"], document, settings.data_dir, settings.weights_dir)
+    experiment = Experiment(told["name"], document, settings.data_dir, settings.weights)
     if experiment.digest != told["digest"]:
         raise Failure(f"{told['file']}: its protocol or a file that it names has changed since the sweep began")
     tracker = SpoolTracker(Path(first["spool"]))

@@ -1,19 +1,22 @@
 """What all tests share: one thread, no network where a test says so, and what is expensive to make once."""
 
+import importlib.util
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
 import torch
 
+from aigc_lab import content
 from aigc_lab.data.digits import Digits
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import writer
+from aigc_lab.weights import WeightsPolicy
 
 torch.set_num_threads(1)
 
@@ -44,8 +47,29 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
 
     dataset = Digits(Digits.Config(), Path())
     cache = tmp_path_factory.mktemp("judge")
-    Classifier.prepare(dataset, cache=cache, weights_dir=None, device="cpu", say=lambda text: None)
+    Classifier.prepare(dataset, cache=cache, weights=WeightsPolicy(), device="cpu", say=lambda text: None)
     return Judged(dataset, cache)
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> WeightsPolicy:
+    """A file of the right form with random weights, under the name of the published one, and that it may be used."""
+    from aigc_lab.pretrained import InceptionFeatures
+
+    digits = Digits(Digits.Config(), Path()).load("train").take(slice(0, 24))
+    path = tmp_path_factory.mktemp("weights") / InceptionFeatures.published.file
+    crosscheck().random_weights(path, digits.values.expand(-1, 3, -1, -1))
+    return WeightsPolicy(folder=path.parent, allow_unverified=True)
+
+
+def crosscheck() -> Any:
+    """`evaluation/crosscheck.py`, which is a program and no part of the package."""
+    spec = importlib.util.spec_from_file_location("crosscheck", content.folder("evaluation") / "crosscheck.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["crosscheck"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
 class WriterHere:

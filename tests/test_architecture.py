@@ -14,7 +14,7 @@ PACKAGE = Path(aigc_lab.__file__).parent
 # From left to right; a room may import from those to its right. `x/*` are the plugins of a folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "api"),
-    ("commands", "ui", "doctor", "completion", "delivery", "status", "stopping", "verification"),
+    ("commands", "scoring", "ui", "doctor", "completion", "delivery", "status", "stopping", "verification"),
     ("display", "web"),
     ("sweeps", "checks"),
     ("opening", "estimate", "worker"),
@@ -25,17 +25,21 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("trial", "search", "contracts", "serving"),
     ("job", "lab", "checkpoint", "stacking"),
     ("evaluate",),
-    ("experiment", "trainer", "tracking", "features", "pictures", "tables"),
+    ("experiment", "trainer", "tracking", "features", "pictures", "tables", "given"),
     ("heart",),
     ("registry", "overrides"),
     ("systems/*", "data/*", "metrics/*", "extractors/*"),
+    ("information",),
     ("systems.base", "metrics.base"),
+    ("pretrained", "extractor_files"),
     ("extractors.base", "torchvision_files"),
-    ("data.base",),
+    ("data.base", "classification"),
+    ("neighbours", "kernels"),
     ("batches", "nets", "objectives", "statistics", "image_files"),
+    ("frechet",),
     ("attempts",),
     ("samples", "noise", "environment", "plugins", "space", "settings"),
-    ("yamlfile", "content"),
+    ("yamlfile", "content", "weights"),
     ("config", "errors", "files", "channel", "crew", "interruption", "tether", "processes", "recollection", ""),
 )
 PLUGINS = ("systems", "data", "metrics", "extractors", "executors")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from aigc_lab import cli, doctor, files
+from aigc_lab import cli, doctor, weights
 from aigc_lab.doctor import Check
-from aigc_lab.extractors import inception
+from aigc_lab.pretrained import InceptionFeatures
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
 
@@ -156,9 +156,10 @@ def test_clocks_that_differ(ahead: float, state: str, said: str) -> None:
 
 def test_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIGC_LAB_WEIGHTS_DIR", str(tmp_path))
-    (tmp_path / inception.FILE).write_bytes(b"half of it")
+    published = InceptionFeatures.published
+    (tmp_path / published.file).write_bytes(b"half of it")
     assert examined()["weights"].state == "problem"
-    monkeypatch.setattr(files, "sha256", lambda path: inception.SHA256_PREFIX + "0" * 56)
+    monkeypatch.setattr(weights, "sha256", lambda path: published.sha256)
     assert examined()["weights"].state == "ok"
 
 

@@ -108,6 +108,25 @@ def test_every_protocol_that_ships_loads(lines: Lines, name: str) -> None:
     assert [metric.gives for metric in experiment.metrics]
 
 
+# ---- what a metric needs of the systems
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("elbo", "metric elbo: it needs a system with an encoder (encode, decode, log_likelihood), and dcgan has none"),
+        ("cas", "metric cas: labels missing: dcgan is not conditional, so its samples come without their classes"),
+    ],
+)
+def test_a_system_that_a_metric_cannot_score_is_refused(lines: Lines, metric: str, said: str) -> None:
+    changes = f"evaluation={{name: image-small, metrics: [{metric}]}}", "objective={maximize: elbo}"
+    place = f"--set evaluation={{name: image-small, metrics: [{metric}]}}: evaluation: protocol image-small: "
+    assert lines.refusal(TWO, *changes) == place + said
+    if metric == "elbo":
+        # Without the one that cannot, it is fine.
+        lines.check(TWO, "system={name: vae, width: 8}", *changes)
+
+
 # ---- what is refused
 
 

@@ -47,6 +47,7 @@ from aigc_lab.sweeps import run_sweep
 from aigc_lab.tracking import base, writer
 from aigc_lab.tracking.spool import SpoolRun
 from aigc_lab.trainer import train
+from aigc_lab.weights import WeightsPolicy
 
 TEXT = """\
 data: {name: ring, points: 500}
@@ -711,7 +712,7 @@ class Hands(executors.Executor):
 def test_eight_processes_that_write_at_once() -> None:
     changes = [("search.trials", "10", ""), ("search.seeds", "2", ""), ("search.sampler", "random", "")]
     settings = Settings.load(Path("home"))
-    experiment = experiments.load("mine.yaml", changes, data_dir=settings.data_dir, weights_dir=None)
+    experiment = experiments.load("mine.yaml", changes, data_dir=settings.data_dir, weights=WeightsPolicy())
     experiment.check()
     check_stores(settings, "s")
     with Registry.open(settings.registry_url) as opened, Hands(settings.registry_url) as hands:

@@ -18,9 +18,10 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.extractors import base, classifier
 from aigc_lab.extractors.classifier import Classifier
 from aigc_lab.features import FeatureStore
-from aigc_lab.files import write_atomically
+from aigc_lab.files import locked, write_atomically
+from aigc_lab.frechet import frechet_distance
 from aigc_lab.samples import Images, Points
-from aigc_lab.statistics import frechet_distance
+from aigc_lab.weights import WeightsPolicy
 
 
 class Counting(base.Extractor):
@@ -63,7 +64,7 @@ def said() -> list[str]:
 @pytest.fixture
 def store(judged: Judged, tmp_path: Path, said: list[str]) -> Callable[..., tuple[FeatureStore, Counting]]:
     def build(**options: Any) -> tuple[FeatureStore, Counting]:
-        store = FeatureStore(judged.dataset, cache=tmp_path, weights_dir=None, device="cpu", say=said.append)
+        store = FeatureStore(judged.dataset, cache=tmp_path, weights=WeightsPolicy(), device="cpu", say=said.append)
         extractor = store._extractors["counting"] = Counting(**options)
         return store, extractor
 
@@ -193,7 +194,7 @@ def own(judged: Judged, tmp_path: Path) -> Judged:
 
 def prepared(where: Judged, said: list[str] | None = None) -> Classifier:
     say = (lambda text: None) if said is None else said.append
-    return Classifier.prepare(where.dataset, cache=where.cache, weights_dir=None, device="cpu", say=say)
+    return Classifier.prepare(where.dataset, cache=where.cache, weights=WeightsPolicy(), device="cpu", say=say)
 
 
 def weights_of(where: Judged) -> Path:
@@ -259,6 +260,34 @@ def test_a_damaged_classifier_is_trained_again(own: Judged, training: list[str],
     assert json.loads(index.read_text())["sha256"] == facts["sha256"]
     prepared(own)
     assert len(training) == 1
+
+
+def test_of_two_that_find_none_one_trains(
+    own: Judged, training: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    index_of(own).unlink()
+    both, train = threading.Barrier(2), classifier._train
+    waiting = threading.Event()
+
+    def door(path: Path) -> Any:
+        if both.wait(timeout=30) == 0:
+            waiting.set()
+        return locked(path)
+
+    def slow(*arguments: Any) -> Any:
+        assert waiting.wait(timeout=30)  # both have seen that there is none
+        return train(*arguments)
+
+    monkeypatch.setattr(classifier, "locked", door)
+    monkeypatch.setattr(classifier, "_train", slow)
+    made: list[Classifier] = []
+    threads = [threading.Thread(target=lambda: made.append(prepared(own))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert training == ["digits"] and len({each.identity for each in made}) == 1 and len(made) == 2
+    assert sorted(path.suffix for path in (tmp_path / "classifiers").iterdir()) == [".json", ".safetensors"]
 
 
 def test_other_data_has_another_classifier(own: Judged, training: list[str]) -> None:

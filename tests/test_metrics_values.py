@@ -16,12 +16,14 @@ from aigc_lab.data.digits import Digits
 from aigc_lab.data.ring import Ring
 from aigc_lab.extractors.base import Features
 from aigc_lab.extractors.random import Random
+from aigc_lab.frechet import frechet_distance
+from aigc_lab.information import exp_mutual_information
 from aigc_lab.metrics import stacked_modes
-from aigc_lab.metrics.base import Evidence, Score
-from aigc_lab.metrics.classifier_score import exp_mutual_information
+from aigc_lab.metrics.base import Evidence, Real, Score
 from aigc_lab.metrics.modes import ModeCount, assign, captured_modes
 from aigc_lab.samples import Images, Points, Samples
-from aigc_lab.statistics import frechet_distance, reverse_kl
+from aigc_lab.statistics import reverse_kl
+from aigc_lab.weights import PUBLISHED
 
 N = 2500
 RING = Ring(Ring.Config(), Path())
@@ -33,7 +35,7 @@ def no_features(extractor: str, samples: Samples) -> Features:
 
 def scored(points: Tensor) -> dict[str, Score]:
     reference, real = RING.load(SPLITS[1]), RING.load(SPLITS[2]).take(slice(0, len(points)))
-    evidence = Evidence(Points(points), reference, real, RING, no_features, str, f"n:{len(points)}")
+    evidence = Evidence(Points(points), Real(reference, real, reference), RING, no_features, str, f"n:{len(points)}")
     return {score.name: score for score in ModeCount(ModeCount.Config()).scores(evidence)}
 
 
@@ -129,11 +131,14 @@ def test_samples_that_are_all_alike_score_one(row: list[float]) -> None:
 
 @pytest.mark.parametrize(("n", "splits"), [(300, 10), (301, 30), (101, 10)])
 def test_the_score_in_splits_is_numpys(n: int, splits: int) -> None:
-    """Salimans et al.: exp of the mean KL in each of `splits` parts that differ by one sample at most."""
+    """Salimans et al.: exp of the mean KL in each of `splits` parts, cut as torch-fidelity cuts them."""
     logits = torch.randn(n, 5, generator=torch.Generator().manual_seed(0)) * 3
     order = torch.randperm(n, generator=noise.generator("splits"))
     p = softmax(logits[order].double().numpy(), 1)
-    parts = [np.exp((part * np.log(part / part.mean(0))).sum(1).mean()) for part in np.array_split(p, splits)]
+    parts = [
+        np.exp((part * np.log(part / part.mean(0))).sum(1).mean())
+        for part in np.split(p, [split * n // splits for split in range(1, splits)])
+    ]
     value, error = exp_mutual_information(logits, splits)
     assert value == pytest.approx(np.mean(parts), rel=1e-9)
     assert error == pytest.approx(np.std(parts, ddof=1) / math.sqrt(splits), rel=1e-9)
@@ -159,8 +164,8 @@ def test_random_features_tell_noise_and_dropped_modes_from_real(tmp_path: Path) 
     digits = Digits(Digits.Config(), tmp_path)
     train, holdout = digits.load("train"), digits.load("holdout")
     assert train.labels is not None
-    network = Random("cpu")
-    assert network.identity == Random("cpu").identity
+    network, again = (Random.prepare(digits, cache=tmp_path, weights=PUBLISHED, device="cpu", say=print) for _ in "ab")
+    assert network.identity == again.identity
     real = network.extract(holdout).vectors
 
     def fd(images: Images) -> float:

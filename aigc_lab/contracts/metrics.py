@@ -3,36 +3,50 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal, get_args, get_origin
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
-from aigc_lab import noise
+from aigc_lab import evaluate, noise
 from aigc_lab.config import Strict
 from aigc_lab.contracts.base import Broken, Contracts, say
-from aigc_lab.data.base import Dataset
-from aigc_lab.evaluate import Evaluator, ScoringSplit
+from aigc_lab.data.base import Dataset, Modes, Split
+from aigc_lab.evaluate import SCORING_SPLITS, Evaluator, ScoringSplit
 from aigc_lab.experiment import Protocol
 from aigc_lab.features import FeatureStore
-from aigc_lab.metrics.base import Metric, Score
-from aigc_lab.samples import Images, Samples
+from aigc_lab.metrics.base import Autoencoder, Metric, Real, Score
+from aigc_lab.objectives.likelihood import gaussian_nll
+from aigc_lab.samples import Images, Samples, Shape
 
 
 @dataclass(frozen=True)
 class Case:
-    """A metric, a dataset that it can measure, a store that makes its features, and how many samples are scored."""
+    """A metric, a dataset that it can measure, a store that makes its features, and how many samples are scored.
+
+    What is scored is `real` or `noise`. The samples that a system trained on are the rest of the train split: `real`
+    ones that were among them would be copies. A metric that needs an encoder scores what made the samples: for `real`
+    ones it is principal components fitted to the train split, for `noise` one that encodes nothing.
+    """
 
     metric: Metric
     dataset: Dataset
     store: FeatureStore
     n: int
 
+    @classmethod
+    def of(cls, metric: Metric, dataset: Dataset, store: FeatureStore, n: int) -> "Case":
+        """With `n` samples, or fewer where the splits do not have as many."""
+        spare = len(dataset.load("train")) // (2 if "train" in metric.needs else 1)
+        return cls(metric, dataset, store, min(n, spare, *(len(dataset.load(split)) for split in SCORING_SPLITS)))
+
     @cached_property
     def evaluator(self) -> Evaluator:
         protocol = Protocol(name="contract", samples=self.n, metrics=["any"])
-        return Evaluator(protocol, [self.metric], self.dataset, self.store)
+        known = _Rest(self.dataset, self.n) if "train" in self.metric.needs else self.dataset
+        return Evaluator(protocol, [self.metric], known, self.store)
 
     def real(self, count: int | None = None) -> Samples:
         return self.dataset.load("train").take(slice(0, count or self.n))
@@ -40,13 +54,132 @@ class Case:
     def noise(self) -> Samples:
         real = self.real()
         values = noise.draw(noise.Draw((self.n, *real.values.shape[1:]), "uniform"), "contract")
-        return replace(real, values=(values + 1) / 2 if isinstance(real, Images) else values * 2, labels=None)
+        labels = real.labels if "labels" in self.metric.needs else None
+        return replace(real, values=(values + 1) / 2 if isinstance(real, Images) else values * 2, labels=labels)
 
-    def scores(self, samples: Samples, split: ScoringSplit = "reference") -> dict[str, Score]:
-        return {score.name: score for score in self.evaluator.evaluate(samples, split)}
+    @cached_property
+    def systems(self) -> dict[str, Autoencoder]:
+        """The encoders behind `real` samples and behind `noise`, for a metric that needs one."""
+        if "encoder" not in self.metric.needs:
+            return {}
+        return {"real": Components.fitted(self.dataset.load("train")), "noise": Components.blind(self.real())}
+
+    def scores(
+        self, samples: Samples, split: ScoringSplit = "reference", system: Autoencoder | None = None
+    ) -> dict[str, Score]:
+        by = system or self.systems.get("real")
+        return {score.name: score for score in self.evaluator.evaluate(samples, split, by)}
+
+    @cached_property
+    def of_real(self) -> dict[str, Score]:
+        return self.scores(self.real())
+
+    @cached_property
+    def of_noise(self) -> dict[str, Score]:
+        return self.scores(self.noise(), system=self.systems.get("noise"))
+
+    def told_apart(self) -> tuple[dict[str, Score], dict[str, Score], str]:
+        """Scores of real samples, of as many with the fault that the metric tells them from, and what those are."""
+        if self.metric.tells == "collapse":
+            one = self.real(1).take(torch.zeros(self.n, dtype=torch.long))
+            return self.of_real, self.scores(one), "one sample over and over"
+        if self.metric.tells == "copies":
+            known = self.dataset.load("train").take(slice(self.n, 2 * self.n))
+            return self.of_real, self.scores(known), "copies of training samples"
+        return self.of_real, self.of_noise, "noise"
+
+    def scores_without_train(self, samples: Samples) -> list[Score]:
+        """As where only two folders are given."""
+        reference, holdout = self.dataset.load("reference"), self.dataset.load("holdout").take(slice(0, self.n))
+        real = Real(reference, holdout, reference)
+        return evaluate.score([self.metric], samples, real, self.dataset, self.store, "reference")
 
     def like(self, metric: Metric) -> "Case":
         return replace(self, metric=metric)
+
+
+class _Rest(Dataset):
+    """A dataset of which the first `n` training samples are taken away."""
+
+    def __init__(self, whole: Dataset, n: int) -> None:
+        super().__init__(whole.config, whole.data_dir)
+        self._whole, self._n = whole, n
+        # The same data: what is scored is named by it.
+        self.digest = whole.digest
+
+    @property
+    def name(self) -> str:
+        return self._whole.name
+
+    @property
+    def shape(self) -> Shape:
+        return self._whole.shape
+
+    @property
+    def modes(self) -> Modes | None:
+        return self._whole.modes
+
+    @lru_cache(maxsize=3)  # noqa: B019 -- real features are kept by object
+    def load(self, split: Split) -> Samples:
+        samples = self._whole.load(split)
+        return samples.take(slice(self._n, None)) if split == "train" else samples
+
+
+@dataclass(frozen=True)
+class Components:
+    """The linear autoencoder whose posterior is exact: p(x|z) = N(Wz + μ, σ²), probabilistic principal components
+    (Tipping & Bishop 1999).
+    """
+
+    weight: Tensor
+    mean: Tensor
+    sigma: float
+    size: tuple[int, ...]
+
+    @classmethod
+    def fitted(cls, samples: Samples, latents: int = 8) -> "Components":
+        """The maximum of the likelihood."""
+        rows = _pixels(samples)
+        values, vectors = torch.linalg.eigh(torch.cov(rows.T))
+        variance = values[:-latents].mean()
+        weight = vectors[:, -latents:] * (values[-latents:] - variance).clamp_min(0).sqrt()
+        return cls(weight, rows.mean(0), variance.sqrt().item(), tuple(samples.values.shape[1:]))
+
+    @classmethod
+    def blind(cls, like: Samples, latents: int = 8) -> "Components":
+        """Whatever it is shown, it encodes nothing and expects grey."""
+        size = tuple(like.values.shape[1:])
+        grey = torch.full((math.prod(size),), 0.5, dtype=torch.float64)
+        return cls(grey.new_zeros(len(grey), latents), grey, 1.0, size)
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        # WᵀW is diagonal, so the posterior's covariance is too.
+        precision = self.weight.square().sum(0) / self.sigma**2 + 1
+        mean = (images.flatten(1).double() - self.mean) @ self.weight / self.sigma**2 / precision
+        return mean, (-precision.log()).expand_as(mean)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self._centres(latents).clamp(0, 1).float().reshape(-1, *self.size)
+
+    def log_likelihood(self, images: Tensor, latents: Tensor) -> Tensor:
+        return -gaussian_nll(self._centres(latents), torch.tensor(self.sigma).log(), images.flatten(1).double())
+
+    def _centres(self, latents: Tensor) -> Tensor:
+        return latents.double() @ self.weight.T + self.mean
+
+
+@dataclass(frozen=True)
+class _Breaking(Components):
+    """One of the images that it sees together is encoded as no number."""
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = super().encode(images)
+        return mean.index_fill(0, torch.tensor([3]), math.nan), log_variance
+
+
+def _pixels(samples: Samples) -> Tensor:
+    values = samples.unit() if isinstance(samples, Images) else samples.values
+    return values.flatten(1).double()
 
 
 METRIC: Contracts[Case] = Contracts()
@@ -69,7 +202,7 @@ def unknown_keys_are_refused(case: Case) -> None:
 @METRIC.add()
 def it_gives_the_scores_that_it_declares(case: Case) -> None:
     """An experiment's objective is checked against `gives` before training: a score that never comes ends it after."""
-    declared, made = dict(case.metric.gives), case.scores(case.real())
+    declared, made = dict(case.metric.gives), case.of_real
     if made.keys() != declared.keys():
         raise Broken(f"gives names {sorted(declared)}, and scores returns {sorted(made)}")
     for name, score in made.items():
@@ -80,29 +213,49 @@ def it_gives_the_scores_that_it_declares(case: Case) -> None:
 @METRIC.add(it_gives_the_scores_that_it_declares)
 def the_interval_holds_the_value(case: Case) -> None:
     """A ranking quotes the interval beside the value, and two that overlap are not told apart."""
-    for samples in (case.real(), case.noise()):
-        for name, score in case.scores(samples).items():
+    for scores in (case.of_real, case.of_noise):
+        for name, score in scores.items():
             if not all(map(math.isfinite, (score.value, score.low, score.high, score.floor))):
                 raise Broken(f"{name}: value, interval or floor is not finite: {score}")
             if not score.low <= score.value <= score.high:
                 raise Broken(f"{name} is {score.value:.4g}, outside its interval [{score.low:.4g}, {score.high:.4g}]")
-            if score.n != len(samples):
-                raise Broken(f"{name} says n = {score.n} for {len(samples)} samples")
+            if "encoder" in case.metric.needs:
+                there = len(case.dataset.load("reference"))
+                if not 1 < score.n <= there:
+                    raise Broken(f"{name} says n = {score.n}, and there are {there} real samples to encode")
+            elif score.n != case.n:
+                raise Broken(f"{name} says n = {score.n} for {case.n} samples")
 
 
 @METRIC.add(the_interval_holds_the_value)
-def real_samples_score_better_than_noise(case: Case) -> None:
+def real_samples_score_better_than_faulty_ones(case: Case) -> None:
     """The least that a measure of samples can know; one that does not would let a sweep select noise."""
-    real, static = case.scores(case.real()), case.scores(case.noise())
+    real, static, what = case.told_apart()
     for name, better in case.metric.gives.items():
         good, bad = real[name], static[name]
         sign = 1 if better == "higher" else -1
         # Noise may reach the best value of a count (all modes, a little), and then its interval tells.
         ends = [(sign * s.value, s.low if sign > 0 else -s.high) for s in (good, bad)]
         if not ends[0] > ends[1]:
-            raise Broken(f"{name} ({better} is better): real {_shown(good)}, noise {_shown(bad)}")
+            raise Broken(f"{name} ({better} is better): real {_shown(good)}, {what} {_shown(bad)}")
         if sign * good.floor < sign * bad.value:
-            raise Broken(f"{name} ({better} is better): the floor is {good.floor:.4g}, noise scores {bad.value:.4g}")
+            raise Broken(f"{name} ({better} is better): the floor is {good.floor:.4g}, {what} score {bad.value:.4g}")
+
+
+@METRIC.add(it_gives_the_scores_that_it_declares)
+def what_it_needs_it_asks_for(case: Case) -> None:
+    """Folders may be scored without a training split: a metric that needs one says so, and one that does not works."""
+    samples, needs = case.real(), "train" in case.metric.needs
+    try:
+        case.scores_without_train(samples)
+    except ValueError as error:
+        if not needs:
+            raise Broken(f"without training samples it says '{say(error)}': name train in needs") from error
+        if "train" not in str(error):
+            raise Broken(f"without training samples it says '{say(error)}': use evidence.train") from error
+    else:
+        if needs:
+            raise Broken("it needs train, and without training samples it gives a score: use evidence.train")
 
 
 def _shown(score: Score) -> str:
@@ -116,7 +269,7 @@ def scores_repeat_to_the_bit(case: Case) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         first = other.scores(case.real())
-    second = case.scores(case.real())
+    second = case.of_real
     for name in [name for name in first if first[name] != second[name]]:
         raise Broken(f"{name} is {_shown(first[name])} and then {_shown(second[name])}: draw from noise.generator")
 
@@ -124,8 +277,8 @@ def scores_repeat_to_the_bit(case: Case) -> None:
 @METRIC.add(scores_repeat_to_the_bit)
 def the_signature_is_all_that_the_number_depends_on(case: Case) -> None:
     """Scores of one signature are ranked together: what changes the number must change the signature."""
-    first = signatures(case.scores(case.real()))
-    if first != signatures(case.scores(case.noise())):
+    first = signatures(case.of_real)
+    if first != signatures(case.of_noise):
         raise Broken("the signature depends on the samples: it says how was measured, and not what")
     parts = {
         "n": f"n:{case.n}",
@@ -169,6 +322,11 @@ def changed(metric: Metric) -> Iterator[tuple[str, Metric]]:
 @METRIC.add(it_gives_the_scores_that_it_declares)
 def what_is_no_number_is_refused(case: Case) -> None:
     """One NaN among the samples must stop the scoring with a count, and not become a score or a crash."""
+    if "encoder" in case.metric.needs:
+        whole = Components.fitted(case.dataset.load("train"))
+        breaking = _Breaking(whole.weight, whole.mean, whole.sigma, whole.size)
+        refused(case, case.real(), f" of {case.of_real[min(case.of_real)].n} samples", "codes with NaN", breaking)
+        return
     for bad in (math.nan, math.inf):
         samples = case.noise()
         samples.values[3].view(-1)[0] = bad
@@ -183,14 +341,15 @@ def another_shape_is_refused(case: Case) -> None:
     refused(case, wider, str(case.dataset.shape), "samples of another shape")
 
 
-def refused(case: Case, samples: Samples, words: str, what: str) -> None:
+def refused(case: Case, samples: Samples, words: str, what: str, system: Autoencoder | None = None) -> None:
     try:
-        case.scores(samples)
+        case.scores(samples, system=system)
     except ValueError as error:
         if words not in str(error):
             raise Broken(f"{what} are refused without the words '{words}': {say(error)}") from error
     else:
-        raise Broken(f"{what} get a score: start with samples.canonical(), which refuses them")
+        remedy = "look at all that it returns" if system else "start with samples.canonical(), which refuses them"
+        raise Broken(f"{what} get a score: {remedy}")
 
 
 @METRIC.add()

@@ -6,53 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from aigc_lab import noise
-from aigc_lab.batches import Batches
+from aigc_lab.classification import BATCH, DIMENSIONS, LR, VERSION, Network, fit
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.extractors import base
-from aigc_lab.files import write_atomically
-from aigc_lab.samples import Images, Modality, Shape
-from aigc_lab.statistics import frechet_distance
+from aigc_lab.files import locked, write_atomically
+from aigc_lab.frechet import frechet_distance
+from aigc_lab.samples import Images, Modality
+from aigc_lab.weights import WeightsPolicy
 
-DIMENSIONS = 32
-_STEPS, _BATCH, _LR = 300, 128, 2e-3
+_STEPS = 300
 _ACCURACY_GATE = 0.9
-# Part of the key of a stored classifier: changes whenever the recipe or the network below does.
-_RECIPE = f"cnn-1 d{DIMENSIONS} steps{_STEPS} batch{_BATCH} lr{_LR}"
-
-
-class Network(nn.Module):
-    """uint8 images -> (features [N, 32], logits [N, classes]).
-
-    Few dimensions on purpose: the Fréchet distance is then well determined (n ≥ 4d) by a few hundred samples.
-    """
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        channels = shape.size[0]
-        self.body = nn.Sequential(
-            *self._stage(channels, 16, stride=2 if shape.size[1] > 16 else 1),
-            *self._stage(16, 32, stride=2),
-            *self._stage(32, 64, stride=2),
-            nn.AdaptiveAvgPool2d(2),
-            nn.Flatten(),
-            nn.Linear(4 * 64, DIMENSIONS),
-        )
-        assert shape.classes is not None
-        self.head = nn.Linear(DIMENSIONS, shape.classes)
-
-    @staticmethod
-    def _stage(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
-        return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        vectors = self.body(images.float() / 127.5 - 1)
-        return vectors, self.head(F.relu(vectors))
+# Part of the key of a stored classifier.
+_RECIPE = f"{VERSION} d{DIMENSIONS} steps{_STEPS} batch{BATCH} lr{LR}"
 
 
 class Classifier(base.Extractor):
@@ -61,6 +31,7 @@ class Classifier(base.Extractor):
     """
 
     short = "clf"
+    dimensions = DIMENSIONS
 
     def __init__(self, weights: bytes, dataset: Dataset, device: str) -> None:
         self.identity = f"clf:{dataset.name}:{hashlib.sha256(weights).hexdigest()[:8]}"
@@ -69,7 +40,7 @@ class Classifier(base.Extractor):
         self.network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     @classmethod
-    def check(cls, dataset: Dataset, weights_dir: Path | None) -> None:
+    def check(cls, dataset: Dataset, weights: WeightsPolicy) -> None:
         if dataset.shape.modality != Modality.IMAGES or dataset.shape.classes is None:
             raise UsageError(
                 f"the classifier features need labelled images, and dataset {dataset.name} holds "
@@ -82,7 +53,7 @@ class Classifier(base.Extractor):
         dataset: Dataset,
         *,
         cache: Path,
-        weights_dir: Path | None,
+        weights: WeightsPolicy,
         device: str,
         say: Callable[[str], None],
         rounds: int = 1,
@@ -94,21 +65,31 @@ class Classifier(base.Extractor):
         wanted = _RECIPE if rounds == 1 else f"{_RECIPE} rounds{rounds}"
         recipe = hashlib.sha256(f"{wanted} {dataset.digest}".encode()).hexdigest()
         index = folder / f"{dataset.name}-{recipe[:16]}.json"
-        if index.is_file():
-            weights = _stored(index)
-            if weights is not None:
-                return cls(weights, dataset, device)
-            say(f"the stored classifier of {index} is missing or damaged")
-        say(f"training the classifier that judges {dataset.name}, once")
-        weights, facts = _train(dataset, device, rounds)
-        extractor = cls(weights, dataset, device)
-        facts |= _probe(extractor, dataset)
-        digest = hashlib.sha256(weights).hexdigest()
-        # The weights first: an index that exists points at a file that exists.
-        write_atomically(folder / f"{digest}.safetensors", weights)
-        facts |= {"dataset": dataset.name, "data": dataset.digest, "recipe": wanted, "sha256": digest}
-        write_atomically(index, json.dumps(facts, indent=2).encode())
-        return extractor
+        stored = _stored(index)
+        if stored is not None:
+            return cls(stored, dataset, device)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = index.with_suffix(".lock")
+        # Of two that find none, one trains and the other reads: two would judge with weights that differ in their bits.
+        with locked(lock):
+            try:
+                stored = _stored(index)
+                if stored is not None:
+                    return cls(stored, dataset, device)
+                if index.is_file():
+                    say(f"the stored classifier of {index} is missing or damaged")
+                say(f"training the classifier that judges {dataset.name}, once")
+                made, facts = _train(dataset, device, rounds)
+                extractor = cls(made, dataset, device)
+                facts |= _probe(extractor, dataset)
+                digest = hashlib.sha256(made).hexdigest()
+                # The weights first: an index that exists points at a file that exists.
+                write_atomically(folder / f"{digest}.safetensors", made)
+                facts |= {"dataset": dataset.name, "data": dataset.digest, "recipe": wanted, "sha256": digest}
+                write_atomically(index, json.dumps(facts, indent=2).encode())
+                return extractor
+            finally:
+                lock.unlink(missing_ok=True)
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         vectors, logits = self.network(images)
@@ -127,24 +108,8 @@ def _stored(index: Path) -> bytes | None:
 
 def _train(dataset: Dataset, device: str, rounds: int) -> tuple[bytes, dict[str, object]]:
     """Weights after the recipe, as safetensors bytes."""
-    train, steps = dataset.load("train").to(device), rounds * _STEPS
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(noise.generator("classifier", "weights").initial_seed())
-        # channels_last: a third faster on a CPU for convolutions this small
-        network = Network(dataset.shape).to(device).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=_LR, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, total_steps=steps)
-    batches = Batches(train, _BATCH, seed=0)
-    for step in range(steps):
-        batch = batches[step]
-        # One shift of up to two pixels for the whole batch: enough variety for a network this small.
-        shifts = torch.randint(-2, 3, (2,), generator=noise.generator("classifier", "shift", step)).tolist()
-        images = torch.roll(batch.values, shifts, dims=(2, 3))
-        loss = F.cross_entropy(network(images)[1], batch.labels, label_smoothing=0.05)  # type: ignore[arg-type]
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
+    steps = rounds * _STEPS
+    network = fit(dataset.load("train"), dataset.shape, steps, device=device)
     weights = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
     return save(weights), {"steps": steps}
 

@@ -1,17 +1,9 @@
 """A fixed convolutional network with random weights: features of any images, without labels and without a download."""
 
-import hashlib
-from collections.abc import Callable
-from pathlib import Path
-
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from aigc_lab import noise
-from aigc_lab.data.base import Dataset
-from aigc_lab.errors import UsageError
 from aigc_lab.extractors import base
-from aigc_lab.samples import Modality
 
 DIMENSIONS = 64
 
@@ -30,8 +22,9 @@ class Random(base.Extractor):
     """
 
     short = "rand"
+    dimensions = DIMENSIONS
 
-    def __init__(self, device: str) -> None:
+    def __init__(self) -> None:
         self.network = nn.Sequential(
             nn.Conv2d(3, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU(), nn.Conv2d(64, 64, 3, 2, 1),
             nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
@@ -42,22 +35,8 @@ class Random(base.Extractor):
                 size = tuple(module.weight.shape)
                 module.weight.data = noise.draw(noise.Draw(size), "random features", index) * (2 / fan) ** 0.5
                 module.bias.data = noise.draw(noise.Draw(size[:1]), "random features", index, "bias") * 0.1  # type: ignore[union-attr]
-        weights = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
-        self.identity = f"rand:{hashlib.sha256(save(weights)).hexdigest()[:8]}"
-        self.network.to(device).eval().requires_grad_(False)
-
-    @classmethod
-    def check(cls, dataset: Dataset, weights_dir: Path | None) -> None:
-        if dataset.shape.modality != Modality.IMAGES:
-            raise UsageError(f"random features need images, and dataset {dataset.name} holds {dataset.shape}")
-
-    @classmethod
-    def prepare(
-        cls, dataset: Dataset, *, cache: Path, weights_dir: Path | None, device: str, say: Callable[[str], None]
-    ) -> "Random":
-        return cls(device)
+        self.identity = f"rand:{base.digest(self.network)}"
 
     def __call__(self, images: Tensor) -> tuple[Tensor, None]:
-        rgb = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-        vectors: Tensor = self.network(rgb.float() / 127.5 - 1)
+        vectors: Tensor = self.network(base.as_rgb(images).float() / 127.5 - 1)
         return vectors, None

@@ -11,6 +11,7 @@ from aigc_lab.data.base import Dataset, Split
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.extractors import base
 from aigc_lab.samples import Images, Modality, Shape
+from aigc_lab.weights import WeightsPolicy
 
 # Three digits are right together when each is: 0.97³ = 0.91 of the stacks.
 _GATE = 0.97
@@ -57,6 +58,7 @@ class StackedDigits(base.Extractor):
     """
 
     short = "stacked"
+    dimensions = 3 * 32  # of `classifier`, for each channel
 
     def __init__(self, single: base.Extractor) -> None:
         self._single = single
@@ -64,7 +66,7 @@ class StackedDigits(base.Extractor):
         self.identity = f"stacked:{single.identity}"
 
     @classmethod
-    def check(cls, dataset: Dataset, weights_dir: Path | None) -> None:
+    def check(cls, dataset: Dataset, weights: WeightsPolicy) -> None:
         if not classes_per_channel(dataset):
             raise UsageError(
                 f"the stacked digits' classifier needs three channels of one class each, and dataset {dataset.name} "
@@ -73,13 +75,11 @@ class StackedDigits(base.Extractor):
 
     @classmethod
     def prepare(
-        cls, dataset: Dataset, *, cache: Path, weights_dir: Path | None, device: str, say: Callable[[str], None]
+        cls, dataset: Dataset, *, cache: Path, weights: WeightsPolicy, device: str, say: Callable[[str], None]
     ) -> "StackedDigits":
         red: Any = _Red(dataset)
         kind: Any = plugins.find(base.Extractor, "classifier")
-        single: base.Extractor = kind.prepare(
-            red, cache=cache, weights_dir=weights_dir, device=device, say=say, rounds=_ROUNDS
-        )
+        single: base.Extractor = kind.prepare(red, cache=cache, weights=weights, device=device, say=say, rounds=_ROUNDS)
         reference = red.load("reference")
         logits = single.extract(reference).logits
         assert logits is not None

@@ -1,17 +1,25 @@
 """What is measured: a metric turns evidence into scores, and a score says how it was computed."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
+import torch
+from torch import Tensor
+
+from aigc_lab import plugins
 from aigc_lab.config import Strict
 from aigc_lab.data.base import Dataset
 from aigc_lab.extractors.base import Features
-from aigc_lab.samples import Samples
-from aigc_lab.statistics import Z95, frechet_distance, frechet_standard_error
+from aigc_lab.frechet import distance, standard_error
+from aigc_lab.samples import Images, Modality, Samples
+from aigc_lab.statistics import Z95
 
 Better = Literal["lower", "higher"]
+Need = Literal["train", "labels", "encoder"]
+Fault = Literal["noise", "collapse", "copies"]
 
 
 @dataclass(frozen=True)
@@ -32,19 +40,49 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What a metric may look at. `real` is a second set of real samples, as many as were generated: the floor.
+class Real:
+    """The real samples of a scoring: the `reference` that is compared with; the floor, which is a second set `floor` of
+    real samples, as many as were generated where there are as many, and what it is compared `against`: the reference
+    too, or a part of it that shares nothing with the floor; and the samples that systems trained on, where they are
+    known. `whole` is the set that the floor is the first part of, where its features are known anyway.
+    """
 
-    `features(extractor, samples)` and `identity(extractor)` are lazy: a metric pays for what it uses.
+    reference: Samples
+    floor: Samples
+    against: Samples
+    train: Samples | None = None
+    whole: Samples | None = None
+
+
+@runtime_checkable
+class Autoencoder(Protocol):
+    """A system with an encoder q(z|x), diagonal Gaussian, a prior N(0, I) and a likelihood p(x|z). What it returns for
+    an image does not depend on the others beside it.
+    """
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of q(z|x), each [N, latents], for float images in [0, 1]."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The mean of p(x|z) as float images in [0, 1], one for each of the latents [N, D]."""
+
+    def log_likelihood(self, images: Tensor, latents: Tensor) -> Tensor:
+        """Log p(x|z) [N] in nats a sample, of N float images in [0, 1] with N latents."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a metric may look at. `features(extractor, samples)` and `identity(extractor)` are lazy: a metric pays for
+    what it uses. `system` is who generated the samples, where it encodes too.
     """
 
     generated: Samples
-    reference: Samples
-    real: Samples
+    real: Real
     dataset: Dataset
     features: Callable[[str, Samples], Features]
     identity: Callable[[str], str]
     signature: str
+    system: Autoencoder | None = None
 
     def __post_init__(self) -> None:
         shape, got = self.dataset.shape, self.generated
@@ -52,12 +90,25 @@ class Evidence:
             made = f"{got.modality} {'×'.join(map(str, got.values.shape[1:]))}"
             raise ValueError(f"dataset {self.dataset.name} holds {shape}, and the samples to score are {made}")
 
+    @property
+    def train(self) -> Samples:
+        """The samples that systems trained on. Raises `ValueError` where they are not known."""
+        if self.real.train is None:
+            raise ValueError("it needs the samples of the train split, and only real samples to compare with are given")
+        return self.real.train
+
 
 class Metric(ABC):
     """A metric is pure: it knows neither training nor storage. `version` changes when its numbers would."""
 
     Config: ClassVar[type[Strict]]
     version: ClassVar[int] = 1
+    #: of how many samples it reads the features one by one, at most; moments are those of all
+    keeps: ClassVar[int] = 50_000
+    #: what it needs besides generated and reference samples
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    #: what it must tell real samples from, at least: a measure of diversity may prefer noise, one of copying a collapse
+    tells: ClassVar[Fault] = "noise"
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -76,6 +127,28 @@ class Metric(ABC):
     def check(self, dataset: Dataset, samples: int) -> None:
         """Raises `ValueError` when the dataset or the number of samples cannot support it. Loads nothing."""
 
+    def refuse_lacking(self, evidence: Evidence) -> None:
+        """Raises `ValueError` for evidence that lacks what it `needs`, with what is missing and for which metric."""
+        real, metric = evidence.real, plugins.name_of(type(self))
+        if "train" in self.needs and real.train is None:
+            raise ValueError(
+                f"{metric} needs what the generator was trained on, which is not known here: name it (train)"
+            )
+        if "encoder" in self.needs and evidence.system is None:
+            raise ValueError(
+                f"{metric} needs the system that made the samples, and one with an encoder "
+                "(encode, decode, log_likelihood)"
+            )
+        if "labels" in self.needs:
+            sets = {"generated": evidence.generated, "reference": real.reference, "train": real.train}
+            sets |= {"second real": real.floor, "held against": real.against}
+            lacking = [name for name, samples in sets.items() if samples is not None and samples.labels is None]
+            if lacking:
+                raise ValueError(
+                    f"labels missing for {metric}: the {lacking[0]} samples come without their classes "
+                    "(class folders, or an array 'labels' in the .npz file)"
+                )
+
     @abstractmethod
     def scores(self, evidence: Evidence) -> list[Score]:
         """The scores that it `gives`. Raises `ValueError` for samples that it must not see (NaN, wrong shapes)."""
@@ -85,16 +158,57 @@ class Metric(ABC):
         return "|".join([*details, evidence.signature, f"v:{self.version}"])
 
 
-def frechet_score(metric: Metric, name: str, extractor: str, replicates: int, evidence: Evidence) -> Score:
-    """FD_N of an extractor's features with ±1.96 bootstrap standard errors, which covers E[FD_N] at this n."""
-    generated, reference, real = (
-        evidence.features(extractor, samples).vectors
-        for samples in (evidence.generated, evidence.reference, evidence.real)
+def device_of(system: Autoencoder) -> torch.device:
+    """Where its weights are; the host for one without any."""
+    weights = system.parameters() if isinstance(system, torch.nn.Module) else iter(())
+    return next((weight.device for weight in weights), torch.device("cpu"))
+
+
+def check_autoencoded(dataset: Dataset, samples: int, what: str) -> None:
+    """The `check` of metrics of an encoder: raises `ValueError` where there are no images, or too few of them."""
+    if dataset.shape.modality != Modality.IMAGES:
+        raise ValueError(f"{what} is of images, and dataset {dataset.name} holds {dataset.shape}")
+    if samples < 100:
+        raise ValueError(f"{what} needs at least 100 samples, not {samples}")
+
+
+def autoencoded(evidence: Evidence, limit: int) -> tuple[Autoencoder, Images, Images]:
+    """The system, and as many images of the reference as of the train split, the first `limit` at most."""
+    system, reference, train = evidence.system, evidence.real.reference, evidence.real.train
+    assert system is not None and isinstance(reference, Images) and isinstance(train, Images)
+    first = slice(0, min(limit, len(reference), len(train)))
+    return system, reference.take(first), train.take(first)
+
+
+def mean_interval(values: Tensor) -> tuple[float, float, float]:
+    """The mean of float64 values [n], and its ends at ±1.96 standard errors."""
+    mean, margin = values.mean().item(), Z95 * values.std().item() / math.sqrt(len(values))
+    return mean, mean - margin, mean + margin
+
+
+def frechet_score(metric: Metric, name: str, extractor: str, evidence: Evidence) -> Score:
+    """FD_N of an extractor's features with ±1.96 standard errors, which covers E[FD_N] at this n."""
+    generated, reference, floor, against = (
+        evidence.features(extractor, samples)
+        for samples in (evidence.generated, evidence.real.reference, evidence.real.floor, evidence.real.against)
     )
-    value = frechet_distance(generated, reference)
-    margin = Z95 * frechet_standard_error(generated, reference, replicates=replicates)
+    value = distance(generated.gaussian, reference.gaussian)
+    margin = Z95 * standard_error(generated.gaussian, generated.vectors, reference.gaussian, reference.vectors)
     signature = metric.signature(
-        evidence, evidence.identity(extractor), f"d:{generated.shape[1]}", f"bootstrap:{replicates}"
+        evidence, evidence.identity(extractor), f"d:{generated.vectors.shape[1]}", "se:infinitesimal-jackknife"
     )
-    floor = frechet_distance(real, reference)
-    return Score(name, value, max(value - margin, 0.0), value + margin, len(generated), floor, signature, "lower")
+    lowest = distance(floor.gaussian, against.gaussian)
+    return Score(name, value, max(value - margin, 0.0), value + margin, generated.count, lowest, signature, "lower")
+
+
+def paired(evidence: Evidence, extractor: str, a: Samples, b: Samples, cap: int) -> tuple[Tensor, Tensor]:
+    """Vectors of two sets, as many of each: what both have, `cap` at most."""
+    features = [evidence.features(extractor, samples) for samples in (a, b)]
+    each = min(cap, *(len(some.vectors) for some in features))
+    return features[0].some(each).vectors, features[1].some(each).vectors
+
+
+def enough_neighbours(k: int, samples: int) -> None:
+    """Raises `ValueError` where balls to the k-th neighbour hold too much of the set to say anything."""
+    if samples < 20 * k:
+        raise ValueError(f"neighbours of rank {k} need at least {20 * k} samples, not {samples}")

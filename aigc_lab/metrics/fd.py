@@ -1,16 +1,13 @@
 """Fréchet distance between feature sets (Dowson & Landau 1982; Heusel et al. 2017), named by its features: `fd_clf`."""
 
-from pydantic import Field
-
-from aigc_lab import plugins
+from aigc_lab import extractor_files
 from aigc_lab.config import Strict
 from aigc_lab.data.base import Dataset
-from aigc_lab.extractors.base import Extractor
 from aigc_lab.metrics import base
 
 
 class FD(base.Metric):
-    """FD_N with ±1.96 bootstrap standard errors, which covers E[FD_N] at this n and not the distance at n = ∞.
+    """FD_N with ±1.96 standard errors, which covers E[FD_N] at this n and not the distance at n = ∞.
 
     Compare it with the floor: the same distance between two sets of real samples of the same n. Only Inception's
     features make a FID, and that has a file of its own.
@@ -18,11 +15,13 @@ class FD(base.Metric):
 
     class Config(Strict):
         features: str = "classifier"
-        replicates: int = Field(200, ge=20, description="bootstrap replicates behind the interval")
+
+    version = 2
+    keeps = 10_000
 
     @property
     def name(self) -> str:
-        return f"fd_{plugins.find(Extractor, self.config.features).short}"  # type: ignore[type-abstract]
+        return f"fd_{extractor_files.find(self.config.features).short}"
 
     @property
     def gives(self) -> dict[str, base.Better]:
@@ -38,4 +37,4 @@ class FD(base.Metric):
             raise ValueError(f"a Fréchet distance needs at least 100 samples, not {samples}")
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
-        return [base.frechet_score(self, self.name, self.extractor, self.config.replicates, evidence)]
+        return [base.frechet_score(self, self.name, self.extractor, evidence)]

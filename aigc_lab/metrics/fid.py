@@ -1,6 +1,6 @@
 """Fréchet Inception distance (Heusel et al. 2017): 2048 pool3 features of the 2015-12-05 Inception, as pytorch-fid."""
 
-from pydantic import Field
+from typing import Literal
 
 from aigc_lab.config import Strict
 from aigc_lab.data.base import Dataset
@@ -8,24 +8,32 @@ from aigc_lab.metrics import base
 
 
 class FID(base.Metric):
-    """FID_N with ±1.96 bootstrap standard errors. Its bias depends on n and on the model: read it beside the floor."""
+    """FID_N with ±1.96 standard errors. Its bias depends on n and on the model: read it beside the floor.
+
+    Earlier layers have fewer `dims` and want fewer samples; what they give is another measure, with a name of its own.
+    """
 
     class Config(Strict):
-        replicates: int = Field(
-            20, ge=20, description="bootstrap replicates behind the interval: seconds each where n > 2048"
-        )
+        dims: Literal[64, 192, 768, 2048] = 2048
+
+    version = 2
+    keeps = 10_000
+
+    @property
+    def name(self) -> str:
+        return "fid" if self.config.dims == 2048 else f"fid_{self.config.dims}"
 
     @property
     def gives(self) -> dict[str, base.Better]:
-        return {"fid": "lower"}
+        return {self.name: "lower"}
 
     @property
     def extractor(self) -> str:
-        return "inception"
+        return "inception" if self.config.dims == 2048 else f"inception_{self.config.dims}"
 
     def check(self, dataset: Dataset, samples: int) -> None:
         if samples < 100:
             raise ValueError(f"a Fréchet distance needs at least 100 samples, not {samples}")
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
-        return [base.frechet_score(self, "fid", self.extractor, self.config.replicates, evidence)]
+        return [base.frechet_score(self, self.name, self.extractor, evidence)]

@@ -46,7 +46,7 @@ class ModeCount(base.Metric):
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
         modes = evidence.dataset.modes
         assert modes is not None
-        generated, real = evidence.generated.canonical().values.cpu(), evidence.real.canonical().values.cpu()
+        generated, real = evidence.generated.canonical().values.cpu(), evidence.real.floor.canonical().values.cpu()
         nearest, good = assign(generated, modes)
         nearest_real, good_real = assign(real, modes)
         n, count = len(generated), len(modes.centres)

@@ -10,6 +10,7 @@ from aigc_lab.data.base import Dataset
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.metrics import base
 from aigc_lab.statistics import Z95, binomial_tail, bootstrap_standard_error, captured_interval, reverse_kl
+from aigc_lab.weights import PUBLISHED
 
 
 class StackedModes(base.Metric):
@@ -33,18 +34,18 @@ class StackedModes(base.Metric):
         return "stacked_digits"
 
     def check(self, dataset: Dataset, samples: int) -> None:
-        plugins.find(Extractor, self.extractor).check(dataset, None)  # type: ignore[type-abstract]
+        plugins.find(Extractor, self.extractor).check(dataset, PUBLISHED)  # type: ignore[type-abstract]
         needed = 20 * (dataset.shape.classes or 0)
         if samples < needed:
             raise ValueError(f"{dataset.shape.classes} modes need at least {needed:,} samples, not {samples:,}")
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
         count = evidence.dataset.shape.classes
-        labels = evidence.reference.labels
+        labels = evidence.real.reference.labels
         assert count is not None and labels is not None
         digits, digits_real, judged = (
             _digits(evidence.features(self.extractor, samples).logits)
-            for samples in (evidence.generated, evidence.real, evidence.reference)
+            for samples in (evidence.generated, evidence.real.floor, evidence.real.reference)
         )
         each = round(count ** (1 / 3))
         errors = [confusion(labels // each ** (2 - channel) % each, judged[:, channel], each) for channel in range(3)]

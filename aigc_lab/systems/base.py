@@ -86,7 +86,7 @@ class System(nn.Module, ABC):
 
     @abstractmethod
     def samplers(self) -> list[nn.Module]:
-        """The modules that `sample` uses: the loop keeps their moving average."""
+        """The modules that `sample` uses, and `encode` where there is one: the loop keeps their moving average."""
 
     @abstractmethod
     def latents(self, count: int) -> Draw:
@@ -111,7 +111,9 @@ class System(nn.Module, ABC):
             # Whole blocks: a part of one would give other bits than the whole.
             classes = None if labels is None else nn.functional.pad(labels[first:], (0, block))[:block].to(device)
             parts.append(self.sample(latents, labels=classes).take(slice(0, count - first)).to("cpu"))
-        return replace(parts[0], values=torch.cat([part.values for part in parts]))
+        # What a conditional system was asked for is what it drew; another system knows no class of what it draws.
+        drawn = labels[:count].cpu() if labels is not None and self.conditional else None
+        return replace(parts[0], values=torch.cat([part.values for part in parts]), labels=drawn)
 
 
 class AdversarialSystem(System):

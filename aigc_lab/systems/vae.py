@@ -19,6 +19,11 @@ class VAE(base.System):
 
     The Gaussian likelihood learns one σ for all pixels (Rybkin et al. 2021, σ-VAE: it keeps β = 1 meaningful on
     continuous data). Defaults: β and Adam at 5·10⁻⁴ from Higgins et al. 2017; 20 latents from Kingma & Welling 2014.
+
+    Which likelihood says what its nats mean. Bernoulli: a probability of black and white pictures; of grey ones, whose
+    values stand as if they were probabilities, a cross-entropy that no normalised density has, and that even a perfect
+    copy does not bring to zero. Gaussian: a density on [0, 1], above 1 where σ is small, so that its nats may be of
+    either sign. Neither compares with the other.
     """
 
     modality = Modality.IMAGES
@@ -49,11 +54,7 @@ class VAE(base.System):
     def _loss(self, batch: Any, noise: Noise, step: int) -> base.Loss:
         images = batch.unit()
         mean, log_variance = self.encode(images)
-        decoded = self.decoder(mean + (0.5 * log_variance).exp() * noise["latents"]).float()
-        if self.log_sigma is None:
-            reconstruction = bernoulli_nll(decoded, images).mean()
-        else:
-            reconstruction = gaussian_nll(decoded, self.log_sigma, images).mean()
+        reconstruction = self._nll(mean + (0.5 * log_variance).exp() * noise["latents"], images).mean()
         kl = standard_normal_kl(mean, log_variance).mean()
         return base.Loss(reconstruction + self.config.beta * kl, {"reconstruction": reconstruction, "kl": kl})
 
@@ -63,13 +64,27 @@ class VAE(base.System):
         mean, log_variance = self.encoder(images * 2 - 1).float().chunk(2, dim=1)
         return mean, log_variance
 
+    def decode(self, latents: Tensor) -> Tensor:
+        """The mean of p(x|z) as float images, clamped to [0, 1] where the likelihood is Gaussian."""
+        decoded: Tensor = self.decoder(latents).float()
+        return decoded.sigmoid() if self.log_sigma is None else decoded.clamp(0, 1)
+
+    def log_likelihood(self, images: Tensor, latents: Tensor) -> Tensor:
+        """Log p(x|z) in nats a picture [N], for float images in [0, 1]."""
+        return -self._nll(latents, images)
+
+    def _nll(self, latents: Tensor, images: Tensor) -> Tensor:
+        decoded = self.decoder(latents).float()
+        if self.log_sigma is None:
+            return bernoulli_nll(decoded, images)
+        return gaussian_nll(decoded, self.log_sigma, images)
+
     def samplers(self) -> list[nn.Module]:
-        return [self.decoder]
+        # All of it: an average decoder beside the raw encoder would be scored as an autoencoder that nobody trained.
+        return [self]
 
     def latents(self, count: int) -> Draw:
         return Draw((count, self.config.latent_size))
 
     def sample(self, latents: Tensor, *, labels: Tensor | None = None) -> Images:
-        """The mean of p(x|z), clamped to [0, 1] where the likelihood is Gaussian."""
-        decoded = self.decoder(latents).float()
-        return Images(decoded.sigmoid() if self.log_sigma is None else decoded.clamp(0, 1))
+        return Images(self.decode(latents))

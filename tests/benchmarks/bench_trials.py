@@ -57,11 +57,12 @@ def loop(file: Path, home: Path) -> None:
     from aigc_lab.evaluate import SCORING_SPLITS, Evaluator
     from aigc_lab.features import FeatureStore
     from aigc_lab.trainer import State, train_one
+    from aigc_lab.weights import WeightsPolicy
 
     environment.settle(1)
     read = experiment.load(file, [], data_dir=home)
     plan = read.resolve(lambda hole: hole.ends()[0])
-    features = FeatureStore(plan.dataset, cache=home, weights_dir=home, device="cpu", say=lambda text: None)
+    features = FeatureStore(plan.dataset, cache=home, weights=WeightsPolicy(), device="cpu", say=lambda text: None)
     evaluator = Evaluator(read.protocol, read.metrics, plan.dataset, features)
     evaluator.prepare()
     seconds, batch = [], plan.training.batch_size

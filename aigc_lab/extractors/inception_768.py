@@ -1,0 +1,11 @@
+"""The same Inception before its auxiliary classifier: the mean of 768 channels each, as pytorch-fid's `--dims 768`."""
+
+from aigc_lab import pretrained
+
+
+class Inception768(pretrained.InceptionFeatures):
+    """Less of what is shown and more of texture; fewer samples determine it. Never called FID."""
+
+    short = "inception_768"
+    kind = "inception-2015-12-05-d768"
+    dimensions = 768

@@ -1,0 +1,237 @@
+"""The Fréchet distance between Gaussians (Dowson & Landau 1982) in float64: its value, its standard error, its bias."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from aigc_lab import noise
+
+_EPS = torch.finfo(torch.float64).eps
+# A share of a feature's variance that the features before it leave unexplained: below it, Cholesky's pivots are noise.
+_SINGULAR = 1e-10
+# Columns that are multiplied at once where the rest of a product is known to be 0 or to mirror it.
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """What a Fréchet distance knows of a set of `count` vectors: the mean [d], and the covariance [d, d] (ddof = 1),
+    both float64, or with fewer vectors than dimensions the `vectors` [count, d] themselves, which say the same in less.
+    With them at hand a singular covariance costs no digits either.
+    """
+
+    count: int
+    mean: Tensor
+    covariance: Tensor | None = None
+    vectors: Tensor | None = None
+
+    @classmethod
+    def of(cls, vectors: Tensor) -> "Gaussian":
+        """Of vectors [N, d]."""
+        rows = vectors.double()
+        mean = rows.mean(0)
+        if len(rows) < rows.shape[1]:
+            return cls(len(rows), mean, None, vectors)
+        rows = rows - mean
+        return cls(len(rows), mean, _squared(rows) / max(len(rows) - 1, 1), vectors)
+
+    @cached_property
+    def trace(self) -> Tensor:
+        """Tr Σ."""
+        return self.root.square().sum() if self.covariance is None else self.covariance.trace()
+
+    @cached_property
+    def root(self) -> Tensor:
+        """Some L [d, k] with LLᵀ = Σ, in which small variances are as exact as in the vectors.
+
+        Cholesky's, where Σ determines it. Squaring has halved the digits of Σ: of features that depend on each other
+        it says 1e-16 where 0 is meant, and the distance would read the root of that, 1e-8.
+        """
+        if self.covariance is None:
+            return self._scaled_rows().T
+        variances = self.covariance.diagonal()
+        varies = variances > (4 * _EPS * self.mean).square()  # what never does must not cost the others their Cholesky
+        inner = self.covariance[varies][:, varies]
+        factor, failed = torch.linalg.cholesky_ex(inner)
+        if not failed and bool((factor.diagonal().square() > _SINGULAR * inner.diagonal()).all()):
+            root = torch.zeros(len(variances), len(factor), dtype=factor.dtype, device=factor.device)
+            root[varies] = factor
+            return root
+        if self.vectors is not None:
+            triangle: Tensor = torch.linalg.qr(self._scaled_rows(), mode="r")[1]
+            return triangle.T
+        # The least digits, and at d = 2048 twenty times Cholesky's time: what cannot be told from 0 is taken for 0.
+        values, vectors = torch.linalg.eigh(self.covariance)
+        real = values > len(values) * _EPS * values[-1]
+        symmetric: Tensor = vectors[:, real] * values[real].sqrt()
+        return symmetric
+
+    def _scaled_rows(self) -> Tensor:
+        """Rows R [count − 1, d] with RᵀR = Σ. N centred rows depend on each other; a reflection of their common
+        direction leaves one of them zero and the others independent.
+        """
+        assert self.vectors is not None
+        rows = self.vectors.double() - self.mean
+        return (rows[1:] - rows[0] / (math.sqrt(len(rows)) + 1)) / math.sqrt(max(len(rows) - 1, 1))
+
+
+class Moments:
+    """Adds blocks of vectors up to their `Gaussian`: memory does not grow with their number."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._centre: Tensor | None = None  # of the first block: sums of differences from it lose no digits
+        self._sum: Tensor | float = 0.0
+        self._square: Tensor | float = 0.0
+
+    def add(self, vectors: Tensor) -> None:
+        rows = vectors.double()
+        if self._centre is None:
+            self._centre = rows.mean(0)
+        rows = rows - self._centre
+        self._count += len(rows)
+        self._sum = self._sum + rows.sum(0)
+        self._square = self._square + _squared(rows)
+
+    def done(self) -> Gaussian:
+        assert self._centre is not None and isinstance(self._sum, Tensor) and isinstance(self._square, Tensor)
+        shift = self._sum / self._count
+        covariance = (self._square - self._count * torch.outer(shift, shift)) / (self._count - 1)
+        return Gaussian(self._count, self._centre + shift, covariance)
+
+
+def distance(a: Gaussian, b: Gaussian) -> float:
+    """‖μ₁ − μ₂‖² + Tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½): squared, as everybody quotes it. No ε is added to any diagonal.
+
+    With LLᵀ = Σ₁ the eigenvalues of the symmetric LᵀΣ₂L are those of Σ₁Σ₂, and they cost a fifth of the singular
+    values of L₁ᵀL₂, which are their roots. But a root magnifies the rounding of a small eigenvalue, to 1e-8 at 0: where
+    that might show in the tenth digit of the distance, the singular values are taken.
+    """
+    apart = float((a.mean - b.mean).square().sum() + a.trace + b.trace)
+    values = torch.linalg.eigvalsh(_product(a, b)).clamp_min(0)
+    found = apart - 2 * float(values.sqrt().sum())
+    if _doubt(values) > max(2e-9 * found, 1e-14 * apart):
+        found = apart - 2 * float(torch.linalg.svdvals(a.root.T @ b.root).sum())
+    return max(found, 0.0)
+
+
+def _doubt(values: Tensor) -> float:
+    """What rounding may do to 2 Σ √λ. Measured at d = 128 to 512, spectra i^-½ to i^-4: a hundredth of it at most."""
+    if not len(values):
+        return 0.0
+    rounding = _EPS * values[-1]
+    each = rounding / (values + rounding).sqrt().clamp_min(torch.finfo(torch.float64).tiny)
+    lost = values < 100 * rounding  # these are 0 as likely as not, and then all errors have one sign
+    return float(each[lost].sum() + each[~lost].square().sum().sqrt())
+
+
+def _product(a: Gaussian, b: Gaussian) -> Tensor:
+    """A symmetric matrix with those eigenvalues of Σ₁Σ₂ that are not 0, of the vectors' size where they are few: its
+    lower triangle at least.
+    """
+    if a.covariance is None and b.covariance is None:
+        inner = a.root.T @ b.root
+        return inner @ inner.T if len(inner) <= inner.shape[1] else inner.T @ inner
+    if a.covariance is not None and (b.covariance is None or "root" in b.__dict__):
+        a, b = b, a  # the root that is small, or known
+    assert b.covariance is not None
+    return _carried(a.root, b.covariance)
+
+
+def _squared(rows: Tensor) -> Tensor:
+    """RᵀR, half of which is the mirror image of the other half."""
+    size = rows.shape[1]
+    if size <= 2 * _BLOCK:
+        return rows.T @ rows
+    made = torch.empty(size, size, dtype=rows.dtype, device=rows.device)
+    for first in range(0, size, _BLOCK):
+        last = first + _BLOCK
+        made[first:, first:last] = rows[:, first:].T @ rows[:, first:last]
+        made[first:last, last:] = made[last:, first:last].T
+    return made
+
+
+def _carried(root: Tensor, covariance: Tensor) -> Tensor:
+    """LᵀΣL: of a large triangular L the lower triangle alone, in a third of the multiplications."""
+    if len(root) <= 2 * _BLOCK or root.triu(1).any():
+        return root.T @ covariance @ root
+    size = root.shape[1]
+    made = torch.zeros(size, size, dtype=root.dtype, device=root.device)
+    for first in range(0, size, _BLOCK):
+        last = first + _BLOCK
+        right = covariance[first:, first:] @ root[first:, first:last]
+        for other in range(first, size, _BLOCK):
+            made[other : other + _BLOCK, first:last] = root[other:, other : other + _BLOCK].T @ right[other - first :]
+    return made
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """Squared Fréchet distance between Gaussians fitted to vectors [N, d] and [M, d]: see `distance`."""
+    return distance(Gaussian.of(a), Gaussian.of(b))
+
+
+def standard_error(a: Gaussian, x: Tensor, b: Gaussian, y: Tensor) -> float:
+    """Of `distance(a, b)` as both sets vary, from vectors x of a's and y of b's: all, or a random choice.
+
+    The infinitesimal jackknife (Jaeckel 1972): to first order the distance is a mean over the vectors of their
+    influences 2(μ₁ − μ₂)ᵀx + xᵀ(I − T)x, where T = Σ₁^-½(Σ₁^½Σ₂Σ₁^½)^½Σ₁^-½ carries one Gaussian to the other and
+    x is centred. With fewer vectors than dimensions T is what reweighting them feels: it never leaves their span.
+    ±1.96 of it covers E[FD_N], and not the distance at n = ∞. Bootstrap errors are 1.5 to 2 times too large near 0.
+    """
+    inner = a.root.T @ b.root
+    small = len(inner) <= inner.shape[1]
+    values, left = torch.linalg.eigh(inner @ inner.T if small else inner.T @ inner)
+    # Of directions with a millionth of the largest root nothing would be seen, and they cannot be told apart.
+    known = values > 1e-12 * values[-1:].clamp_min(torch.finfo(torch.float64).tiny)
+    roots, left = values[known].sqrt(), left[:, known]
+    right = (inner.T if small else inner) @ left / roots
+    to_a, to_b = (right, left) if small else (left, right)  # left are of a's root where inner @ inner.T was smaller
+    shift = a.mean - b.mean
+
+    def variance(of: Gaussian, vectors: Tensor, other: Tensor, shift: Tensor) -> Tensor:
+        rows = vectors.double() - of.mean
+        carried = rows @ (other / roots.sqrt())
+        spread = (rows.square().sum(1) - carried.square().sum(1)) * of.count / max(of.count - 1, 1)
+        squared: Tensor = (2 * rows @ shift + spread).var() / of.count
+        return squared
+
+    total = variance(a, x, b.root @ to_a, shift) + variance(b, y, a.root @ to_b, -shift)
+    return float(total.sqrt())
+
+
+def debiased(x: Tensor, y: Tensor, groups: int = 20) -> tuple[float, float]:
+    """The distance at n = ∞ of what vectors [N, d] and [M, d] were drawn from, and the standard error of this estimate.
+
+    The jackknife (Quenouille 1956; Tukey 1958) over a seeded partition: group g is deleted from both sets at once, as
+    the bias is of both. It removes what is of order 1/n, so that some 4d vectors of each are needed, and it can be
+    negative.
+    """
+    whole = frechet_distance(x, y)
+    without = torch.tensor(
+        [distance(a, b) for a, b in zip(_without_each(x, groups), _without_each(y, groups), strict=True)],
+        dtype=torch.float64,
+    )
+    value = groups * whole - (groups - 1) * without.mean()
+    error = ((groups - 1) / groups * (without - without.mean()).square().sum()).sqrt()
+    return float(value), float(error)
+
+
+def _without_each(vectors: Tensor, groups: int) -> Iterator[Gaussian]:
+    """The moments without each of the groups, as differences of sums."""
+    order = torch.randperm(len(vectors), generator=noise.generator("jackknife", len(vectors)))
+    centre = vectors.double().mean(0)
+    parts = order.tensor_split(groups)
+    total = torch.zeros(len(centre), len(centre), dtype=torch.float64)
+    for part in parts:
+        rows = vectors[part].double() - centre
+        total += rows.T @ rows
+    for part in parts:
+        rows = vectors[part].double() - centre
+        count = len(vectors) - len(part)
+        shift = -rows.sum(0) / count
+        covariance = (total - rows.T @ rows - count * torch.outer(shift, shift)) / (count - 1)
+        yield Gaussian(count, centre + shift, covariance)

@@ -1,0 +1,137 @@
+"""Classification accuracy score: train on generated samples, test on real ones (Ravuri & Vinyals 2019)."""
+
+import math
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from aigc_lab.classification import BATCH, VERSION, fit
+from aigc_lab.config import Strict
+from aigc_lab.data.base import Dataset
+from aigc_lab.metrics import base
+from aigc_lab.samples import Images, Modality, Samples, Shape
+from aigc_lab.statistics import Z95, clopper_pearson
+
+
+class CAS(base.Metric):
+    """`cas_accuracy`: of a classifier that has seen labelled generated samples only, on the real reference. Its floor
+    is the accuracy after as many real ones of another split: a ceiling here, since higher is better.
+
+    `augmentation_gain`: the accuracy after all training samples and the generated ones together, minus that after the
+    training samples alone. Its floor is the gain by as many more real samples.
+
+    Network and recipe are those of the `classifier` features, which look at as many images whatever set they are drawn
+    from: a gain is not one of longer training. Accuracies are means over seeds. The intervals hold the chance of the
+    real images (Clopper–Pearson; of a difference, Agresti & Min 2005) and that of the seeds (Student's t over so many),
+    added in squares. An evaluation costs 2 trainings a seed, and 3 more, of real samples, that are made once.
+    """
+
+    needs: ClassVar[frozenset[base.Need]] = frozenset({"labels", "train"})
+
+    class Config(Strict):
+        steps: int = Field(200, ge=10, description=f"training steps of each classifier, {BATCH} images each")
+        seeds: int = Field(2, ge=2, description="classifiers of each kind")
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._real: dict[int, tuple[base.Real, tuple[Tensor, Tensor, Tensor]]] = {}
+
+    @property
+    def gives(self) -> dict[str, base.Better]:
+        return {"cas_accuracy": "higher", "augmentation_gain": "higher"}
+
+    def check(self, dataset: Dataset, samples: int) -> None:
+        classes = dataset.shape.classes
+        if dataset.shape.modality != Modality.IMAGES or classes is None:
+            raise ValueError(
+                f"a classification accuracy score needs labelled images, and dataset {dataset.name} holds "
+                f"{dataset.shape}, {classes or 'no'} classes"
+            )
+        if samples < 10 * classes:
+            raise ValueError(f"{classes} classes need at least {10 * classes} samples to learn from, not {samples}")
+
+    def scores(self, evidence: base.Evidence) -> list[base.Score]:
+        real, shape, n = evidence.real, evidence.dataset.shape, len(evidence.generated)
+        train, generated = real.train, evidence.generated
+        assert train is not None
+        floor, alone, with_real = self._of_real(real, shape)
+        accuracy = self._correct(generated, real.reference, shape)
+        gain = self._correct(_both(train, generated), real.reference, shape) - alone
+        signature = self.signature(
+            evidence, f"{VERSION}:steps{self.config.steps}", f"seeds:{self.config.seeds}", f"train:{len(train)}"
+        )
+        return [
+            base.Score("cas_accuracy", *accuracy_interval(accuracy), n, floor.mean().item(), signature, "higher"),
+            base.Score(
+                "augmentation_gain", *gain_interval(gain), n, (with_real - alone).mean().item(), signature, "higher"
+            ),
+        ]
+
+    def _of_real(self, real: base.Real, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
+        """What classifiers get right after the floor's samples, the training samples, and both: once for all runs."""
+        if id(real) not in self._real:
+            assert real.train is not None
+            found = (
+                self._correct(real.floor, real.against, shape),
+                self._correct(real.train, real.reference, shape),
+                self._correct(_both(real.train, real.floor), real.reference, shape),
+            )
+            # The samples are held too: an id is only unique while its object lives.
+            self._real[id(real)] = real, found
+        return self._real[id(real)][1]
+
+    def _correct(self, learned: Samples, tested: Samples, shape: Shape) -> Tensor:
+        """[seeds, m] float64: which tested samples the classifier of each seed names rightly."""
+        learned, tested = _labelled(learned, shape), _labelled(tested, shape)
+        rows = []
+        for seed in range(self.config.seeds):
+            network = fit(learned, shape, self.config.steps, seed=seed).eval()
+            with torch.inference_mode():
+                named = torch.cat([network(part)[1].argmax(1) for part in torch.split(tested.values, 500)])
+            assert tested.labels is not None
+            rows.append(named.eq(tested.labels))
+        return torch.stack(rows).double()
+
+
+def _labelled(samples: Samples, shape: Shape) -> Samples:
+    form, classes = samples.canonical().to("cpu"), shape.classes
+    assert form.labels is not None and classes is not None
+    if not bool(((form.labels >= 0) & (form.labels < classes)).all()):
+        least, most = form.labels.aminmax()
+        raise ValueError(f"labels of {classes} classes are 0 … {classes - 1}, not {int(least)} … {int(most)}")
+    return form
+
+
+def _both(a: Samples, b: Samples) -> Images:
+    a, b = a.canonical().to("cpu"), b.canonical().to("cpu")
+    assert a.labels is not None and b.labels is not None
+    return Images(torch.cat([a.values, b.values]), torch.cat([a.labels, b.labels]))
+
+
+def accuracy_interval(correct: Tensor) -> tuple[float, float, float]:
+    """The accuracy of seeds on the same samples [seeds, m], and its ends: chance of the samples, and of the seeds."""
+    value, m = correct.mean().item(), correct.shape[1]
+    # The exact interval of one classifier: the mean of several is no less certain.
+    low, high = clopper_pearson(round(value * m), m)
+    seeds = _seeds_margin(correct)
+    below, above = math.hypot(max(value - low, 0.0), seeds), math.hypot(max(high - value, 0.0), seeds)
+    return value, max(value - below, 0.0), min(value + above, 1.0)
+
+
+def gain_interval(differences: Tensor) -> tuple[float, float, float]:
+    """The mean of paired differences in [−1, 1] [seeds, m], and its ends, as above."""
+    value, each = differences.mean().item(), differences.mean(0)
+    # Half an observation in each cell of the paired table: no difference at all among m samples is no proof of none.
+    m = len(each) + 2
+    variance = (each.square().sum().item() + 1) / m - (each.sum().item() / m) ** 2
+    margin = math.hypot(Z95 * math.sqrt(variance / m), _seeds_margin(differences))
+    return value, value - margin, value + margin
+
+
+def _seeds_margin(values: Tensor) -> float:
+    from scipy.special import stdtrit  # scipy.stats says the same, and takes seconds to import
+
+    seeds = len(values)
+    return float(stdtrit(seeds - 1, 0.975)) * values.mean(1).std().item() / math.sqrt(seeds)

@@ -1,0 +1,183 @@
+"""ELBO, importance-weighted likelihood (Burda et al. 2016), KL, active units and mutual information of a VAE's code."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from aigc_lab import noise
+from aigc_lab.config import Strict
+from aigc_lab.data.base import Dataset
+from aigc_lab.metrics import base
+from aigc_lab.samples import Images
+from aigc_lab.statistics import Z95
+
+_ACTIVE = 0.01
+# Images of a block, and latents of each that are decoded together: part of the draws' key, so part of the numbers.
+_BLOCK, _LATENTS = 100, 10
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What an autoencoder says of n images: mean and log variance of q(z|x) [n, d], and log p(x, z) − log q(z|x) of K
+    latents of q each [n, K]; float64, on the host.
+    """
+
+    mean: Tensor
+    log_variance: Tensor
+    log_weights: Tensor
+
+    @property
+    def elbo(self) -> Tensor:
+        """[n]. Its KL is that of the drawn latents: with the exact posterior every draw gives log p(x) itself."""
+        return self.log_weights.mean(1)
+
+    @property
+    def nll(self) -> Tensor:
+        """−log p(x) [n], from above: the bound falls to the truth as K grows (Burda et al. 2016, theorem 1)."""
+        return math.log(self.log_weights.shape[1]) - torch.logsumexp(self.log_weights, 1)
+
+    @property
+    def kl(self) -> Tensor:
+        """KL(q(z|x) ‖ N(0, I)) [n], exact."""
+        return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance).sum(1)
+
+
+@torch.inference_mode()
+def codes(system: base.Autoencoder, images: Images, latents: int) -> Codes:
+    """Encodes the images and weighs `latents` draws of each. Raises `ValueError` where that is NaN or infinity."""
+    images.check()
+    device, parts = base.device_of(system), []
+    for first in range(0, len(images), _BLOCK):
+        block = Images(images.values[first : first + _BLOCK].to(device)).unit()
+        mean, log_variance = system.encode(block)
+        weights = [
+            _log_weights(system, block, mean, log_variance, drawn.to(device))
+            for drawn in _draws(first // _BLOCK, latents, mean.shape[1])
+        ]
+        parts.append([each.double().cpu() for each in (mean, log_variance, torch.cat(weights, 1))])
+    found = Codes(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+    whole = torch.cat([found.mean, found.log_variance, found.log_weights], 1).isfinite().all(1)
+    if not whole.all():
+        bad = int((~whole).sum())
+        raise ValueError(f"{bad} of {len(whole)} samples are encoded, or their likelihood is, as NaN or infinity")
+    return found
+
+
+def _draws(block: int, latents: int, size: int) -> Iterator[Tensor]:
+    """Standard normal [_BLOCK, up to _LATENTS, size]: more latents, or more images, begin with the same draws."""
+    for part, first in enumerate(range(0, latents, _LATENTS)):
+        drawn = noise.draw(noise.Draw((_BLOCK, _LATENTS, size)), "elbo", block, part)
+        yield drawn[:, : latents - first]
+
+
+def _log_weights(system: base.Autoencoder, images: Tensor, mean: Tensor, log_variance: Tensor, drawn: Tensor) -> Tensor:
+    """The log of p(x|z) p(z) / q(z|x), float64 [n, k], of z = mean + σ·drawn."""
+    drawn = drawn[: len(images)]
+    latents = mean.unsqueeze(1) + (0.5 * log_variance).exp().unsqueeze(1) * drawn
+    repeated = images.repeat_interleave(drawn.shape[1], 0)
+    likelihood = system.log_likelihood(repeated, latents.flatten(0, 1)).double().reshape(drawn.shape[:2])
+    # The constants of the two normal densities cancel.
+    prior = -0.5 * latents.double().square().sum(2)
+    posterior = -0.5 * (drawn.double().square().sum(2) + log_variance.double().sum(1, keepdim=True))
+    weights: Tensor = likelihood + prior - posterior
+    return weights
+
+
+def active_units(mean: Tensor) -> tuple[int, int, int]:
+    """How many latents have Var_x E[z|x] > 0.01; and how many are proved to, and are not proved not to: the variance's
+    own standard error, Bonferroni over the latents.
+    """
+    n, units = mean.shape
+    centred = mean - mean.mean(0)
+    variance = centred.square().sum(0) / (n - 1)
+    error = ((centred**4).mean(0) - variance.square()).clamp_min(0).sqrt() / math.sqrt(n)
+    margin = float(torch.special.ndtri(torch.tensor(1 - 0.025 / units, dtype=torch.float64))) * error
+    count = int((variance > _ACTIVE).sum())
+    return count, int((variance - margin > _ACTIVE).sum()), int((variance + margin > _ACTIVE).sum())
+
+
+def mutual_information(mean: Tensor, log_variance: Tensor, rows: int = 500) -> tuple[float, float]:
+    """I(x; z) under q in nats, by the aggregated posterior of the same n images (Hoffman & Johnson 2016), and its
+    standard error: E log q(z|x) − log 1/n Σ_j q(z|x_j), one draw of z for each image. Never above ln n.
+
+    Each image stands in the sum of all others too: the error is that of its whole influence (the delta method).
+    """
+    n, size = mean.shape
+    precision = (-log_variance).exp()
+    drawn = noise.draw(noise.Draw((n, size)), "elbo", "information").double()
+    latents = mean + (0.5 * log_variance).exp() * drawn
+    constant = -0.5 * ((mean.square() * precision).sum(1) + log_variance.sum(1)) - size * _HALF_LOG_2PI
+    gains, pull = torch.empty(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
+    for first in range(0, n, rows):
+        part = latents[first : first + rows]
+        log_q = part @ (mean * precision).T - 0.5 * part.square() @ precision.T + constant
+        gains[first : first + rows] = log_q.diagonal(first) - torch.logsumexp(log_q, 1) + math.log(n)
+        pull += log_q.softmax(1).sum(0)
+    return gains.mean().item(), (gains - pull).std().item() / math.sqrt(n)
+
+
+class ELBO(base.Metric):
+    """Scores of a system and not of its samples: n is how many real ones were scored, the first of the split, and the
+    floor is the same of as many that it was trained on: what it knows by heart.
+
+    `elbo`, `iw_nll` and `kl` are nats a sample, means ± 1.96 standard errors over the samples. `elbo` and `iw_nll`
+    share the K drawn latents: −iw_nll is never below elbo. K is a part of the number: the papers' tables have K = 5000.
+    What a likelihood's nats are of is for the system to say; two likelihoods do not compare.
+    `kl` (exact), `active_units` (Var_x E[z_i] > 0.01; its interval has the units that are proved to be, and those that
+    are not proved not to be) and `mutual_information` (the part of kl that tells images apart; it cannot exceed ln n,
+    and near that it only says that n is too small; ±1.96 standard errors of the estimate at this n) tell whether the
+    code is used. More is called better, for a collapsed posterior has none of them; none is an objective, for they are
+    raised by a worse model too.
+    """
+
+    needs: ClassVar[frozenset[base.Need]] = frozenset({"encoder", "train"})
+
+    class Config(Strict):
+        limit: int = Field(1000, ge=100, description="real samples that are scored, at most")
+        importance: int = Field(20, ge=1, description="K: latents drawn for each sample")
+
+    @property
+    def gives(self) -> dict[str, base.Better]:
+        return {
+            "elbo": "higher",
+            "iw_nll": "lower",
+            "kl": "higher",
+            "active_units": "higher",
+            "mutual_information": "higher",
+        }
+
+    def check(self, dataset: Dataset, samples: int) -> None:
+        base.check_autoencoded(dataset, samples, "an ELBO")
+
+    def scores(self, evidence: base.Evidence) -> list[base.Score]:
+        system, reference, train = base.autoencoded(evidence, self.config.limit)
+        held_out, known = (codes(system, images, self.config.importance) for images in (reference, train))
+        n = len(reference)
+        details = f"scored:{n}≤{self.config.limit}", f"K:{self.config.importance}", f"cap:{math.log(n):.3f}"
+        signature = self.signature(evidence, *details)
+
+        def score(name: str, value: float, low: float, high: float, floor: float) -> base.Score:
+            return base.Score(name, value, low, high, n, floor, signature, self.gives[name])
+
+        units, low, high = active_units(held_out.mean)
+        information, error = mutual_information(held_out.mean, held_out.log_variance)
+        return [
+            *(
+                score(name, *base.mean_interval(getattr(held_out, key)), getattr(known, key).mean().item())
+                for name, key in (("elbo", "elbo"), ("iw_nll", "nll"), ("kl", "kl"))
+            ),
+            score("active_units", units, low, high, active_units(known.mean)[0]),
+            score(
+                "mutual_information",
+                information,
+                information - Z95 * error,
+                information + Z95 * error,
+                mutual_information(known.mean, known.log_variance)[0],
+            ),
+        ]

@@ -1,0 +1,117 @@
+"""What `aigc-lab evaluate` does: finds what was named, scores it with a bar, and returns plain rows."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from aigc_lab import environment, plugins, tables
+from aigc_lab.errors import UsageError
+from aigc_lab.evaluate import evaluate
+from aigc_lab.experiment import Experiment
+from aigc_lab.given import Range
+from aigc_lab.registry import queries
+from aigc_lab.registry.store import Registry
+from aigc_lab.serving import finding
+from aigc_lab.settings import Settings
+from aigc_lab.weights import WeightsPolicy
+from aigc_lab.yamlfile import Document
+
+# A run is asked for so many samples unless told otherwise, or for as many as its reference has.
+_MOST = 5000
+
+
+def scores(
+    generated: str,
+    reference: str | None,
+    *,
+    train: str | None = None,
+    metrics: Sequence[str] | None = None,
+    protocol: str | None = None,
+    features: str | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    size: int | None = None,
+    numbers: Range | None = None,
+    weights: Path | None = None,
+    allow_unverified_weights: bool = False,
+    skip_broken: bool = False,
+    device: str = "auto",
+    home: Path | None = None,
+) -> list[dict[str, Any]]:
+    """The scores as rows, in the order in which they were asked for."""
+    settings, device = Settings.load(home), environment.device(device)
+    policy = WeightsPolicy(settings.weights_dir, weights, allow_unverified_weights)
+    made: Any = generated
+    real: Any = reference
+    system = None
+    if not (Path(generated).expanduser().exists() or generated.partition(":")[0] in plugins.names("data")):
+        model, dataset = _model(generated, settings, policy, device)
+        system = model.system
+        if real is None:
+            if dataset is None:
+                raise UsageError(f"--reference: what shall {generated} be compared with? Name a folder or a dataset")
+            real = (dataset, "holdout")
+        count = samples or _MOST
+        if real is not reference:
+            count = samples or min(count, len(dataset.load("holdout")))
+        made = system.generate(count, seed, "evaluate")
+    elif real is None:
+        raise UsageError(f"--reference: what shall {generated} be compared with? Name a folder, a file or a dataset")
+    with _bar() as watch:
+        found = evaluate(
+            made,
+            real,
+            train=train,
+            metrics=metrics,
+            protocol=protocol,
+            features=features,
+            size=size,
+            samples=samples,
+            numbers=numbers,
+            weights=policy,
+            device=device,
+            cache=settings.shared_cache,
+            data_dir=settings.data_dir,
+            skip_broken=skip_broken,
+            system=system,
+            say=lambda text: print(text, file=sys.stderr),
+            watch=watch,
+        )
+    return [vars(score) for score in found]
+
+
+def _model(wanted: str, settings: Settings, policy: WeightsPolicy, device: str) -> tuple[Any, Any]:
+    """The model that a run, a sweep or a promoted model means, and the dataset that it was trained on, if known."""
+    try:
+        weights = finding.find(wanted, settings)
+    except UsageError as error:
+        raise UsageError(f"{wanted}: no such file, folder or dataset, and no run or model: {error}") from None
+    run = weights.origin.get("run")
+    dataset = None
+    if run is not None:
+        with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+            row = queries.sweep(registry, run.rpartition(".")[0].rpartition(".")[0])
+        document = Document(row["source"] or row["name"], row["experiment"])
+        experiment = Experiment(row["name"], document, settings.data_dir, policy)
+        dataset = experiment.resolve(lambda hole: hole.ends()[0]).dataset
+    return weights.load(device), dataset
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on standard error for each pass over a set, where that is a terminal."""
+    console = tables.console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        tasks: dict[str, Any] = {}
+
+        def watch(what: str, done: int, total: int) -> None:
+            if what not in tasks or progress.tasks[tasks[what]].finished:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done)
+
+        yield watch
