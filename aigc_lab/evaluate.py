@@ -12,7 +12,7 @@ from aigc_lab.errors import UsageError
 from aigc_lab.experiment import Protocol, load_protocol
 from aigc_lab.extractors.base import Features, choice
 from aigc_lab.features import FeatureStore
-from aigc_lab.given import Given, Pair, Range, Sets, given, halves
+from aigc_lab.given import Given, Pair, Range, Sets, given, halves, parted
 from aigc_lab.metrics.base import Autoencoder, Evidence, Metric, Real, Score
 from aigc_lab.samples import Images, Samples
 from aigc_lab.settings import Settings
@@ -207,7 +207,7 @@ def _real(pair: Pair, real: Given, count: int) -> tuple[Dataset, Real]:
         return Sets(pair.reference, classes), Real(pair.reference, floor, against)
     dataset, split = real.split
     other = dataset.load("holdout" if split != "holdout" else "reference")
-    floor = other if count >= len(other) else other.take(choice(len(other), count))
+    floor = other if count >= len(other) else parted(other, count)[0]
     return dataset, Real(pair.reference, floor, pair.reference, dataset.load("train"))
 
 

@@ -356,10 +356,12 @@ class Sets(Dataset):
         return self._reference.digest()
 
 
-def halves(samples: Samples, count: int) -> tuple[Samples, Samples]:
-    """`count` of the samples, at most half, and the rest, by a seeded choice: what real samples score against each
-    other.
-    """
+def parted(samples: Samples, count: int) -> tuple[Samples, Samples]:
+    """`count` of the samples by a seeded choice, and the rest."""
     order = torch.randperm(len(samples), generator=noise.generator("floor"))
-    first = min(count, len(samples) // 2)
-    return samples.take(order[:first]), samples.take(order[first:])
+    return samples.take(order[:count]), samples.take(order[count:])
+
+
+def halves(samples: Samples, count: int) -> tuple[Samples, Samples]:
+    """`count` of the samples, at most half, and the rest: what real samples score against each other."""
+    return parted(samples, min(count, len(samples) // 2))
