@@ -29,7 +29,6 @@ from aigc_lab.heart import Heart
 from aigc_lab.job import Job, Outcome, Watcher
 from aigc_lab.lab import Lab
 from aigc_lab.metrics.base import Score
-from aigc_lab.registry import lives
 from aigc_lab.registry.life import RESULTS, Outdated
 from aigc_lab.registry.records import Scored, StoredArtifact, StoredCheckpoint, StoredScalar, StoredScore
 from aigc_lab.registry.states import State as RunState
@@ -133,7 +132,7 @@ class _Run:
         if stored is not None:
             environment.settle(stored.history["threads"])  # another number of threads would give other bits
         now = environment.describe(self._lab.device)
-        self._attempt = registry.begin(job.run, now, anew=stored is None and self._changed(now))
+        self._attempt = registry.begin(job.run, now, resumes=stored is not None)
         chain = registry.chain(job.run)
         self._mine = self._folder / str(self._attempt)
         self._checkpoints = Checkpointer(self._mine, self._stored)
@@ -153,12 +152,6 @@ class _Run:
             self._show(0)
         elif state.step and self._due(state.step) and self._evaluated != state.step:
             self._evaluate()
-
-    def _changed(self, now: Mapping[str, Any]) -> bool:
-        """Whether the bits of a run that begins at its beginning again may be others than those that it has shown."""
-        then = lives.environment(self._lab.registry, self._job.run, self._lab.registry.chain(self._job.run))
-        kinds = ("device", "threads", "versions", "git_commit", "git_dirty")
-        return bool(then) and any(then.get(kind) != now.get(kind) for kind in kinds)
 
     def _state(self, stored: Iterable[checkpoint.Stored | None]) -> tuple[State, dict[str, Any] | None]:
         """The state to go on from, and the history up to there: None where the run begins."""
@@ -380,7 +373,7 @@ class _Run:
         pixels = self._picture()
         self._shown = step, pictures.png(pixels)
         self._record.picture(self._shown[1], step)
-        self.tracked.image("samples/grid", pixels, step)
+        self.tracked.image("samples/grid", pixels, step, png=self._shown[1])
 
     def _picture(self) -> pictures.Pixels:
         dataset = self._job.configuration.dataset

@@ -2,7 +2,7 @@
 
     python evaluation/crosscheck.py                                  # two sets of digits, weights made on the spot
     python evaluation/crosscheck.py --generated A --reference B --weights pt_inception-2015-12-05-6726825d.pth
-    python evaluation/crosscheck.py --count 60 --dims 128            # quick: scipy's matrix root takes 10 s at 2048
+    python evaluation/crosscheck.py --count 30 --dims 64             # quick: scipy's matrix root takes 10 s at 2048
 
 Prints the difference of each value and the ratio of the times, and exits with 1 when a difference exceeds its bound.
 Random weights serve the comparison as well as the published ones: the same network is asked the same question.

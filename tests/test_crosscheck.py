@@ -5,7 +5,7 @@ from conftest import crosscheck
 
 
 def test_all_agree(capsys: pytest.CaptureFixture[str]) -> None:
-    code = crosscheck().main(["--count", "60", "--dims", "128"])
+    code = crosscheck().main(["--count", "30", "--dims", "64"])
     printed = capsys.readouterr().out
     assert code == 0 and "16 of 16 within their bounds" in printed, printed
 

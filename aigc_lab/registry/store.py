@@ -45,6 +45,9 @@ from aigc_lab.registry.tables import (
 )
 from aigc_lab.settings import discreet, masked
 
+# What the bits of a run depend on, of the environment that an attempt records.
+_BITS = ("device", "threads", "versions", "git_commit", "git_dirty")
+
 
 class Registry:
     """A connection to one registry. `Registry.open` is the way to get one."""
@@ -215,16 +218,21 @@ class Registry:
 
     # ---- the life of a run
 
-    def begin(self, run: str, environment: Mapping[str, Any], *, anew: bool = False) -> int:
+    def begin(self, run: str, environment: Mapping[str, Any], *, resumes: bool = True) -> int:
         """Starts the next attempt, by this process, and returns its number. One that never ended is closed as KILLED.
 
-        An attempt of a run that was KILLED is of the chain before; when the run had FAILED, or is to begin `anew`, a
-        new chain begins. Raises `Failure` when the run has a result.
+        An attempt of a run that was KILLED is of the chain before; when the run had FAILED, a new chain begins, and so
+        it does when the attempt `resumes` from nothing, in an environment where the bits of what it has shown may come
+        out as others. Raises `Failure` when the run has a result.
         """
         process = Process.this()
         with self._living(run) as life:
             now, number = _now(), life.before.newest + 1
-            follows = not anew and life.before.state in (State.KILLED, State.RUNNING)
+            follows = life.before.state in (State.KILLED, State.RUNNING)
+            if follows and not resumes:
+                that = (Attempt.c.run_id == run, Attempt.c.number == life.chain)
+                then = life.connection.scalar(select(Attempt.c.environment).where(*that)) or {}
+                follows = not then or all(then.get(kind) == environment.get(kind) for kind in _BITS)
             chain = (life.chain if follows else None) or number
             life.save(life.before.begin(), reason=f"never ended; attempt {number} took over")
             life.connection.execute(

@@ -60,8 +60,18 @@ class RunTracker(Protocol):
     def scores(self, step: int, values: Mapping[str, float]) -> None:
         """The same for scores, by their bare names: `fid` becomes `score/fid`."""
 
-    def image(self, key: str, pixels: "numpy.typing.NDArray[numpy.uint8]", step: int, *, at: int | None = None) -> None:
-        """Shows pixels [H, W] or [H, W, C] under `key`, which has a slider over the steps."""
+    def image(
+        self,
+        key: str,
+        pixels: "numpy.typing.NDArray[numpy.uint8]",
+        step: int,
+        *,
+        at: int | None = None,
+        png: bytes | None = None,
+    ) -> None:
+        """Shows pixels [H, W] or [H, W, C] under `key`, which has a slider over the steps. `png` is the same picture as
+        a file, where the caller has that anyway.
+        """
 
     def text(self, name: str, text: str) -> None:
         """Stores a text as the artifact `name`, such as `samples/000250.txt`."""

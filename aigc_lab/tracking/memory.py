@@ -74,7 +74,15 @@ class MemoryRun(base.Recorder):
         self.tag |= tags
         self.dataset = dataset or self.dataset
 
-    def image(self, key: str, pixels: "numpy.typing.NDArray[numpy.uint8]", step: int, *, at: int | None = None) -> None:
+    def image(
+        self,
+        key: str,
+        pixels: "numpy.typing.NDArray[numpy.uint8]",
+        step: int,
+        *,
+        at: int | None = None,
+        png: bytes | None = None,
+    ) -> None:
         self._check_image(key, pixels)
         self.images.append((key, step, pixels.copy()))
 

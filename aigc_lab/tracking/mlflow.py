@@ -184,7 +184,15 @@ class MlflowRun(base.Recorder):
         self._down = self._warned = False  # since the last flush; since it last worked
         self._lost = 0
 
-    def image(self, key: str, pixels: "numpy.typing.NDArray[numpy.uint8]", step: int, *, at: int | None = None) -> None:
+    def image(
+        self,
+        key: str,
+        pixels: "numpy.typing.NDArray[numpy.uint8]",
+        step: int,
+        *,
+        at: int | None = None,
+        png: bytes | None = None,
+    ) -> None:
         self._check_image(key, pixels)
         send = partial(_log_image, self._client, self.run_id, pixels.copy(), key, step, at or base.now())
         self._deliver(f"image {key} of step {step}", send)

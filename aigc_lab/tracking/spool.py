@@ -146,17 +146,20 @@ class SpoolRun(base.Recorder):
         done = self._before.steps
         super().scalars(step, {name: value for name, value in values.items() if step > done.get(name, step - 1)})
 
-    def image(self, key: str, pixels: "numpy.typing.NDArray[numpy.uint8]", step: int, *, at: int | None = None) -> None:
-        from PIL import Image
-
+    def image(
+        self,
+        key: str,
+        pixels: "numpy.typing.NDArray[numpy.uint8]",
+        step: int,
+        *,
+        at: int | None = None,
+        png: bytes | None = None,
+    ) -> None:
         self._check_image(key, pixels)
         if (key, step) in self._before.images:
             return
         self._pictures += 1
-        content = io.BytesIO()
-        # A fast compression: the picture will be deleted in a second.
-        Image.fromarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels).save(content, "PNG", compress_level=1)
-        self.record("image", content.getvalue(), key=key, file=f"{self._pictures:06d}.png", step=step)
+        self.record("image", png or _encoded(pixels), key=key, file=f"{self._pictures:06d}.png", step=step)
 
     def text(self, name: str, text: str) -> None:
         if self._before.texts.get(checked("artifact", name)) != _digest(text):
@@ -253,6 +256,15 @@ class _Content:
             self.artifacts[f"{record['folder']}/{Path(record['path']).name}"] = record.get("sha256", "")
         elif "end" in record:
             self.last_words = record["tags"]
+
+
+def _encoded(pixels: "numpy.typing.NDArray[numpy.uint8]") -> bytes:
+    from PIL import Image
+
+    content = io.BytesIO()
+    # A fast compression: the picture will be deleted in a second.
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels).save(content, "PNG", compress_level=1)
+    return content.getvalue()
 
 
 def _digest(text: str) -> str:
