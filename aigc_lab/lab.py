@@ -41,7 +41,8 @@ def open_lab(
     plan = experiment.resolve(lambda hole: hole.ends()[0])
     features = FeatureStore(plan.dataset, cache=settings.cache, weights=settings.weights, device=device, say=say)
     evaluator = Evaluator(experiment.protocol, experiment.metrics, plan.dataset, features)
-    lab = Lab(settings, Registry.open(settings.registry_url, home=settings.home), tracker, evaluator, device, threads)
+    registry = Registry.open(settings.registry_url, home=settings.home, connected=True)
+    lab = Lab(settings, registry, tracker, evaluator, device, threads)
     lab.settle(experiment.file.training)
     evaluator.prepare()
     return lab

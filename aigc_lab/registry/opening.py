@@ -24,7 +24,7 @@ _ROOM = 1 << 20
 _MIGRATION_LOCK = 0x_A16C_1AB  # any number, the same in every process
 
 
-def open_engine(url: str, *, create: bool) -> Engine:
+def open_engine(url: str, *, create: bool, connected: bool = False) -> Engine:
     """An engine on a registry of the current schema. Raises `UsageError` as `Registry.open` says."""
     with _explained(url):
         parsed = make_url(url)
@@ -35,7 +35,7 @@ def open_engine(url: str, *, create: bool) -> Engine:
             if not create:
                 raise _missing(url)
             path.parent.mkdir(parents=True, exist_ok=True)
-        engine = _engine(parsed)
+        engine = _engine(parsed, connected)
         with engine.connect() as connection:
             found = _schema(connection)
         if found is None and not create:
@@ -75,13 +75,13 @@ def _file(url: URL) -> Path | None:
     return Path(str(url.database))
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, connected: bool = False) -> Engine:
     if url.get_backend_name() != "sqlite":
         # A server may restart during a sweep of days: a pooled connection is tried before it is used.
         return create_engine(url, pool_pre_ping=True)
-    # A connection a transaction: cheap, and nothing is shared with a forked process.
+    # A connection a transaction: nothing stays open that nobody closes. Who writes for hours stays connected.
     path = _file(url)
-    engine = create_engine(url, poolclass=NullPool) if path else create_engine(url)
+    engine = create_engine(url, poolclass=NullPool) if path and not connected else create_engine(url)
 
     @event.listens_for(engine, "do_connect")
     def _connecting(_: object, __: object, ___: object, options: dict[str, Any]) -> sqlite3.Connection | None:
