@@ -230,7 +230,7 @@ def _metrics(
         specs = load_protocol(content.find("evaluation", protocol)).metrics
     else:
         specs = [(name, {}) for name in (names or _panel(chosen))]
-    found = []
+    found, left_out = [], list[str]()
     for name, config in specs:
         # A protocol says itself which features it reads, unless the user does.
         options = {"features": chosen} if chosen and (features or protocol is None) else {}
@@ -239,9 +239,11 @@ def _metrics(
         except ValueError as error:
             if names is not None or protocol is not None:
                 raise UsageError(f"metric {name}: {error}") from None
-            say(f"{name} is left out: {error}")
+            left_out.append(f"{name} is left out: {error}")
     if not found:
-        raise UsageError("nothing can be scored: name metrics with --metrics")
+        raise UsageError(f"nothing can be scored: {left_out[0]}")
+    for each in left_out:
+        say(each)
     return found
 
 
