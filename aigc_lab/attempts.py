@@ -1,8 +1,9 @@
-"""Where the attempts of a run keep their checkpoints, and what of that is removed when it has ended."""
+"""Where a run and its attempts keep their files, and what of that is removed when it has ended."""
 
 import shutil
 from pathlib import Path
 
+from aigc_lab import files
 from aigc_lab.settings import Settings
 
 # Written by `checkpoint.Checkpointer`; what begins with a dot was being written when its process died.
@@ -14,13 +15,20 @@ def folder(settings: Settings, sweep: str, trial: int, seed: int) -> Path:
     return settings.checkpoints / sweep / f"{trial}.{seed}"
 
 
-def collect(folder: Path, keep: int) -> None:
-    """Removes what the attempts of a run left behind, once it has ended: all states, and the folders of all attempts
-    but `keep`, whose weights are the run's.
+def artifacts(settings: Settings, sweep: str, trial: int, seed: int) -> Path:
+    """Of a run: its pictures and curves, which all attempts share."""
+    return settings.artifacts / sweep / f"{trial}.{seed}"
+
+
+def collect(settings: Settings, sweep: str, trial: int, seed: int, *, keep: int) -> None:
+    """Removes what the attempts of a run left behind, once it has ended: all states, the folders of all attempts but
+    `keep`, whose weights are the run's, and pictures that were being written when their process died.
     """
-    for attempt in folder.iterdir() if folder.is_dir() else ():
+    checkpoints = folder(settings, sweep, trial, seed)
+    for attempt in checkpoints.iterdir() if checkpoints.is_dir() else ():
         if attempt.name != str(keep) and attempt.is_dir():
             shutil.rmtree(attempt, ignore_errors=True)
     for pattern in STATES:
-        for path in (folder / str(keep)).glob(pattern):
+        for path in (checkpoints / str(keep)).glob(pattern):
             path.unlink(missing_ok=True)
+    files.clear_unfinished(artifacts(settings, sweep, trial, seed))

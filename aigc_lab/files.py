@@ -3,12 +3,15 @@
 import errno
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
+# `.name.` and what `tempfile` adds.
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
 # What a disk says that takes nothing, whoever asks: it is full, may not be written, or is broken.
 _REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
@@ -46,6 +49,13 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)  # a write that fails does not say where
         raise
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Removes, at any depth, what `replacing` was about to finish when its process died."""
+    for path in folder.rglob(".*"):
+        if path.is_file() and _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

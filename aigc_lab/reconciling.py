@@ -135,8 +135,7 @@ class _Sweep:
             reason = run["reason"] if run is not None else None
             self._spool.end(key, status_of(state), {"state": state} | ({"reason": reason} if reason else {}))
             if run is not None and state != State.KILLED:
-                folder = attempts.folder(self._settings, self._sweep, run["trial"], run["seed"])
-                attempts.collect(folder, keep=run["attempt"])
+                attempts.collect(self._settings, self._sweep, run["trial"], run["seed"], keep=run["attempt"])
 
     def _unsupervised(self) -> Iterator[Finding]:
         row = lives.supervisor(self._registry, self._sweep)

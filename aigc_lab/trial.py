@@ -109,7 +109,7 @@ class _Run:
         self._job, self._lab, self._watcher, self._heart = job, lab, watcher, heart
         self._training = job.configuration.training
         self._folder = attempts.folder(lab.settings, job.sweep, job.trial, job.seed)
-        self._record = _Record(lab.settings.artifacts / job.sweep / f"{job.trial}.{job.seed}")
+        self._record = _Record(attempts.artifacts(lab.settings, job.sweep, job.trial, job.seed))
         self._attempt = 0
         self._begun = False
         self._best: _Selected | None = None
@@ -317,7 +317,8 @@ class _Run:
             self.replica.live = False
             self.tracked.end(status_of(state), {"state": state} | ({"reason": reason} if reason else {}))
         if state != RunState.KILLED:
-            attempts.collect(self._folder, keep=self._attempt)
+            job = self._job
+            attempts.collect(self._lab.settings, job.sweep, job.trial, job.seed, keep=self._attempt)
 
     # ---- what is stored on the way
 

@@ -1,6 +1,7 @@
 """What all tests share: one thread, no network where a test says so, and what is expensive to make once."""
 
 import importlib.util
+import os
 import socket
 import subprocess
 import sys
@@ -19,6 +20,9 @@ from aigc_lab.tracking import writer
 from aigc_lab.weights import WeightsPolicy
 
 torch.set_num_threads(1)
+
+# A command is told as it must be typed, which is another under `uv run`; a test that is about that sets it.
+os.environ.pop("UV_RUN_RECURSION_DEPTH", None)
 
 
 @pytest.fixture

@@ -20,7 +20,9 @@ from test_trainer import fresh, run
 
 from aigc_lab import attempts, checkpoint, files
 from aigc_lab.checkpoint import Checkpointer, checkpoints, restore_state
+from aigc_lab.files import replacing, write_atomically
 from aigc_lab.registry.life import Outdated
+from aigc_lab.settings import Settings
 from aigc_lab.trainer import State
 
 
@@ -346,5 +348,27 @@ def test_a_kill_within_a_write_leaves_no_half_checkpoint(
     with caplog.at_level(logging.WARNING):
         assert steps(tmp_path) == [1]
     assert not caplog.records
-    attempts.collect(tmp_path, keep=1)
-    assert names(tmp_path / "1") == []
+    settings = Settings.load(tmp_path / "home")
+    of_the_run = attempts.folder(settings, "mine", 3, 1)
+    shutil.copytree(tmp_path / "1", of_the_run / "1")
+    attempts.collect(settings, "mine", 3, 1, keep=1)
+    assert names(of_the_run / "1") == []
+
+
+def test_a_picture_that_was_being_written_goes_when_the_run_has_ended(tmp_path: Path) -> None:
+    settings = Settings.load(tmp_path)
+    pictures = attempts.artifacts(settings, "mine", 3, 1) / "samples"
+    write_atomically(pictures / "000120.png", b"whole")
+    (pictures / ".mine").write_bytes(b"of the user")
+    child = os.fork()
+    if not child:
+        try:
+            with replacing(pictures / "000240.png") as temporary:
+                temporary.write_bytes(b"ha")
+                os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert len(names(pictures)) == 3, "it was not killed half-way"
+    attempts.collect(settings, "mine", 3, 1, keep=1)
+    assert sorted(names(pictures)) == [".mine", "000120.png"]

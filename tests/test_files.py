@@ -1,6 +1,7 @@
 """Files that are whole or absent."""
 
 import os
+import shlex
 import stat
 import subprocess
 import sys
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from aigc_lab import settings
 from aigc_lab.files import locked, write_atomically
-from aigc_lab.settings import Settings
+from aigc_lab.settings import Settings, as_typed
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
@@ -34,6 +36,18 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypa
     with pytest.raises(OSError, match="no space"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_command_is_told_as_it_must_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "my home"
+    monkeypatch.chdir(tmp_path)
+    root = Path(settings.__file__).parent.parent
+    assert as_typed("aigc-lab ui", Settings.load(), None) == "aigc-lab ui"
+    assert as_typed("aigc-lab ui", Settings.load(home), home) == f"aigc-lab ui --home '{home}'"
+    monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
+    assert as_typed("aigc-lab ui", Settings.load(), None) == f"uv run --project {shlex.quote(str(root))} aigc-lab ui"
+    monkeypatch.chdir(root)
+    assert as_typed("aigc-lab ui", Settings.load(), None) == "uv run aigc-lab ui"
 
 
 def test_a_new_home_is_its_owners(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ class Local(base.Executor):
         assert self._lab is not None
         tags = {"state": str(outcome.state)} | ({"reason": outcome.reason} if outcome.reason else {})
         self._spool.end(key, status_of(outcome.state), tags)
-        attempts.collect(attempts.folder(self._lab.settings, job.sweep, job.trial, job.seed), keep=attempt)
+        attempts.collect(self._lab.settings, job.sweep, job.trial, job.seed, keep=attempt)
 
     def _stored(self, job: Job) -> Outcome:
         assert self._lab is not None
