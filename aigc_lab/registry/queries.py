@@ -2,14 +2,14 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from difflib import get_close_matches
 from itertools import chain
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, literal, select, tuple_
 
 from aigc_lab.content import unknown
 from aigc_lab.errors import UsageError
@@ -420,9 +420,15 @@ def compare(
     with registry.read() as connection:
         of_sweep = _of_sweep(connection, sweep)
         configurations = _configurations(connection, of_sweep)
-        for in_sweep, trial, outcome in _scored_runs(connection, of_sweep, score, checkpoint):
-            configurations[in_sweep, trial].outcomes.append(outcome)
-        comparison = rank(configurations.values(), most)
+        name = Sweep.c.objective if score is None else literal(score)
+        scored = _ScoredRuns(connection, name, checkpoint)
+        whole = None
+        if most is not None and most <= _AT_ONCE < len(configurations):
+            scored.brief(configurations, of_sweep)
+            whole = scored.whole
+        else:
+            scored.add(configurations, of_sweep)
+        comparison = rank(configurations.values(), most, whole)
         if score is not None and not comparison.groups:
             _require_score(connection, score, checkpoint, of_sweep)
         configs = _configs(connection, of_sweep, comparison)
@@ -443,26 +449,50 @@ def _configurations(connection: Connection, of_sweep: ColumnElement[bool]) -> di
     return {(trial[0], trial[1]): Configuration(*trial) for trial in trials}
 
 
-def _scored_runs(
-    connection: Connection, of_sweep: ColumnElement[bool], score: str | None, checkpoint: Final
-) -> Iterator[tuple[str, int, Outcome]]:
-    """Sweep, trial and outcome of every run. A run may have the score on two splits; the holdout is the one that
-    nothing was chosen on.
-    """
-    name = Sweep.c.objective if score is None else score
-    found = connection.execute(
-        select(Run.c.id, Run.c.sweep_id, Run.c.trial, Run.c.role, Run.c.state, *_SCORE[:-1], Run.c.seconds)
-        .join(Sweep, Sweep.c.id == Run.c.sweep_id)
-        .outerjoin(Score, and_(Score.c.run_id == Run.c.id, Score.c.checkpoint == checkpoint, Score.c.name == name))
-        .where(of_sweep)
-        .order_by(Run.c.sweep_id, Run.c.trial, Run.c.seed, Score.c.split != "holdout", Score.c.step)
-        .execution_options(yield_per=_AT_ONCE)
-    )
-    before = None
-    for row in chain.from_iterable(found.partitions()):  # parts of many rows: fetching them one by one takes longer
-        if row[0] != before:
-            yield row[1], row[2], Outcome._make(row[3:])
-        before = row[0]
+class _ScoredRuns:
+    """The outcomes of runs. Of a score on two splits the holdout's is taken: nothing was chosen there."""
+
+    def __init__(self, connection: Connection, name: ColumnElement[str], checkpoint: Final) -> None:
+        self._connection, self._name, self._checkpoint = connection, name, checkpoint
+
+    def add(self, configurations: dict[tuple[str, int], Configuration], condition: ColumnElement[bool]) -> None:
+        """To each of the configurations those of its runs, with all that is known of them."""
+        for row in self._found(condition, Run.c.role, Run.c.state, *_SCORE[:-1], Run.c.seconds):
+            configurations[row[0], row[1]].outcomes.append(Outcome._make(row[2:]))
+
+    def brief(self, configurations: dict[tuple[str, int], Configuration], condition: ColumnElement[bool]) -> None:
+        """The same, with only what ranking needs: a value that is fetched costs as much as what is done with it."""
+        columns = Run.c.role, Run.c.state, Score.c.value, Score.c.signature, Score.c.better, self._name
+        for row in self._found(condition, *columns):
+            configurations[row[0], row[1]].outcomes.append(Outcome.brief(*row[2:]))
+
+    def whole(self, some: list[Configuration]) -> Iterable[Configuration]:
+        """The same configurations, with all that is known of their runs."""
+        again = {each.key: replace(each, outcomes=[]) for each in some}
+        self.add(again, tuple_(Run.c.sweep_id, Run.c.trial).in_(list(again)))
+        return again.values()
+
+    def _found(self, condition: ColumnElement[bool], *columns: ColumnElement[Any]) -> Iterator[Sequence[Any]]:
+        """Sweep, trial and the columns of every run."""
+        of_run = and_(Score.c.run_id == Run.c.id, Score.c.checkpoint == self._checkpoint, Score.c.name == self._name)
+        found = self._connection.execute(
+            select(Run.c.id, Run.c.sweep_id, Run.c.trial, *columns, Score.c.split != "holdout", Score.c.step)
+            .join(Sweep, Sweep.c.id == Run.c.sweep_id)
+            .outerjoin(Score, of_run)
+            .where(condition)
+            .order_by(Run.c.sweep_id, Run.c.trial, Run.c.seed)  # and no further: so far there is an index
+            .execution_options(yield_per=_AT_ONCE)
+        )
+        rows = chain.from_iterable(found.partitions())  # parts of many rows: fetching them one by one takes longer
+        kept: Sequence[Any] = next(rows, ())
+        for row in rows:
+            if row[0] != kept[0]:
+                yield kept[1:-2]
+                kept = row
+            elif (row[-2], row[-1]) < (kept[-2], kept[-1]):
+                kept = row
+        if kept:
+            yield kept[1:-2]
 
 
 def _configs(

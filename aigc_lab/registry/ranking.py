@@ -7,7 +7,7 @@ Scores are ranked only among those of one signature: numbers that were computed 
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from statistics import median
@@ -19,6 +19,9 @@ Row = dict[str, Any]
 
 # As the registry writes them: a hundred thousand times the way through the enumeration is long.
 _FINISHED, _DIVERGED = State.FINISHED.value, State.DIVERGED.value
+
+
+_UNTOLD = (None,) * 4
 
 
 class Outcome(NamedTuple):
@@ -36,6 +39,13 @@ class Outcome(NamedTuple):
     better: str | None
     seconds: float | None = None
 
+    @classmethod
+    def brief(
+        cls, role: str, state: str, value: float | None, signature: str | None, better: str | None, name: str
+    ) -> "Outcome":
+        """Of one that is to be ranked, what its rank depends on; the rest is None."""
+        return cls(role, state, None if signature is None else name, value, *_UNTOLD, signature, better)
+
     @property
     def scored(self) -> bool:
         return self.state == _FINISHED and self.name is not None
@@ -50,6 +60,10 @@ class Configuration:
     system: str
     state: str
     outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.sweep, self.trial
 
 
 @dataclass(frozen=True)
@@ -107,9 +121,16 @@ class _Standing(NamedTuple):
         return name, better, signature
 
 
-def rank(configurations: Iterable[Configuration], most: int | None = None) -> Comparison:
+def rank(
+    configurations: Iterable[Configuration],
+    most: int | None = None,
+    whole: Callable[[list[Configuration]], Iterable[Configuration]] | None = None,
+) -> Comparison:
     """One row for each configuration (and signature, should its runs have been scored in different ways); only the
     first `most` of them, if that is given. The `config` of a row is left empty.
+
+    Most of many are ranked and not shown, so their outcomes may be `Outcome.brief`; then `whole` returns those of its
+    argument, in any order, with all that a row tells.
     """
     members: dict[tuple[str, str, str], list[_Standing]] = defaultdict(list)
     unranked: list[_Standing] = []
@@ -120,16 +141,27 @@ def rank(configurations: Iterable[Configuration], most: int | None = None) -> Co
     groups.sort(key=lambda group: (-group.rows, group.name, group.signature))
     unranked.sort(key=lambda standing: _state(standing) != State.DIVERGED)
 
-    def ordered() -> Iterator[Row]:
+    def ordered() -> Iterator[tuple[_Standing, int | None]]:
         for group in groups:
             yield from _ranked(members[group.name, group.better, group.signature], group.better)
-        yield from (_row(standing, None) for standing in unranked)
+        yield from ((standing, None) for standing in unranked)
 
+    shown = list(islice(ordered(), most))
+    if whole is not None:
+        told = {each.key: each for each in whole([standing.configuration for standing, _ in shown])}
+        shown = [(_of(told[standing.configuration.key], standing), place) for standing, place in shown]
     total = len(unranked) + sum(group.rows for group in groups)
-    return Comparison(list(islice(ordered(), most)), groups, _note(groups), total)
+    return Comparison([_row(*each) for each in shown], groups, _note(groups), total)
 
 
-def _ranked(standings: list[_Standing], better: str) -> Iterator[Row]:
+def _of(whole: Configuration, brief: _Standing) -> _Standing:
+    """The standing of the whole configuration that is this brief one's."""
+    signature = brief.scored[0].signature if brief.scored else None
+    same = (each for each in _standings(whole) if (each.scored[0].signature if each.scored else None) == signature)
+    return next(same)
+
+
+def _ranked(standings: list[_Standing], better: str) -> Iterator[tuple[_Standing, int]]:
     """Within a sweep confirmed rows come first: a value that was selected as the best of many flatters. Rows of several
     sweeps were not selected from one another, and rank by value alone. Equal values share a rank.
     """
@@ -145,7 +177,7 @@ def _ranked(standings: list[_Standing], better: str) -> Iterator[Row]:
     for place, standing in enumerate(standings, start=1):
         if key(standing) != before:
             rank, before = place, key(standing)
-        yield _row(standing, rank)
+        yield standing, rank
 
 
 def _standings(configuration: Configuration) -> Iterator[_Standing]:

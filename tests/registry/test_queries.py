@@ -254,11 +254,14 @@ def test_score_and_checkpoint_can_be_chosen(lab: Lab) -> None:
         queries.compare(lab.registry, score="kidd")
 
 
-def test_the_holdout_counts_when_a_score_stands_on_two_splits(lab: Lab) -> None:
+@pytest.mark.parametrize("stored", [("holdout", "reference"), ("reference", "holdout")])
+def test_the_holdout_counts_when_a_score_stands_on_two_splits(lab: Lab, stored: tuple[str, str]) -> None:
     run = lab.run(lab.sweep(), 0, 0, 5.0)
     both = [
-        StoredScore("fd", value, None, None, 10, None, "fd", "lower", "last", 10, split)
-        for split, value in (("holdout", 6.0), ("reference", 5.0))
+        StoredScore(
+            "fd", {"holdout": 6.0, "reference": 5.0}[split], None, None, 10, None, "fd", "lower", "last", 10, split
+        )
+        for split in stored
     ]
     lab.registry.finish(run, 1, State.FINISHED, scores=both)
     assert order(queries.compare(lab.registry).rows) == [(1, 0, 6.0)]
@@ -371,12 +374,44 @@ def test_the_first_rows_are_those_of_the_whole_ranking(drawn: list[tuple[str, li
     assert (first.total, first.groups, first.note) == (len(whole.rows), whole.groups, whole.note)
 
 
-def test_the_first_rows_have_their_configurations(lab: Lab) -> None:
+SIGNED = OUTCOMES.flatmap(
+    lambda outcome: st.sampled_from([outcome, outcome._replace(signature="fd 2"), outcome._replace(name=None)])
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.lists(SIGNED, max_size=5)), max_size=8), st.integers(0, 9))
+def test_ranking_needs_but_little_of_an_outcome(drawn: list[tuple[str, list[Outcome]]], most: int) -> None:
+    known, brief = {}, []
+    for trial, (sweep, runs) in enumerate(drawn):
+        known[sweep, trial] = Configuration(sweep, trial, "vae", "FINISHED", runs)
+        little = [
+            Outcome.brief(run.role, run.state, run.value, run.signature if run.name else None, run.better, "fd")
+            for run in runs
+        ]
+        brief.append(Configuration(sweep, trial, "vae", "FINISHED", little))
+    asked: list[tuple[str, int]] = []
+
+    def whole(some: list[Configuration]) -> list[Configuration]:
+        asked.extend(each.key for each in some)
+        return [known[each.key] for each in reversed(some)]
+
+    assert rank(brief, most, whole) == rank(known.values(), most)
+    assert len(asked) <= most
+
+
+@pytest.mark.parametrize("at_once", [2, 1000])
+def test_the_first_rows_are_told_in_full(lab: Lab, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr(queries, "_AT_ONCE", at_once)
     sweep = lab.sweep()
     for trial, value in enumerate([3.0, 1.0, 2.0]):
-        lab.run(sweep, trial, 0, value)
+        for seed in (0, 1):
+            lab.run(sweep, trial, seed, value + seed)
     whole, first = queries.compare(lab.registry), queries.compare(lab.registry, most=2)
     assert first.rows == whole.rows[:2]
+    assert [(row["score"]["n"], row["score"]["value"], row["seconds"]) for row in first.rows] == [
+        (1000, 1.5, 2.0),
+        (1000, 2.5, 2.0),
+    ]
     assert [row["config"] for row in first.rows] == [{"lr": 0.1}, {"lr": 0.2}]
     assert (first.total, len(whole.rows)) == (3, 3)
 
