@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from aigc_lab import plugins
 from aigc_lab.errors import UsageError
 from aigc_lab.files import replacing, sha256, write_atomically
+from aigc_lab.host_copy import HostCopy
 from aigc_lab.samples import Modality, Shape
 from aigc_lab.systems.base import System
 from aigc_lab.trainer import State
@@ -102,9 +102,11 @@ def save_state(state: State, path: Path) -> None:
     of an interval that is under way.
     """
     tensors, facts = _parts(state)
-    copies, _ = _copied(tensors)
+    copy = HostCopy()
+    ready = copy.take(tensors)
     with replacing(path) as temporary:
-        save_file(copies, temporary, facts)
+        ready()
+        copy.write(temporary, facts)
 
 
 def restore_state(state: State, path: Path) -> None:
@@ -152,25 +154,6 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def _copied(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Callable[[], object]]:
-    """Copies on the host, and what waits until they are there. On a GPU they are queued behind the last step, so that
-    the next one, queued behind them, needs no wait.
-    """
-    copies = {}
-    for name, tensor in tensors.items():
-        source = tensor.detach()
-        if source.is_cuda:
-            copies[name] = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
-            copies[name].copy_(source, non_blocking=True)
-        else:
-            copies[name] = source.contiguous().clone()
-    if not any(tensor.is_cuda for tensor in tensors.values()):
-        return copies, lambda: None
-    queued = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    queued.record()
-    return copies, queued.synchronize
-
-
 @dataclass(frozen=True)
 class Stored:
     """A checkpoint of a run under way. `history` is what the run had to show by then, `selected` the weights that the
@@ -204,6 +187,7 @@ class Checkpointer:
     def __init__(self, folder: Path, stored: Callable[[int], object]) -> None:
         self._folder = folder
         self._stored = stored
+        self._copy = HostCopy()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._warned = False
@@ -221,10 +205,10 @@ class Checkpointer:
         self.finish()
         tensors, facts = _parts(state)
         tensors |= {f"{_SELECTED}{key}": value for key, value in (selected or {}).items()}
-        copies, ready = _copied(tensors)
+        ready = self._copy.take(tensors)
         told = json.dumps(history).encode()
         self._thread = threading.Thread(
-            target=self._write, args=(state.step, copies, ready, facts, told), name="checkpoint", daemon=True
+            target=self._write, args=(state.step, ready, facts, told), name="checkpoint", daemon=True
         )
         self._thread.start()
         if wait:
@@ -239,22 +223,19 @@ class Checkpointer:
         if error is not None:
             raise error
 
-    def _write(
-        self, step: int, tensors: dict[str, Tensor], ready: Callable[[], object], facts: dict[str, str], history: bytes
-    ) -> None:
+    def _write(self, step: int, ready: Callable[[], object], facts: dict[str, str], history: bytes) -> None:
         try:
             ready()
             path = self._folder / f"state-{step:09d}.safetensors"
             with replacing(path) as temporary:
-                save_file(tensors, temporary, facts)
-                digest = sha256(temporary)
+                digest = self._copy.write(temporary, facts)
             told = {"step": step, "sha256": digest, "history": json.loads(history)}
             write_atomically(path.with_suffix(".json"), json.dumps(told).encode())
             for older in sorted(self._folder.glob("state-*.json"))[:-_KEPT]:
                 older.unlink()  # first: without it, the other is nobody's checkpoint
                 older.with_suffix(".safetensors").unlink(missing_ok=True)
             self._stored(step)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             if not self._warned:
                 _LOG.warning("%s: a checkpoint could not be written: %s", self._folder, error)
             self._warned = True

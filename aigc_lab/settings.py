@@ -77,8 +77,8 @@ class Settings:
     def prepare(self) -> None:
         """Creates the home's folders. Raises `UsageError` when the home cannot be written."""
         try:
-            if not self.home.is_dir():
-                self.home.mkdir(mode=0o700, parents=True)  # results are their owner's until they are shared
+            # Results are their owner's until they are shared; another command may make the home at the same instant.
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
             for path in (self.home, self.artifacts, self.cache, self.checkpoints):
                 path.mkdir(parents=True, exist_ok=True)
             probe = self.home / f".writable-{os.getpid()}"
