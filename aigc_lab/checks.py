@@ -4,9 +4,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,10 +17,11 @@ from rich.text import Text
 
 from aigc_lab import experiment as experiments
 from aigc_lab import extractor_files, plugins, tables
-from aigc_lab.contracts import datasets, metrics, systems
+from aigc_lab.contracts import datasets, extractors, metrics, systems
 from aigc_lab.contracts.base import Result, examine
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import Failure, UsageError
+from aigc_lab.extractors.base import Extractor
 from aigc_lab.features import FeatureStore
 from aigc_lab.metrics.base import Metric
 from aigc_lab.samples import Modality
@@ -30,7 +32,7 @@ from aigc_lab.yamlfile import dotted, parse
 Change = tuple[str, str, str]
 Row = dict[str, Any]
 
-BASES: tuple[type, ...] = (System, Dataset, Metric)
+BASES: tuple[type, ...] = (System, Dataset, Metric, Extractor)
 # Samples to train on, of a system; samples to score, of a metric.
 _TRAIN, _SCORED = 300, 400
 # A check that takes longer says how it could be shorter.
@@ -50,8 +52,9 @@ def check(wanted: str, data: str | None, changes: list[Change], *, json: bool, h
     if wanted.endswith((".yaml", ".yml")):
         return [_experiment(wanted, changes, settings, console)]
     rows: list[Row] = []
-    for base in plugins.kinds(BASES, wanted):
-        kind: type[Any] = plugins.find(base, wanted)
+    exported = extractor_files.is_file(wanted) and not plugins.is_file(wanted)
+    for base in [Extractor] if exported else plugins.kinds(BASES, wanted):
+        kind: type[Any] = extractor_files.find(wanted) if base is Extractor else plugins.find(base, wanted)
         begun = time.monotonic()
         results = _shown(_examined(kind, data, changes, settings), console)
         rows += [{"plugin": plugins.name_of(kind)} | _row(result) for result in results]
@@ -72,6 +75,16 @@ def conclude(rows: list[Row]) -> None:
 
 def _examined(kind: type, data: str | None, changes: list[Change], settings: Settings) -> Iterator[Result]:
     file = plugins.file_of(kind)
+    if issubclass(kind, Extractor):
+        if changes:
+            raise UsageError(f"{changes[0][2]}: features have no options; what differs is another file")
+        with _cache(settings) as cache:
+            serves = partial(kind.check, weights=settings.weights)
+            dataset = _served(kind.__name__, serves, data, settings)
+            kind.fetch(settings.weights, _say)  # what cannot be had here is no fault of the file
+            case = extractors.Case(kind, dataset, cache, settings.weights, say=_say)
+            yield from examine(extractors.EXTRACTOR, {"": case}, file)
+        return
     options = _options(kind, changes)
     if issubclass(kind, System):
         dataset = _dataset(data or ("digits" if kind.modality == Modality.IMAGES else "ring"), settings)
@@ -124,17 +137,25 @@ def _dataset(name: str, settings: Settings) -> Dataset:
 
 def _measurable(metric: Metric, data: str | None, settings: Settings) -> Dataset:
     """The dataset that was named, or the first of those that ship which the metric accepts."""
-    candidates = [_dataset(name, settings) for name in ([data] if data else ["digits", "ring"])]
+
+    def check(dataset: Dataset) -> None:
+        metric.check(dataset, 1000)
+        if metric.extractor:
+            extractor_files.find(metric.extractor).check(dataset, settings.weights)
+
+    return _served(type(metric).__name__, check, data, settings)
+
+
+def _served(what: str, check: Callable[[Dataset], None], data: str | None, settings: Settings) -> Dataset:
+    """The dataset that was named, or the first of those that ship which `check` lets through."""
     refusals = []
-    for dataset in candidates:
+    for dataset in [_dataset(name, settings) for name in ([data] if data else ["digits", "ring"])]:
         try:
-            metric.check(dataset, 1000)
-            if metric.extractor:
-                extractor_files.find(metric.extractor).check(dataset, settings.weights)
+            check(dataset)
             return dataset
         except ValueError as error:
             refusals.append(f"{dataset.name}: {error}")
-    raise UsageError(f"{type(metric).__name__} can measure none of these: {'; '.join(refusals)}; name one with --data")
+    raise UsageError(f"{what} can measure none of these: {'; '.join(refusals)}; name one with --data")
 
 
 @contextmanager

@@ -674,7 +674,7 @@ def check(
     plugin: Annotated[
         str,
         typer.Argument(
-            help="A file with a system, dataset or metric; the name of one; or an experiment's YAML file.",
+            help="A file with a system, dataset, metric or features; the name of one; or an experiment's YAML file.",
             metavar="FILE|NAME",
         ),
     ],
@@ -689,7 +689,7 @@ def check(
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Check your own system, dataset or metric. Its contracts are run on real data, and what is broken is explained."""
+    """Check your own system, dataset, metric or features: contracts run on real data, what is broken is explained."""
     from aigc_lab import checks
 
     rows = checks.check(plugin, data, _changes(overrides, {}), json=json, home=home)

@@ -1,7 +1,7 @@
 """Kill −9 at random instants: a real sweep whose processes are killed and which is resumed until it ends, and what is
 then compared with runs that nobody disturbed.
 
-    python -m tests.harness --kills 120 --seed 7
+    uv run python tests/harness.py --kills 120 --seed 7
 
 The stores are read as files, by SQL of their own: what the laboratory's commands say of them is not taken for true.
 """

@@ -1,4 +1,4 @@
-"""Nothing is lost when processes are killed: short here, and as long as one likes with `python -m tests.harness`."""
+"""Nothing is lost when processes are killed: short here, as long as one likes with `tests/harness.py`."""
 
 import os
 import random

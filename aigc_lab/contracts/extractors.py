@@ -1,0 +1,156 @@
+"""What every extractor of features must do, whoever wrote it."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from aigc_lab import noise
+from aigc_lab.contracts.base import Broken, Contracts
+from aigc_lab.data.base import Dataset
+from aigc_lab.data.ring import Ring
+from aigc_lab.errors import UsageError
+from aigc_lab.extractors.base import Extractor, Features
+from aigc_lab.frechet import frechet_distance
+from aigc_lab.samples import Images
+from aigc_lab.weights import WeightsPolicy
+
+# Of the largest number of a set's vectors: other batches are added up in another order, and no further away than that.
+_ROUNDING = 1e-4
+
+
+@dataclass(frozen=True)
+class Case:
+    """An extractor, a dataset of images that it can serve, and how many of these pass through it."""
+
+    kind: type[Extractor]
+    dataset: Dataset
+    cache: Path
+    weights: WeightsPolicy
+    n: int = 64
+    say: Callable[[str], None] = lambda text: None
+
+    def another(self) -> Extractor:
+        return self.kind.prepare(self.dataset, cache=self.cache, weights=self.weights, device="cpu", say=self.say)
+
+    @cached_property
+    def extractor(self) -> Extractor:
+        """Prepared once: nothing here may change it."""
+        return self.another()
+
+    @cached_property
+    def images(self) -> Images:
+        images = self.dataset.load("train").take(slice(0, self.n))
+        assert isinstance(images, Images)
+        return images
+
+    def copy(self) -> Images:
+        """The images once more, for whoever may write into them."""
+        return Images(self.images.values.clone())
+
+    @cached_property
+    def features(self) -> Features:
+        return self.extractor.extract(self.copy())
+
+
+EXTRACTOR: Contracts[Case] = Contracts()
+
+
+@EXTRACTOR.add()
+def its_scores_have_a_name(case: Case) -> None:
+    """A score is called fd_<short>: with a space or a bar in it, tables and signatures would come apart."""
+    if not re.fullmatch(r"[A-Za-z]\w*", case.kind.short):
+        raise Broken(f"short is {case.kind.short!r}: letters, digits and _ only")
+
+
+@EXTRACTOR.add()
+def what_it_cannot_serve_is_refused_before_anything_is_loaded(case: Case) -> None:
+    """Otherwise a sweep would train its first run for hours, and fail when it is scored."""
+    points = Ring(Ring.Config(), case.cache)
+    try:
+        case.kind.check(points, case.weights)
+    except UsageError:
+        return
+    raise Broken("check lets points through: leave Extractor.check as it is, or call super().check(dataset, weights)")
+
+
+@EXTRACTOR.add()
+def its_identity_names_its_weights(case: Case) -> None:
+    """Features are stored, and scores compared, under the identity: it must be the same for the same, in one line."""
+    first, second = case.extractor.identity, case.another().identity
+    if not re.fullmatch(r"[^\s|][^|\n]*", first):
+        raise Broken(f"identity is {first!r}: one line without |, which parts a signature")
+    if first != second:
+        raise Broken(f"two objects are {first} and {second}: build the network from stored weights or a fixed seed")
+
+
+@EXTRACTOR.add(its_identity_names_its_weights)
+def every_image_has_one_vector_of_finite_numbers(case: Case) -> None:
+    """Distances are computed from these numbers; one NaN makes every score NaN."""
+    vectors, logits = case.features.vectors, case.features.logits
+    if vectors.ndim != 2 or len(vectors) != case.n:
+        raise Broken(f"vectors of {case.n} images are {list(vectors.shape)}, not [{case.n}, d]")
+    if case.kind.dimensions is not None and vectors.shape[1] != case.kind.dimensions:
+        raise Broken(
+            f"vectors have {vectors.shape[1]} numbers, and the class declares dimensions = {case.kind.dimensions}"
+        )
+    if logits is not None and (logits.ndim != 2 or len(logits) != case.n or not logits.isfinite().all()):
+        raise Broken(f"logits of {case.n} images are {list(logits.shape)}, not finite numbers [{case.n}, classes]")
+
+
+@EXTRACTOR.add(every_image_has_one_vector_of_finite_numbers)
+def a_vector_does_not_depend_on_the_images_beside_it(case: Case) -> None:
+    """A score would depend on the size of a batch, which nobody chooses. The usual cause is a network in train()."""
+    vectors = case.features.vectors
+    few = case.extractor.extract(case.copy(), block=5).vectors
+    away, size = (few - vectors).abs().max().item(), vectors.abs().max().item()
+    if away > _ROUNDING * size:
+        raise Broken(
+            f"in batches of 5 the vectors of {case.n} images move by up to {away:.3g} (the largest number is "
+            f"{size:.3g}): put the network in eval(), and use no statistics of the batch"
+        )
+
+
+@EXTRACTOR.add(every_image_has_one_vector_of_finite_numbers)
+def two_objects_give_the_same(case: Case) -> None:
+    """Real samples' features come from the cache of another day: under one identity they must be the same numbers."""
+    vectors, other = case.features.vectors, case.another().extract(case.copy()).vectors
+    away, size = (other - vectors).abs().max().item(), vectors.abs().max().item()
+    if away > _ROUNDING * size:
+        raise Broken(f"two objects' vectors are up to {away:.3g} apart (the largest number is {size:.3g})")
+
+
+@EXTRACTOR.add(every_image_has_one_vector_of_finite_numbers)
+def looking_changes_nothing(case: Case) -> None:
+    """A score is taken in the middle of a training: its images and torch's random numbers belong to the run."""
+    images = case.copy()
+    weights = {name: tensor.clone() for name, tensor in case.extractor.network.state_dict().items()}
+    before = torch.get_rng_state()
+    case.extractor.extract(images)
+    if not torch.equal(images.values, case.images.values):
+        raise Broken("it writes into the images that it is given: work on a copy")
+    if not torch.equal(torch.get_rng_state(), before):
+        raise Broken("it draws from torch's random numbers: use a torch.Generator of its own, or none")
+    after = case.extractor.network.state_dict()
+    moved = next((name for name, tensor in weights.items() if not torch.equal(after[name], tensor)), None)
+    if moved is not None:
+        raise Broken(f"{moved} of its network has changed: put the network in eval() and train nothing")
+
+
+@EXTRACTOR.add(every_image_has_one_vector_of_finite_numbers)
+def noise_is_further_from_images_than_other_images_are(case: Case) -> None:
+    """The very least that features are for: a distance that cannot see this can see nothing."""
+    images = case.images
+    drawn = noise.draw(noise.Draw(tuple(images.values.shape), "uniform"), "contract")
+    static = case.extractor.extract(Images((drawn + 1) / 2)).vectors
+    vectors, half = case.features.vectors, case.n // 2
+    first, second = vectors[:half], vectors[half : 2 * half]
+    real, other = frechet_distance(first, second), frechet_distance(first, static[:half])
+    if not other > real:
+        raise Broken(
+            f"its Fréchet distance of {half} images to {half} others is {real:.4g}, and to noise {other:.4g}: "
+            "it sees nothing"
+        )
