@@ -490,6 +490,10 @@ def evaluate(
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read.")
     ] = False,
+    neighbours: Annotated[
+        Path | None,
+        typer.Option(help="Draw what is closest to copies, beside its nearest training images.", metavar="FILE.png"),
+    ] = None,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, or auto.")] = "auto",
     json: AsJson = False,
     home: Home = None,
@@ -512,6 +516,7 @@ def evaluate(
         weights=weights,
         allow_unverified_weights=allow_unverified_weights,
         skip_broken=skip_broken,
+        neighbours=neighbours,
         device=device,
         home=home,
     )

@@ -6,13 +6,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from aigc_lab import content, environment, extractor_files, plugins
+from aigc_lab import content, environment, extractor_files, pictures, plugins
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import Protocol, load_protocol
 from aigc_lab.extractors.base import Features, choice
 from aigc_lab.features import FeatureStore
+from aigc_lab.files import write_atomically
 from aigc_lab.given import Given, Pair, Range, Sets, given, halves, parted
+from aigc_lab.metrics import memorisation
 from aigc_lab.metrics.base import Autoencoder, Evidence, Metric, Real, Score
 from aigc_lab.samples import Images, Samples
 from aigc_lab.settings import Settings
@@ -21,6 +23,8 @@ from aigc_lab.weights import WeightsPolicy
 ScoringSplit = Literal["reference", "holdout"]
 SCORING_SPLITS: tuple[ScoringSplit, ...] = ("reference", "holdout")
 
+# So many training samples are drawn beside a generated one.
+_NEIGHBOURS = 5
 # The split that is compared with, and the one that shows what real samples score against it.
 _FLOOR: dict[ScoringSplit, ScoringSplit] = {"reference": "holdout", "holdout": "reference"}
 
@@ -151,6 +155,7 @@ def evaluate(
     data_dir: Path | None = None,
     skip_broken: bool = False,
     system: object = None,
+    neighbours: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
     watch: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> list[Score]:
@@ -163,6 +168,10 @@ def evaluate(
     What is measured: `metrics` by name, or those of a `protocol` (a name or a file); else those that the samples allow.
     `features` names the extractor of all metrics that can choose: `inception`, `classifier`, `random`, a user's own.
     The floor compares the other scoring split of a dataset, or half of a reference that is no dataset with its rest.
+
+    `neighbours` names a .png file that is written too: ten rows, each a generated image and the five training images
+    nearest to it in the features of `memorisation` (else of the first metric that has any), what is closest to a copy
+    on top.
 
     Real features are read from and kept in `cache`. `say` is told of what a user should know, `watch` of progress.
     Raises `UsageError` for what cannot be scored, naming what and why.
@@ -192,10 +201,33 @@ def evaluate(
     evidence = _evidence(made, sets, dataset, store, against, system, details)
     wanted = _metrics(metrics, protocol, features, evidence, weights, say)
     store.keep |= kept(wanted)
+    by = None if neighbours is None else _neighbours_by(neighbours, wanted, evidence)
     try:
-        return [score for metric in wanted for score in metric.scores(evidence)]
+        found = [score for metric in wanted for score in metric.scores(evidence)]
+        if neighbours is not None and by is not None:
+            _draw_neighbours(neighbours, by, evidence)
+        return found
     except ValueError as error:
         raise error if isinstance(error, UsageError) else UsageError(str(error)) from None
+
+
+def _neighbours_by(path: Path, metrics: Sequence[Metric], evidence: Evidence) -> str:
+    """The features that say what is near. Raises `UsageError` where there is nothing to draw."""
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"{path}: the picture of the neighbours is a PNG; name a file that ends in .png")
+    if evidence.real.train is None:
+        raise UsageError("the neighbours are training samples, which are not known here: name them (train)")
+    extractors = {plugins.name_of(type(metric)): metric.extractor for metric in metrics if metric.extractor}
+    if not extractors:
+        raise UsageError("the neighbours are found in the features of a metric, and none of these metrics has any")
+    return extractors.get("memorisation") or next(iter(extractors.values()))
+
+
+def _draw_neighbours(path: Path, extractor: str, evidence: Evidence) -> None:
+    made, known = (evidence.features(extractor, samples) for samples in (evidence.generated, evidence.train))
+    assert isinstance(evidence.generated, Images) and isinstance(evidence.train, Images)  # features are of images
+    tiles = memorisation.look_alikes(evidence.generated, evidence.train, made, known, columns=_NEIGHBOURS)
+    write_atomically(path, pictures.png(pictures.grid(tiles, columns=1 + _NEIGHBOURS)))
 
 
 def _real(pair: Pair, real: Given, count: int) -> tuple[Dataset, Real]:
@@ -238,7 +270,7 @@ def _metrics(
             found.append(_metric(name, config, options, evidence, weights, say))
         except ValueError as error:
             if names is not None or protocol is not None:
-                raise UsageError(f"metric {name}: {error}") from None
+                raise UsageError(f"metric {name}: {str(error).removeprefix(f'{name} ')}") from None
             left_out.append(f"{name} is left out: {error}")
     if not found:
         raise UsageError(f"nothing can be scored: {left_out[0]}")

@@ -39,6 +39,7 @@ def scores(
     weights: Path | None = None,
     allow_unverified_weights: bool = False,
     skip_broken: bool = False,
+    neighbours: Path | None = None,
     device: str = "auto",
     home: Path | None = None,
 ) -> list[dict[str, Any]]:
@@ -78,6 +79,7 @@ def scores(
             data_dir=settings.data_dir,
             skip_broken=skip_broken,
             system=system,
+            neighbours=neighbours,
             say=lambda text: print(text, file=sys.stderr),
             watch=watch,
         )

@@ -7,6 +7,7 @@ wrote goes into `Text`, never into a string that rich would read as markup.
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -173,7 +174,12 @@ def sections(comparison: "Comparison") -> "list[tuple[Group | None, list[Row]]]"
 
 
 def scores_table(rows: Sequence[Row]) -> RenderableType:
-    """One line a score; below, how each was computed: once for those that share it."""
+    """One line a score; below, how each was computed: once for those that share it. Where a Fréchet distance has too
+    few samples to be trusted, the kernel distance leads, and it is said why.
+    """
+    few = {row["name"]: (row["n"], dimensions) for row in rows if row["n"] < 4 * (dimensions := _dimensions(row))}
+    if few:
+        rows = sorted(rows, key=lambda row: row["name"] != "kid")
     table = plain_table()
     for name in ("score", "value", "n", "floor"):
         table.add_column(name, justify="right" if name in ("n", "floor") else "left")
@@ -183,8 +189,19 @@ def scores_table(rows: Sequence[Row]) -> RenderableType:
         table.add_row(*map(Text, cells))
         signatures.setdefault(row["signature"], []).append(row["name"])
     told = [Text(f"{' '.join(names)}: {signature}", style="dim") for signature, names in signatures.items()]
-    said = "[low, high]: 95 % interval; floor: what real samples score against real ones"
-    return Stack(table, Text(said), *told)
+    said = ["[low, high]: 95 % interval; floor: what real samples score against real ones"]
+    said += [
+        f"{name}: {n:,} samples are fewer than four for each of {dimensions:,} dimensions, so most of it may be bias: "
+        "compare it at the same n alone; kid has none"
+        for name, (n, dimensions) in few.items()
+    ]
+    return Stack(table, *map(Text, said), *told)
+
+
+def _dimensions(row: Row) -> int:
+    """Of the features that a Fréchet distance was computed from; 0 for other scores."""
+    found = re.search(r"\|d:(\d+)\|", row["signature"])
+    return int(found[1]) if found else 0
 
 
 def cache_table(rows: Sequence[Row]) -> RenderableType:

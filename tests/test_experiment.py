@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from test_extractors import MINE
 
 from aigc_lab import content
 from aigc_lab.data.base import Dataset
@@ -411,6 +412,23 @@ def test_the_number_of_trials_is_no_part_of_it_where_the_file_has_no_search(line
     digest = lines.load(text).digest
     assert lines.load(text, "search.trials=3").digest == digest
     assert lines.load(text, "search.seeds=3").digest != digest
+
+
+def test_a_file_of_features_is_a_part_of_the_experiment(
+    lines: Lines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = "evaluation: {name: image-small, metrics: [{fd: {features: ./mine.py}}]}"
+    text = TWO.replace("evaluation: image-small", own).replace("fd_clf", "fd_mine")
+    network = tmp_path / "mine.py"
+    network.write_text(MINE.replace("SEED", "1"))
+    digest = lines.load(text).digest
+    lines.check(text)
+    monkeypatch.chdir("/")  # it lies beside the experiment, wherever that is begun
+    assert lines.load(text).digest == digest != lines.load(TWO).digest
+    network.write_text(MINE.replace("SEED", "2"))
+    assert lines.load(text).digest != digest
+    network.unlink()
+    assert "mine.py" in lines.refusal(text)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,371 @@
+"""Scores without a sweep: whatever the samples come as, what is said of bad ones, and that each measure moves as it
+should when real samples are damaged.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Judged
+from PIL import Image
+from scipy.linalg import sqrtm
+from test_extractors import MINE
+
+from aigc_lab import cli, noise, tables
+from aigc_lab.data.digits import Digits
+from aigc_lab.data.ring import Ring
+from aigc_lab.errors import UsageError
+from aigc_lab.evaluate import evaluate
+from aigc_lab.extractors.base import Extractor
+from aigc_lab.extractors.random import Random
+from aigc_lab.metrics.base import Score
+from aigc_lab.samples import Images, Points
+
+KEYS = ["name", "value", "low", "high", "n", "floor", "signature", "better"]
+
+
+def digits(split: Any, first: int = 0, last: int | None = None) -> Images:
+    return Digits(Digits.Config(), Path()).load(split).take(slice(first, last))
+
+
+def written(images: Images, folder: Path, mode: str = "L", side: int | None = None) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, values in enumerate(images.values):
+        picture = Image.fromarray(values[0].numpy()).convert(mode)
+        if side is not None and index % 2:
+            picture = picture.resize((side, side), Image.Resampling.NEAREST)
+        picture.save(folder / f"{index:05d}.png")
+    return folder
+
+
+@pytest.fixture
+def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Score]]:
+    """`evaluate` with a cache of its own, and what it said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AIGC_LAB_WEIGHTS_DIR", str(tmp_path / "no weights"))
+
+    def score(*given: Any, **options: Any) -> list[Score]:
+        chosen: dict[str, Any] = {"cache": tmp_path / "cache", "device": "cpu", "features": "random"} | options
+        return evaluate(*given, **chosen)
+
+    return score
+
+
+@pytest.fixture
+def typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """The command `evaluate` in an empty folder: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AIGC_LAB_WEIGHTS_DIR", str(tmp_path / "no weights"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "shared"))
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["aigc-lab", "evaluate", *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        told = capsys.readouterr()
+        code = ended.value.code
+        return (code if isinstance(code, int) else 0), told.out, told.err
+
+    return run
+
+
+# ---- what may be given
+
+
+def test_the_same_pixels_score_the_same_whatever_they_come_as(scored: Any, tmp_path: Path) -> None:
+    made, real = digits("train", 0, 150), digits("holdout", 0, 200)
+    pixels = made.values.numpy()
+    np.savez(tmp_path / "made.npz", samples=pixels, labels=np.zeros(150, int))
+    np.save(tmp_path / "made.npy", pixels[:, 0])  # [N, H, W]
+    given = {
+        "samples": made,
+        "tensor": made.values,
+        "floats": made.values.float() / 255,
+        "channels last": pixels.transpose(0, 2, 3, 1),
+        "folder": written(made, tmp_path / "grey"),
+        "npz": tmp_path / "made.npz",
+        "npy": str(tmp_path / "made.npy"),
+    }
+    names = ["fd", "kid"]
+    scores = {how: scored(each, real, metrics=names) for how, each in given.items()}
+    assert all(found == scores["samples"] for found in scores.values())
+    colour = scored(written(made, tmp_path / "rgb", "RGB"), real, metrics=names)
+    assert [s.value for s in colour] == pytest.approx([s.value for s in scores["samples"]], rel=1e-6)
+    assert "grey:rgb" in colour[0].signature and "grey:rgb" not in scores["samples"][0].signature
+
+
+def test_the_distance_is_that_of_the_definition(scored: Any) -> None:
+    made, real = digits("train", 0, 300), digits("holdout", 0, 300)
+    (score,) = scored(made, real, metrics=["fd"])
+    network = Random()
+    moments = []
+    for images in (made, real):
+        with torch.no_grad():
+            rows = network(images.values)[0].double().numpy()
+        moments.append((rows.mean(0), np.cov(rows, rowvar=False)))
+    (m, a), (n, b) = moments
+    truth = ((m - n) ** 2).sum() + np.trace(a + b - 2 * sqrtm(a @ b).real)
+    assert score.value == pytest.approx(truth, rel=1e-4)
+    assert (score.name, score.n, score.better) == ("fd_rand", 300, "lower")
+    assert score.low < score.value < score.high and score.floor > 0
+    assert scored(real, real, metrics=["fd"])[0].value == pytest.approx(0, abs=1e-9)
+
+
+def test_mixed_sizes_are_named_in_the_signature(scored: Any, tmp_path: Path) -> None:
+    mixed = written(digits("train", 0, 120), tmp_path / "mixed", side=32)
+    (score,) = scored(mixed, digits("holdout", 0, 120), metrics=["fd"])
+    assert "resize:16:crop-bicubic" in score.signature
+    (larger,) = scored(mixed, digits("holdout", 0, 120), metrics=["fd"], size=24)
+    assert "resize:24:crop-bicubic" in larger.signature
+
+
+def test_a_dataset_by_its_name(scored: Any) -> None:
+    made = digits("train", 0, 200)
+    (named,) = scored(made, "digits", metrics=["fd"])
+    (holdout,) = scored(made, "digits:holdout", metrics=["fd"])
+    (reference,) = scored(made, "digits:reference", metrics=["fd"])
+    assert named == holdout and "ref:holdout:" in holdout.signature
+    assert "ref:reference:" in reference.signature and reference.value != holdout.value
+    (few,) = scored(made, "digits", metrics=["fd"], samples=150)
+    assert few.n == 150 and "n:150" in few.signature
+
+
+def test_points_are_scored_too(scored: Any) -> None:
+    ring = Ring(Ring.Config(), Path())
+    points = ring.load("train").values[:2500]
+    scores = {score.name: score for score in scored(points, "ring", features=None)}
+    assert scores["modes"].value == 8 and scores["modes"].n == 2500
+    collapsed = {score.name: score for score in scored(Points(points[:1].repeat(2500, 1)), "ring", features=None)}
+    assert collapsed["modes"].value <= 1
+
+
+def test_a_protocol_and_features_of_ones_own(scored: Any, tmp_path: Path) -> None:
+    made, real = digits("train", 0, 400), digits("holdout", 0, 400)
+    by_protocol = scored(made, real, protocol="folder", features=None)
+    assert by_protocol == scored(made, real, metrics=["fd"])
+    (tmp_path / "mine.py").write_text(MINE.replace("SEED", "1"))
+    (own,) = scored(made, real, metrics=["fd"], features="./mine.py")
+    assert own.name == "fd_mine" and own.signature.startswith("mine:")
+
+
+# ---- the cache
+
+
+def test_real_features_are_computed_once(scored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: list[int] = []
+    extract = Extractor.extract
+
+    def counted(self: Extractor, images: Images, *given: Any, **options: Any) -> Any:
+        passed.append(len(images))
+        return extract(self, images, *given, **options)
+
+    monkeypatch.setattr(Extractor, "extract", counted)
+    made, real = digits("train", 0, 130), digits("holdout", 0, 200)
+    first = scored(made, real, metrics=["fd", "kid", "prdc"])
+    assert sorted(passed) == [100, 100, 130, 200]  # one pass for all: made, reference, its two halves
+    passed.clear()
+    assert scored(made, real, metrics=["fd", "kid", "prdc"]) == first
+    assert passed == [130]
+    values = real.values.clone()
+    values[7, 0, 3, 3] ^= 1
+    passed.clear()
+    (other, *_) = scored(made, Images(values), metrics=["fd", "kid", "prdc"])
+    assert 200 in passed and other.signature != first[0].signature
+    said: list[str] = []
+    for path in (tmp_path / "cache" / "features").iterdir():
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert scored(made, real, metrics=["fd", "kid", "prdc"], say=said.append) == first
+    assert sum("damaged; they are computed again" in line for line in said) == 3
+
+
+# ---- each measure moves as it should
+
+
+def test_damage_is_seen_and_copies_are_told(judged: Judged) -> None:
+    names = ["fd", "kid", "prdc", "vendi", "memorisation"]
+    train, more, n = judged.dataset.load("train"), judged.dataset.load("reference"), 400
+    assert train.labels is not None and more.labels is not None
+    known = train.take(slice(0, 590))
+    fresh = Images(torch.cat([train.values[590:], more.values]), torch.cat([train.labels[590:], more.labels]))
+    assert fresh.labels is not None
+    real = fresh.take(slice(0, n))
+    without = fresh.take((fresh.labels >= 3).nonzero().flatten()[:n])
+    one = fresh.take((fresh.labels == 7).nonzero().flatten())
+    static = noise.draw(noise.Draw((n, 1, 16, 16)), "damage")
+    sets = {
+        "real": real,
+        "without": without,
+        "one": one.take(torch.arange(n) % len(one)),
+        "noise": Images((real.unit() + 0.4 * static).clamp(0, 1)),
+        "copies": known.take(slice(0, n)),
+    }
+    found: dict[str, dict[str, Score]] = {}
+    for name, images in sets.items():
+        scores = evaluate(
+            images, "digits", metrics=names, features="classifier", train=known, cache=judged.cache, device="cpu"
+        )
+        found[name] = {score.name: score for score in scores}
+        for score in scores:
+            assert score.low <= score.value <= score.high and score.n == n and np.isfinite(score.floor), score
+
+    def values(name: str) -> list[float]:
+        return [found[which][name].value for which in ("real", "without", "one")]
+
+    for name in ("fd_clf", "kid"):
+        assert values(name) == sorted(values(name)), name
+        assert found["noise"][name].value > 3 * found["real"][name].value, name
+    for name in ("recall", "coverage", "vendi"):
+        assert values(name) == sorted(values(name), reverse=True), name
+    assert found["one"]["precision"].value > 0.8 > 0.5 > found["noise"]["precision"].value
+    assert found["copies"]["auth_pct"].value == 0 and found["real"]["auth_pct"].value > 40
+    assert found["copies"]["fd_gap"].value < found["real"]["fd_gap"].value
+    assert found["copies"]["fd_clf"].value < found["without"]["fd_clf"].value
+    # What is real is near what real samples score.
+    floor = found["real"]["coverage"].floor
+    assert found["real"]["coverage"].low <= floor <= found["real"]["coverage"].high
+
+
+# ---- the picture of the neighbours
+
+
+def test_copies_are_drawn_beside_what_they_copy(scored: Any, tmp_path: Path) -> None:
+    train = digits("train", 0, 300)
+    made = Images(torch.cat([digits("holdout", 0, 100).values, train.values[40:45]]))
+    path = tmp_path / "new" / "neighbours.png"
+    options = {"metrics": ["memorisation"], "train": train, "neighbours": path}
+    scored(made, digits("reference", 0, 200), **options)
+    pixels = np.asarray(Image.open(path))
+    tile, gap = 48, 2  # 16 pixels, three times as large
+    assert pixels.shape == (10 * (tile + gap) + gap, 6 * (tile + gap) + gap, 3)
+    tiles = pixels[gap:, gap:, 0].reshape(10, tile + gap, 6, tile + gap)[:, :tile:3, :, :tile:3].transpose(0, 2, 1, 3)
+    same = [bool((row[0] == row[1]).all()) for row in tiles]
+    assert same == [True] * 5 + [False] * 5
+    assert {row[0].tobytes() for row in tiles[:5]} == {values.numpy().tobytes() for values in train.values[40:45, 0]}
+    for change, said in (
+        ({"neighbours": tmp_path / "a.jpg"}, r"a\.jpg: .* ends in \.png"),
+        ({"metrics": ["fd"], "train": None}, r"not known here: name them \(train\)"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            scored(made, digits("reference", 0, 200), **(options | change))
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"metrics": ["fdd"]}, "unknown metric 'fdd'; did you mean fd"),
+        ({"metrics": ["fd"], "protocol": "folder"}, "--metrics and --protocol say the same"),
+        ({"metrics": ["cas"]}, "labels|labelled|classes"),
+        ({"metrics": ["ms_ssim"]}, "metric ms_ssim: .*161"),
+        ({"metrics": ["memorisation"]}, "metric memorisation: needs what the generator was trained on"),
+        ({"metrics": ["reconstruction"], "train": digits("train", 0, 100)}, "metric reconstruction: needs .*encoder"),
+        ({"metrics": ["fid"], "features": None}, "Inception"),
+        ({"metrics": ["fd"], "samples": 500}, "500 samples are to be scored, and 120 are given"),
+        ({"metrics": ["fd"], "size": 4}, "--size 4: images are brought to 8 to 1024 pixels"),
+        ({"metrics": ["fd"], "features": "randon"}, "did you mean random"),
+        ({"metrics": ["fd_debiased"]}, "metric fd_debiased: .*256 samples on: 120"),
+    ],
+)
+def test_what_cannot_be_scored_is_explained(scored: Any, offline: None, options: dict[str, Any], said: str) -> None:
+    made = digits("train", 0, 120)
+    with pytest.raises(UsageError, match=said):
+        scored(Images(made.values), Images(digits("holdout", 0, 150).values), **options)
+
+
+def test_too_few_samples_are_counted(scored: Any) -> None:
+    real = Images(digits("holdout", 0, 150).values)
+    with pytest.raises(UsageError, match=r"metric prdc: .*at least 100 samples, not 60"):
+        scored(digits("train", 0, 60).values, real, metrics=["prdc"])
+    said: list[str] = []
+    scores = scored(digits("train", 0, 60).values, real, say=said.append)  # what nobody asked for is left out
+    assert {score.name for score in scores} == {"kid", "vendi"}
+    assert any(line.startswith("prdc is left out: ") for line in said)
+    with pytest.raises(UsageError, match="nothing can be scored: fd is left out"):
+        scored(digits("train", 0, 10).values, real)
+
+
+# ---- the command
+
+
+def test_the_command_prints_scores_and_leaves_no_home(typed: Any, tmp_path: Path) -> None:
+    written(digits("train", 0, 150), tmp_path / "made")
+    written(digits("holdout", 0, 200), tmp_path / "real")
+    words = ["--generated", "made", "--reference", "real", "--features", "random", "--metrics", "fd, kid"]
+    code, out, _ = typed(*words, "--json")
+    rows = json.loads(out)
+    assert code == 0 and [list(row) for row in rows] == [KEYS, KEYS]
+    assert [row["name"] for row in rows] == ["fd_rand", "kid"]
+    code, out, _ = typed(*words)
+    assert code == 0 and out.index("kid ↓") < out.index("fd_rand ↓")  # 150 samples are too few for 64 dimensions
+    assert "fd_rand: 150 samples are fewer than four for each of 64 dimensions" in out.replace("\n", " ")
+    assert rows[0]["signature"] in out.replace("\n", "")
+    assert not (tmp_path / ".aigc-lab").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--generated", "nothing", "--reference", "made"], "nothing: no such file, folder or dataset"),
+        (["--generated", "made"], "--reference: what shall made be compared with?"),
+        (["--generated", "empty", "--reference", "made"], "empty: holds no image"),
+        (["--generated", "made", "--reference", "digits:tests"], "digits:tests: unknown split 'tests'"),
+        (["--generated", "made", "--reference", "one", "--metrics", "fd"], "one"),
+        (["--generated", "broken", "--reference", "made"], "broken: 1 of 20 images cannot be read: 00003.png"),
+        (["--generated", "nan.npy", "--reference", "made"], "nan.npy: "),
+        (["--generated", "wide.npy", "--reference", "made"], "may mean several things"),
+        (["--generated", "made", "--reference", "made", "--weights", "absent.pth"], "absent.pth"),
+        (["--generated", "made", "--reference", "made", "--device", "gpu"], "gpu"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    typed: Any, tmp_path: Path, offline: None, words: list[str], said: str
+) -> None:
+    some = digits("train", 0, 20)
+    for name, count in (("made", 20), ("one", 1), ("broken", 20)):
+        written(some.take(slice(0, count)), tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    cut = tmp_path / "broken" / "00003.png"
+    cut.write_bytes(cut.read_bytes()[:60])
+    floats = some.values.float() / 255
+    np.save(tmp_path / "wide.npy", floats * 2 - 0.7)
+    floats[3, 0, 2, 2] = float("nan")
+    np.save(tmp_path / "nan.npy", floats)
+    code, out, errors = typed(*words)
+    assert code == 2 and out == ""
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith("error: ") and said in last
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_broken_image_may_be_left_out(typed: Any, tmp_path: Path) -> None:
+    written(digits("train", 0, 101), tmp_path / "made")
+    (tmp_path / "made" / "00003.png").write_bytes(b"not a picture")
+    words = ["--generated", "made", "--reference", "digits", "--features", "random", "--metrics", "fd", "--skip-broken"]
+    code, out, _ = typed(*words, "--json")
+    assert code == 0 and json.loads(out)[0]["n"] == 100
+
+
+def test_the_table_leads_with_what_can_be_trusted() -> None:
+    about = {"low": 0.0, "high": 2.0, "floor": 0.1, "better": "lower"}
+    fid = {"name": "fid", "value": 1.0, "n": 8191, "signature": "inception|d:2048|se:x"} | about
+    kid = {"name": "kid", "value": 1.0, "n": 8191, "signature": "inception|pairs:all"} | about
+
+    def text(*rows: dict[str, Any]) -> str:
+        console = tables.console()
+        with console.capture() as capture:
+            console.print(tables.scores_table(rows), soft_wrap=True)
+        return capture.get()
+
+    few, many = text(fid, kid), text(fid | {"n": 8192}, kid | {"n": 8192})
+    assert few.index("kid ↓") < few.index("fid ↓") and "fid: 8,191 samples are fewer than four" in few
+    assert many.index("fid ↓") < many.index("kid ↓") and "fewer than four" not in many
