@@ -143,14 +143,13 @@ def test_only_what_rounding_might_change_is_computed_twice(monkeypatch: pytest.M
     assert calls == [1]
 
 
-def test_large_products_in_blocks_are_the_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frechet, "_BLOCK", 5)
+def test_large_products_are_the_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frechet, "_LARGE", 5)
     for columns in (11, 15, 17):
-        rows, root, covariance = mixed(40, columns, 1), draws(columns, columns, 2), mixed(60, columns, 3).T.cov()
+        rows, root, covariance = mixed(40, columns, 1), draws(columns, columns, 2).tril(), mixed(60, columns, 3).T.cov()
         torch.testing.assert_close(frechet._squared(rows), rows.T @ rows, rtol=1e-12, atol=1e-12)
-        for each in (root, root.tril(), root.tril()[:, :-3]):
-            plain = each.T @ covariance @ each
-            torch.testing.assert_close(frechet._carried(each, covariance).tril(), plain.tril(), rtol=1e-12, atol=1e-12)
+        plain = root.T @ covariance @ root
+        torch.testing.assert_close(frechet._carried(root, covariance).tril(), plain.tril(), rtol=1e-12, atol=1e-12)
     for pair in PAIRS.values():
         a, b = pair()
         assert frechet_distance(a, b) == pytest.approx(truth(a, b), rel=1e-9)
