@@ -11,6 +11,8 @@ from aigc_lab.statistics import T95_OF_GROUPS, clopper_pearson, groups, jackknif
 
 # How many distances are in memory at a time: 32 MiB.
 _CELLS = 2**22
+# Of so many vectors distances are taken at a time.
+_COLUMNS = 4096
 # Two distances are equal when they differ by less than this part of the vectors' squared lengths: more than rounding
 # makes of them at d = 2048, and less than float32 features can tell apart. Copies are then ties, whichever block they
 # are computed in.
@@ -32,6 +34,12 @@ class Manifolds(NamedTuple):
     coverage: Interval
 
 
+def enough_neighbours(k: int, samples: int) -> None:
+    """Raises `ValueError` where balls to the k-th neighbour hold too much of the set to say anything."""
+    if samples < 20 * k:
+        raise ValueError(f"neighbours of rank {k} need at least {20 * k} samples, not {samples}")
+
+
 def _rows(count: int, columns: int) -> Iterator[slice]:
     block = max(1, _CELLS // max(1, columns))
     return (slice(first, min(first + block, count)) for first in range(0, count, block))
@@ -51,30 +59,54 @@ def _centred(*sets: Tensor) -> list[Tensor]:
 
 def nearest(x: Tensor, y: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
     """Distances [n, k] and indices [n, k] of the k rows of y that are nearest to each row of x, nearest first."""
-    x, y = _centred(x, y)
-    found = []
-    for rows in _rows(len(x), len(y)):
-        index = torch.topk(_squared(x[rows], y), k, largest=False).indices
-        found.append((_apart(x[rows], y[index]), index))
-    return torch.cat([distances for distances, _ in found]), torch.cat([index for _, index in found])
-
-
-def _apart(x: Tensor, y: Tensor) -> Tensor:
-    """Distances [n, k] of rows [n, d] to their lists [n, k, d], from differences: exactly 0 between copies."""
-    distances: Tensor = (x[:, None] - y).norm(dim=2)
-    return distances
+    return _nearest(x, y, k, None)
 
 
 def nearest_others(points: Tensor, of: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
     """Distances [n, k] and indices [n, k] of the k rows that are nearest to each row `of` points, itself excluded."""
-    (points,) = _centred(points)
-    found = []
-    for rows in _rows(len(of), len(points)):
-        squared = _squared(points[of[rows]], points)
-        squared[torch.arange(len(squared), device=squared.device), of[rows]] = torch.inf
-        index = torch.topk(squared, k, largest=False).indices
-        found.append((_apart(points[of[rows]], points[index]), index))
-    return torch.cat([distances for distances, _ in found]), torch.cat([index for _, index in found])
+    return _nearest(points, points, k, of)
+
+
+def _nearest(x: Tensor, y: Tensor, k: int, of: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The k rows of y nearest to each row of x; or, where x is y, to each row `of` x, other than itself.
+
+    Of both sets no more than a block is in float64 at a time: where y is large, its copy would be the most that a
+    scoring needs.
+    """
+    centre = y.mean(0, dtype=torch.float64)  # around it vectors are short, and rounding little
+    blocks = [slice(first, first + _COLUMNS) for first in range(0, len(y), _COLUMNS)]
+
+    def centred(columns: slice) -> Tensor:
+        return y[columns].double() - centre
+
+    once = [centred(columns) for columns in blocks] if len(blocks) <= 2 else None
+    distances, indices = [], []
+    for rows in _rows(len(x) if of is None else len(of), min(len(y), _COLUMNS)):
+        these = x[rows] if of is None else x[of[rows]]
+        some = these.double() - centre
+        least, index = some.new_empty(len(some), 0), torch.empty(len(some), 0, dtype=torch.int64, device=some.device)
+        for number, columns in enumerate(blocks):
+            others = centred(columns) if once is None else once[number]
+            squared = _squared(some, others)
+            if of is not None:
+                mine = of[rows] - columns.start
+                here = torch.nonzero((mine >= 0) & (mine < len(others))).flatten()
+                squared[here, mine[here]] = torch.inf
+            found, places = torch.topk(squared, min(k, len(others)), largest=False)
+            least, picked = torch.topk(
+                torch.cat([least, found], 1), min(k, least.shape[1] + len(others)), largest=False
+            )
+            index = torch.cat([index, places + columns.start], 1).gather(1, picked)
+        indices.append(index)
+        distances.append(_apart(these, y, index))
+    return torch.cat(distances), torch.cat(indices)
+
+
+def _apart(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+    """Distances [n, k] of rows [n, d] to the rows of y in their lists [n, k], from differences: exactly 0 of copies."""
+    each = max(1, _CELLS // max(1, index.shape[1] * x.shape[1]))
+    parts = zip(torch.split(x, each), torch.split(index, each), strict=True)
+    return torch.cat([(some[:, None].double() - y[listed].double()).norm(dim=2) for some, listed in parts])
 
 
 def manifolds(generated: Tensor, real: Tensor, k: int, *, closed: bool = False) -> Manifolds:

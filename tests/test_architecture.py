@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("heart",),
     ("registry", "overrides"),
     ("systems/*", "data/*", "metrics/*", "extractors/*"),
-    ("information",),
+    ("information", "manifold_metric"),
     ("systems.base", "metrics.base"),
     ("pretrained", "extractor_files"),
     ("extractors.base", "torchvision_files"),
@@ -40,7 +40,19 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("attempts",),
     ("samples", "noise", "environment", "plugins", "space", "settings"),
     ("yamlfile", "content", "weights"),
-    ("config", "errors", "files", "channel", "crew", "interruption", "tether", "processes", "recollection", ""),
+    (
+        "config",
+        "errors",
+        "files",
+        "host_copy",
+        "channel",
+        "crew",
+        "interruption",
+        "tether",
+        "processes",
+        "recollection",
+        "",
+    ),
 )
 PLUGINS = ("systems", "data", "metrics", "extractors", "executors")
 # Rooms, or single modules of a room.

@@ -16,15 +16,18 @@ from PIL import Image
 from scipy.linalg import sqrtm
 from test_extractors import MINE
 
-from aigc_lab import cli, noise, tables
+from aigc_lab import cli, manifold_metric, neighbours, noise, plugins, tables
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import UsageError
-from aigc_lab.evaluate import evaluate
+from aigc_lab.evaluate import Evaluator, evaluate
+from aigc_lab.experiment import Protocol
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.extractors.random import Random
-from aigc_lab.metrics.base import Score
+from aigc_lab.features import FeatureStore
+from aigc_lab.metrics.base import Metric, Score
 from aigc_lab.samples import Images, Points
+from aigc_lab.weights import PUBLISHED
 
 KEYS = ["name", "value", "low", "high", "n", "floor", "signature", "better"]
 
@@ -184,6 +187,30 @@ def test_real_features_are_computed_once(scored: Any, tmp_path: Path, monkeypatc
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert scored(made, real, metrics=["fd", "kid", "prdc"], say=said.append) == first
     assert sum("damaged; they are computed again" in line for line in said) == 3
+
+
+def test_a_sweep_computes_what_real_samples_score_once(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    true = neighbours.manifolds
+
+    def counted(made: torch.Tensor, *given: Any, **options: Any) -> Any:
+        calls.append(len(made))
+        return true(made, *given, **options)
+
+    monkeypatch.setattr(manifold_metric, "manifolds", counted)
+    kind = plugins.find(Metric, "prdc")  # type: ignore[type-abstract]
+    store = FeatureStore(judged.dataset, cache=judged.cache, weights=PUBLISHED, device="cpu")
+    protocol = Protocol(name="mine", samples=200, metrics=["prdc"])
+    evaluator = Evaluator(protocol, [kind(kind.Config())], judged.dataset, store)
+    first, second, other = (digits("train", start, start + 200) for start in (0, 200, 400))
+    scores = [evaluator.evaluate(samples, "holdout") for samples in (first, second, other, first)]
+    assert len(calls) == 5
+    assert scores[0] == scores[3] and scores[0][0].value != scores[1][0].value
+    assert len({score.floor for each in scores for score in each[:1]}) == 1
+    reference = evaluator.evaluate(first, "reference")
+    assert len(calls) == 7 and reference[0].signature != scores[0][0].signature
+    fewer = evaluator.evaluate(first.take(slice(0, 150)), "holdout")
+    assert len(calls) == 9 and fewer[0].n == 150  # another n has another floor
 
 
 # ---- each measure moves as it should

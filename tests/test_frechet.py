@@ -143,11 +143,12 @@ def test_only_what_rounding_might_change_is_computed_twice(monkeypatch: pytest.M
     assert calls == [1]
 
 
-def test_large_products_are_the_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_sets_are_what_small_ones_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frechet, "_LARGE", 5)
+    monkeypatch.setattr(frechet, "_MANY", 17)
     for columns in (11, 15, 17):
         rows, root, covariance = mixed(40, columns, 1), draws(columns, columns, 2).tril(), mixed(60, columns, 3).T.cov()
-        torch.testing.assert_close(frechet._squared(rows), rows.T @ rows, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(frechet.gram(rows), rows.T @ rows, rtol=1e-12, atol=1e-12)
         plain = root.T @ covariance @ root
         torch.testing.assert_close(frechet._carried(root, covariance).tril(), plain.tril(), rtol=1e-12, atol=1e-12)
     for pair in PAIRS.values():

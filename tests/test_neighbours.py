@@ -134,8 +134,11 @@ def test_intervals_cover_where_those_of_proportions_do_not(
     assert ((exact[..., 0] <= truth[:2]) & (truth[:2] <= exact[..., 1])).double().mean() < 0.9
 
 
+@pytest.mark.parametrize("columns", [3, 20, 4096])
 @pytest.mark.parametrize("k", [1, 4])
-def test_neighbours_are_sklearns(k: int) -> None:
+def test_neighbours_are_sklearns(k: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "_COLUMNS", columns)  # in blocks that are smaller than k too
+    monkeypatch.setattr(neighbours, "_CELLS", 7 * columns)
     x, y = drawn(70, 5, 1), drawn(50, 5, 2)
     distances, index = nearest(x, y, k)
     truth, truth_index = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(y.double()).kneighbors(x.double())

@@ -3,8 +3,8 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from aigc_lab.frechet import distance, standard_error
 from aigc_lab.samples import Images, Modality, Samples
 from aigc_lab.statistics import Z95
 
+T = TypeVar("T")
 Better = Literal["lower", "higher"]
 Need = Literal["train", "labels", "encoder"]
 Fault = Literal["noise", "collapse", "copies"]
@@ -52,6 +53,16 @@ class Real:
     against: Samples
     train: Samples | None = None
     whole: Samples | None = None
+    _known: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, what: str, compute: Callable[[], T]) -> T:
+        """What depends on these samples alone, under a name that says all else that it depends on: computed the first
+        time that it is asked for, and not for each of a sweep's runs.
+        """
+        if what not in self._known:
+            self._known[what] = compute()
+        found: T = self._known[what]
+        return found
 
 
 @runtime_checkable
@@ -153,9 +164,25 @@ class Metric(ABC):
     def scores(self, evidence: Evidence) -> list[Score]:
         """The scores that it `gives`. Raises `ValueError` for samples that it must not see (NaN, wrong shapes)."""
 
+    def of_real(self, evidence: Evidence, signature: str, compute: Callable[[], T]) -> T:
+        """What it computes of the real samples alone, once for all that is scored under this signature."""
+        return evidence.real.once(f"{type(self).__name__} {signature}", compute)
+
     def signature(self, evidence: Evidence, *details: str) -> str:
         """Everything that the number depends on, in one line."""
         return "|".join([*details, evidence.signature, f"v:{self.version}"])
+
+
+class FeatureMetric(Metric):
+    """A metric of the features that its configuration names: an extractor that ships, or a file of the user's."""
+
+    class Config(Strict):
+        features: str = "classifier"
+
+    @property
+    def extractor(self) -> str:
+        name: str = self.config.features
+        return name
 
 
 def device_of(system: Autoencoder) -> torch.device:
@@ -188,16 +215,22 @@ def mean_interval(values: Tensor) -> tuple[float, float, float]:
 
 def frechet_score(metric: Metric, name: str, extractor: str, evidence: Evidence) -> Score:
     """FD_N of an extractor's features with ±1.96 standard errors, which covers E[FD_N] at this n."""
-    generated, reference, floor, against = (
-        evidence.features(extractor, samples)
-        for samples in (evidence.generated, evidence.real.reference, evidence.real.floor, evidence.real.against)
+    generated, reference = (
+        evidence.features(extractor, samples) for samples in (evidence.generated, evidence.real.reference)
     )
     value = distance(generated.gaussian, reference.gaussian)
     margin = Z95 * standard_error(generated.gaussian, generated.vectors, reference.gaussian, reference.vectors)
     signature = metric.signature(
         evidence, evidence.identity(extractor), f"d:{generated.vectors.shape[1]}", "se:infinitesimal-jackknife"
     )
-    lowest = distance(floor.gaussian, against.gaussian)
+
+    def floor() -> float:
+        floor, against = (
+            evidence.features(extractor, samples) for samples in (evidence.real.floor, evidence.real.against)
+        )
+        return distance(floor.gaussian, against.gaussian)
+
+    lowest = metric.of_real(evidence, signature, floor)
     return Score(name, value, max(value - margin, 0.0), value + margin, generated.count, lowest, signature, "lower")
 
 
@@ -206,9 +239,3 @@ def paired(evidence: Evidence, extractor: str, a: Samples, b: Samples, cap: int)
     features = [evidence.features(extractor, samples) for samples in (a, b)]
     each = min(cap, *(len(some.vectors) for some in features))
     return features[0].some(each).vectors, features[1].some(each).vectors
-
-
-def enough_neighbours(k: int, samples: int) -> None:
-    """Raises `ValueError` where balls to the k-th neighbour hold too much of the set to say anything."""
-    if samples < 20 * k:
-        raise ValueError(f"neighbours of rank {k} need at least {20 * k} samples, not {samples}")

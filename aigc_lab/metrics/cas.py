@@ -34,10 +34,6 @@ class CAS(base.Metric):
         steps: int = Field(200, ge=10, description=f"training steps of each classifier, {BATCH} images each")
         seeds: int = Field(2, ge=2, description="classifiers of each kind")
 
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self._real: dict[int, tuple[base.Real, tuple[Tensor, Tensor, Tensor]]] = {}
-
     @property
     def gives(self) -> dict[str, base.Better]:
         return {"cas_accuracy": "higher", "augmentation_gain": "higher"}
@@ -56,12 +52,12 @@ class CAS(base.Metric):
         real, shape, n = evidence.real, evidence.dataset.shape, len(evidence.generated)
         train, generated = real.train, evidence.generated
         assert train is not None
-        floor, alone, with_real = self._of_real(real, shape)
-        accuracy = self._correct(generated, real.reference, shape)
-        gain = self._correct(_both(train, generated), real.reference, shape) - alone
         signature = self.signature(
             evidence, f"{VERSION}:steps{self.config.steps}", f"seeds:{self.config.seeds}", f"train:{len(train)}"
         )
+        floor, alone, with_real = self.of_real(evidence, signature, lambda: self._from_real(real, shape))
+        accuracy = self._correct(generated, real.reference, shape)
+        gain = self._correct(_both(train, generated), real.reference, shape) - alone
         return [
             base.Score("cas_accuracy", *accuracy_interval(accuracy), n, floor.mean().item(), signature, "higher"),
             base.Score(
@@ -69,18 +65,14 @@ class CAS(base.Metric):
             ),
         ]
 
-    def _of_real(self, real: base.Real, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
-        """What classifiers get right after the floor's samples, the training samples, and both: once for all runs."""
-        if id(real) not in self._real:
-            assert real.train is not None
-            found = (
-                self._correct(real.floor, real.against, shape),
-                self._correct(real.train, real.reference, shape),
-                self._correct(_both(real.train, real.floor), real.reference, shape),
-            )
-            # The samples are held too: an id is only unique while its object lives.
-            self._real[id(real)] = real, found
-        return self._real[id(real)][1]
+    def _from_real(self, real: base.Real, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
+        """What classifiers get right after the floor's samples, the training samples, and both."""
+        assert real.train is not None
+        return (
+            self._correct(real.floor, real.against, shape),
+            self._correct(real.train, real.reference, shape),
+            self._correct(_both(real.train, real.floor), real.reference, shape),
+        )
 
     def _correct(self, learned: Samples, tested: Samples, shape: Shape) -> Tensor:
         """[seeds, m] float64: which tested samples the classifier of each seed names rightly."""

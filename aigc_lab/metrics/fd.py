@@ -1,20 +1,16 @@
 """Fréchet distance between feature sets (Dowson & Landau 1982; Heusel et al. 2017), named by its features: `fd_clf`."""
 
 from aigc_lab import extractor_files
-from aigc_lab.config import Strict
 from aigc_lab.data.base import Dataset
 from aigc_lab.metrics import base
 
 
-class FD(base.Metric):
+class FD(base.FeatureMetric):
     """FD_N with ±1.96 standard errors, which covers E[FD_N] at this n and not the distance at n = ∞.
 
     Compare it with the floor: the same distance between two sets of real samples of the same n. Only Inception's
     features make a FID, and that has a file of its own.
     """
-
-    class Config(Strict):
-        features: str = "classifier"
 
     version = 2
     keeps = 10_000
@@ -26,11 +22,6 @@ class FD(base.Metric):
     @property
     def gives(self) -> dict[str, base.Better]:
         return {self.name: "lower"}
-
-    @property
-    def extractor(self) -> str:
-        name: str = self.config.features
-        return name
 
     def check(self, dataset: Dataset, samples: int) -> None:
         if samples < 100:

@@ -1,7 +1,6 @@
 """The Fréchet distance at n = ∞: the bias-corrected jackknife (Quenouille 1956; Tukey 1958) of an `fd` or a `fid`."""
 
 from aigc_lab import extractor_files
-from aigc_lab.config import Strict
 from aigc_lab.data.base import Dataset
 from aigc_lab.frechet import debiased
 from aigc_lab.metrics import base
@@ -12,15 +11,12 @@ _T95 = 2.093024054408263
 _PER_DIMENSION = 4
 
 
-class DebiasedFD(base.Metric):
+class DebiasedFD(base.FeatureMetric):
     """Its interval covers the true distance, where that of FD_N covers FD_N's own mean; real samples score 0, and below
     it half of the time.
 
     Only from four samples a dimension on: with fewer the bias is no longer of order 1/n, and the interval misses.
     """
-
-    class Config(Strict):
-        features: str = "classifier"
 
     @property
     def name(self) -> str:
@@ -32,11 +28,6 @@ class DebiasedFD(base.Metric):
     @property
     def gives(self) -> dict[str, base.Better]:
         return {self.name: "lower"}
-
-    @property
-    def extractor(self) -> str:
-        name: str = self.config.features
-        return name
 
     def check(self, dataset: Dataset, samples: int) -> None:
         dimensions = extractor_files.find(self.config.features).dimensions
@@ -53,15 +44,13 @@ class DebiasedFD(base.Metric):
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
         real = evidence.real
-        made, reference, floor, against = (
-            evidence.features(self.extractor, samples)
-            for samples in (evidence.generated, real.reference, real.floor, real.against)
+        made, reference = (
+            evidence.features(self.extractor, samples) for samples in (evidence.generated, real.reference)
         )
         dimensions = made.vectors.shape[1]
         self._enough(len(made.vectors), "generated samples", dimensions)
         self._enough(len(reference.vectors), "reference samples", dimensions)
         value, error = debiased(made.vectors, reference.vectors, GROUPS)
-        lowest, _ = debiased(floor.vectors, against.vectors, GROUPS)
         signature = self.signature(
             evidence,
             evidence.identity(self.extractor),
@@ -69,5 +58,10 @@ class DebiasedFD(base.Metric):
             f"jackknife:{GROUPS}",
             *(f"kept:{len(made.vectors)}" for _ in range(len(made.vectors) < made.count)),
         )
-        margin = _T95 * error
+
+        def of_real() -> float:
+            floor, against = (evidence.features(self.extractor, samples) for samples in (real.floor, real.against))
+            return debiased(floor.vectors, against.vectors, GROUPS)[0]
+
+        margin, lowest = _T95 * error, self.of_real(evidence, signature, of_real)
         return [base.Score(self.name, value, value - margin, value + margin, made.count, lowest, signature, "lower")]

@@ -5,16 +5,16 @@ from typing import Literal
 
 from torch import Tensor
 
-from aigc_lab.config import Strict
 from aigc_lab.data.base import Dataset
 from aigc_lab.kernels import Estimate, customary_picks, mmd, mmd_of_subsets
 from aigc_lab.metrics import base
+from aigc_lab.samples import Samples
 from aigc_lab.statistics import Z95
 
 SUBSETS, SIZE = 100, 1000
 
 
-class KID(base.Metric):
+class KID(base.FeatureMetric):
     """Unbiased: its expectation does not depend on n, and for samples of the true distribution it is 0, so that values
     below 0 come as often as above. ±1.96 standard errors of the whole sets' U-statistic, the reference's included.
 
@@ -26,28 +26,23 @@ class KID(base.Metric):
 
     keeps = 10_000
 
-    class Config(Strict):
-        features: str = "classifier"
+    class Config(base.FeatureMetric.Config):
         estimate: Literal["full", "subsets"] = "full"
 
     @property
     def gives(self) -> dict[str, base.Better]:
         return {"kid": "lower"}
 
-    @property
-    def extractor(self) -> str:
-        name: str = self.config.features
-        return name
-
     def check(self, dataset: Dataset, samples: int) -> None:
         if samples < 50:
             raise ValueError(f"a kernel distance needs at least 50 samples, not {samples}")
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
-        generated, reference, floor, against = (
-            evidence.features(self.extractor, samples).some(self.keeps).vectors
-            for samples in (evidence.generated, evidence.real.reference, evidence.real.floor, evidence.real.against)
-        )
+        def vectors(samples: Samples) -> Tensor:
+            return evidence.features(self.extractor, samples).some(self.keeps).vectors
+
+        real = evidence.real
+        generated, reference = vectors(evidence.generated), vectors(real.reference)
         value, error = self._estimate(generated, reference)
         size = f"{SUBSETS}x{min(SIZE, len(generated), len(reference))}"
         signature = self.signature(
@@ -58,7 +53,9 @@ class KID(base.Metric):
             f"cap:{self.keeps}",
         )
         margin, n = Z95 * error, len(evidence.generated)
-        lowest = self._estimate(floor, against).value
+        lowest = self.of_real(
+            evidence, signature, lambda: self._estimate(vectors(real.floor), vectors(real.against)).value
+        )
         return [base.Score("kid", value, value - margin, value + margin, n, lowest, signature, "lower")]
 
     def _estimate(self, generated: Tensor, real: Tensor) -> Estimate:

@@ -1,19 +1,20 @@
 """Signs of memorised training samples: authenticity (Alaa et al. 2022), and a Fréchet distance that is too good."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from aigc_lab.config import Strict
 from aigc_lab.data.base import Dataset
 from aigc_lab.extractors.base import Features
-from aigc_lab.frechet import Gaussian, distance
+from aigc_lab.frechet import Gaussian, distance, influences
 from aigc_lab.metrics import base
 from aigc_lab.neighbours import nearest, nearest_others
-from aigc_lab.samples import Images
-from aigc_lab.statistics import T95_OF_GROUPS, clopper_pearson, groups, jackknife_error
+from aigc_lab.samples import Images, Samples
+from aigc_lab.statistics import Z95, clopper_pearson
 
 
-class Memorisation(base.Metric):
+class Memorisation(base.FeatureMetric):
     """Flags to read beside a distance, which a copy of real samples wins. Both are near their floor for samples that
     were not copied, and below it for copies; noise passes, and neither is a quality to be optimised.
 
@@ -23,41 +24,30 @@ class Memorisation(base.Metric):
     `fd_gap`: FD to training samples minus FD to as many real samples that nobody trained on (the reference). Below 0:
     the training set is nearer than unseen data. Where a dataset's splits are of different populations (MNIST's test
     set has other writers), the floor says how far that alone goes. It has little power where the training set is large:
-    copies of 4,000 of MNIST's 50,000 are no nearer to 10,000 of them (and their auth_pct is 0). ±2.09 standard errors
-    of a jackknife of 20 groups of all three sets.
+    copies of 4,000 of MNIST's 50,000 are no nearer to 10,000 of them (and their auth_pct is 0). ±1.96 standard errors
+    of the infinitesimal jackknife of all three sets.
     """
 
+    version = 2  # the gap's interval
     needs = frozenset({"train"})
     tells = "copies"
-
-    class Config(Strict):
-        features: str = "classifier"
 
     @property
     def gives(self) -> dict[str, base.Better]:
         return {"auth_pct": "higher", "fd_gap": "higher"}
-
-    @property
-    def extractor(self) -> str:
-        name: str = self.config.features
-        return name
 
     def check(self, dataset: Dataset, samples: int) -> None:
         if samples < 100:
             raise ValueError(f"signs of memorisation need at least 100 samples, not {samples}")
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
-        generated, reference, floor, against, train = (
-            evidence.features(self.extractor, samples).some(self.keeps).vectors
-            for samples in (
-                evidence.generated,
-                evidence.real.reference,
-                evidence.real.floor,
-                evidence.real.against,
-                evidence.train,
-            )
-        )
-        each, n = min(len(train), len(reference), len(against)), len(evidence.generated)
+        real = evidence.real
+
+        def vectors(samples: Samples) -> Tensor:
+            return evidence.features(self.extractor, samples).some(self.keeps).vectors
+
+        train, reference = vectors(evidence.train), vectors(real.reference)
+        each, n = min(len(train), len(reference), len(vectors(real.against))), len(evidence.generated)
         signature = self.signature(
             evidence,
             evidence.identity(self.extractor),
@@ -65,15 +55,20 @@ class Memorisation(base.Metric):
             f"gap at:{each}",
             f"cap:{self.keeps}",
         )
-        known, unseen, unseen_floor = (Features(rows).some(each).vectors for rows in (train, reference, against))
-        gap, error = gap_and_error(generated, known, unseen)
-        gap_floor, _ = gap_and_error(floor, known, unseen_floor)
-        new, new_floor = (authentic(vectors, train).double() for vectors in (generated, floor))
+
+        def judged(samples: Samples, unseen: Tensor) -> tuple[Tensor, float, float]:
+            """Which samples are authentic, their gap and its error."""
+            made = vectors(samples)
+            known, other = (Features(rows).some(each).vectors for rows in (train, unseen))
+            return authentic(made, train), *gap_and_error(made, known, other)
+
+        new, gap, error = judged(evidence.generated, reference)
+        new_floor, gap_floor, _ = self.of_real(evidence, signature, lambda: judged(real.floor, vectors(real.against)))
         low, high = clopper_pearson(int(new.sum()), len(new))
-        auth = 100 * float(new.mean())
-        margin = T95_OF_GROUPS * error
+        auth, auth_floor = (100 * float(which.double().mean()) for which in (new, new_floor))
+        margin = Z95 * error
         return [
-            base.Score("auth_pct", auth, 100 * low, 100 * high, n, 100 * float(new_floor.mean()), signature, "higher"),
+            base.Score("auth_pct", auth, 100 * low, 100 * high, n, auth_floor, signature, "higher"),
             base.Score("fd_gap", gap, gap - margin, gap + margin, n, gap_floor, signature, "higher"),
         ]
 
@@ -94,18 +89,15 @@ def authentic(generated: Tensor, train: Tensor) -> Tensor:
 
 
 def gap_and_error(generated: Tensor, train: Tensor, unseen: Tensor) -> tuple[float, float]:
-    """FD(generated, train) − FD(generated, unseen), and its standard error by a jackknife that leaves a group out of
-    all three sets.
+    """FD(generated, train) − FD(generated, unseen), and its standard error as all three sets vary: of the infinitesimal
+    jackknife (`frechet.influences`), in which a generated vector counts by the difference of what it does to both.
     """
-    sets = [rows.double() for rows in (generated, train, unseen)]
-    parts = [groups(len(rows)).to(rows.device) for rows in sets]
-
-    def gap(left: int) -> float:
-        made, known, other = (Gaussian.of(rows[part != left]) for rows, part in zip(sets, parts, strict=True))
-        return distance(made, known) - distance(made, other)
-
-    replicates = [gap(left) for left in range(int(parts[0].max()) + 1)]
-    return gap(-1), jackknife_error(torch.tensor(replicates, dtype=torch.float64))
+    made, known, other = (Gaussian.of(rows) for rows in (generated, train, unseen))
+    to_known, of_known = influences(made, generated, known, train)
+    to_other, of_other = influences(made, generated, other, unseen)
+    parts = ((to_known - to_other), of_known, of_other)
+    variance = sum(float(part.var()) / len(part) for part in parts)
+    return distance(made, known) - distance(made, other), math.sqrt(variance)
 
 
 def look_alikes(

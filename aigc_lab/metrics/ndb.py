@@ -5,7 +5,6 @@ from pydantic import Field
 from torch import Tensor
 
 from aigc_lab import noise
-from aigc_lab.config import Strict
 from aigc_lab.data.base import Dataset
 from aigc_lab.metrics import base
 from aigc_lab.neighbours import assign, k_means
@@ -15,7 +14,7 @@ ALPHA = 0.05
 _REPLICATES = 200
 
 
-class NDB(base.Metric):
+class NDB(base.FeatureMetric):
     """Bins are the k-means clusters of the training features. `ndb` counts the bins whose shares of the generated and
     of the reference samples differ by a two-proportion z-test at α = 0.05: of K bins αK differ by chance, which the
     signature states. It grows with n wherever there is any difference. `jsd`, between the two sets' shares, is in
@@ -27,18 +26,12 @@ class NDB(base.Metric):
 
     needs = frozenset({"train"})
 
-    class Config(Strict):
-        features: str = "classifier"
+    class Config(base.FeatureMetric.Config):
         bins: int = Field(100, ge=2, le=2000)
 
     @property
     def gives(self) -> dict[str, base.Better]:
         return {"ndb": "lower", "jsd": "lower"}
-
-    @property
-    def extractor(self) -> str:
-        name: str = self.config.features
-        return name
 
     def check(self, dataset: Dataset, samples: int) -> None:
         if samples < 4 * self.config.bins:
