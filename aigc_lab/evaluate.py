@@ -15,7 +15,7 @@ from aigc_lab.features import FeatureStore
 from aigc_lab.files import write_atomically
 from aigc_lab.given import Given, Pair, Range, Sets, given, halves, parted
 from aigc_lab.metrics import memorisation
-from aigc_lab.metrics.base import Autoencoder, Evidence, Metric, Real, Score
+from aigc_lab.metrics.base import Autoencoder, Evidence, Metric, Part, Real, Score
 from aigc_lab.samples import Images, Samples
 from aigc_lab.settings import Settings
 from aigc_lab.weights import WeightsPolicy
@@ -58,11 +58,13 @@ class Evaluator:
                 f"{split}: the experiment's check lets no such protocol through"
             )
         train = self._dataset.load("train")
-        floors = {split: samples.take(slice(0, self.protocol.samples)) for split, samples in whole.items()}
-        return {
-            split: Real(whole[split], floors[other], whole[split], train, whole[other])
-            for split, other in _FLOOR.items()
-        }
+        first = slice(0, self.protocol.samples)
+
+        def real(split: ScoringSplit, other: ScoringSplit) -> Real:
+            floor = whole[other].take(first)
+            return Real(whole[split], floor, whole[split], train, (Part(floor, whole[other], first),))
+
+        return {split: real(split, other) for split, other in _FLOOR.items()}
 
 
 def kept(metrics: Sequence[Metric]) -> dict[str, int]:
@@ -107,10 +109,11 @@ def _evidence(
     made: dict[str, Features] = {}
 
     def features(extractor: str, samples: Samples) -> Features:
-        if samples is real.floor and real.whole is not None:
-            whole = store.real(extractor, real.whole)
+        part = next((each for each in real.parts if each.samples is samples), None)
+        if part is not None:
+            whole = store.real(extractor, part.whole)
             if len(whole.vectors) == whole.count:
-                return whole.take(slice(0, len(samples)))
+                return whole.take(part.rows)
         if samples is not generated:
             return store.real(extractor, samples)
         if extractor not in made:
@@ -233,13 +236,14 @@ def _draw_neighbours(path: Path, extractor: str, evidence: Evidence) -> None:
 def _real(pair: Pair, real: Given, count: int) -> tuple[Dataset, Real]:
     if real.split is None:
         classes = None if pair.reference.labels is None else int(pair.reference.labels.max()) + 1
-        floor, against = halves(pair.reference, count)
-        if not len(floor):
+        rows = halves(pair.reference, count)
+        if not len(rows[0]):
             raise UsageError(f"{real.name}: one sample is no reference; give two at the very least")
-        return Sets(pair.reference, classes), Real(pair.reference, floor, against)
+        parts = tuple(Part(pair.reference.take(each), pair.reference, each) for each in rows)
+        return Sets(pair.reference, classes), Real(pair.reference, parts[0].samples, parts[1].samples, parts=parts)
     dataset, split = real.split
     other = dataset.load("holdout" if split != "holdout" else "reference")
-    floor = other if count >= len(other) else parted(other, count)[0]
+    floor = other if count >= len(other) else other.take(parted(other, count)[0])
     return dataset, Real(pair.reference, floor, pair.reference, dataset.load("train"))
 
 

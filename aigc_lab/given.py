@@ -356,12 +356,12 @@ class Sets(Dataset):
         return self._reference.digest()
 
 
-def parted(samples: Samples, count: int) -> tuple[Samples, Samples]:
-    """`count` of the samples by a seeded choice, and the rest."""
+def parted(samples: Samples, count: int) -> tuple[Tensor, Tensor]:
+    """The rows of `count` of the samples, a seeded choice, and of the rest."""
     order = torch.randperm(len(samples), generator=noise.generator("floor"))
-    return samples.take(order[:count]), samples.take(order[count:])
+    return order[:count], order[count:]
 
 
-def halves(samples: Samples, count: int) -> tuple[Samples, Samples]:
-    """`count` of the samples, at most half, and the rest: what real samples score against each other."""
+def halves(samples: Samples, count: int) -> tuple[Tensor, Tensor]:
+    """The same of at most half of them: what real samples score against each other."""
     return parted(samples, min(count, len(samples) // 2))

@@ -155,9 +155,8 @@ def test_the_floor_shares_nothing_with_what_it_is_compared_against() -> None:
     for count, sizes in ((3, (3, 7)), (5, (5, 5)), (50, (5, 5))):
         first, rest = halves(samples, count)
         assert (len(first), len(rest)) == sizes
-        both = torch.cat([first.values, rest.values])
-        assert torch.equal(both[both[:, 0].argsort()], samples.values)
-    assert torch.equal(halves(samples, 4)[0].values, halves(samples, 4)[0].values)
+        assert torch.equal(torch.cat([first, rest]).sort().values, torch.arange(10))
+    assert torch.equal(halves(samples, 4)[0], halves(samples, 4)[0])
 
 
 def test_a_set_of_samples_is_itself() -> None:

@@ -162,23 +162,33 @@ class Extractor(ABC):
         kept = None if keep is None or count <= keep else choice(count, keep)
         weight = next(chain(self.network.parameters(), self.network.buffers()), torch.empty(0))
         device, moments = weight.device, Moments()
-        parts: list[tuple[Tensor, Tensor | None]] = []
+        # One table each, filled as they come: a list of parts would be in memory twice when it is put together.
+        vectors_of: Tensor | None = None
+        logits_of: Tensor | None = None
+        done = 0
         for first in range(0, count, block):
             # Canonical by blocks: float images of a run take four times the room of their bytes.
             values = images.take(slice(first, first + block)).canonical().values
             vectors, logits = self(values.to(device))
             vectors = vectors.float()
+            if len(vectors) != len(values):
+                raise ValueError(f"{self.identity} gives {len(vectors)} vectors for {len(values)} images")
             if not torch.isfinite(vectors).all():
                 raise ValueError(f"{self.identity} turns images into NaN or infinity: its weights are damaged")
             rows: Tensor | slice = slice(None)
             if kept is not None:
                 moments.add(vectors)
                 rows = kept[(kept >= first) & (kept < first + len(vectors))].to(device) - first
-            parts.append((vectors[rows].cpu(), None if logits is None else logits[rows].float().cpu()))
             seen(first + len(vectors))
-        classes = [part for _, part in parts if part is not None]
-        return Features(
-            torch.cat([part for part, _ in parts]),
-            torch.cat(classes) if classes else None,
-            None if kept is None else moments.done(),
-        )
+            vectors = vectors[rows]
+            if vectors_of is None:
+                size = count if kept is None else len(kept)
+                vectors_of = torch.empty(size, *vectors.shape[1:])
+                logits_of = None if logits is None else torch.empty(size, *logits.shape[1:])
+            places = slice(done, done + len(vectors))
+            vectors_of[places] = vectors
+            if logits_of is not None and logits is not None:
+                logits_of[places] = logits[rows]
+            done += len(vectors)
+        assert vectors_of is not None
+        return Features(vectors_of, logits_of, None if kept is None else moments.done())

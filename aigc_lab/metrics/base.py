@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -45,14 +45,14 @@ class Real:
     """The real samples of a scoring: the `reference` that is compared with; the floor, which is a second set `floor` of
     real samples, as many as were generated where there are as many, and what it is compared `against`: the reference
     too, or a part of it that shares nothing with the floor; and the samples that systems trained on, where they are
-    known. `whole` is the set that the floor is the first part of, where its features are known anyway.
+    known. Where floor or `against` are rows of a set whose features are known anyway, `parts` says of which.
     """
 
     reference: Samples
     floor: Samples
     against: Samples
     train: Samples | None = None
-    whole: Samples | None = None
+    parts: tuple["Part", ...] = ()
     _known: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def once(self, what: str, compute: Callable[[], T]) -> T:
@@ -63,6 +63,14 @@ class Real:
             self._known[what] = compute()
         found: T = self._known[what]
         return found
+
+
+class Part(NamedTuple):
+    """Samples that are the `rows` of others."""
+
+    samples: Samples
+    whole: Samples
+    rows: Tensor | slice
 
 
 @runtime_checkable
