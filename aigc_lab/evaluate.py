@@ -135,6 +135,7 @@ def _evidence(
             ]
         ),
         system if isinstance(system, Autoencoder) else None,
+        store.device,
     )
 
 

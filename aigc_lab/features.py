@@ -46,7 +46,7 @@ class FeatureStore:
         self._dataset = dataset
         self._cache = cache
         self._weights = weights
-        self._device = device
+        self.device = device
         self._say = say
         self._extractors: dict[str, Extractor] = {}
         self._memory: dict[tuple[str, int], tuple[Samples, Features]] = {}
@@ -58,7 +58,7 @@ class FeatureStore:
         if name not in self._extractors:
             kind = extractor_files.find(name)
             made = kind.prepare(
-                self._dataset, cache=self._cache, weights=self._weights, device=self._device, say=self._say
+                self._dataset, cache=self._cache, weights=self._weights, device=self.device, say=self._say
             )
             source = plugins.source_of(kind)
             if source is not None:

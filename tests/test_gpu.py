@@ -7,6 +7,8 @@ import torch
 
 from aigc_lab import experiment
 from aigc_lab.batches import Batches
+from aigc_lab.data.digits import Digits
+from aigc_lab.evaluate import evaluate
 from aigc_lab.trainer import State, train_one
 
 pytestmark = [
@@ -48,3 +50,24 @@ def test_no_step_waits_for_the_device_and_the_bits_repeat(system: str, precision
 
     for first, second in zip(run(), run(), strict=True):
         assert torch.equal(first, second)
+
+
+FEATURE_METRICS = ["fd", "fd_debiased", "kid", "prdc", "improved_precision_recall", "vendi", "ndb", "memorisation"]
+COUNTED = ("precision", "recall", "density", "coverage", "improved_precision", "improved_recall")
+# Two of 400 vectors on the rim of a ball, or as near to one as to another, may fall to either side.
+SLACK = dict.fromkeys(COUNTED, 2 / 400) | {"auth_pct": 0.5, "ndb": 1.0, "jsd": 0.01}
+
+
+@pytest.mark.parametrize("name", FEATURE_METRICS)
+def test_scores_are_those_of_the_host(name: str, tmp_path: Path) -> None:
+    """To a ten-thousandth of the interval, or of the value: what convolutions in another order leave."""
+    digits = Digits(Digits.Config(), tmp_path)
+    made, train = digits.load("train").take(slice(0, 400)), digits.load("train").take(slice(400, None))
+    on_host, on_device = (
+        evaluate(made, "digits", metrics=[name], features="random", train=train, cache=tmp_path / device, device=device)
+        for device in ("cpu", "cuda")
+    )
+    for ours, theirs in zip(on_host, on_device, strict=True):
+        slack = 1e-4 * max(ours.high - ours.low, abs(ours.value)) + SLACK.get(ours.name, 0.0)
+        for each in ("value", "low", "high", "floor"):
+            assert getattr(theirs, each) == pytest.approx(getattr(ours, each), abs=slack), each

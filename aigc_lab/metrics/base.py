@@ -92,7 +92,8 @@ class Autoencoder(Protocol):
 @dataclass(frozen=True)
 class Evidence:
     """What a metric may look at. `features(extractor, samples)` and `identity(extractor)` are lazy: a metric pays for
-    what it uses. `system` is who generated the samples, where it encodes too.
+    what it uses. `system` is who generated the samples, where it encodes too. Features are on the host; what takes
+    long is done on `device`.
     """
 
     generated: Samples
@@ -102,6 +103,7 @@ class Evidence:
     identity: Callable[[str], str]
     signature: str
     system: Autoencoder | None = None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         shape, got = self.dataset.shape, self.generated
@@ -192,6 +194,10 @@ class FeatureMetric(Metric):
         name: str = self.config.features
         return name
 
+    def vectors(self, evidence: Evidence, samples: Samples) -> Tensor:
+        """Those that it reads, [k, d] float32 with k ≤ `keeps`, on the device that scores."""
+        return evidence.features(self.extractor, samples).some(self.keeps).vectors.to(evidence.device)
+
 
 def device_of(system: Autoencoder) -> torch.device:
     """Where its weights are; the host for one without any."""
@@ -243,7 +249,8 @@ def frechet_score(metric: Metric, name: str, extractor: str, evidence: Evidence)
 
 
 def paired(evidence: Evidence, extractor: str, a: Samples, b: Samples, cap: int) -> tuple[Tensor, Tensor]:
-    """Vectors of two sets, as many of each: what both have, `cap` at most."""
+    """Vectors of two sets, as many of each: what both have, `cap` at most; on the device that scores."""
     features = [evidence.features(extractor, samples) for samples in (a, b)]
     each = min(cap, *(len(some.vectors) for some in features))
-    return features[0].some(each).vectors, features[1].some(each).vectors
+    first, second = (some.some(each).vectors.to(evidence.device) for some in features)
+    return first, second

@@ -8,7 +8,6 @@ from torch import Tensor
 from aigc_lab.data.base import Dataset
 from aigc_lab.kernels import Estimate, customary_picks, mmd, mmd_of_subsets
 from aigc_lab.metrics import base
-from aigc_lab.samples import Samples
 from aigc_lab.statistics import Z95
 
 SUBSETS, SIZE = 100, 1000
@@ -38,11 +37,8 @@ class KID(base.FeatureMetric):
             raise ValueError(f"a kernel distance needs at least 50 samples, not {samples}")
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
-        def vectors(samples: Samples) -> Tensor:
-            return evidence.features(self.extractor, samples).some(self.keeps).vectors
-
         real = evidence.real
-        generated, reference = vectors(evidence.generated), vectors(real.reference)
+        generated, reference = self.vectors(evidence, evidence.generated), self.vectors(evidence, real.reference)
         value, error = self._estimate(generated, reference)
         size = f"{SUBSETS}x{min(SIZE, len(generated), len(reference))}"
         signature = self.signature(
@@ -53,9 +49,11 @@ class KID(base.FeatureMetric):
             f"cap:{self.keeps}",
         )
         margin, n = Z95 * error, len(evidence.generated)
-        lowest = self.of_real(
-            evidence, signature, lambda: self._estimate(vectors(real.floor), vectors(real.against)).value
-        )
+
+        def floor() -> float:
+            return self._estimate(self.vectors(evidence, real.floor), self.vectors(evidence, real.against)).value
+
+        lowest = self.of_real(evidence, signature, floor)
         return [base.Score("kid", value, value - margin, value + margin, n, lowest, signature, "lower")]
 
     def _estimate(self, generated: Tensor, real: Tensor) -> Estimate:

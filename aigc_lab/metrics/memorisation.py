@@ -44,7 +44,7 @@ class Memorisation(base.FeatureMetric):
         real = evidence.real
 
         def vectors(samples: Samples) -> Tensor:
-            return evidence.features(self.extractor, samples).some(self.keeps).vectors
+            return self.vectors(evidence, samples)
 
         train, reference = vectors(evidence.train), vectors(real.reference)
         each, n = min(len(train), len(reference), len(vectors(real.against))), len(evidence.generated)
