@@ -1,5 +1,6 @@
 """Protocol + (generated, real) -> scores. Nothing here knows how the samples were trained or where scores go."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -206,10 +207,12 @@ def evaluate(
     wanted = _metrics(metrics, protocol, features, evidence, weights, say)
     store.keep |= kept(wanted)
     by = None if neighbours is None else _neighbours_by(neighbours, wanted, evidence)
+    if by is not None:
+        store.keep.pop(by, None)  # the nearest of a part of the training samples are not the nearest
     try:
         found = [score for metric in wanted for score in metric.scores(evidence)]
         if neighbours is not None and by is not None:
-            _draw_neighbours(neighbours, by, evidence)
+            _draw_neighbours(neighbours, by, evidence, say)
         return found
     except ValueError as error:
         raise error if isinstance(error, UsageError) else UsageError(str(error)) from None
@@ -219,19 +222,32 @@ def _neighbours_by(path: Path, metrics: Sequence[Metric], evidence: Evidence) ->
     """The features that say what is near. Raises `UsageError` where there is nothing to draw."""
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path}: the picture of the neighbours is a PNG; name a file that ends in .png")
-    if evidence.real.train is None:
+    train = evidence.real.train
+    if train is None:
         raise UsageError("the neighbours are training samples, which are not known here: name them (train)")
+    if len(train) <= _NEIGHBOURS:
+        raise UsageError(f"{_NEIGHBOURS} neighbours are drawn, and there are {len(train)} training samples")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path.parent, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise UsageError(f"{path}: no picture can be written there; name another place")
     extractors = {plugins.name_of(type(metric)): metric.extractor for metric in metrics if metric.extractor}
     if not extractors:
         raise UsageError("the neighbours are found in the features of a metric, and none of these metrics has any")
     return extractors.get("memorisation") or next(iter(extractors.values()))
 
 
-def _draw_neighbours(path: Path, extractor: str, evidence: Evidence) -> None:
+def _draw_neighbours(path: Path, extractor: str, evidence: Evidence, say: Callable[[str], None]) -> None:
     made, known = (evidence.features(extractor, samples) for samples in (evidence.generated, evidence.train))
     assert isinstance(evidence.generated, Images) and isinstance(evidence.train, Images)  # features are of images
     tiles = memorisation.look_alikes(evidence.generated, evidence.train, made, known, columns=_NEIGHBOURS)
-    write_atomically(path, pictures.png(pictures.grid(tiles, columns=1 + _NEIGHBOURS)))
+    try:
+        write_atomically(path, pictures.png(pictures.grid(tiles, columns=1 + _NEIGHBOURS)))
+    except OSError as error:
+        say(f"the picture cannot be written ({error.strerror}: {path}); the scores are not lost for that")
 
 
 def _real(pair: Pair, real: Given, count: int) -> tuple[Dataset, Real]:

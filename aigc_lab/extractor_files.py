@@ -39,7 +39,8 @@ def find(name: str, near: Path | None = None) -> type[Extractor]:
 
 @cache
 def _exported(path: Path) -> type[Extractor]:
-    return type("File", (Exported,), {"path": path, "short": re.sub(r"\W", "_", path.stem)})
+    named = re.sub(r"\W", "_", path.stem)
+    return type(named, (Exported,), {"path": path, "short": named, "__module__": f"{__name__}.{named}"})
 
 
 class Exported(Extractor):

@@ -3,15 +3,14 @@
 import errno
 import hashlib
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-# `.name.` and what `tempfile` adds.
-_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
+# `.name.`, what `tempfile` adds, and an end that says what it is.
+_UNFINISHED = ".unfinished"
 # What a disk says that takes nothing, whoever asks: it is full, may not be written, or is broken.
 _REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
@@ -35,7 +34,7 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
     `mode` less the umask.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=_UNFINISHED)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -53,9 +52,8 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
 
 def clear_unfinished(folder: Path) -> None:
     """Removes, at any depth, what `replacing` was about to finish when its process died."""
-    for path in folder.rglob(".*"):
-        if path.is_file() and _TEMPORARY.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+    for path in folder.rglob(f".*{_UNFINISHED}"):
+        path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -14,8 +14,8 @@ from aigc_lab import noise
 _EPS = torch.finfo(torch.float64).eps
 # A share of a feature's variance that the features before it leave unexplained: below it, Cholesky's pivots are noise.
 _SINGULAR = 1e-10
-# So many vectors are in memory in float64 at a time.
-_MANY = 16_384
+# Of more vectors than these the covariance is added up in parts, and products that need several copies in blocks.
+_MANY, _BLOCK = 16_384, 2048
 # From so many dimensions on the symmetry of a product is made use of.
 _LARGE = 512
 
@@ -215,7 +215,7 @@ def influences(a: Gaussian, x: Tensor, b: Gaussian, y: Tensor) -> tuple[Tensor, 
     def each(of: Gaussian, vectors: Tensor, other: Tensor, shift: Tensor) -> Tensor:
         spreads = other / roots.sqrt()
         found = []
-        for part in torch.split(vectors, _MANY):
+        for part in torch.split(vectors, _BLOCK):
             rows = part.double() - of.mean
             carried = rows @ spreads
             spread = (rows.square().sum(1) - carried.square().sum(1)) * of.count / max(of.count - 1, 1)

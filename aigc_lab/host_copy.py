@@ -31,6 +31,10 @@ _TYPES = {
     torch.int8: "I8",
     torch.uint8: "U8",
     torch.bool: "BOOL",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
 }
 # So many bytes are written and hashed at once: they are still in the processor's cache.
 _PIECE = 1 << 20
@@ -70,11 +74,18 @@ class HostCopy:
             start, stop = places[name]
             target = self._buffer[start:stop].view(tensor.dtype).view(tensor.shape)
             target.copy_(tensor.detach(), non_blocking=tensor.is_cuda)
-        if not on_gpu:
-            return lambda: None
-        queued = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        queued.record()
-        return queued.synchronize
+        queued = []
+        for device in {tensor.device for tensor in tensors.values() if tensor.is_cuda}:
+            with torch.cuda.device(device):  # an event is of the current device's queue, which may be another one
+                event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                event.record()
+            queued.append(event)
+
+        def wait() -> None:
+            for event in queued:
+                event.synchronize()
+
+        return wait
 
     def write(self, path: Path, facts: Mapping[str, str]) -> str:
         """Writes what was copied, with `facts` as the file's metadata, and returns the sha256 of the file."""

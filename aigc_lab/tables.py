@@ -177,7 +177,7 @@ def scores_table(rows: Sequence[Row]) -> RenderableType:
     """One line a score; below, how each was computed: once for those that share it. Where a Fréchet distance has too
     few samples to be trusted, the kernel distance leads, and it is said why.
     """
-    few = {row["name"]: (row["n"], dimensions) for row in rows if row["n"] < 4 * (dimensions := _dimensions(row))}
+    few = {row["name"]: (n, d) for row in rows if (n := _fewest(row)) < 4 * (d := _dimensions(row))}
     if few:
         rows = sorted(rows, key=lambda row: row["name"] != "kid")
     table = plain_table()
@@ -190,12 +190,20 @@ def scores_table(rows: Sequence[Row]) -> RenderableType:
         signatures.setdefault(row["signature"], []).append(row["name"])
     told = [Text(f"{' '.join(names)}: {signature}", style="dim") for signature, names in signatures.items()]
     said = ["[low, high]: 95 % interval; floor: what real samples score against real ones"]
+    unbiased = "kid" if any(row["name"] == "kid" for row in rows) else "--metrics kid"
     said += [
         f"{name}: {n:,} samples are fewer than four for each of {dimensions:,} dimensions, so most of it may be bias: "
-        "compare it at the same n alone; kid has none"
+        f"compare it at the same n alone; {unbiased} has none"
         for name, (n, dimensions) in few.items()
     ]
     return Stack(table, *map(Text, said), *told)
+
+
+def _fewest(row: Row) -> int:
+    """How many samples the smaller one of the two sets has."""
+    found = re.search(r"\|ref:\w+:(\d+)", row["signature"])
+    n: int = row["n"]
+    return min(n, int(found[1])) if found else n
 
 
 def _dimensions(row: Row) -> int:

@@ -173,19 +173,17 @@ def test_who_waits_waits_for_both(tmp_path: Path, states: list[State], monkeypat
 # ---- what goes wrong
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(5, "Input/output error")])
 def test_a_disk_that_takes_nothing_is_one_warning(
     tmp_path: Path,
     states: list[State],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    error: Exception,
 ) -> None:
     stored: list[int] = []
     to = Checkpointer(tmp_path / "1", stored.append)
 
     def full(*_: object) -> None:
-        raise error
+        raise OSError(28, "No space left on device")
 
     with caplog.at_level(logging.WARNING):
         save(to, states[0])

@@ -70,7 +70,7 @@ BREAKS: dict[str, tuple[str, dict[str, str]]] = {
         {CALL: CALL.replace(".mean((2, 3))", ".mean((2, 3)).sub(images.float().mean())")},
     ),
     "two objects give the same": (
-        "apart",
+        "of two objects the vectors are up to",
         {
             "torch.manual_seed(1)": "torch.seed()",
             "    def __call__": "        self.identity = 'mine:1'\n\n    def __call__",
@@ -105,6 +105,18 @@ def test_each_can_fail_alone(tmp_path: Path, contract: Contract[Case]) -> None:
     found = broken(tmp_path / "mine.py", changes)
     assert list(found) == [contract.name], found
     assert said in found[contract.name]
+
+
+def test_logits_are_looked_at_too(tmp_path: Path) -> None:
+    vectors = CALL.removesuffix(", None\n").replace("return", "vectors =")
+    for number, (logits, contract, said) in enumerate(
+        [
+            ("vectors.mean(0, keepdim=True)", "every image has one vector of finite numbers", "gives 1 logits for 64"),
+            ("vectors - vectors.mean(0)", "a vector does not depend on the images beside it", "the logits are up to"),
+        ]
+    ):
+        found = broken(tmp_path / f"mine{number}.py", {CALL: f"{vectors}\n        return vectors, {logits}\n"})
+        assert list(found) == [contract] and said in found[contract], found
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from scipy.linalg import sqrtm
 from test_extractors import MINE
 
 from aigc_lab import cli, manifold_metric, neighbours, noise, plugins, tables
+from aigc_lab import evaluate as evaluation
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import UsageError
@@ -25,10 +26,33 @@ from aigc_lab.experiment import Protocol
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.extractors.random import Random
 from aigc_lab.features import FeatureStore
+from aigc_lab.metrics import fd
 from aigc_lab.metrics.base import Metric, Score
 from aigc_lab.samples import Images, Points
 from aigc_lab.weights import PUBLISHED
 
+OWN_METRIC = '''"""A metric."""
+
+from aigc_lab.config import Strict
+from aigc_lab.metrics.base import Metric, Score
+
+
+class Mine(Metric):
+    class Config(Strict):
+        pass
+
+    @property
+    def gives(self):
+        return {"NAME": "lower"}
+
+    def check(self, dataset, samples):
+        pass
+
+    def scores(self, evidence):
+        signature = self.signature(evidence)
+        floor = self.of_real(evidence, signature, lambda: FLOOR)
+        return [Score("NAME", 0.0, 0.0, 0.0, len(evidence.generated), floor, signature, "lower")]
+'''
 KEYS = ["name", "value", "low", "high", "n", "floor", "signature", "better"]
 
 
@@ -263,7 +287,7 @@ def test_damage_is_seen_and_copies_are_told(judged: Judged) -> None:
 # ---- the picture of the neighbours
 
 
-def test_copies_are_drawn_beside_what_they_copy(scored: Any, tmp_path: Path) -> None:
+def test_copies_are_drawn_beside_what_they_copy(scored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = digits("train", 0, 300)
     made = Images(torch.cat([digits("holdout", 0, 100).values, train.values[40:45]]))
     path = tmp_path / "new" / "neighbours.png"
@@ -276,7 +300,14 @@ def test_copies_are_drawn_beside_what_they_copy(scored: Any, tmp_path: Path) -> 
     same = [bool((row[0] == row[1]).all()) for row in tiles]
     assert same == [True] * 5 + [False] * 5
     assert {row[0].tobytes() for row in tiles[:5]} == {values.numpy().tobytes() for values in train.values[40:45, 0]}
+    monkeypatch.setattr(fd.FD, "keeps", 40)  # of the training samples, whatever a metric keeps, all are looked at
+    path.unlink()
+    scored(made, digits("reference", 0, 200), **(options | {"metrics": ["fd"]}))
+    assert np.array_equal(np.asarray(Image.open(path)), pixels)
+    (tmp_path / "file").touch()
     for change, said in (
+        ({"train": train.take(slice(0, 5)), "metrics": ["fd"]}, "5 neighbours are drawn, and there are 5 training"),
+        ({"neighbours": tmp_path / "file" / "a.png"}, r"a\.png: no picture can be written there"),
         ({"neighbours": tmp_path / "a.jpg"}, r"a\.jpg: .* ends in \.png"),
         ({"metrics": ["fd"], "train": None}, r"not known here: name them \(train\)"),
     ):
@@ -346,7 +377,7 @@ def test_the_command_prints_scores_and_leaves_no_home(typed: Any, tmp_path: Path
         (["--generated", "made"], "--reference: what shall made be compared with?"),
         (["--generated", "empty", "--reference", "made"], "empty: holds no image"),
         (["--generated", "made", "--reference", "digits:tests"], "digits:tests: unknown split 'tests'"),
-        (["--generated", "made", "--reference", "one", "--metrics", "fd"], "one"),
+        (["--generated", "made", "--reference", "one", "--metrics", "fd"], "one sample is no reference"),
         (["--generated", "broken", "--reference", "made"], "broken: 1 of 20 images cannot be read: 00003.png"),
         (["--generated", "nan.npy", "--reference", "made"], "nan.npy: "),
         (["--generated", "wide.npy", "--reference", "made"], "may mean several things"),
@@ -382,6 +413,27 @@ def test_a_broken_image_may_be_left_out(typed: Any, tmp_path: Path) -> None:
     assert code == 0 and json.loads(out)[0]["n"] == 100
 
 
+def test_a_picture_that_cannot_be_written_costs_no_score(
+    scored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(evaluation, "write_atomically", full)
+    said: list[str] = []
+    train, real = digits("train", 0, 300), digits("reference", 0, 200)
+    options = {"metrics": ["fd"], "train": train, "neighbours": tmp_path / "a.png", "say": said.append}
+    assert scored(digits("holdout", 0, 100), real, **options)[0].name == "fd_rand"
+    assert "No space left on device" in said[-1]
+
+
+def test_two_metrics_of_one_name_have_floors_of_their_own(scored: Any, tmp_path: Path) -> None:
+    for name, floor in (("a", 1.0), ("b", 2.0)):
+        (tmp_path / f"{name}.py").write_text(OWN_METRIC.replace("FLOOR", str(floor)).replace("NAME", name))
+    found = scored(digits("train", 0, 120), digits("holdout", 0, 200), metrics=["./a.py", "./b.py"], features=None)
+    assert [(score.name, score.floor) for score in found] == [("a", 1.0), ("b", 2.0)]
+
+
 def test_the_table_leads_with_what_can_be_trusted() -> None:
     about = {"low": 0.0, "high": 2.0, "floor": 0.1, "better": "lower"}
     fid = {"name": "fid", "value": 1.0, "n": 8191, "signature": "inception|d:2048|se:x"} | about
@@ -396,3 +448,5 @@ def test_the_table_leads_with_what_can_be_trusted() -> None:
     few, many = text(fid, kid), text(fid | {"n": 8192}, kid | {"n": 8192})
     assert few.index("kid ↓") < few.index("fid ↓") and "fid: 8,191 samples are fewer than four" in few
     assert many.index("fid ↓") < many.index("kid ↓") and "fewer than four" not in many
+    small = fid | {"n": 50_000, "signature": "inception|d:2048|se:x|data:given:1|ref:set:500|n:50000"}
+    assert "fid: 500 samples are fewer than four" in text(small) and "--metrics kid has none" in text(small)

@@ -114,7 +114,9 @@ def made(path: Path, judged: Judged) -> base.Extractor:
 @pytest.mark.parametrize("logits", [False, True])
 def test_an_exported_program_gives_its_networks_features(export: Export, judged: Judged, logits: bool) -> None:
     net = Net(logits)
-    extractor = made(export(net), judged)
+    path = export(net)
+    extractor = made(path, judged)
+    assert plugins.name_of(extractor_files.find(str(path))) == "net"
     images = grey()
     with torch.no_grad():
         truth = net(images.values.expand(-1, 3, -1, -1).float() / 255)

@@ -43,7 +43,7 @@ class Case:
 
     @cached_property
     def images(self) -> Images:
-        images = self.dataset.load("train").take(slice(0, self.n))
+        images = self.dataset.load("train").take(slice(0, self.n))  # or all, where there are fewer
         assert isinstance(images, Images)
         return images
 
@@ -90,37 +90,43 @@ def its_identity_names_its_weights(case: Case) -> None:
 @EXTRACTOR.add(its_identity_names_its_weights)
 def every_image_has_one_vector_of_finite_numbers(case: Case) -> None:
     """Distances are computed from these numbers; one NaN makes every score NaN."""
-    vectors, logits = case.features.vectors, case.features.logits
-    if vectors.ndim != 2 or len(vectors) != case.n:
-        raise Broken(f"vectors of {case.n} images are {list(vectors.shape)}, not [{case.n}, d]")
-    if case.kind.dimensions is not None and vectors.shape[1] != case.kind.dimensions:
-        raise Broken(
-            f"vectors have {vectors.shape[1]} numbers, and the class declares dimensions = {case.kind.dimensions}"
-        )
-    if logits is not None and (logits.ndim != 2 or len(logits) != case.n or not logits.isfinite().all()):
-        raise Broken(f"logits of {case.n} images are {list(logits.shape)}, not finite numbers [{case.n}, classes]")
+    vectors, logits, n = case.features.vectors, case.features.logits, len(case.images)
+    if vectors.ndim != 2:
+        raise Broken(f"vectors of {n} images are {list(vectors.shape)}, not [{n}, d]")
+    declared = case.kind.dimensions
+    if declared is not None and vectors.shape[1] != declared:
+        raise Broken(f"vectors have {vectors.shape[1]} numbers, and the class declares dimensions = {declared}")
+    if logits is not None and (logits.ndim != 2 or not logits.isfinite().all()):
+        raise Broken(f"logits of {n} images are {list(logits.shape)}, not finite numbers [{n}, classes]")
 
 
 @EXTRACTOR.add(every_image_has_one_vector_of_finite_numbers)
 def a_vector_does_not_depend_on_the_images_beside_it(case: Case) -> None:
     """A score would depend on the size of a batch, which nobody chooses. The usual cause is a network in train()."""
-    vectors = case.features.vectors
-    few = case.extractor.extract(case.copy(), block=5).vectors
-    away, size = (few - vectors).abs().max().item(), vectors.abs().max().item()
-    if away > _ROUNDING * size:
-        raise Broken(
-            f"in batches of 5 the vectors of {case.n} images move by up to {away:.3g} (the largest number is "
-            f"{size:.3g}): put the network in eval(), and use no statistics of the batch"
-        )
+    away = _apart(case.features, case.extractor.extract(case.copy(), block=5))
+    if away is not None:
+        raise Broken(f"in batches of 5 {away}: put the network in eval(), and use no statistics of the batch")
 
 
 @EXTRACTOR.add(every_image_has_one_vector_of_finite_numbers)
 def two_objects_give_the_same(case: Case) -> None:
     """Real samples' features come from the cache of another day: under one identity they must be the same numbers."""
-    vectors, other = case.features.vectors, case.another().extract(case.copy()).vectors
-    away, size = (other - vectors).abs().max().item(), vectors.abs().max().item()
-    if away > _ROUNDING * size:
-        raise Broken(f"two objects' vectors are up to {away:.3g} apart (the largest number is {size:.3g})")
+    away = _apart(case.features, case.another().extract(case.copy()))
+    if away is not None:
+        raise Broken(f"of two objects {away}: build the network from stored weights or a fixed seed")
+
+
+def _apart(first: Features, second: Features) -> str | None:
+    """How far two passes over the same images are apart, if they are."""
+    for what, a, b in (("vectors", first.vectors, second.vectors), ("logits", first.logits, second.logits)):
+        if a is None or b is None:
+            if a is not b:
+                return f"{what} are there once and once not"
+            continue
+        away, size = (a - b).abs().max().item(), a.abs().max().item()
+        if away > _ROUNDING * size:
+            return f"the {what} are up to {away:.3g} apart (the largest number is {size:.3g})"
+    return None
 
 
 @EXTRACTOR.add(every_image_has_one_vector_of_finite_numbers)
@@ -146,7 +152,7 @@ def noise_is_further_from_images_than_other_images_are(case: Case) -> None:
     images = case.images
     drawn = noise.draw(noise.Draw(tuple(images.values.shape), "uniform"), "contract")
     static = case.extractor.extract(Images((drawn + 1) / 2)).vectors
-    vectors, half = case.features.vectors, case.n // 2
+    vectors, half = case.features.vectors, len(case.images) // 2
     first, second = vectors[:half], vectors[half : 2 * half]
     real, other = frechet_distance(first, second), frechet_distance(first, static[:half])
     if not other > real:

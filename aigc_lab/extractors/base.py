@@ -171,8 +171,9 @@ class Extractor(ABC):
             values = images.take(slice(first, first + block)).canonical().values
             vectors, logits = self(values.to(device))
             vectors = vectors.float()
-            if len(vectors) != len(values):
-                raise ValueError(f"{self.identity} gives {len(vectors)} vectors for {len(values)} images")
+            for what, rows_of in (("vectors", vectors), ("logits", logits)):
+                if rows_of is not None and len(rows_of) != len(values):
+                    raise ValueError(f"{self.identity} gives {len(rows_of)} {what} for {len(values)} images")
             if not torch.isfinite(vectors).all():
                 raise ValueError(f"{self.identity} turns images into NaN or infinity: its weights are damaged")
             rows: Tensor | slice = slice(None)

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -53,9 +53,9 @@ class Real:
     against: Samples
     train: Samples | None = None
     parts: tuple["Part", ...] = ()
-    _known: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _known: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def once(self, what: str, compute: Callable[[], T]) -> T:
+    def once(self, what: Hashable, compute: Callable[[], T]) -> T:
         """What depends on these samples alone, under a name that says all else that it depends on: computed the first
         time that it is asked for, and not for each of a sweep's runs.
         """
@@ -175,8 +175,10 @@ class Metric(ABC):
         """The scores that it `gives`. Raises `ValueError` for samples that it must not see (NaN, wrong shapes)."""
 
     def of_real(self, evidence: Evidence, signature: str, compute: Callable[[], T]) -> T:
-        """What it computes of the real samples alone, once for all that is scored under this signature."""
-        return evidence.real.once(f"{type(self).__name__} {signature}", compute)
+        """What it computes of the real samples alone, once for all that it scores under this signature. All of it: a
+        second call under the same signature is answered with what the first one computed.
+        """
+        return evidence.real.once((type(self), signature), compute)
 
     def signature(self, evidence: Evidence, *details: str) -> str:
         """Everything that the number depends on, in one line."""

@@ -8,6 +8,7 @@ from aigc_lab import noise
 from aigc_lab.data.base import Dataset
 from aigc_lab.metrics import base
 from aigc_lab.neighbours import assign, k_means
+from aigc_lab.samples import Samples
 from aigc_lab.statistics import Z95
 
 ALPHA = 0.05
@@ -39,13 +40,6 @@ class NDB(base.FeatureMetric):
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
         bins, n = self.config.bins, len(evidence.generated)
-        centres = k_means(evidence.features(self.extractor, evidence.train).some(self.keeps).vectors, bins)
-        made, real, floor, against = (
-            torch.bincount(
-                assign(evidence.features(self.extractor, samples).some(self.keeps).vectors, centres), minlength=bins
-            )
-            for samples in (evidence.generated, evidence.real.reference, evidence.real.floor, evidence.real.against)
-        )
         signature = self.signature(
             evidence,
             evidence.identity(self.extractor),
@@ -54,6 +48,16 @@ class NDB(base.FeatureMetric):
             f"by chance:{ALPHA * bins:g}",
             f"cap:{self.keeps}",
         )
+
+        def filled(samples: Samples, centres: Tensor) -> Tensor:
+            return torch.bincount(assign(self.vectors(evidence, samples), centres), minlength=bins).cpu()
+
+        def of_real() -> tuple[Tensor, list[Tensor]]:
+            centres, sets = k_means(self.vectors(evidence, evidence.train), bins), evidence.real
+            return centres, [filled(each, centres) for each in (sets.reference, sets.floor, sets.against)]
+
+        centres, (real, floor, against) = self.of_real(evidence, signature, of_real)
+        made = filled(evidence.generated, centres)
         again = _resampled(made, "generated"), _resampled(real, "real")
         scores = []
         for name, of, most in (("ndb", different_bins, float(bins)), ("jsd", divergence, torch.inf)):

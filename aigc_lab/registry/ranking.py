@@ -21,7 +21,7 @@ Row = dict[str, Any]
 _FINISHED, _DIVERGED = State.FINISHED.value, State.DIVERGED.value
 
 
-_UNTOLD = (None,) * 4
+_UNTOLD = (None,) * 4  # low, high, n and floor of an outcome that is only ranked
 
 
 class Outcome(NamedTuple):

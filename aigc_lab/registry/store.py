@@ -100,8 +100,11 @@ class Registry:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One consistent view for queries."""
-        with self._failing(), self._engine.connect() as connection:
+        """One consistent view for queries: a server's transaction shows what others commit meanwhile, unless told."""
+        engine = self._engine
+        if engine.dialect.name != "sqlite":
+            engine = engine.execution_options(isolation_level="REPEATABLE READ")
+        with self._failing(), engine.connect() as connection:
             yield connection
 
     @contextmanager
