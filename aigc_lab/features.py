@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from aigc_lab import extractor_files, plugins
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import UsageError
 from aigc_lab.extractors.base import Extractor, Features
-from aigc_lab.files import sha256, write_atomically
+from aigc_lab.files import replacing, sha256
 from aigc_lab.frechet import Gaussian
 from aigc_lab.samples import Images, Samples
 from aigc_lab.weights import WeightsPolicy
@@ -103,9 +103,10 @@ class FeatureStore:
     def _write(self, path: Path, features: Features, identity: str) -> None:
         """A cache is a convenience: a disk that takes nothing costs the next command its time, and this one nothing."""
         try:
-            write_atomically(path, packed(features, {"extractor": identity}))
-        except OSError as error:
-            self._say(f"the features cannot be stored ({error.strerror}: {path}); they are computed again next time")
+            pack(features, {"extractor": identity}, path)
+        except (OSError, SafetensorError) as error:
+            why = getattr(error, "strerror", None) or error
+            self._say(f"the features cannot be stored ({why}: {path}); they are computed again next time")
 
     def made(self, name: str, samples: Samples) -> Features:
         """Features of samples: computed, never stored. Raises `ValueError` for samples that it must not see."""
@@ -116,9 +117,9 @@ class FeatureStore:
         return extractor.extract(samples, keep=self.keep.get(name), seen=lambda done: self.watch(what, done, total))
 
 
-def packed(features: Features, facts: Mapping[str, str]) -> bytes:
-    """Features as the bytes of a safetensors file, with a digest of all tensors. Where a distance will need them, the
-    moments and their root are in it too: at d = 2048 they cost as much as the distance.
+def pack(features: Features, facts: Mapping[str, str], path: Path) -> None:
+    """Writes features as a safetensors file, with a digest of all tensors. Where a distance will need them, the moments
+    and their root are in it too: at d = 2048 they cost as much as the distance. Raises `OSError` or `SafetensorError`.
     """
     gaussian = features.gaussian
     tensors = {"vectors": features.vectors.contiguous()}
@@ -128,12 +129,13 @@ def packed(features: Features, facts: Mapping[str, str]) -> bytes:
         tensors |= {"mean": gaussian.mean, "covariance": gaussian.covariance, "root": gaussian.root.contiguous()}
     tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
     told = {**facts, "count": features.count, "sha256": _digest(tensors)}
-    # Under one key: safetensors writes several in any order, and the same features would be other bytes.
-    return save(tensors, {"facts": json.dumps(told, sort_keys=True)})
+    with replacing(path) as temporary:
+        # Under one key: safetensors writes several in any order, and the same features would be other bytes.
+        save_file(tensors, temporary, {"facts": json.dumps(told, sort_keys=True)})
 
 
 def unpacked(path: Path) -> Features:
-    """What `packed` packed. Raises `SafetensorError`, `KeyError` or `ValueError` for anything else."""
+    """What `pack` wrote. Raises `SafetensorError`, `KeyError` or `ValueError` for anything else."""
     tensors = load_file(path)
     facts = described(path)
     if _digest(tensors) != facts["sha256"]:

@@ -15,7 +15,7 @@ _EPS = torch.finfo(torch.float64).eps
 # A share of a feature's variance that the features before it leave unexplained: below it, Cholesky's pivots are noise.
 _SINGULAR = 1e-10
 # Of more vectors than these the covariance is added up in parts, and products that need several copies in blocks.
-_MANY, _BLOCK = 16_384, 2048
+_MANY, _BLOCK = 8192, 2048
 # From so many dimensions on the symmetry of a product is made use of.
 _LARGE = 512
 
@@ -37,7 +37,7 @@ class Gaussian:
         """Of vectors [N, d]."""
         if len(vectors) > _MANY:
             moments = Moments()
-            for part in torch.split(vectors, _MANY):
+            for part in torch.split(vectors, _BLOCK):
                 moments.add(part)
             return replace(moments.done(), vectors=vectors)
         rows = vectors.double()
@@ -62,7 +62,7 @@ class Gaussian:
         it says 1e-16 where 0 is meant, and the distance would read the root of that, 1e-8.
         """
         if self.covariance is None:
-            return self._scaled_rows().T
+            return torch.cat(list(self._scaled_rows())).T
         variances = self.covariance.diagonal()
         varies = variances > (4 * _EPS * self.mean).square()  # what never does must not cost the others their Cholesky
         inner = self.covariance[varies][:, varies]
@@ -72,7 +72,9 @@ class Gaussian:
             root[varies] = factor
             return root
         if self.vectors is not None:
-            triangle: Tensor = torch.linalg.qr(self._scaled_rows(), mode="r")[1]
+            triangle = torch.empty(0, len(variances), dtype=inner.dtype, device=inner.device)
+            for rows in self._scaled_rows():  # of all rows the triangle is that of the triangle so far and of the rest
+                triangle = torch.linalg.qr(torch.cat([triangle, rows]), mode="r")[1]
             return triangle.T
         # The least digits, and at d = 2048 twenty times Cholesky's time: what cannot be told from 0 is taken for 0.
         values, vectors = torch.linalg.eigh(self.covariance)
@@ -85,13 +87,15 @@ class Gaussian:
         """Whether the root is a lower triangle."""
         return self.root.shape[0] == self.root.shape[1] and not bool(self.root.triu(1).any())
 
-    def _scaled_rows(self) -> Tensor:
-        """Rows R [count − 1, d] with RᵀR = Σ. N centred rows depend on each other; a reflection of their common
-        direction leaves one of them zero and the others independent.
+    def _scaled_rows(self) -> Iterator[Tensor]:
+        """Rows R [count − 1, d] with RᵀR = Σ, in parts. N centred rows depend on each other; a reflection of their
+        common direction leaves one of them zero and the others independent.
         """
         assert self.vectors is not None
-        rows = self.vectors.double() - self.mean
-        return (rows[1:] - rows[0] / (math.sqrt(len(rows)) + 1)) / math.sqrt(max(len(rows) - 1, 1))
+        count = len(self.vectors)
+        first = (self.vectors[0].double() - self.mean) / (math.sqrt(count) + 1)
+        for part in torch.split(self.vectors[1:], _MANY):
+            yield (part.double() - self.mean - first) / math.sqrt(max(count - 1, 1))
 
 
 class Moments:
@@ -107,7 +111,7 @@ class Moments:
         rows = vectors.double()
         if self._centre is None:
             self._centre = rows.mean(0)
-        rows = rows - self._centre
+        rows = rows.sub_(self._centre) if rows is not vectors else rows - self._centre
         self._count += len(rows)
         self._sum = self._sum + rows.sum(0)
         self._square = self._square + gram(rows)

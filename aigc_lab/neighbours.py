@@ -73,7 +73,8 @@ def _nearest(x: Tensor, y: Tensor, k: int, of: Tensor | None) -> tuple[Tensor, T
     Of both sets no more than a block is in float64 at a time: where y is large, its copy would be the most that a
     scoring needs.
     """
-    centre = y.mean(0, dtype=torch.float64)  # around it vectors are short, and rounding little
+    # Around it vectors are short, and rounding little; exact it need not be, and in float64 it would be of a copy.
+    centre = y.mean(0).double()
     blocks = [slice(first, first + _COLUMNS) for first in range(0, len(y), _COLUMNS)]
 
     def centred(columns: slice) -> Tensor:

@@ -13,6 +13,9 @@ from aigc_lab.neighbours import nearest, nearest_others
 from aigc_lab.samples import Images, Samples
 from aigc_lab.statistics import Z95, clopper_pearson
 
+# So many of the generated samples are judged: a percentage is then known to ±1, and 50,000 would take minutes.
+_JUDGED = 10_000
+
 
 class Memorisation(base.FeatureMetric):
     """Flags to read beside a distance, which a copy of real samples wins. Both are near their floor for samples that
@@ -53,14 +56,13 @@ class Memorisation(base.FeatureMetric):
             evidence.identity(self.extractor),
             f"train:{len(train)} of {len(evidence.train)}",
             f"gap at:{each}",
-            f"cap:{self.keeps}",
+            f"cap:{_JUDGED},{self.keeps}",
         )
 
         def judged(samples: Samples, unseen: Tensor) -> tuple[Tensor, float, float]:
             """Which samples are authentic, their gap and its error."""
-            made = vectors(samples)
-            known, other = (Features(rows).some(each).vectors for rows in (train, unseen))
-            return authentic(made, train), *gap_and_error(made, known, other)
+            made = Features(vectors(samples)).some(_JUDGED).vectors
+            return authentic(made, train), *gap_and_error(made, train, unseen, each)
 
         new, gap, error = judged(evidence.generated, reference)
         new_floor, gap_floor, _ = self.of_real(evidence, signature, lambda: judged(real.floor, vectors(real.against)))
@@ -88,16 +90,22 @@ def authentic(generated: Tensor, train: Tensor) -> Tensor:
     return closeness(generated, train) > 1
 
 
-def gap_and_error(generated: Tensor, train: Tensor, unseen: Tensor) -> tuple[float, float]:
+def gap_and_error(generated: Tensor, train: Tensor, unseen: Tensor, each: int | None = None) -> tuple[float, float]:
     """FD(generated, train) − FD(generated, unseen), and its standard error as all three sets vary: of the infinitesimal
-    jackknife (`frechet.influences`), in which a generated vector counts by the difference of what it does to both.
+    jackknife (`frechet.influences`), in which a generated vector counts by the difference of what it does to both. Of
+    the two real sets a seeded choice of `each` is used, or all.
     """
-    made, known, other = (Gaussian.of(rows) for rows in (generated, train, unseen))
-    to_known, of_known = influences(made, generated, known, train)
-    to_other, of_other = influences(made, generated, other, unseen)
-    parts = ((to_known - to_other), of_known, of_other)
-    variance = sum(float(part.var()) / len(part) for part in parts)
-    return distance(made, known) - distance(made, other), math.sqrt(variance)
+    made = Gaussian.of(generated)
+
+    def compared(rows: Tensor) -> tuple[float, Tensor, Tensor]:
+        some = rows if each is None else Features(rows).some(each).vectors
+        real = Gaussian.of(some)
+        return distance(made, real), *influences(made, generated, real, some)
+
+    to_train, of_made, of_train = compared(train)
+    to_unseen, of_made_too, of_unseen = compared(unseen)
+    variance = sum(float(part.var()) / len(part) for part in (of_made - of_made_too, of_train, of_unseen))
+    return to_train - to_unseen, math.sqrt(variance)
 
 
 def look_alikes(
