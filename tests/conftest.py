@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,10 @@ from aigc_lab.tracking import writer
 from aigc_lab.weights import WeightsPolicy
 
 torch.set_num_threads(1)
+
+# What a shell starts in the background ignores Ctrl-C, and every process that a test starts inherits that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A command is told as it must be typed, which is another under `uv run`; a test that is about that sets it.
 os.environ.pop("UV_RUN_RECURSION_DEPTH", None)

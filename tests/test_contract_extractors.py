@@ -36,6 +36,7 @@ def cases(
         for name in NAMES:
             kind, dataset, weights, n = extractor_files.find(name), judged.dataset, PUBLISHED, 64
             data: Dataset = dataset
+            cache = judged.cache
             if name in FORMS:
                 patch.setattr(kind, "form", FORMS[name])
                 path = tmp_path_factory.mktemp("vit") / f"{name}.pth"
@@ -44,8 +45,8 @@ def cases(
             elif name.startswith("inception"):
                 weights, n = inception_weights, 8
             elif name == "stacked_digits":
-                data = Stacked(Digits.Config(), Path())
-            made[name] = Case(kind, data, judged.cache, weights, n)
+                data, cache = Stacked(Digits.Config(), Path()), tmp_path_factory.mktemp("stacked")
+            made[name] = Case(kind, data, cache, weights, n)
         yield made
 
 
