@@ -69,10 +69,9 @@ def main() -> None:
               f"load {os.getloadavg()[0]:.1f}")  # fmt: skip
         wall, cpu, said = timed(theirs, where)
         found = re.search(r"FID:\s*([\d.e+-]+)", said)
-        assert found is not None, said
-        print(
-            f"pytorch-fid         {wall:6.1f} s   CPU {cpu:6.1f} s                            FID {float(found[1]):.4f}"
-        )
+        # With fewer images than dimensions its matrix root may fail, after all of its work.
+        told = f"FID {float(found[1]):.4f}" if found else "no FID: see its error above"
+        print(f"pytorch-fid         {wall:6.1f} s   CPU {cpu:6.1f} s   {told}", flush=True)
         for label in ("ours, empty cache", "ours, kept        "):
             mine, used, said = timed(ours, where)
             value = json.loads(said)[0]["value"]
