@@ -50,6 +50,21 @@ def test_a_command_is_told_as_it_must_be_typed(tmp_path: Path, monkeypatch: pyte
     assert as_typed("aigc-lab ui", Settings.load(), None) == "uv run aigc-lab ui"
 
 
+def test_a_home_that_another_command_makes_meanwhile_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, true = tmp_path / "home", os.mkdir
+
+    def raced(path: Path, *given: int) -> None:
+        if path == home:
+            true(path, *given)  # by the other one, after this one has looked
+        true(path, *given)
+
+    monkeypatch.setattr(os, "mkdir", raced)
+    Settings.load(home).prepare()
+    assert Settings.load(home).cache.is_dir()
+
+
 def test_a_new_home_is_its_owners(tmp_path: Path) -> None:
     Settings.load(tmp_path / "deep" / "home").prepare()
     assert stat.S_IMODE((tmp_path / "deep" / "home").stat().st_mode) == 0o700
