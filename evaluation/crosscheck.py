@@ -85,9 +85,9 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
     return made, time.perf_counter() - begun
 
 
-def random_weights(path: Path, pictures: Tensor) -> Path:
-    """A file of the right form. Its batch normalisation has seen some pictures: untouched, a random Inception lets next
-    to nothing through.
+def random_weights(path: Path, pictures: Tensor, side: int = 75) -> Path:
+    """A file of the right form. Its batch normalisation has seen some pictures of so many pixels: untouched, a random
+    Inception lets next to nothing through, and at another size too much.
     """
     torch.manual_seed(0)
     network = theirs._inception_v3(num_classes=1008, aux_logits=False, weights=None)  # noqa: SLF001 -- its own shapes
@@ -97,7 +97,7 @@ def random_weights(path: Path, pictures: Tensor) -> Path:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
-        whole.train()(F.interpolate(pictures.float() / 255, (75, 75)) * 2 - 1)
+        whole.train()(F.interpolate(pictures.float() / 255, (side, side)) * 2 - 1)
     torch.save(whole.state_dict(), path)
     return path
 

@@ -58,7 +58,7 @@ def main() -> None:
         weights.parent.mkdir(parents=True)
         shown = pictures(folder / "made", options.images, options.side, 1)
         pictures(folder / "real", options.images, options.side, 2)
-        random_weights(weights, shown[:24])
+        random_weights(weights, shown[:24], side=299)
         made, real = str(folder / "made"), str(folder / "real")
         theirs = [sys.executable, "-m", "pytorch_fid", made, real, "--device", "cpu", "--num-workers", "0"]
         ours = [sys.executable, "-c", "from aigc_lab.cli import main; main()", "evaluate", "--generated", made]
