@@ -57,9 +57,10 @@ class FeatureStore:
     def extractor(self, name: str) -> Extractor:
         if name not in self._extractors:
             kind = extractor_files.find(name)
-            made = kind.prepare(
-                self._dataset, cache=self._cache, weights=self._weights, device=self.device, say=self._say
-            )
+            with plugins.blamed(kind):
+                made = kind.prepare(
+                    self._dataset, cache=self._cache, weights=self._weights, device=self.device, say=self._say
+                )
             source = plugins.source_of(kind)
             if source is not None:
                 made.identity += f":file {hashlib.sha256(source).hexdigest()[:8]}"
@@ -114,7 +115,8 @@ class FeatureStore:
             raise UsageError(f"extractor {name} reads images, not {samples.modality}")
         total, extractor = len(samples), self.extractor(name)
         what = f"{name} features of {total:,} samples"
-        return extractor.extract(samples, keep=self.keep.get(name), seen=lambda done: self.watch(what, done, total))
+        with plugins.blamed(type(extractor)):
+            return extractor.extract(samples, keep=self.keep.get(name), seen=lambda done: self.watch(what, done, total))
 
 
 def pack(features: Features, facts: Mapping[str, str], path: Path) -> None:

@@ -12,7 +12,8 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -118,6 +119,21 @@ def name_of(kind: type) -> str:
 def source_of(kind: type) -> bytes | None:
     """The source of a class that came from a user's file, as it was when it was loaded; None for all others."""
     return _SOURCES.get(kind.__module__)
+
+
+@contextmanager
+def blamed(kind: type) -> Iterator[None]:
+    """What a user's file raises in here is a `UsageError` that names its line; all else passes as it is."""
+    path = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if source_of(kind) is None or all(frame.filename != path for frame in frames):
+            raise
+        raise UsageError(f"{_broken(Path(str(path)), error)}; 'aigc-lab check' tests the file") from error
 
 
 def _own(folder: str) -> list[str]:

@@ -183,6 +183,26 @@ def test_a_protocol_and_features_of_ones_own(scored: Any, tmp_path: Path) -> Non
     assert own.name == "fd_mine" and own.signature.startswith("mine:")
 
 
+@pytest.mark.parametrize(
+    ("good", "bad", "said"),
+    [
+        ("return self.network(", "return self.network(images.double(), ", r"mine\.py:\d+: TypeError"),
+        (
+            "def __init__(self) -> None:",
+            "def __init__(self) -> None:\n        1 / 0",
+            r"mine\.py:\d+: ZeroDivisionError",
+        ),
+    ],
+)
+def test_what_a_users_features_raise_names_their_line(
+    scored: Any, tmp_path: Path, good: str, bad: str, said: str
+) -> None:
+    assert good in MINE
+    (tmp_path / "mine.py").write_text(MINE.replace("SEED", "1").replace(good, bad))
+    with pytest.raises(UsageError, match=said + ".*'aigc-lab check' tests the file"):
+        scored(digits("train", 0, 120), digits("holdout", 0, 120), metrics=["fd"], features="./mine.py")
+
+
 # ---- the cache
 
 
