@@ -99,7 +99,7 @@ def _examined(kind: type, data: str | None, changes: list[Change], settings: Set
             " ".join(f"{key}={value}" for key, value in choice.items()): systems.Case(
                 kind, dataset.shape, samples, options | choice
             )
-            for choice in systems.variants(kind)
+            for choice in systems.variants(kind, dataset.shape)
             if not choice.keys() & options.keys()
         }
         yield from examine(systems.SYSTEM, cases, file)

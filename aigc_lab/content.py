@@ -9,7 +9,7 @@ surprise: the content of a file, and not its name, says which sweep it is.
 """
 
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -73,7 +73,9 @@ def origin(name: Folder, wanted: str) -> str:
 
 def unknown(noun: str, wanted: str, known: list[str]) -> str:
     """The sentence for a name that does not exist: the nearest ones, or all when none is near."""
-    near = get_close_matches(wanted, known, n=3, cutoff=0.5)
+    alike = {name: SequenceMatcher(None, name, wanted).ratio() for name in get_close_matches(wanted, known, 3, 0.5)}
+    # Beside one that is plainly meant, others that share some letters would be noise.
+    near = [name for name, ratio in alike.items() if ratio > max(alike.values()) - 0.15]
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(sorted(known)) or 'none'}"
     return f"unknown {noun} '{wanted}'; {hint}"
 

@@ -16,7 +16,7 @@ from aigc_lab.features import FeatureStore
 from aigc_lab.files import write_atomically
 from aigc_lab.given import Given, Pair, Range, Sets, given, halves, parted
 from aigc_lab.metrics import memorisation
-from aigc_lab.metrics.base import Autoencoder, Evidence, Metric, Part, Real, Score
+from aigc_lab.metrics.base import Autoencoder, Evidence, Game, Metric, Part, Real, Score
 from aigc_lab.samples import Images, Samples
 from aigc_lab.settings import Settings
 from aigc_lab.weights import WeightsPolicy
@@ -135,7 +135,7 @@ def _evidence(
                 *details,
             ]
         ),
-        system if isinstance(system, Autoencoder) else None,
+        system if isinstance(system, Autoencoder | Game) else None,
         store.device,
     )
 

@@ -312,7 +312,8 @@ class Experiment:
             configuration = self.resolve(lambda hole, values=filled.values: values[hole.name])  # type: ignore[misc]
             try:
                 with torch.device("meta"):
-                    configuration.system_class(configuration.system_config, configuration.dataset.shape)
+                    system = configuration.system_class(configuration.system_config, configuration.dataset.shape)
+                    system.phases(configuration.training.batch_size)
             except ValueError as error:
                 self.document.fail(
                     filled.source(("system",)),
@@ -424,13 +425,15 @@ class Experiment:
 
 def _check_needs(metric: "Metric", dataset: "Dataset", kinds: "Mapping[str, type[System]]") -> None:
     """Raises `ValueError` for the first of the competing systems that cannot give a metric what it needs."""
-    from aigc_lab.metrics.base import Autoencoder
+    from aigc_lab.metrics.base import Autoencoder, Game
 
     for system, kind in kinds.items():
         if "encoder" in metric.needs and not issubclass(kind, Autoencoder):
             raise ValueError(
                 f"it needs a system with an encoder (encode, decode, log_likelihood), and {system} has none"
             )
+        if "game" in metric.needs and not issubclass(kind, Game):
+            raise ValueError(f"it needs a game of two numbers, like system dirac, and {system} is none")
         if "labels" in metric.needs and not kind.conditional:
             raise ValueError(f"labels missing: {system} is not conditional, so its samples come without their classes")
 

@@ -16,10 +16,10 @@ Noise = Mapping[str, Tensor]
 
 
 class Draw(NamedTuple):
-    """One tensor of noise: N(0, 1), or uniform on [−1, 1] as DCGAN draws its latents."""
+    """One tensor of noise: N(0, 1), uniform on [−1, 1] as DCGAN draws its latents, or on [0, 1] (`unit`)."""
 
     size: tuple[int, ...]
-    law: Literal["normal", "uniform"] = "normal"
+    law: Literal["normal", "uniform", "unit"] = "normal"
 
 
 def generator(*key: Key, device: torch.device | str = "cpu") -> torch.Generator:
@@ -35,6 +35,7 @@ def generator(*key: Key, device: torch.device | str = "cpu") -> torch.Generator:
 def draw(what: Draw, *key: Key, device: torch.device | str = "cpu") -> Tensor:
     """float32 of the drawn size on the device; the same key gives the same bits on the same kind of device."""
     source = generator(*key, device=device)
-    if what.law == "uniform":
-        return torch.rand(what.size, generator=source, device=device).mul_(2).sub_(1)
+    if what.law != "normal":
+        values = torch.rand(what.size, generator=source, device=device)
+        return values.mul_(2).sub_(1) if what.law == "uniform" else values
     return torch.randn(what.size, generator=source, device=device)

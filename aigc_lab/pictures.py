@@ -1,6 +1,9 @@
-"""Samples as one picture: a grid of images, or points on a plane."""
+"""Samples as one picture: a grid of images, or points on a plane; and a game of two numbers as a vector field."""
 
+import itertools
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +19,8 @@ Pixels = npt.NDArray[np.uint8]
 _TILE = 48
 _GAP = 2
 _CANVAS = 400
-_DOT, _RING, _PAPER = (31, 119, 180), (200, 200, 200), (255, 255, 255)
+_DOT, _RING, _PAPER, _END = (31, 119, 180), (200, 200, 200), (255, 255, 255), (214, 39, 40)
+_ARROWS = 21
 
 
 def picture(samples: Samples, modes: Modes | None = None) -> Pixels:
@@ -68,6 +72,64 @@ def scatter(points: Tensor, modes: Modes | None) -> Pixels:
             _put(canvas, centre + circle, _RING)
     _put(canvas, _to_pixels(shown, middle, half), _DOT)
     return canvas
+
+
+def vector_field(
+    velocity: Callable[[tuple[float, float]], tuple[float, float]],
+    path: Sequence[tuple[float, float]],
+    end: tuple[float, float],
+    *,
+    extent: float,
+    labels: tuple[str, str],
+) -> Pixels:
+    """Arrows of `velocity` over [−extent, extent]², all as long, fainter where it is slow; a path from its first point,
+    with a ring there, as far as it stays in the square, and a dot at the end, at the edge where it is further out.
+    Axes meet at 0.
+    """
+    from PIL import Image, ImageDraw
+
+    scale = 2  # drawn larger and shrunk: smooth lines
+    side = _CANVAS * scale
+    image = Image.new("RGB", (side, side), _PAPER)
+    draw = ImageDraw.Draw(image)
+
+    def place(point: tuple[float, float]) -> tuple[float, float]:
+        x, y = (min(max(value / extent, -1.02), 1.02) for value in point)
+        return side / 2 * (1 + 0.94 * x), side / 2 * (1 - 0.94 * y)
+
+    for start, stop in (((-extent, 0.0), (extent, 0.0)), ((0.0, -extent), (0.0, extent))):
+        draw.line([place(start), place(stop)], fill=_RING, width=scale)
+    places = [extent * (2 * index / (_ARROWS - 1) - 1) for index in range(_ARROWS)]
+    found = [((x, y), velocity((x, y))) for x in places for y in places]
+    fastest = max(max(math.hypot(*speed) for _, speed in found), 1e-12)
+    length = 0.7 * 2 * extent / (_ARROWS - 1)
+    for (x, y), (dx, dy) in found:
+        speed = math.hypot(dx, dy)
+        if speed < 1e-12:
+            continue
+        shade = round(200 - 120 * math.sqrt(speed / fastest))
+        ux, uy = length * dx / speed, length * dy / speed
+        head = place((x + ux / 2, y + uy / 2))
+        draw.line([place((x - ux / 2, y - uy / 2)), head], fill=(shade,) * 3, width=scale)
+        for turn in (2.6, -2.6):
+            bx = (ux * math.cos(turn) - uy * math.sin(turn)) * 0.35
+            by = (ux * math.sin(turn) + uy * math.cos(turn)) * 0.35
+            barb = place((x + ux / 2 + bx, y + uy / 2 + by))
+            draw.line([head, barb], fill=(shade,) * 3, width=scale)
+    inside = list(itertools.takewhile(lambda point: max(map(abs, point)) <= 1.02 * extent, path))
+    draw.line([place(point) for point in inside], fill=_DOT, width=scale)
+    for point in inside:
+        _disc(draw, place(point), 1.5 * scale, fill=_DOT)
+    _disc(draw, place(path[0]), 5 * scale, outline=_DOT, width=2 * scale)
+    _disc(draw, place(end), 5 * scale, fill=_END)
+    draw.text((side - 4 * scale, side / 2 + 3 * scale), labels[0], (90, 90, 90), font_size=13 * scale, anchor="ra")
+    draw.text((side / 2 + 5 * scale, 2 * scale), labels[1], fill=(90, 90, 90), font_size=13 * scale)
+    pixels: Pixels = np.asarray(image.resize((_CANVAS, _CANVAS), Image.Resampling.LANCZOS))
+    return pixels
+
+
+def _disc(draw: Any, at: tuple[float, float], radius: float, **style: Any) -> None:
+    draw.ellipse([at[0] - radius, at[1] - radius, at[0] + radius, at[1] + radius], **style)
 
 
 def _to_pixels(points: Tensor, middle: Tensor, half: float) -> Tensor:

@@ -36,11 +36,13 @@ from aigc_lab.trainer import (
     average_of,
     build_optimizer,
     trained,
+    turns,
 )
 
 
 class Stack:
-    """States of one system as one: `update` is a phase of all of them, `end_step` their moving averages.
+    """States of one system as one: `differentiated` and `apply` are a phase of all of them, `end_step` their moving
+    averages.
 
     While they are stacked the states' weights, buffers, averages and optimisers' memory are windows onto the stack's:
     read them between two steps, and leave the training to the stack. `unstack` gives them memory of their own.
@@ -78,14 +80,19 @@ class Stack:
         """
         return self._functions[index].of_all(batches, draws, self.step)
 
-    def update(
+    def differentiated(
         self, index: int, batches: Sequence[Samples], draws: Sequence[Noise], autocast: AbstractContextManager[object]
-    ) -> None:
-        """One update of what phase `index` trains, of all replicas, recorded for each; the loss under `autocast`."""
+    ) -> tuple[Loss, tuple[Tensor, ...]]:
+        """The losses of phase `index`, under `autocast`, and the gradients of what it trains, at this point."""
         with autocast:
             loss = self.loss(index, batches, draws)
-        gradients = torch.autograd.grad(loss.total.sum(), trained(self.phases[index]))
+        return loss, torch.autograd.grad(loss.total.sum(), trained(self.phases[index]))
+
+    def apply(self, index: int, loss: Loss, gradients: tuple[Tensor, ...]) -> None:
+        """Moves what phase `index` trains, and records it."""
         self._optimizers[index].step(gradients)
+        if self.phases[index].after is not None:
+            self._functions[index].afterwards(self.step)
         self._record(index, loss, gradients)
 
     def end_step(self) -> None:
@@ -171,9 +178,29 @@ class _Function(nn.Module):
         axes = (0, 0, None if labels is None else 0, 0)
         return Loss(*torch.func.vmap(one, axes)(weights, values, labels, noises))
 
+    @torch.no_grad()
+    def afterwards(self, step: int) -> None:
+        """What the phase does after an update, for each replica on its own weights and buffers, in place."""
+
+        def one(weights: Any) -> Tensor:
+            torch.func.functional_call(_After(self.system, self._phase), weights, (step,))
+            return torch.zeros(())
+
+        torch.func.vmap(one)((dict(self.named_parameters()), dict(self.named_buffers())))
+
+
+class _After(nn.Module):
+    def __init__(self, system: nn.Module, phase: Phase) -> None:
+        super().__init__()
+        self.system, self._phase = system, phase
+
+    def forward(self, step: int) -> None:
+        assert self._phase.after is not None
+        self._phase.after(step)
+
 
 class _Optimizer:
-    """The update of one phase: torch's own fused Adam, once for all neighbours that share its numbers.
+    """The update of one phase: torch's own optimiser, once for all neighbours that share its numbers.
 
     Seeds of one configuration are one call; replicas with learning rates of their own are one call each, on their rows.
     """
@@ -188,7 +215,9 @@ class _Optimizer:
             optimizer = build_optimizer(config, windows)
             owners = [(state.optimizers[phase.name], trained(state.phases[index])) for state in members]
             for number, window in enumerate(windows):
-                optimizer.state[window] = _remember([(own.state, weights[number]) for own, weights in owners])
+                if _MEMORY[config.rule]:
+                    rows_of = [(own.state, weights[number]) for own, weights in owners]
+                    optimizer.state[window] = _remember(rows_of, _MEMORY[config.rule])
             self._shares.append((rows, optimizer))
             first += len(members)
 
@@ -200,25 +229,28 @@ class _Optimizer:
             optimizer.step()
 
 
-def _remember(owners: Sequence[tuple[dict[Tensor, dict[str, Tensor]], Tensor]]) -> dict[str, Tensor]:
+# What the optimisers keep of every weight, beside the count of their steps.
+_MEMORY = {"adam": ("exp_avg", "exp_avg_sq"), "rmsprop": ("square_avg",), "sgd": ()}
+
+
+def _remember(
+    owners: Sequence[tuple[dict[Tensor, dict[str, Tensor]], Tensor]], kept: Sequence[str]
+) -> dict[str, Tensor]:
     """The memory of one stacked weight, from those of its rows, which become windows onto it.
 
     The count of steps is one for all; an optimiser that has not stepped remembers zeros.
     """
-    memories = [state.get(weight) or _blank(weight) for state, weight in owners]
+    memories = [state.get(weight) or _blank(weight, kept) for state, weight in owners]
     together = {"step": memories[0]["step"].clone()}
-    together |= {key: torch.stack([memory[key] for memory in memories]) for key in ("exp_avg", "exp_avg_sq")}
+    together |= {key: torch.stack([memory[key] for memory in memories]) for key in kept}
     for row, (state, weight) in enumerate(owners):
         state[weight] = {key: value if key == "step" else value[row] for key, value in together.items()}
     return together
 
 
-def _blank(weight: Tensor) -> dict[str, Tensor]:
-    return {
-        "step": torch.zeros((), device=weight.device),
-        "exp_avg": torch.zeros_like(weight, requires_grad=False),
-        "exp_avg_sq": torch.zeros_like(weight, requires_grad=False),
-    }
+def _blank(weight: Tensor, kept: Sequence[str]) -> dict[str, Tensor]:
+    blank = {key: torch.zeros_like(weight, requires_grad=False) for key in kept}
+    return {"step": torch.zeros((), device=weight.device), **blank}
 
 
 # ---- who may be stacked
@@ -319,19 +351,32 @@ def _step(
     stack: Stack, replicas: Sequence[Replica], device: torch.device, autocast: AbstractContextManager[object]
 ) -> None:
     """All phases once, each replica on its own batches, with noise of its own key."""
-    step, batches_per_step = stack.step, max(phase.repeat for phase in stack.phases)
-    for index, phase in enumerate(stack.phases):
-        for repeat in range(phase.repeat):
-            batches = [replica.batches[step * batches_per_step + repeat] for replica in replicas]
-            draws = [
-                {
-                    name: noise.draw(what, replica.seed, step, phase.name, repeat, name, device=device)
-                    for name, what in phase.noise.items()
-                }
-                for replica in replicas
-            ]
-            stack.update(index, batches, draws, autocast)
+    for turn in turns(stack.phases):
+        for repeat in range(stack.phases[turn[0]].repeat):
+            found = [(index, _differentiated(stack, index, repeat, replicas, device, autocast)) for index in turn]
+            for index, (loss, gradients) in found:
+                stack.apply(index, loss, gradients)
     stack.end_step()
+
+
+def _differentiated(
+    stack: Stack,
+    index: int,
+    repeat: int,
+    replicas: Sequence[Replica],
+    device: torch.device,
+    autocast: AbstractContextManager[object],
+) -> tuple[Loss, tuple[Tensor, ...]]:
+    step, phase = stack.step, stack.phases[index]
+    number = step * max(phase.repeat for phase in stack.phases) + repeat
+    draws = [
+        {
+            name: noise.draw(what, replica.seed, step, phase.name, repeat, name, device=device)
+            for name, what in phase.noise.items()
+        }
+        for replica in replicas
+    ]
+    return stack.differentiated(index, [replica.batches[number] for replica in replicas], draws, autocast)
 
 
 def _collected(replica: Replica) -> Mapping[str, float] | Diverged:

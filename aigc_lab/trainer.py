@@ -10,14 +10,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from aigc_lab import noise
 from aigc_lab.batches import Batches
-from aigc_lab.systems.base import OptimizerConfig, Phase, System
+from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
 
 Precision = Literal["fp32", "bf16"]
 
@@ -76,8 +76,36 @@ def trained(phase: Phase) -> list[nn.Parameter]:
     return list({id(p): p for module in phase.trains for p in module.parameters() if p.requires_grad}.values())
 
 
-def build_optimizer(config: OptimizerConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    return torch.optim.Adam(parameters, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+def build_optimizer(
+    config: OptimizerConfig, parameters: list[nn.Parameter], *, fast: bool = True
+) -> torch.optim.Optimizer:
+    """The optimiser that is described. Without `fast` it goes through the weights one by one, to the same numbers."""
+    match config.rule:
+        case "adam":
+            how = {"fused": True} if fast else {"foreach": False, "fused": False}
+            return torch.optim.Adam(parameters, lr=config.lr, betas=config.betas, eps=config.eps, **how)
+        case "rmsprop":
+            return torch.optim.RMSprop(parameters, lr=config.lr, eps=config.eps, foreach=fast)
+        case "sgd":
+            return torch.optim.SGD(parameters, lr=config.lr, foreach=fast)
+
+
+def laid_out(gradient: Tensor, like: Tensor) -> Tensor:
+    """The gradient in its weight's own layout in memory: fused Adam pairs their numbers by place, and what comes of a
+    second derivative, or of other layouts of pictures, may lie in another order.
+    """
+    return gradient if gradient.stride() == like.stride() else torch.empty_like(like).copy_(gradient)
+
+
+def turns(phases: Sequence[Phase]) -> list[list[int]]:
+    """The numbers of the phases that are differentiated at the same point, in order: mostly one by one."""
+    found: list[list[int]] = []
+    for number, phase in enumerate(phases):
+        if phase.joint is not None and found and phases[found[-1][0]].joint == phase.joint:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return found
 
 
 def average_of(system: System) -> System:
@@ -155,7 +183,8 @@ class _Course:
         self.replica = replica
         self._device = next(state.system.parameters()).device
         self._autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bf16")
-        self._phases = [(phase, trained(phase), state.optimizers[phase.name]) for phase in state.phases]
+        updates = [_Update(phase, trained(phase), state.optimizers[phase.name]) for phase in state.phases]
+        self._turns = [[updates[number] for number in turn] for turn in turns(state.phases)]
         self._batches_per_step = max(phase.repeat for phase in state.phases)
         self._average = MovingAverage(state.system, state.average, decay)
         self.go_on()
@@ -167,26 +196,33 @@ class _Course:
 
     def step(self) -> None:
         """All phases once, each on its batches, with noise of its own key."""
-        state, seed = self.replica.state, self.replica.seed
-        step, recorder = state.step, state.recorder
-        for phase, parameters, optimizer in self._phases:
-            for repeat in range(phase.repeat):
-                batch = self.replica.batches[step * self._batches_per_step + repeat]
-                draws = {
-                    name: noise.draw(what, seed, step, phase.name, repeat, name, device=self._device)
-                    for name, what in phase.noise.items()
-                }
-                with self._autocast:
-                    loss = phase.loss(batch, draws, step)
-                # Only the gradients that this phase uses: the other networks' weights are left out of the backward.
-                gradients = torch.autograd.grad(loss.total, parameters)
-                for parameter, gradient in zip(parameters, gradients, strict=True):
-                    parameter.grad = gradient
-                optimizer.step()
-                recorder.record(phase, loss.total, loss.parts, loss.dynamics, gradients)
-        self._average.update(step)
-        recorder.end_step()
+        state = self.replica.state
+        for turn in self._turns:
+            for repeat in range(turn[0].phase.repeat):
+                found = [self._differentiated(update, repeat) for update in turn]
+                for (phase, parameters, optimizer), (loss, gradients) in zip(turn, found, strict=True):
+                    for parameter, gradient in zip(parameters, gradients, strict=True):
+                        parameter.grad = laid_out(gradient, parameter)
+                    optimizer.step()
+                    if phase.after is not None:
+                        with torch.no_grad():
+                            phase.after(state.step)
+                    state.recorder.record(phase, loss.total, loss.parts, loss.dynamics, gradients)
+        self._average.update(state.step)
+        state.recorder.end_step()
         state.step += 1
+
+    def _differentiated(self, update: "_Update", repeat: int) -> tuple[Loss, tuple[Tensor, ...]]:
+        step, phase = self.replica.state.step, update.phase
+        batch = self.replica.batches[step * self._batches_per_step + repeat]
+        draws = {
+            name: noise.draw(what, self.replica.seed, step, phase.name, repeat, name, device=self._device)
+            for name, what in phase.noise.items()
+        }
+        with self._autocast:
+            loss = phase.loss(batch, draws, step)
+        # Only the gradients that this phase uses: the other networks' weights are left out of the backward.
+        return loss, torch.autograd.grad(loss.total, update.parameters)
 
     def collect(self) -> Progress | Diverged:
         """The interval that ends here, after one copy to the host."""
@@ -198,6 +234,12 @@ class _Course:
             return diverged
         seconds = time.perf_counter() - self._started
         return Progress(state.step, scalars, seconds, (state.step - self._first) * self.replica.batches.size / seconds)
+
+
+class _Update(NamedTuple):
+    phase: Phase
+    parameters: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
 
 
 class MovingAverage:

@@ -245,8 +245,9 @@ class _Run:
             "time/training_seconds": self._record.training_seconds,
             "time/evaluation_seconds": self._record.evaluation_seconds,
         }
-        self._record.scalar(state.step, shares)
-        self.tracked.scalars(state.step, shares)
+        known = shares | dict(state.system.summary())
+        self._record.scalar(state.step, known)
+        self.tracked.scalars(state.step, known)
         self._end(RunState.FINISHED, None, self._value)
 
     # ---- how it ends
@@ -377,6 +378,9 @@ class _Run:
         self.tracked.image("samples/grid", pixels, step, png=self._shown[1])
 
     def _picture(self) -> pictures.Pixels:
+        drawn: pictures.Pixels | None = self.replica.state.average.portrait()
+        if drawn is not None:
+            return drawn
         dataset = self._job.configuration.dataset
         count = _POINTS if dataset.modes is not None else _GRID
         with interruption.at_once():

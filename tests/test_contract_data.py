@@ -158,7 +158,7 @@ def test_a_dataset_keeps_its_contracts(name: str, contract: Contract[Case], case
 @pytest.mark.parametrize("what", ["value", "label", "order"])
 def test_the_digest_knows_every_sample(name: str, split: Split, what: str, built: Any) -> None:
     true: Dataset = built(name)
-    if what == "label" and true.shape.classes is None:
+    if (what == "label" and true.shape.classes is None) or (what == "order" and not true.distinct):
         return
 
     class Touched(type(true)):  # type: ignore[misc]

@@ -90,14 +90,6 @@ BREAKS: dict[str, tuple[str, dict[str, str]]] = {
         "look at its learning rate",
         {"Loss(total, {": "Loss(total + 0.1 * step, {"},
     ),
-    "the fused optimiser steps as plain adam does": (
-        "off after four steps: its gradient has another layout",
-        {
-            BUILT: BUILT + "        self.mix = nn.Linear(3, 2, bias=False)\n",
-            "[self.net], Opt": "[self.net, self.mix], Opt",
-            LOSS: LOSS + '        made = made + (self.mix.weight.t() * noise["z"][:, :, None]).sum(1)\n',
-        },
-    ),
     "samples have the declared shape and range": (
         "torch.float64",
         {"(self.net(latents))": "(self.net(latents).double())"},

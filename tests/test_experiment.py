@@ -154,7 +154,7 @@ def test_a_system_that_a_metric_cannot_score_is_refused(lines: Lines, metric: st
         ("lr: 1e-3", "lr: true", "FILE:4: system.lr: ", "not true"),
         ("lr: 1e-3", "lr: .inf", "FILE:4: system.lr: ", "finite"),
         ("lr: 1e-3", "lr: .nan", "FILE:4: system.lr: ", "finite"),
-        ("lr: 1e-3", "loss: 7", "FILE:4: system.loss: ", "'nonsaturating' or 'hinge', not 7"),
+        ("lr: 1e-3", "loss: 7", "FILE:4: system.loss: ", "'hinge' or 'relativistic', not 7"),
         ("{name: ring}", "ring", "FILE:1: data: ", 'not "ring"'),
         ("{name: points, samples: 400}", "[points]", "FILE:6: evaluation", "not"),
         ("{minimize: rkl}", "rkl", "FILE:7: objective: ", 'not "rkl"'),
@@ -178,7 +178,7 @@ def test_a_system_that_a_metric_cannot_score_is_refused(lines: Lines, metric: st
         ("samples: 400", "samples: 10001", "FILE:6: evaluation.samples: ", "set evaluation.samples to 10000 or less"),
         ("samples: 400", "metrics: []", "FILE:6: ", "at least 1"),
         # unknown names
-        ("name: ring", "name: rign", "FILE:1: data.name: ", "unknown dataset 'rign'; did you mean ring or grid?"),
+        ("name: ring", "name: rign", "FILE:1: data.name: ", "unknown dataset 'rign'; did you mean ring?"),
         ("point_gan", "pointgan", "FILE:3: system.name: ", "unknown system 'pointgan'; did you mean point_gan?"),
         ("name: points", "name: pionts", "FILE:6: evaluation: ", "unknown protocol 'pionts'; did you mean points?"),
         ("rkl", "rlk", "FILE:7: objective.minimize: ", "unknown score of protocol points 'rlk'; did you mean rkl?"),

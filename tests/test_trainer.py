@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from aigc_lab.config import Strict
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.samples import Modality, Points, Shape
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
-from aigc_lab.trainer import Diverged, Progress, Recorder, State, average_of, train_one
+from aigc_lab.trainer import Diverged, Progress, Recorder, State, average_of, build_optimizer, train_one, trained, turns
 
 SHAPE = Shape(Modality.POINTS, (2,))
 DATA = Points(torch.randn(40, 2, generator=torch.Generator().manual_seed(0)))
@@ -333,3 +333,78 @@ def test_it_stops_at_steps_and_goes_on_from_there() -> None:
     assert [progress.step for progress in run(state, 5, every=2)] == [2, 4, 5]
     assert list(run(state, 5, every=2)) == []
     assert [progress.step for progress in run(state, 7, every=2)] == [6, 7]
+
+
+# ---- updates
+
+
+class Game(System):
+    """min over x, max over y of x·y, by two phases; the weight of x is read through its transpose."""
+
+    modality = Modality.POINTS
+
+    class Config(Strict):
+        joint: bool = False
+        rule: Literal["adam", "rmsprop", "sgd"] = "sgd"
+
+    def __init__(self, config: Config, shape: Shape) -> None:
+        super().__init__(config, shape)
+        self.x, self.y = nn.Linear(3, 2, bias=False), nn.Linear(3, 2, bias=False)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def phases(self, batch_size: int) -> list[Phase]:
+        how, joint = OptimizerConfig(0.1, rule=self.config.rule), "both" if self.config.joint else None
+        return [
+            Phase("x", lambda batch, noise, step: Loss(self._value()), [self.x], how, joint=joint),
+            Phase("y", lambda batch, noise, step: Loss(-self._value()), [self.y], how, joint=joint, after=self._after),
+        ]
+
+    def _value(self) -> Tensor:
+        return (self.x.weight.t() * self.y.weight.t()).sum()
+
+    def _after(self, step: int) -> None:
+        self.y.weight.clamp_(-0.5, 0.5)
+        self.calls.add_(step)
+
+    def samplers(self) -> list[nn.Module]:
+        return [self.x]
+
+    def latents(self, count: int) -> Draw:
+        return Draw((count, 3))
+
+    def sample(self, latents: Tensor, *, labels: Tensor | None = None) -> Points:
+        return Points(self.x(latents))
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_joint_phases_are_differentiated_at_the_same_point(joint: bool) -> None:
+    state = State.fresh(Game, Game.Config(joint=joint), SHAPE, seed=0, batch_size=BATCH, device="cpu")
+    game = state.system
+    assert isinstance(game, Game)
+    x, y = game.x.weight.detach().double(), game.y.weight.detach().double()
+    for _ in train_one(state, Batches(DATA, BATCH, 0), seed=0, steps=5, every=5, precision="fp32"):
+        pass
+    for _ in range(5):
+        moved = x - 0.1 * y
+        y = (y + 0.1 * (x if joint else moved)).clamp(-0.5, 0.5)
+        x = moved
+    torch.testing.assert_close(game.x.weight.double(), x, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(game.y.weight.double(), y, rtol=1e-6, atol=1e-6)
+    assert game.calls.item() == 0 + 1 + 2 + 3 + 4, "after each update, with its step"
+    assert turns(state.phases) == ([[0, 1]] if joint else [[0], [1]])
+
+
+@pytest.mark.parametrize("rule", ["adam", "rmsprop", "sgd"])
+def test_a_gradient_in_another_order_moves_the_right_weights(rule: Any) -> None:
+    """Fused Adam pairs weights and gradients by their place in memory: here every gradient comes transposed."""
+    fast, plain = (
+        State.fresh(Game, Game.Config(rule=rule), SHAPE, seed=0, batch_size=BATCH, device="cpu") for _ in range(2)
+    )
+    plain.optimizers = {
+        phase.name: build_optimizer(phase.optimizer, trained(phase), fast=False) for phase in plain.phases
+    }
+    for state in (fast, plain):
+        for _ in train_one(state, Batches(DATA, BATCH, 0), seed=0, steps=4, every=4, precision="fp32"):
+            pass
+    for ours, theirs in zip(fast.system.parameters(), plain.system.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)

@@ -1,7 +1,7 @@
 """What every metric must do, whoever wrote it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, Literal, get_args, get_origin
@@ -17,7 +17,7 @@ from aigc_lab.data.base import Dataset, Modes, Split
 from aigc_lab.evaluate import SCORING_SPLITS, Evaluator, ScoringSplit
 from aigc_lab.experiment import Protocol
 from aigc_lab.features import FeatureStore
-from aigc_lab.metrics.base import Autoencoder, Metric, Real, Score
+from aigc_lab.metrics.base import Autoencoder, Game, Metric, Real, Score
 from aigc_lab.objectives.likelihood import gaussian_nll
 from aigc_lab.samples import Images, Samples, Shape
 
@@ -28,7 +28,8 @@ class Case:
 
     What is scored is `real` or `noise`. The samples that a system trained on are the rest of the train split: `real`
     ones that were among them would be copies. A metric that needs an encoder scores what made the samples: for `real`
-    ones it is principal components fitted to the train split, for `noise` one that encodes nothing.
+    ones it is principal components fitted to the train split, for `noise` one that encodes nothing. One that needs a
+    game scores a game: for `real` one at rest, for `noise` one that is not.
     """
 
     metric: Metric
@@ -58,14 +59,16 @@ class Case:
         return replace(real, values=(values + 1) / 2 if isinstance(real, Images) else values * 2, labels=labels)
 
     @cached_property
-    def systems(self) -> dict[str, Autoencoder]:
-        """The encoders behind `real` samples and behind `noise`, for a metric that needs one."""
+    def systems(self) -> Mapping[str, Autoencoder | Game]:
+        """What made the `real` samples and the `noise`, for a metric that looks at it."""
+        if "game" in self.metric.needs:
+            return {"real": At(0.0), "noise": At(1.0)}
         if "encoder" not in self.metric.needs:
             return {}
         return {"real": Components.fitted(self.dataset.load("train")), "noise": Components.blind(self.real())}
 
     def scores(
-        self, samples: Samples, split: ScoringSplit = "reference", system: Autoencoder | None = None
+        self, samples: Samples, split: ScoringSplit = "reference", system: Autoencoder | Game | None = None
     ) -> dict[str, Score]:
         by = system or self.systems.get("real")
         return {score.name: score for score in self.evaluator.evaluate(samples, split, by)}
@@ -92,7 +95,8 @@ class Case:
         """As where only two folders are given."""
         reference, holdout = self.dataset.load("reference"), self.dataset.load("holdout").take(slice(0, self.n))
         real = Real(reference, holdout, reference)
-        return evaluate.score([self.metric], samples, real, self.dataset, self.store, "reference")
+        system = self.systems.get("real")
+        return evaluate.score([self.metric], samples, real, self.dataset, self.store, "reference", system)
 
     def like(self, metric: Metric) -> "Case":
         return replace(self, metric=metric)
@@ -123,6 +127,16 @@ class _Rest(Dataset):
     def load(self, split: Split) -> Samples:
         samples = self._whole.load(split)
         return samples.take(slice(self._n, None)) if split == "train" else samples
+
+
+@dataclass(frozen=True)
+class At:
+    """A game whose two numbers are both `place`."""
+
+    place: float
+
+    def position(self) -> torch.Tensor:
+        return torch.full((2,), self.place, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -327,6 +341,9 @@ def what_is_no_number_is_refused(case: Case) -> None:
         breaking = _Breaking(whole.weight, whole.mean, whole.sigma, whole.size)
         refused(case, case.real(), f" of {case.of_real[min(case.of_real)].n} samples", "codes with NaN", breaking)
         return
+    if "game" in case.metric.needs:
+        refused(case, case.real(), "not finite", "a position of NaN", At(math.nan))
+        return
     for bad in (math.nan, math.inf):
         samples = case.noise()
         samples.values[3].view(-1)[0] = bad
@@ -341,7 +358,7 @@ def another_shape_is_refused(case: Case) -> None:
     refused(case, wider, str(case.dataset.shape), "samples of another shape")
 
 
-def refused(case: Case, samples: Samples, words: str, what: str, system: Autoencoder | None = None) -> None:
+def refused(case: Case, samples: Samples, words: str, what: str, system: Autoencoder | Game | None = None) -> None:
     try:
         case.scores(samples, system=system)
     except ValueError as error:

@@ -65,16 +65,36 @@ class Case:
         return phase.loss(self.batches()[number], drawn(phase, number), step)
 
 
-def variants(kind: type[System]) -> Iterator[dict[str, Any]]:
-    """The options that a system's Config offers: its defaults, each other value of each choice, two critic steps."""
+def variants(kind: type[System], shape: Shape) -> Iterator[dict[str, Any]]:
+    """The options that a system's Config offers for a shape: its defaults, each other value of each choice and switch,
+    two critic steps, two samples packed.
+    """
     yield {}
     fields = getattr(kind.Config, "model_fields", {})
-    for name, info in fields.items():
-        for choice in get_args(info.annotation) if get_origin(info.annotation) is Literal else ():
-            if choice != info.default:
-                yield {name: choice}
-    if "n_critic" in fields:
-        yield {"n_critic": 2}
+    choices = {name: _choices(info.annotation) for name, info in fields.items()}
+    choices |= {name: (2,) for name in ("n_critic", "packing") if name in fields}
+    for name, values in choices.items():
+        for value in values:
+            if value != fields[name].default and _possible(kind, shape, {name: value}):
+                yield {name: value}
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    if annotation is bool:
+        return (False, True)
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+def _possible(kind: type[System], shape: Shape, options: Mapping[str, Any]) -> bool:
+    """Whether a choice goes with the shape and the defaults: one that is refused beside them is no variant."""
+    try:
+        with torch.device("meta"):
+            kind(kind.Config(**options), shape)
+    except ValueError:
+        return False
+    except Exception:  # noqa: BLE001 -- the contracts will tell
+        return True
+    return True
 
 
 def drawn(phase: Phase, *key: int) -> dict[str, Tensor]:
@@ -303,11 +323,11 @@ def _equal(phase: Phase, first: Mapping[str, Tensor], again: Mapping[str, Tensor
 
 @SYSTEM.add(a_loss_is_a_function_of_its_arguments)
 def every_phase_alone_lowers_its_own_loss(case: Case) -> None:
-    """With the other networks held still a phase is a plain minimisation: if it fails there, it fails in a sweep."""
+    """With all else held still a phase is a plain minimisation: if it fails there, it fails in a sweep."""
     knobs: dict[str, Any] = {"lr": 2e-3} if "lr" in case.kind.Config.model_fields and "lr" not in case.options else {}
     for index in range(len(case.fresh().phases)):
         state = case.fresh(**knobs)
-        state.phases = [state.phases[index]]
+        state.phases = [state.phases[index]._replace(after=None)]
         name = state.phases[0].name
         # A small batch is a rough judge: a phase that has not got anywhere after 40 steps gets 120 more.
         try:
@@ -349,6 +369,8 @@ def samples_have_the_declared_shape_and_range(case: Case) -> None:
 @SYSTEM.add(samples_have_the_declared_shape_and_range)
 def every_latent_gives_its_own_sample(case: Case) -> None:
     """A sampler that ignores its latents makes one picture n times, and every metric counts them as n."""
+    if case.kind.deterministic:
+        return
     values = case.fresh().average.generate(7, "samples").values
     count = len({row.numpy().tobytes() for row in values})
     if count < 7:
@@ -365,6 +387,8 @@ def more_samples_of_one_key_begin_with_the_same(case: Case) -> None:
             raise Broken(
                 f"the first {len(shorter)} of 21 samples are others than {len(shorter)} alone: does sample draw?"
             )
+    if case.kind.deterministic:
+        return
     if len({row.numpy().tobytes() for row in many}) < 21 or torch.equal(
         system.generate(3, "key", 2, block=8).values, few
     ):
@@ -383,28 +407,12 @@ def a_seed_decides_the_weights_to_the_bit(case: Case) -> None:
         again = case.finished(case.fresh(seed=5), 3, seed=5)
     if not (same(first.system, again.system) and same(first.average, again.average)):
         raise Broken("twice seed 5, and other weights: is anything drawn by another generator than torch's own?")
+    if case.kind.deterministic:
+        return
     if same(case.finished(case.fresh(seed=6), 3, seed=5).system, first.system):
         raise Broken("seeds 5 and 6 begin with the same weights: do not call manual_seed")
     if same(case.finished(case.fresh(seed=5), 3, seed=6).system, first.system):
         raise Broken("other batches and other noise end in the same weights: it learns nothing from them")
-
-
-@SYSTEM.add(a_seed_decides_the_weights_to_the_bit)
-def the_fused_optimiser_steps_as_plain_adam_does(case: Case) -> None:
-    """Fused Adam pairs weights and gradients by their place in memory: one of another layout moves the wrong weight."""
-    fused = case.finished(case.fresh(), 4)
-    plain = case.fresh()
-    plain.optimizers = {
-        phase.name: torch.optim.Adam(
-            trained(phase), phase.optimizer.lr, phase.optimizer.betas, phase.optimizer.eps, fused=False, foreach=False
-        )
-        for phase in plain.phases
-    }
-    case.finished(plain, 4)
-    for (name, ours), theirs in zip(fused.system.named_parameters(), plain.system.parameters(), strict=True):
-        if not torch.allclose(ours, theirs, rtol=1e-3, atol=2e-5):
-            worst = (ours - theirs).abs().max().item()
-            raise Broken(f"{name} is {worst:.3g} off after four steps: its gradient has another layout (.t()?)")
 
 
 @SYSTEM.add(a_seed_decides_the_weights_to_the_bit)
@@ -431,7 +439,9 @@ def a_restored_run_goes_on_as_if_never_stopped(case: Case) -> None:
             raise Broken(f"after six steps {_some(_changed(whole, resumed))} of the {part} differ")
     for phase in straight.phases:
         ours, theirs = (state.optimizers[phase.name].state_dict()["state"] for state in (second, straight))
-        assert ours.keys() == theirs.keys() and ours
+        assert ours.keys() == theirs.keys() and (ours or phase.optimizer.rule == "sgd")
+        if not ours:
+            continue
         for index, key in itertools.product(theirs, next(iter(theirs.values()))):
             assert torch.equal(ours[index][key], theirs[index][key])
 
@@ -580,7 +590,7 @@ def what_only_the_optimisers_read_leaves_the_losses_alone(case: Case) -> None:
 def _with_another(case: Case, name: str) -> State:
     """A state whose configuration has another value at `name`, a number."""
     value = getattr(case.config, name)
-    for another in (value / 2, value * 2, value + 1) if isinstance(value, int | float) else ():
+    for another in (value / 2, value * 2, value + 1, value + 0.5) if isinstance(value, int | float) else ():
         try:
             if another != value:
                 return case.fresh(seed=0, **{name: another})

@@ -19,7 +19,7 @@ from aigc_lab.statistics import Z95
 
 T = TypeVar("T")
 Better = Literal["lower", "higher"]
-Need = Literal["train", "labels", "encoder"]
+Need = Literal["train", "labels", "encoder", "game"]
 Fault = Literal["noise", "collapse", "copies"]
 
 
@@ -89,11 +89,19 @@ class Autoencoder(Protocol):
         """Log p(x|z) [N] in nats a sample, of N float images in [0, 1] with N latents."""
 
 
+@runtime_checkable
+class Game(Protocol):
+    """A system of two numbers, one of each player, that rests at (0, 0)."""
+
+    def position(self) -> Tensor:
+        """Both numbers, float64 [2]."""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What a metric may look at. `features(extractor, samples)` and `identity(extractor)` are lazy: a metric pays for
-    what it uses. `system` is who generated the samples, where it encodes too. Features are on the host; what takes
-    long is done on `device`.
+    what it uses. `system` is who generated the samples, where it encodes too or is a game. Features are on the host;
+    what takes long is done on `device`.
     """
 
     generated: Samples
@@ -102,7 +110,7 @@ class Evidence:
     features: Callable[[str, Samples], Features]
     identity: Callable[[str], str]
     signature: str
-    system: Autoencoder | None = None
+    system: Autoencoder | Game | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -155,7 +163,9 @@ class Metric(ABC):
             raise ValueError(
                 f"{metric} needs what the generator was trained on, which is not known here: name it (train)"
             )
-        if "encoder" in self.needs and evidence.system is None:
+        if "game" in self.needs and not isinstance(evidence.system, Game):
+            raise ValueError(f"{metric} needs the system itself, a game of two numbers, and not samples alone")
+        if "encoder" in self.needs and not isinstance(evidence.system, Autoencoder):
             raise ValueError(
                 f"{metric} needs the system that made the samples, and one with an encoder "
                 "(encode, decode, log_likelihood)"
@@ -218,7 +228,7 @@ def check_autoencoded(dataset: Dataset, samples: int, what: str) -> None:
 def autoencoded(evidence: Evidence, limit: int) -> tuple[Autoencoder, Images, Images]:
     """The system, and as many images of the reference as of the train split, the first `limit` at most."""
     system, reference, train = evidence.system, evidence.real.reference, evidence.real.train
-    assert system is not None and isinstance(reference, Images) and isinstance(train, Images)
+    assert isinstance(system, Autoencoder) and isinstance(reference, Images) and isinstance(train, Images)
     first = slice(0, min(limit, len(reference), len(train)))
     return system, reference.take(first), train.take(first)
 

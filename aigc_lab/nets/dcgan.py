@@ -7,6 +7,8 @@ channels double as the side halves, from `width` at the widest picture.
 import torch
 from torch import nn
 
+from aigc_lab.nets.critics import MinibatchStd, Norm, norm_2d
+
 SIDES = (16, 32, 64)
 
 
@@ -19,13 +21,13 @@ def stages(size: tuple[int, ...]) -> int:
 
 
 def initialise(module: nn.Module) -> None:
-    """N(0, 0.02) for convolutions, N(1, 0.02) for the scales of batch normalisation, as in the paper."""
+    """N(0, 0.02) for convolutions and linear layers, N(1, 0.02) for the scales of batch normalisation (section 4)."""
     for part in module.modules():
         if next(part.parameters(), torch.empty(0)).is_meta:
             continue  # built to see whether it fits: nothing to fill, and torch would import its compiler to do so
-        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(part.weight, 0.0, 0.02)
-        elif isinstance(part, nn.BatchNorm2d):
+        elif isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d):
             nn.init.normal_(part.weight, 1.0, 0.02)
 
 
@@ -52,16 +54,30 @@ class Decoder(nn.Sequential):
 
 
 class Encoder(nn.Sequential):
-    """[N, C, H, W] -> [N, outputs]; no batch normalisation on the first layer, as in the paper."""
+    """[N, C, H, W] -> [N, outputs]; nothing is normalised on the first layer, as in the paper.
 
-    def __init__(self, outputs: int, width: int, size: tuple[int, ...]) -> None:
+    With `minibatch_std` the last layer sees how much the features vary over the batch.
+    """
+
+    def __init__(
+        self,
+        outputs: int,
+        width: int,
+        size: tuple[int, ...],
+        norm: Norm = "batch",
+        minibatch_std: bool = False,
+        bias: bool = True,
+    ) -> None:
         layers: list[nn.Module] = [nn.Conv2d(size[0], width, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
         channels = width
         for _ in range(stages(size) - 1):
             layers += [
-                nn.Conv2d(channels, channels * 2, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(channels * 2),
+                # What is normalised by batch or layer loses its mean: a bias before it would do nothing.
+                nn.Conv2d(channels, channels * 2, 4, stride=2, padding=1, bias=norm in ("spectral", "none")),
+                *norm_2d(norm, channels * 2),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
             channels *= 2
-        super().__init__(*layers, nn.Conv2d(channels, outputs, 4), nn.Flatten())
+        if minibatch_std:
+            layers.append(MinibatchStd())
+        super().__init__(*layers, nn.Conv2d(channels + minibatch_std, outputs, 4, bias=bias), nn.Flatten())

@@ -8,15 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from aigc_lab.config import Strict
 from aigc_lab.noise import Draw, Key, Noise, draw
-from aigc_lab.objectives import adversarial
 from aigc_lab.samples import Modality, Samples, Shape
 
 Scalars = Mapping[str, Tensor]
@@ -25,11 +23,14 @@ _NONE: Scalars = MappingProxyType({})
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam, described and not built: the loop builds it (and may stack it)."""
+    """An optimiser, described and not built: the loop builds it (and may stack it). `betas` are Adam's; RMSProp keeps
+    a mean square with decay 0.99; SGD is plain gradient descent.
+    """
 
     lr: float
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    rule: Literal["adam", "rmsprop", "sgd"] = "adam"
 
 
 class Loss(NamedTuple):
@@ -48,6 +49,10 @@ class Phase(NamedTuple):
 
     `loss(batch, noise, step)` is pure in the parameters: what changes beside them lives in registered buffers.
     `noise` says what it draws; the loop draws it from (seed, step, phase, name). `repeat` is a GAN's n_critic.
+    Neighbouring phases of one `joint` label are differentiated at the same point, and then updated (simultaneous
+    gradient descent); they are not repeated. `after` is called with the step after each update, without gradients: what
+    changes how a later loss is computed moves here (clipping, a controller, a power iteration), from buffers in which
+    the loss left what it saw.
     """
 
     name: str
@@ -56,6 +61,8 @@ class Phase(NamedTuple):
     optimizer: OptimizerConfig
     noise: Mapping[str, Draw] = MappingProxyType({})
     repeat: int = 1
+    joint: str | None = None
+    after: Callable[[int], None] | None = None
 
 
 class System(nn.Module, ABC):
@@ -70,6 +77,8 @@ class System(nn.Module, ABC):
     unstackable: ClassVar[str | None] = None
     #: fields of `Config` that reach the optimisers and nothing else: replicas trained as one program may differ in them
     optimizer_only: ClassVar[frozenset[str]] = frozenset()
+    #: whether it draws nothing: neither its seed nor its latents change it
+    deterministic: ClassVar[bool] = False
     # Whether `sample` reads labels: such a system draws the class that it is asked for.
     conditional: ClassVar[bool] = False
 
@@ -96,6 +105,14 @@ class System(nn.Module, ABC):
     def sample(self, latents: Tensor, *, labels: Tensor | None = None) -> Samples:
         """One sample for each latent. Images come as floats in [0, 1]."""
 
+    def summary(self) -> Mapping[str, float]:
+        """What is to be known of the finished system beside its scores, by name: logged with its last scalars."""
+        return {}
+
+    def portrait(self) -> Any:
+        """A picture that says more than samples do, uint8 [H, W, 3], where there is one."""
+        return None
+
     @torch.inference_mode()
     def generate(self, count: int, *key: Key, labels: Tensor | None = None, block: int = 500) -> Samples:
         """`count` samples on the host, of latents keyed by `key`: the same key gives the same samples, and more of them
@@ -114,55 +131,3 @@ class System(nn.Module, ABC):
         # What a conditional system was asked for is what it drew; another system knows no class of what it draws.
         drawn = labels[:count].cpu() if labels is not None and self.conditional else None
         return replace(parts[0], values=torch.cat([part.values for part in parts]), labels=drawn)
-
-
-class AdversarialSystem(System):
-    """A generator against a critic: two phases that alternate, the critic first (Goodfellow et al. 2014, algorithm 1).
-
-    A subclass builds `generator` and `critic`, says what its latents are, how a batch becomes the critic's input, and
-    how the generator's output becomes samples. Its `Config` extends this one and carries its own paper's defaults.
-    """
-
-    class Config(Strict):
-        loss: adversarial.Name = "nonsaturating"
-        lr: float = Field(2e-4, gt=0, description="Adam's step, of both networks")
-        critic_lr_ratio: float = Field(1.0, gt=0, description="the critic's step over the generator's (TTUR)")
-        beta1: float = Field(0.5, ge=0, lt=1)
-        n_critic: int = Field(1, ge=1, description="critic updates for one of the generator")
-
-    optimizer_only = frozenset({"lr", "critic_lr_ratio", "beta1"})
-
-    config: Config
-    generator: nn.Module
-    critic: nn.Module
-
-    @abstractmethod
-    def real(self, batch: Any) -> Tensor:
-        """The batch in the range of the generator's output."""
-
-    def phases(self, batch_size: int) -> list[Phase]:
-        config, latents = self.config, {"latents": self.latents(batch_size)}
-        betas = (config.beta1, 0.999)
-        critic = OptimizerConfig(config.lr * config.critic_lr_ratio, betas)
-        return [
-            Phase("critic", self._critic_loss, [self.critic], critic, latents, repeat=config.n_critic),
-            Phase("generator", self._generator_loss, [self.generator], OptimizerConfig(config.lr, betas), latents),
-        ]
-
-    @property
-    def _objective(self) -> adversarial.AdversarialLoss:
-        return adversarial.LOSSES[self.config.loss]
-
-    def _critic_loss(self, batch: Any, noise: Noise, step: int) -> Loss:
-        with torch.no_grad():
-            made = self.generator(noise["latents"])
-        # Separate passes: batch normalisation sees real or made pictures, never a mixture.
-        real, fake = self.critic(self.real(batch)), self.critic(made)
-        dynamics = {"real_score": real.mean(), "fake_score": fake.mean()}
-        return Loss(self._objective.critic(real, fake), dynamics=dynamics)
-
-    def _generator_loss(self, batch: Any, noise: Noise, step: int) -> Loss:
-        return Loss(self._objective.generator(self.critic(self.generator(noise["latents"]))))
-
-    def samplers(self) -> list[nn.Module]:
-        return [self.generator]

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from aigc_lab.config import Strict
-from aigc_lab.nets.dcgan import Decoder, Encoder
+from aigc_lab.nets import images as networks
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives.likelihood import bernoulli_nll, gaussian_nll, standard_normal_kl
 from aigc_lab.samples import Images, Modality, Shape
@@ -30,6 +30,7 @@ class VAE(base.System):
 
     class Config(Strict):
         likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
+        network: networks.Network = "dcgan"
         beta: float = Field(1.0, ge=0, description="weight of the KL term")
         latent_size: int = Field(20, ge=1)
         width: int = Field(64, ge=1, description="channels at the widest picture; doubled at every halving")
@@ -39,8 +40,9 @@ class VAE(base.System):
 
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
-        self.encoder = Encoder(2 * config.latent_size, config.width, shape.size)
-        self.decoder = Decoder(config.latent_size, config.width, shape.size)
+        network, width, size = config.network, config.width, shape.size
+        self.encoder = networks.encoder(network, 2 * config.latent_size, width, size)
+        self.decoder = networks.decoder(network, config.latent_size, width, size)
         self.log_sigma = nn.Parameter(torch.tensor(-1.5)) if config.likelihood == "gaussian" else None
 
     def phases(self, batch_size: int) -> list[base.Phase]:

@@ -1,0 +1,24 @@
+"""A point mass at 0 on a line: the data of the Dirac-GAN (Mescheder, Geiger & Nowozin 2018)."""
+
+import torch
+from pydantic import Field
+
+from aigc_lab.config import Strict
+from aigc_lab.data import base
+from aigc_lab.samples import Modality, Points, Shape
+
+
+class Dirac(base.Dataset):
+    """Every sample of every split is 0: the one dataset whose splits cannot be told apart."""
+
+    distinct = False
+
+    class Config(Strict):
+        points: int = Field(100, ge=1, description="size of every split")
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(Modality.POINTS, (1,))
+
+    def load(self, split: base.Split) -> Points:
+        return Points(torch.zeros(self.config.points, 1))

@@ -1,0 +1,160 @@
+"""Residual networks for square pictures of 16, 32 and 64 pixels: those of spectrally normalised GANs (Miyato et al.
+2018, table 4 and figure 9), and the modern ones of R3GAN (Huang et al. 2024).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_SIDES = (16, 32, 64)
+
+
+def _halvings(size: tuple[int, ...], end: int) -> int:
+    _, height, width = size
+    if height != width or height not in _SIDES:
+        raise ValueError(f"it makes square pictures of {', '.join(map(str, _SIDES))} pixels, not {height}×{width}")
+    return (height // end).bit_length() - 1
+
+
+def initialise(network: nn.Module) -> None:
+    """Xavier's uniform weights, √2 wider in the residual branch, and no bias to begin with: as in their code."""
+    for name, part in network.named_modules():
+        if isinstance(part, nn.Conv2d | nn.Linear) and not part.weight.is_meta:
+            nn.init.xavier_uniform_(part.weight, 2**0.5 if "branch" in name else 1.0)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+class _Up(nn.Module):
+    """Twice the side: (BN, ReLU, ×2, conv, BN, ReLU, conv) + (×2, 1×1 conv)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        # No biases: the next batch normalisation takes away whatever is added to all of a channel.
+        self.branch = nn.Sequential(
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        )
+        self.skip = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(channels, channels, 1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.branch(x) + self.skip(x)
+        return out
+
+
+class Decoder(nn.Sequential):
+    """[N, latent] -> [N, C, H, W], unbounded."""
+
+    def __init__(self, latent: int, width: int, size: tuple[int, ...]) -> None:
+        ups = [_Up(width) for _ in range(_halvings(size, 4))]
+        super().__init__(
+            nn.Linear(latent, 16 * width),
+            nn.Unflatten(1, (width, 4, 4)),
+            *ups,
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, size[0], 3, padding=1),
+        )
+
+
+class _Down(nn.Module):
+    """(ReLU, conv, ReLU, conv, ½) + (1×1 conv, ½); the picture itself is not rectified first, nor halved without
+    `halve`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, first: bool = False, halve: bool = True) -> None:
+        super().__init__()
+        pool: list[nn.Module] = [nn.AvgPool2d(2)] if halve else []
+        self.branch = nn.Sequential(
+            *([] if first else [nn.ReLU()]),
+            nn.Conv2d(inputs, outputs, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+            *pool,
+        )
+        # A 1×1 convolution and an average commute: the smaller picture first.
+        self.skip = nn.Sequential(*pool, *([nn.Conv2d(inputs, outputs, 1)] if halve or inputs != outputs else []))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.branch(x) + self.skip(x)
+        return out
+
+
+class Encoder(nn.Module):
+    """[N, C, H, W] -> [N, outputs]: halvings to 8×8, two blocks there, the sum over places, a linear layer."""
+
+    def __init__(self, outputs: int, width: int, size: tuple[int, ...], bias: bool = True) -> None:
+        super().__init__()
+        downs = [_Down(width if number else size[0], width, first=not number) for number in range(_halvings(size, 8))]
+        self.blocks = nn.Sequential(*downs, *(_Down(width, width, halve=False) for _ in range(2)))
+        self.out = nn.Linear(width, outputs, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.out(F.relu(self.blocks(x)).sum((2, 3)))
+        return out
+
+
+class _Residual(nn.Module):
+    """x + a bottleneck of 1×1, grouped 3×3 and 1×1 convolutions without normalisation (Huang et al. 2024, figure 3).
+
+    The last convolution starts at zero, so that every block starts as the identity (fix-up: Zhang et al. 2019).
+    """
+
+    def __init__(self, channels: int, groups: int, expansion: int) -> None:
+        super().__init__()
+        inner = channels * expansion
+        first = nn.Conv2d(channels, inner, 1)
+        grouped = nn.Conv2d(inner, inner, 3, padding=1, groups=groups, bias=False)
+        last = nn.Conv2d(inner, channels, 1, bias=False)
+        self.branch = nn.Sequential(first, nn.LeakyReLU(0.2), grouped, nn.LeakyReLU(0.2), last)
+        if not last.weight.is_meta:
+            for layer in (first, grouped):
+                nn.init.kaiming_normal_(layer.weight, 0.2)
+            nn.init.zeros_(last.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.branch(x)
+        return out
+
+
+class ModernDecoder(nn.Module):
+    """[N, latent] -> [N, C, H, W]: at every side from 4×4 two residual blocks, bilinear doubling between."""
+
+    def __init__(self, latent: int, width: int, size: tuple[int, ...], groups: int, expansion: int) -> None:
+        super().__init__()
+        doublings = _halvings(size, 4)
+        # A learned 4×4 picture of features, scaled by what the latent says.
+        self.base = nn.Parameter(torch.randn(width, 4, 4))
+        self.style = nn.Linear(latent, width, bias=False)
+        stages: list[nn.Module] = []
+        for number in range(doublings + 1):
+            stages += [nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)] if number else []
+            stages += [_Residual(width, groups, expansion) for _ in range(2)]
+        self.stages = nn.Sequential(*stages, nn.Conv2d(width, size[0], 1))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        out: Tensor = self.stages(self.base * self.style(latents)[:, :, None, None])
+        return out
+
+
+class ModernEncoder(nn.Sequential):
+    """[N, C, H, W] -> [N, outputs]: two residual blocks at every side down to 4×4, a depthwise 4×4 convolution."""
+
+    def __init__(
+        self, outputs: int, width: int, size: tuple[int, ...], groups: int, expansion: int, bias: bool = True
+    ) -> None:
+        layers: list[nn.Module] = [nn.Conv2d(size[0], width, 1)]
+        for number in range(_halvings(size, 4) + 1):
+            layers += [nn.AvgPool2d(2)] if number else []
+            layers += [_Residual(width, groups, expansion) for _ in range(2)]
+        super().__init__(
+            *layers,
+            nn.Conv2d(width, width, 4, groups=width, bias=False),
+            nn.Flatten(),
+            nn.Linear(width, outputs, bias=bias),
+        )

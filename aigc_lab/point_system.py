@@ -1,0 +1,31 @@
+"""What GANs for points share."""
+
+from typing import Any
+
+from pydantic import Field
+from torch import Tensor
+
+from aigc_lab.adversarial_system import AdversarialSystem
+from aigc_lab.noise import Draw
+from aigc_lab.samples import Modality, Points
+
+
+class PointSystem(AdversarialSystem):
+    """An adversarial system whose generator makes points of normal latents."""
+
+    modality = Modality.POINTS
+
+    class Config(AdversarialSystem.Config):
+        latent_size: int = Field(2, ge=1)
+
+    config: Config
+
+    def real(self, batch: Any) -> Tensor:
+        values: Tensor = batch.values
+        return values
+
+    def latents(self, count: int) -> Draw:
+        return Draw((count, self.config.latent_size))
+
+    def sample(self, latents: Tensor, *, labels: Tensor | None = None) -> Points:
+        return Points(self.generator(latents).float())

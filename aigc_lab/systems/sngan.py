@@ -1,0 +1,38 @@
+"""SNGAN (Miyato et al. 2018): residual networks, the hinge loss, and a spectrally normalised critic."""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import nn
+
+from aigc_lab.image_gan import PictureGAN
+from aigc_lab.nets import resnet
+from aigc_lab.nets.spectral import spectral
+from aigc_lab.objectives import adversarial
+from aigc_lab.samples import Shape
+
+
+class SNGAN(PictureGAN):
+    """Defaults are the paper's for CIFAR-10 (section 4 and table 4): 128 normal latents, 256 channels in the generator
+    and 128 in the critic, Adam at 2·10⁻⁴ with β = (0, 0.9), five critic steps.
+    """
+
+    class Config(PictureGAN.Config):
+        loss: adversarial.Name = "hinge"
+        latent_size: int = Field(128, ge=1)
+        latent_law: Literal["uniform", "normal"] = "normal"
+        width: int = Field(128, ge=1, description="channels of the critic; the generator has twice as many")
+        spectral_norm: bool = Field(True, description="of the critic's layers")
+        beta1: float = Field(0.0, ge=0, lt=1, description="of Adam")
+        beta2: float = Field(0.9, ge=0, lt=1, description="of Adam")
+        n_critic: int = Field(5, ge=1, description="critic updates for one of the generator")
+
+    config: Config
+
+    def __init__(self, config: Config, shape: Shape) -> None:
+        super().__init__(config, shape)
+        self.generator = resnet.Decoder(config.latent_size, 2 * config.width, shape.size).append(nn.Tanh())
+        self.critic = resnet.Encoder(1, config.width, self.critic_shape, self.critic_bias)
+        resnet.initialise(self)
+        if config.spectral_norm:
+            spectral(self.critic)

@@ -1,0 +1,22 @@
+"""WGAN (Arjovsky, Chintala & Bottou 2017): the Wasserstein distance, with a critic whose weights are clipped."""
+
+from pydantic import Field
+
+from aigc_lab.image_gan import ImageGAN
+from aigc_lab.objectives import adversarial
+from aigc_lab.systems.base import OptimizerConfig
+
+
+class WGAN(ImageGAN):
+    """Defaults are algorithm 1 of the paper: RMSProp at 5·10⁻⁵, weights within ±0.01, five critic steps, on DCGAN's
+    networks with normal latents. RMSProp has no β: `beta1` and `beta2` do nothing here.
+    """
+
+    class Config(ImageGAN.Config):
+        loss: adversarial.Name = "wasserstein"
+        clip: float | None = Field(0.01, gt=0, description="the critic's weights are kept within ± this")
+        lr: float = Field(5e-5, gt=0, description="step of both networks' optimisers")
+        n_critic: int = Field(5, ge=1, description="critic updates for one of the generator")
+
+    def optimizer(self, lr: float) -> OptimizerConfig:
+        return OptimizerConfig(lr, rule="rmsprop")
