@@ -35,6 +35,7 @@ WEIGHTS: dict[Penalty, float] = {
     "consensus": 10.0,
     "instance_noise": 0.1,
 }
+_PAPERS = ", ".join(f"{name} {weight:g}" for name, weight in WEIGHTS.items() if name != "none")
 # Of LeCam's anchors (Tseng et al. 2021, section 3.2), and of the published adaptive augmentation (Karras et al. 2020,
 # section 3.1): how often its strength is looked at, and after how many images it may have gone from 0 to 1.
 _ANCHOR_DECAY = 0.99
@@ -61,7 +62,7 @@ class AdversarialSystem(System):
     class Config(Strict):
         loss: adversarial.Name = "nonsaturating"
         penalty: Penalty = Field("none", description="what keeps the critic smooth")
-        penalty_weight: float | None = Field(None, ge=0, description="null: the weight of the penalty's paper")
+        penalty_weight: float | None = Field(None, ge=0, description=f"null: the weight of its paper: {_PAPERS}")
         clip: float | None = Field(None, gt=0, description="the critic's weights are kept within ± this")
         lr: float = Field(2e-4, gt=0, description="step of both networks' optimisers")
         critic_lr_ratio: float = Field(1.0, gt=0, description="the critic's step over the generator's (TTUR)")
@@ -109,6 +110,10 @@ class AdversarialSystem(System):
             )
         if shape.modality != Modality.IMAGES and config.penalty == "consistency":
             raise ValueError(f"penalty: consistency compares mirrored and moved pictures, not {shape.modality}")
+        if config.penalty == "consensus" and shape.modality == Modality.IMAGES:
+            # Of torch 2.15: the gradient of the gradient of a normalisation's own weights leaves out what it owes to
+            # the batch's mean and spread; 0.4 % of the gradient of a convolution before it.
+            self.unstackable = "torch's vmap differentiates batch normalisation twice with an error, as consensus does"
         names = ["real_anchor", "fake_anchor", "real_seen", "fake_seen"] if config.penalty == "lecam" else []
         if config.augment == "adaptive":
             names += ["augment_strength", "augment_sign", "augment_signs"]
@@ -323,7 +328,7 @@ class AdversarialSystem(System):
         spectral.iterate(self.critic)
         if self.config.clip is not None:
             for weight in self.critic.parameters():
-                weight.clamp_(-self.config.clip, self.config.clip)
+                weight.copy_(weight.clamp(-self.config.clip, self.config.clip))
         if self.config.penalty == "lecam":
             for anchor, seen in ((self.real_anchor, self.real_seen), (self.fake_anchor, self.fake_seen)):
                 anchor.mul_(_ANCHOR_DECAY).add_(seen * (1 - _ANCHOR_DECAY))

@@ -118,7 +118,9 @@ def adaptive(images: Tensor, unit: Tensor, normal: Tensor, p: Tensor) -> Tensor:
         @ move(chosen(7, normal[:, 2] * 0.25), chosen(7, normal[:, 3] * 0.25))
     )
     height, width = images.shape[2:]
-    rows, columns = ((2 * torch.arange(side, device=images.device) + 1) / side - 1 for side in (height, width))
+    rows, columns = (
+        (2 * torch.arange(side, device=images.device, dtype=normal.dtype) + 1) / side - 1 for side in (height, width)
+    )
     places = torch.stack(
         [columns.repeat(height), rows.repeat_interleave(width), torch.ones_like(rows.repeat(width))], 1
     )

@@ -21,7 +21,7 @@ from aigc_lab.files import replacing, sha256, write_atomically
 from aigc_lab.host_copy import HostCopy
 from aigc_lab.samples import Modality, Shape
 from aigc_lab.systems.base import System
-from aigc_lab.trainer import State
+from aigc_lab.trainer import State, laid_out
 
 _LOG = logging.getLogger(__name__)
 
@@ -123,9 +123,14 @@ def restore_state(state: State, path: Path) -> None:
             raise ValueError(f"{path}: not a state of this {type(state.system).__name__}")
     for name, optimizer in state.optimizers.items():
         memory: dict[int, dict[str, Tensor]] = {}
+        weights = optimizer.param_groups[0]["params"]
         for key, value in _below(f"optimizer.{name}.", tensors).items():
             index, _, entry = key.partition(".")
-            memory.setdefault(int(index), {})[entry] = value
+            weight = weights[int(index)]
+            # As the weight lies in memory: fused Adam pairs them by their place.
+            memory.setdefault(int(index), {})[entry] = (
+                laid_out(value.to(weight.device), weight.detach()) if value.shape == weight.shape else value
+            )
         optimizer.load_state_dict({"state": memory, "param_groups": optimizer.state_dict()["param_groups"]})
     state.recorder.load(tensors.get("recorder.rows"), json.loads(facts["recorder"]))
 

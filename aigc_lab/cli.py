@@ -753,10 +753,22 @@ def list_(
         str,
         typer.Argument(metavar="systems|datasets|metrics|experiments|protocols", autocompletion=_complete_kind),
     ],
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="The paper, the knobs and the defaults of each system, dataset or metric.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """List what there is to choose from."""
+    if verbose and kind in _PLUGINS:
+        from aigc_lab.catalogue import catalogue
+        from aigc_lab.tables import catalogue_page
+
+        found = catalogue(_PLUGINS[kind])
+        _print_json(found) if json else _print(catalogue_page(found))
+        return
     rows = [{"name": name, "description": text} for name, text in _described(kind).items()]
+    if verbose:
+        raise UsageError(f"--verbose tells of {', '.join(_PLUGINS)}; of {kind}, open the file that is meant")
     if json:
         _print_json(rows)
     else:

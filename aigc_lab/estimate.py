@@ -66,6 +66,7 @@ def _seconds_per_step(plan: Configuration, place: Place, warm: int = 3, timed: i
         seed=0,
         batch_size=training.batch_size,
         device=place.device,
+        channels_last=training.channels_last,
     )
     batches = Batches(plan.dataset.load("train").to(place.device), training.batch_size, seed=0)
     options = {"seed": 0, "decay": training.ema, "precision": training.precision}

@@ -40,11 +40,20 @@ class Training(Strict):
     log_every: int = Field(50, ge=1, description="steps between two points of a curve")
     evaluate_every: int = Field(1000, ge=1, description="steps between evaluations; the last step is always evaluated")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average that is sampled from; 0 for none")
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16: networks under autocast; penalties, spectral norms and statistics stay in fp32"
+    )
+    channels_last: bool = Field(False, description="convolutions with the channels innermost in memory: faster in bf16")
     threads: int | None = Field(None, ge=1, description="CPU threads; part of what a result depends on to the bit")
     stacked: bool = Field(False, description="train the seeds of one `train` command as one program (vmap)")
     checkpoint_seconds: float = Field(30.0, ge=0, description="a crash loses so much work at most")
     keep_every: int | None = Field(None, ge=1, description="keep the weights of every so many steps, beside the last")
+
+    @model_validator(mode="after")
+    def _one_layout(self) -> "Training":
+        if self.stacked and self.channels_last:
+            raise ValueError("channels_last does nothing for stacked runs, whose weights lie row by row; leave out one")
+        return self
 
     @field_validator("evaluate_every", "keep_every")
     @classmethod

@@ -154,6 +154,22 @@ def names_table(rows: Sequence[Row]) -> RenderableType:
     return _facts({row["name"]: row["description"] for row in rows}) if rows else Text("none")
 
 
+def catalogue_page(rows: Sequence[Row]) -> RenderableType:
+    """What `catalogue` found: each plugin with what it says of itself, and its knobs as a table."""
+    parts: list[RenderableType] = []
+    for row in rows:
+        table = plain_table()
+        for name in ("knob", "default", "values", "meaning"):
+            table.add_column(name, overflow="fold", no_wrap=name in ("knob", "default"))
+        for knob in row["knobs"]:
+            default = "null" if knob["default"] is None else str(knob["default"])
+            table.add_row(*map(Text, (knob["name"], default, knob["values"], knob["description"])))
+        about = [Text(" ".join(row["about"].split()))] if row["about"] else []
+        title = Text(f"{row['name']}  ", "bold").append(row["description"], "not bold")
+        parts += [title, *about, *([table] if row["knobs"] else []), Text("")]
+    return Stack(*parts) if parts else Text("none")
+
+
 # ---- the ranking in parts: what the terminal and the pages share
 
 

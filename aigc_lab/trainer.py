@@ -63,11 +63,25 @@ class State:
         self.optimizers = {phase.name: build_optimizer(phase.optimizer, trained(phase)) for phase in self.phases}
 
     @classmethod
-    def fresh(cls, kind: type[System], config: Any, shape: Any, *, seed: int, batch_size: int, device: str) -> "State":
-        """A system with initial weights keyed by the seed, on the device, ready for step 1."""
+    def fresh(
+        cls,
+        kind: type[System],
+        config: Any,
+        shape: Any,
+        *,
+        seed: int,
+        batch_size: int,
+        device: str,
+        channels_last: bool = False,
+    ) -> "State":
+        """A system with initial weights keyed by the seed, on the device, ready for step 1; with `channels_last` its
+        convolutions' weights lie so in memory, which makes their outputs follow.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(noise.generator(seed, "weights").initial_seed())
             system = kind(config, shape).to(device)
+        if channels_last:
+            system = system.to(memory_format=torch.channels_last)
         return cls(system, average_of(system), batch_size)
 
 

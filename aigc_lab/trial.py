@@ -164,6 +164,7 @@ class _Run:
                 seed=self._job.seed,
                 batch_size=self._training.batch_size,
                 device=self._lab.device,
+                channels_last=self._training.channels_last,
             )
             if each is None:
                 break

@@ -79,7 +79,14 @@ def _open(first: Message, say: object) -> "tuple[Experiment, Lab]":
     lab = open_lab(experiment, settings, tracker, first["device"], say, first["threads"])  # type: ignore[arg-type]
     # The first optimiser of a process imports for seconds; no run's time should have them.
     plan = experiment.resolve(lambda hole: hole.ends()[0])
-    State.fresh(plan.system_class, plan.system_config, plan.dataset.shape, seed=0, batch_size=2, device=lab.device)
+    State.fresh(
+        plan.system_class,
+        plan.system_config,
+        plan.dataset.shape,
+        seed=0,
+        batch_size=plan.training.batch_size,
+        device=lab.device,
+    )
     return experiment, lab
 
 

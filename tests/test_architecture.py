@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "api"),
     ("commands", "scoring", "ui", "doctor", "completion", "delivery", "status", "stopping", "verification"),
     ("display", "web"),
-    ("sweeps", "checks"),
+    ("sweeps", "checks", "catalogue"),
     ("opening", "estimate", "worker"),
     ("reconciling", "archive"),
     ("supervision",),

@@ -530,7 +530,7 @@ def the_average_shares_all_that_it_does_not_sample_with(case: Case) -> None:
 @SYSTEM.add(a_loss_is_a_function_of_its_arguments)
 def it_stacks_under_vmap_or_says_why_not(case: Case) -> None:
     """Small runs are fastest as one program of many replicas; one that cannot must say so in `unstackable`."""
-    if case.kind.unstackable is not None:
+    if case.fresh().system.unstackable is not None:
         return
     for index in range(len(case.fresh().phases)):
         states = [case.fresh(seed=seed) for seed in (0, 1)]

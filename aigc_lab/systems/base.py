@@ -74,7 +74,7 @@ class System(nn.Module, ABC):
     Config: ClassVar[type[Strict]]
     modality: ClassVar[Modality]
     #: why replicas of it cannot be trained as one program under `torch.func.vmap`; None when they can
-    unstackable: ClassVar[str | None] = None
+    unstackable: str | None = None
     #: fields of `Config` that reach the optimisers and nothing else: replicas trained as one program may differ in them
     optimizer_only: ClassVar[frozenset[str]] = frozenset()
     #: whether it draws nothing: neither its seed nor its latents change it

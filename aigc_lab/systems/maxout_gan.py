@@ -33,7 +33,7 @@ class MaxoutGAN(PointSystem):
         body = [
             layer
             for inputs, outputs in pairwise(widths)
-            for layer in (nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU())
+            for layer in (nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU())
         ]
         self.generator = nn.Sequential(*body, nn.Linear(widths[-1], shape.size[0]))
         widths = [self.critic_shape[0], *[config.critic_hidden] * config.critic_layers]

@@ -1,0 +1,63 @@
+"""What there is to choose from, in full: of each plugin its paper, its knobs, their defaults and what they may be."""
+
+import inspect
+import re
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from aigc_lab import plugins
+from aigc_lab.data.base import Dataset
+from aigc_lab.metrics.base import Metric
+from aigc_lab.systems.base import System
+
+_BASES: dict[str, type[Any]] = {"systems": System, "data": Dataset, "metrics": Metric}
+_NAME = r"[A-Z][\w'’-]+"
+# "Radford, Metz & Chintala 2016", "Miyato et al. 2018"
+_PAPER = re.compile(rf"{_NAME}(?:, {_NAME})*(?: & {_NAME}| et al\.)? (?:19|20)\d\d")
+# How pydantic's bounds are written.
+_BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+
+
+def catalogue(folder: str) -> list[dict[str, Any]]:
+    """The plugins of a folder, in order: `name`, `description`, `paper` (authors and year, of the first that the
+    description or the class names; None without), `about` (what the class says of itself), `knobs`.
+    """
+    rows = []
+    for name, description in plugins.describe(folder).items():
+        kind = plugins.find(_BASES[folder], name)
+        about = inspect.cleandoc(kind.__dict__.get("__doc__") or "")
+        paper = _PAPER.search(f"{description} {about}")
+        rows.append(
+            {
+                "name": name,
+                "description": description,
+                "paper": paper and paper[0],
+                "about": about,
+                "knobs": [_knob(key, field) for key, field in kind.Config.model_fields.items()],
+            }
+        )
+    return rows
+
+
+def _knob(name: str, field: FieldInfo) -> dict[str, Any]:
+    return {
+        "name": name,
+        "default": None if field.is_required() else field.get_default(call_default_factory=True),
+        "values": " ".join([_values(field.annotation), *_bounds(field)]),
+        "description": field.description or "",
+    }
+
+
+def _values(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return " | ".join(map(str, get_args(annotation)))
+    parts = [part for part in get_args(annotation) if part is not type(None)]
+    if parts and type(None) in get_args(annotation):
+        return f"{' | '.join(map(_values, parts))} | null"
+    return getattr(annotation, "__name__", str(annotation)).replace("float", "number").replace("int", "whole number")
+
+
+def _bounds(field: FieldInfo) -> list[str]:
+    found = [(key, getattr(bound, key)) for bound in field.metadata for key in _BOUNDS if hasattr(bound, key)]
+    return [f"{_BOUNDS[key]} {limit:g}" for key, limit in found]
