@@ -93,7 +93,7 @@ class AdversarialSystem(System):
     generator: nn.Module
     critic: nn.Module
     # Buffers, where the penalty or the augmentation has any: the moving averages of the critic's outputs and its last;
-    # the strength of the augmentation, E sign D(x) of the last batch, and its sum over the batches since a change.
+    # the strength of the augmentation, E sign D(x) of the last batch, their sum and number since a change.
     real_anchor: Tensor
     fake_anchor: Tensor
     real_seen: Tensor
@@ -101,6 +101,7 @@ class AdversarialSystem(System):
     augment_strength: Tensor
     augment_sign: Tensor
     augment_signs: Tensor
+    augment_batches: Tensor
 
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
@@ -116,7 +117,7 @@ class AdversarialSystem(System):
             self.unstackable = "torch's vmap differentiates batch normalisation twice with an error, as consensus does"
         names = ["real_anchor", "fake_anchor", "real_seen", "fake_seen"] if config.penalty == "lecam" else []
         if config.augment == "adaptive":
-            names += ["augment_strength", "augment_sign", "augment_signs"]
+            names += ["augment_strength", "augment_sign", "augment_signs", "augment_batches"]
         for name in names:
             self.register_buffer(name, torch.zeros(()))
 
@@ -135,7 +136,7 @@ class AdversarialSystem(System):
     @property
     def critic_bias(self) -> bool:
         """Whether the critic's last layer needs a bias: one that no loss can see would be drawn along untrained."""
-        return not self._objective.relative
+        return not self._objective.relative or self.config.penalty == "lecam"
 
     @property
     def critic_shape(self) -> tuple[int, ...]:
@@ -333,12 +334,16 @@ class AdversarialSystem(System):
             for anchor, seen in ((self.real_anchor, self.real_seen), (self.fake_anchor, self.fake_seen)):
                 anchor.mul_(_ANCHOR_DECAY).add_(seen * (1 - _ANCHOR_DECAY))
         if self.config.augment == "adaptive":
-            self._adapt(step)
+            self._adapt()
 
-    def _adapt(self, step: int) -> None:
+    def _adapt(self) -> None:
         """Augments more while the critic is surer of real samples than the target, and less while it is not."""
-        self.augment_signs.add_(self.augment_sign / _ADAPT_EVERY)
-        if (step + 1) % _ADAPT_EVERY == 0:
-            surer = (self.augment_signs - self.config.augment_target).sign()
-            self.augment_strength.add_(surer * self._augment_step).clamp_(0, 1)
-            self.augment_signs.zero_()
+        self.augment_signs.add_(self.augment_sign)
+        self.augment_batches.add_(1)
+        # A number and not a decision: replicas that are trained as one program do not branch.
+        due = (self.augment_batches == _ADAPT_EVERY).to(self.augment_signs.dtype)
+        surer = (self.augment_signs / _ADAPT_EVERY - self.config.augment_target).sign()
+        strength = (self.augment_strength + due * surer * self._augment_step).clamp(0, 1)
+        self.augment_strength.copy_(strength)
+        self.augment_signs.mul_(1 - due)
+        self.augment_batches.mul_(1 - due)

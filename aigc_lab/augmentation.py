@@ -14,7 +14,7 @@ from torch import Tensor
 #: how many uniform numbers in [0, 1] `differentiable` takes for each picture
 DIFFERENTIABLE = 7
 #: how many uniform numbers in [0, 1], and how many normal ones, `adaptive` takes for each picture
-ADAPTIVE_UNIFORM, ADAPTIVE_NORMAL = 18, 9
+ADAPTIVE_UNIFORM, ADAPTIVE_NORMAL = 18, 7
 #: how many uniform numbers in [0, 1] `flip_and_shift` takes for each picture
 FLIP_AND_SHIFT = 3
 
@@ -73,11 +73,16 @@ def _outside(length: int, unit: Tensor) -> Tensor:
 
 def adaptive(images: Tensor, unit: Tensor, normal: Tensor, p: Tensor) -> Tensor:
     """The changes of adaptive discriminator augmentation (Karras et al. 2020, appendix B: pixel blitting, general
-    geometry, colour), each with probability `p` (0-d). `unit` is [N, 18] and `normal` [N, 9].
+    geometry, colour), each with probability `p` (0-d). `unit` is [N, 18] and `normal` [N, 7].
 
     All geometry is one bilinear sampling of the picture, mirrored beyond its edges, where the paper filters with
     wavelets; grey pictures have brightness, contrast and inversion only.
     """
+    with torch.autocast(images.device.type, enabled=False):
+        return _adaptive(images if images.dtype == torch.float64 else images.float(), unit, normal, p)
+
+
+def _adaptive(images: Tensor, unit: Tensor, normal: Tensor, p: Tensor) -> Tensor:
     apply = unit[:, :9] < p
     value = unit[:, 9:]
     one, zero = torch.ones_like(value[:, 0]), torch.zeros_like(value[:, 0])
@@ -103,8 +108,8 @@ def adaptive(images: Tensor, unit: Tensor, normal: Tensor, p: Tensor) -> Tensor:
     before, after = (torch.where(unit[:, i] < half, (value[:, i] * 2 - 1) * math.pi, zero) for i in (5, 6))
     mirror = torch.where(apply[:, 0] & (value[:, 0] < 0.5), -one, one)
     quarter = chosen(1, (value[:, 1] * 4).floor() * (math.pi / 2))
-    # Coordinates of grid_sample go from −1 to 1: an eighth of the side is a quarter.
-    whole = [chosen(2, _whole(value[:, 2 + i], images.shape[3 - i] // 8) * (2 / images.shape[3 - i])) for i in range(2)]
+    # Coordinates go from −1 to 1 over the height: an eighth of it is a quarter.
+    whole = [chosen(2, _whole(value[:, 2 + i], images.shape[3 - i] // 8) * (2 / images.shape[2])) for i in range(2)]
     size = 2 ** chosen(3, normal[:, 0] * 0.2)
     stretch = 2 ** chosen(4, normal[:, 1] * 0.2)
     geometry = (
@@ -121,21 +126,24 @@ def adaptive(images: Tensor, unit: Tensor, normal: Tensor, p: Tensor) -> Tensor:
     rows, columns = (
         (2 * torch.arange(side, device=images.device, dtype=normal.dtype) + 1) / side - 1 for side in (height, width)
     )
+    # As long in both directions while it is turned, whatever the shape of the picture.
+    aspect = width / height
     places = torch.stack(
-        [columns.repeat(height), rows.repeat_interleave(width), torch.ones_like(rows.repeat(width))], 1
+        [columns.repeat(height) * aspect, rows.repeat_interleave(width), torch.ones_like(rows.repeat(width))], 1
     )
-    grid = (places @ geometry[:, :2].transpose(1, 2)).reshape(-1, height, width, 2).to(images.dtype)
+    moved = places @ geometry[:, :2].transpose(1, 2)
+    grid = torch.stack([moved[..., 0] / aspect, moved[..., 1]], -1).reshape(-1, height, width, 2).to(images.dtype)
     images = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    return _colour(images, apply[:, 8], value[:, 8], normal[:, 4:])
+    return _colour(images, apply[:, 8], value[:, 8], value[:, 4], normal[:, 4:])
 
 
-def _colour(images: Tensor, apply: Tensor, unit: Tensor, normal: Tensor) -> Tensor:
+def _colour(images: Tensor, apply: Tensor, unit: Tensor, hue: Tensor, normal: Tensor) -> Tensor:
     """Brightness, contrast, inversion of the luma axis, hue and saturation, all where `apply` says so."""
 
     def each(values: Tensor) -> Tensor:
         return torch.where(apply, values, torch.zeros_like(values)).reshape(-1, 1, 1, 1).to(images.dtype)
 
-    images = images * 2 ** each(normal[:, 1] * 0.5) + each(normal[:, 0] * 0.2)
+    images = (images + each(normal[:, 0] * 0.2)) * 2 ** each(normal[:, 1] * 0.5)
     inverted = each((unit < 0.5).to(images.dtype))
     grey = images.mean(1, keepdim=True)
     images = images - 2 * grey * inverted
@@ -143,7 +151,7 @@ def _colour(images: Tensor, apply: Tensor, unit: Tensor, normal: Tensor) -> Tens
         return images
     grey = images.mean(1, keepdim=True)
     # A turn about the grey axis (Rodrigues' formula), and how far colours are from it.
-    angle = each(normal[:, 2] * math.pi)
+    angle = each((2 * hue - 1) * math.pi)
     away = images - grey
     crossed = (away.roll(1, 1) - away.roll(-1, 1)) / math.sqrt(3)
-    return grey + (away * angle.cos() + crossed * angle.sin()) * 2 ** each(normal[:, 3])
+    return grey + (away * angle.cos() + crossed * angle.sin()) * 2 ** each(normal[:, 2])

@@ -12,7 +12,7 @@ class AdversarialLoss(NamedTuple):
 
     `paired`: the generator's loss reads what the critic says of real samples too, one for each that was made.
     `saturates`: the generator's gradient vanishes where the critic is sure of what was made. `relative`: a constant
-    that is added to all of the critic's outputs changes nothing, so that the critic needs no last bias.
+    that is added to all of the critic's outputs changes no gradient, so that the critic needs no last bias.
     """
 
     critic: Callable[[Tensor, Tensor], Tensor]

@@ -1,7 +1,9 @@
 """The Dirac-GAN (Mescheder, Geiger & Nowozin 2018): one point against one slope, where what converges can be seen."""
 
 import copy
+import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -41,13 +43,14 @@ class _Line(nn.Module):
 
 
 class DiracGAN(AdversarialSystem):
-    """All data lie at 0, the generator is a point θ, the critic D(x) = ψx; the game rests at θ = ψ = 0. In float64, by
+    """All data lie at 0, the generator is a point θ, the critic D(x) = ψx; the game rests at θ = ψ = 0 (with
+    least squares wherever ψ = 0: a line through the data can say nothing of them). In float64, by
     plain gradient descent of step 0.2 from (1, 1); *alternating* moves θ first, and ψ with the new θ.
 
     Conventions of the paper, with f(t) = −log(1 + e^−t): the minimax game moves along θ̇ = −ψ f′(θψ), ψ̇ = θ f′(θψ).
     `penalty_weight` is its γ: WGAN-GP is γ/2 (|ψ| − 1)², R1 is γ/2 ψ², consensus γ/2 ‖v‖². Instance noise is the exact
-    expectation over independent Gaussian noise of that standard deviation on both sides, by Gauss–Hermite quadrature
-    of 64 × 64 nodes (to rounding for the smooth losses; the hinge has a kink).
+    expectation over independent Gaussian noise of that standard deviation on both sides: in closed form for the hinge,
+    by Gauss–Hermite quadrature of 64 × 64 nodes for the others.
     """
 
     modality = Modality.POINTS
@@ -122,6 +125,8 @@ class DiracGAN(AdversarialSystem):
             return plain
         _, weights = _quadrature()
         pairs = torch.outer(weights, weights).flatten()
+        if self.config.loss == "hinge":
+            return plain._replace(critic=lambda real, fake: _rectified(1 - real, pairs) + _rectified(1 + fake, pairs))
 
         def expected(loss: Any) -> Any:
             return lambda real, fake: torch.func.vmap(loss)(real, fake) @ pairs.to(real.device)
@@ -175,6 +180,19 @@ class DiracGAN(AdversarialSystem):
         return drawn
 
 
+def _rectified(values: Tensor, weights: Tensor) -> Tensor:
+    """E max(0, v) of a normal v, whose mean and spread the values at the nodes [K, 1] have exactly."""
+    values = values[:, 0]
+    mean = values @ weights
+    variance = (values - mean).square() @ weights
+    spread = torch.where(variance > 0, torch.where(variance > 0, variance, 1).sqrt(), 1e-300)
+    ratio = (mean / spread).clamp(-40, 40)  # beyond, both ends of the normal law are 0 or 1 to the last digit
+    density = (-0.5 * ratio.square()).exp() / math.sqrt(2 * math.pi)
+    expected: Tensor = mean * torch.special.ndtr(ratio) + spread * density
+    return expected
+
+
+@cache
 def _quadrature() -> tuple[Tensor, Tensor]:
     """Nodes and weights [64] of the expectation over N(0, 1), exact for polynomials of degree 127."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
