@@ -42,9 +42,10 @@ def dataset_of(name: str, kind: type[System]) -> Dataset:
 
 def own_variants(name: str) -> Iterator[dict[str, Any]]:
     kind = plugins.find(System, name)  # type: ignore[type-abstract]
+    parent = kind.__mro__[1]
     inherited: set[str] = set()
-    if name not in TURNED_ON and kind.__mro__[1] is not System:
-        inherited = set(kind.__mro__[1].Config.model_fields)
+    if name not in TURNED_ON and parent is not System and issubclass(parent, System):
+        inherited = set(parent.Config.model_fields)
     for choice in variants(kind, dataset_of(name, kind).shape):
         if not choice.keys() & inherited:
             yield choice

@@ -349,6 +349,7 @@ class Game(System):
 
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
+        self.calls: Tensor
         self.x, self.y = nn.Linear(3, 2, bias=False), nn.Linear(3, 2, bias=False)
         self.register_buffer("calls", torch.zeros(()))
 

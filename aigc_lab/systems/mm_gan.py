@@ -8,8 +8,9 @@ from aigc_lab.objectives import adversarial
 
 
 class MinimaxGAN(ImageGAN):
-    """Both players play for one value, so that a generator far behind its critic hardly learns. Defaults are the
-    study's: InfoGAN's networks of 64 channels, 64 uniform latents, Adam at 10⁻⁴ with β₁ = 0.5 where it searches.
+    """Both players play for one value, so that a generator far behind its critic hardly learns. The study's networks,
+    InfoGAN's, with 64 channels and 64 uniform latents; the steps are those of InfoGAN (Chen et al. 2016, appendix C):
+    Adam with β₁ = 0.5 at 10⁻³ for the generator and 2·10⁻⁴ for the critic.
     """
 
     class Config(ImageGAN.Config):
@@ -17,4 +18,5 @@ class MinimaxGAN(ImageGAN):
         network: Network = "infogan"
         width: int = Field(64, ge=1, description="channels at the widest picture")
         latent_size: int = Field(64, ge=1)
-        lr: float = Field(1e-4, gt=0, description="step of both networks' optimisers")
+        lr: float = Field(1e-3, gt=0, description="step of the generator's optimiser")
+        critic_lr_ratio: float = Field(0.2, gt=0, description="the critic's step over the generator's (TTUR)")
