@@ -139,6 +139,38 @@ def test_list_needs_no_registry(tmp_path: Path, kind: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["systems", "datasets", "metrics"])
+def test_list_tells_papers_and_knobs(tmp_path: Path, kind: str) -> None:
+    rows = strict(lab(tmp_path, "list", kind, "--verbose", "--json").stdout)
+    assert [row["name"] for row in rows] == [
+        row["name"] for row in strict(lab(tmp_path, "list", kind, "--json").stdout)
+    ]
+    for row in rows:
+        assert row.keys() == {"name", "description", "paper", "about", "knobs"}
+        assert all(knob.keys() == {"name", "default", "values", "description"} for knob in row["knobs"])
+    if kind == "systems":
+        papers = {row["name"]: row["paper"] for row in rows}
+        assert all(papers.values()), "every system names its paper"
+        assert papers["wgan_gp"] == "Gulrajani et al. 2017" and papers["dcgan"] == "Radford, Metz & Chintala 2016"
+        (gan,) = (row for row in rows if row["name"] == "wgan_gp")
+        knobs = {knob["name"]: knob for knob in gan["knobs"]}
+        assert knobs["n_critic"] == {
+            "name": "n_critic",
+            "default": 5,
+            "values": "whole number ≥ 1",
+            "description": "critic updates for one of the generator",
+        }
+        assert knobs["clip"]["values"] == "number | null > 0" and knobs["beta1"]["values"] == "number ≥ 0 < 1"
+        assert knobs["critic_norm"]["values"] == "batch | layer | spectral | none"
+    shown = lab(tmp_path, "list", kind, "--verbose", COLUMNS="200").stdout
+    assert all(row["description"] in shown for row in rows)
+
+
+def test_list_verbose_is_of_plugins(tmp_path: Path) -> None:
+    refused = lab(tmp_path, "list", "experiments", "--verbose", code=2)
+    assert "systems, datasets, metrics" in refused.stderr
+
+
 def test_version(tmp_path: Path) -> None:
     assert lab(tmp_path, "--version").stdout == f"aigc-lab {__version__}\n"
 

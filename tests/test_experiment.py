@@ -14,6 +14,7 @@ from aigc_lab.data.mnist import MNIST
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import Experiment, load
+from aigc_lab.samples import Modality, Shape
 
 RING = """\
 data: {name: ring}
@@ -228,6 +229,43 @@ def test_a_mistake_is_told_at_its_place(lines: Lines, old: str, new: str, place:
     assert old in RING
     message = lines.refusal(RING.replace(old, new, 1))
     assert message.startswith(place)
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    ("system", "data", "said"),
+    [
+        (
+            "{name: dcgan, packing: 3}",
+            "digits",
+            "packing 3 does not divide the batch of 64; set training.batch_size to 63",
+        ),
+        ("{name: sngan}", "large", "it makes square pictures of 16, 32, 64 pixels, not 20×20"),
+        ("{name: dcgan, network: infogan}", "odd", "it makes pictures whose sides are multiples of 4, not 18×18"),
+        ("{name: dcgan, loss: minimax, clip: 0.1}", "digits", "those of the minimax loss vanish by themselves"),
+        ("{name: dcgan, update: simultaneous, n_critic: 2}", "digits", "simultaneous updates are one of each network"),
+        ("{name: point_gan, augment: diffaugment}", "ring", "augment: diffaugment changes pictures"),
+        ("{name: point_gan, penalty: consistency}", "ring", "compares mirrored and moved pictures, not points"),
+        ("{name: r3gan, width: 5, groups: 3}", "digits", "groups 3 do not divide the 10 channels of width × expansion"),
+        ("{name: dirac}", "ring", "it plays with single points on a line, dataset dirac's, not points 2"),
+    ],
+)
+def test_variants_that_do_not_fit_are_refused_with_the_reason(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch, system: str, data: str, said: str
+) -> None:
+    sides = {"large": 20, "odd": 18}
+    if data in sides:
+        shape = Shape(Modality.IMAGES, (1, sides[data], sides[data]), classes=10)
+        monkeypatch.setattr(Digits, "shape", shape)
+    text = f"data: {{name: {'ring' if data == 'ring' else 'digits'}}}\nsystem: {system}\n"
+    text += "training: {steps: 20, log_every: 10, evaluate_every: 20}\n"
+    text += (
+        "evaluation: points\nobjective: {minimize: rkl}\n"
+        if data == "ring"
+        else ("evaluation: image-small\nobjective: {minimize: fd_clf}\n")
+    )
+    message = lines.refusal(text)
+    assert message.startswith("FILE:2: system")
     assert said in message
 
 
@@ -483,6 +521,6 @@ def test_shipped_defaults_are_in_range(tmp_path: Path, name: str, pictures: list
     for system in experiment.systems:
         defaults = experiment.defaults(system)
         assert all(value in holes[key] for key, value in defaults.items())
-        assert not holes or defaults
+        assert holes.keys() <= {"system"} or defaults
         chosen = {"system": system} | defaults
         experiment.resolve(lambda hole, chosen=chosen: chosen.get(hole.name, hole.ends()[0]))  # type: ignore[misc]

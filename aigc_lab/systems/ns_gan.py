@@ -7,9 +7,9 @@ from aigc_lab.nets.images import Network
 
 
 class NonSaturatingGAN(ImageGAN):
-    """The generator maximises log D(G(z)). The study's networks, InfoGAN's, with 64 channels and 64 uniform latents; the
-    steps are those of InfoGAN (Chen et al. 2016, appendix C): Adam with β₁ = 0.5 at 10⁻³ for the generator and 2·10⁻⁴
-    for the critic.
+    """The generator maximises log D(G(z)). The networks are the study's, InfoGAN's, with 64 channels and 64 uniform
+    latents; the steps are those of InfoGAN (Chen et al. 2016, appendix C): Adam with β₁ = 0.5 at 10⁻³ for the generator
+    and 2·10⁻⁴ for the critic.
     """
 
     class Config(ImageGAN.Config):

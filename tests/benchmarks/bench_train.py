@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from aigc_lab import experiment
-from aigc_lab.batches import Batches
 from aigc_lab.adversarial_system import AdversarialSystem
+from aigc_lab.batches import Batches
 from aigc_lab.trainer import State, average_of, train_one
 
 SEGMENT, ROUNDS = 100, 7
