@@ -133,9 +133,13 @@ BREAKS: dict[str, tuple[str, dict[str, str]]] = {
         "leaves idle in evaluation mode",
         {LOSS: LOSS + "        self.idle.eval()\n"},
     ),
+    "a step asks the device for no number": (
+        "asks for numbers (_local_scalar_dense)",
+        {LOSS: LOSS + "        if made.mean() > 1e6: print()\n"},
+    ),
     "it stacks under vmap or says why not": (
         "declare unstackable",
-        {LOSS: LOSS + "        if made.mean() > 1e6: print()\n"},
+        {LOSS: LOSS + "        made = torch.zeros(made.shape).copy_(made)\n"},
     ),
     "what only the optimisers read leaves the losses alone": (
         "take it out of optimizer_only",
@@ -178,7 +182,7 @@ def test_a_contract_catches_the_system_that_breaks_it(contract: str, tmp_path: P
 
 def test_a_reason_is_enough_not_to_stack(tmp_path: Path) -> None:
     _, replaced = BREAKS["it stacks under vmap or says why not"]
-    text = SOUND.replace("    class Config", '    unstackable = "it decides in Python"\n    class Config', 1)
+    text = SOUND.replace("    class Config", '    unstackable = "it copies into a tensor of its own"\n    class Config', 1)
     for old, new in replaced.items():
         text = text.replace(old, new)
     assert {result.state for result in examined(tmp_path, text).values()} == {"kept"}

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from aigc_lab import noise
 from aigc_lab.batches import Batches
@@ -284,6 +285,38 @@ def a_loss_leaves_its_arguments_alone(case: Case) -> None:
             raise Broken(f"phase {phase.name} changes {_some(changed)} in place: use the form without underscore")
 
 
+@SYSTEM.add(losses_are_finite)
+def a_step_asks_the_device_for_no_number(case: Case) -> None:
+    """A GPU is queued far ahead of the loop; a number that the host wants makes it wait until the queue is empty."""
+    state = case.fresh()
+    batches = case.batches()
+    for phase in state.phases:
+        draws, batch = drawn(phase, 0), batches[0]
+        with _Asked() as asked:
+            loss = phase.loss(batch, draws, 3).total
+            torch.autograd.grad(loss, trained(phase), allow_unused=True)
+            if phase.after is not None:
+                with torch.no_grad():
+                    phase.after(3)
+        if asked.names:
+            what = ", ".join(sorted(asked.names))
+            raise Broken(f"phase {phase.name} asks for numbers ({what}): no .item(), no if on a tensor, no mask as index")
+
+
+class _Asked(TorchDispatchMode):
+    """Notes the operations for which the host would wait for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique_dim", "_unique2"):
+            self.names.add(name)
+        return func(*args, **(kwargs or {}))
+
+
 @SYSTEM.add(every_trained_parameter_gets_a_gradient)
 def a_phase_changes_only_what_it_trains(case: Case) -> None:
     """A weight that moves outside its optimiser makes the phases' order matter, and their learning rates a lie."""
@@ -527,7 +560,7 @@ def the_average_shares_all_that_it_does_not_sample_with(case: Case) -> None:
 # ---- many at once
 
 
-@SYSTEM.add(a_loss_is_a_function_of_its_arguments)
+@SYSTEM.add(a_loss_is_a_function_of_its_arguments, a_step_asks_the_device_for_no_number)
 def it_stacks_under_vmap_or_says_why_not(case: Case) -> None:
     """Small runs are fastest as one program of many replicas; one that cannot must say so in `unstackable`."""
     if case.fresh().system.unstackable is not None:
