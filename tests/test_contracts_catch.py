@@ -182,7 +182,9 @@ def test_a_contract_catches_the_system_that_breaks_it(contract: str, tmp_path: P
 
 def test_a_reason_is_enough_not_to_stack(tmp_path: Path) -> None:
     _, replaced = BREAKS["it stacks under vmap or says why not"]
-    text = SOUND.replace("    class Config", '    unstackable = "it copies into a tensor of its own"\n    class Config', 1)
+    text = SOUND.replace(
+        "    class Config", '    unstackable = "it copies into a tensor of its own"\n    class Config', 1
+    )
     for old, new in replaced.items():
         text = text.replace(old, new)
     assert {result.state for result in examined(tmp_path, text).values()} == {"kept"}

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from aigc_lab import experiment
+from aigc_lab import experiment, plugins
 from aigc_lab.batches import Batches
 from aigc_lab.data.digits import Digits
 from aigc_lab.evaluate import evaluate
+from aigc_lab.samples import Modality
+from aigc_lab.systems.base import System
 from aigc_lab.trainer import State, train_one
 
 pytestmark = [
@@ -17,17 +19,26 @@ pytestmark = [
 ]
 
 
+SYSTEMS = [
+    name
+    for name in plugins.names("systems")
+    if plugins.find(System, name).modality == Modality.IMAGES  # type: ignore[type-abstract]
+]
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("system", ["dcgan", "vae"])
-def test_no_step_waits_for_the_device_and_the_bits_repeat(system: str, precision: str, tmp_path: Path) -> None:
-    loaded = experiment.load("digits", [("system", system, "test")], data_dir=tmp_path)
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_no_step_waits_for_the_device_and_the_bits_repeat(
+    system: str, channels_last: bool, precision: str, tmp_path: Path
+) -> None:
+    loaded = experiment.load("digits", [("system", f"{{name: {system}}}", "test")], data_dir=tmp_path)
     plan = loaded.resolve(lambda hole: hole.ends()[0])
     data = plan.dataset.load("train").to("cuda")
 
     def run() -> list[torch.Tensor]:
-        state = State.fresh(
-            plan.system_class, plan.system_config, plan.dataset.shape, seed=0, batch_size=64, device="cuda"
-        )
+        where = {"seed": 0, "batch_size": 64, "device": "cuda", "channels_last": channels_last}
+        state = State.fresh(plan.system_class, plan.system_config, plan.dataset.shape, **where)  # type: ignore[arg-type]
         steps = train_one(state, Batches(data, 64, 0), seed=0, steps=40, every=20, decay=0.9, precision=precision)
         next(steps)  # kernels are chosen and memory is taken in the first interval
         crossings = []
