@@ -9,12 +9,14 @@ from typing import Any, Literal, NamedTuple
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from aigc_lab import augmentation
 from aigc_lab.config import Strict
 from aigc_lab.nets import spectral
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives import adversarial, penalties
+from aigc_lab.precision import halved, single
 from aigc_lab.samples import Modality, Shape
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
 
@@ -35,6 +37,8 @@ WEIGHTS: dict[Penalty, float] = {
     "consensus": 10.0,
     "instance_noise": 0.1,
 }
+#: what is said of `penalty`: of what the critic reads, and of what it says of a sample beside the others
+PENALTY = "what keeps the critic smooth; of its inputs as they are augmented and packed; batch norm mixes samples in it"
 _PAPERS = ", ".join(f"{name} {weight:g}" for name, weight in WEIGHTS.items() if name != "none")
 # Of LeCam's anchors (Tseng et al. 2021, section 3.2), and of the published adaptive augmentation (Karras et al. 2020,
 # section 3.1): how often its strength is looked at, and after how many images it may have gone from 0 to 1.
@@ -61,7 +65,7 @@ class AdversarialSystem(System):
 
     class Config(Strict):
         loss: adversarial.Name = "nonsaturating"
-        penalty: Penalty = Field("none", description="what keeps the critic smooth")
+        penalty: Penalty = Field("none", description=PENALTY)
         penalty_weight: float | None = Field(None, ge=0, description=f"null: the weight of its paper: {_PAPERS}")
         clip: float | None = Field(None, gt=0, description="the critic's weights are kept within ± this")
         lr: float = Field(2e-4, gt=0, description="step of both networks' optimisers")
@@ -83,6 +87,13 @@ class AdversarialSystem(System):
                     f"clip makes the critic's gradients small, and those of the {self.loss} loss vanish by themselves: "
                     "the generator would hardly move; use loss wasserstein with clip"
                 )
+            if self.augment == "adaptive" and adversarial.LOSSES[self.loss].relative:
+                raise ValueError(
+                    f"adaptive augmentation goes by the sign of D(x), which means nothing with the {self.loss} loss, "
+                    "whose critic may be shifted by any constant; use augment diffaugment with it"
+                )
+            if self.augment != "none" and self.penalty == "consistency":
+                raise ValueError("penalty consistency changes pictures by itself: leave out augment, or the penalty")
             if self.update == "simultaneous" and self.n_critic > 1:
                 raise ValueError(f"simultaneous updates are one of each network, and n_critic is {self.n_critic}")
             return self
@@ -111,10 +122,6 @@ class AdversarialSystem(System):
             )
         if shape.modality != Modality.IMAGES and config.penalty == "consistency":
             raise ValueError(f"penalty: consistency compares mirrored and moved pictures, not {shape.modality}")
-        if config.penalty == "consensus" and shape.modality == Modality.IMAGES:
-            # Of torch 2.15: the gradient of the gradient of a normalisation's own weights leaves out what it owes to
-            # the batch's mean and spread; 0.4 % of the gradient of a convolution before it.
-            self.unstackable = "torch's vmap differentiates batch normalisation twice with an error, as consensus does"
         names = ["real_anchor", "fake_anchor", "real_seen", "fake_seen"] if config.penalty == "lecam" else []
         if config.augment == "adaptive":
             names += ["augment_strength", "augment_sign", "augment_signs", "augment_batches"]
@@ -153,6 +160,10 @@ class AdversarialSystem(System):
                 f"packing {config.packing} does not divide the batch of {batch_size}; "
                 f"set training.batch_size to {max(batch_size // config.packing, 1) * config.packing}"
             )
+        if config.penalty == "consensus" and any(isinstance(part, _BatchNorm) for part in self.modules()):
+            # Of torch 2.15: the gradient of the gradient of a normalisation's own weights leaves out what it owes to
+            # the batch's mean and spread; 0.4 % of the gradient of a convolution before it.
+            self.unstackable = "torch's vmap differentiates batch normalisation twice with an error, as consensus does"
         self._augment_step = batch_size * _ADAPT_EVERY / _ADAPT_IMAGES
         latents = {"latents": self.latents(batch_size)}
         joint = "both" if config.update == "simultaneous" else None
@@ -291,8 +302,13 @@ class AdversarialSystem(System):
                 # Copies: the anchors move before the backward pass of another phase may need them.
                 return penalties.lecam(real, fake, self.real_anchor.clone(), self.fake_anchor.clone())
             case "consistency":
-                changed = self._packed(augmentation.flip_and_shift(self.real(batch), noise["changes"]))
-                return penalties.consistency(real, self._scores(self.critic, changed))
+                half = halved(seen_real)
+                with single(seen_real):
+                    changed = self._packed(augmentation.flip_and_shift(self.real(batch), noise["changes"]))
+                    of_changed = self.critic(changed)
+                    # In single precision both, or the difference would be of roundings.
+                    of_real = self.critic(seen_real) if half else real
+                return penalties.consistency(of_real, of_changed)
             case "consensus":
                 return self._consensus(batch, noise)
         raise AssertionError(self.config.penalty)
@@ -308,7 +324,7 @@ class AdversarialSystem(System):
             return tuple(torch.func.grad(loss)(dict(player.named_parameters())).values())
 
         networks = (self.critic, self.generator)
-        with torch.autocast(self.real(batch).device.type, enabled=False):
+        with single(self.real(batch)):
             of_critic = gradient(self.critic, lambda players: self._critic_value(players, batch, noise))
             of_generator = gradient(self.generator, lambda players: self._generator_value(players, batch, noise))
         return penalties.consensus(of_critic, of_generator)

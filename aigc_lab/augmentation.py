@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aigc_lab.precision import single
+
 #: how many uniform numbers in [0, 1] `differentiable` takes for each picture
 DIFFERENTIABLE = 7
 #: how many uniform numbers in [0, 1], and how many normal ones, `adaptive` takes for each picture
-ADAPTIVE_UNIFORM, ADAPTIVE_NORMAL = 18, 7
+ADAPTIVE_UNIFORM, ADAPTIVE_NORMAL = 22, 7
 #: how many uniform numbers in [0, 1] `flip_and_shift` takes for each picture
 FLIP_AND_SHIFT = 3
 
@@ -73,18 +75,19 @@ def _outside(length: int, unit: Tensor) -> Tensor:
 
 def adaptive(images: Tensor, unit: Tensor, normal: Tensor, p: Tensor) -> Tensor:
     """The changes of adaptive discriminator augmentation (Karras et al. 2020, appendix B: pixel blitting, general
-    geometry, colour), each with probability `p` (0-d). `unit` is [N, 18] and `normal` [N, 7].
+    geometry, colour), each with probability `p` (0-d). `unit` is [N, 22] and `normal` [N, 7].
 
     All geometry is one bilinear sampling of the picture, mirrored beyond its edges, where the paper filters with
     wavelets; grey pictures have brightness, contrast and inversion only.
     """
-    with torch.autocast(images.device.type, enabled=False):
+    with single(images):
         return _adaptive(images if images.dtype == torch.float64 else images.float(), unit, normal, p)
 
 
 def _adaptive(images: Tensor, unit: Tensor, normal: Tensor, p: Tensor) -> Tensor:
-    apply = unit[:, :9] < p
-    value = unit[:, 9:]
+    # Nine coins and nine numbers, and a coin more for each change of colour but the first.
+    apply = torch.cat([unit[:, :9], unit[:, 18:]], 1) < p
+    value = unit[:, 9:18]
     one, zero = torch.ones_like(value[:, 0]), torch.zeros_like(value[:, 0])
 
     def chosen(index: int, changed: Tensor) -> Tensor:
@@ -134,24 +137,24 @@ def _adaptive(images: Tensor, unit: Tensor, normal: Tensor, p: Tensor) -> Tensor
     moved = places @ geometry[:, :2].transpose(1, 2)
     grid = torch.stack([moved[..., 0] / aspect, moved[..., 1]], -1).reshape(-1, height, width, 2).to(images.dtype)
     images = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    return _colour(images, apply[:, 8], value[:, 8], value[:, 4], normal[:, 4:])
+    return _colour(images, apply[:, 8:], value[:, 8], value[:, 4], normal[:, 4:])
 
 
 def _colour(images: Tensor, apply: Tensor, unit: Tensor, hue: Tensor, normal: Tensor) -> Tensor:
-    """Brightness, contrast, inversion of the luma axis, hue and saturation, all where `apply` says so."""
+    """Brightness, contrast, inversion of the luma axis, hue and saturation; `apply` [N, 5] says which."""
 
-    def each(values: Tensor) -> Tensor:
-        return torch.where(apply, values, torch.zeros_like(values)).reshape(-1, 1, 1, 1).to(images.dtype)
+    def each(index: int, values: Tensor) -> Tensor:
+        chosen = torch.where(apply[:, index], values, torch.zeros_like(values))
+        return chosen.reshape(-1, 1, 1, 1).to(images.dtype)
 
-    images = (images + each(normal[:, 0] * 0.2)) * 2 ** each(normal[:, 1] * 0.5)
-    inverted = each((unit < 0.5).to(images.dtype))
+    images = (images + each(0, normal[:, 0] * 0.2)) * 2 ** each(1, normal[:, 1] * 0.5)
     grey = images.mean(1, keepdim=True)
-    images = images - 2 * grey * inverted
+    images = images - 2 * grey * each(2, (unit < 0.5).to(normal.dtype))
     if images.shape[1] != 3:
         return images
     grey = images.mean(1, keepdim=True)
     # A turn about the grey axis (Rodrigues' formula), and how far colours are from it.
-    angle = each((2 * hue - 1) * math.pi)
+    angle = each(3, (2 * hue - 1) * math.pi)
     away = images - grey
     crossed = (away.roll(1, 1) - away.roll(-1, 1)) / math.sqrt(3)
-    return grey + (away * angle.cos() + crossed * angle.sin()) * 2 ** each(normal[:, 2])
+    return grey + (away * angle.cos() + crossed * angle.sin()) * 2 ** each(4, normal[:, 2])

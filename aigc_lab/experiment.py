@@ -6,6 +6,7 @@ name of an experiment costs no torch.
 """
 
 import hashlib
+import itertools
 import json
 import re
 import sys
@@ -330,9 +331,29 @@ class Experiment:
                     f"({configuration.dataset.shape}): {error}",
                 )
             kinds[configuration.system] = configuration.system_class
+        self._check_batches()
         self._check_protocol(configuration.dataset, kinds)
         if file.search.sampler == "grid":
             space.grid(self.document)
+
+    def _check_batches(self) -> None:
+        """Every size of a batch with every number of samples that a critic takes together: the ends of both ranges do
+        not show what lies between.
+        """
+        import torch
+
+        free = [hole for hole in self.holes if hole.path[-1] in ("batch_size", "packing")]
+        for chosen in itertools.product(*(hole.all() for hole in free)):
+            wanted = dict(zip([hole.name for hole in free], chosen, strict=True))
+            for system in self.systems if free else []:
+                values = {"system": system} | wanted
+                plan = self.resolve(lambda hole, values=values: values.get(hole.name, hole.ends()[0]))  # type: ignore[misc]
+                with torch.device("meta"):
+                    made = plan.system_class(plan.system_config, plan.dataset.shape)
+                try:
+                    made.phases(plan.training.batch_size)
+                except ValueError as error:
+                    self.document.fail(free[-1].source, f"{plan.system}: {error}")
 
     def check_data(self) -> list[str]:
         """What only the data can say: refuses too few samples, and returns the dataset's notes. Loads it, and

@@ -169,7 +169,8 @@ def _resized(images: Images, side: int) -> Tensor:
 def given(
     source: Any, *, data_dir: Path, name: str = "array", numbers: Range | None = None, skip_broken: bool = False
 ) -> Given:
-    """What `source` is: a folder, a `.npy` or `.npz` file, `dataset` or `dataset:split`, samples, a tensor or an array.
+    """What `source` is: a folder, a `.npy` or `.npz` file, `dataset` or `dataset:split`, a dataset with the name of a
+    split, samples, a tensor or an array.
 
     Raises `UsageError` for what is none of these, and for what cannot be read as samples.
     """
@@ -177,6 +178,9 @@ def given(
         return _Loaded(source, name)
     if isinstance(source, torch.Tensor | np.ndarray):
         return _Loaded(_of_array(source, name, numbers), name)
+    if isinstance(source, tuple):
+        dataset, split = source
+        return _Loaded(dataset.load(split), f"{dataset.name}:{split}", (dataset, split))
     path = Path(source).expanduser()
     if path.is_dir():
         return _Folder(path, skip_broken)

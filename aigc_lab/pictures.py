@@ -58,8 +58,8 @@ def grid(images: Images, columns: int | None = None) -> Pixels:
 
 def scatter(points: Tensor, modes: Modes | None) -> Pixels:
     """The first two dimensions on a square that holds the true centres (else all points); strays beyond it are cut."""
-    shown = points[:, :2].cpu().double()
-    frame = modes.centres[:, :2].double() if modes is not None else shown
+    shown = _plane(points.cpu().double())
+    frame = _plane(modes.centres.double()) if modes is not None else shown
     middle = (frame.amax(0) + frame.amin(0)) / 2
     half = max(1.35 * ((frame.amax(0) - frame.amin(0)) / 2).max().item(), 1e-6)
     canvas = np.full((_CANVAS, _CANVAS, 3), _PAPER, np.uint8)
@@ -83,7 +83,7 @@ def vector_field(
     labels: tuple[str, str],
 ) -> Pixels:
     """Arrows of `velocity` over [−extent, extent]², all as long, fainter where it is slow; a path from its first point,
-    with a ring there, as far as it stays in the square, and a dot at the end, at the edge where it is further out.
+    with a ring there, where it is in the square, and a dot at the end, at the edge where it is further out.
     Axes meet at 0.
     """
     from PIL import Image, ImageDraw
@@ -116,9 +116,10 @@ def vector_field(
             by = (ux * math.sin(turn) + uy * math.cos(turn)) * 0.35
             barb = place((x + ux / 2 + bx, y + uy / 2 + by))
             draw.line([head, barb], fill=(shade,) * 3, width=scale)
-    inside = list(itertools.takewhile(lambda point: max(map(abs, point)) <= 1.02 * extent, path))
-    draw.line([place(point) for point in inside], fill=_DOT, width=scale)
-    for point in inside:
+    for start, stop in itertools.pairwise(path):
+        if max(map(abs, (*start, *stop))) <= 1.1 * extent:
+            draw.line([place(start), place(stop)], fill=_DOT, width=scale)
+    for point in (point for point in path if max(map(abs, point)) <= extent):
         _disc(draw, place(point), 1.5 * scale, fill=_DOT)
     _disc(draw, place(path[0]), 5 * scale, outline=_DOT, width=2 * scale)
     _disc(draw, place(end), 5 * scale, fill=_END)
@@ -130,6 +131,11 @@ def vector_field(
 
 def _disc(draw: Any, at: tuple[float, float], radius: float, **style: Any) -> None:
     draw.ellipse([at[0] - radius, at[1] - radius, at[0] + radius, at[1] + radius], **style)
+
+
+def _plane(points: Tensor) -> Tensor:
+    """The first two dimensions; points of a line lie at 0 in the second."""
+    return torch.cat([points, torch.zeros_like(points)], 1)[:, :2] if points.shape[1] == 1 else points[:, :2]
 
 
 def _to_pixels(points: Tensor, middle: Tensor, half: float) -> Tensor:

@@ -34,6 +34,11 @@ class Hole:
         """The values that validation tries: every option, or both ends of the range."""
         return list(self.labels) if self.kind == "choice" else [self.low, self.high]
 
+    def all(self) -> list[Any]:
+        """Every value of a choice, and of whole numbers as long as they are few; else what `ends` says."""
+        whole = self.kind == "int" and self.high - self.low <= 64
+        return list(range(int(self.low), int(self.high) + 1)) if whole else self.ends()
+
     def __contains__(self, value: Any) -> bool:
         if self.kind == "choice":
             return any(value == label and type(value) is type(label) for label in self.labels)

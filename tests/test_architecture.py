@@ -46,6 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "errors",
         "files",
         "host_copy",
+        "precision",
         "channel",
         "crew",
         "interruption",

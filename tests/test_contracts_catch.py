@@ -137,9 +137,13 @@ BREAKS: dict[str, tuple[str, dict[str, str]]] = {
         "asks for numbers (_local_scalar_dense)",
         {LOSS: LOSS + "        if made.mean() > 1e6: print()\n"},
     ),
+    "a step makes its tensors where the weights are": (
+        "make tensors with device=x.device",
+        {LOSS: LOSS + "        made = made * torch.ones(2)\n"},
+    ),
     "it stacks under vmap or says why not": (
         "declare unstackable",
-        {LOSS: LOSS + "        made = torch.zeros(made.shape).copy_(made)\n"},
+        {LOSS: LOSS + "        made = torch.zeros(made.shape, device=made.device).copy_(made)\n"},
     ),
     "what only the optimisers read leaves the losses alone": (
         "take it out of optimizer_only",

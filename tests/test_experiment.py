@@ -232,6 +232,15 @@ def test_a_mistake_is_told_at_its_place(lines: Lines, old: str, new: str, place:
     assert said in message
 
 
+def test_every_packing_is_tried_with_every_batch(lines: Lines) -> None:
+    good = "{log_every: 10, evaluate_every: 20, steps: 20, batch_size: {choice: [64, 128]}}"
+    text = RING.replace("{steps: 20, log_every: 10, evaluate_every: 20}", good)
+    lines.check(text, "system.packing={choice: [1, 2, 4]}")
+    bad = text.replace("[64, 128]", "[64, 66]")
+    assert "packing 4 does not divide the batch of 66" in lines.refusal(bad, "system.packing={choice: [1, 2, 4]}")
+    assert "packing 3 does not divide the batch of 64" in lines.refusal(text, "system.packing={int: [1, 4]}")
+
+
 @pytest.mark.parametrize(
     ("system", "data", "said"),
     [

@@ -429,6 +429,7 @@ def numbers_for(count: int, *changes: str, value: float = 0.5) -> tuple[Tensor, 
     """Uniform and normal numbers with which only these changes are made, of middling size."""
     numbers = torch.full((count, augmentation.ADAPTIVE_UNIFORM), value)
     numbers[:, :9] = torch.tensor([YES if name in changes else NO for name in CHANGES])
+    numbers[:, 18:] = YES if "colour" in changes else NO
     return numbers, torch.zeros(count, augmentation.ADAPTIVE_NORMAL)
 
 
@@ -516,7 +517,7 @@ def test_geometry_is_one_bilinear_look_up() -> None:
     side = 16
     images = normal(8, 1, side, side)
     numbers, bells = unit(8, augmentation.ADAPTIVE_UNIFORM), normal(8, augmentation.ADAPTIVE_NORMAL)
-    numbers[:, :8], numbers[:, 8] = YES, NO
+    numbers[:, :8], numbers[:, 8], numbers[:, 18:] = YES, NO, NO
     changed = augmentation.adaptive(images, numbers, bells, P).numpy()
     rows, columns = np.mgrid[:side, :side]
     places = np.stack([(2 * columns + 1) / side - 1, (2 * rows + 1) / side - 1, np.ones((side, side))])
@@ -568,6 +569,21 @@ def test_colours_one_by_one() -> None:
     check(coloured(images, hue=0.4), pixels @ turn.T)
     grey = np.outer(axis, axis)
     check(coloured(images, saturation=0.7), pixels @ (grey + (np.eye(3) - grey) * 2**0.7).T)
+
+
+def test_every_change_of_colour_has_a_coin_of_its_own() -> None:
+    """Karras et al. 2020, appendix B: at p = ½ a picture keeps all of its colours once in 2⁵ times, or a little more
+    often: half of the inversions are none.
+    """
+    images = normal(1, 3, 4, 4).expand(4000, 3, 4, 4)
+    numbers, bells = (
+        unit(4000, augmentation.ADAPTIVE_UNIFORM, seed=1),
+        normal(4000, augmentation.ADAPTIVE_NORMAL, seed=2),
+    )
+    numbers[:, :8] = NO
+    changed = augmentation.adaptive(images, numbers, bells, torch.tensor(0.5))
+    kept = ((changed - images).abs().amax((1, 2, 3)) < 1e-4).float().mean().item()
+    assert kept == pytest.approx(0.5**4 * 0.75, abs=0.012)
 
 
 def test_grey_pictures_have_no_hue() -> None:

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from aigc_lab import noise
 from aigc_lab.objectives import penalties
+from aigc_lab.samples import Modality, Points, Shape
+from aigc_lab.systems.point_gan import PointGAN
+from aigc_lab.trainer import State
 
 Penalty = Callable[[nn.Module], Tensor]
 
@@ -265,9 +270,9 @@ def test_penalties_of_a_critic_that_is_flat_are_finite() -> None:
 
 
 def around(real: Tensor, alpha: Tensor, noise: Tensor) -> list[Tensor]:
-    """x + α · ½ s · u, one sample after another; s is the unbiased deviation of all values of the batch."""
+    """x + α · ½ s · u, one sample after another; s is the deviation of all values of the batch."""
     values = real.numpy()
-    deviation = math.sqrt(((values - values.mean()) ** 2).sum() / (values.size - 1))
+    deviation = math.sqrt(((values - values.mean()) ** 2).mean())
     return [real[i] + alpha[i].item() * 0.5 * deviation * noise[i] for i in range(len(real))]
 
 
@@ -342,3 +347,54 @@ def test_a_sample_in_bf16_has_a_gradient_in_single_precision() -> None:
     gradient = penalties.input_gradient(critic, MADE.bfloat16())
     assert gradient.dtype == torch.float32
     torch.testing.assert_close(gradient, penalties.input_gradient(critic, MADE.bfloat16().float()))
+
+
+# ---- what a system makes of them
+
+
+def own_gradients(critic: Any, packs: Tensor) -> Tensor:
+    """The norm of each pack's gradient of its own output, one after another by plain autograd."""
+    found = []
+    for pack in packs:
+        x = pack[None].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(critic(x).sum(), x)
+        found.append(gradient.flatten().norm())
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("weight", [None, 0.7])
+@pytest.mark.parametrize("penalty", ["wgan_gp", "dragan", "r1", "r2", "r1_r2"])
+def test_a_system_penalises_what_its_critic_reads(penalty: Any, weight: float | None) -> None:
+    """Real and made samples in their places, packed, with the weight of the paper unless another is given."""
+    config = PointGAN.Config(penalty=penalty, penalty_weight=weight, packing=2, latent_size=4, hidden=8, gain=2.0)
+    shape = Shape(Modality.POINTS, (2,))
+    state = State.fresh(PointGAN, config, shape, seed=0, batch_size=8, device="cpu")
+    system: Any = state.system
+    phase = next(phase for phase in state.phases if phase.name == "critic")
+    drawn = {name: noise.draw(what, 3, name) for name, what in phase.noise.items()}
+    real = normal(8, 2, seed=5).float()
+    loss = phase.loss(Points(real), drawn, 0)
+    packs, made = real.reshape(4, 4), system.generator(drawn["latents"]).detach().reshape(4, 4)
+    critic = system.critic
+    paper = 10.0
+
+    def half_square(at: Tensor) -> Tensor:
+        return 0.5 * own_gradients(critic, at).square().mean()
+
+    match penalty:
+        case "wgan_gp":
+            alpha = drawn["alpha"][:, None]
+            truth = (own_gradients(critic, (1 - alpha) * packs + alpha * made) - 1).square().mean()
+        case "dragan":
+            near = packs + drawn["alpha"][:, None] * 0.5 * packs.std(correction=0) * drawn["perturbation"]
+            truth = (own_gradients(critic, near) - 1).square().mean()
+        case "r1":
+            truth = half_square(packs)
+        case "r2":
+            truth = half_square(made)
+        case _:
+            truth = half_square(packs) + half_square(made)
+    torch.testing.assert_close(loss.parts["penalty"], truth, rtol=1e-5, atol=1e-7)
+    total = loss.parts["adversarial"] + (paper if weight is None else weight) * truth
+    torch.testing.assert_close(loss.total, total, rtol=1e-5, atol=1e-7)
+    assert (half_square(packs) - half_square(made)).abs() > 1e-4, "to swap the two must be seen"

@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -128,9 +128,11 @@ KNOBS: dict[str, list[dict[str, Any]]] = {
     "dcgan": [
         {"loss": "relativistic", "penalty": "r1_r2", "update": "simultaneous"},
         {"penalty": "lecam", "critic_norm": "spectral", "augment": "adaptive"},
-        {"penalty": "consistency", "augment": "diffaugment", "minibatch_std": True, "packing": 2},
+        {"penalty": "consistency", "minibatch_std": True, "packing": 2},
+        {"penalty": "wgan_gp", "augment": "diffaugment", "packing": 2},
         {"penalty": "consensus", "penalty_weight": 0.1},
     ],
+    "maxout_gan": [{"penalty": "consensus", "penalty_weight": 0.1}],
     "point_gan": [{"penalty": "instance_noise", "spectral_norm": True, "packing": 4}],
     "dirac": [{"penalty": "consensus", "update": "simultaneous"}, {"penalty": "instance_noise"}],
 }
@@ -153,6 +155,11 @@ def test_every_system_that_stacks_is_what_it_is_alone(
         with pytest.raises(ValueError, match="cannot be stacked: torch's vmap"):
             finish(train_stacked, stacked, steps=5)
         return
+    for run in [*alone, *stacked]:
+        if hasattr(run.state.system, "augment_strength"):
+            cast("Tensor", run.state.system.augment_strength).fill_(
+                0.5
+            )  # from 0 it takes 100,000 pictures to change anything
     # Five: adaptive augmentation looks at its strength after four.
     for loop, runs in ((train, alone), (train_stacked, stacked)):
         finish(loop, runs, steps=5)

@@ -300,14 +300,35 @@ def a_step_asks_the_device_for_no_number(case: Case) -> None:
                     phase.after(3)
         if asked.names:
             what = ", ".join(sorted(asked.names))
-            raise Broken(f"phase {phase.name} asks for numbers ({what}): no .item(), no if on a tensor, no mask as index")
+            raise Broken(
+                f"phase {phase.name} asks for numbers ({what}): no .item(), no if on a tensor, no mask as index"
+            )
 
 
-class _Asked(TorchDispatchMode):
+@SYSTEM.add(a_step_asks_the_device_for_no_number, a_loss_draws_only_from_its_noise)
+def a_step_makes_its_tensors_where_the_weights_are(case: Case) -> None:
+    """What a loss makes on the CPU stops a run on a GPU at its first step; torch's meta device shows it anywhere."""
+    state = case.fresh()
+    state.system.to("meta")
+    for phase in state.phases:
+        batch = case.batches()[0].to("meta")
+        draws = {name: tensor.to("meta") for name, tensor in drawn(phase, 0).items()}
+        try:
+            phase.loss(batch, draws, 3)
+            if phase.after is not None:
+                with torch.no_grad():
+                    phase.after(3)
+        except (RuntimeError, NotImplementedError) as error:
+            if "meta" not in str(error):
+                raise
+            raise Broken(f"phase {phase.name}: {say(error)[:120]}; make tensors with device=x.device") from error
+
+
+class _Asked(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the operations for which the host would wait for the device."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -86,13 +86,13 @@ class _Down(nn.Module):
 
 
 class Encoder(nn.Module):
-    """[N, C, H, W] -> [N, outputs]: halvings to 8×8, two blocks there, the sum over places, a linear layer."""
+    """[N, C, H, W] -> [N, outputs]: halvings to 8×8, two blocks there, the sum over places, a linear map."""
 
-    def __init__(self, outputs: int, width: int, size: tuple[int, ...], bias: bool = True) -> None:
+    def __init__(self, outputs: int, width: int, size: tuple[int, ...]) -> None:
         super().__init__()
         downs = [_Down(width if number else size[0], width, first=not number) for number in range(_halvings(size, 8))]
         self.blocks = nn.Sequential(*downs, *(_Down(width, width, halve=False) for _ in range(2)))
-        self.out = nn.Linear(width, outputs, bias=bias)
+        self.out = nn.Linear(width, outputs, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.out(F.relu(self.blocks(x)).sum((2, 3)))
@@ -102,24 +102,54 @@ class Encoder(nn.Module):
 class _Residual(nn.Module):
     """x + a bottleneck of 1×1, grouped 3×3 and 1×1 convolutions without normalisation (Huang et al. 2024, figure 3).
 
-    The last convolution starts at zero, so that every block starts as the identity (fix-up: Zhang et al. 2019).
+    It starts as fix-up does (Zhang et al. 2019): the last convolution at zero, so that every block is the identity, the
+    other two smaller by the fourth root of the number of blocks.
     """
 
-    def __init__(self, channels: int, groups: int, expansion: int) -> None:
+    def __init__(self, channels: int, groups: int, expansion: int, blocks: int) -> None:
         super().__init__()
         inner = channels * expansion
         first = nn.Conv2d(channels, inner, 1)
-        grouped = nn.Conv2d(inner, inner, 3, padding=1, groups=groups, bias=False)
+        grouped = nn.Conv2d(inner, inner, 3, padding=1, groups=groups)
         last = nn.Conv2d(inner, channels, 1, bias=False)
         self.branch = nn.Sequential(first, nn.LeakyReLU(0.2), grouped, nn.LeakyReLU(0.2), last)
         if not last.weight.is_meta:
             for layer in (first, grouped):
                 nn.init.kaiming_normal_(layer.weight, 0.2)
+                with torch.no_grad():
+                    layer.weight.mul_(blocks**-0.25)
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
             nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.branch(x)
         return out
+
+
+def _keep_variance(layer: nn.Module) -> None:
+    """Weights of variance 1 / fan-in, so that what goes in is as large as what comes out."""
+    weight = layer.weight
+    if isinstance(weight, Tensor) and not weight.is_meta:
+        nn.init.kaiming_normal_(weight, nonlinearity="linear")
+
+
+class _Doubled(nn.Module):
+    """Bilinear doubling of square pictures of `side` pixels, as two products with a matrix: torch's own kernel adds its
+    gradients up in an order that a GPU does not repeat.
+    """
+
+    matrix: Tensor
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        # Each new pixel lies a quarter beside an old one; at the edges the nearest goes on.
+        near = ((torch.arange(2 * side) + 0.5) / 2 - 0.5).clamp(0, side - 1)
+        self.register_buffer("matrix", (1 - (near[:, None] - torch.arange(side)).abs()).clamp(min=0), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        doubled: Tensor = self.matrix.to(x.dtype) @ x @ self.matrix.to(x.dtype).T
+        return doubled
 
 
 class ModernDecoder(nn.Module):
@@ -133,9 +163,12 @@ class ModernDecoder(nn.Module):
         self.style = nn.Linear(latent, width, bias=False)
         stages: list[nn.Module] = []
         for number in range(doublings + 1):
-            stages += [nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)] if number else []
-            stages += [_Residual(width, groups, expansion) for _ in range(2)]
-        self.stages = nn.Sequential(*stages, nn.Conv2d(width, size[0], 1))
+            stages += [_Doubled(2 * 2**number)] if number else []
+            stages += [_Residual(width, groups, expansion, 2 * (doublings + 1)) for _ in range(2)]
+        colours = nn.Conv2d(width, size[0], 1)
+        self.stages = nn.Sequential(*stages, colours)
+        for layer in (self.style, colours):
+            _keep_variance(layer)
 
     def forward(self, latents: Tensor) -> Tensor:
         out: Tensor = self.stages(self.base * self.style(latents)[:, :, None, None])
@@ -149,12 +182,11 @@ class ModernEncoder(nn.Sequential):
         self, outputs: int, width: int, size: tuple[int, ...], groups: int, expansion: int, bias: bool = True
     ) -> None:
         layers: list[nn.Module] = [nn.Conv2d(size[0], width, 1)]
-        for number in range(_halvings(size, 4) + 1):
+        sides = _halvings(size, 4) + 1
+        for number in range(sides):
             layers += [nn.AvgPool2d(2)] if number else []
-            layers += [_Residual(width, groups, expansion) for _ in range(2)]
-        super().__init__(
-            *layers,
-            nn.Conv2d(width, width, 4, groups=width, bias=False),
-            nn.Flatten(),
-            nn.Linear(width, outputs, bias=bias),
-        )
+            layers += [_Residual(width, groups, expansion, 2 * sides) for _ in range(2)]
+        last = [nn.Conv2d(width, width, 4, groups=width, bias=False), nn.Linear(width, outputs, bias=bias)]
+        for layer in (layers[0], *last):
+            _keep_variance(layer)
+        super().__init__(*layers, last[0], nn.Flatten(), last[1])

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aigc_lab.precision import single
+
 # Power iterations from the random start, so that the first weights that are used are normalised already.
 _WARM = 15
 
@@ -29,14 +31,14 @@ class _Spectral(nn.Module):
     @torch.no_grad()
     def iterate(self) -> None:
         """One power iteration: v ← Wᵀu, u ← Wv, each of length 1."""
-        with torch.autocast(self.weight.device.type, enabled=False):
+        with single(self.weight):
             matrix = self.weight.detach().flatten(1)
             self.v.copy_(F.normalize(matrix.T @ self.u, dim=0))
             self.u.copy_(F.normalize(matrix @ self.v, dim=0))
 
     def normalised(self) -> Tensor:
         """W / uᵀWv, in single precision."""
-        with torch.autocast(self.weight.device.type, enabled=False):
+        with single(self.weight):
             # Of copies: a later iteration may not change what a backward pass still needs.
             sigma = self.u.clone() @ (self.weight.flatten(1) @ self.v.clone())
             normalised: Tensor = self.weight / sigma.clamp_min(1e-12)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from aigc_lab.precision import single
+
 Critic = Callable[[Tensor], Tensor]
 
 
@@ -26,7 +28,7 @@ def input_gradient(critic: nn.Module, samples: Tensor) -> Tensor:
         outputs: Tensor = torch.func.functional_call(critic, buffers, (x,))
         return outputs.sum()
 
-    with torch.autocast(samples.device.type, enabled=False):
+    with single(samples):
         values = samples if samples.dtype == torch.float64 else samples.float()
         gradient: Tensor = torch.func.grad(total)(values)
         return gradient
@@ -58,11 +60,11 @@ def wgan_gp(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor) -> Ten
 
 
 def dragan(critic: nn.Module, real: Tensor, alpha: Tensor, noise: Tensor) -> Tensor:
-    """E (‖∇D(x̂)‖ − 1)² around the data: x̂ = x + α · ½ s · u with u uniform in [0, 1] and shaped like x, s the standard
-    deviation of all values of the batch, and one α in [0, 1] for each sample, [N] (Kodali et al. 2017, section 2.3,
-    with the noise of their published code; weight 10).
+    """E (‖∇D(x̂)‖ − 1)² around the data, x̂ = x + α · ½ s · u: u is uniform in [0, 1] and shaped like x, s the standard
+    deviation (of mean squares) of all values of the batch, α in [0, 1] one number for each sample, [N] (Kodali et al.
+    2017, section 2.3, with the noise of their published code; weight 10).
     """
-    near = real + _each(alpha, real) * (0.5 * real.std() * noise)
+    near = real + _each(alpha, real) * (0.5 * real.std(correction=0) * noise)
     return (norms(input_gradient(critic, near)) - 1).square().mean()
 
 

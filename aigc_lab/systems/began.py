@@ -43,8 +43,8 @@ class BEGAN(System):
             self.critic = nn.Sequential(nets.Encoder(latent, width, size), nets.Decoder(latent, width, size))
         else:
             self.generator = images.decoder(network, latent, width, size)
-            # No last bias: the decoder's batch normalisation takes it away.
-            code = images.encoder(network, latent, width, size, bias=False)
+            # InfoGAN's decoder begins with a batch normalisation behind a linear layer, which takes a bias away.
+            code = images.encoder(network, latent, width, size, bias=network == "dcgan")
             self.critic = nn.Sequential(code, images.decoder(network, latent, width, size))
         self.register_buffer("k", torch.zeros(()))
         self.register_buffer("next_k", torch.zeros(()))

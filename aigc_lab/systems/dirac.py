@@ -126,10 +126,12 @@ class DiracGAN(AdversarialSystem):
         _, weights = _quadrature()
         pairs = torch.outer(weights, weights).flatten()
         if self.config.loss == "hinge":
-            return plain._replace(critic=lambda real, fake: _rectified(1 - real, pairs) + _rectified(1 + fake, pairs))
+            return plain._replace(
+                critic=lambda real, fake: _rectified(1 - real, pairs.to(real)) + _rectified(1 + fake, pairs.to(fake))
+            )
 
         def expected(loss: Any) -> Any:
-            return lambda real, fake: torch.func.vmap(loss)(real, fake) @ pairs.to(real.device)
+            return lambda real, fake: torch.func.vmap(loss)(real, fake) @ pairs.to(real)
 
         return plain._replace(critic=expected(plain.critic), generator=expected(plain.generator), paired=True)
 
@@ -137,7 +139,7 @@ class DiracGAN(AdversarialSystem):
 
     def portrait(self) -> pictures.Pixels:
         """The vector field (θ̇, ψ̇) on [−2, 2]², the path from the start as gradient descent takes it, and the end."""
-        game = copy.deepcopy(self).requires_grad_(True)
+        game = copy.deepcopy(self).cpu().requires_grad_(True)
         points = Points(torch.zeros(1, 1))
         phases = game.phases(1)
         noise = {name: torch.zeros(what.size) for phase in phases for name, what in phase.noise.items()}

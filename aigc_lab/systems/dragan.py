@@ -2,12 +2,16 @@
 
 from pydantic import Field
 
-from aigc_lab.adversarial_system import Penalty
+from aigc_lab.adversarial_system import PENALTY, Penalty
 from aigc_lab.image_gan import ImageGAN
 
 
 class DRAGAN(ImageGAN):
-    """Defaults are those of the paper: λ = 10 on DCGAN's networks, Adam at 2·10⁻⁴ with β₁ = 0.5."""
+    """Defaults are those of the authors' published code: λ = 10, Adam at 10⁻⁴ with β = (0.5, 0.9), on DCGAN's networks
+    with batch normalisation.
+    """
 
     class Config(ImageGAN.Config):
-        penalty: Penalty = Field("dragan", description="what keeps the critic smooth")
+        penalty: Penalty = Field("dragan", description=PENALTY)
+        lr: float = Field(1e-4, gt=0, description="step of both networks' optimisers")
+        beta2: float = Field(0.9, ge=0, lt=1, description="of Adam")

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from aigc_lab.adversarial_system import Penalty
+from aigc_lab.adversarial_system import PENALTY, Penalty
 from aigc_lab.image_gan import PictureGAN
 from aigc_lab.nets import resnet
 from aigc_lab.objectives import adversarial
@@ -20,7 +20,7 @@ class R3GAN(PictureGAN):
 
     class Config(PictureGAN.Config):
         loss: adversarial.Name = "relativistic"
-        penalty: Penalty = Field("r1_r2", description="what keeps the critic smooth")
+        penalty: Penalty = Field("r1_r2", description=PENALTY)
         penalty_weight: float | None = Field(1.0, ge=0, description="γ; null: the weight of the penalty's paper")
         latent_size: int = Field(64, ge=1)
         latent_law: Literal["uniform", "normal"] = "normal"

@@ -32,7 +32,7 @@ class SNGAN(PictureGAN):
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
         self.generator = resnet.Decoder(config.latent_size, 2 * config.width, shape.size).append(nn.Tanh())
-        self.critic = resnet.Encoder(1, config.width, self.critic_shape, self.critic_bias)
+        self.critic = resnet.Encoder(1, config.width, self.critic_shape)
         resnet.initialise(self)
         if config.spectral_norm:
             spectral(self.critic)

@@ -1,5 +1,7 @@
 """WGAN (Arjovsky, Chintala & Bottou 2017): the Wasserstein distance, with a critic whose weights are clipped."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from aigc_lab.image_gan import ImageGAN
@@ -15,6 +17,7 @@ class WGAN(ImageGAN):
     class Config(ImageGAN.Config):
         loss: adversarial.Name = "wasserstein"
         clip: float | None = Field(0.01, gt=0, description="the critic's weights are kept within ± this")
+        latent_law: Literal["uniform", "normal"] = "normal"
         lr: float = Field(5e-5, gt=0, description="step of both networks' optimisers")
         n_critic: int = Field(5, ge=1, description="critic updates for one of the generator")
 

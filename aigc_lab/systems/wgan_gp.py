@@ -1,8 +1,10 @@
 """WGAN-GP (Gulrajani et al. 2017): the Wasserstein distance, a critic kept Lipschitz by a penalty on its gradient."""
 
+from typing import Literal
+
 from pydantic import Field
 
-from aigc_lab.adversarial_system import Penalty
+from aigc_lab.adversarial_system import PENALTY, Penalty
 from aigc_lab.image_gan import ImageGAN
 from aigc_lab.nets.critics import Norm
 from aigc_lab.objectives import adversarial
@@ -10,13 +12,14 @@ from aigc_lab.objectives import adversarial
 
 class WGANGP(ImageGAN):
     """Defaults are algorithm 1 of the paper: λ = 10, five critic steps, Adam at 10⁻⁴ with β = (0, 0.9). The critic is
-    normalised by layer, for a penalty on each sample's own gradient forbids normalisation by batch (section 4).
+    normalised by layer, for the penalty is on each sample's own gradient, and batches mix them (section 4).
     """
 
     class Config(ImageGAN.Config):
         loss: adversarial.Name = "wasserstein"
-        penalty: Penalty = Field("wgan_gp", description="what keeps the critic smooth")
+        penalty: Penalty = Field("wgan_gp", description=PENALTY)
         critic_norm: Norm = "layer"
+        latent_law: Literal["uniform", "normal"] = "normal"
         lr: float = Field(1e-4, gt=0, description="step of both networks' optimisers")
         beta1: float = Field(0.0, ge=0, lt=1, description="of Adam")
         beta2: float = Field(0.9, ge=0, lt=1, description="of Adam")
