@@ -45,7 +45,7 @@ def test_bf16_is_the_same_training_to_its_rounding(name: str) -> None:
     single, half = fresh(name), fresh(name)
     ours, theirs = trained(half, 1, "bf16"), trained(single, 1)
     for key in (key for key in theirs if key.startswith("loss/")):
-        assert ours[key] == pytest.approx(theirs[key], rel=0.03, abs=0.03), key
+        assert ours[key] == pytest.approx(theirs[key], rel=0.03, abs=0.01), key
         if not key.endswith("/penalty"):
             assert ours[key] != theirs[key], f"{key}: was anything in bf16?"
     if name == "dragan":  # whose penalty depends on real samples and the first weights alone
