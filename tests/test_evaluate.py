@@ -3,6 +3,7 @@ should when real samples are damaged.
 """
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 from scipy.linalg import sqrtm
 from test_extractors import MINE
 
-from aigc_lab import cli, manifold_metric, neighbours, noise, plugins, tables
+from aigc_lab import cli, load, manifold_metric, neighbours, noise, pictures, plugins, tables, train
 from aigc_lab import evaluate as evaluation
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.ring import Ring
@@ -172,6 +173,20 @@ def test_points_are_scored_too(scored: Any) -> None:
     assert scores["modes"].value == 8 and scores["modes"].n == 2500
     collapsed = {score.name: score for score in scored(Points(points[:1].repeat(2500, 1)), "ring", features=None)}
     assert collapsed["modes"].value <= 1
+
+
+def test_a_run_is_compared_with_its_own_dataset(typed: Any, tmp_path: Path) -> None:
+    """Where no reference is named; the game of two numbers, whose position is scored and whose points can be drawn."""
+    home = tmp_path / "home"
+    changes = {"training.steps": 10, "training.evaluate_every": 10, "training.log_every": 10}
+    row = train("dirac", changes=changes, home=home)
+    code, told, said = typed("--generated", str(row["run"]), "--metrics", "equilibrium", "--home", str(home), "--json")
+    assert code == 0, said
+    (score,) = json.loads(told)
+    assert score["name"] == "norm" and "ref:holdout:100" in score["signature"]
+    assert score["value"] == pytest.approx(math.hypot(row["scalars"]["theta"], row["scalars"]["psi"]), rel=1e-12)
+    model = load(str(row["run"]), home=home)
+    assert pictures.scatter(model.system.generate(3).values, None).shape == (400, 400, 3)
 
 
 def test_a_protocol_and_features_of_ones_own(scored: Any, tmp_path: Path) -> None:
