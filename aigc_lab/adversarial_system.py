@@ -178,7 +178,7 @@ class AdversarialSystem(System):
             | self._noise(batch_size),
             repeat=config.n_critic,
             joint=joint,
-            after=self._after,
+            after=self._after if self._moves else None,
         )
         noise = latents | self._seen_noise(batch_size, "fake")
         if self._objective.paired or config.penalty == "consensus":
@@ -340,6 +340,13 @@ class AdversarialSystem(System):
         return call
 
     # ---- what moves beside the weights, after each update of the critic
+
+    @property
+    def _moves(self) -> bool:
+        """Whether there is anything for `_after` to do."""
+        config = self.config
+        stateful = config.clip is not None or config.penalty == "lecam" or config.augment == "adaptive"
+        return stateful or spectral.is_spectral(self.critic)
 
     def _after(self, step: int) -> None:
         spectral.iterate(self.critic)

@@ -69,6 +69,11 @@ def spectral(network: nn.Module) -> nn.Module:
     return network
 
 
+def is_spectral(network: nn.Module) -> bool:
+    """Whether any of its layers is normalised."""
+    return any(isinstance(part, _Spectral) for part in network.modules())
+
+
 def iterate(network: nn.Module) -> None:
     """One power iteration of every normalised layer."""
     for part in network.modules():
