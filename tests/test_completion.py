@@ -35,7 +35,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("aigc-lab comp", {"compare"}),
         ("aigc-lab compare ring-", {"ring-00000000"}),
         ("aigc-lab show rings", {"rings-11111111.0.0"}),
-        ("aigc-lab sweep di", {"digits"}),
+        ("aigc-lab sweep di", {"digits", "dirac"}),
         ("aigc-lab sweep mi", {"mine.yaml"}),
         ("aigc-lab list ", {"systems", "datasets", "metrics", "experiments", "protocols"}),
     ],

@@ -40,7 +40,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
         "penalty_weight": 1.0,
         "n_critic": 2,
     },
-    "dragan": {"penalty": "dragan", "penalty_weight": 0.1},
+    "dragan": {"penalty": "dragan", "penalty_weight": 0.1, "lr": 1e-3, "n_critic": 2},
     "r1": {"penalty": "r1"},
     "r2": {"penalty": "r2"},
     "r1 and r2, relativistic": {"penalty": "r1_r2", "loss": "relativistic", "penalty_weight": 0.1},
@@ -73,7 +73,7 @@ def learned(
         return energy_distance(state.average.generate(count, "judged").values.flatten(1), real_values)
 
     if hasattr(state.system, "augment_strength"):
-        cast("Tensor", state.system.augment_strength).fill_(0.3)  # from 0 it takes 100,000 pictures to change anything
+        cast("Tensor", state.system.augment_strength).fill_(0.1)  # from 0 it takes 100,000 pictures to change anything
     before = distance()
     for _ in train_one(state, Batches(data, batch, 0), seed=0, steps=steps, every=steps, decay=0.95, precision="fp32"):
         pass
