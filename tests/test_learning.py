@@ -95,10 +95,21 @@ def test_an_objective_brings_points_to_the_ring(objective: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("dcgan", {"width": 8, "penalty": "consistency", "latent_size": 16, "lr": 1e-3}),
+        ("dcgan", {"width": 8, "penalty": "consistency", "latent_size": 16, "lr": 1e-3, "steps": 180}),
         ("dcgan", {"width": 8, "augment": "diffaugment", "latent_size": 16, "lr": 1e-3}),
         ("dcgan", {"width": 8, "augment": "adaptive", "minibatch_std": True, "latent_size": 16, "lr": 1e-3}),
-        ("began", {"width": 8, "network": "dcgan", "latent_size": 16, "lr": 1e-3, "steps": 300}),
+        (
+            "began",
+            {
+                "width": 8,
+                "network": "infogan",
+                "latent_size": 16,
+                "lr": 1e-3,
+                "gamma": 0.7,
+                "control": 0.01,
+                "steps": 400,
+            },
+        ),
     ],
 )
 def test_an_objective_of_pictures_brings_them_to_the_digits(name: str, options: dict[str, Any]) -> None:
