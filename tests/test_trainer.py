@@ -361,7 +361,8 @@ class Game(System):
         ]
 
     def _value(self) -> Tensor:
-        return (self.x.weight.t() * self.y.weight.t()).sum()
+        # The gradient of x is this copy turned around: its numbers lie column by column.
+        return (self.x.weight.t() * self.y.weight.t().contiguous()).sum()
 
     def _after(self, step: int) -> None:
         self.y.weight.clamp_(-0.5, 0.5)
