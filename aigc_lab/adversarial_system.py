@@ -17,7 +17,7 @@ from aigc_lab.nets import spectral
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives import adversarial, penalties
 from aigc_lab.precision import halved, single
-from aigc_lab.samples import Modality, Shape
+from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
 
 Penalty = Literal[

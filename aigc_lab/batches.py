@@ -1,40 +1,67 @@
 """The order in which a run sees its training data: a function of (seed, batch number), on the device."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from aigc_lab import noise
-from aigc_lab.samples import Samples
+from aigc_lab.samples import Samples, Text
+
+# Sentences of so many batches are sorted by length among themselves.
+_WINDOW = 50
 
 
 class Batches:
     """Batch k of an endless concatenation of epochs, each a fresh permutation keyed by (seed, epoch).
 
     The data stays on the device as it is stored (uint8 for images), so a batch is one index operation: no worker
-    processes, no copies from the host.
+    processes, no copies from the host. Sentences of like length share a batch, which is as long as its longest.
     """
 
     def __init__(self, samples: Samples, size: int, seed: int) -> None:
         self.samples = samples
         self.size = size
         self._seed = seed
-        self._orders: dict[int, Tensor] = {}
+        # Known to the host, so that the length of a batch is no question to the device.
+        even = not isinstance(samples, Text) or not samples.vocabulary.ends
+        self._places = None if even else samples.places.cpu()  # type: ignore[attr-defined]
+        self._orders: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def _order(self, epoch: int) -> Tensor:
+    def _order(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """The rows in the order of an epoch, on the host and on the device."""
         if epoch not in self._orders:
             self._orders = {old: order for old, order in self._orders.items() if old == epoch - 1}
-            order = torch.randperm(len(self.samples), generator=noise.generator(self._seed, "order", epoch))
+            source = noise.generator(self._seed, "order", epoch)
+            order = torch.randperm(len(self.samples), generator=source)
+            if self._places is not None:
+                order = self._by_length(order, self._places, -epoch * len(order) % self.size, source)
             device = self.samples.values.device
             # From pinned memory the copy is queued like any kernel: a new epoch does not wait for the device.
-            self._orders[epoch] = order.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else order
+            there = order.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else order
+            self._orders[epoch] = order, there
         return self._orders[epoch]
+
+    def _by_length(self, order: Tensor, places: Tensor, begun: int, source: torch.Generator) -> Tensor:
+        """The order with neighbours of like length, and the batches of it shuffled. The first `begun` rows belong to a
+        batch that the epoch before began.
+        """
+        windows = torch.split(order[begun:], _WINDOW * self.size)
+        alike = torch.cat([window[places[window].argsort(stable=True)] for window in windows])
+        whole = len(alike) // self.size
+        batches = alike[: whole * self.size].reshape(whole, self.size)
+        shuffled = batches[torch.randperm(whole, generator=source)].flatten()
+        return torch.cat([order[:begun], shuffled, alike[whole * self.size :]])
 
     def __getitem__(self, number: int) -> Samples:
         first, total = number * self.size, len(self.samples)
-        pieces, position = [], first
+        pieces, position, longest = [], first, 0
         while position < first + self.size:
             epoch, offset = divmod(position, total)
-            piece = self._order(epoch)[offset : offset + first + self.size - position]
-            pieces.append(piece)
-            position += len(piece)
-        return self.samples.take(pieces[0] if len(pieces) == 1 else torch.cat(pieces))
+            here, there = (order[offset : offset + first + self.size - position] for order in self._order(epoch))
+            if self._places is not None:
+                longest = max(longest, int(self._places[here].max()))
+            pieces.append(there)
+            position += len(there)
+        batch = self.samples.take(pieces[0] if len(pieces) == 1 else torch.cat(pieces))
+        return batch if self._places is None else replace(batch, values=batch.values[:, :longest])

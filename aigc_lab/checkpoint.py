@@ -19,7 +19,7 @@ from aigc_lab import plugins
 from aigc_lab.errors import UsageError
 from aigc_lab.files import replacing, sha256, write_atomically
 from aigc_lab.host_copy import HostCopy
-from aigc_lab.samples import Modality, Shape
+from aigc_lab.shape import Shape
 from aigc_lab.systems.base import System
 from aigc_lab.trainer import State, laid_out
 
@@ -32,9 +32,9 @@ def save_weights(system: System, weights: dict[str, Tensor], path: Path, facts: 
 
     Of a moving average only the modules that `sample` uses are averaged; the others are the system's own.
     """
-    shape = {"modality": system.shape.modality, "size": system.shape.size, "classes": system.shape.classes}
     name, source = plugins.name_of(type(system)), plugins.source_of(type(system))
-    description = {"system": name, "config": system.config.model_dump(mode="json"), "shape": shape} | facts
+    description = {"system": name, "config": system.config.model_dump(mode="json")}
+    description |= {"shape": system.shape.dump()} | facts
     if source is not None:
         # A user's file may change or go; weights without their code are worth nothing.
         code = path.with_name(f"{name}.py")
@@ -79,7 +79,7 @@ def load_system(path: Path, device: str = "cpu") -> System:
 
 
 def _built(description: Any, path: Path) -> System:
-    shape, name = description["shape"], description["system"]
+    name = description["system"]
     if "source" in description:
         code = path.with_name(description["source"]["file"])
         if not code.is_file() or sha256(code) != description["source"]["sha256"]:
@@ -88,7 +88,7 @@ def _built(description: Any, path: Path) -> System:
     kind = plugins.find(System, name)  # type: ignore[type-abstract]
     system = kind(
         kind.Config.model_validate(description["config"]),
-        Shape(Modality(shape["modality"]), tuple(shape["size"]), shape["classes"]),
+        Shape.load(description["shape"]),
     )
     system.load_state_dict(load_file(path))
     return system

@@ -24,8 +24,8 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.features import FeatureStore
 from aigc_lab.metrics.base import Metric
-from aigc_lab.samples import Modality
 from aigc_lab.settings import Settings
+from aigc_lab.shape import Modality
 from aigc_lab.systems.base import System
 from aigc_lab.yamlfile import dotted, parse
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from aigc_lab import noise
 from aigc_lab.batches import Batches
 from aigc_lab.noise import Key
-from aigc_lab.samples import Samples, Shape
+from aigc_lab.samples import Samples
+from aigc_lab.shape import Shape
 
 # Changes whenever the network or the recipe below does: a part of stored files' keys and of signatures.
 VERSION = "cnn-1"

@@ -23,7 +23,8 @@ from aigc_lab.content import unknown
 from aigc_lab.data.base import SPLITS, Dataset, Split
 from aigc_lab.errors import UsageError
 from aigc_lab.image_files import MAPPED_FROM, Look, Reading, decode, find, look
-from aigc_lab.samples import Images, Modality, Points, Samples, Shape
+from aigc_lab.samples import Images, Points, Samples
+from aigc_lab.shape import Modality, Shape
 
 Array = npt.NDArray[Any]
 #: what the numbers of a float array mean

@@ -11,7 +11,8 @@ from aigc_lab.nets.critics import Norm
 from aigc_lab.nets.dcgan import initialise
 from aigc_lab.nets.spectral import spectral
 from aigc_lab.noise import Draw
-from aigc_lab.samples import Images, Modality, Shape
+from aigc_lab.samples import Images
+from aigc_lab.shape import Modality, Shape
 
 
 class PictureGAN(AdversarialSystem):

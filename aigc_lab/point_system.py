@@ -7,7 +7,8 @@ from torch import Tensor
 
 from aigc_lab.adversarial_system import AdversarialSystem
 from aigc_lab.noise import Draw
-from aigc_lab.samples import Modality, Points
+from aigc_lab.samples import Points
+from aigc_lab.shape import Modality
 
 
 class PointSystem(AdversarialSystem):

@@ -1,34 +1,20 @@
 """What systems emit and metrics eat: typed batches that know their value range."""
 
 import hashlib
-from dataclasses import dataclass, replace
-from enum import StrEnum
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
-
-class Modality(StrEnum):
-    """What kind of thing a sample is."""
-
-    IMAGES = "images"
-    POINTS = "points"
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What every sample of a dataset looks like: all that a system needs to know to build its networks.
-
-    `size` is (channels, height, width) for images and (dimensions,) for points; `classes` is None without labels.
-    """
-
-    modality: Modality
-    size: tuple[int, ...]
-    classes: int | None = None
-
-    def __str__(self) -> str:
-        return f"{self.modality} {'×'.join(map(str, self.size))}"
+from aigc_lab.shape import Modality
+from aigc_lab.text.corpus import Corpus
+from aigc_lab.text.tokenizer import untokenize
+from aigc_lab.text.vocabulary import EOS, PAD, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -111,3 +97,58 @@ class Points(Samples):
     def canonical(self) -> "Points":
         self.check()
         return replace(self, values=self.values.float())
+
+
+@dataclass(frozen=True)
+class Text(Samples):
+    """[N, L] int64, numbers of the `vocabulary`: the words of a sentence, `<eos>` where there is room, then `<pad>`."""
+
+    vocabulary: Vocabulary = field(kw_only=True)
+
+    modality = Modality.TEXT
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or self.values.dtype != torch.int64:
+            raise ValueError(f"text is int64 [N, L], not {self.values.dtype} {list(self.values.shape)}")
+
+    @classmethod
+    def of(cls, sentences: Sequence[Sequence[int]], length: int, vocabulary: Vocabulary) -> Self:
+        """Sentences of numbers, each of less than `length` words (or of as many, where none is ended)."""
+        values = np.full((len(sentences), length), PAD, dtype=np.int64)
+        for row, sentence in enumerate(sentences):
+            values[row, : len(sentence)] = sentence
+            if vocabulary.ends and len(sentence) < length:
+                values[row, len(sentence)] = EOS
+        return cls(torch.from_numpy(values), vocabulary=vocabulary)
+
+    @cached_property
+    def places(self) -> Tensor:
+        """How many places each sentence takes [N], its `<eos>` included."""
+        return (self.values != PAD).sum(1)
+
+    def canonical(self) -> "Text":
+        """Nothing behind the first `<eos>`. Raises `ValueError` for numbers that are no words."""
+        bad = int(((self.values < 0) | (self.values >= len(self.vocabulary))).any(1).sum())
+        if bad:
+            raise ValueError(f"{bad} of {len(self)} sentences hold numbers that are no words of the vocabulary")
+        ended = (self.values == EOS).cumsum(1) - (self.values == EOS).long() > 0
+        return replace(self, values=self.values.masked_fill(ended, PAD))
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The sentences as text metrics read them, without `<eos>` and `<pad>`; on the host."""
+        values = self.canonical().values.cpu().numpy()
+        inside = (values != PAD) & (values != EOS)
+        starts = np.zeros(len(values) + 1, dtype=np.int64)
+        np.cumsum(inside.sum(1), out=starts[1:])
+        return Corpus(values[inside], starts, self.vocabulary.words, self.vocabulary.tokenizer)
+
+    def sentences(self) -> list[str]:
+        """A line for each."""
+        words, how, corpus = self.vocabulary.words, self.vocabulary.tokenizer, self.corpus
+        return [untokenize([words[token] for token in corpus.sentence(row)], how) for row in range(len(self))]
+
+    def digest(self) -> str:
+        """sha256 over the numbers and the words that they stand for."""
+        words = hashlib.sha256(json.dumps(self.vocabulary.dump()).encode()).hexdigest()
+        return hashlib.sha256(f"{words} {super().digest()}".encode()).hexdigest()

@@ -19,12 +19,14 @@ from itertools import groupby
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aigc_lab import noise
 from aigc_lab.noise import Noise
-from aigc_lab.samples import Samples
+from aigc_lab.samples import Samples, Text
 from aigc_lab.systems.base import Loss, Phase
+from aigc_lab.text.vocabulary import PAD
 from aigc_lab.trainer import (
     Diverged,
     MovingAverage,
@@ -164,7 +166,7 @@ class _Function(nn.Module):
 
     def of_all(self, batches: Sequence[Samples], draws: Sequence[Noise], step: int) -> Loss:
         """The losses [R] of all replicas, each on its own batch and noise."""
-        values = torch.stack([batch.values for batch in batches])
+        values = torch.stack(_alike(batches))
         known = [batch.labels for batch in batches if batch.labels is not None]
         labels = torch.stack(known) if known else None
         noises = {name: torch.stack([draw[name] for draw in draws]) for name in draws[0]}
@@ -189,6 +191,17 @@ class _Function(nn.Module):
         torch.func.vmap(one)((dict(self.named_parameters()), dict(self.named_buffers())))
 
 
+def _alike(batches: Sequence[Samples]) -> list[Tensor]:
+    """The batches' values in one shape: sentences are as long as the longest of all, by padding that no loss reads."""
+    longest = max(batch.values.shape[-1] for batch in batches)
+    return [
+        F.pad(batch.values, (0, longest - batch.values.shape[-1]), value=PAD)
+        if isinstance(batch, Text)
+        else batch.values
+        for batch in batches
+    ]
+
+
 class _After(nn.Module):
     def __init__(self, system: nn.Module, phase: Phase) -> None:
         super().__init__()
@@ -206,7 +219,7 @@ class _Optimizer:
     """
 
     def __init__(self, states: Sequence[State], index: int, phase: Phase) -> None:
-        self._shares: list[tuple[slice, torch.optim.Optimizer]] = []
+        self._shares: list[tuple[slice, torch.optim.Optimizer, float | None]] = []
         first = 0
         for config, group in groupby(states, key=lambda state: state.phases[index].optimizer):
             members = list(group)
@@ -218,15 +231,25 @@ class _Optimizer:
                 if _MEMORY[config.rule]:
                     rows_of = [(own.state, weights[number]) for own, weights in owners]
                     optimizer.state[window] = _remember(rows_of, _MEMORY[config.rule])
-            self._shares.append((rows, optimizer))
+            self._shares.append((rows, optimizer, config.max_norm))
             first += len(members)
 
     def step(self, gradients: Sequence[Tensor]) -> None:
-        for rows, optimizer in self._shares:
-            for window, gradient in zip(optimizer.param_groups[0]["params"], gradients, strict=True):
+        for rows, optimizer, max_norm in self._shares:
+            mine = _shortened([gradient[rows] for gradient in gradients], max_norm)
+            for window, gradient in zip(optimizer.param_groups[0]["params"], mine, strict=True):
                 # Fused Adam pairs weights and gradients by their place in memory: a gradient may come transposed.
-                window.grad = gradient[rows].contiguous()
+                window.grad = gradient.contiguous()
             optimizer.step()
+
+
+def _shortened(gradients: Sequence[Tensor], max_norm: float | None) -> Sequence[Tensor]:
+    """`trainer.shortened` of each replica [R, …] by its own norm."""
+    if max_norm is None:
+        return gradients
+    squares = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients]).sum(0)
+    scale = (max_norm / (squares.sqrt() + 1e-12)).clamp_max(1)
+    return [gradient * scale.reshape(-1, *[1] * (gradient.ndim - 1)) for gradient in gradients]
 
 
 # What the optimisers keep of every weight, beside the count of their steps.
@@ -284,6 +307,7 @@ def _identity(state: State) -> dict[str, object]:
         "the system": f"{type(system).__module__}.{type(system).__qualname__}",
         "the shape": str(system.shape),
         "the number of classes": system.shape.classes,
+        "the vocabulary": system.shape.vocabulary,
         "the batch size": state.batch_size,
         "the step": state.step,
         **{name: value for name, value in config.items() if name not in system.optimizer_only},

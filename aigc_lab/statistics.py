@@ -1,18 +1,23 @@
 """The statistics behind scores: pure functions of float64 tensors, with their standard errors."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from aigc_lab import noise
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Z95 = 1.959963984540054
 
 
 def bootstrap_standard_error(statistic: Callable[[Tensor], float], rows: int, *, replicates: int) -> float:
     """Standard error of a statistic of resampled row indices [rows]."""
+    import torch
+
+    from aigc_lab import noise
+
     source = noise.generator("bootstrap")
     values = [statistic(torch.randint(rows, (rows,), generator=source)) for _ in range(replicates)]
     return torch.tensor(values, dtype=torch.float64).std().item()
@@ -29,6 +34,7 @@ def clopper_pearson(successes: int, trials: int, alpha: float = 0.05) -> tuple[f
 
 def binomial_tail(hits: Tensor, trials: int, chances: Tensor) -> Tensor:
     """P(X ≥ hits) for X of a binomial distribution, float64, elementwise: 1 where no hit is asked for."""
+    import torch
     from scipy.special import betainc
 
     some = hits.clamp_min(1).double().numpy()
@@ -45,6 +51,8 @@ def captured_interval(hits: list[int], n: int) -> tuple[int, int]:
 
 def reverse_kl(nearest: Tensor, count: int) -> float:
     """KL(generated ‖ uniform) over the modes, in nats: 0 when all are equally likely, ln K when only one is left."""
+    import torch
+
     share = torch.bincount(nearest, minlength=count).double() / len(nearest)
     return float(torch.special.xlogy(share, share * count).sum())
 
@@ -56,6 +64,10 @@ T95_OF_GROUPS = 2.093024054408263
 
 def groups(count: int) -> Tensor:
     """The group 0 … 19 of each of `count` rows: of equal sizes up to one, a seeded choice."""
+    import torch
+
+    from aigc_lab import noise
+
     order = torch.randperm(count, generator=noise.generator("groups", count))
     return order % GROUPS
 

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from aigc_lab import noise
 from aigc_lab.data import base
 from aigc_lab.errors import UsageError
-from aigc_lab.samples import Images, Modality, Shape
+from aigc_lab.samples import Images
+from aigc_lab.shape import Modality, Shape
 
 # The published test part of all of them, and what is kept back of the train part.
 _HELD = 10_000

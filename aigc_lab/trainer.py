@@ -111,6 +111,15 @@ def laid_out(gradient: Tensor, like: Tensor) -> Tensor:
     return gradient if gradient.stride() == like.stride() else torch.empty_like(like).copy_(gradient)
 
 
+def shortened(gradients: tuple[Tensor, ...], max_norm: float | None) -> tuple[Tensor, ...]:
+    """Gradients whose common norm is at most `max_norm`, without a wait for the device."""
+    if max_norm is None:
+        return gradients
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))  # noqa: SLF001
+    scale: Tensor = (max_norm / (norm + 1e-12)).clamp_max(1)
+    return torch._foreach_mul(gradients, scale)  # noqa: SLF001
+
+
 def turns(phases: Sequence[Phase]) -> list[list[int]]:
     """The numbers of the phases that are differentiated at the same point, in order: mostly one by one."""
     found: list[list[int]] = []
@@ -215,7 +224,8 @@ class _Course:
             for repeat in range(turn[0].phase.repeat):
                 found = [self._differentiated(update, repeat) for update in turn]
                 for (phase, parameters, optimizer), (loss, gradients) in zip(turn, found, strict=True):
-                    for parameter, gradient in zip(parameters, gradients, strict=True):
+                    used = shortened(gradients, phase.optimizer.max_norm)
+                    for parameter, gradient in zip(parameters, used, strict=True):
                         parameter.grad = laid_out(gradient, parameter)
                     optimizer.step()
                     if phase.after is not None:

@@ -16,7 +16,8 @@ from aigc_lab.metrics import cas
 from aigc_lab.metrics.base import Real, Score
 from aigc_lab.metrics.cas import CAS, accuracy_interval, gain_interval
 from aigc_lab.noise import Draw
-from aigc_lab.samples import Images, Modality, Samples, Shape
+from aigc_lab.samples import Images, Samples
+from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import System
 from aigc_lab.weights import WeightsPolicy
 

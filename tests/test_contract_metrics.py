@@ -23,7 +23,8 @@ from aigc_lab.evaluate import score
 from aigc_lab.extractors import stacked_digits
 from aigc_lab.features import FeatureStore
 from aigc_lab.metrics.base import Metric, Real
-from aigc_lab.samples import Images, Modality, Shape
+from aigc_lab.samples import Images
+from aigc_lab.shape import Modality, Shape
 from aigc_lab.weights import WeightsPolicy
 
 # Less of what only costs time.

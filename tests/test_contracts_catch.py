@@ -18,7 +18,8 @@ from pydantic import BaseModel
 from torch import nn
 from aigc_lab.config import Strict
 from aigc_lab.noise import Draw
-from aigc_lab.samples import Images, Modality, Points, Shape
+from aigc_lab.samples import Images, Points
+from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
 
 class Mine(System):

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from aigc_lab import pictures
 from aigc_lab.batches import Batches
 from aigc_lab.data.dirac import Dirac
-from aigc_lab.samples import Modality, Shape
+from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.dirac import DiracGAN
 from aigc_lab.trainer import State, train_one
 

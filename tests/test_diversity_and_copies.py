@@ -19,7 +19,8 @@ from aigc_lab.metrics.ms_ssim import MSSSIM, SMALLEST, ms_ssim
 from aigc_lab.metrics.ndb import different_bins, divergence
 from aigc_lab.metrics.vendi import entropy
 from aigc_lab.pictures import grid
-from aigc_lab.samples import Images, Modality, Shape
+from aigc_lab.samples import Images
+from aigc_lab.shape import Modality, Shape
 
 
 def drawn(n: int, d: int, seed: int = 0) -> Tensor:

@@ -20,7 +20,8 @@ from aigc_lab.features import FeatureStore
 from aigc_lab.metrics.base import Autoencoder, Metric, Real, Score, mean_interval
 from aigc_lab.metrics.elbo import ELBO, active_units, codes, mutual_information
 from aigc_lab.metrics.reconstruction import Reconstruction, squared_errors
-from aigc_lab.samples import Images, Modality, Shape
+from aigc_lab.samples import Images
+from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.vae import VAE
 from aigc_lab.trainer import average_of
 from aigc_lab.weights import WeightsPolicy

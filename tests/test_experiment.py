@@ -14,7 +14,7 @@ from aigc_lab.data.mnist import MNIST
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import Experiment, load
-from aigc_lab.samples import Modality, Shape
+from aigc_lab.shape import Modality, Shape
 
 RING = """\
 data: {name: ring}
@@ -307,7 +307,7 @@ def test_options_that_are_not_first_are_checked(lines: Lines) -> None:
 
 def test_an_impossible_combination_shows_itself_when_it_is_built(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture of another size is refused by the networks themselves, and they take no memory: on the meta device."""
-    from aigc_lab.samples import Modality, Shape
+    from aigc_lab.shape import Modality, Shape
     from aigc_lab.systems import dcgan
 
     devices = []

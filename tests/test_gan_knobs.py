@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from aigc_lab import augmentation, noise
 from aigc_lab.batches import Batches
-from aigc_lab.samples import Images, Modality, Points, Samples, Shape
+from aigc_lab.samples import Images, Points, Samples
+from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import Phase, System
 from aigc_lab.systems.began import BEGAN
 from aigc_lab.systems.dcgan import DCGAN

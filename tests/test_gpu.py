@@ -9,7 +9,7 @@ from aigc_lab import experiment, plugins
 from aigc_lab.batches import Batches
 from aigc_lab.data.digits import Digits
 from aigc_lab.evaluate import evaluate
-from aigc_lab.samples import Modality
+from aigc_lab.shape import Modality
 from aigc_lab.systems.base import System
 from aigc_lab.trainer import State, train_one
 

@@ -17,7 +17,7 @@ from aigc_lab.data.base import Dataset
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.dirac import Dirac
 from aigc_lab.data.ring import Ring
-from aigc_lab.samples import Modality
+from aigc_lab.shape import Modality
 from aigc_lab.systems.base import System
 from aigc_lab.systems.dirac import DiracGAN
 from aigc_lab.trainer import State, train_one

@@ -13,7 +13,8 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from aigc_lab import noise
 from aigc_lab.objectives import penalties
-from aigc_lab.samples import Modality, Points, Shape
+from aigc_lab.samples import Points
+from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.point_gan import PointGAN
 from aigc_lab.trainer import State
 

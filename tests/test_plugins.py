@@ -11,7 +11,7 @@ import torch
 from aigc_lab import experiment, plugins
 from aigc_lab.checkpoint import load_system, save_weights
 from aigc_lab.errors import UsageError
-from aigc_lab.samples import Modality, Shape
+from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import System
 from aigc_lab.systems.point_gan import PointGAN
 
@@ -22,7 +22,8 @@ import torch
 from torch import nn
 from aigc_lab.config import Strict
 from aigc_lab.noise import Draw
-from aigc_lab.samples import Modality, Points
+from aigc_lab.samples import Points
+from aigc_lab.shape import Modality
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
 
 class _Helper(System):

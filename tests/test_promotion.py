@@ -25,11 +25,11 @@ from aigc_lab.registry import queries
 from aigc_lab.registry.records import StoredCheckpoint, StoredPromotion, StoredScore
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
-from aigc_lab.samples import Modality, Shape
 from aigc_lab.serving import output, promotion
 from aigc_lab.serving.model import Model, load
 from aigc_lab.serving.promotion import Promoted, promote
 from aigc_lab.settings import Settings
+from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import System
 from aigc_lab.tracking.mlflow import MlflowTracker
 
@@ -47,7 +47,8 @@ MINE = '''
 from torch import nn
 from aigc_lab.config import Strict
 from aigc_lab.noise import Draw
-from aigc_lab.samples import Modality, Points
+from aigc_lab.samples import Points
+from aigc_lab.shape import Modality
 from aigc_lab.systems.base import System
 
 class Mine(System):

@@ -19,7 +19,8 @@ from torch import Tensor
 from aigc_lab import noise, plugins
 from aigc_lab.batches import Batches
 from aigc_lab.checkpoint import restore_state, save_state
-from aigc_lab.samples import Images, Modality, Points, Samples, Shape
+from aigc_lab.samples import Images, Points, Samples
+from aigc_lab.shape import Modality, Shape
 from aigc_lab.stacking import Stack, train_stacked
 from aigc_lab.systems.base import System
 from aigc_lab.systems.dcgan import DCGAN

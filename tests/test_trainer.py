@@ -14,7 +14,8 @@ from aigc_lab import noise
 from aigc_lab.batches import Batches
 from aigc_lab.config import Strict
 from aigc_lab.noise import Draw, Noise
-from aigc_lab.samples import Modality, Points, Shape
+from aigc_lab.samples import Points
+from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
 from aigc_lab.trainer import Diverged, Progress, Recorder, State, average_of, build_optimizer, train_one, trained, turns
 

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from aigc_lab.config import Strict
 from aigc_lab.contracts.base import Broken, Contracts
 from aigc_lab.data.base import SPLITS, Dataset, Split
-from aigc_lab.samples import Images, Samples, Shape
+from aigc_lab.samples import Images, Samples
+from aigc_lab.shape import Shape
 
 
 @dataclass(frozen=True)

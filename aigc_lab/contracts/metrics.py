@@ -19,7 +19,8 @@ from aigc_lab.experiment import Protocol
 from aigc_lab.features import FeatureStore
 from aigc_lab.metrics.base import Autoencoder, Game, Metric, Real, Score
 from aigc_lab.objectives.likelihood import gaussian_nll
-from aigc_lab.samples import Images, Samples, Shape
+from aigc_lab.samples import Images, Samples
+from aigc_lab.shape import Shape
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from aigc_lab.checkpoint import load_system, restore_state, save_state, save_wei
 from aigc_lab.config import Strict
 from aigc_lab.contracts.base import Broken, Contracts, say
 from aigc_lab.noise import Draw
-from aigc_lab.samples import Modality, Samples, Shape
+from aigc_lab.samples import Samples
+from aigc_lab.shape import Modality, Shape
 from aigc_lab.stacking import Stack
 from aigc_lab.systems.base import Loss, Phase, System
 from aigc_lab.trainer import Diverged, Progress, State, train_one, trained

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from aigc_lab import plugins
 from aigc_lab.config import Strict
-from aigc_lab.samples import Samples, Shape
+from aigc_lab.samples import Samples
+from aigc_lab.shape import Shape
+from aigc_lab.text.likelihood import Likelihood
 
 Split = Literal["train", "reference", "holdout"]
 SPLITS: tuple[Split, ...] = ("train", "reference", "holdout")
@@ -59,13 +61,19 @@ class Dataset(ABC):
         return None
 
     @property
+    def likelihood(self) -> Likelihood | None:
+        """What made the sentences, where that is known: it gives each word's probability."""
+        return None
+
+    @property
     def notes(self) -> list[str]:
         """What a user should know of the loaded data before a run, one sentence each; it may load the data."""
         return []
 
     @abstractmethod
     def load(self, split: Split) -> Samples:
-        """The split in its stored form (uint8 images, float32 points), always in the same order, on the host.
+        """The split in its stored form (uint8 images, float32 points, int64 words), always in the same order and on
+        the host.
 
         Raises `UsageError` naming the file and the remedy when the data cannot be had.
         """

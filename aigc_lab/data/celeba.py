@@ -9,7 +9,8 @@ from aigc_lab.config import Strict
 from aigc_lab.data import base
 from aigc_lab.errors import UsageError
 from aigc_lab.image_files import Reading, Store, decode
-from aigc_lab.samples import Images, Modality, Shape
+from aigc_lab.samples import Images
+from aigc_lab.shape import Modality, Shape
 
 # The published partition: md5 as torchvision has it, and how many files it names.
 PARTITION_MD5 = "d32c9cbf5e040fd4025c592c306e6668"

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from aigc_lab import noise
 from aigc_lab.config import Strict
 from aigc_lab.data import base
-from aigc_lab.samples import Images, Modality, Shape
+from aigc_lab.samples import Images
+from aigc_lab.shape import Modality, Shape
 
 
 class Digits(base.Dataset):

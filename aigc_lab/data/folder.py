@@ -13,7 +13,8 @@ from pydantic import Field
 from aigc_lab.data import base
 from aigc_lab.errors import UsageError
 from aigc_lab.image_files import File, Reading, Store, decode, find
-from aigc_lab.samples import Images, Modality, Shape
+from aigc_lab.samples import Images
+from aigc_lab.shape import Modality, Shape
 
 # Names of top folders that say which split they hold, as published sets use them.
 _SPLIT_OF: dict[str, base.Split] = {

@@ -9,7 +9,8 @@ from pydantic import Field
 from aigc_lab import noise
 from aigc_lab.config import Strict
 from aigc_lab.data import base
-from aigc_lab.samples import Modality, Points, Shape
+from aigc_lab.samples import Points
+from aigc_lab.shape import Modality, Shape
 
 
 class Ring(base.Dataset):

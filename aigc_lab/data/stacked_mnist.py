@@ -8,7 +8,8 @@ from pydantic import Field
 from aigc_lab import noise
 from aigc_lab.config import Strict
 from aigc_lab.data import base
-from aigc_lab.samples import Images, Modality, Shape
+from aigc_lab.samples import Images
+from aigc_lab.shape import Modality, Shape
 from aigc_lab.torchvision_files import read_mnist
 
 

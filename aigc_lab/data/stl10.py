@@ -13,7 +13,8 @@ from aigc_lab.config import Strict
 from aigc_lab.data import base
 from aigc_lab.errors import UsageError
 from aigc_lab.image_files import Store
-from aigc_lab.samples import Images, Modality, Shape
+from aigc_lab.samples import Images
+from aigc_lab.shape import Modality, Shape
 
 # The file of each split, and how many pictures it holds.
 FILES: dict[base.Split, tuple[str, int]] = {

@@ -18,7 +18,8 @@ from aigc_lab import noise
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import UsageError
 from aigc_lab.frechet import Gaussian, Moments
-from aigc_lab.samples import Images, Modality
+from aigc_lab.samples import Images
+from aigc_lab.shape import Modality
 from aigc_lab.weights import WeightsPolicy
 
 

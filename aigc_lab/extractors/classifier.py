@@ -16,7 +16,8 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.extractors import base
 from aigc_lab.files import locked, write_atomically
 from aigc_lab.frechet import frechet_distance
-from aigc_lab.samples import Images, Modality
+from aigc_lab.samples import Images
+from aigc_lab.shape import Modality
 from aigc_lab.weights import WeightsPolicy
 
 _STEPS = 300

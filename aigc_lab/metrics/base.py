@@ -1,25 +1,33 @@
-"""What is measured: a metric turns evidence into scores, and a score says how it was computed."""
+"""What is measured: a metric turns evidence into scores, and a score says how it was computed.
+
+Nothing heavy is imported here: metrics of words are computed without torch.
+"""
+
+from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from aigc_lab import plugins
 from aigc_lab.config import Strict
-from aigc_lab.data.base import Dataset
-from aigc_lab.extractors.base import Features
-from aigc_lab.frechet import distance, standard_error
-from aigc_lab.samples import Images, Modality, Samples
+from aigc_lab.shape import Modality
 from aigc_lab.statistics import Z95
+from aigc_lab.text.likelihood import Likelihood
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from aigc_lab.data.base import Dataset
+    from aigc_lab.extractors.base import Features
+    from aigc_lab.samples import Samples
 
 T = TypeVar("T")
 Better = Literal["lower", "higher"]
-Need = Literal["train", "labels", "encoder", "game"]
+Need = Literal["train", "labels", "encoder", "game", "likelihood"]
 Fault = Literal["noise", "collapse", "copies"]
 
 
@@ -52,7 +60,7 @@ class Real:
     floor: Samples
     against: Samples
     train: Samples | None = None
-    parts: tuple["Part", ...] = ()
+    parts: tuple[Part, ...] = ()
     _known: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def once(self, what: Hashable, compute: Callable[[], T]) -> T:
@@ -76,7 +84,8 @@ class Part(NamedTuple):
 @runtime_checkable
 class Autoencoder(Protocol):
     """A system with an encoder q(z|x), diagonal Gaussian, a prior N(0, I) and a likelihood p(x|z). What it returns for
-    an image does not depend on the others beside it.
+    a sample does not depend on the others beside it. In the place of images it may take and give sentences, `Text`'s
+    numbers of words [N, L].
     """
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,11 +119,13 @@ class Evidence:
     features: Callable[[str, Samples], Features]
     identity: Callable[[str], str]
     signature: str
-    system: Autoencoder | Game | None = None
+    system: Autoencoder | Game | Likelihood | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
         shape, got = self.dataset.shape, self.generated
+        if got.modality == shape.modality == Modality.TEXT:
+            return  # sentences are of any length
         if got.modality != shape.modality or tuple(got.values.shape[1:]) != shape.size:
             made = f"{got.modality} {'×'.join(map(str, got.values.shape[1:]))}"
             raise ValueError(f"dataset {self.dataset.name} holds {shape}, and the samples to score are {made}")
@@ -136,6 +147,8 @@ class Metric(ABC):
     keeps: ClassVar[int] = 50_000
     #: what it needs besides generated and reference samples
     needs: ClassVar[frozenset[Need]] = frozenset()
+    #: scores that say what a system is like, of which neither more nor less is better: no objective of a sweep
+    describes: ClassVar[frozenset[str]] = frozenset()
     #: what it must tell real samples from, at least: a measure of diversity may prefer noise, one of copying a collapse
     tells: ClassVar[Fault] = "noise"
 
@@ -165,6 +178,10 @@ class Metric(ABC):
             )
         if "game" in self.needs and not isinstance(evidence.system, Game):
             raise ValueError(f"{metric} needs the system itself, a game of two numbers, and not samples alone")
+        if "likelihood" in self.needs and not isinstance(evidence.system, Likelihood):
+            raise ValueError(
+                f"{metric} needs the system that made the sentences, and one that gives them a probability (token_nll)"
+            )
         if "encoder" in self.needs and not isinstance(evidence.system, Autoencoder):
             raise ValueError(
                 f"{metric} needs the system that made the samples, and one with an encoder "
@@ -213,22 +230,24 @@ class FeatureMetric(Metric):
 
 def device_of(system: Autoencoder) -> torch.device:
     """Where its weights are; the host for one without any."""
+    import torch
+
     weights = system.parameters() if isinstance(system, torch.nn.Module) else iter(())
     return next((weight.device for weight in weights), torch.device("cpu"))
 
 
-def check_autoencoded(dataset: Dataset, samples: int, what: str) -> None:
-    """The `check` of metrics of an encoder: raises `ValueError` where there are no images, or too few of them."""
-    if dataset.shape.modality != Modality.IMAGES:
-        raise ValueError(f"{what} is of images, and dataset {dataset.name} holds {dataset.shape}")
+def check_autoencoded(dataset: Dataset, samples: int, what: str, *kinds: Modality) -> None:
+    """The `check` of metrics of an encoder: raises `ValueError` for other kinds of samples, or too few of them."""
+    if dataset.shape.modality not in kinds:
+        raise ValueError(f"{what} is of {' or '.join(kinds)}, and dataset {dataset.name} holds {dataset.shape}")
     if samples < 100:
         raise ValueError(f"{what} needs at least 100 samples, not {samples}")
 
 
-def autoencoded(evidence: Evidence, limit: int) -> tuple[Autoencoder, Images, Images]:
-    """The system, and as many images of the reference as of the train split, the first `limit` at most."""
+def autoencoded(evidence: Evidence, limit: int) -> tuple[Autoencoder, Samples, Samples]:
+    """The system, and as many samples of the reference as of the train split, the first `limit` at most."""
     system, reference, train = evidence.system, evidence.real.reference, evidence.real.train
-    assert isinstance(system, Autoencoder) and isinstance(reference, Images) and isinstance(train, Images)
+    assert isinstance(system, Autoencoder) and train is not None
     first = slice(0, min(limit, len(reference), len(train)))
     return system, reference.take(first), train.take(first)
 
@@ -241,6 +260,8 @@ def mean_interval(values: Tensor) -> tuple[float, float, float]:
 
 def frechet_score(metric: Metric, name: str, extractor: str, evidence: Evidence) -> Score:
     """FD_N of an extractor's features with ±1.96 standard errors, which covers E[FD_N] at this n."""
+    from aigc_lab.frechet import distance, standard_error
+
     generated, reference = (
         evidence.features(extractor, samples) for samples in (evidence.generated, evidence.real.reference)
     )

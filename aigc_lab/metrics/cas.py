@@ -11,7 +11,8 @@ from aigc_lab.classification import BATCH, VERSION, fit
 from aigc_lab.config import Strict
 from aigc_lab.data.base import Dataset
 from aigc_lab.metrics import base
-from aigc_lab.samples import Images, Modality, Samples, Shape
+from aigc_lab.samples import Images, Samples
+from aigc_lab.shape import Modality, Shape
 from aigc_lab.statistics import Z95, clopper_pearson
 
 

@@ -13,7 +13,8 @@ from aigc_lab import noise
 from aigc_lab.config import Strict
 from aigc_lab.data.base import Dataset
 from aigc_lab.metrics import base
-from aigc_lab.samples import Images
+from aigc_lab.samples import Images, Samples
+from aigc_lab.shape import Modality
 from aigc_lab.statistics import Z95
 
 _ACTIVE = 0.01
@@ -49,12 +50,13 @@ class Codes:
 
 
 @torch.inference_mode()
-def codes(system: base.Autoencoder, images: Images, latents: int) -> Codes:
-    """Encodes the images and weighs `latents` draws of each. Raises `ValueError` where that is NaN or infinity."""
-    images.check()
+def codes(system: base.Autoencoder, samples: Samples, latents: int) -> Codes:
+    """Encodes the samples and weighs `latents` draws of each. Raises `ValueError` where that is NaN or infinity."""
+    samples.check()
     device, parts = base.device_of(system), []
-    for first in range(0, len(images), _BLOCK):
-        block = Images(images.values[first : first + _BLOCK].to(device)).unit()
+    for first in range(0, len(samples), _BLOCK):
+        part = samples.take(slice(first, first + _BLOCK)).to(device)
+        block = part.unit() if isinstance(part, Images) else part.values
         mean, log_variance = system.encode(block)
         weights = [
             _log_weights(system, block, mean, log_variance, drawn.to(device))
@@ -153,7 +155,7 @@ class ELBO(base.Metric):
         }
 
     def check(self, dataset: Dataset, samples: int) -> None:
-        base.check_autoencoded(dataset, samples, "an ELBO")
+        base.check_autoencoded(dataset, samples, "an ELBO", Modality.IMAGES, Modality.TEXT)
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
         system, reference, train = base.autoencoded(evidence, self.config.limit)

@@ -11,7 +11,8 @@ from aigc_lab import noise
 from aigc_lab.config import Strict
 from aigc_lab.data.base import Dataset
 from aigc_lab.metrics import base
-from aigc_lab.samples import Images, Modality
+from aigc_lab.samples import Images
+from aigc_lab.shape import Modality
 from aigc_lab.statistics import Z95
 
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)

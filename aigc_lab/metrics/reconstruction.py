@@ -10,6 +10,7 @@ from aigc_lab.config import Strict
 from aigc_lab.data.base import Dataset
 from aigc_lab.metrics import base
 from aigc_lab.samples import Images
+from aigc_lab.shape import Modality
 
 
 @torch.inference_mode()
@@ -48,10 +49,11 @@ class Reconstruction(base.Metric):
         return {"reconstruction_mse": "lower"}
 
     def check(self, dataset: Dataset, samples: int) -> None:
-        base.check_autoencoded(dataset, samples, "a reconstruction error")
+        base.check_autoencoded(dataset, samples, "a reconstruction error", Modality.IMAGES)
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
         system, reference, train = base.autoencoded(evidence, self.config.limit)
+        assert isinstance(reference, Images) and isinstance(train, Images)
         value, low, high = base.mean_interval(squared_errors(system, reference))
         floor = squared_errors(system, train).mean().item()
         signature = self.signature(evidence, f"scored:{len(reference)}≤{self.config.limit}")

@@ -50,7 +50,7 @@ class Model:
         """
         import torch
 
-        from aigc_lab.samples import Modality
+        from aigc_lab.shape import Modality
 
         if n < 1:
             raise UsageError(f"n = {n}: ask for at least one sample")

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from aigc_lab.config import Strict
 from aigc_lab.noise import Draw, Key, Noise, draw
-from aigc_lab.samples import Modality, Samples, Shape
+from aigc_lab.samples import Samples
+from aigc_lab.shape import Modality, Shape
 
 Scalars = Mapping[str, Tensor]
 _NONE: Scalars = MappingProxyType({})
@@ -24,13 +25,15 @@ _NONE: Scalars = MappingProxyType({})
 @dataclass(frozen=True)
 class OptimizerConfig:
     """An optimiser, described and not built: the loop builds it (and may stack it). `betas` are Adam's; RMSProp keeps
-    a mean square with decay 0.99; SGD is plain gradient descent.
+    a mean square with decay 0.99; SGD is plain gradient descent. A gradient of a norm above `max_norm`, over all that
+    the phase trains, is shortened to it (Pascanu et al. 2013).
     """
 
     lr: float
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     rule: Literal["adam", "rmsprop", "sgd"] = "adam"
+    max_norm: float | None = None
 
 
 class Loss(NamedTuple):
@@ -114,10 +117,12 @@ class System(nn.Module, ABC):
         return None
 
     @torch.inference_mode()
-    def generate(self, count: int, *key: Key, labels: Tensor | None = None, block: int = 500) -> Samples:
+    def generate(
+        self, count: int, *key: Key, labels: Tensor | None = None, block: int = 500, **options: Any
+    ) -> Samples:
         """`count` samples on the host, of latents keyed by `key`: the same key gives the same samples, and more of them
         begin with the same ones. `labels` (int64 [count]) are the classes of a conditional system's samples; all in
-        turn unless given.
+        turn unless given. `options` are those that its `sample` takes beside: how text is drawn (`sampling`).
         """
         if labels is None and self.conditional and self.shape.classes is not None:
             labels = torch.arange(count) % self.shape.classes
@@ -127,7 +132,7 @@ class System(nn.Module, ABC):
             latents = draw(self.latents(block), *key, number, device=device)
             # Whole blocks: a part of one would give other bits than the whole.
             classes = None if labels is None else nn.functional.pad(labels[first:], (0, block))[:block].to(device)
-            parts.append(self.sample(latents, labels=classes).take(slice(0, count - first)).to("cpu"))
+            parts.append(self.sample(latents, labels=classes, **options).take(slice(0, count - first)).to("cpu"))
         # What a conditional system was asked for is what it drew; another system knows no class of what it draws.
         drawn = labels[:count].cpu() if labels is not None and self.conditional else None
         return replace(parts[0], values=torch.cat([part.values for part in parts]), labels=drawn)

@@ -11,7 +11,8 @@ from aigc_lab.nets import began as nets
 from aigc_lab.nets import images
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives import began
-from aigc_lab.samples import Images, Modality, Shape
+from aigc_lab.samples import Images
+from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
 
 

@@ -15,7 +15,8 @@ from aigc_lab import pictures
 from aigc_lab.adversarial_system import AdversarialSystem
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives import adversarial
-from aigc_lab.samples import Modality, Points, Shape
+from aigc_lab.samples import Points
+from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import OptimizerConfig, Phase
 
 # Of the Gauss–Hermite quadrature behind the expectation over instance noise.

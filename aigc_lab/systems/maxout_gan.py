@@ -7,7 +7,7 @@ from torch import nn
 
 from aigc_lab.nets.mlp import Maxout
 from aigc_lab.point_system import PointSystem
-from aigc_lab.samples import Shape
+from aigc_lab.shape import Shape
 
 
 class MaxoutGAN(PointSystem):

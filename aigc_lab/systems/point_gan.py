@@ -6,7 +6,7 @@ from torch import nn
 from aigc_lab.nets.mlp import mlp
 from aigc_lab.nets.spectral import spectral
 from aigc_lab.point_system import PointSystem
-from aigc_lab.samples import Shape
+from aigc_lab.shape import Shape
 
 
 class PointGAN(PointSystem):

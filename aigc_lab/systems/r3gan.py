@@ -9,7 +9,8 @@ from aigc_lab.adversarial_system import PENALTY, Penalty
 from aigc_lab.image_gan import PictureGAN
 from aigc_lab.nets import resnet
 from aigc_lab.objectives import adversarial
-from aigc_lab.samples import Images, Shape
+from aigc_lab.samples import Images
+from aigc_lab.shape import Shape
 
 
 class R3GAN(PictureGAN):

@@ -9,7 +9,7 @@ from aigc_lab.image_gan import PictureGAN
 from aigc_lab.nets import resnet
 from aigc_lab.nets.spectral import spectral
 from aigc_lab.objectives import adversarial
-from aigc_lab.samples import Shape
+from aigc_lab.shape import Shape
 
 
 class SNGAN(PictureGAN):

@@ -10,7 +10,8 @@ from aigc_lab.config import Strict
 from aigc_lab.nets import images as networks
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives.likelihood import bernoulli_nll, gaussian_nll, standard_normal_kl
-from aigc_lab.samples import Images, Modality, Shape
+from aigc_lab.samples import Images
+from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems import base
 
 

@@ -1,0 +1,43 @@
+"""A text file of one's own: UTF-8, one sentence a line."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from aigc_lab.errors import UsageError
+from aigc_lab.sentences import Sentences
+from aigc_lab.text.reading import read_lines
+
+
+class Lines(Sentences):
+    """`path` is looked for in the working directory, then in the data folder. With `scored`, a second file, train is
+    all of the first, and the reference and the holdout are halves of the second.
+    """
+
+    class Config(Sentences.Config):
+        path: str = Field(description="a UTF-8 file, one sentence a line")
+        scored: str | None = Field(None, description="a file whose sentences are only scored against")
+
+    def lines(self) -> tuple[list[str], list[str]]:
+        given, blank = read_lines(self._find("path", self.config.path), "data.path")
+        scored, more = ([], 0) if self.config.scored is None else self._scored(self.config.scored)
+        self._blank = blank + more
+        return given, scored
+
+    def _scored(self, name: str) -> tuple[list[str], int]:
+        return read_lines(self._find("scored", name), "data.scored")
+
+    @property
+    def notes(self) -> list[str]:
+        notes = super().notes
+        return [*notes, f"{self._blank:,} blank lines are left out"] if self._blank else notes
+
+    def _find(self, key: str, name: str) -> Path:
+        wanted = Path(name).expanduser()
+        for path in (wanted, self.data_dir / wanted):
+            if path.is_file():
+                return path
+            if path.is_dir():
+                raise UsageError(f"data.{key}: {path} is a folder; name a text file, one sentence a line")
+        where = "" if wanted.is_absolute() else f", nor in the data folder {self.data_dir} (AIGC_LAB_DATA_DIR)"
+        raise UsageError(f"data.{key}: {name}: no such file here{where}")

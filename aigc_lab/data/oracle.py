@@ -1,0 +1,212 @@
+"""The SeqGAN benchmark (Yu et al. 2017): sentences of a randomly initialised LSTM, whose likelihood is known."""
+
+import hashlib
+import io
+import json
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from aigc_lab import decoding, noise
+from aigc_lab.config import Strict
+from aigc_lab.data import base
+from aigc_lab.decoding import Sampling
+from aigc_lab.errors import UsageError
+from aigc_lab.files import write_atomically
+from aigc_lab.language_system import first_word, nll_of, shifted
+from aigc_lab.nets.recurrent import RecurrentDecoder
+from aigc_lab.samples import Text
+from aigc_lab.shape import Modality, Shape
+from aigc_lab.text.vocabulary import SPECIAL, Vocabulary
+
+# How the published weights are named: input, forget, output gate and candidate, each with W of the word, U of the
+# memory, and b; `torch.nn.LSTM` has them as input, forget, candidate, output.
+_GATES = ("i", "f", "c", "og")
+_SCHEMA = "oracle 1"
+_BLOCK = 500
+
+
+class Oracle(nn.Module):
+    """p(sentence) of an LSTM whose first input is the word 0, the start token; all sentences have one length."""
+
+    def __init__(self, weights: dict[str, Tensor], length: int, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        words, embedding = weights["embeddings"].shape
+        hidden = weights["Wo"].shape[0]
+        self.length, self.vocabulary, self.first = length, vocabulary, first_word(vocabulary)
+        self.decoder = RecurrentDecoder(words, embedding, hidden)
+        self.output = nn.Linear(hidden, words)
+        biases = torch.cat([weights[f"b{gate}"] for gate in _GATES])
+        lstm = {
+            "weight_ih_l0": torch.cat([weights[f"W{gate}"].T for gate in _GATES]),
+            "weight_hh_l0": torch.cat([weights[f"U{gate}"].T for gate in _GATES]),
+            "bias_ih_l0": biases,
+            "bias_hh_l0": torch.zeros_like(biases),
+        }
+        self.decoder.lstm.load_state_dict(lstm)
+        self.decoder.embedding.load_state_dict({"weight": weights["embeddings"]})
+        self.output.load_state_dict({"weight": weights["Wo"].T, "bias": weights["bo"]})
+        self.eval().requires_grad_(False)
+
+    def _heard(self, words: Tensor) -> Tensor:
+        """Its own numbers: the beginning is its start token 0, and word k of the vocabulary its word k − 3."""
+        return (words - self.first).clamp_min(0)
+
+    @torch.inference_mode()
+    def token_nll(self, words: Tensor) -> Tensor:
+        """−log p of each word [N, L] in nats; 0 at `<pad>`."""
+        logits = self.output(self.decoder(self._heard(shifted(words))))
+        return nll_of(logits.float(), words, self.first)
+
+    @torch.inference_mode()
+    def sample(self, uniform: Tensor) -> Text:
+        """A sentence for each row of uniform numbers [N, length]."""
+
+        def predict(words: Tensor, memory: object) -> tuple[Tensor, object]:
+            features, memory = self.decoder.step(self._heard(words), memory)  # type: ignore[arg-type]
+            return self.output(features[:, -1]), memory
+
+        memory = self.decoder.start(len(uniform), self.length)
+        words = decoding.sentences(predict, memory, uniform, self.vocabulary, self.first, Sampling())
+        return Text(words, vocabulary=self.vocabulary)
+
+
+def random_weights(words: int, embedding: int, hidden: int, seed: int) -> dict[str, Tensor]:
+    """All weights and biases of N(0, 1), as in the published benchmark."""
+    shapes: dict[str, tuple[int, ...]] = {"embeddings": (words, embedding)}
+    for gate in _GATES:
+        shapes |= {f"W{gate}": (embedding, hidden), f"U{gate}": (hidden, hidden), f"b{gate}": (hidden,)}
+    shapes |= {"Wo": (hidden, words), "bo": (words,)}
+    return {name: noise.draw(noise.Draw(shape), "oracle", seed, name) for name, shape in shapes.items()}
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The weights of an `.npz` file with the arrays that `random_weights` names. Raises `UsageError` naming the file
+    and the array for anything else; never unpickles.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: torch.from_numpy(np.array(arrays[name], dtype=np.float32)) for name in arrays.files}
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise UsageError(f"data.weights: {path}: cannot be read as .npz ({error})") from None
+    wanted = random_weights(1, 1, 1, 0)
+    lacking = [name for name in wanted if name not in found]
+    if lacking:
+        raise UsageError(f"data.weights: {path}: lacks {', '.join(lacking)}; it needs {', '.join(wanted)}")
+    if found["embeddings"].ndim != 2 or found["Wo"].ndim != 2:
+        raise UsageError(f"data.weights: {path}: embeddings and Wo have two dimensions")
+    (words, embedding), hidden = found["embeddings"].shape, found["Wo"].shape[0]
+    for name, like in random_weights(words, embedding, hidden, 0).items():
+        if found[name].shape != like.shape:
+            raise UsageError(f"data.weights: {path}: {name} is {list(found[name].shape)}, not {list(like.shape)}")
+    return {name: found[name] for name in wanted}
+
+
+class OracleText(base.Dataset):
+    """Defaults are the benchmark's: 5,000 words, embedding and memory of 32, sentences of 20 words (or 40), 10,000 to
+    train on; all of one length, and none ended. They are drawn once and kept in the data folder.
+    """
+
+    class Config(Strict):
+        words: int = Field(5000, ge=2, description="vocabulary of the oracle")
+        length: int = Field(20, ge=1, description="words of every sentence")
+        embedding: int = Field(32, ge=1)
+        hidden: int = Field(32, ge=1)
+        train: int = Field(10_000, ge=100, description="sentences to train on")
+        scored: int = Field(5000, ge=100, description="sentences of the reference and of the holdout, each")
+        seed: int = Field(0, ge=0, description="of the oracle's weights and sentences")
+        weights: str | None = Field(None, description="an .npz file of published weights, in the place of random ones")
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(Modality.TEXT, (self.config.length,), vocabulary=self.vocabulary)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The oracle's words by number, behind the marks."""
+        count = self.config.words if self.config.weights is None else len(self._weights["embeddings"])
+        return Vocabulary((*SPECIAL, *map(str, range(count))), "none", ends=False)
+
+    @property
+    def fixed(self) -> bool:  # type: ignore[override]
+        return self.config.weights is None
+
+    @cached_property
+    def _weights(self) -> dict[str, Tensor]:
+        config = self.config
+        if config.weights is None:
+            return random_weights(config.words, config.embedding, config.hidden, config.seed)
+        wanted = Path(config.weights).expanduser()
+        path = wanted if wanted.is_file() else self.data_dir / wanted
+        if not path.is_file():
+            raise UsageError(f"data.weights: {config.weights}: no such file here, nor in {self.data_dir}")
+        return read_weights(path)
+
+    @cached_property
+    def likelihood(self) -> Oracle:
+        return Oracle(self._weights, self.config.length, self.vocabulary)
+
+    def load(self, split: base.Split) -> Text:
+        first = {"train": 0, "reference": self.config.train, "holdout": self.config.train + self.config.scored}[split]
+        count = self.config.train if split == "train" else self.config.scored
+        return Text(self._drawn[first : first + count], vocabulary=self.vocabulary)
+
+    @cached_property
+    def _drawn(self) -> Tensor:
+        """Different sentences of all splits, one after the other."""
+        wanted = self.config.train + 2 * self.config.scored
+        key = [_SCHEMA, {**self.config.model_dump(), "weights": self._hash}]
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+        path = self.data_dir / "made" / f"oracle-{name}.npy"
+        try:
+            stored = np.load(path, allow_pickle=False)
+            if stored.shape == (wanted, self.config.length) and stored.dtype == np.int32:
+                return torch.from_numpy(stored.astype(np.int64))
+        except (OSError, ValueError, EOFError):
+            pass
+        made = self._draw(wanted)
+        buffer = io.BytesIO()
+        np.save(buffer, made.numpy().astype(np.int32), allow_pickle=False)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, buffer.getvalue())
+        except OSError:
+            pass  # a folder that cannot be written costs the drawing again, and nothing else
+        return made
+
+    @cached_property
+    def _hash(self) -> str:
+        digest = hashlib.sha256()
+        for tensor in self._weights.values():
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
+
+    def _draw(self, wanted: int) -> Tensor:
+        rows: dict[bytes, Tensor] = {}
+        for block in range(20 * (wanted // _BLOCK + 1)):
+            uniform = noise.draw(noise.Draw((_BLOCK, self.config.length), "unit"), "oracle", self.config.seed, block)
+            for row in self.likelihood.sample(uniform).values:
+                rows.setdefault(row.numpy().tobytes(), row)
+            if len(rows) >= wanted:
+                return torch.stack(list(rows.values())[:wanted])
+        raise UsageError(
+            f"oracle: {wanted:,} different sentences of {self.config.length} of {self.config.words} words cannot be "
+            "drawn; ask for fewer (data.train, data.scored) or for longer ones (data.length)"
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        holdout = self.load("holdout")
+        each = torch.cat(
+            [self.likelihood.token_nll(part).mean(1) for part in torch.split(holdout.values, _BLOCK)]
+        ).double()
+        error = each.std().item() / len(each) ** 0.5
+        return [
+            f"oracle: {len(self.vocabulary) - len(SPECIAL):,} words, sentences of {self.config.length}, "
+            f"{self.config.train:,} to train on; its own NLL {each.mean().item():.4f} ± {1.96 * error:.4f} nats a word "
+            f"({len(each):,} sentences); weights {self._hash[:8]}"
+        ]

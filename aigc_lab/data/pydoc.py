@@ -1,0 +1,47 @@
+"""English prose about Python that every CPython carries: the sentences of `pydoc_data.topics`."""
+
+import re
+
+from pydantic import Field
+
+from aigc_lab.sentences import Sentences
+
+# Prose is what stands at the margin, in paragraphs; what is indented, underlined or a signature is not.
+_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"*])")
+_LEAST = 5
+# *name* and **name** stress a word in the source; a page shows neither star.
+_STRESS = re.compile(r"\*{1,2}(\w[^*]*)\*{1,2}")
+
+
+class PyDoc(Sentences):
+    """The documentation's own words differ from version to version of Python, so its digest is a part of every score.
+    Paragraphs are joined to lines and cut after full stops; sentences of less than 5 words are left out.
+    """
+
+    source = "https://docs.python.org/3/reference/"
+
+    class Config(Sentences.Config):
+        reference: float = Field(0.15, gt=0, lt=0.5, description="share of the sentences")
+        holdout: float = Field(0.15, gt=0, lt=0.5, description="share of the sentences")
+
+    def lines(self) -> tuple[list[str], list[str]]:
+        from pydoc_data.topics import topics
+
+        found = []
+        for name in sorted(topics):
+            for paragraph in re.split(r"\n\s*\n", topics[name]):
+                found += [each for each in _END.split(_prose(paragraph)) if _is_sentence(each)]
+        return found, []
+
+
+def _prose(paragraph: str) -> str:
+    lines = paragraph.strip("\n").split("\n")
+    if lines[0].startswith(("   ", "[", ">>>", "|", "+", "...")) or set(lines[-1].strip()) <= set("*=-^~+|"):
+        return ""
+    # A hyphen at the end of a line is the documentation's own, or one that a break has put there: "built-\nin".
+    text = re.sub(r"-\s*\n\s*", "-", "\n".join(lines)).replace("\n", " ")
+    return _STRESS.sub(r"\1", text).strip().lstrip("*- ")
+
+
+def _is_sentence(text: str) -> bool:
+    return text[:1].isupper() and text.endswith((".", "!", "?")) and len(text.split()) >= _LEAST and "::=" not in text

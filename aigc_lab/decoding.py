@@ -1,0 +1,91 @@
+"""Sentences word by word: what a model says of the next word, sharpened or cut, and one word drawn of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aigc_lab.text.vocabulary import EOS, PAD, Vocabulary
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a word is drawn. At `temperature` t from p^(1/t), 0 for the most likely word; of the `top_k` most likely
+    words; of the fewest that hold `top_p` of the probability (nucleus sampling, Holtzman et al. 2020). What is left is
+    scaled to one. Every sentence begins with the words of `prefix`.
+
+    Raises `ValueError` for numbers that mean nothing.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    prefix: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < 100:
+            raise ValueError(f"temperature {self.temperature:g}: give one from 0 (the likeliest word) up, like 0.8")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top-k {self.top_k}: keep at least the likeliest word")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top-p {self.top_p:g}: give a probability above 0, up to 1")
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Of each word [N, V] float32, from the model's logits [N, V]."""
+        logits = logits.float()
+        if self.temperature == 0:
+            return torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).float()
+        logits = logits / self.temperature
+        if self.top_k is not None and self.top_k < logits.shape[1]:
+            least = logits.topk(self.top_k).values[:, -1:]
+            logits = logits.masked_fill(logits < least, -torch.inf)
+        found = logits.softmax(1)
+        if self.top_p is not None and self.top_p < 1:
+            ordered, order = found.sort(dim=1, descending=True, stable=True)
+            # A word is kept where those above it do not hold as much: the first always is.
+            kept = ordered.cumsum(1) - ordered < self.top_p
+            found = torch.zeros_like(found).scatter_(1, order, ordered * kept)
+            found = found / found.sum(1, keepdim=True)
+        return found
+
+
+def pick(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """A word for each row [N] by the inverse of its distribution function at `uniform` [N] in [0, 1): the same numbers
+    draw the same words, whoever draws beside them.
+    """
+    total = probabilities.cumsum(1)
+    mass = total[:, -1:]
+    # Below the mass, whatever rounding says: beyond it lies no word.
+    at = torch.minimum(uniform.unsqueeze(1) * mass, torch.nextafter(mass, torch.zeros_like(mass)))
+    return torch.searchsorted(total, at, right=True).squeeze(1)
+
+
+Predict = Callable[[Tensor, Any], tuple[Tensor, Any]]
+
+
+def sentences(
+    predict: Predict, memory: Any, uniform: Tensor, vocabulary: Vocabulary, first: int, sampling: Sampling
+) -> Tensor:
+    """Sentences int64 [N, L] of as many uniform numbers: `predict(words [N, 1], memory)` gives the logits [N, V −
+    first] of the words from number `first` on, and the memory that goes with them. `<pad>` stands for the beginning.
+    """
+    count, length = uniform.shape
+    made = torch.full((count, length), PAD, dtype=torch.int64, device=uniform.device)
+    word = made.new_full((count,), PAD)
+    ended = torch.zeros(count, dtype=torch.bool, device=uniform.device)
+    given = sampling.prefix[:length]
+    for place in range(length):
+        if place < len(given):
+            _, memory = predict(word.unsqueeze(1), memory)
+            word = torch.full_like(word, given[place])
+        else:
+            logits, memory = predict(word.unsqueeze(1), memory)
+            word = (pick(sampling.probabilities(logits), uniform[:, place]) + first).masked_fill(ended, PAD)
+        made[:, place] = word
+        ended = ended | (word == EOS)
+        # Asking costs a wait for the device: seldom, then.
+        if vocabulary.ends and place % 8 == 7 and bool(ended.all()):
+            break
+    return made

@@ -1,0 +1,157 @@
+"""Datasets of sentences: tokens, splits, and a vocabulary of the training split, whatever the lines come from."""
+
+import hashlib
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from aigc_lab.config import Strict
+from aigc_lab.data import base
+from aigc_lab.errors import UsageError
+from aigc_lab.samples import Text
+from aigc_lab.shape import Modality, Shape
+from aigc_lab.text.tokenizer import Tokenizer, tokenize
+from aigc_lab.text.vocabulary import UNK, Vocabulary
+
+Words = tuple[str, ...]
+
+
+class Sentences(base.Dataset):
+    """Lines of text, each a sentence. Which split one is in, the hash of its tokens decides: equal ones are together.
+
+    A word that occurs less than `min_count` times in the training split is `<unk>`, there as elsewhere: a model that
+    never met `<unk>` would give what it does not know no probability at all. Training sentences that read like one of a
+    scored split are left out.
+    """
+
+    fixed: ClassVar[bool] = False
+
+    class Config(Strict):
+        tokenizer: Tokenizer = Field("words", description="words parts punctuation; none takes what white space parts")
+        lowercase: bool = Field(False, description="all letters small, before the tokens are counted")
+        max_length: int = Field(40, ge=1, description="tokens of a sentence, at most")
+        longer: Literal["leave out", "cut"] = Field("leave out", description="what is done with longer sentences")
+        min_count: int = Field(2, ge=1, description="a rarer word of the training split is <unk>")
+        max_words: int | None = Field(None, ge=1, description="so many words are known, the most frequent")
+        reference: float = Field(0.1, gt=0, lt=0.5, description="share of the sentences")
+        holdout: float = Field(0.1, gt=0, lt=0.5, description="share of the sentences")
+
+    @abstractmethod
+    def lines(self) -> tuple[list[str], list[str]]:
+        """The sentences, and those of a file of its own that is only scored against (none: a share of the first)."""
+
+    @property
+    def shape(self) -> Shape:
+        # A place for <eos> beside the words: a sentence of the greatest length ends like any other.
+        return Shape(Modality.TEXT, (self.config.max_length + 1,), vocabulary=self.vocabulary)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The words of the training split, with the marks."""
+        return self._parts[1]
+
+    def load(self, split: base.Split) -> Text:
+        return self._parts[0][split]
+
+    @property
+    def notes(self) -> list[str]:
+        return self._parts[2]
+
+    @cached_property
+    def _parts(self) -> tuple[dict[base.Split, Text], Vocabulary, list[str]]:
+        config = self.config
+        given, scored = self.lines()
+        (sentences, long), (others, long_others) = self._tokens(given), self._tokens(scored)
+        splits = self._split(sentences, others)
+        empty = [split for split, members in splits.items() if not members]
+        if empty:
+            raise UsageError(
+                f"{self.name}: {len(set(sentences)):,} different sentences are too few for three splits "
+                f"({empty[0]} would be empty); give more lines"
+            )
+        vocabulary = Vocabulary.of(splits["train"], config.tokenizer, least=config.min_count, most=config.max_words)
+        if len(vocabulary) <= UNK + 1:
+            raise UsageError(
+                f"{self.name}: no word occurs {config.min_count} times in the training split; lower data.min_count"
+            )
+        rows = {split: [tuple(vocabulary.encode(each)) for each in members] for split, members in splits.items()}
+        left_out = _disjoint(rows)
+        made = {split: Text.of(rows[split], config.max_length + 1, vocabulary) for split in base.SPLITS}
+        return made, vocabulary, self._told(rows, vocabulary, long + long_others, left_out, len(set(sentences)))
+
+    def _tokens(self, lines: Sequence[str]) -> tuple[list[Words], int]:
+        """The sentences by their tokens, and how many were longer than allowed."""
+        config, kept, long = self.config, list[Words](), 0
+        for line in lines:
+            words = tuple(tokenize(line.lower() if config.lowercase else line, config.tokenizer))
+            if len(words) > config.max_length:
+                long += 1
+                if config.longer == "leave out":
+                    continue
+            if words:
+                kept.append(words[: config.max_length])
+        return kept, long
+
+    def _split(self, sentences: Sequence[Words], others: Sequence[Words]) -> dict[base.Split, list[Words]]:
+        """Equal sentences stay together; the order is that of the hashes, which is none."""
+        groups = _grouped(others or sentences)
+        total = sum(len(group) for group in groups)
+        shares = (0.5, 0.5) if others else (self.config.reference, self.config.holdout)
+        splits: dict[base.Split, list[Words]] = {split: [] for split in base.SPLITS}
+        names: tuple[base.Split, base.Split] = ("reference", "holdout")
+        for split, share in zip(names, shares, strict=True):
+            while groups and len(splits[split]) < share * total:
+                splits[split] += groups.pop()
+        if others:
+            splits["holdout"] += [each for group in groups for each in group]
+            groups = _grouped(sentences)
+        splits["train"] = [each for group in reversed(groups) for each in group]
+        return splits
+
+    def _told(
+        self, rows: dict[base.Split, list[tuple[int, ...]]], vocabulary: Vocabulary, long: int, out: int, different: int
+    ) -> list[str]:
+        config = self.config
+        sizes = ", ".join(f"{len(rows[split]):,} {split}" for split in base.SPLITS)
+        total = sum(map(len, rows.values()))
+        mean = sum(len(row) for split in rows.values() for row in split) / total
+        notes = [f"{self.name}: {sizes} sentences of {mean:.1f} tokens (tokenizer {config.tokenizer})"]
+        counts = Counter(word == UNK for row in rows["train"] for word in row)
+        held = Counter(word == UNK for split in ("reference", "holdout") for row in rows[split] for word in row)
+        share, other = (100 * each[True] / max(each.total(), 1) for each in (counts, held))
+        notes.append(
+            f"vocabulary: {len(vocabulary):,} words of the training split that occur {config.min_count} times or more; "
+            f"<unk> stands for {share:.1f} % of its words, and for {other:.1f} % of the others'"
+        )
+        if long:
+            rule = "left out" if config.longer == "leave out" else "cut there"
+            notes.append(f"{long:,} sentences are longer than {config.max_length} tokens and {rule} (data.max_length)")
+        if total - different > 0 or out:
+            copies = max(total + out - different, 0)
+            more = f"; {out:,} are left out of training, for a scored split has the same words" if out else ""
+            notes.append(f"{copies:,} sentences repeat another: equal ones are in one split{more}")
+        return notes
+
+
+def _grouped(sentences: Sequence[Words]) -> list[list[Words]]:
+    """Equal sentences together, in the order of their hashes."""
+    groups: dict[Words, list[Words]] = {}
+    for each in sentences:
+        groups.setdefault(each, []).append(each)
+    return [groups[key] for key in sorted(groups, key=lambda key: hashlib.sha256(" ".join(key).encode()).digest())]
+
+
+def _disjoint(rows: dict[Any, list[tuple[int, ...]]]) -> int:
+    """Takes from train what a scored split has, and from the holdout what the reference has; how many."""
+    seen: set[tuple[int, ...]] = set()
+    out = 0
+    for split in ("reference", "holdout", "train"):
+        kept = [row for row in rows[split] if row not in seen]
+        out += len(rows[split]) - len(kept)
+        seen |= set(rows[split])
+        rows[split] = kept
+    return out

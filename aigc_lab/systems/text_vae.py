@@ -1,0 +1,131 @@
+"""Variational autoencoder of sentences (Bowman et al. 2016): annealing, free bits, β and word dropout as knobs."""
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from aigc_lab import decoding
+from aigc_lab.config import Strict
+from aigc_lab.decoding import Sampling
+from aigc_lab.language_system import LanguageSystem, nll_of, shifted
+from aigc_lab.nets.recurrent import RecurrentDecoder, RecurrentEncoder
+from aigc_lab.noise import Draw, Noise
+from aigc_lab.objectives.likelihood import standard_normal_kl
+from aigc_lab.samples import Text
+from aigc_lab.shape import Shape
+from aigc_lab.systems import base
+from aigc_lab.text.vocabulary import PAD, UNK
+
+
+def kl_weight(step: int, annealing: str, steps: int, cycles: int) -> float:
+    """What multiplies β·KL at a step: `none` 1; `linear` rises from 0 to 1 over `steps` (Bowman et al. 2016 with a ramp
+    for their sigmoid); `cyclical` does so in each of `cycles` equal parts of `steps`, over its first half, and stays 1
+    in the second (Fu et al. 2019, R = 0.5); after `steps` it is 1.
+    """
+    if annealing == "none" or step >= steps:
+        return 1.0
+    if annealing == "linear":
+        return step / steps
+    part = steps / cycles
+    return min(1.0, 2 * (step % part) / part)
+
+
+class TextVAE(LanguageSystem):
+    """Minimises E[−log p(x|z)] + w·β·Σᵢ max(KLᵢ, λ), nats a sentence. KLᵢ is the batch mean of latent i's divergence
+    from N(0, 1), λ its free bits (Kingma et al. 2016, equation 15), w the annealing's weight.
+
+    A strong decoder does without z, and KL falls to 0 (posterior collapse): annealing lets the code be learned first;
+    word dropout, which replaces the decoder's inputs by `<unk>`, makes the decoder need it. A latent of `sample` is z
+    and a normal number for each place, whose quantile picks the word.
+    """
+
+    unstackable = "torch's LSTM has no batching rule under vmap"
+
+    class Config(Strict):
+        embedding: int = Field(128, ge=1)
+        hidden: int = Field(256, ge=1)
+        latent_size: int = Field(32, ge=1)
+        beta: float = Field(1.0, ge=0, description="weight of the KL term")
+        annealing: Literal["linear", "cyclical", "none"] = "linear"
+        anneal_steps: int = Field(1000, ge=1, description="steps until the KL term has its whole weight for good")
+        cycles: int = Field(4, ge=1, description="of cyclical annealing")
+        free_bits: float = Field(0.0, ge=0, description="nats of each latent that cost nothing more")
+        word_dropout: float = Field(0.3, ge=0, le=1, description="share of the decoder's inputs replaced by <unk>")
+        lr: float = Field(1e-3, gt=0, description="Adam's step")
+        max_norm: float = Field(5.0, gt=0, description="a longer gradient is shortened to this")
+
+    optimizer_only = frozenset({"lr", "max_norm"})
+
+    def __init__(self, config: Config, shape: Shape) -> None:
+        super().__init__(config, shape)
+        words, size = len(self.vocabulary), config.latent_size
+        self.encoder = RecurrentEncoder(words, config.embedding, config.hidden, 2 * size)
+        self.decoder = RecurrentDecoder(words, config.embedding, config.hidden, context=size)
+        self.output = nn.Linear(config.hidden, words - self.first)
+
+    def phases(self, batch_size: int) -> list[base.Phase]:
+        noise = {
+            "latents": Draw((batch_size, self.config.latent_size)),
+            "words": Draw((batch_size, self.length), "unit"),
+        }
+        rule = base.OptimizerConfig(self.config.lr, max_norm=self.config.max_norm)
+        return [base.Phase("vae", self._loss, [self], rule, noise)]
+
+    def _loss(self, batch: Any, noise: Noise, step: int) -> base.Loss:
+        config, words = self.config, batch.values
+        mean, log_variance = self.encode(words)
+        latents = mean + (0.5 * log_variance).exp() * noise["latents"]
+        inputs = shifted(words)
+        # The beginning is no word: it stays.
+        hidden = (noise["words"][:, : words.shape[1]] < config.word_dropout) & (inputs != PAD)
+        reconstruction = self._nll(latents, words, inputs.masked_fill(hidden, UNK)).mean()
+        each = (0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)).mean(0)
+        weight = kl_weight(step, config.annealing, config.anneal_steps, config.cycles)
+        total = reconstruction + weight * config.beta * each.clamp_min(config.free_bits).sum()
+        parts = {"reconstruction": reconstruction, "kl": standard_normal_kl(mean, log_variance).mean()}
+        return base.Loss(total, parts, {"kl_weight": torch.full_like(total.detach(), weight)})
+
+    def encode(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of q(z|x), each [N, latent_size], of sentences [N, L]."""
+        mean, log_variance = self.encoder(words, (words != PAD).sum(1)).float().chunk(2, dim=1)
+        return mean, log_variance
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The sentences [N, L] of which each word is the most likely one after those before it."""
+        uniform = latents.new_zeros(len(latents), self.length)
+        return self._sentences(latents, uniform, Sampling(temperature=0))
+
+    def log_likelihood(self, words: Tensor, latents: Tensor) -> Tensor:
+        """Log p(x|z) in nats a sentence [N], its `<eos>` included."""
+        return -self._nll(latents, words, shifted(words))
+
+    def _nll(self, latents: Tensor, words: Tensor, inputs: Tensor) -> Tensor:
+        return nll_of(self.output(self.decoder(inputs, latents)), words, self.first).sum(1)
+
+    def samplers(self) -> list[nn.Module]:
+        # All of it: an average decoder beside the raw encoder would be scored as an autoencoder that nobody trained.
+        return [self]
+
+    def latents(self, count: int) -> Draw:
+        return Draw((count, self.config.latent_size + self.length))
+
+    def sample(
+        self,
+        latents: Tensor,
+        *,
+        labels: Tensor | None = None,
+        sampling: Sampling = Sampling(),  # noqa: B008 -- frozen
+    ) -> Text:
+        """A sentence for each latent [N, latent_size + L]: z, and the numbers that pick the words."""
+        code, normal = torch.split(latents, [self.config.latent_size, self.length], 1)
+        return self.text(self._sentences(code, torch.special.ndtr(normal.double()).float(), sampling))
+
+    def _sentences(self, code: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
+        def predict(words: Tensor, memory: Any) -> tuple[Tensor, Any]:
+            features, memory = self.decoder.step(words, memory, code)
+            return self.output(features[:, -1]), memory
+
+        memory = self.decoder.start(len(code), self.length, code)
+        return decoding.sentences(predict, memory, uniform, self.vocabulary, self.first, sampling)

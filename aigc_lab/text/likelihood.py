@@ -1,0 +1,16 @@
+"""What gives sentences a probability."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@runtime_checkable
+class Likelihood(Protocol):
+    """A model of sentences word by word: a system, or the truth of data that was made."""
+
+    def token_nll(self, words: Tensor) -> Tensor:
+        """−log p of each word given those before it, in nats [N, L], of `Text.values` [N, L]; 0 at `<pad>`."""

@@ -1,0 +1,45 @@
+"""Files of sentences, one a line. What cannot be a sentence is named by its line and byte."""
+
+from pathlib import Path
+
+from aigc_lab.errors import UsageError
+
+
+def read_lines(path: Path, what: str = "") -> tuple[list[str], int]:
+    """The sentences of a UTF-8 file, without white space around them, and how many lines were blank.
+
+    Windows and old Macintosh line ends, a byte order mark and tabs are all right. Raises `UsageError` with the line
+    and the byte where the file is not text, and for one without any sentence.
+    """
+    name = f"{what}: {path}" if what else str(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{name}: cannot be read ({error.strerror})") from None
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UsageError(f"{name}: is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
+    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    shift = path.stat().st_size - len(raw)
+    zero = raw.find(b"\0")
+    if zero >= 0:
+        raise UsageError(f"{name}: {_place(raw, zero, shift)} is a zero byte: a binary file, and no text")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{name}: {_place(raw, error.start, shift)} (0x{raw[error.start]:02x}) is not UTF-8; "
+            "save it as UTF-8 (iconv -f LATIN1 -t UTF-8)"
+        ) from None
+    # Not str.splitlines: it also cuts at what may stand within a sentence, such as U+2028 or a form feed.
+    lines = [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    if lines and not lines[-1]:
+        lines.pop()
+    kept = [line for line in lines if line]
+    if not kept:
+        raise UsageError(f"{name}: {'is empty' if not raw else 'holds blank lines only'}; give one sentence a line")
+    return kept, len(lines) - len(kept)
+
+
+def _place(raw: bytes, at: int, shift: int) -> str:
+    before = raw[:at].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return f"line {before.count(bytes([10])) + 1}, byte {at + shift + 1}"
