@@ -87,9 +87,9 @@ def _examined(kind: type, data: str | None, changes: list[Change], settings: Set
         return
     options = _options(kind, changes)
     if issubclass(kind, System):
-        dataset = _dataset(data or ("digits" if kind.modality == Modality.IMAGES else "ring"), settings)
+        other = {Modality.IMAGES: "digits", Modality.POINTS: "ring", Modality.TEXT: "pydoc"}[kind.modality]
+        dataset = _dataset(data or other, settings)
         if dataset.shape.modality != kind.modality:
-            other = "digits" if kind.modality == Modality.IMAGES else "ring"
             raise UsageError(
                 f"{kind.__name__} makes {kind.modality}, and dataset {dataset.name} holds {dataset.shape.modality}; "
                 f"try --data {other}"
@@ -149,7 +149,7 @@ def _measurable(metric: Metric, data: str | None, settings: Settings) -> Dataset
 def _served(what: str, check: Callable[[Dataset], None], data: str | None, settings: Settings) -> Dataset:
     """The dataset that was named, or the first of those that ship which `check` lets through."""
     refusals = []
-    for dataset in [_dataset(name, settings) for name in ([data] if data else ["digits", "ring"])]:
+    for dataset in [_dataset(name, settings) for name in ([data] if data else ["digits", "ring", "pydoc"])]:
         try:
             check(dataset)
             return dataset

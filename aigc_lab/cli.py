@@ -409,15 +409,26 @@ def sample(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="A folder, or a file that ends in .npz.  [default: samples-MODEL]", metavar="DIR"
+            "-o",
+            "--output",
+            help="A folder, or a file that ends in .npz, or .txt for text.  [default: samples-MODEL]",
+            metavar="DIR",
         ),
     ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of text: below 1 the likelier words more often; 0 for the likeliest.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="Of text: draw among the K likeliest words.", min=1)] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Of text: among the fewest words that hold this probability (nucleus).")
+    ] = None,
+    prefix: Annotated[str | None, typer.Option(help="Of text: what every sentence begins with.")] = None,
     checkpoint: Checkpoint = "last",
     device: Annotated[str, typer.Option(help="Where to draw them: cpu, cuda, cuda:1, or auto.")] = "cpu",
     force: Annotated[bool, typer.Option("--force", help="Replace other samples at the same place.")] = False,
     home: Home = None,
 ) -> None:
-    """Draw samples of a model or a run. Pictures come with their grid, points with their scatter plot."""
+    """Draw samples of a model or a run. Pictures come with a grid, points with a scatter plot, text as lines."""
     from aigc_lab.serving.output import sample
     from aigc_lab.settings import Settings
 
@@ -431,6 +442,7 @@ def sample(
         checkpoint=checkpoint,
         device=device,
         force=force,
+        drawing={"temperature": temperature, "top_k": top_k, "top_p": top_p, "prefix": prefix},
     )
     print(said, file=sys.stderr)
     print(shown)
@@ -454,7 +466,7 @@ def models(json: AsJson = False, home: Home = None) -> None:
 def evaluate(
     generated: Annotated[
         str,
-        typer.Option(help="A folder of images, a .npy or .npz file, a run, a sweep or a model.", metavar="WHAT"),
+        typer.Option(help="A folder of images, a .npy, .npz or text file, a run, a sweep or a model.", metavar="WHAT"),
     ],
     reference: Annotated[
         str | None,
@@ -476,6 +488,10 @@ def evaluate(
         str | None,
         typer.Option(help="inception, classifier, random, ./mine.py, …  [default: the best there is]", metavar="NAME"),
     ] = None,
+    tokenizer: Annotated[
+        Literal["words", "none", "characters"],
+        typer.Option(help="How lines of text become words: none takes what white space parts."),
+    ] = "words",
     samples: Annotated[int | None, typer.Option(help="Score so many of the generated samples.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Of the samples that a run or a model is asked for.")] = 0,
     size: Annotated[int | None, typer.Option(help="Bring all images to SIZE×SIZE pixels first.")] = None,
@@ -498,15 +514,26 @@ def evaluate(
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Score samples against real ones. Folders, arrays, runs, models; no sweep and no home are needed."""
-    from aigc_lab.scoring import scores
+    """Score samples against real ones. Folders, arrays, text files, runs, models; no sweep and no home are needed."""
+    from aigc_lab import text_scoring
     from aigc_lab.tables import scores_table
+
+    wanted = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
+    if text_scoring.concerns(generated, reference):
+        images = {"--size": size, "--range": numbers, "--weights": weights, "--neighbours": neighbours}
+        if unfit := [option for option, value in images.items() if value is not None]:
+            raise UsageError(f"{unfit[0]}: is for images, and these are files of sentences")
+        text: dict[str, Any] = {"metrics": wanted, "protocol": protocol, "tokenizer": tokenizer, "samples": samples}
+        rows = text_scoring.rows(generated, reference, train, seed=seed, device=device, home=home, **text)
+        _print_json(rows) if json else _print(scores_table(rows))
+        return
+    from aigc_lab.scoring import scores
 
     rows = scores(
         generated,
         reference,
         train=train,
-        metrics=None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()],
+        metrics=wanted,
         protocol=protocol,
         features=features,
         samples=samples,

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from aigc_lab import content, environment, extractor_files, pictures, plugins
+from aigc_lab import content, environment, extractor_files, pictures, plugins, quality_diversity
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import Protocol, load_protocol
@@ -15,10 +15,13 @@ from aigc_lab.extractors.base import Features, choice
 from aigc_lab.features import FeatureStore
 from aigc_lab.files import write_atomically
 from aigc_lab.given import Given, Pair, Range, Sets, given, halves, parted
+from aigc_lab.language_system import LanguageSystem
 from aigc_lab.metrics import memorisation
 from aigc_lab.metrics.base import Autoencoder, Evidence, Game, Metric, Part, Real, Score
-from aigc_lab.samples import Images, Samples
+from aigc_lab.samples import Images, Samples, Text
 from aigc_lab.settings import Settings
+from aigc_lab.shape import Modality
+from aigc_lab.text.likelihood import Likelihood
 from aigc_lab.weights import WeightsPolicy
 
 ScoringSplit = Literal["reference", "holdout"]
@@ -50,6 +53,12 @@ class Evaluator:
     def evaluate(self, generated: Samples, split: ScoringSplit, system: object = None) -> list[Score]:
         """The protocol's scores of generated samples against a real split, in the protocol's order."""
         return score(self.metrics, generated, self._reals[split], self._dataset, self._features, split, system)
+
+    def temperature_curve(self, system: LanguageSystem, temperatures: Sequence[float], seed: int) -> dict[str, Any]:
+        """Quality against diversity of a language model at these temperatures and at 1, against the holdout."""
+        real = self._reals["holdout"]
+        assert isinstance(real.reference, Text) and isinstance(real.floor, Text), "a language model is of text"
+        return quality_diversity.curve(system, real.reference, real.floor, temperatures, self.protocol.samples, seed)
 
     @cached_property
     def _reals(self) -> dict[ScoringSplit, Real]:
@@ -135,7 +144,7 @@ def _evidence(
                 *details,
             ]
         ),
-        system if isinstance(system, Autoencoder | Game) else None,
+        system if isinstance(system, Autoencoder | Game | Likelihood) else None,
         store.device,
     )
 
@@ -242,7 +251,8 @@ def _neighbours_by(path: Path, metrics: Sequence[Metric], evidence: Evidence) ->
 
 def _draw_neighbours(path: Path, extractor: str, evidence: Evidence, say: Callable[[str], None]) -> None:
     made, known = (evidence.features(extractor, samples) for samples in (evidence.generated, evidence.train))
-    assert isinstance(evidence.generated, Images) and isinstance(evidence.train, Images)  # features are of images
+    if not isinstance(evidence.generated, Images) or not isinstance(evidence.train, Images):
+        raise UsageError("--neighbours: a picture shows images, and these are none")
     tiles = memorisation.look_alikes(evidence.generated, evidence.train, made, known, columns=_NEIGHBOURS)
     try:
         write_atomically(path, pictures.png(pictures.grid(tiles, columns=1 + _NEIGHBOURS)))
@@ -282,7 +292,7 @@ def _metrics(
     if protocol is not None:
         specs = load_protocol(content.find("evaluation", protocol)).metrics
     else:
-        specs = [(name, {}) for name in (names or _panel(chosen))]
+        specs = [(name, {}) for name in (names or _panel(evidence.generated.modality, chosen))]
     found, left_out = [], list[str]()
     for name, config in specs:
         # A protocol says itself which features it reads, unless the user does.
@@ -332,8 +342,10 @@ def _best_features(dataset: Dataset, weights: WeightsPolicy) -> tuple[str, str]:
     return "random", f"features: a random network's, which rank and mean nothing beyond that ({lacking})"
 
 
-def _panel(features: str | None) -> list[str]:
+def _panel(modality: Modality, features: str | None) -> list[str]:
     """What is measured where nobody says."""
+    if modality == Modality.TEXT:
+        return ["bleu", "self_bleu", "unique", "distinct", "repetition", "rouge_nn", "lm_score", "embedding_fd"]
     if features is None:
         return ["modes"]
     first = ["fid", "inception_score"] if features == "inception" else ["fd"]

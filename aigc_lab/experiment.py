@@ -45,6 +45,9 @@ class Training(Strict):
         "fp32", description="bf16: networks under autocast; penalties, spectral norms and statistics stay in fp32"
     )
     channels_last: bool = Field(False, description="convolutions with the channels innermost in memory: faster in bf16")
+    patience: int | None = Field(
+        None, ge=1, description="the run ends after so many evaluations without a better objective"
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads; part of what a result depends on to the bit")
     stacked: bool = Field(False, description="train the seeds of one `train` command as one program (vmap)")
     checkpoint_seconds: float = Field(30.0, ge=0, description="a crash loses so much work at most")
@@ -112,6 +115,17 @@ class Protocol(Strict):
     name: str
     samples: int = Field(ge=1)
     metrics: list[tuple[str, dict[str, Any]]] = Field(min_length=1)
+    temperatures: list[float] = Field(
+        [], description="a finished language model is sampled at these too: its curve of quality against diversity"
+    )
+
+    @field_validator("temperatures")
+    @classmethod
+    def _warm(cls, values: list[float]) -> list[float]:
+        cold = [value for value in values if not 0 < value < 100]
+        if cold:
+            raise ValueError(f"a temperature is above 0, like 0.8, not {cold[0]:g}")
+        return values
 
     @field_validator("metrics", mode="before")
     @classmethod
@@ -200,7 +214,7 @@ class Experiment:
         # An absent section says what an empty one says.
         data["search"] = {key: value for key, value in (data.get("search") or {}).items() if key != "trials"}
         data["training"] = {key: value for key, value in data["training"].items() if key != "checkpoint_seconds"}
-        data["evaluation"] = self.protocol.model_dump(mode="json")
+        data["evaluation"] = self.protocol.model_dump(mode="json", exclude_defaults=True)
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -403,6 +417,12 @@ class Experiment:
             self.document.fail(
                 at, content.unknown(f"score of protocol {self.protocol.name}", objective.score, list(gives))
             )
+        described = next((metric for metric in self.metrics if objective.score in metric.describes), None)
+        if described is not None:
+            self.document.fail(
+                at,
+                f"{objective.score} describes a system: neither more nor less of it is better; choose another score",
+            )
         if gives[objective.score] != objective.better:
             verb = "minimize" if gives[objective.score] == "lower" else "maximize"
             self.document.fail(at, f"{objective.score} is better when it is {gives[objective.score]}; use {verb}")
@@ -456,12 +476,15 @@ class Experiment:
 def _check_needs(metric: "Metric", dataset: "Dataset", kinds: "Mapping[str, type[System]]") -> None:
     """Raises `ValueError` for the first of the competing systems that cannot give a metric what it needs."""
     from aigc_lab.metrics.base import Autoencoder, Game
+    from aigc_lab.text.likelihood import Likelihood
 
     for system, kind in kinds.items():
         if "encoder" in metric.needs and not issubclass(kind, Autoencoder):
             raise ValueError(
                 f"it needs a system with an encoder (encode, decode, log_likelihood), and {system} has none"
             )
+        if "likelihood" in metric.needs and not issubclass(kind, Likelihood):
+            raise ValueError(f"it needs a system that gives sentences a probability (token_nll), and {system} has none")
         if "game" in metric.needs and not issubclass(kind, Game):
             raise ValueError(f"it needs a game of two numbers, like system dirac, and {system} is none")
         if "labels" in metric.needs and not kind.conditional:

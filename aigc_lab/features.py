@@ -19,7 +19,8 @@ from aigc_lab.errors import UsageError
 from aigc_lab.extractors.base import Extractor, Features
 from aigc_lab.files import replacing, sha256
 from aigc_lab.frechet import Gaussian
-from aigc_lab.samples import Images, Samples
+from aigc_lab.samples import Samples
+from aigc_lab.shape import Modality
 from aigc_lab.weights import WeightsPolicy
 
 # Part of every key: changes when the stored form does.
@@ -111,8 +112,8 @@ class FeatureStore:
 
     def made(self, name: str, samples: Samples) -> Features:
         """Features of samples: computed, never stored. Raises `ValueError` for samples that it must not see."""
-        if not isinstance(samples, Images):
-            raise UsageError(f"extractor {name} reads images, not {samples.modality}")
+        if samples.modality == Modality.POINTS:
+            raise UsageError(f"extractor {name} reads images or text, not {samples.modality}")
         total, extractor = len(samples), self.extractor(name)
         what = f"{name} features of {total:,} samples"
         with plugins.blamed(type(extractor)):

@@ -23,7 +23,7 @@ from aigc_lab.content import unknown
 from aigc_lab.data.base import SPLITS, Dataset, Split
 from aigc_lab.errors import UsageError
 from aigc_lab.image_files import MAPPED_FROM, Look, Reading, decode, find, look
-from aigc_lab.samples import Images, Points, Samples
+from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.shape import Modality, Shape
 
 Array = npt.NDArray[Any]
@@ -306,6 +306,13 @@ class Pair:
             self._fit(generated, reference, side)
         self.generated = generated.load(self._channels, self._side)
         self.reference = reference.load(self._channels, None if reference.split else self._side)
+        if isinstance(self.generated, Text) and isinstance(self.reference, Text):
+            if self.generated.vocabulary != self.reference.vocabulary:
+                raise UsageError(
+                    f"{generated.name} and {reference.name} have different vocabularies; compare them as text: "
+                    "aigc-lab sample RUN -o samples.txt, and --generated samples.txt"
+                )
+            return
         if self.generated.values.shape[1:] != self.reference.values.shape[1:]:
             made, real = (list(each.values.shape[1:]) for each in (self.generated, self.reference))
             remedy = (

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -148,3 +148,75 @@ def _put(canvas: Pixels, positions: Tensor, colour: tuple[int, int, int]) -> Non
     inside = ((places >= 0) & (places < _CANVAS)).all(1)
     columns, rows = places[inside].numpy().T
     canvas[rows, columns] = colour
+
+
+class Plot(NamedTuple):
+    """A line of (x, y, label) from end to end, with one point of it marked, and a point of real samples."""
+
+    across: str
+    up: str
+    line: Sequence[tuple[float, float, str]]
+    own: tuple[float, float]
+    real: tuple[float, float] | None
+
+
+def panels(plots: Sequence[Plot], side: int = 460) -> Pixels:
+    """Plots beside one another, each with its axes, ticks and what its marks are."""
+    from PIL import Image
+
+    scale = 2
+    drawn = [_panel(plot, side * scale, scale) for plot in plots]
+    image = Image.new("RGB", (side * scale * len(drawn), side * scale), _PAPER)
+    for number, each in enumerate(drawn):
+        image.paste(each, (number * side * scale, 0))
+    return np.asarray(image.resize((side * len(drawn), side), Image.Resampling.LANCZOS))
+
+
+def _panel(plot: Plot, side: int, scale: int) -> Any:
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (side, side), _PAPER)
+    draw = ImageDraw.Draw(image)
+    points = [(x, y) for x, y, _ in plot.line] + ([plot.real] if plot.real else [])
+    left, right, top, bottom = 62 * scale, side - 16 * scale, 28 * scale, side - 52 * scale
+    lows, highs, ticks = zip(*(_axis([point[axis] for point in points]) for axis in (0, 1)), strict=True)
+
+    def place(point: tuple[float, float]) -> tuple[float, float]:
+        x, y = ((point[axis] - lows[axis]) / (highs[axis] - lows[axis]) for axis in (0, 1))
+        return left + x * (right - left), bottom - y * (bottom - top)
+
+    ink, small = (90, 90, 90), 12 * scale
+    draw.rectangle([left, top, right, bottom], outline=_RING, width=scale)
+    for value in ticks[0]:
+        x, _ = place((value, lows[1]))
+        draw.line([(x, top), (x, bottom)], fill=(238, 238, 238), width=scale)
+        draw.text((x, bottom + 5 * scale), f"{value:.4g}", ink, font_size=small, anchor="ma")
+    for value in ticks[1]:
+        _, y = place((lows[0], value))
+        draw.line([(left, y), (right, y)], fill=(238, 238, 238), width=scale)
+        draw.text((left - 5 * scale, y), f"{value:.4g}", ink, font_size=small, anchor="rm")
+    draw.text(((left + right) / 2, side - 8 * scale), plot.across, ink, font_size=13 * scale, anchor="ms")
+    draw.text((left, 6 * scale), plot.up, ink, font_size=13 * scale, anchor="la")
+    line = [place((x, y)) for x, y, _ in plot.line]
+    draw.line(line, fill=_DOT, width=2 * scale)
+    for at, (_, _, label) in zip(line, plot.line, strict=True):
+        _disc(draw, at, 3 * scale, fill=_DOT)
+        draw.text((at[0] + 6 * scale, at[1] - 4 * scale), label, _DOT, font_size=small, anchor="ls")
+    _disc(draw, place(plot.own), 6 * scale, outline=_END, width=2 * scale)
+    if plot.real is not None:
+        x, y = place(plot.real)
+        arm = 7 * scale
+        draw.line([(x - arm, y), (x + arm, y)], fill=(44, 160, 44), width=3 * scale)
+        draw.line([(x, y - arm), (x, y + arm)], fill=(44, 160, 44), width=3 * scale)
+        draw.text((x + 9 * scale, y + 2 * scale), "real", (44, 160, 44), font_size=small, anchor="la")
+    return image
+
+
+def _axis(values: Sequence[float]) -> tuple[float, float, list[float]]:
+    """The ends of an axis with some room, and round numbers between them."""
+    low, high = min(values), max(values)
+    room = 0.12 * (high - low) or 0.1 * abs(high) or 1.0
+    low, high = low - room, high + room
+    step = 10 ** math.floor(math.log10((high - low) / 2))
+    step = next(step * times for times in (0.5, 1, 2, 5) if (high - low) / (step * times) <= 6)
+    return low, high, [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -12,9 +12,10 @@ from aigc_lab import environment, plugins, tables
 from aigc_lab.errors import UsageError
 from aigc_lab.evaluate import evaluate
 from aigc_lab.experiment import Experiment
-from aigc_lab.given import Range
+from aigc_lab.given import Range, given
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
+from aigc_lab.samples import Text
 from aigc_lab.serving import finding
 from aigc_lab.settings import Settings
 from aigc_lab.weights import WeightsPolicy
@@ -84,6 +85,20 @@ def scores(
             watch=watch,
         )
     return [vars(score) for score in found]
+
+
+def sentences_of(wanted: str, count: int | None, *, seed: int, device: str, home: Path | None) -> list[str]:
+    """The sentences of a dataset's split, or as many as are asked for of a run or a model."""
+    settings = Settings.load(home)
+    if wanted.partition(":")[0] in plugins.names("data"):
+        made = given(wanted, data_dir=settings.data_dir).load(0, None)
+    else:
+        policy = WeightsPolicy(settings.weights_dir)
+        model, _ = _model(wanted, settings, policy, environment.device(device))
+        made = model.system.generate(count or _MOST, seed, "evaluate")
+    if not isinstance(made, Text):
+        raise UsageError(f"{wanted} is of {made.modality}, and the other set of text: there is nothing to compare")
+    return made.sentences()
 
 
 def _model(wanted: str, settings: Settings, policy: WeightsPolicy, device: str) -> tuple[Any, Any]:

@@ -35,6 +35,7 @@ class Sentences(base.Dataset):
         lowercase: bool = Field(False, description="all letters small, before the tokens are counted")
         max_length: int = Field(40, ge=1, description="tokens of a sentence, at most")
         longer: Literal["leave out", "cut"] = Field("leave out", description="what is done with longer sentences")
+        repeated: Literal["keep", "drop"] = Field("keep", description="what is done with sentences that repeat another")
         min_count: int = Field(2, ge=1, description="a rarer word of the training split is <unk>")
         max_words: int | None = Field(None, ge=1, description="so many words are known, the most frequent")
         reference: float = Field(0.1, gt=0, lt=0.5, description="share of the sentences")
@@ -66,6 +67,10 @@ class Sentences(base.Dataset):
         config = self.config
         given, scored = self.lines()
         (sentences, long), (others, long_others) = self._tokens(given), self._tokens(scored)
+        different = len({*sentences, *others})
+        repeated = len(sentences) + len(others) - different
+        if config.repeated == "drop":
+            sentences, others = list(dict.fromkeys(sentences)), list(dict.fromkeys(others))
         splits = self._split(sentences, others)
         empty = [split for split, members in splits.items() if not members]
         if empty:
@@ -81,7 +86,7 @@ class Sentences(base.Dataset):
         rows = {split: [tuple(vocabulary.encode(each)) for each in members] for split, members in splits.items()}
         left_out = _disjoint(rows)
         made = {split: Text.of(rows[split], config.max_length + 1, vocabulary) for split in base.SPLITS}
-        return made, vocabulary, self._told(rows, vocabulary, long + long_others, left_out, len(set(sentences)))
+        return made, vocabulary, self._told(rows, vocabulary, long + long_others, repeated, left_out)
 
     def _tokens(self, lines: Sequence[str]) -> tuple[list[Words], int]:
         """The sentences by their tokens, and how many were longer than allowed."""
@@ -113,7 +118,7 @@ class Sentences(base.Dataset):
         return splits
 
     def _told(
-        self, rows: dict[base.Split, list[tuple[int, ...]]], vocabulary: Vocabulary, long: int, out: int, different: int
+        self, rows: dict[base.Split, list[tuple[int, ...]]], vocabulary: Vocabulary, long: int, repeated: int, out: int
     ) -> list[str]:
         config = self.config
         sizes = ", ".join(f"{len(rows[split]):,} {split}" for split in base.SPLITS)
@@ -130,10 +135,11 @@ class Sentences(base.Dataset):
         if long:
             rule = "left out" if config.longer == "leave out" else "cut there"
             notes.append(f"{long:,} sentences are longer than {config.max_length} tokens and {rule} (data.max_length)")
-        if total - different > 0 or out:
-            copies = max(total + out - different, 0)
-            more = f"; {out:,} are left out of training, for a scored split has the same words" if out else ""
-            notes.append(f"{copies:,} sentences repeat another: equal ones are in one split{more}")
+        if repeated:
+            rule = "left out (data.repeated)" if config.repeated == "drop" else "kept, equal ones in one split"
+            notes.append(f"{repeated:,} sentences repeat another: {rule}")
+        if out:
+            notes.append(f"{out:,} sentences are left out, for a scored split has the same, <unk> for rare words")
         return notes
 
 

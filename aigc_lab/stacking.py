@@ -334,7 +334,7 @@ def train_stacked(
     They must be at the same step. Where one diverges, or is set `live = False`, the others go on as a smaller stack.
     Raises `ValueError` when they cannot be stacked.
     """
-    running = [replica for replica in replicas if replica.state.step < steps]
+    running = [replica for replica in replicas if replica.live and replica.state.step < steps]
     while running and not interrupted():
         stack = Stack([replica.state for replica in running], decay=decay)
         try:

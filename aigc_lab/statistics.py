@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
 Z95 = 1.959963984540054
@@ -72,7 +74,7 @@ def groups(count: int) -> Tensor:
     return order % GROUPS
 
 
-def jackknife_error(replicates: Tensor) -> float:
-    """Standard error of a statistic from its values without each of the groups."""
+def jackknife_error(replicates: Tensor | npt.NDArray[np.float64]) -> float:
+    """Standard error of a statistic from its values without each of the groups [G]."""
     count = len(replicates)
-    return math.sqrt(float((replicates - replicates.mean()).square().sum()) * (count - 1) / count)
+    return math.sqrt(float(((replicates - replicates.mean()) ** 2).sum()) * (count - 1) / count)

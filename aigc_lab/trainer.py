@@ -175,7 +175,8 @@ def train(
     system and not its initial weights. When `interrupted()` it ends after a whole step, wherever in an interval that
     is: the states can be stored and trained further, to the same bits.
     """
-    courses = [_Course(replica, decay, precision) for replica in replicas if replica.state.step < steps]
+    running = [replica for replica in replicas if replica.live and replica.state.step < steps]
+    courses = [_Course(replica, decay, precision) for replica in running]
     while courses and not interrupted():
         reached: Round = []
         for course in courses:

@@ -4,6 +4,8 @@ Each step of a run's life may be done again after a crash: attempt row, MLflow r
 the whole result in one transaction, the end of the MLflow run. MLflow gets curves and pictures on the way.
 """
 
+import csv
+import io
 import itertools
 import json
 import logging
@@ -13,12 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
 
-from aigc_lab import attempts, checkpoint, environment, interruption, pictures
+from aigc_lab import attempts, checkpoint, environment, interruption, pictures, quality_diversity
 from aigc_lab.batches import Batches
 from aigc_lab.checkpoint import Checkpointer
 from aigc_lab.errors import Failure, UsageError
@@ -28,10 +30,13 @@ from aigc_lab.files import refused, sha256, write_atomically
 from aigc_lab.heart import Heart
 from aigc_lab.job import Job, Outcome, Watcher
 from aigc_lab.lab import Lab
+from aigc_lab.language_system import LanguageSystem
 from aigc_lab.metrics.base import Score
 from aigc_lab.registry.life import RESULTS, Outdated
 from aigc_lab.registry.records import Scored, StoredArtifact, StoredCheckpoint, StoredScalar, StoredScore
 from aigc_lab.registry.states import State as RunState
+from aigc_lab.samples import Text
+from aigc_lab.shape import Modality
 from aigc_lab.stacking import train_stacked
 from aigc_lab.systems.base import System
 from aigc_lab.tracking.base import DatasetInfo, RunTracker, status_of
@@ -40,9 +45,20 @@ from aigc_lab.trainer import Diverged, Progress, Replica, Round, State, train
 _LOG = logging.getLogger(__name__)
 
 _GRID = 64
+_SENTENCES = 20
 _POINTS = 2000
 # Evaluations deliver the curves; between two that lie far apart, a delivery this often keeps MLflow's pages alive.
 _DELIVERY_SECONDS = 15.0
+
+
+class Kind(NamedTuple):
+    """A kind of file."""
+
+    mime: str
+    suffix: str
+
+
+_PNG, _TEXT = Kind("image/png", ".png"), Kind("text/plain", ".txt")
 
 
 class _Pruned(Exception):
@@ -115,7 +131,7 @@ class _Run:
         self._best: _Selected | None = None
         self._value = math.nan  # of the objective at the newest evaluation, which was at this step
         self._evaluated = 0
-        self._shown = -1, b""  # the newest picture, and the step that it is of
+        self._shown = -1, b""  # the newest samples as a file, and the step that they are of
         self._delivered = self._saved = time.monotonic()
 
     @property
@@ -152,6 +168,7 @@ class _Run:
             self._show(0)
         elif state.step and self._due(state.step) and self._evaluated != state.step:
             self._evaluate()
+        self._rest()
 
     def _state(self, stored: Iterable[checkpoint.Stored | None]) -> tuple[State, dict[str, Any] | None]:
         """The state to go on from, and the history up to there: None where the run begins."""
@@ -216,6 +233,15 @@ class _Run:
         self._evaluated = step  # not before: an interruption may come instead of the answer, and it is asked for again
         if stop and step != self._training.steps:
             raise _Pruned
+        self._rest()
+
+    def _rest(self) -> None:
+        """Trains no further where the objective has not been better for as many evaluations as the run is patient."""
+        patience, best = self._training.patience, self._best
+        if patience is None or best is None:
+            return
+        if (self.replica.state.step - best.step) // self._training.evaluate_every >= patience:
+            self.replica.live = False
 
     def conclude(self) -> None:
         """Final scores of the last and of the selected weights, on both splits; weights and the picture as files."""
@@ -226,7 +252,8 @@ class _Run:
         self._record.score(holdout, "last", state.step, "holdout")
         self.tracked.scores(state.step, {f"{score.name}_holdout": score.value for score in holdout})
         step, content = self._shown
-        self._record.final_picture(content if step == state.step else pictures.png(self._picture()))
+        self._record.final_samples(content if step == state.step else self._samples()[0], self._kind)
+        self._draw_curve()
         last = _weights(state.average)
         self._heart.check(self._job.run, self._attempt)
         files = self._keep("last", state.step, last)
@@ -372,11 +399,45 @@ class _Run:
             generated = self.replica.state.average.generate(samples, self._job.seed, "evaluation", split)
             return self._lab.evaluator.evaluate(generated, split, self.replica.state.average)
 
+    @property
+    def _kind(self) -> Kind:
+        """What shows the samples: sentences are a text, all else a picture."""
+        return _TEXT if self._job.configuration.dataset.shape.modality == Modality.TEXT else _PNG
+
     def _show(self, step: int) -> None:
+        content, pixels = self._samples()
+        self._shown = step, content
+        self._record.samples(content, step, self._kind)
+        if pixels is not None:
+            self.tracked.image("samples/grid", pixels, step, png=content)
+            return
+        self.tracked.text(f"samples/{step:06d}.txt", content.decode())
+        # MLflow's page shows a file of this kind as a table: a column of sentences, one line for each step.
+        self.tracked.text("samples.csv", self._record.sentences())
+
+    def _samples(self) -> tuple[bytes, pictures.Pixels | None]:
+        """The file that shows the samples of now, and the picture that it holds, where it is one."""
+        if self._kind is _TEXT:
+            with interruption.at_once():
+                made = self.replica.state.average.generate(_SENTENCES, "picture")
+            assert isinstance(made, Text)
+            return "".join(f"{line}\n" for line in made.sentences()).encode(), None
         pixels = self._picture()
-        self._shown = step, pictures.png(pixels)
-        self._record.picture(self._shown[1], step)
-        self.tracked.image("samples/grid", pixels, step, png=self._shown[1])
+        return pictures.png(pixels), pixels
+
+    def _draw_curve(self) -> None:
+        """The finished language model at other temperatures, where the protocol names some."""
+        system, temperatures = self.replica.state.average, self._job.configuration.protocol.temperatures
+        if not temperatures or not isinstance(system, LanguageSystem):
+            return
+        with interruption.at_once():
+            found = self._lab.evaluator.temperature_curve(system, temperatures, self._job.seed)
+        told = json.dumps(found, allow_nan=False)
+        self._record.file("temperature", "application/json", ".json", told.encode())
+        picture = pictures.png(quality_diversity.picture(found))
+        self._record.file("quality-diversity", "image/png", ".png", picture)
+        self.tracked.text("temperature.json", told)
+        self.tracked.artifact(Path(self._record.artifacts["quality-diversity"].path), "")
 
     def _picture(self) -> pictures.Pixels:
         drawn: pictures.Pixels | None = self.replica.state.average.portrait()
@@ -459,13 +520,23 @@ class _Record:
             if score.checkpoint == "last":
                 self._store(replace(score, checkpoint="selected"))
 
-    def picture(self, png: bytes, step: int) -> None:
-        self._file(f"samples/{step:06d}", "image/png", ".png", png)
+    def samples(self, content: bytes, step: int, kind: "Kind") -> None:
+        self.file(f"samples/{step:06d}", *kind, content)
 
-    def final_picture(self, png: bytes) -> None:
-        self._file("samples", "image/png", ".png", png)
+    def final_samples(self, content: bytes, kind: "Kind") -> None:
+        self.file("samples", *kind, content)
 
-    def _file(self, name: str, kind: str, suffix: str, content: bytes) -> None:
+    def sentences(self) -> str:
+        """Those of all steps so far as CSV: step, number, sentence."""
+        told = io.StringIO()
+        table = csv.writer(told, lineterminator="\n")
+        table.writerow(["step", "number", "sentence"])
+        for name in sorted(name for name in self.artifacts if name.startswith("samples/")):
+            lines = Path(self.artifacts[name].path).read_text("utf-8").split("\n")[:-1]
+            table.writerows((int(name.partition("/")[2]), number, line) for number, line in enumerate(lines))
+        return told.getvalue()
+
+    def file(self, name: str, kind: str, suffix: str, content: bytes) -> None:
         path = self.folder / f"{name}{suffix}"
         write_atomically(path, content)
         self.artifacts[name] = StoredArtifact(name, kind, str(path))
@@ -474,7 +545,7 @@ class _Record:
         """Writes what is only known when nothing more will come. A full disk takes the curves, not the result."""
         if self.curves:
             with suppress(OSError):
-                self._file("curves", "application/json", ".json", json.dumps(self.curves, allow_nan=False).encode())
+                self.file("curves", "application/json", ".json", json.dumps(self.curves, allow_nan=False).encode())
 
     def result(self) -> dict[str, Any]:
         return {

@@ -24,7 +24,7 @@ from aigc_lab.data.grid import Grid
 from aigc_lab.data.mnist import MNIST
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import UsageError
-from aigc_lab.samples import Points, Samples
+from aigc_lab.samples import Points, Samples, Text
 from aigc_lab.torchvision_files import CIFARLike
 
 every_dataset = pytest.mark.parametrize("name", plugins.names("data"))
@@ -47,6 +47,8 @@ def idx(values: "np.typing.NDArray[np.uint8]") -> bytes:
 CONFIG: dict[str, dict[str, Any]] = {
     "stacked_mnist": {"stacks": 14_000, "scored": 14_000},
     "folder": {"path": "pictures"},
+    "lines": {"path": "lines.txt"},
+    "oracle": {"words": 50, "length": 8, "train": 300, "scored": 150},
 }
 STL10_COUNTS = {"train": 300, "reference": 200, "holdout": 100}
 CELEBA_COUNTS = {"0": 150, "1": 110, "2": 120}
@@ -68,6 +70,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for kind, count in ((torchvision.datasets.CIFAR10, 10), (torchvision.datasets.CIFAR100, 100)):
             _write_cifar(kind, folder, count, patch)
         _write_stl10(folder, patch)
+        words = np.array(["a", "the", "dog", "cat", "sees", "red", "house", "on", "big", "."])
+        (folder / "lines.txt").write_text("\n".join(" ".join(random.choice(words, 8)) for _ in range(2000)))
         _write_celeba(folder, patch)
         for number in range(800):
             path = folder / "pictures" / "abc"[number % 3] / f"{number}.png"
@@ -168,7 +172,7 @@ def test_the_digest_knows_every_sample(name: str, split: Split, what: str, built
                 return samples
             values, labels = samples.values.clone(), None if samples.labels is None else samples.labels.clone()
             if what == "value":
-                values[-1].view(-1)[0] += 1
+                values[-1].view(-1)[0] += -1 if isinstance(samples, Text) else 1  # which is a word still
             elif what == "order":
                 values[:2] = values[:2].flip(0)
             elif labels is not None:

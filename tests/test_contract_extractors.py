@@ -16,6 +16,7 @@ from aigc_lab.contracts.base import Contract, examine
 from aigc_lab.contracts.extractors import EXTRACTOR, Case
 from aigc_lab.data.base import Dataset
 from aigc_lab.data.digits import Digits
+from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.extractors import stacked_digits
 from aigc_lab.nets import vit
 from aigc_lab.weights import PUBLISHED, WeightsPolicy
@@ -44,6 +45,8 @@ def cases(
                 weights, n = WeightsPolicy(file=path, allow_unverified=True), 16
             elif name.startswith("inception"):
                 weights, n = inception_weights, 8
+            elif name == "sentences":
+                data, n = PyDoc(PyDoc.Config(), Path()), 300
             elif name == "stacked_digits":
                 data, cache = Stacked(Digits.Config(), Path()), tmp_path_factory.mktemp("stacked")
             made[name] = Case(kind, data, cache, weights, n)

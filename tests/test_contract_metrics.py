@@ -18,6 +18,7 @@ from aigc_lab.contracts.metrics import METRIC, Case
 from aigc_lab.data.base import Dataset, Split
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.dirac import Dirac
+from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.data.ring import Ring
 from aigc_lab.evaluate import score
 from aigc_lab.extractors import stacked_digits
@@ -118,6 +119,7 @@ def setting(
         digits = few(Digits.Config(), Path()) if few else judged.dataset
         stacked = Stacked(Digits.Config(), Path())
         candidates = [digits, Ring(Ring.Config(points=1000), Path()), stacked, Large(Digits.Config(), Path())]
+        candidates.append(PyDoc(PyDoc.Config(), Path()))
         candidates.append(Dirac(Dirac.Config(points=500), Path()))
         dataset = next(c for c in candidates if suits(metric, c, inception_weights))
         folder = judged.cache if dataset is judged.dataset else tmp_path_factory.mktemp("cache")

@@ -13,12 +13,13 @@ from aigc_lab.contracts.systems import SYSTEM, Case, variants
 from aigc_lab.data.base import Dataset
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.dirac import Dirac
+from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.data.ring import Ring
 from aigc_lab.shape import Modality
 from aigc_lab.systems.base import System
 
 # Knobs that only make networks larger.
-SMALL = {"width": 8, "hidden": 16, "critic_hidden": 8, "latent_size": 6, "groups": 4}
+SMALL = {"width": 8, "hidden": 16, "critic_hidden": 8, "latent_size": 6, "groups": 4, "embedding": 12}
 # Knobs that systems inherit are turned on one system each: the code behind them is the same.
 TURNED_ON = {"dcgan", "point_gan"}
 
@@ -37,6 +38,8 @@ def case(name: str, choice: tuple[tuple[str, Any], ...]) -> Case:
 def dataset_of(name: str, kind: type[System]) -> Dataset:
     if kind.modality == Modality.IMAGES:
         return Digits(Digits.Config(), Path())
+    if kind.modality == Modality.TEXT:
+        return PyDoc(PyDoc.Config(max_length=12, max_words=60), Path())
     return Dirac(Dirac.Config(points=300), Path()) if name == "dirac" else Ring(Ring.Config(), Path())
 
 
@@ -45,7 +48,7 @@ def own_variants(name: str) -> Iterator[dict[str, Any]]:
     parent = kind.__mro__[1]
     inherited: set[str] = set()
     if name not in TURNED_ON and parent is not System and issubclass(parent, System):
-        inherited = set(parent.Config.model_fields)
+        inherited = set(getattr(getattr(parent, "Config", None), "model_fields", ()))
     for choice in variants(kind, dataset_of(name, kind).shape):
         if not choice.keys() & inherited:
             yield choice

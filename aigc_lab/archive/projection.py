@@ -156,6 +156,9 @@ class _Shown:
             if step is None:
                 continue
             try:
+                if row["kind"] == "text/plain":
+                    shown.text(f"{row['name']}.txt", self._path(row).read_text("utf-8"))
+                    continue
                 with Image.open(self._path(row), formats=["PNG"]) as picture:
                     pixels = np.asarray(picture.convert("RGB"))
                 shown.image("samples/grid", pixels, int(step[1]), at=self._at(int(step[1])))

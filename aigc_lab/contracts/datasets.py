@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from aigc_lab.config import Strict
 from aigc_lab.contracts.base import Broken, Contracts
 from aigc_lab.data.base import SPLITS, Dataset, Split
-from aigc_lab.samples import Images, Samples
+from aigc_lab.samples import Images, Samples, Text
 from aigc_lab.shape import Shape
 
 
@@ -81,9 +81,15 @@ def check_split(dataset: Dataset, split: Split) -> None:
         raise Broken(f"{split} holds {len(samples)} samples; scores need at least 100")
     if samples.modality != shape.modality or tuple(values.shape[1:]) != shape.size:
         raise Broken(f"{split} holds {samples.modality} {list(values.shape[1:])}, and the shape says {shape}")
-    wanted = torch.uint8 if isinstance(samples, Images) else torch.float32
+    wanted = torch.uint8 if isinstance(samples, Images) else torch.int64 if isinstance(samples, Text) else torch.float32
     if values.dtype != wanted or values.device.type != "cpu":
         raise Broken(f"{split} is {values.dtype} on {values.device.type}: store {samples.modality} as {wanted} on cpu")
+    if isinstance(samples, Text):
+        if samples.vocabulary != shape.vocabulary:
+            raise Broken(f"{split} has another vocabulary than the shape: make it once, of the training split")
+        if not torch.equal(samples.canonical().values, values):
+            raise Broken(f"{split} holds something behind an <eos>: pad with Text.of(sentences, length, vocabulary)")
+        return
     if not isinstance(samples, Images):
         if not values.isfinite().all():
             raise Broken(f"{split}: {int((~values.isfinite()).sum())} of {values.numel()} values are not finite")

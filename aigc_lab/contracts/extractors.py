@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from aigc_lab.data.ring import Ring
 from aigc_lab.errors import UsageError
 from aigc_lab.extractors.base import Extractor, Features
 from aigc_lab.frechet import frechet_distance
-from aigc_lab.samples import Images
+from aigc_lab.samples import Images, Samples, Text
 from aigc_lab.weights import WeightsPolicy
 
 # Of the largest number of a set's vectors: other batches are added up in another order, and no further away than that.
@@ -42,14 +42,13 @@ class Case:
         return self.another()
 
     @cached_property
-    def images(self) -> Images:
-        images = self.dataset.load("train").take(slice(0, self.n))  # or all, where there are fewer
-        assert isinstance(images, Images)
-        return images
+    def images(self) -> Samples:
+        """Or sentences; all, where there are fewer."""
+        return self.dataset.load("train").take(slice(0, self.n))
 
-    def copy(self) -> Images:
+    def copy(self) -> Samples:
         """The images once more, for whoever may write into them."""
-        return Images(self.images.values.clone())
+        return replace(self.images, values=self.images.values.clone(), labels=None)
 
     @cached_property
     def features(self) -> Features:
@@ -151,7 +150,12 @@ def noise_is_further_from_images_than_other_images_are(case: Case) -> None:
     """The very least that features are for: a distance that cannot see this can see nothing."""
     images = case.images
     drawn = noise.draw(noise.Draw(tuple(images.values.shape), "uniform"), "contract")
-    static = case.extractor.extract(Images((drawn + 1) / 2)).vectors
+    shown: Samples = Images((drawn + 1) / 2) if isinstance(images, Images) else images
+    if isinstance(images, Text):
+        least, most = max(images.vocabulary.impossible) + 1, len(images.vocabulary)
+        words = least + ((drawn + 1) / 2 * (most - least)).long()
+        shown = replace(images, values=words.clamp_max(most - 1)).canonical()
+    static = case.extractor.extract(shown).vectors
     vectors, half = case.features.vectors, len(case.images) // 2
     first, second = vectors[:half], vectors[half : 2 * half]
     real, other = frechet_distance(first, second), frechet_distance(first, static[:half])

@@ -13,14 +13,19 @@ from torch import Tensor
 from aigc_lab import evaluate, noise
 from aigc_lab.config import Strict
 from aigc_lab.contracts.base import Broken, Contracts, say
-from aigc_lab.data.base import Dataset, Modes, Split
+from aigc_lab.data.base import SPLITS, Dataset, Modes, Split
 from aigc_lab.evaluate import SCORING_SPLITS, Evaluator, ScoringSplit
 from aigc_lab.experiment import Protocol
 from aigc_lab.features import FeatureStore
 from aigc_lab.metrics.base import Autoencoder, Game, Metric, Real, Score
 from aigc_lab.objectives.likelihood import gaussian_nll
-from aigc_lab.samples import Images, Samples
+from aigc_lab.samples import Images, Samples, Text
 from aigc_lab.shape import Shape
+from aigc_lab.text.likelihood import Likelihood
+from aigc_lab.text.vocabulary import PAD
+
+# What a metric may look at besides samples.
+System = Autoencoder | Game | Likelihood
 
 
 @dataclass(frozen=True)
@@ -55,21 +60,31 @@ class Case:
 
     def noise(self) -> Samples:
         real = self.real()
+        if isinstance(real, Text):
+            drawn = noise.draw(noise.Draw(tuple(real.values.shape), "unit"), "contract")
+            first = max(real.vocabulary.impossible) + 1
+            words = (drawn * (len(real.vocabulary) - first)).long() + first
+            return replace(real, values=words).canonical()
         values = noise.draw(noise.Draw((self.n, *real.values.shape[1:]), "uniform"), "contract")
         labels = real.labels if "labels" in self.metric.needs else None
         return replace(real, values=(values + 1) / 2 if isinstance(real, Images) else values * 2, labels=labels)
 
     @cached_property
-    def systems(self) -> Mapping[str, Autoencoder | Game]:
+    def systems(self) -> Mapping[str, System]:
         """What made the `real` samples and the `noise`, for a metric that looks at it."""
         if "game" in self.metric.needs:
             return {"real": At(0.0), "noise": At(1.0)}
+        if "likelihood" in self.metric.needs:
+            return {"real": Frequencies.fitted(self.dataset.load("train")), "noise": Frequencies.uniform(self.real())}
         if "encoder" not in self.metric.needs:
             return {}
+        if isinstance(self.real(), Text):
+            known = [self.dataset.load(split).values for split in SPLITS]
+            return {"real": Codebook(torch.cat(known)), "noise": Codebook(known[0][:1])}
         return {"real": Components.fitted(self.dataset.load("train")), "noise": Components.blind(self.real())}
 
     def scores(
-        self, samples: Samples, split: ScoringSplit = "reference", system: Autoencoder | Game | None = None
+        self, samples: Samples, split: ScoringSplit = "reference", system: System | None = None
     ) -> dict[str, Score]:
         by = system or self.systems.get("real")
         return {score.name: score for score in self.evaluator.evaluate(samples, split, by)}
@@ -124,6 +139,10 @@ class _Rest(Dataset):
     def modes(self) -> Modes | None:
         return self._whole.modes
 
+    @property
+    def likelihood(self) -> Likelihood | None:
+        return self._whole.likelihood
+
     @lru_cache(maxsize=3)  # noqa: B019 -- real features are kept by object
     def load(self, split: Split) -> Samples:
         samples = self._whole.load(split)
@@ -138,6 +157,63 @@ class At:
 
     def position(self) -> torch.Tensor:
         return torch.full((2,), self.place, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Frequencies:
+    """Words that do not know of each other: each has its own probability [V]."""
+
+    share: Tensor
+
+    @classmethod
+    def fitted(cls, samples: Samples) -> "Frequencies":
+        """As often as in the samples, and one time more."""
+        assert isinstance(samples, Text)
+        counts = torch.bincount(samples.values.flatten(), minlength=len(samples.vocabulary)).double() + 1
+        counts[PAD] = 0
+        return cls(counts / counts.sum())
+
+    @classmethod
+    def uniform(cls, like: Samples) -> "Frequencies":
+        assert isinstance(like, Text)
+        return cls(torch.full((len(like.vocabulary),), 1 / len(like.vocabulary), dtype=torch.float64))
+
+    def token_nll(self, words: Tensor) -> Tensor:
+        return torch.where(words == PAD, 0.0, -self.share[words].log())
+
+
+class _Endless(Frequencies):
+    """What it says of a few sentences is no number."""
+
+    def token_nll(self, words: Tensor) -> Tensor:
+        return super().token_nll(words).index_fill(0, torch.tensor([3]), math.nan)
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """A code of sentences that it knows by heart [N, L]: the number of the sentence, or of the first for another."""
+
+    known: Tensor
+
+    def encode(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        same = (words[:, None, : self.known.shape[1]] == self.known).all(2)
+        mean = same.double().argmax(1, keepdim=True).double()
+        return mean, torch.zeros_like(mean)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.known[latents[:, 0].long()]
+
+    def log_likelihood(self, words: Tensor, latents: Tensor) -> Tensor:
+        return -(self.decode(latents) != words).double().sum(1)
+
+
+@dataclass(frozen=True)
+class _BreakingCodes(Codebook):
+    """One of the sentences that it sees together is encoded as no number."""
+
+    def encode(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = super().encode(words)
+        return mean.index_fill(0, torch.tensor([3]), math.nan), log_variance
 
 
 @dataclass(frozen=True)
@@ -247,6 +323,8 @@ def real_samples_score_better_than_faulty_ones(case: Case) -> None:
     """The least that a measure of samples can know; one that does not would let a sweep select noise."""
     real, static, what = case.told_apart()
     for name, better in case.metric.gives.items():
+        if name in case.metric.describes:
+            continue
         good, bad = real[name], static[name]
         sign = 1 if better == "higher" else -1
         # Noise may reach the best value of a count (all modes, a little), and then its interval tells.
@@ -337,6 +415,19 @@ def changed(metric: Metric) -> Iterator[tuple[str, Metric]]:
 @METRIC.add(it_gives_the_scores_that_it_declares)
 def what_is_no_number_is_refused(case: Case) -> None:
     """One NaN among the samples must stop the scoring with a count, and not become a score or a crash."""
+    if "likelihood" in case.metric.needs:
+        endless = _Endless(Frequencies.fitted(case.dataset.load("train")).share)
+        refused(case, case.real(), f" of {case.n} sentences", "a likelihood of NaN", endless)
+        return
+    if isinstance(case.real(), Text):
+        if "encoder" in case.metric.needs:
+            breaking_codes = _BreakingCodes(case.dataset.load("train").values)
+            refused(case, case.real(), f" of {case.of_real[min(case.of_real)].n} s", "codes with NaN", breaking_codes)
+            return
+        wrong = case.noise()
+        wrong.values[3, 0] = len(case.real().vocabulary)  # type: ignore[attr-defined]
+        refused(case, wrong, f"of {case.n} sentences", "a number that is no word")
+        return
     if "encoder" in case.metric.needs:
         whole = Components.fitted(case.dataset.load("train"))
         breaking = _Breaking(whole.weight, whole.mean, whole.sigma, whole.size)
@@ -355,11 +446,13 @@ def what_is_no_number_is_refused(case: Case) -> None:
 def another_shape_is_refused(case: Case) -> None:
     """Samples of another shape than the dataset's are a fault of the system, and the message must say so."""
     samples = case.noise()
+    if isinstance(samples, Text):
+        return  # sentences are of any length
     wider = replace(samples, values=torch.cat([samples.values, samples.values], 1))
     refused(case, wider, str(case.dataset.shape), "samples of another shape")
 
 
-def refused(case: Case, samples: Samples, words: str, what: str, system: Autoencoder | Game | None = None) -> None:
+def refused(case: Case, samples: Samples, words: str, what: str, system: System | None = None) -> None:
     try:
         case.scores(samples, system=system)
     except ValueError as error:

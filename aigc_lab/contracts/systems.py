@@ -20,10 +20,11 @@ from aigc_lab.checkpoint import load_system, restore_state, save_state, save_wei
 from aigc_lab.config import Strict
 from aigc_lab.contracts.base import Broken, Contracts, say
 from aigc_lab.noise import Draw
-from aigc_lab.samples import Samples
+from aigc_lab.samples import Samples, Text
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.stacking import Stack
 from aigc_lab.systems.base import Loss, Phase, System
+from aigc_lab.text.vocabulary import SPECIAL, Vocabulary
 from aigc_lab.trainer import Diverged, Progress, State, train_one, trained
 
 BATCH = 12
@@ -116,6 +117,12 @@ def _changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[
     return [key for key, value in before.items() if not torch.equal(value, after[key])]
 
 
+_SHAPES = {
+    Modality.IMAGES: Shape(Modality.IMAGES, (1, 16, 16)),
+    Modality.POINTS: Shape(Modality.POINTS, (2,)),
+    Modality.TEXT: Shape(Modality.TEXT, (5,), vocabulary=Vocabulary((*SPECIAL, "a", "word"))),
+}
+
 SYSTEM: Contracts[Case] = Contracts()
 
 
@@ -190,8 +197,7 @@ def what_it_does_not_make_is_refused(case: Case) -> None:
     """A wrong combination must fail before training, with a sentence, and not in the middle of a sweep."""
     for modality in Modality:
         if modality != case.kind.modality:
-            size = (1, 16, 16) if modality == Modality.IMAGES else (2,)
-            refusal = _refusal(case, Shape(modality, size))
+            refusal = _refusal(case, _SHAPES[modality])
             if refusal is None:
                 raise Broken(f"it makes {case.kind.modality}, accepts {modality}: call super().__init__(config, shape)")
     if case.kind.modality == Modality.IMAGES:
@@ -412,6 +418,11 @@ def samples_have_the_declared_shape_and_range(case: Case) -> None:
         values, wanted = samples.values, (7, *system.shape.size)
         if tuple(values.shape) != wanted:
             raise Broken(f"seven samples have the shape {list(values.shape)}, not {list(wanted)}")
+        if isinstance(samples, Text):
+            samples.canonical()
+            if samples.vocabulary != system.shape.vocabulary:
+                raise Broken("its samples have another vocabulary than its data: make them Text(…, self.vocabulary)")
+            continue
         if values.dtype != torch.float32:
             raise Broken(f"samples are {values.dtype}: end sample with .float()")
         if not values.isfinite().all():

@@ -1,6 +1,7 @@
 """English prose about Python that every CPython carries: the sentences of `pydoc_data.topics`."""
 
 import re
+from typing import Literal
 
 from pydantic import Field
 
@@ -15,12 +16,14 @@ _STRESS = re.compile(r"\*{1,2}(\w[^*]*)\*{1,2}")
 
 class PyDoc(Sentences):
     """The documentation's own words differ from version to version of Python, so its digest is a part of every score.
+    Whole passages stand under several topics, so a sentence is taken once.
     Paragraphs are joined to lines and cut after full stops; sentences of less than 5 words are left out.
     """
 
     source = "https://docs.python.org/3/reference/"
 
     class Config(Sentences.Config):
+        repeated: Literal["keep", "drop"] = Field("drop", description="what is done with sentences that repeat another")
         reference: float = Field(0.15, gt=0, lt=0.5, description="share of the sentences")
         holdout: float = Field(0.15, gt=0, lt=0.5, description="share of the sentences")
 

@@ -1,6 +1,7 @@
 """Networks that turn images into the features that metrics compare; each is addressed by the hash of its weights."""
 
 import hashlib
+import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from aigc_lab import noise
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import UsageError
 from aigc_lab.frechet import Gaussian, Moments
-from aigc_lab.samples import Images
+from aigc_lab.samples import Samples
 from aigc_lab.shape import Modality
 from aigc_lab.weights import WeightsPolicy
 
@@ -73,6 +74,16 @@ def digest(network: nn.Module) -> str:
     """The first eight digits of the sha256 of a network's weights."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     return hashlib.sha256(save(weights)).hexdigest()[:8]
+
+
+def addressed(index: Path) -> bytes | None:
+    """The weights that an index file points at by their sha256, or None when either file is not what was written."""
+    try:
+        wanted = json.loads(index.read_text("utf-8"))["sha256"]
+        weights = (index.parent / f"{wanted}.safetensors").read_bytes()
+    except (OSError, ValueError, KeyError):
+        return None
+    return weights if hashlib.sha256(weights).hexdigest() == wanted else None
 
 
 def as_rgb(images: Tensor) -> Tensor:
@@ -148,7 +159,7 @@ class Extractor(ABC):
     @torch.inference_mode()
     def extract(
         self,
-        images: Images,
+        images: Samples,
         block: int | None = None,
         keep: int | None = None,
         seen: Callable[[int], object] = lambda count: None,

@@ -66,7 +66,7 @@ class Classifier(base.Extractor):
         wanted = _RECIPE if rounds == 1 else f"{_RECIPE} rounds{rounds}"
         recipe = hashlib.sha256(f"{wanted} {dataset.digest}".encode()).hexdigest()
         index = folder / f"{dataset.name}-{recipe[:16]}.json"
-        stored = _stored(index)
+        stored = base.addressed(index)
         if stored is not None:
             return cls(stored, dataset, device)
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ class Classifier(base.Extractor):
         # Of two that find none, one trains and the other reads: two would judge with weights that differ in their bits.
         with locked(lock):
             try:
-                stored = _stored(index)
+                stored = base.addressed(index)
                 if stored is not None:
                     return cls(stored, dataset, device)
                 if index.is_file():
@@ -95,16 +95,6 @@ class Classifier(base.Extractor):
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         vectors, logits = self.network(images)
         return vectors, logits
-
-
-def _stored(index: Path) -> bytes | None:
-    """The weights that an index points at, or None when either file is not what was written."""
-    try:
-        digest = json.loads(index.read_text("utf-8"))["sha256"]
-        weights = (index.parent / f"{digest}.safetensors").read_bytes()
-    except (OSError, ValueError, KeyError):
-        return None
-    return weights if hashlib.sha256(weights).hexdigest() == digest else None
 
 
 def _train(dataset: Dataset, device: str, rounds: int) -> tuple[bytes, dict[str, object]]:

@@ -42,25 +42,52 @@ class Model:
         system = load_system(path, device)
         return cls(system, plugins.name_of(type(system)))
 
-    def sample(self, n: int, seed: int = 0, labels: Sequence[int] | None = None) -> "numpy.typing.NDArray[Any]":
-        """`n` samples: uint8 [n, H, W, C] of images, float32 [n, D] of points.
+    def sample(
+        self, n: int, seed: int = 0, labels: Sequence[int] | None = None, **drawing: Any
+    ) -> "numpy.typing.NDArray[Any]":
+        """`n` samples: uint8 [n, H, W, C] of images, float32 [n, D] of points, strings [n] of text.
 
         The same seed gives the same samples, and more of them begin with the same ones. `labels` are the classes of a
-        conditional system's samples, taken in turn: `[3, 7]` gives 3, 7, 3, 7, …
+        conditional system's samples, taken in turn: `[3, 7]` gives 3, 7, 3, 7, … How text is drawn, `drawing` says:
+        `temperature`, `top_k`, `top_p`, and `prefix`, the words that every sentence begins with.
         """
         import torch
 
+        from aigc_lab.samples import Text
         from aigc_lab.shape import Modality
 
         if n < 1:
             raise UsageError(f"n = {n}: ask for at least one sample")
         classes = self._classes(n, labels)
-        made = self.system.generate(n, "sample", seed, labels=None if classes is None else torch.tensor(classes))
+        options = self._drawing({key: value for key, value in drawing.items() if value is not None})
+        known = None if classes is None else torch.tensor(classes)
+        made = self.system.generate(n, "sample", seed, labels=known, **options)
+        if isinstance(made, Text):
+            import numpy
+
+            return numpy.array(made.sentences())
         values = made.canonical().values
         if made.modality == Modality.IMAGES:
             values = values.permute(0, 2, 3, 1)
         found: numpy.typing.NDArray[Any] = values.contiguous().numpy()
         return found
+
+    def _drawing(self, given: dict[str, Any]) -> dict[str, Any]:
+        """What `generate` is told of how text is drawn."""
+        from aigc_lab.decoding import Sampling
+        from aigc_lab.language_system import LanguageSystem
+        from aigc_lab.text.tokenizer import tokenize
+
+        if not given:
+            return {}
+        if not isinstance(self.system, LanguageSystem):
+            raise UsageError(f"{', '.join(given)}: {self.name} makes {self.system.modality}; these are for text")
+        try:
+            prefix = given.pop("prefix", "")
+            words = tokenize(prefix, self.system.vocabulary.tokenizer)  # type: ignore[arg-type]
+            return {"sampling": Sampling(prefix=self.system.prefix(words), **given)}
+        except ValueError as error:
+            raise UsageError(str(error)) from None
 
     def _classes(self, n: int, labels: Sequence[int] | None) -> list[int] | None:
         """The class of each sample; None for a system that knows no classes."""

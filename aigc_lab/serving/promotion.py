@@ -187,12 +187,12 @@ def _package(folder: Path, sample: "Array", *, conditional: bool) -> "Package":
     """The model as MLflow gets it."""
     from aigc_lab.tracking.models import Package
 
-    dtype: Literal["uint8", "float32"] = "uint8" if sample.dtype == "uint8" else "float32"
+    kinds: dict[str, Literal["uint8", "float32", "string"]] = {"u": "uint8", "f": "float32", "U": "string"}
     return Package(
         folder=folder,
         code=Path(__file__).with_name("pyfunc.py"),
         columns=("n", "seed", "label") if conditional else ("n", "seed"),
-        dtype=dtype,
+        dtype=kinds[sample.dtype.kind],
         shape=sample.shape[1:],
         # Given, for MLflow would import everything to find them out. A local build (+cu128) cannot be asked for.
         requirements=[f"aigc-lab=={__version__}", f"torch=={installed('torch').partition('+')[0]}"],

@@ -1,8 +1,9 @@
 """The code of a promoted model in MLflow: a copy of this file lies beside the weights, and MLflow runs it to load them.
 
 Each row of the input asks for `n` samples of `seed` (0 when there is no such column) and, of a conditional system, of
-the class `label`; the samples of all rows follow each other. They are those of `aigc-lab sample -n N --seed SEED`, to
-the bit: uint8 [n, H, W, C] for images, float32 [n, D] for points. The package `aigc-lab` must be installed.
+the class `label`, the samples of all rows follow each other. They are those of
+`aigc-lab sample -n N --seed SEED`, to the bit: uint8 [n, H, W, C] for images, float32 [n, D] for points, strings [n]
+for text. The package `aigc-lab` must be installed.
 """
 
 from pathlib import Path

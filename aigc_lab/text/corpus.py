@@ -33,12 +33,12 @@ class Corpus:
         return len(self.starts) - 1
 
     @classmethod
-    def of(cls, sentences: Iterable[Sequence[int]], words: tuple[str, ...]) -> "Corpus":
+    def of(cls, sentences: Iterable[Sequence[int]], words: tuple[str, ...], tokenizer: str = "words") -> "Corpus":
         """The corpus of sentences of numbers."""
         kept = [np.asarray(sentence, dtype=np.int64) for sentence in sentences]
         starts = np.zeros(len(kept) + 1, dtype=np.int64)
         np.cumsum([len(each) for each in kept], out=starts[1:])
-        return cls(np.concatenate(kept) if kept else np.zeros(0, np.int64), starts, words)
+        return cls(np.concatenate(kept) if kept else np.zeros(0, np.int64), starts, words, tokenizer)
 
     @cached_property
     def lengths(self) -> Ints:

@@ -47,7 +47,7 @@ class Package:
     folder: Path
     code: Path
     columns: tuple[str, ...]
-    dtype: Literal["uint8", "float32"]
+    dtype: Literal["uint8", "float32", "string"]
     shape: tuple[int, ...]
     requirements: list[str]
 
@@ -200,7 +200,8 @@ def _signature(package: Package) -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
 
-    sample = TensorSpec(numpy.dtype(package.dtype), (-1, *package.shape))
+    text = package.dtype == "string"
+    sample = ColSpec("string") if text else TensorSpec(numpy.dtype(package.dtype), (-1, *package.shape))
     return ModelSignature(
         Schema([ColSpec("long", name, required=place == 0) for place, name in enumerate(package.columns)]),
         Schema([sample]),

@@ -2,8 +2,8 @@
 
 10,000 captions (`data/text/coco_train.txt` under AIGC_LAB_DATA_DIR, or `text/coco_train.txt` under it), split at
 spaces; where there are none, made-up sentences with Zipf's frequencies. Times are seconds of processor time on one
-thread, of ours the least of three; memory is the most that a call allocates beyond its corpus. NLTK would take an hour
-and more: it scores 20 sentences against all others, and its time is scaled up.
+thread, of ours the least of three; memory is the most that a call allocates beyond its corpus. NLTK would take most
+of an hour: it scores 20 sentences against all others, and its time is scaled up.
 """
 
 import math

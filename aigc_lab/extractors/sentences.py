@@ -1,0 +1,114 @@
+"""Vectors of sentences from word vectors of the training split: singular vectors of PPMI (Levy & Goldberg 2014)."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from aigc_lab.data.base import Dataset
+from aigc_lab.errors import UsageError
+from aigc_lab.extractors import base
+from aigc_lab.files import locked, write_atomically
+from aigc_lab.samples import Text
+from aigc_lab.shape import Modality
+from aigc_lab.text.corpus import Corpus
+from aigc_lab.text.vocabulary import EOS, PAD
+from aigc_lab.weights import WeightsPolicy
+
+_SIZE = 32
+# Words so many places apart say something of each other.
+_WINDOW = 4
+_RECIPE = f"sentences 1: ppmi, window {_WINDOW}, {_SIZE}"
+
+
+class _Mean(nn.Module):
+    """The mean word vector of a sentence, and the mean of neighbours' products: which words, and in which order."""
+
+    def __init__(self, vectors: Tensor) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(vectors, requires_grad=False)
+
+    def forward(self, words: Tensor) -> Tensor:
+        inside = ((words != PAD) & (words != EOS)).unsqueeze(2)
+        vectors = self.vectors[words] * inside
+        count = inside.sum(1).clamp_min(1)
+        # Turned by one place, the second word's vector differs from the first's: "a b" is not "b a".
+        products = vectors[:, :-1] * vectors[:, 1:].roll(1, 2) * (_SIZE**0.5)
+        return torch.cat([vectors.sum(1) / count, products.sum(1) / (count - 1).clamp_min(1)], 1)
+
+
+class SentenceVectors(base.Extractor):
+    """64 numbers a sentence. The word vectors are made once of a dataset's training split and addressed by the sha256
+    of what is stored: scores of two files are never compared.
+    """
+
+    short = "sentences"
+    dimensions = 2 * _SIZE
+    block = 1000
+
+    def __init__(self, weights: bytes, dataset: Dataset, device: str) -> None:
+        self.identity = f"sentences:{dataset.name}:{hashlib.sha256(weights).hexdigest()[:8]}"
+        self.network = _Mean(load(weights)["vectors"]).to(device).eval()
+
+    @classmethod
+    def check(cls, dataset: Dataset, weights: WeightsPolicy) -> None:
+        if dataset.shape.modality != Modality.TEXT:
+            raise UsageError(f"sentences features need text, and dataset {dataset.name} holds {dataset.shape}")
+
+    @classmethod
+    def prepare(
+        cls, dataset: Dataset, *, cache: Path, weights: WeightsPolicy, device: str, say: Callable[[str], None]
+    ) -> "SentenceVectors":
+        """Reads the word vectors of this dataset, or makes and stores them (a second)."""
+        folder = cache / "classifiers"  # with what else judges: whoever clears the cache keeps both, or neither
+        recipe = hashlib.sha256(f"{_RECIPE} {dataset.digest}".encode()).hexdigest()
+        index = folder / f"{dataset.name}-{recipe[:16]}.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(index.with_suffix(".lock")):
+            stored = base.addressed(index)
+            if stored is None:
+                train = dataset.load("train")
+                assert isinstance(train, Text)
+                stored = save({"vectors": torch.from_numpy(word_vectors(train.corpus))})
+                digest = hashlib.sha256(stored).hexdigest()
+                write_atomically(folder / f"{digest}.safetensors", stored)
+                facts: dict[str, Any] = {"dataset": dataset.name, "data": dataset.digest, "recipe": _RECIPE}
+                write_atomically(index, json.dumps(facts | {"sha256": digest}, indent=2).encode())
+        return cls(stored, dataset, device)
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Vectors of sentences, int64 [N, L]."""
+        return self.network(images), None
+
+
+def word_vectors(corpus: Corpus, size: int = _SIZE) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """float32 [words, size]: U·√S of the positive pointwise mutual information of words at most 4 places apart; zero
+    for words that do not occur.
+    """
+    from scipy.sparse import csr_matrix
+    from sklearn.utils.extmath import randomized_svd
+
+    count = len(corpus.words)
+    pairs = []
+    for apart in range(1, _WINDOW + 1):
+        here = np.arange(max(0, len(corpus.tokens) - apart))
+        here = here[corpus.owners[here] == corpus.owners[here + apart]]
+        pairs.append(np.stack([corpus.tokens[here], corpus.tokens[here + apart]]))
+    first, second = np.concatenate(pairs, axis=1)
+    together = csr_matrix((np.ones(len(first)), (first, second)), shape=(count, count))
+    together = (together + together.T).tocoo()
+    words = np.asarray(together.sum(1)).ravel()
+    information = np.log(together.data * words.sum() / (words[together.row] * words[together.col]))
+    kept = information > 0
+    matrix = csr_matrix((information[kept], (together.row[kept], together.col[kept])), shape=(count, count))
+    left, values, _ = randomized_svd(matrix, min(size, count), n_iter=5, random_state=0)
+    vectors = left * np.sqrt(values)
+    padded = np.zeros((count, size), dtype=np.float32)
+    padded[:, : vectors.shape[1]] = vectors
+    return padded

@@ -1,0 +1,35 @@
+"""BLEU-n of generated sentences with every reference sentence as their reference (Yu et al. 2017): quality."""
+
+from pydantic import Field
+
+from aigc_lab.config import Strict
+from aigc_lab.metrics import base
+from aigc_lab.text import bleu
+from aigc_lab.text_metric import TextMetric, corpus_of, mean_of
+
+
+class BLEU(TextMetric):
+    """The mean over the generated sentences of sentence BLEU with weights 1/n and NLTK's `method1`, ±1.96 standard
+    errors over them: the reference stands for itself. It rises with the number of references, which is a part of the
+    signature; one sentence that is often right, over and over, scores high: never read it without Self-BLEU.
+    """
+
+    class Config(Strict):
+        orders: list[int] = Field([2, 3, 4, 5], min_length=1)
+
+    @property
+    def gives(self) -> dict[str, base.Better]:
+        return {f"bleu_{n}": "higher" for n in self.config.orders}
+
+    def scores(self, evidence: base.Evidence) -> list[base.Score]:
+        real, orders = evidence.real, self.config.orders
+        generated, reference = corpus_of(evidence.generated), corpus_of(real.reference)
+        signature = self.signature(evidence, "smooth:method1", f"orders:{','.join(map(str, orders))}")
+
+        def floors() -> dict[int, float]:
+            found = bleu.bleu(corpus_of(real.floor), corpus_of(real.against), orders)
+            return {n: float(values.mean()) for n, values in found.items()}
+
+        floor = self.of_real(evidence, signature, floors)
+        made = bleu.bleu(generated, reference, orders)
+        return [self.score(f"bleu_{n}", mean_of(made[n]), len(generated), floor[n], signature) for n in orders]

@@ -1,0 +1,33 @@
+"""Corpus BLEU of sentences in pairs by sacreBLEU (Post 2018), 0 to 100, with its own signature in ours."""
+
+from aigc_lab.config import Strict
+from aigc_lab.metrics import base
+from aigc_lab.text.paired_bleu import corpus_bleu
+from aigc_lab.text_metric import TextMetric, corpus_of, groups_of, jackknifed
+
+
+class CorpusBLEU(TextMetric):
+    """Line i with the reference's line i, of our tokens. n is the number of pairs. The interval is a delete-group
+    jackknife's over the pairs.
+    """
+
+    class Config(Strict):
+        pass
+
+    @property
+    def gives(self) -> dict[str, base.Better]:
+        return {"corpus_bleu": "higher"}
+
+    def scores(self, evidence: base.Evidence) -> list[base.Score]:
+        real = evidence.real
+        generated, reference = corpus_of(evidence.generated), corpus_of(real.reference)
+        pairs = min(len(generated), len(reference))
+        value, without, theirs = corpus_bleu(generated, reference, groups_of(pairs) if pairs > 2 else None)
+        signature = self.signature(evidence, f"pairs:lines:{pairs}", theirs)
+
+        def floor() -> float:
+            return corpus_bleu(corpus_of(real.floor), corpus_of(real.against))[0]
+
+        lowest = self.of_real(evidence, signature, floor)
+        of = jackknifed(value, without)
+        return [self.score("corpus_bleu", of, pairs, lowest, signature, within=(0.0, 100.0))]

@@ -1,0 +1,46 @@
+"""Distinct-n (Li et al. 2016): different n-grams as a share of all, at a fixed number of sentences; diversity."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from aigc_lab.config import Strict
+from aigc_lab.metrics import base
+from aigc_lab.text import ngrams
+from aigc_lab.text.corpus import Corpus
+from aigc_lab.text_metric import TextMetric, corpus_of, groups_of, jackknifed
+
+
+class Distinct(TextMetric):
+    """It falls as the number of sentences grows, so the floor has as many. More than the floor is no gain: noise has
+    the most. The interval is a delete-group jackknife's.
+    """
+
+    tells: ClassVar[base.Fault] = "collapse"
+
+    class Config(Strict):
+        orders: list[int] = Field([1, 2, 3, 4], min_length=1)
+
+    @property
+    def gives(self) -> dict[str, base.Better]:
+        return {f"distinct_{n}": "higher" for n in self.config.orders}
+
+    def scores(self, evidence: base.Evidence) -> list[base.Score]:
+        generated, orders = corpus_of(evidence.generated), self.config.orders
+        signature = self.signature(evidence, f"orders:{','.join(map(str, orders))}")
+
+        def floors() -> dict[int, float]:
+            return {n: _distinct(corpus_of(evidence.real.floor), n) for n in orders}
+
+        floor, count = self.of_real(evidence, signature, floors), len(generated)
+        found = []
+        for n in orders:
+            value = _distinct(generated, n)
+            without = ngrams.distinct_without(generated, groups_of(count), n) if value and count > 2 else None
+            found.append(self.score(f"distinct_{n}", jackknifed(value, without), count, floor[n], signature))
+        return found
+
+
+def _distinct(corpus: Corpus, n: int) -> float:
+    """0 where no sentence has n words: there is no n-gram, and so none that differs."""
+    return ngrams.distinct(corpus, n) if int(corpus.lengths.max(initial=0)) >= n else 0.0

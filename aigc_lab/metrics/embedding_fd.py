@@ -1,0 +1,33 @@
+"""Fréchet distance of sentence embeddings (Cífka et al. 2018, Semeniuta et al. 2018)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aigc_lab.metrics import base
+from aigc_lab.shape import Modality
+
+if TYPE_CHECKING:
+    from aigc_lab.data.base import Dataset
+
+
+class EmbeddingFD(base.FeatureMetric):
+    """FD_N of the named embedder's vectors, whose identity is in the signature: `sentences` is our own, made of the
+    training split; a file of the user's may name another. ±1.96 standard errors, which cover E[FD_N] at this n.
+    """
+
+    class Config(base.FeatureMetric.Config):
+        features: str = "sentences"
+
+    @property
+    def gives(self) -> dict[str, base.Better]:
+        return {"embedding_fd": "lower"}
+
+    def check(self, dataset: Dataset, samples: int) -> None:
+        if dataset.shape.modality != Modality.TEXT:
+            raise ValueError(f"it is of text, and dataset {dataset.name} holds {dataset.shape}")
+        if samples < 50:
+            raise ValueError(f"a Fréchet distance needs at least 50 sentences, not {samples}")
+
+    def scores(self, evidence: base.Evidence) -> list[base.Score]:
+        return [base.frechet_score(self, "embedding_fd", self.extractor, evidence)]

@@ -1,0 +1,86 @@
+"""NLL_gen, NLL_div and NLL_oracle in nats a word (Yu et al. 2017, Zhu et al. 2018): likelihood under three models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from aigc_lab.config import Strict
+from aigc_lab.metrics import base
+from aigc_lab.text.likelihood import Likelihood
+from aigc_lab.text.vocabulary import EOS, PAD
+from aigc_lab.text_metric import Interval, TextMetric, ratio_of
+
+if TYPE_CHECKING:
+    from aigc_lab.data.base import Dataset
+    from aigc_lab.samples import Samples
+
+_BLOCK = 250
+
+
+class NLL(TextMetric):
+    """`nll_gen`: real sentences, which it was not trained on, under the model. `nll_div`: its own sentences under it,
+    which equals nll_gen where the model is the truth: lower says that it is less diverse than what it learned from.
+    `nll_oracle`: its sentences under what made the data (`oracle: true`, where that is known). One good sentence over
+    and over beats the truth at it: never read it without nll_gen.
+
+    The start token is none of the words. `eos` says whether the end of a sentence counts as one: sentences of one
+    length have none. The floor is what the truth says of real sentences for `nll_oracle`, its own entropy; for the
+    others what the model says of as many that it was trained on. ±1.96 standard errors over the sentences, of which n
+    are scored.
+    """
+
+    needs: ClassVar[frozenset[base.Need]] = frozenset({"likelihood", "train"})
+    least: ClassVar[int] = 2
+    describes: ClassVar[frozenset[str]] = frozenset({"nll_div"})
+
+    class Config(Strict):
+        oracle: bool = Field(False, description="score by the truth too: of data that an oracle made")
+        eos: bool = Field(True, description="count the end of a sentence as a word")
+
+    @property
+    def gives(self) -> dict[str, base.Better]:
+        given: dict[str, base.Better] = {"nll_gen": "lower", "nll_div": "lower"}
+        return given | ({"nll_oracle": "lower"} if self.config.oracle else {})
+
+    def check(self, dataset: Dataset, samples: int) -> None:
+        super().check(dataset, samples)
+        if self.config.oracle and dataset.likelihood is None:
+            raise ValueError(f"oracle: nobody knows what made the sentences of dataset {dataset.name}")
+
+    def scores(self, evidence: base.Evidence) -> list[base.Score]:
+        system, real, n = evidence.system, evidence.real, len(evidence.generated)
+        assert isinstance(system, Likelihood)
+        ends = f"eos:{'counted' if self.config.eos else 'left out'}"
+        signature = self.signature(evidence, ends, "per:word", *(["oracle"] if self.config.oracle else []))
+        known = self._of(system, evidence.train.take(slice(0, n)))[0]
+        found = {
+            "nll_gen": (self._of(system, real.reference.take(slice(0, n))), known),
+            "nll_div": (self._of(system, evidence.generated), known),
+        }
+        truth = evidence.dataset.likelihood
+        if self.config.oracle and truth is not None:
+            floor = self.of_real(evidence, signature, lambda: self._of(truth, real.floor)[0])
+            found["nll_oracle"] = self._of(truth, evidence.generated), floor
+        within = (0.0, float("inf"))
+        return [self.score(name, of, n, floor, signature, within) for name, (of, floor) in found.items()]
+
+    def _of(self, model: Likelihood, samples: Samples) -> Interval:
+        """Nats a word of the sentences."""
+        import torch
+
+        device = next(model.parameters()).device if isinstance(model, torch.nn.Module) else torch.device("cpu")
+        values, sums, counts = samples.canonical().values, [], []
+        with torch.inference_mode():
+            for block in torch.split(values, _BLOCK):
+                block = block[:, : max(1, int((block != PAD).sum(1).max()))]
+                counted = block != PAD if self.config.eos else (block != PAD) & (block != EOS)
+                nll = model.token_nll(block.to(device)).double().cpu()
+                sums.append((nll * counted).sum(1))
+                counts.append(counted.sum(1))
+        total, words = torch.cat(sums), torch.cat(counts)
+        if not total.isfinite().all():
+            raise ValueError(f"{int((~total.isfinite()).sum())} of {len(total)} sentences have no finite likelihood")
+        return ratio_of(total.numpy(), words.numpy().astype(np.float64))

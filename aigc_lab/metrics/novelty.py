@@ -1,0 +1,37 @@
+"""The share of generated sentences that are in no training sentence's place: not copied word for word."""
+
+from typing import ClassVar
+
+import numpy as np
+
+from aigc_lab.config import Strict
+from aigc_lab.metrics import base
+from aigc_lab.text.ngrams import known_sentences
+from aigc_lab.text_metric import TextMetric, corpus_of, mean_of
+
+
+class Novelty(TextMetric):
+    """Real sentences repeat some of the training set too: the floor, where equal sentences were not kept apart. ±1.96
+    standard errors over the sentences.
+    """
+
+    needs: ClassVar[frozenset[base.Need]] = frozenset({"train"})
+    tells: ClassVar[base.Fault] = "copies"
+
+    class Config(Strict):
+        pass
+
+    @property
+    def gives(self) -> dict[str, base.Better]:
+        return {"novelty": "higher"}
+
+    def scores(self, evidence: base.Evidence) -> list[base.Score]:
+        generated, train = corpus_of(evidence.generated), corpus_of(evidence.train)
+        signature = self.signature(evidence, f"train:{len(train)}")
+
+        def floor() -> float:
+            return 1 - float(known_sentences(corpus_of(evidence.real.floor), train).mean())
+
+        lowest = self.of_real(evidence, signature, floor)
+        new = (~known_sentences(generated, train)).astype(np.float64)
+        return [self.score("novelty", mean_of(new), len(generated), lowest, signature)]

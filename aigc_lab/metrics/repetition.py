@@ -1,0 +1,36 @@
+"""rep-n (Welleck et al. 2020): the share of a sentence's n-grams that it had before."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from aigc_lab.config import Strict
+from aigc_lab.metrics import base
+from aigc_lab.text import ngrams
+from aigc_lab.text_metric import TextMetric, corpus_of, mean_of
+
+
+class Repetition(TextMetric):
+    """The mean over sentences, ±1.96 standard errors. Real ones repeat a little, too: what is near the floor is right,
+    and neither more nor less is better.
+    """
+
+    describes: ClassVar[frozenset[str]] = frozenset({"repetition"})
+
+    class Config(Strict):
+        order: int = Field(2, ge=1, description="n")
+
+    @property
+    def gives(self) -> dict[str, base.Better]:
+        return {"repetition": "lower"}
+
+    def scores(self, evidence: base.Evidence) -> list[base.Score]:
+        generated, n = corpus_of(evidence.generated), self.config.order
+        signature = self.signature(evidence, f"order:{n}")
+
+        def floor() -> float:
+            return float(ngrams.repetition(corpus_of(evidence.real.floor), n).mean())
+
+        lowest = self.of_real(evidence, signature, floor)
+        of = mean_of(ngrams.repetition(generated, n))
+        return [self.score("repetition", of, len(generated), lowest, signature)]

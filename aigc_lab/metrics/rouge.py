@@ -1,0 +1,54 @@
+"""ROUGE-1, -2 and -L (Lin 2004) of sentences in pairs, F1: each line with the reference's line of the same number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aigc_lab.config import Strict
+from aigc_lab.metrics import base
+from aigc_lab.text.rouge import rouge_l, rouge_n
+from aigc_lab.text_metric import TextMetric, corpus_of, mean_of
+
+if TYPE_CHECKING:
+    from aigc_lab.text.corpus import Corpus
+
+
+class ROUGE(TextMetric):
+    """As the package rouge-score has it, of our tokens and without stemming. It means something where line i was made
+    for line i of the reference; of unpaired text it says how like two random sentences are, and its floor says the same
+    of real ones (`rouge_nn` compares with the nearest). n is the number of pairs: what the longer set has beyond the
+    shorter has no partner. ±1.96 standard errors over the pairs.
+    """
+
+    class Config(Strict):
+        pass
+
+    @property
+    def gives(self) -> dict[str, base.Better]:
+        return {"rouge_1": "higher", "rouge_2": "higher", "rouge_l": "higher"}
+
+    def scores(self, evidence: base.Evidence) -> list[base.Score]:
+        real = evidence.real
+        generated, reference = corpus_of(evidence.generated), corpus_of(real.reference)
+        pairs = min(len(generated), len(reference))
+        signature = self.signature(evidence, f"pairs:lines:{pairs}", "f1")
+
+        def floors() -> dict[str, float]:
+            found = _paired(corpus_of(real.floor), corpus_of(real.against))
+            return {name: value for name, (value, _, _) in found.items()}
+
+        floor = self.of_real(evidence, signature, floors)
+        return [
+            self.score(name, of, pairs, floor[name], signature) for name, of in _paired(generated, reference).items()
+        ]
+
+
+def _paired(first: Corpus, second: Corpus) -> dict[str, tuple[float, float, float]]:
+    pairs = slice(0, min(len(first), len(second)))
+    hypotheses, references = first.take(pairs), second.take(pairs)
+    found = {
+        "rouge_1": rouge_n(hypotheses, references, 1),
+        "rouge_2": rouge_n(hypotheses, references, 2),
+        "rouge_l": rouge_l(hypotheses, references),
+    }
+    return {name: mean_of(values) for name, values in found.items()}

@@ -1,0 +1,46 @@
+"""ROUGE-L F1 (Lin 2004) of each generated sentence with the reference sentence that is most like it."""
+
+import numpy as np
+from pydantic import Field
+
+from aigc_lab.config import Strict
+from aigc_lab.metrics import base
+from aigc_lab.text.corpus import Corpus
+from aigc_lab.text.rouge import rouge_nn
+from aigc_lab.text_metric import TextMetric, corpus_of, mean_of
+
+
+class NearestROUGE(TextMetric):
+    """For unconditional text, which has no partner. It costs hypotheses × references, so both are seeded choices of at
+    most so many; it rises with the number of references. ±1.96 standard errors over the hypotheses.
+    """
+
+    class Config(Strict):
+        hypotheses: int = Field(1000, ge=2, description="generated sentences, at most")
+        references: int = Field(1000, ge=2, description="reference sentences, at most")
+
+    @property
+    def gives(self) -> dict[str, base.Better]:
+        return {"rouge_nn": "higher"}
+
+    def scores(self, evidence: base.Evidence) -> list[base.Score]:
+        config, real = self.config, evidence.real
+        generated = _some(corpus_of(evidence.generated), config.hypotheses)
+        reference = _some(corpus_of(real.reference), config.references)
+        signature = self.signature(
+            evidence, f"of:{len(generated)}≤{config.hypotheses}", f"refs:{len(reference)}≤{config.references}", "f1"
+        )
+
+        def floor() -> float:
+            first = _some(corpus_of(real.floor), config.hypotheses)
+            return float(rouge_nn(first, _some(corpus_of(real.against), config.references)).mean())
+
+        lowest = self.of_real(evidence, signature, floor)
+        of = mean_of(rouge_nn(generated, reference))
+        return [self.score("rouge_nn", of, len(generated), lowest, signature)]
+
+
+def _some(corpus: Corpus, most: int) -> Corpus:
+    if len(corpus) <= most:
+        return corpus
+    return corpus.take(np.sort(np.random.default_rng(0).permutation(len(corpus))[:most]))

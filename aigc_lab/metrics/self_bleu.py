@@ -1,0 +1,47 @@
+"""Self-BLEU-n (Zhu et al. 2018): how much generated sentences are like each other; diversity, less is more."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from aigc_lab.config import Strict
+from aigc_lab.metrics import base
+from aigc_lab.text import bleu
+from aigc_lab.text_metric import TextMetric, corpus_of, groups_of, jackknifed
+
+
+class SelfBLEU(TextMetric):
+    """BLEU of each sentence with all others as its references, on the mean; exact, of all of them. Real sentences have
+    some too: the floor, at the same n. Below it lies noise, and not more diversity. The interval is a delete-group
+    jackknife's: a sentence counts as a hypothesis and as a reference of the others.
+    """
+
+    least: ClassVar[int] = 2
+    tells: ClassVar[base.Fault] = "collapse"
+
+    class Config(Strict):
+        orders: list[int] = Field([2, 3, 4, 5], min_length=1)
+
+    @property
+    def gives(self) -> dict[str, base.Better]:
+        return {f"self_bleu_{n}": "lower" for n in self.config.orders}
+
+    def scores(self, evidence: base.Evidence) -> list[base.Score]:
+        generated, orders = corpus_of(evidence.generated), self.config.orders
+        if len(generated) < 2:
+            raise ValueError("a sentence alone has no others to be compared with; give two at the very least")
+        signature = self.signature(evidence, "smooth:method1", f"orders:{','.join(map(str, orders))}")
+
+        def floors() -> dict[int, float]:
+            floor = corpus_of(evidence.real.floor)
+            if len(floor) < 2:
+                raise ValueError("one real sentence has no others to be compared with; give a longer reference")
+            return {n: float(values.mean()) for n, values in bleu.self_bleu(floor, orders).items()}
+
+        floor = self.of_real(evidence, signature, floors)
+        made, count = bleu.self_bleu(generated, orders), len(generated)
+        without = bleu.self_bleu_without(generated, groups_of(count), orders) if count > 2 else {}
+        return [
+            self.score(f"self_bleu_{n}", jackknifed(float(made[n].mean()), without.get(n)), count, floor[n], signature)
+            for n in orders
+        ]

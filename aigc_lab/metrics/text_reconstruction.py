@@ -1,0 +1,71 @@
+"""How much of a held-out sentence comes back through the mean of its code: BLEU and ROUGE-L of the pairs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from aigc_lab.config import Strict
+from aigc_lab.metrics import base
+from aigc_lab.shape import Modality
+from aigc_lab.text.paired_bleu import corpus_bleu
+from aigc_lab.text.rouge import rouge_l
+from aigc_lab.text_metric import TextMetric, groups_of, jackknifed, mean_of
+
+if TYPE_CHECKING:
+    from aigc_lab.data.base import Dataset
+    from aigc_lab.samples import Text
+
+
+class TextReconstruction(TextMetric):
+    """A score of a system and not of its samples: n is how many real sentences were encoded and decoded, word by word
+    the most likely, the first of the split; the floor is the same of as many that it was trained on.
+    `reconstruction_bleu` is sacreBLEU's corpus BLEU, 0 to 100; `reconstruction_rouge_l` the mean F1. A decoder that
+    ignores its code gives one sentence for all: a little of both, and no more with training.
+    """
+
+    needs: ClassVar[frozenset[base.Need]] = frozenset({"encoder", "train"})
+
+    class Config(Strict):
+        limit: int = Field(1000, ge=100, description="real sentences that are reconstructed, at most")
+
+    @property
+    def gives(self) -> dict[str, base.Better]:
+        return {"reconstruction_bleu": "higher", "reconstruction_rouge_l": "higher"}
+
+    def check(self, dataset: Dataset, samples: int) -> None:
+        base.check_autoencoded(dataset, samples, "it", Modality.TEXT)
+
+    def scores(self, evidence: base.Evidence) -> list[base.Score]:
+        from aigc_lab.samples import Text
+
+        system, reference, train = base.autoencoded(evidence, self.config.limit)
+        assert isinstance(reference, Text) and isinstance(train, Text)
+        pairs, known = ((_reconstructed(system, each), each) for each in (reference, train))
+        value, without, theirs = corpus_bleu(pairs[0].corpus, pairs[1].corpus, groups_of(len(reference)))
+        n = len(reference)
+        signature = self.signature(evidence, f"scored:{n}≤{self.config.limit}", theirs)
+        floor = corpus_bleu(known[0].corpus, known[1].corpus)[0]
+        nearness = mean_of(rouge_l(pairs[0].corpus, pairs[1].corpus))
+        low = float(rouge_l(known[0].corpus, known[1].corpus).mean())
+        return [
+            self.score("reconstruction_bleu", jackknifed(value, without), n, floor, signature, (0.0, 100.0)),
+            self.score("reconstruction_rouge_l", nearness, n, low, signature),
+        ]
+
+
+def _reconstructed(system: base.Autoencoder, text: Text) -> Text:
+    import torch
+
+    from aigc_lab.samples import Text
+
+    device = base.device_of(system)
+    with torch.inference_mode():
+        blocks = torch.split(text.values, 250)
+        codes = [system.encode(block.to(device))[0] for block in blocks]
+        bad = sum(int((~code.isfinite()).any(1).sum()) for code in codes)
+        if bad:
+            raise ValueError(f"{bad} of {len(text)} sentences are encoded as NaN or infinity")
+        parts = [system.decode(code).cpu() for code in codes]
+    return Text(torch.cat(parts), vocabulary=text.vocabulary)

@@ -1,0 +1,30 @@
+"""The share of different sentences among the generated ones, at a fixed number of them."""
+
+from typing import ClassVar
+
+from aigc_lab.config import Strict
+from aigc_lab.metrics import base
+from aigc_lab.text import ngrams
+from aigc_lab.text_metric import TextMetric, corpus_of, groups_of, jackknifed
+
+
+class Unique(TextMetric):
+    """1 where no two are alike. The interval is a delete-group jackknife's."""
+
+    tells: ClassVar[base.Fault] = "collapse"
+
+    class Config(Strict):
+        pass
+
+    @property
+    def gives(self) -> dict[str, base.Better]:
+        return {"unique": "higher"}
+
+    def scores(self, evidence: base.Evidence) -> list[base.Score]:
+        generated = corpus_of(evidence.generated)
+        signature = self.signature(evidence)
+        floor = self.of_real(evidence, signature, lambda: ngrams.unique_sentences(corpus_of(evidence.real.floor)))
+        count = len(generated)
+        without = ngrams.unique_without(generated, groups_of(count)) if count > 2 else None
+        of = jackknifed(ngrams.unique_sentences(generated), without)
+        return [self.score("unique", of, count, floor, signature)]

@@ -1,0 +1,76 @@
+"""A small LSTM that judges sentences: trained on one set, it says how likely another is."""
+
+import copy
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aigc_lab import noise
+from aigc_lab.nets.recurrent import RecurrentDecoder
+from aigc_lab.text.corpus import Corpus, Ints
+from aigc_lab.text_metric import Floats
+
+# Part of its numbers: `lm_score` names a version of them.
+_EMBEDDING, _HIDDEN, _LR, _BATCH, _PASSES = 64, 128, 4e-3, 64, 12
+# Of the probability, so much is shared out among all words alike: one that was not learned has some, too.
+_UNIFORM = 0.01
+_PAD = 0
+
+
+def lstm_nll(learned: Corpus, scored: Corpus) -> tuple[Floats, Ints]:
+    """Nats [N] of each scored sentence, and its words [N], the end of the sentence among both. A tenth of `learned`
+    is held out: the pass after which it is likeliest is the last.
+    """
+    words = len(learned.words) + 2  # with padding, which stands for the beginning too, and the end
+    order = np.random.default_rng(0).permutation(len(learned))
+    held = max(1, len(order) // 10)
+    fitting, judging = (_rows(learned.take(rows)) for rows in (order[held:], order[:held]))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(noise.generator("scorer").initial_seed())
+        decoder, output = RecurrentDecoder(words, _EMBEDDING, _HIDDEN), nn.Linear(_HIDDEN, words)
+    model = nn.ModuleList([decoder, output])
+    optimizer = torch.optim.Adam(model.parameters(), lr=_LR, fused=True)
+    best, kept = float("inf"), model.state_dict()
+    for turn in range(_PASSES):
+        shuffled = torch.randperm(len(fitting), generator=noise.generator("scorer", turn))
+        for batch in torch.split(fitting[shuffled], _BATCH):
+            optimizer.zero_grad()
+            nll, counted = _nll(decoder, output, batch)
+            torch.autograd.backward(nll.sum() / counted.sum())
+            optimizer.step()
+        now = _likely(decoder, output, judging)
+        value = float(now[0].sum() / now[1].sum())
+        if value >= best:
+            break
+        best, kept = value, copy.deepcopy(model.state_dict())
+    model.load_state_dict(kept)
+    return _likely(decoder, output, _rows(scored))
+
+
+def _rows(corpus: Corpus) -> Tensor:
+    """int64 [N, L]: words from 2 on, 1 at the end, padding."""
+    rows = np.zeros((len(corpus), int(corpus.lengths.max(initial=0)) + 1), dtype=np.int64)
+    inside = np.arange(rows.shape[1]) < corpus.lengths[:, None]
+    rows[inside] = corpus.tokens + 2
+    rows[np.arange(len(corpus)), corpus.lengths] = 1
+    return torch.from_numpy(rows)
+
+
+def _nll(decoder: RecurrentDecoder, output: nn.Linear, rows: Tensor) -> tuple[Tensor, Tensor]:
+    rows = rows[:, : int((rows != _PAD).sum(1).max())]
+    logits = output(decoder(F.pad(rows[:, :-1], (1, 0), value=_PAD)))
+    found = F.cross_entropy(logits.flatten(0, 1), rows.flatten(), ignore_index=_PAD, reduction="none")
+    return found.reshape(rows.shape), rows != _PAD
+
+
+@torch.inference_mode()
+def _likely(decoder: RecurrentDecoder, output: nn.Linear, rows: Tensor) -> tuple[Floats, Ints]:
+    sums, counts = [], []
+    for block in torch.split(rows, 250):
+        nll, counted = _nll(decoder, output, block)
+        mixed = -torch.log((1 - _UNIFORM) * (-nll.double()).exp() + _UNIFORM / output.out_features)
+        sums.append((mixed * counted).sum(1))
+        counts.append(counted.sum(1))
+    return torch.cat(sums).numpy(), torch.cat(counts).numpy()

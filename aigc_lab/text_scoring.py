@@ -1,0 +1,175 @@
+"""What `aigc-lab evaluate` does with files of sentences: reads, tokenizes and scores them, without torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import numpy as np
+
+from aigc_lab import content, plugins
+from aigc_lab.errors import UsageError
+from aigc_lab.experiment import load_protocol, validated
+from aigc_lab.metrics.base import Evidence, Metric, Real, Score
+from aigc_lab.shape import Modality, Shape
+from aigc_lab.text.corpus import Corpus
+from aigc_lab.text.reading import read_lines
+from aigc_lab.text.tokenizer import Tokenizer, tokenize
+
+# As many as any protocol: what is checked is the kind of samples, and `least` says how few will do.
+_ENOUGH = 10_000
+# Files that hold something else than sentences.
+_OTHERS = (".npy", ".npz", ".safetensors", ".png", ".jpg", ".jpeg", ".webp", ".zip")
+
+
+def concerns(*sources: str | None) -> bool:
+    """Whether one of these names a file of sentences: any file but those of arrays, weights and pictures."""
+    paths = [Path(source).expanduser() for source in sources if source]
+    return any(path.is_file() and path.suffix.lower() not in _OTHERS for path in paths)
+
+
+def scores(
+    generated: str | Sequence[str],
+    reference: str | Sequence[str],
+    *,
+    train: str | Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    protocol: str | None = None,
+    tokenizer: Tokenizer = "words",
+    samples: int | None = None,
+) -> list[Score]:
+    """Scores of sentences against real ones, each with its interval, n, floor and signature. Each set is a file, one
+    sentence a line, or the sentences themselves. The floor compares half of the reference with the other half, or as
+    many as were generated with the rest.
+
+    Raises `UsageError` naming the file or the metric for what cannot be scored.
+    """
+    given = {"generated": generated, "reference": reference} | ({"train": train} if train is not None else {})
+    sets = _corpora({name: _lines(source, name) for name, source in given.items()}, tokenizer)
+    made, real = sets["generated"], sets["reference"]
+    if samples is not None:
+        if samples > len(made):
+            raise UsageError(f"{samples:,} samples are to be scored, and {len(made):,} are given")
+        made = made.take(np.sort(np.random.default_rng(0).permutation(len(made))[:samples]))
+    if len(real) < 2:
+        raise UsageError("reference: one sentence is no reference; give two at the very least")
+    evidence = _evidence(made, real, sets.get("train"))
+    found = []
+    for name, config in _wanted(metrics, protocol):
+        try:
+            found += _scored(name, config, evidence)
+        except ValueError as error:
+            if metrics is not None or isinstance(error, UsageError):
+                raise UsageError(f"metric {name}: {str(error).removeprefix(f'{name} ')}") from None
+            print(f"{name} is left out: {str(error).removeprefix(f'{name} ')}", file=sys.stderr)
+    if not found:
+        raise UsageError("nothing can be scored: every metric was left out")
+    return found
+
+
+def rows(
+    generated: str,
+    reference: str | None,
+    train: str | None,
+    *,
+    seed: int,
+    device: str,
+    home: Path | None,
+    samples: int | None,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """The scores as rows. What is no file may be a dataset, or a run or model that is asked for sentences."""
+    if reference is None:
+        raise UsageError(f"--reference: what shall {generated} be compared with? Name a text file or a dataset")
+
+    def sentences(source: str) -> str | Sequence[str]:
+        if Path(source).expanduser().exists():
+            return source
+        from aigc_lab.scoring import sentences_of
+
+        return sentences_of(source, samples, seed=seed, device=device, home=home)
+
+    given = [sentences(generated), sentences(reference), None if train is None else sentences(train)]
+    found = scores(given[0], given[1], train=given[2], samples=samples, **options)  # type: ignore[arg-type]
+    return [vars(score) for score in found]
+
+
+def _lines(source: str | Sequence[str], what: str) -> list[str]:
+    if not isinstance(source, str):
+        return list(source)
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise UsageError(f"--{what} {source}: no such file; a set of sentences is a text file, one sentence a line")
+    if path.suffix.lower() in _OTHERS:
+        raise UsageError(f"--{what} {source}: is no text, and the other set is; compare like with like")
+    lines, blank = read_lines(path, f"--{what}")
+    if blank:
+        print(f"{source}: {blank:,} blank lines are left out", file=sys.stderr)
+    return lines
+
+
+def _corpora(given: dict[str, list[str]], tokenizer: Tokenizer) -> dict[str, Corpus]:
+    """The sets in the numbers of one list of words."""
+    numbers: dict[str, int] = {}
+    rows = {
+        name: [[numbers.setdefault(word, len(numbers)) for word in tokenize(line, tokenizer)] for line in lines]
+        for name, lines in given.items()
+    }
+    words = tuple(numbers)
+    return {name: Corpus.of(sentences, words, tokenizer) for name, sentences in rows.items()}
+
+
+class _Given:
+    """The reference in the place of a dataset: its content is its identity."""
+
+    name = "given"
+    likelihood = modes = None
+
+    def __init__(self, reference: Corpus) -> None:
+        self.shape = Shape(Modality.TEXT, (int(reference.lengths.max()) + 1,))
+        self.digest = reference.digest()
+
+
+def _evidence(made: Corpus, real: Corpus, train: Corpus | None) -> Evidence:
+    order = np.random.default_rng(0).permutation(len(real))
+    count = min(len(made), len(real) // 2)
+    floor, against = real.take(order[:count]), real.take(order[count:])
+
+    def refused(*of: object) -> NoReturn:
+        raise ValueError("it needs features, which come with a dataset; score a run, or leave it out")
+
+    dataset = _Given(real)
+    details = [f"data:given:{dataset.digest[:8]}", f"ref:set:{len(real)}", f"n:{len(made)}"]
+    return Evidence(
+        cast(Any, made),
+        Real(cast(Any, real), cast(Any, floor), cast(Any, against), cast(Any, train)),
+        cast(Any, dataset),
+        refused,
+        refused,
+        "|".join([*details, f"floor:{len(floor)}:{len(against)}"]),
+    )
+
+
+def _wanted(metrics: Sequence[str] | None, protocol: str | None) -> list[tuple[str, dict[str, Any]]]:
+    if metrics is not None and protocol is not None:
+        raise UsageError("--metrics and --protocol say the same in two ways; give one of them")
+    if metrics is not None:
+        return [(name, {}) for name in metrics]
+    return load_protocol(content.find("evaluation", protocol or "text")).metrics
+
+
+def _scored(name: str, config: dict[str, Any], evidence: Evidence) -> list[Score]:
+    kind = plugins.find(Metric, name)  # type: ignore[type-abstract]
+
+    def fail(at: tuple[Any, ...], message: str) -> NoReturn:
+        raise UsageError(f"{'.'.join(map(str, at))}: {message}")
+
+    metric = kind(validated(kind.Config, config, fail))
+    least = getattr(metric, "least", 1)
+    if len(evidence.generated) < least:
+        raise ValueError(f"it needs at least {least} generated sentences, not {len(evidence.generated)}")
+    metric.check(evidence.dataset, max(len(evidence.generated), _ENOUGH))
+    metric.refuse_lacking(evidence)
+    return metric.scores(evidence)
