@@ -37,7 +37,8 @@ class Sampling:
         logits = logits.float()
         if self.temperature == 0:
             return torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).float()
-        logits = logits / self.temperature
+        # Below the largest, which no temperature then takes to infinity, and 0 for none.
+        logits = (logits - logits.max(1, keepdim=True).values) / max(self.temperature, 1e-30)
         if self.top_k is not None and self.top_k < logits.shape[1]:
             least = logits.topk(self.top_k).values[:, -1:]
             logits = logits.masked_fill(logits < least, -torch.inf)

@@ -106,7 +106,7 @@ class LanguageModel(LanguageSystem):
             keep = kept(inside, self.config.dropout), kept(outside, self.config.dropout)
         logits = self.output(self.decoder(shifted(words), keep=keep))
         total = nll_of(logits, words, self.first).sum() / (words != PAD).sum()
-        return base.Loss(total, {"nll": total.detach()})
+        return base.Loss(total)
 
     def token_nll(self, words: Tensor) -> Tensor:
         """−log p of each word given those before it, in nats [N, L]; 0 at `<pad>`."""

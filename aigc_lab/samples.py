@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aigc_lab.shape import Modality
+from aigc_lab.shape import Modality as Modality  # a system of a user's imports both from here
 from aigc_lab.text.corpus import Corpus
 from aigc_lab.text.tokenizer import untokenize
 from aigc_lab.text.vocabulary import EOS, PAD, Vocabulary

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from aigc_lab.text.tokenizer import Tokenizer, tokenize
 from aigc_lab.text.vocabulary import UNK, Vocabulary
 
 Words = tuple[str, ...]
+Row = TypeVar("Row", Words, tuple[int, ...])
 
 
 class Sentences(base.Dataset):
@@ -67,24 +68,31 @@ class Sentences(base.Dataset):
         config = self.config
         given, scored = self.lines()
         (sentences, long), (others, long_others) = self._tokens(given), self._tokens(scored)
-        different = len({*sentences, *others})
-        repeated = len(sentences) + len(others) - different
+        for lines, kept in ((given, sentences), (scored, others)):
+            if lines and not kept:
+                raise UsageError(
+                    f"{self.name}: all {len(lines):,} sentences are longer than {config.max_length} tokens; "
+                    "raise data.max_length, or set data.longer: cut"
+                )
+        repeated = sum(len(each) - len(set(each)) for each in (sentences, others))
         if config.repeated == "drop":
             sentences, others = list(dict.fromkeys(sentences)), list(dict.fromkeys(others))
         splits = self._split(sentences, others)
         empty = [split for split, members in splits.items() if not members]
         if empty:
             raise UsageError(
-                f"{self.name}: {len(set(sentences)):,} different sentences are too few for three splits "
-                f"({empty[0]} would be empty); give more lines"
+                f"{self.name}: {len(set(others or sentences)):,} different sentences are too few for "
+                f"{'a reference and a holdout' if others else 'three splits'} ({empty[0]} would be empty); "
+                "give more lines"
             )
+        left_out = self._disjoint(splits)
         vocabulary = Vocabulary.of(splits["train"], config.tokenizer, least=config.min_count, most=config.max_words)
         if len(vocabulary) <= UNK + 1:
             raise UsageError(
                 f"{self.name}: no word occurs {config.min_count} times in the training split; lower data.min_count"
             )
         rows = {split: [tuple(vocabulary.encode(each)) for each in members] for split, members in splits.items()}
-        left_out = _disjoint(rows)
+        left_out += self._disjoint(rows)
         made = {split: Text.of(rows[split], config.max_length + 1, vocabulary) for split in base.SPLITS}
         return made, vocabulary, self._told(rows, vocabulary, long + long_others, repeated, left_out)
 
@@ -116,6 +124,21 @@ class Sentences(base.Dataset):
             groups = _grouped(sentences)
         splits["train"] = [each for group in reversed(groups) for each in group]
         return splits
+
+    def _disjoint(self, rows: dict[base.Split, list[Row]]) -> int:
+        """Takes from train what a scored split has, and from the holdout what the reference has; how many."""
+        seen, out = set[Row](), 0
+        for split in ("reference", "holdout", "train"):
+            kept = [row for row in rows[split] if row not in seen]
+            if not kept:
+                raise UsageError(
+                    f"{self.name}: every sentence of the {split} split is in a scored one too, if not word for word "
+                    "then with <unk> for rare words; give other lines, or lower data.min_count"
+                )
+            out += len(rows[split]) - len(kept)
+            seen |= set(rows[split])
+            rows[split] = kept
+        return out
 
     def _told(
         self, rows: dict[base.Split, list[tuple[int, ...]]], vocabulary: Vocabulary, long: int, repeated: int, out: int
@@ -149,15 +172,3 @@ def _grouped(sentences: Sequence[Words]) -> list[list[Words]]:
     for each in sentences:
         groups.setdefault(each, []).append(each)
     return [groups[key] for key in sorted(groups, key=lambda key: hashlib.sha256(" ".join(key).encode()).digest())]
-
-
-def _disjoint(rows: dict[Any, list[tuple[int, ...]]]) -> int:
-    """Takes from train what a scored split has, and from the holdout what the reference has; how many."""
-    seen: set[tuple[int, ...]] = set()
-    out = 0
-    for split in ("reference", "holdout", "train"):
-        kept = [row for row in rows[split] if row not in seen]
-        out += len(rows[split]) - len(kept)
-        seen |= set(rows[split])
-        rows[split] = kept
-    return out

@@ -1,18 +1,10 @@
 """What samples look like, without any of them; nothing here needs torch."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
+from aigc_lab.modality import Modality as Modality  # the two are asked for together
 from aigc_lab.text.vocabulary import Vocabulary
-
-
-class Modality(StrEnum):
-    """What kind of thing a sample is."""
-
-    IMAGES = "images"
-    POINTS = "points"
-    TEXT = "text"
 
 
 @dataclass(frozen=True)

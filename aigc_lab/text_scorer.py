@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from aigc_lab import noise
 from aigc_lab.nets.recurrent import RecurrentDecoder
 from aigc_lab.text.corpus import Corpus, Ints
-from aigc_lab.text_metric import Floats
+from aigc_lab.text.ngrams import Floats
 
 # Part of its numbers: `lm_score` names a version of them.
 _EMBEDDING, _HIDDEN, _LR, _BATCH, _PASSES = 64, 128, 4e-3, 64, 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from aigc_lab import content, plugins
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import load_protocol, validated
+from aigc_lab.files import is_file
 from aigc_lab.metrics.base import Evidence, Metric, Real, Score
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.text.corpus import Corpus
@@ -27,7 +29,7 @@ _OTHERS = (".npy", ".npz", ".safetensors", ".png", ".jpg", ".jpeg", ".webp", ".z
 def concerns(*sources: str | None) -> bool:
     """Whether one of these names a file of sentences: any file but those of arrays, weights and pictures."""
     paths = [Path(source).expanduser() for source in sources if source]
-    return any(path.is_file() and path.suffix.lower() not in _OTHERS for path in paths)
+    return any(is_file(path) and path.suffix.lower() not in _OTHERS for path in paths)
 
 
 def scores(
@@ -85,7 +87,7 @@ def rows(
         raise UsageError(f"--reference: what shall {generated} be compared with? Name a text file or a dataset")
 
     def sentences(source: str) -> str | Sequence[str]:
-        if Path(source).expanduser().exists():
+        if os.path.exists(Path(source).expanduser()):
             return source
         from aigc_lab.scoring import sentences_of
 
@@ -100,7 +102,7 @@ def _lines(source: str | Sequence[str], what: str) -> list[str]:
     if not isinstance(source, str):
         return list(source)
     path = Path(source).expanduser()
-    if not path.is_file():
+    if not is_file(path):
         raise UsageError(f"--{what} {source}: no such file; a set of sentences is a text file, one sentence a line")
     if path.suffix.lower() in _OTHERS:
         raise UsageError(f"--{what} {source}: is no text, and the other set is; compare like with like")

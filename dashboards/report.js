@@ -76,6 +76,40 @@
     draw();
   }
 
+  function quality() {
+    const box = $("#plane");
+    if (!box) return;
+    const runs = data.runs.filter((run) => run.temperature);
+    const planes = [["self_bleu_4", "bleu_4", "Self-BLEU-4", "BLEU-4"],
+      ["lm_reverse", "lm_forward", "reverse LM, nats a word", "forward LM, nats a word"]];
+    const stacked = box.clientWidth < 640, traces = [], axes = {};
+    planes.forEach(([across, up, x, y], place) => {
+      const id = place ? 2 : "", at = { xaxis: `x${id}`, yaxis: `y${id}` };
+      axes[`xaxis${id}`] = axis(x, { anchor: `y${id}`, domain: stacked ? [0, 1] : [place * 0.54, 0.46 + place * 0.54] });
+      axes[`yaxis${id}`] = axis(y, { anchor: `x${id}`, domain: stacked ? [(1 - place) * 0.57, 0.43 + (1 - place) * 0.57] : [0, 1] });
+      for (const run of runs) {
+        const { points } = run.temperature, own = points.temperature.indexOf(1);
+        traces.push({
+          ...at, x: points[across], y: points[up], text: points.temperature.map(String), mode: "lines+markers+text",
+          textposition: "top right", textfont: { size: 10, color: colour(run.colour) }, name: name(run),
+          legendgroup: run.label, showlegend: !place, line: { ...line(run), width: 1.6 },
+          marker: { size: points.temperature.map((_, index) => index === own ? 11 : 5),
+            symbol: points.temperature.map((_, index) => index === own ? "circle-open" : "circle"), line: { width: 2 } },
+          hovertemplate: `${name(run)}<br>temperature %{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>`,
+        });
+      }
+      const { real } = runs[0].temperature;
+      traces.push({
+        ...at, x: [real[across]], y: [real[up]], mode: "markers", name: "real", legendgroup: "real", showlegend: !place,
+        marker: { symbol: "cross", size: 12, color: css("--ink") },
+        hovertemplate: "real sentences<br>%{x:.4g}, %{y:.4g}<extra></extra>",
+      });
+    });
+    Plotly.react(box, traces, layout({
+      ...axes, height: stacked ? 860 : 460, legend: { orientation: "h", y: stacked ? -0.1 : -0.18 },
+    }), OPTIONS);
+  }
+
   function training() {
     const box = $("#training");
     if (!box) return;
@@ -241,7 +275,7 @@
     });
   }
 
-  const figures = () => { history(); training(); $("#parallel").replaceChildren(); parallel(); };
+  const figures = () => { history(); quality(); training(); $("#parallel").replaceChildren(); parallel(); };
   $$("table.sortable").forEach(sortable);
   pictures();
   figures();

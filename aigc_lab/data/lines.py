@@ -1,10 +1,12 @@
 """A text file of one's own: UTF-8, one sentence a line."""
 
+import os
 from pathlib import Path
 
 from pydantic import Field
 
 from aigc_lab.errors import UsageError
+from aigc_lab.files import is_file
 from aigc_lab.sentences import Sentences
 from aigc_lab.text.reading import read_lines
 
@@ -35,9 +37,9 @@ class Lines(Sentences):
     def _find(self, key: str, name: str) -> Path:
         wanted = Path(name).expanduser()
         for path in (wanted, self.data_dir / wanted):
-            if path.is_file():
+            if is_file(path):
                 return path
-            if path.is_dir():
+            if os.path.isdir(path):
                 raise UsageError(f"data.{key}: {path} is a folder; name a text file, one sentence a line")
         where = "" if wanted.is_absolute() else f", nor in the data folder {self.data_dir} (AIGC_LAB_DATA_DIR)"
         raise UsageError(f"data.{key}: {name}: no such file here{where}")

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import zipfile
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from aigc_lab.config import Strict
 from aigc_lab.data import base
 from aigc_lab.decoding import Sampling
 from aigc_lab.errors import UsageError
-from aigc_lab.files import write_atomically
+from aigc_lab.files import is_file, write_atomically
 from aigc_lab.language_system import first_word, nll_of, shifted
 from aigc_lab.nets.recurrent import RecurrentDecoder
 from aigc_lab.samples import Text
@@ -88,10 +89,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The weights of an `.npz` file with the arrays that `random_weights` names. Raises `UsageError` naming the file
     and the array for anything else; never unpickles.
     """
+    if not zipfile.is_zipfile(path):
+        raise UsageError(f"data.weights: {path}: is no .npz file, or not all of one")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: torch.from_numpy(np.array(arrays[name], dtype=np.float32)) for name in arrays.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except Exception as error:  # noqa: BLE001 -- an archive can be damaged in many ways
         raise UsageError(f"data.weights: {path}: cannot be read as .npz ({error})") from None
     wanted = random_weights(1, 1, 1, 0)
     lacking = [name for name in wanted if name not in found]
@@ -103,6 +106,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     for name, like in random_weights(words, embedding, hidden, 0).items():
         if found[name].shape != like.shape:
             raise UsageError(f"data.weights: {path}: {name} is {list(found[name].shape)}, not {list(like.shape)}")
+        if not found[name].isfinite().all():
+            raise UsageError(f"data.weights: {path}: {name} holds NaN or infinity")
     return {name: found[name] for name in wanted}
 
 
@@ -141,8 +146,8 @@ class OracleText(base.Dataset):
         if config.weights is None:
             return random_weights(config.words, config.embedding, config.hidden, config.seed)
         wanted = Path(config.weights).expanduser()
-        path = wanted if wanted.is_file() else self.data_dir / wanted
-        if not path.is_file():
+        path = wanted if is_file(wanted) else self.data_dir / wanted
+        if not is_file(path):
             raise UsageError(f"data.weights: {config.weights}: no such file here, nor in {self.data_dir}")
         return read_weights(path)
 
@@ -161,16 +166,17 @@ class OracleText(base.Dataset):
         wanted = self.config.train + 2 * self.config.scored
         key = [_SCHEMA, {**self.config.model_dump(), "weights": self._hash}]
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-        path = self.data_dir / "made" / f"oracle-{name}.npy"
+        path = self.data_dir / "made" / f"oracle-{name}.npz"
         try:
-            stored = np.load(path, allow_pickle=False)
-            if stored.shape == (wanted, self.config.length) and stored.dtype == np.int32:
-                return torch.from_numpy(stored.astype(np.int64))
-        except (OSError, ValueError, EOFError):
+            with np.load(path, allow_pickle=False) as arrays:  # an archive, for its checksum
+                stored = torch.from_numpy(arrays["words"].astype(np.int64))
+            if stored.shape == (wanted, self.config.length):
+                return stored
+        except Exception:  # noqa: BLE001, S110 -- none, or one that is damaged, in whatever way: it is drawn again
             pass
         made = self._draw(wanted)
         buffer = io.BytesIO()
-        np.save(buffer, made.numpy().astype(np.int32), allow_pickle=False)
+        np.savez(buffer, words=made.numpy().astype(np.int32))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, buffer.getvalue())

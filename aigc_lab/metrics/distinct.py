@@ -2,13 +2,14 @@
 
 from typing import ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from aigc_lab.config import Strict
 from aigc_lab.metrics import base
 from aigc_lab.text import ngrams
 from aigc_lab.text.corpus import Corpus
-from aigc_lab.text_metric import TextMetric, corpus_of, groups_of, jackknifed
+from aigc_lab.text_metric import Floats, TextMetric, corpus_of, groups_of, jackknifed
 
 
 class Distinct(TextMetric):
@@ -36,9 +37,17 @@ class Distinct(TextMetric):
         found = []
         for n in orders:
             value = _distinct(generated, n)
-            without = ngrams.distinct_without(generated, groups_of(count), n) if value and count > 2 else None
-            found.append(self.score(f"distinct_{n}", jackknifed(value, without), count, floor[n], signature))
+            of = jackknifed(value, _without(generated, n))
+            found.append(self.score(f"distinct_{n}", of, count, floor[n], signature))
         return found
+
+
+def _without(corpus: Corpus, n: int) -> Floats | None:
+    """The values without each group; None where sentences are too few, or one group alone has all n-grams."""
+    groups = groups_of(len(corpus))
+    if len(corpus) < 3 or len(np.unique(groups[corpus.lengths >= n])) < 2:
+        return None
+    return ngrams.distinct_without(corpus, groups, n)
 
 
 def _distinct(corpus: Corpus, n: int) -> float:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from aigc_lab.shape import Modality
+from aigc_lab.modality import Modality
 
 Ints = npt.NDArray[np.int64]
 

@@ -18,8 +18,8 @@ def read_lines(path: Path, what: str = "") -> tuple[list[str], int]:
         raise UsageError(f"{name}: cannot be read ({error.strerror})") from None
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UsageError(f"{name}: is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
-    raw = raw.removeprefix(b"\xef\xbb\xbf")
-    shift = path.stat().st_size - len(raw)
+    shift = 3 if raw.startswith(b"\xef\xbb\xbf") else 0
+    raw = raw[shift:]
     zero = raw.find(b"\0")
     if zero >= 0:
         raise UsageError(f"{name}: {_place(raw, zero, shift)} is a zero byte: a binary file, and no text")

@@ -9,10 +9,12 @@ import regex
 Tokenizer = Literal["words", "none", "characters"]
 TOKENIZERS: tuple[Tokenizer, ...] = get_args(Tokenizer)
 
-# A word with its accents and inner apostrophes or hyphens; a number with its points and commas; else one grapheme: a
-# mark of punctuation, or an emoji with all that belongs to it.
+# A word with its accents, joiners, soft hyphens, and inner apostrophes or hyphens; a number with its points and commas;
+# else one grapheme: a mark of punctuation, or an emoji with all that belongs to it.
+_MARK = r"\p{M}\p{GCB=Extend}\u200D\u00AD"
+_INSIDE = rf"[\p{{L}}\p{{N}}_{_MARK}]"
 _WORDS = regex.compile(
-    r"[\p{L}\p{M}_][\p{L}\p{M}\p{N}_]*(?:['’\-][\p{L}\p{M}\p{N}_]+)*|\p{N}+(?:[.,]\p{N}+)*[\p{L}\p{M}]*|(?!\s)\X"
+    rf"[\p{{L}}\p{{M}}_]{_INSIDE}*(?:['’\-]{_INSIDE}+)*|\p{{N}}+(?:[.,]\p{{N}}+)*[\p{{L}}{_MARK}]*|\X"
 )
 
 
@@ -23,11 +25,18 @@ def tokenize(line: str, how: Tokenizer = "words") -> list[str]:
     return _SPLIT[how](unicodedata.normalize("NFC", line))
 
 
+def _words(line: str) -> list[str]:
+    # Parted by white space first: some graphemes take what follows, and were it a space.
+    return [token for part in line.split() for token in _WORDS.findall(part)]
+
+
 def _characters(line: str) -> list[str]:
-    return [each if not each.isspace() else "▁" for each in regex.findall(r"\X", line.strip())]
+    # A ▁ of the line's own could not be told from a space: it is one.
+    spaced = "".join(" " if each.isspace() or each == "▁" else each for each in line).strip()
+    return [each.replace(" ", "▁") for each in regex.findall(r"\X", spaced)]
 
 
-_SPLIT: dict[str, Callable[[str], list[str]]] = {"words": _WORDS.findall, "none": str.split, "characters": _characters}
+_SPLIT: dict[str, Callable[[str], list[str]]] = {"words": _words, "none": str.split, "characters": _characters}
 
 
 def untokenize(tokens: list[str], how: str) -> str:

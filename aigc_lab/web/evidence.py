@@ -1,4 +1,4 @@
-"""The files of a run, as a page can hold them: pictures as data URIs, curves as plain lists."""
+"""The files of a run, as a page can hold them: pictures as data URIs, sentences and curves as plain lists."""
 
 import base64
 import json
@@ -11,19 +11,28 @@ from typing import Any, TypeVar
 _Item = TypeVar("_Item")
 _PNG = b"\x89PNG\r\n\x1a\n"
 
+# What the curve of temperatures has: diversity and quality, by n-grams and by language models.
+QUALITY = ("self_bleu_4", "bleu_4", "lm_reverse", "lm_forward")
 # A page stays readable, and opens at once: as many pictures of a run, as many points of a curve.
 STEPS, POINTS = 12, 400
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Samples at a step, None for the finished model; size in pixels. Where `uri` is "", `missing` says why."""
+    """Samples at a step, None for the finished model: a picture and its size in pixels, or `lines` of text. Where there
+    is neither, `missing` says why.
+    """
 
     step: int | None
     uri: str
     missing: str = ""
     width: int = 0
     height: int = 0
+    lines: tuple[str, ...] = ()
+
+    @property
+    def there(self) -> bool:
+        return bool(self.uri or self.lines)
 
 
 def pictures(files: Sequence[Mapping[str, str]]) -> tuple[list[Picture], int]:
@@ -54,6 +63,19 @@ def curves(files: Sequence[Mapping[str, str]]) -> tuple[dict[str, Any], str]:
         return {}, f"{path}: not a file of curves"
 
 
+def temperature(files: Sequence[Mapping[str, str]]) -> dict[str, Any] | None:
+    """A language model at several temperatures, where the run measured that: {"n", "real", "points"}."""
+    path = next((Path(file["path"]) for file in files if file["name"] == "temperature"), None)
+    if path is None:
+        return None
+    try:
+        found = json.loads(path.read_bytes())
+        kept = {key: [float(point[key]) for point in found["points"]] for key in ("temperature", *QUALITY)}
+        return {"n": int(found["n"]), "real": {key: float(found["real"][key]) for key in QUALITY}, "points": kept}
+    except (OSError, ValueError, TypeError, KeyError):
+        return None  # without its file the run has no curve; its scores are in the registry
+
+
 def thinned(items: Sequence[_Item], most: int) -> list[_Item]:
     """At most so many of them, evenly spaced, the first and the last included."""
     if len(items) <= most:
@@ -67,6 +89,8 @@ def _picture(step: int | None, file: Mapping[str, str]) -> Picture:
         content = path.read_bytes()
     except OSError as error:
         return Picture(step, "", f"{path}: {error.strerror}")
+    if path.suffix == ".txt":
+        return Picture(step, "", lines=tuple(content.decode("utf-8", "replace").split("\n")[:-1]))
     if not content.startswith(_PNG) or len(content) < 24:
         return Picture(step, "", f"{path}: not a PNG picture")
     # The header (PNG, section 11.2.2): a page that knows the sizes does not jump while it loads.

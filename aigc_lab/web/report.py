@@ -47,6 +47,8 @@ def report(registry: Registry, wanted: str, *, detailed: int) -> Report:
         "report.html",
         sweep=sweep,
         arrow=ARROW[sweep["better"]],
+        arrows=ARROW,
+        panel=_panel(rows),
         facts=_facts(sweep, runs, queries.environments(registry, sweep["id"])),
         best=best and best | {"shown": interval(best["score"], unbounded(best))},
         best_picture=_best_picture(queries.best_run(registry, sweep["id"]), rows),
@@ -61,7 +63,7 @@ def report(registry: Registry, wanted: str, *, detailed: int) -> Report:
         experiment=yaml.safe_dump(sweep["experiment"], sort_keys=False, allow_unicode=True, default_flow_style=None),
         data=_figures(sweep, comparison, runs, rows, colours, queries.histories(registry, sweep["id"])),
     )
-    return Report(sweep["id"], html, sum(bool(picture.uri) for row in rows for picture in row["pictures"]))
+    return Report(sweep["id"], html, sum(picture.there for row in rows for picture in row["pictures"]))
 
 
 def _runs(registry: Registry, sweep: Json, comparison: Comparison) -> list[Json]:
@@ -97,6 +99,23 @@ def _chosen(runs: Sequence[Json], most: int) -> set[str]:
     return {run for _, _, run in sorted(turns)[:most]}
 
 
+def _panel(rows: Sequence[Json]) -> Json:
+    """Every score of runs by name, and what real samples get where all runs were measured alike."""
+    named: dict[str, str] = {score["name"]: score["better"] for row in rows for score in row["scores"]}
+    floors: Json = {}
+    for name in named:
+        each = [score for row in rows for score in row["scores"] if score["name"] == name]
+        alike = len({score["signature"] for score in each}) == 1 and len({score["floor"] for score in each}) == 1
+        floors[name] = each[0]["floor"] if alike else None
+    found = [
+        {key: row[key] for key in ("label", "system")}
+        | {"found": {score["name"]: score | {"shown": interval(score)} for score in row["scores"]}}
+        for row in rows
+        if row["scores"]
+    ]
+    return {"names": named, "floors": floors, "rows": found}
+
+
 def _with_evidence(run: Json, files: Sequence[Mapping[str, str]]) -> Json:
     pictures, thinned = evidence.pictures(files)
     curves, no_curves = evidence.curves(files)
@@ -106,6 +125,7 @@ def _with_evidence(run: Json, files: Sequence[Mapping[str, str]]) -> Json:
         "thinned": thinned,
         "curves": curves,
         "no_curves": no_curves,
+        "temperature": evidence.temperature(files),
         "shown": shown,
     }
 
@@ -113,7 +133,7 @@ def _with_evidence(run: Json, files: Sequence[Mapping[str, str]]) -> Json:
 def _best_picture(best: Json | None, rows: Sequence[Json]) -> Json | None:
     """The last picture of the best run, where it is among those of the page."""
     for row in rows:
-        if best is not None and row["run"] == best["run"] and row["pictures"] and row["pictures"][-1].uri:
+        if best is not None and row["run"] == best["run"] and row["pictures"] and row["pictures"][-1].there:
             return {"label": row["label"], "picture": row["pictures"][-1]}
     return None
 
@@ -183,6 +203,7 @@ def _figures(
 ) -> Json:
     """What the page's script draws."""
     curves = {row["run"]: row["curves"] for row in rows}
+    temperatures = {row["run"]: row["temperature"] for row in rows}
     floors = [row["score"]["floor"] for row in comparison.rows if row["score"] and row["score"]["floor"] is not None]
     return {
         "objective": sweep["objective"],
@@ -193,6 +214,7 @@ def _figures(
             | {
                 "colour": colours[run["system"]],
                 "curves": curves.get(run["run"]),
+                "temperature": temperatures.get(run["run"]),
                 "history": {
                     key: [entry[key] for entry in histories.get(run["run"], [])]
                     for key in ("step", "value", "low", "high")

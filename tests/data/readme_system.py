@@ -4,8 +4,7 @@ from aigc_lab.config import Strict
 from aigc_lab.nets.mlp import mlp
 from aigc_lab.noise import Draw
 from aigc_lab.objectives.likelihood import bernoulli_nll, standard_normal_kl
-from aigc_lab.samples import Images
-from aigc_lab.shape import Modality
+from aigc_lab.samples import Images, Modality
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
 
 class BetaVAE(System):
