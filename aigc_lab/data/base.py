@@ -39,7 +39,7 @@ class Dataset(ABC):
     source: ClassVar[str | None] = None
     #: whether name and configuration say what the samples are; if not, their content is a part of a sweep's identity
     fixed: ClassVar[bool] = True
-    #: whether its samples differ from one another: those of a point mass do not, and are alike in all splits
+    #: whether no two of its samples are the same: those of a point mass are, and what an oracle says may be
     distinct: ClassVar[bool] = True
 
     def __init__(self, config: Any, data_dir: Path) -> None:

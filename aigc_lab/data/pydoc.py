@@ -10,8 +10,8 @@ from aigc_lab.sentences import Sentences
 # Prose is what stands at the margin, in paragraphs; what is indented, underlined or a signature is not.
 _END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"*])")
 _LEAST = 5
-# *name* and **name** stress a word in the source; a page shows neither star.
-_STRESS = re.compile(r"\*{1,2}(\w[^*]*)\*{1,2}")
+# *name* and **name** stress a word in the source; a page shows neither star. Those of "10**2" and "*args" are code.
+_STRESS = re.compile(r"(?<![\w\"*])(\*{1,2})(\w[^*\"]*)(?<!\s)\1(?![\w\"*])")
 
 
 class PyDoc(Sentences):
@@ -42,8 +42,8 @@ def _prose(paragraph: str) -> str:
     if lines[0].startswith(("   ", "[", ">>>", "|", "+", "...")) or set(lines[-1].strip()) <= set("*=-^~+|"):
         return ""
     # A hyphen at the end of a line is the documentation's own, or one that a break has put there: "built-\nin".
-    text = re.sub(r"-\s*\n\s*", "-", "\n".join(lines)).replace("\n", " ")
-    return _STRESS.sub(r"\1", text).strip().lstrip("*- ")
+    text = re.sub(r"-\s*\n\s*", "-", "\n".join(lines))
+    return _STRESS.sub(r"\2", " ".join(text.split())).lstrip("*- ")
 
 
 def _is_sentence(text: str) -> bool:
