@@ -16,9 +16,15 @@ from torch import nn
 from aigc_lab import experiment
 from aigc_lab.adversarial_system import AdversarialSystem
 from aigc_lab.batches import Batches
+from aigc_lab.noise import Draw
+from aigc_lab.systems.base import Phase
 from aigc_lab.trainer import State, average_of, train_one
 
 SEGMENT, ROUNDS = 100, 7
+RACES = [
+    *(("digits", "dcgan"), ("digits", "vae"), ("ring", "point_gan")),
+    *(("pydoc", "lstm_lm"), ("pydoc", "transformer_lm"), ("pydoc", "text_vae")),
+]
 
 
 def prepare(name: str, system: str) -> tuple[Callable[[], State], Batches, float]:
@@ -49,6 +55,13 @@ def ours(state: State, batches: Batches, decay: float) -> Callable[[], None]:
     return segment
 
 
+def drawn(what: Draw, source: torch.Generator) -> torch.Tensor:
+    if what.law == "normal":
+        return torch.randn(what.size, generator=source)
+    values = torch.rand(what.size, generator=source)
+    return values * 2 - 1 if what.law == "uniform" else values
+
+
 def bare(state: State, batches: Batches, decay: float) -> Callable[[], None]:
     """The step as one writes it by hand, with autograd's usual backward."""
     system, average = state.system, average_of(state.system)
@@ -61,10 +74,12 @@ def bare(state: State, batches: Batches, decay: float) -> Callable[[], None]:
     left, right = [a for a, _ in moving], [b for _, b in moving]
     number = 0
 
-    def backward(loss: torch.Tensor, name: str) -> None:
-        optimizer = state.optimizers[name]
+    def backward(loss: torch.Tensor, phase: Phase) -> None:
+        optimizer = state.optimizers[phase.name]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if phase.optimizer.max_norm is not None:
+            torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], phase.optimizer.max_norm)
         optimizer.step()
 
     def freeze(module: nn.Module, frozen: bool) -> None:
@@ -76,13 +91,10 @@ def bare(state: State, batches: Batches, decay: float) -> Callable[[], None]:
         batch = batches[number]
         number += 1
         for phase in state.phases:
-            what = phase.noise["latents"]
-            latents = torch.randn(what.size, generator=source)
-            if what.law == "uniform":
-                latents = torch.rand(what.size, generator=source) * 2 - 1
+            draws = {key: drawn(what, source) for key, what in phase.noise.items()}
             if isinstance(system, AdversarialSystem):
                 freeze(system.critic, phase.name == "generator")
-            backward(phase.loss(batch, {"latents": latents}, 0).total, phase.name)
+            backward(phase.loss(batch, draws, 0).total, phase)
         if isinstance(system, AdversarialSystem):
             freeze(system.critic, False)
         with torch.no_grad():
@@ -98,7 +110,7 @@ def bare(state: State, batches: Batches, decay: float) -> Callable[[], None]:
 
 def main() -> None:
     print(f"{'system':12} {'bare ms/step':>13} {'ours ms/step':>13} {'of bare speed':>14}")
-    for name, system in (("digits", "dcgan"), ("digits", "vae"), ("ring", "point_gan")):
+    for name, system in RACES:
         fresh, batches, decay = prepare(name, system)
         contestants = {"bare": bare(fresh(), batches, decay), "ours": ours(fresh(), batches, decay)}
         times: dict[str, list[float]] = {key: [] for key in contestants}
