@@ -2,17 +2,16 @@
 
 from typing import ClassVar
 
-import numpy as np
-
 from aigc_lab.config import Strict
 from aigc_lab.metrics import base
+from aigc_lab.statistics import clopper_pearson
 from aigc_lab.text.ngrams import known_sentences
-from aigc_lab.text_metric import TextMetric, corpus_of, mean_of
+from aigc_lab.text_metric import TextMetric, corpus_of
 
 
 class Novelty(TextMetric):
-    """Real sentences repeat some of the training set too: the floor, where equal sentences were not kept apart. ±1.96
-    standard errors over the sentences.
+    """Real sentences repeat some of the training set too: the floor, where equal sentences were not kept apart.
+    The interval is that of Clopper and Pearson.
     """
 
     needs: ClassVar[frozenset[base.Need]] = frozenset({"train"})
@@ -33,5 +32,6 @@ class Novelty(TextMetric):
             return 1 - float(known_sentences(corpus_of(evidence.real.floor), train).mean())
 
         lowest = self.of_real(evidence, signature, floor)
-        new = (~known_sentences(generated, train)).astype(np.float64)
-        return [self.score("novelty", mean_of(new), len(generated), lowest, signature)]
+        new, count = int((~known_sentences(generated, train)).sum()), len(generated)
+        of = (new / count, *clopper_pearson(new, count))
+        return [self.score("novelty", of, count, lowest, signature)]
