@@ -520,7 +520,9 @@ def evaluate(
 
     wanted = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
     if text_scoring.concerns(generated, reference):
-        images = {"--size": size, "--range": numbers, "--weights": weights, "--neighbours": neighbours}
+        images = {"--features": features, "--size": size, "--range": numbers, "--neighbours": neighbours}
+        images |= {"--weights": weights, "--allow-unverified-weights": allow_unverified_weights or None}
+        images |= {"--skip-broken": skip_broken or None}
         if unfit := [option for option, value in images.items() if value is not None]:
             raise UsageError(f"{unfit[0]}: is for images, and these are files of sentences")
         text: dict[str, Any] = {"metrics": wanted, "protocol": protocol, "tokenizer": tokenizer, "samples": samples}

@@ -128,7 +128,8 @@ class Sentences(base.Dataset):
     def _disjoint(self, rows: dict[base.Split, list[Row]]) -> int:
         """Takes from train what a scored split has, and from the holdout what the reference has; how many."""
         seen, out = set[Row](), 0
-        for split in ("reference", "holdout", "train"):
+        order: tuple[base.Split, ...] = ("reference", "holdout", "train")
+        for split in order:
             kept = [row for row in rows[split] if row not in seen]
             if not kept:
                 raise UsageError(

@@ -22,8 +22,7 @@ import torch
 from torch import nn
 from aigc_lab.config import Strict
 from aigc_lab.noise import Draw
-from aigc_lab.samples import Points
-from aigc_lab.shape import Modality
+from aigc_lab.samples import Modality, Points
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
 
 class _Helper(System):

@@ -519,7 +519,7 @@ def test_other_files_are_not_overwritten(promoted: Home, tmp_path: Path, monkeyp
     draw(promoted, "toy", seed=1, force=True)
     assert Path("out/points.npy").read_bytes() != before
     assert Path("out/mine.txt").exists()
-    with pytest.raises(UsageError, match="-o out/mine.txt: is a file; name a folder"):
+    with pytest.raises(UsageError, match="-o out/mine.txt: is for text, and this model makes none"):
         draw(promoted, "toy", "out/mine.txt", force=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 

@@ -155,11 +155,9 @@ def _sentences(array: "Array") -> bytes:
 
 
 def _refuse_kind(place: Path, *, text: bool) -> None:
-    if text == (place.suffix == ".npz"):
-        if text:
-            raise UsageError(f"-o {place}: is for arrays, and this model makes text; name a .txt file, or a folder")
-        return
-    if place.suffix == ".txt" and not text:
+    if text and place.suffix == ".npz":
+        raise UsageError(f"-o {place}: is for arrays, and this model makes text; name a .txt file, or a folder")
+    if not text and place.suffix == ".txt":
         raise UsageError(f"-o {place}: is for text, and this model makes none; name a folder, or a .npz file")
 
 

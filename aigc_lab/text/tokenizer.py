@@ -9,12 +9,13 @@ import regex
 Tokenizer = Literal["words", "none", "characters"]
 TOKENIZERS: tuple[Tokenizer, ...] = get_args(Tokenizer)
 
-# A word with its accents, joiners, soft hyphens, and inner apostrophes or hyphens; a number with its points and commas;
-# else one grapheme: a mark of punctuation, or an emoji with all that belongs to it.
+# The mark of an unknown word, which a model's sentences hold; a word with its accents, joiners, soft hyphens, and inner
+# apostrophes or hyphens; a number with its points and commas; else one grapheme: a mark of punctuation, or an emoji
+# with all that belongs to it.
 _MARK = r"\p{M}\p{GCB=Extend}\u200D\u00AD"
 _INSIDE = rf"[\p{{L}}\p{{N}}_{_MARK}]"
 _WORDS = regex.compile(
-    rf"[\p{{L}}\p{{M}}_]{_INSIDE}*(?:['’\-]{_INSIDE}+)*|\p{{N}}+(?:[.,]\p{{N}}+)*[\p{{L}}{_MARK}]*|\X"
+    rf"<unk>|[\p{{L}}\p{{M}}_]{_INSIDE}*(?:['’\-]{_INSIDE}+)*|\p{{N}}+(?:[.,]\p{{N}}+)*[\p{{L}}{_MARK}]*|\X"
 )
 
 
@@ -33,7 +34,7 @@ def _words(line: str) -> list[str]:
 def _characters(line: str) -> list[str]:
     # A ▁ of the line's own could not be told from a space: it is one.
     spaced = "".join(" " if each.isspace() or each == "▁" else each for each in line).strip()
-    return [each.replace(" ", "▁") for each in regex.findall(r"\X", spaced)]
+    return [each.replace(" ", "▁") for each in regex.findall(r"<unk>|\X", spaced)]
 
 
 _SPLIT: dict[str, Callable[[str], list[str]]] = {"words": _words, "none": str.split, "characters": _characters}

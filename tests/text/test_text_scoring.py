@@ -1,0 +1,446 @@
+"""Files of sentences, scored by the function and by the command: what is said, what is refused, what is not loaded."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu  # type: ignore[import-untyped]
+
+from aigc_lab import cli
+from aigc_lab.data.pydoc import PyDoc
+from aigc_lab.errors import UsageError
+from aigc_lab.metrics.base import Score
+from aigc_lab.text.tokenizer import Tokenizer, tokenize
+from aigc_lab.text_scoring import concerns, scores
+
+NAMES = [
+    *("bleu_2", "bleu_3", "bleu_4", "bleu_5", "self_bleu_2", "self_bleu_3", "self_bleu_4", "self_bleu_5", "unique"),
+    *("distinct_1", "distinct_2", "distinct_3", "distinct_4", "repetition", "rouge_1", "rouge_2", "rouge_l"),
+    *("rouge_nn", "lm_forward", "lm_reverse"),
+]
+KEYS = ["name", "value", "low", "high", "n", "floor", "signature", "better"]
+WORDS = ["the", "cat", "dog", "sat", "ran", "on", "a", "mat", "and", "then", "it's", "well-known"]
+
+
+def prose(count: int, seed: int, shortest: int = 4) -> list[str]:
+    source = np.random.default_rng(seed)
+    odds = 1 / np.arange(1, len(WORDS) + 1)
+    made = []
+    for _ in range(count):
+        words = source.choice(WORDS, source.integers(shortest, 10), p=odds / odds.sum()).tolist()
+        made.append(" ".join(words) + source.choice([".", "!", " 😀", ""]))
+    return made
+
+
+MADE, REAL, TRAIN = prose(40, 0), prose(60, 1), prose(50, 2)
+
+
+def by_name(found: Sequence[Score]) -> dict[str, Score]:
+    return {score.name: score for score in found}
+
+
+def strict(text: str) -> Any:
+    """JSON without NaN and Infinity, which are none."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.fixture
+def typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """The command `evaluate` in a folder with made.txt, real.txt and train.txt: exit code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+    for name, lines in (("made", MADE), ("real", REAL), ("train", TRAIN)):
+        Path(f"{name}.txt").write_text("\n".join(lines) + "\n", "utf-8")
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["aigc-lab", "evaluate", *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        told = capsys.readouterr()
+        code = ended.value.code
+        return (code if isinstance(code, int) else 0), told.out, told.err
+
+    return run
+
+
+FILES = ("--generated", "made.txt", "--reference", "real.txt")
+
+
+# ---- the numbers
+
+
+def test_the_protocol_text_gives_its_scores(typed: Any, tmp_path: Path) -> None:
+    code, out, err = typed(*FILES, "--protocol", "text", "--json")
+    rows = strict(out)
+    assert (code, err) == (0, "")
+    assert [row["name"] for row in rows] == NAMES and [list(row) for row in rows] == [KEYS] * len(NAMES)
+    assert typed(*FILES, "--json") == (0, out, "")  # it is what is measured where nobody says
+    assert rows == [vars(score) for score in scores(MADE, REAL)]
+    assert rows == [vars(score) for score in scores(str(tmp_path / "made.txt"), str(tmp_path / "real.txt"))]
+    for row in rows:
+        assert math.isfinite(row["value"]) and row["low"] <= row["value"] <= row["high"]
+        assert row["n"] == 40 and "n:40" in row["signature"] and "ref:set:60" in row["signature"]
+        assert "tok:words" in row["signature"] and "floor:30:30" in row["signature"]
+        lower = row["name"].startswith(("self_bleu", "repetition", "lm_"))
+        assert row["better"] == ("lower" if lower else "higher")
+        if not row["name"].startswith("lm_"):
+            assert row["low"] >= 0 and row["high"] <= 1
+
+
+def test_a_table_shows_every_score(typed: Any) -> None:
+    code, out, err = typed(*FILES)
+    assert code == 0 and err == ""
+    for name in NAMES:
+        assert name in out
+
+
+@pytest.mark.parametrize("how", ["none", "words", "characters"])
+def test_bleu_and_self_bleu_are_those_of_nltk(typed: Any, how: Tokenizer) -> None:
+    code, out, _ = typed(*FILES, "--metrics", "bleu,self_bleu", "--tokenizer", how, "--json")
+    rows = strict(out)
+    assert code == 0
+    assert [row["name"] for row in rows] == NAMES[:8]
+    split: dict[str, list[list[str]]] = {}
+    for name in ("made", "real"):
+        lines = Path(f"{name}.txt").read_text("utf-8").splitlines()
+        split[name] = [line.split() if how == "none" else tokenize(line, how) for line in lines]
+    made, real, smooth = split["made"], split["real"], SmoothingFunction().method1
+
+    def nltk(references: list[list[str]], sentence: list[str], n: int) -> float:
+        return float(sentence_bleu(references, sentence, weights=(1 / n,) * n, smoothing_function=smooth))
+
+    for n in (2, 3, 4, 5):
+        expected = [nltk(real, sentence, n) for sentence in made]
+        others = [nltk(made[:at] + made[at + 1 :], sentence, n) for at, sentence in enumerate(made)]
+        row, own = rows[n - 2], rows[n + 2]
+        assert row["value"] == pytest.approx(np.mean(expected), rel=1e-12)
+        assert own["value"] == pytest.approx(np.mean(others), rel=1e-12)
+        margin = 1.959964 * np.std(expected, ddof=1) / 40**0.5
+        assert (row["low"], row["high"]) == pytest.approx(
+            (np.mean(expected) - margin, min(1, np.mean(expected) + margin))
+        )
+        assert f"tok:{how}" in row["signature"] and "smooth:method1" in row["signature"]
+
+
+def test_simple_scores_are_counted_by_hand() -> None:
+    made = ["a b a b", "a b a b", "c d", "a b c d e", "c"]
+    real, train = ["a b c", "c d", "x y", "z z"], ["c", "x y"]
+    found = by_name(scores(made, real, train=train, metrics=["unique", "distinct", "repetition", "novelty"]))
+    bigrams = ["ab", "ba", "ab", "ab", "ba", "ab", "cd", "ab", "bc", "cd", "de"]
+    assert found["unique"].value == pytest.approx(4 / 5)
+    assert found["distinct_1"].value == pytest.approx(5 / 16)
+    assert found["distinct_2"].value == pytest.approx(len(set(bigrams)) / len(bigrams))
+    assert found["distinct_4"].value == pytest.approx(3 / 4)
+    assert found["repetition"].value == pytest.approx((1 / 3 + 1 / 3) / 5)
+    assert found["novelty"].value == pytest.approx(4 / 5)
+    assert "train:2" in found["novelty"].signature
+
+
+def test_a_file_against_itself(typed: Any) -> None:
+    lines = [line for line in dict.fromkeys(prose(60, 3, shortest=5)) if len(line.split()) >= 5]
+    lines += lines[:6]
+    Path("same.txt").write_text("\n".join(lines), "utf-8")
+    same = ("--generated", "same.txt", "--reference", "same.txt", "--train", "same.txt")
+    _, out, _ = typed(*same, "--metrics", "bleu,rouge,rouge_nn,corpus_bleu,novelty,unique,lm_score", "--json")
+    found = {row["name"]: row for row in strict(out)}
+    for name in ("bleu_2", "bleu_3", "bleu_4", "bleu_5", "rouge_1", "rouge_2", "rouge_l", "rouge_nn"):
+        assert found[name]["value"] == pytest.approx(1, abs=1e-12)
+    assert found["corpus_bleu"]["value"] == pytest.approx(100)
+    assert (found["novelty"]["value"], found["novelty"]["floor"]) == (0, 0)
+    assert found["unique"]["value"] == pytest.approx(1 - 6 / len(lines))
+    assert found["lm_forward"]["value"] == found["lm_reverse"]["value"] < found["lm_forward"]["floor"]
+
+
+def test_the_order_of_sentences_is_nothing_but_to_pairs() -> None:
+    order = np.random.default_rng(5)
+    every = ["bleu", "self_bleu", "unique", "distinct", "repetition", "rouge_nn", "lm_score", "novelty", "rouge"]
+    first = by_name(scores(MADE, REAL, train=TRAIN, metrics=every))
+    made, real = ([lines[at] for at in order.permutation(len(lines))] for lines in (MADE, REAL))
+    second = by_name(scores(made, real, train=TRAIN[::-1], metrics=every))
+    for name, score in first.items():
+        same = second[name].value == pytest.approx(score.value, rel=1e-12)
+        assert same == (name not in ("rouge_1", "rouge_2", "rouge_l"))
+    together = by_name(scores(made, [REAL[at] for at in range(60)], metrics=["rouge"]))
+    assert together["rouge_l"].value != first["rouge_l"].value
+
+
+def test_floors_are_what_real_sentences_get(typed: Any) -> None:
+    found = by_name(scores(MADE, REAL))
+    split = np.random.default_rng(0).permutation(60)  # as `--help` has it: half with the other half
+    floor, against = [REAL[at] for at in split[:30]], [REAL[at] for at in split[30:]]
+    for name, score in by_name(scores(floor, against)).items():
+        assert found[name].floor == pytest.approx(score.value, rel=1e-12)
+    few = by_name(scores(MADE[:10], REAL))
+    assert "floor:10:50" in few["bleu_2"].signature
+
+
+# ---- sizes
+
+
+def test_one_generated_sentence_is_scored_where_it_can_be(typed: Any) -> None:
+    Path("one.txt").write_text("the cat sat on the mat")
+    code, out, err = typed("--generated", "one.txt", "--reference", "real.txt", "--json")
+    rows = strict(out)
+    assert code == 0
+    assert [row["name"] for row in rows] == [name for name in NAMES if not name.startswith(("self_bleu", "lm_"))]
+    assert all(row["low"] <= row["value"] <= row["high"] and row["n"] == 1 for row in rows)
+    assert err.splitlines() == [
+        "self_bleu is left out: it needs at least 2 generated sentences, not 1",
+        "lm_score is left out: it needs at least 2 generated sentences, not 1",
+    ]
+    for metric in ("self_bleu", "lm_score"):
+        code, out, err = typed("--generated", "one.txt", "--reference", "real.txt", "--metrics", metric)
+        assert (code, out) == (2, "")
+        assert err == f"error: metric {metric}: it needs at least 2 generated sentences, not 1\n"
+
+
+def test_few_sentences_have_wide_intervals_and_no_false_ones() -> None:
+    for count in (2, 3, 5):
+        found = scores(MADE[:count], REAL, train=TRAIN, metrics=["self_bleu", "unique", "distinct", "novelty"])
+        for score in found:
+            assert score.low <= score.value <= score.high
+            assert score.high - score.low > 0.1
+    # One sentence alone has bigrams: nobody knows what another would have.
+    found = scores(["a b c d e", "a", "b"], REAL, metrics=["distinct"])
+    assert [(score.low, score.high) for score in found[1:]] == [(0, 1)] * 3
+
+
+def test_no_repeats_are_no_proof_that_there_will_be_none() -> None:
+    made = [f"word{number} again" for number in range(100)]
+    for score in scores(made, REAL, train=TRAIN, metrics=["unique", "novelty"]):
+        assert (score.value, score.high) == (1, 1)
+        # Were one sentence in 27 a repeat, 100 without any would be seen with a chance of 2.5 %.
+        assert score.low == pytest.approx(0.025 ** (1 / 100), rel=1e-9)
+
+
+REFUSED: dict[str, tuple[dict[str, bytes], tuple[str, ...], str]] = {
+    "one reference sentence": (
+        {"real.txt": b"the cat sat\n"},
+        FILES,
+        "reference: one sentence is no reference; give two at the very least",
+    ),
+    "two for self-bleu": (
+        {"real.txt": b"the cat sat\na dog\n"},
+        (*FILES, "--metrics", "self_bleu"),
+        "metric self_bleu: one real sentence has no others to be compared with; give a longer reference",
+    ),
+    "empty": ({"made.txt": b""}, FILES, "--generated: made.txt: is empty; give one sentence a line"),
+    "blank": ({"real.txt": b"\n\n"}, FILES, "--reference: real.txt: holds blank lines only; give one sentence a line"),
+    "latin 1": ({"made.txt": b"a\nb\xe9\n"}, FILES, "--generated: made.txt: line 2, byte 4 (0xe9) is not UTF-8; save"),
+    "binary": ({"real.txt": b"a\nb\0\n"}, FILES, "--reference: real.txt: line 2, byte 4 is a zero byte: a binary file"),
+    "a near name": ({}, (*FILES, "--metrics", "blue"), "metric blue: unknown metric 'blue'; did you mean bleu?"),
+    "another near name": ({}, (*FILES, "--metrics", "bleu,selfbleu"), "'selfbleu'; did you mean self_bleu?"),
+    "no metric": ({}, (*FILES, "--metrics", ","), "nothing can be scored"),
+    "no near protocol": ({}, (*FILES, "--protocol", "texts"), "unknown protocol 'texts'; did you mean text"),
+    "both": ({}, (*FILES, "--metrics", "bleu", "--protocol", "text"), "--metrics and --protocol say the same in two w"),
+    "a model's": ({}, (*FILES, "--metrics", "nll", "--train", "train.txt"), "metric nll: needs the system that made"),
+    "features": ({}, (*FILES, "--metrics", "embedding_fd"), "metric embedding_fd: it needs features, which c"),
+    "train": (
+        {},
+        (*FILES, "--metrics", "novelty"),
+        "metric novelty: needs what the generator was trained on, which is",
+    ),
+    "an image metric": ({}, (*FILES, "--metrics", "modes"), "metric modes: "),
+    "too many": ({}, (*FILES, "--samples", "41"), "41 samples are to be scored, and 40 are given"),
+    "no reference": ({}, FILES[:2], "--reference: what shall made.txt be compared with? Name a text file or a dataset"),
+    "size": ({}, (*FILES, "--size", "32"), "--size: is for images, and these are files of sentences"),
+    "range": ({}, (*FILES, "--range", "unit"), "--range: is for images, and these are files of sentences"),
+    "neighbours": ({}, (*FILES, "--neighbours", "a.png"), "--neighbours: is for images, and these are files of"),
+    "weights": ({}, (*FILES, "--weights", "w.pth"), "--weights: is for images, and these are files of sentences"),
+    "features option": ({}, (*FILES, "--features", "random"), "--features: is for images, and these are files of"),
+    "unverified": ({}, (*FILES, "--allow-unverified-weights"), "--allow-unverified-weights: is for images, and these"),
+    "broken": ({}, (*FILES, "--skip-broken"), "--skip-broken: is for images, and these are files of sentences"),
+    "missing": (
+        {},
+        ("--generated", "made.txt", "--reference", "reel.txt"),
+        "reel.txt: no such file, folder or dataset",
+    ),
+    "pictures": ({}, ("--generated", "made.txt", "--reference", "digits"), "digits is of images, and the other set of"),
+    "split": ({}, ("--generated", "made.txt", "--reference", "pydoc:tests"), "pydoc:tests: unknown split 'tests'"),
+    "train, missing": ({}, (*FILES, "--train", "trane.txt"), "trane.txt: no such file, folder or dataset"),
+}
+
+
+@pytest.mark.parametrize(("content", "words", "told"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_scored_is_one_line(
+    typed: Any, content: dict[str, bytes], words: tuple[str, ...], told: str
+) -> None:
+    for name, raw in content.items():
+        Path(name).write_bytes(raw)
+    code, out, err = typed(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and told in err and len(err.splitlines()) == 1
+    assert not Path(".aigc-lab").exists()
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".png"])
+def test_sentences_are_not_compared_with_arrays(typed: Any, suffix: str, first: bool) -> None:
+    if suffix == ".png":
+        Path("other.png").write_bytes(b"\x89PNG")
+    else:
+        (np.save if suffix == ".npy" else np.savez)(f"other{suffix}", np.zeros((5, 2)))
+    names = (f"other{suffix}", "real.txt") if first else ("made.txt", f"other{suffix}")
+    code, out, err = typed("--generated", names[0], "--reference", names[1])
+    which = "generated" if first else "reference"
+    assert (code, out) == (2, "")
+    assert err == f"error: --{which} other{suffix}: is no text, and the other set is; compare like with like\n"
+
+
+def test_what_a_file_of_sentences_is(tmp_path: Path) -> None:
+    for name in ("a.txt", "b", "c.log", "d.NPY", "e.png", "f.safetensors"):
+        (tmp_path / name).write_text("a b")
+    text = [
+        name for name in ("a.txt", "b", "c.log", "d.NPY", "e.png", "f.safetensors") if concerns(str(tmp_path / name))
+    ]
+    assert text == ["a.txt", "b", "c.log"]
+    assert concerns(str(tmp_path / "d.NPY"), str(tmp_path / "a.txt"))
+    assert not concerns(None, "pydoc", str(tmp_path), str(tmp_path / "absent.txt"), "x" * 5000)
+
+
+def test_a_name_that_no_file_can_have_is_a_missing_file() -> None:
+    for generated, reference in (("x" * 5000, REAL), (MADE, "x" * 5000)):
+        with pytest.raises(UsageError, match="no such file; a set of sentences is a text file, one sentence a line"):
+            scores(generated, reference)
+
+
+def test_blank_lines_and_windows_line_ends_change_nothing_and_are_said(typed: Any) -> None:
+    _, expected, _ = typed(*FILES, "--json")
+    Path("made.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n\r\n".join(MADE).encode() + b"\r\n")
+    code, out, err = typed(*FILES, "--json")
+    assert (code, out) == (0, expected)
+    assert err == "made.txt: 39 blank lines are left out\n"
+
+
+def test_unequal_numbers_of_lines_are_paired_as_far_as_they_go() -> None:
+    few = by_name(scores(MADE[:25], REAL, metrics=["rouge", "corpus_bleu", "bleu"]))
+    equal = by_name(scores(MADE[:25], REAL[:25], metrics=["rouge", "corpus_bleu"]))
+    many = by_name(scores([*REAL, *MADE], MADE, metrics=["rouge", "corpus_bleu", "bleu"]))
+    for name, score in equal.items():
+        assert few[name].value == pytest.approx(score.value, rel=1e-12)
+        assert (few[name].n, many[name].n) == (25, 40)
+        assert "pairs:lines:25" in few[name].signature and "pairs:lines:40" in many[name].signature
+    assert (few["bleu_2"].n, many["bleu_2"].n) == (25, 100)
+
+
+def test_some_of_the_generated_sentences_are_scored_where_asked(typed: Any) -> None:
+    _, out, _ = typed(*FILES, "--samples", "15", "--metrics", "unique,bleu", "--json")
+    rows = strict(out)
+    assert {row["n"] for row in rows} == {15}
+    assert typed(*FILES, "--samples", "15", "--metrics", "unique,bleu", "--json")[1] == out
+    _, whole, _ = typed(*FILES, "--samples", "40", "--metrics", "unique,bleu", "--json")
+    assert strict(whole) == [vars(score) for score in scores(MADE, REAL, metrics=["unique", "bleu"])]
+
+
+# ---- what comes with a model or a dataset only
+
+
+def test_a_protocol_says_what_it_leaves_out(typed: Any) -> None:
+    code, out, err = typed(*FILES, "--protocol", "text-model", "--json")
+    assert code == 0
+    names = [row["name"] for row in strict(out)]
+    assert not {"nll_gen", "nll_div", "embedding_fd", "novelty"} & set(names) and {"bleu_2", "lm_reverse"} <= set(names)
+    told = [line.partition(" is left out: ") for line in err.splitlines()]
+    assert [name for name, _, _ in told] == ["nll", "novelty", "embedding_fd"] and all(why for _, _, why in told)
+    code, out, err = typed(*FILES, "--protocol", "text-model", "--train", "train.txt", "--json")
+    assert code == 0 and "novelty" in [row["name"] for row in strict(out)]
+    assert err.startswith("nll is left out: needs the system that made the sentences")
+    Path("own.yaml").write_text("metrics: [nll, embedding_fd]\nsamples: 100\n")
+    code, out, err = typed(*FILES, "--protocol", "own.yaml")
+    assert (code, out) == (2, "") and err.splitlines()[-1].startswith("error: nothing can be scored")
+
+
+def test_a_protocol_of_ones_own(typed: Any) -> None:
+    Path("own.yaml").write_text("samples: 20\nmetrics:\n  - bleu: {orders: [3]}\n  - distinct: {orders: [1, 6]}\n")
+    _, out, _ = typed(*FILES, "--protocol", "own.yaml", "--json")
+    assert [row["name"] for row in strict(out)] == ["bleu_3", "distinct_1", "distinct_6"]
+    Path("own.yaml").write_text("samples: 20\nmetrics:\n  - bleu: {order: [3]}\n")
+    code, _, err = typed(*FILES, "--protocol", "own.yaml")
+    assert code == 2 and "order" in err and len(err.splitlines()) == 1
+
+
+def test_a_dataset_is_a_reference(typed: Any) -> None:
+    dataset = PyDoc(PyDoc.Config(), Path())
+    for name, split in (("pydoc:reference", "reference"), ("pydoc", "holdout"), ("pydoc:holdout", "holdout")):
+        sentences: list[str] = dataset.load(split).sentences()  # type: ignore[arg-type]
+        Path("split.txt").write_text("\n".join(sentences), "utf-8")
+        asked = ("--metrics", "bleu,unique,repetition,lm_score", "--json")
+        code, out, err = typed("--generated", "made.txt", "--reference", name, *asked)
+        assert (code, err) == (0, "")
+        assert typed("--generated", "made.txt", "--reference", "split.txt", *asked) == (0, out, "")
+        assert f"ref:set:{len(sentences)}" in strict(out)[0]["signature"]
+    _, out, _ = typed("--generated", "split.txt", "--reference", "pydoc", "--train", "pydoc:train", "--json")
+    assert {row["name"]: row["value"] for row in strict(out)}["rouge_l"] == pytest.approx(1)
+
+
+def test_a_dataset_that_is_read_again_has_its_own_tokens(typed: Any) -> None:
+    """`<unk>` is one word of a model's sentences, and of their lines too."""
+    holdout = PyDoc(PyDoc.Config(), Path()).load("holdout")
+    corpus = holdout.corpus
+    lines = holdout.sentences()
+    assert any("<unk>" in line for line in lines)
+    assert [tokenize(line) for line in lines] == [text.split(" ") for text in corpus.texts()]
+
+
+# ---- what it costs
+
+
+LIGHT = """
+import json, sys
+from aigc_lab.text_scoring import scores
+made, real, train = json.loads(sys.stdin.read())
+found = scores(made, real, train=train, protocol="text") + scores(made, real, train=train, metrics=["novelty"])
+print(json.dumps([score.name for score in found]))
+print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+"""
+COMMAND = """
+import sys
+from aigc_lab.cli import main
+try:
+    main()
+finally:
+    print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+"""
+HEAVY = {"torch", "mlflow", "optuna", "pandas", "sklearn", "sqlalchemy", "nltk"}
+
+
+def alone(tmp_path: Path, *words: str, given: str = "") -> tuple[str, set[str]]:
+    """A Python process in an empty home: what it prints, and the packages that it has imported."""
+    home = tmp_path / "home"
+    home.mkdir()
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("AIGC_LAB_", "XDG_"))}
+    env |= {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", *words], env=env, cwd=home, input=given, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(home.iterdir()) == []  # no home folder, no cache, nothing
+    return done.stdout, set(done.stderr.split())
+
+
+def test_scoring_sentences_loads_nothing_heavy(tmp_path: Path) -> None:
+    out, imported = alone(tmp_path, LIGHT, given=json.dumps([MADE, REAL, TRAIN]))
+    assert json.loads(out) == [*NAMES, "novelty"]
+    assert "numpy" in imported and not imported & HEAVY
+
+
+def test_the_command_loads_nothing_heavy(tmp_path: Path) -> None:
+    for name, lines in (("made", MADE), ("real", REAL)):
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines), "utf-8")
+    files = ("--generated", str(tmp_path / "made.txt"), "--reference", str(tmp_path / "real.txt"))
+    out, imported = alone(tmp_path, COMMAND, "evaluate", *files, "--json")
+    assert [row["name"] for row in strict(out)] == NAMES
+    assert not imported & HEAVY
