@@ -600,6 +600,37 @@ def cache_clear(
     print(f"{count} files removed, {size / 1e6:.1f} MB")
 
 
+judge = typer.Typer(help="Say whether training went well, and why.", no_args_is_help=True)
+app.add_typer(judge, name="judge")
+
+
+@judge.command("stability")
+def judge_stability(
+    history: Annotated[
+        Path, typer.Argument(help="A table with a header (CSV, also with ; or tabs) or JSON lines.", metavar="FILE")
+    ],
+    value: Annotated[str, typer.Option(help="The column of the score.", metavar="COLUMN")],
+    step: Annotated[str, typer.Option(help="The column of the steps.", metavar="COLUMN")] = "step",
+    se: Annotated[str | None, typer.Option(help="The column of standard errors.", metavar="COLUMN")] = None,
+    baseline: Annotated[
+        float | None, typer.Option(help="What a trivial sampler scores; without it, whether it learned stays unknown.")
+    ] = None,
+    floor: Annotated[
+        float | None, typer.Option(help="What real samples score.  [default: 0 where lower is better]")
+    ] = None,
+    better: Annotated[Literal["lower", "higher"], typer.Option(help="Which scores are better.")] = "lower",
+    diverged_at: Annotated[
+        float | None, typer.Option(help="A step at which a loss, gradient or parameter was not finite.", metavar="STEP")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Judge the history of a score: STABLE, OSCILLATING, REGRESSED, NEVER-LEARNED, DIVERGED, or WITHHELD."""
+    from aigc_lab import judging
+
+    found = judging.stability_of_file(history, value, step, se, baseline, better, floor=floor, diverged_at=diverged_at)
+    _print_json(found) if json else print(judging.story(found))
+
+
 # ---- commands that read
 
 

@@ -15,6 +15,7 @@ from aigc_lab.extractors.base import Features, choice
 from aigc_lab.features import FeatureStore
 from aigc_lab.files import write_atomically
 from aigc_lab.given import Given, Pair, Range, Sets, given, halves, parted
+from aigc_lab.jury import Jury, trivial
 from aigc_lab.language_system import LanguageSystem
 from aigc_lab.metrics import memorisation
 from aigc_lab.metrics.base import Autoencoder, Evidence, Game, Metric, Part, Real, Score
@@ -22,6 +23,7 @@ from aigc_lab.samples import Images, Samples, Text
 from aigc_lab.settings import Settings
 from aigc_lab.shape import Modality
 from aigc_lab.text.likelihood import Likelihood
+from aigc_lab.verdicts.collapse import CollapseVerdict
 from aigc_lab.weights import WeightsPolicy
 
 ScoringSplit = Literal["reference", "holdout"]
@@ -42,6 +44,7 @@ class Evaluator:
         self._dataset = dataset
         self._features = features
         features.keep |= kept(metrics)
+        self._baselines: dict[str, float | None] = {}
 
     def prepare(self) -> None:
         """Loads the real splits, makes or reads the extractors, and fills the cache of real features."""
@@ -52,7 +55,42 @@ class Evaluator:
 
     def evaluate(self, generated: Samples, split: ScoringSplit, system: object = None) -> list[Score]:
         """The protocol's scores of generated samples against a real split, in the protocol's order."""
-        return score(self.metrics, generated, self._reals[split], self._dataset, self._features, split, system)
+        return self.examine(generated, split, system)[0]
+
+    def examine(
+        self, generated: Samples, split: ScoringSplit, system: object = None, *, judged: bool = False
+    ) -> tuple[list[Score], CollapseVerdict | None]:
+        """The scores, and, where that is asked for and can be said, whether the samples have collapsed: of the same
+        features.
+        """
+        evidence = _evidence(generated, self._reals[split], self._dataset, self._features, split, system, ())
+        scores = _scores(self.metrics, evidence)
+        return scores, self._jury.collapse(evidence) if judged else None
+
+    def judge(self, generated: Samples) -> CollapseVerdict | None:
+        """Whether samples have collapsed, where that can be said."""
+        return self._jury.collapse(
+            _evidence(generated, self._reals["holdout"], self._dataset, self._features, "holdout", None, ())
+        )
+
+    @cached_property
+    def _jury(self) -> Jury:
+        extractor = next((metric.extractor for metric in self.metrics if metric.extractor), None)
+        return Jury(self._dataset, self._features, extractor, self.protocol.samples)
+
+    def baseline(self, objective: str) -> float | None:
+        """What a trivial sampler scores on the reference split: the measure of whether anything was learned. None for
+        scores of a system and not of its samples.
+        """
+        if objective not in self._baselines:
+            metric = next(metric for metric in self.metrics if objective in metric.gives)
+            value = None
+            if not metric.needs & {"encoder", "game", "likelihood", "labels"}:
+                made = trivial(self._dataset.load("train"), self.protocol.samples)
+                found = score([metric], made, self._reals["reference"], self._dataset, self._features, "reference")
+                value = next(each.value for each in found if each.name == objective)
+            self._baselines[objective] = value
+        return self._baselines[objective]
 
     def temperature_curve(self, system: LanguageSystem, temperatures: Sequence[float], seed: int) -> dict[str, Any]:
         """Quality against diversity of a language model at these temperatures and at 1, against the holdout."""
@@ -101,7 +139,10 @@ def score(
 
     Raises `ValueError` for evidence that lacks what a metric needs, before anything is scored.
     """
-    evidence = _evidence(generated, real, dataset, store, split, system, details)
+    return _scores(metrics, _evidence(generated, real, dataset, store, split, system, details))
+
+
+def _scores(metrics: Sequence[Metric], evidence: Evidence) -> list[Score]:
     for metric in metrics:
         metric.refuse_lacking(evidence)
     return [score for metric in metrics for score in metric.scores(evidence)]

@@ -45,7 +45,7 @@ class FeatureStore:
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._dataset = dataset
-        self._cache = cache
+        self.cache = cache
         self._weights = weights
         self.device = device
         self._say = say
@@ -60,7 +60,7 @@ class FeatureStore:
             kind = extractor_files.find(name)
             with plugins.blamed(kind):
                 made = kind.prepare(
-                    self._dataset, cache=self._cache, weights=self._weights, device=self.device, say=self._say
+                    self._dataset, cache=self.cache, weights=self._weights, device=self.device, say=self._say
                 )
             source = plugins.source_of(kind)
             if source is not None:
@@ -91,7 +91,7 @@ class FeatureStore:
             "float32",
             _SCHEMA,
         )
-        return self._cache / "features" / f"{hashlib.sha256('|'.join(parts).encode()).hexdigest()}.safetensors"
+        return self.cache / "features" / f"{hashlib.sha256('|'.join(parts).encode()).hexdigest()}.safetensors"
 
     def _stored(self, path: Path) -> Features | None:
         if not path.is_file():

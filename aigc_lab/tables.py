@@ -99,6 +99,8 @@ def show_page(row: Row) -> RenderableType:
     for title, scores in (("last checkpoint", row["scores"]), ("selected checkpoint", row["scores_selected"])):
         if scores:
             parts += [_heading(f"scores of the {title}"), _scores(scores)]
+    for kind, story in _stories(row["verdicts"]).items():
+        parts += [_heading(kind), *story]
     if row["progress"]:
         parts += [_heading("scores on the way"), _progress(row["progress"])]
     if row["scalars"]:
@@ -113,6 +115,36 @@ def show_page(row: Row) -> RenderableType:
     if files:
         parts += [_heading("files"), _facts(files)]
     return Stack(*parts)
+
+
+def _stories(found: Sequence[Row]) -> dict[str, list[RenderableType]]:
+    """What was judged of a run, told: the last verdict, and how it came to that."""
+    told: dict[str, list[RenderableType]] = {}
+    for kind in ("collapse", "stability"):
+        rows = [row for row in found if row["kind"] == kind]
+        if not rows:
+            continue
+        last = rows[-1]
+        told[kind] = [Text(f"{last['verdict']}: {last['reason']}")]
+        changes = [row for before, row in zip([None, *rows], rows, strict=False) if _missing(before) != _missing(row)]
+        if kind == "collapse" and len(changes) > 1:
+            history = [f"step {row['step']}: {row['verdict']}{_lacking(row)}" for row in changes]
+            told[kind].append(Text("; ".join(history)))
+        told[kind].append(Text(last["signature"], style="dim"))
+    return told
+
+
+def _missing(row: Row | None) -> tuple[str, ...] | None:
+    """What a verdict says, as far as it may change: itself, and the bins that are missing."""
+    if row is None:
+        return None
+    bins = row["evidence"].get("bins", [])
+    return (row["verdict"], *(each["name"] for each in bins if each["state"] == "missing"))
+
+
+def _lacking(row: Row) -> str:
+    names = (_missing(row) or ())[1:]
+    return f" ({', '.join(names[:8])}{' …' if len(names) > 8 else ''} missing)" if names else ""
 
 
 def models_table(rows: Sequence[Row]) -> RenderableType:
@@ -276,6 +308,9 @@ def _ranking(rows: Sequence[Row], several: bool, name: str, better: str) -> Tabl
     told = any(row["score"] is not None and state_text(row) != "FINISHED" for row in rows)
     if told:
         table.add_column("state", overflow="fold")
+    judged = [kind for kind in ("collapse", "stability") if any(kind in row["verdicts"] for row in rows)]
+    for kind in judged:
+        table.add_column(kind, overflow="fold")
     for row in rows:
         score = row["score"]
         cells = [_whole(row["rank"]), *([row["sweep"]] if several else []), str(row["trial"]), row["system"]]
@@ -284,8 +319,16 @@ def _ranking(rows: Sequence[Row], several: bool, name: str, better: str) -> Tabl
         cells += ["", ""] if score is None else [_whole(score["n"]), number(score["floor"])]
         cells += [f"{row['seeds']}{'*' if row['confirmed'] else ''}", duration(row["seconds"])]
         cells += [state_text(row) if score is not None else ""] if told else []
+        cells += [verdicts(row["verdicts"].get(kind, {})) for kind in judged]
         table.add_row(*map(Text, cells))
     return table
+
+
+def verdicts(counts: Mapping[str, int]) -> str:
+    """`NONE`, or of runs that do not agree `2 NONE, 1 SEVERE`."""
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
 
 
 def caption(rows: Sequence[Row], signature: str) -> str:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from aigc_lab.metrics import base
 from aigc_lab.shape import Modality
-from aigc_lab.statistics import GROUPS, T95_OF_GROUPS, Z95, jackknife_error
+from aigc_lab.statistics import GROUPS, T95_OF_GROUPS, Z95, clopper_pearson, jackknife_error
 from aigc_lab.text.corpus import Corpus, Ints
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 # Fewer are no protocol; of two files anyone may ask what they say.
 _WORTH = 20
+# So many repeats are few.
+_FEW = 10
 # Value, and the ends of its 95 % interval.
 Interval = tuple[float, float, float]
 
@@ -79,6 +81,17 @@ def jackknifed(value: float, without: Floats | None) -> Interval:
         return value, -math.inf, math.inf
     margin = _quantile(len(without)) * jackknife_error(without)
     return value, value - margin, value + margin
+
+
+def share_jackknifed(different: int, total: int, without: Floats | None) -> Interval:
+    """The share of different ones with the interval of `jackknifed`. Where fewer than 10 repeat another, groups say too
+    little of it (its coverage is 25 % at 0.3 repeats): there it is no narrower than Clopper and Pearson's.
+    """
+    value, low, high = jackknifed(different / total, without)
+    if total - different >= _FEW:
+        return value, low, high
+    least, most = clopper_pearson(different, total)
+    return value, min(low, least), max(high, most)
 
 
 def _quantile(groups: int) -> float:

@@ -33,14 +33,26 @@ from aigc_lab.lab import Lab
 from aigc_lab.language_system import LanguageSystem
 from aigc_lab.metrics.base import Score
 from aigc_lab.registry.life import RESULTS, Outdated
-from aigc_lab.registry.records import Scored, StoredArtifact, StoredCheckpoint, StoredScalar, StoredScore
+from aigc_lab.registry.records import (
+    Judged,
+    Scored,
+    StoredArtifact,
+    StoredCheckpoint,
+    StoredScalar,
+    StoredScore,
+    StoredVerdict,
+)
 from aigc_lab.registry.states import State as RunState
 from aigc_lab.samples import Text
 from aigc_lab.shape import Modality
 from aigc_lab.stacking import train_stacked
+from aigc_lab.statistics import Z95
 from aigc_lab.systems.base import System
 from aigc_lab.tracking.base import DatasetInfo, RunTracker, status_of
 from aigc_lab.trainer import Diverged, Progress, Replica, Round, State, train
+from aigc_lab.verdicts import stability
+from aigc_lab.verdicts.collapse import CollapseVerdict
+from aigc_lab.verdicts.stability import StabilityVerdict
 
 _LOG = logging.getLogger(__name__)
 
@@ -218,8 +230,9 @@ class _Run:
 
     def _evaluate(self) -> None:
         begun, step = time.perf_counter(), self.replica.state.step
-        scores = self._scored("reference")
+        scores, collapse = self._scored("reference", judged=True)
         self._record.score(scores, "progress", step, "reference")
+        self._record.judge("collapse", step, collapse)
         self.tracked.scores(step, {score.name: score.value for score in scores})
         self._show(step)
         self._deliver()
@@ -248,7 +261,7 @@ class _Run:
         assert self._best is not None, "the last step is always evaluated"
         begun, state, best = time.perf_counter(), self.replica.state, self._best
         self._record.repeat("reference", state.step)
-        holdout = self._scored("holdout")
+        holdout, _ = self._scored("holdout")
         self._record.score(holdout, "last", state.step, "holdout")
         self.tracked.scores(state.step, {f"{score.name}_holdout": score.value for score in holdout})
         step, content = self._shown
@@ -263,7 +276,7 @@ class _Run:
             state.average.load_state_dict(best.weights)
             try:
                 for split in SCORING_SPLITS:
-                    self._record.score(self._scored(split), "selected", best.step, split)
+                    self._record.score(self._scored(split)[0], "selected", best.step, split)
             finally:
                 state.average.load_state_dict(last)  # an interruption may come here, and stores the state
         for file in files + self._keep("selected", best.step, best.weights):
@@ -330,6 +343,7 @@ class _Run:
         if not self._attempt:
             return  # there is no attempt of ours to end
         if self._begun:
+            self._judge_history(state, reason)
             with suppress(Failure):
                 self._checkpoints.finish()
             if state in RESULTS and self._deliver():
@@ -344,10 +358,30 @@ class _Run:
         self._heart.remove(self._job.run, self._attempt)
         if self._begun:
             self.replica.live = False
-            self.tracked.end(status_of(state), {"state": state} | ({"reason": reason} if reason else {}))
+            said = {kind: verdict.verdict for (kind, _), verdict in sorted(self._record.verdicts.items())}
+            self.tracked.end(status_of(state), {"state": state} | said | ({"reason": reason} if reason else {}))
         if state != RunState.KILLED:
             job = self._job
             attempts.collect(self._lab.settings, job.sweep, job.trial, job.seed, keep=self._attempt)
+
+    def _judge_history(self, state: RunState, reason: str | None) -> None:
+        """Whether the objective was stable, of a run that has a result or diverged."""
+        if state not in RESULTS:
+            return
+        objective, step = self._job.objective, self.replica.state.step
+        history = self._record.history(objective.score)
+        if not history and state != RunState.DIVERGED:
+            return
+        with suppress(ValueError):  # a history that cannot be judged is no reason to lose a result
+            said = stability.judge(
+                [score.step for score in history],
+                [math.nan if score.value is None else score.value for score in history],
+                [_error(score) for score in history],
+                baseline=self._lab.evaluator.baseline(objective.score),
+                better=objective.better,
+                diverged_at=(step, reason or "diverged") if state == RunState.DIVERGED else None,
+            )
+            self._record.judge("stability", step, said)
 
     # ---- what is stored on the way
 
@@ -392,12 +426,12 @@ class _Run:
 
     # ---- samples
 
-    def _scored(self, split: ScoringSplit) -> list[Score]:
+    def _scored(self, split: ScoringSplit, *, judged: bool = False) -> tuple[list[Score], CollapseVerdict | None]:
         # It may take minutes, and nothing of it is half done.
         with interruption.at_once():
             samples = self._job.configuration.protocol.samples
             generated = self.replica.state.average.generate(samples, self._job.seed, "evaluation", split)
-            return self._lab.evaluator.evaluate(generated, split, self.replica.state.average)
+            return self._lab.evaluator.examine(generated, split, self.replica.state.average, judged=judged)
 
     @property
     def _kind(self) -> Kind:
@@ -458,6 +492,13 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+def _error(score: StoredScore) -> float:
+    """The standard error that a 95 % interval stands for; unknown where the interval has an end at infinity."""
+    if score.low is None or score.high is None or not math.isfinite(score.high - score.low):
+        return math.nan
+    return (score.high - score.low) / (2 * Z95)
+
+
 def _weights(system: System) -> dict[str, Tensor]:
     return {key: tensor.detach().clone() for key, tensor in system.state_dict().items()}
 
@@ -478,6 +519,7 @@ class _Record:
 
     folder: Path
     scores: dict[tuple[str, int, str, str], StoredScore] = field(default_factory=dict)
+    verdicts: dict[tuple[str, int], StoredVerdict] = field(default_factory=dict)
     scalars: dict[str, StoredScalar] = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
     checkpoints: dict[str, StoredCheckpoint] = field(default_factory=dict)
@@ -523,6 +565,15 @@ class _Record:
     def samples(self, content: bytes, step: int, kind: "Kind") -> None:
         self.file(f"samples/{step:06d}", *kind, content)
 
+    def judge(self, kind: Judged, step: int, said: CollapseVerdict | StabilityVerdict | None) -> None:
+        """Keeps a verdict; None is none."""
+        if said is not None:
+            told = said.as_dict()
+            numbers = {key: value for key, value in told.items() if key not in ("verdict", "reason", "signature")}
+            signature = told.get("signature", "stability|v:1")
+            stored = StoredVerdict(kind, step, str(said.verdict), said.reason, numbers, signature)
+            self.verdicts[kind, step] = stored
+
     def final_samples(self, content: bytes, kind: "Kind") -> None:
         self.file("samples", *kind, content)
 
@@ -541,6 +592,11 @@ class _Record:
         write_atomically(path, content)
         self.artifacts[name] = StoredArtifact(name, kind, str(path))
 
+    def history(self, name: str) -> list[StoredScore]:
+        """A score on the way, by step."""
+        found = [score for score in self.scores.values() if score.checkpoint == "progress" and score.name == name]
+        return sorted(found, key=lambda score: score.step)
+
     def close(self) -> None:
         """Writes what is only known when nothing more will come. A full disk takes the curves, not the result."""
         if self.curves:
@@ -550,6 +606,7 @@ class _Record:
     def result(self) -> dict[str, Any]:
         return {
             "scores": self.scores.values(),
+            "verdicts": self.verdicts.values(),
             "scalars": self.scalars,
             "checkpoints": self.checkpoints.values(),
             "artifacts": self.artifacts.values(),
@@ -560,6 +617,7 @@ class _Record:
         pictures = {name: Path(stored.path).relative_to(self.folder) for name, stored in self.artifacts.items()}
         return {
             "scores": [vars(score) for score in self.scores.values()],
+            "verdicts": [vars(verdict) for verdict in self.verdicts.values()],
             "scalars": {name: vars(scalar) for name, scalar in self.scalars.items()},
             "curves": self.curves,
             "kept": [vars(stored) | {"path": Path(stored.path).name} for stored in self.checkpoints.values()],
@@ -573,6 +631,8 @@ class _Record:
         """What `dump` returned in an earlier attempt. The weights that it kept, in `older`, are taken into `mine`."""
         for score in told["scores"]:
             self._store(StoredScore(**score))
+        for verdict in told.get("verdicts", ()):
+            self.verdicts[verdict["kind"], verdict["step"]] = StoredVerdict(**verdict)
         self.scalars = {name: StoredScalar(**scalar) for name, scalar in told["scalars"].items()}
         self.curves = told["curves"]
         for stored in told["kept"]:

@@ -17,6 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("text_scoring",),
     (
         "commands",
+        "judging",
         "scoring",
         "ui",
         "doctor",
@@ -47,6 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pretrained", "extractor_files", "pictures"),
     ("extractors.base", "torchvision_files"),
     ("data.base", "classification"),
+    ("verdicts",),
     ("neighbours", "kernels"),
     ("augmentation", "batches", "decoding", "nets", "objectives", "statistics", "image_files"),
     ("frechet",),
@@ -93,6 +95,7 @@ LIGHT = (
         "web",
         "yamlfile",
     ),
+    *("judging", "verdicts.seeds", "verdicts.stability"),
     *("serving.finding", "serving.model", "serving.output", "serving.promotion"),
 )
 HEAVY = {"torch", "torchvision", "mlflow", "optuna", "pandas", "scipy", "sklearn", "plotly", "jinja2"}

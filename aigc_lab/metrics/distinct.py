@@ -9,12 +9,12 @@ from aigc_lab.config import Strict
 from aigc_lab.metrics import base
 from aigc_lab.text import ngrams
 from aigc_lab.text.corpus import Corpus
-from aigc_lab.text_metric import Floats, TextMetric, corpus_of, groups_of, jackknifed
+from aigc_lab.text_metric import Floats, TextMetric, corpus_of, groups_of, share_jackknifed
 
 
 class Distinct(TextMetric):
     """It falls as the number of sentences grows, so the floor has as many. More than the floor is no gain: noise has
-    the most. The interval is a delete-group jackknife's.
+    the most. The interval is a delete-group jackknife's, wider where few repeat another.
     """
 
     tells: ClassVar[base.Fault] = "collapse"
@@ -37,7 +37,8 @@ class Distinct(TextMetric):
         found = []
         for n in orders:
             value = _distinct(generated, n)
-            of = jackknifed(value, _without(generated, n))
+            total = int(np.maximum(generated.lengths - n + 1, 0).sum())
+            of = share_jackknifed(round(value * total), total, _without(generated, n)) if total else (0.0, 0.0, 1.0)
             found.append(self.score(f"distinct_{n}", of, count, floor[n], signature))
         return found
 

@@ -27,6 +27,7 @@ from aigc_lab.registry.tables import (
     Score,
     Sweep,
     Trial,
+    Verdict,
 )
 
 Json = dict[str, Any]
@@ -159,7 +160,42 @@ def _runs(registry: Registry, ids: Sequence[str]) -> list[Json]:
         )
         for run, name, last in found:
             scalars[run][name] = last
-    return [rows[run] | {"scores": scores.get(run, []), "scalars": scalars.get(run, {})} for run in ids if run in rows]
+        said = _last_verdicts(connection, ids)
+    return [
+        rows[run]
+        | {"scores": scores.get(run, []), "scalars": scalars.get(run, {})}
+        | {kind: said.get(run, {}).get(kind) for kind in ("collapse", "stability")}
+        for run in ids
+        if run in rows
+    ]
+
+
+def _last_verdicts(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Run -> kind -> what is said of it: the verdict at the last step."""
+    said: dict[str, dict[str, str]] = defaultdict(dict)
+    columns = (Verdict.c.run_id, Verdict.c.kind, Verdict.c.verdict)
+    for run, kind, verdict in connection.execute(
+        select(*columns).where(Verdict.c.run_id.in_(ids)).order_by(Verdict.c.step)
+    ):
+        said[run][kind] = verdict
+    return said
+
+
+def _verdicts(connection: Connection, wanted: Any) -> dict[str, list[Json]]:
+    """Run -> its verdicts with their evidence, by kind and step."""
+    found: dict[str, list[Json]] = defaultdict(list)
+    for row in connection.execute(
+        select(Verdict).where(wanted).order_by(Verdict.c.run_id, Verdict.c.kind, Verdict.c.step)
+    ).mappings():
+        found[row["run_id"]].append({key: value for key, value in row.items() if key != "run_id"})
+    return found
+
+
+def verdicts(registry: Registry, sweep: str) -> dict[str, list[Json]]:
+    """Run -> all its verdicts with their evidence, for every run of a sweep."""
+    with registry.read() as connection:
+        ids = select(Run.c.id).where(Run.c.sweep_id == sweep)
+        return _verdicts(connection, Verdict.c.run_id.in_(ids))
 
 
 def show(registry: Registry, run: str) -> Json:
@@ -192,6 +228,7 @@ def show(registry: Registry, run: str) -> Json:
             "scores_selected": _final_scores(connection, "selected", [run]).get(run, []),
             "scalars": {name: last for name, last in scalars},
             "progress": [_json(entry) for entry in progress.mappings()],
+            "verdicts": _verdicts(connection, Verdict.c.run_id == run).get(run, []),
             "attempts": [_json(attempt) for attempt in attempts],
         }
         checkpoints = select(*_columns(Checkpoint)).where(Checkpoint.c.run_id == run).order_by(Checkpoint.c.kind)
@@ -432,9 +469,41 @@ def compare(
         if score is not None and not comparison.groups:
             _require_score(connection, score, checkpoint, of_sweep)
         configs = _configs(connection, of_sweep, comparison)
+        judged = _judged(connection, of_sweep, comparison)
         for row in comparison.rows:
             row["config"] = configs[row["sweep"], row["trial"]]
+            row["verdicts"] = judged.get((row["sweep"], row["trial"]), {})
     return comparison
+
+
+def _judged(
+    connection: Connection, of_sweep: ColumnElement[bool], comparison: Comparison
+) -> dict[tuple[str, int], dict[str, dict[str, int]]]:
+    """Trial -> kind -> how many of its runs have which verdict at their last step."""
+    newest = (
+        select(Verdict.c.run_id, Verdict.c.kind, func.max(Verdict.c.step).label("step"))
+        .join(Run, Run.c.id == Verdict.c.run_id)
+        .join(Sweep, Sweep.c.id == Run.c.sweep_id)
+        .where(of_sweep)
+        .group_by(Verdict.c.run_id, Verdict.c.kind)
+        .subquery()
+    )
+    of_newest = and_(
+        Verdict.c.run_id == newest.c.run_id, Verdict.c.kind == newest.c.kind, Verdict.c.step == newest.c.step
+    )
+    wanted = (
+        select(Run.c.sweep_id, Run.c.trial, Verdict.c.kind, Verdict.c.verdict, func.count())
+        .join(Verdict, Verdict.c.run_id == Run.c.id)
+        .join(newest, of_newest)
+        .group_by(Run.c.sweep_id, Run.c.trial, Verdict.c.kind, Verdict.c.verdict)
+        .order_by(func.count().desc(), Verdict.c.verdict)
+    )
+    shown = {(row["sweep"], row["trial"]) for row in comparison.rows}
+    found: dict[tuple[str, int], dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
+    for sweep, trial, kind, verdict, count in connection.execute(wanted):
+        if (sweep, trial) in shown:
+            found[sweep, trial][kind][verdict] = count
+    return {trial: {kind: dict(counts) for kind, counts in kinds.items()} for trial, kinds in found.items()}
 
 
 def _configurations(connection: Connection, of_sweep: ColumnElement[bool]) -> dict[tuple[str, int], Configuration]:

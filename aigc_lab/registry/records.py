@@ -1,11 +1,12 @@
 """What a finished run hands to the registry. Plain types, so that filling them needs no database."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 Better = Literal["lower", "higher"]
 Role = Literal["search", "confirm"]
 Scored = Literal["last", "selected", "progress"]
+Judged = Literal["collapse", "stability"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,18 @@ class StoredScore:
     def __post_init__(self) -> None:
         if not self.signature:
             raise ValueError(f"score '{self.name}' has no signature")
+
+
+@dataclass(frozen=True)
+class StoredVerdict:
+    """What was judged of a run's samples at a step, or of its history up to it, why, and the numbers behind it."""
+
+    kind: Judged
+    step: int
+    verdict: str
+    reason: str
+    evidence: dict[str, Any]
+    signature: str
 
 
 class ScalarLike(Protocol):

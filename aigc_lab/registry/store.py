@@ -28,6 +28,7 @@ from aigc_lab.registry.records import (
     StoredCheckpoint,
     StoredPromotion,
     StoredScore,
+    StoredVerdict,
 )
 from aigc_lab.registry.states import State
 from aigc_lab.registry.tables import (
@@ -42,6 +43,7 @@ from aigc_lab.registry.tables import (
     Supervisor,
     Sweep,
     Trial,
+    Verdict,
 )
 from aigc_lab.settings import discreet, masked
 
@@ -311,6 +313,7 @@ class Registry:
         scalars: Mapping[str, ScalarLike] | None = None,
         checkpoints: Iterable[StoredCheckpoint] = (),
         artifacts: Iterable[StoredArtifact] = (),
+        verdicts: Iterable[StoredVerdict] = (),
     ) -> None:
         """Ends an attempt and its run: whatever was stored for the run before is replaced by what is given here.
 
@@ -332,9 +335,16 @@ class Registry:
             )
             _replace(life.connection, Score, run, [_score(score) for score in scores])
             _replace(life.connection, ScalarSummary, run, [_scalar(*item) for item in (scalars or {}).items()])
+            _replace(life.connection, Verdict, run, [_verdict(verdict) for verdict in verdicts])
             for table, files in ((Checkpoint, checkpoints), (Artifact, artifacts)):
                 rows = [vars(file) | {"path": self.recorded(file.path)} for file in files]
                 _replace(life.connection, table, run, rows)
+
+    def rejudge(self, run: str, verdicts: Iterable[StoredVerdict]) -> None:
+        """Puts verdicts in the place of those of the run: what it was trained to stays as it is."""
+        with self.write() as connection:
+            _require(connection.scalar(select(func.count()).select_from(Run).where(Run.c.id == run)), f"run {run}")
+            _replace(connection, Verdict, run, [_verdict(verdict) for verdict in verdicts])
 
     def lose(self, run: str, state: State, reason: str, *, crashed: bool = False) -> tuple[int, State]:
         """Ends a run whose process is gone, in `state` (KILLED, or FAILED if it is not to be tried again). A run whose
@@ -500,6 +510,10 @@ def _plain(value: Any) -> Any:
 def _score(score: StoredScore) -> dict[str, Any]:
     numbers = {name: _finite(getattr(score, name)) for name in ("value", "low", "high", "floor")}
     return vars(score) | numbers
+
+
+def _verdict(verdict: StoredVerdict) -> dict[str, Any]:
+    return vars(verdict) | {"evidence": _plain(verdict.evidence)}
 
 
 def _scalar(name: str, scalar: ScalarLike) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Opening a database that is up to date compares this and needs no Alembic.
-SCHEMA = "0003"
+SCHEMA = "0004"
 
 
 class Moment(TypeDecorator[datetime]):
@@ -183,6 +183,20 @@ Score = Table(
     _must("signature", Text),
     _must("better"),
     Index(None, "checkpoint", "name", "run_id"),
+)
+
+# What was judged of a run: `kind` is "collapse" (of the samples at a step) or "stability" (of the history so far); the
+# last step of each is what is said of the run. `evidence` are the numbers behind it.
+Verdict = Table(
+    "verdict",
+    METADATA,
+    _of_run(),
+    _key("kind"),
+    _key("step", BigInteger),
+    _must("verdict"),
+    _must("reason", Text),
+    _must("evidence", JSON),
+    _must("signature", Text),
 )
 
 # How a training scalar ended and how far it went; its curve is in MLflow.

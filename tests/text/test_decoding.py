@@ -115,7 +115,7 @@ def test_temperature_zero_is_the_likeliest_word() -> None:
     assert pick(found, torch.linspace(0, 0.999, 30)).tolist() == logits.argmax(1).tolist()
 
 
-@pytest.mark.parametrize("temperature", [1e-45, 1e-39, 1e-20, 1e-6])
+@pytest.mark.parametrize("temperature", [1e-300, 1e-45, 1e-39, 1e-20, 1e-6])
 def test_a_temperature_near_zero_is_like_zero(temperature: float) -> None:
     logits = rows(30, 50, spread=30.0)
     assert torch.equal(Sampling(temperature).probabilities(logits), Sampling(0).probabilities(logits))

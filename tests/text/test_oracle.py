@@ -192,6 +192,7 @@ def test_weights_of_a_file_are_what_scores(tmp_path: Path) -> None:
     assert "oracle: 30 words" in dataset.notes[0]
     np.savez_compressed(tmp_path / "data" / "packed.npz", **wide)
     assert made(tmp_path / "data", weights="packed.npz").digest == dataset.digest  # found in the data folder
+    assert made(tmp_path / "data", weights="packed.npz", seed=1).digest != dataset.digest  # other sentences of the same
     wide["Wo"][0, 0] += 1
     np.savez(tmp_path / "data" / "other.npz", **wide)
     assert made(tmp_path / "data", weights="other.npz").digest != dataset.digest

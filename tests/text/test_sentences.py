@@ -112,14 +112,15 @@ def test_spelt_out_marks_in_a_file_do_not_end_sentences(make: Make) -> None:
 
 
 def test_numbers_are_the_words_then_the_end_then_nothing(make: Make) -> None:
-    dataset = make(drawn(50), max_length=11)
+    dataset = make(drawn(50), max_length=9)
     train, words = dataset.load("train"), dataset.vocabulary.words
-    assert train.values.dtype == torch.int64 and train.values.shape[1] == 12 == dataset.shape.size[0]
+    assert train.values.dtype == torch.int64 and train.values.shape[1] == 10 == dataset.shape.size[0]
     assert train.vocabulary is dataset.vocabulary == dataset.shape.vocabulary
     for row, line in zip(train.values.tolist(), train.sentences(), strict=True):
         length = len(line.split())
         assert [words[number] for number in row[:length]] == line.split()
-        assert row[length:] == [EOS] + [PAD] * (11 - length)
+        assert row[length:] == [EOS] + [PAD] * (9 - length)
+    assert max(len(line.split()) for line in train.sentences()) == 9  # the longest ends like any other
     assert train.places.tolist() == [len(line.split()) + 1 for line in train.sentences()]
     assert train.corpus.texts() == train.sentences()
 
@@ -229,6 +230,8 @@ def test_training_sentences_that_are_scored_ones_too_are_left_out_before_words_a
     assert "20 sentences are left out, for a scored split has the same, <unk> for rare words" in dataset.notes
     repeated = 10 + len(lines) - len(set(lines))
     assert f"{repeated} sentences repeat another: kept, equal ones in one split" in dataset.notes
+    more = make([*lines, *scored, *scored], [*scored, *scored[:3]])
+    assert f"{repeated + 3} sentences repeat another: kept, equal ones in one split" in more.notes
 
 
 def test_counts_are_said(make: Make) -> None:
@@ -265,11 +268,11 @@ def test_one_other_word_is_another_dataset(make: Make) -> None:
 
 
 def test_a_file_is_looked_for_here_then_in_the_data_folder(make: Make, tmp_path: Path) -> None:
-    dataset = make(drawn(60, seed=1))
+    digest = make(drawn(60, seed=1)).digest
     (tmp_path / "data" / "deep").mkdir(parents=True)
     (tmp_path / "data" / "deep" / "there.txt").write_text("\n".join(drawn(60, seed=2)))
     (tmp_path / "data" / "mine.txt").write_text("\n".join(drawn(60, seed=3)))
-    assert make(drawn(60, seed=1)).digest == dataset.digest  # not the one in the data folder
+    assert make(drawn(60, seed=1)).digest == digest  # not the one in the data folder
     there = make("", path="deep/there.txt")
     assert Counter(every_line(there)) == Counter(drawn(60, seed=2))
     absolute = make("", path=str(tmp_path / "data" / "mine.txt"))

@@ -1,0 +1,120 @@
+"""Who judges whether a dataset's generators have collapsed: real samples as vectors, bins, and their nulls."""
+
+import hashlib
+import json
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from aigc_lab import noise
+from aigc_lab.data.base import Dataset
+from aigc_lab.features import FeatureStore
+from aigc_lab.files import write_atomically
+from aigc_lab.metrics.base import Evidence
+from aigc_lab.samples import Images, Points, Samples, Text
+from aigc_lab.shape import Modality
+from aigc_lab.text.vocabulary import EOS, PAD
+from aigc_lab.verdicts.collapse import Bins, CollapseVerdict, Judge
+
+# Real samples that judge as many generated ones: enough for splits in which both sides are large.
+_TIMES, _LEAST = 4, 2000
+# Training samples that clusters are made of.
+_CLUSTERED = 5000
+# Up to so many numbers a picture's own covariance is used for a trivial one.
+_COVARIED = 1024
+
+
+class Jury:
+    """Judges samples of one dataset by the features of one `extractor`; points by themselves. The pool of real samples
+    is the reference and the holdout; bins are known modes, else classes, else clusters of the training split.
+    """
+
+    def __init__(self, dataset: Dataset, features: FeatureStore, extractor: str | None, samples: int) -> None:
+        self._dataset, self._features, self._samples = dataset, features, samples
+        self._extractor = extractor
+        if extractor is None and dataset.shape.modality == Modality.TEXT:
+            self._extractor = "sentences"
+
+    @property
+    def can(self) -> bool:
+        """Whether there is anything to judge by."""
+        points = self._dataset.shape.modality == Modality.POINTS
+        return self._dataset.distinct and self._samples >= 20 and (points or self._extractor is not None)
+
+    def collapse(self, evidence: Evidence) -> CollapseVerdict | None:
+        """The verdict on the generated samples; None where this cannot be judged."""
+        if not self.can:
+            return None
+        known = len(self._judge.nulls)
+        verdict = self._judge.judge(self._vectors(evidence, evidence.generated))
+        if len(self._judge.nulls) > known:
+            with suppress(OSError):  # what is not kept is computed again
+                write_atomically(self._kept, json.dumps(self._judge.nulls).encode())
+        return verdict
+
+    def _vectors(self, evidence: Evidence | None, samples: Samples) -> Tensor:
+        if self._dataset.shape.modality == Modality.POINTS:
+            return samples.canonical().values
+        assert self._extractor is not None
+        features = self._features.real(self._extractor, samples) if evidence is None else None
+        if features is None:
+            assert evidence is not None
+            features = evidence.features(self._extractor, samples)
+        return features.vectors.cpu()
+
+    @cached_property
+    def _judge(self) -> Judge:
+        splits = [self._dataset.load("reference"), self._dataset.load("holdout")]
+        pool = torch.cat([self._vectors(None, split) for split in splits])
+        most = max(_TIMES * self._samples, _LEAST)
+        rows = torch.randperm(len(pool), generator=noise.generator("pool"))[:most].sort().values
+        labels = [split.labels for split in splits]
+        pool, modes = pool[rows], self._dataset.modes
+        if modes is not None and pool.shape[1] == modes.centres.shape[1]:
+            bins, kind = Bins.of_centres(pool, modes.centres), "modes"
+        elif labels[0] is not None and labels[1] is not None:
+            bins, kind = Bins.of_labels(torch.cat([labels[0], labels[1]])[rows]), "classes"
+        else:
+            train = self._dataset.load("train")
+            apart = self._vectors(None, train.take(slice(0, _CLUSTERED)))
+            bins, kind = Bins.of_clusters(pool, self._samples, apart), "clusters"
+        of = "points" if self._extractor is None else self._features.extractor(self._extractor).identity
+        judge = Judge(pool, bins, f"{of}|data:{self._dataset.name}:{self._dataset.digest[:8]}|by:{kind}")
+        with suppress(OSError, ValueError):
+            judge.nulls.update(json.loads(self._kept_of(judge).read_text("utf-8")))
+        self._kept = self._kept_of(judge)
+        return judge
+
+    def _kept_of(self, judge: Judge) -> Path:
+        """Where the nulls of exactly these vectors and bins are kept."""
+        digest = hashlib.sha256(judge.pool.contiguous().numpy().tobytes())
+        digest.update(judge.bins.of.contiguous().numpy().tobytes())
+        return self._features.cache / "nulls" / f"{digest.hexdigest()[:32]}.json"
+
+
+def trivial(train: Samples, count: int) -> Samples:
+    """What the simplest sampler makes: a Gaussian of the training samples' moments, of pictures with more than 1,024
+    numbers pixel by pixel; for text words drawn by their frequency, in sentences as long as real ones.
+    """
+    if isinstance(train, Text):
+        words, source = train.values, noise.generator("trivial")
+        counted = torch.bincount(words[(words != PAD) & (words != EOS)], minlength=len(train.vocabulary)).double()
+        lengths = words[torch.randint(len(words), (count,), generator=source)]
+        drawn = torch.multinomial(counted, count * words.shape[1], replacement=True, generator=source)
+        made = drawn.reshape(count, -1)
+        made = torch.where((lengths == PAD) | (lengths == EOS), lengths, made)
+        return Text(made, vocabulary=train.vocabulary)
+    values = train.unit() if isinstance(train, Images) else train.canonical().values
+    rows = values[:20_000].flatten(1).double()
+    noise_ = noise.draw(noise.Draw((count, rows.shape[1])), "trivial").double()
+    mean = rows.mean(0)
+    if rows.shape[1] <= _COVARIED:
+        spread, axes = torch.linalg.eigh(torch.cov(rows.T).reshape(rows.shape[1], -1))
+        made = mean + (noise_ * spread.clamp_min(0).sqrt()) @ axes.T
+    else:
+        made = mean + noise_ * rows.std(0)
+    shaped = made.float().reshape(count, *values.shape[1:])
+    return Images(shaped.clamp(0, 1)) if isinstance(train, Images) else Points(shaped)

@@ -1,0 +1,1 @@
+"""What histories and samples are judged to be: pure functions that say why."""

@@ -1,0 +1,486 @@
+"""Has a generator collapsed? A verdict with its evidence, from the features of generated and of real samples.
+
+Everything is compared with a null: what real samples look like against other real samples, over seeded splits of a
+pool of them. What decides is the mass of the bins (classes, known modes, or clusters) that is missing, with exact
+bounds, and the diversity inside the bins. Precision and coverage fall with blur too, so that they may withhold NONE or
+a measurement, and never say that something is missing.
+
+Vectors are sorted first, so that the order in which samples come changes nothing.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aigc_lab import noise
+from aigc_lab.neighbours import assign, k_means, nearest, nearest_others
+from aigc_lab.statistics import clopper_pearson
+
+K = 5  # neighbours that a ball reaches to
+SPLITS = 200
+_LISTED = 60  # neighbours of each vector that are known: of real halves, enough to find the fifth
+_ALPHA = 0.05
+# Sizes at which the diversity inside a bin is compared: the null of each is computed once.
+_SIZES = (10, 20, 40, 80, 160)
+_DRAWS = 40  # null draws of a diversity
+_BINS = 100  # clusters, at most
+MISSING, PRESENT, UNDECIDED = "missing", "present", "undecided"
+
+
+class Collapse(StrEnum):
+    """From nothing is missing to everything is; or that it cannot be said."""
+
+    NONE = "NONE"
+    PARTIAL = "PARTIAL"
+    SEVERE = "SEVERE"
+    TOTAL = "TOTAL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    UNMEASURABLE = "UNMEASURABLE"
+    POSTERIOR = "POSTERIOR-COLLAPSED"
+
+
+@dataclass(frozen=True)
+class CollapseVerdict:
+    """The verdict, why in a sentence, and the numbers behind it as plain data.
+
+    `missing_low`, `missing_seen` and `missing_high` are shares of the real mass: proved to be missing, in bins with
+    less than a quarter of their share, and not proved to be there.
+    """
+
+    verdict: Collapse
+    reason: str
+    n: int
+    missing_low: float
+    missing_seen: float
+    missing_high: float
+    diversity: float | None
+    coverage: float | None
+    precision: float
+    duplicates: float
+    bins: list[dict[str, Any]]
+    signature: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        return vars(self) | {"verdict": str(self.verdict)}
+
+
+@dataclass(frozen=True)
+class Bins:
+    """What the mass is counted in: `names` [K], and the bin of each of the pool's vectors [m]. With `centres` [K, d] a
+    vector is in the bin whose centre is nearest, without in that of most of its neighbours in the pool.
+    """
+
+    names: tuple[str, ...]
+    of: Tensor
+    centres: Tensor | None = None
+
+    @classmethod
+    def of_labels(cls, labels: Tensor, names: Sequence[str] | None = None) -> "Bins":
+        """The classes that occur. `names` are those of all classes."""
+        present, of = torch.unique(labels, return_inverse=True)
+        called = [str(int(each)) if names is None else names[int(each)] for each in present]
+        return cls(tuple(called), of)
+
+    @classmethod
+    def of_centres(cls, pool: Tensor, centres: Tensor) -> "Bins":
+        """Known modes."""
+        return cls(tuple(str(number) for number in range(len(centres))), assign(pool, centres), centres.float())
+
+    @classmethod
+    def of_clusters(cls, pool: Tensor, n: int, apart: Tensor | None = None) -> "Bins":
+        """K-means clusters of other real vectors than the pool's where these are known, as many as n samples can decide
+        about: n ≥ 8·K·ln(K / 0.05), from 2 to 100.
+        """
+        count = next(k for k in range(_BINS, 1, -1) if k == 2 or n >= needed(k))
+        return cls.of_centres(pool, k_means(pool if apart is None else apart, count))
+
+
+def needed(bins: int) -> int:
+    """How many samples can tell a missing bin from one that is there, of so many equal ones."""
+    return math.ceil(8 * bins * math.log(bins / _ALPHA))
+
+
+@dataclass(frozen=True)
+class Null:
+    """What real samples of a number look like against the rest of the pool: medians, and low quantiles."""
+
+    precision: float
+    coverage: float
+    coverage_low: float
+
+
+@dataclass
+class Judge:
+    """Real vectors, known once, that generated ones are judged by. `pool` [m, d] are samples of the reference and of
+    the holdout, none of which anything was trained on; at least twice as many as are judged at a time. `signature`
+    says what the vectors are of.
+    """
+
+    pool: Tensor
+    bins: Bins
+    signature: str
+    splits: int = SPLITS
+    nulls: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.pool) < 4 * K + 20:
+            raise ValueError(f"a pool of {len(self.pool)} real samples is too small: at least {4 * K + 20} are needed")
+        self.pool = self.pool.double()
+
+    # ---- what depends on the pool alone
+
+    @cached_property
+    def _lists(self) -> tuple[Tensor, Tensor]:
+        return nearest_others(self.pool, torch.arange(len(self.pool)), min(_LISTED, len(self.pool) - 1))
+
+    @cached_property
+    def shares(self) -> Tensor:
+        """p_k: the share of each bin in the pool [K]."""
+        return torch.bincount(self.bins.of, minlength=len(self.bins.names)).double() / len(self.pool)
+
+    @cached_property
+    def strays(self) -> Tensor:
+        """ε_k: the share that all other bins would give each bin if it were empty [K], by the confusion of real vectors
+        with the bins of their neighbours. Known centres part the plane: nothing strays.
+        """
+        count = len(self.bins.names)
+        if self.bins.centres is not None:
+            return torch.zeros(count, dtype=torch.float64)
+        said = _voted(self.bins.of[self._lists[1][:, :K]], count)
+        away = torch.bincount(said[said != self.bins.of], minlength=count).double() / len(self.pool)
+        return away / (1 - self.shares).clamp_min(1e-9)
+
+    def _radii(self, outside: Tensor) -> Tensor:
+        """The distance of each vector to the K-th of those `outside` the part that is judged [m]."""
+        distances, index = self._lists
+        rank = outside[index].cumsum(1)
+        last = (rank < K).sum(1, keepdim=True).clamp_max(index.shape[1] - 1)
+        return distances.gather(1, last).squeeze(1)
+
+    def _parts(self, n: int, count: int) -> list[Tensor]:
+        """Masks of the pool: what is left of it when n are taken out."""
+        masks = []
+        for split in range(count):
+            order = torch.randperm(len(self.pool), generator=noise.generator("null", n, split))
+            mask = torch.ones(len(self.pool), dtype=torch.bool)
+            mask[order[:n]] = False
+            masks.append(mask)
+        return masks
+
+    def null(self, n: int) -> Null:
+        """Precision and coverage of n real samples against the rest, over the splits."""
+        key = f"manifold {n} {self.splits}"
+        if key not in self.nulls:
+            distances, index = self._lists
+            precision, coverage = [], []
+            for outside in self._parts(n, self.splits):
+                radii, inside = self._radii(outside), ~outside
+                within = (distances[inside] < radii[index[inside]]) & outside[index[inside]]
+                precision.append(within.any(1).double().mean())
+                nearest_inside = distances.masked_fill(outside[index], torch.inf).amin(1)
+                coverage.append((nearest_inside < radii)[outside].double().mean())
+            both = torch.stack(precision), torch.stack(coverage)
+            self.nulls[key] = [both[0].median().item(), both[1].median().item(), both[1].quantile(0.005).item()]
+        return Null(*self.nulls[key])
+
+    def _diversity_null(self, name: str, members: Tensor, scale: float, size: int) -> tuple[float, float]:
+        """Mean and spread of the logarithm of the diversity of `size` real members of a bin."""
+        key = f"diversity {name} {size}"
+        if key not in self.nulls:
+            source = noise.generator("diversity", name, size)
+            picks = torch.stack([torch.randperm(len(members), generator=source)[:size] for _ in range(_DRAWS)])
+            found = _vendi(members[picks], scale).log()
+            self.nulls[key] = [found.mean().item(), found.std().item()]
+        mean, spread = self.nulls[key]
+        return mean, spread
+
+    # ---- the verdict
+
+    def judge(self, generated: Tensor) -> CollapseVerdict:
+        """The verdict on generated vectors [n, d]; of more than half as many as the pool holds, a seeded choice.
+
+        Raises `ValueError` for fewer than 20, other dimensions, and vectors that are not finite.
+        """
+        made = self._accepted(generated)
+        n = len(made)
+        precision, good, near, coverage, null = self._fidelity(made)
+        duplicates = 1 - len(torch.unique(made, dim=0)) / n
+        everything = self._diversity("all", made, self.pool, len(self.bins.names))
+        fidelity = precision / max(null.precision, 1e-9)
+        kept = made[good]
+        if duplicates > 0.9 or (everything is not None and everything[2] < 0.1):
+            share = f"{duplicates:.0%} of the samples are copies of others" if duplicates > 0.5 else _narrow(everything)
+            return self._said(Collapse.TOTAL, f"one thing over and over: {share}", n, fidelity, duplicates)
+        if fidelity < 0.2 or len(kept) < 20:
+            reason = (
+                f"{precision:.0%} of the samples look real, and {null.precision:.0%} of real ones do: what is not like "
+                "real samples cannot be counted among them"
+            )
+            return self._said(Collapse.UNMEASURABLE, reason, n, fidelity, duplicates)
+        rows = self._rows(kept, made[near])
+        return self._concluded(rows, kept, n, fidelity, coverage / null.coverage, null, duplicates)
+
+    def _accepted(self, generated: Tensor) -> Tensor:
+        made = generated.double()
+        if made.ndim != 2 or made.shape[1] != self.pool.shape[1]:
+            raise ValueError(f"generated vectors are {list(made.shape)}, and real ones [m, {self.pool.shape[1]}]")
+        if not made.isfinite().all():
+            bad = int((~made.isfinite()).any(1).sum())
+            raise ValueError(f"{bad} of {len(made)} samples hold NaN or infinity")
+        if len(made) < 20:
+            raise ValueError(f"{len(made)} samples say nothing of a collapse: give at least 20")
+        made = made[_order(made)]
+        most = len(self.pool) // 2
+        if len(made) > most:
+            made = made[torch.randperm(len(made), generator=noise.generator("judged", len(made)))[:most].sort().values]
+        return made
+
+    def _fidelity(self, made: Tensor) -> tuple[float, Tensor, Tensor, float, Null]:
+        """Precision, which samples look real [n], which do in balls twice as wide, and coverage: against what is left
+        of the pool, over some splits.
+        """
+        n, null = len(made), self.null(len(made))
+        away, index = nearest(made, self.pool, min(_LISTED, len(self.pool)))
+        closest = nearest(self.pool, made, 1)[0].squeeze(1)
+        votes, wide, covered = torch.zeros(n), torch.zeros(n), []
+        parts = self._parts(n, 20)
+        for outside in parts:
+            radii = self._radii(outside)
+            votes += ((away < radii[index]) & outside[index]).any(1)
+            wide += ((away < 2 * radii[index]) & outside[index]).any(1)
+            covered.append((closest < radii)[outside].double().mean())
+        good, near = (each > len(parts) / 2 for each in (votes, wide))
+        return (votes.mean() / len(parts)).item(), good, near | good, torch.stack(covered).mean().item(), null
+
+    def _rows(self, kept: Tensor, near: Tensor) -> list[dict[str, Any]]:
+        """Each bin: its real share, its generated one with Holm-adjusted bounds, its state, its diversity.
+
+        Blur does not fall on all bins alike: one whose samples no longer look real is not missing while samples are
+        `near` it, which look real in balls twice as wide.
+        """
+        count, n = len(self.bins.names), len(kept)
+        of = self._bins_of(kept)
+        hits = torch.bincount(of, minlength=count).tolist()
+        around = torch.bincount(self._bins_of(near), minlength=count).tolist()
+        shares, strays = self.shares.tolist(), self.strays.tolist()
+        rows: list[dict[str, Any]] = []
+        for bin_, name in enumerate(self.bins.names):
+            found = self._diversity(name, kept[of == bin_], self.pool[self.bins.of == bin_], count)
+            rows.append(
+                {
+                    "name": name,
+                    "real": shares[bin_],
+                    "generated": hits[bin_] / n,
+                    "strays": strays[bin_],
+                    "diversity": found and found[0],
+                    "diversity_low": found and found[1],
+                    "diversity_high": found and found[2],
+                }
+            )
+        _decide(rows, hits, n)
+        for row, hit in zip(rows, around, strict=True):
+            if row["state"] == MISSING:
+                _, high = clopper_pearson(hit, len(near), _ALPHA / count)
+                row["state"] = MISSING if high < row["real"] / 4 + row["strays"] else UNDECIDED
+        return rows
+
+    def _bins_of(self, vectors: Tensor) -> Tensor:
+        if self.bins.centres is not None:
+            return assign(vectors, self.bins.centres)
+        return _voted(self.bins.of[nearest(vectors, self.pool, K)[1]], len(self.bins.names))
+
+    def _diversity(self, name: str, made: Tensor, real: Tensor, bins: int) -> tuple[float, float, float] | None:
+        """The Vendi score of the generated members of a bin over that of as many real ones, with bounds of a 95 %
+        family over the bins; None where there are too few.
+        """
+        sizes = [size for size in _SIZES if size <= min(len(made), len(real) // 2)]
+        if not sizes:
+            return None
+        size = sizes[-1]
+        scale = _scale(real)
+        mean, spread = self._diversity_null(name, real, scale, size)
+        # Parts that share nothing say how uncertain the value is; of one part, the null's spread does.
+        order = torch.randperm(len(made), generator=noise.generator("part", len(made)))
+        parts = order[: len(made) // size * size].reshape(-1, size)[:10]
+        logs = _vendi(made[parts], scale).log() - mean
+        error = max(logs.std().item() if len(parts) > 1 else 0.0, spread) / math.sqrt(len(parts))
+        margin = _normal(1 - _ALPHA / (2 * bins)) * math.hypot(error, spread / math.sqrt(_DRAWS))
+        middle = logs.mean().item()
+        return math.exp(middle), math.exp(middle - margin), math.exp(middle + margin)
+
+    def _concluded(
+        self,
+        rows: list[dict[str, Any]],
+        kept: Tensor,
+        n: int,
+        fidelity: float,
+        coverage: float,
+        null: Null,
+        duplicates: float,
+    ) -> CollapseVerdict:
+        low = sum(row["real"] for row in rows if row["state"] == MISSING)
+        high = sum(row["real"] for row in rows if row["state"] != PRESENT)
+        seen = sum(row["real"] for row in rows if row["generated"] < row["real"] / 4 + row["strays"])
+        known = [row for row in rows if row["diversity"] is not None]
+        weight = sum(row["real"] for row in known)
+        diversity = sum(row["real"] * row["diversity"] for row in known) / weight if known else None
+        narrow = [row for row in known if row["diversity_high"] < 0.5]
+        left = [row for row in rows if row["state"] != MISSING]
+        flat = bool(left) and all(row in known and row["diversity_high"] < 0.1 for row in left)
+        names = _listed([row["name"] for row in rows if row["state"] == MISSING])
+        mass = f"at least {low:.0%} of the real mass is missing ({seen:.0%} seen): {names}"
+        inside = "" if diversity is None else f"; diversity within bins {diversity:.2f} of real"
+        if low > 0.9 or flat:
+            verdict, reason = Collapse.TOTAL, mass if low > 0.9 else f"one thing over and over in every bin{inside}"
+        elif low > 0.25:
+            verdict, reason = Collapse.SEVERE, mass + inside
+        elif low > 0.02:
+            verdict, reason = Collapse.PARTIAL, mass + inside
+        elif narrow:
+            worst = min(narrow, key=lambda row: row["diversity_high"])
+            verdict = Collapse.PARTIAL
+            most = f"vary at most {worst['diversity_high']:.2f} times as much as real samples do"
+            reason = f"{_listed([row['name'] for row in narrow])} {most}"
+        else:
+            verdict, reason = self._equivalent(rows, kept, high, coverage, null, duplicates)
+        numbers = (low, seen, high)
+        return self._said(verdict, reason, n, fidelity, duplicates, numbers, diversity, coverage, rows)
+
+    def _equivalent(
+        self,
+        rows: list[dict[str, Any]],
+        kept: Tensor,
+        high: float,
+        coverage: float,
+        null: Null,
+        duplicates: float,
+    ) -> tuple[Collapse, str]:
+        """NONE where it is proved that nothing is missing; else what stands in the way of saying so."""
+        unproved = [row["name"] for row in rows if row["state"] != PRESENT]
+        floor = min(1.0, null.coverage_low / null.coverage)
+        if high > 0.02:
+            wanted = needed(len(rows))
+            why = (
+                f"{wanted:,} samples of this quality would decide, and {len(kept):,} are there"
+                if len(kept) < wanted
+                else "they hold more than nothing and less than their share"
+            )
+            return (
+                Collapse.INCONCLUSIVE,
+                f"{_listed(unproved)} cannot be said to be there ({high:.0%} of the mass): {why}",
+            )
+        if duplicates > 0.05:
+            told = f"every bin is there, and {duplicates:.0%} of the samples are copies of others"
+            return Collapse.INCONCLUSIVE, told
+        vague = [row["name"] for row in rows if row["diversity"] is None or row["diversity_low"] < 0.5]
+        if vague:
+            return Collapse.INCONCLUSIVE, f"whether {_listed(vague)} vary as real samples do needs more samples of them"
+        if coverage < 0.9 * floor:
+            return (
+                Collapse.INCONCLUSIVE,
+                f"every bin is there, and coverage is {coverage:.2f} of real samples': blur, or gaps within the bins",
+            )
+        return Collapse.NONE, "every bin is there, as varied as real samples, and covered"
+
+    def _said(
+        self,
+        verdict: Collapse,
+        reason: str,
+        n: int,
+        fidelity: float,
+        duplicates: float,
+        missing: tuple[float, float, float] = (0.0, 0.0, 1.0),
+        diversity: float | None = None,
+        coverage: float | None = None,
+        rows: list[dict[str, Any]] | None = None,
+    ) -> CollapseVerdict:
+        if verdict == Collapse.TOTAL and rows is None:
+            missing = (0.9, 1.0, 1.0)
+        signature = f"{self.signature}|n:{n}|pool:{len(self.pool)}|bins:{len(self.bins.names)}|splits:{self.splits}|v:1"
+        return CollapseVerdict(
+            verdict, reason, n, *missing, diversity, coverage, fidelity, duplicates, rows or [], signature
+        )
+
+
+# ---- pieces
+
+
+def _decide(rows: list[dict[str, Any]], hits: Sequence[int], n: int) -> None:
+    """Gives each bin its bounds and its state: Clopper–Pearson at Holm's levels, the clearest bin first."""
+
+    def clear(level: float, row: dict[str, Any], hit: int) -> str:
+        low, high = clopper_pearson(hit, n, level)
+        row["low"], row["high"] = low, high
+        if high < row["real"] / 4 + row["strays"]:
+            return MISSING
+        return PRESENT if low > row["strays"] and low > row["real"] / 4 else UNDECIDED
+
+    left = sorted(range(len(rows)), key=lambda at: _tail(hits[at], n, rows[at]["real"] / 4 + rows[at]["strays"]))
+    for place, at in enumerate(left):
+        rows[at]["state"] = clear(_ALPHA / (len(rows) - place), rows[at], hits[at])
+        if rows[at]["state"] == UNDECIDED:
+            # Holm stops at the first that is not clear; the others are shown at its level.
+            for rest in left[place + 1 :]:
+                rows[rest]["state"] = clear(_ALPHA / (len(rows) - place), rows[rest], hits[rest])
+            return
+
+
+def _tail(hit: int, n: int, share: float) -> float:
+    """How likely a count as far out is, if the bin had this share: the smaller of both tails."""
+    from scipy.special import betainc
+
+    share = min(max(share, 1e-12), 1 - 1e-12)
+    above = 1.0 if hit == 0 else float(betainc(hit, n - hit + 1, share))
+    below = 1.0 if hit >= n else 1 - float(betainc(hit + 1, n - hit, share))
+    return min(above, below)
+
+
+def _voted(neighbours: Tensor, count: int) -> Tensor:
+    """The most frequent bin of each row [n, k]; of two as frequent, the nearer."""
+    votes = torch.nn.functional.one_hot(neighbours, count).double()
+    weights = 1 - 0.01 * torch.arange(neighbours.shape[1], dtype=torch.float64)
+    most: Tensor = (votes * weights[:, None]).sum(1).argmax(1)
+    return most
+
+
+def _scale(real: Tensor) -> float:
+    """The width of the kernel: a quarter of the mean squared distance of two real members."""
+    centred = real - real.mean(0)
+    return max(0.25 * 2 * centred.square().sum(1).mean().item(), 1e-12)
+
+
+def _vendi(members: Tensor, scale: float) -> Tensor:
+    """The Vendi score [B] (Friedman & Dieng 2023) of sets [B, s, d] with the kernel exp(−‖x−y‖²/scale)."""
+    lengths = members.square().sum(2)
+    squared = lengths[:, :, None] + lengths[:, None] - 2 * members @ members.transpose(1, 2)
+    values = torch.linalg.eigvalsh((-squared.clamp_min(0) / scale).exp() / members.shape[1]).clamp_min(0)
+    scores: Tensor = (-torch.special.xlogy(values, values).sum(1)).exp()
+    return scores
+
+
+def _normal(quantile: float) -> float:
+    return float(torch.special.ndtri(torch.tensor(quantile, dtype=torch.float64)))
+
+
+def _order(vectors: Tensor) -> Tensor:
+    """An order of the rows that is theirs alone, whatever the order in which they come."""
+    import numpy as np
+
+    return torch.from_numpy(np.lexsort(vectors.T.flip(0).numpy()))
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    return f"{'bin' if len(names) == 1 else 'bins'} {shown}"
+
+
+def _narrow(diversity: tuple[float, float, float] | None) -> str:
+    assert diversity is not None
+    return f"samples vary at most {diversity[2]:.2f} times as much as real ones"

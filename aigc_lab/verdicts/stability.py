@@ -1,0 +1,557 @@
+"""The stability verdict of a run: what the history of one score says of its training.
+
+The first rule that holds is the verdict:
+
+| verdict | when |
+|---|---|
+| DIVERGED | a loss, gradient, parameter or score was not finite |
+| WITHHELD | fewer than 10 evaluations |
+| NEVER-LEARNED | the best is not below half of the baseline, a trivial sampler's score |
+| REGRESSED | the median of the last 3 evaluations is at least 1.35 × the best |
+| OSCILLATING | around its trend, the last half has a standard deviation above 10 % |
+| STABLE | none of these |
+
+The online alarm, for pruning: two evaluations in a row above 1.35 × the best before them.
+
+**Scales.** Positive lower-is-better values far above zero (beyond five standard errors; where those are unknown, a
+hundredth of the baseline) are compared as ratios, and the 10 % are of the logarithm. Values near or below zero, or of
+which more is better, are compared as (x − best)/(baseline − best). 1.35 × the best is then a loss of 35 % of the best's
+own size, but of a tenth of what was gained over the baseline at least, and of 35 % of it at most; the 10 % are of the
+gain. Without a baseline the gain is counted from the worst of the first three evaluations, sets no upper bound, and is
+taken for at least the best's own size; whether the run learned at all is then unknown, and never a verdict.
+
+**Noise.** A difference counts beyond 3 standard errors. Where none are given, the noise is estimated from the second
+differences of the last half: robust to trends and jumps, but blind to what comes and goes slowly. Fast oscillation
+looks the same, so none of it is explained away by an estimate.
+
+**What calibration changed** (`evaluation/calibrate.py stability` prints the definitions' words beside these rules):
+
+- The best of n noisy values is too good by about Φ⁻¹((n − 3/8)/(n + 1/4)) standard errors (Blom 1958), and is taken for
+  worse by that much: the winner's curse made regressions of converged runs.
+- REGRESSED looks for the best before the last two evaluations, as the alarm does: in a run that still improves fast,
+  the median of the last three is the last but one, and 1.35 × the last.
+- The trend is the best monotone one, improving only, and no line: a late learner's curve is bent, and what a line
+  leaves of it looked like oscillation.
+- The evaluation farthest from the trend is left out, so that, as in the other rules, none decides alone; and what the
+  standard errors explain is subtracted.
+- DIVERGED comes before WITHHELD: what diverges early is stopped early, and would never be counted.
+- Where neither the best nor the gain exceeds 15 standard errors, the alarm needs a difference beyond 15: there is
+  nothing to lose yet, and correlated noise passes for a loss.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cached_property
+from statistics import NormalDist
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+FEWEST = 10
+# How many times the best a value must be to have regressed, and by how many standard errors; the least part of the gain
+# that counts near zero; the standard deviation around the trend above which a run oscillates.
+FACTOR = 1.35
+SIGMAS = 3.0
+LEAST_LOSS = 0.1
+SWING = 0.1
+
+# Far above zero: in standard errors; without any, as a part of the baseline.
+_FAR = 5.0
+_NEAR = 0.01
+# The standard error of the median of three normal values of standard error 1.
+_MEDIAN_OF_3 = 0.6698
+# The noise is estimated from half of the history, within these bounds, and from so many second differences at least.
+_TAIL = (10, 50)
+_BENDS = 4
+# Evaluations that are compared with the best of those before them.
+_LATEST = 2
+# Standard errors that the best or the gain must be worth before the alarm trusts three of them.
+_RISEN = 15.0
+
+Better = Literal["lower", "higher"]
+Scale = Literal["log", "normalised"]
+Array = npt.NDArray[np.float64]
+
+
+class Stability(StrEnum):
+    WITHHELD = "WITHHELD"
+    DIVERGED = "DIVERGED"
+    NEVER_LEARNED = "NEVER-LEARNED"
+    REGRESSED = "REGRESSED"
+    OSCILLATING = "OSCILLATING"
+    STABLE = "STABLE"
+
+
+class Point(NamedTuple):
+    step: float
+    value: float
+
+
+class Finding(NamedTuple):
+    """One thing that a verdict rests on; what concerns no single evaluation has neither step nor value."""
+
+    what: str
+    step: float | None = None
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class StabilityVerdict:
+    """`best` is the best value as it was measured, `last` the median of the last three at the last step, `alarm_step`
+    where the alarm went off first, whatever came of it; `n` counts the evaluations.
+    """
+
+    verdict: Stability
+    reason: str
+    alarm_step: float | None
+    best: Point | None
+    last: Point | None
+    evidence: tuple[Finding, ...]
+    scale: Scale
+    n: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, fit for strict JSON."""
+        return {
+            "verdict": str(self.verdict),
+            "reason": self.reason,
+            "alarm_step": self.alarm_step,
+            "best": self.best and self.best._asdict(),
+            "last": self.last and self.last._asdict(),
+            "n": self.n,
+            "scale": self.scale,
+            "evidence": [finding._asdict() for finding in self.evidence],
+        }
+
+
+def judge(
+    steps: Iterable[Any],
+    values: Iterable[Any],
+    errors: Iterable[Any] | None = None,
+    *,
+    baseline: float | None = None,
+    better: Better = "lower",
+    floor: float | None = None,
+    diverged_at: tuple[float, str] | None = None,
+) -> StabilityVerdict:
+    """The verdict on a history of one score, by the rules above.
+
+    `errors` are standard errors; None or NaN where one is unknown. `baseline` is a trivial sampler's score, `floor`
+    what real samples score (0 where lower is better): half of the baseline is half of the way from it to the floor.
+    `diverged_at` tells of a loss, gradient or parameter that was not finite: (step, what). Evaluations need no equal
+    spacing and no order; of several at one step the last counts. A value of None was not measured; NaN and ±inf
+    diverged.
+
+    Raises `ValueError` naming the offending value for lengths that differ, what is no number, a step, baseline or floor
+    that is not finite, and a negative standard error.
+    """
+    run, notes = _run(steps, values, errors, baseline, better)
+    ideal = 0.0 if better == "lower" else None
+    if floor is not None:
+        ideal = run.sign * _finite("floor", floor)
+    finite = np.isfinite(run.x)
+    breaks = [Finding(f"the score is {run.sign * run.x[i]}", _whole(run.steps[i])) for i in np.flatnonzero(~finite)[:1]]
+    if diverged_at is not None:
+        breaks.append(Finding(diverged_at[1], _whole(_finite("diverged_at", diverged_at[0]))))
+    with np.errstate(all="ignore"):  # of numbers near the largest there are, inf and NaN compare as they should
+        alarm = _first_alarm(run, FACTOR)
+        whole = _Whole(run.where(finite))
+        verdict, reason = _verdict(whole, len(run.x), breaks, ideal)
+        if verdict is Stability.STABLE and alarm is not None:
+            reason += f"; the alarm of step {_text(alarm)} has passed"
+        evidence = (*breaks, *whole.findings(ideal), *notes)
+    alarm = min((step for step in (alarm, *(each.step for each in breaks)) if step is not None), default=None)
+    return StabilityVerdict(verdict, reason, alarm, whole.best, whole.last, evidence, whole.scale, len(run.x))
+
+
+def first_alarm(
+    steps: Iterable[Any],
+    values: Iterable[Any],
+    errors: Iterable[Any] | None = None,
+    *,
+    baseline: float | None = None,
+    better: Better = "lower",
+    factor: float = FACTOR,
+) -> float | None:
+    """The step at which `Alarm` would have been raised, told the whole history; None where it would not."""
+    run, _ = _run(steps, values, errors, baseline, better)
+    with np.errstate(all="ignore"):
+        return _first_alarm(run, factor)
+
+
+class Alarm:
+    """The online alarm, told one evaluation after the other: the same as that of `judge` on the same history.
+
+        alarm = Alarm(baseline=300.0)
+        if alarm.add(step, fd, error): ...  # prune
+
+    A value that is not finite raises it at once. Without standard errors it needs six evaluations to know the noise. A
+    step that is not after the last one takes the history back to it: a run that was resumed.
+    """
+
+    def __init__(self, *, baseline: float | None = None, better: Better = "lower", factor: float = FACTOR) -> None:
+        self.step: float | None = None
+        self._baseline, self._better, self._factor = baseline, better, factor
+        self._told: list[tuple[float, float, float | None]] = []
+
+    def add(self, step: float, value: float, error: float | None = None) -> bool:
+        """Whether the alarm is raised, at this evaluation or before; `step` says at which."""
+        if self.step is not None and self.step >= step:
+            self.step = None
+        self._told = [*(each for each in self._told if each[0] < step), (step, value, error)]
+        steps, values, errors = zip(*self._told, strict=True)
+        run, _ = _run(steps, values, errors, self._baseline, self._better)
+        with np.errstate(all="ignore"):
+            if self.step is None and (not np.isfinite(run.x[-1]) or _alarming(run, len(run.x) - 1, self._factor)):
+                self.step = _whole(step)
+        return self.step is not None
+
+
+# ---- a history
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Evaluations in the order of their steps, with the sign that makes less better; an unknown error is NaN."""
+
+    steps: Array
+    x: Array
+    errors: Array
+    baseline: float | None
+    sign: float
+
+    def where(self, kept: Any) -> "_Run":
+        return replace(self, steps=self.steps[kept], x=self.x[kept], errors=self.errors[kept])
+
+    @property
+    def start(self) -> float:
+        """What the gain is counted from."""
+        return float(self.x[:3].max()) if self.baseline is None else self.baseline
+
+    @property
+    def told(self) -> bool:
+        """Whether any standard error was given."""
+        return bool(np.isfinite(self.errors).any())
+
+
+def _run(
+    steps: Iterable[Any],
+    values: Iterable[Any],
+    errors: Iterable[Any] | None,
+    baseline: float | None,
+    better: Better,
+) -> tuple[_Run, list[Finding]]:
+    """The history put in order, and what had to be done to it."""
+    if better not in ("lower", "higher"):
+        raise ValueError(f"better is {better!r}; it is 'lower' or 'higher'")
+    sign = 1.0 if better == "lower" else -1.0
+    at, x = _numbers("steps", steps), _numbers("values", values)
+    s = [None] * len(x) if errors is None else _numbers("errors", errors)
+    if not len(at) == len(x) == len(s):
+        raise ValueError(f"{len(at)} steps, {len(x)} values and {len(s)} errors; there must be one of each")
+    for place, (step, error) in enumerate(zip(at, s, strict=True)):
+        if step is None or not math.isfinite(step):
+            raise ValueError(f"steps[{place}] is {step}; it must be finite")
+        if error is not None and error < 0:
+            raise ValueError(f"errors[{place}] is {error}; a standard error is not negative")
+    latest = {step: (value, error) for step, value, error in zip(at, x, s, strict=True) if value is not None}
+    order = sorted(latest)  # type: ignore[type-var]
+    run = _Run(
+        np.array(order, dtype=float),
+        sign * np.array([latest[step][0] for step in order], dtype=float),
+        np.array([latest[step][1] for step in order], dtype=float),
+        None if baseline is None else sign * _finite("baseline", baseline),
+        sign,
+    )
+    run.errors[~np.isfinite(run.errors)] = np.nan
+    missing = sum(value is None for value in x)
+    repeated = len(x) - missing - len(order)
+    notes = [Finding(f"left out: {missing} of {len(x)} evaluations, which have no value")] * bool(missing)
+    notes += [Finding(f"left out: {repeated} evaluations, followed by others of the same step")] * bool(repeated)
+    return run, notes
+
+
+def _numbers(what: str, given: Iterable[Any]) -> list[float | None]:
+    numbers: list[float | None] = []
+    for place, each in enumerate(given):
+        try:
+            numbers.append(None if each is None else float(each))
+        except (TypeError, ValueError):
+            raise ValueError(f"{what}[{place}] is {each!r}, which is no number") from None
+    return numbers
+
+
+def _finite(what: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{what} is {value}; it must be finite")
+    return float(value)
+
+
+# ---- scale, noise, and how much worse is worse
+
+
+def _scale(run: _Run) -> Scale:
+    x = run.x
+    if run.sign < 0 or not len(x) or x.min() <= 0:
+        return "normalised"
+    # An error that is not known compares as false.
+    far = not (x <= _FAR * run.errors).any() if run.told else x.min() > _NEAR * run.start
+    return "log" if far else "normalised"
+
+
+def _errors(run: _Run, scale: Scale) -> Array:
+    """The standard error of every value: as given, of the usual size where only others are given, else estimated."""
+    size = run.x if scale == "log" else np.ones_like(run.x)
+    if run.told:
+        return np.where(np.isfinite(run.errors), run.errors, np.nanmedian(run.errors / size) * size)
+    return _noise(np.log(run.x) if scale == "log" else run.x) * size
+
+
+def _noise(y: Array) -> float:
+    """The standard deviation of the noise in a curve, from the median size of its second differences; infinite where
+    they are too few to tell.
+    """
+    least, most = _TAIL
+    bends = np.abs(np.diff(y[-min(max(len(y) // 2, least), most) :], n=2))
+    if len(bends) < _BENDS:
+        return math.inf
+    return float(np.median(bends)) / (NormalDist().inv_cdf(0.75) * math.sqrt(6))
+
+
+def _fair(x: Array, errors: Array) -> float:
+    """The best value, worse by what the best of so many noisy values is too good."""
+    at, n = int(x.argmin()), len(x)
+    luck = NormalDist().inv_cdf((n - 0.375) / (n + 0.25))
+    return float(x[at] + luck * errors[at]) if luck else float(x[at])
+
+
+def _margin(run: _Run, scale: Scale, fair: float, factor: float, *, final: bool) -> float:
+    """By how much a value must be worse than the best to have regressed. Before training has ended, the gain sets no
+    upper bound: it may be at its beginning.
+    """
+    own = (factor - 1) * abs(fair)
+    if scale == "log":
+        return own
+    gain = run.start - fair
+    most = (factor - 1) * gain if final and run.baseline is not None else math.inf
+    return max(min(own, most), LEAST_LOSS * gain)
+
+
+def _alarming(run: _Run, at: int, factor: float) -> bool:
+    """Whether this evaluation and the one before have regressed from the best of those before them, as far as can be
+    known at this step.
+    """
+    if at < _LATEST:
+        return False
+    run = run.where(slice(at + 1))
+    scale = _scale(run)
+    errors = _errors(run, scale)
+    fair = _fair(run.x[:-_LATEST], errors[:-_LATEST])
+    excess, error = run.x[-_LATEST:] - fair, errors[-_LATEST:]
+    risen = max(run.start - fair, abs(fair)) > _RISEN * error
+    worse = excess >= _margin(run, scale, fair, factor, final=False)
+    return bool((worse & (excess > np.where(risen, SIGMAS, _RISEN) * error)).all())
+
+
+def _first_alarm(run: _Run, factor: float) -> float | None:
+    broken = np.flatnonzero(~np.isfinite(run.x))[:1]
+    sound = run.where(slice(broken[0] if len(broken) else None))
+    x = sound.x
+    if len(x) > _LATEST:
+        best = np.minimum.accumulate(x)[:-_LATEST]
+        # What every scale asks at least, for all evaluations at once: few of a sound run pass it.
+        doubtful = np.minimum(x[1:-1], x[2:]) - best >= (factor - 1) * np.abs(best)
+        for at in np.flatnonzero(doubtful) + _LATEST:
+            if _alarming(sound, int(at), factor):
+                return _whole(run.steps[at])
+    return _whole(run.steps[broken[0]]) if len(broken) else None
+
+
+def _improving(y: Array) -> Array:
+    """The non-increasing sequence nearest to y in least squares (pool adjacent violators; Ayer et al. 1955)."""
+    means: list[float] = []
+    sizes: list[int] = []
+    for value in y.tolist():
+        mean, size = value, 1
+        while means and means[-1] < mean:
+            mean = (mean * size + means[-1] * sizes[-1]) / (size + sizes[-1])
+            size += sizes.pop()
+            means.pop()
+        means.append(mean)
+        sizes.append(size)
+    return np.repeat(means, sizes)
+
+
+# ---- the rules
+
+
+class _Whole:
+    """What the rules look at: the finite evaluations of a whole history."""
+
+    def __init__(self, run: _Run) -> None:
+        self.run = run
+        self.scale: Scale = _scale(run)
+
+    @cached_property
+    def at(self) -> int:
+        return int(self.run.x.argmin())
+
+    @property
+    def best(self) -> Point | None:
+        run = self.run
+        return Point(_whole(run.steps[self.at]), float(run.sign * run.x[self.at])) if len(run.x) else None
+
+    @property
+    def last(self) -> Point | None:
+        run = self.run
+        return Point(_whole(run.steps[-1]), run.sign * self.end) if len(run.x) else None
+
+    @cached_property
+    def end(self) -> float:
+        return float(np.median(self.run.x[-3:]))
+
+    @cached_property
+    def errors(self) -> Array:
+        return _errors(self.run, self.scale)
+
+    @cached_property
+    def reached(self) -> float:
+        """The best that training came to; noise that is only estimated may be oscillation, and excuses nothing here."""
+        return _fair(self.run.x, self.errors) if self.run.told else float(self.run.x[self.at])
+
+    @cached_property
+    def fair(self) -> float:
+        """The best that the last two evaluations could have fallen from."""
+        return _fair(self.run.x[:-_LATEST], self.errors[:-_LATEST])
+
+    @cached_property
+    def bar(self) -> float:
+        return self.fair + _margin(self.run, self.scale, self.fair, FACTOR, final=True)
+
+    @cached_property
+    def unit(self) -> float:
+        """What the normalised scale divides by: the gain over the baseline, or what stands in for it."""
+        gain = self.run.start - self.fair
+        return (gain if self.run.baseline is not None else max(gain, abs(self.fair))) or 1.0
+
+    def learned(self, ideal: float | None) -> bool:
+        """Half of the way from the baseline to the ideal; where that is unknown, better than the baseline at all."""
+        baseline = self.run.baseline
+        if baseline is None:
+            return True
+        if ideal is not None and ideal < baseline:
+            return self.reached - ideal < (baseline - ideal) / 2
+        return baseline - self.reached > SIGMAS * float(self.errors[self.at])
+
+    def regressed(self) -> bool:
+        error = _MEDIAN_OF_3 * math.sqrt(float(np.mean(self.errors[-3:] ** 2)))
+        return self.end >= self.bar and self.end - self.fair > SIGMAS * error
+
+    @cached_property
+    def swing(self) -> tuple[float, float, bool]:
+        """The standard deviation of the last half around its trend, the part that the standard errors explain, and
+        whether what is left is too much; without the evaluation that lies farthest from the trend.
+        """
+        half = slice(len(self.run.x) // 2, None)
+        x, errors = self.run.x[half], self.errors[half]
+        y, s = (np.log(x), errors / x) if self.scale == "log" else (x / self.unit, errors / self.unit)
+        kept = np.arange(len(y)) != np.abs(y - _improving(y)).argmax()
+        y, s = y[kept], s[kept]
+        spread = float(np.std(y - _improving(y), ddof=1))
+        explained = math.sqrt(float(np.mean(s**2))) if self.run.told else 0.0
+        beyond = spread**2 > explained**2 * (1 + SIGMAS * math.sqrt(2 / (len(y) - 1)))
+        return spread, explained, beyond and spread**2 - explained**2 > SWING**2
+
+    # ---- in words
+
+    def loss(self) -> str:
+        """How far the end is from the best, in the words of the scale."""
+        if self.scale == "log":
+            return f"{self.end / self.run.x[self.at]:.2f} times"
+        of = "the gain" if self.run.baseline is not None else "the range"
+        return f"{_percent((self.end - self.run.x[self.at]) / self.unit)} of {of} worse than"
+
+    def findings(self, ideal: float | None) -> list[Finding]:
+        """What the rules saw, in the order in which they look."""
+        if self.best is None or self.last is None:
+            return []
+        run, sign = self.run, self.run.sign
+        if len(run.x) < FEWEST:
+            return [Finding(f"the best of {len(run.x)}", *self.best), Finding("the median of the last 3", *self.last)]
+        found = [Finding(self._compared()), Finding(self._known())]
+        if run.baseline is not None:
+            found.append(Finding(f"the baseline is {_text(sign * run.baseline)}; {self.goal(ideal)}"))
+        found.append(Finding(f"the best of {len(run.x)}", *self.best))
+        found.append(
+            Finding(f"the median of the last 3; from {_text(sign * self.bar)} on it has regressed", *self.last)
+        )
+        if self.regressed():
+            sound = np.flatnonzero(run.x < self.bar)
+            since = min(int(sound[-1]) + 1 if len(sound) else 0, len(run.x) - 1)
+            found.append(Finding("beyond that since", _whole(run.steps[since]), float(sign * run.x[since])))
+        spread, explained, _ = self.swing
+        of = f", of which standard errors explain {_percent(explained)}" if run.told else ""
+        found.append(Finding(f"the last half swings by {_percent(spread)} around its trend{of}"))
+        return found
+
+    def _compared(self) -> str:
+        if self.scale == "log":
+            return "compared as ratios: positive, less is better, far above zero"
+        if self.run.baseline is not None:
+            return "compared as (x − best)/(baseline − best)"
+        return "compared with the best and with the gain since the first 3 evaluations, for want of a baseline"
+
+    def _known(self) -> str:
+        if self.run.told:
+            lacking = int(np.isnan(self.run.errors).sum())
+            return "standard errors are given" + (
+                f"; {lacking} that are not are taken for the usual" if lacking else ""
+            )
+        return (
+            f"no standard errors are given; the curve itself has about {_text(float(self.errors[self.at]))} at the best"
+        )
+
+    def goal(self, ideal: float | None) -> str:
+        baseline = self.run.baseline or 0.0
+        if ideal is None or ideal >= baseline:
+            return "learned is what is better than it beyond 3 standard errors, for want of a floor"
+        return f"learned is what is better than {_text(self.run.sign * (baseline + ideal) / 2)}"
+
+
+def _verdict(whole: _Whole, n: int, breaks: Sequence[Finding], ideal: float | None) -> tuple[Stability, str]:
+    if breaks:
+        first = min(breaks, key=lambda each: each.step or 0.0)
+        return Stability.DIVERGED, f"{first.what} at step {_text(first.step or 0)}"
+    if n < FEWEST:
+        return Stability.WITHHELD, f"{n} evaluation{'' if n == 1 else 's'}, and a verdict needs {FEWEST}"
+    assert whole.best is not None and whole.last is not None
+    best = f"the best, {_text(whole.best.value)} at step {_text(whole.best.step)}"
+    if not whole.learned(ideal):
+        baseline = _text(whole.run.sign * (whole.run.baseline or 0.0))
+        return Stability.NEVER_LEARNED, f"{best}, is too near the baseline, {baseline}: {whole.goal(ideal)}"
+    end = f"the last 3 evaluations (median {_text(whole.last.value)}) are {whole.loss()} {best}"
+    if whole.regressed():
+        return Stability.REGRESSED, end
+    spread, explained, too_much = whole.swing
+    swing = f"the last half swings by {_percent(spread)} around its trend"
+    if too_much:
+        of = f", of which standard errors explain {_percent(explained)}" if whole.run.told else ""
+        return Stability.OSCILLATING, f"{swing}{of}; up to {_percent(SWING)} would be sound"
+    unknown = "" if whole.run.baseline is not None else "; whether it learned cannot be told without a baseline"
+    return Stability.STABLE, f"{end}, and {swing}{unknown}"
+
+
+def _whole(number: float) -> float:
+    """An integer where it is one: steps are printed as they were counted."""
+    return int(number) if float(number).is_integer() and abs(number) < 2**53 else float(number)
+
+
+def _text(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:.4g}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
