@@ -631,6 +631,59 @@ def judge_stability(
     _print_json(found) if json else print(judging.story(found))
 
 
+@judge.command("collapse")
+def judge_collapse(
+    generated: Annotated[
+        str, typer.Option(help="A folder of images, a .npy, .npz or text file, a run or a model.", metavar="WHAT")
+    ],
+    reference: Annotated[
+        str,
+        typer.Option(help="Real samples, twice as many: a folder, a file, or DATASET[:split].", metavar="WHAT"),
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="A class for each reference sample: .npy, or text with one a line.", metavar="FILE"),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(help="inception, classifier, random, ./mine.py, …  [default: the best there is]", metavar="NAME"),
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Bring all images to SIZE×SIZE pixels first.")] = None,
+    numbers: Annotated[
+        Literal["unit", "signed", "byte"] | None,
+        typer.Option("--range", help="What the numbers of a float array mean: 0 to 1, -1 to 1, or 0 to 255."),
+    ] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, or auto.")] = "auto",
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Judge samples: NONE, PARTIAL, SEVERE, TOTAL, INCONCLUSIVE (with what would decide), or UNMEASURABLE."""
+    from aigc_lab import judging
+
+    how: dict[str, Any] = {"features": features, "size": size, "numbers": numbers, "skip_broken": skip_broken}
+    found = judging.collapse_of(generated, reference, labels, device=device, home=home, **how)
+    _print_json(found) if json else print(judging.story_of_collapse(found))
+
+
+@app.command()
+def rejudge(
+    sweep: Annotated[str, typer.Argument(help="A sweep.", autocompletion=_complete_sweep)],
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, or auto.")] = "auto",
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Judge a sweep's runs again, from their stored weights and histories; nothing is trained."""
+    from aigc_lab.rejudging import rejudge as again
+    from aigc_lab.settings import Settings
+    from aigc_lab.tables import verdicts_table
+
+    rows = again(sweep, Settings.load(home), device)
+    _print_json(rows) if json else _print(verdicts_table(rows))
+
+
 # ---- commands that read
 
 

@@ -7,8 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 from aigc_lab import content, environment, extractor_files, pictures, plugins, quality_diversity
-from aigc_lab.data.base import Dataset
+from aigc_lab.data.base import Dataset, Modes
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import Protocol, load_protocol
 from aigc_lab.extractors.base import Features, choice
@@ -19,11 +22,11 @@ from aigc_lab.jury import Jury, trivial
 from aigc_lab.language_system import LanguageSystem
 from aigc_lab.metrics import memorisation
 from aigc_lab.metrics.base import Autoencoder, Evidence, Game, Metric, Part, Real, Score
-from aigc_lab.samples import Images, Samples, Text
+from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.settings import Settings
 from aigc_lab.shape import Modality
 from aigc_lab.text.likelihood import Likelihood
-from aigc_lab.verdicts.collapse import CollapseVerdict
+from aigc_lab.verdicts.collapse import Bins, CollapseVerdict, Judge
 from aigc_lab.weights import WeightsPolicy
 
 ScoringSplit = Literal["reference", "holdout"]
@@ -266,6 +269,76 @@ def evaluate(
         return found
     except ValueError as error:
         raise error if isinstance(error, UsageError) else UsageError(str(error)) from None
+
+
+def judge(
+    generated: Any,
+    reference: Any,
+    *,
+    labels: Sequence[int] | Tensor | None = None,
+    features: str | None = None,
+    size: int | None = None,
+    numbers: Range | None = None,
+    weights: WeightsPolicy | None = None,
+    device: str = "auto",
+    cache: Path | None = None,
+    data_dir: Path | None = None,
+    skip_broken: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> CollapseVerdict:
+    """Whether generated samples have collapsed beside real ones, which nothing was trained on and of which there should
+    be at least twice as many. Each set is what `evaluate` takes. Bins are the classes of the reference (`labels`, or
+    those that it comes with), the modes of a dataset that has them, else clusters.
+
+    Raises `UsageError` for what cannot be judged, naming what and why.
+    """
+    where = Settings.load()
+    data_dir = data_dir or where.data_dir
+    weights = weights or WeightsPolicy(where.weights_dir)
+    options: dict[str, Any] = {"data_dir": data_dir, "numbers": numbers, "skip_broken": skip_broken}
+    real = given(reference, name="reference", **options)
+    pair = Pair(given(generated, name="generated", **options), real, size)
+    known = pair.reference.labels if labels is None else torch.as_tensor(labels)
+    if known is not None and known.shape != (len(pair.reference),):
+        raise UsageError(f"labels: {len(known):,} are given for {len(pair.reference):,} reference samples")
+    classes = None if known is None else int(known.max()) + 1
+    dataset = real.split[0] if real.split else Sets(pair.reference, classes)
+    modes, made = None, pair.generated
+    if isinstance(made, Points):
+        vectors = [made.canonical().values, pair.reference.canonical().values]
+        identity, modes = "points", dataset.modes
+    else:
+        chosen = features
+        if isinstance(made, Images) and chosen is None:
+            chosen, why = _best_features(dataset, weights)
+            say(why)
+        store = FeatureStore(
+            dataset, cache=cache or where.shared_cache, weights=weights, device=environment.device(device), say=say
+        )
+        extractor = extractor_files.find(chosen or "sentences")
+        extractor.check(dataset, weights)
+        extractor.fetch(weights, say)
+        name = chosen or "sentences"
+        vectors = [store.made(name, made).vectors.cpu(), store.real(name, pair.reference).vectors.cpu()]
+        identity = store.extractor(name).identity
+    return verdict_on(vectors[0], vectors[1], known, modes, f"{identity}|data:{dataset.name}:{dataset.digest[:8]}")
+
+
+def verdict_on(
+    generated: Tensor, pool: Tensor, labels: Tensor | None, modes: Modes | None, signature: str
+) -> CollapseVerdict:
+    """The verdict on generated vectors [n, d] beside real ones [m, d], in the bins that are known of these."""
+    count = min(len(generated), len(pool) // 2)
+    try:
+        if modes is not None:
+            bins, kind = Bins.of_centres(pool, modes.centres), "modes"
+        elif labels is not None and len(torch.unique(labels)) > 1:
+            bins, kind = Bins.of_labels(labels), "classes"
+        else:
+            bins, kind = Bins.of_clusters(pool, count), "clusters"
+        return Judge(pool, bins, f"{signature}|by:{kind}").judge(generated)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _neighbours_by(path: Path, metrics: Sequence[Metric], evidence: Evidence) -> str:

@@ -55,6 +55,59 @@ def stability_of_file(
     return verdict.as_dict()
 
 
+def collapse_of(
+    generated: str, reference: str, labels: Path | None, *, device: str, home: Path | None, **options: Any
+) -> dict[str, Any]:
+    """The collapse verdict on samples, as plain data: of folders, arrays, datasets, runs, and files of sentences, for
+    which vectors are made of the reference. `labels` is a file with a class for each reference sample.
+    """
+    from aigc_lab import text_scoring
+
+    known = None if labels is None else _labels(labels)
+    if text_scoring.concerns(generated, reference):
+        verdict = text_scoring.collapse(generated, reference, known)
+    else:
+        from aigc_lab.scoring import collapse
+
+        verdict = collapse(generated, reference, known, device=device, home=home, **options)
+    found: dict[str, Any] = verdict.as_dict()
+    return found
+
+
+def _labels(path: Path) -> list[int]:
+    """The classes in a file: an array `.npy`, or text with one a line, which may be names."""
+    if path.suffix == ".npy":
+        import numpy as np
+
+        try:
+            found = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"--labels {path}: cannot be read as an array ({error})") from None
+        if found.ndim != 1 or found.dtype.kind not in "iu":
+            raise UsageError(f"--labels {path}: is {list(found.shape)} {found.dtype}, not one whole number a sample")
+        return [int(each) for each in found]
+    from aigc_lab.text.reading import read_lines
+
+    lines, _ = read_lines(path, "--labels")
+    numbers = {name: place for place, name in enumerate(sorted(set(lines)))}
+    if all(name.isdecimal() for name in numbers):
+        numbers = {name: int(name) for name in numbers}
+    return [numbers[line] for line in lines]
+
+
+def story_of_collapse(found: Mapping[str, Any]) -> str:
+    """The verdict and the bins behind it, for a reader."""
+    lines = [f"{found['verdict']}: {found['reason']}"]
+    for row in found["bins"]:
+        if row["state"] != "present" or (row["diversity_high"] or 1) < 1:
+            diversity = "" if row["diversity"] is None else f", diversity {row['diversity']:.2f}"
+            lines.append(
+                f"  {row['name']}: {row['state']}, {row['generated']:.1%} [{row['low']:.1%}, {row['high']:.1%}] of "
+                f"{row['real']:.1%}{diversity}"
+            )
+    return "\n".join([*lines, found["signature"]])
+
+
 def story(found: Mapping[str, Any]) -> str:
     """The verdict and what it rests on, for a reader."""
     lines = [f"{found['verdict']}: {found['reason']}"]
@@ -64,7 +117,7 @@ def story(found: Mapping[str, Any]) -> str:
         where = "" if finding["step"] is None else f" (step {finding['step']})"
         number = "" if finding["value"] is None else f": {finding['value']:.4g}"
         lines.append(f"  {finding['what']}{number}{where}")
-    return "\n".join([*lines, f"  {found['n']} evaluations"])
+    return "\n".join(lines)
 
 
 # ---- reading

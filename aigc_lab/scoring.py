@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from aigc_lab import environment, plugins, tables
 from aigc_lab.errors import UsageError
-from aigc_lab.evaluate import evaluate
+from aigc_lab.evaluate import evaluate, judge
 from aigc_lab.experiment import Experiment
 from aigc_lab.given import Range, given
 from aigc_lab.registry import queries
@@ -18,6 +18,7 @@ from aigc_lab.registry.store import Registry
 from aigc_lab.samples import Text
 from aigc_lab.serving import finding
 from aigc_lab.settings import Settings
+from aigc_lab.verdicts.collapse import CollapseVerdict
 from aigc_lab.weights import WeightsPolicy
 from aigc_lab.yamlfile import Document
 
@@ -85,6 +86,29 @@ def scores(
             watch=watch,
         )
     return [vars(score) for score in found]
+
+
+def collapse(
+    generated: str, reference: str, labels: Sequence[int] | None, *, device: str, home: Path | None, **options: Any
+) -> CollapseVerdict:
+    """The verdict on what was named: a folder, an array, a dataset's split, a run or a model."""
+    settings, device = Settings.load(home), environment.device(device)
+    policy = WeightsPolicy(settings.weights_dir)
+    made: Any = generated
+    if not (Path(generated).expanduser().exists() or generated.partition(":")[0] in plugins.names("data")):
+        model, _ = _model(generated, settings, policy, device)
+        made = model.system.generate(_MOST, 0, "evaluate")
+    return judge(
+        made,
+        reference,
+        labels=labels,
+        weights=policy,
+        device=device,
+        cache=settings.shared_cache,
+        data_dir=settings.data_dir,
+        say=lambda text: print(text, file=sys.stderr),
+        **options,
+    )
 
 
 def sentences_of(wanted: str, count: int | None, *, seed: int, device: str, home: Path | None) -> list[str]:

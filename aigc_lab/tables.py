@@ -324,6 +324,16 @@ def _ranking(rows: Sequence[Row], several: bool, name: str, better: str) -> Tabl
     return table
 
 
+def verdicts_table(rows: Sequence[Row]) -> RenderableType:
+    """One line a run: what is said of it, and why."""
+    table = plain_table()
+    for name in ("run", "kind", "verdict", "was", "why"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(row[key] or "")) for key in ("run", "kind", "verdict", "before", "reason")))
+    return table
+
+
 def verdicts(counts: Mapping[str, int]) -> str:
     """`NONE`, or of runs that do not agree `2 NONE, 1 SEVERE`."""
     if len(counts) == 1:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from aigc_lab.text.tokenizer import Tokenizer, tokenize
 
 # As many as any protocol: what is checked is the kind of samples, and `least` says how few will do.
 _ENOUGH = 10_000
+if TYPE_CHECKING:
+    from aigc_lab.verdicts.collapse import CollapseVerdict
+
 # Files that hold something else than sentences.
 _OTHERS = (".npy", ".npz", ".safetensors", ".png", ".jpg", ".jpeg", ".webp", ".zip")
 
@@ -69,6 +72,23 @@ def scores(
     if not found:
         raise UsageError("nothing can be scored: every metric was left out")
     return found
+
+
+def collapse(generated: str, reference: str, labels: Sequence[int] | None) -> CollapseVerdict:
+    """Whether sentences have collapsed beside real ones: by vectors made of the reference's own words, in clusters of
+    these, or in classes that are given.
+    """
+    import torch
+
+    from aigc_lab.evaluate import verdict_on
+    from aigc_lab.extractors.sentences import vectors_of
+
+    sets = _corpora({"generated": _lines(generated, "generated"), "reference": _lines(reference, "reference")}, "words")
+    known = None if labels is None else torch.tensor(labels)
+    if known is not None and len(known) != len(sets["reference"]):
+        raise UsageError(f"--labels: {len(known):,} are given for {len(sets['reference']):,} reference sentences")
+    made, real = vectors_of(sets["generated"], sets["reference"])
+    return verdict_on(made, real, known, None, f"sentences|data:given:{sets['reference'].digest()[:8]}|tok:words")
 
 
 def rows(

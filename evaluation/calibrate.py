@@ -60,6 +60,11 @@ class Kind:
         """Whether a factor is the measure of what is worse, and not a share of the gain."""
         return self.better == "lower" and self.level > self.least
 
+    @property
+    def perfect(self) -> bool:
+        """Whether the trained level is as good as zero."""
+        return 0 <= self.level < self.least
+
 
 KINDS = (
     Kind("fd", "lower", 300.0, 10.0),
@@ -99,22 +104,28 @@ def settling(n: int, random: np.random.Generator) -> Array:
 
 
 def slowly(n: int, random: np.random.Generator) -> Array:
-    return (1.0 + np.arange(n)) ** -random.uniform(0.8, 1.5)
+    left: Array = (1.0 + np.arange(n)) ** -random.uniform(0.8, 1.5)
+    return left
+
+
+def flat(n: int, random: np.random.Generator) -> Array:
+    """Trained before the first evaluation."""
+    return np.zeros(n)
 
 
 def late(n: int, random: np.random.Generator) -> Array:
     """Nothing happens at first, and then all of it within a few evaluations."""
-    return 1 / (1 + np.exp((np.arange(n) - n * random.uniform(0.3, 0.75)) / random.uniform(0.4, 2.0)))
+    left: Array = 1 / (1 + np.exp((np.arange(n) - n * random.uniform(0.3, 0.75)) / random.uniform(0.4, 2.0)))
+    return left
 
 
 def never(n: int, random: np.random.Generator) -> Array:
     least = random.uniform(0.65, 1.0)
-    left: Array = least + (1 - least) * settling(n, random)
-    return left
+    return least + (1 - least) * settling(n, random)
 
 
 Curve = Callable[[int, np.random.Generator], Array]
-SOUND: dict[str, Curve] = {"converged": settling, "slow": slowly, "late": late, "spike": settling}
+SOUND: dict[str, Curve] = {"converged": settling, "flat": flat, "slow": slowly, "late": late, "spike": settling}
 FAULTS: dict[str, Curve] = {"diverge": settling, "never": never, "regress": settling, "oscillate": settling}
 CURVES = SOUND | FAULTS
 
@@ -159,7 +170,8 @@ def history(
     if truth in SIZES:
         shape = {
             "regress": np.clip((np.arange(n) - onset + 1) / random.integers(1, 4), 0, 1),
-            "oscillate": wave(n, random) * (np.arange(n) >= n // 2 - 2),
+            # What is perfect is no wave's middle.
+            "oscillate": (wave(n, random) + kind.perfect) * (np.arange(n) >= n // 2 - 2),
             "spike": 1.0 * (np.arange(n) == random.integers(n // 2, n)),
         }[truth]
         factor, share = size or SIZES[truth]
@@ -177,7 +189,9 @@ def history(
         values = values + gain * (2.0 ** np.clip(np.arange(n) - onset, 0, None) - 1)
         n = onset + int(random.integers(1, 4))  # a run that diverged is stopped
         values[n - 1] = random.choice([np.nan, np.inf])
-    baseline = kind.baseline if known or truth == "never" else None
+    # Without any of them, nothing tells whether 0.003 is little.
+    known = known or truth == "never" or (truth == "flat" and kind.perfect and not told)
+    baseline = kind.baseline if known else None
     return History(truth, kind, steps[:n], values[:n], None if errors is None else errors[:n], baseline, onset)
 
 

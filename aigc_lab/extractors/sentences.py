@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from aigc_lab.files import locked, write_atomically
 from aigc_lab.samples import Text
 from aigc_lab.shape import Modality
 from aigc_lab.text.corpus import Corpus
-from aigc_lab.text.vocabulary import EOS, PAD
+from aigc_lab.text.vocabulary import EOS, PAD, SPECIAL
 from aigc_lab.weights import WeightsPolicy
 
 _SIZE = 32
@@ -85,6 +86,21 @@ class SentenceVectors(base.Extractor):
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Vectors of sentences, int64 [N, L]."""
         return self.network(images), None
+
+
+def vectors_of(generated: Corpus, reference: Corpus) -> tuple[Tensor, Tensor]:
+    """Vectors [N, 64] of two sets of sentences of one list of words, by the word vectors of the reference."""
+    marks = len(SPECIAL)
+    sets = [
+        replace(each, tokens=each.tokens + marks, words=(*SPECIAL, *reference.words)) for each in (generated, reference)
+    ]
+    network = _Mean(torch.from_numpy(word_vectors(sets[1])))
+    made = []
+    for each in sets:
+        rows = np.full((len(each), max(2, int(each.lengths.max()))), PAD, dtype=np.int64)
+        rows[np.arange(rows.shape[1]) < each.lengths[:, None]] = each.tokens
+        made.append(network(torch.from_numpy(rows)))
+    return made[0], made[1]
 
 
 def word_vectors(corpus: Corpus, size: int = _SIZE) -> np.ndarray[Any, np.dtype[np.float32]]:

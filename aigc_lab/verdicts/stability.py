@@ -26,17 +26,18 @@ looks the same, so none of it is explained away by an estimate.
 
 **What calibration changed** (`evaluation/calibrate.py stability` prints the definitions' words beside these rules):
 
-- The best of n noisy values is too good by about Φ⁻¹((n − 3/8)/(n + 1/4)) standard errors (Blom 1958), and is taken for
-  worse by that much: the winner's curse made regressions of converged runs.
+- The best of n noisy values is too good by about Φ⁻¹((n − 3/8)/(n + 1/4)) standard errors (Blom 1958). The 3 standard
+  errors are counted from where the best would be without that luck: the winner's curse made regressions of noise.
 - REGRESSED looks for the best before the last two evaluations, as the alarm does: in a run that still improves fast,
   the median of the last three is the last but one, and 1.35 × the last.
-- The trend is the best monotone one, improving only, and no line: a late learner's curve is bent, and what a line
+- The trend is the monotone sequence that fits best, and no line: a late learner's curve is bent, and what a line
   leaves of it looked like oscillation.
-- The evaluation farthest from the trend is left out, so that, as in the other rules, none decides alone; and what the
+- The evaluation farthest from the trend is left out, so that none decides alone, as in the other rules; and what the
   standard errors explain is subtracted.
 - DIVERGED comes before WITHHELD: what diverges early is stopped early, and would never be counted.
-- Where neither the best nor the gain exceeds 15 standard errors, the alarm needs a difference beyond 15: there is
-  nothing to lose yet, and correlated noise passes for a loss.
+- Where neither the best nor the gain exceeds 15 standard errors, a difference counts beyond 15: there is nothing to
+  lose yet, and correlated noise passes for a loss. Without errors and baseline, of values that lie around zero from the
+  first evaluation on, nothing tells what is large, and swings are no verdict.
 """
 
 import math
@@ -68,8 +69,10 @@ _TAIL = (10, 50)
 _BENDS = 4
 # Evaluations that are compared with the best of those before them.
 _LATEST = 2
-# Standard errors that the best or the gain must be worth before the alarm trusts three of them.
+# Standard errors that the best or the gain must be worth, else a difference must.
 _RISEN = 15.0
+# How much farther values reach to one side of zero than to the other if they do not just lie around it.
+_LOPSIDED = 3.0
 
 Better = Literal["lower", "higher"]
 Scale = Literal["log", "normalised"]
@@ -307,15 +310,16 @@ def _errors(run: _Run, scale: Scale) -> Array:
     size = run.x if scale == "log" else np.ones_like(run.x)
     if run.told:
         return np.where(np.isfinite(run.errors), run.errors, np.nanmedian(run.errors / size) * size)
-    return _noise(np.log(run.x) if scale == "log" else run.x) * size
+    return _noise(run.x, scale) * size
 
 
-def _noise(y: Array) -> float:
+def _noise(x: Array, scale: Scale) -> float:
     """The standard deviation of the noise in a curve, from the median size of its second differences; infinite where
     they are too few to tell.
     """
     least, most = _TAIL
-    bends = np.abs(np.diff(y[-min(max(len(y) // 2, least), most) :], n=2))
+    tail = x[-min(max(len(x) // 2, least), most) :]
+    bends = np.abs(np.diff(np.log(tail) if scale == "log" else tail, n=2))
     if len(bends) < _BENDS:
         return math.inf
     return float(np.median(bends)) / (NormalDist().inv_cdf(0.75) * math.sqrt(6))
@@ -328,16 +332,24 @@ def _fair(x: Array, errors: Array) -> float:
     return float(x[at] + luck * errors[at]) if luck else float(x[at])
 
 
-def _margin(run: _Run, scale: Scale, fair: float, factor: float, *, final: bool) -> float:
-    """By how much a value must be worse than the best to have regressed. Before training has ended, the gain sets no
-    upper bound: it may be at its beginning.
+def _sigmas(run: _Run, fair: float, error: Array) -> Array:
+    """How many standard errors count. What has not risen out of the noise can only be compared with the noise, of which
+    correlation hides a part.
     """
-    own = (factor - 1) * abs(fair)
+    risen = max(run.start - fair, abs(fair)) > _RISEN * error
+    return np.where(risen, SIGMAS, _RISEN)
+
+
+def _bar(run: _Run, scale: Scale, best: float, factor: float, *, final: bool) -> float:
+    """The value from which on a run has regressed from its best. Before training has ended, the gain over the baseline
+    sets no upper bound: it may be at its beginning.
+    """
+    own = (factor - 1) * abs(best)
     if scale == "log":
-        return own
-    gain = run.start - fair
+        return best + own
+    gain = max(run.start - best, 0.0)
     most = (factor - 1) * gain if final and run.baseline is not None else math.inf
-    return max(min(own, most), LEAST_LOSS * gain)
+    return best + max(min(own, most), LEAST_LOSS * gain)
 
 
 def _alarming(run: _Run, at: int, factor: float) -> bool:
@@ -349,11 +361,10 @@ def _alarming(run: _Run, at: int, factor: float) -> bool:
     run = run.where(slice(at + 1))
     scale = _scale(run)
     errors = _errors(run, scale)
-    fair = _fair(run.x[:-_LATEST], errors[:-_LATEST])
-    excess, error = run.x[-_LATEST:] - fair, errors[-_LATEST:]
-    risen = max(run.start - fair, abs(fair)) > _RISEN * error
-    worse = excess >= _margin(run, scale, fair, factor, final=False)
-    return bool((worse & (excess > np.where(risen, SIGMAS, _RISEN) * error)).all())
+    (before, latest), error = np.split(run.x, [-_LATEST]), errors[-_LATEST:]
+    best, fair = float(before.min()), _fair(before, errors[:-_LATEST])
+    beyond = latest - fair > _sigmas(run, fair, error) * error
+    return bool((beyond & (latest >= _bar(run, scale, best, factor, final=False))).all())
 
 
 def _first_alarm(run: _Run, factor: float) -> float | None:
@@ -370,7 +381,13 @@ def _first_alarm(run: _Run, factor: float) -> float | None:
     return _whole(run.steps[broken[0]]) if len(broken) else None
 
 
-def _improving(y: Array) -> Array:
+def _from_trend(y: Array) -> Array:
+    """What y differs by from the monotone sequence nearest to it, falling or rising."""
+    either = y - _falling(y), y + _falling(-y)
+    return min(either, key=lambda residuals: float((residuals**2).sum()))
+
+
+def _falling(y: Array) -> Array:
     """The non-increasing sequence nearest to y in least squares (pool adjacent violators; Ayer et al. 1955)."""
     means: list[float] = []
     sizes: list[int] = []
@@ -411,7 +428,9 @@ class _Whole:
 
     @cached_property
     def end(self) -> float:
-        return float(np.median(self.run.x[-3:]))
+        """The median of the last three; of two, their mean, halved first lest their sum overflows."""
+        few = np.sort(self.run.x[-3:])
+        return float(few[len(few) // 2] if len(few) % 2 else few[0] / 2 + few[1] / 2)
 
     @cached_property
     def errors(self) -> Array:
@@ -423,19 +442,24 @@ class _Whole:
         return _fair(self.run.x, self.errors) if self.run.told else float(self.run.x[self.at])
 
     @cached_property
-    def fair(self) -> float:
+    def before(self) -> float:
         """The best that the last two evaluations could have fallen from."""
-        return _fair(self.run.x[:-_LATEST], self.errors[:-_LATEST])
+        return float(self.run.x[:-_LATEST].min())
 
     @cached_property
     def bar(self) -> float:
-        return self.fair + _margin(self.run, self.scale, self.fair, FACTOR, final=True)
+        """From where on the median of the last three has regressed: so much worse, and beyond what is luck."""
+        error = np.sqrt(np.mean(self.errors[-3:] ** 2))
+        fair = _fair(self.run.x[:-_LATEST], self.errors[:-_LATEST])
+        luck = fair + float(_sigmas(self.run, fair, error) * _MEDIAN_OF_3 * error)
+        return max(_bar(self.run, self.scale, self.before, FACTOR, final=True), luck)
 
     @cached_property
     def unit(self) -> float:
         """What the normalised scale divides by: the gain over the baseline, or what stands in for it."""
-        gain = self.run.start - self.fair
-        return (gain if self.run.baseline is not None else max(gain, abs(self.fair))) or 1.0
+        best = float(self.run.x[self.at])
+        gain = self.run.start - best
+        return (gain if self.run.baseline is not None else max(gain, abs(best))) or 1.0
 
     def learned(self, ideal: float | None) -> bool:
         """Half of the way from the baseline to the ideal; where that is unknown, better than the baseline at all."""
@@ -447,8 +471,7 @@ class _Whole:
         return baseline - self.reached > SIGMAS * float(self.errors[self.at])
 
     def regressed(self) -> bool:
-        error = _MEDIAN_OF_3 * math.sqrt(float(np.mean(self.errors[-3:] ** 2)))
-        return self.end >= self.bar and self.end - self.fair > SIGMAS * error
+        return self.end >= self.bar and self.end > self.before
 
     @cached_property
     def swing(self) -> tuple[float, float, bool]:
@@ -458,12 +481,21 @@ class _Whole:
         half = slice(len(self.run.x) // 2, None)
         x, errors = self.run.x[half], self.errors[half]
         y, s = (np.log(x), errors / x) if self.scale == "log" else (x / self.unit, errors / self.unit)
-        kept = np.arange(len(y)) != np.abs(y - _improving(y)).argmax()
+        kept = np.arange(len(y)) != np.abs(_from_trend(y)).argmax()
         y, s = y[kept], s[kept]
-        spread = float(np.std(y - _improving(y), ddof=1))
+        spread = float(np.std(_from_trend(y), ddof=1))
+        if self.blind:
+            return spread, 0.0, False
         explained = math.sqrt(float(np.mean(s**2))) if self.run.told else 0.0
         beyond = spread**2 > explained**2 * (1 + SIGMAS * math.sqrt(2 / (len(y) - 1)))
         return spread, explained, beyond and spread**2 - explained**2 > SWING**2
+
+    @cached_property
+    def blind(self) -> bool:
+        """Whether nothing tells swings from noise: neither errors nor a baseline, and values all around zero."""
+        below, above = -float(self.run.x.min()), float(self.run.x.max())
+        around_zero = max(below, above) < _LOPSIDED * min(below, above)
+        return around_zero and not self.run.told and self.run.baseline is None
 
     # ---- in words
 
@@ -480,14 +512,14 @@ class _Whole:
             return []
         run, sign = self.run, self.run.sign
         if len(run.x) < FEWEST:
-            return [Finding(f"the best of {len(run.x)}", *self.best), Finding("the median of the last 3", *self.last)]
+            few = f"the median of the last {min(len(run.x), 3)}"
+            return [Finding(f"the best of {len(run.x)}", *self.best), Finding(few, *self.last)]
         found = [Finding(self._compared()), Finding(self._known())]
         if run.baseline is not None:
             found.append(Finding(f"the baseline is {_text(sign * run.baseline)}; {self.goal(ideal)}"))
         found.append(Finding(f"the best of {len(run.x)}", *self.best))
-        found.append(
-            Finding(f"the median of the last 3; from {_text(sign * self.bar)} on it has regressed", *self.last)
-        )
+        bar = _text(sign * self.bar)
+        found.append(Finding(f"the median of the last 3; from {bar} on it has regressed", *self.last))
         if self.regressed():
             sound = np.flatnonzero(run.x < self.bar)
             since = min(int(sound[-1]) + 1 if len(sound) else 0, len(run.x) - 1)
@@ -507,12 +539,9 @@ class _Whole:
     def _known(self) -> str:
         if self.run.told:
             lacking = int(np.isnan(self.run.errors).sum())
-            return "standard errors are given" + (
-                f"; {lacking} that are not are taken for the usual" if lacking else ""
-            )
-        return (
-            f"no standard errors are given; the curve itself has about {_text(float(self.errors[self.at]))} at the best"
-        )
+            return "standard errors are given" + (f", the {lacking} lacking taken for the usual" if lacking else "")
+        noise = _text(float(self.errors[self.at]))
+        return f"no standard errors are given; the noise of the curve itself is about {noise} at the best"
 
     def goal(self, ideal: float | None) -> str:
         baseline = self.run.baseline or 0.0
@@ -541,6 +570,7 @@ def _verdict(whole: _Whole, n: int, breaks: Sequence[Finding], ideal: float | No
         of = f", of which standard errors explain {_percent(explained)}" if whole.run.told else ""
         return Stability.OSCILLATING, f"{swing}{of}; up to {_percent(SWING)} would be sound"
     unknown = "" if whole.run.baseline is not None else "; whether it learned cannot be told without a baseline"
+    unknown += ", nor swings from noise without standard errors" if whole.blind else ""
     return Stability.STABLE, f"{end}, and {swing}{unknown}"
 
 

@@ -1,0 +1,102 @@
+"""`aigc-lab rejudge`: the verdicts of a sweep's runs again, from what is stored of them."""
+
+import math
+import sys
+from typing import Any
+
+from aigc_lab import environment, experiment
+from aigc_lab.evaluate import Evaluator
+from aigc_lab.features import FeatureStore
+from aigc_lab.registry import queries
+from aigc_lab.registry.records import StoredVerdict
+from aigc_lab.registry.states import State
+from aigc_lab.registry.store import Registry
+from aigc_lab.serving import finding
+from aigc_lab.settings import Settings
+from aigc_lab.statistics import Z95
+from aigc_lab.verdicts import stability
+from aigc_lab.yamlfile import Document
+
+
+def rejudge(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]]:
+    """Judges the last samples of every finished run by its stored weights, which give the same samples to the bit, and
+    the histories of all by their stored scores; of samples on the way what was said stays, for their weights are gone.
+    Rows of run, kind, verdict, what it was `before`, and reason.
+    """
+    device = environment.device(device)
+    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+        sweep = queries.sweep(registry, wanted)
+        document = Document(sweep["source"] or sweep["name"], sweep["experiment"])
+        plan = experiment.Experiment(sweep["name"], document, settings.data_dir, settings.weights)
+        dataset = plan.resolve(lambda hole: hole.ends()[0]).dataset
+
+        def say(text: str) -> None:
+            print(text, file=sys.stderr)
+
+        store = FeatureStore(dataset, cache=settings.cache, weights=settings.weights, device=device, say=say)
+        evaluator = Evaluator(plan.protocol, plan.metrics, dataset, store)
+        known, histories = queries.verdicts(registry, sweep["id"]), queries.histories(registry, sweep["id"])
+        rows = []
+        for run in queries.runs(registry, sweep["id"]):
+            if run["state"] not in (State.FINISHED, State.DIVERGED):
+                continue
+            before = {(each["kind"], each["step"]): StoredVerdict(**each) for each in known.get(run["run"], [])}
+            found = dict(before)
+            history = histories.get(run["run"], [])
+            for fresh in (
+                _of_samples(registry, run, evaluator, device, history),
+                _of_history(run, evaluator, sweep, history),
+            ):
+                if fresh is not None:
+                    found[fresh.kind, fresh.step] = fresh
+                    was = before.get((fresh.kind, fresh.step))
+                    rows.append(
+                        {
+                            "run": run["run"],
+                            "kind": fresh.kind,
+                            "verdict": fresh.verdict,
+                            "before": was.verdict if was else None,
+                            "reason": fresh.reason,
+                        }
+                    )
+            registry.rejudge(run["run"], found.values())
+    return rows
+
+
+def _of_samples(
+    registry: Registry, run: dict[str, Any], evaluator: Evaluator, device: str, history: list[dict[str, Any]]
+) -> StoredVerdict | None:
+    if run["state"] != State.FINISHED or not history:
+        return None
+    system = finding.of_run(registry, run["run"], "last").load(device).system
+    samples = system.generate(evaluator.protocol.samples, run["seed"], "evaluation", "reference")
+    said = evaluator.judge(samples)
+    return None if said is None else stored("collapse", history[-1]["step"], said.as_dict())
+
+
+def _of_history(
+    run: dict[str, Any], evaluator: Evaluator, sweep: dict[str, Any], history: list[dict[str, Any]]
+) -> StoredVerdict | None:
+    if not history:
+        return None
+    step = history[-1]["step"]
+    said = stability.judge(
+        [each["step"] for each in history],
+        [math.nan if each["value"] is None else each["value"] for each in history],
+        [_error(each) for each in history],
+        baseline=evaluator.baseline(sweep["objective"]),
+        better=sweep["better"],
+        diverged_at=(step, "a loss, gradient or parameter was not finite") if run["state"] == State.DIVERGED else None,
+    )
+    return stored("stability", step, said.as_dict())
+
+
+def _error(entry: dict[str, Any]) -> float:
+    low, high = entry["low"], entry["high"]
+    return math.nan if low is None or high is None else (high - low) / (2 * Z95)
+
+
+def stored(kind: Any, step: int, told: dict[str, Any]) -> StoredVerdict:
+    """A verdict as it is kept: what is said, and the numbers behind it."""
+    numbers = {key: value for key, value in told.items() if key not in ("verdict", "reason", "signature")}
+    return StoredVerdict(kind, step, told["verdict"], told["reason"], numbers, told.get("signature", "stability|v:1"))
