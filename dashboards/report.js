@@ -65,6 +65,14 @@
       type: "line", xref: "paper", x0: 0, x1: 1, y0: data.floor, y1: data.floor,
       line: { color: css("--soft"), width: 1, dash: "dash" },
     }];
+    for (const run of runs) {
+      const at = run.alarm === null || run.alarm === undefined ? -1 : run.history.step.indexOf(run.alarm);
+      if (at >= 0) traces.push({
+        x: [run.alarm], y: [run.history.value[at]], mode: "markers", showlegend: false, legendgroup: run.label,
+        marker: { symbol: "x", size: 11, color: colour(run.colour), line: { width: 1, color: css("--ink") } },
+        hovertemplate: `${name(run)}<br>alarm at step %{x}<br>%{y:.4g}<extra></extra>`,
+      });
+    }
     const narrow = box.clientWidth < 640;
     const draw = () => Plotly.react(box, traces, layout({
       xaxis: axis("step"), shapes: floor,
@@ -73,6 +81,29 @@
     }), OPTIONS);
     toggle.onchange = draw;
     show("history");
+    draw();
+  }
+
+  function modes() {
+    const box = $("#heat");
+    if (!box) return;
+    const runs = data.runs.filter((run) => run.bins);
+    fill($("#judged"), runs.map((run) => [run.label, `${run.system} ${run.label}`]));
+    const draw = () => {
+      const { steps, names, ratios } = runs.find((run) => run.label === $("#judged").value).bins;
+      Plotly.react(box, [{
+        type: "heatmap", x: steps.map(String), y: names.map(said), z: ratios.map((row) => row.map((ratio) => Math.min(ratio, 2))),
+        text: ratios.map((row) => row.map((ratio) => ratio.toFixed(2))), zmin: 0, zmax: 2, xgap: 1, ygap: 1,
+        colorscale: [[0, css("--ink")], [0.5, css("--card")], [1, css("--accent")]],
+        colorbar: { thickness: 10, outlinewidth: 0, tickvals: [0, 1, 2], ticktext: ["missing", "as real", "twice"] },
+        hovertemplate: "step %{x}<br>%{y}: %{text} of its share<extra></extra>",
+      }], layout({
+        xaxis: axis("step", { type: "category" }), yaxis: axis("", { type: "category", autorange: "reversed" }),
+        height: Math.min(900, 120 + 22 * names.length),
+      }), OPTIONS);
+    };
+    $("#judged").onchange = draw;
+    show("modes");
     draw();
   }
 
@@ -275,7 +306,7 @@
     });
   }
 
-  const figures = () => { history(); quality(); training(); $("#parallel").replaceChildren(); parallel(); };
+  const figures = () => { history(); modes(); quality(); training(); $("#parallel").replaceChildren(); parallel(); };
   $$("table.sortable").forEach(sortable);
   pictures();
   figures();

@@ -11,7 +11,7 @@ from aigc_lab.registry import queries
 from aigc_lab.registry.ranking import Comparison
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
-from aigc_lab.tables import ARROW, Row, caption, duration, interval, sections, state_text, unbounded
+from aigc_lab.tables import ARROW, Row, caption, duration, interval, sections, state_text, unbounded, verdicts
 from aigc_lab.web import evidence, pages
 from aigc_lab.web.whiskers import scale, whisker
 
@@ -39,7 +39,12 @@ def report(registry: Registry, wanted: str, *, detailed: int) -> Report:
     runs = _runs(registry, sweep, comparison)
     chosen = _chosen(runs, detailed)
     files = queries.files(registry, sweep["id"])
-    rows = [_with_evidence(run, files.get(run["run"], [])) for run in runs if run["run"] in chosen]
+    judged = queries.verdicts(registry, sweep["id"])
+    rows = [
+        _with_evidence(run, files.get(run["run"], []), judged.get(run["run"], []))
+        for run in runs
+        if run["run"] in chosen
+    ]
     systems = list(dict.fromkeys(row["system"] for row in comparison.rows))
     colours = {system: place % COLOURS for place, system in enumerate(sorted(systems))}
     best = next((row for row in comparison.rows if row["rank"] == 1), None)
@@ -116,7 +121,21 @@ def _panel(rows: Sequence[Json]) -> Json:
     return {"names": named, "floors": floors, "rows": found}
 
 
-def _with_evidence(run: Json, files: Sequence[Mapping[str, str]]) -> Json:
+def _bins(verdicts: Sequence[Json]) -> Json | None:
+    """How much of its real share each bin had at each step, where there are bins: {"steps", "names", "ratios"}."""
+    found = [each for each in verdicts if each["kind"] == "collapse" and each["evidence"].get("bins")]
+    if not found:
+        return None
+    names = [row["name"] for row in found[0]["evidence"]["bins"]]
+    ratios = [[row["generated"] / row["real"] for row in each["evidence"]["bins"]] for each in found]
+    return {
+        "steps": [each["step"] for each in found],
+        "names": names,
+        "ratios": [list(column) for column in zip(*ratios, strict=True)],
+    }
+
+
+def _with_evidence(run: Json, files: Sequence[Mapping[str, str]], verdicts: Sequence[Json]) -> Json:
     pictures, thinned = evidence.pictures(files)
     curves, no_curves = evidence.curves(files)
     shown = "" if run["score"] is None else interval(run["score"])
@@ -126,6 +145,15 @@ def _with_evidence(run: Json, files: Sequence[Mapping[str, str]]) -> Json:
         "curves": curves,
         "no_curves": no_curves,
         "temperature": evidence.temperature(files),
+        "bins": _bins(verdicts),
+        "alarm": next(
+            (each["evidence"].get("alarm_step") for each in reversed(verdicts) if each["kind"] == "stability"), None
+        ),
+        "stories": [
+            f"{kind}: {last['verdict']}, {last['reason']}"
+            for kind in ("collapse", "stability")
+            for last in [each for each in verdicts if each["kind"] == kind][-1:]
+        ],
         "shown": shown,
     }
 
@@ -182,6 +210,7 @@ def _table(group: Any, members: Sequence[Row], colours: Mapping[str, int]) -> Js
             "shown": interval(row["score"], unbounded(row)) if row["score"] else "",
             "whisker": whisker(row, on) if row["score"] and on else None,
             "told": state_text(row),
+            "judged": {kind: verdicts(row["verdicts"].get(kind, {})) for kind in ("collapse", "stability")},
         }
         for row in members
     ]
@@ -204,6 +233,8 @@ def _figures(
     """What the page's script draws."""
     curves = {row["run"]: row["curves"] for row in rows}
     temperatures = {row["run"]: row["temperature"] for row in rows}
+    bins = {row["run"]: row["bins"] for row in rows}
+    alarms = {row["run"]: row["alarm"] for row in rows}
     floors = [row["score"]["floor"] for row in comparison.rows if row["score"] and row["score"]["floor"] is not None]
     return {
         "objective": sweep["objective"],
@@ -215,6 +246,8 @@ def _figures(
                 "colour": colours[run["system"]],
                 "curves": curves.get(run["run"]),
                 "temperature": temperatures.get(run["run"]),
+                "bins": bins.get(run["run"]),
+                "alarm": alarms.get(run["run"]),
                 "history": {
                     key: [entry[key] for entry in histories.get(run["run"], [])]
                     for key in ("step", "value", "low", "high")

@@ -154,7 +154,7 @@ def test_a_late_learner_does_not_oscillate(learns_at: int) -> None:
 
 def test_learning_at_the_very_end_is_no_oscillation() -> None:
     random = np.random.default_rng(0)
-    values = (0.2 + 0.01 * random.normal(size=18)).tolist() + [0.8, 0.85]
+    values = [*(0.2 + 0.01 * random.normal(size=18)).tolist(), 0.8, 0.85]
     for options in ({"baseline": 0.2, "floor": 0.95}, {}):
         assert verdict(values, better="higher", **options) == "STABLE"
 
