@@ -14,10 +14,11 @@ PACKAGE = Path(aigc_lab.__file__).parent
 # From left to right; a room may import from those to its right. `x/*` are the plugins of a folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "api"),
+    ("judging",),
     ("text_scoring",),
     (
         "commands",
-        "judging",
+        "rejudging",
         "scoring",
         "ui",
         "doctor",
@@ -37,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("trial", "search", "contracts", "serving"),
     ("job", "lab", "checkpoint", "stacking"),
     ("evaluate",),
+    ("jury",),
     ("experiment", "trainer", "tracking", "features", "tables", "given"),
     ("heart",),
     ("registry", "overrides"),

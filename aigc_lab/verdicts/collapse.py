@@ -80,18 +80,20 @@ class Bins:
     names: tuple[str, ...]
     of: Tensor
     centres: Tensor | None = None
+    noun: tuple[str, str] = ("cluster", "clusters")
 
     @classmethod
     def of_labels(cls, labels: Tensor, names: Sequence[str] | None = None) -> "Bins":
         """The classes that occur. `names` are those of all classes."""
         present, of = torch.unique(labels, return_inverse=True)
         called = [str(int(each)) if names is None else names[int(each)] for each in present]
-        return cls(tuple(called), of)
+        return cls(tuple(called), of, noun=("class", "classes"))
 
     @classmethod
-    def of_centres(cls, pool: Tensor, centres: Tensor) -> "Bins":
+    def of_centres(cls, pool: Tensor, centres: Tensor, noun: tuple[str, str] = ("mode", "modes")) -> "Bins":
         """Known modes."""
-        return cls(tuple(str(number) for number in range(len(centres))), assign(pool, centres), centres.float())
+        names = tuple(str(number) for number in range(len(centres)))
+        return cls(names, assign(pool, centres), centres.float(), noun)
 
     @classmethod
     def of_clusters(cls, pool: Tensor, n: int, apart: Tensor | None = None) -> "Bins":
@@ -99,7 +101,7 @@ class Bins:
         about: n ≥ 8·K·ln(K / 0.05), from 2 to 100.
         """
         count = next(k for k in range(_BINS, 1, -1) if k == 2 or n >= needed(k))
-        return cls.of_centres(pool, k_means(pool if apart is None else apart, count))
+        return cls.of_centres(pool, k_means(pool if apart is None else apart, count), ("cluster", "clusters"))
 
 
 def needed(bins: int) -> int:
@@ -334,7 +336,7 @@ class Judge:
         narrow = [row for row in known if row["diversity_high"] < 0.5]
         left = [row for row in rows if row["state"] != MISSING]
         flat = bool(left) and all(row in known and row["diversity_high"] < 0.1 for row in left)
-        names = _listed([row["name"] for row in rows if row["state"] == MISSING])
+        names = self._listed([row["name"] for row in rows if row["state"] == MISSING])
         mass = f"at least {low:.0%} of the real mass is missing ({seen:.0%} seen): {names}"
         inside = "" if diversity is None else f"; diversity within bins {diversity:.2f} of real"
         if low > 0.9 or flat:
@@ -346,8 +348,8 @@ class Judge:
         elif narrow:
             worst = min(narrow, key=lambda row: row["diversity_high"])
             verdict = Collapse.PARTIAL
-            most = f"vary at most {worst['diversity_high']:.2f} times as much as real samples do"
-            reason = f"{_listed([row['name'] for row in narrow])} {most}"
+            most = f"{'varies' if len(narrow) == 1 else 'vary'} at most {worst['diversity_high']:.2f} times as much as real samples do"
+            reason = f"{self._listed([row['name'] for row in narrow])} {most}"
         else:
             verdict, reason = self._equivalent(rows, kept, high, coverage, null, duplicates)
         numbers = (low, seen, high)
@@ -374,20 +376,27 @@ class Judge:
             )
             return (
                 Collapse.INCONCLUSIVE,
-                f"{_listed(unproved)} cannot be said to be there ({high:.0%} of the mass): {why}",
+                f"{self._listed(unproved)} cannot be said to be there ({high:.0%} of the mass): {why}",
             )
         if duplicates > 0.05:
             told = f"every bin is there, and {duplicates:.0%} of the samples are copies of others"
             return Collapse.INCONCLUSIVE, told
         vague = [row["name"] for row in rows if row["diversity"] is None or row["diversity_low"] < 0.5]
         if vague:
-            return Collapse.INCONCLUSIVE, f"whether {_listed(vague)} vary as real samples do needs more samples of them"
+            return (
+                Collapse.INCONCLUSIVE,
+                f"whether {self._listed(vague)} vary as real samples do needs more samples of them",
+            )
         if coverage < 0.9 * floor:
             return (
                 Collapse.INCONCLUSIVE,
                 f"every bin is there, and coverage is {coverage:.2f} of real samples': blur, or gaps within the bins",
             )
         return Collapse.NONE, "every bin is there, as varied as real samples, and covered"
+
+    def _listed(self, names: Sequence[str]) -> str:
+        shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+        return f"{self.bins.noun[len(names) != 1]} {shown}"
 
     def _said(
         self,
@@ -474,11 +483,6 @@ def _order(vectors: Tensor) -> Tensor:
     import numpy as np
 
     return torch.from_numpy(np.lexsort(vectors.T.flip(0).numpy()))
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-    return f"{'bin' if len(names) == 1 else 'bins'} {shown}"
 
 
 def _narrow(diversity: tuple[float, float, float] | None) -> str:
