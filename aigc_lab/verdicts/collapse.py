@@ -348,7 +348,8 @@ class Judge:
         elif narrow:
             worst = min(narrow, key=lambda row: row["diversity_high"])
             verdict = Collapse.PARTIAL
-            most = f"{'varies' if len(narrow) == 1 else 'vary'} at most {worst['diversity_high']:.2f} times as much as real samples do"
+            do = "varies" if len(narrow) == 1 else "vary"
+            most = f"{do} at most {worst['diversity_high']:.2f} times as much as real samples"
             reason = f"{self._listed([row['name'] for row in narrow])} {most}"
         else:
             verdict, reason = self._equivalent(rows, kept, high, coverage, null, duplicates)
