@@ -10,7 +10,7 @@ Vectors are sorted first, so that the order in which samples come changes nothin
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -134,7 +134,10 @@ class Judge:
     def __post_init__(self) -> None:
         if len(self.pool) < 4 * K + 20:
             raise ValueError(f"a pool of {len(self.pool)} real samples is too small: at least {4 * K + 20} are needed")
-        self.pool = self.pool.double()
+        # Splits are by place: sorted, the order in which real samples come changes nothing either.
+        pool = self.pool.double()
+        order = _order(torch.cat([pool, self.bins.of[:, None].double()], 1))
+        self.pool, self.bins = pool[order], replace(self.bins, of=self.bins.of[order])
 
     # ---- what depends on the pool alone
 

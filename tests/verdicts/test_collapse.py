@@ -1,0 +1,564 @@
+"""The collapse verdict: what it says of samples of which the truth is known, and its numbers against others' sums."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from aigc_lab import noise
+from aigc_lab.data.ring import Ring
+from aigc_lab.features import FeatureStore
+from aigc_lab.verdicts import collapse
+from aigc_lab.verdicts.collapse import Bins, Collapse, CollapseVerdict, Judge, needed
+from aigc_lab.weights import WeightsPolicy
+from tests.conftest import Judged
+
+FOUND = {Collapse.PARTIAL, Collapse.SEVERE, Collapse.TOTAL}
+NAMES = ("ant", "bee", "cat", "dog", "eel", "fox")
+SPLITS = 40  # enough for medians; the nulls are most of the time
+
+
+class World(NamedTuple):
+    """A mixture of known classes: what is drawn of it is honest."""
+
+    centres: Tensor
+    judge: Judge
+
+    def draw(self, n: int, *key: int | str, of: tuple[int, ...] | None = None, spread: float = 1.0) -> Tensor:
+        """n samples, of some of the classes only, each as wide as `spread` says."""
+        return self.labelled(n, *key, of=of, spread=spread)[0]
+
+    def labelled(
+        self, n: int, *key: int | str, of: tuple[int, ...] | None = None, spread: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        return mixture(self.centres, n, *key, of=of, spread=spread)
+
+
+def mixture(
+    centres: Tensor, n: int, *key: int | str, of: tuple[int, ...] | None = None, spread: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    source = noise.generator("world", *key)
+    allowed = torch.tensor(of if of is not None else tuple(range(len(centres))))
+    labels = allowed[torch.randint(len(allowed), (n,), generator=source)]
+    return centres[labels] + spread * torch.randn((n, centres.shape[1]), generator=source), labels
+
+
+def made_world(classes: int, width: int, pool: int, names: tuple[str, ...] | None = None) -> World:
+    centres = 5 * torch.randn((classes, width), generator=noise.generator("centres", classes, width)) / math.sqrt(2)
+    vectors, labels = mixture(centres, pool, "pool")
+    return World(centres, Judge(vectors, Bins.of_labels(labels, names), "world", splits=SPLITS))
+
+
+@cache
+def world() -> World:
+    """Six classes in eight dimensions; 400 samples are enough by far (230 decide)."""
+    return made_world(6, 8, 1600, NAMES)
+
+
+@cache
+def ring() -> tuple[Tensor, Judge]:
+    """Samples of the ring, and their judge by its modes."""
+    data = Ring(Ring.Config(), Path())
+    pool = data.load("reference").values[:1600]
+    judge = Judge(pool, Bins.of_centres(pool, data.modes.centres), "ring", splits=SPLITS)
+    return data.load("train").values, judge
+
+
+def judged_of(made: Tensor) -> CollapseVerdict:
+    return world().judge.judge(made)
+
+
+def missing(verdict: CollapseVerdict) -> set[str]:
+    return {row["name"] for row in verdict.bins if row["state"] == "missing"}
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# ---- what is said
+
+
+def test_honest_sets_are_not_said_to_lack_anything() -> None:
+    said = Counter(judged_of(world().draw(400, "honest", number)).verdict for number in range(30))
+    samples, judge = ring()
+    said += Counter(judge.judge(samples[400 * number :][:400]).verdict for number in range(30))
+    assert not FOUND & {*said} and said[Collapse.NONE] >= 50, said
+
+
+@pytest.mark.parametrize(
+    ("gone", "expected"), [((2,), Collapse.PARTIAL), ((1, 4), Collapse.SEVERE), ((0, 1, 3, 5), Collapse.SEVERE)]
+)
+def test_dropped_classes_are_named(gone: tuple[int, ...], expected: Collapse) -> None:
+    rest = tuple(each for each in range(6) if each not in gone)
+    for number in range(3):
+        found = judged_of(world().draw(400, "dropped", number, of=rest))
+        names = {NAMES[each] for each in gone}
+        assert found.verdict == expected, found.reason
+        assert missing(found) == names and all(name in found.reason for name in names)
+        share = sum(row["real"] for row in found.bins if row["name"] in names)
+        assert found.missing_low == found.missing_seen == pytest.approx(share)
+        assert found.missing_high == pytest.approx(share)
+    samples, judge = ring()
+    modes = collapse.assign(samples, judge.bins.centres) if judge.bins.centres is not None else samples
+    found = judge.judge(samples[~torch.isin(modes, torch.tensor(gone))][:400])
+    assert missing(found) == {str(each) for each in gone}
+    # Of eight equal modes two are about a quarter, which is not more than a quarter for certain.
+    assert found.verdict in ({Collapse.PARTIAL} if len(gone) == 1 else {Collapse.PARTIAL, Collapse.SEVERE})
+
+
+def test_one_class_left_is_severe_or_total() -> None:
+    found = judged_of(world().draw(400, "one class", of=(3,)))
+    assert found.verdict in {Collapse.SEVERE, Collapse.TOTAL}
+    assert missing(found) == {*NAMES} - {"dog"}
+    many = made_world(16, 8, 3000)
+    found = many.judge.judge(many.draw(600, "one class", of=(3,)))
+    assert found.verdict == Collapse.TOTAL and found.missing_low > 0.9
+
+
+@pytest.mark.parametrize("jitter", [0.0, 1e-3])
+def test_one_sample_over_and_over_is_total(jitter: float) -> None:
+    one = world().draw(1, "the one").expand(400, -1)
+    found = judged_of(one + jitter * torch.randn(one.shape, generator=noise.generator("jitter")))
+    assert found.verdict == Collapse.TOTAL and "over and over" in found.reason
+    assert found.duplicates == (0.0 if jitter else pytest.approx(399 / 400))
+
+
+@pytest.mark.parametrize("jitter", [0.0, 1e-3])
+def test_one_sample_a_class_is_total(jitter: float) -> None:
+    """Every bin is there, and in none of them anything varies."""
+    each = world().draw(600, "one each", spread=0.0)
+    samples = each + 0.3 * torch.randn(8, generator=noise.generator("aside"))
+    found = judged_of(samples + jitter * torch.randn(samples.shape, generator=noise.generator("jitter")))
+    assert found.verdict == Collapse.TOTAL, found.reason
+
+
+def test_near_copies_of_a_few_a_class_are_partial_by_their_diversity() -> None:
+    samples, labels = world().labelled(4000, "few")
+    few = torch.cat([samples[labels == label][:6] for label in range(6)])
+    picks = torch.randint(len(few), (500,), generator=noise.generator("picks"))
+    made = few[picks] + 1e-3 * torch.randn((500, 8), generator=noise.generator("near"))
+    found = judged_of(made)
+    assert found.verdict == Collapse.PARTIAL and not missing(found)
+    assert found.diversity is not None and found.diversity < 0.5 and found.duplicates == 0
+    assert "times as much as real samples do" in found.reason
+    assert all(row["diversity_low"] < row["diversity"] < row["diversity_high"] for row in found.bins)
+
+
+def test_one_narrow_class_among_honest_ones_is_named() -> None:
+    samples, labels = world().labelled(600, "narrow")
+    first = samples[labels == 1][0]
+    jitter = 1e-2 * torch.randn(samples.shape, generator=noise.generator("narrow"))
+    found = judged_of(torch.where((labels == 1)[:, None], first + jitter, samples))
+    assert found.verdict == Collapse.PARTIAL and "class bee" in found.reason
+    assert [row["name"] for row in found.bins if (row["diversity_high"] or 1) < 0.5] == ["bee"]
+
+
+def test_noise_cannot_be_measured() -> None:
+    for number in range(5):
+        made = 60 * torch.rand((400, 8), generator=noise.generator("uniform", number)) - 30
+        found = judged_of(made)
+        assert found.verdict == Collapse.UNMEASURABLE and found.precision < 0.2 and not found.bins
+        assert (found.missing_low, found.missing_high) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("spread", [1.2, 1.4, 1.7, 2.0, 3.0])
+def test_blur_is_no_collapse(spread: float) -> None:
+    """Everything is there, only less sharp: coverage falls, and says nothing of what is missing."""
+    for number in range(6):
+        found = judged_of(world().draw(400, "blurred", number, spread=spread))
+        assert found.verdict not in FOUND, found.reason
+    samples, judge = ring()
+    wider = 0.01 * math.sqrt(spread**2 - 1)
+    blurred = samples + wider * torch.randn(samples.shape, generator=noise.generator("wider"))
+    for number in range(6):
+        assert judge.judge(blurred[400 * number :][:400]).verdict not in FOUND
+
+
+def test_blur_of_one_class_is_not_its_absence() -> None:
+    samples, labels = world().labelled(500, "one blurred")
+    more = 1.2 * torch.randn(samples.shape, generator=noise.generator("more"))
+    found = judged_of(torch.where((labels == 2)[:, None], samples + more, samples))
+    assert found.verdict not in FOUND, found.reason
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.6, 0.95])
+def test_what_does_not_look_real_is_not_counted(share: float) -> None:
+    """Honest samples among noise lack nothing, and those that lack two classes do whatever noise is with them."""
+    kept = round(400 * (1 - share))
+    far = 60 * torch.rand((400 - kept, 8), generator=noise.generator("among")) - 30
+    honest = judged_of(torch.cat([world().draw(kept, "mixed"), far]))
+    lacking = judged_of(torch.cat([world().draw(kept, "mixed", of=(0, 1, 2, 3)), far]))
+    if share == 0.95:
+        assert honest.verdict == lacking.verdict == Collapse.UNMEASURABLE
+        return
+    assert honest.verdict not in FOUND and honest.precision == pytest.approx(1 - share, abs=0.1)
+    if kept > needed(6):
+        assert lacking.verdict == Collapse.SEVERE and missing(lacking) == {"eel", "fox"}
+
+
+def test_copies_withhold_none() -> None:
+    half = world().draw(200, "copied")
+    found = judged_of(torch.cat([half, half]))
+    assert (found.verdict, found.duplicates) == (Collapse.INCONCLUSIVE, 0.5)
+    assert "copies" in found.reason
+
+
+def test_too_few_samples_are_told_how_many_would_decide() -> None:
+    many = made_world(16, 8, 3000)
+    found = many.judge.judge(many.draw(120, "few"))
+    assert found.verdict == Collapse.INCONCLUSIVE
+    assert f"{needed(16):,} samples of this quality would decide" in found.reason
+    assert found.missing_low == 0 and found.missing_high > 0.02
+    enough = many.judge.judge(many.draw(needed(16) + 200, "enough"))
+    assert "would decide" not in enough.reason and enough.missing_high <= 0.02
+
+
+def test_thinned_classes_are_found_or_left_open() -> None:
+    """A class with a tenth of its share is missing by the definition, and with a half of it is not."""
+    samples, labels = world().labelled(4000, "thin")
+    chance = torch.rand(4000, generator=noise.generator("chance"))
+    found = judged_of(samples[(labels != 2) | (chance < 0.05)][:700])
+    assert found.verdict == Collapse.PARTIAL and missing(found) == {"cat"}
+    half = judged_of(samples[(labels != 2) | (chance < 0.6)][:700])
+    assert half.verdict not in FOUND
+
+
+def test_a_real_classifier_sees_what_is_dropped(judged: Judged) -> None:
+    features = FeatureStore(
+        judged.dataset, cache=judged.cache, weights=WeightsPolicy(), device="cpu", say=lambda text: None
+    )
+    splits = {name: judged.dataset.load(name) for name in ("train", "reference", "holdout")}
+    vectors = {name: features.real("classifier", split).vectors for name, split in splits.items()}
+    labels = {name: split.labels for name, split in splits.items()}
+    assert all(each is not None for each in labels.values())
+    pool, of = (torch.cat([each["reference"], each["holdout"]]) for each in (vectors, labels))  # type: ignore[list-item]
+    judge = Judge(pool, Bins.of_labels(of), "digits", splits=SPLITS)
+    order = torch.randperm(len(vectors["train"]), generator=noise.generator("digits"))
+    made, digits = vectors["train"][order], labels["train"][order]  # type: ignore[index]
+    n = len(pool) // 2
+    assert judge.judge(made[:n]).verdict not in FOUND
+    lacking = judge.judge(made[(digits != 3) & (digits != 8)][:n])
+    assert {"3", "8"} >= missing(lacking) and lacking.verdict in FOUND
+
+
+# ---- what cannot be judged
+
+
+def test_what_cannot_be_judged_is_refused() -> None:
+    good = world().draw(100, "good")
+    bad = good.clone()
+    bad[3, 2], bad[7, 0], bad[7, 1] = math.nan, math.inf, math.nan
+    for made, words in (
+        (good[:19], "19 samples say nothing of a collapse: give at least 20"),
+        (bad, "2 of 100 samples hold NaN or infinity"),
+        (good[:, :5], r"generated vectors are \[100, 5\], and real ones \[m, 8\]"),
+        (good[0], r"generated vectors are \[8\]"),
+        (good[:0], "0 samples say nothing"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            judged_of(made)
+    with pytest.raises(ValueError, match="a pool of 39 real samples is too small: at least 40 are needed"):
+        Judge(good[:39], Bins.of_labels(torch.arange(39) % 2), "tiny")
+    small = Judge(good[:40], Bins.of_labels(torch.arange(40) % 2), "small", splits=5)
+    assert small.judge(good[40:]).n == 20  # half of the pool
+
+
+# ---- exactness
+
+
+def by_hand(judge: Judge, made: Tensor) -> dict[str, Any]:
+    """Which samples look real and what is covered, by all distances, and the bounds that follow."""
+    pool, made_ = judge.pool.numpy(), made.double().numpy()
+    n, m = len(made_), len(pool)
+    real = np.linalg.norm(pool[:, None] - pool[None], axis=2)
+    away = np.linalg.norm(made_[:, None] - pool[None], axis=2)
+
+    def split(number: int, count: int) -> tuple[Any, Any, Any]:
+        order = torch.randperm(m, generator=noise.generator("null", count, number)).numpy()
+        inside, outside = np.sort(order[:count]), np.sort(order[count:])
+        radii = np.array([np.sort(np.delete(real[at, outside], place))[4] for place, at in enumerate(outside)])
+        return inside, outside, radii
+
+    precision, coverage = [], []
+    for number in range(judge.splits):
+        inside, outside, radii = split(number, n)
+        between = real[np.ix_(inside, outside)]
+        precision.append((between < radii).any(1).mean())
+        coverage.append((between.min(0) < radii).mean())
+    votes, wide, covered = np.zeros(n), np.zeros(n), []
+    for number in range(20):
+        _, outside, radii = split(number, n)
+        between = away[:, outside]
+        votes += (between < radii).any(1)
+        wide += (between < 2 * radii).any(1)
+        covered.append((between.min(0) < radii).mean())
+    good = votes > 10
+
+    def lower_median(values: list[float]) -> float:
+        return sorted(values)[(len(values) - 1) // 2]
+
+    return {
+        "null": (lower_median(precision), lower_median(coverage), np.quantile(coverage, 0.005)),
+        "precision": votes.mean() / 20 / lower_median(precision),
+        "coverage": np.mean(covered) / lower_median(coverage),
+        "good": good,
+        "near": good | (wide > 10),
+    }
+
+
+def small_ring(spread: float = 1.0) -> tuple[Judge, Tensor]:
+    """Few enough for all distances. Of the eight modes two are gone, and one is thin."""
+    samples, judge = ring()
+    pool = judge.pool[torch.randperm(len(judge.pool), generator=noise.generator("small"))[:300]]
+    centres = judge.bins.centres
+    assert centres is not None
+    modes = collapse.assign(samples, centres)
+    chance = torch.rand(len(samples), generator=noise.generator("thin"))
+    some = samples[(modes != 2) & (modes != 5) & ((modes != 0) | (chance < 0.3))][:140]
+    made = centres[collapse.assign(some, centres)] + spread * (some - centres[collapse.assign(some, centres)])
+    return Judge(pool, Bins.of_centres(pool, centres), "small", splits=12), made
+
+
+@pytest.mark.parametrize("spread", [1.0, 2.0])
+def test_precision_coverage_and_their_nulls_are_those_of_all_distances(spread: float) -> None:
+    judge, made = small_ring(spread)
+    found, expected = judge.judge(made), by_hand(judge, made)
+    null = judge.null(140)
+    assert (null.precision, null.coverage, null.coverage_low) == pytest.approx(expected["null"], abs=1e-9)
+    assert found.precision == pytest.approx(expected["precision"], rel=1e-6)
+    assert found.coverage == pytest.approx(expected["coverage"], rel=1e-9)
+    assert judge.bins.centres is not None
+    kept = made[torch.from_numpy(expected["good"])]
+    hits = torch.bincount(collapse.assign(kept, judge.bins.centres), minlength=8)
+    assert [row["generated"] for row in found.bins] == pytest.approx((hits / len(kept)).tolist())
+    assert [row["real"] for row in found.bins] == pytest.approx(judge.shares.tolist())
+
+
+def holm(hits: list[int], n: int, shares: list[float], strays: list[float]) -> list[tuple[float, float, str]]:
+    """Bounds and states by the words: the bin with the smallest tail first, until one is not decided."""
+    thresholds = [share / 4 + stray for share, stray in zip(shares, strays, strict=True)]
+    tails = [
+        min(
+            stats.binomtest(hit, n, threshold, "less").pvalue,
+            stats.binomtest(hit, n, threshold, "greater").pvalue,
+        )
+        for hit, threshold in zip(hits, thresholds, strict=True)
+    ]
+    found: dict[int, tuple[float, float, str]] = {}
+    level, stopped = 0.0, False
+    for place, at in enumerate(sorted(range(len(hits)), key=tails.__getitem__)):
+        level = level if stopped else 0.05 / (len(hits) - place)
+        hit = hits[at]
+        low = stats.beta.ppf(level / 2, hit, n - hit + 1) if hit else 0.0
+        high = stats.beta.ppf(1 - level / 2, hit + 1, n - hit) if hit < n else 1.0
+        exact = stats.binomtest(hit, n).proportion_ci(1 - level, "exact")
+        assert (exact.low, exact.high) == pytest.approx((low, high))
+        if high < thresholds[at]:
+            state = "missing"
+        elif low > strays[at] and low > shares[at] / 4:
+            state = "present"
+        else:
+            state, stopped = "undecided", True
+        found[at] = (low, high, state)
+    return [found[at] for at in range(len(hits))]
+
+
+@pytest.mark.parametrize("n", [60, 160, 500])
+def test_bounds_are_exact_at_holms_levels(n: int) -> None:
+    source = noise.generator("bounds", n)
+    for _ in range(20):
+        shares = torch.rand(7, generator=source).add(0.05)
+        shares = (shares / shares.sum()).tolist()
+        strays = (0.02 * torch.rand(7, generator=source)).tolist()
+        factors = torch.tensor([0, 0.03, 0.2, 0.25, 0.5, 1, 1])[torch.randperm(7, generator=source)]
+        chances = torch.tensor(shares) * factors
+        drawn = torch.multinomial(chances, n, replacement=True, generator=source)
+        hits = torch.bincount(drawn, minlength=7).tolist()
+        rows = [{"real": share, "strays": stray} for share, stray in zip(shares, strays, strict=True)]
+        collapse._decide(rows, hits, n)
+        expected = holm(hits, n, shares, strays)
+        assert [row["state"] for row in rows] == [state for _, _, state in expected]
+        assert [each for row in rows for each in (row["low"], row["high"])] == pytest.approx(
+            [each for low, high, _ in expected for each in (low, high)], abs=1e-12
+        )
+
+
+def test_bounds_in_a_verdict_are_those_of_the_samples_that_look_real() -> None:
+    judge, made = small_ring()
+    found, good = judge.judge(made), by_hand(judge, made)["good"]
+    hits = [round(row["generated"] * good.sum()) for row in found.bins]
+    expected = holm(hits, int(good.sum()), judge.shares.tolist(), [0.0] * 8)
+    assert [(row["low"], row["high"]) for row in found.bins] == [
+        pytest.approx((low, high), abs=1e-12) for low, high, _ in expected
+    ]
+    assert [row["state"] for row in found.bins] == [state for _, _, state in expected]
+    states = {row["name"]: row["state"] for row in found.bins}
+    assert (states["2"], states["5"]) == ("missing", "missing") and "undecided" in states.values()
+    for field, allowed in (("missing_low", {"missing"}), ("missing_high", {"missing", "undecided"})):
+        total = sum(row["real"] for row in found.bins if row["state"] in allowed)
+        assert getattr(found, field) == pytest.approx(total)
+    seen = sum(row["real"] for row in found.bins if row["generated"] < row["real"] / 4)
+    assert found.missing_seen == pytest.approx(seen)
+    assert found.missing_low <= found.missing_seen <= found.missing_high
+
+
+def test_the_score_of_diversity_is_that_of_the_eigenvalues() -> None:
+    members = torch.randn((3, 12, 4), generator=noise.generator("vendi"), dtype=torch.float64)
+    members[2] = members[2, :1]  # twelve copies: one thing
+    found = collapse._vendi(members, 2.5)
+    for vectors, score in zip(members.numpy(), found.tolist(), strict=True):
+        kernel = np.exp(-((vectors[:, None] - vectors[None]) ** 2).sum(2) / 2.5)
+        values = np.linalg.eigvals(kernel / 12).real
+        values = values[values > 1e-14]
+        assert score == pytest.approx(float(np.exp(-(values * np.log(values)).sum())))
+    assert found[2].item() == pytest.approx(1)
+    pairs = [float(((x - y) ** 2).sum()) for x in members[0].numpy() for y in members[0].numpy()]
+    assert collapse._scale(members[0]) == pytest.approx(np.mean(pairs) / 4)
+
+
+def test_diversity_is_a_ratio_to_as_many_real_members() -> None:
+    """Of other real samples it is about 1, and its bounds hold 1; of halved ones it is what the scores say."""
+    samples, labels = world().labelled(3000, "diverse")
+    for shrink in (1.0, 0.5, 0.2):
+        found = judged_of(world().centres[labels] + shrink * (samples - world().centres[labels]))
+        for row in found.bins:
+            real = world().judge.pool[world().judge.bins.of == NAMES.index(row["name"])]
+            here = samples[labels == NAMES.index(row["name"])][:80].double()
+            middle = here.mean(0)
+            scale = collapse._scale(real)
+            ratio = collapse._vendi((middle + shrink * (here - middle))[None], scale) / collapse._vendi(
+                real[None, :80], scale
+            )
+            assert row["diversity"] == pytest.approx(ratio.item(), rel=0.15)
+            if shrink == 1:
+                assert row["diversity_low"] < 1 < row["diversity_high"]
+
+
+def test_strays_are_what_the_others_would_give_an_empty_bin() -> None:
+    """Two heaps far apart, and three of the first that lie in the second: they are taken for the second's."""
+    first, second = torch.linspace(0, 1, 30), torch.linspace(100, 101, 27)
+    pool = torch.cat([first, torch.tensor([100.2, 100.5, 100.8]), second])[:, None]
+    labels = torch.tensor([0] * 33 + [1] * 27)
+    judge = Judge(pool, Bins.of_labels(labels), "heaps", splits=5)
+    assert judge.shares.tolist() == pytest.approx([33 / 60, 27 / 60])
+    assert judge.strays.tolist() == pytest.approx([0, (3 / 60) / (33 / 60)])
+    samples, known = ring()
+    assert known.strays.tolist() == [0.0] * 8  # centres part the plane
+
+
+def test_an_empty_bin_is_missing_though_strays_fall_into_it() -> None:
+    """Classes that overlap: the empty one gets what is taken for it, and no more than that."""
+    centres = torch.zeros((4, 8))
+    centres[1, 0], centres[2, 1], centres[3, 2] = 3.0, 9.0, 9.0
+    pool, labels = mixture(centres, 2000, "overlap")
+    judge = Judge(pool, Bins.of_labels(labels), "overlap", splits=SPLITS)
+    assert judge.strays[0] > 0.01 and judge.strays[1] > 0.01 and judge.strays[2:].max() < 0.002
+    found = judge.judge(mixture(centres, 900, "overlapping", of=(1, 2, 3))[0])
+    assert missing(found) == {"0"} and found.bins[0]["generated"] > 0
+    assert judge.judge(mixture(centres, 900, "overlapping")[0]).verdict not in FOUND
+
+
+def test_the_number_that_decides() -> None:
+    for bins in (2, 6, 10, 100, 1000):
+        assert needed(bins) == math.ceil(8 * bins * math.log(bins / 0.05))
+    pool = torch.randn((400, 3), generator=noise.generator("pool"))
+    for n in (20, 100, needed(7), needed(7) - 1):
+        fitting = max([2] + [k for k in range(2, 101) if n >= needed(k)])
+        assert len(Bins.of_clusters(pool, n).names) == fitting
+    assert len(Bins.of_clusters(pool, 10**6).names) == 100
+    apart = torch.randn((300, 3), generator=noise.generator("apart"))
+    bins = Bins.of_clusters(pool, 100, apart)
+    assert bins.centres is not None and torch.equal(bins.of, collapse.assign(pool, bins.centres))
+    assert torch.equal(bins.centres, collapse.k_means(apart, len(bins.names)))
+
+
+# ---- what changes nothing
+
+
+Change = Callable[[Tensor], tuple[Judge, Tensor]]
+
+
+def lacking() -> Tensor:
+    return torch.cat([world().draw(350, "lacking", of=(0, 1, 2, 5)), world().draw(60, "blurred", spread=2.0)])
+
+
+def test_the_order_of_the_samples_changes_nothing() -> None:
+    made = lacking()
+    shuffled = made[torch.randperm(len(made), generator=noise.generator("shuffled"))]
+    assert judged_of(shuffled).as_dict() == judged_of(made).as_dict() == judged_of(made.flip(0)).as_dict()
+    # Of too many the same are chosen, whatever their order.
+    many = world().draw(1200, "many")
+    assert judged_of(many).as_dict() == judged_of(many.flip(0)).as_dict()
+    assert judged_of(many).n == 800
+
+
+def test_the_order_of_the_pool_changes_nothing() -> None:
+    judge, made = world().judge, lacking()
+    order = torch.randperm(len(judge.pool), generator=noise.generator("pool order"))
+    again = Judge(judge.pool[order], Bins(judge.bins.names, judge.bins.of[order], noun=judge.bins.noun), "world", SPLITS)
+    assert again.judge(made).as_dict() == judge.judge(made).as_dict()
+    assert again.nulls == {key: judge.nulls[key] for key in again.nulls}
+    # Copies among the real samples with different labels are no exception.
+    pool, labels = torch.cat([judge.pool[:200], judge.pool[:50]]), torch.arange(250) % 3
+    order = torch.randperm(250, generator=noise.generator("copies"))
+    both = [Judge(pool[rows], Bins.of_labels(labels[rows]), "", 5) for rows in (torch.arange(250), order)]
+    assert torch.equal(both[0].pool, both[1].pool) and torch.equal(both[0].bins.of, both[1].bins.of)
+    assert both[0].judge(made[:100]).as_dict() == both[1].judge(made[:100]).as_dict()
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    made, pool, bins = lacking(), world().judge.pool, world().judge.bins
+    said = []
+    for count in (1, 2):
+        with threads(count):
+            said.append(Judge(pool, bins, "world", SPLITS).judge(made).as_dict())
+    first, second = said
+    assert (first["verdict"], first["bins"]) == (second["verdict"], second["bins"])
+    assert first == second
+
+
+def test_nulls_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, judge = lacking(), world().judge
+    first = Judge(judge.pool, judge.bins, "world", SPLITS)
+    said, known = first.judge(made), dict(first.nulls)
+    assert any(key.startswith("manifold") for key in known) and any(key.startswith("diversity") for key in known)
+
+    asked: list[str] = []
+    masks = Judge._parts
+
+    def parts(self: Judge, n: int, count: int) -> list[Tensor]:
+        asked.append(f"{count} splits")
+        return masks(self, n, count)
+
+    monkeypatch.setattr(Judge, "_parts", parts)
+    monkeypatch.setattr(collapse, "_DRAWS", 10**9)  # no diversity is drawn again: this would not end
+    second = Judge(judge.pool, judge.bins, "world", SPLITS, nulls=first.nulls)
+    monkeypatch.setattr(collapse, "_DRAWS", 40) if not known else None
+    assert asked == []
+    monkeypatch.undo()
+    monkeypatch.setattr(Judge, "_parts", parts)
+    assert second.judge(made).as_dict() == said.as_dict()
+    assert asked == ["20 splits"]  # those of the samples, and none of the null
+    assert second.nulls == known
+
+
+def test_the_signature_says_what_was_judged() -> None:
+    found = judged_of(lacking())
+    assert found.signature == f"world|n:410|pool:1600|bins:6|splits:{SPLITS}|v:1"
+    assert found.as_dict()["verdict"] == str(found.verdict) and {*found.as_dict()} == {*vars(found)}
