@@ -18,7 +18,7 @@ from aigc_lab.extractors.base import Features, choice
 from aigc_lab.features import FeatureStore
 from aigc_lab.files import write_atomically
 from aigc_lab.given import Given, Pair, Range, Sets, given, halves, parted
-from aigc_lab.jury import Jury, trivial
+from aigc_lab.jury import Jury, remembered, trivial
 from aigc_lab.language_system import LanguageSystem
 from aigc_lab.metrics import memorisation
 from aigc_lab.metrics.base import Autoencoder, Evidence, Game, Metric, Part, Real, Score
@@ -75,6 +75,10 @@ class Evaluator:
         return self._jury.collapse(
             _evidence(generated, self._reals["holdout"], self._dataset, self._features, "holdout", None, ())
         )
+
+    def missing(self, verdict: CollapseVerdict, count: int = 8) -> dict[str, Samples]:
+        """Bin -> real samples of it, of every bin that a verdict on this dataset says is missing."""
+        return self._jury.missing(verdict, count) if verdict.bins else {}
 
     @cached_property
     def _jury(self) -> Jury:
@@ -321,13 +325,21 @@ def judge(
         name = chosen or "sentences"
         vectors = [store.made(name, made).vectors.cpu(), store.real(name, pair.reference).vectors.cpu()]
         identity = store.extractor(name).identity
-    return verdict_on(vectors[0], vectors[1], known, modes, f"{identity}|data:{dataset.name}:{dataset.digest[:8]}")
+    of = f"{identity}|data:{dataset.name}:{dataset.digest[:8]}"
+    return verdict_on(vectors[0], vectors[1], known, modes, of, cache or where.shared_cache)
 
 
 def verdict_on(
-    generated: Tensor, pool: Tensor, labels: Tensor | None, modes: Modes | None, signature: str
+    generated: Tensor,
+    pool: Tensor,
+    labels: Tensor | None,
+    modes: Modes | None,
+    signature: str,
+    cache: Path | None = None,
 ) -> CollapseVerdict:
-    """The verdict on generated vectors [n, d] beside real ones [m, d], in the bins that are known of these."""
+    """The verdict on generated vectors [n, d] beside real ones [m, d], in the bins that are known of these. What
+    depends on the real ones alone is kept in `cache`.
+    """
     count = min(len(generated), len(pool) // 2)
     try:
         if modes is not None:
@@ -336,7 +348,8 @@ def verdict_on(
             bins, kind = Bins.of_labels(labels), "classes"
         else:
             bins, kind = Bins.of_clusters(pool, count), "clusters"
-        return Judge(pool, bins, f"{signature}|by:{kind}").judge(generated)
+        with remembered(Judge(pool, bins, f"{signature}|by:{kind}"), cache) as judge:
+            return judge.judge(generated)
     except ValueError as error:
         raise UsageError(str(error)) from None
 

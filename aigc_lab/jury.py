@@ -1,8 +1,9 @@
 """Who judges whether a dataset's generators have collapsed: real samples as vectors, bins, and their nulls."""
 
-import hashlib
 import json
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from aigc_lab.metrics.base import Evidence
 from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.shape import Modality
 from aigc_lab.text.vocabulary import EOS, PAD
-from aigc_lab.verdicts.collapse import Bins, CollapseVerdict, Judge
+from aigc_lab.verdicts.collapse import MISSING, Bins, CollapseVerdict, Judge
 
 # Real samples that judge as many generated ones: enough for splits in which both sides are large.
 _TIMES, _LEAST = 4, 2000
@@ -48,12 +49,23 @@ class Jury:
         """The verdict on the generated samples; None where this cannot be judged."""
         if not self.can:
             return None
-        known = len(self._judge.nulls)
-        verdict = self._judge.judge(self._vectors(evidence, evidence.generated))
-        if len(self._judge.nulls) > known:
-            with suppress(OSError):  # what is not kept is computed again
-                write_atomically(self._kept, json.dumps(self._judge.nulls).encode())
-        return verdict
+        with remembered(self._judge, self._features.cache) as judge:
+            return judge.judge(self._vectors(evidence, evidence.generated))
+
+    def missing(self, verdict: CollapseVerdict, count: int) -> dict[str, Samples]:
+        """Bin -> real samples of it, those most like its mean, of every bin that the verdict says is missing."""
+        splits = [self._dataset.load("reference"), self._dataset.load("holdout")]
+        first = len(splits[0])
+        found = {}
+        for name in [row["name"] for row in verdict.bins if row["state"] == MISSING]:
+            places = self._rows[self._judge.examples(name, count)]
+            split, at = (splits[0], places) if bool((places < first).all()) else (None, places)
+            if split is not None:
+                found[name] = split.take(at)
+                continue
+            values = torch.cat([each.values for each in splits])[places]
+            found[name] = replace(splits[0], values=values, labels=None)
+        return found
 
     def _vectors(self, evidence: Evidence | None, samples: Samples) -> Tensor:
         if self._dataset.shape.modality == Modality.POINTS:
@@ -71,6 +83,7 @@ class Jury:
         pool = torch.cat([self._vectors(None, split) for split in splits])
         most = max(_TIMES * self._samples, _LEAST)
         rows = torch.randperm(len(pool), generator=noise.generator("pool"))[:most].sort().values
+        self._rows = rows
         labels = [split.labels for split in splits]
         pool, modes = pool[rows], self._dataset.modes
         if modes is not None and pool.shape[1] == modes.centres.shape[1]:
@@ -82,17 +95,25 @@ class Jury:
             apart = self._vectors(None, train.take(slice(0, _CLUSTERED)))
             bins, kind = Bins.of_clusters(pool, self._samples, apart), "clusters"
         of = "points" if self._extractor is None else self._features.extractor(self._extractor).identity
-        judge = Judge(pool, bins, f"{of}|data:{self._dataset.name}:{self._dataset.digest[:8]}|by:{kind}")
-        with suppress(OSError, ValueError):
-            judge.nulls.update(json.loads(self._kept_of(judge).read_text("utf-8")))
-        self._kept = self._kept_of(judge)
-        return judge
+        return Judge(pool, bins, f"{of}|data:{self._dataset.name}:{self._dataset.digest[:8]}|by:{kind}")
 
-    def _kept_of(self, judge: Judge) -> Path:
-        """Where the nulls of exactly these vectors and bins are kept."""
-        digest = hashlib.sha256(judge.pool.contiguous().numpy().tobytes())
-        digest.update(judge.bins.of.contiguous().numpy().tobytes())
-        return self._features.cache / "nulls" / f"{digest.hexdigest()[:32]}.json"
+
+@contextmanager
+def remembered(judge: Judge, cache: Path | None) -> Iterator[Judge]:
+    """A judge that knows the nulls that were computed of exactly its vectors and bins; those that it adds are kept."""
+    if cache is None:
+        yield judge
+        return
+    path = cache / "nulls" / f"{judge.digest}.json"
+    if not judge.nulls:
+        with suppress(OSError, ValueError):
+            judge.nulls.update(json.loads(path.read_text("utf-8")))
+    known = len(judge.nulls)
+    yield judge
+    if len(judge.nulls) > known:
+        with suppress(OSError):  # what is not kept is computed again
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(judge.nulls).encode())
 
 
 def trivial(train: Samples, count: int) -> Samples:

@@ -43,7 +43,7 @@ from aigc_lab.registry.records import (
     StoredVerdict,
 )
 from aigc_lab.registry.states import State as RunState
-from aigc_lab.samples import Text
+from aigc_lab.samples import Images, Text
 from aigc_lab.shape import Modality
 from aigc_lab.stacking import train_stacked
 from aigc_lab.statistics import Z95
@@ -57,6 +57,10 @@ from aigc_lab.verdicts.stability import StabilityVerdict
 _LOG = logging.getLogger(__name__)
 
 _GRID = 64
+# A gradient or a score of the critic so many times its median is worth a word.
+_UNREST = 3.0
+# Rows of the picture of what is missing.
+_LACKING = 20
 # Less of its latents is a collapsed posterior.
 _ACTIVE = 0.2
 _SENTENCES = 20
@@ -143,6 +147,7 @@ class _Run:
         self._attempt = 0
         self._begun = False
         self._best: _Selected | None = None
+        self._collapse: CollapseVerdict | None = None  # of the newest evaluation
         self._value = math.nan  # of the objective at the newest evaluation, which was at this step
         self._evaluated = 0
         self._shown = -1, b""  # the newest samples as a file, and the step that they are of
@@ -234,7 +239,12 @@ class _Run:
         begun, step = time.perf_counter(), self.replica.state.step
         scores, collapse = self._scored("reference", judged=True)
         self._record.score(scores, "progress", step, "reference")
-        self._record.judge("collapse", step, self._of_code(scores, collapse))
+        self._collapse = self._of_code(scores, collapse)
+        self._record.judge("collapse", step, self._collapse)
+        if self._collapse is not None:
+            seen = {"missing": self._collapse.missing_seen, "diversity": self._collapse.diversity}
+            seen |= {"coverage": self._collapse.coverage, "precision": self._collapse.precision}
+            self.tracked.scalars(step, {f"verdict/{key}": value for key, value in seen.items() if value is not None})
         self.tracked.scores(step, {score.name: score.value for score in scores})
         self._show(step)
         self._deliver()
@@ -269,6 +279,7 @@ class _Run:
         step, content = self._shown
         self._record.final_samples(content if step == state.step else self._samples()[0], self._kind)
         self._draw_curve()
+        self._draw_missing()
         last = _weights(state.average)
         self._heart.check(self._job.run, self._attempt)
         files = self._keep("last", state.step, last)
@@ -397,6 +408,9 @@ class _Run:
                 better=objective.better,
                 diverged_at=(step, reason or "diverged") if state == RunState.DIVERGED else None,
             )
+            if said.verdict != stability.Stability.STABLE:
+                told = said.evidence + self._record.unrest()
+                said = replace(said, evidence=told)
             self._record.judge("stability", step, said)
 
     # ---- what is stored on the way
@@ -488,6 +502,16 @@ class _Run:
         self._record.file("quality-diversity", "image/png", ".png", picture)
         self.tracked.text("temperature.json", told)
         self.tracked.artifact(Path(self._record.artifacts["quality-diversity"].path), "")
+
+    def _draw_missing(self) -> None:
+        """Real pictures of what the last samples lack, a row for each bin."""
+        lacking = {} if self._collapse is None else self._lab.evaluator.missing(self._collapse)
+        images = [samples for samples in lacking.values() if isinstance(samples, Images)][:_LACKING]
+        if images:
+            width = min(map(len, images))
+            tiles = Images(torch.cat([each.canonical().values[:width] for each in images]))
+            self._record.file("missing", "image/png", ".png", pictures.png(pictures.grid(tiles, columns=width)))
+            self.tracked.artifact(Path(self._record.artifacts["missing"].path), "")
 
     def _picture(self) -> pictures.Pixels:
         drawn: pictures.Pixels | None = self.replica.state.average.portrait()
@@ -612,6 +636,21 @@ class _Record:
         """A score on the way, by step."""
         found = [score for score in self.scores.values() if score.checkpoint == "progress" and score.name == name]
         return sorted(found, key=lambda score: score.step)
+
+    def unrest(self) -> tuple[stability.Finding, ...]:
+        """What training said of itself that may explain a verdict: the gradient norms and scores of the critic that
+        went furthest from their median, and where.
+        """
+        found = []
+        for name, curve in self.curves.items():
+            sizes = [(abs(value), step) for value, step in zip(curve["value"], curve["step"], strict=True) if value]
+            if not name.startswith("dynamics/") or not sizes:
+                continue
+            peak, step = max(sizes)
+            times = peak / sorted(sizes)[len(sizes) // 2][0]
+            if times > _UNREST:
+                found.append((times, stability.Finding(f"{name} at {times:.3g} × its median", step, peak)))
+        return tuple(told for _, told in sorted(found, key=lambda each: -each[0])[:3])
 
     def close(self) -> None:
         """Writes what is only known when nothing more will come. A full disk takes the curves, not the result."""

@@ -8,6 +8,7 @@ a measurement, and never say that something is missing.
 Vectors are sorted first, so that the order in which samples come changes nothing.
 """
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -136,10 +137,17 @@ class Judge:
             raise ValueError(f"a pool of {len(self.pool)} real samples is too small: at least {4 * K + 20} are needed")
         # Splits are by place: sorted, the order in which real samples come changes nothing either.
         pool = self.pool.double()
-        order = _order(torch.cat([pool, self.bins.of[:, None].double()], 1))
-        self.pool, self.bins = pool[order], replace(self.bins, of=self.bins.of[order])
+        self._places = _order(torch.cat([pool, self.bins.of[:, None].double()], 1))
+        self.pool, self.bins = pool[self._places], replace(self.bins, of=self.bins.of[self._places])
 
     # ---- what depends on the pool alone
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the vectors and their bins: what `nulls` depend on."""
+        digest = hashlib.sha256(self.pool.contiguous().numpy().tobytes())
+        digest.update(self.bins.of.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:32]
 
     @cached_property
     def _lists(self) -> tuple[Tensor, Tensor]:
@@ -205,6 +213,15 @@ class Judge:
             self.nulls[key] = [found.mean().item(), found.std().item()]
         mean, spread = self.nulls[key]
         return mean, spread
+
+    def examples(self, name: str, count: int) -> Tensor:
+        """The places, in the pool as it was given, of the real samples that are most like their bin's mean [≤ count]:
+        what is missing.
+        """
+        members = (self.bins.of == self.bins.names.index(name)).nonzero().flatten()
+        vectors = self.pool[members]
+        away = (vectors - vectors.mean(0)).square().sum(1)
+        return self._places[members[away.argsort(stable=True)[:count]]]
 
     # ---- the verdict
 
@@ -451,7 +468,7 @@ def _tail(hit: int, n: int, share: float) -> float:
 
     share = min(max(share, 1e-12), 1 - 1e-12)
     above = 1.0 if hit == 0 else float(betainc(hit, n - hit + 1, share))
-    below = 1.0 if hit >= n else 1 - float(betainc(hit + 1, n - hit, share))
+    below = 1.0 if hit >= n else float(betainc(n - hit, hit + 1, 1 - share))
     return min(above, below)
 
 

@@ -47,6 +47,11 @@ def pictures(files: Sequence[Mapping[str, str]]) -> tuple[list[Picture], int]:
     return [_picture(step, by_step[step]) for step in kept], len(steps) - len(kept)
 
 
+def missing(files: Sequence[Mapping[str, str]]) -> Picture | None:
+    """Real pictures of what the run's samples lack, where something is missing."""
+    return next((_picture(None, file) for file in files if file["name"] == "missing"), None)
+
+
 def curves(files: Sequence[Mapping[str, str]]) -> tuple[dict[str, Any], str]:
     """Name -> {"step": [...], "value": [...]} as the run left them, long ones thinned; and why there are none."""
     path = next((Path(file["path"]) for file in files if file["name"] == "curves"), None)

@@ -146,6 +146,7 @@ def _with_evidence(run: Json, files: Sequence[Mapping[str, str]], verdicts: Sequ
         "no_curves": no_curves,
         "temperature": evidence.temperature(files),
         "bins": _bins(verdicts),
+        "missing": evidence.missing(files),
         "alarm": next(
             (each["evidence"].get("alarm_step") for each in reversed(verdicts) if each["kind"] == "stability"), None
         ),
