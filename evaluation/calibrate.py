@@ -2,10 +2,12 @@
 
     python evaluation/calibrate.py stability              # half a minute
     python evaluation/calibrate.py stability --n 400      # quick
+    python evaluation/calibrate.py collapse               # some minutes; MNIST and captions if they are there
+    python evaluation/calibrate.py collapse --data digits ring --n 300
 
-Prints how often each truth gets each verdict, by the definitions' words and by the rules as they are, and what the
-online alarm raises falsely and misses. Exits with 1 when sound cases are misjudged more often, or injected faults found
-less often, than is promised.
+Prints how often each truth gets each verdict: of stability by the definitions' words and by the rules as they are, and
+what the online alarm raises falsely and misses. Exits with 1 when sound cases are misjudged more often, or injected
+faults found less often, than is promised.
 """
 
 import argparse
@@ -13,11 +15,24 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
+from aigc_lab import plugins
+from aigc_lab.data.base import Dataset
+from aigc_lab.extractor_files import find
+from aigc_lab.neighbours import assign
+from aigc_lab.noise import generator
+from aigc_lab.samples import Images, Points, Samples, Text
+from aigc_lab.settings import Settings
+from aigc_lab.text.vocabulary import SPECIAL
+from aigc_lab.verdicts.collapse import Bins, Collapse, Judge, needed
 from aigc_lab.verdicts.stability import FACTOR, FEWEST, SIGMAS, SWING, Stability, StabilityVerdict, first_alarm, judge
 
 Array = npt.NDArray[np.floating]
@@ -353,18 +368,267 @@ def sizes(count: int, random: np.random.Generator) -> list[Bound]:
     return []
 
 
+# ---- collapse: real samples, and what is done to them
+
+FOUND = {Collapse.PARTIAL, Collapse.SEVERE, Collapse.TOTAL}
+SHOWN = [each for each in Collapse if each is not Collapse.POSTERIOR]
+# What is judged at a time, by dataset; the others as `MANY`.
+ENOUGH = {"digits": 400, "ring": 500, "grid": 1500}
+MANY = 1500
+CAPTIONS = "text/coco_train.txt"
+Case = Callable[[torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Real vectors [m, d] that nothing was judged by, their bins [m], the same ones blurred at several levels, and
+    vectors of noise.
+    """
+
+    name: str
+    judge: Judge
+    n: int
+    real: Tensor
+    of: Tensor
+    blurred: dict[str, Tensor]
+    noise: Tensor
+
+    @property
+    def bins(self) -> int:
+        return len(self.judge.bins.names)
+
+    def draw(self, source: torch.Generator, kept: Tensor | None = None, vectors: Tensor | None = None) -> Tensor:
+        """N real vectors without replacement, of those that are `kept` [m]; or the same ones of other `vectors`."""
+        places = torch.arange(len(self.real)) if kept is None else kept.nonzero().flatten()
+        chosen = places[torch.randperm(len(places), generator=source)[: self.n]]
+        return (self.real if vectors is None else vectors)[chosen]
+
+    def some(self, source: torch.Generator, count: int) -> Tensor:
+        """Which vectors are in `count` of the bins [m]."""
+        return torch.isin(self.of, torch.randperm(self.bins, generator=source)[:count])
+
+    def again(self, source: torch.Generator, vectors: Tensor, *, near: bool = False) -> Tensor:
+        """N copies, or near copies, of these."""
+        made = vectors[torch.randint(len(vectors), (self.n,), generator=source)]
+        width = 1e-3 * float(self.real.std(0).mean()) if near else 0.0
+        return made + width * torch.randn(made.shape, generator=source, dtype=made.dtype)
+
+    def few(self, source: torch.Generator, count: int) -> Tensor:
+        """Near copies of `count` vectors of each bin."""
+        return self.again(source, torch.cat([self._of(source, bin_, count) for bin_ in range(self.bins)]), near=True)
+
+    def _of(self, source: torch.Generator, bin_: int, count: int) -> Tensor:
+        members = (self.of == bin_).nonzero().flatten()
+        return self.real[members[torch.randperm(len(members), generator=source)[:count]]]
+
+    def narrow(self, source: torch.Generator, count: int) -> Tensor:
+        """As it is, but in `count` bins one vector stands for all."""
+        vectors = self.real.clone()
+        for bin_ in torch.randperm(self.bins, generator=source)[:count].tolist():
+            one = self._of(source, bin_, 1)
+            vectors[self.of == bin_] = self.again(source, one, near=True)[:1] + 1e-3 * (vectors[self.of == bin_] - one)
+        return self.draw(source, vectors=vectors)
+
+    def mixed(self, source: torch.Generator, share: float, kept: Tensor | None = None) -> Tensor:
+        """Noise in the place of a share of the vectors."""
+        count = round(share * self.n)
+        far = self.noise[torch.randperm(len(self.noise), generator=source)[:count]]
+        return torch.cat([self.draw(source, kept)[: self.n - count], far])
+
+    def thin(self, source: torch.Generator, count: int, share: float) -> Tensor:
+        """Of `count` bins only a share of the vectors."""
+        stays = torch.rand(len(self.real), generator=source) < share
+        return self.draw(source, ~self.some(source, count) | stays)
+
+    def cases(self) -> dict[str, Case]:
+        """Truth -> what makes a set of it."""
+        third, half = max(1, self.bins // 3), self.bins // 2
+        most = self.bins - 1
+        return {
+            "honest": self.draw,
+            "1 bin gone": lambda g: self.draw(g, ~self.some(g, 1)),
+            f"{third} bins gone": lambda g: self.draw(g, ~self.some(g, third)),
+            f"{half} bins gone": lambda g: self.draw(g, ~self.some(g, half)),
+            f"{most} bins gone": lambda g: self.again(g, self.draw(g, ~self.some(g, most)), near=True),
+            f"{third} bins at 10 %": lambda g: self.thin(g, third, 0.1),
+            f"{third} bins at 25 %": lambda g: self.thin(g, third, 0.25),
+            f"{third} bins at 50 %": lambda g: self.thin(g, third, 0.5),
+            "each twice": lambda g: self.draw(g)[: self.n // 2].repeat(2, 1),
+            "one": lambda g: self.again(g, self.draw(g)[:1]),
+            "near one": lambda g: self.again(g, self.draw(g)[:1], near=True),
+            "near 1 a bin": lambda g: self.few(g, 1),
+            "near 3 a bin": lambda g: self.few(g, 3),
+            "1 bin narrow": lambda g: self.narrow(g, 1),
+            "half noise": lambda g: self.mixed(g, 0.5),
+            f"half noise, {half} bins gone": lambda g: self.mixed(g, 0.5, ~self.some(g, half)),
+            "noise": lambda g: self.noise[torch.randperm(len(self.noise), generator=g)[: self.n]],
+        } | {name: partial(self.draw, vectors=vectors) for name, vectors in self.blurred.items()}
+
+
+def bench(name: str, settings: Settings) -> Bench:
+    """Of the training split, judged as a run on the dataset is."""
+    n = ENOUGH.get(name, MANY)
+    options = {"path": CAPTIONS} if name == "captions" else {}
+    kind = plugins.find(Dataset, {"captions": "lines", "stacked": "stacked_mnist"}.get(name, name))  # type: ignore[type-abstract]
+    dataset = kind(kind.Config(**options), settings.data_dir)
+    source = generator("bench", name)
+    vectors_of = _vectors(dataset, settings)
+    splits = {split: _part(dataset.load(split), 2 * n, source) for split in ("reference", "holdout")}
+    train = _part(dataset.load("train"), 8 * n, source)
+    pool, real = torch.cat([vectors_of(split) for split in splits.values()]), vectors_of(train)
+    labels = [split.labels for split in splits.values() if split.labels is not None]
+    if dataset.modes is not None:
+        bins = Bins.of_centres(pool, dataset.modes.centres)
+        of = assign(real, dataset.modes.centres)
+    elif labels and train.labels is not None:
+        bins, of = Bins.of_labels(torch.cat(labels)), train.labels
+    else:
+        apart = vectors_of(_part(dataset.load("train"), 5000, source))
+        bins = Bins.of_clusters(pool, n, apart)
+        assert bins.centres is not None
+        of = assign(real, bins.centres)
+    blurred = {what: vectors_of(samples) for what, samples in _blurred(train, dataset, source)}
+    return Bench(name, Judge(pool, bins, name), n, real, of, blurred, vectors_of(_noise(train, source)))
+
+
+def _part(samples: Samples, count: int, source: torch.Generator) -> Samples:
+    return samples.take(torch.randperm(len(samples), generator=source)[:count])
+
+
+def _vectors(dataset: Dataset, settings: Settings) -> Callable[[Samples], Tensor]:
+    if dataset.modes is not None:
+        return lambda samples: samples.canonical().values
+    extractor = find("sentences" if isinstance(dataset.load("train"), Text) else "classifier").prepare(
+        dataset, cache=settings.shared_cache, weights=settings.weights, device="cpu", say=print
+    )
+    return lambda samples: extractor.extract(samples).vectors
+
+
+def _blurred(samples: Samples, dataset: Dataset, source: torch.Generator) -> Iterator[tuple[str, Samples]]:
+    """The same samples, of which every mode is there, at several levels of what is no longer right."""
+    if isinstance(samples, Points):
+        assert dataset.modes is not None
+        for factor in (1.2, 1.5, 2.0, 3.0):
+            width = dataset.modes.sigma * (factor**2 - 1) ** 0.5
+            yield (
+                f"σ × {factor}",
+                Points(samples.values + width * torch.randn(samples.values.shape, generator=source), samples.labels),
+            )
+    elif isinstance(samples, Images):
+        pixels = samples.unit()
+        for sigma in (0.5, 0.7, 0.9, 1.2):
+            yield f"blur of {sigma} pixels", Images(_smooth(pixels, sigma))
+        for sigma in (0.05, 0.1, 0.2, 0.4):
+            noisy = pixels + sigma * torch.randn(pixels.shape, generator=source)
+            yield f"pixels' noise of {sigma}", Images(noisy.clamp(0, 1))
+    else:
+        assert isinstance(samples, Text)
+        for share in (0.05, 0.1, 0.2):
+            other = _words(samples, source)
+            wrong = (torch.rand(samples.values.shape, generator=source) < share) & (samples.values >= len(SPECIAL))
+            yield (
+                f"{share:.0%} of words wrong",
+                Text(torch.where(wrong, other, samples.values), vocabulary=samples.vocabulary),
+            )
+
+
+def _smooth(pixels: Tensor, sigma: float) -> Tensor:
+    """A Gaussian filter over each channel."""
+    away = torch.arange(-4.0, 5.0)
+    line = torch.exp(-away.square() / (2 * sigma**2))
+    line, channels = line / line.sum(), pixels.shape[1]
+    wide = F.pad(pixels, (4, 4, 4, 4), mode="reflect")
+    rows = F.conv2d(wide, line.expand(channels, 1, 1, 9), groups=channels)
+    return F.conv2d(rows, line[:, None].expand(channels, 1, 9, 1), groups=channels).clamp(0, 1)
+
+
+def _words(samples: Text, source: torch.Generator) -> Tensor:
+    """Words drawn by how often they occur, as many as there are places [N, L]."""
+    known = samples.values[samples.values >= len(SPECIAL)]
+    return known[torch.randint(len(known), samples.values.shape, generator=source)]
+
+
+def _noise(samples: Samples, source: torch.Generator) -> Samples:
+    """Uniform over thrice the range of points, over all pictures, or over all words."""
+    if isinstance(samples, Points):
+        reach = 3 * samples.values.abs().max()
+        return Points((2 * torch.rand(samples.values.shape, generator=source) - 1) * reach)
+    if isinstance(samples, Images):
+        return Images(torch.rand(samples.unit().shape, generator=source))
+    assert isinstance(samples, Text)
+    drawn = torch.randint(len(SPECIAL), len(samples.vocabulary), samples.values.shape, generator=source)
+    return Text(torch.where(samples.values >= len(SPECIAL), drawn, samples.values), vocabulary=samples.vocabulary)
+
+
+# ---- collapse: the tables
+
+
+def collapse(count: int, seed: int, names: Sequence[str] = ()) -> list[Bound]:
+    """How often each truth gets each verdict, by dataset, and what is promised of it. `count` sets are honest, and a
+    tenth as many of each other truth.
+    """
+    settings = Settings.load()
+    files = {"mnist": settings.data_dir / "MNIST", "captions": settings.data_dir / CAPTIONS}
+    there = [name for name in ("digits", "ring", "grid", *files) if name not in files or files[name].exists()]
+    bounds = []
+    for name in names or there:
+        bounds += table(bench(name, settings), count, seed)
+    return bounds
+
+
+def table(bench: Bench, count: int, seed: int) -> list[Bound]:
+    """The confusions of one dataset."""
+    decides = needed(bench.bins)
+    powerful = bench.n >= decides
+    print(
+        f"{bench.name}: {bench.n} samples, pool {len(bench.judge.pool)}, {bench.bins} bins ({decides} samples decide)"
+    )
+    print(f"{'truth, % of which are':32}" + "".join(f"{name:>14}" for name in SHOWN))
+    said: dict[str, Counter[Collapse]] = {}
+    for number, (truth, make) in enumerate(bench.cases().items()):
+        source = generator("calibrate", bench.name, number, seed)
+        sets = count if truth == "honest" else max(count // 10, 10)
+        said[truth] = Counter(bench.judge.judge(make(source)).verdict for _ in range(sets))
+        row = "".join(f"{100 * said[truth][each] / sets:14.1f}" for each in SHOWN)
+        print(f"{truth:32}{row}", flush=True)
+    print()
+
+    def among(truths: Sequence[str], verdicts: set[Collapse]) -> float:
+        sets = [said[truth] for truth in truths]
+        return sum(each[verdict] for each in sets for verdict in verdicts) / sum(each.total() for each in sets)
+
+    grave = {Collapse.SEVERE, Collapse.TOTAL}
+    half = bench.bins // 2
+    bounds = [
+        Bound(f"{bench.name}, honest: PARTIAL or worse", among(["honest"], FOUND), most=0.01),
+        Bound(f"{bench.name}, blurred: PARTIAL or worse", among([*bench.blurred], FOUND), most=0.01),
+        Bound(f"{bench.name}, half noise: PARTIAL or worse", among(["half noise"], FOUND), most=0.01),
+        Bound(f"{bench.name}, noise: UNMEASURABLE", among(["noise"], {Collapse.UNMEASURABLE}), least=0.99),
+        Bound(f"{bench.name}, one: TOTAL", among(["one", "near one"], {Collapse.TOTAL}), least=0.99),
+        Bound(f"{bench.name}, near 1 a bin: TOTAL", among(["near 1 a bin"], {Collapse.TOTAL}), least=0.99),
+    ]
+    if powerful:
+        lacking = [f"{half} bins gone", f"{bench.bins - 1} bins gone"]
+        bounds.append(Bound(f"{bench.name}, half and more gone: SEVERE or TOTAL", among(lacking, grave), least=0.99))
+    return bounds
+
+
 # ---- the program
 
-SECTIONS: dict[str, Callable[[int, int], list[Bound]]] = {"stability": stability}
+SECTIONS = ("stability", "collapse")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("section", choices=[*SECTIONS])
-    parser.add_argument("--n", type=int, default=2000, help="cases of each truth (default: 2000)")
+    parser.add_argument("section", choices=SECTIONS)
+    parser.add_argument("--n", type=int, help="cases of each truth (default: 2000), or honest sets (default: 300)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data", nargs="+", default=[], help="digits, ring, grid, mnist, captions, stacked, …")
     given = parser.parse_args(arguments)
-    bounds = SECTIONS[given.section](given.n, given.seed)
+    if given.section == "stability":
+        bounds = stability(given.n or 2000, given.seed)
+    else:
+        bounds = collapse(given.n or 300, given.seed, given.data)
     print("\n".join(map(str, bounds)))
     print(f"{sum(bound.kept for bound in bounds)} of {len(bounds)} promises kept")
     return 0 if all(bound.kept for bound in bounds) else 1
