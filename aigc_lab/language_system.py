@@ -67,6 +67,19 @@ class LanguageSystem(base.System):
             raise ValueError(f"{len(words)} words to begin with, and this model's sentences have {self.length} places")
         return tuple(self.vocabulary.numbers[word] for word in words)
 
+    def sentences(self, uniform: Tensor, sampling: Sampling, context: Tensor | None = None) -> Tensor:
+        """Sentences [N, L] that `decoder` and `output` predict word by word, each drawn by its row of uniform numbers
+        [N, L]; `context` [N, d] is what the decoder is told beside the words.
+        """
+        decoder: Any = self.decoder
+
+        def predict(words: Tensor, memory: Any) -> tuple[Tensor, Any]:
+            features, memory = decoder.step(words, memory, context)
+            return self.output(features[:, -1]), memory  # type: ignore[operator]
+
+        memory = decoder.start(len(uniform), self.length, context)
+        return decoding.sentences(predict, memory, uniform, self.vocabulary, self.first, sampling)
+
     def text(self, words: Tensor) -> Text:
         """Sentences [N, L] with their vocabulary."""
         return Text(words, vocabulary=self.vocabulary)
@@ -123,13 +136,7 @@ class LanguageModel(LanguageSystem):
         sampling: Sampling = Sampling(),  # noqa: B008 -- frozen
     ) -> Text:
         """A sentence for each row of uniform numbers [N, L]."""
-
-        def predict(words: Tensor, memory: Any) -> tuple[Tensor, Any]:
-            features, memory = self.decoder.step(words, memory)
-            return self.output(features[:, -1]), memory
-
-        memory = self.decoder.start(len(latents), self.length)
-        return self.text(decoding.sentences(predict, memory, latents, self.vocabulary, self.first, sampling))
+        return self.text(self.sentences(latents, sampling))
 
     @abstractmethod
     def __init__(self, config: Any, shape: Shape) -> None:

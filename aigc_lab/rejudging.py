@@ -13,7 +13,7 @@ from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.serving import finding
 from aigc_lab.settings import Settings
-from aigc_lab.statistics import Z95
+from aigc_lab.statistics import error_of
 from aigc_lab.verdicts import stability
 from aigc_lab.yamlfile import Document
 
@@ -71,7 +71,7 @@ def _of_samples(
     system = finding.of_run(registry, run["run"], "last").load(device).system
     samples = system.generate(evaluator.protocol.samples, run["seed"], "evaluation", "reference")
     said = evaluator.judge(samples)
-    return None if said is None else stored("collapse", history[-1]["step"], said.as_dict())
+    return None if said is None else StoredVerdict.of("collapse", history[-1]["step"], said.as_dict())
 
 
 def _of_history(
@@ -83,20 +83,9 @@ def _of_history(
     said = stability.judge(
         [each["step"] for each in history],
         [math.nan if each["value"] is None else each["value"] for each in history],
-        [_error(each) for each in history],
+        [error_of(each["low"], each["high"]) for each in history],
         baseline=evaluator.baseline(sweep["objective"]),
         better=sweep["better"],
         diverged_at=(step, "a loss, gradient or parameter was not finite") if run["state"] == State.DIVERGED else None,
     )
-    return stored("stability", step, said.as_dict())
-
-
-def _error(entry: dict[str, Any]) -> float:
-    low, high = entry["low"], entry["high"]
-    return math.nan if low is None or high is None else (high - low) / (2 * Z95)
-
-
-def stored(kind: Any, step: int, told: dict[str, Any]) -> StoredVerdict:
-    """A verdict as it is kept: what is said, and the numbers behind it."""
-    numbers = {key: value for key, value in told.items() if key not in ("verdict", "reason", "signature")}
-    return StoredVerdict(kind, step, told["verdict"], told["reason"], numbers, told.get("signature", "stability|v:1"))
+    return StoredVerdict.of("stability", step, said.as_dict())

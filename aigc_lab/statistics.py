@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 Z95 = 1.959963984540054
 
 
+def error_of(low: float | None, high: float | None) -> float:
+    """The standard error that a 95 % interval stands for; NaN where it has no end, or one at infinity."""
+    if low is None or high is None or not math.isfinite(high - low):
+        return math.nan
+    return (high - low) / (2 * Z95)
+
+
 def bootstrap_standard_error(statistic: Callable[[Tensor], float], rows: int, *, replicates: int) -> float:
     """Standard error of a statistic of resampled row indices [rows]."""
     import torch

@@ -46,7 +46,7 @@ from aigc_lab.registry.states import State as RunState
 from aigc_lab.samples import Images, Text
 from aigc_lab.shape import Modality
 from aigc_lab.stacking import train_stacked
-from aigc_lab.statistics import Z95
+from aigc_lab.statistics import error_of
 from aigc_lab.systems.base import System
 from aigc_lab.tracking.base import DatasetInfo, RunTracker, status_of
 from aigc_lab.trainer import Diverged, Progress, Replica, Round, State, train
@@ -403,7 +403,7 @@ class _Run:
             said = stability.judge(
                 [score.step for score in history],
                 [math.nan if score.value is None else score.value for score in history],
-                [_error(score) for score in history],
+                [error_of(score.low, score.high) for score in history],
                 baseline=self._lab.evaluator.baseline(objective.score),
                 better=objective.better,
                 diverged_at=(step, reason or "diverged") if state == RunState.DIVERGED else None,
@@ -532,13 +532,6 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _error(score: StoredScore) -> float:
-    """The standard error that a 95 % interval stands for; unknown where the interval has an end at infinity."""
-    if score.low is None or score.high is None or not math.isfinite(score.high - score.low):
-        return math.nan
-    return (score.high - score.low) / (2 * Z95)
-
-
 def _weights(system: System) -> dict[str, Tensor]:
     return {key: tensor.detach().clone() for key, tensor in system.state_dict().items()}
 
@@ -608,11 +601,7 @@ class _Record:
     def judge(self, kind: Judged, step: int, said: CollapseVerdict | StabilityVerdict | None) -> None:
         """Keeps a verdict; None is none."""
         if said is not None:
-            told = said.as_dict()
-            numbers = {key: value for key, value in told.items() if key not in ("verdict", "reason", "signature")}
-            signature = told.get("signature", "stability|v:1")
-            stored = StoredVerdict(kind, step, str(said.verdict), said.reason, numbers, signature)
-            self.verdicts[kind, step] = stored
+            self.verdicts[kind, step] = StoredVerdict.of(kind, step, said.as_dict())
 
     def final_samples(self, content: bytes, kind: "Kind") -> None:
         self.file("samples", *kind, content)

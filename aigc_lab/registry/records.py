@@ -45,6 +45,12 @@ class StoredVerdict:
     evidence: dict[str, Any]
     signature: str
 
+    @classmethod
+    def of(cls, kind: Judged, step: int, told: dict[str, Any]) -> "StoredVerdict":
+        """What a verdict tells of itself as a dict: what is said, and the numbers behind it."""
+        numbers = {key: value for key, value in told.items() if key not in ("verdict", "reason", "signature")}
+        return cls(kind, step, told["verdict"], told["reason"], numbers, told.get("signature", f"{kind}|v:1"))
+
 
 class ScalarLike(Protocol):
     """Anything that says how a training scalar went; `StoredScalar` is one."""

@@ -6,7 +6,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from aigc_lab import decoding
 from aigc_lab.config import Strict
 from aigc_lab.decoding import Sampling
 from aigc_lab.language_system import LanguageSystem, nll_of, shifted
@@ -95,7 +94,7 @@ class TextVAE(LanguageSystem):
     def decode(self, latents: Tensor) -> Tensor:
         """The sentences [N, L] of which each word is the most likely one after those before it."""
         uniform = latents.new_zeros(len(latents), self.length)
-        return self._sentences(latents, uniform, Sampling(temperature=0))
+        return self.sentences(uniform, Sampling(temperature=0), latents)
 
     def log_likelihood(self, words: Tensor, latents: Tensor) -> Tensor:
         """Log p(x|z) in nats a sentence [N], its `<eos>` included."""
@@ -120,12 +119,4 @@ class TextVAE(LanguageSystem):
     ) -> Text:
         """A sentence for each latent [N, latent_size + L]: z, and the numbers that pick the words."""
         code, normal = torch.split(latents, [self.config.latent_size, self.length], 1)
-        return self.text(self._sentences(code, torch.special.ndtr(normal.double()).float(), sampling))
-
-    def _sentences(self, code: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
-        def predict(words: Tensor, memory: Any) -> tuple[Tensor, Any]:
-            features, memory = self.decoder.step(words, memory, code)
-            return self.output(features[:, -1]), memory
-
-        memory = self.decoder.start(len(code), self.length, code)
-        return decoding.sentences(predict, memory, uniform, self.vocabulary, self.first, sampling)
+        return self.text(self.sentences(torch.special.ndtr(normal.double()).float(), sampling, code))
