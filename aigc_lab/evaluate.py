@@ -100,7 +100,8 @@ class Evaluator:
     def _kept_baseline(self, objective: str) -> float | None:
         """It costs as much as an evaluation, and is the same for every sweep of the protocol on the dataset."""
         judges = [self._features.extractor(name).identity for name in sorted(kept(self.metrics))]
-        told = [objective, self.protocol.model_dump(mode="json"), self._dataset.digest, judges]
+        versions = [metric.version for metric in self.metrics]
+        told = [objective, self.protocol.model_dump(mode="json"), versions, self._dataset.digest, judges]
         key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
         path = self._features.cache / "baselines" / f"{key}.json"
         with suppress(OSError, ValueError, KeyError, TypeError):
