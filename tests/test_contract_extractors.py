@@ -46,7 +46,7 @@ def cases(
             elif name.startswith("inception"):
                 weights, n = inception_weights, 8
             elif name == "sentences":
-                data, n = PyDoc(PyDoc.Config(), Path()), 300
+                data, n, cache = PyDoc(PyDoc.Config(), Path()), 300, tmp_path_factory.mktemp("sentences")
             elif name == "stacked_digits":
                 data, cache = Stacked(Digits.Config(), Path()), tmp_path_factory.mktemp("stacked")
             made[name] = Case(kind, data, cache, weights, n)

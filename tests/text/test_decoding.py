@@ -149,7 +149,8 @@ def kept_by_hand(logits: Floats, temperature: float, k: int | None, p: float | N
     words=st.integers(1, 25),
     temperature=st.sampled_from([0.4, 1.0, 2.5]),
     k=st.one_of(st.none(), st.integers(1, 30)),
-    p=st.one_of(st.none(), st.floats(0.01, 1)),
+    # Between: nearer to one than single precision can tell, the rounding of a sum decides about the last word.
+    p=st.one_of(st.none(), st.floats(0.01, 0.999), st.just(1.0)),
 )
 def test_top_k_and_top_p_keep_exactly_the_right_words(
     seed: int, words: int, temperature: float, k: int | None, p: float | None
