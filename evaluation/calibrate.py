@@ -414,8 +414,13 @@ class Bench:
         return made + width * torch.randn(made.shape, generator=source, dtype=made.dtype)
 
     def few(self, source: torch.Generator, count: int) -> Tensor:
-        """Near copies of `count` vectors of each bin."""
-        return self.again(source, torch.cat([self._of(source, bin_, count) for bin_ in range(self.bins)]), near=True)
+        """Near copies of `count` vectors of each bin, of the half of it around its mean."""
+        some = []
+        for bin_ in range(self.bins):
+            members = self.real[self.of == bin_]
+            inner = (members - members.mean(0)).norm(dim=1).argsort()[: max(count, len(members) // 2)]
+            some.append(members[inner[torch.randperm(len(inner), generator=source)[:count]]])
+        return self.again(source, torch.cat(some), near=True)
 
     def _of(self, source: torch.Generator, bin_: int, count: int) -> Tensor:
         members = (self.of == bin_).nonzero().flatten()

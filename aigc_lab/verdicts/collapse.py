@@ -39,6 +39,10 @@ _ALPHA = 0.05
 _SIZES = (10, 20, 40, 80, 160)
 _DRAWS = 40  # null draws of a diversity
 _BINS = 100  # clusters, at most
+_REAL = 0.2  # precision beside real samples', below which nothing can be measured
+# Precision and coverage, beside real samples', below both of which samples that vary are blurred: nothing is then
+# missing for certain. Classes that are gone are no such sign: what is left is sharp, or covered, or narrow.
+_SHARP, _COVERED, _VARIED = 0.65, 0.35, 0.5
 MISSING, PRESENT, UNDECIDED = "missing", "present", "undecided"
 
 
@@ -245,10 +249,12 @@ class Judge:
         everything = self._diversity("all", made, self.pool, len(self.bins.names))
         fidelity = precision / max(null.precision, 1e-9)
         kept = made[good]
-        if duplicates > 0.9 or (everything is not None and everything[2] < 0.1):
+        # What does not look real may lie close together in the features, as noise does: it is one thing only if copied.
+        least = 0.1 if everything is None or fidelity >= _REAL else everything[3] + 0.02
+        if duplicates > 0.9 or (everything is not None and everything[2] < least):
             share = f"{duplicates:.0%} of the samples are copies of others" if duplicates > 0.5 else _narrow(everything)
             return self._said(Collapse.TOTAL, f"one thing over and over: {share}", n, fidelity, duplicates)
-        if fidelity < 0.2 or len(kept) < 20:
+        if fidelity < _REAL or len(kept) < 20:
             reason = (
                 f"{precision:.0%} of the samples look real, and {null.precision:.0%} of real ones do: what is not like "
                 "real samples cannot be counted among them"
@@ -312,6 +318,7 @@ class Judge:
                     "diversity": found and found[0],
                     "diversity_low": found and found[1],
                     "diversity_high": found and found[2],
+                    "diversity_least": found and found[3],
                 }
             )
         _decide(rows, hits, n)
@@ -326,9 +333,9 @@ class Judge:
             return assign(vectors, self.bins.centres)
         return _voted(self.bins.of[nearest(vectors, self.pool, K)[1]], len(self.bins.names))
 
-    def _diversity(self, name: str, made: Tensor, real: Tensor, bins: int) -> tuple[float, float, float] | None:
+    def _diversity(self, name: str, made: Tensor, real: Tensor, bins: int) -> tuple[float, float, float, float] | None:
         """The Vendi score of the generated members of a bin over that of as many real ones, with bounds of a 95 %
-        family over the bins; None where there are too few.
+        family over the bins, and the ratio that one thing over and over would have; None where there are too few.
         """
         sizes = [size for size in _SIZES if size <= min(len(made), len(real) // 2)]
         if not sizes:
@@ -343,7 +350,7 @@ class Judge:
         error = max(logs.std().item() if len(parts) > 1 else 0.0, spread) / math.sqrt(len(parts))
         margin = _normal(1 - _ALPHA / (2 * bins)) * math.hypot(error, spread / math.sqrt(_DRAWS))
         middle = logs.mean().item()
-        return math.exp(middle), math.exp(middle - margin), math.exp(middle + margin)
+        return math.exp(middle), math.exp(middle - margin), math.exp(middle + margin), math.exp(-mean)
 
     def _concluded(
         self,
@@ -362,13 +369,35 @@ class Judge:
         weight = sum(row["real"] for row in known)
         diversity = sum(row["real"] * row["diversity"] for row in known) / weight if known else None
         narrow = [row for row in known if row["diversity_high"] < 0.5]
-        left = [row for row in rows if row["state"] != MISSING]
-        flat = bool(left) and all(row in known and row["diversity_high"] < 0.1 for row in left)
+        # A score is 1 at least, so that where real ones score 5 no ratio is below 0.1: what is above the least counts.
+        flat = [
+            row for row in known if row["diversity_high"] - row["diversity_least"] < 0.1 * (1 - row["diversity_least"])
+        ]
+        nothing = sum(row["real"] for row in rows if row["state"] == MISSING or row in flat)
+        there = coverage / max(1 - low, 1e-9)
+        # Known modes part the plane itself, and blur moves nothing from one to another.
+        blurred = (
+            self.bins.noun[0] != "mode"
+            and fidelity < _SHARP
+            and there < _COVERED
+            and diversity is not None
+            and diversity > _VARIED
+        )
         names = self._listed([row["name"] for row in rows if row["state"] == MISSING])
         mass = f"at least {low:.0%} of the real mass is missing ({seen:.0%} seen): {names}"
         inside = "" if diversity is None else f"; diversity within bins {diversity:.2f} of real"
-        if low > 0.9 or flat:
+        if nothing > 0.9:
             verdict, reason = Collapse.TOTAL, mass if low > 0.9 else f"one thing over and over in every bin{inside}"
+        elif blurred and (low > 0.02 or narrow):
+            # What is blurred moves from bin to bin in the features: those that are empty may be there all the same.
+            verdict = Collapse.INCONCLUSIVE
+            reason = (
+                f"too blurred to tell what is missing from what is not recognised: {fidelity:.2f} times as many "
+                f"samples look real as of real ones, and the bins they are in are covered {there:.2f} times{inside}"
+            )
+            for row in rows:
+                row["state"] = UNDECIDED if row["state"] == MISSING else row["state"]
+            low = 0.0
         elif low > 0.25:
             verdict, reason = Collapse.SEVERE, mass + inside
         elif low > 0.02:
@@ -514,6 +543,6 @@ def _order(vectors: Tensor) -> Tensor:
     return torch.from_numpy(np.lexsort(vectors.T.flip(0).numpy()))
 
 
-def _narrow(diversity: tuple[float, float, float] | None) -> str:
+def _narrow(diversity: tuple[float, ...] | None) -> str:
     assert diversity is not None
     return f"samples vary at most {diversity[2]:.2f} times as much as real ones"

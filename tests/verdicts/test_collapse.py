@@ -20,6 +20,7 @@ from aigc_lab import noise
 from aigc_lab.data.ring import Ring
 from aigc_lab.features import FeatureStore
 from aigc_lab.neighbours import assign, k_means
+from aigc_lab.samples import Images
 from aigc_lab.verdicts import collapse
 from aigc_lab.verdicts.collapse import Bins, Collapse, CollapseVerdict, Judge, needed
 from aigc_lab.weights import WeightsPolicy
@@ -150,6 +151,21 @@ def test_one_sample_a_class_is_total(jitter: float) -> None:
     assert found.verdict == Collapse.TOTAL, found.reason
 
 
+def test_one_point_a_mode_is_total_in_the_plane_too() -> None:
+    """Where real points of a mode score about 5, a tenth of it cannot be: what is above 1 counts."""
+    samples, judge = ring()
+    centres = judge.bins.centres
+    assert centres is not None
+    points = centres[assign(samples[:250], centres)] + torch.tensor([0.004, -0.003])
+    found = judge.judge(points + 1e-5 * torch.randn((250, 2), generator=noise.generator("jitter")))
+    assert found.verdict == Collapse.TOTAL and "in every bin" in found.reason
+    for row in found.bins:
+        assert row["diversity"] == pytest.approx(row["diversity_least"], rel=0.01) and row["diversity_least"] > 0.1
+    # Half as wide as real ones is not one thing over and over.
+    narrow = centres[assign(samples[:250], centres)] + 0.4 * (samples[:250] - centres[assign(samples[:250], centres)])
+    assert judge.judge(narrow).verdict != Collapse.TOTAL
+
+
 def test_near_copies_of_a_few_a_class_are_partial_by_their_diversity() -> None:
     samples, labels = world().labelled(4000, "few")
     few = torch.cat([samples[labels == label][:6] for label in range(6)])
@@ -177,6 +193,11 @@ def test_noise_cannot_be_measured() -> None:
         found = judged_of(made)
         assert found.verdict == Collapse.UNMEASURABLE and found.precision < 0.2 and not found.bins
         assert (found.missing_low, found.missing_high) == (0.0, 1.0)
+    # Noise may lie closer together than real samples do, and is one thing only where it is copied.
+    far = 40 + 0.7 * torch.randn((400, 8), generator=noise.generator("far"))
+    assert judged_of(far).verdict == Collapse.UNMEASURABLE
+    copied = far[:1] + 1e-3 * torch.randn((400, 8), generator=noise.generator("copied"))
+    assert judged_of(copied).verdict == Collapse.TOTAL
 
 
 @pytest.mark.parametrize("spread", [1.2, 1.4, 1.7, 2.0, 3.0])
@@ -241,21 +262,68 @@ def test_thinned_classes_are_found_or_left_open() -> None:
     assert half.verdict not in FOUND
 
 
-def test_a_real_classifier_sees_what_is_dropped(judged: Judged) -> None:
-    features = FeatureStore(
-        judged.dataset, cache=judged.cache, weights=WeightsPolicy(), device="cpu", say=lambda text: None
-    )
-    splits = {name: judged.dataset.load(name) for name in ("train", "reference", "holdout")}
-    vectors = {name: features.real("classifier", split).vectors for name, split in splits.items()}
-    labels = {name: split.labels for name, split in splits.items() if split.labels is not None}
-    pool, of = (torch.cat([each["reference"], each["holdout"]]) for each in (vectors, labels))
-    judge = Judge(pool, Bins.of_labels(of), "digits", splits=SPLITS)
-    order = torch.randperm(len(vectors["train"]), generator=noise.generator("digits"))
-    made, digits = vectors["train"][order], labels["train"][order]
-    n = len(pool) // 2
-    assert judge.judge(made[:n]).verdict not in FOUND
-    lacking = judge.judge(made[(digits != 3) & (digits != 8)][:n])
+class Digits(NamedTuple):
+    """The digits as their classifier sees them."""
+
+    judge: Judge
+    features: FeatureStore
+    train: Images
+    vectors: Tensor
+    labels: Tensor
+
+
+@pytest.fixture(scope="module")
+def digits(judged: Judged) -> Digits:
+    data = judged.dataset
+    features = FeatureStore(data, cache=judged.cache, weights=WeightsPolicy(), device="cpu", say=lambda text: None)
+    train, reference, holdout = data.load("train"), data.load("reference"), data.load("holdout")
+    assert train.labels is not None and reference.labels is not None and holdout.labels is not None
+    pool = torch.cat([features.real("classifier", split).vectors for split in (reference, holdout)])
+    judge = Judge(pool, Bins.of_labels(torch.cat([reference.labels, holdout.labels])), "digits", splits=SPLITS)
+    return Digits(judge, features, train, features.real("classifier", train).vectors, train.labels)
+
+
+def test_a_real_classifier_sees_what_is_dropped(digits: Digits) -> None:
+    order = torch.randperm(len(digits.vectors), generator=noise.generator("digits"))
+    made, labels = digits.vectors[order], digits.labels[order]
+    assert digits.judge.judge(made[:400]).verdict not in FOUND
+    lacking = digits.judge.judge(made[(labels != 3) & (labels != 8)][:400])
     assert {"3", "8"} >= missing(lacking) and lacking.verdict in FOUND
+
+
+def test_noisy_pictures_are_blurred_and_lack_nothing(digits: Digits) -> None:
+    """To the classifier noisy fours are no fours: what is empty in its features may be there all the same."""
+    pixels = digits.train.unit()
+    said = []
+    for draw in range(4):
+        noisy = pixels + 0.2 * torch.randn(pixels.shape, generator=noise.generator("pixels", draw))
+        made = digits.features.made("classifier", Images(noisy.clamp(0, 1))).vectors
+        order = torch.randperm(len(made), generator=noise.generator("noisy", draw))
+        said += [digits.judge.judge(made[order[first:][:400]]) for first in (0, 400)]
+    assert not FOUND & {each.verdict for each in said}
+
+
+def test_what_is_too_blurred_is_not_said_to_lack_anything() -> None:
+    judge = world().judge
+    null = judge.null(400)
+    kept = world().draw(400, "kept", of=(0, 1, 2, 3)).double()
+    narrow = world().draw(400, "kept", of=(0, 1, 2, 3), spread=0.5).double()
+
+    def said(judge: Judge, fidelity: float, coverage: float, made: Tensor = kept) -> tuple[CollapseVerdict, float]:
+        found = judge._concluded(judge._rows(made, made), made, 400, fidelity, coverage, null, 0.0)
+        return found, sum(row["real"] for row in found.bins if row["name"] in ("eel", "fox", "4", "5"))
+
+    withheld, gone = said(judge, 0.64, 0.2)
+    assert withheld.verdict == Collapse.INCONCLUSIVE and "too blurred to tell" in withheld.reason
+    assert not missing(withheld) and withheld.missing_low == 0 and withheld.missing_high == pytest.approx(gone)
+    # Sharp samples, samples that cover what they are of, and narrow ones are another thing.
+    edge = 0.35 * (1 - gone)
+    for fidelity, coverage, made in ((0.66, 0.2, kept), (0.64, edge + 0.01, kept), (0.64, 0.2, narrow)):
+        assert said(judge, fidelity, coverage, made)[0].verdict == Collapse.SEVERE
+    assert said(judge, 0.64, edge - 0.01)[0].verdict == Collapse.INCONCLUSIVE
+    # Blur moves nothing from one known mode to another.
+    modes = Judge(judge.pool, Bins.of_centres(judge.pool, world().centres), "modes", SPLITS)
+    assert said(modes, 0.64, 0.2)[0].verdict == Collapse.SEVERE
 
 
 # ---- what cannot be judged
@@ -349,6 +417,18 @@ def test_precision_coverage_and_their_nulls_are_those_of_all_distances(spread: f
     hits = torch.bincount(assign(kept, judge.bins.centres), minlength=8)
     assert [row["generated"] for row in found.bins] == pytest.approx((hits / len(kept)).tolist())
     assert [row["real"] for row in found.bins] == pytest.approx(judge.shares.tolist())
+
+
+def test_what_is_on_the_rim_of_a_ball_is_outside() -> None:
+    """Whole numbers: half of the distances are ties."""
+    pool = torch.arange(60.0)[:, None]
+    judge = Judge(pool, Bins.of_labels(torch.arange(60) // 20), "line", splits=12)
+    made = 3 * torch.arange(24.0)[:, None] - 6
+    found, expected = judge.judge(made), by_hand(judge, made)
+    null = judge.null(24)
+    assert (null.precision, null.coverage, null.coverage_low) == pytest.approx(expected["null"], abs=1e-9)
+    assert found.precision == pytest.approx(expected["precision"], rel=1e-6)
+    assert judge._fidelity(judge._accepted(made))[3] / null.coverage == pytest.approx(expected["coverage"], rel=1e-9)
 
 
 def holm(hits: list[int], n: int, shares: list[float], strays: list[float]) -> list[tuple[float, float, str]]:
@@ -459,7 +539,7 @@ def test_diversity_is_a_ratio_to_as_many_real_members(count: int, size: int, par
     spread = np.std(null, ddof=1)
     error = (max(np.std(logs, ddof=1), spread) if parts > 1 else spread) / math.sqrt(parts)
     margin = stats.norm.ppf(1 - 0.05 / 12) * math.hypot(error, spread / math.sqrt(40))
-    expected = [np.exp(np.mean(logs) + each) for each in (0, -margin, margin)]
+    expected = [*(np.exp(np.mean(logs) + each) for each in (0, -margin, margin)), np.exp(-np.mean(null))]
     assert judge._diversity("bee", made, real, 6) == pytest.approx(expected, rel=1e-6)
     assert judge._diversity("bee", made[:9], real, 6) is None  # too few to say
 
