@@ -194,7 +194,7 @@ def test_noise_cannot_be_measured() -> None:
         assert found.verdict == Collapse.UNMEASURABLE and found.precision < 0.2 and not found.bins
         assert (found.missing_low, found.missing_high) == (0.0, 1.0)
     # Noise may lie closer together than real samples do, and is one thing only where it is copied.
-    far = 40 + 0.7 * torch.randn((400, 8), generator=noise.generator("far"))
+    far = 40 + 0.5 * torch.randn((400, 8), generator=noise.generator("far"))
     assert judged_of(far).verdict == Collapse.UNMEASURABLE
     copied = far[:1] + 1e-3 * torch.randn((400, 8), generator=noise.generator("copied"))
     assert judged_of(copied).verdict == Collapse.TOTAL
@@ -326,6 +326,35 @@ def test_what_is_too_blurred_is_not_said_to_lack_anything() -> None:
     assert said(modes, 0.64, 0.2)[0].verdict == Collapse.SEVERE
 
 
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        (0.019, Collapse.NONE),
+        (0.021, Collapse.PARTIAL),
+        (0.249, Collapse.PARTIAL),
+        (0.251, Collapse.SEVERE),
+        (0.899, Collapse.SEVERE),
+        (0.901, Collapse.TOTAL),
+    ],
+)
+def test_what_is_missing_decides_how_bad_it_is(missing: float, expected: Collapse) -> None:
+    judge = world().judge
+    diverse = {"diversity": 1.0, "diversity_low": 0.9, "diversity_high": 1.1, "diversity_least": 0.1, "strays": 0.0}
+    rows = [
+        {"name": "ant", "real": missing, "generated": 0.0, "state": "missing"} | diverse,
+        {"name": "bee", "real": 1 - missing, "generated": 1.0, "state": "present"} | diverse,
+    ]
+    found = judge._concluded(rows, judge.pool[:400], 400, 1.0, 1.0, judge.null(400), 0.0)
+    assert (found.verdict, found.missing_low) == (expected, missing)
+
+
+def test_an_empty_bin_with_samples_near_it_is_not_missing() -> None:
+    judge, kept = world().judge, world().draw(400, "sharp", of=(0, 1, 2, 3, 4)).double()
+    near = torch.cat([kept, world().draw(60, "near", of=(5,)).double()])
+    for around, state in ((kept, "missing"), (near, "undecided")):
+        assert [row["state"] for row in judge._rows(kept, around)] == ["present"] * 5 + [state]
+
+
 # ---- what cannot be judged
 
 
@@ -413,6 +442,8 @@ def test_precision_coverage_and_their_nulls_are_those_of_all_distances(spread: f
     assert found.precision == pytest.approx(expected["precision"], rel=1e-6)
     assert found.coverage == pytest.approx(expected["coverage"], rel=1e-9)
     assert judge.bins.centres is not None
+    good, near = (int(each.sum()) for each in judge._fidelity(judge._accepted(made))[1:3])
+    assert (good, near) == (expected["good"].sum(), expected["near"].sum()) and (near > good or spread == 1)
     kept = made[torch.from_numpy(expected["good"])]
     hits = torch.bincount(assign(kept, judge.bins.centres), minlength=8)
     assert [row["generated"] for row in found.bins] == pytest.approx((hits / len(kept)).tolist())
