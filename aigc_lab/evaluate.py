@@ -21,7 +21,7 @@ from aigc_lab.extractors.base import Features, choice
 from aigc_lab.features import FeatureStore
 from aigc_lab.files import write_atomically
 from aigc_lab.given import Given, Pair, Range, Sets, given, halves, parted
-from aigc_lab.jury import Jury, remembered, trivial
+from aigc_lab.jury import Jury, remembered, trivial, with_code
 from aigc_lab.language_system import LanguageSystem
 from aigc_lab.metrics import memorisation
 from aigc_lab.metrics.base import Autoencoder, Evidence, Game, Metric, Part, Real, Score
@@ -71,13 +71,7 @@ class Evaluator:
         """
         evidence = _evidence(generated, self._reals[split], self._dataset, self._features, split, system, ())
         scores = _scores(self.metrics, evidence)
-        return scores, self._jury.collapse(evidence) if judged else None
-
-    def judge(self, generated: Samples) -> CollapseVerdict | None:
-        """Whether samples have collapsed, where that can be said."""
-        return self._jury.collapse(
-            _evidence(generated, self._reals["holdout"], self._dataset, self._features, "holdout", None, ())
-        )
+        return scores, with_code(self._jury.collapse(evidence), scores, system) if judged else None
 
     def missing(self, verdict: CollapseVerdict, count: int = 8) -> dict[str, Samples]:
         """Bin -> real samples of it, of every bin that a verdict on this dataset says is missing."""

@@ -1,7 +1,7 @@
 """Who judges whether a dataset's generators have collapsed: real samples as vectors, bins, and their nulls."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
@@ -14,14 +14,16 @@ from aigc_lab import noise
 from aigc_lab.data.base import Dataset
 from aigc_lab.features import FeatureStore
 from aigc_lab.files import write_atomically
-from aigc_lab.metrics.base import Evidence
+from aigc_lab.metrics.base import Evidence, Score
 from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.shape import Modality
 from aigc_lab.text.vocabulary import EOS, PAD
-from aigc_lab.verdicts.collapse import MISSING, Bins, CollapseVerdict, Judge
+from aigc_lab.verdicts.collapse import MISSING, Bins, Collapse, CollapseVerdict, Judge
 
 # Real samples that judge as many generated ones: enough for splits in which both sides are large.
 _TIMES, _LEAST = 4, 2000
+# Less of its latents is a collapsed posterior.
+_ACTIVE = 0.2
 # Training samples that clusters are made of.
 _CLUSTERED = 5000
 # Up to so many numbers a picture's own covariance is used for a trivial one.
@@ -96,6 +98,21 @@ class Jury:
             bins, kind = Bins.of_clusters(pool, self._samples, apart), "clusters"
         of = "points" if self._extractor is None else self._features.extractor(self._extractor).identity
         return Judge(pool, bins, f"{of}|data:{self._dataset.name}:{self._dataset.digest[:8]}|by:{kind}")
+
+
+def with_code(collapse: CollapseVerdict | None, scores: Sequence[Score], system: object) -> CollapseVerdict | None:
+    """The verdict, which a collapsed posterior takes the place of where nothing worse was found: proved to use less
+    than a fifth of its latents, an autoencoder is a decoder that says the same of every code.
+    """
+    active = next((score for score in scores if score.name == "active_units"), None)
+    units = getattr(getattr(system, "config", None), "latent_size", None)
+    worse = (Collapse.PARTIAL, Collapse.SEVERE, Collapse.TOTAL)
+    if active is None or not units or active.high >= _ACTIVE * units or (collapse and collapse.verdict in worse):
+        return collapse
+    reason = f"{active.value:.0f} of {units} latents are used (at most {active.high:.0f}, of {active.n} samples)"
+    if collapse is not None:
+        return replace(collapse, verdict=Collapse.POSTERIOR, reason=f"{reason}; of the samples: {collapse.reason}")
+    return CollapseVerdict(Collapse.POSTERIOR, reason, active.n, 0, 0, 1, None, None, 0, 0, [], active.signature)
 
 
 @contextmanager

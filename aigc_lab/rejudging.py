@@ -70,7 +70,7 @@ def _of_samples(
         return None
     system = finding.of_run(registry, run["run"], "last").load(device).system
     samples = system.generate(evaluator.protocol.samples, run["seed"], "evaluation", "reference")
-    said = evaluator.judge(samples)
+    _, said = evaluator.examine(samples, "reference", system, judged=True)
     return None if said is None else StoredVerdict.of("collapse", history[-1]["step"], said.as_dict())
 
 

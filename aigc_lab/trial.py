@@ -51,7 +51,7 @@ from aigc_lab.systems.base import System
 from aigc_lab.tracking.base import DatasetInfo, RunTracker, status_of
 from aigc_lab.trainer import Diverged, Progress, Replica, Round, State, train
 from aigc_lab.verdicts import stability
-from aigc_lab.verdicts.collapse import Collapse, CollapseVerdict
+from aigc_lab.verdicts.collapse import CollapseVerdict
 from aigc_lab.verdicts.stability import StabilityVerdict
 
 _LOG = logging.getLogger(__name__)
@@ -61,8 +61,6 @@ _GRID = 64
 _UNREST = 3.0
 # Rows of the picture of what is missing.
 _LACKING = 20
-# Less of its latents is a collapsed posterior.
-_ACTIVE = 0.2
 _SENTENCES = 20
 _POINTS = 2000
 # Evaluations deliver the curves; between two that lie far apart, a delivery this often keeps MLflow's pages alive.
@@ -239,7 +237,7 @@ class _Run:
         begun, step = time.perf_counter(), self.replica.state.step
         scores, collapse = self._scored("reference", judged=True)
         self._record.score(scores, "progress", step, "reference")
-        self._collapse = self._of_code(scores, collapse)
+        self._collapse = collapse
         self._record.judge("collapse", step, self._collapse)
         if self._collapse is not None:
             seen = {"missing": self._collapse.missing_seen, "diversity": self._collapse.diversity}
@@ -376,20 +374,6 @@ class _Run:
         if state != RunState.KILLED:
             job = self._job
             attempts.collect(self._lab.settings, job.sweep, job.trial, job.seed, keep=self._attempt)
-
-    def _of_code(self, scores: Sequence[Score], collapse: CollapseVerdict | None) -> CollapseVerdict | None:
-        """The verdict, which a collapsed posterior takes the place of where nothing worse was found: proved to use less
-        than a fifth of its latents, an autoencoder is a decoder that says the same of every code.
-        """
-        active = next((score for score in scores if score.name == "active_units"), None)
-        units = getattr(self.replica.state.system.config, "latent_size", None)
-        worse = (Collapse.PARTIAL, Collapse.SEVERE, Collapse.TOTAL)
-        if active is None or not units or active.high >= _ACTIVE * units or (collapse and collapse.verdict in worse):
-            return collapse
-        reason = f"{active.value:.0f} of {units} latents are used (at most {active.high:.0f}, of {active.n} samples)"
-        if collapse is not None:
-            return replace(collapse, verdict=Collapse.POSTERIOR, reason=f"{reason}; of the samples: {collapse.reason}")
-        return CollapseVerdict(Collapse.POSTERIOR, reason, active.n, 0, 0, 1, None, None, 0, 0, [], active.signature)
 
     def _judge_history(self, state: RunState, reason: str | None) -> None:
         """Whether the objective was stable, of a run that has a result or diverged."""

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import zipfile
+import zlib
 from functools import cached_property
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from aigc_lab.text.vocabulary import SPECIAL, Vocabulary
 # How the published weights are named: input, forget, output gate and candidate, each with W of the word, U of the
 # memory, and b; `torch.nn.LSTM` has them as input, forget, candidate, output.
 _GATES = ("i", "f", "c", "og")
+# What numpy and zipfile raise for an archive that is absent, cut off, flipped, encrypted or of another kind.
+DAMAGED = (OSError, ValueError, EOFError, LookupError, RuntimeError, TypeError, zipfile.BadZipFile, zlib.error)
 _SCHEMA = "oracle 2"
 _BLOCK = 500
 
@@ -95,7 +98,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: torch.from_numpy(np.array(arrays[name], dtype=np.float32)) for name in arrays.files}
-    except Exception as error:  # noqa: BLE001 -- an archive can be damaged in many ways
+    except DAMAGED as error:
         raise UsageError(f"data.weights: {path}: cannot be read as .npz ({error})") from None
     wanted = random_weights(1, 1, 1, 0)
     lacking = [name for name in wanted if name not in found]
@@ -178,8 +181,8 @@ class OracleText(base.Dataset):
                 stored = torch.from_numpy(arrays["words"].astype(np.int64))
             if stored.shape == (wanted, self.config.length):
                 return stored
-        except Exception:  # noqa: BLE001, S110 -- none, or one that is damaged, in whatever way: it is drawn again
-            pass
+        except DAMAGED:
+            pass  # none, or one that is not whole: it is drawn again
         made = self._draw(wanted)
         buffer = io.BytesIO()
         np.savez(buffer, words=made.numpy().astype(np.int32))

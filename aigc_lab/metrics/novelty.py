@@ -1,4 +1,4 @@
-"""The share of generated sentences that are in no training sentence's place: not copied word for word."""
+"""The share of generated sentences that are not in the training split, word for word."""
 
 from typing import ClassVar
 

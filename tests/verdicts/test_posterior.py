@@ -1,0 +1,44 @@
+"""When an autoencoder's unused code is the verdict, and when something worse is."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from aigc_lab.jury import with_code
+from aigc_lab.metrics.base import Score
+from aigc_lab.verdicts.collapse import Collapse, CollapseVerdict
+
+TEN = SimpleNamespace(config=SimpleNamespace(latent_size=10))
+SAID = CollapseVerdict(Collapse.INCONCLUSIVE, "few", 100, 0, 0, 1, 0.9, 0.8, 1.0, 0, [], "features|v:1")
+
+
+def active(value: float, high: float) -> list[Score]:
+    return [Score("active_units", value, value, high, 150, 10, "elbo|v:2", "higher")]
+
+
+def test_a_code_of_which_less_than_a_fifth_is_used_is_the_verdict() -> None:
+    found = with_code(SAID, active(1, 1), TEN)
+    assert found == replace(
+        SAID,
+        verdict=Collapse.POSTERIOR,
+        reason="1 of 10 latents are used (at most 1, of 150 samples); of the samples: few",
+    )
+    alone = with_code(None, active(0, 0), TEN)
+    assert alone is not None and alone.verdict == Collapse.POSTERIOR and alone.signature == "elbo|v:2"
+
+
+@pytest.mark.parametrize("scores", [active(1, 2), active(5, 9), []])
+def test_a_code_that_may_be_used_is_none(scores: list[Score]) -> None:
+    assert with_code(SAID, scores, TEN) is SAID
+    assert with_code(None, scores, TEN) is None
+
+
+@pytest.mark.parametrize("worse", [Collapse.PARTIAL, Collapse.SEVERE, Collapse.TOTAL])
+def test_what_is_missing_among_the_samples_is_worse(worse: Collapse) -> None:
+    said = replace(SAID, verdict=worse)
+    assert with_code(said, active(0, 0), TEN) is said
+
+
+def test_a_system_without_a_code_has_none_to_lose() -> None:
+    assert with_code(SAID, active(0, 0), object()) is SAID
