@@ -4,18 +4,16 @@ Each step of a run's life may be done again after a crash: attempt row, MLflow r
 the whole result in one transaction, the end of the MLflow run. MLflow gets curves and pictures on the way.
 """
 
-import csv
-import io
 import itertools
 import json
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,21 +24,16 @@ from aigc_lab.checkpoint import Checkpointer
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.evaluate import SCORING_SPLITS, ScoringSplit
 from aigc_lab.experiment import Training
-from aigc_lab.files import refused, sha256, write_atomically
+from aigc_lab.files import refused, sha256
 from aigc_lab.heart import Heart
 from aigc_lab.job import Job, Outcome, Watcher
 from aigc_lab.lab import Lab
 from aigc_lab.language_system import LanguageSystem
 from aigc_lab.metrics.base import Score
+from aigc_lab.record import PNG, TEXT, Kind, Record
 from aigc_lab.registry.life import RESULTS, Outdated
 from aigc_lab.registry.records import (
-    Judged,
-    Scored,
-    StoredArtifact,
     StoredCheckpoint,
-    StoredScalar,
-    StoredScore,
-    StoredVerdict,
 )
 from aigc_lab.registry.states import State as RunState
 from aigc_lab.samples import Images, Text
@@ -52,29 +45,16 @@ from aigc_lab.tracking.base import DatasetInfo, RunTracker, status_of
 from aigc_lab.trainer import Diverged, Progress, Replica, Round, State, train
 from aigc_lab.verdicts import stability
 from aigc_lab.verdicts.collapse import CollapseVerdict
-from aigc_lab.verdicts.stability import StabilityVerdict
 
 _LOG = logging.getLogger(__name__)
 
 _GRID = 64
-# A gradient or a score of the critic so many times its median is worth a word.
-_UNREST = 3.0
 # Rows of the picture of what is missing.
 _LACKING = 20
 _SENTENCES = 20
 _POINTS = 2000
 # Evaluations deliver the curves; between two that lie far apart, a delivery this often keeps MLflow's pages alive.
 _DELIVERY_SECONDS = 15.0
-
-
-class Kind(NamedTuple):
-    """A kind of file."""
-
-    mime: str
-    suffix: str
-
-
-_PNG, _TEXT = Kind("image/png", ".png"), Kind("text/plain", ".txt")
 
 
 class _Pruned(Exception):
@@ -141,7 +121,7 @@ class _Run:
         self._job, self._lab, self._watcher, self._heart = job, lab, watcher, heart
         self._training = job.configuration.training
         self._folder = attempts.folder(lab.settings, job.sweep, job.trial, job.seed)
-        self._record = _Record(attempts.artifacts(lab.settings, job.sweep, job.trial, job.seed))
+        self._record = Record(attempts.artifacts(lab.settings, job.sweep, job.trial, job.seed))
         self._attempt = 0
         self._begun = False
         self._best: _Selected | None = None
@@ -450,7 +430,7 @@ class _Run:
     @property
     def _kind(self) -> Kind:
         """What shows the samples: sentences are a text, all else a picture."""
-        return _TEXT if self._job.configuration.dataset.shape.modality == Modality.TEXT else _PNG
+        return TEXT if self._job.configuration.dataset.shape.modality == Modality.TEXT else PNG
 
     def _show(self, step: int) -> None:
         content, pixels = self._samples()
@@ -465,7 +445,7 @@ class _Run:
 
     def _samples(self) -> tuple[bytes, pictures.Pixels | None]:
         """The file that shows the samples of now, and the picture that it holds, where it is one."""
-        if self._kind is _TEXT:
+        if self._kind is TEXT:
             with interruption.at_once():
                 made = self.replica.state.average.generate(_SENTENCES, "picture")
             assert isinstance(made, Text)
@@ -518,158 +498,6 @@ def _reason(error: Exception) -> str:
 
 def _weights(system: System) -> dict[str, Tensor]:
     return {key: tensor.detach().clone() for key, tensor in system.state_dict().items()}
-
-
-class Curve(TypedDict):
-    """A training scalar over the run; a value that was not finite is None."""
-
-    step: list[int]
-    value: list[float | None]
-
-
-@dataclass
-class _Record:
-    """What a run has to show so far. Files go to `folder` at once, and become the run's when it ends, however it ends:
-    `curves.json` (name -> `Curve`), `samples/<step>.png`, and `samples.png` of the finished model. Everything has a
-    key, so that what a resumed run does again is there once.
-    """
-
-    folder: Path
-    scores: dict[tuple[str, int, str, str], StoredScore] = field(default_factory=dict)
-    verdicts: dict[tuple[str, int], StoredVerdict] = field(default_factory=dict)
-    scalars: dict[str, StoredScalar] = field(default_factory=dict)
-    curves: dict[str, Curve] = field(default_factory=dict)
-    checkpoints: dict[str, StoredCheckpoint] = field(default_factory=dict)
-    artifacts: dict[str, StoredArtifact] = field(default_factory=dict)
-    training_seconds: float = 0.0
-    evaluation_seconds: float = 0.0
-    before: float = 0.0  # seconds that the attempts took from which this one goes on
-    begun: float = field(default_factory=time.perf_counter)
-
-    @property
-    def seconds(self) -> float:
-        return self.before + time.perf_counter() - self.begun
-
-    def scalar(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            before = self.scalars.get(name)
-            low = value if before is None or before.minimum is None else min(before.minimum, value)
-            high = value if before is None or before.maximum is None else max(before.maximum, value)
-            self.scalars[name] = StoredScalar(value, low, high, step)
-            curve = self.curves.setdefault(name, {"step": [], "value": []})
-            curve["step"].append(step)
-            curve["value"].append(value if math.isfinite(value) else None)
-
-    def score(self, scores: Sequence[Score], kind: Scored, step: int, split: str) -> None:
-        for score in scores:
-            self._store(StoredScore(**vars(score), checkpoint=kind, step=step, split=split))
-
-    def _store(self, score: StoredScore) -> None:
-        self.scores[score.checkpoint, score.step, score.split, score.name] = score
-
-    def repeat(self, split: str, step: int) -> None:
-        """The last weights' scores on a split are those of the evaluation at that step."""
-        for score in list(self.scores.values()):
-            if (score.checkpoint, score.step, score.split) == ("progress", step, split):
-                self._store(replace(score, checkpoint="last"))
-
-    def select(self) -> None:
-        """The selected weights are the last, and so are their scores."""
-        for score in list(self.scores.values()):
-            if score.checkpoint == "last":
-                self._store(replace(score, checkpoint="selected"))
-
-    def samples(self, content: bytes, step: int, kind: "Kind") -> None:
-        self.file(f"samples/{step:06d}", *kind, content)
-
-    def judge(self, kind: Judged, step: int, said: CollapseVerdict | StabilityVerdict | None) -> None:
-        """Keeps a verdict; None is none."""
-        if said is not None:
-            self.verdicts[kind, step] = StoredVerdict.of(kind, step, said.as_dict())
-
-    def final_samples(self, content: bytes, kind: "Kind") -> None:
-        self.file("samples", *kind, content)
-
-    def sentences(self) -> str:
-        """Those of all steps so far as CSV: step, number, sentence."""
-        told = io.StringIO()
-        table = csv.writer(told, lineterminator="\n")
-        table.writerow(["step", "number", "sentence"])
-        for name in sorted(name for name in self.artifacts if name.startswith("samples/")):
-            lines = Path(self.artifacts[name].path).read_text("utf-8").split("\n")[:-1]
-            table.writerows((int(name.partition("/")[2]), number, line) for number, line in enumerate(lines))
-        return told.getvalue()
-
-    def file(self, name: str, kind: str, suffix: str, content: bytes) -> None:
-        path = self.folder / f"{name}{suffix}"
-        write_atomically(path, content)
-        self.artifacts[name] = StoredArtifact(name, kind, str(path))
-
-    def history(self, name: str) -> list[StoredScore]:
-        """A score on the way, by step."""
-        found = [score for score in self.scores.values() if score.checkpoint == "progress" and score.name == name]
-        return sorted(found, key=lambda score: score.step)
-
-    def unrest(self) -> tuple[stability.Finding, ...]:
-        """What training said of itself that may explain a verdict: the gradient norms and scores of the critic that
-        went furthest from their median, and where.
-        """
-        found = []
-        for name, curve in self.curves.items():
-            sizes = [(abs(value), step) for value, step in zip(curve["value"], curve["step"], strict=True) if value]
-            if not name.startswith("dynamics/") or not sizes:
-                continue
-            peak, step = max(sizes)
-            times = peak / sorted(sizes)[len(sizes) // 2][0]
-            if times > _UNREST:
-                found.append((times, stability.Finding(f"{name} at {times:.3g} × its median", step, peak)))
-        return tuple(told for _, told in sorted(found, key=lambda each: -each[0])[:3])
-
-    def close(self) -> None:
-        """Writes what is only known when nothing more will come. A full disk takes the curves, not the result."""
-        if self.curves:
-            with suppress(OSError):
-                self.file("curves", "application/json", ".json", json.dumps(self.curves, allow_nan=False).encode())
-
-    def result(self) -> dict[str, Any]:
-        return {
-            "scores": self.scores.values(),
-            "verdicts": self.verdicts.values(),
-            "scalars": self.scalars,
-            "checkpoints": self.checkpoints.values(),
-            "artifacts": self.artifacts.values(),
-        }
-
-    def dump(self) -> dict[str, Any]:
-        """All of it, as JSON; files by their place, so that a home can be moved."""
-        pictures = {name: Path(stored.path).relative_to(self.folder) for name, stored in self.artifacts.items()}
-        return {
-            "scores": [vars(score) for score in self.scores.values()],
-            "verdicts": [vars(verdict) for verdict in self.verdicts.values()],
-            "scalars": {name: vars(scalar) for name, scalar in self.scalars.items()},
-            "curves": self.curves,
-            "kept": [vars(stored) | {"path": Path(stored.path).name} for stored in self.checkpoints.values()],
-            "artifacts": [vars(stored) | {"path": str(pictures[stored.name])} for stored in self.artifacts.values()],
-            "training_seconds": self.training_seconds,
-            "evaluation_seconds": self.evaluation_seconds,
-            "seconds": self.seconds,
-        }
-
-    def load(self, told: Mapping[str, Any], older: Path, mine: Path) -> None:
-        """What `dump` returned in an earlier attempt. The weights that it kept, in `older`, are taken into `mine`."""
-        for score in told["scores"]:
-            self._store(StoredScore(**score))
-        for verdict in told.get("verdicts", ()):
-            self.verdicts[verdict["kind"], verdict["step"]] = StoredVerdict(**verdict)
-        self.scalars = {name: StoredScalar(**scalar) for name, scalar in told["scalars"].items()}
-        self.curves = told["curves"]
-        for stored in told["kept"]:
-            path = checkpoint.take(older / stored["path"], mine)
-            self.checkpoints[stored["kind"]] = StoredCheckpoint(**stored | {"path": str(path)})
-        for stored in told["artifacts"]:
-            self.artifacts[stored["name"]] = StoredArtifact(**stored | {"path": str(self.folder / stored["path"])})
-        self.training_seconds, self.evaluation_seconds = told["training_seconds"], told["evaluation_seconds"]
-        self.before = told["seconds"]
 
 
 @dataclass

@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("executors/*",),
     ("executors.base",),
     ("trial", "search", "contracts", "serving"),
+    ("record",),
     ("job", "lab", "checkpoint", "stacking"),
     ("evaluate",),
     ("jury",),
