@@ -263,11 +263,9 @@ def evaluate(
     Raises `UsageError` for what cannot be scored, naming what and why.
     """
     where = Settings.load()
-    data_dir = data_dir or where.data_dir
     weights = weights or WeightsPolicy(where.weights_dir)
-    options: dict[str, Any] = {"data_dir": data_dir, "numbers": numbers, "skip_broken": skip_broken}
-    real = given(reference, name="reference", **options)
-    pair = Pair(given(generated, name="generated", **options), real, size)
+    options: dict[str, Any] = {"data_dir": data_dir or where.data_dir, "numbers": numbers, "skip_broken": skip_broken}
+    real, pair = _paired(generated, reference, size, options)
     made = pair.generated
     if samples is not None and samples > len(made):
         raise UsageError(f"{samples:,} samples are to be scored, and {len(made):,} are given")
@@ -321,11 +319,9 @@ def judge(
     Raises `UsageError` for what cannot be judged, naming what and why.
     """
     where = Settings.load()
-    data_dir = data_dir or where.data_dir
     weights = weights or WeightsPolicy(where.weights_dir)
-    options: dict[str, Any] = {"data_dir": data_dir, "numbers": numbers, "skip_broken": skip_broken}
-    real = given(reference, name="reference", **options)
-    pair = Pair(given(generated, name="generated", **options), real, size)
+    options: dict[str, Any] = {"data_dir": data_dir or where.data_dir, "numbers": numbers, "skip_broken": skip_broken}
+    real, pair = _paired(generated, reference, size, options)
     known = pair.reference.labels if labels is None else torch.as_tensor(labels)
     if known is not None and known.shape != (len(pair.reference),):
         raise UsageError(f"labels: {len(known):,} are given for {len(pair.reference):,} reference samples")
@@ -351,6 +347,12 @@ def judge(
         identity = store.extractor(name).identity
     of = f"{identity}|data:{dataset.name}:{dataset.digest[:8]}"
     return verdict_on(vectors[0], vectors[1], known, modes, of, cache or where.shared_cache)
+
+
+def _paired(generated: Any, reference: Any, size: int | None, options: Mapping[str, Any]) -> tuple[Given, Pair]:
+    """What was given as real, and both sets in one form."""
+    real = given(reference, name="reference", **options)
+    return real, Pair(given(generated, name="generated", **options), real, size)
 
 
 def verdict_on(
