@@ -21,7 +21,7 @@ from aigc_lab.extractors.base import Features, choice
 from aigc_lab.features import FeatureStore
 from aigc_lab.files import write_atomically
 from aigc_lab.given import Given, Pair, Range, Sets, given, halves, parted
-from aigc_lab.jury import Jury, remembered, trivial, with_code
+from aigc_lab.jury import Jury, judged, remembered, trivial, with_code
 from aigc_lab.language_system import LanguageSystem
 from aigc_lab.metrics import memorisation
 from aigc_lab.metrics.base import Autoencoder, Evidence, Game, Metric, Part, Real, Score
@@ -30,6 +30,7 @@ from aigc_lab.settings import Settings
 from aigc_lab.shape import Modality
 from aigc_lab.text.likelihood import Likelihood
 from aigc_lab.verdicts.collapse import Bins, CollapseVerdict, Judge
+from aigc_lab.verdicts.sentences import Sentences
 from aigc_lab.weights import WeightsPolicy
 
 ScoringSplit = Literal["reference", "holdout"]
@@ -346,7 +347,11 @@ def judge(
         vectors = [store.made(name, made).vectors.cpu(), store.real(name, pair.reference).vectors.cpu()]
         identity = store.extractor(name).identity
     of = f"{identity}|data:{dataset.name}:{dataset.digest[:8]}"
-    return verdict_on(vectors[0], vectors[1], known, modes, of, cache or where.shared_cache)
+    sentences = None
+    if isinstance(made, Text) and isinstance(pair.reference, Text):
+        train = dataset.load("train") if real.split else None
+        sentences = Sentences(pair.reference.corpus, train.corpus if isinstance(train, Text) else None)
+    return verdict_on(vectors[0], vectors[1], known, modes, of, cache or where.shared_cache, sentences, made)
 
 
 def _paired(generated: Any, reference: Any, size: int | None, options: Mapping[str, Any]) -> tuple[Given, Pair]:
@@ -362,9 +367,11 @@ def verdict_on(
     modes: Modes | None,
     signature: str,
     cache: Path | None = None,
+    sentences: Sentences | None = None,
+    made: object = None,
 ) -> CollapseVerdict:
     """The verdict on generated vectors [n, d] beside real ones [m, d], in the bins that are known of these. What
-    depends on the real ones alone is kept in `cache`.
+    depends on the real ones alone is kept in `cache`. Of text `sentences` are the real ones, and `made` the generated.
     """
     count = min(len(generated), len(pool) // 2)
     try:
@@ -375,7 +382,7 @@ def verdict_on(
         else:
             bins, kind = Bins.of_clusters(pool, count), "clusters"
         with remembered(Judge(pool, bins, f"{signature}|by:{kind}"), cache) as judge:
-            return judge.judge(generated)
+            return judged(judge, generated, sentences, made)
     except ValueError as error:
         raise UsageError(str(error)) from None
 

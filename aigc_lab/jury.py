@@ -1,5 +1,6 @@
 """Who judges whether a dataset's generators have collapsed: real samples as vectors, bins, and their nulls."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -8,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from aigc_lab import noise
@@ -18,7 +21,10 @@ from aigc_lab.metrics.base import Evidence, Score
 from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.shape import Modality
 from aigc_lab.text.vocabulary import EOS, PAD
-from aigc_lab.verdicts.collapse import MISSING, Bins, Collapse, CollapseVerdict, Judge
+from aigc_lab.text_metric import corpus_of
+from aigc_lab.verdicts.collapse import Bins, Collapse, CollapseVerdict, Judge
+from aigc_lab.verdicts.missing import MISSING
+from aigc_lab.verdicts.sentences import Sentences, of_splits
 
 # Real samples that judge as many generated ones: enough for splits in which both sides are large.
 _TIMES, _LEAST = 4, 2000
@@ -51,8 +57,9 @@ class Jury:
         """The verdict on the generated samples; None where this cannot be judged."""
         if not self.can:
             return None
+        vectors = self._vectors(evidence, evidence.generated)
         with remembered(self._judge, self._features.cache) as judge:
-            return judge.judge(self._vectors(evidence, evidence.generated))
+            return judged(judge, vectors, self._sentences, evidence.generated)
 
     def missing(self, verdict: CollapseVerdict, count: int) -> dict[str, Samples]:
         """Bin -> real samples of it, those most like its mean, of every bin that the verdict says is missing."""
@@ -80,6 +87,12 @@ class Jury:
         return features.vectors.cpu()
 
     @cached_property
+    def _sentences(self) -> Sentences | None:
+        texts = [self._dataset.load(split) for split in ("reference", "holdout", "train")]
+        corpora = [text.corpus for text in texts if isinstance(text, Text)]
+        return of_splits(corpora[:2], corpora[2]) if corpora else None
+
+    @cached_property
     def _judge(self) -> Judge:
         splits = [self._dataset.load("reference"), self._dataset.load("holdout")]
         pool = torch.cat([self._vectors(None, split) for split in splits])
@@ -100,6 +113,15 @@ class Jury:
         return Judge(pool, bins, f"{of}|data:{self._dataset.name}:{self._dataset.digest[:8]}|by:{kind}")
 
 
+def judged(judge: Judge, vectors: Tensor, sentences: Sentences | None, generated: object) -> CollapseVerdict:
+    """The verdict on vectors of samples, with what sentences say besides."""
+    if sentences is None:
+        return judge.judge(vectors)
+    corpus = corpus_of(generated)
+    verdict = judge.judge(vectors, torch.from_numpy(sentences.strangeness(corpus)))
+    return sentences.with_phrases(verdict, corpus)
+
+
 def with_code(collapse: CollapseVerdict | None, scores: Sequence[Score], system: object) -> CollapseVerdict | None:
     """The verdict, which a collapsed posterior takes the place of where nothing worse was found: proved to use less
     than a fifth of its latents, an autoencoder is a decoder that says the same of every code.
@@ -117,20 +139,43 @@ def with_code(collapse: CollapseVerdict | None, scores: Sequence[Score], system:
 
 @contextmanager
 def remembered(judge: Judge, cache: Path | None) -> Iterator[Judge]:
-    """A judge that knows the nulls that were computed of exactly its vectors and bins; those that it adds are kept."""
+    """A judge that knows the nulls and the neighbours that were computed of exactly its vectors and bins; what it adds
+    is kept.
+    """
     if cache is None:
         yield judge
         return
-    path = cache / "nulls" / f"{judge.digest}.json"
+    nulls, lists = (cache / "nulls" / f"{judge.digest}{suffix}" for suffix in (".json", ".safetensors"))
     if not judge.nulls:
         with suppress(OSError, ValueError):
-            judge.nulls.update(json.loads(path.read_text("utf-8")))
+            judge.nulls.update(json.loads(nulls.read_text("utf-8")))
+        with suppress(OSError, ValueError, SafetensorError, KeyError):
+            judge.listed = unpacked(lists, len(judge.pool))
     known = len(judge.nulls)
     yield judge
     if len(judge.nulls) > known:
-        with suppress(OSError):  # what is not kept is computed again
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(judge.nulls).encode())
+        with suppress(OSError, SafetensorError):  # what is not kept is computed again
+            nulls.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(nulls, json.dumps(judge.nulls).encode())
+            if judge.listed is None:
+                content = {"listed": judge.lists[1].int()}
+                write_atomically(lists, save(content, {"sha256": _sha256(content["listed"])}))
+
+
+def unpacked(path: Path, count: int) -> Tensor:
+    """The places of the neighbours of `count` vectors that `remembered` kept. Raises `ValueError`, `OSError`, or what
+    safetensors does for anything else.
+    """
+    with safe_open(path, "pt") as file:
+        listed: Tensor = file.get_tensor("listed")
+        told = (file.metadata() or {}).get("sha256")
+    if len(listed) != count or told != _sha256(listed):
+        raise ValueError(f"{path}: its bytes are not those that were written")
+    return listed.long()
+
+
+def _sha256(listed: Tensor) -> str:
+    return hashlib.sha256(listed.numpy().tobytes()).hexdigest()
 
 
 def trivial(train: Samples, count: int) -> Samples:

@@ -47,14 +47,23 @@ def _rows(count: int, columns: int) -> Iterator[slice]:
 
 def _squared(x: Tensor, y: Tensor, slack: float = 0.0) -> Tensor:
     """Squared distances [n, m] of float64 rows, plus `slack` times the squared lengths of both."""
-    lengths = x.square().sum(1, keepdim=True), y.square().sum(1)
-    return torch.addmm((lengths[0] + lengths[1]) * (1 + slack), x, y.T, alpha=-2)
+    lengths = [each.square().sum(1) * (1 + slack) for each in (x, y)]
+    return torch.addmm(lengths[1], x, y.T, alpha=-2).add_(lengths[0][:, None])
 
 
 def _centred(*sets: Tensor) -> list[Tensor]:
     """In float64 around the last set's mean: distances stay, and the shorter the vectors, the less rounding."""
     centre = sets[-1].double().mean(0)
     return [points.double() - centre for points in sets]
+
+
+def distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Squared distances of some rows of x [n, d] to all of y [m, d], block by block: which rows, and [rows, m]. What
+    is told by several things about them is told in one pass. Rounded, so that a copy may be 1e-12 away, or -1e-12.
+    """
+    x, y = _centred(x, y)
+    for rows in _rows(len(x), len(y)):
+        yield rows, _squared(x[rows], y)
 
 
 def nearest(x: Tensor, y: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
@@ -99,11 +108,11 @@ def _nearest(x: Tensor, y: Tensor, k: int, of: Tensor | None) -> tuple[Tensor, T
             )
             index = torch.cat([index, places + columns.start], 1).gather(1, picked)
         indices.append(index)
-        distances.append(_apart(these, y, index))
+        distances.append(apart(these, y, index))
     return torch.cat(distances), torch.cat(indices)
 
 
-def _apart(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+def apart(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
     """Distances [n, k] of rows [n, d] to the rows of y in their lists [n, k], from differences: exactly 0 of copies."""
     each = max(1, _CELLS // max(1, index.shape[1] * x.shape[1]))
     parts = zip(torch.split(x, each), torch.split(index, each), strict=True)

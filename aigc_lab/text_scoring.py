@@ -82,13 +82,15 @@ def collapse(generated: str, reference: str, labels: Sequence[int] | None) -> Co
 
     from aigc_lab.evaluate import verdict_on
     from aigc_lab.extractors.sentences import vectors_of
+    from aigc_lab.verdicts.sentences import Sentences
 
     sets = _corpora({"generated": _lines(generated, "generated"), "reference": _lines(reference, "reference")}, "words")
     known = None if labels is None else torch.tensor(labels)
     if known is not None and len(known) != len(sets["reference"]):
         raise UsageError(f"--labels: {len(known):,} are given for {len(sets['reference']):,} reference sentences")
     made, real = vectors_of(sets["generated"], sets["reference"])
-    return verdict_on(made, real, known, None, f"sentences|data:given:{sets['reference'].digest()[:8]}|tok:words")
+    identity = f"sentences|data:given:{sets['reference'].digest()[:8]}|tok:words"
+    return verdict_on(made, real, known, None, identity, None, Sentences(sets["reference"]), sets["generated"])
 
 
 def rows(

@@ -33,6 +33,7 @@ from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.settings import Settings
 from aigc_lab.text.vocabulary import SPECIAL
 from aigc_lab.verdicts.collapse import Bins, Collapse, Judge, needed
+from aigc_lab.verdicts.sentences import Sentences, of_splits
 from aigc_lab.verdicts.stability import FACTOR, FEWEST, SIGMAS, SWING, Stability, StabilityVerdict, first_alarm, judge
 
 Array = npt.NDArray[np.floating]
@@ -373,8 +374,9 @@ def sizes(count: int, random: np.random.Generator) -> list[Bound]:
 FOUND = {Collapse.PARTIAL, Collapse.SEVERE, Collapse.TOTAL}
 SHOWN = [each for each in Collapse if each is not Collapse.POSTERIOR]
 # What is judged at a time, by dataset; the others as `MANY`.
-ENOUGH = {"digits": 400, "ring": 500, "grid": 1500}
+ENOUGH = {"digits": 400, "ring": 500, "grid": 1500, "captions": 1000, "stacked": 10_000}
 MANY = 1500
+SCORED: tuple[Literal["reference"], Literal["holdout"]] = ("reference", "holdout")
 CAPTIONS = "text/coco_train.txt"
 Case = Callable[[torch.Generator], Tensor]
 
@@ -382,7 +384,7 @@ Case = Callable[[torch.Generator], Tensor]
 @dataclass(frozen=True)
 class Bench:
     """Real vectors [m, d] that nothing was judged by, their bins [m], the same ones blurred at several levels, and
-    vectors of noise.
+    vectors of noise. Of text the last number of each is how strange it is.
     """
 
     name: str
@@ -392,6 +394,10 @@ class Bench:
     of: Tensor
     blurred: dict[str, Tensor]
     noise: Tensor
+    strange: bool = False
+
+    def said(self, made: Tensor) -> Collapse:
+        return (self.judge.judge(made[:, :-1], made[:, -1]) if self.strange else self.judge.judge(made)).verdict
 
     @property
     def bins(self) -> int:
@@ -478,22 +484,35 @@ def bench(name: str, settings: Settings) -> Bench:
     dataset = kind(kind.Config(**options), settings.data_dir)
     source = generator("bench", name)
     vectors_of = _vectors(dataset, settings)
-    splits = {split: _part(dataset.load(split), 2 * n, source) for split in ("reference", "holdout")}
+    splits = [_part(dataset.load(split), 2 * n, source) for split in SCORED]
     train = _part(dataset.load("train"), 8 * n, source)
-    pool, real = torch.cat([vectors_of(split) for split in splits.values()]), vectors_of(train)
-    labels = [split.labels for split in splits.values() if split.labels is not None]
+    apart = vectors_of(_part(dataset.load("train"), 5000, source))
+    read = vectors_of
+    if isinstance(train, Text):
+        # What a language model has read is not strange to it: it is given one half, and the other is what is judged.
+        learned, train = train.take(slice(len(train) // 2)), train.take(slice(len(train) // 2, None))
+        corpora = [each.corpus for each in (*splits, learned) if isinstance(each, Text)]
+        read = partial(_with_strangeness, vectors_of, of_splits(corpora[:2], corpora[2]))
+    pool, real = torch.cat([vectors_of(split) for split in splits]), read(train)
+    labels = [split.labels for split in splits if split.labels is not None]
     if dataset.modes is not None:
         bins = Bins.of_centres(pool, dataset.modes.centres)
         of = assign(real, dataset.modes.centres)
     elif labels and train.labels is not None:
         bins, of = Bins.of_labels(torch.cat(labels)), train.labels
     else:
-        apart = vectors_of(_part(dataset.load("train"), 5000, source))
         bins = Bins.of_clusters(pool, n, apart)
         assert bins.centres is not None
-        of = assign(real, bins.centres)
-    blurred = {what: vectors_of(samples) for what, samples in _blurred(train, dataset, source)}
-    return Bench(name, Judge(pool, bins, name), n, real, of, blurred, vectors_of(_noise(train, source)))
+        of = assign(vectors_of(train), bins.centres)
+    blurred = {what: read(samples) for what, samples in _blurred(train, dataset, source)}
+    strange = isinstance(train, Text)
+    return Bench(name, Judge(pool, bins, name), n, real, of, blurred, read(_noise(train, source)), strange)
+
+
+def _with_strangeness(vectors_of: Callable[[Samples], Tensor], sentences: Sentences, samples: Samples) -> Tensor:
+    assert isinstance(samples, Text)
+    strange = torch.from_numpy(sentences.strangeness(samples.corpus))
+    return torch.cat([vectors_of(samples).double(), strange[:, None]], 1)
 
 
 def _part(samples: Samples, count: int, source: torch.Generator) -> Samples:
@@ -503,7 +522,8 @@ def _part(samples: Samples, count: int, source: torch.Generator) -> Samples:
 def _vectors(dataset: Dataset, settings: Settings) -> Callable[[Samples], Tensor]:
     if dataset.modes is not None:
         return lambda samples: samples.canonical().values
-    extractor = find("sentences" if isinstance(dataset.load("train"), Text) else "classifier").prepare(
+    name = {"stacked_mnist": "stacked_digits"}.get(dataset.name, "classifier")
+    extractor = find("sentences" if isinstance(dataset.load("train"), Text) else name).prepare(
         dataset, cache=settings.shared_cache, weights=settings.weights, device="cpu", say=print
     )
     return lambda samples: extractor.extract(samples).vectors
@@ -593,7 +613,7 @@ def table(bench: Bench, count: int, seed: int) -> list[Bound]:
     for number, (truth, make) in enumerate(bench.cases().items()):
         source = generator("calibrate", bench.name, number, seed)
         sets = count if truth == "honest" else max(count // 10, 10)
-        said[truth] = Counter(bench.judge.judge(make(source)).verdict for _ in range(sets))
+        said[truth] = Counter(bench.said(make(source)) for _ in range(sets))
         row = "".join(f"{100 * said[truth][each] / sets:14.1f}" for each in SHOWN)
         print(f"{truth:32}{row}", flush=True)
     print()

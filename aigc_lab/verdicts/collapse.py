@@ -22,18 +22,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from aigc_lab import noise
-from aigc_lab.neighbours import assign, k_means, nearest, nearest_others
+from aigc_lab.neighbours import apart, assign, distances, k_means, nearest, nearest_others
 from aigc_lab.statistics import clopper_pearson
+from aigc_lab.verdicts.missing import BINS, MISSING, PRESENT, UNDECIDED, decide, least, most
 
 K = 5  # neighbours that a ball reaches to
 SPLITS = 200
 _LISTED = 60  # neighbours of each vector that are known: of real halves, enough to find the fifth
+_FIRST = 24  # of them, in which the fifth nearly always is
+_USUAL = 0.975  # of real samples are no stranger than what counts as real
+_PARTS = 20  # splits in which generated samples are compared with what is left of the pool
 _ALPHA = 0.05
 # Sizes at which the diversity inside a bin is compared: the null of each is computed once.
 _SIZES = (10, 20, 40, 80, 160)
@@ -43,7 +47,6 @@ _REAL = 0.2  # precision beside real samples', below which nothing can be measur
 # Precision and coverage, beside real samples', below both of which samples that vary are blurred: nothing is then
 # missing for certain. Classes that are gone are no such sign: what is left is sharp, or covered, or narrow.
 _SHARP, _COVERED, _VARIED = 0.65, 0.35, 0.5
-MISSING, PRESENT, UNDECIDED = "missing", "present", "undecided"
 
 
 class Collapse(StrEnum):
@@ -63,7 +66,8 @@ class CollapseVerdict:
     """The verdict, why in a sentence, and the numbers behind it as plain data.
 
     `missing_low`, `missing_seen` and `missing_high` are shares of the real mass: proved to be missing, in bins with
-    less than a quarter of their share, and not proved to be there.
+    less than a quarter of their share, and not proved to be there. `diversity`, `coverage` and `precision` are ratios
+    to as many real samples', and so is what text says of its `phrases`; `duplicates` is a share of the samples.
     """
 
     verdict: Collapse
@@ -78,6 +82,7 @@ class CollapseVerdict:
     duplicates: float
     bins: list[dict[str, Any]]
     signature: str
+    phrases: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, as JSON."""
@@ -111,10 +116,17 @@ class Bins:
     @classmethod
     def of_clusters(cls, pool: Tensor, n: int, apart: Tensor | None = None) -> "Bins":
         """K-means clusters of other real vectors than the pool's where these are known, as many as n samples can decide
-        about: n ≥ 8·K·ln(K / 0.05), from 2 to 100.
+        about: n ≥ 8·K·ln(K / 0.05), from 2 to 100. One with less than half of what equal ones would have is given up,
+        and its vectors go to the others.
         """
         count = next(k for k in range(_BINS, 1, -1) if k == 2 or n >= needed(k))
-        return cls.of_centres(pool, k_means(pool if apart is None else apart, count), ("cluster", "clusters"))
+        centres = k_means(pool if apart is None else apart, count)
+        while True:
+            sizes = torch.bincount(assign(pool, centres), minlength=len(centres))
+            smallest = int(sizes.argmin())
+            if len(centres) == 2 or n * int(sizes[smallest]) / len(pool) >= needed(len(centres)) / len(centres) / 2:
+                return cls.of_centres(pool, centres, ("cluster", "clusters"))
+            centres = torch.cat([centres[:smallest], centres[smallest + 1 :]])
 
 
 def needed(bins: int) -> int:
@@ -143,6 +155,7 @@ class Judge:
     signature: str
     splits: int = SPLITS
     nulls: dict[str, Any] = field(default_factory=dict)
+    listed: Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self.pool) < 4 * K + 20:
@@ -162,7 +175,12 @@ class Judge:
         return digest.hexdigest()[:32]
 
     @cached_property
-    def _lists(self) -> tuple[Tensor, Tensor]:
+    def lists(self) -> tuple[Tensor, Tensor]:
+        """Distances and places [m, ≤ 60] of the other vectors that are nearest to each, nearest first: those of all
+        splits are in them.
+        """
+        if self.listed is not None:
+            return apart(self.pool, self.pool, self.listed), self.listed
         return nearest_others(self.pool, torch.arange(len(self.pool)), min(_LISTED, len(self.pool) - 1))
 
     @cached_property
@@ -178,16 +196,26 @@ class Judge:
         count = len(self.bins.names)
         if self.bins.centres is not None:
             return torch.zeros(count, dtype=torch.float64)
-        said = _voted(self.bins.of[self._lists[1][:, :K]], count)
+        said = _voted(self.bins.of[self.lists[1][:, :K]])
         away = torch.bincount(said[said != self.bins.of], minlength=count).double() / len(self.pool)
         return away / (1 - self.shares).clamp_min(1e-9)
 
-    def _radii(self, outside: Tensor) -> Tensor:
-        """The distance of each vector to the K-th of those `outside` the part that is judged [m]."""
-        distances, index = self._lists
-        rank = outside[index].cumsum(1)
-        last = (rank < K).sum(1, keepdim=True).clamp_max(index.shape[1] - 1)
-        return distances.gather(1, last).squeeze(1)
+    def _reach(self, outside: Tensor) -> Tensor:
+        """How far the ball of each vector that is `outside` the judged part reaches: to the K-th of the others outside;
+        0 for those inside [m].
+        """
+        reach = self._reach_of(outside, slice(_FIRST), slice(None))
+        # Where the first of a list do not hold K from outside, all of it is looked at.
+        short = (reach == torch.inf).nonzero().flatten()
+        reach[short] = self._reach_of(outside, slice(None), short).minimum(self.lists[0][short, -1])
+        return reach.where(outside, 0.0)
+
+    def _reach_of(self, outside: Tensor, columns: slice, rows: Tensor | slice) -> Tensor:
+        """The same by some of the lists' columns; infinity where these are too few."""
+        away, index = self.lists[0][rows, columns], self.lists[1][rows, columns]
+        place = (outside[index].cumsum(1, dtype=torch.int8) < K).sum(1, keepdim=True)
+        few, place = place >= away.shape[1], place.clamp_max(away.shape[1] - 1)
+        return away.gather(1, place).masked_fill(few, torch.inf).squeeze(1)
 
     def _parts(self, n: int, count: int) -> list[Tensor]:
         """Masks of the pool: what is left of it when n are taken out."""
@@ -203,23 +231,27 @@ class Judge:
         """Precision and coverage of n real samples against the rest, over the splits."""
         key = f"manifold {n} {self.splits}"
         if key not in self.nulls:
-            distances, index = self._lists
+            parts = self._parts(n, self.splits)
+            reaches = torch.stack([self._reach(outside) for outside in parts])
+            # What is in a ball is in its centre's list.
+            away, index = self.lists
+            rows, place = (away < reaches.amax(0)[:, None]).nonzero(as_tuple=True)
+            pairs = _Pairs(away[rows, place], index[rows, place], rows)
             precision, coverage = [], []
-            for outside in self._parts(n, self.splits):
-                radii, inside = self._radii(outside), ~outside
-                within = (distances[inside] < radii[index[inside]]) & outside[index[inside]]
-                precision.append(within.any(1).double().mean())
-                nearest_inside = distances.masked_fill(outside[index], torch.inf).amin(1)
-                coverage.append((nearest_inside < radii)[outside].double().mean())
+            for reach, outside in zip(reaches, parts, strict=True):
+                row, centre = pairs.within(reach)
+                judged = ~outside[row]
+                precision.append(_marked(row[judged], len(self.pool))[~outside].double().mean())
+                coverage.append(_marked(centre[judged], len(self.pool))[outside].double().mean())
             both = torch.stack(precision), torch.stack(coverage)
             self.nulls[key] = [both[0].median().item(), both[1].median().item(), both[1].quantile(0.005).item()]
         return Null(*self.nulls[key])
 
-    def _diversity_null(self, name: str, members: Tensor, scale: float, size: int) -> tuple[float, float]:
+    def _diversity_null(self, name: str | None, members: Tensor, scale: float, size: int) -> tuple[float, float]:
         """Mean and spread of the logarithm of the diversity of `size` real members of a bin."""
-        key = f"diversity {name} {size}"
+        key = f"diversity {size}" + ("" if name is None else f" in {name}")
         if key not in self.nulls:
-            source = noise.generator("diversity", name, size)
+            source = noise.generator("diversity", name or "", size)
             picks = torch.stack([torch.randperm(len(members), generator=source)[:size] for _ in range(_DRAWS)])
             found = _vendi(members[picks], scale).log()
             self.nulls[key] = [found.mean().item(), found.std().item()]
@@ -237,21 +269,24 @@ class Judge:
 
     # ---- the verdict
 
-    def judge(self, generated: Tensor) -> CollapseVerdict:
+    def judge(self, generated: Tensor, strangeness: Tensor | None = None) -> CollapseVerdict:
         """The verdict on generated vectors [n, d]; of more than half as many as the pool holds, a seeded choice.
+
+        `strangeness` [n] is what else is known of how unlike real samples each is: of real ones 2.5 % are above 1, and
+        what is does not look real, whatever its vector; what is above 2 does not even nearly.
 
         Raises `ValueError` for fewer than 20, other dimensions, and vectors that are not finite.
         """
-        made = self._accepted(generated)
+        made, strange = self._accepted(generated, strangeness)
         n = len(made)
-        precision, good, near, coverage, null = self._fidelity(made)
+        precision, good, near, coverage, null = self._fidelity(made, strange)
         duplicates = 1 - len(torch.unique(made, dim=0)) / n
-        everything = self._diversity("all", made, self.pool, len(self.bins.names))
+        everything = self._diversity(None, made, self.pool, len(self.bins.names))
         fidelity = precision / max(null.precision, 1e-9)
         kept = made[good]
         # What does not look real may lie close together in the features, as noise does: it is one thing only if copied.
-        least = 0.1 if everything is None or fidelity >= _REAL else everything[3] + 0.02
-        if duplicates > 0.9 or (everything is not None and everything[2] < least):
+        least_ = 0.1 if everything is None or fidelity >= _REAL else everything[3] + 0.02
+        if duplicates > 0.9 or (everything is not None and everything[2] < least_):
             share = f"{duplicates:.0%} of the samples are copies of others" if duplicates > 0.5 else _narrow(everything)
             return self._said(Collapse.TOTAL, f"one thing over and over: {share}", n, fidelity, duplicates)
         if fidelity < _REAL or len(kept) < 20:
@@ -260,10 +295,12 @@ class Judge:
                 "real samples cannot be counted among them"
             )
             return self._said(Collapse.UNMEASURABLE, reason, n, fidelity, duplicates)
-        rows = self._rows(kept, made[near])
-        return self._concluded(rows, kept, n, fidelity, coverage / null.coverage, null, duplicates)
+        of = self._bins_of(made)
+        rows, together = self._rows(kept, of[good], of[near])
+        return self._concluded(rows, together, kept, n, fidelity, coverage / null.coverage, null, duplicates)
 
-    def _accepted(self, generated: Tensor) -> Tensor:
+    def _accepted(self, generated: Tensor, strangeness: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What is judged of the samples, in an order of their own."""
         made = generated.double()
         if made.ndim != 2 or made.shape[1] != self.pool.shape[1]:
             raise ValueError(f"generated vectors are {list(made.shape)}, and real ones [m, {self.pool.shape[1]}]")
@@ -272,39 +309,53 @@ class Judge:
             raise ValueError(f"{bad} of {len(made)} samples hold NaN or infinity")
         if len(made) < 20:
             raise ValueError(f"{len(made)} samples say nothing of a collapse: give at least 20")
-        made = made[_order(made)]
-        most = len(self.pool) // 2
-        if len(made) > most:
-            made = made[torch.randperm(len(made), generator=noise.generator("judged", len(made)))[:most].sort().values]
-        return made
+        strange = made.new_zeros(len(made)) if strangeness is None else strangeness.double()
+        order = _order(torch.cat([made, strange[:, None]], 1))
+        most_ = len(self.pool) // 2
+        if len(order) > most_:
+            some = torch.randperm(len(order), generator=noise.generator("judged", len(order)))[:most_]
+            order = order[some.sort().values]
+        return made[order], None if strangeness is None else strange[order]
 
-    def _fidelity(self, made: Tensor) -> tuple[float, Tensor, Tensor, float, Null]:
-        """Precision, which samples look real [n], which do in balls twice as wide, and coverage: against what is left
-        of the pool, over some splits.
+    def _fidelity(self, made: Tensor, strange: Tensor | None) -> tuple[float, Tensor, Tensor, float, Null]:
+        """Precision, which samples look real [n] and coverage, against what is left of the pool over some splits; and
+        which look real in balls twice as wide, of all of the pool.
         """
         n, null = len(made), self.null(len(made))
-        away, index = nearest(made, self.pool, min(_LISTED, len(self.pool)))
-        closest = nearest(self.pool, made, 1)[0].squeeze(1)
-        votes, wide, covered = torch.zeros(n), torch.zeros(n), []
-        parts = self._parts(n, 20)
-        for outside in parts:
-            radii = self._radii(outside)
-            votes += ((away < radii[index]) & outside[index]).any(1)
-            wide += ((away < 2 * radii[index]) & outside[index]).any(1)
-            covered.append((closest < radii)[outside].double().mean())
-        good, near = (each > len(parts) / 2 for each in (votes, wide))
+        parts = self._parts(n, _PARTS)
+        reaches = torch.stack([self._reach(outside) for outside in parts])
+        farthest, wide = reaches.amax(0), 2 * self.lists[0][:, K - 1]
+        found, near = [], torch.zeros(n, dtype=torch.bool)
+        for rows, squared in distances(made, self.pool):
+            near[rows] = (squared < wide.square()).any(1)
+            # Few pairs are nearer than any ball reaches: those alone are looked at for each part.
+            row, centre = (squared < farthest.square() * (1 + 1e-9)).nonzero(as_tuple=True)
+            away = apart(made[rows][row], self.pool, centre[:, None]).squeeze(1)
+            found.append(_Pairs(away, row + rows.start, centre))
+        pairs = _Pairs(*(torch.cat(each) for each in zip(*found, strict=True)))
+        if strange is not None:
+            near &= strange <= 2
+            pairs = _Pairs(*(each[strange[pairs.row] <= 1] for each in pairs))
+            null = replace(null, precision=null.precision * _USUAL)
+        votes, covered = torch.zeros(n), []
+        for reach, outside in zip(reaches, parts, strict=True):
+            row, centre = pairs.within(reach)
+            votes += _marked(row, n)
+            covered.append(_marked(centre, len(self.pool))[outside].double().mean())
+        good = votes > len(parts) / 2
         return (votes.mean() / len(parts)).item(), good, near | good, torch.stack(covered).mean().item(), null
 
-    def _rows(self, kept: Tensor, near: Tensor) -> list[dict[str, Any]]:
-        """Each bin: its real share, its generated one with Holm-adjusted bounds, its state, its diversity.
+    def _rows(self, kept: Tensor, of: Tensor, near: Tensor) -> tuple[list[dict[str, Any]], tuple[float, float]]:
+        """Each bin: its real share, its generated one with Holm-adjusted bounds, its state, its diversity; of samples
+        that look real [n, d] and their bins [n], and of the bins of those `near` real ones. And the bounds of the mass
+        of all missing bins together.
 
         Blur does not fall on all bins alike: one whose samples no longer look real is not missing while samples are
-        `near` it, which look real in balls twice as wide.
+        near it, which look real in balls twice as wide.
         """
         count, n = len(self.bins.names), len(kept)
-        of = self._bins_of(kept)
         hits = torch.bincount(of, minlength=count).tolist()
-        around = torch.bincount(self._bins_of(near), minlength=count).tolist()
+        around: list[int] = torch.bincount(near, minlength=count).tolist()
         shares, strays = self.shares.tolist(), self.strays.tolist()
         rows: list[dict[str, Any]] = []
         for bin_, name in enumerate(self.bins.names):
@@ -321,21 +372,24 @@ class Judge:
                     "diversity_least": found and found[3],
                 }
             )
-        _decide(rows, hits, n)
+        decide(rows, hits, n)
         for row, hit in zip(rows, around, strict=True):
             if row["state"] == MISSING:
-                _, high = clopper_pearson(hit, len(near), _ALPHA / count)
+                _, high = clopper_pearson(hit, len(near), BINS / count)
                 row["state"] = MISSING if high < row["real"] / 4 + row["strays"] else UNDECIDED
-        return rows
+        return rows, (least(around, len(near), shares, strays), most(hits, n, shares, strays))
 
     def _bins_of(self, vectors: Tensor) -> Tensor:
         if self.bins.centres is not None:
             return assign(vectors, self.bins.centres)
-        return _voted(self.bins.of[nearest(vectors, self.pool, K)[1]], len(self.bins.names))
+        return _voted(self.bins.of[nearest(vectors, self.pool, K)[1]])
 
-    def _diversity(self, name: str, made: Tensor, real: Tensor, bins: int) -> tuple[float, float, float, float] | None:
-        """The Vendi score of the generated members of a bin over that of as many real ones, with bounds of a 95 %
-        family over the bins, and the ratio that one thing over and over would have; None where there are too few.
+    def _diversity(
+        self, name: str | None, made: Tensor, real: Tensor, bins: int
+    ) -> tuple[float, float, float, float] | None:
+        """The Vendi score of the generated members of a bin, or of all samples, over that of as many real ones, with
+        bounds of a 95 % family over the bins, and the ratio that one thing over and over would have; None where there
+        are too few.
         """
         sizes = [size for size in _SIZES if size <= min(len(made), len(real) // 2)]
         if not sizes:
@@ -355,6 +409,7 @@ class Judge:
     def _concluded(
         self,
         rows: list[dict[str, Any]],
+        together: tuple[float, float],
         kept: Tensor,
         n: int,
         fidelity: float,
@@ -362,8 +417,9 @@ class Judge:
         null: Null,
         duplicates: float,
     ) -> CollapseVerdict:
-        low = sum(row["real"] for row in rows if row["state"] == MISSING)
-        high = sum(row["real"] for row in rows if row["state"] != PRESENT)
+        named = sum(row["real"] for row in rows if row["state"] == MISSING)
+        low = max(named, together[0])
+        high = min(sum(row["real"] for row in rows if row["state"] != PRESENT), together[1])
         seen = sum(row["real"] for row in rows if row["generated"] < row["real"] / 4 + row["strays"])
         known = [row for row in rows if row["diversity"] is not None]
         weight = sum(row["real"] for row in known)
@@ -374,6 +430,8 @@ class Judge:
             row for row in known if row["diversity_high"] - row["diversity_least"] < 0.1 * (1 - row["diversity_least"])
         ]
         nothing = sum(row["real"] for row in rows if row["state"] == MISSING or row in flat)
+        # Of bins with too few samples that look real nothing is known.
+        told = sum(row["real"] for row in rows if row["state"] == MISSING or row["diversity"] is not None)
         there = coverage / max(1 - low, 1e-9)
         # Known modes part the plane itself, and blur moves nothing from one to another.
         blurred = (
@@ -383,10 +441,13 @@ class Judge:
             and diversity is not None
             and diversity > _VARIED
         )
-        names = self._listed([row["name"] for row in rows if row["state"] == MISSING])
+        names = self._listed([row["name"] for row in rows if row["state"] == MISSING]) if named else ""
+        if low > named:
+            unnamed = f"{self.bins.noun[1]} that {len(kept):,} samples do not tell one by one"
+            names = f"{names}, and other {unnamed}" if named else unnamed
         mass = f"at least {low:.0%} of the real mass is missing ({seen:.0%} seen): {names}"
         inside = "" if diversity is None else f"; diversity within bins {diversity:.2f} of real"
-        if nothing > 0.9:
+        if low > 0.9 or (nothing > 0.9 * told and told > 0.5):
             verdict, reason = Collapse.TOTAL, mass if low > 0.9 else f"one thing over and over in every bin{inside}"
         elif blurred and (low > 0.02 or narrow):
             # What is blurred moves from bin to bin in the features: those that are empty may be there all the same.
@@ -409,7 +470,7 @@ class Judge:
             most = f"{do} at most {worst['diversity_high']:.2f} times as much as real samples"
             reason = f"{self._listed([row['name'] for row in narrow])} {most}"
         else:
-            verdict, reason = self._equivalent(rows, kept, high, coverage, null, duplicates)
+            verdict, reason = self._equivalent(rows, kept, high, fidelity, coverage, null, duplicates)
         numbers = (low, seen, high)
         return self._said(verdict, reason, n, fidelity, duplicates, numbers, diversity, coverage, rows)
 
@@ -418,6 +479,7 @@ class Judge:
         rows: list[dict[str, Any]],
         kept: Tensor,
         high: float,
+        fidelity: float,
         coverage: float,
         null: Null,
         duplicates: float,
@@ -450,7 +512,9 @@ class Judge:
                 Collapse.INCONCLUSIVE,
                 f"every bin is there, and coverage is {coverage:.2f} of real samples': blur, or gaps within the bins",
             )
-        return Collapse.NONE, "every bin is there, as varied as real samples, and covered"
+        # Samples that are like no real ones are no collapse: what is there beside them is what is judged.
+        unlike = "" if fidelity > 0.9 else f"; {1 - fidelity:.0%} of the samples do not look real and are not counted"
+        return Collapse.NONE, f"every bin is there, as varied as real samples, and covered{unlike}"
 
     def _listed(self, names: Sequence[str]) -> str:
         shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
@@ -470,7 +534,7 @@ class Judge:
     ) -> CollapseVerdict:
         if verdict == Collapse.TOTAL and rows is None:
             missing = (0.9, 1.0, 1.0)
-        signature = f"{self.signature}|n:{n}|pool:{len(self.pool)}|bins:{len(self.bins.names)}|splits:{self.splits}|v:1"
+        signature = f"{self.signature}|n:{n}|pool:{len(self.pool)}|bins:{len(self.bins.names)}|splits:{self.splits}|v:2"
         return CollapseVerdict(
             verdict, reason, n, *missing, diversity, coverage, fidelity, duplicates, rows or [], signature
         )
@@ -479,42 +543,32 @@ class Judge:
 # ---- pieces
 
 
-def _decide(rows: list[dict[str, Any]], hits: Sequence[int], n: int) -> None:
-    """Gives each bin its bounds and its state: Clopper–Pearson at Holm's levels, the clearest bin first."""
+class _Pairs(NamedTuple):
+    """How far samples are from real vectors: distance, place of the sample, place of the real vector [p]."""
 
-    def clear(level: float, row: dict[str, Any], hit: int) -> str:
-        low, high = clopper_pearson(hit, n, level)
-        row["low"], row["high"] = low, high
-        if high < row["real"] / 4 + row["strays"]:
-            return MISSING
-        return PRESENT if low > row["strays"] and low > row["real"] / 4 else UNDECIDED
+    away: Tensor
+    row: Tensor
+    centre: Tensor
 
-    left = sorted(range(len(rows)), key=lambda at: _tail(hits[at], n, rows[at]["real"] / 4 + rows[at]["strays"]))
-    for place, at in enumerate(left):
-        rows[at]["state"] = clear(_ALPHA / (len(rows) - place), rows[at], hits[at])
-        if rows[at]["state"] == UNDECIDED:
-            # Holm stops at the first that is not clear; the others are shown at its level.
-            for rest in left[place + 1 :]:
-                rows[rest]["state"] = clear(_ALPHA / (len(rows) - place), rows[rest], hits[rest])
-            return
+    def within(self, reach: Tensor) -> tuple[Tensor, Tensor]:
+        """Sample and real vector of those that are in its ball, which reaches so far."""
+        hit = self.away < reach[self.centre]
+        return self.row[hit], self.centre[hit]
 
 
-def _tail(hit: int, n: int, share: float) -> float:
-    """How likely a count as far out is, if the bin had this share: the smaller of both tails."""
-    from scipy.special import betainc
-
-    share = min(max(share, 1e-12), 1 - 1e-12)
-    above = 1.0 if hit == 0 else float(betainc(hit, n - hit + 1, share))
-    below = 1.0 if hit >= n else float(betainc(n - hit, hit + 1, 1 - share))
-    return min(above, below)
+def _marked(places: Tensor, count: int) -> Tensor:
+    """Which of `count` places are named."""
+    marks = torch.zeros(count, dtype=torch.bool)
+    marks[places] = True
+    return marks
 
 
-def _voted(neighbours: Tensor, count: int) -> Tensor:
-    """The most frequent bin of each row [n, k]; of two as frequent, the nearer."""
-    votes = torch.nn.functional.one_hot(neighbours, count).double()
-    weights = 1 - 0.01 * torch.arange(neighbours.shape[1], dtype=torch.float64)
-    most: Tensor = (votes * weights[:, None]).sum(1).argmax(1)
-    return most
+def _voted(bins: Tensor) -> Tensor:
+    """The most frequent bin of each row [n, k], nearest neighbours first; of two as frequent the nearer."""
+    weights = 1 - 0.01 * torch.arange(bins.shape[1], dtype=torch.float64)
+    votes = ((bins[:, :, None] == bins[:, None]) * weights).sum(2)
+    most_: Tensor = bins.gather(1, votes.argmax(1, keepdim=True)).squeeze(1)
+    return most_
 
 
 def _scale(real: Tensor) -> float:

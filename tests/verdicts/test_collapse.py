@@ -22,6 +22,7 @@ from aigc_lab.features import FeatureStore
 from aigc_lab.neighbours import assign, k_means
 from aigc_lab.samples import Images
 from aigc_lab.verdicts import collapse
+from aigc_lab.verdicts import missing as mass
 from aigc_lab.verdicts.collapse import Bins, Collapse, CollapseVerdict, Judge, needed
 from aigc_lab.weights import WeightsPolicy
 
@@ -310,7 +311,8 @@ def test_what_is_too_blurred_is_not_said_to_lack_anything() -> None:
     narrow = world().draw(400, "kept", of=(0, 1, 2, 3), spread=0.5).double()
 
     def said(judge: Judge, fidelity: float, coverage: float, made: Tensor = kept) -> tuple[CollapseVerdict, float]:
-        found = judge._concluded(judge._rows(made, made), made, 400, fidelity, coverage, null, 0.0)
+        of = judge._bins_of(made)
+        found = judge._concluded(*judge._rows(made, of, of), made, 400, fidelity, coverage, null, 0.0)
         return found, sum(row["real"] for row in found.bins if row["name"] in ("eel", "fox", "4", "5"))
 
     withheld, gone = said(judge, 0.64, 0.2)
@@ -344,7 +346,7 @@ def test_what_is_missing_decides_how_bad_it_is(missing: float, expected: Collaps
         {"name": "ant", "real": missing, "generated": 0.0, "state": "missing"} | diverse,
         {"name": "bee", "real": 1 - missing, "generated": 1.0, "state": "present"} | diverse,
     ]
-    found = judge._concluded(rows, judge.pool[:400], 400, 1.0, 1.0, judge.null(400), 0.0)
+    found = judge._concluded(rows, (0.0, 1.0), judge.pool[:400], 400, 1.0, 1.0, judge.null(400), 0.0)
     assert (found.verdict, found.missing_low) == (expected, missing)
 
 
@@ -352,7 +354,8 @@ def test_an_empty_bin_with_samples_near_it_is_not_missing() -> None:
     judge, kept = world().judge, world().draw(400, "sharp", of=(0, 1, 2, 3, 4)).double()
     near = torch.cat([kept, world().draw(60, "near", of=(5,)).double()])
     for around, state in ((kept, "missing"), (near, "undecided")):
-        assert [row["state"] for row in judge._rows(kept, around)] == ["present"] * 5 + [state]
+        rows, _ = judge._rows(kept, judge._bins_of(kept), judge._bins_of(around))
+        assert [row["state"] for row in rows] == ["present"] * 5 + [state]
 
 
 # ---- what cannot be judged
@@ -399,14 +402,14 @@ def by_hand(judge: Judge, made: Tensor) -> dict[str, Any]:
         between = real[np.ix_(inside, outside)]
         precision.append((between < radii).any(1).mean())
         coverage.append((between.min(0) < radii).mean())
-    votes, wide, covered = np.zeros(n), np.zeros(n), []
+    votes, covered = np.zeros(n), []
     for number in range(20):
         _, outside, radii = split(number, n)
         between = away[:, outside]
         votes += (between < radii).any(1)
-        wide += (between < 2 * radii).any(1)
         covered.append((between.min(0) < radii).mean())
     good = votes > 10
+    whole = np.sort(real, 1)[:, 5]  # of all of the pool: itself is first
 
     def lower_median(values: list[float]) -> float:
         return sorted(values)[(len(values) - 1) // 2]
@@ -416,7 +419,7 @@ def by_hand(judge: Judge, made: Tensor) -> dict[str, Any]:
         "precision": votes.mean() / 20 / lower_median(precision),
         "coverage": np.mean(covered) / lower_median(coverage),
         "good": good,
-        "near": good | (wide > 10),
+        "near": good | (away < 2 * whole).any(1),
     }
 
 
@@ -442,7 +445,7 @@ def test_precision_coverage_and_their_nulls_are_those_of_all_distances(spread: f
     assert found.precision == pytest.approx(expected["precision"], rel=1e-6)
     assert found.coverage == pytest.approx(expected["coverage"], rel=1e-9)
     assert judge.bins.centres is not None
-    good, near = (int(each.sum()) for each in judge._fidelity(judge._accepted(made))[1:3])
+    good, near = (int(each.sum()) for each in judge._fidelity(*judge._accepted(made, None))[1:3])
     assert (good, near) == (expected["good"].sum(), expected["near"].sum()) and (near > good or spread == 1)
     kept = made[torch.from_numpy(expected["good"])]
     hits = torch.bincount(assign(kept, judge.bins.centres), minlength=8)
@@ -459,7 +462,9 @@ def test_what_is_on_the_rim_of_a_ball_is_outside() -> None:
     null = judge.null(24)
     assert (null.precision, null.coverage, null.coverage_low) == pytest.approx(expected["null"], abs=1e-9)
     assert found.precision == pytest.approx(expected["precision"], rel=1e-6)
-    assert judge._fidelity(judge._accepted(made))[3] / null.coverage == pytest.approx(expected["coverage"], rel=1e-9)
+    assert judge._fidelity(*judge._accepted(made, None))[3] / null.coverage == pytest.approx(
+        expected["coverage"], rel=1e-9
+    )
 
 
 def holm(hits: list[int], n: int, shares: list[float], strays: list[float]) -> list[tuple[float, float, str]]:
@@ -475,7 +480,7 @@ def holm(hits: list[int], n: int, shares: list[float], strays: list[float]) -> l
     found: dict[int, tuple[float, float, str]] = {}
     level, stopped = 0.0, False
     for place, at in enumerate(sorted(range(len(hits)), key=tails.__getitem__)):
-        level = level if stopped else 0.05 / (len(hits) - place)
+        level = level if stopped else 0.04 / (len(hits) - place)
         hit = hits[at]
         low = stats.beta.ppf(level / 2, hit, n - hit + 1) if hit else 0.0
         high = stats.beta.ppf(1 - level / 2, hit + 1, n - hit) if hit < n else 1.0
@@ -505,7 +510,7 @@ def test_bounds_are_exact_at_holms_levels(n: int) -> None:
         rows: list[dict[str, Any]] = [
             {"real": share, "strays": stray} for share, stray in zip(shares, strays, strict=True)
         ]
-        collapse._decide(rows, hits, n)
+        mass.decide(rows, hits, n)
         expected = holm(hits, n, shares, strays)
         assert [row["state"] for row in rows] == [state for _, _, state in expected]
         assert [each for row in rows for each in (row["low"], row["high"])] == pytest.approx(
@@ -602,15 +607,30 @@ def test_an_empty_bin_is_missing_though_strays_fall_into_it() -> None:
 def test_the_number_that_decides() -> None:
     for count in (2, 6, 10, 100, 1000):
         assert needed(count) == math.ceil(8 * count * math.log(count / 0.05))
-    pool = torch.randn((400, 3), generator=noise.generator("pool"))
+    # Points evenly over a circle: clusters of equal sizes, of which none is given up.
+    angles = torch.arange(4000) * (2 * math.pi / 4000)
+    pool = torch.stack([angles.cos(), angles.sin()], 1)
     for n in (20, 100, needed(7), needed(7) - 1):
         fitting = max([2] + [k for k in range(2, 101) if n >= needed(k)])
         assert len(Bins.of_clusters(pool, n).names) == fitting
     assert len(Bins.of_clusters(pool, 10**6).names) == 100
-    apart = torch.randn((300, 3), generator=noise.generator("apart"))
+    apart = torch.randn((300, 2), generator=noise.generator("apart"))
     bins = Bins.of_clusters(pool, 100, apart)
     assert bins.centres is not None and torch.equal(bins.of, assign(pool, bins.centres))
     assert torch.equal(bins.centres, k_means(apart, len(bins.names)))
+
+
+def test_a_cluster_too_small_to_decide_about_is_given_up() -> None:
+    heap = torch.randn((2000, 3), generator=noise.generator("heap"))
+    pool = torch.cat([heap, 100 + heap[:3]])  # three outliers are a cluster of their own
+    first = k_means(pool, 12)
+    assert torch.bincount(assign(pool, first)).min() == 3
+    bins = Bins.of_clusters(pool, needed(12))
+    assert bins.centres is not None
+    sizes, kept = torch.bincount(bins.of), len(bins.names)
+    assert 2 < kept < 12 and needed(12) * sizes.min() / len(pool) >= needed(kept) / kept / 2
+    assert all(any(torch.equal(centre, each) for each in first) for centre in bins.centres)
+    assert bins.of[-1] == bins.of[-2] == bins.of[-3] and sizes.sum() == len(pool)
 
 
 # ---- what changes nothing
@@ -687,5 +707,5 @@ def test_nulls_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_signature_says_what_was_judged() -> None:
     found = judged_of(lacking())
-    assert found.signature == f"world|n:410|pool:1600|bins:6|splits:{SPLITS}|v:1"
+    assert found.signature == f"world|n:410|pool:1600|bins:6|splits:{SPLITS}|v:2"
     assert found.as_dict()["verdict"] == str(found.verdict) and {*found.as_dict()} == {*vars(found)}

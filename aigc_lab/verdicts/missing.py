@@ -1,0 +1,127 @@
+"""Which bins a generator leaves empty, and how much of the real mass that is: from counts, with exact bounds.
+
+A bin is missing if the generator gives it less than a quarter of its real share, beyond what strays into it. Each bin
+is decided by itself where n allows that. Where there are many bins and each gets few samples, what they hold together
+is bounded: which of them are missing is then not known, and how much is.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aigc_lab.statistics import clopper_pearson
+
+MISSING, PRESENT, UNDECIDED = "missing", "present", "undecided"
+# All bounds hold together with 95 %: the bins' share of what may go wrong, and of the mass's lower and upper bound.
+BINS, MASS = 0.04, 0.005
+# A bin that is there is taken for an empty one this often, where n allows.
+_RARE = 0.02
+_HUGE = 500.0  # exponents above it make a bound worse than any other
+
+Floats = npt.NDArray[np.float64]
+
+
+def decide(rows: list[dict[str, Any]], hits: Sequence[int], n: int) -> None:
+    """Gives each bin its bounds `low` and `high` and its `state`: Clopper–Pearson at Holm's levels, the clearest first.
+    `rows` hold the `real` share of each and its `strays`, `hits` how many of n samples are in it.
+    """
+
+    def clear(level: float, row: dict[str, Any], hit: int) -> str:
+        low, high = clopper_pearson(hit, n, level)
+        row["low"], row["high"] = low, high
+        if high < row["real"] / 4 + row["strays"]:
+            return MISSING
+        return PRESENT if low > row["strays"] and low > row["real"] / 4 else UNDECIDED
+
+    left = sorted(range(len(rows)), key=lambda at: _tail(hits[at], n, rows[at]["real"] / 4 + rows[at]["strays"]))
+    for place, at in enumerate(left):
+        rows[at]["state"] = clear(BINS / (len(rows) - place), rows[at], hits[at])
+        if rows[at]["state"] == UNDECIDED:
+            # Holm stops at the first that is not clear; the others are shown at its level.
+            for rest in left[place + 1 :]:
+                rows[rest]["state"] = clear(BINS / (len(rows) - place), rows[rest], hits[rest])
+            return
+
+
+def _tail(hit: int, n: int, share: float) -> float:
+    """How likely a count as far out is, if the bin had this share: the smaller of both tails."""
+    from scipy.special import betainc
+
+    share = min(max(share, 1e-12), 1 - 1e-12)
+    above = 1.0 if hit == 0 else float(betainc(hit, n - hit + 1, share))
+    below = 1.0 if hit >= n else float(betainc(n - hit, hit + 1, 1 - share))
+    return min(above, below)
+
+
+def least(hits: Sequence[int], n: int, shares: Sequence[float], strays: Sequence[float], level: float = MASS) -> float:
+    """A lower bound, too high with probability `level` at most, of the mass of all missing bins together.
+
+    It is the mass of the bins with few samples, less what bins that are there hold of it by chance. Counts of one
+    sample are negatively associated (Joag-Dev & Proschan 1983), so that Chernoff's bound for independent ones holds.
+    """
+    p, count, stray = _real(hits, shares, strays)
+    allowed = p / 4 + stray
+    few = _most_below(n, allowed)
+    chance = _at_most(few, n, allowed)
+    lambdas = _lambdas(p)
+    by_chance = np.log1p(chance * np.expm1(np.minimum(lambdas[:, None] * p, _HUGE))).sum(1)
+    luck = float(((by_chance - np.log(level)) / lambdas).min())
+    return max(0.0, float(p[count <= few].sum()) - luck)
+
+
+def most(hits: Sequence[int], n: int, shares: Sequence[float], strays: Sequence[float], level: float = MASS) -> float:
+    """An upper bound, too low with probability `level` at most, of the mass of all bins that have no more than a
+    quarter of their share, or than what strays into them.
+
+    Of such bins half have few samples, at the least: were there more of them, more bins would be seen to have few. The
+    bound holds for whichever bins they are, for it is taken of those that hide best.
+    """
+    p, count, stray = _real(hits, shares, strays)
+    allowed = np.maximum(p / 4, stray)
+    few = np.floor(n * allowed)
+    chance = _at_most(few, n, allowed)
+    seen = float(p[count <= few].sum())
+    bound = 1.0
+    for lambda_ in _lambdas(p):
+        rates = -np.log1p(chance * np.expm1(-lambda_ * p))
+        order = np.argsort(rates / p)
+        exponent, mass = np.cumsum(rates[order]), np.cumsum(p[order])
+        wanted = lambda_ * seen - np.log(level)
+        at = int(np.searchsorted(exponent, wanted))
+        if at < len(p):
+            before = exponent[at - 1] if at else 0.0
+            part = (wanted - before) / rates[order][at]
+            bound = min(bound, float((mass[at - 1] if at else 0.0) + part * p[order][at]))
+    return bound
+
+
+def _real(hits: Sequence[int], shares: Sequence[float], strays: Sequence[float]) -> tuple[Floats, Floats, Floats]:
+    """Shares, counts and strays of the bins that real samples are in."""
+    p, count, stray = (np.asarray(each, dtype=np.float64) for each in (shares, hits, strays))
+    return p[p > 0], count[p > 0], stray[p > 0]
+
+
+def _at_most(count: Floats, n: int, share: Floats) -> Floats:
+    """The probability of a binomial count of at most so many."""
+    from scipy.special import bdtr
+
+    found: Floats = np.asarray(bdtr(count, n, np.clip(share, 0, 1)))
+    return found
+
+
+def _most_below(n: int, share: Floats) -> Floats:
+    """The greatest count that a bin of that share has, or less, in 2 % of samples; 0 where that is too often."""
+    few = np.zeros(len(share))
+    while True:
+        more = few + 1
+        good = (more < n) & (_at_most(more, n, share) <= _RARE)
+        if not good.any():
+            return few
+        few = np.where(good, more, few)
+
+
+def _lambdas(shares: Floats) -> Floats:
+    """What Chernoff's bound is taken over: any will do, and the best is about 1 over a bin's share."""
+    return np.geomspace(0.1, 20 / float(shares.min()), 120)

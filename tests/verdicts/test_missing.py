@@ -1,0 +1,98 @@
+"""How much of the real mass is missing: bounds of all bins together, against what is drawn."""
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from aigc_lab.verdicts.missing import MASS, decide, least, most
+
+Draw = tuple[list[int], list[float], list[float], float, float]
+
+
+def drawn(random: np.random.Generator, bins: int, n: int, gone: float, uneven: bool) -> Draw:
+    """Counts, real shares, strays, and the mass of the bins that have less than they may: for `least`, for `most`."""
+    shares = random.dirichlet(np.full(bins, 3.0 if uneven else 1e6))
+    strays = random.uniform(0, 0.2, size=bins) * shares
+    factors = np.where(random.uniform(size=bins) < gone, random.choice([0, 0.1, 0.2, 0.25], size=bins), 1.0)
+    q = shares * factors + strays * random.choice([0.0, 1.0])
+    q = q / q.sum()
+    low = float(shares[q < shares / 4 + strays].sum())
+    high = float(shares[q <= np.maximum(shares / 4, strays)].sum())
+    return random.multinomial(n, q).tolist(), shares.tolist(), strays.tolist(), low, high
+
+
+@pytest.mark.parametrize(("bins", "n"), [(8, 200), (50, 400), (1000, 3000), (1000, 12000)])
+@pytest.mark.parametrize("uneven", [False, True])
+def test_bounds_hold_as_often_as_they_say(bins: int, n: int, uneven: bool) -> None:
+    random = np.random.default_rng(bins + n)
+    trials, wrong = 160, 0
+    for trial in range(trials):
+        hits, shares, strays, low, high = drawn(random, bins, n, (0.0, 0.1, 0.4, 0.8)[trial % 4], uneven)
+        level = 0.05  # so wide that a fault shows
+        wrong += least(hits, n, shares, strays, level) > low + 1e-12
+        wrong += most(hits, n, shares, strays, level) < high - 1e-12
+    # 320 bounds, each wrong in at most 5 %: three standard errors above it.
+    assert wrong <= 320 * 0.05 + 3 * math.sqrt(320 * 0.05 * 0.95)
+
+
+def test_many_bins_are_told_together_where_none_is_by_itself() -> None:
+    random = np.random.default_rng(0)
+    bins, n = 1000, 10_000
+    shares = [1 / bins] * bins
+    for gone, least_at_least, named in ((0.5, 0.25, 0.0), (0.0, 0.0, 0.0)):
+        q = np.array(shares)
+        q[: round(gone * bins)] = 0
+        hits = random.multinomial(n, q / q.sum()).tolist()
+        rows: list[dict[str, Any]] = [{"real": 1 / bins, "strays": 0.0} for _ in range(bins)]
+        decide(rows, hits, n)
+        assert sum(row["real"] for row in rows if row["state"] == "missing") == named
+        low, high = least(hits, n, shares, [0.0] * bins), most(hits, n, shares, [0.0] * bins)
+        assert least_at_least <= low <= gone + 1e-9 <= high + 1e-9
+        assert (high <= 0.02) == (gone == 0)
+
+
+def exact_least(hits: list[int], n: int, share: float, level: float) -> float:
+    """The bound for equal bins by the exact tail of independent ones, in place of Chernoff's: it is not below it."""
+    bins = len(hits)
+    chance = stats.binom.cdf(0, n, share / 4)
+    few = max([0] + [c for c in range(n) if stats.binom.cdf(c, n, share / 4) <= 0.02])
+    chance = stats.binom.cdf(few, n, share / 4)
+    luck = stats.binom.isf(level, bins, chance) * share
+    return float(max(0.0, sum(hit <= few for hit in hits) * share - luck))
+
+
+@pytest.mark.parametrize(("bins", "n"), [(40, 300), (100, 2000), (500, 4000)])
+def test_the_lower_bound_is_not_above_the_exact_one_and_near_it(bins: int, n: int) -> None:
+    random = np.random.default_rng(n)
+    for gone in (0.2, 0.5, 0.9):
+        q = np.where(np.arange(bins) < gone * bins, 0.0, 1.0)
+        hits = random.multinomial(n, q / q.sum()).tolist()
+        found, exact = least(hits, n, [1 / bins] * bins, [0.0] * bins), exact_least(hits, n, 1 / bins, MASS)
+        assert exact - 0.08 <= found <= exact + 1e-9
+
+
+def test_the_upper_bound_is_the_exact_tail_of_what_hides_best() -> None:
+    """Of few equal bins: were so many missing, the chance that so few of them have few samples is at most the level."""
+    bins, n = 60, 400
+    share, level = 1 / bins, 0.01
+    few = math.floor(n * share / 4)
+    chance = stats.binom.cdf(few, n, share / 4)
+    for seen in (0, 1, 4, 20):
+        hits = [0] * seen + [n // bins] * (bins - seen)
+        bound = most(hits, n, [share] * bins, [0.0] * bins, level)
+        exact = next(m for m in itertools.count(seen) if m > bins or stats.binom.cdf(seen, m, chance) <= level)
+        assert min(exact - 1, bins) * share <= bound + 1e-9
+        assert bound <= min(1.0, (1.35 * exact + 2) * share)
+
+
+def test_no_bin_and_nothing_else_is_missing_of_enough_samples() -> None:
+    hits = [100] * 10
+    assert least(hits, 1000, [0.1] * 10, [0.0] * 10) == 0.0
+    assert most(hits, 1000, [0.1] * 10, [0.0] * 10) < 1.0
+    # A bin that real samples never are in has no share to miss.
+    assert least([0, *hits], 1000, [0.0, *[0.1] * 10], [0.0] * 11) == 0.0
+    assert most([0, *hits], 1000, [0.0, *[0.1] * 10], [0.0] * 11) < 1.0

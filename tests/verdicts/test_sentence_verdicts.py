@@ -1,0 +1,185 @@
+"""What sentences say of a collapse beside their vectors: strangeness by a language model, and phrases by Self-BLEU."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from aigc_lab.cli import app
+from aigc_lab.text import bleu
+from aigc_lab.text.corpus import Corpus
+from aigc_lab.verdicts.collapse import Collapse, CollapseVerdict
+from aigc_lab.verdicts.sentences import Sentences, of_splits
+
+WORDS = tuple(f"w{number}" for number in range(300))
+Rows = list[list[int]]
+
+
+def chain(count: int, seed: int) -> Rows:
+    """Sentences of 8 to 14 words of a chain in which each word has six followers."""
+    random = np.random.default_rng(seed)
+    after = np.random.default_rng(0).integers(len(WORDS), size=(len(WORDS), 6))
+    rows = []
+    for _ in range(count):
+        row = [int(random.integers(40))]
+        while len(row) < random.integers(8, 15):
+            row.append(int(after[row[-1], random.integers(6)]))
+        rows.append(row)
+    return rows
+
+
+def corpus(rows: Rows) -> Corpus:
+    return Corpus.of(rows, WORDS)
+
+
+def noise(count: int, seed: int) -> Rows:
+    random = np.random.default_rng(seed)
+    return [random.integers(len(WORDS), size=random.integers(8, 15)).tolist() for _ in range(count)]
+
+
+def changed(rows: Rows, copies: int, seed: int) -> Rows:
+    """Copies with one word replaced in each."""
+    random = np.random.default_rng(seed)
+    made = [row.copy() for row in rows for _ in range(copies)]
+    for row in made:
+        row[int(random.integers(len(row)))] = int(random.integers(len(WORDS)))
+    return made
+
+
+REAL, TRAIN = corpus(chain(1600, 1)), corpus(chain(3000, 2))
+
+
+@pytest.mark.parametrize("train", [TRAIN, None])
+def test_real_sentences_are_as_strange_as_real_ones(train: Corpus | None) -> None:
+    judge = Sentences(REAL, train)
+    fresh = judge.strangeness(corpus(chain(4000, 3)))
+    assert fresh.min() == 0 and 0.4 < (fresh == 0).mean() < 0.6
+    # 2.5 %, of 4,000 fresh ones and by a quantile of 800 at least: three errors of both together.
+    assert (fresh > 1).mean() == pytest.approx(0.025, abs=3 * math.sqrt(0.025 * (1 / 4000 + 1 / 800)))
+    assert judge.strangeness(corpus(noise(500, 4))).min() > 2
+    wrong = judge.strangeness(corpus(changed(chain(500, 5), 1, 6)))
+    assert wrong.mean() > 2 * fresh.mean()
+
+
+def test_what_a_generator_has_by_heart_is_not_strange() -> None:
+    assert Sentences(REAL, TRAIN).strangeness(TRAIN).max() < 1
+
+
+def test_a_half_is_not_judged_by_what_it_was_learned_from() -> None:
+    """Without training sentences: were real ones known by heart, all others would be strange."""
+    judge = Sentences(REAL)
+    assert (judge.strangeness(corpus(chain(2000, 7))) > 1).mean() < 0.06
+
+
+def verdict(kind: Collapse = Collapse.NONE) -> CollapseVerdict:
+    return CollapseVerdict(kind, "as it was", 800, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, [], "of:test")
+
+
+def test_phrases_of_honest_sentences_change_nothing() -> None:
+    judge = Sentences(REAL, TRAIN)
+    values = []
+    for seed in range(10, 30):
+        found = judge.with_phrases(verdict(), corpus(chain(800, seed)))
+        assert found.verdict == Collapse.NONE and found.reason == "as it was" and found.phrases is not None
+        values.append(found.phrases)
+    assert np.mean(values) == pytest.approx(1, abs=0.03)
+
+
+def test_phrases_are_a_ratio_of_what_self_bleu_leaves() -> None:
+    judge, made = Sentences(REAL, TRAIN), corpus(chain(700, 8))
+    kept = made.take(judge.strangeness(made) <= 1)
+
+    def left(rows: Corpus) -> float:
+        return 1 - float(bleu.self_bleu(rows, [4])[4].mean())
+
+    fresh = [left(corpus(chain(len(kept), seed))) for seed in range(60, 70)]
+    found = judge.with_phrases(verdict(), made).phrases
+    assert found == pytest.approx(left(kept) / np.mean(fresh), rel=0.05)
+    value, low, high = judge._varied(kept)
+    assert low < value < high and value == found
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Collapse.NONE, Collapse.PARTIAL),
+        (Collapse.INCONCLUSIVE, Collapse.PARTIAL),
+        (Collapse.SEVERE, Collapse.SEVERE),
+        (Collapse.UNMEASURABLE, Collapse.UNMEASURABLE),
+    ],
+)
+def test_the_same_phrases_over_and_over_are_a_collapse(before: Collapse, after: Collapse) -> None:
+    few = corpus(chain(20, 9) * 40)
+    found = Sentences(REAL, TRAIN).with_phrases(verdict(before), few)
+    assert found.verdict == after and found.phrases is not None and found.phrases < 0.5
+    assert ("phrases vary 0." in found.reason) == (after == Collapse.PARTIAL)
+
+
+def test_what_is_half_certain_is_no_none() -> None:
+    judge = Sentences(REAL, TRAIN)
+    for copies in (2, 3, 4, 6, 8):
+        made = corpus([row for row in chain(120, 11) for _ in range(copies)])
+        value, low, high = judge._varied(made)
+        found = judge.with_phrases(verdict(), made)
+        expected = Collapse.PARTIAL if high < 0.5 else Collapse.INCONCLUSIVE if low < 0.5 else Collapse.NONE
+        assert found.verdict == expected, (value, low, high)
+
+
+def test_too_few_sentences_say_nothing_of_phrases() -> None:
+    judge = Sentences(REAL, TRAIN)
+    for rows in (chain(19, 12), noise(500, 13)):
+        found = judge.with_phrases(verdict(), corpus(rows))
+        assert found == verdict()
+
+
+def test_splits_are_judged_together() -> None:
+    halves = [REAL.take(slice(0, 800)), REAL.take(slice(800, None))]
+    both, made = of_splits(halves, TRAIN), corpus(chain(300, 14))
+    assert both.strangeness(made).tolist() == Sentences(REAL, TRAIN).strangeness(made).tolist()
+
+
+def test_the_order_of_sentences_changes_nothing() -> None:
+    made = corpus(chain(300, 15) + noise(60, 16))
+    random = np.random.default_rng(0)
+    for train in (TRAIN, None):
+        first = Sentences(REAL, train)
+        again = Sentences(REAL.take(random.permutation(len(REAL))), train)
+        assert again.strangeness(made).tolist() == first.strangeness(made).tolist()
+        shuffled = made.take(random.permutation(len(made)))
+        assert again.with_phrases(verdict(), shuffled) == first.with_phrases(verdict(), made)
+
+
+# ---- files of sentences
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Callable[[Rows], dict[str, Any]]:
+    def write(name: str, rows: Rows) -> str:
+        path = tmp_path / name
+        path.write_text("\n".join(" ".join(WORDS[word] for word in row) for row in rows) + "\n")
+        return str(path)
+
+    real = write("real.txt", chain(1600, 1))
+
+    def run(rows: Rows) -> dict[str, Any]:
+        made = write("made.txt", rows)
+        result = CliRunner().invoke(app, ["judge", "collapse", "--generated", made, "--reference", real, "--json"])
+        assert result.exit_code == 0, result.output
+        found: dict[str, Any] = json.loads(result.stdout)
+        return found
+
+    return run
+
+
+def test_files_with_noise_are_not_said_to_have_collapsed(judged: Callable[[Rows], dict[str, Any]]) -> None:
+    honest = judged(chain(800, 20))
+    assert honest["verdict"] == "NONE" and honest["phrases"] == pytest.approx(1, abs=0.1), honest["reason"]
+    half = judged(chain(500, 21) + noise(500, 22))
+    assert half["verdict"] in ("NONE", "INCONCLUSIVE") and half["precision"] == pytest.approx(0.5, abs=0.1)
+    assert judged(noise(800, 23))["verdict"] == "UNMEASURABLE"
+    assert judged(changed(chain(20, 24), 40, 25))["verdict"] in ("PARTIAL", "TOTAL")
