@@ -592,7 +592,7 @@ def cache_clear(
     ] = False,
     home: Home = None,
 ) -> None:
-    """Remove the features of real samples; they are computed again when they are needed."""
+    """Remove the features of real samples and what verdicts rest on; they are computed again when they are needed."""
     from aigc_lab.features import clear
     from aigc_lab.settings import Settings
 
@@ -666,6 +666,22 @@ def judge_collapse(
     how: dict[str, Any] = {"features": features, "size": size, "numbers": numbers, "skip_broken": skip_broken}
     found = judging.collapse_of(generated, reference, labels, device=device, home=home, **how)
     _print_json(found) if json else print(judging.story_of_collapse(found))
+
+
+@judge.command("seeds")
+def judge_seeds(
+    sweep: Annotated[str, typer.Argument(help="A sweep.", autocompletion=_complete_sweep)],
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Judge each configuration of a sweep by all its seeds: how likely a run of it goes wrong, when, and how much
+    seeds matter.
+    """
+    from aigc_lab import judging
+    from aigc_lab.tables import seeds_table
+
+    rows = judging.seeds_of(sweep, home)
+    _print_json(rows) if json else _print(seeds_table(rows))
 
 
 @app.command()

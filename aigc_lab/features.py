@@ -171,13 +171,16 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 # ---- the cache as a user sees it
 
 _FEATURES, _CLASSIFIERS = "features", "classifiers"
+# What verdicts rest on: small, and computed again.
+_NULLS, _BASELINES = "nulls", "baselines"
 
 
 def cached(cache: Path) -> list[dict[str, Any]]:
     """The files of a cache, the largest first: kind, what, samples, bytes, age in seconds, file."""
     rows = []
-    for kind in (_FEATURES, _CLASSIFIERS):
-        for path in sorted((cache / kind).glob("*.safetensors")):
+    for kind in (_FEATURES, _CLASSIFIERS, _NULLS, _BASELINES):
+        ends = ("*.safetensors", "*.json") if kind in (_NULLS, _BASELINES) else ("*.safetensors",)
+        for path in sorted(each for end in ends for each in (cache / kind).glob(end)):
             what, samples = "", None
             with suppress(SafetensorError, KeyError, ValueError, OSError):
                 facts = described(path)
@@ -190,22 +193,34 @@ def cached(cache: Path) -> list[dict[str, Any]]:
 
 def damaged(cache: Path) -> list[tuple[Path, str]]:
     """The files of a cache that are not what was written, and why: each is read whole."""
+    from aigc_lab.nulls import neighbours
+
     found = []
     for path in sorted((cache / _FEATURES).glob("*.safetensors")):
         try:
             unpacked(path)
         except (SafetensorError, KeyError, ValueError, OSError) as error:
             found.append((path, str(error)))
+    for path in sorted((cache / _NULLS).glob("*.safetensors")):
+        try:
+            neighbours(path)
+        except (SafetensorError, ValueError, OSError) as error:
+            found.append((path, str(error)))
+    for path in sorted(each for kind in (_NULLS, _BASELINES) for each in (cache / kind).glob("*.json")):
+        try:
+            json.loads(path.read_text("utf-8"))
+        except (ValueError, OSError) as error:
+            found.append((path, str(error)))
     judges = sorted((cache / _CLASSIFIERS).glob("*.safetensors"))
     return found + [(path, "its bytes are not those that were written") for path in judges if sha256(path) != path.stem]
 
 
 def clear(cache: Path, *, classifiers: bool = False) -> tuple[int, int]:
-    """Removes stored features; the classifiers too if that is asked for: scores by others cannot be compared with
-    theirs. Returns how many files and bytes.
+    """Removes stored features, nulls and baselines; the classifiers too if that is asked for: scores by others cannot
+    be compared with theirs. Returns how many files and bytes.
     """
     count = size = 0
-    for kind in (_FEATURES, _CLASSIFIERS) if classifiers else (_FEATURES,):
+    for kind in (_FEATURES, _NULLS, _BASELINES, *([_CLASSIFIERS] if classifiers else [])):
         for path in (cache / kind).glob("*"):
             size += path.stat().st_size
             path.unlink(missing_ok=True)

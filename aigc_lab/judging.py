@@ -5,12 +5,14 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from aigc_lab.content import unknown
 from aigc_lab.errors import UsageError
 from aigc_lab.files import is_file
-from aigc_lab.verdicts.stability import Better, judge
+from aigc_lab.verdicts.seeds import across_seeds, steps_to_best
+from aigc_lab.verdicts.stability import Better, StabilityVerdict, judge
 
 # What programs write in the place of a value that was not measured. NaN is a value, and one that diverged.
 _NOTHING = ("", "na", "n/a", "null", "none")
@@ -72,6 +74,57 @@ def collapse_of(
         verdict = collapse(generated, reference, known, device=device, home=home, **options)
     found: dict[str, Any] = verdict.as_dict()
     return found
+
+
+def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
+    """What the seeds of each configuration of a sweep say together, as plain data: `across_seeds` of those that ended
+    by themselves, with `trial`, `system`, `config`, the `objective`, the median of the `steps` to 1.1 times the best,
+    and how many were `pruned`, which would say too little of failures.
+    """
+    from aigc_lab.registry import queries
+    from aigc_lab.registry.states import State
+    from aigc_lab.registry.store import Registry
+    from aigc_lab.settings import Settings
+
+    settings = Settings.load(home)
+    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+        sweep = queries.sweep(registry, wanted)
+        name = sweep["id"]
+        verdicts, histories = queries.verdicts(registry, name), queries.histories(registry, name)
+        finals = {each: queries.finals(registry, name, sweep["objective"], each) for each in ("last", "selected")}
+        trials, runs = queries.trials(registry, name), queries.runs(registry, name)
+    rows = []
+    for trial in trials:
+        mine = [run for run in runs if run["trial"] == trial["trial"]]
+        ended = [run["run"] for run in mine if run["state"] in (State.FINISHED, State.DIVERGED)]
+        said: dict[str, list[Mapping[str, Any]]] = {"collapse": [], "stability": []}
+        for run in ended:
+            for kind in said:
+                of_kind = [each for each in verdicts.get(run, []) if each["kind"] == kind]
+                said[kind] += of_kind[-1:]
+        stories = [StabilityVerdict.of(each | each["evidence"]) for each in said["stability"]]
+        values = {kind: [found[run] for run in ended if run in found] for kind, found in finals.items()}
+        steps = [_steps_to_best(histories.get(run, []), sweep["better"]) for run in ended]
+        rows.append(
+            {
+                **{key: trial[key] for key in ("sweep", "trial", "system", "config")},
+                "objective": sweep["objective"],
+                **across_seeds(stories, [each["verdict"] for each in said["collapse"]], **values),
+                "runs": len(ended),
+                "steps": median(known) if (known := [each for each in steps if each is not None]) else None,
+                "pruned": sum(run["state"] == State.PRUNED for run in mine),
+            }
+        )
+    return rows
+
+
+def _steps_to_best(history: list[dict[str, Any]], better: Better) -> float | None:
+    """None where the best is not above zero, for which a tenth means nothing."""
+    values = [math.nan if each["value"] is None else each["value"] for each in history]
+    try:
+        return steps_to_best([each["step"] for each in history], values, better=better)
+    except ValueError:
+        return None
 
 
 def _labels(path: Path) -> list[int]:

@@ -1,23 +1,17 @@
 """Who judges whether a dataset's generators have collapsed: real samples as vectors, bins, and their nulls."""
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from aigc_lab import noise
 from aigc_lab.data.base import Dataset
 from aigc_lab.features import FeatureStore
-from aigc_lab.files import write_atomically
 from aigc_lab.metrics.base import Evidence, Score
+from aigc_lab.nulls import remembered
 from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.shape import Modality
 from aigc_lab.text.vocabulary import EOS, PAD
@@ -135,47 +129,6 @@ def with_code(collapse: CollapseVerdict | None, scores: Sequence[Score], system:
     if collapse is not None:
         return replace(collapse, verdict=Collapse.POSTERIOR, reason=f"{reason}; of the samples: {collapse.reason}")
     return CollapseVerdict(Collapse.POSTERIOR, reason, active.n, 0, 0, 1, None, None, 0, 0, [], active.signature)
-
-
-@contextmanager
-def remembered(judge: Judge, cache: Path | None) -> Iterator[Judge]:
-    """A judge that knows the nulls and the neighbours that were computed of exactly its vectors and bins; what it adds
-    is kept.
-    """
-    if cache is None:
-        yield judge
-        return
-    nulls, lists = (cache / "nulls" / f"{judge.digest}{suffix}" for suffix in (".json", ".safetensors"))
-    if not judge.nulls:
-        with suppress(OSError, ValueError):
-            judge.nulls.update(json.loads(nulls.read_text("utf-8")))
-        with suppress(OSError, ValueError, SafetensorError, KeyError):
-            judge.listed = unpacked(lists, len(judge.pool))
-    known = len(judge.nulls)
-    yield judge
-    if len(judge.nulls) > known:
-        with suppress(OSError, SafetensorError):  # what is not kept is computed again
-            nulls.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(nulls, json.dumps(judge.nulls).encode())
-            if judge.listed is None:
-                content = {"listed": judge.lists[1].int()}
-                write_atomically(lists, save(content, {"sha256": _sha256(content["listed"])}))
-
-
-def unpacked(path: Path, count: int) -> Tensor:
-    """The places of the neighbours of `count` vectors that `remembered` kept. Raises `ValueError`, `OSError`, or what
-    safetensors does for anything else.
-    """
-    with safe_open(path, "pt") as file:
-        listed: Tensor = file.get_tensor("listed")
-        told = (file.metadata() or {}).get("sha256")
-    if len(listed) != count or told != _sha256(listed):
-        raise ValueError(f"{path}: its bytes are not those that were written")
-    return listed.long()
-
-
-def _sha256(listed: Tensor) -> str:
-    return hashlib.sha256(listed.numpy().tobytes()).hexdigest()
 
 
 def trivial(train: Samples, count: int) -> Samples:

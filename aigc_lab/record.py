@@ -131,21 +131,6 @@ class Record:
         found = [score for score in self.scores.values() if score.checkpoint == "progress" and score.name == name]
         return sorted(found, key=lambda score: score.step)
 
-    def unrest(self) -> tuple[stability.Finding, ...]:
-        """What training said of itself that may explain a verdict: the gradient norms and scores of the critic that
-        went furthest from their median, and where.
-        """
-        found = []
-        for name, curve in self.curves.items():
-            sizes = [(abs(value), step) for value, step in zip(curve["value"], curve["step"], strict=True) if value]
-            if not name.startswith("dynamics/") or not sizes:
-                continue
-            peak, step = max(sizes)
-            times = peak / sorted(sizes)[len(sizes) // 2][0]
-            if times > _UNREST:
-                found.append((times, stability.Finding(f"{name} at {times:.3g} × its median", step, peak)))
-        return tuple(told for _, told in sorted(found, key=lambda each: -each[0])[:3])
-
     def close(self) -> None:
         """Writes what is only known when nothing more will come. A full disk takes the curves, not the result."""
         if self.curves:
@@ -191,3 +176,26 @@ class Record:
             self.artifacts[stored["name"]] = StoredArtifact(**stored | {"path": str(self.folder / stored["path"])})
         self.training_seconds, self.evaluation_seconds = told["training_seconds"], told["evaluation_seconds"]
         self.before = told["seconds"]
+
+
+def unrest(curves: Mapping[str, Curve]) -> tuple[stability.Finding, ...]:
+    """What training said of itself that may explain a verdict: the gradient norms and scores of the critic that went
+    furthest from their median, and where.
+    """
+    found = []
+    for name, curve in curves.items():
+        sizes = [(abs(value), step) for value, step in zip(curve["value"], curve["step"], strict=True) if value]
+        if not name.startswith("dynamics/") or not sizes:
+            continue
+        peak, step = max(sizes)
+        times = peak / sorted(sizes)[len(sizes) // 2][0]
+        if times > _UNREST:
+            found.append((times, stability.Finding(f"{name} at {times:.3g} × its median", step, peak)))
+    return tuple(told for _, told in sorted(found, key=lambda each: -each[0])[:3])
+
+
+def explained(said: StabilityVerdict, curves: Mapping[str, Curve]) -> StabilityVerdict:
+    """A verdict with what the curves show beside it, unless all is well."""
+    if said.verdict == stability.Stability.STABLE:
+        return said
+    return replace(said, evidence=said.evidence + unrest(curves))

@@ -1,12 +1,16 @@
 """`aigc-lab rejudge`: the verdicts of a sweep's runs again, from what is stored of them."""
 
+import json
 import math
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from aigc_lab import environment, experiment
 from aigc_lab.evaluate import Evaluator
 from aigc_lab.features import FeatureStore
+from aigc_lab.record import Curve, explained
 from aigc_lab.registry import queries
 from aigc_lab.registry.records import StoredVerdict
 from aigc_lab.registry.states import State
@@ -36,6 +40,7 @@ def rejudge(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]
         store = FeatureStore(dataset, cache=settings.cache, weights=settings.weights, device=device, say=say)
         evaluator = Evaluator(plan.protocol, plan.metrics, dataset, store)
         known, histories = queries.verdicts(registry, sweep["id"]), queries.histories(registry, sweep["id"])
+        files = queries.files(registry, sweep["id"])
         rows = []
         for run in queries.runs(registry, sweep["id"]):
             if run["state"] not in (State.FINISHED, State.DIVERGED):
@@ -45,7 +50,7 @@ def rejudge(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]
             history = histories.get(run["run"], [])
             for fresh in (
                 _of_samples(registry, run, evaluator, device, history),
-                _of_history(run, evaluator, sweep, history),
+                _of_history(run, evaluator, sweep, history, _curves(files.get(run["run"], []))),
             ):
                 if fresh is not None:
                     found[fresh.kind, fresh.step] = fresh
@@ -74,8 +79,21 @@ def _of_samples(
     return None if said is None else StoredVerdict.of("collapse", history[-1]["step"], said.as_dict())
 
 
+def _curves(files: list[dict[str, Any]]) -> dict[str, Curve]:
+    """The training scalars of a run over its steps; none where their file is gone."""
+    path = next((file["path"] for file in files if file["name"] == "curves"), None)
+    with suppress(OSError, ValueError):
+        found: dict[str, Curve] = json.loads(Path(path).read_text("utf-8")) if path is not None else {}
+        return found
+    return {}
+
+
 def _of_history(
-    run: dict[str, Any], evaluator: Evaluator, sweep: dict[str, Any], history: list[dict[str, Any]]
+    run: dict[str, Any],
+    evaluator: Evaluator,
+    sweep: dict[str, Any],
+    history: list[dict[str, Any]],
+    curves: dict[str, Curve],
 ) -> StoredVerdict | None:
     if not history:
         return None
@@ -88,4 +106,4 @@ def _of_history(
         better=sweep["better"],
         diverged_at=(step, "a loss, gradient or parameter was not finite") if run["state"] == State.DIVERGED else None,
     )
-    return StoredVerdict.of("stability", step, said.as_dict())
+    return StoredVerdict.of("stability", step, explained(said, curves).as_dict())

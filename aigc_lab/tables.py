@@ -334,6 +334,57 @@ def verdicts_table(rows: Sequence[Row]) -> RenderableType:
     return table
 
 
+def seeds_table(rows: Sequence[Row]) -> RenderableType:
+    """One line a configuration: what its seeds say together."""
+    table = plain_table()
+    objective = rows[0]["objective"] if rows else "score"
+    for name in (
+        "trial",
+        "system",
+        "configuration",
+        "runs",
+        "collapsed",
+        "unstable",
+        "fails at step",
+        f"{objective}, sd",
+    ):
+        table.add_column(name, overflow="fold", justify="right" if name in ("trial", "runs") else "left")
+    steps = any(row["steps"] is not None for row in rows)
+    if steps:
+        table.add_column("steps to 1.1 × best", justify="right")
+    for row in rows:
+        runs = f"{row['runs']}" + (f" and {row['pruned']} pruned" if row["pruned"] else "")
+        failing = "" if row["survival"] is None else _whole_step(row["median_failure"])
+        cells = [str(row["trial"]), row["system"], assignments(row["config"]), runs]
+        cells += [_chance(row["collapse"]), _chance(row["unstable"]), failing, _spread(row["last"])]
+        cells += [number(row["steps"])] if steps else []
+        table.add_row(*map(Text, cells))
+    told = (
+        "collapsed, unstable: how many of the runs that are decided, and the share of such runs that this allows "
+        "(95 %, Wilson; undecided ones may be either). A claim needs 10 seeds, screening 5.\n"
+        "fails at step: when half of the runs have failed (Kaplan and Meier); pruned runs are left out.\n"
+        "sd: over the seeds, with its 95 % interval for normal values."
+    )
+    return Stack(table, Text(told, style="dim"))
+
+
+def _chance(chance: Mapping[str, Any] | None) -> str:
+    if chance is None:
+        return ""
+    undecided = f", {chance['undecided']} undecided" if chance["undecided"] else ""
+    return f"{chance['wrong']}/{chance['decided']} [{chance['low']:.0%}, {chance['high']:.0%}]{undecided}"
+
+
+def _spread(spread: Mapping[str, Any] | None) -> str:
+    if spread is None:
+        return ""
+    return f"{number(spread['median'])}, {number(spread['sd'])} [{number(spread['low'])}, {number(spread['high'])}]"
+
+
+def _whole_step(step: float | None) -> str:
+    return "not seen" if step is None else number(step)
+
+
 def verdicts(counts: Mapping[str, int]) -> str:
     """`NONE`, or of runs that do not agree `2 NONE, 1 SEVERE`."""
     if len(counts) == 1:

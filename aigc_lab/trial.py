@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from aigc_lab.job import Job, Outcome, Watcher
 from aigc_lab.lab import Lab
 from aigc_lab.language_system import LanguageSystem
 from aigc_lab.metrics.base import Score
-from aigc_lab.record import PNG, TEXT, Kind, Record
+from aigc_lab.record import PNG, TEXT, Kind, Record, explained
 from aigc_lab.registry.life import RESULTS, Outdated
 from aigc_lab.registry.records import (
     StoredCheckpoint,
@@ -372,10 +372,7 @@ class _Run:
                 better=objective.better,
                 diverged_at=(step, reason or "diverged") if state == RunState.DIVERGED else None,
             )
-            if said.verdict != stability.Stability.STABLE:
-                told = said.evidence + self._record.unrest()
-                said = replace(said, evidence=told)
-            self._record.judge("stability", step, said)
+            self._record.judge("stability", step, explained(said, self._record.curves))
 
     # ---- what is stored on the way
 

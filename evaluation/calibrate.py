@@ -485,7 +485,7 @@ def bench(name: str, settings: Settings) -> Bench:
     source = generator("bench", name)
     vectors_of = _vectors(dataset, settings)
     splits = [_part(dataset.load(split), 2 * n, source) for split in SCORED]
-    train = _part(dataset.load("train"), 8 * n, source)
+    train = _part(dataset.load("train"), min(8 * n, 30_000), source)
     apart = vectors_of(_part(dataset.load("train"), 5000, source))
     read = vectors_of
     if isinstance(train, Text):

@@ -350,6 +350,19 @@ def histories(registry: Registry, sweep: str) -> dict[str, list[Json]]:
     )
 
 
+def finals(registry: Registry, sweep: str, name: str, checkpoint: Final) -> dict[str, float]:
+    """Run -> a score of a checkpoint, for every run of a sweep that has it."""
+    with registry.read() as connection:
+        ids = list(connection.scalars(select(Run.c.id).where(Run.c.sweep_id == sweep)))
+        found = [
+            (run, score)
+            for part in range(0, len(ids), _AT_ONCE)
+            for run, scores in _final_scores(connection, checkpoint, ids[part : part + _AT_ONCE]).items()
+            for score in scores
+        ]
+    return {run: score["value"] for run, score in found if score["name"] == name and score["value"] is not None}
+
+
 def files(registry: Registry, sweep: str) -> dict[str, list[Json]]:
     """Run -> name, kind and path of its artifacts, by name."""
     found = _by_run(

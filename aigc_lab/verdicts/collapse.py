@@ -30,7 +30,7 @@ from torch import Tensor
 from aigc_lab import noise
 from aigc_lab.neighbours import apart, assign, distances, k_means, nearest, nearest_others
 from aigc_lab.statistics import clopper_pearson
-from aigc_lab.verdicts.missing import BINS, MISSING, PRESENT, UNDECIDED, decide, least, most
+from aigc_lab.verdicts.missing import BINS, MISSING, PRESENT, UNDECIDED, decide, least_missing, most_missing
 
 K = 5  # neighbours that a ball reaches to
 SPLITS = 200
@@ -285,8 +285,8 @@ class Judge:
         fidelity = precision / max(null.precision, 1e-9)
         kept = made[good]
         # What does not look real may lie close together in the features, as noise does: it is one thing only if copied.
-        least_ = 0.1 if everything is None or fidelity >= _REAL else everything[3] + 0.02
-        if duplicates > 0.9 or (everything is not None and everything[2] < least_):
+        least = 0.1 if everything is None or fidelity >= _REAL else everything[3] + 0.02
+        if duplicates > 0.9 or (everything is not None and everything[2] < least):
             share = f"{duplicates:.0%} of the samples are copies of others" if duplicates > 0.5 else _narrow(everything)
             return self._said(Collapse.TOTAL, f"one thing over and over: {share}", n, fidelity, duplicates)
         if fidelity < _REAL or len(kept) < 20:
@@ -311,9 +311,9 @@ class Judge:
             raise ValueError(f"{len(made)} samples say nothing of a collapse: give at least 20")
         strange = made.new_zeros(len(made)) if strangeness is None else strangeness.double()
         order = _order(torch.cat([made, strange[:, None]], 1))
-        most_ = len(self.pool) // 2
-        if len(order) > most_:
-            some = torch.randperm(len(order), generator=noise.generator("judged", len(order)))[:most_]
+        most = len(self.pool) // 2
+        if len(order) > most:
+            some = torch.randperm(len(order), generator=noise.generator("judged", len(order)))[:most]
             order = order[some.sort().values]
         return made[order], None if strangeness is None else strange[order]
 
@@ -377,7 +377,7 @@ class Judge:
             if row["state"] == MISSING:
                 _, high = clopper_pearson(hit, len(near), BINS / count)
                 row["state"] = MISSING if high < row["real"] / 4 + row["strays"] else UNDECIDED
-        return rows, (least(around, len(near), shares, strays), most(hits, n, shares, strays))
+        return rows, (least_missing(around, len(near), shares, strays), most_missing(hits, n, shares, strays))
 
     def _bins_of(self, vectors: Tensor) -> Tensor:
         if self.bins.centres is not None:
@@ -466,8 +466,7 @@ class Judge:
         elif narrow:
             worst = min(narrow, key=lambda row: row["diversity_high"])
             verdict = Collapse.PARTIAL
-            do = "varies" if len(narrow) == 1 else "vary"
-            most = f"{do} at most {worst['diversity_high']:.2f} times as much as real samples"
+            most = f"{_vary(narrow)} at most {worst['diversity_high']:.2f} times as much as real samples"
             reason = f"{self._listed([row['name'] for row in narrow])} {most}"
         else:
             verdict, reason = self._equivalent(rows, kept, high, fidelity, coverage, null, duplicates)
@@ -505,7 +504,7 @@ class Judge:
         if vague:
             return (
                 Collapse.INCONCLUSIVE,
-                f"whether {self._listed(vague)} vary as real samples do needs more samples of them",
+                f"whether {self._listed(vague)} {_vary(vague)} as real samples do needs more samples to say",
             )
         if coverage < 0.9 * floor:
             return (
@@ -556,6 +555,10 @@ class _Pairs(NamedTuple):
         return self.row[hit], self.centre[hit]
 
 
+def _vary(bins: Sequence[object]) -> str:
+    return "varies" if len(bins) == 1 else "vary"
+
+
 def _marked(places: Tensor, count: int) -> Tensor:
     """Which of `count` places are named."""
     marks = torch.zeros(count, dtype=torch.bool)
@@ -567,8 +570,8 @@ def _voted(bins: Tensor) -> Tensor:
     """The most frequent bin of each row [n, k], nearest neighbours first; of two as frequent the nearer."""
     weights = 1 - 0.01 * torch.arange(bins.shape[1], dtype=torch.float64)
     votes = ((bins[:, :, None] == bins[:, None]) * weights).sum(2)
-    most_: Tensor = bins.gather(1, votes.argmax(1, keepdim=True)).squeeze(1)
-    return most_
+    most: Tensor = bins.gather(1, votes.argmax(1, keepdim=True)).squeeze(1)
+    return most
 
 
 def _scale(real: Tensor) -> float:

@@ -55,7 +55,9 @@ def _tail(hit: int, n: int, share: float) -> float:
     return min(above, below)
 
 
-def least(hits: Sequence[int], n: int, shares: Sequence[float], strays: Sequence[float], level: float = MASS) -> float:
+def least_missing(
+    hits: Sequence[int], n: int, shares: Sequence[float], strays: Sequence[float], level: float = MASS
+) -> float:
     """A lower bound, too high with probability `level` at most, of the mass of all missing bins together.
 
     It is the mass of the bins with few samples, less what bins that are there hold of it by chance. Counts of one
@@ -71,7 +73,9 @@ def least(hits: Sequence[int], n: int, shares: Sequence[float], strays: Sequence
     return max(0.0, float(p[count <= few].sum()) - luck)
 
 
-def most(hits: Sequence[int], n: int, shares: Sequence[float], strays: Sequence[float], level: float = MASS) -> float:
+def most_missing(
+    hits: Sequence[int], n: int, shares: Sequence[float], strays: Sequence[float], level: float = MASS
+) -> float:
     """An upper bound, too low with probability `level` at most, of the mass of all bins that have no more than a
     quarter of their share, or than what strays into them.
 

@@ -41,7 +41,7 @@ looks the same, so none of it is explained away by an estimate.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -115,6 +115,14 @@ class StabilityVerdict:
     evidence: tuple[Finding, ...]
     scale: Scale
     n: int
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> "StabilityVerdict":
+        """The verdict that `as_dict` told of."""
+        best, last = (told[name] and Point(**told[name]) for name in ("best", "last"))
+        evidence = tuple(Finding(**each) for each in told["evidence"])
+        kind = Stability(told["verdict"])
+        return cls(kind, told["reason"], told["alarm_step"], best, last, evidence, told["scale"], told["n"])
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, fit for strict JSON."""

@@ -13,16 +13,19 @@ import torch
 from conftest import Judged, WriterHere
 from mlflow.tracking import MlflowClient
 from PIL import Image
+from typer.testing import CliRunner
 
 from aigc_lab import cli, noise
 from aigc_lab.api import sweep
 from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.data.ring import Ring
+from aigc_lab.errors import UsageError
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
 from aigc_lab.rejudging import rejudge
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import writer
+from aigc_lab.verdicts.seeds import wilson
 
 FOUND = {"PARTIAL", "SEVERE", "TOTAL"}
 # Steps far too long, and no regularisation: the generator runs from mode to mode.
@@ -129,9 +132,60 @@ def test_it_is_judged_the_same_again(broken: Done) -> None:
     ]
     after, verdicts = broken.run()
     assert after == run
-    for each, was in zip(verdicts, before, strict=True):
-        # What only the curves of the run showed is not found again; what is said is the same.
-        assert each == was if each["kind"] == "collapse" else each["reason"] == was["reason"]
+    assert verdicts == before
+    # What the curves of the run showed beside its history is found again, in their file.
+    (stability,) = [each for each in verdicts if each["kind"] == "stability"]
+    assert any("× its median" in each["what"] for each in stability["evidence"]["evidence"])
+    with Registry.open(broken.settings.registry_url, home=broken.home, create=False) as registry:
+        (curves,) = [file for file in queries.files(registry, run["sweep"])[run["run"]] if file["name"] == "curves"]
+    Path(curves["path"]).rename(broken.home / "aside")
+    try:
+        rejudge(run["sweep"], broken.settings, "cpu")
+        (stability,) = [each for each in broken.run()[1] if each["kind"] == "stability"]
+        assert not any("× its median" in each["what"] for each in stability["evidence"]["evidence"])
+    finally:
+        (broken.home / "aside").rename(curves["path"])
+        rejudge(run["sweep"], broken.settings, "cpu")
+
+
+def test_the_seeds_of_a_configuration_are_judged_together(broken: Done) -> None:
+    run, _ = broken.run()
+    result = CliRunner().invoke(cli.app, ["judge", "seeds", "broken", "--home", str(broken.home), "--json"])
+    (row,) = json.loads(result.stdout)
+    assert (row["sweep"], row["trial"], row["system"], row["runs"], row["pruned"]) == (
+        *(run[key] for key in ("sweep", "trial", "system")),
+        1,
+        0,
+    )
+    assert (row["collapse"]["wrong"], row["collapse"]["decided"]) == (1, 1)
+    assert (row["collapse"]["low"], row["collapse"]["high"]) == pytest.approx(wilson(1, 1))
+    assert (row["unstable"]["decided"], row["unstable"]["undecided"]) == (0, 1)  # two evaluations say nothing
+    assert row["last"] is None and row["median_failure"] is None and row["steps"] in (300, 600)
+    shown = CliRunner().invoke(cli.app, ["judge", "seeds", "broken", "--home", str(broken.home)]).stdout
+    assert "1/1 [21%, 100%]" in shown and "A claim needs 10 seeds" in shown
+    unknown = CliRunner().invoke(cli.app, ["judge", "seeds", "brokem", "--home", str(broken.home)])
+    assert isinstance(unknown.exception, UsageError) and "broken" in str(unknown.exception)
+
+
+def test_what_a_verdict_rests_on_is_kept_listed_and_cleared(broken: Done) -> None:
+    def command(*arguments: str, code: int = 0) -> str:
+        result = CliRunner().invoke(cli.app, ["cache", *arguments, "--home", str(broken.home)])
+        assert bool(result.exit_code) == bool(code)
+        return result.stdout
+
+    run, before = broken.run()
+    rows = json.loads(command("list", "--json"))
+    assert {row["kind"] for row in rows} >= {"nulls", "baselines"}
+    assert "files are whole" in command("verify")
+    lists = next(Path(row["file"]) for row in rows if row["file"].endswith(".safetensors") and row["kind"] == "nulls")
+    whole = lists.read_bytes()
+    lists.write_bytes(whole[:-8] + b"\0\0\0\1\0\0\0\1")
+    assert "are not those that were written" in command("verify", code=1)
+    rejudge(run["sweep"], broken.settings, "cpu")  # damaged ones are computed again
+    assert broken.run()[1] == before
+    assert "files removed" in command("clear") and json.loads(command("list", "--json")) == []
+    rejudge(run["sweep"], broken.settings, "cpu")
+    assert broken.run()[1] == before and lists.read_bytes() == whole
 
 
 def test_a_vae_of_digits_has_not_collapsed(tmp_path: Path) -> None:

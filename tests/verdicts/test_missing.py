@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from aigc_lab.verdicts.missing import MASS, decide, least, most
+from aigc_lab.verdicts.missing import MASS, decide, least_missing, most_missing
 
 Draw = tuple[list[int], list[float], list[float], float, float]
 
 
 def drawn(random: np.random.Generator, bins: int, n: int, gone: float, uneven: bool) -> Draw:
-    """Counts, real shares, strays, and the mass of the bins that have less than they may: for `least`, for `most`."""
+    """Counts, real shares, strays, and the mass that is missing: for the lower bound, for the upper."""
     shares = random.dirichlet(np.full(bins, 3.0 if uneven else 1e6))
     strays = random.uniform(0, 0.2, size=bins) * shares
     factors = np.where(random.uniform(size=bins) < gone, random.choice([0, 0.1, 0.2, 0.25], size=bins), 1.0)
@@ -33,8 +33,8 @@ def test_bounds_hold_as_often_as_they_say(bins: int, n: int, uneven: bool) -> No
     for trial in range(trials):
         hits, shares, strays, low, high = drawn(random, bins, n, (0.0, 0.1, 0.4, 0.8)[trial % 4], uneven)
         level = 0.05  # so wide that a fault shows
-        wrong += least(hits, n, shares, strays, level) > low + 1e-12
-        wrong += most(hits, n, shares, strays, level) < high - 1e-12
+        wrong += least_missing(hits, n, shares, strays, level) > low + 1e-12
+        wrong += most_missing(hits, n, shares, strays, level) < high - 1e-12
     # 320 bounds, each wrong in at most 5 %: three standard errors above it.
     assert wrong <= 320 * 0.05 + 3 * math.sqrt(320 * 0.05 * 0.95)
 
@@ -50,7 +50,7 @@ def test_many_bins_are_told_together_where_none_is_by_itself() -> None:
         rows: list[dict[str, Any]] = [{"real": 1 / bins, "strays": 0.0} for _ in range(bins)]
         decide(rows, hits, n)
         assert sum(row["real"] for row in rows if row["state"] == "missing") == named
-        low, high = least(hits, n, shares, [0.0] * bins), most(hits, n, shares, [0.0] * bins)
+        low, high = least_missing(hits, n, shares, [0.0] * bins), most_missing(hits, n, shares, [0.0] * bins)
         assert least_at_least <= low <= gone + 1e-9 <= high + 1e-9
         assert (high <= 0.02) == (gone == 0)
 
@@ -71,7 +71,7 @@ def test_the_lower_bound_is_not_above_the_exact_one_and_near_it(bins: int, n: in
     for gone in (0.2, 0.5, 0.9):
         q = np.where(np.arange(bins) < gone * bins, 0.0, 1.0)
         hits = random.multinomial(n, q / q.sum()).tolist()
-        found, exact = least(hits, n, [1 / bins] * bins, [0.0] * bins), exact_least(hits, n, 1 / bins, MASS)
+        found, exact = least_missing(hits, n, [1 / bins] * bins, [0.0] * bins), exact_least(hits, n, 1 / bins, MASS)
         assert exact - 0.08 <= found <= exact + 1e-9
 
 
@@ -83,7 +83,7 @@ def test_the_upper_bound_is_the_exact_tail_of_what_hides_best() -> None:
     chance = stats.binom.cdf(few, n, share / 4)
     for seen in (0, 1, 4, 20):
         hits = [0] * seen + [n // bins] * (bins - seen)
-        bound = most(hits, n, [share] * bins, [0.0] * bins, level)
+        bound = most_missing(hits, n, [share] * bins, [0.0] * bins, level)
         exact = next(m for m in itertools.count(seen) if m > bins or stats.binom.cdf(seen, m, chance) <= level)
         assert min(exact - 1, bins) * share <= bound + 1e-9
         assert bound <= min(1.0, (1.35 * exact + 2) * share)
@@ -91,8 +91,8 @@ def test_the_upper_bound_is_the_exact_tail_of_what_hides_best() -> None:
 
 def test_no_bin_and_nothing_else_is_missing_of_enough_samples() -> None:
     hits = [100] * 10
-    assert least(hits, 1000, [0.1] * 10, [0.0] * 10) == 0.0
-    assert most(hits, 1000, [0.1] * 10, [0.0] * 10) < 1.0
+    assert least_missing(hits, 1000, [0.1] * 10, [0.0] * 10) == 0.0
+    assert most_missing(hits, 1000, [0.1] * 10, [0.0] * 10) < 1.0
     # A bin that real samples never are in has no share to miss.
-    assert least([0, *hits], 1000, [0.0, *[0.1] * 10], [0.0] * 11) == 0.0
-    assert most([0, *hits], 1000, [0.0, *[0.1] * 10], [0.0] * 11) < 1.0
+    assert least_missing([0, *hits], 1000, [0.0, *[0.1] * 10], [0.0] * 11) == 0.0
+    assert most_missing([0, *hits], 1000, [0.0, *[0.1] * 10], [0.0] * 11) < 1.0

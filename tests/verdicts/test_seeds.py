@@ -193,6 +193,11 @@ def test_a_tenth_above_zero_needs_a_baseline() -> None:
 # ---- together
 
 
+def test_a_verdict_is_told_and_read_again() -> None:
+    for said in (run(10.0), run(30.0), run(10.0, broken=True), judge([], [])):
+        assert StabilityVerdict.of(json.loads(json.dumps(said.as_dict()))) == said
+
+
 def test_a_system_in_plain_data() -> None:
     runs = [run(10.0)] * 8 + [run(30.0), run(10.0, broken=True)]
     found = across_seeds(runs, ["NONE"] * 9 + ["PARTIAL"], last=[1.0, 2.0, 4.0], selected=[1.0])
