@@ -4,10 +4,11 @@
     python evaluation/calibrate.py stability --n 400      # quick
     python evaluation/calibrate.py collapse               # some minutes; MNIST and captions if they are there
     python evaluation/calibrate.py collapse --data digits ring --n 300
+    python evaluation/calibrate.py intervals              # two minutes
 
 Prints how often each truth gets each verdict: of stability by the definitions' words and by the rules as they are, and
-what the online alarm raises falsely and misses. Exits with 1 when sound cases are misjudged more often, or injected
-faults found less often, than is promised.
+what the online alarm raises falsely and misses; and how often the intervals hold what they are of. Exits with 1 when
+sound cases are misjudged more often, or injected faults found less often, than is promised.
 """
 
 import argparse
@@ -33,6 +34,8 @@ from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.settings import Settings
 from aigc_lab.text.vocabulary import SPECIAL
 from aigc_lab.verdicts.collapse import Bins, Collapse, Judge, needed
+from aigc_lab.verdicts.missing import MISSING, PRESENT, decide, least_missing, most_missing
+from aigc_lab.verdicts.seeds import kaplan_meier, seed_spread, wilson
 from aigc_lab.verdicts.sentences import Sentences, of_splits
 from aigc_lab.verdicts.stability import FACTOR, FEWEST, SIGMAS, SWING, Stability, StabilityVerdict, first_alarm, judge
 
@@ -484,7 +487,7 @@ def bench(name: str, settings: Settings) -> Bench:
     dataset = kind(kind.Config(**options), settings.data_dir)
     source = generator("bench", name)
     vectors_of = _vectors(dataset, settings)
-    splits = [_part(dataset.load(split), 2 * n, source) for split in SCORED]
+    splits = [_part(dataset.load(split), min(2 * n, 13_000), source) for split in SCORED]
     train = _part(dataset.load("train"), min(8 * n, 30_000), source)
     apart = vectors_of(_part(dataset.load("train"), 5000, source))
     read = vectors_of
@@ -588,20 +591,20 @@ def _noise(samples: Samples, source: torch.Generator) -> Samples:
 # ---- collapse: the tables
 
 
-def collapse(count: int, seed: int, names: Sequence[str] = ()) -> list[Bound]:
-    """How often each truth gets each verdict, by dataset, and what is promised of it. `count` sets are honest, and a
-    tenth as many of each other truth.
+def collapse(count: int, others: int, seed: int, names: Sequence[str] = ()) -> list[Bound]:
+    """How often each truth gets each verdict, by dataset, and what is promised of it. `count` sets are honest, and of
+    each other truth there are as many as said.
     """
     settings = Settings.load()
     files = {"mnist": settings.data_dir / "MNIST", "captions": settings.data_dir / CAPTIONS}
     there = [name for name in ("digits", "ring", "grid", *files) if name not in files or files[name].exists()]
     bounds = []
     for name in names or there:
-        bounds += table(bench(name, settings), count, seed)
+        bounds += table(bench(name, settings), count, others, seed)
     return bounds
 
 
-def table(bench: Bench, count: int, seed: int) -> list[Bound]:
+def table(bench: Bench, count: int, others: int, seed: int) -> list[Bound]:
     """The confusions of one dataset."""
     decides = needed(bench.bins)
     powerful = bench.n >= decides
@@ -612,7 +615,7 @@ def table(bench: Bench, count: int, seed: int) -> list[Bound]:
     said: dict[str, Counter[Collapse]] = {}
     for number, (truth, make) in enumerate(bench.cases().items()):
         source = generator("calibrate", bench.name, number, seed)
-        sets = count if truth == "honest" else max(count // 10, 10)
+        sets = count if truth == "honest" else others
         said[truth] = Counter(bench.said(make(source)) for _ in range(sets))
         row = "".join(f"{100 * said[truth][each] / sets:14.1f}" for each in SHOWN)
         print(f"{truth:32}{row}", flush=True)
@@ -638,22 +641,126 @@ def table(bench: Bench, count: int, seed: int) -> list[Bound]:
     return bounds
 
 
+# ---- intervals: how often they hold
+
+
+def intervals(count: int, seed: int) -> list[Bound]:
+    """How often each interval that a verdict shows holds what it is of, in `count` simulated cases."""
+    random = np.random.default_rng(seed)
+    bounds = [*_of_masses(count, random), *_of_bins(count // 10, seed), *_of_phrases(count // 10, random)]
+    return bounds + _of_seeds(count, random)
+
+
+def _holds(what: str, held: Sequence[bool], least: float = 0.95) -> Bound:
+    """At least so often, but for three standard errors of a simulation of this size."""
+    print(f"{what:80} {share(held):7.2%} of {len(held):,}")
+    return Bound(what, share(held), least=least - 3 * (least * (1 - least) / len(held)) ** 0.5)
+
+
+def _of_masses(count: int, random: np.random.Generator) -> Iterator[Bound]:
+    """Of counts: a third of the bins, chosen at random, has none or a fifth of its share, or a half, or all of it."""
+    for bins, n in ((10, 400), (100, 1500), (1000, 10_000)):
+        each, family, together = [], [], []
+        for _ in range(count // 2):
+            p = random.dirichlet(np.full(bins, 5.0))
+            q = np.where(random.uniform(size=bins) < random.choice([0.0, 0.3]), random.choice([0, 0.2, 0.5]) * p, p)
+            q /= q.sum()
+            hits = random.multinomial(n, q).tolist()
+            rows = [{"real": part, "strays": 0.0} for part in p.tolist()]
+            decide(rows, hits, n)
+            held = [row["low"] <= chance <= row["high"] for row, chance in zip(rows, q.tolist(), strict=True)]
+            each.append(held[0])
+            family.append(all(held))
+            strays = [0.0] * bins
+            missing, absent = float(p[q < p / 4].sum()), float(p[q <= p / 4].sum())
+            low, high = least_missing(hits, n, p.tolist(), strays), most_missing(hits, n, p.tolist(), strays)
+            together.append(
+                max(low, sum(row["real"] for row in rows if row["state"] == MISSING)) <= missing + 1e-12
+                and absent <= min(high, sum(row["real"] for row in rows if row["state"] != PRESENT)) + 1e-12
+            )
+        yield _holds(f"{bins} bins, {n} samples: the share of a bin", each)
+        yield _holds(f"{bins} bins, {n} samples: the mass that is missing", together)
+
+
+def _of_bins(count: int, seed: int) -> Iterator[Bound]:
+    """Of samples of the ring and of digits: the mass that is missing, and diversity, all bins at once."""
+    for name in ("ring", "digits"):
+        data = bench(name, Settings.load())
+        source = generator("intervals", name, seed)
+        masses, varied = [], []
+        for number in range(count):
+            gone = torch.randperm(data.bins, generator=source)[: (0, 1, data.bins // 2)[number % 3]]
+            found = data.judge.judge(data.draw(source, ~torch.isin(data.of, gone)))
+            truth = sum(row["real"] for place, row in enumerate(found.bins) if place in gone.tolist())
+            masses.append(found.missing_low <= truth + 1e-12 <= found.missing_high + 2e-12)
+            known = [row for row in found.bins if row["diversity"] is not None]
+            varied.append(all(row["diversity_low"] <= 1 <= row["diversity_high"] for row in known))
+        yield _holds(f"{name}, {data.n} samples, some bins gone: the mass that is missing", masses)
+        yield _holds(f"{name}, {data.n} samples, some bins gone: diversity of all bins", varied)
+
+
+def _of_phrases(count: int, random: np.random.Generator) -> Iterator[Bound]:
+    """Of captions, where they are there."""
+    settings = Settings.load()
+    if not (settings.data_dir / CAPTIONS).exists():
+        return
+    kind = plugins.find(Dataset, "lines")  # type: ignore[type-abstract]
+    dataset = kind(kind.Config(path=CAPTIONS), settings.data_dir)
+    reference, holdout, train = (dataset.load(split) for split in (*SCORED, "train"))
+    assert isinstance(reference, Text) and isinstance(holdout, Text) and isinstance(train, Text)
+    sentences, corpus = of_splits([reference.corpus, holdout.corpus], train.corpus), train.corpus
+    held = []
+    for _ in range(count):
+        _, low, high = sentences.variety(corpus.take(random.permutation(len(corpus))[:1000]))
+        held.append(low <= 1 <= high)
+    yield _holds("1,000 captions: variety of phrases", held)
+
+
+def _of_seeds(count: int, random: np.random.Generator) -> list[Bound]:
+    """Of runs: how likely one goes wrong, when, and how much seeds matter."""
+    bounds = []
+    for seeds in (5, 10, 35):
+        chances = random.uniform(0, 1, size=count)
+        wrong = random.binomial(seeds, chances)
+        held = [
+            low <= chance <= high for chance, k in zip(chances, wrong, strict=True) for low, high in [wilson(k, seeds)]
+        ]
+        # Wilson's interval is of 95 % on the mean over the chances, and not for each.
+        bounds.append(_holds(f"{seeds} seeds: how likely a run goes wrong", held, least=0.94))
+        spreads = [seed_spread(random.normal(size=seeds)) for _ in range(count)]
+        bounds.append(_holds(f"{seeds} seeds: the spread of a score", [each.low <= 1 <= each.high for each in spreads]))
+    for seeds in (10, 35):
+        held = []
+        for _ in range(count):
+            fails, watched = random.exponential(1.0, size=seeds), random.uniform(0.5, 2.0, size=seeds)
+            curve = kaplan_meier(np.minimum(fails, watched), fails <= watched)
+            before = int(np.searchsorted(curve.times, 0.5, side="right"))
+            low, high = (curve.low[before - 1], curve.high[before - 1]) if before else (0.0, 1.0)
+            held.append(bool(low <= np.exp(-0.5) <= high))
+        bounds.append(_holds(f"{seeds} seeds: the share that has not failed at a time", held, least=0.93))
+    return bounds
+
+
 # ---- the program
 
-SECTIONS = ("stability", "collapse")
+SECTIONS = ("stability", "collapse", "intervals")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("section", choices=SECTIONS)
     parser.add_argument("--n", type=int, help="cases of each truth (default: 2000), or honest sets (default: 300)")
+    parser.add_argument("--others", type=int, help="sets of each truth that is not honest (default: a tenth of --n)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", nargs="+", default=[], help="digits, ring, grid, mnist, captions, stacked, …")
     given = parser.parse_args(arguments)
     if given.section == "stability":
         bounds = stability(given.n or 2000, given.seed)
+    elif given.section == "intervals":
+        bounds = intervals(given.n or 2000, given.seed)
     else:
-        bounds = collapse(given.n or 300, given.seed, given.data)
+        count = given.n or 300
+        bounds = collapse(count, given.others or max(count // 10, 10), given.seed, given.data)
     print("\n".join(map(str, bounds)))
     print(f"{sum(bound.kept for bound in bounds)} of {len(bounds)} promises kept")
     return 0 if all(bound.kept for bound in bounds) else 1

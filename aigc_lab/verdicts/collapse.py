@@ -16,6 +16,8 @@ Calibration (evaluation/calibrate.py) made three rules other than one would writ
 - Coverage withholds NONE below 0.9 of what real samples have at worst (their 0.5 % quantile), for it varies at small n.
 """
 
+from __future__ import annotations
+
 import hashlib
 import math
 from collections.abc import Sequence
@@ -40,7 +42,7 @@ _USUAL = 0.975  # of real samples are no stranger than what counts as real
 _PARTS = 20  # splits in which generated samples are compared with what is left of the pool
 _ALPHA = 0.05
 # Sizes at which the diversity inside a bin is compared: the null of each is computed once.
-_SIZES = (10, 20, 40, 80, 160)
+_SIZES = (10, 14, 20, 28, 40, 56, 80, 112, 160)
 _DRAWS = 40  # null draws of a diversity
 _BINS = 100  # clusters, at most
 _REAL = 0.2  # precision beside real samples', below which nothing can be measured
@@ -92,7 +94,7 @@ class CollapseVerdict:
 @dataclass(frozen=True)
 class Bins:
     """What the mass is counted in: `names` [K], and the bin of each of the pool's vectors [m]. With `centres` [K, d] a
-    vector is in the bin whose centre is nearest, without in that of most of its neighbours in the pool.
+    vector is in the bin whose centre is nearest, without in that which real vectors near it are of.
     """
 
     names: tuple[str, ...]
@@ -101,20 +103,20 @@ class Bins:
     noun: tuple[str, str] = ("cluster", "clusters")
 
     @classmethod
-    def of_labels(cls, labels: Tensor, names: Sequence[str] | None = None) -> "Bins":
+    def of_labels(cls, labels: Tensor, names: Sequence[str] | None = None) -> Bins:
         """The classes that occur. `names` are those of all classes."""
         present, of = torch.unique(labels, return_inverse=True)
         called = [str(int(each)) if names is None else names[int(each)] for each in present]
         return cls(tuple(called), of, noun=("class", "classes"))
 
     @classmethod
-    def of_centres(cls, pool: Tensor, centres: Tensor, noun: tuple[str, str] = ("mode", "modes")) -> "Bins":
+    def of_centres(cls, pool: Tensor, centres: Tensor, noun: tuple[str, str] = ("mode", "modes")) -> Bins:
         """Known modes."""
         names = tuple(str(number) for number in range(len(centres)))
         return cls(names, assign(pool, centres), centres.float(), noun)
 
     @classmethod
-    def of_clusters(cls, pool: Tensor, n: int, apart: Tensor | None = None) -> "Bins":
+    def of_clusters(cls, pool: Tensor, n: int, apart: Tensor | None = None) -> Bins:
         """K-means clusters of other real vectors than the pool's where these are known, as many as n samples can decide
         about: n ≥ 8·K·ln(K / 0.05), from 2 to 100. One with less than half of what equal ones would have is given up,
         and its vectors go to the others.
@@ -190,15 +192,35 @@ class Judge:
 
     @cached_property
     def strays(self) -> Tensor:
-        """ε_k: the share that all other bins would give each bin if it were empty [K], by the confusion of real vectors
-        with the bins of their neighbours. Known centres part the plane: nothing strays.
+        """ε_k: the share that all other bins would give each bin if it were empty [K], by how real vectors are taken
+        for members of other bins than theirs. Known centres part the plane: nothing strays.
         """
         count = len(self.bins.names)
         if self.bins.centres is not None:
             return torch.zeros(count, dtype=torch.float64)
-        said = _voted(self.bins.of[self.lists[1][:, :K]])
+        said = self._told[0]
         away = torch.bincount(said[said != self.bins.of], minlength=count).double() / len(self.pool)
         return away / (1 - self.shares).clamp_min(1e-9)
+
+    @cached_property
+    def _told(self) -> tuple[Tensor, Tensor | None]:
+        """The bin that each real vector is taken for by the others [m]: that of most of its neighbours, or that with
+        the nearest mean, whichever is right more often; and the means [K, d], if it is these. Neighbours tell bins of
+        any form; of few vectors in each of many bins means tell more.
+        """
+        of, count = self.bins.of, len(self.bins.names)
+        voted = _voted(of[self.lists[1][:, :K]])
+        sizes = torch.bincount(of, minlength=count).double()
+        means = torch.zeros(count, self.pool.shape[1], dtype=torch.float64).index_add_(0, of, self.pool)
+        means = (means / sizes[:, None].clamp_min(1)).masked_fill(sizes[:, None] == 0, torch.inf)
+        own = (self.pool - means[of]).norm(dim=1) * sizes[of] / (sizes[of] - 1)  # without itself; one alone is far
+        nearest_ = torch.empty_like(of)
+        for rows, squared in distances(self.pool, means):
+            squared[torch.arange(len(squared)), of[rows]] = own[rows].square()
+            nearest_[rows] = squared.argmin(1)
+        if (nearest_ == of).sum() > (voted == of).sum():
+            return nearest_, means
+        return voted, None
 
     def _reach(self, outside: Tensor) -> Tensor:
         """How far the ball of each vector that is `outside` the judged part reaches: to the K-th of the others outside;
@@ -285,8 +307,8 @@ class Judge:
         fidelity = precision / max(null.precision, 1e-9)
         kept = made[good]
         # What does not look real may lie close together in the features, as noise does: it is one thing only if copied.
-        least = 0.1 if everything is None or fidelity >= _REAL else everything[3] + 0.02
-        if duplicates > 0.9 or (everything is not None and everything[2] < least):
+        least = 0.1 if everything is None or fidelity >= _REAL else everything.least + 0.02
+        if duplicates > 0.9 or (everything is not None and everything.high < least):
             share = f"{duplicates:.0%} of the samples are copies of others" if duplicates > 0.5 else _narrow(everything)
             return self._said(Collapse.TOTAL, f"one thing over and over: {share}", n, fidelity, duplicates)
         if fidelity < _REAL or len(kept) < 20:
@@ -366,10 +388,11 @@ class Judge:
                     "real": shares[bin_],
                     "generated": hits[bin_] / n,
                     "strays": strays[bin_],
-                    "diversity": found and found[0],
-                    "diversity_low": found and found[1],
-                    "diversity_high": found and found[2],
-                    "diversity_least": found and found[3],
+                    "diversity": found and found.value,
+                    "diversity_low": found and found.low,
+                    "diversity_high": found and found.high,
+                    "diversity_alone": found and found.alone,
+                    "diversity_least": found and found.least,
                 }
             )
         decide(rows, hits, n)
@@ -382,14 +405,14 @@ class Judge:
     def _bins_of(self, vectors: Tensor) -> Tensor:
         if self.bins.centres is not None:
             return assign(vectors, self.bins.centres)
-        return _voted(self.bins.of[nearest(vectors, self.pool, K)[1]])
+        means = self._told[1]
+        return (
+            _voted(self.bins.of[nearest(vectors, self.pool, K)[1]]) if means is None else assign(vectors, means.float())
+        )
 
-    def _diversity(
-        self, name: str | None, made: Tensor, real: Tensor, bins: int
-    ) -> tuple[float, float, float, float] | None:
-        """The Vendi score of the generated members of a bin, or of all samples, over that of as many real ones, with
-        bounds of a 95 % family over the bins, and the ratio that one thing over and over would have; None where there
-        are too few.
+    def _diversity(self, name: str | None, made: Tensor, real: Tensor, bins: int) -> _Diversity | None:
+        """The Vendi score of the generated members of a bin, or of all samples, over that of as many real ones; None
+        where there are too few.
         """
         sizes = [size for size in _SIZES if size <= min(len(made), len(real) // 2)]
         if not sizes:
@@ -397,14 +420,19 @@ class Judge:
         size = sizes[-1]
         scale = _scale(real)
         mean, spread = self._diversity_null(name, real, scale, size)
+        # Draws without replacement of so many of all differ less than samples of their own would, by this; and all real
+        # members are a sample too, whose error all draws share.
+        taken = size / len(real)
+        spread /= math.sqrt(1 - taken)
         # Parts that share nothing say how uncertain the value is; of one part, the null's spread does.
         order = torch.randperm(len(made), generator=noise.generator("part", len(made)))
         parts = order[: len(made) // size * size].reshape(-1, size)[:10]
         logs = _vendi(made[parts], scale).log() - mean
         error = max(logs.std().item() if len(parts) > 1 else 0.0, spread) / math.sqrt(len(parts))
-        margin = _normal(1 - _ALPHA / (2 * bins)) * math.hypot(error, spread / math.sqrt(_DRAWS))
-        middle = logs.mean().item()
-        return math.exp(middle), math.exp(middle - margin), math.exp(middle + margin), math.exp(-mean)
+        error = math.hypot(error, spread * math.sqrt(taken))
+        middle, margin = logs.mean().item(), _normal(1 - _ALPHA / (2 * bins)) * error
+        alone = middle - _normal(1 - _ALPHA / 2) * error
+        return _Diversity(*map(math.exp, (middle, middle - margin, middle + margin, alone, -mean)))
 
     def _concluded(
         self,
@@ -493,14 +521,16 @@ class Judge:
                 if len(kept) < wanted
                 else "they hold more than nothing and less than their share"
             )
-            return (
-                Collapse.INCONCLUSIVE,
-                f"{self._listed(unproved)} cannot be said to be there ({high:.0%} of the mass): {why}",
-            )
+            whole = sum(row["real"] for row in rows if row["state"] != PRESENT)
+            open_ = f"{self._listed(unproved)} cannot be said to be there ({high:.0%} of the mass)"
+            if high < whole - 1e-9:
+                open_ = f"up to {high:.0%} of the real mass may be missing, and which {self.bins.noun[1]} is not known"
+            return Collapse.INCONCLUSIVE, f"{open_}: {why}"
         if duplicates > 0.05:
             told = f"every bin is there, and {duplicates:.0%} of the samples are copies of others"
             return Collapse.INCONCLUSIVE, told
-        vague = [row["name"] for row in rows if row["diversity"] is None or row["diversity_low"] < 0.5]
+        # That all bins vary is proved where each is for itself.
+        vague = [row["name"] for row in rows if row["diversity"] is None or row["diversity_alone"] < 0.5]
         if vague:
             return (
                 Collapse.INCONCLUSIVE,
@@ -540,6 +570,18 @@ class Judge:
 
 
 # ---- pieces
+
+
+class _Diversity(NamedTuple):
+    """A ratio to real samples' with bounds of a 95 % family over the bins; the lower one that the bin has by itself;
+    and the ratio that one thing over and over would have.
+    """
+
+    value: float
+    low: float
+    high: float
+    alone: float
+    least: float
 
 
 class _Pairs(NamedTuple):
@@ -600,6 +642,6 @@ def _order(vectors: Tensor) -> Tensor:
     return torch.from_numpy(np.lexsort(vectors.T.flip(0).numpy()))
 
 
-def _narrow(diversity: tuple[float, ...] | None) -> str:
+def _narrow(diversity: _Diversity | None) -> str:
     assert diversity is not None
-    return f"samples vary at most {diversity[2]:.2f} times as much as real ones"
+    return f"samples vary at most {diversity.high:.2f} times as much as real ones"

@@ -16,8 +16,8 @@ from aigc_lab.statistics import clopper_pearson
 MISSING, PRESENT, UNDECIDED = "missing", "present", "undecided"
 # All bounds hold together with 95 %: the bins' share of what may go wrong, and of the mass's lower and upper bound.
 BINS, MASS = 0.04, 0.005
-# A bin that is there is taken for an empty one this often, where n allows.
-_RARE = 0.02
+# A bin that is hardly there is taken for an empty one this often, where n allows.
+_RARE = (0.02, 0.1, 0.25)
 _HUGE = 500.0  # exponents above it make a bound worse than any other
 
 Floats = npt.NDArray[np.float64]
@@ -62,15 +62,34 @@ def least_missing(
 
     It is the mass of the bins with few samples, less what bins that are there hold of it by chance. Counts of one
     sample are negatively associated (Joag-Dev & Proschan 1983), so that Chernoff's bound for independent ones holds.
+    What few means decides how strong the bound is, and several are tried, each at its part of the level.
     """
     p, count, stray = _real(hits, shares, strays)
     allowed = p / 4 + stray
-    few = _most_below(n, allowed)
-    chance = _at_most(few, n, allowed)
+    return max(_least(p, count, n, allowed, _most_below(n, allowed, rare), level / len(_RARE)) for rare in _RARE)
+
+
+def _least(p: Floats, count: Floats, n: int, allowed: Floats, few: Floats, level: float) -> float:
+    """The bound by the bins with at most so `few` samples. Were M missing, bins of 1 − M could hold some of it."""
     lambdas = _lambdas(p)
-    by_chance = np.log1p(chance * np.expm1(np.minimum(lambdas[:, None] * p, _HUGE))).sum(1)
-    luck = float(((by_chance - np.log(level)) / lambdas).min())
-    return max(0.0, float(p[count <= few].sum()) - luck)
+    by_chance = np.log1p(_at_most(few, n, allowed) * np.expm1(np.minimum(lambdas[:, None] * p, _HUGE)))
+    order = np.argsort(-by_chance / p, axis=1)
+    mass = np.insert(np.cumsum(p[order], axis=1), 0, 0.0, axis=1)
+    chance = np.insert(np.cumsum(np.take_along_axis(by_chance, order, axis=1), axis=1), 0, 0.0, axis=1)
+    seen = float(p[count <= few].sum())
+
+    def explained(missing: float) -> float:
+        """How much mass would be seen to have few samples, at most."""
+        there = [np.interp(1 - missing, *each) for each in zip(mass, chance, strict=True)]
+        return missing + float(((np.array(there) - np.log(level)) / lambdas).min())
+
+    low, high = 0.0, 1.0  # `explained` rises
+    if explained(low) >= seen:
+        return 0.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (low, middle) if explained(middle) >= seen else (middle, high)
+    return low
 
 
 def most_missing(
@@ -115,12 +134,12 @@ def _at_most(count: Floats, n: int, share: Floats) -> Floats:
     return found
 
 
-def _most_below(n: int, share: Floats) -> Floats:
-    """The greatest count that a bin of that share has, or less, in 2 % of samples; 0 where that is too often."""
+def _most_below(n: int, share: Floats, rare: float) -> Floats:
+    """The greatest count that a bin of that share has, or less, so rarely; 0 where that is too often."""
     few = np.zeros(len(share))
     while True:
         more = few + 1
-        good = (more < n) & (_at_most(more, n, share) <= _RARE)
+        good = (more < n) & (_at_most(more, n, share) <= rare)
         if not good.any():
             return few
         few = np.where(good, more, few)
@@ -128,4 +147,4 @@ def _most_below(n: int, share: Floats) -> Floats:
 
 def _lambdas(shares: Floats) -> Floats:
     """What Chernoff's bound is taken over: any will do, and the best is about 1 over a bin's share."""
-    return np.geomspace(0.1, 20 / float(shares.min()), 120)
+    return np.geomspace(1, 20 / float(shares.min()), 40)

@@ -75,7 +75,7 @@ class Sentences:
         if n < _LEAST:
             return verdict
         made = made.take(np.sort(np.random.default_rng(0).permutation(len(made))[:n]))
-        value, low, high = self._varied(made)
+        value, low, high = self.variety(made)
         found = replace(verdict, phrases=value)
         told = f"phrases vary {value:.2f} [{low:.2f}, {high:.2f}] times as much as real ones (1 − Self-BLEU-{_ORDER})"
         if high < 0.5 and verdict.verdict in (Collapse.NONE, Collapse.INCONCLUSIVE):
@@ -84,7 +84,7 @@ class Sentences:
             return replace(found, verdict=Collapse.INCONCLUSIVE, reason=f"{told}, which more samples would decide")
         return found
 
-    def _varied(self, made: Corpus) -> tuple[float, float, float]:
+    def variety(self, made: Corpus) -> tuple[float, float, float]:
         """The ratio of 1 − Self-BLEU to that of as many real sentences, with its 95 % interval."""
         usual, spread = self._null(len(made))
         value, low, _ = jackknifed(_different(made), 1 - _without(made))

@@ -57,12 +57,14 @@ def test_many_bins_are_told_together_where_none_is_by_itself() -> None:
 
 def exact_least(hits: list[int], n: int, share: float, level: float) -> float:
     """The bound for equal bins by the exact tail of independent ones, in place of Chernoff's: it is not below it."""
-    bins = len(hits)
-    chance = stats.binom.cdf(0, n, share / 4)
-    few = max([0] + [c for c in range(n) if stats.binom.cdf(c, n, share / 4) <= 0.02])
-    chance = stats.binom.cdf(few, n, share / 4)
-    luck = stats.binom.isf(level, bins, chance) * share
-    return float(max(0.0, sum(hit <= few for hit in hits) * share - luck))
+    bins, bounds = len(hits), []
+    for rare in (0.02, 0.1, 0.25):
+        few = max([0] + [c for c in range(n // 2) if stats.binom.cdf(c, n, share / 4) <= rare])
+        chance, seen = stats.binom.cdf(few, n, share / 4), sum(hit <= few for hit in hits)
+        # Were m bins missing, so many of the others would seldom be seen to have few.
+        rejected = (m for m in range(bins) if stats.binom.sf(seen - m - 1, bins - m, chance) > level / 3)
+        bounds.append(next(rejected, bins) * share)
+    return float(max(bounds))
 
 
 @pytest.mark.parametrize(("bins", "n"), [(40, 300), (100, 2000), (500, 4000)])

@@ -100,7 +100,7 @@ def test_phrases_are_a_ratio_of_what_self_bleu_leaves() -> None:
     fresh = [left(corpus(chain(len(kept), seed))) for seed in range(60, 70)]
     found = judge.with_phrases(verdict(), made).phrases
     assert found == pytest.approx(left(kept) / np.mean(fresh), rel=0.05)
-    value, low, high = judge._varied(kept)
+    value, low, high = judge.variety(kept)
     assert low < value < high and value == found
 
 
@@ -124,7 +124,7 @@ def test_what_is_half_certain_is_no_none() -> None:
     judge = Sentences(REAL, TRAIN)
     for copies in (2, 3, 4, 6, 8):
         made = corpus([row for row in chain(120, 11) for _ in range(copies)])
-        value, low, high = judge._varied(made)
+        value, low, high = judge.variety(made)
         found = judge.with_phrases(verdict(), made)
         expected = Collapse.PARTIAL if high < 0.5 else Collapse.INCONCLUSIVE if low < 0.5 else Collapse.NONE
         assert found.verdict == expected, (value, low, high)
