@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from aigc_lab import environment, experiment
+from aigc_lab.data.base import Dataset
+from aigc_lab.errors import UsageError
 from aigc_lab.evaluate import Evaluator
 from aigc_lab.features import FeatureStore
 from aigc_lab.record import Curve, explained
@@ -41,8 +43,9 @@ def rejudge(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]
         evaluator = Evaluator(plan.protocol, plan.metrics, dataset, store)
         known, histories = queries.verdicts(registry, sweep["id"]), queries.histories(registry, sweep["id"])
         files = queries.files(registry, sweep["id"])
-        rows = []
-        for run in queries.runs(registry, sweep["id"]):
+        runs, rows = queries.runs(registry, sweep["id"]), []
+        _same(dataset, sweep["id"], runs)
+        for run in runs:
             if run["state"] not in (State.FINISHED, State.DIVERGED):
                 continue
             before = {(each["kind"], each["step"]): StoredVerdict(**each) for each in known.get(run["run"], [])}
@@ -66,6 +69,18 @@ def rejudge(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]
                     )
             registry.rejudge(run["run"], found.values())
     return rows
+
+
+def _same(dataset: Dataset, sweep: str, runs: list[dict[str, Any]]) -> None:
+    """Raises `UsageError` where the data are no longer those that the sweep's scores are of."""
+    here = f"data:{dataset.name}:{dataset.digest[:8]}"
+    stored = {part for run in runs for score in run["scores"] for part in (score["signature"] or "").split("|")}
+    others = sorted(part for part in stored if part.startswith("data:") and part != here)
+    if others:
+        raise UsageError(
+            f"{sweep}: its scores are of other data ({', '.join(others)}) than are here now ({here}); bring those "
+            "back, or run the experiment again"
+        )
 
 
 def _of_samples(

@@ -148,6 +148,14 @@ def test_it_is_judged_the_same_again(broken: Done) -> None:
         rejudge(run["sweep"], broken.settings, "cpu")
 
 
+def test_other_data_are_not_judged_by(broken: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, before = broken.run()
+    monkeypatch.setattr(Ring, "digest", "f" * 64)
+    with pytest.raises(UsageError, match=r"its scores are of other data \(data:ring:\w{8}\) than .*data:ring:ffffffff"):
+        rejudge(run["sweep"], broken.settings, "cpu")
+    assert broken.run()[1] == before
+
+
 def test_the_seeds_of_a_configuration_are_judged_together(broken: Done) -> None:
     run, _ = broken.run()
     result = CliRunner().invoke(cli.app, ["judge", "seeds", "broken", "--home", str(broken.home), "--json"])
