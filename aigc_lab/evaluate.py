@@ -20,7 +20,7 @@ from aigc_lab.experiment import Protocol, load_protocol
 from aigc_lab.extractors.base import Features, choice
 from aigc_lab.features import FeatureStore
 from aigc_lab.files import write_atomically
-from aigc_lab.given import Given, Pair, Range, Sets, given, halves, parted
+from aigc_lab.given import Given, Pair, Range, Sets, given, halves, numbered, parted
 from aigc_lab.jury import Jury, judged, trivial, with_code
 from aigc_lab.language_system import LanguageSystem
 from aigc_lab.metrics import memorisation
@@ -31,6 +31,7 @@ from aigc_lab.settings import Settings
 from aigc_lab.shape import Modality
 from aigc_lab.text.likelihood import Likelihood
 from aigc_lab.verdicts.collapse import Bins, CollapseVerdict, Judge
+from aigc_lab.verdicts.missing import MISSING
 from aigc_lab.verdicts.sentences import Sentences
 from aigc_lab.weights import WeightsPolicy
 
@@ -39,6 +40,8 @@ SCORING_SPLITS: tuple[ScoringSplit, ...] = ("reference", "holdout")
 
 # So many training samples are drawn beside a generated one.
 _NEIGHBOURS = 5
+# So many real samples are named of each missing bin.
+_EXAMPLES = 5
 # The split that is compared with, and the one that shows what real samples score against it.
 _FLOOR: dict[ScoringSplit, ScoringSplit] = {"reference": "holdout", "holdout": "reference"}
 
@@ -303,7 +306,7 @@ def judge(
     generated: Any,
     reference: Any,
     *,
-    labels: Sequence[int] | Tensor | None = None,
+    labels: Sequence[int] | Sequence[str] | Tensor | None = None,
     features: str | None = None,
     size: int | None = None,
     numbers: Range | None = None,
@@ -324,7 +327,7 @@ def judge(
     weights = weights or WeightsPolicy(where.weights_dir)
     options: dict[str, Any] = {"data_dir": data_dir or where.data_dir, "numbers": numbers, "skip_broken": skip_broken}
     real, pair = _paired(generated, reference, size, options)
-    known = pair.reference.labels if labels is None else torch.as_tensor(labels)
+    known, names = (pair.reference.labels, real.classes) if labels is None else classes_of(labels)
     if known is not None and known.shape != (len(pair.reference),):
         raise UsageError(f"labels: {len(known):,} are given for {len(pair.reference):,} reference samples")
     classes = None if known is None else int(known.max()) + 1
@@ -352,7 +355,16 @@ def judge(
     if isinstance(made, Text) and isinstance(pair.reference, Text):
         train = dataset.load("train") if real.split else None
         sentences = Sentences(pair.reference.corpus, train.corpus if isinstance(train, Text) else None)
-    return verdict_on(vectors[0], vectors[1], known, modes, of, cache or where.shared_cache, sentences, made)
+    kept = cache or where.shared_cache
+    bins = (known, names)
+    return verdict_on(vectors[0], vectors[1], bins, modes, of, real.called, kept, sentences, made)
+
+
+def classes_of(labels: Sequence[int] | Sequence[str] | Tensor) -> tuple[Tensor, Sequence[str] | None]:
+    """The numbers of classes, and their names if they have any."""
+    if not isinstance(labels, Tensor) and labels and isinstance(labels[0], str):
+        return numbered([str(each) for each in labels])
+    return torch.as_tensor(labels), None
 
 
 def _paired(generated: Any, reference: Any, size: int | None, options: Mapping[str, Any]) -> tuple[Given, Pair]:
@@ -364,26 +376,33 @@ def _paired(generated: Any, reference: Any, size: int | None, options: Mapping[s
 def verdict_on(
     generated: Tensor,
     pool: Tensor,
-    labels: Tensor | None,
+    classes: tuple[Tensor | None, Sequence[str] | None],
     modes: Modes | None,
     signature: str,
+    called: Callable[[int], str],
     cache: Path | None = None,
     sentences: Sentences | None = None,
     made: object = None,
 ) -> CollapseVerdict:
-    """The verdict on generated vectors [n, d] beside real ones [m, d], in the bins that are known of these. What
-    depends on the real ones alone is kept in `cache`. Of text `sentences` are the real ones, and `made` the generated.
+    """The verdict on generated vectors [n, d] beside real ones [m, d], in the bins that are known of these (`classes`
+    [m] and their names, modes, or clusters); each that
+    is missing has `examples`, what the real ones that are most like its mean are `called`. What depends on the real
+    ones alone is kept in `cache`. Of text `sentences` are the real ones, and `made` the generated.
     """
-    count = min(len(generated), len(pool) // 2)
+    count, (labels, names) = min(len(generated), len(pool) // 2), classes
     try:
         if modes is not None:
             bins, kind = Bins.of_centres(pool, modes.centres), "modes"
         elif labels is not None and len(torch.unique(labels)) > 1:
-            bins, kind = Bins.of_labels(labels), "classes"
+            bins, kind = Bins.of_labels(labels, names), "classes"
         else:
             bins, kind = Bins.of_clusters(pool, count), "clusters"
         with remembered(Judge(pool, bins, f"{signature}|by:{kind}"), cache) as judge:
-            return judged(judge, generated, sentences, made)
+            verdict = judged(judge, generated, sentences, made)
+        for row in verdict.bins:
+            places = judge.examples(row["name"], _EXAMPLES).tolist() if row["state"] == MISSING else []
+            row["examples"] = [called(place) for place in places]
+        return verdict
     except ValueError as error:
         raise UsageError(str(error)) from None
 

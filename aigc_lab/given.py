@@ -44,12 +44,18 @@ class Given(ABC):
     sides: tuple[int, int] | None = None
     #: which dataset and which of its splits it is, where it is one
     split: tuple[Dataset, Split] | None = None
+    #: the names of its classes once it is loaded, where these are no numbers
+    classes: Sequence[str] | None = None
 
     @property
     def common(self) -> int:
         """The shorter side that most of its images have."""
         assert self.sides is not None
         return min(self.sides)
+
+    def called(self, place: int) -> str:
+        """What a user knows one of its samples by."""
+        return f"sample {place}"
 
     @abstractmethod
     def load(self, channels: int, side: int | None) -> Samples:
@@ -65,6 +71,7 @@ class _Folder(Given):
             raise UsageError(f"{root}: holds no image; name a folder with images")
         self.name, self._root, self._skip = str(root), root, skip_broken
         self._names = [file.name for file in files]
+        self._loaded = self._names
         self._looks = look(root, self._names)
         self.channels = 3 if any(each.colour for each in self._whole) else 1
         sizes = Counter((each.height, each.width) for each in self._whole)
@@ -73,6 +80,9 @@ class _Folder(Given):
     @cached_property
     def _whole(self) -> list[Look]:
         return [each for each in self._looks if each is not None]
+
+    def called(self, place: int) -> str:
+        return self._loaded[place]
 
     @property
     def common(self) -> int:
@@ -99,7 +109,9 @@ class _Folder(Given):
                 f"{self._root}: {len(broken)} of {len(self._names):,} images cannot be read: {', '.join(broken[:3])}"
                 f"{more}; mend or remove them, or leave them out with --skip-broken"
             )
-        return Images(torch.from_numpy(rows[: len(kept)]), _labels(kept))
+        self._loaded = kept
+        labels, self.classes = _labels(kept)
+        return Images(torch.from_numpy(rows[: len(kept)]), labels)
 
 
 def _room(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
@@ -110,14 +122,24 @@ def _room(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
         return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
-def _labels(names: Sequence[str]) -> Tensor | None:
-    """The class of each image, by its first folder: its number where all folders are numbers, else its place."""
+def _labels(names: Sequence[str]) -> tuple[Tensor | None, Sequence[str] | None]:
+    """The class of each image, by its first folder: its number where all folders are numbers, else its place, and then
+    the folders' names too.
+    """
     tops = [name.split("/")[0] if "/" in name else "" for name in names]
     classes = sorted(set(tops))
     if "" in classes or len(classes) < 2:
-        return None
-    numbers = {top: int(top) if all(each.isdecimal() for each in classes) else at for at, top in enumerate(classes)}
-    return torch.tensor([numbers[top] for top in tops])
+        return None, None
+    return numbered(tops)
+
+
+def numbered(labels: Sequence[str]) -> tuple[Tensor, Sequence[str] | None]:
+    """Names of classes as numbers: their own where all are numbers; else places among the names, which come too."""
+    classes = sorted(set(labels))
+    if all(each.isdecimal() for each in classes):
+        return torch.tensor([int(each) for each in labels]), None
+    places = {each: at for at, each in enumerate(classes)}
+    return torch.tensor([places[each] for each in labels]), classes
 
 
 class _Loaded(Given):

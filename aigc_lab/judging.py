@@ -127,7 +127,7 @@ def _steps_to_best(history: list[dict[str, Any]], better: Better) -> float | Non
         return None
 
 
-def _labels(path: Path) -> list[int]:
+def _labels(path: Path) -> list[int] | list[str]:
     """The classes in a file: an array `.npy`, or text with one a line, which may be names."""
     if path.suffix == ".npy":
         import numpy as np
@@ -142,10 +142,7 @@ def _labels(path: Path) -> list[int]:
     from aigc_lab.text.reading import read_lines
 
     lines, _ = read_lines(path, "--labels")
-    numbers = {name: place for place, name in enumerate(sorted(set(lines)))}
-    if all(name.isdecimal() for name in numbers):
-        numbers = {name: int(name) for name in numbers}
-    return [numbers[line] for line in lines]
+    return lines
 
 
 def story_of_collapse(found: Mapping[str, Any]) -> str:
@@ -158,6 +155,7 @@ def story_of_collapse(found: Mapping[str, Any]) -> str:
                 f"  {row['name']}: {row['state']}, {row['generated']:.1%} [{row['low']:.1%}, {row['high']:.1%}] of "
                 f"{row['real']:.1%}{diversity}"
             )
+            lines += [f"    real ones: {'; '.join(row['examples'][:3])}"] if row.get("examples") else []
     return "\n".join([*lines, found["signature"]])
 
 

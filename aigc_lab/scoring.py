@@ -89,7 +89,13 @@ def scores(
 
 
 def collapse(
-    generated: str, reference: str, labels: Sequence[int] | None, *, device: str, home: Path | None, **options: Any
+    generated: str,
+    reference: str,
+    labels: Sequence[int] | Sequence[str] | None,
+    *,
+    device: str,
+    home: Path | None,
+    **options: Any,
 ) -> CollapseVerdict:
     """The verdict on what was named: a folder, an array, a dataset's split, a run or a model."""
     settings, device = Settings.load(home), environment.device(device)

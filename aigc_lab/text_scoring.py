@@ -74,23 +74,23 @@ def scores(
     return found
 
 
-def collapse(generated: str, reference: str, labels: Sequence[int] | None) -> CollapseVerdict:
+def collapse(generated: str, reference: str, labels: Sequence[int] | Sequence[str] | None) -> CollapseVerdict:
     """Whether sentences have collapsed beside real ones: by vectors made of the reference's own words, in clusters of
     these, or in classes that are given.
     """
-    import torch
-
-    from aigc_lab.evaluate import verdict_on
+    from aigc_lab.evaluate import classes_of, verdict_on
     from aigc_lab.extractors.sentences import vectors_of
     from aigc_lab.verdicts.sentences import Sentences
 
-    sets = _corpora({"generated": _lines(generated, "generated"), "reference": _lines(reference, "reference")}, "words")
-    known = None if labels is None else torch.tensor(labels)
-    if known is not None and len(known) != len(sets["reference"]):
-        raise UsageError(f"--labels: {len(known):,} are given for {len(sets['reference']):,} reference sentences")
+    lines = {"generated": _lines(generated, "generated"), "reference": _lines(reference, "reference")}
+    sets = _corpora(lines, "words")
+    known = (None, None) if labels is None else classes_of(labels)
+    if labels is not None and len(labels) != len(sets["reference"]):
+        raise UsageError(f"--labels: {len(labels):,} are given for {len(sets['reference']):,} reference sentences")
     made, real = vectors_of(sets["generated"], sets["reference"])
     identity = f"sentences|data:given:{sets['reference'].digest()[:8]}|tok:words"
-    return verdict_on(made, real, known, None, identity, None, Sentences(sets["reference"]), sets["generated"])
+    called = lines["reference"].__getitem__
+    return verdict_on(made, real, known, None, identity, called, None, Sentences(sets["reference"]), sets["generated"])
 
 
 def rows(

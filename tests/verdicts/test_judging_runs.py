@@ -20,6 +20,7 @@ from aigc_lab.api import sweep
 from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import UsageError
+from aigc_lab.given import given as given_
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
 from aigc_lab.rejudging import rejudge
@@ -280,8 +281,17 @@ def test_arrays_with_labels(command: Command) -> None:
         (gone,) = [row for row in verdict["bins"] if row["state"] == "missing"]
         assert gone["generated"] == 0 and verdict["missing_low"] == gone["real"]
     assert [row["name"] for row in found[0]["bins"]] == ["0", "1", "2", "3"]
+    assert [row["name"] for row in found[2]["bins"]] == ["east", "north", "south", "west"]
+    assert "class south" in found[2]["reason"]
+    # What is missing is shown by real samples of it, those nearest to its mean.
+    shown = {row["name"]: row["examples"] for row in found[2]["bins"]}
+    assert not any(shown[name] for name in ("east", "north", "west")) and len(shown["south"]) == 5
+    places = [int(each.removeprefix("sample ")) for each in shown["south"]]
+    away = np.linalg.norm(real - real[labels == 2].mean(0), axis=1)
+    assert all(labels[places] == 2) and away[places].max() < np.median(away[labels == 2])
     out, _ = command(*given, "--labels", str(command.folder / "labels.npy"))
     assert out.startswith(f"{found[0]['verdict']}: at least") and "  2: missing, 0.0% [0.0%, " in out
+    assert "    real ones: sample " in out
     # Without labels the bins are clusters.
     out, _ = command(*given, "--json")
     assert json.loads(out)["verdict"] in FOUND and json.loads(out)["signature"].count("by:clusters") == 1
@@ -303,6 +313,30 @@ def test_folders_of_pictures(command: Command, judged: Judged) -> None:
         (one / f"{number}.png").write_bytes((command.folder / "made" / "0000.png").read_bytes())
     out, _ = command("--generated", str(one), *given[2:], "--json")
     assert json.loads(out)["verdict"] == "TOTAL"
+
+
+def test_folders_of_classes_are_called_by_their_names(command: Command, judged: Judged) -> None:
+    sets = {"made": judged.dataset.load("train"), "real": judged.dataset.load("reference")}
+    called = ("zero", "one", "two")
+    for name, samples in sets.items():
+        assert samples.labels is not None
+        for digit in (0, 1, 2) if name == "real" else (0, 2):
+            folder = command.folder / name / called[digit]
+            folder.mkdir(parents=True)
+            mine = (255 * samples.unit()[samples.labels == digit]).round().byte()[:, 0]
+            for number, pixels in enumerate(mine[:120]):
+                Image.fromarray(pixels.numpy()).save(folder / f"{number:04}.png")
+    given = ["--generated", str(command.folder / "made"), "--reference", str(command.folder / "real")]
+    out, _ = command(*given, "--json")
+    found = json.loads(out)
+    assert [row["name"] for row in found["bins"]] == ["one", "two", "zero"]
+    (gone,) = [row for row in found["bins"] if row["generated"] < 0.05]
+    assert gone["name"] == "one"
+    if gone["state"] == "missing":
+        assert all(each.startswith("one/") for each in gone["examples"])
+    read = given_(command.folder / "real", data_dir=command.folder)
+    read.load(1, None)
+    assert read.classes == ["one", "two", "zero"] and read.called(0) == "one/0000.png"
 
 
 def test_files_of_sentences(command: Command) -> None:
