@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from test_contracts_catch import SOUND
 
-from aigc_lab import checks, cli, plugins
+from aigc_lab import checks, plugins
+from aigc_lab.cli.options import changed
 from aigc_lab.contracts.systems import SYSTEM, Case
 from aigc_lab.data.digits import Digits
 from aigc_lab.errors import Failure, UsageError
@@ -32,7 +33,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def check(wanted: str, *changes: str, data: str | None = None, json: bool = False) -> list[dict[str, Any]]:
-    return checks.check(wanted, data, cli._changes(list(changes), {}), json=json, home=None)
+    return checks.check(wanted, data, changed(list(changes), {}), json=json, home=None)
 
 
 def test_a_sound_file_keeps_all_and_leaves_nothing_behind(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from aigc_lab import cli, delivery
+from aigc_lab import delivery
+from aigc_lab.cli import upkeep
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.files import locked
 from aigc_lab.registry.store import Registry
@@ -192,13 +193,13 @@ def test_what_waits_is_counted(settings: Settings, sweep: str) -> None:
 
 
 def test_flush_delivers(settings: Settings, sweep: str, capsys: pytest.CaptureFixture[str]) -> None:
-    cli.spool(None, flush=True, json=True, home=settings.home)
+    upkeep.spool(None, flush=True, json=True, home=settings.home)
     out, err = capsys.readouterr()
     (row,) = json.loads(out)
     assert (row["records"], row["bytes"], row["error"]) == (0, 0, None)
     assert row["delivered_at"] is not None
     assert "2 runs, 10 records, 2 pictures" in err
-    cli.spool(None, home=settings.home)
+    upkeep.spool(None, home=settings.home)
     assert "MLflow has everything" in capsys.readouterr().out
 
 
@@ -210,7 +211,7 @@ def test_flush_says_what_remains_and_why(
 
     monkeypatch.setattr(MemoryTracker, "experiment", down)
     with pytest.raises(Failure, match=f"{sweep}: 10 records wait on: the store is down"):
-        cli.spool("points", flush=True, home=settings.home)
+        upkeep.spool("points", flush=True, home=settings.home)
     assert "the store is down" in capsys.readouterr().out
     (row,) = delivery.spool(None, settings)
     assert (row["error"], row["records"]) == ("the store is down", 10)

@@ -1,0 +1,72 @@
+"""The commands. Each is one call; what it needs is imported inside it, so that `--help` costs next to nothing."""
+
+import io
+import os
+import sys
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from aigc_lab import __version__
+from aigc_lab.cli.options import app
+from aigc_lab.errors import Failure, UsageError
+
+__all__ = ["app", "main"]
+
+# In the order in which --help lists their commands.
+for _ in ("training", "models", "scores", "verdicts", "reading", "upkeep"):
+    import_module(f"aigc_lab.cli.{_}")
+
+
+def main() -> None:
+    """The console script. A user's mistake is one line on stderr and exit code 2; work that failed, exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an arrow must not end a command on a terminal without Unicode
+    try:
+        try:
+            app(prog_name="aigc-lab")
+        finally:
+            sys.stdout.flush()
+    except UsageError as error:
+        _end(error, 2)
+    except Failure as error:
+        _end(error, 1)
+    except KeyboardInterrupt:
+        _end("interrupted", 130)
+    except BrokenPipeError:
+        # The reader has left. Python would complain once more on its way out, so it gets somewhere to write.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        from aigc_lab.files import refused
+
+        told = refused(error)
+        if told is None:
+            raise
+        _end(told, 1)
+    except SystemExit as stop:
+        if stop.code == 130:  # typer's word for Ctrl-C
+            _end("interrupted", 130)
+        raise
+
+
+def _end(message: object, code: int) -> None:
+    line = " ".join(str(message).split())
+    print(line if code == 130 else f"error: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"aigc-lab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...

@@ -1,0 +1,131 @@
+"""Commands about models."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from aigc_lab.cli.options import AsJson, Home, app, complete_result
+from aigc_lab.cli.output import opened, print_json, print_table
+
+if TYPE_CHECKING:
+    from aigc_lab.serving.promotion import Promoted
+    from aigc_lab.settings import Settings
+
+
+Checkpoint = Annotated[
+    Literal["last", "selected"], typer.Option(help="The weights after the last step, or the best on the way.")
+]
+
+
+@app.command()
+def promote(
+    wanted: Annotated[
+        str,
+        typer.Argument(
+            help="A run's id, or a sweep (id or name), whose best run is meant.",
+            metavar="SWEEP|RUN",
+            autocompletion=complete_result,
+        ),
+    ],
+    name: Annotated[str | None, typer.Option(help="The model's name.  [default: the sweep's name]")] = None,
+    alias: Annotated[str, typer.Option(help="The alias to point at it.")] = "champion",
+    no_alias: Annotated[bool, typer.Option("--no-alias", help="Register the version and leave the aliases.")] = False,
+    checkpoint: Checkpoint = "last",
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Make a run's weights a version of a model. The same weights are the same version, here and in MLflow."""
+    from aigc_lab.serving.promotion import promote
+    from aigc_lab.settings import Settings
+
+    settings = Settings.load(home)
+    done = promote(wanted, settings, name=name, alias=None if no_alias else alias, checkpoint=checkpoint)
+    if json:
+        print_json(done.as_json())
+    else:
+        from aigc_lab.tables import promotion_page
+
+        print_table(promotion_page(done.as_json(), _uses(done, settings, home)))
+
+
+def _uses(done: "Promoted", settings: "Settings", home: Path | None) -> list[str]:
+    import shlex
+
+    from aigc_lab.settings import as_typed, masked
+
+    name, version = done.row["model"], done.row["version"]
+    where = f"models:/{name}@{done.alias}" if done.alias else f"models:/{name}/{version}"
+    store = f"MLFLOW_TRACKING_URI={shlex.quote(masked(settings.tracking_uri))}"
+    serve = as_typed(f"mlflow models serve -m {where} --env-manager local", settings, None)
+    return [as_typed(f"aigc-lab sample {where}", settings, home), f"{store} {serve}"]
+
+
+@app.command()
+def sample(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A promoted model (NAME, NAME@ALIAS, models:/NAME/VERSION), a run, a sweep, or a .safetensors file.",
+            metavar="MODEL|RUN",
+            autocompletion=complete_result,
+        ),
+    ],
+    n: Annotated[int, typer.Option("-n", help="How many samples.", min=1)] = 64,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same samples.")] = 0,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Classes of a conditional system, taken in turn: 3,7 or all.", metavar="LABELS"),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="A folder, or a file that ends in .npz, or .txt for text.  [default: samples-MODEL]",
+            metavar="DIR",
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of text: below 1 the likelier words more often; 0 for the likeliest.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="Of text: draw among the K likeliest words.", min=1)] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Of text: among the fewest words that hold this probability (nucleus).")
+    ] = None,
+    prefix: Annotated[str | None, typer.Option(help="Of text: what every sentence begins with.")] = None,
+    checkpoint: Checkpoint = "last",
+    device: Annotated[str, typer.Option(help="Where to draw them: cpu, cuda, cuda:1, or auto.")] = "cpu",
+    force: Annotated[bool, typer.Option("--force", help="Replace other samples at the same place.")] = False,
+    home: Home = None,
+) -> None:
+    """Draw samples of a model or a run. Pictures come with a grid, points with a scatter plot, text as lines."""
+    from aigc_lab.serving.output import sample
+    from aigc_lab.settings import Settings
+
+    said, shown = sample(
+        model,
+        Settings.load(home),
+        n=n,
+        seed=seed,
+        labels=labels,
+        place=output,
+        checkpoint=checkpoint,
+        device=device,
+        force=force,
+        drawing={"temperature": temperature, "top_k": top_k, "top_p": top_p, "prefix": prefix},
+    )
+    print(said, file=sys.stderr)
+    print(shown)
+
+
+@app.command()
+def models(json: AsJson = False, home: Home = None) -> None:
+    """List the promoted models. Each version has its aliases, the run that it came from, and its score."""
+    from aigc_lab.registry import queries
+    from aigc_lab.tables import models_table
+
+    with opened(home) as registry:
+        rows = queries.models(registry)
+    print_json(rows) if json else print_table(models_table(rows))

@@ -1,0 +1,148 @@
+"""Scores without a sweep, and the cache of what they compare with."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from aigc_lab.cli.options import AsJson, Home, app
+from aigc_lab.cli.output import print_json, print_table
+from aigc_lab.errors import Failure, UsageError
+
+
+@app.command()
+def evaluate(
+    generated: Annotated[
+        str,
+        typer.Option(help="A folder of images, a .npy, .npz or text file, a run, a sweep or a model.", metavar="WHAT"),
+    ],
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="Real samples: a folder, a file, or DATASET[:split].  [default of a run: its dataset's holdout]",
+            metavar="WHAT",
+        ),
+    ] = None,
+    train: Annotated[
+        str | None, typer.Option(help="What the generator was trained on, for memorisation.", metavar="WHAT")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Measure what a protocol names: a name or a YAML file.", metavar="PROTOCOL")
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Measure these: fid,kid,prdc.  [default: what the samples allow]", metavar="A,B")
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(help="inception, classifier, random, ./mine.py, …  [default: the best there is]", metavar="NAME"),
+    ] = None,
+    tokenizer: Annotated[
+        Literal["words", "none", "characters"],
+        typer.Option(help="How lines of text become words: none takes what white space parts."),
+    ] = "words",
+    samples: Annotated[int | None, typer.Option(help="Score so many of the generated samples.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of the samples that a run or a model is asked for.")] = 0,
+    size: Annotated[int | None, typer.Option(help="Bring all images to SIZE×SIZE pixels first.")] = None,
+    numbers: Annotated[
+        Literal["unit", "signed", "byte"] | None,
+        typer.Option("--range", help="What the numbers of a float array mean: 0 to 1, -1 to 1, or 0 to 255."),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="The file of Inception's weights.", metavar="FILE")] = None,
+    allow_unverified_weights: Annotated[
+        bool, typer.Option("--allow-unverified-weights", help="Take weights of an unknown hash; the signature says so.")
+    ] = False,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read.")
+    ] = False,
+    neighbours: Annotated[
+        Path | None,
+        typer.Option(help="Draw what is closest to copies, beside its nearest training images.", metavar="FILE.png"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, or auto.")] = "auto",
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Score samples against real ones. Folders, arrays, text files, runs, models; no sweep and no home are needed."""
+    from aigc_lab import text_scoring
+    from aigc_lab.tables import scores_table
+
+    wanted = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
+    if text_scoring.concerns(generated, reference):
+        images = {"--features": features, "--size": size, "--range": numbers, "--neighbours": neighbours}
+        images |= {"--weights": weights, "--allow-unverified-weights": allow_unverified_weights or None}
+        images |= {"--skip-broken": skip_broken or None}
+        if unfit := [option for option, value in images.items() if value is not None]:
+            raise UsageError(f"{unfit[0]}: is for images, and these are files of sentences")
+        text: dict[str, Any] = {"metrics": wanted, "protocol": protocol, "tokenizer": tokenizer, "samples": samples}
+        rows = text_scoring.rows(generated, reference, train, seed=seed, device=device, home=home, **text)
+        print_json(rows) if json else print_table(scores_table(rows))
+        return
+    from aigc_lab.scoring import scores
+
+    rows = scores(
+        generated,
+        reference,
+        train=train,
+        metrics=wanted,
+        protocol=protocol,
+        features=features,
+        samples=samples,
+        seed=seed,
+        size=size,
+        numbers=numbers,
+        weights=weights,
+        allow_unverified_weights=allow_unverified_weights,
+        skip_broken=skip_broken,
+        neighbours=neighbours,
+        device=device,
+        home=home,
+    )
+    print_json(rows) if json else print_table(scores_table(rows))
+
+
+cache = typer.Typer(
+    help="What is kept of real samples' features, and the classifiers that judge.", no_args_is_help=True
+)
+app.add_typer(cache, name="cache")
+
+
+@cache.command("list")
+def cache_list(json: AsJson = False, home: Home = None) -> None:
+    """List what is kept, the largest first."""
+    from aigc_lab.features import cached
+    from aigc_lab.settings import Settings
+    from aigc_lab.tables import cache_table
+
+    rows = cached(Settings.load(home).shared_cache)
+    print_json(rows) if json else print_table(cache_table(rows))
+
+
+@cache.command("verify")
+def cache_verify(json: AsJson = False, home: Home = None) -> None:
+    """Read every file, and name those that are not what was written. They are made again when they are needed."""
+    from aigc_lab.features import cached, damaged
+    from aigc_lab.settings import Settings
+
+    place = Settings.load(home).shared_cache
+    found = damaged(place)
+    if json:
+        print_json([{"file": str(path), "problem": why} for path, why in found])
+    else:
+        print("\n".join(f"{path}: {why}" for path, why in found) or f"{len(cached(place))} files are whole")
+    if found:
+        raise Failure(f"{len(found)} files of the cache are damaged; they are made again when they are needed")
+
+
+@cache.command("clear")
+def cache_clear(
+    classifiers: Annotated[
+        bool, typer.Option("--classifiers", help="The classifiers too: later scores cannot be compared with theirs.")
+    ] = False,
+    home: Home = None,
+) -> None:
+    """Remove the features of real samples and what verdicts rest on; they are computed again when they are needed."""
+    from aigc_lab.features import clear
+    from aigc_lab.settings import Settings
+
+    count, size = clear(Settings.load(home).shared_cache, classifiers=classifiers)
+    print(f"{count} files removed, {size / 1e6:.1f} MB")

@@ -1,0 +1,201 @@
+"""Commands that train, and those about sweeps that were begun."""
+
+from typing import Annotated
+
+import typer
+
+from aigc_lab.cli.options import AsJson, Home, OfSweep, app, changed, complete_experiment, complete_sweep
+from aigc_lab.cli.output import opened, print_json, print_table
+
+Wanted = Annotated[
+    str,
+    typer.Argument(
+        help="An experiment's name, or the path of its YAML file.",
+        metavar="EXPERIMENT",
+        autocompletion=complete_experiment,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a key: --set training.steps=500. May be given again.", metavar="KEY=VALUE"),
+]
+Steps = Annotated[int | None, typer.Option(help="Train every run for this many steps (training.steps).")]
+SkipBroken = Annotated[
+    bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read (data.skip_broken).")
+]
+Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, or auto.")]
+Devices = Annotated[
+    str,
+    typer.Option(
+        "--devices", "--device", help="Where to train: cpu, cuda:0,cuda:1, …, or auto for every GPU, else the CPU."
+    ),
+]
+
+
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Do the runs again that failed. Unchanged, they would fail again.")
+]
+Workers = Annotated[
+    int | None, typer.Option(help="Train so many runs at once.  [default: one a GPU, or one]", min=1, metavar="N")
+]
+PerGpu = Annotated[int | None, typer.Option(help="Workers that share each GPU.", min=1, metavar="N")]
+
+
+@app.command()
+def sweep(
+    experiment: Wanted,
+    overrides: Overrides = None,
+    trials: Annotated[int | None, typer.Option(help="The total number of trials (search.trials).")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds of every trial (search.seeds).")] = None,
+    steps: Steps = None,
+    skip_broken: SkipBroken = False,
+    workers: Workers = None,
+    devices: Devices = "auto",
+    trials_per_gpu: PerGpu = None,
+    retry_failed: RetryFailed = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the experiment, say what it will cost, and exit.")
+    ] = False,
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Search an experiment's variants, confirm the best, and rank them. The same command goes on where it ended."""
+    from aigc_lab import interruption
+
+    with interruption.handled():
+        from aigc_lab import commands
+
+        options = {"search.trials": trials, "search.seeds": seeds, "training.steps": steps}
+        rows = commands.sweep(
+            experiment,
+            changed(overrides, options, skip_broken),
+            device=devices,
+            workers=workers,
+            trials_per_gpu=trials_per_gpu,
+            retry_failed=retry_failed,
+            dry_run=dry_run,
+            json=json,
+            home=home,
+        )
+    if json:
+        print_json(rows)
+
+
+@app.command()
+def train(
+    experiment: Wanted,
+    overrides: Overrides = None,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(help="The seed of the run. Given again, the runs are trained together.  [default: 0]", min=0),
+    ] = None,
+    steps: Steps = None,
+    skip_broken: SkipBroken = False,
+    device: Device = "auto",
+    retry_failed: RetryFailed = False,
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Train one run of an experiment, or one for each seed. Open choices, if it has any, are decided by --set."""
+    from aigc_lab import interruption
+
+    with interruption.handled():
+        from aigc_lab import commands
+
+        rows = commands.train_seeds(
+            experiment,
+            changed(overrides, {"training.steps": steps}, skip_broken),
+            seeds=seed or [0],
+            device=device,
+            retry_failed=retry_failed,
+            home=home,
+        )
+    if json:
+        print_json(rows[0] if len(rows) == 1 else rows)
+    else:
+        from aigc_lab.tables import runs_table, show_page
+
+        print_table(show_page(rows[0]) if len(rows) == 1 else runs_table(rows))
+
+
+# ---- commands about sweeps that were begun
+
+ASweep = Annotated[str, typer.Argument(help="A sweep's id, or its name for the newest.", autocompletion=complete_sweep)]
+
+
+@app.command()
+def resume(
+    sweep: ASweep,
+    workers: Workers = None,
+    devices: Devices = "auto",
+    trials_per_gpu: PerGpu = None,
+    retry_failed: RetryFailed = False,
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Go on with a sweep that was stopped or lost, from its last checkpoints. Nothing that ended is done again."""
+    from aigc_lab import interruption
+
+    with interruption.handled():
+        from aigc_lab import commands
+
+        rows = commands.resume(
+            sweep,
+            device=devices,
+            workers=workers,
+            trials_per_gpu=trials_per_gpu,
+            retry_failed=retry_failed,
+            json=json,
+            home=home,
+        )
+    if json:
+        print_json(rows)
+
+
+@app.command()
+def stop(
+    sweep: ASweep,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Let the runs under way end first, and begin no others.")
+    ] = False,
+    home: Home = None,
+) -> None:
+    """Stop a sweep that is being run, from another terminal. Its runs are stored where they are, to be resumed."""
+    from aigc_lab import stopping
+
+    with opened(home) as registry:
+        print(stopping.stop(registry, sweep, finish=finish, home=home))
+
+
+@app.command()
+def reconcile(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Bring in order what processes that died left behind. Every sweep, train and resume begins with this."""
+    from aigc_lab.reconciling import reconcile
+    from aigc_lab.settings import Settings
+
+    with opened(home) as registry:
+        found = reconcile(registry, Settings.load(home), dry_run=dry_run)
+    if json:
+        print_json([vars(finding) for finding in found])
+    else:
+        print("\n".join(map(str, found)) or "nothing was left behind")
+
+
+@app.command()
+def verify(sweep: OfSweep = None, json: AsJson = False, home: Home = None) -> None:
+    """Check that registry, files, MLflow and Optuna agree about every run that ended."""
+    from aigc_lab import verification
+    from aigc_lab.settings import Settings
+
+    with opened(home) as registry:
+        result = verification.verify(registry, Settings.load(home), sweep)
+    if json:
+        print_json(result.as_json())
+    else:
+        print(result)
+    if result.problems:
+        raise typer.Exit(1)

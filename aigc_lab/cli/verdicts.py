@@ -1,0 +1,108 @@
+"""Verdicts: on any samples and histories, on a sweep, and again."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from aigc_lab.cli.options import AsJson, Home, app, complete_sweep
+from aigc_lab.cli.output import print_json, print_table
+
+judge = typer.Typer(help="Say whether training went well, and why.", no_args_is_help=True)
+app.add_typer(judge, name="judge")
+
+
+@judge.command("stability")
+def judge_stability(
+    history: Annotated[
+        Path, typer.Argument(help="A table with a header (CSV, also with ; or tabs) or JSON lines.", metavar="FILE")
+    ],
+    value: Annotated[str, typer.Option(help="The column of the score.", metavar="COLUMN")],
+    step: Annotated[str, typer.Option(help="The column of the steps.", metavar="COLUMN")] = "step",
+    se: Annotated[str | None, typer.Option(help="The column of standard errors.", metavar="COLUMN")] = None,
+    baseline: Annotated[
+        float | None, typer.Option(help="What a trivial sampler scores; without it, whether it learned stays unknown.")
+    ] = None,
+    floor: Annotated[
+        float | None, typer.Option(help="What real samples score.  [default: 0 where lower is better]")
+    ] = None,
+    better: Annotated[Literal["lower", "higher"], typer.Option(help="Which scores are better.")] = "lower",
+    diverged_at: Annotated[
+        float | None, typer.Option(help="A step at which a loss, gradient or parameter was not finite.", metavar="STEP")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Judge the history of a score: STABLE, OSCILLATING, REGRESSED, NEVER-LEARNED, DIVERGED, or WITHHELD."""
+    from aigc_lab import judging
+
+    found = judging.stability_of_file(history, value, step, se, baseline, better, floor=floor, diverged_at=diverged_at)
+    print_json(found) if json else print(judging.story(found))
+
+
+@judge.command("collapse")
+def judge_collapse(
+    generated: Annotated[
+        str, typer.Option(help="A folder of images, a .npy, .npz or text file, a run or a model.", metavar="WHAT")
+    ],
+    reference: Annotated[
+        str,
+        typer.Option(help="Real samples, twice as many: a folder, a file, or DATASET[:split].", metavar="WHAT"),
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="A class for each reference sample: .npy, or text with one a line.", metavar="FILE"),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(help="inception, classifier, random, ./mine.py, …  [default: the best there is]", metavar="NAME"),
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Bring all images to SIZE×SIZE pixels first.")] = None,
+    numbers: Annotated[
+        Literal["unit", "signed", "byte"] | None,
+        typer.Option("--range", help="What the numbers of a float array mean: 0 to 1, -1 to 1, or 0 to 255."),
+    ] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, or auto.")] = "auto",
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Judge samples: NONE, PARTIAL, SEVERE, TOTAL, INCONCLUSIVE (with what would decide), or UNMEASURABLE."""
+    from aigc_lab import judging
+
+    how: dict[str, Any] = {"features": features, "size": size, "numbers": numbers, "skip_broken": skip_broken}
+    found = judging.collapse_of(generated, reference, labels, device=device, home=home, **how)
+    print_json(found) if json else print(judging.story_of_collapse(found))
+
+
+@judge.command("seeds")
+def judge_seeds(
+    sweep: Annotated[str, typer.Argument(help="A sweep.", autocompletion=complete_sweep)],
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Judge each configuration of a sweep by all its seeds: how likely a run of it goes wrong, when, and how much
+    seeds matter.
+    """
+    from aigc_lab import judging
+    from aigc_lab.tables import seeds_table
+
+    rows = judging.seeds_of(sweep, home)
+    print_json(rows) if json else print_table(seeds_table(rows))
+
+
+@app.command()
+def rejudge(
+    sweep: Annotated[str, typer.Argument(help="A sweep.", autocompletion=complete_sweep)],
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, or auto.")] = "auto",
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Judge a sweep's runs again, from their stored weights and histories; nothing is trained."""
+    from aigc_lab.rejudging import rejudge as again
+    from aigc_lab.settings import Settings
+    from aigc_lab.tables import verdicts_table
+
+    rows = again(sweep, Settings.load(home), device)
+    print_json(rows) if json else print_table(verdicts_table(rows))
