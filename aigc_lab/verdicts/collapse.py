@@ -203,6 +203,17 @@ class Judge:
         return away / (1 - self.shares).clamp_min(1e-9)
 
     @cached_property
+    def clear(self) -> Tensor:
+        """Which bins the vectors tell from the others [K]: half of their members at least are known as theirs, and no
+        more stray into them than half as many. Labels that the vectors know nothing of would else all seem missing.
+        """
+        if self.bins.centres is not None:
+            return torch.ones(len(self.bins.names), dtype=torch.bool)
+        of, count = self.bins.of, len(self.bins.names)
+        right = torch.bincount(of[self._told[0] == of], minlength=count) / torch.bincount(of, minlength=count)
+        return (right >= 0.5) & (self.strays <= self.shares / 2)
+
+    @cached_property
     def _told(self) -> tuple[Tensor, Tensor | None]:
         """The bin that each real vector is taken for by the others [m]: that of most of its neighbours, or that with
         the nearest mean, whichever is right more often; and the means [K, d], if it is these. Neighbours tell bins of
@@ -400,7 +411,11 @@ class Judge:
             if row["state"] == MISSING:
                 _, high = clopper_pearson(hit, len(near), BINS / count)
                 row["state"] = MISSING if high < row["real"] / 4 + row["strays"] else UNDECIDED
-        return rows, (least_missing(around, len(near), shares, strays), most_missing(hits, n, shares, strays))
+        for row, clear in zip(rows, self.clear.tolist(), strict=True):
+            row["state"] = row["state"] if clear else UNDECIDED
+        told = [share if clear else 0.0 for share, clear in zip(shares, self.clear.tolist(), strict=True)]
+        most = most_missing(hits, n, told, strays) + sum(shares) - sum(told)
+        return rows, (least_missing(around, len(near), told, strays), most)
 
     def _bins_of(self, vectors: Tensor) -> Tensor:
         if self.bins.centres is not None:
@@ -522,6 +537,9 @@ class Judge:
                 else "they hold more than nothing and less than their share"
             )
             whole = sum(row["real"] for row in rows if row["state"] != PRESENT)
+            alike = [name for name, clear in zip(self.bins.names, self.clear.tolist(), strict=True) if not clear]
+            if alike:
+                why = f"by these features {self._listed(alike)} cannot be told from the others"
             open_ = f"{self._listed(unproved)} cannot be said to be there ({high:.0%} of the mass)"
             if high < whole - 1e-9:
                 open_ = f"up to {high:.0%} of the real mass may be missing, and which {self.bins.noun[1]} is not known"

@@ -65,6 +65,8 @@ def least_missing(
     What few means decides how strong the bound is, and several are tried, each at its part of the level.
     """
     p, count, stray = _real(hits, shares, strays)
+    if not len(p):
+        return 0.0
     allowed = p / 4 + stray
     return max(_least(p, count, n, allowed, _most_below(n, allowed, rare), level / len(_RARE)) for rare in _RARE)
 
@@ -102,11 +104,13 @@ def most_missing(
     bound holds for whichever bins they are, for it is taken of those that hide best.
     """
     p, count, stray = _real(hits, shares, strays)
+    if not len(p):
+        return 0.0
     allowed = np.maximum(p / 4, stray)
     few = np.floor(n * allowed)
     chance = _at_most(few, n, allowed)
     seen = float(p[count <= few].sum())
-    bound = 1.0
+    bound = float(p.sum())
     for lambda_ in _lambdas(p):
         rates = -np.log1p(chance * np.expm1(-lambda_ * p))
         order = np.argsort(rates / p)

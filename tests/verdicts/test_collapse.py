@@ -607,6 +607,24 @@ def test_an_empty_bin_is_missing_though_strays_fall_into_it() -> None:
     assert judge.judge(mixture(centres, 900, "overlapping")[0]).verdict not in FOUND
 
 
+def test_labels_that_the_vectors_know_nothing_of_decide_nothing() -> None:
+    """Else each class would seem to get no more than what strays into it, and be missing."""
+    pool = torch.randn((1200, 6), generator=noise.generator("any"))
+    chance = torch.randint(3, (1200,), generator=noise.generator("labels"))
+    judge = Judge(pool, Bins.of_labels(chance, ("ant", "bee", "cat")), "any", SPLITS)
+    assert not judge.clear.any()
+    found = judge.judge(torch.randn((500, 6), generator=noise.generator("made")))
+    assert found.verdict == Collapse.INCONCLUSIVE and found.missing_low == 0 and found.missing_high == 1
+    assert "by these features classes ant, bee, cat cannot be told from the others" in found.reason
+    # One class of them that can be told is missed all the same.
+    pool[chance == 1] += 20
+    judge = Judge(pool, Bins.of_labels(chance, ("ant", "bee", "cat")), "any", SPLITS)
+    assert judge.clear.tolist() == [False, True, False]
+    lacking = judge.judge(torch.randn((500, 6), generator=noise.generator("made")))
+    assert missing(lacking) == {"bee"} and lacking.verdict in (Collapse.PARTIAL, Collapse.SEVERE)
+    assert world().judge.clear.all()
+
+
 def test_the_number_that_decides() -> None:
     for count in (2, 6, 10, 100, 1000):
         assert needed(count) == math.ceil(8 * count * math.log(count / 0.05))
