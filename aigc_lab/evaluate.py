@@ -30,7 +30,8 @@ from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.settings import Settings
 from aigc_lab.shape import Modality
 from aigc_lab.text.likelihood import Likelihood
-from aigc_lab.verdicts.collapse import Bins, CollapseVerdict, Judge
+from aigc_lab.verdicts.collapse import Bins, Judge
+from aigc_lab.verdicts.conclusion import CollapseVerdict
 from aigc_lab.verdicts.missing import MISSING
 from aigc_lab.verdicts.sentences import Sentences
 from aigc_lab.weights import WeightsPolicy

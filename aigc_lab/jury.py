@@ -16,7 +16,8 @@ from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.shape import Modality
 from aigc_lab.text.vocabulary import EOS, PAD
 from aigc_lab.text_metric import corpus_of
-from aigc_lab.verdicts.collapse import Bins, Collapse, CollapseVerdict, Judge
+from aigc_lab.verdicts.collapse import Bins, Judge
+from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
 from aigc_lab.verdicts.missing import MISSING
 from aigc_lab.verdicts.sentences import Sentences, of_splits
 
@@ -112,7 +113,7 @@ def judged(judge: Judge, vectors: Tensor, sentences: Sentences | None, generated
     if sentences is None:
         return judge.judge(vectors)
     corpus = corpus_of(generated)
-    verdict = judge.judge(vectors, torch.from_numpy(sentences.strangeness(corpus)))
+    verdict = judge.judge(vectors, sentences.beside(corpus))
     return sentences.with_phrases(verdict, corpus)
 
 

@@ -24,7 +24,7 @@ from aigc_lab.registry.records import (
     StoredVerdict,
 )
 from aigc_lab.verdicts import stability
-from aigc_lab.verdicts.collapse import CollapseVerdict
+from aigc_lab.verdicts.conclusion import CollapseVerdict
 from aigc_lab.verdicts.stability import StabilityVerdict
 
 # A gradient or a score of the critic so many times its median is worth a word.

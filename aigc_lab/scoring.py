@@ -18,7 +18,7 @@ from aigc_lab.registry.store import Registry
 from aigc_lab.samples import Text
 from aigc_lab.serving import finding
 from aigc_lab.settings import Settings
-from aigc_lab.verdicts.collapse import CollapseVerdict
+from aigc_lab.verdicts.conclusion import CollapseVerdict
 from aigc_lab.weights import WeightsPolicy
 from aigc_lab.yamlfile import Document
 

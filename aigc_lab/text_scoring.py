@@ -23,7 +23,7 @@ from aigc_lab.text.tokenizer import Tokenizer, tokenize
 # As many as any protocol: what is checked is the kind of samples, and `least` says how few will do.
 _ENOUGH = 10_000
 if TYPE_CHECKING:
-    from aigc_lab.verdicts.collapse import CollapseVerdict
+    from aigc_lab.verdicts.conclusion import CollapseVerdict
 
 # Files that hold something else than sentences.
 _OTHERS = (".npy", ".npz", ".safetensors", ".png", ".jpg", ".jpeg", ".webp", ".zip")

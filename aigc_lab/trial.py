@@ -44,7 +44,7 @@ from aigc_lab.systems.base import System
 from aigc_lab.tracking.base import DatasetInfo, RunTracker, status_of
 from aigc_lab.trainer import Diverged, Progress, Replica, Round, State, train
 from aigc_lab.verdicts import stability
-from aigc_lab.verdicts.collapse import CollapseVerdict
+from aigc_lab.verdicts.conclusion import CollapseVerdict
 
 _LOG = logging.getLogger(__name__)
 

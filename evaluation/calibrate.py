@@ -2,7 +2,8 @@
 
     python evaluation/calibrate.py stability              # half a minute
     python evaluation/calibrate.py stability --n 400      # quick
-    python evaluation/calibrate.py collapse               # some minutes; MNIST and captions if they are there
+    python evaluation/calibrate.py collapse               # ten minutes; MNIST and captions if they are there
+    python evaluation/calibrate.py collapse --data stacked --others 10    # an hour: 10,000 samples of 1,000 modes
     python evaluation/calibrate.py collapse --data digits ring --n 300
     python evaluation/calibrate.py intervals              # two minutes
 
@@ -17,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,8 @@ from aigc_lab.noise import generator
 from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.settings import Settings
 from aigc_lab.text.vocabulary import SPECIAL
-from aigc_lab.verdicts.collapse import Bins, Collapse, Judge, needed
+from aigc_lab.verdicts.collapse import Beside, Bins, Judge
+from aigc_lab.verdicts.conclusion import Collapse, needed
 from aigc_lab.verdicts.missing import MISSING, PRESENT, decide, least_missing, most_missing
 from aigc_lab.verdicts.seeds import kaplan_meier, seed_spread, wilson
 from aigc_lab.verdicts.sentences import Sentences, of_splits
@@ -374,6 +376,7 @@ def sizes(count: int, random: np.random.Generator) -> list[Bound]:
 
 # ---- collapse: real samples, and what is done to them
 
+NARROW = ("1 bin gone", "1 bin narrow")
 FOUND = {Collapse.PARTIAL, Collapse.SEVERE, Collapse.TOTAL}
 SHOWN = [each for each in Collapse if each is not Collapse.POSTERIOR]
 # What is judged at a time, by dataset; the others as `MANY`.
@@ -400,7 +403,10 @@ class Bench:
     strange: bool = False
 
     def said(self, made: Tensor) -> Collapse:
-        return (self.judge.judge(made[:, :-1], made[:, -1]) if self.strange else self.judge.judge(made)).verdict
+        if not self.strange:
+            return self.judge.judge(made).verdict
+        alike = torch.unique(made, dim=0, return_inverse=True)[1]
+        return self.judge.judge(made[:, :-1], Beside(made[:, -1], alike)).verdict
 
     @property
     def bins(self) -> int:
@@ -635,6 +641,10 @@ def table(bench: Bench, count: int, others: int, seed: int) -> list[Bound]:
         Bound(f"{bench.name}, one: TOTAL", among(["one", "near one"], {Collapse.TOTAL}), least=0.99),
         Bound(f"{bench.name}, near 1 a bin: TOTAL", among(["near 1 a bin"], {Collapse.TOTAL}), least=0.99),
     ]
+    third = max(1, bench.bins // 3)
+    wanting = [f"{third} bins gone", f"{half} bins gone", f"{third} bins at 10 %", "each twice", "near 3 a bin"]
+    bounds.append(Bound(f"{bench.name}, something wanting: NONE", among(wanting, {Collapse.NONE}), most=0.01))
+    bounds.append(Bound(f"{bench.name}, 1 bin gone, 1 narrow: NONE", among(NARROW, {Collapse.NONE}), most=0.02))
     if powerful:
         lacking = [f"{half} bins gone", f"{bench.bins - 1} bins gone"]
         bounds.append(Bound(f"{bench.name}, half and more gone: SEVERE or TOTAL", among(lacking, grave), least=0.99))
@@ -666,19 +676,22 @@ def _of_masses(count: int, random: np.random.Generator) -> Iterator[Bound]:
             q = np.where(random.uniform(size=bins) < random.choice([0.0, 0.3]), random.choice([0, 0.2, 0.5]) * p, p)
             q /= q.sum()
             hits = random.multinomial(n, q).tolist()
-            rows = [{"real": part, "strays": 0.0} for part in p.tolist()]
+            quarter = (p / 4).tolist()
+            rows: list[dict[str, Any]] = [
+                {"real": part, "threshold": bar} for part, bar in zip(p.tolist(), quarter, strict=True)
+            ]
             decide(rows, hits, n)
             held = [row["low"] <= chance <= row["high"] for row, chance in zip(rows, q.tolist(), strict=True)]
             each.append(held[0])
             family.append(all(held))
-            strays = [0.0] * bins
             missing, absent = float(p[q < p / 4].sum()), float(p[q <= p / 4].sum())
-            low, high = least_missing(hits, n, p.tolist(), strays), most_missing(hits, n, p.tolist(), strays)
+            low, high = least_missing(hits, n, p.tolist(), quarter), most_missing(hits, n, p.tolist(), quarter)
             together.append(
                 max(low, sum(row["real"] for row in rows if row["state"] == MISSING)) <= missing + 1e-12
                 and absent <= min(high, sum(row["real"] for row in rows if row["state"] != PRESENT)) + 1e-12
             )
-        yield _holds(f"{bins} bins, {n} samples: the share of a bin", each)
+        yield _holds(f"{bins} bins, {n} samples: the share of one bin", each)
+        yield _holds(f"{bins} bins, {n} samples: the shares of all bins", family)
         yield _holds(f"{bins} bins, {n} samples: the mass that is missing", together)
 
 

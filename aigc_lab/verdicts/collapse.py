@@ -22,7 +22,6 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -32,8 +31,10 @@ from torch import Tensor
 from aigc_lab import noise
 from aigc_lab.neighbours import apart, assign, distances, k_means, nearest, nearest_others
 from aigc_lab.statistics import clopper_pearson
-from aigc_lab.verdicts.missing import BINS, MISSING, PRESENT, UNDECIDED, decide, least_missing, most_missing
+from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict, Covered, Measured, conclude, needed
+from aigc_lab.verdicts.missing import BINS, MISSING, UNDECIDED, decide, least_missing, most_missing
 
+_VERSION = 3  # of the rules: what one says is not compared with what another does
 K = 5  # neighbours that a ball reaches to
 SPLITS = 200
 _LISTED = 60  # neighbours of each vector that are known: of real halves, enough to find the fifth
@@ -45,50 +46,8 @@ _ALPHA = 0.05
 _SIZES = (10, 14, 20, 28, 40, 56, 80, 112, 160)
 _DRAWS = 40  # null draws of a diversity
 _BINS = 100  # clusters, at most
+_LEAST = 20  # samples, of which anything is said
 _REAL = 0.2  # precision beside real samples', below which nothing can be measured
-# Precision and coverage, beside real samples', below both of which samples that vary are blurred: nothing is then
-# missing for certain. Classes that are gone are no such sign: what is left is sharp, or covered, or narrow.
-_SHARP, _COVERED, _VARIED = 0.65, 0.35, 0.5
-
-
-class Collapse(StrEnum):
-    """From nothing is missing to everything is; or that it cannot be said."""
-
-    NONE = "NONE"
-    PARTIAL = "PARTIAL"
-    SEVERE = "SEVERE"
-    TOTAL = "TOTAL"
-    INCONCLUSIVE = "INCONCLUSIVE"
-    UNMEASURABLE = "UNMEASURABLE"
-    POSTERIOR = "POSTERIOR-COLLAPSED"
-
-
-@dataclass(frozen=True)
-class CollapseVerdict:
-    """The verdict, why in a sentence, and the numbers behind it as plain data.
-
-    `missing_low`, `missing_seen` and `missing_high` are shares of the real mass: proved to be missing, in bins with
-    less than a quarter of their share, and not proved to be there. `diversity`, `coverage` and `precision` are ratios
-    to as many real samples', and so is what text says of its `phrases`; `duplicates` is a share of the samples.
-    """
-
-    verdict: Collapse
-    reason: str
-    n: int
-    missing_low: float
-    missing_seen: float
-    missing_high: float
-    diversity: float | None
-    coverage: float | None
-    precision: float
-    duplicates: float
-    bins: list[dict[str, Any]]
-    signature: str
-    phrases: float | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """All of it, as JSON."""
-        return vars(self) | {"verdict": str(self.verdict)}
 
 
 @dataclass(frozen=True)
@@ -122,7 +81,8 @@ class Bins:
         and its vectors go to the others.
         """
         count = next(k for k in range(_BINS, 1, -1) if k == 2 or n >= needed(k))
-        centres = k_means(pool if apart is None else apart, count)
+        clustered = pool if apart is None else apart
+        centres = k_means(clustered[_order(clustered.double())], count)
         while True:
             sizes = torch.bincount(assign(pool, centres), minlength=len(centres))
             smallest = int(sizes.argmin())
@@ -131,18 +91,22 @@ class Bins:
             centres = torch.cat([centres[:smallest], centres[smallest + 1 :]])
 
 
-def needed(bins: int) -> int:
-    """How many samples can tell a missing bin from one that is there, of so many equal ones."""
-    return math.ceil(8 * bins * math.log(bins / _ALPHA))
-
-
-@dataclass(frozen=True)
-class Null:
+class Null(NamedTuple):
     """What real samples of a number look like against the rest of the pool: medians, and low quantiles."""
 
     precision: float
     coverage: float
     coverage_low: float
+    duplicates: float
+
+
+class Beside(NamedTuple):
+    """What is known of generated samples beside their vectors: how unlike real ones each is by other evidence [n], so
+    that of real ones 2.5 % are above 1; and a number [n] that equal samples share.
+    """
+
+    strangeness: Tensor
+    alike: Tensor
 
 
 @dataclass
@@ -162,6 +126,11 @@ class Judge:
     def __post_init__(self) -> None:
         if len(self.pool) < 4 * K + 20:
             raise ValueError(f"a pool of {len(self.pool)} real samples is too small: at least {4 * K + 20} are needed")
+        if len(self.bins.of) != len(self.pool):
+            raise ValueError(f"the bins of {len(self.bins.of)} real samples are given, and there are {len(self.pool)}")
+        if not self.pool.isfinite().all():
+            bad = int((~self.pool.isfinite()).any(1).sum())
+            raise ValueError(f"{bad} of {len(self.pool)} real samples hold NaN or infinity")
         # Splits are by place: sorted, the order in which real samples come changes nothing either.
         pool = self.pool.double()
         self._places = _order(torch.cat([pool, self.bins.of[:, None].double()], 1))
@@ -172,7 +141,8 @@ class Judge:
     @cached_property
     def digest(self) -> str:
         """Of the vectors and their bins: what `nulls` depend on."""
-        digest = hashlib.sha256(self.pool.contiguous().numpy().tobytes())
+        digest = hashlib.sha256(f"{_VERSION} {K} {_LISTED} {_DRAWS}".encode())
+        digest.update(self.pool.contiguous().numpy().tobytes())
         digest.update(self.bins.of.contiguous().numpy().tobytes())
         return digest.hexdigest()[:32]
 
@@ -203,15 +173,23 @@ class Judge:
         return away / (1 - self.shares).clamp_min(1e-9)
 
     @cached_property
-    def clear(self) -> Tensor:
-        """Which bins the vectors tell from the others [K]: half of their members at least are known as theirs, and no
-        more stray into them than half as many. Labels that the vectors know nothing of would else all seem missing.
-        """
+    def expected(self) -> Tensor:
+        """r_k: the share of real vectors that is taken for each bin's, rightly or not [K]."""
         if self.bins.centres is not None:
-            return torch.ones(len(self.bins.names), dtype=torch.bool)
-        of, count = self.bins.of, len(self.bins.names)
-        right = torch.bincount(of[self._told[0] == of], minlength=count) / torch.bincount(of, minlength=count)
-        return (right >= 0.5) & (self.strays <= self.shares / 2)
+            return self.shares
+        return torch.bincount(self._told[0], minlength=len(self.bins.names)).double() / len(self.pool)
+
+    @property
+    def thresholds(self) -> Tensor:
+        """What a missing bin has less than: a quarter of what is expected, beyond what strays into it [K]."""
+        return self.strays + (self.expected - self.strays) / 4
+
+    @property
+    def clear(self) -> Tensor:
+        """Which bins the vectors tell from the others [K]: of what is taken for theirs, so much is their own as makes
+        half of their share. Labels that the vectors know little of would else seem missing, or present.
+        """
+        return self.expected - self.strays >= self.shares / 2
 
     @cached_property
     def _told(self) -> tuple[Tensor, Tensor | None]:
@@ -223,25 +201,27 @@ class Judge:
         voted = _voted(of[self.lists[1][:, :K]])
         sizes = torch.bincount(of, minlength=count).double()
         means = torch.zeros(count, self.pool.shape[1], dtype=torch.float64).index_add_(0, of, self.pool)
-        means = (means / sizes[:, None].clamp_min(1)).masked_fill(sizes[:, None] == 0, torch.inf)
-        own = (self.pool - means[of]).norm(dim=1) * sizes[of] / (sizes[of] - 1)  # without itself; one alone is far
-        nearest_ = torch.empty_like(of)
+        means /= sizes[:, None].clamp_min(1)
+        # Without itself; one that is alone has no mean.
+        own = (self.pool - means[of]).norm(dim=1) * sizes[of] / (sizes[of] - 1).clamp_min(1)
+        own = own.masked_fill(sizes[of] == 1, torch.inf)
+        by_means = torch.empty_like(of)
         for rows, squared in distances(self.pool, means):
             squared[torch.arange(len(squared)), of[rows]] = own[rows].square()
-            nearest_[rows] = squared.argmin(1)
-        if (nearest_ == of).sum() > (voted == of).sum():
-            return nearest_, means
+            by_means[rows] = squared.argmin(1)
+        if (by_means == of).sum() > (voted == of).sum():
+            return by_means, means
         return voted, None
 
     def _reach(self, outside: Tensor) -> Tensor:
         """How far the ball of each vector that is `outside` the judged part reaches: to the K-th of the others outside;
-        0 for those inside [m].
+        −1 for those inside [m].
         """
         reach = self._reach_of(outside, slice(_FIRST), slice(None))
         # Where the first of a list do not hold K from outside, all of it is looked at.
         short = (reach == torch.inf).nonzero().flatten()
         reach[short] = self._reach_of(outside, slice(None), short).minimum(self.lists[0][short, -1])
-        return reach.where(outside, 0.0)
+        return reach.where(outside, -1.0)
 
     def _reach_of(self, outside: Tensor, columns: slice, rows: Tensor | slice) -> Tensor:
         """The same by some of the lists' columns; infinity where these are too few."""
@@ -268,16 +248,18 @@ class Judge:
             reaches = torch.stack([self._reach(outside) for outside in parts])
             # What is in a ball is in its centre's list.
             away, index = self.lists
-            rows, place = (away < reaches.amax(0)[:, None]).nonzero(as_tuple=True)
+            rows, place = ((away < reaches.amax(0)[:, None]) | (away == 0)).nonzero(as_tuple=True)
             pairs = _Pairs(away[rows, place], index[rows, place], rows)
-            precision, coverage = [], []
+            alike = torch.unique(self.pool, dim=0, return_inverse=True)[1]
+            found = []
             for reach, outside in zip(reaches, parts, strict=True):
                 row, centre = pairs.within(reach)
                 judged = ~outside[row]
-                precision.append(_marked(row[judged], len(self.pool))[~outside].double().mean())
-                coverage.append(_marked(centre[judged], len(self.pool))[outside].double().mean())
-            both = torch.stack(precision), torch.stack(coverage)
-            self.nulls[key] = [both[0].median().item(), both[1].median().item(), both[1].quantile(0.005).item()]
+                precision = _marked(row[judged], len(self.pool))[~outside].double().mean()
+                coverage = _marked(centre[judged], len(self.pool))[outside].double().mean()
+                found.append(torch.stack([precision, coverage, torch.tensor(_duplicates(alike[~outside])).double()]))
+            middle, low = torch.stack(found).median(0).values, torch.stack(found).quantile(0.005, dim=0)
+            self.nulls[key] = [*middle[:2].tolist(), low[1].item(), middle[2].item()]
         return Null(*self.nulls[key])
 
     def _diversity_null(self, name: str | None, members: Tensor, scale: float, size: int) -> tuple[float, float]:
@@ -302,94 +284,166 @@ class Judge:
 
     # ---- the verdict
 
-    def judge(self, generated: Tensor, strangeness: Tensor | None = None) -> CollapseVerdict:
+    def judge(self, generated: Tensor, beside: Beside | None = None) -> CollapseVerdict:
         """The verdict on generated vectors [n, d]; of more than half as many as the pool holds, a seeded choice.
 
-        `strangeness` [n] is what else is known of how unlike real samples each is: of real ones 2.5 % are above 1, and
-        what is does not look real, whatever its vector; what is above 2 does not even nearly.
+        Where more is known `beside`, what is stranger than 1 does not look real, whatever its vector, and what is
+        stranger than 2 does not even nearly.
 
         Raises `ValueError` for fewer than 20, other dimensions, and vectors that are not finite.
         """
-        made, strange = self._accepted(generated, strangeness)
-        n = len(made)
-        precision, good, near, coverage, null = self._fidelity(made, strange)
-        duplicates = 1 - len(torch.unique(made, dim=0)) / n
-        everything = self._diversity(None, made, self.pool, len(self.bins.names))
-        fidelity = precision / max(null.precision, 1e-9)
-        kept = made[good]
-        # What does not look real may lie close together in the features, as noise does: it is one thing only if copied.
-        least = 0.1 if everything is None or fidelity >= _REAL else everything.least + 0.02
-        if duplicates > 0.9 or (everything is not None and everything.high < least):
-            share = f"{duplicates:.0%} of the samples are copies of others" if duplicates > 0.5 else _narrow(everything)
-            return self._said(Collapse.TOTAL, f"one thing over and over: {share}", n, fidelity, duplicates)
-        if fidelity < _REAL or len(kept) < 20:
-            reason = (
-                f"{precision:.0%} of the samples look real, and {null.precision:.0%} of real ones do: what is not like "
-                "real samples cannot be counted among them"
+        made, strange, alike = self._accepted(generated, beside)
+        n, found = len(made), self._fidelity(made, strange)
+        null, kept = found.null, made[found.good]
+        fidelity = found.precision / max(null.precision, 1e-9)
+        # Copies that real samples have too are none of a generator's.
+        duplicates = (_duplicates(alike) - null.duplicates) / (1 - null.duplicates) if null.duplicates < 1 else 0.0
+        rules = f"n:{n}|pool:{len(self.pool)}|bins:{len(self.bins.names)}|splits:{self.splits}|v:{_VERSION}"
+        verdict = CollapseVerdict(
+            verdict=Collapse.UNMEASURABLE,
+            reason=f"{found.precision:.0%} of the samples look real, and {null.precision:.0%} of real ones do: what is "
+            "not like real samples cannot be counted among them",
+            n=n,
+            missing_low=0.0,
+            missing_seen=0.0,
+            missing_high=1.0,
+            diversity=None,
+            coverage=None,
+            precision=fidelity,
+            duplicates=max(duplicates, 0.0),
+            bins=[],
+            signature=f"{self.signature}|{rules}",
+            null=null._asdict(),
+        )
+        measured = None
+        if fidelity >= _REAL and len(kept) >= _LEAST:
+            measured = self._measured(made, found, fidelity, verdict.duplicates)
+            verdict = replace(
+                verdict,
+                missing_low=measured.low,
+                missing_seen=measured.seen,
+                missing_high=measured.high,
+                diversity=measured.diversity,
+                coverage=measured.coverage,
+                bins=measured.rows,
             )
-            return self._said(Collapse.UNMEASURABLE, reason, n, fidelity, duplicates)
-        of = self._bins_of(made)
-        rows, together = self._rows(kept, of[good], of[near])
-        return self._concluded(rows, together, kept, n, fidelity, coverage / null.coverage, null, duplicates)
+        one = self._one_thing(made, duplicates, fidelity, strange is not None)
+        if one is not None:
+            return replace(verdict, verdict=Collapse.TOTAL, reason=f"one thing over and over: {one}")
+        if fidelity < _REAL:
+            return verdict
+        if measured is None:
+            few = f"{len(kept)} samples that look real say nothing of a collapse: {_LEAST} at least are needed"
+            return replace(verdict, verdict=Collapse.INCONCLUSIVE, reason=few)
+        said, reason, low = conclude(measured, lambda: self._covered(kept, found, fidelity))
+        return replace(verdict, verdict=said, reason=reason, missing_low=low)
 
-    def _accepted(self, generated: Tensor, strangeness: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """What is judged of the samples, in an order of their own."""
+    def _one_thing(self, made: Tensor, duplicates: float, fidelity: float, told: bool) -> str | None:
+        """In which way the samples are one thing over and over; None if they are not. What does not look real may lie
+        close together in the features, as noise does: it is one thing only if it is copied, or as narrow as if it were.
+        """
+        if duplicates > 0.9:
+            return f"{duplicates:.0%} of the samples are copies of others"
+        everything = self._diversity(None, made, self.pool, len(self.bins.names))
+        if everything is None or (told and fidelity < _REAL):
+            return None
+        least = 0.1 if fidelity >= _REAL else everything.least + 0.02
+        return (
+            f"samples vary at most {everything.high:.2f} times as much as real ones"
+            if everything.high < least
+            else None
+        )
+
+    def _covered(self, kept: Tensor, found: _Fidelity, fidelity: float) -> Covered:
+        """Coverage by what looks real. Where that is much less than was generated, it is compared with fewer real
+        samples; of numbers a tenth apart, so that not every one has a null of its own.
+        """
+        if fidelity <= 0.9:
+            count = max(_LEAST, math.floor(1.1 ** math.floor(math.log(len(kept), 1.1))))
+            source = noise.generator("covered", len(kept))
+            found = self._fidelity(kept[torch.randperm(len(kept), generator=source)[:count]], None)
+        usual = found.null.coverage
+        return Covered(found.coverage / usual, min(1.0, found.null.coverage_low / usual))
+
+    def _accepted(self, generated: Tensor, beside: Beside | None) -> tuple[Tensor, Tensor | None, Tensor]:
+        """What is judged of the samples, in an order of their own: vectors, strangeness, and which are alike."""
         made = generated.double()
         if made.ndim != 2 or made.shape[1] != self.pool.shape[1]:
             raise ValueError(f"generated vectors are {list(made.shape)}, and real ones [m, {self.pool.shape[1]}]")
         if not made.isfinite().all():
             bad = int((~made.isfinite()).any(1).sum())
             raise ValueError(f"{bad} of {len(made)} samples hold NaN or infinity")
-        if len(made) < 20:
-            raise ValueError(f"{len(made)} samples say nothing of a collapse: give at least 20")
-        strange = made.new_zeros(len(made)) if strangeness is None else strangeness.double()
-        order = _order(torch.cat([made, strange[:, None]], 1))
+        if len(made) < _LEAST:
+            raise ValueError(f"{len(made)} samples say nothing of a collapse: give at least {_LEAST}")
+        known = [] if beside is None else [each[:, None].double() for each in beside]
+        order = _order(torch.cat([made, *known], 1))
         most = len(self.pool) // 2
         if len(order) > most:
             some = torch.randperm(len(order), generator=noise.generator("judged", len(order)))[:most]
             order = order[some.sort().values]
-        return made[order], None if strangeness is None else strange[order]
+        if beside is None:
+            return made[order], None, torch.unique(made[order], dim=0, return_inverse=True)[1]
+        return made[order], beside.strangeness.double()[order], beside.alike[order]
 
-    def _fidelity(self, made: Tensor, strange: Tensor | None) -> tuple[float, Tensor, Tensor, float, Null]:
-        """Precision, which samples look real [n] and coverage, against what is left of the pool over some splits; and
-        which look real in balls twice as wide, of all of the pool.
+    def _fidelity(self, made: Tensor, strange: Tensor | None) -> _Fidelity:
+        """How the samples lie among what is left of the pool over some splits; which are near real ones is of all of
+        the pool.
         """
         n, null = len(made), self.null(len(made))
         parts = self._parts(n, _PARTS)
         reaches = torch.stack([self._reach(outside) for outside in parts])
         farthest, wide = reaches.amax(0), 2 * self.lists[0][:, K - 1]
+        # So much may be between copies.
+        rounding = 1e-9 * (self.pool - self.pool.mean(0)).square().sum(1).mean()
         found, near = [], torch.zeros(n, dtype=torch.bool)
         for rows, squared in distances(made, self.pool):
             near[rows] = (squared < wide.square()).any(1)
             # Few pairs are nearer than any ball reaches: those alone are looked at for each part.
-            row, centre = (squared < farthest.square() * (1 + 1e-9)).nonzero(as_tuple=True)
+            row, centre = (squared < farthest.square() * (1 + 1e-9) + rounding).nonzero(as_tuple=True)
             away = apart(made[rows][row], self.pool, centre[:, None]).squeeze(1)
             found.append(_Pairs(away, row + rows.start, centre))
         pairs = _Pairs(*(torch.cat(each) for each in zip(*found, strict=True)))
         if strange is not None:
             near &= strange <= 2
             pairs = _Pairs(*(each[strange[pairs.row] <= 1] for each in pairs))
-            null = replace(null, precision=null.precision * _USUAL)
+            null = null._replace(precision=null.precision * _USUAL)
         votes, covered = torch.zeros(n), []
         for reach, outside in zip(reaches, parts, strict=True):
             row, centre = pairs.within(reach)
             votes += _marked(row, n)
             covered.append(_marked(centre, len(self.pool))[outside].double().mean())
         good = votes > len(parts) / 2
-        return (votes.mean() / len(parts)).item(), good, near | good, torch.stack(covered).mean().item(), null
+        precision, coverage = (votes.mean() / len(parts)).item(), torch.stack(covered).mean().item()
+        return _Fidelity(precision, coverage, good, near | good, null)
+
+    def _measured(self, made: Tensor, found: _Fidelity, fidelity: float, duplicates: float) -> Measured:
+        of = self._bins_of(made)
+        rows, together = self._rows(made[found.good], of[found.good], of[found.near])
+        unclear = [name for name, clear in zip(self.bins.names, self.clear.tolist(), strict=True) if not clear]
+        return Measured(
+            rows=rows,
+            together=together,
+            noun=self.bins.noun,
+            unclear=unclear,
+            kept=int(found.good.sum()),
+            pool=len(self.pool),
+            fidelity=fidelity,
+            coverage=found.coverage / found.null.coverage,
+            duplicates=duplicates,
+        )
 
     def _rows(self, kept: Tensor, of: Tensor, near: Tensor) -> tuple[list[dict[str, Any]], tuple[float, float]]:
-        """Each bin: its real share, its generated one with Holm-adjusted bounds, its state, its diversity; of samples
-        that look real [n, d] and their bins [n], and of the bins of those `near` real ones. And the bounds of the mass
-        of all missing bins together.
+        """Each bin: its real share, its generated one with bounds, its state, its diversity; of samples that look real
+        [n, d] and their bins [n], and of the bins of those `near` real ones. And the bounds of the mass of all missing
+        bins together.
 
         Blur does not fall on all bins alike: one whose samples no longer look real is not missing while samples are
         near it, which look real in balls twice as wide.
         """
         count, n = len(self.bins.names), len(kept)
-        hits = torch.bincount(of, minlength=count).tolist()
+        hits: list[int] = torch.bincount(of, minlength=count).tolist()
         around: list[int] = torch.bincount(near, minlength=count).tolist()
-        shares, strays = self.shares.tolist(), self.strays.tolist()
+        shares, thresholds = self.shares.tolist(), self.thresholds.tolist()
         rows: list[dict[str, Any]] = []
         for bin_, name in enumerate(self.bins.names):
             found = self._diversity(name, kept[of == bin_], self.pool[self.bins.of == bin_], count)
@@ -398,7 +452,7 @@ class Judge:
                     "name": name,
                     "real": shares[bin_],
                     "generated": hits[bin_] / n,
-                    "strays": strays[bin_],
+                    "threshold": thresholds[bin_],
                     "diversity": found and found.value,
                     "diversity_low": found and found.low,
                     "diversity_high": found and found.high,
@@ -407,15 +461,15 @@ class Judge:
                 }
             )
         decide(rows, hits, n)
-        for row, hit in zip(rows, around, strict=True):
+        clear: list[bool] = self.clear.tolist()
+        for row, hit, told in zip(rows, around, clear, strict=True):
             if row["state"] == MISSING:
                 _, high = clopper_pearson(hit, len(near), BINS / count)
-                row["state"] = MISSING if high < row["real"] / 4 + row["strays"] else UNDECIDED
-        for row, clear in zip(rows, self.clear.tolist(), strict=True):
-            row["state"] = row["state"] if clear else UNDECIDED
-        told = [share if clear else 0.0 for share, clear in zip(shares, self.clear.tolist(), strict=True)]
-        most = most_missing(hits, n, told, strays) + sum(shares) - sum(told)
-        return rows, (least_missing(around, len(near), told, strays), most)
+                row["state"] = MISSING if high < row["threshold"] else UNDECIDED
+            row["state"] = row["state"] if told else UNDECIDED
+        mass = [share if told else 0.0 for share, told in zip(shares, clear, strict=True)]
+        most = most_missing(hits, n, mass, thresholds) + sum(shares) - sum(mass)
+        return rows, (least_missing(around, len(near), mass, thresholds), most)
 
     def _bins_of(self, vectors: Tensor) -> Tensor:
         if self.bins.centres is not None:
@@ -449,143 +503,6 @@ class Judge:
         alone = middle - _normal(1 - _ALPHA / 2) * error
         return _Diversity(*map(math.exp, (middle, middle - margin, middle + margin, alone, -mean)))
 
-    def _concluded(
-        self,
-        rows: list[dict[str, Any]],
-        together: tuple[float, float],
-        kept: Tensor,
-        n: int,
-        fidelity: float,
-        coverage: float,
-        null: Null,
-        duplicates: float,
-    ) -> CollapseVerdict:
-        named = sum(row["real"] for row in rows if row["state"] == MISSING)
-        low = max(named, together[0])
-        high = min(sum(row["real"] for row in rows if row["state"] != PRESENT), together[1])
-        seen = sum(row["real"] for row in rows if row["generated"] < row["real"] / 4 + row["strays"])
-        known = [row for row in rows if row["diversity"] is not None]
-        weight = sum(row["real"] for row in known)
-        diversity = sum(row["real"] * row["diversity"] for row in known) / weight if known else None
-        narrow = [row for row in known if row["diversity_high"] < 0.5]
-        # A score is 1 at least, so that where real ones score 5 no ratio is below 0.1: what is above the least counts.
-        flat = [
-            row for row in known if row["diversity_high"] - row["diversity_least"] < 0.1 * (1 - row["diversity_least"])
-        ]
-        nothing = sum(row["real"] for row in rows if row["state"] == MISSING or row in flat)
-        # Of bins with too few samples that look real nothing is known.
-        told = sum(row["real"] for row in rows if row["state"] == MISSING or row["diversity"] is not None)
-        there = coverage / max(1 - low, 1e-9)
-        # Known modes part the plane itself, and blur moves nothing from one to another.
-        blurred = (
-            self.bins.noun[0] != "mode"
-            and fidelity < _SHARP
-            and there < _COVERED
-            and diversity is not None
-            and diversity > _VARIED
-        )
-        names = self._listed([row["name"] for row in rows if row["state"] == MISSING]) if named else ""
-        if low > named:
-            unnamed = f"{self.bins.noun[1]} that {len(kept):,} samples do not tell one by one"
-            names = f"{names}, and other {unnamed}" if named else unnamed
-        mass = f"at least {low:.0%} of the real mass is missing ({seen:.0%} seen): {names}"
-        inside = "" if diversity is None else f"; diversity within bins {diversity:.2f} of real"
-        if low > 0.9 or (nothing > 0.9 * told and told > 0.5):
-            verdict, reason = Collapse.TOTAL, mass if low > 0.9 else f"one thing over and over in every bin{inside}"
-        elif blurred and (low > 0.02 or narrow):
-            # What is blurred moves from bin to bin in the features: those that are empty may be there all the same.
-            verdict = Collapse.INCONCLUSIVE
-            reason = (
-                f"too blurred to tell what is missing from what is not recognised: {fidelity:.2f} times as many "
-                f"samples look real as of real ones, and the bins they are in are covered {there:.2f} times{inside}"
-            )
-            for row in rows:
-                row["state"] = UNDECIDED if row["state"] == MISSING else row["state"]
-            low = 0.0
-        elif low > 0.25:
-            verdict, reason = Collapse.SEVERE, mass + inside
-        elif low > 0.02:
-            verdict, reason = Collapse.PARTIAL, mass + inside
-        elif narrow:
-            worst = min(narrow, key=lambda row: row["diversity_high"])
-            verdict = Collapse.PARTIAL
-            most = f"{_vary(narrow)} at most {worst['diversity_high']:.2f} times as much as real samples"
-            reason = f"{self._listed([row['name'] for row in narrow])} {most}"
-        else:
-            verdict, reason = self._equivalent(rows, kept, high, fidelity, coverage, null, duplicates)
-        numbers = (low, seen, high)
-        return self._said(verdict, reason, n, fidelity, duplicates, numbers, diversity, coverage, rows)
-
-    def _equivalent(
-        self,
-        rows: list[dict[str, Any]],
-        kept: Tensor,
-        high: float,
-        fidelity: float,
-        coverage: float,
-        null: Null,
-        duplicates: float,
-    ) -> tuple[Collapse, str]:
-        """NONE where it is proved that nothing is missing; else what stands in the way of saying so."""
-        unproved = [row["name"] for row in rows if row["state"] != PRESENT]
-        floor = min(1.0, null.coverage_low / null.coverage)
-        if high > 0.02:
-            wanted = needed(len(rows))
-            why = (
-                f"{wanted:,} samples of this quality would decide, and {len(kept):,} are there"
-                if len(kept) < wanted
-                else "they hold more than nothing and less than their share"
-            )
-            whole = sum(row["real"] for row in rows if row["state"] != PRESENT)
-            alike = [name for name, clear in zip(self.bins.names, self.clear.tolist(), strict=True) if not clear]
-            if alike:
-                why = f"by these features {self._listed(alike)} cannot be told from the others"
-            open_ = f"{self._listed(unproved)} cannot be said to be there ({high:.0%} of the mass)"
-            if high < whole - 1e-9:
-                open_ = f"up to {high:.0%} of the real mass may be missing, and which {self.bins.noun[1]} is not known"
-            return Collapse.INCONCLUSIVE, f"{open_}: {why}"
-        if duplicates > 0.05:
-            told = f"every bin is there, and {duplicates:.0%} of the samples are copies of others"
-            return Collapse.INCONCLUSIVE, told
-        # That all bins vary is proved where each is for itself.
-        vague = [row["name"] for row in rows if row["diversity"] is None or row["diversity_alone"] < 0.5]
-        if vague:
-            return (
-                Collapse.INCONCLUSIVE,
-                f"whether {self._listed(vague)} {_vary(vague)} as real samples do needs more samples to say",
-            )
-        if coverage < 0.9 * floor:
-            return (
-                Collapse.INCONCLUSIVE,
-                f"every bin is there, and coverage is {coverage:.2f} of real samples': blur, or gaps within the bins",
-            )
-        # Samples that are like no real ones are no collapse: what is there beside them is what is judged.
-        unlike = "" if fidelity > 0.9 else f"; {1 - fidelity:.0%} of the samples do not look real and are not counted"
-        return Collapse.NONE, f"every bin is there, as varied as real samples, and covered{unlike}"
-
-    def _listed(self, names: Sequence[str]) -> str:
-        shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-        return f"{self.bins.noun[len(names) != 1]} {shown}"
-
-    def _said(
-        self,
-        verdict: Collapse,
-        reason: str,
-        n: int,
-        fidelity: float,
-        duplicates: float,
-        missing: tuple[float, float, float] = (0.0, 0.0, 1.0),
-        diversity: float | None = None,
-        coverage: float | None = None,
-        rows: list[dict[str, Any]] | None = None,
-    ) -> CollapseVerdict:
-        if verdict == Collapse.TOTAL and rows is None:
-            missing = (0.9, 1.0, 1.0)
-        signature = f"{self.signature}|n:{n}|pool:{len(self.pool)}|bins:{len(self.bins.names)}|splits:{self.splits}|v:2"
-        return CollapseVerdict(
-            verdict, reason, n, *missing, diversity, coverage, fidelity, duplicates, rows or [], signature
-        )
-
 
 # ---- pieces
 
@@ -602,6 +519,16 @@ class _Diversity(NamedTuple):
     least: float
 
 
+class _Fidelity(NamedTuple):
+    """Precision and coverage, the samples that look real [n] and those near real ones [n], and the null of so many."""
+
+    precision: float
+    coverage: float
+    good: Tensor
+    near: Tensor
+    null: Null
+
+
 class _Pairs(NamedTuple):
     """How far samples are from real vectors: distance, place of the sample, place of the real vector [p]."""
 
@@ -610,13 +537,17 @@ class _Pairs(NamedTuple):
     centre: Tensor
 
     def within(self, reach: Tensor) -> tuple[Tensor, Tensor]:
-        """Sample and real vector of those that are in its ball, which reaches so far."""
-        hit = self.away < reach[self.centre]
+        """Sample and real vector of those that are in its ball, which reaches so far. A copy of a real vector is in its
+        ball, though that may have no width: real ones may be copies too.
+        """
+        reached = reach[self.centre]
+        hit = (self.away < reached) | ((self.away == 0) & (reached >= 0))
         return self.row[hit], self.centre[hit]
 
 
-def _vary(bins: Sequence[object]) -> str:
-    return "varies" if len(bins) == 1 else "vary"
+def _duplicates(alike: Tensor) -> float:
+    """The share of samples that are copies of others, by numbers [n] that equal ones share."""
+    return 1 - len(torch.unique(alike)) / len(alike)
 
 
 def _marked(places: Tensor, count: int) -> Tensor:
@@ -658,8 +589,3 @@ def _order(vectors: Tensor) -> Tensor:
     import numpy as np
 
     return torch.from_numpy(np.lexsort(vectors.T.flip(0).numpy()))
-
-
-def _narrow(diversity: _Diversity | None) -> str:
-    assert diversity is not None
-    return f"samples vary at most {diversity.high:.2f} times as much as real ones"

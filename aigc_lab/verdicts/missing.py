@@ -1,8 +1,8 @@
 """Which bins a generator leaves empty, and how much of the real mass that is: from counts, with exact bounds.
 
-A bin is missing if the generator gives it less than a quarter of its real share, beyond what strays into it. Each bin
-is decided by itself where n allows that. Where there are many bins and each gets few samples, what they hold together
-is bounded: which of them are missing is then not known, and how much is.
+A bin is missing if the generator gives it less than its threshold: a quarter of what real samples give it, beyond what
+strays into it anyway. Each bin is decided by itself where n allows that. Where there are many bins and each gets few
+samples, what they hold together is bounded: which of them are missing is then not known, and how much is.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from aigc_lab.statistics import clopper_pearson
 
 MISSING, PRESENT, UNDECIDED = "missing", "present", "undecided"
-# All bounds hold together with 95 %: the bins' share of what may go wrong, and of the mass's lower and upper bound.
+# All that is said holds together with 95 %: the bins' part of what may go wrong, and those of the mass's bounds.
 BINS, MASS = 0.04, 0.005
 # A bin that is hardly there is taken for an empty one this often, where n allows.
 _RARE = (0.02, 0.1, 0.25)
@@ -24,25 +24,23 @@ Floats = npt.NDArray[np.float64]
 
 
 def decide(rows: list[dict[str, Any]], hits: Sequence[int], n: int) -> None:
-    """Gives each bin its bounds `low` and `high` and its `state`: Clopper–Pearson at Holm's levels, the clearest first.
-    `rows` hold the `real` share of each and its `strays`, `hits` how many of n samples are in it.
+    """Gives each bin its bounds `low` and `high`, which hold together (Clopper–Pearson, Bonferroni), and its `state`,
+    by such bounds at Holm's levels, the clearest bin first. `rows` hold the `threshold` of each, `hits` how many of n
+    samples are in it.
     """
 
-    def clear(level: float, row: dict[str, Any], hit: int) -> str:
+    def state(level: float, row: dict[str, Any], hit: int) -> str:
         low, high = clopper_pearson(hit, n, level)
-        row["low"], row["high"] = low, high
-        if high < row["real"] / 4 + row["strays"]:
-            return MISSING
-        return PRESENT if low > row["strays"] and low > row["real"] / 4 else UNDECIDED
+        return MISSING if high < row["threshold"] else PRESENT if low > row["threshold"] else UNDECIDED
 
-    left = sorted(range(len(rows)), key=lambda at: _tail(hits[at], n, rows[at]["real"] / 4 + rows[at]["strays"]))
+    for row, hit in zip(rows, hits, strict=True):
+        row["low"], row["high"] = clopper_pearson(hit, n, BINS / len(rows))
+        row["state"] = UNDECIDED
+    left = sorted(range(len(rows)), key=lambda at: _tail(hits[at], n, rows[at]["threshold"]))
     for place, at in enumerate(left):
-        rows[at]["state"] = clear(BINS / (len(rows) - place), rows[at], hits[at])
+        rows[at]["state"] = state(BINS / (len(rows) - place), rows[at], hits[at])
         if rows[at]["state"] == UNDECIDED:
-            # Holm stops at the first that is not clear; the others are shown at its level.
-            for rest in left[place + 1 :]:
-                rows[rest]["state"] = clear(BINS / (len(rows) - place), rows[rest], hits[rest])
-            return
+            return  # Holm stops at the first that is not clear
 
 
 def _tail(hit: int, n: int, share: float) -> float:
@@ -56,7 +54,7 @@ def _tail(hit: int, n: int, share: float) -> float:
 
 
 def least_missing(
-    hits: Sequence[int], n: int, shares: Sequence[float], strays: Sequence[float], level: float = MASS
+    hits: Sequence[int], n: int, shares: Sequence[float], thresholds: Sequence[float], level: float = MASS
 ) -> float:
     """A lower bound, too high with probability `level` at most, of the mass of all missing bins together.
 
@@ -64,10 +62,9 @@ def least_missing(
     sample are negatively associated (Joag-Dev & Proschan 1983), so that Chernoff's bound for independent ones holds.
     What few means decides how strong the bound is, and several are tried, each at its part of the level.
     """
-    p, count, stray = _real(hits, shares, strays)
+    p, count, allowed = _real(hits, shares, thresholds)
     if not len(p):
         return 0.0
-    allowed = p / 4 + stray
     return max(_least(p, count, n, allowed, _most_below(n, allowed, rare), level / len(_RARE)) for rare in _RARE)
 
 
@@ -95,18 +92,16 @@ def _least(p: Floats, count: Floats, n: int, allowed: Floats, few: Floats, level
 
 
 def most_missing(
-    hits: Sequence[int], n: int, shares: Sequence[float], strays: Sequence[float], level: float = MASS
+    hits: Sequence[int], n: int, shares: Sequence[float], thresholds: Sequence[float], level: float = MASS
 ) -> float:
-    """An upper bound, too low with probability `level` at most, of the mass of all bins that have no more than a
-    quarter of their share, or than what strays into them.
+    """An upper bound, too low with probability `level` at most, of the mass of all missing bins together.
 
     Of such bins half have few samples, at the least: were there more of them, more bins would be seen to have few. The
     bound holds for whichever bins they are, for it is taken of those that hide best.
     """
-    p, count, stray = _real(hits, shares, strays)
+    p, count, allowed = _real(hits, shares, thresholds)
     if not len(p):
         return 0.0
-    allowed = np.maximum(p / 4, stray)
     few = np.floor(n * allowed)
     chance = _at_most(few, n, allowed)
     seen = float(p[count <= few].sum())
@@ -124,10 +119,10 @@ def most_missing(
     return bound
 
 
-def _real(hits: Sequence[int], shares: Sequence[float], strays: Sequence[float]) -> tuple[Floats, Floats, Floats]:
-    """Shares, counts and strays of the bins that real samples are in."""
-    p, count, stray = (np.asarray(each, dtype=np.float64) for each in (shares, hits, strays))
-    return p[p > 0], count[p > 0], stray[p > 0]
+def _real(hits: Sequence[int], shares: Sequence[float], thresholds: Sequence[float]) -> tuple[Floats, Floats, Floats]:
+    """Shares, counts and thresholds of the bins that real samples are in."""
+    p, count, allowed = (np.asarray(each, dtype=np.float64) for each in (shares, hits, thresholds))
+    return p[p > 0], count[p > 0], allowed[p > 0]
 
 
 def _at_most(count: Floats, n: int, share: Floats) -> Floats:

@@ -25,23 +25,32 @@ from aigc_lab.text.ngrams import Bools, Floats
 from aigc_lab.text_metric import groups_of, jackknifed
 
 if TYPE_CHECKING:
-    from aigc_lab.verdicts.collapse import CollapseVerdict
+    from aigc_lab.verdicts.collapse import Beside
+    from aigc_lab.verdicts.conclusion import CollapseVerdict
 
 # Real sentences that may be stranger than what counts as real.
 _STRANGE = 0.025
 # Phrases are compared by Self-BLEU of this order, with so many draws of real sentences.
 _ORDER, _DRAWS = 4, 20
 _LEAST = 20
+_DIFFERENT = 40  # real sentences, at least
+# Where real sentences share nearly all their phrases there is nothing to compare.
+_PHRASES = 0.02
 
 
 class Sentences:
     """Real sentences, none of which a generator was trained on, and those that it was trained on where they are known:
     an n-gram model of these says how strange sentences are. Without, one of half of the real ones does, by how strange
     the other half is to it.
+
+    Raises `ValueError` for fewer than 40 different real sentences, which say nothing of others.
     """
 
     def __init__(self, real: Corpus, train: Corpus | None = None) -> None:
         self._real, self._half = _ordered(real)
+        different = len(real) - ngrams.duplicates(real)
+        if different < _DIFFERENT:
+            raise ValueError(f"{different} different real sentences say nothing of others: give at least {_DIFFERENT}")
         self._train = train
         self._nulls: dict[int, tuple[float, float]] = {}
 
@@ -64,17 +73,30 @@ class Sentences:
         strange: Floats = np.maximum(_surprise(self._model, sentences) - middle, 0) / (most - middle)
         return strange
 
+    def beside(self, sentences: Corpus) -> Beside:
+        """What a judge of vectors is told of the sentences besides."""
+        import torch
+
+        from aigc_lab.verdicts.collapse import Beside
+
+        texts = sentences.texts()
+        numbers = {text: number for number, text in enumerate(sorted(set(texts)))}
+        alike = torch.tensor([numbers[text] for text in texts])
+        return Beside(torch.from_numpy(self.strangeness(sentences)), alike)
+
     def with_phrases(self, verdict: CollapseVerdict, sentences: Corpus) -> CollapseVerdict:
         """The verdict with how much of the generated phrases is not another sentence's too, 1 − Self-BLEU-4, beside as
         many real sentences: below half for certain is a collapse of its own; not above it for certain is no NONE.
         """
-        from aigc_lab.verdicts.collapse import Collapse
+        from aigc_lab.verdicts.conclusion import Collapse
 
         made, _ = _ordered(sentences.take(self.strangeness(sentences) <= 1))
         n = min(len(made), len(self._real) // 2)
         if n < _LEAST:
             return verdict
         made = made.take(np.sort(np.random.default_rng(0).permutation(len(made))[:n]))
+        if self._null(n)[0] < _PHRASES:
+            return verdict
         value, low, high = self.variety(made)
         found = replace(verdict, phrases=value)
         told = f"phrases vary {value:.2f} [{low:.2f}, {high:.2f}] times as much as real ones (1 − Self-BLEU-{_ORDER})"
@@ -103,12 +125,13 @@ class Sentences:
 
 
 def _ordered(sentences: Corpus) -> tuple[Corpus, Bools]:
-    """The sentences in an order that is theirs, however they come, and which are of one half of all: equal ones are of
-    the same.
+    """The sentences in an order that is theirs, however they come, and which are of one half of those that differ:
+    equal ones are of the same.
     """
     hashes = [hashlib.sha256(text.encode()).digest() for text in sentences.texts()]
     order = np.array(sorted(range(len(hashes)), key=hashes.__getitem__), dtype=np.int64)
-    return sentences.take(order), np.array([hashes[at][-1] % 2 == 1 for at in order], dtype=np.bool_)
+    numbers = {each: number for number, each in enumerate(sorted(set(hashes)))}
+    return sentences.take(order), np.array([numbers[hashes[at]] % 2 == 1 for at in order], dtype=np.bool_)
 
 
 def _surprise(model: NgramModel, sentences: Corpus) -> Floats:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from aigc_lab.nulls import remembered
-from aigc_lab.verdicts.collapse import SPLITS, Bins, CollapseVerdict, Judge, K
+from aigc_lab.verdicts.collapse import SPLITS, Bins, Judge, K
+from aigc_lab.verdicts.conclusion import CollapseVerdict
 
 
 def world(count: int, source: torch.Generator, centres: Tensor) -> tuple[Tensor, Tensor]:

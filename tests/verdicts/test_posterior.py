@@ -7,7 +7,7 @@ import pytest
 
 from aigc_lab.jury import with_code
 from aigc_lab.metrics.base import Score
-from aigc_lab.verdicts.collapse import Collapse, CollapseVerdict
+from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
 
 TEN = SimpleNamespace(config=SimpleNamespace(latent_size=10))
 SAID = CollapseVerdict(Collapse.INCONCLUSIVE, "few", 100, 0, 0, 1, 0.9, 0.8, 1.0, 0, [], "features|v:1")

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from aigc_lab.cli import app
 from aigc_lab.text import bleu
 from aigc_lab.text.corpus import Corpus
-from aigc_lab.verdicts.collapse import Collapse, CollapseVerdict
+from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
 from aigc_lab.verdicts.sentences import Sentences, of_splits
 
 WORDS = tuple(f"w{number}" for number in range(300))

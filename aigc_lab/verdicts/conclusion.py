@@ -1,0 +1,258 @@
+"""What is said of a collapse, from what was measured of it: the rules, in their order, and their words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from aigc_lab.verdicts.missing import MISSING, PRESENT, UNDECIDED
+
+_ALPHA = 0.05
+# What may be missing where nothing is; what is PARTIAL below, and SEVERE above.
+_NOTHING, _SEVERE, _ALL = 0.02, 0.25, 0.9
+# Precision and coverage, beside real samples', below both of which samples that vary are blurred: nothing is then
+# missing for certain. Classes that are gone are no such sign: what is left is sharp, or covered, or narrow.
+_SHARP, _COVERED, _VARIED = 0.65, 0.35, 0.5
+# Fewer clusters are too coarse a measure of what is there.
+_FINE = 8
+
+
+class Collapse(StrEnum):
+    """From nothing is missing to everything is; or that it cannot be said."""
+
+    NONE = "NONE"
+    PARTIAL = "PARTIAL"
+    SEVERE = "SEVERE"
+    TOTAL = "TOTAL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    UNMEASURABLE = "UNMEASURABLE"
+    POSTERIOR = "POSTERIOR-COLLAPSED"
+
+
+@dataclass(frozen=True)
+class CollapseVerdict:
+    """The verdict, why in a sentence, and the numbers behind it as plain data.
+
+    `missing_low`, `missing_seen` and `missing_high` are shares of the real mass: proved to be missing, in bins with
+    less than a quarter of their share, and not proved to be there. `diversity`, `coverage` and `precision` are ratios
+    to as many real samples', and so is what text says of its `phrases`; `duplicates` is the share of samples that are
+    copies of others, beyond real samples' own; `null` is what real samples have, in medians and low quantiles.
+    """
+
+    verdict: Collapse
+    reason: str
+    n: int
+    missing_low: float
+    missing_seen: float
+    missing_high: float
+    diversity: float | None
+    coverage: float | None
+    precision: float
+    duplicates: float
+    bins: list[dict[str, Any]]
+    signature: str
+    phrases: float | None = None
+    null: dict[str, float] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        return vars(self) | {"verdict": str(self.verdict)}
+
+
+def needed(bins: int, share: float | None = None) -> int:
+    """How many samples can tell a missing bin from one that is there: of so many equal ones, or one of this share."""
+    return math.ceil(8 * math.log(bins / _ALPHA) / (1 / bins if share is None else share))
+
+
+class Covered(NamedTuple):
+    """Coverage by the samples that look real, beside as many real ones', and the least of what these have beside it."""
+
+    ratio: float
+    least: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the rules read. `rows` are the bins, `together` the bounds of the mass of all missing ones; `kept` counts
+    the samples that look real, `pool` the real ones; `unclear` are bins that the vectors do not tell from others.
+    """
+
+    rows: list[dict[str, Any]]
+    together: tuple[float, float]
+    noun: tuple[str, str]
+    unclear: list[str]
+    kept: int
+    pool: int
+    fidelity: float
+    coverage: float
+    duplicates: float
+
+    @property
+    def named(self) -> float:
+        """The mass of the bins that are missing, each by itself."""
+        return float(sum(row["real"] for row in self.rows if row["state"] == MISSING))
+
+    @property
+    def low(self) -> float:
+        return max(self.named, self.together[0])
+
+    @property
+    def seen(self) -> float:
+        return float(sum(row["real"] for row in self.rows if row["generated"] < row["threshold"]))
+
+    @property
+    def high(self) -> float:
+        return min(float(sum(row["real"] for row in self.rows if row["state"] != PRESENT)), self.together[1])
+
+    @property
+    def known(self) -> list[dict[str, Any]]:
+        """The bins with samples enough to tell how much they vary."""
+        return [row for row in self.rows if row["diversity"] is not None]
+
+    @property
+    def diversity(self) -> float | None:
+        weight = sum(row["real"] for row in self.known)
+        return float(sum(row["real"] * row["diversity"] for row in self.known) / weight) if weight else None
+
+    @property
+    def narrow(self) -> list[dict[str, Any]]:
+        return [row for row in self.known if row["diversity_high"] < 0.5]
+
+    @property
+    def empty(self) -> bool:
+        """Whether next to nothing is there: in bins that are missing, or where one thing is over and over."""
+        # A score is 1 at least, so that where real ones score 5 no ratio is below 0.1: what is above the least counts.
+        flat = [
+            row
+            for row in self.known
+            if row["diversity_high"] - row["diversity_least"] < 0.1 * (1 - row["diversity_least"])
+        ]
+        # Of bins with too few samples that look real nothing is known.
+        told = sum(row["real"] for row in self.rows if row["state"] == MISSING or row["diversity"] is not None)
+        nothing = sum(row["real"] for row in self.rows if row["state"] == MISSING or row in flat)
+        return self.low > _ALL or (nothing > _ALL * told and told > 0.5)
+
+    @property
+    def covered(self) -> float:
+        """Coverage of what is there."""
+        return self.coverage / max(1 - self.low, 1e-9)
+
+    @property
+    def blurred(self) -> bool:
+        # Known modes part the plane itself, and blur moves nothing from one to another.
+        return (
+            self.noun[0] != "mode"
+            and self.fidelity < _SHARP
+            and self.covered < _COVERED
+            and self.diversity is not None
+            and self.diversity > _VARIED
+        )
+
+    def listed(self, names: Sequence[str]) -> str:
+        shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+        return f"{self.noun[len(names) != 1]} {shown}"
+
+
+def conclude(found: Measured, cover: Callable[[], Covered]) -> tuple[Collapse, str, float]:
+    """The verdict, why, and the mass that is proved to be missing. `cover` is asked where nothing else stands against
+    NONE.
+    """
+    inside = "" if found.diversity is None else f"; diversity within bins {found.diversity:.2f} of real"
+    lacking = f"at least {found.low:.0%} of the real mass is missing ({found.seen:.0%} seen): {_missing(found)}{inside}"
+    if found.empty:
+        over = f"one thing over and over in every bin{inside}"
+        return Collapse.TOTAL, lacking if found.low > _ALL else over, found.low
+    if found.blurred and (found.low > _NOTHING or found.narrow):
+        # What is blurred moves from bin to bin in the features: those that are empty may be there all the same.
+        reason = (
+            f"too blurred to tell what is missing from what is not recognised: {found.fidelity:.2f} times as many "
+            f"samples look real as of real ones, and the bins they are in are covered {found.covered:.2f} times{inside}"
+        )
+        for row in found.rows:
+            row["state"] = UNDECIDED if row["state"] == MISSING else row["state"]
+        return Collapse.INCONCLUSIVE, reason, 0.0
+    if found.low > _NOTHING:
+        return Collapse.SEVERE if found.low > _SEVERE else Collapse.PARTIAL, lacking, found.low
+    if found.narrow:
+        worst = min(row["diversity_high"] for row in found.narrow)
+        names = [row["name"] for row in found.narrow]
+        reason = f"{found.listed(names)} {_vary(names)} at most {worst:.2f} times as much as real samples"
+        return Collapse.PARTIAL, reason, found.low
+    against = _open(found) or _repeated(found) or _vague(found) or _coarse(found) or _uncovered(cover())
+    if against is not None:
+        return Collapse.INCONCLUSIVE, against, found.low
+    # Samples that are like no real ones are no collapse: what is there beside them is what is judged.
+    rest = 1 - found.fidelity
+    unlike = f"; {rest:.0%} of the samples do not look real and are not counted" if rest > 0.1 else ""
+    return Collapse.NONE, f"every bin is there, as varied as real samples, and covered{unlike}", found.low
+
+
+def _missing(found: Measured) -> str:
+    names = [row["name"] for row in found.rows if row["state"] == MISSING]
+    unnamed = f"{found.noun[1]} that {found.kept:,} samples do not tell one by one"
+    if found.low <= found.named:
+        return found.listed(names)
+    return f"{found.listed(names)}, and other {unnamed}" if names else unnamed
+
+
+# ---- what stands against NONE: each a reason, or None
+
+
+def _open(found: Measured) -> str | None:
+    """That not every bin is proved to be there."""
+    if found.high <= _NOTHING:
+        return None
+    open_ = [row for row in found.rows if row["state"] != PRESENT and row["real"] > 0]
+    names = [row["name"] for row in open_]
+    wanted = needed(len(found.rows), min(row["real"] for row in open_))
+    if found.unclear:
+        why = f"by these features {found.listed(found.unclear)} cannot be told from the others"
+    elif found.kept < wanted:
+        why = f"{wanted:,} samples of this quality would decide, and {found.kept:,} are there"
+    elif any(row["high"] < row["threshold"] for row in open_):
+        why = "what is near them does not look real"
+    else:
+        why = "they hold more than nothing and less than their share"
+    if found.high < sum(row["real"] for row in open_) - 1e-9:
+        return f"up to {found.high:.0%} of the real mass may be missing, and which {found.noun[1]} is not known: {why}"
+    return f"{found.listed(names)} cannot be said to be there ({found.high:.0%} of the mass): {why}"
+
+
+def _repeated(found: Measured) -> str | None:
+    if found.duplicates <= 0.05:
+        return None
+    return f"every bin is there, and {found.duplicates:.0%} of the samples are copies of others"
+
+
+def _vague(found: Measured) -> str | None:
+    """That bins are not proved to vary. That all do is proved where each does for itself."""
+    vague = [row for row in found.rows if row["diversity"] is None or row["diversity_alone"] < 0.5]
+    if sum(row["real"] for row in vague) <= _NOTHING:
+        return None
+    names = [row["name"] for row in vague]
+    # Diversity is compared from ten members on, of twice as many real ones.
+    real = "real " if all(row["real"] * found.pool < 20 for row in vague) else ""
+    return f"whether {found.listed(names)} {_vary(names)} as real samples do needs more {real}samples to say"
+
+
+def _coarse(found: Measured) -> str | None:
+    if found.noun[0] != "cluster" or len(found.rows) >= _FINE:
+        return None
+    return (
+        f"nothing is missing that {len(found.rows)} clusters tell, and so few are too coarse to say that nothing is: "
+        f"{needed(2 * _FINE):,} samples would tell more, and {found.kept:,} are there"
+    )
+
+
+def _uncovered(covered: Covered) -> str | None:
+    """That coverage is below what real samples have at worst, for it varies at small n."""
+    if covered.ratio >= 0.9 * covered.least:
+        return None
+    return f"every bin is there, and coverage is {covered.ratio:.2f} of real samples': blur, or gaps within the bins"
+
+
+def _vary(names: Sequence[str]) -> str:
+    return "varies" if len(names) == 1 else "vary"
