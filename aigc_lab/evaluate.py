@@ -21,7 +21,7 @@ from aigc_lab.extractors.base import Features, choice
 from aigc_lab.features import FeatureStore
 from aigc_lab.files import write_atomically
 from aigc_lab.given import Given, Pair, Range, Sets, given, halves, numbered, parted
-from aigc_lab.jury import Jury, judged, trivial, with_code
+from aigc_lab.jury import Jury, chosen, judged, trivial, with_code
 from aigc_lab.language_system import LanguageSystem
 from aigc_lab.metrics import memorisation
 from aigc_lab.metrics.base import Autoencoder, Evidence, Game, Metric, Part, Real, Score
@@ -29,8 +29,9 @@ from aigc_lab.nulls import remembered
 from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.settings import Settings
 from aigc_lab.shape import Modality
+from aigc_lab.text.corpus import Corpus
 from aigc_lab.text.likelihood import Likelihood
-from aigc_lab.verdicts.collapse import Bins, Judge
+from aigc_lab.verdicts.collapse import Judge
 from aigc_lab.verdicts.conclusion import CollapseVerdict
 from aigc_lab.verdicts.missing import MISSING
 from aigc_lab.verdicts.sentences import Sentences
@@ -77,7 +78,9 @@ class Evaluator:
         """
         evidence = _evidence(generated, self._reals[split], self._dataset, self._features, split, system, ())
         scores = _scores(self.metrics, evidence)
-        return scores, with_code(self._jury.collapse(evidence), scores, system) if judged else None
+        if not judged:
+            return scores, None
+        return scores, with_code(self._jury.collapse(evidence), scores, system, evidence.real.reference)
 
     def missing(self, verdict: CollapseVerdict, count: int = 8) -> dict[str, Samples]:
         """Bin -> real samples of it, of every bin that a verdict on this dataset says is missing."""
@@ -355,17 +358,28 @@ def judge(
     sentences = None
     if isinstance(made, Text) and isinstance(pair.reference, Text):
         train = dataset.load("train") if real.split else None
-        sentences = Sentences(pair.reference.corpus, train.corpus if isinstance(train, Text) else None)
+        sentences = known_sentences(pair.reference.corpus, train.corpus if isinstance(train, Text) else None)
     kept = cache or where.shared_cache
     bins = (known, names)
-    return verdict_on(vectors[0], vectors[1], bins, modes, of, real.called, kept, sentences, made)
+    return verdict_on(vectors[0], vectors[1], bins, modes, of, real.called, kept, sentences, made, labels is not None)
+
+
+def known_sentences(reference: Corpus, train: Corpus | None) -> Sentences:
+    """What real sentences say. Raises `UsageError` where they are too few."""
+    try:
+        return Sentences(reference, train)
+    except ValueError as error:
+        raise UsageError(f"reference: {error}") from None
 
 
 def classes_of(labels: Sequence[int] | Sequence[str] | Tensor) -> tuple[Tensor, Sequence[str] | None]:
-    """The numbers of classes, and their names if they have any."""
-    if not isinstance(labels, Tensor) and labels and isinstance(labels[0], str):
+    """The numbers of classes, and their names if they have any. Raises `UsageError` for what is neither."""
+    if not isinstance(labels, Tensor) and len(labels) and isinstance(labels[0], str):
         return numbered([str(each) for each in labels])
-    return torch.as_tensor(labels), None
+    found = torch.as_tensor(labels)
+    if found.ndim != 1 or found.is_floating_point() or found.is_complex():
+        raise UsageError(f"labels: are {list(found.shape)} {found.dtype}, not one whole number or name a sample")
+    return found, None
 
 
 def _paired(generated: Any, reference: Any, size: int | None, options: Mapping[str, Any]) -> tuple[Given, Pair]:
@@ -384,20 +398,16 @@ def verdict_on(
     cache: Path | None = None,
     sentences: Sentences | None = None,
     made: object = None,
+    first: bool = False,
 ) -> CollapseVerdict:
     """The verdict on generated vectors [n, d] beside real ones [m, d], in the bins that are known of these (`classes`
     [m] and their names, modes, or clusters); each that
     is missing has `examples`, what the real ones that are most like its mean are `called`. What depends on the real
     ones alone is kept in `cache`. Of text `sentences` are the real ones, and `made` the generated.
     """
-    count, (labels, names) = min(len(generated), len(pool) // 2), classes
+    count = min(len(generated), len(pool) // 2)
     try:
-        if modes is not None:
-            bins, kind = Bins.of_centres(pool, modes.centres), "modes"
-        elif labels is not None and len(torch.unique(labels)) > 1:
-            bins, kind = Bins.of_labels(labels, names), "classes"
-        else:
-            bins, kind = Bins.of_clusters(pool, count), "clusters"
+        bins, kind = chosen(pool, count, modes=modes, labels=classes[0], names=classes[1], first=first)
         with remembered(Judge(pool, bins, f"{signature}|by:{kind}"), cache) as judge:
             verdict = judged(judge, generated, sentences, made)
         for row in verdict.bins:

@@ -67,7 +67,10 @@ def collapse_of(
 
     known = None if labels is None else _labels(labels)
     if text_scoring.concerns(generated, reference):
-        verdict = text_scoring.collapse(generated, reference, known)
+        from aigc_lab.settings import Settings
+
+        cache = Settings.load(home).shared_cache
+        verdict = text_scoring.collapse(generated, reference, known, device=device, home=home, cache=cache, **options)
     else:
         from aigc_lab.scoring import collapse
 
@@ -141,7 +144,11 @@ def _labels(path: Path) -> list[int] | list[str]:
         return [int(each) for each in found]
     from aigc_lab.text.reading import read_lines
 
-    lines, _ = read_lines(path, "--labels")
+    lines, blank = read_lines(path, "--labels")
+    if blank:
+        raise UsageError(
+            f"--labels {path}: {blank} lines are blank; write a class on each, in the order of the reference"
+        )
     return lines
 
 
@@ -156,7 +163,7 @@ def story_of_collapse(found: Mapping[str, Any]) -> str:
                 f"{row['real']:.1%}{diversity}"
             )
             lines += [f"    real ones: {'; '.join(row['examples'][:3])}"] if row.get("examples") else []
-    return "\n".join([*lines, found["signature"]])
+    return "\n".join(lines)
 
 
 def story(found: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Who judges whether a dataset's generators have collapsed: real samples as vectors, bins, and their nulls."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aigc_lab import noise
-from aigc_lab.data.base import Dataset
+from aigc_lab.data.base import Dataset, Modes
 from aigc_lab.features import FeatureStore
 from aigc_lab.metrics.base import Evidence, Score
 from aigc_lab.nulls import remembered
@@ -25,6 +26,8 @@ from aigc_lab.verdicts.sentences import Sentences, of_splits
 _TIMES, _LEAST = 4, 2000
 # Less of its latents is a collapsed posterior.
 _ACTIVE = 0.2
+# An error of reconstruction so near to that of the mean picture is no better than it.
+_BLIND = 0.95
 # Training samples that clusters are made of.
 _CLUSTERED = 5000
 # Up to so many numbers a picture's own covariance is used for a trivial one.
@@ -85,7 +88,9 @@ class Jury:
     def _sentences(self) -> Sentences | None:
         texts = [self._dataset.load(split) for split in ("reference", "holdout", "train")]
         corpora = [text.corpus for text in texts if isinstance(text, Text)]
-        return of_splits(corpora[:2], corpora[2]) if corpora else None
+        with suppress(ValueError):  # so few sentences say nothing of others
+            return of_splits(corpora[:2], corpora[2]) if corpora else None
+        return None
 
     @cached_property
     def _judge(self) -> Judge:
@@ -95,17 +100,39 @@ class Jury:
         rows = torch.randperm(len(pool), generator=noise.generator("pool"))[:most].sort().values
         self._rows = rows
         labels = [split.labels for split in splits]
+        known = None if labels[0] is None or labels[1] is None else torch.cat([labels[0], labels[1]])[rows]
         pool, modes = pool[rows], self._dataset.modes
-        if modes is not None and pool.shape[1] == modes.centres.shape[1]:
-            bins, kind = Bins.of_centres(pool, modes.centres), "modes"
-        elif labels[0] is not None and labels[1] is not None:
-            bins, kind = Bins.of_labels(torch.cat([labels[0], labels[1]])[rows]), "classes"
-        else:
-            train = self._dataset.load("train")
-            apart = self._vectors(None, train.take(slice(0, _CLUSTERED)))
-            bins, kind = Bins.of_clusters(pool, self._samples, apart), "clusters"
+
+        def apart() -> Tensor:
+            return self._vectors(None, self._dataset.load("train").take(slice(0, _CLUSTERED)))
+
+        bins, kind = chosen(pool, self._samples, modes=modes, labels=known, apart=apart)
         of = "points" if self._extractor is None else self._features.extractor(self._extractor).identity
         return Judge(pool, bins, f"{of}|data:{self._dataset.name}:{self._dataset.digest[:8]}|by:{kind}")
+
+
+def chosen(
+    pool: Tensor,
+    n: int,
+    *,
+    modes: Modes | None = None,
+    labels: Tensor | None = None,
+    names: Sequence[str] | None = None,
+    first: bool = False,
+    apart: Callable[[], Tensor] | None = None,
+) -> tuple[Bins, str]:
+    """What the mass of real vectors is counted in, and what that is by: modes that are known, else the classes of
+    `labels` (these before modes, where they come `first`), else clusters that n samples can decide about, of vectors
+    `apart` from the pool if there are any. One class alone tells nothing apart.
+    """
+    several = labels is not None and len(torch.unique(labels)) > 1
+    if modes is not None and pool.shape[1] == modes.centres.shape[1] and not (first and several):
+        return Bins.of_centres(pool, modes.centres), "modes"
+    if labels is not None and several:
+        return Bins.of_labels(labels, names), "classes"
+    bins = Bins.of_clusters(pool, n, None if apart is None else apart())
+    why = "there is one class only, so that these are clusters" if labels is not None else ""
+    return replace(bins, note=why), "clusters"
 
 
 def judged(judge: Judge, vectors: Tensor, sentences: Sentences | None, generated: object) -> CollapseVerdict:
@@ -117,19 +144,44 @@ def judged(judge: Judge, vectors: Tensor, sentences: Sentences | None, generated
     return sentences.with_phrases(verdict, corpus)
 
 
-def with_code(collapse: CollapseVerdict | None, scores: Sequence[Score], system: object) -> CollapseVerdict | None:
+def with_code(
+    collapse: CollapseVerdict | None, scores: Sequence[Score], system: object, reference: object = None
+) -> CollapseVerdict | None:
     """The verdict, which a collapsed posterior takes the place of where nothing worse was found: proved to use less
-    than a fifth of its latents, an autoencoder is a decoder that says the same of every code.
+    than a fifth of its latents, or to reconstruct pictures of the `reference` no better than their mean does, an
+    autoencoder is a decoder that says the same of every code.
     """
-    active = next((score for score in scores if score.name == "active_units"), None)
-    units = getattr(getattr(system, "config", None), "latent_size", None)
     worse = (Collapse.PARTIAL, Collapse.SEVERE, Collapse.TOTAL)
-    if active is None or not units or active.high >= _ACTIVE * units or (collapse and collapse.verdict in worse):
+    if collapse is not None and collapse.verdict in worse:
         return collapse
-    reason = f"{active.value:.0f} of {units} latents are used (at most {active.high:.0f}, of {active.n} samples)"
+    score, reason = _unused(scores, system) or _blind(scores, reference) or (None, "")
+    if score is None:
+        return collapse
     if collapse is not None:
         return replace(collapse, verdict=Collapse.POSTERIOR, reason=f"{reason}; of the samples: {collapse.reason}")
-    return CollapseVerdict(Collapse.POSTERIOR, reason, active.n, 0, 0, 1, None, None, 0, 0, [], active.signature)
+    return CollapseVerdict(Collapse.POSTERIOR, reason, score.n, 0, 0, 1, None, None, 0, 0, [], score.signature)
+
+
+def _unused(scores: Sequence[Score], system: object) -> tuple[Score, str] | None:
+    active = next((score for score in scores if score.name == "active_units"), None)
+    units = getattr(getattr(system, "config", None), "latent_size", None)
+    if active is None or not units or active.high >= _ACTIVE * units:
+        return None
+    return active, f"{active.value:.0f} of {units} latents are used (at most {active.high:.0f}, of {active.n} samples)"
+
+
+def _blind(scores: Sequence[Score], reference: object) -> tuple[Score, str] | None:
+    error = next((score for score in scores if score.name == "reconstruction_mse"), None)
+    if error is None or not isinstance(reference, Images):
+        return None
+    pixels = reference.take(slice(0, error.n)).unit().double()
+    mean = (pixels - pixels.mean(0)).square().mean().item()
+    if error.value < _BLIND * mean:
+        return None
+    return (
+        error,
+        f"pictures are reconstructed no better than by their mean: an error of {error.value:.3g}, of {mean:.3g}",
+    )
 
 
 def trivial(train: Samples, count: int) -> Samples:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -26,8 +27,8 @@ def remembered(judge: Judge, cache: Path | None) -> Iterator[Judge]:
         return
     nulls, lists = (cache / FOLDER / f"{judge.digest}{suffix}" for suffix in (".json", ".safetensors"))
     if not judge.nulls:
-        with suppress(OSError, ValueError, TypeError):
-            judge.nulls.update(json.loads(nulls.read_text("utf-8")))
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            judge.nulls.update(known_nulls(nulls))
         with suppress(OSError, ValueError, SafetensorError, KeyError):
             judge.listed = neighbours(lists, len(judge.pool))
     known = len(judge.nulls)
@@ -35,10 +36,24 @@ def remembered(judge: Judge, cache: Path | None) -> Iterator[Judge]:
     if len(judge.nulls) > known:
         with suppress(OSError, SafetensorError):  # what is not kept is computed again
             nulls.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(nulls, json.dumps(judge.nulls).encode())
+            told = {"nulls": judge.nulls, "sha256": _digest(judge.nulls)}
+            write_atomically(nulls, json.dumps(told, allow_nan=False).encode())
             if judge.listed is None:
                 content = {"listed": judge.lists[1].int()}
                 write_atomically(lists, save(content, {"sha256": _sha256(content["listed"])}))
+
+
+def known_nulls(path: Path) -> dict[str, Any]:
+    """The nulls that `remembered` kept. Raises `OSError`, `KeyError`, `TypeError` or `ValueError` for anything else."""
+    told = json.loads(path.read_text("utf-8"))
+    found: dict[str, Any] = told["nulls"]
+    if told["sha256"] != _digest(found):
+        raise ValueError(f"{path}: its bytes are not those that were written")
+    return found
+
+
+def _digest(nulls: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(nulls, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def neighbours(path: Path, count: int | None = None) -> Tensor:

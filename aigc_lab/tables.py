@@ -119,17 +119,21 @@ def show_page(row: Row) -> RenderableType:
 
 def _stories(found: Sequence[Row]) -> dict[str, list[RenderableType]]:
     """What was judged of a run, told: the last verdict, and how it came to that."""
+    from aigc_lab.judging import story, story_of_collapse
+
     told: dict[str, list[RenderableType]] = {}
     for kind in ("collapse", "stability"):
         rows = [row for row in found if row["kind"] == kind]
         if not rows:
             continue
         last = rows[-1]
-        told[kind] = [Text(f"{last['verdict']}: {last['reason']}")]
+        told[kind] = []
         changes = [row for before, row in zip([None, *rows], rows, strict=False) if _missing(before) != _missing(row)]
         if kind == "collapse" and len(changes) > 1:
             history = [f"step {row['step']}: {row['verdict']}{_lacking(row)}" for row in changes]
             told[kind].append(Text("; ".join(history)))
+        whole = {**last["evidence"], **{key: last[key] for key in ("verdict", "reason")}}
+        told[kind].insert(0, Text(story_of_collapse(whole) if kind == "collapse" else story(whole)))
         told[kind].append(Text(last["signature"], style="dim"))
     return told
 

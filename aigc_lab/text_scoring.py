@@ -74,23 +74,41 @@ def scores(
     return found
 
 
-def collapse(generated: str, reference: str, labels: Sequence[int] | Sequence[str] | None) -> CollapseVerdict:
+def collapse(
+    generated: str,
+    reference: str,
+    labels: Sequence[int] | Sequence[str] | None,
+    *,
+    device: str = "cpu",
+    home: Path | None = None,
+    cache: Path | None = None,
+    **options: Any,
+) -> CollapseVerdict:
     """Whether sentences have collapsed beside real ones: by vectors made of the reference's own words, in clusters of
-    these, or in classes that are given.
-    """
-    from aigc_lab.evaluate import classes_of, verdict_on
-    from aigc_lab.extractors.sentences import vectors_of
-    from aigc_lab.verdicts.sentences import Sentences
+    these, or in classes that are given. What is no file may be a dataset, or a run or model that is asked for
+    sentences.
 
-    lines = {"generated": _lines(generated, "generated"), "reference": _lines(reference, "reference")}
+    Raises `UsageError` for what cannot be judged, and for `options` that are about pictures.
+    """
+    from aigc_lab.evaluate import classes_of, known_sentences, verdict_on
+    from aigc_lab.extractors.sentences import vectors_of
+
+    for name, value in options.items():
+        if value:
+            raise UsageError(
+                f"--{name.replace('numbers', 'range').replace('_', '-')}: is for pictures, and these are sentences"
+            )
+    named = {"generated": generated, "reference": reference}
+    lines = {name: _lines(_sentences(source, None, 0, device, home), name) for name, source in named.items()}
     sets = _corpora(lines, "words")
     known = (None, None) if labels is None else classes_of(labels)
     if labels is not None and len(labels) != len(sets["reference"]):
         raise UsageError(f"--labels: {len(labels):,} are given for {len(sets['reference']):,} reference sentences")
+    sentences = known_sentences(sets["reference"], None)
     made, real = vectors_of(sets["generated"], sets["reference"])
     identity = f"sentences|data:given:{sets['reference'].digest()[:8]}|tok:words"
     called = lines["reference"].__getitem__
-    return verdict_on(made, real, known, None, identity, called, None, Sentences(sets["reference"]), sets["generated"])
+    return verdict_on(made, real, known, None, identity, called, cache, sentences, sets["generated"])
 
 
 def rows(
@@ -108,16 +126,19 @@ def rows(
     if reference is None:
         raise UsageError(f"--reference: what shall {generated} be compared with? Name a text file or a dataset")
 
-    def sentences(source: str) -> str | Sequence[str]:
-        if os.path.exists(Path(source).expanduser()):
-            return source
-        from aigc_lab.scoring import sentences_of
-
-        return sentences_of(source, samples, seed=seed, device=device, home=home)
-
-    given = [sentences(generated), sentences(reference), None if train is None else sentences(train)]
+    sources = (generated, reference, train)
+    given = [None if source is None else _sentences(source, samples, seed, device, home) for source in sources]
     found = scores(given[0], given[1], train=given[2], samples=samples, **options)  # type: ignore[arg-type]
     return [vars(score) for score in found]
+
+
+def _sentences(source: str, samples: int | None, seed: int, device: str, home: Path | None) -> str | Sequence[str]:
+    """The name of a file, or the sentences of a dataset, a run or a model."""
+    if os.path.exists(Path(source).expanduser()):
+        return source
+    from aigc_lab.scoring import sentences_of
+
+    return sentences_of(source, samples, seed=seed, device=device, home=home)
 
 
 def _lines(source: str | Sequence[str], what: str) -> list[str]:

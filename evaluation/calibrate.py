@@ -418,6 +418,11 @@ class Bench:
         chosen = places[torch.randperm(len(places), generator=source)[: self.n]]
         return (self.real if vectors is None else vectors)[chosen]
 
+    @property
+    def usual(self) -> Tensor:
+        """Which vectors are not strange by themselves [m]: of what is, near copies cannot be told from noise."""
+        return self.real[:, -1] <= 1 if self.strange else torch.ones(len(self.real), dtype=torch.bool)
+
     def some(self, source: torch.Generator, count: int) -> Tensor:
         """Which vectors are in `count` of the bins [m]."""
         return torch.isin(self.of, torch.randperm(self.bins, generator=source)[:count])
@@ -475,7 +480,7 @@ class Bench:
             f"{third} bins at 50 %": lambda g: self.thin(g, third, 0.5),
             "each twice": lambda g: self.draw(g)[: self.n // 2].repeat(2, 1),
             "one": lambda g: self.again(g, self.draw(g)[:1]),
-            "near one": lambda g: self.again(g, self.draw(g)[:1], near=True),
+            "near one": lambda g: self.again(g, self.draw(g, self.usual)[:1], near=True),
             "near 1 a bin": lambda g: self.few(g, 1),
             "near 3 a bin": lambda g: self.few(g, 3),
             "1 bin narrow": lambda g: self.narrow(g, 1),

@@ -7,6 +7,7 @@ import typer
 
 from aigc_lab.cli.options import AsJson, Home, app, complete_sweep
 from aigc_lab.cli.output import print_json, print_table
+from aigc_lab.errors import Failure
 
 judge = typer.Typer(help="Say whether training went well, and why.", no_args_is_help=True)
 app.add_typer(judge, name="judge")
@@ -73,7 +74,7 @@ def judge_collapse(
 
     how: dict[str, Any] = {"features": features, "size": size, "numbers": numbers, "skip_broken": skip_broken}
     found = judging.collapse_of(generated, reference, labels, device=device, home=home, **how)
-    print_json(found) if json else print(judging.story_of_collapse(found))
+    print_json(found) if json else print(f"{judging.story_of_collapse(found)}\n{found['signature']}")
 
 
 @judge.command("seeds")
@@ -106,3 +107,6 @@ def rejudge(
 
     rows = again(sweep, Settings.load(home), device)
     print_json(rows) if json else print_table(verdicts_table(rows))
+    failed = [row["run"] for row in rows if row["verdict"] is None]
+    if failed:
+        raise Failure(f"the samples of {len(failed)} runs cannot be judged again ({', '.join(failed[:3])}); see above")

@@ -104,6 +104,13 @@ class MlflowTracker:
                 )
             return str(found.experiment_id)
 
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Sets tags of a run that has ended. Raises `Failure`."""
+        client = self._client()
+        with _failing(self._uri, f"tags of {run_id}"):
+            for name, value in base.clean_tags(tags).items():
+                client.set_tag(run_id, name, value)
+
     def abandon(self, experiment_id: str, key: str) -> None:
         client = self._client()
         with _failing(self._uri, f"run {key}"):

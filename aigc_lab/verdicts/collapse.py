@@ -53,13 +53,15 @@ _REAL = 0.2  # precision beside real samples', below which nothing can be measur
 @dataclass(frozen=True)
 class Bins:
     """What the mass is counted in: `names` [K], and the bin of each of the pool's vectors [m]. With `centres` [K, d] a
-    vector is in the bin whose centre is nearest, without in that which real vectors near it are of.
+    vector is in the bin whose centre is nearest, without in that which real vectors near it are of. A `note` says why
+    it is these and not others, where one would wonder.
     """
 
     names: tuple[str, ...]
     of: Tensor
     centres: Tensor | None = None
     noun: tuple[str, str] = ("cluster", "clusters")
+    note: str = ""
 
     @classmethod
     def of_labels(cls, labels: Tensor, names: Sequence[str] | None = None) -> Bins:
@@ -336,7 +338,8 @@ class Judge:
             few = f"{len(kept)} samples that look real say nothing of a collapse: {_LEAST} at least are needed"
             return replace(verdict, verdict=Collapse.INCONCLUSIVE, reason=few)
         said, reason, low = conclude(measured, lambda: self._covered(kept, found, fidelity))
-        return replace(verdict, verdict=said, reason=reason, missing_low=low)
+        note = f"; {self.bins.note}" if self.bins.note else ""
+        return replace(verdict, verdict=said, reason=reason + note, missing_low=low)
 
     def _one_thing(self, made: Tensor, duplicates: float, fidelity: float, told: bool) -> str | None:
         """In which way the samples are one thing over and over; None if they are not. What does not look real may lie

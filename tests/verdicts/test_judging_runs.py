@@ -19,7 +19,7 @@ from aigc_lab import cli, noise
 from aigc_lab.api import sweep
 from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.data.ring import Ring
-from aigc_lab.errors import UsageError
+from aigc_lab.errors import Failure, UsageError
 from aigc_lab.given import given as given_
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
@@ -149,6 +149,47 @@ def test_it_is_judged_the_same_again(broken: Done) -> None:
         rejudge(run["sweep"], broken.settings, "cpu")
 
 
+def test_mlflow_is_told_what_is_said_again(broken: Done) -> None:
+    run, _ = broken.run()
+    client = MlflowClient(tracking_uri=broken.settings.tracking_uri)
+    client.set_tag(run["mlflow_run_id"], "collapse", "NONE")
+    rejudge(run["sweep"], broken.settings, "cpu")
+    assert client.get_run(run["mlflow_run_id"]).data.tags["collapse"] == run["collapse"]
+
+
+def test_a_run_without_its_weights_is_judged_by_its_history(broken: Done) -> None:
+    run, before = broken.run()
+    with Registry.open(broken.settings.registry_url, home=broken.home, create=False) as registry:
+        (last,) = [each for each in queries.show(registry, run["run"])["checkpoints"] if each["kind"] == "last"]
+    path = Path(last["path"])
+    path.rename(broken.home / "aside")
+    try:
+        result = CliRunner().invoke(cli.app, ["rejudge", "broken", "--home", str(broken.home), "--json"])
+        rows = {row["kind"]: row for row in json.loads(result.stdout)}
+        assert rows["collapse"]["verdict"] is None and rows["collapse"]["before"] == run["collapse"]
+        assert rows["stability"]["verdict"] == "WITHHELD"
+        assert isinstance(result.exception, Failure) and "1 runs cannot be judged again" in str(result.exception)
+        assert broken.run()[1] == before  # what was said stays
+    finally:
+        (broken.home / "aside").rename(path)
+
+
+def test_a_diverged_run_keeps_its_step_and_its_reason(tmp_path: Path) -> None:
+    wild = BROKEN | {
+        "name": "wild",
+        "system": {"name": "point_gan", "lr": 1e30, "latent_size": 2, "hidden": 32},
+        "training": BROKEN["training"] | {"steps": 60, "evaluate_every": 20, "log_every": 5},
+    }
+    done = Done(tmp_path, sweep(wild, home=tmp_path).to_dict("records"))
+    run, before = done.run()
+    assert run["state"] == "DIVERGED"
+    (stability,) = [each for each in before if each["kind"] == "stability"]
+    assert stability["verdict"] == "DIVERGED"
+    rows = rejudge(run["sweep"], done.settings, "cpu")
+    assert [(row["kind"], row["verdict"], row["before"]) for row in rows] == [("stability", "DIVERGED", "DIVERGED")]
+    assert done.run()[1] == before
+
+
 def test_other_data_are_not_judged_by(broken: Done, monkeypatch: pytest.MonkeyPatch) -> None:
     run, before = broken.run()
     monkeypatch.setattr(Ring, "digest", "f" * 64)
@@ -190,6 +231,17 @@ def test_what_a_verdict_rests_on_is_kept_listed_and_cleared(broken: Done) -> Non
     whole = lists.read_bytes()
     lists.write_bytes(whole[:-8] + b"\0\0\0\1\0\0\0\1")
     assert "are not those that were written" in command("verify", code=1)
+    # A null that nobody computed would judge for ever.
+    nulls = lists.with_suffix(".json")
+    kept = json.loads(nulls.read_text())
+    for told in (
+        {"nulls": {}},
+        kept | {"nulls": {**kept["nulls"], "manifold 500 200": [0.1, 0.1, 0.1, 0.0]}},
+        [1],
+        None,
+    ):
+        nulls.write_text(json.dumps(told))
+        assert nulls.name in command("verify", code=1)
     rejudge(run["sweep"], broken.settings, "cpu")  # damaged ones are computed again
     assert broken.run()[1] == before
     assert "files removed" in command("clear") and json.loads(command("list", "--json")) == []
@@ -274,7 +326,7 @@ def test_arrays_with_labels(command: Command) -> None:
         found.append(json.loads(out))
     assert {
         *["verdict", "reason", "n", "missing_low", "missing_seen", "missing_high", "diversity", "coverage"],
-        *["precision", "duplicates", "bins", "signature", "phrases"],
+        *["precision", "duplicates", "bins", "signature", "phrases", "null"],
     } == {*found[0]}
     assert found[0] == found[1] and found[0]["verdict"] in {"PARTIAL", "SEVERE"} and found[0]["n"] == 400
     for verdict in found:
@@ -337,6 +389,41 @@ def test_folders_of_classes_are_called_by_their_names(command: Command, judged: 
     read = given_(command.folder / "real", data_dir=command.folder)
     read.load(1, None)
     assert read.classes == ["one", "two", "zero"] and read.called(0) == "one/0000.png"
+
+
+def test_labels_come_before_modes_and_one_class_tells_nothing(command: Command) -> None:
+    points_ = Ring(Ring.Config(), Path()).load("holdout").values.numpy()[:400]
+    given = ["--generated", command.file("made.npy", points_), "--reference", "ring:holdout"]
+    out, _ = command(*given, "--json")
+    assert "by:modes" in json.loads(out)["signature"]
+    count = len(Ring(Ring.Config(), Path()).load("holdout"))
+    halves = command.file("halves.txt", "\n".join(("left", "right")[place % 2] for place in range(count)))
+    out, _ = command(*given, "--labels", halves, "--json")
+    found = json.loads(out)
+    assert "by:classes" in found["signature"] and "cannot be told from the others" in found["reason"]
+    made, real, _ = points()
+    given = ["--generated", command.file("made.npy", made), "--reference", command.file("real.npy", real)]
+    one = command.file("one.txt", "\n".join(["same"] * len(real)))
+    out, _ = command(*given, "--labels", one)
+    assert "there is one class only, so that these are clusters" in out
+    blank = command.file("blank.txt", "\n".join(["a", ""] * (len(real) // 2)))
+    assert "lines are blank; write a class on each" in command.refused(*given, "--labels", blank)
+
+
+def test_sentences_of_runs_and_datasets(command: Command) -> None:
+    data = PyDoc(PyDoc.Config(), Path())
+    made = command.file("made.txt", "\n".join(data.load("train").sentences()[:300]))
+    out, _ = command("--generated", made, "--reference", "pydoc:reference", "--json")
+    assert json.loads(out)["verdict"] not in FOUND
+    real = command.file("real.txt", "\n".join(data.load("reference").sentences()))
+    again, _ = command("--generated", made, "--reference", real, "--json")
+    assert json.loads(again)["verdict"] == json.loads(out)["verdict"]
+    assert "--size: is for pictures, and these are sentences" in command.refused(
+        "--generated", made, "--reference", real, "--size", "32"
+    )
+    few = command.file("few.txt", "\n".join(["dog", "cat"] * 60))
+    told = command.refused("--generated", made, "--reference", few)
+    assert "2 different real sentences say nothing of others: give at least 40" in told
 
 
 def test_files_of_sentences(command: Command) -> None:

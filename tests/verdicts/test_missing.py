@@ -13,16 +13,20 @@ from aigc_lab.verdicts.missing import MASS, decide, least_missing, most_missing
 Draw = tuple[list[int], list[float], list[float], float, float]
 
 
+def quarters(shares: list[float]) -> list[float]:
+    return [share / 4 for share in shares]
+
+
 def drawn(random: np.random.Generator, bins: int, n: int, gone: float, uneven: bool) -> Draw:
-    """Counts, real shares, strays, and the mass that is missing: for the lower bound, for the upper."""
+    """Counts, real shares, thresholds, and the mass that is missing: below them, and not above them."""
     shares = random.dirichlet(np.full(bins, 3.0 if uneven else 1e6))
     strays = random.uniform(0, 0.2, size=bins) * shares
     factors = np.where(random.uniform(size=bins) < gone, random.choice([0, 0.1, 0.2, 0.25], size=bins), 1.0)
     q = shares * factors + strays * random.choice([0.0, 1.0])
     q = q / q.sum()
-    low = float(shares[q < shares / 4 + strays].sum())
-    high = float(shares[q <= np.maximum(shares / 4, strays)].sum())
-    return random.multinomial(n, q).tolist(), shares.tolist(), strays.tolist(), low, high
+    thresholds = shares / 4 + strays
+    low, high = float(shares[q < thresholds].sum()), float(shares[q <= thresholds].sum())
+    return random.multinomial(n, q).tolist(), shares.tolist(), thresholds.tolist(), low, high
 
 
 @pytest.mark.parametrize(("bins", "n"), [(8, 200), (50, 400), (1000, 3000), (1000, 12000)])
@@ -31,10 +35,10 @@ def test_bounds_hold_as_often_as_they_say(bins: int, n: int, uneven: bool) -> No
     random = np.random.default_rng(bins + n)
     trials, wrong = 160, 0
     for trial in range(trials):
-        hits, shares, strays, low, high = drawn(random, bins, n, (0.0, 0.1, 0.4, 0.8)[trial % 4], uneven)
+        hits, shares, thresholds, low, high = drawn(random, bins, n, (0.0, 0.1, 0.4, 0.8)[trial % 4], uneven)
         level = 0.05  # so wide that a fault shows
-        wrong += least_missing(hits, n, shares, strays, level) > low + 1e-12
-        wrong += most_missing(hits, n, shares, strays, level) < high - 1e-12
+        wrong += least_missing(hits, n, shares, thresholds, level) > low + 1e-12
+        wrong += most_missing(hits, n, shares, thresholds, level) < high - 1e-12
     # 320 bounds, each wrong in at most 5 %: three standard errors above it.
     assert wrong <= 320 * 0.05 + 3 * math.sqrt(320 * 0.05 * 0.95)
 
@@ -47,10 +51,10 @@ def test_many_bins_are_told_together_where_none_is_by_itself() -> None:
         q = np.array(shares)
         q[: round(gone * bins)] = 0
         hits = random.multinomial(n, q / q.sum()).tolist()
-        rows: list[dict[str, Any]] = [{"real": 1 / bins, "strays": 0.0} for _ in range(bins)]
+        rows: list[dict[str, Any]] = [{"real": 1 / bins, "threshold": 0.25 / bins} for _ in range(bins)]
         decide(rows, hits, n)
         assert sum(row["real"] for row in rows if row["state"] == "missing") == named
-        low, high = least_missing(hits, n, shares, [0.0] * bins), most_missing(hits, n, shares, [0.0] * bins)
+        low, high = least_missing(hits, n, shares, quarters(shares)), most_missing(hits, n, shares, quarters(shares))
         assert least_at_least <= low <= gone + 1e-9 <= high + 1e-9
         assert (high <= 0.02) == (gone == 0)
 
@@ -73,7 +77,10 @@ def test_the_lower_bound_is_not_above_the_exact_one_and_near_it(bins: int, n: in
     for gone in (0.2, 0.5, 0.9):
         q = np.where(np.arange(bins) < gone * bins, 0.0, 1.0)
         hits = random.multinomial(n, q / q.sum()).tolist()
-        found, exact = least_missing(hits, n, [1 / bins] * bins, [0.0] * bins), exact_least(hits, n, 1 / bins, MASS)
+        found, exact = (
+            least_missing(hits, n, [1 / bins] * bins, [0.25 / bins] * bins),
+            exact_least(hits, n, 1 / bins, MASS),
+        )
         assert exact - 0.08 <= found <= exact + 1e-9
 
 
@@ -85,7 +92,7 @@ def test_the_upper_bound_is_the_exact_tail_of_what_hides_best() -> None:
     chance = stats.binom.cdf(few, n, share / 4)
     for seen in (0, 1, 4, 20):
         hits = [0] * seen + [n // bins] * (bins - seen)
-        bound = most_missing(hits, n, [share] * bins, [0.0] * bins, level)
+        bound = most_missing(hits, n, [share] * bins, [share / 4] * bins, level)
         exact = next(m for m in itertools.count(seen) if m > bins or stats.binom.cdf(seen, m, chance) <= level)
         assert min(exact - 1, bins) * share <= bound + 1e-9
         assert bound <= min(1.0, (1.35 * exact + 2) * share)
@@ -93,8 +100,8 @@ def test_the_upper_bound_is_the_exact_tail_of_what_hides_best() -> None:
 
 def test_no_bin_and_nothing_else_is_missing_of_enough_samples() -> None:
     hits = [100] * 10
-    assert least_missing(hits, 1000, [0.1] * 10, [0.0] * 10) == 0.0
-    assert most_missing(hits, 1000, [0.1] * 10, [0.0] * 10) < 1.0
+    assert least_missing(hits, 1000, [0.1] * 10, [0.025] * 10) == 0.0
+    assert most_missing(hits, 1000, [0.1] * 10, [0.025] * 10) < 1.0
     # A bin that real samples never are in has no share to miss.
-    assert least_missing([0, *hits], 1000, [0.0, *[0.1] * 10], [0.0] * 11) == 0.0
-    assert most_missing([0, *hits], 1000, [0.0, *[0.1] * 10], [0.0] * 11) < 1.0
+    assert least_missing([0, *hits], 1000, [0.0, *[0.1] * 10], [0.0, *[0.025] * 10]) == 0.0
+    assert most_missing([0, *hits], 1000, [0.0, *[0.1] * 10], [0.0, *[0.025] * 10]) < 1.0

@@ -4,9 +4,11 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from aigc_lab.jury import with_code
 from aigc_lab.metrics.base import Score
+from aigc_lab.samples import Images
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
 
 TEN = SimpleNamespace(config=SimpleNamespace(latent_size=10))
@@ -32,6 +34,25 @@ def test_a_code_of_which_less_than_a_fifth_is_used_is_the_verdict() -> None:
 def test_a_code_that_may_be_used_is_none(scores: list[Score]) -> None:
     assert with_code(SAID, scores, TEN) is SAID
     assert with_code(None, scores, TEN) is None
+
+
+def test_what_is_reconstructed_no_better_than_by_the_mean_is_the_verdict() -> None:
+    pictures = Images(torch.rand((200, 1, 4, 4), generator=torch.Generator().manual_seed(0)))
+    first = pictures.unit()[:100].double().numpy()
+    mean = float(((first - first.mean(0)) ** 2).mean())
+
+    def said(error: float, reference: object = pictures) -> CollapseVerdict | None:
+        score = Score("reconstruction_mse", error, 0.9 * error, 1.1 * error, 100, 0.01, "mse|v:1", "lower")
+        return with_code(SAID, [*active(9, 10), score], TEN, reference)
+
+    found = said(0.96 * mean)
+    assert found is not None and found.verdict == Collapse.POSTERIOR
+    errors = f"an error of {0.96 * mean:.3g}, beside {mean:.3g}"
+    assert f"no better than by their mean: {errors}; of the samples" in found.reason
+    assert said(0.94 * mean) is SAID and said(2 * mean, None) is SAID
+    for worse in (Collapse.SEVERE, Collapse.TOTAL):
+        score = Score("reconstruction_mse", mean, mean, mean, 100, 0.01, "mse|v:1", "lower")
+        assert with_code(replace(SAID, verdict=worse), [score], TEN, pictures) == replace(SAID, verdict=worse)
 
 
 @pytest.mark.parametrize("worse", [Collapse.PARTIAL, Collapse.SEVERE, Collapse.TOTAL])
