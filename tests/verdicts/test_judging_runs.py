@@ -234,12 +234,9 @@ def test_what_a_verdict_rests_on_is_kept_listed_and_cleared(broken: Done) -> Non
     # A null that nobody computed would judge for ever.
     nulls = lists.with_suffix(".json")
     kept = json.loads(nulls.read_text())
-    for told in (
-        {"nulls": {}},
-        kept | {"nulls": {**kept["nulls"], "manifold 500 200": [0.1, 0.1, 0.1, 0.0]}},
-        [1],
-        None,
-    ):
+    other = kept | {"nulls": {**kept["nulls"], "manifold 500 200": [0.1, 0.1, 0.1, 0.0]}}
+    damaged: list[Any] = [{"nulls": {}}, other, [1], None]
+    for told in damaged:
         nulls.write_text(json.dumps(told))
         assert nulls.name in command("verify", code=1)
     rejudge(run["sweep"], broken.settings, "cpu")  # damaged ones are computed again
