@@ -178,10 +178,8 @@ def _blind(scores: Sequence[Score], reference: object) -> tuple[Score, str] | No
     mean = (pixels - pixels.mean(0)).square().mean().item()
     if error.value < _BLIND * mean:
         return None
-    return (
-        error,
-        f"pictures are reconstructed no better than by their mean: an error of {error.value:.3g}, of {mean:.3g}",
-    )
+    errors = f"an error of {error.value:.3g}, beside {mean:.3g}"
+    return error, f"pictures are reconstructed no better than by their mean: {errors}"
 
 
 def trivial(train: Samples, count: int) -> Samples:
