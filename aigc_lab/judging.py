@@ -152,32 +152,6 @@ def _labels(path: Path) -> list[int] | list[str]:
     return lines
 
 
-def story_of_collapse(found: Mapping[str, Any]) -> str:
-    """The verdict and the bins behind it, for a reader."""
-    lines = [f"{found['verdict']}: {found['reason']}"]
-    for row in found["bins"]:
-        if row["state"] != "present" or (row["diversity_high"] or 1) < 1:
-            diversity = "" if row["diversity"] is None else f", diversity {row['diversity']:.2f}"
-            lines.append(
-                f"  {row['name']}: {row['state']}, {row['generated']:.1%} [{row['low']:.1%}, {row['high']:.1%}] of "
-                f"{row['real']:.1%}{diversity}"
-            )
-            lines += [f"    real ones: {'; '.join(row['examples'][:3])}"] if row.get("examples") else []
-    return "\n".join(lines)
-
-
-def story(found: Mapping[str, Any]) -> str:
-    """The verdict and what it rests on, for a reader."""
-    lines = [f"{found['verdict']}: {found['reason']}"]
-    if found["alarm_step"] is not None and "alarm" not in found["reason"]:
-        lines.append(f"  alarm at step {found['alarm_step']}")
-    for finding in found["evidence"]:
-        where = "" if finding["step"] is None else f" (step {finding['step']})"
-        number = "" if finding["value"] is None else f": {finding['value']:.4g}"
-        lines.append(f"  {finding['what']}{number}{where}")
-    return "\n".join(lines)
-
-
 # ---- reading
 
 

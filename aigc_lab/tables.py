@@ -119,7 +119,7 @@ def show_page(row: Row) -> RenderableType:
 
 def _stories(found: Sequence[Row]) -> dict[str, list[RenderableType]]:
     """What was judged of a run, told: the last verdict, and how it came to that."""
-    from aigc_lab.judging import story, story_of_collapse
+    from aigc_lab.verdicts import story
 
     told: dict[str, list[RenderableType]] = {}
     for kind in ("collapse", "stability"):
@@ -133,7 +133,7 @@ def _stories(found: Sequence[Row]) -> dict[str, list[RenderableType]]:
             history = [f"step {row['step']}: {row['verdict']}{_lacking(row)}" for row in changes]
             told[kind].append(Text("; ".join(history)))
         whole = {**last["evidence"], **{key: last[key] for key in ("verdict", "reason")}}
-        told[kind].insert(0, Text(story_of_collapse(whole) if kind == "collapse" else story(whole)))
+        told[kind].insert(0, Text(story.of_collapse(whole) if kind == "collapse" else story.of_stability(whole)))
         told[kind].append(Text(last["signature"], style="dim"))
     return told
 

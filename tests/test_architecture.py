@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evaluate",),
     ("jury",),
     ("experiment", "trainer", "tracking", "features", "tables", "given"),
-    ("heart",),
+    ("heart", "nulls"),
     ("registry", "overrides"),
     ("systems/*", "data/*", "metrics/*", "extractors/*"),
     ("information", "manifold_metric", "image_gan", "point_system", "quality_diversity", "text_metric"),
@@ -98,7 +98,7 @@ LIGHT = (
         "web",
         "yamlfile",
     ),
-    *("judging", "verdicts.seeds", "verdicts.stability"),
+    *("judging", "verdicts.seeds", "verdicts.stability", "verdicts.story"),
     *("serving.finding", "serving.model", "serving.output", "serving.promotion"),
 )
 HEAVY = {"torch", "torchvision", "mlflow", "optuna", "pandas", "scipy", "sklearn", "plotly", "jinja2"}

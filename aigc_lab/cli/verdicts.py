@@ -35,9 +35,10 @@ def judge_stability(
 ) -> None:
     """Judge the history of a score: STABLE, OSCILLATING, REGRESSED, NEVER-LEARNED, DIVERGED, or WITHHELD."""
     from aigc_lab import judging
+    from aigc_lab.verdicts import story
 
     found = judging.stability_of_file(history, value, step, se, baseline, better, floor=floor, diverged_at=diverged_at)
-    print_json(found) if json else print(judging.story(found))
+    print_json(found) if json else print(story.of_stability(found))
 
 
 @judge.command("collapse")
@@ -71,10 +72,11 @@ def judge_collapse(
 ) -> None:
     """Judge samples: NONE, PARTIAL, SEVERE, TOTAL, INCONCLUSIVE (with what would decide), or UNMEASURABLE."""
     from aigc_lab import judging
+    from aigc_lab.verdicts import story
 
     how: dict[str, Any] = {"features": features, "size": size, "numbers": numbers, "skip_broken": skip_broken}
     found = judging.collapse_of(generated, reference, labels, device=device, home=home, **how)
-    print_json(found) if json else print(f"{judging.story_of_collapse(found)}\n{found['signature']}")
+    print_json(found) if json else print(f"{story.of_collapse(found)}\n{found['signature']}")
 
 
 @judge.command("seeds")

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aigc_lab.statistics import Z95
+from aigc_lab.statistics import GROUPS, T95_OF_GROUPS, Z95, jackknife_error
 from aigc_lab.text import bleu, ngrams
 from aigc_lab.text.corpus import Corpus
 from aigc_lab.text.ngram_model import NgramModel
 from aigc_lab.text.ngrams import Bools, Floats
-from aigc_lab.text_metric import groups_of, jackknifed
 
 if TYPE_CHECKING:
     from aigc_lab.verdicts.collapse import Beside
@@ -109,8 +108,8 @@ class Sentences:
     def variety(self, made: Corpus) -> tuple[float, float, float]:
         """The ratio of 1 − Self-BLEU to that of as many real sentences, with its 95 % interval."""
         usual, spread = self._null(len(made))
-        value, low, _ = jackknifed(_different(made), 1 - _without(made))
-        ratio, margin = value / usual, math.hypot(value - low, Z95 * spread * value) / usual
+        value, error = _different(made), T95_OF_GROUPS * jackknife_error(_without(made))
+        ratio, margin = value / usual, math.hypot(error, Z95 * spread * value) / usual
         return ratio, max(ratio - margin, 0.0), ratio + margin
 
     def _null(self, n: int) -> tuple[float, float]:
@@ -146,7 +145,8 @@ def _different(sentences: Corpus) -> float:
 
 
 def _without(sentences: Corpus) -> Floats:
-    return bleu.self_bleu_without(sentences, groups_of(len(sentences)), [_ORDER])[_ORDER]
+    groups = np.random.default_rng(0).permutation(len(sentences)) % GROUPS
+    return bleu.self_bleu_without(sentences, groups, [_ORDER])[_ORDER]
 
 
 def of_splits(splits: Sequence[Corpus], train: Corpus | None) -> Sentences:
