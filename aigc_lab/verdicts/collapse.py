@@ -7,13 +7,18 @@ a measurement, and never say that something is missing.
 
 Vectors are sorted first, so that the order in which samples come changes nothing.
 
-Calibration (evaluation/calibrate.py) made three rules other than one would write them at first:
+Calibration (evaluation/calibrate.py) made rules other than one would write them at first:
 - Diversity is the Vendi score of a Gaussian kernel a quarter as wide as real members lie apart, and not of cosines:
   inside a class all cosines are near 1. With half of that width one sample a class was PARTIAL, and a fifth of the
-  spread unseen; so narrow, the score counts what differs.
+  spread unseen; so narrow, the score counts what differs. Its interval knows that the null's draws share real samples:
+  without, all bins' intervals held in 58 % of sets of digits, and with it in 95.
 - A bin whose samples no longer look real is not missing while there are samples near it. Without that rule, noise of
   0.2 on digits was PARTIAL in 38 of 40 sets, with it in 1.
-- Coverage withholds NONE below 0.9 of what real samples have at worst (their 0.5 % quantile), for it varies at small n.
+- Classes are counted as the vectors tell them, among generated samples and real ones alike: compared with the labels'
+  own shares, honest samples of classes that overlap were SEVERE or TOTAL.
+- Coverage withholds NONE below 0.9 of what real samples have at worst (their 0.5 % quantile), for it varies at small
+  n; of as many as look real, so that half noise is no gap.
+- Of unlabelled samples fewer than 8 clusters prove nothing: one of ten modes gone was NONE in 27 of 30 sets of 200.
 """
 
 from __future__ import annotations
@@ -350,12 +355,9 @@ class Judge:
         everything = self._diversity(None, made, self.pool, len(self.bins.names))
         if everything is None or (told and fidelity < _REAL):
             return None
-        least = 0.1 if fidelity >= _REAL else everything.least + 0.02
-        return (
-            f"samples vary at most {everything.high:.2f} times as much as real ones"
-            if everything.high < least
-            else None
-        )
+        if everything.high >= (0.1 if fidelity >= _REAL else everything.least + 0.02):
+            return None
+        return f"samples vary at most {everything.high:.2f} times as much as real ones"
 
     def _covered(self, kept: Tensor, found: _Fidelity, fidelity: float) -> Covered:
         """Coverage by what looks real. Where that is much less than was generated, it is compared with fewer real
@@ -365,7 +367,7 @@ class Judge:
             count = max(_LEAST, math.floor(1.1 ** math.floor(math.log(len(kept), 1.1))))
             source = noise.generator("covered", len(kept))
             found = self._fidelity(kept[torch.randperm(len(kept), generator=source)[:count]], None)
-        usual = found.null.coverage
+        usual = max(found.null.coverage, 1e-9)
         return Covered(found.coverage / usual, min(1.0, found.null.coverage_low / usual))
 
     def _accepted(self, generated: Tensor, beside: Beside | None) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -431,7 +433,7 @@ class Judge:
             kept=int(found.good.sum()),
             pool=len(self.pool),
             fidelity=fidelity,
-            coverage=found.coverage / found.null.coverage,
+            coverage=found.coverage / max(found.null.coverage, 1e-9),
             duplicates=duplicates,
         )
 
