@@ -74,6 +74,7 @@ def origin(name: Folder, wanted: str) -> str:
 def unknown(noun: str, wanted: str, known: list[str]) -> str:
     """The sentence for a name that does not exist: the nearest ones, or all when none is near."""
     alike = {name: SequenceMatcher(None, name, wanted).ratio() for name in get_close_matches(wanted, known, 3, 0.5)}
+    alike |= {name: 1.0 for name in known if name.lower() == wanted.lower()}
     # Beside one that is plainly meant, others that share some letters would be noise.
     near = [name for name, ratio in alike.items() if ratio > max(alike.values()) - 0.15]
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(sorted(known)) or 'none'}"

@@ -335,7 +335,8 @@ def judge(
     if known is not None and known.shape != (len(pair.reference),):
         raise UsageError(f"labels: {len(known):,} are given for {len(pair.reference):,} reference samples")
     classes = None if known is None else int(known.max()) + 1
-    dataset = real.split[0] if real.split else Sets(pair.reference, classes)
+    labelled = replace(pair.reference, labels=known) if isinstance(pair.reference, Images) else pair.reference
+    dataset = real.split[0] if real.split else Sets(labelled, classes)
     modes, made = None, pair.generated
     if isinstance(made, Points):
         vectors = [made.canonical().values, pair.reference.canonical().values]

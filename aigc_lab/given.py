@@ -201,9 +201,14 @@ def given(
         return _Loaded(source, name)
     if isinstance(source, torch.Tensor | np.ndarray):
         return _Loaded(_of_array(source, name, numbers), name)
-    if isinstance(source, tuple):
+    if isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], Dataset):
         dataset, split = source
         return _Loaded(dataset.load(split), f"{dataset.name}:{split}", (dataset, split))
+    if not isinstance(source, str | Path):
+        raise UsageError(
+            f"{name}: a {type(source).__name__} is no set of samples; give an array or tensor, a path, or the name of "
+            "a dataset (sentences: a text file, or aigc_lab.text_scoring)"
+        )
     path = Path(source).expanduser()
     if path.is_dir():
         return _Folder(path, skip_broken)

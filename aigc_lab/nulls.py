@@ -27,7 +27,7 @@ def remembered(judge: Judge, cache: Path | None) -> Iterator[Judge]:
         return
     nulls, lists = (cache / FOLDER / f"{judge.digest}{suffix}" for suffix in (".json", ".safetensors"))
     if not judge.nulls:
-        with suppress(OSError, ValueError, TypeError, KeyError):
+        with suppress(OSError, ValueError):
             judge.nulls.update(known_nulls(nulls))
         with suppress(OSError, ValueError, SafetensorError, KeyError):
             judge.listed = neighbours(lists, len(judge.pool))
@@ -44,11 +44,11 @@ def remembered(judge: Judge, cache: Path | None) -> Iterator[Judge]:
 
 
 def known_nulls(path: Path) -> dict[str, Any]:
-    """The nulls that `remembered` kept. Raises `OSError`, `KeyError`, `TypeError` or `ValueError` for anything else."""
+    """The nulls that `remembered` kept. Raises `OSError`, or `ValueError` for anything else."""
     told = json.loads(path.read_text("utf-8"))
-    found: dict[str, Any] = told["nulls"]
-    if told["sha256"] != _digest(found):
-        raise ValueError(f"{path}: its bytes are not those that were written")
+    found = told.get("nulls") if isinstance(told, dict) else None
+    if not isinstance(found, dict) or told.get("sha256") != _digest(found):
+        raise ValueError("its bytes are not those that were written")
     return found
 
 
@@ -64,7 +64,7 @@ def neighbours(path: Path, count: int | None = None) -> Tensor:
         listed: Tensor = file.get_tensor("listed")
         told = (file.metadata() or {}).get("sha256")
     if count not in (None, len(listed)) or told != _sha256(listed):
-        raise ValueError(f"{path}: its bytes are not those that were written")
+        raise ValueError("its bytes are not those that were written")
     return listed.long()
 
 

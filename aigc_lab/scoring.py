@@ -95,11 +95,12 @@ def collapse(
     *,
     device: str,
     home: Path | None,
+    weights: Path | None = None,
     **options: Any,
 ) -> CollapseVerdict:
     """The verdict on what was named: a folder, an array, a dataset's split, a run or a model."""
     settings, device = Settings.load(home), environment.device(device)
-    policy = WeightsPolicy(settings.weights_dir)
+    policy = WeightsPolicy(settings.weights_dir, weights)
     made: Any = generated
     if not (Path(generated).expanduser().exists() or generated.partition(":")[0] in plugins.names("data")):
         model, _ = _model(generated, settings, policy, device)

@@ -75,8 +75,8 @@ def scores(
 
 
 def collapse(
-    generated: str,
-    reference: str,
+    generated: str | Sequence[str],
+    reference: str | Sequence[str],
     labels: Sequence[int] | Sequence[str] | None,
     *,
     device: str = "cpu",
@@ -85,8 +85,8 @@ def collapse(
     **options: Any,
 ) -> CollapseVerdict:
     """Whether sentences have collapsed beside real ones: by vectors made of the reference's own words, in clusters of
-    these, or in classes that are given. What is no file may be a dataset, or a run or model that is asked for
-    sentences.
+    these, or in classes that are given. Each set is a file, a dataset, a run or model that is asked for
+    sentences, or the sentences themselves.
 
     Raises `UsageError` for what cannot be judged, and for `options` that are about pictures.
     """
@@ -132,8 +132,12 @@ def rows(
     return [vars(score) for score in found]
 
 
-def _sentences(source: str, samples: int | None, seed: int, device: str, home: Path | None) -> str | Sequence[str]:
-    """The name of a file, or the sentences of a dataset, a run or a model."""
+def _sentences(
+    source: str | Sequence[str], samples: int | None, seed: int, device: str, home: Path | None
+) -> str | Sequence[str]:
+    """The name of a file, or the sentences: those given, or of a dataset, a run or a model."""
+    if not isinstance(source, str):
+        return source
     if os.path.exists(Path(source).expanduser()):
         return source
     from aigc_lab.scoring import sentences_of

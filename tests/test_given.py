@@ -162,3 +162,9 @@ def test_the_floor_shares_nothing_with_what_it_is_compared_against() -> None:
 def test_a_set_of_samples_is_itself() -> None:
     images = Images(torch.zeros(3, 1, 8, 8, dtype=torch.uint8))
     assert torch.equal(source(images).load(1, None).values, images.values)
+
+
+@pytest.mark.parametrize("source", [["a sentence", "another"], None, 3, ([[1.0]], "holdout")])
+def test_what_is_no_set_of_samples_is_named(source: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=rf"generated: a {type(source).__name__} is no set of samples; give an array"):
+        given(source, data_dir=tmp_path, name="generated")

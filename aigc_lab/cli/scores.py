@@ -106,14 +106,23 @@ cache = typer.Typer(
 app.add_typer(cache, name="cache")
 
 
+def _place(home: Path | None) -> Path:
+    """The cache of the home that was named; without a home, the user's."""
+    from aigc_lab.settings import Settings
+
+    settings = Settings.load(home)
+    if home is not None and not settings.home.is_dir():
+        raise UsageError(f"--home {home}: there is no such home; leave it out for the cache of commands without one")
+    return settings.shared_cache
+
+
 @cache.command("list")
 def cache_list(json: AsJson = False, home: Home = None) -> None:
     """List what is kept, the largest first."""
     from aigc_lab.features import cached
-    from aigc_lab.settings import Settings
     from aigc_lab.tables import cache_table
 
-    rows = cached(Settings.load(home).shared_cache)
+    rows = cached(_place(home))
     print_json(rows) if json else print_table(cache_table(rows))
 
 
@@ -121,9 +130,8 @@ def cache_list(json: AsJson = False, home: Home = None) -> None:
 def cache_verify(json: AsJson = False, home: Home = None) -> None:
     """Read every file, and name those that are not what was written. They are made again when they are needed."""
     from aigc_lab.features import cached, damaged
-    from aigc_lab.settings import Settings
 
-    place = Settings.load(home).shared_cache
+    place = _place(home)
     found = damaged(place)
     if json:
         print_json([{"file": str(path), "problem": why} for path, why in found])
@@ -142,7 +150,6 @@ def cache_clear(
 ) -> None:
     """Remove the features of real samples and what verdicts rest on; they are computed again when they are needed."""
     from aigc_lab.features import clear
-    from aigc_lab.settings import Settings
 
-    count, size = clear(Settings.load(home).shared_cache, classifiers=classifiers)
+    count, size = clear(_place(home), classifiers=classifiers)
     print(f"{count} files removed, {size / 1e6:.1f} MB")

@@ -58,6 +58,7 @@ def judge_collapse(
         str | None,
         typer.Option(help="inception, classifier, random, ./mine.py, …  [default: the best there is]", metavar="NAME"),
     ] = None,
+    weights: Annotated[Path | None, typer.Option(help="The file of Inception's weights.", metavar="FILE")] = None,
     size: Annotated[int | None, typer.Option(help="Bring all images to SIZE×SIZE pixels first.")] = None,
     numbers: Annotated[
         Literal["unit", "signed", "byte"] | None,
@@ -74,7 +75,13 @@ def judge_collapse(
     from aigc_lab import judging
     from aigc_lab.verdicts import story
 
-    how: dict[str, Any] = {"features": features, "size": size, "numbers": numbers, "skip_broken": skip_broken}
+    how: dict[str, Any] = {
+        "features": features,
+        "weights": weights,
+        "size": size,
+        "numbers": numbers,
+        "skip_broken": skip_broken,
+    }
     found = judging.collapse_of(generated, reference, labels, device=device, home=home, **how)
     print_json(found) if json else print(f"{story.of_collapse(found)}\n{found['signature']}")
 

@@ -492,7 +492,9 @@ def compare(
 def _judged(
     connection: Connection, of_sweep: ColumnElement[bool], comparison: Comparison
 ) -> dict[tuple[str, int], dict[str, dict[str, int]]]:
-    """Trial -> kind -> how many of its runs have which verdict at their last step."""
+    """Trial -> kind -> how many of its runs have which verdict at their last step: of the runs that its score is of,
+    which are those with fresh seeds where it was confirmed.
+    """
     newest = (
         select(Verdict.c.run_id, Verdict.c.kind, func.max(Verdict.c.step).label("step"))
         .join(Run, Run.c.id == Verdict.c.run_id)
@@ -505,17 +507,19 @@ def _judged(
         Verdict.c.run_id == newest.c.run_id, Verdict.c.kind == newest.c.kind, Verdict.c.step == newest.c.step
     )
     wanted = (
-        select(Run.c.sweep_id, Run.c.trial, Verdict.c.kind, Verdict.c.verdict, func.count())
+        select(Run.c.sweep_id, Run.c.trial, Run.c.role, Verdict.c.kind, Verdict.c.verdict, func.count())
         .join(Verdict, Verdict.c.run_id == Run.c.id)
         .join(newest, of_newest)
-        .group_by(Run.c.sweep_id, Run.c.trial, Verdict.c.kind, Verdict.c.verdict)
+        .group_by(Run.c.sweep_id, Run.c.trial, Run.c.role, Verdict.c.kind, Verdict.c.verdict)
         .order_by(func.count().desc(), Verdict.c.verdict)
     )
-    shown = {(row["sweep"], row["trial"]) for row in comparison.rows}
+    shown = {(row["sweep"], row["trial"]): bool(row["confirmed"]) for row in comparison.rows}
     found: dict[tuple[str, int], dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
-    for sweep, trial, kind, verdict, count in connection.execute(wanted):
-        if (sweep, trial) in shown:
-            found[sweep, trial][kind][verdict] = count
+    for sweep, trial, role, kind, verdict, count in connection.execute(wanted):
+        confirmed = shown.get((sweep, trial))
+        if confirmed is False or (confirmed and role == "confirm"):
+            counts = found[sweep, trial][kind]
+            counts[verdict] = counts.get(verdict, 0) + count
     return {trial: {kind: dict(counts) for kind, counts in kinds.items()} for trial, kinds in found.items()}
 
 

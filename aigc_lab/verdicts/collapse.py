@@ -309,7 +309,7 @@ class Judge:
         verdict = CollapseVerdict(
             verdict=Collapse.UNMEASURABLE,
             reason=f"{found.precision:.0%} of the samples look real, and {null.precision:.0%} of real ones do: what is "
-            "not like real samples cannot be counted among them",
+            "missing among the others cannot be told",
             n=n,
             missing_low=0.0,
             missing_seen=0.0,
@@ -343,8 +343,10 @@ class Judge:
             few = f"{len(kept)} samples that look real say nothing of a collapse: {_LEAST} at least are needed"
             return replace(verdict, verdict=Collapse.INCONCLUSIVE, reason=few)
         said, reason, low = conclude(measured, lambda: self._covered(kept, found, fidelity))
-        note = f"; {self.bins.note}" if self.bins.note else ""
-        return replace(verdict, verdict=said, reason=reason + note, missing_low=low)
+        notes = [self.bins.note] * bool(self.bins.note)
+        if len(generated) > n:
+            notes.append(f"{n:,} of {len(generated):,} samples are judged, half as many as there are real ones")
+        return replace(verdict, verdict=said, reason="; ".join([reason, *notes]), missing_low=low)
 
     def _one_thing(self, made: Tensor, duplicates: float, fidelity: float, told: bool) -> str | None:
         """In which way the samples are one thing over and over; None if they are not. What does not look real may lie
@@ -430,6 +432,7 @@ class Judge:
             together=together,
             noun=self.bins.noun,
             unclear=unclear,
+            n=len(made),
             kept=int(found.good.sum()),
             pool=len(self.pool),
             fidelity=fidelity,

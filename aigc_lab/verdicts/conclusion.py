@@ -76,14 +76,15 @@ class Covered(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """What the rules read. `rows` are the bins, `together` the bounds of the mass of all missing ones; `kept` counts
-    the samples that look real, `pool` the real ones; `unclear` are bins that the vectors do not tell from others.
+    """What the rules read. `rows` are the bins, `together` the bounds of the mass of all missing ones, `unclear` those
+    that the vectors do not tell from others; `kept` counts those of n samples that look real, `pool` the real ones.
     """
 
     rows: list[dict[str, Any]]
     together: tuple[float, float]
     noun: tuple[str, str]
     unclear: list[str]
+    n: int
     kept: int
     pool: int
     fidelity: float
@@ -161,7 +162,11 @@ def conclude(found: Measured, cover: Callable[[], Covered]) -> tuple[Collapse, s
     NONE.
     """
     inside = "" if found.diversity is None else f"; diversity within bins {found.diversity:.2f} of real"
-    lacking = f"at least {found.low:.0%} of the real mass is missing ({found.seen:.0%} seen): {_missing(found)}{inside}"
+    if found.duplicates > 0.05:
+        inside += f"; {found.duplicates:.0%} of the samples are copies of others"
+    # A bound is not rounded to what it does not say.
+    least = math.floor(100 * found.low)
+    lacking = f"at least {least}% of the real mass is missing ({found.seen:.0%} seen): {_missing(found)}{inside}"
     if found.empty:
         over = f"one thing over and over in every bin{inside}"
         return Collapse.TOTAL, lacking if found.low > _ALL else over, found.low
@@ -179,7 +184,8 @@ def conclude(found: Measured, cover: Callable[[], Covered]) -> tuple[Collapse, s
     if found.narrow:
         worst = min(row["diversity_high"] for row in found.narrow)
         names = [row["name"] for row in found.narrow]
-        reason = f"{found.listed(names)} {_vary(names)} at most {worst:.2f} times as much as real samples"
+        copies = f"; {found.duplicates:.0%} of the samples are copies of others" if found.duplicates > 0.05 else ""
+        reason = f"{found.listed(names)} {_vary(names)} at most {worst:.2f} times as much as real samples{copies}"
         return Collapse.PARTIAL, reason, found.low
     against = _open(found) or _repeated(found) or _vague(found) or _coarse(found) or _uncovered(cover())
     if against is not None:
@@ -211,7 +217,8 @@ def _open(found: Measured) -> str | None:
     if found.unclear:
         why = f"by these features {found.listed(found.unclear)} cannot be told from the others"
     elif found.kept < wanted:
-        why = f"{wanted:,} samples of this quality would decide, and {found.kept:,} are there"
+        of = f" of {found.n:,}" if found.fidelity < 0.9 else ""
+        why = f"{wanted:,} samples that look real would decide, and {found.kept:,}{of} do"
     elif any(row["high"] < row["threshold"] for row in open_):
         why = "what is near them does not look real"
     else:
@@ -242,8 +249,8 @@ def _coarse(found: Measured) -> str | None:
     if found.noun[0] != "cluster" or len(found.rows) >= _FINE:
         return None
     return (
-        f"nothing is missing that {len(found.rows)} clusters tell, and so few are too coarse to say that nothing is: "
-        f"{needed(2 * _FINE):,} samples would tell more, and {found.kept:,} are there"
+        f"all of {len(found.rows)} clusters are there, and so few are too coarse to say that nothing is missing: "
+        f"{needed(2 * _FINE):,} samples would tell more of them, and {found.kept:,} are there"
     )
 
 

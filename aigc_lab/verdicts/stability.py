@@ -173,6 +173,8 @@ def judge(
         verdict, reason = _verdict(whole, len(run.x), breaks, ideal)
         if verdict is Stability.STABLE and alarm is not None:
             reason += f"; the alarm of step {_text(alarm)} has passed"
+        if run.unvalued and verdict is not Stability.DIVERGED:
+            reason += f"; the last {run.unvalued} evaluations have no value: it diverged if that was NaN"
         evidence = (*breaks, *whole.findings(ideal), *notes)
     alarm = min((step for step in (alarm, *(each.step for each in breaks)) if step is not None), default=None)
     return StabilityVerdict(verdict, reason, alarm, whole.best, whole.last, evidence, whole.scale, len(run.x))
@@ -233,6 +235,7 @@ class _Run:
     errors: Array
     baseline: float | None
     sign: float
+    unvalued: int = 0  # evaluations after the last one that has a value
 
     def where(self, kept: Any) -> "_Run":
         return replace(self, steps=self.steps[kept], x=self.x[kept], errors=self.errors[kept])
@@ -278,6 +281,8 @@ def _run(
         sign,
     )
     run.errors[~np.isfinite(run.errors)] = np.nan
+    behind = sum(value is None and (not order or step > order[-1]) for step, value in zip(at, x, strict=True))  # type: ignore[operator]
+    run = replace(run, unvalued=behind)
     missing = sum(value is None for value in x)
     repeated = len(x) - missing - len(order)
     notes = [Finding(f"left out: {missing} of {len(x)} evaluations, which have no value")] * bool(missing)
@@ -479,7 +484,8 @@ class _Whole:
         return baseline - self.reached > SIGMAS * float(self.errors[self.at])
 
     def regressed(self) -> bool:
-        return self.end >= self.bar and self.end > self.before
+        """Not where the very last evaluation is the best of all."""
+        return self.end >= self.bar and self.end > self.before and self.run.x[-1] > self.before
 
     @cached_property
     def swing(self) -> tuple[float, float, bool]:
@@ -528,10 +534,11 @@ class _Whole:
         found.append(Finding(f"the best of {len(run.x)}", *self.best))
         bar = _text(sign * self.bar)
         found.append(Finding(f"the median of the last 3; from {bar} on it has regressed", *self.last))
-        if self.regressed():
-            sound = np.flatnonzero(run.x < self.bar)
-            since = min(int(sound[-1]) + 1 if len(sound) else 0, len(run.x) - 1)
-            found.append(Finding("beyond that since", _whole(run.steps[since]), float(sign * run.x[since])))
+        sound = np.flatnonzero(run.x < self.bar)
+        since = int(sound[-1]) + 1 if len(sound) else 0
+        if since < len(run.x):
+            what = "beyond that since" if self.regressed() else "the last evaluations alone are beyond that, since"
+            found.append(Finding(what, _whole(run.steps[since]), float(sign * run.x[since])))
         spread, explained, _ = self.swing
         of = f", of which standard errors explain {_percent(explained)}" if run.told else ""
         found.append(Finding(f"the last half swings by {_percent(spread)} around its trend{of}"))
@@ -551,6 +558,16 @@ class _Whole:
         noise = _text(float(self.errors[self.at]))
         return f"no standard errors are given; the noise of the curve itself is about {noise} at the best"
 
+    def not_learned(self, ideal: float | None) -> str:
+        """Why the best is no sign of learning."""
+        baseline, best = self.run.baseline or 0.0, float(self.run.x[self.at])
+        shown = _text(self.run.sign * baseline)
+        if best >= baseline:
+            return f"is no better than the baseline, {shown}"
+        if ideal is not None and ideal < baseline and best - ideal < (baseline - ideal) / 2:
+            return f"may be the luck of {len(self.run.x)} evaluations with such standard errors"
+        return f"is too near the baseline, {shown}"
+
     def goal(self, ideal: float | None) -> str:
         baseline = self.run.baseline or 0.0
         if ideal is None or ideal >= baseline:
@@ -567,8 +584,7 @@ def _verdict(whole: _Whole, n: int, breaks: Sequence[Finding], ideal: float | No
     assert whole.best is not None and whole.last is not None
     best = f"the best, {_text(whole.best.value)} at step {_text(whole.best.step)}"
     if not whole.learned(ideal):
-        baseline = _text(whole.run.sign * (whole.run.baseline or 0.0))
-        return Stability.NEVER_LEARNED, f"{best}, is too near the baseline, {baseline}: {whole.goal(ideal)}"
+        return Stability.NEVER_LEARNED, f"{best}, {whole.not_learned(ideal)}: {whole.goal(ideal)}"
     end = f"the last 3 evaluations (median {_text(whole.last.value)}) are {whole.loss()} {best}"
     if whole.regressed():
         return Stability.REGRESSED, end
@@ -579,6 +595,9 @@ def _verdict(whole: _Whole, n: int, breaks: Sequence[Finding], ideal: float | No
         return Stability.OSCILLATING, f"{swing}{of}; up to {_percent(SWING)} would be sound"
     unknown = "" if whole.run.baseline is not None else "; whether it learned cannot be told without a baseline"
     unknown += ", nor swings from noise without standard errors" if whole.blind else ""
+    if whole.run.x[-1] >= whole.bar:
+        value = _text(float(whole.run.sign * whole.run.x[-1]))
+        unknown = f"; the last evaluation alone, {value}, is beyond what is sound{unknown}"
     return Stability.STABLE, f"{end}, and {swing}{unknown}"
 
 

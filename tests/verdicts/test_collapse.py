@@ -237,6 +237,25 @@ def test_what_does_not_look_real_is_not_counted(share: float) -> None:
         assert lacking.verdict == Collapse.SEVERE and missing(lacking) == {"eel", "fox"}
 
 
+def test_copies_are_told_of_beside_what_is_missing() -> None:
+    some = world().draw(300, "some", of=(0, 1, 2, 3))
+    found = judged_of(torch.cat([some, some[:150]]))
+    assert found.verdict == Collapse.SEVERE and "33% of the samples are copies of others" in found.reason
+    few = judged_of(torch.cat([world().draw(80, "ten times")] * 10))
+    assert few.verdict == Collapse.PARTIAL and "90% of the samples are copies of others" in few.reason
+
+
+def test_a_bound_is_not_rounded_to_what_it_does_not_say() -> None:
+    found = measured(world().judge, world().draw(400, "honest", 0).double(), together=(0.159, 1.0))
+    assert "at least 15% of the real mass is missing" in conclude(found, never)[1]
+
+
+def test_of_too_many_samples_it_is_told_how_many_are_judged() -> None:
+    found = judged_of(world().draw(1200, "many"))
+    assert found.reason.endswith("800 of 1,200 samples are judged, half as many as there are real ones")
+    assert "are judged" not in judged_of(world().draw(800, "many")).reason
+
+
 def test_copies_withhold_none() -> None:
     half = world().draw(200, "copied")
     found = judged_of(torch.cat([half, half]))
@@ -249,7 +268,7 @@ def test_too_few_samples_are_told_how_many_would_decide() -> None:
     found = many.judge.judge(many.draw(120, "few"))
     assert found.verdict == Collapse.INCONCLUSIVE
     open_ = [row["real"] for row in found.bins if row["state"] != "present"]
-    assert f"{needed(16, min(open_)):,} samples of this quality would decide" in found.reason
+    assert f"{needed(16, min(open_)):,} samples that look real would decide" in found.reason
     assert found.missing_low == 0 and found.missing_high > 0.02
     enough = many.judge.judge(many.draw(needed(16) + 200, "enough"))
     assert "would decide" not in enough.reason and enough.missing_high <= 0.02
@@ -309,7 +328,7 @@ def test_noisy_pictures_are_blurred_and_lack_nothing(digits: Digits) -> None:
 def measured(judge: Judge, made: Tensor, **others: Any) -> Measured:
     of = judge._bins_of(made)
     rows, together = judge._rows(made, of, of)
-    found = Measured(rows, together, judge.bins.noun, [], len(made), len(judge.pool), 1.0, 1.0, 0.0)
+    found = Measured(rows, together, judge.bins.noun, [], len(made), len(made), len(judge.pool), 1.0, 1.0, 0.0)
     return replace(found, **others)
 
 
@@ -361,7 +380,7 @@ def test_what_is_missing_decides_how_bad_it_is(missing: float, expected: Collaps
         {"name": "ant", "real": missing, "generated": 0.0, "state": "missing"} | diverse,
         {"name": "bee", "real": 1 - missing, "generated": 1.0, "state": "present"} | diverse,
     ]
-    found = Measured(rows, (0.0, 1.0), ("class", "classes"), [], 400, 1600, 1.0, 1.0, 0.0)
+    found = Measured(rows, (0.0, 1.0), ("class", "classes"), [], 400, 400, 1600, 1.0, 1.0, 0.0)
     verdict, _, low = conclude(found, lambda: Covered(1.0, 1.0))
     assert (verdict, low) == (expected, missing)
     # What all bins hold together counts where no bin is missing by itself.
@@ -396,8 +415,9 @@ def test_what_stands_against_none() -> None:
     small = [row | {"real": row["real"] * 0.02} for row in changed(diversity=None)[:1]] + honest.rows[1:]
     assert conclude(replace(honest, rows=small), whole)[0] == Collapse.NONE  # two percent of the mass are no matter
     undecided = changed(state="undecided", low=0.0, high=0.9)
-    wanted = f"{needed(6, share):,} samples of this quality would decide, and 100 are there"
+    wanted = f"{needed(6, share):,} samples that look real would decide, and 100 do"
     assert wanted in reason(rows=undecided, kept=100)
+    assert "and 100 of 400 do" in reason(rows=undecided, kept=100, fidelity=0.3)
     assert "they hold more than nothing and less than their share" in reason(rows=undecided, kept=10**5)
     near = changed(state="undecided", low=0.0, high=0.0, threshold=0.1)
     assert "what is near them does not look real" in reason(rows=near, kept=10**5)
@@ -405,7 +425,8 @@ def test_what_stands_against_none() -> None:
     assert "up to 5% of the real mass may be missing" in reason(rows=undecided, together=(0.0, 0.05), kept=100)
     coarse = reason(noun=("cluster", "clusters"))
     assert (
-        "6 clusters tell, and so few are too coarse" in coarse and f"{needed(16):,} samples would tell more" in coarse
+        "all of 6 clusters are there, and so few are too coarse" in coarse
+        and f"{needed(16):,} samples would tell more of them" in coarse
     )
     assert "40% of the samples do not look real" in conclude(replace(honest, fidelity=0.6), whole)[1]
 

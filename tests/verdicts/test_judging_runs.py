@@ -241,6 +241,10 @@ def test_what_a_verdict_rests_on_is_kept_listed_and_cleared(broken: Done) -> Non
         assert nulls.name in command("verify", code=1)
     rejudge(run["sweep"], broken.settings, "cpu")  # damaged ones are computed again
     assert broken.run()[1] == before
+    away = ["--home", str(broken.home / "nowhere")]  # a typo must not clear the cache of commands without a home
+    for what in ("list", "verify", "clear"):
+        refused = CliRunner().invoke(cli.app, ["cache", what, *away])
+        assert isinstance(refused.exception, UsageError) and "there is no such home" in str(refused.exception)
     assert "files removed" in command("clear") and json.loads(command("list", "--json")) == []
     rejudge(run["sweep"], broken.settings, "cpu")
     assert broken.run()[1] == before and lists.read_bytes() == whole
@@ -362,6 +366,20 @@ def test_folders_of_pictures(command: Command, judged: Judged) -> None:
         (one / f"{number}.png").write_bytes((command.folder / "made" / "0000.png").read_bytes())
     out, _ = command("--generated", str(one), *given[2:], "--json")
     assert json.loads(out)["verdict"] == "TOTAL"
+
+
+def test_a_classifier_learns_the_labels_that_are_given(command: Command, judged: Judged) -> None:
+    sets = {"made": judged.dataset.load("train"), "real": judged.dataset.load("reference")}
+    for name, samples in sets.items():
+        (command.folder / name).mkdir()
+        for number, pixels in enumerate((255 * samples.unit()).round().byte()[:200, 0]):
+            Image.fromarray(pixels.numpy()).save(command.folder / name / f"{number:04}.png")
+    digits = sets["real"].labels
+    assert digits is not None
+    labels = command.file("labels.txt", "\n".join(map(str, digits[:200].tolist())))
+    given = ["--generated", str(command.folder / "made"), "--reference", str(command.folder / "real")]
+    out, _ = command(*given, "--labels", labels, "--features", "classifier", "--json")
+    assert "clf:given" in json.loads(out)["signature"] and json.loads(out)["verdict"] not in FOUND
 
 
 def test_folders_of_classes_are_called_by_their_names(command: Command, judged: Judged) -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from aigc_lab.cli import app
 from aigc_lab.text import bleu
 from aigc_lab.text.corpus import Corpus
+from aigc_lab.text_scoring import collapse
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
 from aigc_lab.verdicts.sentences import Sentences, of_splits
 
@@ -183,3 +184,11 @@ def test_files_with_noise_are_not_said_to_have_collapsed(judged: Callable[[Rows]
     assert half["verdict"] in ("NONE", "INCONCLUSIVE") and half["precision"] == pytest.approx(0.5, abs=0.1)
     assert judged(noise(800, 23))["verdict"] == "UNMEASURABLE"
     assert judged(changed(chain(20, 24), 40, 25))["verdict"] in ("PARTIAL", "TOTAL")
+
+
+def test_sentences_are_judged_from_python() -> None:
+    def texts(rows: Rows) -> list[str]:
+        return [" ".join(WORDS[word] for word in row) for row in rows]
+
+    found = collapse(texts(changed(chain(20, 24), 40, 25)), texts(chain(1600, 1)), None)
+    assert found.verdict in (Collapse.PARTIAL, Collapse.TOTAL) and found.phrases is not None and found.phrases < 0.5

@@ -448,3 +448,51 @@ def test_the_best_of_many_noisy_values_makes_no_regression() -> None:
         end, best = float(np.median(values[-3:])), min(values)
         regressed += end >= 1.35 * best and end - best > 3 * math.hypot(1.5, 0.67 * 1.5)
     assert wrong <= 8 < regressed
+
+
+# ---- what a reader is told
+
+
+FALLING = [300, 150, 80, 40, 25, 18, 14, 12, 11, 10.5, 10.2, 10.1, 10, 10.1, 10]
+
+
+def of(values: Sequence[float | None], **others: Any) -> StabilityVerdict:
+    return judge([100 * place for place in range(len(values))], values, **others)
+
+
+def test_what_ends_at_its_best_has_not_regressed() -> None:
+    ends = [*FALLING, 30, 16, 40, 5]
+    errors = [0.01 * (value or 1) for value in ends]
+    found = of(ends, errors=errors)
+    assert found.verdict != Stability.REGRESSED and found.best is not None and found.best.value == 5
+    assert of([*ends[:-1], 16], errors=errors).verdict == Stability.REGRESSED
+    for each in found.evidence:
+        if "beyond that" in each.what:
+            assert each.value is not None and each.value > 13.5
+
+
+def test_what_has_no_value_at_the_end_is_told_of() -> None:
+    """A program that writes NaN as nothing leaves a run that diverged without an end."""
+    found = of([*FALLING, None, None, None])
+    assert found.verdict == Stability.STABLE
+    assert "the last 3 evaluations have no value: it diverged if that was NaN" in found.reason
+    assert "have no value: it" not in of([*FALLING[:5], None, *FALLING[5:]]).reason
+    assert "have no value: it" not in of([*FALLING, math.nan, None]).reason
+
+
+def test_a_last_evaluation_that_is_ruined_is_told_of() -> None:
+    found = of([*FALLING, 300])
+    assert (
+        found.verdict == Stability.STABLE and "the last evaluation alone, 300, is beyond what is sound" in found.reason
+    )
+    assert [(each.step, each.value) for each in found.evidence if "alone are beyond" in each.what] == [(1500, 300)]
+    assert "alone" not in of(FALLING).reason
+
+
+def test_why_it_never_learned() -> None:
+    assert "is too near the baseline, 12" in of(FALLING[-7:] * 3, baseline=12).reason
+    worse = of([100 + 20 * place for place in range(20)], baseline=100)
+    assert worse.verdict == Stability.NEVER_LEARNED and "is no better than the baseline, 100" in worse.reason
+    vague = of(FALLING, errors=[50] * len(FALLING), baseline=100)
+    assert vague.verdict == Stability.NEVER_LEARNED
+    assert "may be the luck of 15 evaluations with such standard errors" in vague.reason
