@@ -334,7 +334,7 @@ class Judge:
                 coverage=measured.coverage,
                 bins=measured.rows,
             )
-        one = self._one_thing(made, duplicates, fidelity, strange is not None)
+        one = self._one_thing(made, strange, duplicates, fidelity)
         if one is not None:
             return replace(verdict, verdict=Collapse.TOTAL, reason=f"one thing over and over: {one}")
         if fidelity < _REAL:
@@ -348,14 +348,15 @@ class Judge:
             notes.append(f"{n:,} of {len(generated):,} samples are judged, half as many as there are real ones")
         return replace(verdict, verdict=said, reason="; ".join([reason, *notes]), missing_low=low)
 
-    def _one_thing(self, made: Tensor, duplicates: float, fidelity: float, told: bool) -> str | None:
+    def _one_thing(self, made: Tensor, strange: Tensor | None, duplicates: float, fidelity: float) -> str | None:
         """In which way the samples are one thing over and over; None if they are not. What does not look real may lie
-        close together in the features, as noise does: it is one thing only if it is copied, or as narrow as if it were.
+        close together in the features, as noise does: it is one thing only if it is copied, or as narrow as if it were;
+        and where most is strange, words that nobody knows among them, what is near in the features means nothing.
         """
         if duplicates > 0.9:
             return f"{duplicates:.0%} of the samples are copies of others"
         everything = self._diversity(None, made, self.pool, len(self.bins.names))
-        if everything is None or (told and fidelity < _REAL):
+        if everything is None or (strange is not None and (strange > 1).double().mean() > 0.5):
             return None
         if everything.high >= (0.1 if fidelity >= _REAL else everything.least + 0.02):
             return None

@@ -192,3 +192,16 @@ def test_sentences_are_judged_from_python() -> None:
 
     found = collapse(texts(changed(chain(20, 24), 40, 25)), texts(chain(1600, 1)), None)
     assert found.verdict in (Collapse.PARTIAL, Collapse.TOTAL) and found.phrases is not None and found.phrases < 0.5
+
+
+def test_words_that_nobody_knows_are_not_one_thing(judged: Callable[[Rows], dict[str, Any]], tmp_path: Path) -> None:
+    """Their vectors are all zero; and near copies of a sentence that is like real ones are one thing."""
+    alien = tmp_path / "alien.txt"
+    alien.write_text("\n".join(" ".join(f"x{place}y{word}" for word in range(9)) for place in range(200)))
+    result = CliRunner().invoke(
+        app, ["judge", "collapse", "--generated", str(alien), "--reference", str(tmp_path / "real.txt"), "--json"]
+    )
+    found = json.loads(result.stdout)
+    assert (found["verdict"], found["duplicates"]) == ("UNMEASURABLE", 0)
+    assert judged(chain(1, 26) * 300)["verdict"] == "TOTAL"
+    assert judged([chain(1, 26)[0]] * 150 + [chain(1, 26)[0][:-1]] * 150)["verdict"] == "TOTAL"
