@@ -644,8 +644,10 @@ def table(bench: Bench, count: int, others: int, seed: int) -> list[Bound]:
         Bound(f"{bench.name}, half noise: PARTIAL or worse", among(["half noise"], FOUND), most=0.01),
         Bound(f"{bench.name}, noise: UNMEASURABLE", among(["noise"], {Collapse.UNMEASURABLE}), least=0.99),
         Bound(f"{bench.name}, one: TOTAL", among(["one", "near one"], {Collapse.TOTAL}), least=0.99),
-        Bound(f"{bench.name}, near 1 a bin: TOTAL", among(["near 1 a bin"], {Collapse.TOTAL}), least=0.99),
     ]
+    if bench.n >= 20 * bench.bins:  # ten in a bin that look real, at the least: of fewer nothing is said
+        each = among(["near 1 a bin"], {Collapse.TOTAL})
+        bounds.append(Bound(f"{bench.name}, near 1 a bin: TOTAL", each, least=0.99))
     third = max(1, bench.bins // 3)
     wanting = [f"{third} bins gone", f"{half} bins gone", f"{third} bins at 10 %", "each twice", "near 3 a bin"]
     bounds.append(Bound(f"{bench.name}, something wanting: NONE", among(wanting, {Collapse.NONE}), most=0.01))
