@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from aigc_lab.extractors.base import Features, choice
 from aigc_lab.features import FeatureStore
 from aigc_lab.files import write_atomically
 from aigc_lab.given import Given, Pair, Range, Sets, given, halves, numbered, parted
-from aigc_lab.jury import Jury, chosen, judged, trivial, with_code
+from aigc_lab.jury import Jury, chosen_bins, judged, trivial, with_code
 from aigc_lab.language_system import LanguageSystem
 from aigc_lab.metrics import memorisation
 from aigc_lab.metrics.base import Autoencoder, Evidence, Game, Metric, Part, Real, Score
@@ -337,32 +337,44 @@ def judge(
     classes = None if known is None else int(known.max()) + 1
     labelled = replace(pair.reference, labels=known) if isinstance(pair.reference, Images) else pair.reference
     dataset = real.split[0] if real.split else Sets(labelled, classes)
-    modes, made = None, pair.generated
+    made, modes, sentences, kept = pair.generated, None, None, cache or where.shared_cache
     if isinstance(made, Points):
         vectors = [made.canonical().values, pair.reference.canonical().values]
-        identity, modes = "points", dataset.modes
+        identity = "points"
+        # Labels that were given come before the modes that a dataset has.
+        modes = dataset.modes if labels is None else None
     else:
-        chosen = features
-        if isinstance(made, Images) and chosen is None:
-            chosen, why = _best_features(dataset, weights)
+        name = features or "sentences"
+        if isinstance(made, Images) and features is None:
+            name, why = _best_features(dataset, weights)
             say(why)
-        store = FeatureStore(
-            dataset, cache=cache or where.shared_cache, weights=weights, device=environment.device(device), say=say
-        )
-        extractor = extractor_files.find(chosen or "sentences")
+        store = FeatureStore(dataset, cache=kept, weights=weights, device=environment.device(device), say=say)
+        extractor = extractor_files.find(name)
         extractor.check(dataset, weights)
         extractor.fetch(weights, say)
-        name = chosen or "sentences"
         vectors = [store.made(name, made).vectors.cpu(), store.real(name, pair.reference).vectors.cpu()]
         identity = store.extractor(name).identity
-    of = f"{identity}|data:{dataset.name}:{dataset.digest[:8]}"
-    sentences = None
-    if isinstance(made, Text) and isinstance(pair.reference, Text):
+    if isinstance(pair.reference, Text):
         train = dataset.load("train") if real.split else None
         sentences = known_sentences(pair.reference.corpus, train.corpus if isinstance(train, Text) else None)
-    kept = cache or where.shared_cache
-    bins = (known, names)
-    return verdict_on(vectors[0], vectors[1], bins, modes, of, real.called, kept, sentences, made, labels is not None)
+    of = f"{identity}|data:{dataset.name}:{dataset.digest[:8]}"
+    known_real = RealSet(vectors[1], of, real.called, known, names, modes, sentences)
+    return verdict_on(vectors[0], made, known_real, kept)
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """Real samples that others are judged beside: `vectors` [m, d], whose they are, and what a user calls each; their
+    classes [m] with names, the modes that they are known to have, and the sentences that they are, if any.
+    """
+
+    vectors: Tensor
+    identity: str
+    called: Callable[[int], str]
+    labels: Tensor | None = None
+    names: Sequence[str] | None = None
+    modes: Modes | None = None
+    sentences: Sentences | None = None
 
 
 def known_sentences(reference: Corpus, train: Corpus | None) -> Sentences:
@@ -389,31 +401,20 @@ def _paired(generated: Any, reference: Any, size: int | None, options: Mapping[s
     return real, Pair(given(generated, name="generated", **options), real, size)
 
 
-def verdict_on(
-    generated: Tensor,
-    pool: Tensor,
-    classes: tuple[Tensor | None, Sequence[str] | None],
-    modes: Modes | None,
-    signature: str,
-    called: Callable[[int], str],
-    cache: Path | None = None,
-    sentences: Sentences | None = None,
-    made: object = None,
-    first: bool = False,
-) -> CollapseVerdict:
-    """The verdict on generated vectors [n, d] beside real ones [m, d], in the bins that are known of these (`classes`
-    [m] and their names, modes, or clusters); each that
-    is missing has `examples`, what the real ones that are most like its mean are `called`. What depends on the real
-    ones alone is kept in `cache`. Of text `sentences` are the real ones, and `made` the generated.
+def verdict_on(vectors: Tensor, made: object, real: RealSet, cache: Path | None) -> CollapseVerdict:
+    """The verdict on generated samples and their vectors [n, d]; each bin that is missing has `examples`, what the real
+    samples that are most like its mean are called. What depends on the real ones alone is kept in `cache`.
+
+    Raises `UsageError` for what cannot be judged.
     """
-    count = min(len(generated), len(pool) // 2)
+    count = min(len(vectors), len(real.vectors) // 2)
     try:
-        bins, kind = chosen(pool, count, modes=modes, labels=classes[0], names=classes[1], first=first)
-        with remembered(Judge(pool, bins, f"{signature}|by:{kind}"), cache) as judge:
-            verdict = judged(judge, generated, sentences, made)
+        bins, kind = chosen_bins(real.vectors, count, modes=real.modes, labels=real.labels, names=real.names)
+        with remembered(Judge(real.vectors, bins, f"{real.identity}|by:{kind}"), cache) as judge:
+            verdict = judged(judge, vectors, real.sentences, made)
         for row in verdict.bins:
             places = judge.examples(row["name"], _EXAMPLES).tolist() if row["state"] == MISSING else []
-            row["examples"] = [called(place) for place in places]
+            row["examples"] = [real.called(place) for place in places]
         return verdict
     except ValueError as error:
         raise UsageError(str(error)) from None

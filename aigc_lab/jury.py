@@ -17,7 +17,8 @@ from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.shape import Modality
 from aigc_lab.text.vocabulary import EOS, PAD
 from aigc_lab.text_metric import corpus_of
-from aigc_lab.verdicts.collapse import Bins, Judge
+from aigc_lab.verdicts.bins import Bins
+from aigc_lab.verdicts.collapse import Judge
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
 from aigc_lab.verdicts.missing import MISSING
 from aigc_lab.verdicts.sentences import Sentences, of_splits
@@ -106,29 +107,27 @@ class Jury:
         def apart() -> Tensor:
             return self._vectors(None, self._dataset.load("train").take(slice(0, _CLUSTERED)))
 
-        bins, kind = chosen(pool, self._samples, modes=modes, labels=known, apart=apart)
+        bins, kind = chosen_bins(pool, self._samples, modes=modes, labels=known, apart=apart)
         of = "points" if self._extractor is None else self._features.extractor(self._extractor).identity
         return Judge(pool, bins, f"{of}|data:{self._dataset.name}:{self._dataset.digest[:8]}|by:{kind}")
 
 
-def chosen(
+def chosen_bins(
     pool: Tensor,
     n: int,
     *,
     modes: Modes | None = None,
     labels: Tensor | None = None,
     names: Sequence[str] | None = None,
-    first: bool = False,
     apart: Callable[[], Tensor] | None = None,
 ) -> tuple[Bins, str]:
     """What the mass of real vectors is counted in, and what that is by: modes that are known, else the classes of
-    `labels` (these before modes, where they come `first`), else clusters that n samples can decide about, of vectors
-    `apart` from the pool if there are any. One class alone tells nothing apart.
+    `labels`, else clusters that n samples can decide about, of vectors `apart` from the pool if there are any. One
+    class alone tells nothing apart.
     """
-    several = labels is not None and len(torch.unique(labels)) > 1
-    if modes is not None and pool.shape[1] == modes.centres.shape[1] and not (first and several):
+    if modes is not None and pool.shape[1] == modes.centres.shape[1]:
         return Bins.of_centres(pool, modes.centres), "modes"
-    if labels is not None and several:
+    if labels is not None and len(torch.unique(labels)) > 1:
         return Bins.of_labels(labels, names), "classes"
     bins = Bins.of_clusters(pool, n, None if apart is None else apart())
     why = "there is one class only, so that these are clusters" if labels is not None else ""

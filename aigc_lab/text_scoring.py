@@ -90,7 +90,7 @@ def collapse(
 
     Raises `UsageError` for what cannot be judged, and for `options` that are about pictures.
     """
-    from aigc_lab.evaluate import classes_of, known_sentences, verdict_on
+    from aigc_lab.evaluate import RealSet, classes_of, known_sentences, verdict_on
     from aigc_lab.extractors.sentences import vectors_of
 
     for name, value in options.items():
@@ -107,8 +107,10 @@ def collapse(
     sentences = known_sentences(sets["reference"], None)
     made, real = vectors_of(sets["generated"], sets["reference"])
     identity = f"sentences|data:given:{sets['reference'].digest()[:8]}|tok:words"
-    called = lines["reference"].__getitem__
-    return verdict_on(made, real, known, None, identity, called, cache, sentences, sets["generated"])
+    beside = RealSet(
+        real, identity, lines["reference"].__getitem__, labels=known[0], names=known[1], sentences=sentences
+    )
+    return verdict_on(made, sets["generated"], beside, cache)
 
 
 def rows(

@@ -34,7 +34,8 @@ from aigc_lab.noise import generator
 from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.settings import Settings
 from aigc_lab.text.vocabulary import SPECIAL
-from aigc_lab.verdicts.collapse import Beside, Bins, Judge
+from aigc_lab.verdicts.bins import Bins
+from aigc_lab.verdicts.collapse import Beside, Judge
 from aigc_lab.verdicts.conclusion import Collapse, needed
 from aigc_lab.verdicts.missing import MISSING, PRESENT, decide, least_missing, most_missing
 from aigc_lab.verdicts.seeds import kaplan_meier, seed_spread, wilson

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -34,9 +33,11 @@ import torch
 from torch import Tensor
 
 from aigc_lab import noise
-from aigc_lab.neighbours import apart, assign, distances, k_means, nearest, nearest_others
+from aigc_lab.neighbours import apart, assign, distances, nearest, nearest_others
 from aigc_lab.statistics import clopper_pearson
-from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict, Covered, Measured, conclude, needed
+from aigc_lab.verdicts.bins import Bins, order_of
+from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict, Covered, Measured, conclude
+from aigc_lab.verdicts.diversity import scale_of, vendi
 from aigc_lab.verdicts.missing import BINS, MISSING, UNDECIDED, decide, least_missing, most_missing
 
 _VERSION = 3  # of the rules: what one says is not compared with what another does
@@ -50,52 +51,8 @@ _ALPHA = 0.05
 # Sizes at which the diversity inside a bin is compared: the null of each is computed once.
 _SIZES = (10, 14, 20, 28, 40, 56, 80, 112, 160)
 _DRAWS = 40  # null draws of a diversity
-_BINS = 100  # clusters, at most
 _LEAST = 20  # samples, of which anything is said
 _REAL = 0.2  # precision beside real samples', below which nothing can be measured
-
-
-@dataclass(frozen=True)
-class Bins:
-    """What the mass is counted in: `names` [K], and the bin of each of the pool's vectors [m]. With `centres` [K, d] a
-    vector is in the bin whose centre is nearest, without in that which real vectors near it are of. A `note` says why
-    it is these and not others, where one would wonder.
-    """
-
-    names: tuple[str, ...]
-    of: Tensor
-    centres: Tensor | None = None
-    noun: tuple[str, str] = ("cluster", "clusters")
-    note: str = ""
-
-    @classmethod
-    def of_labels(cls, labels: Tensor, names: Sequence[str] | None = None) -> Bins:
-        """The classes that occur. `names` are those of all classes."""
-        present, of = torch.unique(labels, return_inverse=True)
-        called = [str(int(each)) if names is None else names[int(each)] for each in present]
-        return cls(tuple(called), of, noun=("class", "classes"))
-
-    @classmethod
-    def of_centres(cls, pool: Tensor, centres: Tensor, noun: tuple[str, str] = ("mode", "modes")) -> Bins:
-        """Known modes."""
-        names = tuple(str(number) for number in range(len(centres)))
-        return cls(names, assign(pool, centres), centres.float(), noun)
-
-    @classmethod
-    def of_clusters(cls, pool: Tensor, n: int, apart: Tensor | None = None) -> Bins:
-        """K-means clusters of other real vectors than the pool's where these are known, as many as n samples can decide
-        about: n ≥ 8·K·ln(K / 0.05), from 2 to 100. One with less than half of what equal ones would have is given up,
-        and its vectors go to the others.
-        """
-        count = next(k for k in range(_BINS, 1, -1) if k == 2 or n >= needed(k))
-        clustered = pool if apart is None else apart
-        centres = k_means(clustered[_order(clustered.double())], count)
-        while True:
-            sizes = torch.bincount(assign(pool, centres), minlength=len(centres))
-            smallest = int(sizes.argmin())
-            if len(centres) == 2 or n * int(sizes[smallest]) / len(pool) >= needed(len(centres)) / len(centres) / 2:
-                return cls.of_centres(pool, centres, ("cluster", "clusters"))
-            centres = torch.cat([centres[:smallest], centres[smallest + 1 :]])
 
 
 class Null(NamedTuple):
@@ -140,15 +97,15 @@ class Judge:
             raise ValueError(f"{bad} of {len(self.pool)} real samples hold NaN or infinity")
         # Splits are by place: sorted, the order in which real samples come changes nothing either.
         pool = self.pool.double()
-        self._places = _order(torch.cat([pool, self.bins.of[:, None].double()], 1))
+        self._places = order_of(torch.cat([pool, self.bins.of[:, None].double()], 1))
         self.pool, self.bins = pool[self._places], replace(self.bins, of=self.bins.of[self._places])
 
     # ---- what depends on the pool alone
 
     @cached_property
     def digest(self) -> str:
-        """Of the vectors and their bins: what `nulls` depend on."""
-        digest = hashlib.sha256(f"{_VERSION} {K} {_LISTED} {_DRAWS}".encode())
+        """Of the vectors and their bins, by whose names nulls are kept: what these depend on."""
+        digest = hashlib.sha256(f"{_VERSION} {K} {_LISTED} {_DRAWS} {self.bins.names}".encode())
         digest.update(self.pool.contiguous().numpy().tobytes())
         digest.update(self.bins.of.contiguous().numpy().tobytes())
         return digest.hexdigest()[:32]
@@ -275,7 +232,7 @@ class Judge:
         if key not in self.nulls:
             source = noise.generator("diversity", name or "", size)
             picks = torch.stack([torch.randperm(len(members), generator=source)[:size] for _ in range(_DRAWS)])
-            found = _vendi(members[picks], scale).log()
+            found = vendi(members[picks], scale).log()
             self.nulls[key] = [found.mean().item(), found.std().item()]
         mean, spread = self.nulls[key]
         return mean, spread
@@ -384,7 +341,7 @@ class Judge:
         if len(made) < _LEAST:
             raise ValueError(f"{len(made)} samples say nothing of a collapse: give at least {_LEAST}")
         known = [] if beside is None else [each[:, None].double() for each in beside]
-        order = _order(torch.cat([made, *known], 1))
+        order = order_of(torch.cat([made, *known], 1))
         most = len(self.pool) // 2
         if len(order) > most:
             some = torch.randperm(len(order), generator=noise.generator("judged", len(order)))[:most]
@@ -496,7 +453,7 @@ class Judge:
         if not sizes:
             return None
         size = sizes[-1]
-        scale = _scale(real)
+        scale = scale_of(real)
         mean, spread = self._diversity_null(name, real, scale, size)
         # Draws without replacement of so many of all differ less than samples of their own would, by this; and all real
         # members are a sample too, whose error all draws share.
@@ -505,7 +462,7 @@ class Judge:
         # Parts that share nothing say how uncertain the value is; of one part, the null's spread does.
         order = torch.randperm(len(made), generator=noise.generator("part", len(made)))
         parts = order[: len(made) // size * size].reshape(-1, size)[:10]
-        logs = _vendi(made[parts], scale).log() - mean
+        logs = vendi(made[parts], scale).log() - mean
         error = max(logs.std().item() if len(parts) > 1 else 0.0, spread) / math.sqrt(len(parts))
         error = math.hypot(error, spread * math.sqrt(taken))
         middle, margin = logs.mean().item(), _normal(1 - _ALPHA / (2 * bins)) * error
@@ -574,27 +531,5 @@ def _voted(bins: Tensor) -> Tensor:
     return most
 
 
-def _scale(real: Tensor) -> float:
-    """The width of the kernel: a quarter of the mean squared distance of two real members."""
-    centred = real - real.mean(0)
-    return max(0.25 * 2 * centred.square().sum(1).mean().item(), 1e-12)
-
-
-def _vendi(members: Tensor, scale: float) -> Tensor:
-    """The Vendi score [B] (Friedman & Dieng 2023) of sets [B, s, d] with the kernel exp(−‖x−y‖²/scale)."""
-    lengths = members.square().sum(2)
-    squared = lengths[:, :, None] + lengths[:, None] - 2 * members @ members.transpose(1, 2)
-    values = torch.linalg.eigvalsh((-squared.clamp_min(0) / scale).exp() / members.shape[1]).clamp_min(0)
-    scores: Tensor = (-torch.special.xlogy(values, values).sum(1)).exp()
-    return scores
-
-
 def _normal(quantile: float) -> float:
     return float(torch.special.ndtri(torch.tensor(quantile, dtype=torch.float64)))
-
-
-def _order(vectors: Tensor) -> Tensor:
-    """An order of the rows that is theirs alone, whatever the order in which they come."""
-    import numpy as np
-
-    return torch.from_numpy(np.lexsort(vectors.T.flip(0).numpy()))

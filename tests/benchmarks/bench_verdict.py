@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from aigc_lab.nulls import remembered
-from aigc_lab.verdicts.collapse import SPLITS, Bins, Judge, K
+from aigc_lab.verdicts.bins import Bins
+from aigc_lab.verdicts.collapse import SPLITS, Judge, K
 from aigc_lab.verdicts.conclusion import CollapseVerdict
 
 

@@ -2,11 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,75 +13,18 @@ import torch
 from conftest import Judged
 from scipy import stats
 from torch import Tensor
+from worlds import FOUND, NAMES, SPLITS, judged_of, made_world, missing, mixture, ring, world
 
 from aigc_lab import noise
-from aigc_lab.data.ring import Ring
 from aigc_lab.features import FeatureStore
-from aigc_lab.neighbours import assign, k_means
+from aigc_lab.neighbours import assign
 from aigc_lab.samples import Images
-from aigc_lab.verdicts import collapse
+from aigc_lab.verdicts import collapse, diversity
 from aigc_lab.verdicts import missing as mass
-from aigc_lab.verdicts.collapse import Bins, Judge
-from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict, Covered, Measured, conclude, needed
+from aigc_lab.verdicts.bins import Bins
+from aigc_lab.verdicts.collapse import Judge
+from aigc_lab.verdicts.conclusion import Collapse, needed
 from aigc_lab.weights import WeightsPolicy
-
-FOUND = {Collapse.PARTIAL, Collapse.SEVERE, Collapse.TOTAL}
-NAMES = ("ant", "bee", "cat", "dog", "eel", "fox")
-SPLITS = 40  # enough for medians; the nulls are most of the time
-
-
-class World(NamedTuple):
-    """A mixture of known classes: what is drawn of it is honest."""
-
-    centres: Tensor
-    judge: Judge
-
-    def draw(self, n: int, *key: int | str, of: tuple[int, ...] | None = None, spread: float = 1.0) -> Tensor:
-        """n samples, of some of the classes only, each as wide as `spread` says."""
-        return self.labelled(n, *key, of=of, spread=spread)[0]
-
-    def labelled(
-        self, n: int, *key: int | str, of: tuple[int, ...] | None = None, spread: float = 1.0
-    ) -> tuple[Tensor, Tensor]:
-        return mixture(self.centres, n, *key, of=of, spread=spread)
-
-
-def mixture(
-    centres: Tensor, n: int, *key: int | str, of: tuple[int, ...] | None = None, spread: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    source = noise.generator("world", *key)
-    allowed = torch.tensor(of if of is not None else tuple(range(len(centres))))
-    labels = allowed[torch.randint(len(allowed), (n,), generator=source)]
-    return centres[labels] + spread * torch.randn((n, centres.shape[1]), generator=source), labels
-
-
-def made_world(classes: int, width: int, pool: int, names: tuple[str, ...] | None = None) -> World:
-    centres = 5 * torch.randn((classes, width), generator=noise.generator("centres", classes, width)) / math.sqrt(2)
-    vectors, labels = mixture(centres, pool, "pool")
-    return World(centres, Judge(vectors, Bins.of_labels(labels, names), "world", splits=SPLITS))
-
-
-@cache
-def world() -> World:
-    """Six classes in eight dimensions; 400 samples are enough by far (230 decide)."""
-    return made_world(6, 8, 1600, NAMES)
-
-
-@cache
-def ring() -> tuple[Tensor, Judge]:
-    """Samples of the ring, and their judge by its modes."""
-    data = Ring(Ring.Config(), Path())
-    pool = data.load("reference").values[:1600]
-    judge = Judge(pool, Bins.of_centres(pool, data.modes.centres), "ring", splits=SPLITS)
-    return data.load("train").values, judge
-
-
-def judged_of(made: Tensor) -> CollapseVerdict:
-    return world().judge.judge(made)
-
-
-def missing(verdict: CollapseVerdict) -> set[str]:
-    return {row["name"] for row in verdict.bins if row["state"] == "missing"}
 
 
 @contextmanager
@@ -245,11 +186,6 @@ def test_copies_are_told_of_beside_what_is_missing() -> None:
     assert few.verdict == Collapse.PARTIAL and "90% of the samples are copies of others" in few.reason
 
 
-def test_a_bound_is_not_rounded_to_what_it_does_not_say() -> None:
-    found = measured(world().judge, world().draw(400, "honest", 0).double(), together=(0.159, 1.0))
-    assert "at least 15% of the real mass is missing" in conclude(found, never)[1]
-
-
 def test_of_too_many_samples_it_is_told_how_many_are_judged() -> None:
     found = judged_of(world().draw(1200, "many"))
     assert found.reason.endswith("800 of 1,200 samples are judged, half as many as there are real ones")
@@ -323,112 +259,6 @@ def test_noisy_pictures_are_blurred_and_lack_nothing(digits: Digits) -> None:
         order = torch.randperm(len(made), generator=noise.generator("noisy", draw))
         said += [digits.judge.judge(made[order[first:][:400]]) for first in (0, 400)]
     assert not FOUND & {each.verdict for each in said}
-
-
-def measured(judge: Judge, made: Tensor, **others: Any) -> Measured:
-    of = judge._bins_of(made)
-    rows, together = judge._rows(made, of, of)
-    found = Measured(rows, together, judge.bins.noun, [], len(made), len(made), len(judge.pool), 1.0, 1.0, 0.0)
-    return replace(found, **others)
-
-
-def never() -> Covered:
-    raise AssertionError("coverage is asked for where all else speaks for NONE")
-
-
-def test_what_is_too_blurred_is_not_said_to_lack_anything() -> None:
-    judge = world().judge
-    kept = world().draw(400, "kept", of=(0, 1, 2, 3)).double()
-    narrow = world().draw(400, "kept", of=(0, 1, 2, 3), spread=0.5).double()
-
-    def said(judge: Judge, fidelity: float, coverage: float, made: Tensor = kept) -> tuple[Measured, Any]:
-        found = measured(judge, made, fidelity=fidelity, coverage=coverage)
-        return found, conclude(found, never)
-
-    gone = measured(judge, kept).low
-    assert gone == pytest.approx(
-        sum(row["real"] for row in measured(judge, kept).rows if row["name"] in ("eel", "fox"))
-    )
-    found, (withheld, reason, low) = said(judge, 0.64, 0.2)
-    assert withheld == Collapse.INCONCLUSIVE and "too blurred to tell" in reason and low == 0
-    assert not any(row["state"] == "missing" for row in found.rows) and found.high == pytest.approx(gone)
-    # Sharp samples, samples that cover what they are of, and narrow ones are another thing.
-    edge = 0.35 * (1 - gone)
-    for fidelity, coverage, made in ((0.66, 0.2, kept), (0.64, edge + 0.01, kept), (0.64, 0.2, narrow)):
-        assert said(judge, fidelity, coverage, made)[1][0] == Collapse.SEVERE
-    assert said(judge, 0.64, edge - 0.01)[1][0] == Collapse.INCONCLUSIVE
-    # Blur moves nothing from one known mode to another.
-    modes = Judge(judge.pool, Bins.of_centres(judge.pool, world().centres), "modes", SPLITS)
-    assert said(modes, 0.64, 0.2)[1][0] == Collapse.SEVERE
-
-
-@pytest.mark.parametrize(
-    ("missing", "expected"),
-    [
-        (0.019, Collapse.NONE),
-        (0.021, Collapse.PARTIAL),
-        (0.249, Collapse.PARTIAL),
-        (0.251, Collapse.SEVERE),
-        (0.899, Collapse.SEVERE),
-        (0.901, Collapse.TOTAL),
-    ],
-)
-def test_what_is_missing_decides_how_bad_it_is(missing: float, expected: Collapse) -> None:
-    diverse = {"diversity": 1.0, "diversity_low": 0.9, "diversity_high": 1.1, "threshold": 0.0}
-    diverse |= {"diversity_alone": 0.95, "diversity_least": 0.1}
-    rows: list[dict[str, Any]] = [
-        {"name": "ant", "real": missing, "generated": 0.0, "state": "missing"} | diverse,
-        {"name": "bee", "real": 1 - missing, "generated": 1.0, "state": "present"} | diverse,
-    ]
-    found = Measured(rows, (0.0, 1.0), ("class", "classes"), [], 400, 400, 1600, 1.0, 1.0, 0.0)
-    verdict, _, low = conclude(found, lambda: Covered(1.0, 1.0))
-    assert (verdict, low) == (expected, missing)
-    # What all bins hold together counts where no bin is missing by itself.
-    rows[0]["state"] = "undecided"
-    found = replace(found, together=(missing, 1.0))
-    verdict, reason, low = conclude(found, lambda: Covered(1.0, 1.0))
-    assert low == missing and (verdict == expected or expected == Collapse.NONE)
-    if expected in FOUND:
-        assert "classes that 400 samples do not tell one by one" in reason
-
-
-def test_what_stands_against_none() -> None:
-    honest = measured(world().judge, world().draw(400, "honest", 0).double())
-    whole = lambda: Covered(0.95, 0.98)  # noqa: E731
-    assert conclude(honest, whole)[0] == Collapse.NONE
-
-    def reason(cover: Callable[[], Covered] = never, **others: Any) -> str:
-        verdict, told, _ = conclude(replace(honest, **others), cover)
-        assert verdict == Collapse.INCONCLUSIVE
-        return told
-
-    def changed(**fields: Any) -> list[dict[str, Any]]:
-        return [honest.rows[0] | fields, *honest.rows[1:]]
-
-    share = honest.rows[0]["real"]
-    assert "6% of the samples are copies" in reason(duplicates=0.06)
-    assert "coverage is 0.80 of real samples'" in reason(lambda: Covered(0.80, 0.98))
-    assert conclude(honest, lambda: Covered(0.89, 0.98))[0] == Collapse.NONE  # 0.9 of what real ones have at worst
-    assert "needs more samples to say" in reason(rows=changed(diversity_alone=0.49))
-    assert "needs more samples to say" in reason(rows=changed(diversity=None))
-    assert "needs more real samples to say" in reason(rows=changed(diversity=None), pool=round(19 / share))
-    small = [row | {"real": row["real"] * 0.02} for row in changed(diversity=None)[:1]] + honest.rows[1:]
-    assert conclude(replace(honest, rows=small), whole)[0] == Collapse.NONE  # two percent of the mass are no matter
-    undecided = changed(state="undecided", low=0.0, high=0.9)
-    wanted = f"{needed(6, share):,} samples that look real would decide, and 100 do"
-    assert wanted in reason(rows=undecided, kept=100)
-    assert "and 100 of 400 do" in reason(rows=undecided, kept=100, fidelity=0.3)
-    assert "they hold more than nothing and less than their share" in reason(rows=undecided, kept=10**5)
-    near = changed(state="undecided", low=0.0, high=0.0, threshold=0.1)
-    assert "what is near them does not look real" in reason(rows=near, kept=10**5)
-    assert "by these features class ant cannot be told from" in reason(rows=undecided, unclear=["ant"])
-    assert "up to 5% of the real mass may be missing" in reason(rows=undecided, together=(0.0, 0.05), kept=100)
-    coarse = reason(noun=("cluster", "clusters"))
-    assert (
-        "all of 6 clusters are there, and so few are too coarse" in coarse
-        and f"{needed(16):,} samples would tell more of them" in coarse
-    )
-    assert "40% of the samples do not look real" in conclude(replace(honest, fidelity=0.6), whole)[1]
 
 
 def test_an_empty_bin_with_samples_near_it_is_not_missing() -> None:
@@ -623,7 +453,7 @@ def test_bounds_in_a_verdict_are_those_of_the_samples_that_look_real() -> None:
 def test_the_score_of_diversity_is_that_of_the_eigenvalues() -> None:
     members = torch.randn((3, 12, 4), generator=noise.generator("vendi"), dtype=torch.float64)
     members[2] = members[2, :1]  # twelve copies: one thing
-    found = collapse._vendi(members, 2.5)
+    found = diversity.vendi(members, 2.5)
     for vectors, score in zip(members.numpy(), found.tolist(), strict=True):
         kernel = np.exp(-((vectors[:, None] - vectors[None]) ** 2).sum(2) / 2.5)
         values = np.linalg.eigvals(kernel / 12).real
@@ -631,7 +461,7 @@ def test_the_score_of_diversity_is_that_of_the_eigenvalues() -> None:
         assert score == pytest.approx(float(np.exp(-(values * np.log(values)).sum())))
     assert found[2].item() == pytest.approx(1)
     pairs = [float(((x - y) ** 2).sum()) for x in members[0].numpy() for y in members[0].numpy()]
-    assert collapse._scale(members[0]) == pytest.approx(np.mean(pairs) / 4)
+    assert diversity.scale_of(members[0]) == pytest.approx(np.mean(pairs) / 4)
 
 
 @pytest.mark.parametrize(("count", "size", "parts"), [(10, 10, 1), (19, 14, 1), (95, 80, 1), (330, 80, 4)])
@@ -665,23 +495,6 @@ def test_diversity_is_a_ratio_to_as_many_real_members(count: int, size: int, par
     assert judge._diversity("bee", made[:9], real, 6) is None  # too few to say
 
 
-def test_strays_are_what_the_others_would_give_an_empty_bin() -> None:
-    """Two heaps far apart, and three of the first that lie in the second: they are taken for the second's."""
-    first, second = torch.linspace(0, 1, 30), torch.linspace(100, 101, 27)
-    pool = torch.cat([first, torch.tensor([100.2, 100.5, 100.8]), second])[:, None]
-    labels = torch.tensor([0] * 33 + [1] * 27)
-    judge = Judge(pool, Bins.of_labels(labels), "heaps", splits=5)
-    assert judge.shares.tolist() == pytest.approx([33 / 60, 27 / 60])
-    assert judge.strays.tolist() == pytest.approx([0, (3 / 60) / (33 / 60)])
-    # Voted for: 30 and 30 of 60. A quarter of that, beyond what strays.
-    assert judge.expected.tolist() == pytest.approx([0.5, 0.5])
-    stray = (3 / 60) / (33 / 60)
-    assert judge.thresholds.tolist() == pytest.approx([0.125, stray + (0.5 - stray) / 4])
-    assert judge.clear.tolist() == [True, True]
-    known = ring()[1]
-    assert known.strays.tolist() == [0.0] * 8  # centres part the plane
-
-
 def test_an_empty_bin_is_missing_though_strays_fall_into_it() -> None:
     """Classes that overlap: the empty one gets what is taken for it, and no more than that."""
     centres = torch.zeros((4, 8))
@@ -692,48 +505,6 @@ def test_an_empty_bin_is_missing_though_strays_fall_into_it() -> None:
     found = judge.judge(mixture(centres, 900, "overlapping", of=(1, 2, 3))[0])
     assert missing(found) == {"0"} and found.bins[0]["generated"] > 0
     assert judge.judge(mixture(centres, 900, "overlapping")[0]).verdict not in FOUND
-
-
-def test_labels_that_the_vectors_know_nothing_of_decide_nothing() -> None:
-    """Else each class would seem to get no more than what strays into it, and be missing."""
-    pool = torch.randn((1200, 6), generator=noise.generator("any"))
-    chance = torch.randint(3, (1200,), generator=noise.generator("labels"))
-    judge = Judge(pool, Bins.of_labels(chance, ("ant", "bee", "cat")), "any", SPLITS)
-    assert not judge.clear.any()
-    found = judge.judge(torch.randn((500, 6), generator=noise.generator("made")))
-    assert found.verdict == Collapse.INCONCLUSIVE and found.missing_low == 0 and found.missing_high == 1
-    assert "by these features classes ant, bee, cat cannot be told from the others" in found.reason
-    # One class of them that can be told is missed all the same.
-    pool[chance == 1] += 20
-    judge = Judge(pool, Bins.of_labels(chance, ("ant", "bee", "cat")), "any", SPLITS)
-    assert judge.clear.tolist() == [False, True, False]
-    lacking = judge.judge(torch.randn((500, 6), generator=noise.generator("made")))
-    assert missing(lacking) == {"bee"} and lacking.verdict in (Collapse.PARTIAL, Collapse.SEVERE)
-    assert world().judge.clear.all()
-
-
-@pytest.mark.parametrize(
-    ("shares", "apart"),
-    [((0.9, 0.1), 1.5), ((0.7, 0.3), 1.0), ((0.92, 0.08), 0.0), ((0.1,) * 10, 0.4), ((0.5, 0.5), 3.0)],
-)
-def test_classes_that_overlap_are_not_said_to_be_missing(shares: tuple[float, ...], apart: float) -> None:
-    """What is taken for a class's, rightly or not, is compared with what is of real samples."""
-    source = noise.generator("overlapping", len(shares), str(apart))
-    centres = torch.zeros((len(shares), 8))
-    centres[1:] = apart * torch.nn.functional.normalize(torch.randn((len(shares) - 1, 8), generator=source), dim=1)
-
-    def draw(n: int) -> tuple[Tensor, Tensor]:
-        labels = torch.multinomial(torch.tensor(shares), n, replacement=True, generator=source)
-        return centres[labels] + torch.randn((n, 8), generator=source), labels
-
-    pool, labels = draw(3000)
-    judge = Judge(pool, Bins.of_labels(labels), "overlapping", splits=10)
-    for _ in range(3):
-        found = judge.judge(draw(1500)[0])
-        assert found.verdict not in FOUND and found.missing_low == 0, found.reason
-    if apart == 3.0:  # and can be missed nevertheless
-        made, of = draw(3000)
-        assert missing(judge.judge(made[of == 0][:1000])) == {"1"}
 
 
 def test_copies_among_real_samples_are_no_fault_of_generated_ones() -> None:
@@ -754,24 +525,6 @@ def test_copies_among_real_samples_are_no_fault_of_generated_ones() -> None:
     assert judge.judge(vectors[2000:2100].repeat(10, 1)).duplicates == pytest.approx(0.9, abs=0.05)
 
 
-def test_a_class_of_one_is_told_by_no_mean() -> None:
-    source = noise.generator("singles")
-    labels = torch.cat([torch.arange(100), 100 + torch.arange(200) // 2])
-    judge = Judge(torch.randn((300, 4), generator=source), Bins.of_labels(labels), "singles", splits=5)
-    single = judge.shares == 1 / 300
-    told = judge._told[0] == judge.bins.of
-    assert single.sum() == 100 and not told[single[judge.bins.of]].any()
-
-
-def test_ten_heaps_are_not_said_to_be_whole_by_few_clusters() -> None:
-    """Of unlabelled samples, so few that they are parted into few clusters."""
-    heaps = 8 * torch.randn((10, 4), generator=noise.generator("heaps"))
-    pool, _ = mixture(heaps, 400, "heaps")
-    lacking, _ = mixture(heaps, 200, "lacking", of=tuple(range(9)))
-    found = Judge(pool, Bins.of_clusters(pool, 200), "heaps", splits=10).judge(lacking)
-    assert found.verdict != Collapse.NONE
-
-
 def test_half_noise_is_covered_as_so_many_real_samples_are() -> None:
     far = 60 * torch.rand((400, 8), generator=noise.generator("far among")) - 30
     found = judged_of(torch.cat([world().draw(400, "half"), far]))
@@ -779,41 +532,6 @@ def test_half_noise_is_covered_as_so_many_real_samples_are() -> None:
     # Beside as many real ones as there are samples it would be below what these have at worst.
     assert found.coverage is not None and found.null is not None
     assert found.coverage < found.null["coverage_low"] / found.null["coverage"]
-
-
-def test_the_number_that_decides() -> None:
-    for count in (2, 6, 10, 100, 1000):
-        assert needed(count) == math.ceil(8 * count * math.log(count / 0.05))
-    # Points evenly over a circle: clusters of equal sizes, of which none is given up.
-    angles = torch.arange(4000) * (2 * math.pi / 4000)
-    pool = torch.stack([angles.cos(), angles.sin()], 1)
-    for n in (20, 100, needed(7), needed(7) - 1):
-        fitting = max([2] + [k for k in range(2, 101) if n >= needed(k)])
-        assert len(Bins.of_clusters(pool, n).names) == fitting
-    assert len(Bins.of_clusters(pool, 10**6).names) == 100
-    apart = torch.randn((300, 2), generator=noise.generator("apart"))
-    bins = Bins.of_clusters(pool, 100, apart)
-    assert bins.centres is not None and torch.equal(bins.of, assign(pool, bins.centres))
-    ordered = apart[torch.from_numpy(np.lexsort(apart.double().T.flip(0).numpy()))]
-    assert torch.equal(bins.centres, k_means(ordered, len(bins.names)))
-    for each in (pool, apart):  # in whichever order real samples come
-        shuffled = each[torch.randperm(len(each), generator=noise.generator("shuffled"))]
-        first, again = Bins.of_clusters(each, 200), Bins.of_clusters(shuffled, 200)
-        assert first.centres is not None and again.centres is not None and torch.equal(first.centres, again.centres)
-
-
-def test_a_cluster_too_small_to_decide_about_is_given_up() -> None:
-    heap = torch.randn((2000, 3), generator=noise.generator("heap"))
-    pool = torch.cat([heap, 100 + heap[:3]])  # three outliers are a cluster of their own
-    pool = pool[torch.from_numpy(np.lexsort(pool.double().T.flip(0).numpy()))]
-    first = k_means(pool, 12)
-    assert torch.bincount(assign(pool, first)).min() == 3
-    bins = Bins.of_clusters(pool, needed(12))
-    assert bins.centres is not None
-    sizes, kept = torch.bincount(bins.of), len(bins.names)
-    assert 2 < kept < 12 and needed(12) * sizes.min() / len(pool) >= needed(kept) / kept / 2
-    assert all(any(torch.equal(centre, each) for each in first) for centre in bins.centres)
-    assert len(torch.unique(bins.of[pool[:, 0] > 50])) == 1 and sizes.sum() == len(pool)
 
 
 # ---- what changes nothing
@@ -869,7 +587,7 @@ def test_nulls_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any(key.startswith("manifold") for key in known) and any(key.startswith("diversity") for key in known)
 
     asked: list[tuple[int, ...]] = []
-    masks, vendi = Judge._parts, collapse._vendi
+    masks, vendi = Judge._parts, diversity.vendi
 
     def parts(self: Judge, n: int, count: int) -> list[Tensor]:
         asked.append((count,))
@@ -880,7 +598,7 @@ def test_nulls_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return vendi(members, scale)
 
     monkeypatch.setattr(Judge, "_parts", parts)
-    monkeypatch.setattr(collapse, "_vendi", scored)
+    monkeypatch.setattr(collapse, "vendi", scored)
     second = Judge(judge.pool, judge.bins, "world", SPLITS, nulls=first.nulls)
     assert second.judge(made).as_dict() == said.as_dict()
     # The splits of the samples, and no more than ten parts of each bin: no 40 draws of a null.

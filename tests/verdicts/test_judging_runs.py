@@ -29,38 +29,26 @@ from aigc_lab.tracking import writer
 from aigc_lab.verdicts.seeds import wilson
 
 FOUND = {"PARTIAL", "SEVERE", "TOTAL"}
+BRIEF: dict[str, Any] = {"batch_size": 64, "ema": 0.0, "threads": 1}
+ONCE: dict[str, Any] = {"sampler": "grid", "trials": 1, "seeds": 1}
 # Steps far too long, and no regularisation: the generator runs from mode to mode.
 BROKEN: dict[str, Any] = {
     "name": "broken",
     "data": {"name": "ring", "sigma": 0.15},
     "system": {"name": "point_gan", "lr": 2e-3, "latent_size": 2, "hidden": 32},
-    "training": {
-        "steps": 600,
-        "batch_size": 64,
-        "log_every": 50,
-        "evaluate_every": 300,
-        "ema": 0.0,
-        "threads": 1,
-    },
+    "training": BRIEF | {"steps": 600, "log_every": 50, "evaluate_every": 300},
     "evaluation": {"name": "points", "samples": 500},
     "objective": {"minimize": "rkl"},
-    "search": {"sampler": "grid", "trials": 1, "seeds": 1},
+    "search": ONCE,
 }
 SOUND: dict[str, Any] = {
     "name": "sound",
     "data": {"name": "digits"},
     "system": {"name": "vae", "width": 16, "lr": 2e-3},
-    "training": {
-        "steps": 400,
-        "batch_size": 64,
-        "log_every": 100,
-        "evaluate_every": 400,
-        "ema": 0.0,
-        "threads": 1,
-    },
+    "training": BRIEF | {"steps": 400, "log_every": 100, "evaluate_every": 400},
     "evaluation": {"name": "image-small", "samples": 400},
     "objective": {"minimize": "fd_clf"},
-    "search": {"sampler": "grid", "trials": 1, "seeds": 1},
+    "search": ONCE,
 }
 
 

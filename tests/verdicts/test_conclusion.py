@@ -1,0 +1,124 @@
+"""The rules that a collapse verdict follows, on numbers that are given."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from torch import Tensor
+from worlds import FOUND, SPLITS, world
+
+from aigc_lab.verdicts.bins import Bins
+from aigc_lab.verdicts.collapse import Judge
+from aigc_lab.verdicts.conclusion import Collapse, Covered, Measured, conclude, needed
+
+
+def measured(judge: Judge, made: Tensor, **others: Any) -> Measured:
+    of = judge._bins_of(made)
+    rows, together = judge._rows(made, of, of)
+    found = Measured(rows, together, judge.bins.noun, [], len(made), len(made), len(judge.pool), 1.0, 1.0, 0.0)
+    return replace(found, **others)
+
+
+def never() -> Covered:
+    raise AssertionError("coverage is asked for where all else speaks for NONE")
+
+
+def test_what_is_too_blurred_is_not_said_to_lack_anything() -> None:
+    judge = world().judge
+    kept = world().draw(400, "kept", of=(0, 1, 2, 3)).double()
+    narrow = world().draw(400, "kept", of=(0, 1, 2, 3), spread=0.5).double()
+
+    def said(judge: Judge, fidelity: float, coverage: float, made: Tensor = kept) -> tuple[Measured, Any]:
+        found = measured(judge, made, fidelity=fidelity, coverage=coverage)
+        return found, conclude(found, never)
+
+    gone = measured(judge, kept).low
+    assert gone == pytest.approx(
+        sum(row["real"] for row in measured(judge, kept).rows if row["name"] in ("eel", "fox"))
+    )
+    found, (withheld, reason, low) = said(judge, 0.64, 0.2)
+    assert withheld == Collapse.INCONCLUSIVE and "too blurred to tell" in reason and low == 0
+    assert not any(row["state"] == "missing" for row in found.rows) and found.high == pytest.approx(gone)
+    # Sharp samples, samples that cover what they are of, and narrow ones are another thing.
+    edge = 0.35 * (1 - gone)
+    for fidelity, coverage, made in ((0.66, 0.2, kept), (0.64, edge + 0.01, kept), (0.64, 0.2, narrow)):
+        assert said(judge, fidelity, coverage, made)[1][0] == Collapse.SEVERE
+    assert said(judge, 0.64, edge - 0.01)[1][0] == Collapse.INCONCLUSIVE
+    # Blur moves nothing from one known mode to another.
+    modes = Judge(judge.pool, Bins.of_centres(judge.pool, world().centres), "modes", SPLITS)
+    assert said(modes, 0.64, 0.2)[1][0] == Collapse.SEVERE
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        (0.019, Collapse.NONE),
+        (0.021, Collapse.PARTIAL),
+        (0.249, Collapse.PARTIAL),
+        (0.251, Collapse.SEVERE),
+        (0.899, Collapse.SEVERE),
+        (0.901, Collapse.TOTAL),
+    ],
+)
+def test_what_is_missing_decides_how_bad_it_is(missing: float, expected: Collapse) -> None:
+    diverse = {"diversity": 1.0, "diversity_low": 0.9, "diversity_high": 1.1, "threshold": 0.0}
+    diverse |= {"diversity_alone": 0.95, "diversity_least": 0.1}
+    rows: list[dict[str, Any]] = [
+        {"name": "ant", "real": missing, "generated": 0.0, "state": "missing"} | diverse,
+        {"name": "bee", "real": 1 - missing, "generated": 1.0, "state": "present"} | diverse,
+    ]
+    found = Measured(rows, (0.0, 1.0), ("class", "classes"), [], 400, 400, 1600, 1.0, 1.0, 0.0)
+    verdict, _, low = conclude(found, lambda: Covered(1.0, 1.0))
+    assert (verdict, low) == (expected, missing)
+    # What all bins hold together counts where no bin is missing by itself.
+    rows[0]["state"] = "undecided"
+    found = replace(found, together=(missing, 1.0))
+    verdict, reason, low = conclude(found, lambda: Covered(1.0, 1.0))
+    assert low == missing and (verdict == expected or expected == Collapse.NONE)
+    if expected in FOUND:
+        assert "classes that 400 samples do not tell one by one" in reason
+
+
+def test_what_stands_against_none() -> None:
+    honest = measured(world().judge, world().draw(400, "honest", 0).double())
+    whole = lambda: Covered(0.95, 0.98)  # noqa: E731
+    assert conclude(honest, whole)[0] == Collapse.NONE
+
+    def reason(cover: Callable[[], Covered] = never, **others: Any) -> str:
+        verdict, told, _ = conclude(replace(honest, **others), cover)
+        assert verdict == Collapse.INCONCLUSIVE
+        return told
+
+    def changed(**fields: Any) -> list[dict[str, Any]]:
+        return [honest.rows[0] | fields, *honest.rows[1:]]
+
+    share = honest.rows[0]["real"]
+    assert "6% of the samples are copies" in reason(duplicates=0.06)
+    assert "coverage is 0.80 of real samples'" in reason(lambda: Covered(0.80, 0.98))
+    assert conclude(honest, lambda: Covered(0.89, 0.98))[0] == Collapse.NONE  # 0.9 of what real ones have at worst
+    assert "needs more samples to say" in reason(rows=changed(diversity_alone=0.49))
+    assert "needs more samples to say" in reason(rows=changed(diversity=None))
+    assert "needs more real samples to say" in reason(rows=changed(diversity=None), pool=round(19 / share))
+    small = [row | {"real": row["real"] * 0.02} for row in changed(diversity=None)[:1]] + honest.rows[1:]
+    assert conclude(replace(honest, rows=small), whole)[0] == Collapse.NONE  # two percent of the mass are no matter
+    undecided = changed(state="undecided", low=0.0, high=0.9)
+    wanted = f"{needed(6, share):,} samples that look real would decide, and 100 do"
+    assert wanted in reason(rows=undecided, kept=100)
+    assert "and 100 of 400 do" in reason(rows=undecided, kept=100, fidelity=0.3)
+    assert "they hold more than nothing and less than their share" in reason(rows=undecided, kept=10**5)
+    near = changed(state="undecided", low=0.0, high=0.0, threshold=0.1)
+    assert "what is near them does not look real" in reason(rows=near, kept=10**5)
+    assert "by these features class ant cannot be told from" in reason(rows=undecided, unclear=["ant"])
+    assert "up to 5% of the real mass may be missing" in reason(rows=undecided, together=(0.0, 0.05), kept=100)
+    coarse = reason(noun=("cluster", "clusters"))
+    assert (
+        "all of 6 clusters are there, and so few are too coarse" in coarse
+        and f"{needed(16):,} samples would tell more of them" in coarse
+    )
+    assert "40% of the samples do not look real" in conclude(replace(honest, fidelity=0.6), whole)[1]
+
+
+def test_a_bound_is_not_rounded_to_what_it_does_not_say() -> None:
+    found = measured(world().judge, world().draw(400, "honest", 0).double(), together=(0.159, 1.0))
+    assert "at least 15% of the real mass is missing" in conclude(found, never)[1]
