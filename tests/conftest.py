@@ -1,6 +1,6 @@
 """What all tests share: one thread, no network where a test says so, and what is expensive to make once."""
 
-import importlib.util
+import importlib
 import os
 import signal
 import socket
@@ -67,18 +67,16 @@ def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> WeightsPolicy
 
     digits = Digits(Digits.Config(), Path()).load("train").take(slice(0, 24))
     path = tmp_path_factory.mktemp("weights") / InceptionFeatures.published.file
-    crosscheck().random_weights(path, digits.values.expand(-1, 3, -1, -1))
+    program("crosscheck").random_weights(path, digits.values.expand(-1, 3, -1, -1))
     return WeightsPolicy(folder=path.parent, allow_unverified=True)
 
 
-def crosscheck() -> Any:
-    """`evaluation/crosscheck.py`, which is a program and no part of the package."""
-    spec = importlib.util.spec_from_file_location("crosscheck", content.folder("evaluation") / "crosscheck.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["crosscheck"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def program(name: str) -> Any:
+    """`evaluation/<name>.py`, which is a program and no part of the package."""
+    folder = str(content.folder("evaluation"))
+    if folder not in sys.path:
+        sys.path.append(folder)  # as where it is run
+    return importlib.import_module(name)
 
 
 class WriterHere:

@@ -1,6 +1,5 @@
 """The stability verdict: each rule by histories made by hand, what must not matter, and how often it errs."""
 
-import importlib.util
 import json
 import math
 import subprocess
@@ -13,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aigc_lab import content
 from aigc_lab.verdicts.stability import Alarm, Stability, StabilityVerdict, first_alarm, judge
 
 Values = Sequence[float]
@@ -419,22 +417,6 @@ def test_it_costs_no_torch() -> None:
 
 
 # ---- how often it errs
-
-
-def calibrate() -> Any:
-    """`evaluation/calibrate.py`, which is a program and no part of the package."""
-    spec = importlib.util.spec_from_file_location("calibrate", content.folder("evaluation") / "calibrate.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["calibrate"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_it_is_calibrated(capsys: pytest.CaptureFixture[str]) -> None:
-    code = calibrate().main(["stability", "--n", "480", "--seed", "1"])
-    printed = capsys.readouterr().out
-    assert code == 0 and "16 of 16 promises kept" in printed, printed
 
 
 def test_the_best_of_many_noisy_values_makes_no_regression() -> None:

@@ -1,0 +1,1 @@
+"""Simulated cases of which the truth is known: what `calibrate.py` runs."""
