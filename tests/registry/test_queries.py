@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from aigc_lab.errors import UsageError
 from aigc_lab.registry import queries
 from aigc_lab.registry.ranking import Configuration, Outcome, median_interval, rank
-from aigc_lab.registry.records import Role, StoredScore
+from aigc_lab.registry.records import Role, StoredScore, StoredVerdict
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 
@@ -203,6 +203,24 @@ def test_confirmed_trials_use_their_fresh_seeds_and_come_first(lab: Lab) -> None
     rows = queries.compare(lab.registry).rows
     assert order(rows) == [(1, 1, 8.0), (2, 0, 1.0)]
     assert [(row["confirmed"], row["seeds"]) for row in rows] == [(True, 3), (False, 1)]
+
+
+def test_verdicts_are_counted_of_the_runs_that_the_score_is_of(lab: Lab) -> None:
+    """A trial that won the search is shown by its fresh seeds, and so is what was said of it."""
+    sweep = lab.sweep()
+    for trial, seed, role, verdict in (
+        (0, 0, "search", "SEVERE"),
+        (0, 1, "search", "NONE"),
+        (1, 0, "search", "SEVERE"),
+        (1, 100, "confirm", "NONE"),
+        (1, 101, "confirm", "NONE"),
+        (1, 102, "confirm", "PARTIAL"),
+    ):
+        run = lab.run(sweep, trial, seed, 1.0, role=role)
+        said = [StoredVerdict("collapse", step, each, "", {}, "") for step, each in ((1, "TOTAL"), (2, verdict))]
+        lab.registry.rejudge(run, said)
+    rows = {row["trial"]: row["verdicts"] for row in queries.compare(lab.registry).rows}
+    assert rows == {0: {"collapse": {"NONE": 1, "SEVERE": 1}}, 1: {"collapse": {"NONE": 2, "PARTIAL": 1}}}
 
 
 def test_a_confirmation_that_only_diverged_is_not_forgotten(lab: Lab) -> None:

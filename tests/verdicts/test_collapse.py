@@ -22,7 +22,7 @@ from aigc_lab.samples import Images
 from aigc_lab.verdicts import collapse, diversity
 from aigc_lab.verdicts import missing as mass
 from aigc_lab.verdicts.bins import Bins
-from aigc_lab.verdicts.collapse import Judge
+from aigc_lab.verdicts.collapse import Beside, Judge, K
 from aigc_lab.verdicts.conclusion import Collapse, needed
 from aigc_lab.weights import WeightsPolicy
 
@@ -176,6 +176,48 @@ def test_what_does_not_look_real_is_not_counted(share: float) -> None:
     assert honest.verdict not in FOUND and honest.precision == pytest.approx(1 - share, abs=0.1)
     if kept > needed(6):
         assert lacking.verdict == Collapse.SEVERE and missing(lacking) == {"eel", "fox"}
+
+
+def test_what_is_strange_does_not_look_real_whatever_its_vector() -> None:
+    """By other evidence: honest vectors, of which those of two classes are strange."""
+    made, labels = world().labelled(600, "strange")
+    unlike = torch.isin(labels, torch.tensor([1, 4]))
+
+    def said(strangeness: float) -> CollapseVerdict:
+        strange = torch.where(unlike, strangeness, 0.5)
+        return world().judge.judge(made, Beside(strange, torch.arange(600)))
+
+    usual, honest = said(0.9), judged_of(made)
+    assert usual.verdict == honest.verdict == Collapse.NONE
+    # Of real samples 2.5 % are stranger than 1: as many as that are expected to look real.
+    assert usual.precision == pytest.approx(honest.precision / 0.975)
+    odd = said(1.5)
+    assert odd.precision == pytest.approx(usual.precision * float((~unlike).double().mean()), rel=0.02)
+    # What is nearly real stands in the way of calling its bin missing, and what is not does not.
+    assert not missing(odd) and odd.verdict == Collapse.INCONCLUSIVE
+    assert missing(said(2.5)) == {"bee", "eel"} and said(2.5).verdict == Collapse.SEVERE
+    everything = world().judge.judge(made, Beside(torch.full((600,), 3.0), torch.arange(600)))
+    assert everything.verdict == Collapse.UNMEASURABLE and everything.precision == 0
+    # Which samples are equal is told too: vectors of unequal ones may be.
+    assert world().judge.judge(made, Beside(torch.zeros(600), torch.zeros(600))).verdict == Collapse.TOTAL
+
+
+def test_labels_that_share_a_name_share_no_null() -> None:
+    pool, labels = world().labelled(800, "names")
+    first, again = (Judge(pool, Bins.of_labels(labels, names), "", 5) for names in ("abcdef", "bcdefg"))
+    assert first.digest != again.digest
+    assert first.digest == Judge(pool, Bins.of_labels(labels, "abcdef"), "", 5).digest
+
+
+def test_lists_that_begin_inside_the_judged_part_are_read_to_their_end() -> None:
+    """The first 24 neighbours of a vector may all be judged ones."""
+    pool = torch.cat([torch.arange(40.0), 100 + torch.arange(40.0)])[:, None]
+    judge = Judge(pool, Bins.of_labels(torch.arange(80) // 40), "line", splits=2)
+    outside = torch.ones(80, dtype=torch.bool)
+    outside[1:37] = False
+    real = (judge.pool[:, None, 0] - judge.pool[None, outside, 0]).abs()
+    wanted = real.sort(1).values[:, K]  # itself is first
+    assert judge._reach(outside)[outside].tolist() == wanted[outside].tolist()
 
 
 def test_copies_are_told_of_beside_what_is_missing() -> None:
