@@ -208,14 +208,15 @@ def test_confirmed_trials_use_their_fresh_seeds_and_come_first(lab: Lab) -> None
 def test_verdicts_are_counted_of_the_runs_that_the_score_is_of(lab: Lab) -> None:
     """A trial that won the search is shown by its fresh seeds, and so is what was said of it."""
     sweep = lab.sweep()
-    for trial, seed, role, verdict in (
+    cases: list[tuple[int, int, Role, str]] = [
         (0, 0, "search", "SEVERE"),
         (0, 1, "search", "NONE"),
         (1, 0, "search", "SEVERE"),
         (1, 100, "confirm", "NONE"),
         (1, 101, "confirm", "NONE"),
         (1, 102, "confirm", "PARTIAL"),
-    ):
+    ]
+    for trial, seed, role, verdict in cases:
         run = lab.run(sweep, trial, seed, 1.0, role=role)
         said = [StoredVerdict("collapse", step, each, "", {}, "") for step, each in ((1, "TOTAL"), (2, verdict))]
         lab.registry.rejudge(run, said)

@@ -23,7 +23,7 @@ from aigc_lab.verdicts import collapse, diversity
 from aigc_lab.verdicts import missing as mass
 from aigc_lab.verdicts.bins import Bins
 from aigc_lab.verdicts.collapse import Beside, Judge, K
-from aigc_lab.verdicts.conclusion import Collapse, needed
+from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict, needed
 from aigc_lab.weights import WeightsPolicy
 
 
