@@ -32,8 +32,9 @@ def stability_of_file(
 ) -> dict[str, Any]:
     """The stability verdict on a column of a file, as plain data: `judge`'s, on the columns `step`, `value` and `se`.
 
-    The file is a table with a header, separated by commas, semicolons or tabs, or JSON lines. `diverged_at` is a step
-    at which a loss, gradient or parameter was not finite. An empty cell was not measured; NaN and inf have diverged.
+    The file is a table with a header, separated by commas, semicolons or tabs, or JSON: an object a line, or a list of
+    them. `diverged_at` is a step at which a loss, gradient or parameter was not finite. An empty cell was not measured;
+    NaN and inf have diverged.
 
     Raises `UsageError` naming file, line, column and value for what cannot be read.
     """
@@ -162,11 +163,11 @@ class _Row(NamedTuple):
 
 
 def _rows(path: Path, wanted: list[str]) -> Iterator[_Row]:
-    """Step, value and error of every row of a table or of JSON lines. What has neither step nor value is none."""
+    """Step, value and error of every row of a table or of JSON. What has neither step nor value is none."""
     text = _text(path)
-    rows = _objects(path, text, wanted) if text.lstrip().startswith("{") else _table(path, text, wanted)
-    for line, cells in rows:
-        places = [f"{path}, line {line}, column {name}" for name in wanted]
+    read = _objects if text.lstrip().startswith(("{", "[")) else _table
+    for where, cells in read(path, text, wanted):
+        places = [f"{path}, {where}, column {name}" for name in wanted]
         numbers = [_number(cells.get(name), place) for name, place in zip(wanted, places, strict=True)]
         step, value, error = (*numbers, None)[:3]
         if step is None and value is None:
@@ -191,8 +192,8 @@ def _number(cell: Any, place: str) -> float | None:
         raise UsageError(f"{place}: {str(cell)[:40]!r} is no number; {remedy}") from None
 
 
-def _table(path: Path, text: str, wanted: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and cells of each row, by the names in the header."""
+def _table(path: Path, text: str, wanted: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The line and cells of each row, by the names in the header."""
     lines = text.split("\n")
     line = 1
     try:
@@ -209,7 +210,7 @@ def _table(path: Path, text: str, wanted: list[str]) -> Iterator[tuple[int, dict
             if any(cell.strip() for cell in row[len(header) :]):
                 remedy = f"quote a cell that holds a {_DELIMITERS[delimiter]}, and write numbers like 1234.5"
                 raise UsageError(f"{path}, line {line}: {len(row)} cells, {len(header)} columns; {remedy}")
-            yield line, dict(zip(header, row, strict=False))
+            yield f"line {line}", dict(zip(header, row, strict=False))
     except csv.Error as error:
         raise UsageError(f"{path}, after line {line}: no table ({error}); save it as CSV again") from None
 
@@ -236,21 +237,36 @@ def _header(path: Path, lines: list[str], wanted: list[str]) -> tuple[list[str],
     return header, delimiter
 
 
-def _objects(path: Path, text: str, wanted: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of each line; what a line lacks was not measured there."""
-    found: list[tuple[int, dict[str, Any]]] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        try:
-            cells = json.loads(line) if line.strip() else {}
-        except ValueError as error:
-            raise UsageError(f"{path}, line {number}: no JSON ({error}); write one object a line") from None
+def _objects(path: Path, text: str, wanted: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The place and cells of each object, of one a line or of a list; what one lacks was not measured there."""
+    pieces: list[tuple[str, Any]] = []
+    if text.lstrip().startswith("["):
+        listed = _json(path, text, 1, "one list of objects")
+        pieces = [(f"object {number}", each) for number, each in enumerate(listed, 1)]
+    else:
+        for number, line in enumerate(text.split("\n"), 1):
+            pieces.append((f"line {number}", _json(path, line, number, "one object a line") if line.strip() else {}))
+    names = []
+    for where, cells in pieces:
         if not isinstance(cells, dict):
-            raise UsageError(f"{path}, line {number}: {line.strip()[:40]} is no object; write one object a line")
-        found.append((number, cells))
-    names = list(dict.fromkeys(name for _, cells in found for name in cells))
+            shown = json.dumps(cells)[:40]
+            raise UsageError(f"{path}, {where}: {shown} is no object; write one for each evaluation")
+        names += [name for name in cells if name not in names]
+    if not pieces:
+        raise UsageError(f"{path}: the list is empty; write an object for each evaluation")
     if lacking := next((name for name in wanted if name not in names), None):
         raise UsageError(f"{path}: {unknown('column', lacking, names)}")
-    yield from found
+    yield from pieces
+
+
+def _json(path: Path, text: str, line: int, wanted: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        told = f"{path}, line {line + error.lineno - 1}: no JSON ({error.msg}, column {error.colno})"
+        raise UsageError(f"{told}; write {wanted}") from None
+    except (ValueError, RecursionError) as error:  # a number of too many digits; lists within lists
+        raise UsageError(f"{path}, line {line}: no JSON that can be read ({error}); write {wanted}") from None
 
 
 def _text(path: Path) -> str:

@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("section", choices=SECTIONS)
     parser.add_argument("--n", type=int, help="cases of each truth (default: 2000), or honest sets (default: 300)")
     parser.add_argument("--others", type=int, help="sets of each truth that is not honest (default: a tenth of --n)")
+    parser.add_argument("--size", type=int, help="samples in a set (default: as many as is usual of the dataset)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", nargs="+", default=[], help="digits, ring, grid, mnist, captions, stacked, …")
     given = parser.parse_args(arguments)
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bounds = intervals(given.n or 2000, given.seed)
     else:
         count = given.n or 300
-        bounds = collapse(count, given.others or max(count // 10, 10), given.seed, given.data)
+        bounds = collapse(count, given.others or max(count // 10, 10), given.seed, given.data, given.size)
     print("\n".join(map(str, bounds)))
     print(f"{sum(bound.kept for bound in bounds)} of {len(bounds)} promises kept")
     return 0 if all(bound.kept for bound in bounds) else 1

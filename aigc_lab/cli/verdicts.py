@@ -16,7 +16,8 @@ app.add_typer(judge, name="judge")
 @judge.command("stability")
 def judge_stability(
     history: Annotated[
-        Path, typer.Argument(help="A table with a header (CSV, also with ; or tabs) or JSON lines.", metavar="FILE")
+        Path,
+        typer.Argument(help="A table with a header (CSV, also with ; or tabs), or JSON objects.", metavar="FILE"),
     ],
     value: Annotated[str, typer.Option(help="The column of the score.", metavar="COLUMN")],
     step: Annotated[str, typer.Option(help="The column of the steps.", metavar="COLUMN")] = "step",

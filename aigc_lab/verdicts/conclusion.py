@@ -12,7 +12,7 @@ from aigc_lab.verdicts.missing import MISSING, PRESENT, UNDECIDED
 
 _ALPHA = 0.05
 # What may be missing where nothing is; what is PARTIAL below, and SEVERE above.
-_NOTHING, _SEVERE, _ALL = 0.02, 0.25, 0.9
+_NOTHING, SEVERE_ABOVE, _ALL = 0.02, 0.25, 0.9
 # Precision and coverage, beside real samples', below both of which samples that vary are blurred: nothing is then
 # missing for certain. Classes that are gone are no such sign: what is left is sharp, or covered, or narrow.
 _SHARP, _COVERED, _VARIED = 0.65, 0.35, 0.5
@@ -180,7 +180,7 @@ def conclude(found: Measured, cover: Callable[[], Covered]) -> tuple[Collapse, s
             row["state"] = UNDECIDED if row["state"] == MISSING else row["state"]
         return Collapse.INCONCLUSIVE, reason, 0.0
     if found.low > _NOTHING:
-        return Collapse.SEVERE if found.low > _SEVERE else Collapse.PARTIAL, lacking, found.low
+        return Collapse.SEVERE if found.low > SEVERE_ABOVE else Collapse.PARTIAL, lacking, found.low
     if found.narrow:
         worst = min(row["diversity_high"] for row in found.narrow)
         names = [row["name"] for row in found.narrow]

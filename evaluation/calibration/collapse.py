@@ -20,7 +20,8 @@ from aigc_lab.settings import Settings
 from aigc_lab.text.vocabulary import SPECIAL
 from aigc_lab.verdicts.bins import Bins
 from aigc_lab.verdicts.collapse import Beside, Judge
-from aigc_lab.verdicts.conclusion import Collapse, needed
+from aigc_lab.verdicts.conclusion import SEVERE_ABOVE, Collapse, needed
+from aigc_lab.verdicts.missing import MISSING, decide, least_missing
 from aigc_lab.verdicts.sentences import Sentences, of_splits
 from calibration.bounds import Bound
 
@@ -59,6 +60,23 @@ class Bench:
     @property
     def bins(self) -> int:
         return len(self.judge.bins.names)
+
+    def proves_half(self, source: torch.Generator) -> bool:
+        """Whether so many samples prove SEVERE where half of the bins are gone: in 20 sets of counts, in the least of
+        which what is proved is beyond doubt.
+        """
+        shares, strays, thresholds = self.judge.shares, self.judge.strays, self.judge.thresholds.tolist()
+        proved = []
+        for _ in range(20):
+            gone = torch.randperm(self.bins, generator=source) < self.bins // 2
+            rates = torch.where(gone, strays, (1 - strays[gone].sum()) * shares / shares[~gone].sum())
+            drawn = torch.multinomial(rates, self.n, True, generator=source)
+            hits: list[int] = torch.bincount(drawn, minlength=self.bins).tolist()
+            rows = [{"real": p, "threshold": least} for p, least in zip(shares.tolist(), thresholds, strict=True)]
+            decide(rows, hits, self.n)
+            named = sum(row["real"] for row in rows if row["state"] == MISSING)
+            proved.append(max(named, least_missing(hits, self.n, shares.tolist(), thresholds)))
+        return min(proved) > 1.1 * SEVERE_ABOVE
 
     def draw(self, source: torch.Generator, kept: Tensor | None = None, vectors: Tensor | None = None) -> Tensor:
         """N real vectors without replacement, of those that are `kept` [m]; or the same ones of other `vectors`."""
@@ -138,16 +156,16 @@ class Bench:
         } | {name: partial(self.draw, vectors=vectors) for name, vectors in self.blurred.items()}
 
 
-def bench(name: str, settings: Settings) -> Bench:
-    """Of the training split, judged as a run on the dataset is."""
-    n = ENOUGH.get(name, MANY)
+def bench(name: str, settings: Settings, size: int | None = None) -> Bench:
+    """Of the training split, judged as a run on the dataset is, `size` samples at a time."""
+    n = size or ENOUGH.get(name, MANY)
     options = {"path": CAPTIONS} if name == "captions" else {}
     kind = plugins.find(Dataset, {"captions": "lines", "stacked": "stacked_mnist"}.get(name, name))  # type: ignore[type-abstract]
     dataset = kind(kind.Config(**options), settings.data_dir)
     source = generator("bench", name)
     vectors_of = _vectors(dataset, settings)
-    splits = [_part(dataset.load(split), min(2 * n, 13_000), source) for split in SCORED]
-    train = _part(dataset.load("train"), min(8 * n, 30_000), source)
+    splits = [_part(dataset.load(split), max(min(2 * n, 13_000), n), source) for split in SCORED]
+    train = _part(dataset.load("train"), max(min(8 * n, 30_000), 3 * n), source)
     apart = vectors_of(_part(dataset.load("train"), 5000, source))
     read = vectors_of
     if isinstance(train, Text):
@@ -250,26 +268,25 @@ def _noise(samples: Samples, source: torch.Generator) -> Samples:
 # ---- the tables
 
 
-def collapse(count: int, others: int, seed: int, names: Sequence[str] = ()) -> list[Bound]:
+def collapse(count: int, others: int, seed: int, names: Sequence[str] = (), size: int | None = None) -> list[Bound]:
     """How often each truth gets each verdict, by dataset, and what is promised of it. `count` sets are honest, and of
-    each other truth there are as many as said.
+    each other truth there are as many as said; a set holds `size` samples, or as many as is usual of the dataset.
     """
     settings = Settings.load()
     files = {"mnist": settings.data_dir / "MNIST", "captions": settings.data_dir / CAPTIONS}
     there = [name for name in ("digits", "ring", "grid", *files) if name not in files or files[name].exists()]
     bounds = []
     for name in names or there:
-        bounds += table(bench(name, settings), count, others, seed)
+        bounds += table(bench(name, settings, size), count, others, seed)
     return bounds
 
 
 def table(bench: Bench, count: int, others: int, seed: int) -> list[Bound]:
     """The confusions of one dataset."""
-    decides = needed(bench.bins)
-    powerful = bench.n >= decides
-    print(
-        f"{bench.name}: {bench.n} samples, pool {len(bench.judge.pool)}, {bench.bins} bins ({decides} samples decide)"
-    )
+    powerful = bench.proves_half(generator("power", bench.name, seed))
+    print(f"{bench.name}: {bench.n} samples, pool {len(bench.judge.pool)}, {bench.bins} bins")
+    how = "prove" if powerful else "do not prove"
+    print(f"so many samples {how} that half of the bins are gone, and {needed(bench.bins)} decide about each bin")
     print(f"{'truth, % of which are':32}" + "".join(f"{name:>14}" for name in SHOWN))
     said: dict[str, Counter[Collapse]] = {}
     for number, (truth, make) in enumerate(bench.cases().items()):

@@ -112,6 +112,7 @@ def test_a_mistake_is_one_line_and_code_2(
 # ---- files that are read
 
 EXPECTED = judge(STEPS, LOST, ERRORS).as_dict()
+OBJECTS = [dict(zip(("step", "fid", "se"), each, strict=True)) for each in zip(STEPS, LOST, ERRORS, strict=True)]
 BOM = b"\xef\xbb\xbf"
 READ: dict[str, str | bytes] = {
     "commas": table(LOST),
@@ -129,10 +130,8 @@ READ: dict[str, str | bytes] = {
     "a comma at the end of lines": table(LOST, end=",\n").replace("se,", "se", 1),
     "steps as floats": "\n".join(line.replace(",", ".0,", 1) for line in table(LOST).splitlines()).replace(".0", "", 1),
     "rows from the last to the first": "\n".join([table(LOST).split()[0], *reversed(table(LOST).split()[1:])]),
-    "JSON lines": "".join(
-        json.dumps({"step": step, "fid": value, "se": error}) + "\n"
-        for step, value, error in zip(STEPS, LOST, ERRORS, strict=True)
-    ),
+    "JSON lines": "".join(json.dumps(each) + "\n" for each in OBJECTS),
+    "a list in JSON": json.dumps(OBJECTS, indent=2),
 }
 
 
@@ -228,6 +227,12 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "a list in JSON lines": ('{"step": 1, "fid": 2, "se": 1}\n[1]\n', "FILE, line 2: [1] is no object"),
     "a lacking name in JSON lines": ('{"step": 1, "fd": 2, "se": 1}\n', "FILE: unknown column 'fid'; did you mean fd?"),
     "no number in JSON": ('{"step": 1, "fid": true, "se": 1}\n', "FILE, line 1, column fid: 'True' is no number"),
+    "an open list in JSON": ('[\n{"step": 1},\n{"step": 2', "FILE, line 3: no JSON ("),
+    "no object in a list": ('[{"step": 1, "fid": 2, "se": 1}, 3]', "FILE, object 2: 3 is no object; write one for"),
+    "a lacking name in a list": ('[{"step": 1, "fd": 2}]', "FILE: unknown column 'fid'; did you mean fd?"),
+    "text in a list": ('[{"step": 1, "fid": "x", "se": 1}]', "FILE, object 1, column fid: 'x' is no number"),
+    "nothing in a list": ("[]", "FILE: the list is empty; write an object for each evaluation"),
+    "lists within lists": ("[" * 100_000, "FILE, line 1: no JSON that can be read ("),
     "a list for a number": ('{"step": 1, "fid": [2], "se": 1}\n', "FILE, line 1, column fid: '[2]' is no number"),
 }
 
