@@ -21,11 +21,11 @@ from aigc_lab.extractors.base import Features, choice
 from aigc_lab.features import FeatureStore
 from aigc_lab.files import write_atomically
 from aigc_lab.given import Given, Pair, Range, Sets, given, halves, numbered, parted
-from aigc_lab.jury import Jury, chosen_bins, judged, trivial, with_code
+from aigc_lab.jury import EXAMPLES, Jury, chosen_bins, judged, trivial, with_code
 from aigc_lab.language_system import LanguageSystem
 from aigc_lab.metrics import memorisation
 from aigc_lab.metrics.base import Autoencoder, Evidence, Game, Metric, Part, Real, Score
-from aigc_lab.nulls import remembered
+from aigc_lab.nulls import known_baseline, remembered, write_baseline
 from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.settings import Settings
 from aigc_lab.shape import Modality
@@ -42,8 +42,8 @@ SCORING_SPLITS: tuple[ScoringSplit, ...] = ("reference", "holdout")
 
 # So many training samples are drawn beside a generated one.
 _NEIGHBOURS = 5
-# So many real samples are named of each missing bin.
-_EXAMPLES = 5
+# Rows of the picture of what is missing, and real samples in each.
+_LACKING, _IN_ROW = 20, 8
 # The split that is compared with, and the one that shows what real samples score against it.
 _FLOOR: dict[ScoringSplit, ScoringSplit] = {"reference": "holdout", "holdout": "reference"}
 
@@ -82,9 +82,16 @@ class Evaluator:
             return scores, None
         return scores, with_code(self._jury.collapse(evidence), scores, system, evidence.real.reference)
 
-    def missing(self, verdict: CollapseVerdict, count: int = 8) -> dict[str, Samples]:
-        """Bin -> real samples of it, of every bin that a verdict on this dataset says is missing."""
-        return self._jury.missing(verdict, count) if verdict.bins else {}
+    def missing(self, bins: Sequence[Mapping[str, Any]]) -> bytes | None:
+        """A PNG of real pictures of what is missing, by the bins of a verdict on this dataset: a row of eight for each.
+        None where nothing is, or samples are no pictures.
+        """
+        names = [row["name"] for row in bins if row["state"] == MISSING][:_LACKING]
+        if not names or self._dataset.shape.modality != Modality.IMAGES:
+            return None
+        rows = [self._jury.examples(name, _IN_ROW).canonical().values for name in names]
+        width = min(map(len, rows))
+        return pictures.png(pictures.grid(Images(torch.cat([row[:width] for row in rows])), columns=width))
 
     @cached_property
     def _jury(self) -> Jury:
@@ -107,13 +114,11 @@ class Evaluator:
         told = [objective, self.protocol.model_dump(mode="json"), versions, self._dataset.digest, judges]
         key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
         path = self._features.cache / "baselines" / f"{key}.json"
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            known: float | None = json.loads(path.read_text("utf-8"))["value"]
-            return known
+        with suppress(OSError, ValueError):
+            return known_baseline(path)
         value = self._trivial_score(objective)
         with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps({"objective": objective, "value": value}).encode())
+            write_baseline(path, value)
         return value
 
     def _trivial_score(self, objective: str) -> float | None:
@@ -355,7 +360,8 @@ def judge(
         vectors = [store.made(name, made).vectors.cpu(), store.real(name, pair.reference).vectors.cpu()]
         identity = store.extractor(name).identity
     if isinstance(pair.reference, Text):
-        train = dataset.load("train") if real.split else None
+        # What a language model has read is not strange to it: not those that others are judged beside.
+        train = dataset.load("train") if real.split and real.split[1] != "train" else None
         sentences = known_sentences(pair.reference.corpus, train.corpus if isinstance(train, Text) else None)
     of = f"{identity}|data:{dataset.name}:{dataset.digest[:8]}"
     known_real = RealSet(vectors[1], of, real.called, known, names, modes, sentences)
@@ -389,10 +395,13 @@ def classes_of(labels: Sequence[int] | Sequence[str] | Tensor) -> tuple[Tensor, 
     """The numbers of classes, and their names if they have any. Raises `UsageError` for what is neither."""
     if not isinstance(labels, Tensor) and len(labels) and isinstance(labels[0], str):
         return numbered([str(each) for each in labels])
-    found = torch.as_tensor(labels)
+    try:
+        found = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"labels: are neither whole numbers nor names ({error})") from None
     if found.ndim != 1 or found.is_floating_point() or found.is_complex():
         raise UsageError(f"labels: are {list(found.shape)} {found.dtype}, not one whole number or name a sample")
-    return found, None
+    return found.long(), None
 
 
 def _paired(generated: Any, reference: Any, size: int | None, options: Mapping[str, Any]) -> tuple[Given, Pair]:
@@ -413,7 +422,7 @@ def verdict_on(vectors: Tensor, made: object, real: RealSet, cache: Path | None)
         with remembered(Judge(real.vectors, bins, f"{real.identity}|by:{kind}"), cache) as judge:
             verdict = judged(judge, vectors, real.sentences, made)
         for row in verdict.bins:
-            places = judge.examples(row["name"], _EXAMPLES).tolist() if row["state"] == MISSING else []
+            places = judge.examples(row["name"], EXAMPLES).tolist() if row["state"] == MISSING else []
             row["examples"] = [real.called(place) for place in places]
         return verdict
     except ValueError as error:

@@ -193,7 +193,7 @@ def cached(cache: Path) -> list[dict[str, Any]]:
 
 def damaged(cache: Path) -> list[tuple[Path, str]]:
     """The files of a cache that are not what was written, and why: each is read whole."""
-    from aigc_lab.nulls import known_nulls, neighbours
+    from aigc_lab.nulls import known_baseline, known_nulls, neighbours
 
     found = []
     for path in sorted((cache / _FEATURES).glob("*.safetensors")):
@@ -201,8 +201,8 @@ def damaged(cache: Path) -> list[tuple[Path, str]]:
             unpacked(path)
         except (SafetensorError, KeyError, ValueError, OSError) as error:
             found.append((path, str(error)))
-    rests = ((_NULLS, "*.safetensors", neighbours), (_NULLS, "*.json", known_nulls), (_BASELINES, "*.json", _read_json))
-    for kind, end, read in rests:
+    lists, nulls, baselines = (_NULLS, "*.safetensors"), (_NULLS, "*.json"), (_BASELINES, "*.json")
+    for (kind, end), read in ((lists, neighbours), (nulls, known_nulls), (baselines, known_baseline)):
         for path in sorted((cache / kind).glob(end)):
             try:
                 read(path)
@@ -210,10 +210,6 @@ def damaged(cache: Path) -> list[tuple[Path, str]]:
                 found.append((path, str(error)))
     judges = sorted((cache / _CLASSIFIERS).glob("*.safetensors"))
     return found + [(path, "its bytes are not those that were written") for path in judges if sha256(path) != path.stem]
-
-
-def _read_json(path: Path) -> object:
-    return json.loads(path.read_text("utf-8"))
 
 
 def clear(cache: Path, *, classifiers: bool = False) -> tuple[int, int]:

@@ -83,7 +83,8 @@ def collapse_of(
 def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
     """What the seeds of each configuration of a sweep say together, as plain data: `across_seeds` of those that ended
     by themselves, with `trial`, `system`, `config`, the `objective`, the median of the `steps` to 1.1 times the best,
-    and how many were `pruned`, which would say too little of failures.
+    and how many were `pruned`, which would say too little of failures. Of a `confirmed` configuration the fresh seeds
+    alone are counted: by the others it was chosen, and they flatter.
     """
     from aigc_lab.registry import queries
     from aigc_lab.registry.states import State
@@ -99,7 +100,9 @@ def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
         trials, runs = queries.trials(registry, name), queries.runs(registry, name)
     rows = []
     for trial in trials:
-        mine = [run for run in runs if run["trial"] == trial["trial"]]
+        every = [run for run in runs if run["trial"] == trial["trial"]]
+        fresh = [run for run in every if run["role"] == "confirm"]
+        mine = fresh or every
         ended = [run["run"] for run in mine if run["state"] in (State.FINISHED, State.DIVERGED)]
         said: dict[str, list[Mapping[str, Any]]] = {"collapse": [], "stability": []}
         for run in ended:
@@ -115,6 +118,7 @@ def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
                 "objective": sweep["objective"],
                 **across_seeds(stories, [each["verdict"] for each in said["collapse"]], **values),
                 "runs": len(ended),
+                "confirmed": bool(fresh),
                 "steps": median(known) if (known := [each for each in steps if each is not None]) else None,
                 "pruned": sum(run["state"] == State.PRUNED for run in mine),
             }

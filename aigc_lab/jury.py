@@ -18,7 +18,7 @@ from aigc_lab.shape import Modality
 from aigc_lab.text.vocabulary import EOS, PAD
 from aigc_lab.text_metric import corpus_of
 from aigc_lab.verdicts.bins import Bins
-from aigc_lab.verdicts.collapse import Judge
+from aigc_lab.verdicts.collapse import Beside, Judge, alike
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
 from aigc_lab.verdicts.missing import MISSING
 from aigc_lab.verdicts.sentences import Sentences, of_splits
@@ -29,6 +29,8 @@ _TIMES, _LEAST = 4, 2000
 _ACTIVE = 0.2
 # An error of reconstruction so near to that of the mean picture is no better than it.
 _BLIND = 0.95
+# So many real samples are named of each missing bin.
+EXAMPLES = 5
 # Training samples that clusters are made of.
 _CLUSTERED = 5000
 # Up to so many numbers a picture's own covariance is used for a trivial one.
@@ -58,22 +60,20 @@ class Jury:
             return None
         vectors = self._vectors(evidence, evidence.generated)
         with remembered(self._judge, self._features.cache) as judge:
-            return judged(judge, vectors, self._sentences, evidence.generated)
+            verdict = judged(judge, vectors, self._sentences, evidence.generated)
+        if self._sentences is not None:  # pictures are drawn of what a finished run lacks
+            for row in verdict.bins:
+                real = self.examples(row["name"], EXAMPLES) if row["state"] == MISSING else None
+                row["examples"] = real.sentences() if isinstance(real, Text) else []
+        return verdict
 
-    def missing(self, verdict: CollapseVerdict, count: int) -> dict[str, Samples]:
-        """Bin -> real samples of it, those most like its mean, of every bin that the verdict says is missing."""
+    def examples(self, name: str, count: int) -> Samples:
+        """The real samples that are most like the mean of a bin."""
         splits = [self._dataset.load("reference"), self._dataset.load("holdout")]
-        first = len(splits[0])
-        found = {}
-        for name in [row["name"] for row in verdict.bins if row["state"] == MISSING]:
-            places = self._rows[self._judge.examples(name, count)]
-            split, at = (splits[0], places) if bool((places < first).all()) else (None, places)
-            if split is not None:
-                found[name] = split.take(at)
-                continue
-            values = torch.cat([each.values for each in splits])[places]
-            found[name] = replace(splits[0], values=values, labels=None)
-        return found
+        judge, first = self._judge, len(splits[0])
+        places = self._rows[judge.examples(name, count)].tolist()
+        values = [splits[place >= first].values[place - first * (place >= first)] for place in places]
+        return replace(splits[0], values=torch.stack(values), labels=None)
 
     def _vectors(self, evidence: Evidence | None, samples: Samples) -> Tensor:
         if self._dataset.shape.modality == Modality.POINTS:
@@ -135,7 +135,10 @@ def chosen_bins(
 
 
 def judged(judge: Judge, vectors: Tensor, sentences: Sentences | None, generated: object) -> CollapseVerdict:
-    """The verdict on vectors of samples, with what sentences say besides."""
+    """The verdict on vectors of samples, with what sentences say besides; pictures are copies by their pixels."""
+    if isinstance(generated, Images):
+        pixels = generated.canonical().values.cpu().flatten(1).numpy()
+        return judge.judge(vectors, Beside(alike([each.tobytes() for each in pixels])))
     if sentences is None:
         return judge.judge(vectors)
     corpus = corpus_of(generated)

@@ -204,12 +204,14 @@ def _of_share(values: Tensor, trials: int) -> Interval:
 
 
 def k_means(points: Tensor, count: int, rounds: int = 50) -> Tensor:
-    """`count` centres [count, d] in float32: Lloyd's rounds from a seeded k-means++ start (Arthur & Vassilvitskii
-    2007), until nothing changes or for `rounds`. A centre that loses all its points stays where it is.
+    """`count` centres [count, d] in float64: Lloyd's rounds from a seeded k-means++ start (Arthur & Vassilvitskii
+    2007), until nothing changes or for `rounds`. A centre that loses all its points stays where it is. The rounds are
+    in float32 around the points' mean, where that is exact enough.
     """
     if len(points) < count:
         raise ValueError(f"{count} clusters need at least as many vectors, not {len(points)}")
-    points = points.float()
+    middle = points.double().mean(0)
+    points = (points.double() - middle).float()
     source = noise.generator("k-means", count)
     draws = torch.rand(count, generator=source, dtype=torch.float64).tolist()
     centres = points.new_empty(count, points.shape[1])
@@ -222,17 +224,22 @@ def k_means(points: Tensor, count: int, rounds: int = 50) -> Tensor:
         away = torch.minimum(away if place else away * torch.inf, (points - points[pick]).double().square().sum(1))
     before = None
     for _ in range(rounds):
-        own = assign(points, centres)
+        own = _assign(points, centres)
         if before is not None and torch.equal(own, before):
             break
         before = own
         sums = torch.zeros_like(centres, dtype=torch.float64).index_add_(0, own, points.double())
         sizes = torch.bincount(own, minlength=count)[:, None]
         centres = torch.where(sizes > 0, sums / sizes.clamp_min(1), centres.double()).float()
-    return centres
+    return centres.double() + middle
 
 
 def assign(points: Tensor, centres: Tensor) -> Tensor:
-    """The nearest centre of each point [N]."""
+    """The nearest centre of each point [N]: wherever both lie, for distances are taken around the centres' mean."""
+    middle = centres.double().mean(0)
+    return _assign(points.double() - middle, (centres.double() - middle).float())
+
+
+def _assign(points: Tensor, centres: Tensor) -> Tensor:
     blocks = _rows(len(points), len(centres))
     return torch.cat([torch.cdist(points[rows].float(), centres).argmin(1) for rows in blocks])

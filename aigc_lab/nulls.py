@@ -1,4 +1,6 @@
-"""What judges of a collapse keep on disk: the nulls of their real samples, and which of these are near each other."""
+"""What verdicts rest on, as it is kept on disk: the nulls of real samples, which of these are near each other, and the
+scores of trivial samples. Each says by a digest whether it is what was written.
+"""
 
 import hashlib
 import json
@@ -33,27 +35,47 @@ def remembered(judge: Judge, cache: Path | None) -> Iterator[Judge]:
             judge.listed = neighbours(lists, len(judge.pool))
     known = len(judge.nulls)
     yield judge
-    if len(judge.nulls) > known:
-        with suppress(OSError, SafetensorError):  # what is not kept is computed again
-            nulls.parent.mkdir(parents=True, exist_ok=True)
-            told = {"nulls": judge.nulls, "sha256": _digest(judge.nulls)}
-            write_atomically(nulls, json.dumps(told, allow_nan=False).encode())
-            if judge.listed is None:
-                content = {"listed": judge.lists[1].int()}
-                write_atomically(lists, save(content, {"sha256": _sha256(content["listed"])}))
+    with suppress(OSError, SafetensorError):  # what is not kept is computed again
+        if len(judge.nulls) > known:
+            _write(nulls, {"nulls": judge.nulls})
+        if judge.listed is None:
+            judge.listed = judge.lists[1]
+            content = {"listed": judge.listed.int()}
+            lists.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(lists, save(content, {"sha256": _sha256(content["listed"])}))
 
 
 def known_nulls(path: Path) -> dict[str, Any]:
     """The nulls that `remembered` kept. Raises `OSError`, or `ValueError` for anything else."""
-    told = json.loads(path.read_text("utf-8"))
-    found = told.get("nulls") if isinstance(told, dict) else None
-    if not isinstance(found, dict) or told.get("sha256") != _digest(found):
-        raise ValueError("its bytes are not those that were written")
+    found: dict[str, Any] = _read(path, "nulls")
     return found
 
 
-def _digest(nulls: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(nulls, sort_keys=True, allow_nan=False).encode()).hexdigest()
+def known_baseline(path: Path) -> float | None:
+    """What `write_baseline` kept. Raises `OSError`, or `ValueError` for anything else."""
+    value: float | None = _read(path, "value")
+    return value
+
+
+def write_baseline(path: Path, value: float | None) -> None:
+    """Keeps a trivial sampler's score; None where that tells nothing."""
+    _write(path, {"value": value})
+
+
+def _write(path: Path, told: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(told | {"sha256": _digest(told)}, allow_nan=False).encode())
+
+
+def _read(path: Path, what: str) -> Any:
+    told = json.loads(path.read_text("utf-8"))
+    if not isinstance(told, dict) or told.pop("sha256", None) != _digest(told) or what not in told:
+        raise ValueError("its bytes are not those that were written")
+    return told[what]
+
+
+def _digest(told: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def neighbours(path: Path, count: int | None = None) -> Tensor:

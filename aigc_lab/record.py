@@ -23,9 +23,10 @@ from aigc_lab.registry.records import (
     StoredScore,
     StoredVerdict,
 )
+from aigc_lab.statistics import error_of
 from aigc_lab.verdicts import stability
 from aigc_lab.verdicts.conclusion import CollapseVerdict
-from aigc_lab.verdicts.stability import StabilityVerdict
+from aigc_lab.verdicts.stability import Better, StabilityVerdict
 
 # A gradient or a score of the critic so many times its median is worth a word.
 _UNREST = 3.0
@@ -194,8 +195,26 @@ def unrest(curves: Mapping[str, Curve]) -> tuple[stability.Finding, ...]:
     return tuple(told for _, told in sorted(found, key=lambda each: -each[0])[:3])
 
 
-def explained(said: StabilityVerdict, curves: Mapping[str, Curve]) -> StabilityVerdict:
-    """A verdict with what the curves show beside it, unless all is well."""
+def of_history(
+    history: Sequence[Mapping[str, Any]],
+    curves: Mapping[str, Curve],
+    *,
+    baseline: float | None,
+    better: Better,
+    diverged_at: tuple[float, str] | None,
+) -> StabilityVerdict:
+    """The verdict on the objective's evaluations, each a `step`, `value`, `low`, `high` and `signature`; with what the
+    curves show beside it, unless all is well. Raises `ValueError` like `stability.judge`.
+    """
+    said = stability.judge(
+        [each["step"] for each in history],
+        [math.nan if each["value"] is None else each["value"] for each in history],
+        [error_of(each["low"], each["high"]) for each in history],
+        baseline=baseline,
+        better=better,
+        diverged_at=diverged_at,
+    )
+    said = replace(said, signature="|".join([*(each["signature"] for each in history[-1:]), said.signature]))
     if said.verdict == stability.Stability.STABLE:
         return said
     return replace(said, evidence=said.evidence + unrest(curves))

@@ -1,33 +1,33 @@
 """`aigc-lab rejudge`: the verdicts of a sweep's runs again, from what is stored of them."""
 
 import json
-import math
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from aigc_lab import environment, experiment
+from aigc_lab import attempts, environment, experiment
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.evaluate import Evaluator
+from aigc_lab.experiment import Protocol
 from aigc_lab.features import FeatureStore
-from aigc_lab.record import Curve, explained
+from aigc_lab.files import write_atomically
+from aigc_lab.record import Curve, of_history
 from aigc_lab.registry import queries
-from aigc_lab.registry.records import StoredVerdict
+from aigc_lab.registry.life import RESULTS
+from aigc_lab.registry.records import StoredArtifact, StoredVerdict
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.serving import finding
 from aigc_lab.settings import Settings
-from aigc_lab.statistics import error_of
-from aigc_lab.verdicts import stability
 from aigc_lab.yamlfile import Document
 
 
 def rejudge(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]]:
-    """Judges the last samples of every finished run by its stored weights, which give the same samples to the bit, and
-    the histories of those and of diverged ones by their stored scores; of samples on the way what was said stays, for
-    their weights are gone. MLflow's tags follow.
+    """Judges the last samples of every finished run by its stored weights, which give the same samples again, with the
+    picture of what they lack; and the histories of those and of pruned and diverged ones by their stored scores. Of
+    samples on the way what was said stays, for their weights are gone. MLflow's tags follow.
 
     Returns rows of run, kind, verdict, what it was `before`, and reason; where a run cannot be judged again, the
     verdict is None and the reason says why.
@@ -43,26 +43,27 @@ def rejudge(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]
         known, histories = queries.verdicts(registry, sweep["id"]), queries.histories(registry, sweep["id"])
         files = queries.files(registry, sweep["id"])
         runs, rows, tags = queries.runs(registry, sweep["id"]), [], dict[str, dict[str, str]]()
-        _same(dataset, sweep["id"], runs)
-        for run in runs:
-            if run["state"] not in (State.FINISHED, State.DIVERGED):
-                continue
+        _same(dataset, plan.protocol, sweep["id"], runs)
+        for run in [queries.show(registry, run["run"]) for run in runs if run["state"] in RESULTS]:
             before = [StoredVerdict(**each) for each in known.get(run["run"], [])]
             history = histories.get(run["run"], [])
             was: dict[str, StoredVerdict] = {each.kind: each for each in before}
             found: list[StoredVerdict] = []
+            drawn: dict[str, StoredArtifact | None] = {}
             try:
                 found += _of_samples(registry, run, evaluator, device, history)
+                for each in found:
+                    drawn["missing"] = _drawn(settings, run, evaluator, each)
             except (UsageError, Failure) as error:
                 rows.append(_row(run["run"], "collapse", None, was, str(error)))
             curves = _curves(files.get(run["run"], []))
-            found += _of_history(registry, run, evaluator, sweep, history, was.get("stability"), curves)
+            found += _of_history(run, evaluator, sweep, history, was.get("stability"), curves)
             for fresh in found:
                 rows.append(_row(run["run"], fresh.kind, fresh.verdict, was, fresh.reason))
                 # A run has one verdict on its history, and one on the samples of each evaluation.
                 step = None if fresh.kind == "stability" else fresh.step
                 before = [each for each in before if each.kind != fresh.kind or step not in (None, each.step)]
-            registry.rejudge(run["run"], [*before, *found])
+            registry.rejudge(run["run"], [*before, *found], drawn)
             if run["mlflow_run_id"] is not None:
                 tags[run["mlflow_run_id"]] = {fresh.kind: fresh.verdict for fresh in found}
     _tag(settings, tags)
@@ -90,16 +91,21 @@ def _tag(settings: Settings, tags: dict[str, dict[str, str]]) -> None:
         _say(f"MLflow's tags still say what was said before: {error}; judge again when it is there")
 
 
-def _same(dataset: Dataset, sweep: str, runs: list[dict[str, Any]]) -> None:
-    """Raises `UsageError` where the data are no longer those that the sweep's scores are of."""
-    here = f"data:{dataset.name}:{dataset.digest[:8]}"
-    stored = {part for run in runs for score in run["scores"] for part in (score["signature"] or "").split("|")}
-    others = sorted(part for part in stored if part.startswith("data:") and part != here)
-    if others:
-        raise UsageError(
-            f"{sweep}: its scores are of other data ({', '.join(others)}) than are here now ({here}); bring those "
-            "back, or run the experiment again"
-        )
+def _same(dataset: Dataset, protocol: Protocol, sweep: str, runs: list[dict[str, Any]]) -> None:
+    """Raises `UsageError` where the data, or how many samples the protocol asks for, are no longer those that the
+    sweep's scores are of.
+    """
+    parts = {part for run in runs for score in run["scores"] for part in (score["signature"] or "").split("|")}
+    for what, kind, here in (
+        ("other data", "data:", f"data:{dataset.name}:{dataset.digest[:8]}"),
+        (f"another number of samples ({protocol.name})", "n:", f"n:{protocol.samples}"),
+    ):
+        others = sorted(part for part in parts if part.startswith(kind) and part != here)
+        if others:
+            raise UsageError(
+                f"{sweep}: its scores are of {what}: {', '.join(others)}, and here is {here} now; bring those back, or "
+                "run the experiment again"
+            )
 
 
 def _of_samples(
@@ -107,10 +113,22 @@ def _of_samples(
 ) -> list[StoredVerdict]:
     if run["state"] != State.FINISHED or not history:
         return []
+    environment.settle(run["environment"].get("threads"))  # another number of threads would give other bits
     system = finding.of_run(registry, run["run"], "last").load(device).system
     samples = system.generate(evaluator.protocol.samples, run["seed"], "evaluation", "reference")
     _, said = evaluator.examine(samples, "reference", system, judged=True)
     return [] if said is None else [StoredVerdict.of("collapse", history[-1]["step"], said.as_dict())]
+
+
+def _drawn(settings: Settings, run: dict[str, Any], evaluator: Evaluator, said: StoredVerdict) -> StoredArtifact | None:
+    """The picture of what is missing; None where nothing is."""
+    path = attempts.artifacts(settings, run["sweep"], run["trial"], run["seed"]) / "missing.png"
+    picture = evaluator.missing(said.evidence["bins"])
+    if picture is None:
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, picture)
+    return StoredArtifact("missing", "image/png", str(path))
 
 
 def _curves(files: list[dict[str, Any]]) -> dict[str, Curve]:
@@ -123,7 +141,6 @@ def _curves(files: list[dict[str, Any]]) -> dict[str, Curve]:
 
 
 def _of_history(
-    registry: Registry,
     run: dict[str, Any],
     evaluator: Evaluator,
     sweep: dict[str, Any],
@@ -135,13 +152,11 @@ def _of_history(
     if was is None and not history:
         return []
     step = history[-1]["step"] if was is None else was.step
-    diverged = (step, queries.show(registry, run["run"])["reason"] or "diverged")
-    said = stability.judge(
-        [each["step"] for each in history],
-        [math.nan if each["value"] is None else each["value"] for each in history],
-        [error_of(each["low"], each["high"]) for each in history],
+    said = of_history(
+        history,
+        curves,
         baseline=evaluator.baseline(sweep["objective"]),
         better=sweep["better"],
-        diverged_at=diverged if run["state"] == State.DIVERGED else None,
+        diverged_at=(step, run["reason"] or "diverged") if run["state"] == State.DIVERGED else None,
     )
-    return [StoredVerdict.of("stability", step, explained(said, curves).as_dict())]
+    return [StoredVerdict.of("stability", step, said.as_dict())]

@@ -357,7 +357,9 @@ def seeds_table(rows: Sequence[Row]) -> RenderableType:
     if steps:
         table.add_column("steps to 1.1 × best", justify="right")
     for row in rows:
-        runs = f"{row['runs']}" + (f" and {row['pruned']} pruned" if row["pruned"] else "")
+        runs = f"{row['runs']}{'*' if row['confirmed'] else ''}" + (
+            f" and {row['pruned']} pruned" if row["pruned"] else ""
+        )
         failing = "" if row["survival"] is None else _whole_step(row["median_failure"])
         cells = [str(row["trial"]), row["system"], assignments(row["config"]), runs]
         cells += [_chance(row["collapse"]), _chance(row["unstable"]), failing, _spread(row["last"])]
@@ -369,6 +371,8 @@ def seeds_table(rows: Sequence[Row]) -> RenderableType:
         "fails at step: when half of the runs have failed (Kaplan and Meier); pruned runs are left out.\n"
         "sd: over the seeds, with its 95 % interval for normal values."
     )
+    if any(row["confirmed"] for row in rows):
+        told += "\n* fresh seeds alone: those that the search chose by would flatter."
     return Stack(table, Text(told, style="dim"))
 
 

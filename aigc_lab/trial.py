@@ -30,27 +30,23 @@ from aigc_lab.job import Job, Outcome, Watcher
 from aigc_lab.lab import Lab
 from aigc_lab.language_system import LanguageSystem
 from aigc_lab.metrics.base import Score
-from aigc_lab.record import PNG, TEXT, Kind, Record, explained
+from aigc_lab.record import PNG, TEXT, Kind, Record, of_history
 from aigc_lab.registry.life import RESULTS, Outdated
 from aigc_lab.registry.records import (
     StoredCheckpoint,
 )
 from aigc_lab.registry.states import State as RunState
-from aigc_lab.samples import Images, Text
+from aigc_lab.samples import Text
 from aigc_lab.shape import Modality
 from aigc_lab.stacking import train_stacked
-from aigc_lab.statistics import error_of
 from aigc_lab.systems.base import System
 from aigc_lab.tracking.base import DatasetInfo, RunTracker, status_of
 from aigc_lab.trainer import Diverged, Progress, Replica, Round, State, train
-from aigc_lab.verdicts import stability
 from aigc_lab.verdicts.conclusion import CollapseVerdict
 
 _LOG = logging.getLogger(__name__)
 
 _GRID = 64
-# Rows of the picture of what is missing.
-_LACKING = 20
 _SENTENCES = 20
 _POINTS = 2000
 # Evaluations deliver the curves; between two that lie far apart, a delivery this often keeps MLflow's pages alive.
@@ -125,7 +121,6 @@ class _Run:
         self._attempt = 0
         self._begun = False
         self._best: _Selected | None = None
-        self._collapse: CollapseVerdict | None = None  # of the newest evaluation
         self._value = math.nan  # of the objective at the newest evaluation, which was at this step
         self._evaluated = 0
         self._shown = -1, b""  # the newest samples as a file, and the step that they are of
@@ -217,11 +212,10 @@ class _Run:
         begun, step = time.perf_counter(), self.replica.state.step
         scores, collapse = self._scored("reference", judged=True)
         self._record.score(scores, "progress", step, "reference")
-        self._collapse = collapse
-        self._record.judge("collapse", step, self._collapse)
-        if self._collapse is not None:
-            seen = {"missing": self._collapse.missing_seen, "diversity": self._collapse.diversity}
-            seen |= {"coverage": self._collapse.coverage, "precision": self._collapse.precision}
+        self._record.judge("collapse", step, collapse)
+        if collapse is not None:
+            seen = {"missing": collapse.missing_seen, "diversity": collapse.diversity}
+            seen |= {"coverage": collapse.coverage, "precision": collapse.precision}
             self.tracked.scalars(step, {f"verdict/{key}": value for key, value in seen.items() if value is not None})
         self.tracked.scores(step, {score.name: score.value for score in scores})
         self._show(step)
@@ -364,15 +358,14 @@ class _Run:
         if not history and state != RunState.DIVERGED:
             return
         with suppress(ValueError):  # a history that cannot be judged is no reason to lose a result
-            said = stability.judge(
-                [score.step for score in history],
-                [math.nan if score.value is None else score.value for score in history],
-                [error_of(score.low, score.high) for score in history],
+            said = of_history(
+                [vars(score) for score in history],
+                self._record.curves,
                 baseline=self._lab.evaluator.baseline(objective.score),
                 better=objective.better,
                 diverged_at=(step, reason or "diverged") if state == RunState.DIVERGED else None,
             )
-            self._record.judge("stability", step, explained(said, self._record.curves))
+            self._record.judge("stability", step, said)
 
     # ---- what is stored on the way
 
@@ -465,13 +458,12 @@ class _Run:
         self.tracked.artifact(Path(self._record.artifacts["quality-diversity"].path), "")
 
     def _draw_missing(self) -> None:
-        """Real pictures of what the last samples lack, a row for each bin."""
-        lacking = {} if self._collapse is None else self._lab.evaluator.missing(self._collapse)
-        images = [samples for samples in lacking.values() if isinstance(samples, Images)][:_LACKING]
-        if images:
-            width = min(map(len, images))
-            tiles = Images(torch.cat([each.canonical().values[:width] for each in images]))
-            self._record.file("missing", "image/png", ".png", pictures.png(pictures.grid(tiles, columns=width)))
+        """Real pictures of what the last samples lack: as the record has it, for a resumed run may not judge again."""
+        steps = [step for kind, step in self._record.verdicts if kind == "collapse"]
+        last = self._record.verdicts["collapse", max(steps)].evidence["bins"] if steps else []
+        picture = self._lab.evaluator.missing(last)
+        if picture is not None:
+            self._record.file("missing", "image/png", ".png", picture)
             self.tracked.artifact(Path(self._record.artifacts["missing"].path), "")
 
     def _picture(self) -> pictures.Pixels:

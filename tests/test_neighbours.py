@@ -164,12 +164,18 @@ def test_clusters_are_as_tight_as_sklearns() -> None:
     points = drawn(600, 4, 1)
     ours = k_means(points, 20)
     assert torch.equal(ours, k_means(points, 20))
-    inertia = float(torch.cdist(points, ours).min(1).values.square().sum())
+    inertia = float(torch.cdist(points.double(), ours).min(1).values.square().sum())
     assert inertia < 1.1 * KMeans(20, n_init=10, random_state=0).fit(points.numpy()).inertia_
     # Every centre is the mean of its own.
     own = assign(points, ours)
     for centre in range(20):
-        torch.testing.assert_close(points[own == centre].mean(0), ours[centre], rtol=0, atol=1e-5)
+        torch.testing.assert_close(points[own == centre].double().mean(0), ours[centre], rtol=0, atol=1e-5)
+    # Far away it is the same: what is exact there is found.
+    away = 30_000.0
+    moved = (points * 64).round() / 64
+    ours = k_means(moved, 20)
+    assert torch.equal(k_means(moved + away, 20), ours + away)
+    assert torch.equal(assign(moved + away, ours + away), assign(moved, ours))
     clear = torch.repeat_interleave(torch.arange(5), 30)
     far = torch.eye(5)[clear] * 100 + drawn(150, 5, 2)
     found = assign(far, k_means(far, 5))
@@ -183,7 +189,7 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="5 clusters .* not 4"):
         k_means(drawn(4, 2, 1), 5)
     # One point alone has many centres in one place.
-    assert torch.equal(k_means(torch.ones(9, 2), 3), torch.ones(3, 2))
+    assert torch.equal(k_means(torch.ones(9, 2), 3), torch.ones(3, 2).double())
 
 
 @pytest.mark.gpu

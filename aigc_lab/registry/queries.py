@@ -337,12 +337,12 @@ def sweep(registry: Registry, wanted: str) -> Json:
 
 
 def histories(registry: Registry, sweep: str) -> dict[str, list[Json]]:
-    """Run -> step, value, low, high of the objective on the way (on the reference split), by step. A run has them
-    when it has ended.
+    """Run -> step, value, low, high, signature of the objective on the way (on the reference split), by step. A run has
+    them when it has ended.
     """
     return _by_run(
         registry,
-        select(Score.c.run_id, Score.c.step, Score.c.value, Score.c.low, Score.c.high)
+        select(Score.c.run_id, Score.c.step, Score.c.value, Score.c.low, Score.c.high, Score.c.signature)
         .join(Run, Run.c.id == Score.c.run_id)
         .join(Sweep, Sweep.c.id == Run.c.sweep_id)
         .where(Run.c.sweep_id == sweep, Score.c.checkpoint == "progress", Score.c.name == Sweep.c.objective)

@@ -49,7 +49,7 @@ class StoredVerdict:
     def of(cls, kind: Judged, step: int, told: dict[str, Any]) -> "StoredVerdict":
         """What a verdict tells of itself as a dict: what is said, and the numbers behind it."""
         numbers = {key: value for key, value in told.items() if key not in ("verdict", "reason", "signature")}
-        return cls(kind, step, told["verdict"], told["reason"], numbers, told.get("signature", f"{kind}|v:2"))
+        return cls(kind, step, told["verdict"], told["reason"], numbers, told["signature"])
 
 
 class ScalarLike(Protocol):

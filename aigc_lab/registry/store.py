@@ -340,11 +340,21 @@ class Registry:
                 rows = [vars(file) | {"path": self.recorded(file.path)} for file in files]
                 _replace(life.connection, table, run, rows)
 
-    def rejudge(self, run: str, verdicts: Iterable[StoredVerdict]) -> None:
-        """Puts verdicts in the place of those of the run: what it was trained to stays as it is."""
+    def rejudge(
+        self, run: str, verdicts: Iterable[StoredVerdict], files: Mapping[str, StoredArtifact | None] | None = None
+    ) -> None:
+        """Puts verdicts in the place of those of the run, and `files` in the place of those of their names (None: there
+        is none now). What it was trained to stays as it is.
+        """
+        rows = [
+            vars(file) | {"path": self.recorded(file.path), "run_id": run} for file in (files or {}).values() if file
+        ]
         with self.write() as connection:
             _require(connection.scalar(select(func.count()).select_from(Run).where(Run.c.id == run)), f"run {run}")
             _replace(connection, Verdict, run, [_verdict(verdict) for verdict in verdicts])
+            connection.execute(delete(Artifact).where(Artifact.c.run_id == run, Artifact.c.name.in_(files or ())))
+            if rows:
+                connection.execute(insert(Artifact), rows)
 
     def lose(self, run: str, state: State, reason: str, *, crashed: bool = False) -> tuple[int, State]:
         """Ends a run whose process is gone, in `state` (KILLED, or FAILED if it is not to be tried again). A run whose

@@ -39,7 +39,7 @@ class Bins:
     def of_centres(cls, pool: Tensor, centres: Tensor, noun: tuple[str, str] = ("mode", "modes")) -> Bins:
         """Known modes."""
         names = tuple(str(number) for number in range(len(centres)))
-        return cls(names, assign(pool, centres), centres.float(), noun)
+        return cls(names, assign(pool, centres), centres.double(), noun)
 
     @classmethod
     def of_clusters(cls, pool: Tensor, n: int, apart: Tensor | None = None) -> Bins:

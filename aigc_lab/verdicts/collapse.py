@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -65,12 +66,13 @@ class Null(NamedTuple):
 
 
 class Beside(NamedTuple):
-    """What is known of generated samples beside their vectors: how unlike real ones each is by other evidence [n], so
-    that of real ones 2.5 % are above 1; and a number [n] that equal samples share.
+    """What is known of generated samples beside their vectors: a number [n] that equal samples share, for vectors of
+    copies may differ by rounding; and, where there is other evidence, how unlike real ones each is [n], so that of
+    real ones 2.5 % are above 1.
     """
 
-    strangeness: Tensor
     alike: Tensor
+    strangeness: Tensor | None = None
 
 
 @dataclass
@@ -298,6 +300,7 @@ class Judge:
             return verdict
         if measured is None:
             few = f"{len(kept)} samples that look real say nothing of a collapse: {_LEAST} at least are needed"
+            few += f", which about {math.ceil(_LEAST * n / len(kept)):,} samples would hold" if len(kept) else ""
             return replace(verdict, verdict=Collapse.INCONCLUSIVE, reason=few)
         said, reason, low = conclude(measured, lambda: self._covered(kept, found, fidelity))
         notes = [self.bins.note] * bool(self.bins.note)
@@ -340,7 +343,7 @@ class Judge:
             raise ValueError(f"{bad} of {len(made)} samples hold NaN or infinity")
         if len(made) < _LEAST:
             raise ValueError(f"{len(made)} samples say nothing of a collapse: give at least {_LEAST}")
-        known = [] if beside is None else [each[:, None].double() for each in beside]
+        known = [] if beside is None else [each[:, None].double() for each in beside if each is not None]
         order = order_of(torch.cat([made, *known], 1))
         most = len(self.pool) // 2
         if len(order) > most:
@@ -348,7 +351,8 @@ class Judge:
             order = order[some.sort().values]
         if beside is None:
             return made[order], None, torch.unique(made[order], dim=0, return_inverse=True)[1]
-        return made[order], beside.strangeness.double()[order], beside.alike[order]
+        strange = None if beside.strangeness is None else beside.strangeness.double()[order]
+        return made[order], strange, beside.alike[order]
 
     def _fidelity(self, made: Tensor, strange: Tensor | None) -> _Fidelity:
         """How the samples lie among what is left of the pool over some splits; which are near real ones is of all of
@@ -441,9 +445,9 @@ class Judge:
         if self.bins.centres is not None:
             return assign(vectors, self.bins.centres)
         means = self._told[1]
-        return (
-            _voted(self.bins.of[nearest(vectors, self.pool, K)[1]]) if means is None else assign(vectors, means.float())
-        )
+        if means is not None:
+            return assign(vectors, means)
+        return _voted(self.bins.of[nearest(vectors, self.pool, K)[1]])
 
     def _diversity(self, name: str | None, made: Tensor, real: Tensor, bins: int) -> _Diversity | None:
         """The Vendi score of the generated members of a bin, or of all samples, over that of as many real ones; None
@@ -509,6 +513,12 @@ class _Pairs(NamedTuple):
         reached = reach[self.centre]
         hit = (self.away < reached) | ((self.away == 0) & (reached >= 0))
         return self.row[hit], self.centre[hit]
+
+
+def alike(samples: Sequence[str | bytes]) -> Tensor:
+    """A number for each sample that equal ones share, whatever their order [n]."""
+    numbers = {sample: number for number, sample in enumerate(sorted(set(samples)))}
+    return torch.tensor([numbers[sample] for sample in samples])
 
 
 def _duplicates(alike: Tensor) -> float:

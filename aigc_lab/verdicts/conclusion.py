@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -169,7 +169,9 @@ def conclude(found: Measured, cover: Callable[[], Covered]) -> tuple[Collapse, s
     lacking = f"at least {least}% of the real mass is missing ({found.seen:.0%} seen): {_missing(found)}{inside}"
     if found.empty:
         over = f"one thing over and over in every bin{inside}"
-        return Collapse.TOTAL, lacking if found.low > _ALL else over, found.low
+        if found.low > _NOTHING:
+            over = lacking if found.low > _ALL else f"{lacking}; one thing over and over in the others"
+        return Collapse.TOTAL, over, found.low
     if found.blurred and (found.low > _NOTHING or found.narrow):
         # What is blurred moves from bin to bin in the features: those that are empty may be there all the same.
         reason = (
@@ -204,6 +206,18 @@ def _missing(found: Measured) -> str:
     return f"{found.listed(names)}, and other {unnamed}" if names else unnamed
 
 
+def round_up(count: float) -> int:
+    """To two digits: of what is estimated."""
+    unit: int = 10 ** max(math.floor(math.log10(max(count, 1))) - 1, 0)
+    return math.ceil(count / unit) * unit
+
+
+def _samples(found: Measured, count: int) -> str:
+    """So many samples; and as many real ones as they are judged beside, where these are fewer."""
+    beside = f" beside {2 * count:,} real ones (there are {found.pool:,})" if 2 * count > found.pool else ""
+    return f"{count:,} samples that look real{beside}"
+
+
 # ---- what stands against NONE: each a reason, or None
 
 
@@ -218,7 +232,7 @@ def _open(found: Measured) -> str | None:
         why = f"by these features {found.listed(found.unclear)} cannot be told from the others"
     elif found.kept < wanted:
         of = f" of {found.n:,}" if found.fidelity < 0.9 else ""
-        why = f"{wanted:,} samples that look real would decide, and {found.kept:,}{of} do"
+        why = f"{_samples(found, wanted)} would decide, and {found.kept:,}{of} do"
     elif any(row["high"] < row["threshold"] for row in open_):
         why = "what is near them does not look real"
     else:
@@ -236,13 +250,25 @@ def _repeated(found: Measured) -> str | None:
 
 def _vague(found: Measured) -> str | None:
     """That bins are not proved to vary. That all do is proved where each does for itself."""
-    vague = [row for row in found.rows if row["diversity"] is None or row["diversity_alone"] < 0.5]
+    unsure = [row for row in found.rows if row["diversity"] is None or row["diversity_alone"] < 0.5]
+    vague = [row for row in unsure if row["real"] > 0]
     if sum(row["real"] for row in vague) <= _NOTHING:
         return None
     names = [row["name"] for row in vague]
-    # Diversity is compared from ten members on, of twice as many real ones.
-    real = "real " if all(row["real"] * found.pool < 20 for row in vague) else ""
-    return f"whether {found.listed(names)} {_vary(names)} as real samples do needs more {real}samples to say"
+    wanted = max(_told_by(row, found.kept) for row in vague)
+    say = f"to say whether {found.listed(names)} {_vary(names)} as real samples do"
+    return f"it would take {_samples(found, wanted)} {say}, and {found.kept:,} do"
+
+
+def _told_by(row: Mapping[str, Any], kept: int) -> int:
+    """About how many samples tell whether a bin varies half as much as real ones at least: diversity is compared from
+    ten members on, which twenty expected ones nearly always are; and its error falls with the root of their number.
+    """
+    if row["diversity"] is None:
+        return math.ceil(20 / row["real"])
+    value: float = row["diversity"]
+    error = math.log(value / row["diversity_alone"] if value > 0.5 else row["diversity_high"] / value)
+    return round_up(kept * (error / max(abs(math.log(value / 0.5)), 0.01)) ** 2)
 
 
 def _coarse(found: Measured) -> str | None:
@@ -250,7 +276,7 @@ def _coarse(found: Measured) -> str | None:
         return None
     return (
         f"all of {len(found.rows)} clusters are there, and so few are too coarse to say that nothing is missing: "
-        f"{needed(2 * _FINE):,} samples would tell more of them, and {found.kept:,} are there"
+        f"{_samples(found, needed(2 * _FINE))} would tell more of them, and {found.kept:,} do"
     )
 
 

@@ -76,18 +76,15 @@ class Sentences:
         """What a judge of vectors is told of the sentences besides."""
         import torch
 
-        from aigc_lab.verdicts.collapse import Beside
+        from aigc_lab.verdicts.collapse import Beside, alike
 
-        texts = sentences.texts()
-        numbers = {text: number for number, text in enumerate(sorted(set(texts)))}
-        alike = torch.tensor([numbers[text] for text in texts])
-        return Beside(torch.from_numpy(self.strangeness(sentences)), alike)
+        return Beside(alike(sentences.texts()), torch.from_numpy(self.strangeness(sentences)))
 
     def with_phrases(self, verdict: CollapseVerdict, sentences: Corpus) -> CollapseVerdict:
         """The verdict with how much of the generated phrases is not another sentence's too, 1 − Self-BLEU-4, beside as
         many real sentences: below half for certain is a collapse of its own; not above it for certain is no NONE.
         """
-        from aigc_lab.verdicts.conclusion import Collapse
+        from aigc_lab.verdicts.conclusion import Collapse, round_up
 
         made, _ = _ordered(sentences.take(self.strangeness(sentences) <= 1))
         n = min(len(made), len(self._real) // 2)
@@ -102,7 +99,10 @@ class Sentences:
         if high < 0.5 and verdict.verdict in (Collapse.NONE, Collapse.INCONCLUSIVE):
             return replace(found, verdict=Collapse.PARTIAL, reason=told)
         if low < 0.5 and verdict.verdict == Collapse.NONE:
-            return replace(found, verdict=Collapse.INCONCLUSIVE, reason=f"{told}, which more samples would decide")
+            # The interval narrows with the root of n.
+            wanted = round_up(n * ((high - low) / 2 / max(abs(value - 0.5), 0.005)) ** 2)
+            told += f", and {wanted:,} sentences like real ones would decide ({n:,} were compared)"
+            return replace(found, verdict=Collapse.INCONCLUSIVE, reason=told)
         return found
 
     def variety(self, made: Corpus) -> tuple[float, float, float]:

@@ -51,6 +51,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+_VERSION = 2  # of the rules
 FEWEST = 10
 # How many times the best a value must be to have regressed, and by how many standard errors; the least part of the gain
 # that counts near zero; the standard deviation around the trend above which a run oscillates.
@@ -104,7 +105,8 @@ class Finding(NamedTuple):
 @dataclass(frozen=True)
 class StabilityVerdict:
     """`best` is the best value as it was measured, `last` the median of the last three at the last step, `alarm_step`
-    where the alarm went off first, whatever came of it; `n` counts the evaluations.
+    where the alarm went off first, whatever came of it; `n` counts the evaluations. `signature` says by which rules and
+    what the values were measured against: what differs in it is not compared.
     """
 
     verdict: Stability
@@ -115,6 +117,7 @@ class StabilityVerdict:
     evidence: tuple[Finding, ...]
     scale: Scale
     n: int
+    signature: str = ""
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> "StabilityVerdict":
@@ -122,7 +125,8 @@ class StabilityVerdict:
         best, last = (told[name] and Point(**told[name]) for name in ("best", "last"))
         evidence = tuple(Finding(**each) for each in told["evidence"])
         kind = Stability(told["verdict"])
-        return cls(kind, told["reason"], told["alarm_step"], best, last, evidence, told["scale"], told["n"])
+        signature = told.get("signature", "")
+        return cls(kind, told["reason"], told["alarm_step"], best, last, evidence, told["scale"], told["n"], signature)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, fit for strict JSON."""
@@ -135,6 +139,7 @@ class StabilityVerdict:
             "n": self.n,
             "scale": self.scale,
             "evidence": [finding._asdict() for finding in self.evidence],
+            "signature": self.signature,
         }
 
 
@@ -177,7 +182,10 @@ def judge(
             reason += f"; the last {run.unvalued} evaluations have no value: it diverged if that was NaN"
         evidence = (*breaks, *whole.findings(ideal), *notes)
     alarm = min((step for step in (alarm, *(each.step for each in breaks)) if step is not None), default=None)
-    return StabilityVerdict(verdict, reason, alarm, whole.best, whole.last, evidence, whole.scale, len(run.x))
+    against = {"baseline": baseline, "floor": floor}
+    beside = [f"{name}:{value:.6g}" for name, value in against.items() if value is not None]
+    signed = "|".join(["stability", f"better:{better}", *beside, f"v:{_VERSION}"])
+    return StabilityVerdict(verdict, reason, alarm, whole.best, whole.last, evidence, whole.scale, len(run.x), signed)
 
 
 def first_alarm(
@@ -295,7 +303,7 @@ def _numbers(what: str, given: Iterable[Any]) -> list[float | None]:
     for place, each in enumerate(given):
         try:
             numbers.append(None if each is None else float(each))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f"{what}[{place}] is {each!r}, which is no number") from None
     return numbers
 

@@ -122,16 +122,23 @@ def _panel(rows: Sequence[Json]) -> Json:
 
 
 def _bins(verdicts: Sequence[Json]) -> Json | None:
-    """How much of its real share each bin had at each step, where there are bins: {"steps", "names", "ratios"}."""
-    found = [each for each in verdicts if each["kind"] == "collapse" and each["evidence"].get("bins")]
+    """How much of its real share each bin had at each step, where there are bins: {"steps", "names", "ratios"}. They
+    are the last verdict's; what was judged by others, under other rules, is left out.
+    """
+    found = [
+        (each["step"], {row["name"]: row for row in each["evidence"]["bins"]})
+        for each in verdicts
+        if each["kind"] == "collapse" and each["evidence"].get("bins")
+    ]
     if not found:
         return None
-    names = [row["name"] for row in found[0]["evidence"]["bins"]]
-    ratios = [[row["generated"] / row["real"] for row in each["evidence"]["bins"]] for each in found]
+    last = found[-1][1]
+    alike = [(step, bins) for step, bins in found if bins.keys() == last.keys()]
+    names = [name for name in last if all(bins[name]["real"] for _, bins in alike)]
     return {
-        "steps": [each["step"] for each in found],
+        "steps": [step for step, _ in alike],
         "names": names,
-        "ratios": [list(column) for column in zip(*ratios, strict=True)],
+        "ratios": [[bins[name]["generated"] / bins[name]["real"] for _, bins in alike] for name in names],
     }
 
 

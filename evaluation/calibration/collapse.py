@@ -55,7 +55,7 @@ class Bench:
         if not self.strange:
             return self.judge.judge(made).verdict
         alike = torch.unique(made, dim=0, return_inverse=True)[1]
-        return self.judge.judge(made[:, :-1], Beside(made[:, -1], alike)).verdict
+        return self.judge.judge(made[:, :-1], Beside(alike, made[:, -1])).verdict
 
     @property
     def bins(self) -> int:

@@ -185,7 +185,7 @@ def test_what_is_strange_does_not_look_real_whatever_its_vector() -> None:
 
     def said(strangeness: float) -> CollapseVerdict:
         strange = torch.where(unlike, strangeness, 0.5)
-        return world().judge.judge(made, Beside(strange, torch.arange(600)))
+        return world().judge.judge(made, Beside(torch.arange(600), strange))
 
     usual, honest = said(0.9), judged_of(made)
     assert usual.verdict == honest.verdict == Collapse.NONE
@@ -196,7 +196,7 @@ def test_what_is_strange_does_not_look_real_whatever_its_vector() -> None:
     # What is nearly real stands in the way of calling its bin missing, and what is not does not.
     assert not missing(odd) and odd.verdict == Collapse.INCONCLUSIVE
     assert missing(said(2.5)) == {"bee", "eel"} and said(2.5).verdict == Collapse.SEVERE
-    everything = world().judge.judge(made, Beside(torch.full((600,), 3.0), torch.arange(600)))
+    everything = world().judge.judge(made, Beside(torch.arange(600), torch.full((600,), 3.0)))
     assert everything.verdict == Collapse.UNMEASURABLE and everything.precision == 0
     # Which samples are equal is told too: vectors of unequal ones may be.
     assert world().judge.judge(made, Beside(torch.zeros(600), torch.zeros(600))).verdict == Collapse.TOTAL

@@ -1,5 +1,6 @@
 """The rules that a collapse verdict follows, on numbers that are given."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -97,14 +98,23 @@ def test_what_stands_against_none() -> None:
     assert "6% of the samples are copies" in reason(duplicates=0.06)
     assert "coverage is 0.80 of real samples'" in reason(lambda: Covered(0.80, 0.98))
     assert conclude(honest, lambda: Covered(0.89, 0.98))[0] == Collapse.NONE  # 0.9 of what real ones have at worst
-    assert "needs more samples to say" in reason(rows=changed(diversity_alone=0.49))
-    assert "needs more samples to say" in reason(rows=changed(diversity=None))
-    assert "needs more real samples to say" in reason(rows=changed(diversity=None), pool=round(19 / share))
+    whether = "to say whether class ant varies as real samples do, and 100 do"
+    told = reason(rows=changed(diversity=None), kept=100)
+    assert f"it would take {math.ceil(20 / share):,} samples that look real {whether}" in told
+    # Diversity of 1 is told from a half where its error is ln 2: half of that with four times as many samples.
+    told = reason(rows=changed(diversity=1.0, diversity_alone=0.25), kept=100)
+    assert f"it would take 400 samples that look real {whether}" in told
+    told = reason(rows=changed(diversity=0.25, diversity_alone=0.1, diversity_high=1.0), kept=100)
+    assert f"it would take 400 samples that look real {whether}" in told
+    told = reason(rows=changed(diversity=None), kept=100, pool=round(19 / share))
+    assert f"beside {2 * math.ceil(20 / share):,} real ones (there are {round(19 / share):,}) to say" in told
     small = [row | {"real": row["real"] * 0.02} for row in changed(diversity=None)[:1]] + honest.rows[1:]
     assert conclude(replace(honest, rows=small), whole)[0] == Collapse.NONE  # two percent of the mass are no matter
     undecided = changed(state="undecided", low=0.0, high=0.9)
     wanted = f"{needed(6, share):,} samples that look real would decide, and 100 do"
     assert wanted in reason(rows=undecided, kept=100)
+    beside = f"{needed(6, share):,} samples that look real beside {2 * needed(6, share):,} real ones (there are 300)"
+    assert beside in reason(rows=undecided, kept=100, pool=300)
     assert "and 100 of 400 do" in reason(rows=undecided, kept=100, fidelity=0.3)
     assert "they hold more than nothing and less than their share" in reason(rows=undecided, kept=10**5)
     near = changed(state="undecided", low=0.0, high=0.0, threshold=0.1)
@@ -114,7 +124,8 @@ def test_what_stands_against_none() -> None:
     coarse = reason(noun=("cluster", "clusters"))
     assert (
         "all of 6 clusters are there, and so few are too coarse" in coarse
-        and f"{needed(16):,} samples would tell more of them" in coarse
+        and f"{needed(16):,} samples that look real" in coarse
+        and "would tell more of them" in coarse
     )
     assert "40% of the samples do not look real" in conclude(replace(honest, fidelity=0.6), whole)[1]
 

@@ -181,7 +181,7 @@ def test_a_diverged_run_keeps_its_step_and_its_reason(tmp_path: Path) -> None:
 def test_other_data_are_not_judged_by(broken: Done, monkeypatch: pytest.MonkeyPatch) -> None:
     run, before = broken.run()
     monkeypatch.setattr(Ring, "digest", "f" * 64)
-    with pytest.raises(UsageError, match=r"its scores are of other data \(data:ring:\w{8}\) than .*data:ring:ffffffff"):
+    with pytest.raises(UsageError, match=r"are of other data: data:ring:\w{8}, and here is data:ring:ffffffff"):
         rejudge(run["sweep"], broken.settings, "cpu")
     assert broken.run()[1] == before
 
@@ -223,12 +223,16 @@ def test_what_a_verdict_rests_on_is_kept_listed_and_cleared(broken: Done) -> Non
     nulls = lists.with_suffix(".json")
     kept = json.loads(nulls.read_text())
     other = kept | {"nulls": {**kept["nulls"], "manifold 500 200": [0.1, 0.1, 0.1, 0.0]}}
-    damaged: list[Any] = [{"nulls": {}}, other, [1], None]
-    for told in damaged:
-        nulls.write_text(json.dumps(told))
-        assert nulls.name in command("verify", code=1)
-    rejudge(run["sweep"], broken.settings, "cpu")  # damaged ones are computed again
-    assert broken.run()[1] == before
+    rejudge(run["sweep"], broken.settings, "cpu")  # what is damaged is computed again
+    assert broken.run()[1] == before and lists.read_bytes() == whole
+    (baseline,) = [Path(row["file"]) for row in rows if row["kind"] == "baselines"]
+    told: Any
+    for file, changed in ((nulls, other), (baseline, json.loads(baseline.read_text()) | {"value": "12"})):
+        for told in ({"nulls": {}}, {"value": 1.0}, changed, [1], None):
+            file.write_text(json.dumps(told))
+            assert file.name in command("verify", code=1)
+        rejudge(run["sweep"], broken.settings, "cpu")
+        assert broken.run()[1] == before and "files are whole" in command("verify")
     away = ["--home", str(broken.home / "nowhere")]  # a typo must not clear the cache of commands without a home
     for what in ("list", "verify", "clear"):
         refused = CliRunner().invoke(cli.app, ["cache", what, *away])
