@@ -98,7 +98,9 @@ class Search(Strict):
     trials: int = Field(10, ge=1, description="the total, over all systems")
     seeds: int = Field(1, ge=1)
     per_system: bool = True
-    pruner: Literal["median", "none"] = "none"
+    pruner: Literal["median", "alarm", "none"] = Field(
+        "none", description="stops the search's runs: median, worse than most of their system; alarm, worse than before"
+    )
     seed: int = Field(0, ge=0, description="of the sampler")
 
 

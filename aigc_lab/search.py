@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -27,6 +27,7 @@ from aigc_lab.experiment import total_trials as total_trials
 from aigc_lab.files import beside, locked
 from aigc_lab.recollection import Recollection
 from aigc_lab.settings import discreet, masked
+from aigc_lab.verdicts.stability import Better, first_alarm
 
 _SYSTEM = "system"
 
@@ -134,9 +135,7 @@ class Study:
                 storage=Recollection(self._storage),
                 direction="minimize" if file.objective.better == "lower" else "maximize",
                 load_if_exists=True,
-                pruner=_WithinSystem(file.training.steps)
-                if file.search.pruner == "median"
-                else optuna.pruners.NopPruner(),
+                pruner=_pruner(file.search.pruner, file.training.steps),
             )
 
     def close(self) -> None:
@@ -214,6 +213,24 @@ class Suggestion:
         state = TrialState.PRUNED if pruned else TrialState.FAIL if value is None else None
         with self._lock, _failing():
             self._study.tell(self._trial.number, None if state else value, state=state, skip_if_finished=True)
+
+
+def _pruner(name: Literal["median", "alarm", "none"], steps: int) -> optuna.pruners.BasePruner:
+    if name == "median":
+        return _WithinSystem(steps)
+    return _Alarm() if name == "alarm" else optuna.pruners.NopPruner()
+
+
+class _Alarm(optuna.pruners.BasePruner):
+    """The online alarm of the stability verdict: it stops a run whose objective has become much worse than it was, and
+    needs no other runs to say so. A study knows no standard errors: not before six evaluations.
+    """
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        better: Better = "lower" if study.direction == optuna.study.StudyDirection.MINIMIZE else "higher"
+        steps = sorted(trial.intermediate_values)
+        values = [trial.intermediate_values[step] for step in steps]
+        return first_alarm(steps, values, better=better) is not None
 
 
 class _WithinSystem(optuna.pruners.BasePruner):

@@ -284,7 +284,9 @@ class _Run:
         try:
             yield
         except _Pruned:
-            self._end(RunState.PRUNED, "worse than the median of its system at this step")
+            alarmed = (self._job.configuration.data.get("search") or {}).get("pruner") == "alarm"
+            worse = "worse than the median of its system at this step"
+            self._end(RunState.PRUNED, "much worse than it has been" if alarmed else worse)
         except Diverged as error:
             self._end(RunState.DIVERGED, str(error))
         except Outdated:

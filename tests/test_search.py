@@ -1,7 +1,9 @@
 """Suggestions from a real Optuna on SQLite, without any training: counts, turns, continuation, pruning."""
 
+import math
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -276,6 +278,21 @@ def test_higher_may_be_better(tmp_path: Path) -> None:
         assert pruned(study, number, "vae", [5.0] * 10) is None
     assert pruned(study, 2, "vae", [1.0] * 10) == 30
     assert pruned(study, 3, "vae", [9.0] * 10) is None
+
+
+@pytest.mark.parametrize(
+    ("goal", "of"), [("minimize: fd_clf", lambda v: v), ("maximize: classifier_score", lambda v: 9 - v)]
+)
+def test_an_alarm_stops_a_run_that_becomes_worse(tmp_path: Path, goal: str, of: Callable[[float], float]) -> None:
+    text = TEXT.replace("minimize: fd_clf", goal)
+    study = Study("s", url(tmp_path), experiment(tmp_path, text, trials=20, pruner="alarm"))
+    learning = [8.0, 6.1, 4.9, 4.0, 3.2, 2.5, 2.1, 1.6, 1.5, 1.4]
+    assert pruned(study, 0, "vae", [of(value) for value in learning]) is None
+    lost = [*learning, 5.0, 5.2, 5.1]
+    # Two evaluations in a row; the first trial of its system, for it is compared with itself.
+    assert pruned(study, 1, "dcgan", [of(value) for value in lost]) == 120
+    assert pruned(study, 2, "vae", [*map(of, learning), of(5.0), of(1.4)]) is None
+    assert pruned(study, 3, "vae", [of(8.0), math.inf]) == 20
 
 
 def test_nothing_is_pruned_without_a_pruner(tmp_path: Path) -> None:

@@ -265,7 +265,8 @@ def _told_by(row: Mapping[str, Any], kept: int) -> int:
     ten members on, which twenty expected ones nearly always are; and its error falls with the root of their number.
     """
     if row["diversity"] is None:
-        return math.ceil(20 / row["real"])
+        share: float = row["real"]
+        return math.ceil(20 / share)
     value: float = row["diversity"]
     error = math.log(value / row["diversity_alone"] if value > 0.5 else row["diversity_high"] / value)
     return round_up(kept * (error / max(abs(math.log(value / 0.5)), 0.01)) ** 2)
