@@ -141,7 +141,7 @@ def judged(judge: Judge, vectors: Tensor, sentences: Sentences | None, generated
         return judge.judge(vectors, Beside(alike([each.tobytes() for each in pixels])))
     if sentences is None:
         return judge.judge(vectors)
-    corpus = corpus_of(generated)
+    corpus, sentences.nulls = corpus_of(generated), judge.nulls
     verdict = judge.judge(vectors, sentences.beside(corpus))
     return sentences.with_phrases(verdict, corpus)
 

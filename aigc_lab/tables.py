@@ -127,13 +127,12 @@ def _stories(found: Sequence[Row]) -> dict[str, list[RenderableType]]:
         if not rows:
             continue
         last = rows[-1]
-        told[kind] = []
+        whole = {**last["evidence"], **{key: last[key] for key in ("verdict", "reason")}}
+        told[kind] = [Text(story.of_collapse(whole) if kind == "collapse" else story.of_stability(whole))]
         changes = [row for before, row in zip([None, *rows], rows, strict=False) if _missing(before) != _missing(row)]
         if kind == "collapse" and len(changes) > 1:
             history = [f"step {row['step']}: {row['verdict']}{_lacking(row)}" for row in changes]
             told[kind].append(Text("; ".join(history)))
-        whole = {**last["evidence"], **{key: last[key] for key in ("verdict", "reason")}}
-        told[kind].insert(0, Text(story.of_collapse(whole) if kind == "collapse" else story.of_stability(whole)))
         told[kind].append(Text(last["signature"], style="dim"))
     return told
 

@@ -12,7 +12,7 @@ from aigc_lab.verdicts.missing import MISSING, PRESENT, UNDECIDED
 
 _ALPHA = 0.05
 # What may be missing where nothing is; what is PARTIAL below, and SEVERE above.
-_NOTHING, SEVERE_ABOVE, _ALL = 0.02, 0.25, 0.9
+NOTHING, SEVERE_ABOVE, _ALL = 0.02, 0.25, 0.9
 # Precision and coverage, beside real samples', below both of which samples that vary are blurred: nothing is then
 # missing for certain. Classes that are gone are no such sign: what is left is sharp, or covered, or narrow.
 _SHARP, _COVERED, _VARIED = 0.65, 0.35, 0.5
@@ -169,10 +169,10 @@ def conclude(found: Measured, cover: Callable[[], Covered]) -> tuple[Collapse, s
     lacking = f"at least {least}% of the real mass is missing ({found.seen:.0%} seen): {_missing(found)}{inside}"
     if found.empty:
         over = f"one thing over and over in every bin{inside}"
-        if found.low > _NOTHING:
+        if found.low > NOTHING:
             over = lacking if found.low > _ALL else f"{lacking}; one thing over and over in the others"
         return Collapse.TOTAL, over, found.low
-    if found.blurred and (found.low > _NOTHING or found.narrow):
+    if found.blurred and (found.low > NOTHING or found.narrow):
         # What is blurred moves from bin to bin in the features: those that are empty may be there all the same.
         reason = (
             f"too blurred to tell what is missing from what is not recognised: {found.fidelity:.2f} times as many "
@@ -181,7 +181,7 @@ def conclude(found: Measured, cover: Callable[[], Covered]) -> tuple[Collapse, s
         for row in found.rows:
             row["state"] = UNDECIDED if row["state"] == MISSING else row["state"]
         return Collapse.INCONCLUSIVE, reason, 0.0
-    if found.low > _NOTHING:
+    if found.low > NOTHING:
         return Collapse.SEVERE if found.low > SEVERE_ABOVE else Collapse.PARTIAL, lacking, found.low
     if found.narrow:
         worst = min(row["diversity_high"] for row in found.narrow)
@@ -189,13 +189,13 @@ def conclude(found: Measured, cover: Callable[[], Covered]) -> tuple[Collapse, s
         copies = f"; {found.duplicates:.0%} of the samples are copies of others" if found.duplicates > 0.05 else ""
         reason = f"{found.listed(names)} {_vary(names)} at most {worst:.2f} times as much as real samples{copies}"
         return Collapse.PARTIAL, reason, found.low
-    against = _open(found) or _repeated(found) or _vague(found) or _coarse(found) or _uncovered(cover())
+    against = _open(found) or _repeated(found) or _vague(found) or _coarse(found) or _uncovered(found, cover())
     if against is not None:
         return Collapse.INCONCLUSIVE, against, found.low
     # Samples that are like no real ones are no collapse: what is there beside them is what is judged.
     rest = 1 - found.fidelity
     unlike = f"; {rest:.0%} of the samples do not look real and are not counted" if rest > 0.1 else ""
-    return Collapse.NONE, f"every bin is there, as varied as real samples, and covered{unlike}", found.low
+    return Collapse.NONE, f"{_there(found)}, as varied as real samples, and covered{unlike}", found.low
 
 
 def _missing(found: Measured) -> str:
@@ -223,7 +223,7 @@ def _samples(found: Measured, count: int) -> str:
 
 def _open(found: Measured) -> str | None:
     """That not every bin is proved to be there."""
-    if found.high <= _NOTHING:
+    if found.high <= NOTHING:
         return None
     open_ = [row for row in found.rows if row["state"] != PRESENT and row["real"] > 0]
     names = [row["name"] for row in open_]
@@ -245,14 +245,14 @@ def _open(found: Measured) -> str | None:
 def _repeated(found: Measured) -> str | None:
     if found.duplicates <= 0.05:
         return None
-    return f"every bin is there, and {found.duplicates:.0%} of the samples are copies of others"
+    return f"{_there(found)}, and {found.duplicates:.0%} of the samples are copies of others"
 
 
 def _vague(found: Measured) -> str | None:
     """That bins are not proved to vary. That all do is proved where each does for itself."""
     unsure = [row for row in found.rows if row["diversity"] is None or row["diversity_alone"] < 0.5]
     vague = [row for row in unsure if row["real"] > 0]
-    if sum(row["real"] for row in vague) <= _NOTHING:
+    if sum(row["real"] for row in vague) <= NOTHING:
         return None
     names = [row["name"] for row in vague]
     wanted = max(_told_by(row, found.kept) for row in vague)
@@ -281,11 +281,18 @@ def _coarse(found: Measured) -> str | None:
     )
 
 
-def _uncovered(covered: Covered) -> str | None:
+def _uncovered(found: Measured, covered: Covered) -> str | None:
     """That coverage is below what real samples have at worst, for it varies at small n."""
     if covered.ratio >= 0.9 * covered.least:
         return None
-    return f"every bin is there, and coverage is {covered.ratio:.2f} of real samples': blur, or gaps within the bins"
+    return f"{_there(found)}, and coverage is {covered.ratio:.2f} of real samples': blur, or gaps within the bins"
+
+
+def _there(found: Measured) -> str:
+    """What is said where so little may be missing that it is no collapse."""
+    if found.high <= 1e-9:
+        return "every bin is there"
+    return f"all but at most {math.ceil(1000 * found.high) / 10:g}% of the real mass is there"
 
 
 def _vary(names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -51,7 +51,8 @@ class Sentences:
         if different < _DIFFERENT:
             raise ValueError(f"{different} different real sentences say nothing of others: give at least {_DIFFERENT}")
         self._train = train
-        self._nulls: dict[int, tuple[float, float]] = {}
+        #: what is known of real phrases, by how many sentences; whoever keeps nulls may give its own dictionary
+        self.nulls: dict[str, Any] = {}
 
     @cached_property
     def _model(self) -> NgramModel:
@@ -114,13 +115,15 @@ class Sentences:
 
     def _null(self, n: int) -> tuple[float, float]:
         """1 − Self-BLEU of n real sentences: the mean, and the relative error of it as what other real ones have."""
-        if n not in self._nulls:
+        key = f"phrases {n} of {self._real.digest()}"
+        if key not in self.nulls:
             random = np.random.default_rng(0)
             draws = [np.sort(random.permutation(len(self._real))[:n]) for _ in range(_DRAWS)]
             found = np.array([_different(self._real.take(each)) for each in draws])
             # Draws of the same real sentences share some of them: twice their spread is what others would have.
-            self._nulls[n] = float(found.mean()), 2 * float(found.std(ddof=1) / found.mean())
-        return self._nulls[n]
+            self.nulls[key] = [float(found.mean()), 2 * float(found.std(ddof=1) / found.mean())]
+        mean, error = self.nulls[key]
+        return mean, error
 
 
 def _ordered(sentences: Corpus) -> tuple[Corpus, Bools]:

@@ -20,7 +20,7 @@ from aigc_lab.settings import Settings
 from aigc_lab.text.vocabulary import SPECIAL
 from aigc_lab.verdicts.bins import Bins
 from aigc_lab.verdicts.collapse import Beside, Judge
-from aigc_lab.verdicts.conclusion import SEVERE_ABOVE, Collapse, needed
+from aigc_lab.verdicts.conclusion import NOTHING, SEVERE_ABOVE, Collapse, needed
 from aigc_lab.verdicts.missing import MISSING, decide, least_missing
 from aigc_lab.verdicts.sentences import Sentences, of_splits
 from calibration.bounds import Bound
@@ -316,7 +316,8 @@ def table(bench: Bench, count: int, others: int, seed: int) -> list[Bound]:
     third = max(1, bench.bins // 3)
     wanting = [f"{third} bins gone", f"{half} bins gone", f"{third} bins at 10 %", "each twice", "near 3 a bin"]
     bounds.append(Bound(f"{bench.name}, something wanting: NONE", among(wanting, {Collapse.NONE}), most=0.01))
-    bounds.append(Bound(f"{bench.name}, 1 bin gone, 1 narrow: NONE", among(NARROW, {Collapse.NONE}), most=0.02))
+    if 1 / bench.bins > NOTHING:  # of less nothing is said
+        bounds.append(Bound(f"{bench.name}, 1 bin gone, 1 narrow: NONE", among(NARROW, {Collapse.NONE}), most=0.02))
     if powerful:
         lacking = [f"{half} bins gone", f"{bench.bins - 1} bins gone"]
         bounds.append(Bound(f"{bench.name}, half and more gone: SEVERE or TOTAL", among(lacking, grave), least=0.99))

@@ -94,6 +94,14 @@ def test_one_sample_a_class_is_total(jitter: float) -> None:
     assert found.verdict == Collapse.TOTAL, found.reason
 
 
+def test_where_classes_are_gone_nobody_is_told_that_every_bin_is_there() -> None:
+    made = world().draw(600, "two gone, one each", of=(0, 1, 2, 3), spread=1e-4)
+    found = judged_of(made)
+    assert found.verdict == Collapse.TOTAL and found.missing_low > 0.25
+    assert "classes eel, fox" in found.reason and found.reason.endswith("one thing over and over in the others")
+    assert "every bin" not in found.reason
+
+
 def test_one_point_a_mode_is_total_in_the_plane_too() -> None:
     """Where real points of a mode score about 10, a tenth of it is hardly seen: what is above 1 counts."""
     samples, judge = ring()
@@ -609,6 +617,30 @@ def test_the_order_of_the_pool_changes_nothing() -> None:
     both = [Judge(pool[rows], Bins.of_labels(labels[rows]), "", 5) for rows in (torch.arange(250), order)]
     assert torch.equal(both[0].pool, both[1].pool) and torch.equal(both[0].bins.of, both[1].bins.of)
     assert both[0].judge(made[:100]).as_dict() == both[1].judge(made[:100]).as_dict()
+
+
+@pytest.mark.parametrize("kind", ["classes", "neighbours", "clusters"])
+def test_where_the_vectors_lie_changes_nothing(kind: str) -> None:
+    """Far from the origin float32 is too coarse: what is rounded to 1/64 is exact in both places."""
+    if kind == "classes":  # so few in each that means tell them
+        centres = 0.4 * torch.randn((100, 256), generator=noise.generator("near centres"))
+        pool, labels = mixture(centres, 1500, "far pool")
+        bins, made = Bins.of_labels(labels), mixture(centres, 700, "far")[0]
+    else:
+        pool, bins, made = world().judge.pool, world().judge.bins, lacking()
+    pool, made = (64 * pool).round() / 64, (64 * made.double()).round() / 64
+
+    def said(offset: float) -> CollapseVerdict:
+        near = bins if kind != "clusters" else Bins.of_clusters(pool + offset, len(made))
+        judge = Judge(pool + offset, near, "far", splits=5)
+        assert (judge._told[1] is not None) == (kind == "classes") if kind != "clusters" else near.centres is not None
+        return judge.judge(made + offset)
+
+    here, far = said(0.0), said(2.0**15)
+    assert (here.verdict, here.reason) == (far.verdict, far.reason)
+    assert [row["generated"] for row in here.bins] == [row["generated"] for row in far.bins]
+    assert (here.missing_low, here.missing_seen) == (far.missing_low, far.missing_seen)
+    assert (kind == "classes") == (here.missing_seen < 0.1)
 
 
 def test_the_number_of_threads_changes_nothing() -> None:

@@ -108,8 +108,14 @@ def test_what_stands_against_none() -> None:
     assert f"it would take 400 samples that look real {whether}" in told
     told = reason(rows=changed(diversity=None), kept=100, pool=round(19 / share))
     assert f"beside {2 * math.ceil(20 / share):,} real ones (there are {round(19 / share):,}) to say" in told
+    assert 0.003 < share * 0.02 < 0.004
     small = [row | {"real": row["real"] * 0.02} for row in changed(diversity=None)[:1]] + honest.rows[1:]
-    assert conclude(replace(honest, rows=small), whole)[0] == Collapse.NONE  # two percent of the mass are no matter
+    # Two percent of the mass are no matter; and where a bin is not there, nobody is told that it is.
+    assert conclude(replace(honest, rows=small), whole)[0] == Collapse.NONE
+    for state in ("missing", "undecided"):
+        lost = replace(honest, rows=[small[0] | {"state": state}, *honest.rows[1:]])
+        verdict, told, _ = conclude(lost, whole)
+        assert verdict == Collapse.NONE and told.startswith("all but at most 0.4% of the real mass")
     undecided = changed(state="undecided", low=0.0, high=0.9)
     wanted = f"{needed(6, share):,} samples that look real would decide, and 100 do"
     assert wanted in reason(rows=undecided, kept=100)

@@ -1,9 +1,9 @@
-"""Verdicts on the way: those that a run is given and keeps, those given again, and `aigc-lab judge collapse`."""
+"""Verdicts on the way: those that a run is given and keeps, those given again, and those of several seeds."""
 
 import json
-import sys
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,21 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from typer.testing import CliRunner
 
-from aigc_lab import cli, noise
+from aigc_lab import cli, environment, search, tables, trial
 from aigc_lab.api import sweep
-from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.given import given as given_
+from aigc_lab.evaluate import Evaluator
+from aigc_lab.judging import seeds_of
 from aigc_lab.registry import queries
+from aigc_lab.registry.records import StoredVerdict
 from aigc_lab.registry.store import Registry
 from aigc_lab.rejudging import rejudge
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import writer
+from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
 from aigc_lab.verdicts.seeds import wilson
+from aigc_lab.web.report import report
 
 FOUND = {"PARTIAL", "SEVERE", "TOTAL"}
 BRIEF: dict[str, Any] = {"batch_size": 64, "ema": 0.0, "threads": 1}
@@ -186,6 +189,130 @@ def test_other_data_are_not_judged_by(broken: Done, monkeypatch: pytest.MonkeyPa
     assert broken.run()[1] == before
 
 
+def test_another_number_of_samples_is_not_judged_by(tmp_path: Path) -> None:
+    protocol = tmp_path / "mine.yaml"
+    protocol.write_text("metrics: [modes]\nsamples: 400\n")
+    brief = BROKEN["training"] | {"steps": 40, "evaluate_every": 20, "log_every": 20}
+    mine = BROKEN | {"name": "mine", "evaluation": str(protocol), "training": brief}
+    done = Done(tmp_path / "home", sweep(mine, home=tmp_path / "home").to_dict("records"))
+    run, before = done.run()
+    protocol.write_text("metrics: [modes]\nsamples: 100\n")
+    with pytest.raises(UsageError, match=r"are of another number of samples \(mine\): n:400, and here is n:100 now"):
+        rejudge(run["sweep"], done.settings, "cpu")
+    assert done.run()[1] == before
+
+
+def test_it_is_judged_with_the_threads_that_it_was_trained_with(broken: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, before = broken.run()
+    settled: list[int | None] = []
+    monkeypatch.setattr(environment, "settle", settled.append)
+    rejudge(run["sweep"], broken.settings, "cpu")
+    assert settled == [1] and broken.run()[1] == before
+
+
+def test_what_stability_is_measured_against_is_signed(broken: Done) -> None:
+    run, verdicts = broken.run()
+    (stability,) = [each for each in verdicts if each["kind"] == "stability"]
+    (score,) = [each for each in run["scores"] if each["name"] == "rkl"]
+    measured, _, said = stability["signature"].rpartition("|stability|")
+    assert measured.split("|")[0] == score["signature"].split("|")[0] and "|n:500" in measured
+    assert said == "better:lower|v:2"  # no trivial sampler says what is learned by reverse KL
+
+
+def test_a_pruned_run_is_judged_again_by_its_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search.Suggestion, "should_stop", lambda self, system, step, value: step == 40)
+    brief = BROKEN["training"] | {"steps": 60, "evaluate_every": 20, "log_every": 20}
+    cut = BROKEN | {"name": "cut", "training": brief}
+    done = Done(tmp_path, sweep(cut, home=tmp_path).to_dict("records"))
+    run, before = done.run()
+    assert run["state"] == "PRUNED" and [each["step"] for each in before] == [20, 40, 40]
+    rows = rejudge(run["sweep"], done.settings, "cpu")
+    assert [(row["kind"], row["verdict"], row["before"]) for row in rows] == [("stability", "WITHHELD", "WITHHELD")]
+    assert done.run()[1] == before
+    told = seeds_of(run["sweep"], tmp_path)[0]
+    assert (told["runs"], told["pruned"]) == (0, 1)
+
+
+def test_of_a_confirmed_configuration_the_fresh_seeds_are_counted(tmp_path: Path) -> None:
+    brief = BROKEN["training"] | {"steps": 20, "evaluate_every": 20, "log_every": 20}
+    twice = BROKEN | {"name": "twice", "training": brief, "confirm": {"top": 1, "seeds": 2}}
+    done = Done(tmp_path, sweep(twice, home=tmp_path).to_dict("records"))
+    (row,) = seeds_of("twice", tmp_path)
+    assert (row["runs"], row["confirmed"]) == (2, True)
+    (compared,) = done.compared
+    assert sum(compared["verdicts"]["collapse"].values()) == 2
+    assert row["collapse"]["decided"] + row["collapse"]["undecided"] == 2
+    shown = CliRunner().invoke(cli.app, ["judge", "seeds", "twice", "--home", str(tmp_path)]).stdout
+    assert " 2* " in shown and "fresh seeds alone" in shown
+
+
+def test_what_is_missing_is_drawn_by_a_resumed_run_and_drawn_again(
+    tmp_path: Path, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is what the stored verdict says: a run that was interrupted after its last evaluation judges no more."""
+    plain = {"real": 0.1, "generated": 0.1, "threshold": 0.025, "low": 0.05, "high": 0.15, "diversity": None}
+    bins = [plain | {"name": str(digit), "state": "missing" if digit > 6 else "present"} for digit in range(10)]
+    numbers: dict[str, Any] = {"diversity": None, "coverage": None, "precision": 1.0, "duplicates": 0.0}
+    said = CollapseVerdict(Collapse.SEVERE, "so it is", 400, 0.3, 0.3, 0.3, bins=bins, signature="clf", **numbers)
+
+    def examined(self: Evaluator, *arguments: Any, judged: bool = False) -> tuple[Any, Any]:
+        scores, _ = examine(self, *arguments)
+        return scores, said if judged else None
+
+    examine = Evaluator.examine
+    monkeypatch.setattr(Evaluator, "examine", examined)
+    monkeypatch.setattr(trial._Run, "_draw_curve", raising(KeyboardInterrupt))
+    brief = SOUND["training"] | {"steps": 20, "log_every": 20, "evaluate_every": 20}
+    lacking = SOUND | {"name": "lacking", "training": brief}
+    with pytest.raises(KeyboardInterrupt):
+        sweep(lacking, home=tmp_path)
+    monkeypatch.setattr(trial._Run, "_draw_curve", lambda self: None)
+    done = Done(tmp_path, sweep(lacking, home=tmp_path).to_dict("records"))
+
+    def drawn() -> Any:
+        with Registry.open(done.settings.registry_url, home=tmp_path, create=False) as registry:
+            files = queries.files(registry, run["sweep"])[run["run"]]
+        return next((np.asarray(Image.open(file["path"])) for file in files if file["name"] == "missing"), None)
+
+    run, verdicts = done.run()
+    assert [each["verdict"] for each in verdicts if each["kind"] == "collapse"] == [said.verdict]
+    # A row of eight for each digit, every one of them a real picture of it.
+    picture = drawn()
+    pool = [judged.dataset.load(split) for split in ("reference", "holdout")]
+    pixels = torch.cat([each.values for each in pool])[:, 0].numpy()
+    labels = torch.cat([each.labels for each in pool if each.labels is not None]).numpy()
+    rows, width = 3, 8
+    high, wide = picture.shape[0] // rows, picture.shape[1] // width
+    for row, digit in enumerate((7, 8, 9)):
+        for column in range(width):
+            tile = picture[row * high : (row + 1) * high, column * wide : (column + 1) * wide]
+            assert labels[nearest_picture(tile, pixels)] == digit
+    rejudge(run["sweep"], done.settings, "cpu")
+    assert np.array_equal(drawn(), picture)
+    # Where nothing is missing any more there is no picture of it.
+    said = replace(said, bins=[row | {"state": "present"} for row in said.bins])
+    rejudge(run["sweep"], done.settings, "cpu")
+    assert drawn() is None
+
+
+def raising(kind: type[BaseException]) -> Any:
+    def fail(*arguments: Any) -> None:
+        raise kind
+
+    return fail
+
+
+def nearest_picture(tile: Any, pixels: Any) -> int:
+    """Which of the pictures a tile of a grid shows: enlarged by a whole number, with a margin."""
+    side = pixels.shape[1]
+    factor = tile.shape[0] // side
+    seen = [tile[y::factor, x::factor, 0][:side, :side] for y in range(2 * factor) for x in range(2 * factor)]
+    away = [np.abs(pixels.astype(int) - each.astype(int)).sum((1, 2)) for each in seen if each.shape == (side, side)]
+    best = min(away, key=lambda each: each.min())
+    assert best.min() == 0
+    return int(best.argmin())
+
+
 def test_the_seeds_of_a_configuration_are_judged_together(broken: Done) -> None:
     run, _ = broken.run()
     result = CliRunner().invoke(cli.app, ["judge", "seeds", "broken", "--home", str(broken.home), "--json"])
@@ -242,235 +369,64 @@ def test_what_a_verdict_rests_on_is_kept_listed_and_cleared(broken: Done) -> Non
     assert broken.run()[1] == before and lists.read_bytes() == whole
 
 
+def test_a_report_shows_verdicts_though_bins_have_changed(broken: Done) -> None:
+    """Rejudged under other rules the last verdict has other bins than those before it."""
+    run, before = broken.run()
+
+    def page() -> tuple[str, dict[str, Any]]:
+        with Registry.open(broken.settings.registry_url, home=broken.home, create=False) as registry:
+            html = report(registry, run["sweep"], detailed=1).html
+        told = re.search(r"<script[^>]*>\s*(\{.*?\})\s*</script>", html, re.DOTALL)
+        assert told is not None
+        (figures,) = json.loads(told[1])["runs"]
+        return html, figures
+
+    html, figures = page()
+    last = [each for each in before if each["kind"] == "collapse"][-1]
+    rows = last["evidence"]["bins"]
+    assert figures["bins"]["steps"] == [300, 600] and figures["bins"]["names"] == [row["name"] for row in rows]
+    shares = [ratios[-1] for ratios in figures["bins"]["ratios"]]
+    assert shares == pytest.approx([row["generated"] / row["real"] for row in rows])
+    assert f"collapse: {last['verdict']}, " in html and "stability: WITHHELD, " in html
+    (stability,) = [each for each in before if each["kind"] == "stability"]
+    assert figures["alarm"] == stability["evidence"]["alarm_step"]
+    with Registry.open(broken.settings.registry_url, home=broken.home, create=False) as registry:
+        others = [StoredVerdict(**each) for each in before]
+        for each in others:
+            if each.kind == "collapse" and each.step == 300:
+                each.evidence["bins"] = [*each.evidence["bins"], each.evidence["bins"][0] | {"name": "more"}]
+            if each.kind == "collapse" and each.step == 600:
+                each.evidence["bins"] = [each.evidence["bins"][0] | {"real": 0.0}, *each.evidence["bins"][1:]]
+        registry.rejudge(run["run"], others)
+    try:
+        _, figures = page()
+        assert figures["bins"]["steps"] == [600] and figures["bins"]["names"] == [row["name"] for row in rows[1:]]
+    finally:
+        rejudge(run["sweep"], broken.settings, "cpu")
+        with Registry.open(broken.settings.registry_url, home=broken.home, create=False) as registry:
+            registry.rejudge(run["run"], [StoredVerdict(**each) for each in before])
+
+
+def test_show_tells_how_it_came_to_that(broken: Done) -> None:
+    run, before = broken.run()
+    row = {"evidence": {"bins": []}, "reason": "so it is", "signature": "s", "kind": "collapse"}
+    bins = [each for each in before if each["kind"] == "collapse"][-1]["evidence"]["bins"]
+    gone = [each | {"state": "missing"} for each in bins[:2]]
+    stages = [("NONE", []), ("NONE", []), ("PARTIAL", gone[:1]), ("PARTIAL", gone), ("NONE", [])]
+    rows = [
+        row | {"step": 100 * at, "verdict": verdict, "evidence": {"bins": gone_}}
+        for at, (verdict, gone_) in enumerate(stages)
+    ]
+    told = [str(text) for text in tables._stories(rows)["collapse"]]
+    assert told[0] == "NONE: so it is" and told[2] == "s"
+    assert told[1] == "step 0: NONE; step 200: PARTIAL (0 missing); step 300: PARTIAL (0, 1 missing); step 400: NONE"
+    shown = CliRunner().invoke(cli.app, ["show", run["run"], "--home", str(broken.home)]).stdout
+    assert f"{run['collapse']}: " in shown and "share of the samples that look real" in " ".join(shown.split())
+
+
 def test_a_vae_of_digits_has_not_collapsed(tmp_path: Path) -> None:
     done = Done(tmp_path, sweep(SOUND, home=tmp_path).to_dict("records"))
     run, verdicts = done.run()
     (collapse,) = [each for each in verdicts if each["kind"] == "collapse"]
     assert run["collapse"] == collapse["verdict"] not in FOUND, collapse["reason"]
     assert "by:classes" in collapse["signature"]
-
-
-# ---- the command
-
-
-class Command:
-    """`aigc-lab judge collapse` in this process."""
-
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, caught: pytest.CaptureFixture[str]) -> None:
-        self.folder, self._patch, self._caught = folder, patch, caught
-
-    def __call__(self, *words: str, code: int = 0) -> tuple[str, str]:
-        home = ["--home", str(self.folder / "home")]
-        self._patch.setattr(sys, "argv", ["aigc-lab", "judge", "collapse", *words, *home])
-        self._caught.readouterr()
-        ended: Any = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            ended = end.code
-        said = self._caught.readouterr()
-        assert (ended or 0) == code, said.out + said.err
-        return said.out, said.err
-
-    def refused(self, *words: str) -> str:
-        """What is said, in one line, of what cannot be judged."""
-        out, told = self(*words, code=2)
-        lines = [line for line in told.splitlines() if not line.startswith("features: ")]
-        assert out == "" and len(lines) == 1, out + told
-        return lines[0]
-
-    def file(self, name: str, array: Any) -> str:
-        path = self.folder / name
-        if name.endswith(".npz"):
-            np.savez(path, array)
-        elif name.endswith(".npy"):
-            np.save(path, array)
-        else:
-            path.write_text(array, "utf-8")
-        return str(path)
-
-
-@pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("AIGC_LAB_WEIGHTS_DIR", str(tmp_path / "none"))
-    return Command(tmp_path, monkeypatch, capsys)
-
-
-def points() -> tuple[Any, Any, Any]:
-    """Points of three modes of four, real ones of all four, and the modes of these."""
-    data = Ring(Ring.Config(modes=4, sigma=0.1, points=2000), Path())
-    made, real = data.load("train"), data.load("reference").take(slice(0, 1000))
-    assert made.labels is not None and real.labels is not None
-    return made.values[made.labels != 2][:400].numpy(), real.values.numpy(), real.labels.numpy()
-
-
-def test_arrays_with_labels(command: Command) -> None:
-    made, real, labels = points()
-    given = ["--generated", command.file("made.npy", made), "--reference", command.file("real.npz", real)]
-    names = "\n".join(("north", "east", "south", "west")[label] for label in labels)
-    found = []
-    for file in (
-        command.file("labels.npy", labels),
-        command.file("labels.txt", "\n".join(map(str, labels))),
-        command.file("names.txt", names),
-    ):
-        out, _ = command(*given, "--labels", file, "--json")
-        found.append(json.loads(out))
-    assert {
-        *["verdict", "reason", "n", "missing_low", "missing_seen", "missing_high", "diversity", "coverage"],
-        *["precision", "duplicates", "bins", "signature", "phrases", "null"],
-    } == {*found[0]}
-    assert found[0] == found[1] and found[0]["verdict"] in {"PARTIAL", "SEVERE"} and found[0]["n"] == 400
-    for verdict in found:
-        (gone,) = [row for row in verdict["bins"] if row["state"] == "missing"]
-        assert gone["generated"] == 0 and verdict["missing_low"] == gone["real"]
-    assert [row["name"] for row in found[0]["bins"]] == ["0", "1", "2", "3"]
-    assert [row["name"] for row in found[2]["bins"]] == ["east", "north", "south", "west"]
-    assert "class south" in found[2]["reason"]
-    # What is missing is shown by real samples of it, those nearest to its mean.
-    shown = {row["name"]: row["examples"] for row in found[2]["bins"]}
-    assert not any(shown[name] for name in ("east", "north", "west")) and len(shown["south"]) == 5
-    places = [int(each.removeprefix("sample ")) for each in shown["south"]]
-    away = np.linalg.norm(real - real[labels == 2].mean(0), axis=1)
-    assert all(labels[places] == 2) and away[places].max() < np.median(away[labels == 2])
-    out, _ = command(*given, "--labels", str(command.folder / "labels.npy"))
-    assert out.startswith(f"{found[0]['verdict']}: at least") and "  2: missing, 0.0% [0.0%, " in out
-    assert "    real ones: sample " in out
-    # Without labels the bins are clusters.
-    out, _ = command(*given, "--json")
-    assert json.loads(out)["verdict"] in FOUND and json.loads(out)["signature"].count("by:clusters") == 1
-
-
-def test_folders_of_pictures(command: Command, judged: Judged) -> None:
-    sets = {"made": judged.dataset.load("train"), "real": judged.dataset.load("reference")}
-    for name, samples in sets.items():
-        (command.folder / name).mkdir()
-        for number, pixels in enumerate((255 * samples.unit()).round().byte()[: 60 if name == "made" else 150, 0]):
-            Image.fromarray(pixels.numpy()).save(command.folder / name / f"{number:04}.png")
-    given = ["--generated", str(command.folder / "made"), "--reference", str(command.folder / "real")]
-    out, told = command(*given, "--json")
-    assert json.loads(out)["verdict"] not in FOUND and json.loads(out)["n"] == 60
-    assert "features: a random network's" in told
-    one = command.folder / "one"
-    one.mkdir()
-    for number in range(40):
-        (one / f"{number}.png").write_bytes((command.folder / "made" / "0000.png").read_bytes())
-    out, _ = command("--generated", str(one), *given[2:], "--json")
-    assert json.loads(out)["verdict"] == "TOTAL"
-
-
-def test_a_classifier_learns_the_labels_that_are_given(command: Command, judged: Judged) -> None:
-    sets = {"made": judged.dataset.load("train"), "real": judged.dataset.load("reference")}
-    for name, samples in sets.items():
-        (command.folder / name).mkdir()
-        for number, pixels in enumerate((255 * samples.unit()).round().byte()[:200, 0]):
-            Image.fromarray(pixels.numpy()).save(command.folder / name / f"{number:04}.png")
-    digits = sets["real"].labels
-    assert digits is not None
-    labels = command.file("labels.txt", "\n".join(map(str, digits[:200].tolist())))
-    given = ["--generated", str(command.folder / "made"), "--reference", str(command.folder / "real")]
-    out, _ = command(*given, "--labels", labels, "--features", "classifier", "--json")
-    assert "clf:given" in json.loads(out)["signature"] and json.loads(out)["verdict"] not in FOUND
-
-
-def test_folders_of_classes_are_called_by_their_names(command: Command, judged: Judged) -> None:
-    sets = {"made": judged.dataset.load("train"), "real": judged.dataset.load("reference")}
-    called = ("zero", "one", "two")
-    for name, samples in sets.items():
-        assert samples.labels is not None
-        for digit in (0, 1, 2) if name == "real" else (0, 2):
-            folder = command.folder / name / called[digit]
-            folder.mkdir(parents=True)
-            mine = (255 * samples.unit()[samples.labels == digit]).round().byte()[:, 0]
-            for number, pixels in enumerate(mine[:120]):
-                Image.fromarray(pixels.numpy()).save(folder / f"{number:04}.png")
-    given = ["--generated", str(command.folder / "made"), "--reference", str(command.folder / "real")]
-    out, _ = command(*given, "--json")
-    found = json.loads(out)
-    assert [row["name"] for row in found["bins"]] == ["one", "two", "zero"]
-    (gone,) = [row for row in found["bins"] if row["generated"] < 0.05]
-    assert gone["name"] == "one"
-    if gone["state"] == "missing":
-        assert all(each.startswith("one/") for each in gone["examples"])
-    read = given_(command.folder / "real", data_dir=command.folder)
-    read.load(1, None)
-    assert read.classes == ["one", "two", "zero"] and read.called(0) == "one/0000.png"
-
-
-def test_labels_come_before_modes_and_one_class_tells_nothing(command: Command) -> None:
-    points_ = Ring(Ring.Config(), Path()).load("holdout").values.numpy()[:400]
-    given = ["--generated", command.file("made.npy", points_), "--reference", "ring:holdout"]
-    out, _ = command(*given, "--json")
-    assert "by:modes" in json.loads(out)["signature"]
-    count = len(Ring(Ring.Config(), Path()).load("holdout"))
-    halves = command.file("halves.txt", "\n".join(("left", "right")[place % 2] for place in range(count)))
-    out, _ = command(*given, "--labels", halves, "--json")
-    found = json.loads(out)
-    assert "by:classes" in found["signature"] and "cannot be told from the others" in found["reason"]
-    made, real, _ = points()
-    given = ["--generated", command.file("made.npy", made), "--reference", command.file("real.npy", real)]
-    one = command.file("one.txt", "\n".join(["same"] * len(real)))
-    out, _ = command(*given, "--labels", one)
-    assert "there is one class only, so that these are clusters" in out
-    blank = command.file("blank.txt", "\n".join(["a", ""] * (len(real) // 2)))
-    assert "lines are blank; write a class on each" in command.refused(*given, "--labels", blank)
-
-
-def test_sentences_of_runs_and_datasets(command: Command) -> None:
-    data = PyDoc(PyDoc.Config(), Path())
-    made = command.file("made.txt", "\n".join(data.load("train").sentences()[:300]))
-    out, _ = command("--generated", made, "--reference", "pydoc:reference", "--json")
-    assert json.loads(out)["verdict"] not in FOUND
-    real = command.file("real.txt", "\n".join(data.load("reference").sentences()))
-    again, _ = command("--generated", made, "--reference", real, "--json")
-    assert json.loads(again)["verdict"] == json.loads(out)["verdict"]
-    assert "--size: is for pictures, and these are sentences" in command.refused(
-        "--generated", made, "--reference", real, "--size", "32"
-    )
-    few = command.file("few.txt", "\n".join(["dog", "cat"] * 60))
-    told = command.refused("--generated", made, "--reference", few)
-    assert "2 different real sentences say nothing of others: give at least 40" in told
-
-
-def test_files_of_sentences(command: Command) -> None:
-    data = PyDoc(PyDoc.Config(max_length=15), Path())
-    real, made = (data.load(split).sentences() for split in ("reference", "train"))
-    reference = command.file("real.txt", "\n".join(real))
-    out, _ = command("--generated", command.file("made.txt", "\n".join(made[:300])), "--reference", reference, "--json")
-    assert json.loads(out)["verdict"] not in FOUND and json.loads(out)["signature"].startswith("sentences|")
-    out, _ = command("--generated", command.file("one.txt", "\n".join(made[:1] * 100)), "--reference", reference)
-    assert out.startswith("TOTAL: one thing over and over")
-    short = command.file("short.txt", "0\n1\n")
-    told = command.refused("--generated", reference, "--reference", reference, "--labels", short)
-    assert f"--labels: 2 are given for {len(real):,} reference sentences" in told
-
-
-def test_what_cannot_be_judged_is_refused_in_a_line(command: Command) -> None:
-    made, real, labels = points()
-    good, reference = command.file("made.npy", made), command.file("real.npy", real)
-    pictures = (255 * torch.rand((60, 1, 16, 16), generator=noise.generator("pictures"))).byte().numpy()
-    bad = made.copy()
-    bad[5, 1] = np.nan
-    text = command.file("text.txt", "a b c\n" * 30)
-    for words, told in (
-        (
-            ["--generated", good, "--reference", reference, "--labels", command.file("few.npy", labels[:7])],
-            "labels: 7 are given for 1,000 reference samples",
-        ),
-        (
-            ["--generated", good, "--reference", reference, "--labels", command.file("float.npy", labels / 2)],
-            "not one whole number a sample",
-        ),
-        (["--generated", good, "--reference", reference, "--labels", str(command.folder / "no.npy")], "no.npy"),
-        (["--generated", good, "--reference", reference, "--labels", str(command.folder / "no.txt")], "no.txt"),
-        (["--generated", command.file("nan.npy", bad), "--reference", reference], "NaN"),
-        (["--generated", command.file("pictures.npy", pictures), "--reference", reference], "made of|points|images"),
-        (["--generated", text, "--reference", reference], "real.npy"),
-        (["--generated", command.file("tiny.npy", made[:10]), "--reference", reference], "10 samples say nothing"),
-        (["--generated", good, "--reference", command.file("pool.npy", real[:30])], "a pool of 30 real samples"),
-        (["--generated", str(command.folder / "nothing"), "--reference", reference], "nothing"),
-        (["--generated", good, "--reference", command.file("wide.npy", np.hstack([real, real]))], "2|4"),
-    ):
-        said = command.refused(*words)
-        assert any(each in said for each in told.split("|")), said

@@ -1,12 +1,18 @@
-"""When an autoencoder's unused code is the verdict, and when something worse is."""
+"""What is known of samples beside their vectors: an autoencoder's unused code, copies among pictures, classes."""
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from worlds import world
 
-from aigc_lab.jury import with_code
+from aigc_lab import noise
+from aigc_lab.errors import UsageError
+from aigc_lab.evaluate import classes_of
+from aigc_lab.jury import judged, with_code
 from aigc_lab.metrics.base import Score
 from aigc_lab.samples import Images
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
@@ -63,3 +69,28 @@ def test_what_is_missing_among_the_samples_is_worse(worse: Collapse) -> None:
 
 def test_a_system_without_a_code_has_none_to_lose() -> None:
     assert with_code(SAID, active(0, 0), object()) is SAID
+
+
+# ---- pictures
+
+
+def test_pictures_are_copies_by_their_pixels() -> None:
+    """Vectors of copies may differ by rounding: a last batch of another size is computed in another order."""
+    made = world().draw(400, "pictures").double()
+    pixels = torch.rand((400, 1, 4, 4), generator=noise.generator("pixels"))
+    pixels[40:] = pixels[:40].repeat(9, 1, 1, 1)
+    assert judged(world().judge, made, None, Images(pixels)).duplicates == pytest.approx(0.9)
+    assert judged(world().judge, made, None, Images((255 * pixels).round().byte())).duplicates == pytest.approx(0.9)
+    assert judged(world().judge, made, None, Images(torch.rand((400, 1, 4, 4)))).duplicates == 0
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int8, bool])
+def test_classes_may_be_whole_numbers_of_any_kind(kind: Any) -> None:
+    numbers, names = classes_of(np.array([0, 1, 1], kind))  # type: ignore[arg-type]
+    assert numbers.tolist() == [0, 1, 1] and names is None and int(numbers.max()) == 1
+
+
+@pytest.mark.parametrize("labels", [[1, "a"], [[1], [2, 3]], [1.5], [None]])
+def test_classes_that_are_neither_numbers_nor_names(labels: Any) -> None:
+    with pytest.raises(UsageError, match=r"labels: are (neither whole numbers nor names|.* not one whole number)"):
+        classes_of(labels)

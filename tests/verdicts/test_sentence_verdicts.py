@@ -11,9 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from aigc_lab.cli import app
+from aigc_lab.nulls import known_nulls
 from aigc_lab.text import bleu
 from aigc_lab.text.corpus import Corpus
 from aigc_lab.text_scoring import collapse
+from aigc_lab.verdicts import sentences as sentences_
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
 from aigc_lab.verdicts.sentences import Sentences, of_splits
 
@@ -205,3 +207,20 @@ def test_words_that_nobody_knows_are_not_one_thing(judged: Callable[[Rows], dict
     assert (found["verdict"], found["duplicates"]) == ("UNMEASURABLE", 0)
     assert judged(chain(1, 26) * 300)["verdict"] == "TOTAL"
     assert judged([chain(1, 26)[0]] * 150 + [chain(1, 26)[0][:-1]] * 150)["verdict"] == "TOTAL"
+
+
+def test_what_is_known_of_real_phrases_is_kept_where_nulls_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, made = REAL.texts(), corpus(chain(400, 9)).texts()
+    first = collapse(made, real, None, cache=tmp_path)
+    (nulls,) = (tmp_path / "nulls").glob("*.json")
+    assert sum(key.startswith("phrases 3") for key in known_nulls(nulls)) == 1
+    asked: list[int] = []
+
+    def different(sentences: Corpus) -> float:
+        asked.append(len(sentences))
+        return counted(sentences)
+
+    counted = sentences_._different
+    monkeypatch.setattr(sentences_, "_different", different)
+    assert collapse(made, real, None, cache=tmp_path) == first
+    assert len(asked) == 1  # the generated ones', and no draw of real ones

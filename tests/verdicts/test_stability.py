@@ -365,6 +365,7 @@ def test_errors_that_are_lacking_are_taken_for_the_usual() -> None:
         (lambda: judge([1, 2], [1.0]), "2 steps, 1 values and 1 errors"),
         (lambda: judge([1], [1.0], [1.0, 2.0]), "1 steps, 1 values and 2 errors"),
         (lambda: judge([1, 2], [1.0, "abc"]), r"values\[1\] is 'abc', which is no number"),
+        (lambda: judge([1, 10**400], [1.0, 2.0]), r"steps\[1\] is 10+, which is no number"),
         (lambda: judge([1, "x"], [1.0, 2.0]), r"steps\[1\] is 'x'"),
         (lambda: judge([1, math.nan], [1.0, 2.0]), r"steps\[1\] is nan; it must be finite"),
         (lambda: judge([1, None], [1.0, 2.0]), r"steps\[1\] is None"),
@@ -478,3 +479,11 @@ def test_why_it_never_learned() -> None:
     vague = of(FALLING, errors=[50] * len(FALLING), baseline=100)
     assert vague.verdict == Stability.NEVER_LEARNED
     assert "may be the luck of 15 evaluations with such standard errors" in vague.reason
+
+
+def test_it_says_what_the_values_were_measured_against() -> None:
+    steps, values = range(12), [10.0 / (step + 1) for step in range(12)]
+    assert judge(steps, values).signature == "stability|better:lower|v:2"
+    told = judge(steps, values, baseline=20, better="higher", floor=0.125)
+    assert told.signature == "stability|better:higher|baseline:20|floor:0.125|v:2"
+    assert StabilityVerdict.of(json.loads(json.dumps(told.as_dict()))) == told
