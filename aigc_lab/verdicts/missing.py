@@ -18,7 +18,6 @@ MISSING, PRESENT, UNDECIDED = "missing", "present", "undecided"
 BINS, MASS = 0.04, 0.005
 # A bin that is hardly there is taken for an empty one this often, where n allows.
 _RARE = (0.02, 0.1, 0.25)
-_HUGE = 500.0  # exponents above it make a bound worse than any other
 
 Floats = npt.NDArray[np.float64]
 
@@ -71,7 +70,9 @@ def least_missing(
 def _least(p: Floats, count: Floats, n: int, allowed: Floats, few: Floats, level: float) -> float:
     """The bound by the bins with at most so `few` samples. Were M missing, bins of 1 − M could hold some of it."""
     lambdas = _lambdas(p)
-    by_chance = np.log1p(_at_most(few, n, allowed) * np.expm1(np.minimum(lambdas[:, None] * p, _HUGE)))
+    chance_of = _at_most(few, n, allowed)
+    with np.errstate(divide="ignore"):  # what is never, or always, has a logarithm of −∞ beside it
+        by_chance = np.logaddexp(np.log1p(-chance_of), np.log(chance_of) + lambdas[:, None] * p)
     order = np.argsort(-by_chance / p, axis=1)
     mass = np.insert(np.cumsum(p[order], axis=1), 0, 0.0, axis=1)
     chance = np.insert(np.cumsum(np.take_along_axis(by_chance, order, axis=1), axis=1), 0, 0.0, axis=1)

@@ -139,3 +139,17 @@ def test_what_stands_against_none() -> None:
 def test_a_bound_is_not_rounded_to_what_it_does_not_say() -> None:
     found = measured(world().judge, world().draw(400, "honest", 0).double(), together=(0.159, 1.0))
     assert "at least 15% of the real mass is missing" in conclude(found, never)[1]
+
+
+def test_one_thing_in_every_bin_of_which_anything_is_known_is_total() -> None:
+    """Of bins with too few samples to say how much they vary, nothing is known: the others must hold most of it."""
+    honest = measured(world().judge, world().draw(400, "honest", 0).double())
+    flat = {"diversity": 0.1, "diversity_low": 0.09, "diversity_high": 0.11, "diversity_least": 0.1}
+
+    def said(known: int, still: int) -> Collapse:
+        unknown = [row | {"diversity": None} for row in honest.rows[known:]]
+        rows = [row | flat for row in honest.rows[:still]] + honest.rows[still:known] + unknown
+        return conclude(replace(honest, rows=rows), lambda: Covered(0.95, 0.98))[0]
+
+    assert said(known=6, still=6) == said(known=4, still=4) == Collapse.TOTAL
+    assert said(known=2, still=2) == said(known=6, still=4) == said(known=4, still=3) == Collapse.PARTIAL

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,64 @@ def test_the_upper_bound_is_the_exact_tail_of_what_hides_best() -> None:
         exact = next(m for m in itertools.count(seen) if m > bins or stats.binom.cdf(seen, m, chance) <= level)
         assert min(exact - 1, bins) * share <= bound + 1e-9
         assert bound <= min(1.0, (1.35 * exact + 2) * share)
+
+
+# ---- bins of any share, against all subsets of them
+
+
+def subsets(values: list[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The sum over every subset, in the order of itertools."""
+    return np.array([sum(chosen) for chosen in itertools.product(*((0.0, value) for value in values))])
+
+
+def uneven(seed: int) -> tuple[list[int], int, list[float], list[float]]:
+    random = np.random.default_rng(seed)
+    shares, n = random.dirichlet(np.full(9, 0.7)), 120
+    shares = np.maximum(shares, 0.004) / np.maximum(shares, 0.004).sum()
+    q = np.where(random.uniform(size=9) < 0.5, 0.0, shares)
+    q = q / q.sum() if q.any() else shares
+    return random.multinomial(n, q).tolist(), n, shares.tolist(), [share / 4 for share in shares]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_upper_bound_is_that_of_the_subset_that_hides_best(seed: int) -> None:
+    """The heaviest of all subsets of which no more would be seen: parts of bins, which the bound allows, add little."""
+    hits, n, shares, thresholds = uneven(seed)
+    few = [math.floor(n * least) for least in thresholds]
+    chance = [stats.binom.cdf(count, n, least) for count, least in zip(few, thresholds, strict=True)]
+    seen = sum(share for share, hit, count in zip(shares, hits, few, strict=True) if hit <= count)
+    masses, best = subsets(shares), 1.0
+    for lambda_ in np.geomspace(1, 20 / min(shares), 40):
+        rates = [-math.log1p(c * math.expm1(-lambda_ * share)) for c, share in zip(chance, shares, strict=True)]
+        hidden = subsets(rates) <= lambda_ * seen - math.log(MASS)
+        best = min(best, float(masses[hidden].max()))
+    assert best - 1e-9 <= most_missing(hits, n, shares, thresholds) <= best + max(shares)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_lower_bound_is_that_of_the_subset_that_looks_emptiest(seed: int) -> None:
+    """The least mass that may be missing, if of the rest the worst of all subsets has few samples by chance."""
+    hits, n, shares, thresholds = uneven(seed)
+    masses, bounds = subsets(shares), []
+    for rare in (0.02, 0.1, 0.25):
+        few = [max([0] + [c for c in range(1, n) if stats.binom.cdf(c, n, t) <= rare]) for t in thresholds]
+        chance = [stats.binom.cdf(count, n, least) for count, least in zip(few, thresholds, strict=True)]
+        seen = sum(share for share, hit, count in zip(shares, hits, few, strict=True) if hit <= count)
+        lambdas = np.geomspace(1, 20 / min(shares), 40)
+        pairs = list(zip(map(Decimal, chance), shares, strict=True))
+        grown = [
+            subsets([float((1 - c + c * Decimal(lambda_ * share).exp()).ln()) for c, share in pairs])
+            for lambda_ in lambdas
+        ]
+
+        def explained(missing: float) -> float:
+            there = masses <= 1 - missing + 1e-12
+            worst = np.array([each[there].max() for each in grown])  # noqa: B023
+            return missing + float(((worst - math.log(MASS / 3)) / lambdas).min())  # noqa: B023
+
+        bounds.append(next((m for m in np.arange(0, 1, 1 / 4096) if explained(m) >= seen), 1.0))
+    found = least_missing(hits, n, shares, thresholds)
+    assert max(bounds) - max(shares) - 1e-3 <= found <= max(bounds) + 1e-3
 
 
 def test_no_bin_and_nothing_else_is_missing_of_enough_samples() -> None:

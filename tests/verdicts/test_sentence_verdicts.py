@@ -133,6 +133,34 @@ def test_what_is_half_certain_is_no_none() -> None:
         assert found.verdict == expected, (value, low, high)
 
 
+@pytest.mark.parametrize(
+    ("before", "variety", "after"),
+    [
+        (Collapse.NONE, (0.3, 0.2, 0.49), Collapse.PARTIAL),
+        (Collapse.NONE, (0.4, 0.3, 0.51), Collapse.INCONCLUSIVE),
+        (Collapse.NONE, (0.6, 0.4, 0.8), Collapse.INCONCLUSIVE),
+        (Collapse.NONE, (0.7, 0.51, 0.9), Collapse.NONE),
+        (Collapse.INCONCLUSIVE, (0.6, 0.4, 0.8), Collapse.INCONCLUSIVE),
+        (Collapse.INCONCLUSIVE, (0.3, 0.2, 0.49), Collapse.PARTIAL),
+    ],
+)
+def test_half_as_varied_for_certain_is_a_collapse(
+    before: Collapse, variety: tuple[float, float, float], after: Collapse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sentences, "variety", lambda self, made: variety)
+    found = Sentences(REAL, TRAIN).with_phrases(verdict(before), corpus(chain(400, 15)))
+    assert (found.verdict, found.phrases) == (after, variety[0])
+    if before == Collapse.NONE and variety[0] == 0.6:
+        # Of twice as narrow an interval the lower end would be a half: four times as many.
+        n = int(found.reason.split("(")[-1].split()[0])
+        assert 370 < n <= 400 and 4 * n <= int(found.reason.split(" and ")[-1].split()[0].replace(",", "")) < 4.1 * n
+
+
+def test_where_real_sentences_share_their_phrases_nothing_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sentences, "_null", lambda self, n: (0.019, 0.1))
+    assert Sentences(REAL, TRAIN).with_phrases(verdict(), corpus(chain(400, 15))) == verdict()
+
+
 def test_too_few_sentences_say_nothing_of_phrases() -> None:
     judge = Sentences(REAL, TRAIN)
     for rows in (chain(19, 12), noise(500, 13)):
