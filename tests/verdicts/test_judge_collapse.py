@@ -195,7 +195,7 @@ def test_sentences_of_runs_and_datasets(command: Command) -> None:
         "--generated", made, "--reference", real, "--size", "32"
     )
     # A language model that has read the reference would find everything else strange.
-    out, _ = command("--generated", made, "--reference", "pydoc:train", "--json")
+    out, _ = command("--generated", "pydoc:holdout", "--reference", "pydoc:train", "--json")
     assert json.loads(out)["precision"] > 0.9 and json.loads(out)["verdict"] not in FOUND | {"UNMEASURABLE"}
     few = command.file("few.txt", "\n".join(["dog", "cat"] * 60))
     told = command.refused("--generated", made, "--reference", few)

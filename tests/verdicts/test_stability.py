@@ -484,6 +484,6 @@ def test_why_it_never_learned() -> None:
 def test_it_says_what_the_values_were_measured_against() -> None:
     steps, values = range(12), [10.0 / (step + 1) for step in range(12)]
     assert judge(steps, values).signature == "stability|better:lower|v:2"
-    told = judge(steps, values, baseline=20, better="higher", floor=0.125)
-    assert told.signature == "stability|better:higher|baseline:20|floor:0.125|v:2"
+    told = judge(steps, values, baseline=0, better="higher", floor=0.125)
+    assert told.signature == "stability|better:higher|baseline:0|floor:0.125|v:2"
     assert StabilityVerdict.of(json.loads(json.dumps(told.as_dict()))) == told
