@@ -256,6 +256,11 @@ def _vague(found: Measured) -> str | None:
         return None
     names = [row["name"] for row in vague]
     wanted = max(_told_by(row, found.kept) for row in vague)
+    known = [row["diversity"] for row in vague if row["diversity"] is not None]
+    if known and wanted > 10 * found.kept:
+        nearest = min(known, key=lambda value: abs(value - 0.5))
+        half = f"about half as much as real samples do ({nearest:.2f} times)"
+        return f"{found.listed(names)} {_vary(names)} {half}, too near it to say whether less"
     say = f"to say whether {found.listed(names)} {_vary(names)} as real samples do"
     return f"it would take {_samples(found, wanted)} {say}, and {found.kept:,} do"
 

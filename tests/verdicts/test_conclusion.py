@@ -104,6 +104,8 @@ def test_what_stands_against_none() -> None:
     # Diversity of 1 is told from a half where its error is ln 2: half of that with four times as many samples.
     told = reason(rows=changed(diversity=1.0, diversity_alone=0.25), kept=100)
     assert f"it would take 400 samples that look real {whether}" in told
+    told = reason(rows=changed(diversity=0.51, diversity_alone=0.4), kept=100)
+    assert told.startswith("class ant varies about half as much as real samples do (0.51 times)")
     told = reason(rows=changed(diversity=0.25, diversity_alone=0.1, diversity_high=1.0), kept=100)
     assert f"it would take 400 samples that look real {whether}" in told
     told = reason(rows=changed(diversity=None), kept=100, pool=round(19 / share))
