@@ -4,6 +4,7 @@
     python evaluation/calibrate.py stability --n 400      # quick
     python evaluation/calibrate.py collapse               # ten minutes; MNIST and captions if they are there
     python evaluation/calibrate.py collapse --data stacked --others 10    # an hour: 10,000 samples of 1,000 modes
+    python evaluation/calibrate.py collapse --data stacked --n 20 --others 5 --size 20000    # half an hour: n decides
     python evaluation/calibrate.py collapse --data digits ring --n 300
     python evaluation/calibrate.py intervals              # two minutes
 
