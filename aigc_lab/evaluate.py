@@ -21,7 +21,7 @@ from aigc_lab.extractors.base import Features, choice
 from aigc_lab.features import FeatureStore
 from aigc_lab.files import write_atomically
 from aigc_lab.given import Given, Pair, Range, Sets, given, halves, numbered, parted
-from aigc_lab.jury import EXAMPLES, Jury, chosen_bins, judged, trivial, with_code
+from aigc_lab.jury import EXAMPLES, Jury, chosen_bins, equal, judged, trivial, with_code
 from aigc_lab.language_system import LanguageSystem
 from aigc_lab.metrics import memorisation
 from aigc_lab.metrics.base import Autoencoder, Evidence, Game, Metric, Part, Real, Score
@@ -364,14 +364,15 @@ def judge(
         train = dataset.load("train") if real.split and real.split[1] != "train" else None
         sentences = known_sentences(pair.reference.corpus, train.corpus if isinstance(train, Text) else None)
     of = f"{identity}|data:{dataset.name}:{dataset.digest[:8]}"
-    known_real = RealSet(vectors[1], of, real.called, known, names, modes, sentences)
+    known_real = RealSet(vectors[1], of, real.called, known, names, modes, sentences, equal(pair.reference))
     return verdict_on(vectors[0], made, known_real, kept)
 
 
 @dataclass(frozen=True)
 class RealSet:
     """Real samples that others are judged beside: `vectors` [m, d], whose they are, and what a user calls each; their
-    classes [m] with names, the modes that they are known to have, and the sentences that they are, if any.
+    classes [m] with names, the modes that they are known to have, the sentences that they are, if any, and a number
+    [m] that equal ones share.
     """
 
     vectors: Tensor
@@ -381,6 +382,7 @@ class RealSet:
     names: Sequence[str] | None = None
     modes: Modes | None = None
     sentences: Sentences | None = None
+    alike: Tensor | None = None
 
 
 def known_sentences(reference: Corpus, train: Corpus | None) -> Sentences:
@@ -419,7 +421,8 @@ def verdict_on(vectors: Tensor, made: object, real: RealSet, cache: Path | None)
     count = min(len(vectors), len(real.vectors) // 2)
     try:
         bins, kind = chosen_bins(real.vectors, count, modes=real.modes, labels=real.labels, names=real.names)
-        with remembered(Judge(real.vectors, bins, f"{real.identity}|by:{kind}"), cache) as judge:
+        known = Judge(real.vectors, bins, f"{real.identity}|by:{kind}", alike=real.alike)
+        with remembered(known, cache) as judge:
             verdict = judged(judge, vectors, real.sentences, made)
         for row in verdict.bins:
             places = judge.examples(row["name"], EXAMPLES).tolist() if row["state"] == MISSING else []

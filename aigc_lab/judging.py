@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
@@ -102,7 +103,8 @@ def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
     for trial in trials:
         every = [run for run in runs if run["trial"] == trial["trial"]]
         fresh = [run for run in every if run["role"] == "confirm"]
-        mine = fresh or every
+        confirmed = any(run["state"] in (State.FINISHED, State.DIVERGED) for run in fresh)
+        mine = fresh if confirmed else [run for run in every if run["role"] != "confirm"]
         ended = [run["run"] for run in mine if run["state"] in (State.FINISHED, State.DIVERGED)]
         said: dict[str, list[Mapping[str, Any]]] = {"collapse": [], "stability": []}
         for run in ended:
@@ -118,7 +120,7 @@ def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
                 "objective": sweep["objective"],
                 **across_seeds(stories, [each["verdict"] for each in said["collapse"]], **values),
                 "runs": len(ended),
-                "confirmed": bool(fresh),
+                "confirmed": confirmed,
                 "steps": median(known) if (known := [each for each in steps if each is not None]) else None,
                 "pruned": sum(run["state"] == State.PRUNED for run in mine),
             }
@@ -169,7 +171,7 @@ class _Row(NamedTuple):
 def _rows(path: Path, wanted: list[str]) -> Iterator[_Row]:
     """Step, value and error of every row of a table or of JSON. What has neither step nor value is none."""
     text = _text(path)
-    read = _objects if text.lstrip().startswith(("{", "[")) else _table
+    read = _objects if re.match(r"\s*(\{|\[\s*[\]{])", text) else _table
     for where, cells in read(path, text, wanted):
         places = [f"{path}, {where}, column {name}" for name in wanted]
         numbers = [_number(cells.get(name), place) for name, place in zip(wanted, places, strict=True)]

@@ -1,5 +1,7 @@
 """Who judges whether a dataset's generators have collapsed: real samples as vectors, bins, and their nulls."""
 
+import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -31,6 +33,8 @@ _ACTIVE = 0.2
 _BLIND = 0.95
 # So many real samples are named of each missing bin.
 EXAMPLES = 5
+# Pictures that are looked at together for copies.
+_AT_ONCE = 512
 # Training samples that clusters are made of.
 _CLUSTERED = 5000
 # Up to so many numbers a picture's own covariance is used for a trivial one.
@@ -58,9 +62,11 @@ class Jury:
         """The verdict on the generated samples; None where this cannot be judged."""
         if not self.can:
             return None
-        vectors = self._vectors(evidence, evidence.generated)
+        vectors, rows = self._vectors(evidence.generated, evidence)
+        # Of many samples the vectors of some are kept.
+        made = evidence.generated if len(rows) == len(evidence.generated) else evidence.generated.take(rows)
         with remembered(self._judge, self._features.cache) as judge:
-            verdict = judged(judge, vectors, self._sentences, evidence.generated)
+            verdict = judged(judge, vectors, self._sentences, made)
         if self._sentences is not None:  # pictures are drawn of what a finished run lacks
             for row in verdict.bins:
                 real = self.examples(row["name"], EXAMPLES) if row["state"] == MISSING else None
@@ -75,15 +81,16 @@ class Jury:
         values = [splits[place >= first].values[place - first * (place >= first)] for place in places]
         return replace(splits[0], values=torch.stack(values), labels=None)
 
-    def _vectors(self, evidence: Evidence | None, samples: Samples) -> Tensor:
+    def _vectors(self, samples: Samples, evidence: Evidence | None = None) -> tuple[Tensor, Tensor]:
+        """The vectors [k, d] that are kept of real samples, or of those that there is evidence of; and which of the
+        samples these are of [k].
+        """
         if self._dataset.shape.modality == Modality.POINTS:
-            return samples.canonical().values
+            return samples.canonical().values, torch.arange(len(samples))
         assert self._extractor is not None
-        features = self._features.real(self._extractor, samples) if evidence is None else None
-        if features is None:
-            assert evidence is not None
-            features = evidence.features(self._extractor, samples)
-        return features.vectors.cpu()
+        known = evidence.features if evidence is not None else self._features.real
+        features = known(self._extractor, samples)
+        return features.vectors.cpu(), features.rows
 
     @cached_property
     def _sentences(self) -> Sentences | None:
@@ -96,20 +103,21 @@ class Jury:
     @cached_property
     def _judge(self) -> Judge:
         splits = [self._dataset.load("reference"), self._dataset.load("holdout")]
-        pool = torch.cat([self._vectors(None, split) for split in splits])
+        vectors, kept = zip(*(self._vectors(split) for split in splits), strict=True)
+        pool, places = torch.cat(vectors), torch.cat([kept[0], len(splits[0]) + kept[1]])
         most = max(_TIMES * self._samples, _LEAST)
-        rows = torch.randperm(len(pool), generator=noise.generator("pool"))[:most].sort().values
-        self._rows = rows
+        chosen = torch.randperm(len(pool), generator=noise.generator("pool"))[:most].sort().values
+        pool, modes, self._rows = pool[chosen], self._dataset.modes, places[chosen]
         labels = [split.labels for split in splits]
-        known = None if labels[0] is None or labels[1] is None else torch.cat([labels[0], labels[1]])[rows]
-        pool, modes = pool[rows], self._dataset.modes
+        known = None if labels[0] is None or labels[1] is None else torch.cat([labels[0], labels[1]])[self._rows]
 
         def apart() -> Tensor:
-            return self._vectors(None, self._dataset.load("train").take(slice(0, _CLUSTERED)))
+            return self._vectors(self._dataset.load("train").take(slice(0, _CLUSTERED)))[0]
 
         bins, kind = chosen_bins(pool, self._samples, modes=modes, labels=known, apart=apart)
         of = "points" if self._extractor is None else self._features.extractor(self._extractor).identity
-        return Judge(pool, bins, f"{of}|data:{self._dataset.name}:{self._dataset.digest[:8]}|by:{kind}")
+        signature = f"{of}|data:{self._dataset.name}:{self._dataset.digest[:8]}|by:{kind}"
+        return Judge(pool, bins, signature, alike=equal(*splits, rows=self._rows))
 
 
 def chosen_bins(
@@ -134,11 +142,39 @@ def chosen_bins(
     return replace(bins, note=why), "clusters"
 
 
+def equal(*sets: Samples, rows: Tensor | None = None) -> Tensor | None:
+    """A number for each picture or sentence, of all or of those at `rows` of all sets [n], that equal ones share; None
+    for points, which are their vectors.
+    """
+    if not all(isinstance(each, Images | Text) for each in sets):
+        return None
+    ends = list(itertools.accumulate(len(each) for each in sets))
+    rows = torch.arange(ends[-1]) if rows is None else rows
+    keys: list[bytes] = []
+    for block in torch.split(rows, _AT_ONCE):  # what is on a disk is not in memory all at once
+        of = torch.bucketize(block, torch.tensor(ends), right=True)
+        found: list[bytes] = [b""] * len(block)
+        for number in torch.unique(of).tolist():
+            mine = (of == number).nonzero().flatten()
+            some = sets[number].take(block[mine] - (ends[number] - len(sets[number])))
+            for at, key in zip(mine.tolist(), _keys(some), strict=True):
+                found[at] = key
+        keys += found
+    return alike(keys)
+
+
+def _keys(samples: Samples) -> list[bytes]:
+    if isinstance(samples, Text):
+        return [sentence.encode() for sentence in samples.corpus.texts()]
+    pixels = samples.canonical().values.cpu().flatten(1).contiguous().numpy()
+    return [hashlib.sha256(each).digest() for each in pixels]
+
+
 def judged(judge: Judge, vectors: Tensor, sentences: Sentences | None, generated: object) -> CollapseVerdict:
     """The verdict on vectors of samples, with what sentences say besides; pictures are copies by their pixels."""
     if isinstance(generated, Images):
-        pixels = generated.canonical().values.cpu().flatten(1).numpy()
-        return judge.judge(vectors, Beside(alike([each.tobytes() for each in pixels])))
+        copies = equal(generated)
+        return judge.judge(vectors, None if copies is None else Beside(copies))
     if sentences is None:
         return judge.judge(vectors)
     corpus, sentences.nulls = corpus_of(generated), judge.nulls

@@ -52,10 +52,13 @@ def rejudge(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]
             drawn: dict[str, StoredArtifact | None] = {}
             try:
                 found += _of_samples(registry, run, evaluator, device, history)
-                for each in found:
-                    drawn["missing"] = _drawn(settings, run, evaluator, each)
             except (UsageError, Failure) as error:
                 rows.append(_row(run["run"], "collapse", None, was, str(error)))
+            try:
+                for each in found:
+                    drawn["missing"] = _drawn(settings, run, evaluator, each)
+            except OSError as error:
+                _say(f"{run['run']}: the picture of what is missing cannot be written ({error.strerror or error})")
             curves = _curves(files.get(run["run"], []))
             found += _of_history(run, evaluator, sweep, history, was.get("stability"), curves)
             for fresh in found:

@@ -92,6 +92,7 @@ def collapse(
     """
     from aigc_lab.evaluate import RealSet, classes_of, known_sentences, verdict_on
     from aigc_lab.extractors.sentences import vectors_of
+    from aigc_lab.verdicts.collapse import alike
 
     for name, value in options.items():
         if value:
@@ -108,7 +109,13 @@ def collapse(
     made, real = vectors_of(sets["generated"], sets["reference"])
     identity = f"sentences|data:given:{sets['reference'].digest()[:8]}|tok:words"
     beside = RealSet(
-        real, identity, lines["reference"].__getitem__, labels=known[0], names=known[1], sentences=sentences
+        real,
+        identity,
+        lines["reference"].__getitem__,
+        labels=known[0],
+        names=known[1],
+        sentences=sentences,
+        alike=alike(sets["reference"].texts()),
     )
     return verdict_on(made, sets["generated"], beside, cache)
 

@@ -79,7 +79,7 @@ class Beside(NamedTuple):
 class Judge:
     """Real vectors, known once, that generated ones are judged by. `pool` [m, d] are samples of the reference and of
     the holdout, none of which anything was trained on; at least twice as many as are judged at a time. `signature`
-    says what the vectors are of.
+    says what the vectors are of. Equal samples share a number in `alike` [m]; without it, those of equal vectors do.
     """
 
     pool: Tensor
@@ -88,6 +88,7 @@ class Judge:
     splits: int = SPLITS
     nulls: dict[str, Any] = field(default_factory=dict)
     listed: Tensor | None = None
+    alike: Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self.pool) < 4 * K + 20:
@@ -101,6 +102,8 @@ class Judge:
         pool = self.pool.double()
         self._places = order_of(torch.cat([pool, self.bins.of[:, None].double()], 1))
         self.pool, self.bins = pool[self._places], replace(self.bins, of=self.bins.of[self._places])
+        if self.alike is not None:
+            self.alike = self.alike[self._places]
 
     # ---- what depends on the pool alone
 
@@ -110,6 +113,8 @@ class Judge:
         digest = hashlib.sha256(f"{_VERSION} {K} {_LISTED} {_DRAWS} {self.bins.names}".encode())
         digest.update(self.pool.contiguous().numpy().tobytes())
         digest.update(self.bins.of.contiguous().numpy().tobytes())
+        if self.alike is not None:
+            digest.update(self.alike.contiguous().numpy().tobytes())
         return digest.hexdigest()[:32]
 
     @cached_property
@@ -216,7 +221,7 @@ class Judge:
             away, index = self.lists
             rows, place = ((away < reaches.amax(0)[:, None]) | (away == 0)).nonzero(as_tuple=True)
             pairs = _Pairs(away[rows, place], index[rows, place], rows)
-            alike = torch.unique(self.pool, dim=0, return_inverse=True)[1]
+            alike = torch.unique(self.pool, dim=0, return_inverse=True)[1] if self.alike is None else self.alike
             found = []
             for reach, outside in zip(reaches, parts, strict=True):
                 row, centre = pairs.within(reach)

@@ -254,10 +254,11 @@ def _vague(found: Measured) -> str | None:
     vague = [row for row in unsure if row["real"] > 0]
     if sum(row["real"] for row in vague) <= NOTHING:
         return None
-    names = [row["name"] for row in vague]
+    near = [row for row in vague if row["diversity"] is not None and abs(math.log(row["diversity"] / 0.5)) < 0.1]
+    names = [row["name"] for row in near or vague]
     wanted = max(_told_by(row, found.kept) for row in vague)
-    known = [row["diversity"] for row in vague if row["diversity"] is not None]
-    if known and wanted > 10 * found.kept:
+    if near:
+        known = [row["diversity"] for row in near]
         nearest = min(known, key=lambda value: abs(value - 0.5))
         half = f"about half as much as real samples do ({nearest:.2f} times)"
         return f"{found.listed(names)} {_vary(names)} {half}, too near it to say whether less"

@@ -121,7 +121,8 @@ class Sentences:
             draws = [np.sort(random.permutation(len(self._real))[:n]) for _ in range(_DRAWS)]
             found = np.array([_different(self._real.take(each)) for each in draws])
             # Draws of the same real sentences share some of them: twice their spread is what others would have.
-            self.nulls[key] = [float(found.mean()), 2 * float(found.std(ddof=1) / found.mean())]
+            middle, spread = float(found.mean()), float(found.std(ddof=1))
+            self.nulls[key] = [middle, 2 * spread / middle if middle else 0.0]
         mean, error = self.nulls[key]
         return mean, error
 

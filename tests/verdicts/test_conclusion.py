@@ -106,6 +106,10 @@ def test_what_stands_against_none() -> None:
     assert f"it would take 400 samples that look real {whether}" in told
     told = reason(rows=changed(diversity=0.51, diversity_alone=0.4), kept=100)
     assert told.startswith("class ant varies about half as much as real samples do (0.51 times)")
+    # Of a bin of which nothing is known, and of one that is not near a half, that is not said.
+    unsure = [row | {"diversity": 0.8, "diversity_alone": 0.1} for row in honest.rows[1:2]]
+    told = reason(rows=[*changed(diversity=None)[:1], *unsure, *honest.rows[2:]], kept=100)
+    assert told.startswith("it would take") and "classes ant, bee vary" in told
     told = reason(rows=changed(diversity=0.25, diversity_alone=0.1, diversity_high=1.0), kept=100)
     assert f"it would take 400 samples that look real {whether}" in told
     told = reason(rows=changed(diversity=None), kept=100, pool=round(19 / share))

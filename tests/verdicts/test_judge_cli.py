@@ -132,6 +132,7 @@ READ: dict[str, str | bytes] = {
     "rows from the last to the first": "\n".join([table(LOST).split()[0], *reversed(table(LOST).split()[1:])]),
     "JSON lines": "".join(json.dumps(each) + "\n" for each in OBJECTS),
     "a list in JSON": json.dumps(OBJECTS, indent=2),
+    "names in brackets": table(LOST).replace("step,", "[x],step,").replace("\n", "\n0,").rstrip("0,"),
 }
 
 
@@ -232,7 +233,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "a lacking name in a list": ('[{"step": 1, "fd": 2}]', "FILE: unknown column 'fid'; did you mean fd?"),
     "text in a list": ('[{"step": 1, "fid": "x", "se": 1}]', "FILE, object 1, column fid: 'x' is no number"),
     "nothing in a list": ("[]", "FILE: the list is empty; write an object for each evaluation"),
-    "lists within lists": ("[" * 100_000, "FILE, line 1: no JSON that can be read ("),
+    "lists within lists": ('[{"a":' * 100_000, "FILE, line 1: no JSON that can be read ("),
     "a list for a number": ('{"step": 1, "fid": [2], "se": 1}\n', "FILE, line 1, column fid: '[2]' is no number"),
 }
 

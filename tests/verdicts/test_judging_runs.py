@@ -15,12 +15,15 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from typer.testing import CliRunner
 
-from aigc_lab import cli, environment, search, tables, trial
+from aigc_lab import cli, environment, rejudging, search, tables, trial
 from aigc_lab.api import sweep
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.evaluate import Evaluator
 from aigc_lab.judging import seeds_of
+from aigc_lab.jury import Jury
+from aigc_lab.metrics.base import Evidence
+from aigc_lab.metrics.fd import FD
 from aigc_lab.registry import queries
 from aigc_lab.registry.records import StoredVerdict
 from aigc_lab.registry.store import Registry
@@ -222,13 +225,15 @@ def test_what_stability_is_measured_against_is_signed(broken: Done) -> None:
 def test_a_pruned_run_is_judged_again_by_its_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search.Suggestion, "should_stop", lambda self, system, step, value: step == 40)
     brief = BROKEN["training"] | {"steps": 60, "evaluate_every": 20, "log_every": 20}
-    cut = BROKEN | {"name": "cut", "training": brief}
+    cut = BROKEN | {"name": "cut", "training": brief, "search": ONCE | {"pruner": "alarm"}}
     done = Done(tmp_path, sweep(cut, home=tmp_path).to_dict("records"))
     run, before = done.run()
     assert run["state"] == "PRUNED" and [each["step"] for each in before] == [20, 40, 40]
     rows = rejudge(run["sweep"], done.settings, "cpu")
     assert [(row["kind"], row["verdict"], row["before"]) for row in rows] == [("stability", "WITHHELD", "WITHHELD")]
     assert done.run()[1] == before
+    with Registry.open(done.settings.registry_url, home=tmp_path, create=False) as registry:
+        assert queries.show(registry, run["run"])["reason"] == "much worse than it has been"
     told = seeds_of(run["sweep"], tmp_path)[0]
     assert (told["runs"], told["pruned"]) == (0, 1)
 
@@ -244,6 +249,62 @@ def test_of_a_confirmed_configuration_the_fresh_seeds_are_counted(tmp_path: Path
     assert row["collapse"]["decided"] + row["collapse"]["undecided"] == 2
     shown = CliRunner().invoke(cli.app, ["judge", "seeds", "twice", "--home", str(tmp_path)]).stdout
     assert " 2* " in shown and "fresh seeds alone" in shown
+
+
+def test_while_no_fresh_seed_has_ended_the_others_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    brief = BROKEN["training"] | {"steps": 20, "evaluate_every": 20, "log_every": 20}
+    half = BROKEN | {"name": "half", "training": brief, "confirm": {"top": 1, "seeds": 1}}
+    concluded = trial._Run.conclude
+
+    def conclude(run: trial._Run) -> None:
+        if run._job.role == "confirm":
+            raise KeyboardInterrupt
+        concluded(run)
+
+    monkeypatch.setattr(trial._Run, "conclude", conclude)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(half, home=tmp_path)
+    (row,) = seeds_of("half", tmp_path)
+    assert (row["runs"], row["confirmed"]) == (1, False)
+
+
+def test_of_many_pictures_some_are_judged_and_their_labels_are_theirs(
+    tmp_path: Path, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of more samples than a metric keeps, vectors are of a choice, of generated and of real ones."""
+    monkeypatch.setattr(FD, "keeps", 250)
+    brief = SOUND["training"] | {"steps": 20, "log_every": 20, "evaluate_every": 20}
+    protocol = tmp_path / "many.yaml"
+    protocol.write_text("metrics: [{fd: {features: classifier}}]\nsamples: 300\n")
+    many = SOUND | {"name": "many", "training": brief, "evaluation": str(protocol)}
+    juries: list[Jury] = []
+    collapse = Jury.collapse
+
+    def seen(jury: Jury, evidence: Evidence) -> CollapseVerdict | None:
+        juries.append(jury)
+        return collapse(jury, evidence)
+
+    monkeypatch.setattr(Jury, "collapse", seen)
+    done = Done(tmp_path / "home", sweep(many, home=tmp_path / "home").to_dict("records"))
+    _, verdicts = done.run()
+    assert [each["evidence"]["n"] for each in verdicts if each["kind"] == "collapse"] == [250]
+    judge, splits = juries[0]._judge, [judged.dataset.load(split) for split in ("reference", "holdout")]
+    assert len(judge.pool) == 500
+    # The classifier knows digits: nearly all of the pool's vectors are told to be of their own label.
+    assert (judge._told[0] == judge.bins.of).double().mean() > 0.9
+    shown = juries[0].examples("7", 8).values
+    sevens = torch.cat([each.values[each.labels == 7] for each in splits])
+    assert all(any(torch.equal(each, seven) for seven in sevens) for each in shown)
+
+
+def test_a_picture_that_cannot_be_written_stops_no_judging(
+    broken: Done, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, before = broken.run()
+    monkeypatch.setattr(rejudging, "_drawn", raising(OSError(28, "No space left on device")))
+    rejudge(run["sweep"], broken.settings, "cpu")
+    assert broken.run()[1] == before
+    assert "the picture of what is missing cannot be written (No space left on device)" in capsys.readouterr().err
 
 
 def test_what_is_missing_is_drawn_by_a_resumed_run_and_drawn_again(
@@ -295,7 +356,7 @@ def test_what_is_missing_is_drawn_by_a_resumed_run_and_drawn_again(
     assert drawn() is None
 
 
-def raising(kind: type[BaseException]) -> Any:
+def raising(kind: type[BaseException] | BaseException) -> Any:
     def fail(*arguments: Any) -> None:
         raise kind
 

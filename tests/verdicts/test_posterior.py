@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from worlds import world
+from worlds import NAMES, world
 
 from aigc_lab import noise
 from aigc_lab.errors import UsageError
 from aigc_lab.evaluate import classes_of
-from aigc_lab.jury import judged, with_code
+from aigc_lab.jury import equal, judged, with_code
 from aigc_lab.metrics.base import Score
-from aigc_lab.samples import Images
+from aigc_lab.samples import Images, Points
+from aigc_lab.verdicts.bins import Bins
+from aigc_lab.verdicts.collapse import Judge
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
 
 TEN = SimpleNamespace(config=SimpleNamespace(latent_size=10))
@@ -82,6 +84,36 @@ def test_pictures_are_copies_by_their_pixels() -> None:
     assert judged(world().judge, made, None, Images(pixels)).duplicates == pytest.approx(0.9)
     assert judged(world().judge, made, None, Images((255 * pixels).round().byte())).duplicates == pytest.approx(0.9)
     assert judged(world().judge, made, None, Images(torch.rand((400, 1, 4, 4)))).duplicates == 0
+
+
+def test_copies_among_real_pictures_are_no_fault_of_generated_ones() -> None:
+    """Counted alike on both sides: by pixels, though vectors of copies differ by rounding."""
+    source = noise.generator("twice")
+    vectors = world().draw(800, "once").double().repeat(2, 1)
+    pixels = Images(torch.rand((800, 1, 4, 4), generator=source).repeat(2, 1, 1, 1))
+    vectors += 1e-6 * torch.randn(vectors.shape, generator=source)
+    bins = Bins.of_labels(world().labelled(800, "once")[1].repeat(2), NAMES)
+    some = torch.randperm(1600, generator=source)[:400]
+    by_pixels = Judge(vectors, bins, "twice", splits=20, alike=equal(pixels))
+    found = judged(by_pixels, vectors[some], None, Images(pixels.values[some]))
+    # Of 400 of 800 pairs drawn at random an eighth is there twice.
+    assert found.null is not None and found.null["duplicates"] == pytest.approx(0.125, abs=0.03)
+    assert found.duplicates < 0.05
+    by_vectors = Judge(vectors, bins, "twice", splits=20)
+    assert by_vectors.null(400).duplicates == 0 and by_vectors.digest != by_pixels.digest
+
+
+def test_equal_samples_of_several_sets_share_a_number() -> None:
+    first, second = (torch.rand((700, 1, 2, 2), generator=noise.generator("equal", at)) for at in (0, 1))
+    second[3], second[650], first[600] = first[5], first[5], second[0]
+    sets = (Images(first), Images((255 * second).round().byte()))
+    numbers = equal(*sets)
+    assert numbers is not None and len(numbers) == 1400 and len(torch.unique(numbers)) == 1397
+    assert numbers[5] == numbers[703] == numbers[1350] and numbers[600] == numbers[700]
+    rows = torch.tensor([1350, 5, 600, 700, 9])
+    some = equal(*sets, rows=rows)
+    assert some is not None and some[0] == some[1] and some[2] == some[3] and len(torch.unique(some)) == 3
+    assert equal(Points(first[:, 0, 0])) is None
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.int8, bool])

@@ -252,3 +252,10 @@ def test_what_is_known_of_real_phrases_is_kept_where_nulls_are(tmp_path: Path, m
     monkeypatch.setattr(sentences_, "_different", different)
     assert collapse(made, real, None, cache=tmp_path) == first
     assert len(asked) == 1  # the generated ones', and no draw of real ones
+
+
+def test_real_sentences_of_the_same_phrases_are_judged_and_kept(tmp_path: Path) -> None:
+    """A template: every phrase of four words is in another sentence too, and nothing remains to compare."""
+    same = [f"{a} red cats sat on the mat near {b}" for a in "abcdefghij" for b in "klmnopqr"] * 3
+    found = collapse(same[:100], same, None, cache=tmp_path)
+    assert found.phrases is None and list((tmp_path / "nulls").glob("*.json"))
