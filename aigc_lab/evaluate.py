@@ -82,6 +82,12 @@ class Evaluator:
             return scores, None
         return scores, with_code(self._jury.collapse(evidence), scores, system, evidence.real.reference)
 
+    def judge(self, generated: Samples) -> CollapseVerdict | None:
+        """Whether the samples have collapsed, of the same features as their scores would be; None if nobody can say."""
+        return self._jury.collapse(
+            _evidence(generated, self._reals["reference"], self._dataset, self._features, "reference", None, ())
+        )
+
     def missing(self, bins: Sequence[Mapping[str, Any]]) -> bytes | None:
         """A PNG of real pictures of what is missing, by the bins of a verdict on this dataset: a row of eight for each.
         None where nothing is, or samples are no pictures.

@@ -117,23 +117,31 @@ def show_page(row: Row) -> RenderableType:
     return Stack(*parts)
 
 
+# What is judged, by the heading that tells of it.
+TOLD = {
+    "collapse": "collapse",
+    "collapse_raw": "collapse of the last weights, without their moving average",
+    "stability": "stability",
+}
+
+
 def _stories(found: Sequence[Row]) -> dict[str, list[RenderableType]]:
     """What was judged of a run, told: the last verdict, and how it came to that."""
     from aigc_lab.verdicts import story
 
     told: dict[str, list[RenderableType]] = {}
-    for kind in ("collapse", "stability"):
+    for kind, heading in TOLD.items():
         rows = [row for row in found if row["kind"] == kind]
         if not rows:
             continue
         last = rows[-1]
         whole = {**last["evidence"], **{key: last[key] for key in ("verdict", "reason")}}
-        told[kind] = [Text(story.of_collapse(whole) if kind == "collapse" else story.of_stability(whole))]
+        told[heading] = [Text(story.of_stability(whole) if kind == "stability" else story.of_collapse(whole))]
         changes = [row for before, row in zip([None, *rows], rows, strict=False) if _missing(before) != _missing(row)]
         if kind == "collapse" and len(changes) > 1:
             history = [f"step {row['step']}: {row['verdict']}{_lacking(row)}" for row in changes]
-            told[kind].append(Text("; ".join(history)))
-        told[kind].append(Text(last["signature"], style="dim"))
+            told[heading].append(Text("; ".join(history)))
+        told[heading].append(Text(last["signature"], style="dim"))
     return told
 
 

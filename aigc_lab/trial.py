@@ -252,6 +252,7 @@ class _Run:
         self._record.final_samples(content if step == state.step else self._samples()[0], self._kind)
         self._draw_curve()
         self._draw_missing()
+        self._judge_raw()
         last = _weights(state.average)
         self._heart.check(self._job.run, self._attempt)
         files = self._keep("last", state.step, last)
@@ -458,6 +459,21 @@ class _Run:
         self._record.file("quality-diversity", "image/png", ".png", picture)
         self.tracked.text("temperature.json", told)
         self.tracked.artifact(Path(self._record.artifacts["quality-diversity"].path), "")
+
+    def _judge_raw(self) -> None:
+        """Whether the generator itself has collapsed: an average over steps may hide that it goes from mode to mode."""
+        if not self._training.ema:
+            return
+        system, samples = self.replica.state.system, self._job.configuration.protocol.samples
+        with interruption.at_once():
+            system.eval()
+            try:
+                with torch.no_grad():
+                    made = system.generate(samples, self._job.seed, "evaluation", "reference")
+            finally:
+                system.train()
+            with suppress(ValueError):  # samples that cannot be judged are no reason to lose a result
+                self._record.judge("collapse_raw", self.replica.state.step, self._lab.evaluator.judge(made))
 
     def _draw_missing(self) -> None:
         """Real pictures of what the last samples lack: as the record has it, for a resumed run may not judge again."""

@@ -6,7 +6,8 @@ from typing import Any, Literal, Protocol
 Better = Literal["lower", "higher"]
 Role = Literal["search", "confirm"]
 Scored = Literal["last", "selected", "progress"]
-Judged = Literal["collapse", "stability"]
+# "collapse_raw" is of the last weights as they were trained, without the moving average.
+Judged = Literal["collapse", "stability", "collapse_raw"]
 
 
 @dataclass(frozen=True)

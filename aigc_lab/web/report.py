@@ -11,7 +11,7 @@ from aigc_lab.registry import queries
 from aigc_lab.registry.ranking import Comparison
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
-from aigc_lab.tables import ARROW, Row, caption, duration, interval, sections, state_text, unbounded, verdicts
+from aigc_lab.tables import ARROW, TOLD, Row, caption, duration, interval, sections, state_text, unbounded, verdicts
 from aigc_lab.web import evidence, pages
 from aigc_lab.web.whiskers import scale, whisker
 
@@ -158,8 +158,8 @@ def _with_evidence(run: Json, files: Sequence[Mapping[str, str]], verdicts: Sequ
             (each["evidence"].get("alarm_step") for each in reversed(verdicts) if each["kind"] == "stability"), None
         ),
         "stories": [
-            f"{kind}: {last['verdict']}, {last['reason']}"
-            for kind in ("collapse", "stability")
+            f"{heading}: {last['verdict']}, {last['reason']}"
+            for kind, heading in TOLD.items()
             for last in [each for each in verdicts if each["kind"] == kind][-1:]
         ],
         "shown": shown,

@@ -268,6 +268,29 @@ def test_while_no_fresh_seed_has_ended_the_others_are_counted(tmp_path: Path, mo
     assert (row["runs"], row["confirmed"]) == (1, False)
 
 
+def test_the_weights_themselves_are_judged_where_an_average_is_sampled_from(tmp_path: Path) -> None:
+    """One that follows them at once is told the same of; one that is slow is not: the weights run from mode to mode."""
+    slow = BROKEN | {"name": "slow", "training": BROKEN["training"] | {"ema": 0.999, "steps": 300}}
+    fast = BROKEN | {"name": "fast", "training": BROKEN["training"] | {"ema": 1e-9, "steps": 300}}
+    found = {}
+    for plan in (slow, fast):
+        home = tmp_path / plan["name"]
+        done = Done(home, sweep(plan, home=home).to_dict("records"))
+        run, before = done.run()
+        found[plan["name"]] = {each["kind"]: each for each in before}
+        tags = MlflowClient(tracking_uri=done.settings.tracking_uri).get_run(run["mlflow_run_id"]).data.tags
+        assert tags["collapse_raw"] == found[plan["name"]]["collapse_raw"]["verdict"]
+        assert done.compared[0]["verdicts"].keys() == {"collapse", "collapse_raw", "stability"}
+        rejudge(run["sweep"], done.settings, "cpu")
+        assert done.run()[1] == before  # what cannot be made again is kept
+        shown = CliRunner().invoke(cli.app, ["show", run["run"], "--home", str(home)]).stdout
+        assert "collapse of the last weights, without their moving average" in shown
+    same, other = found["fast"], found["slow"]
+    assert same["collapse_raw"]["evidence"] == same["collapse"]["evidence"]
+    assert other["collapse_raw"]["evidence"] != other["collapse"]["evidence"]
+    assert other["collapse_raw"]["signature"] == other["collapse"]["signature"]
+
+
 def test_of_many_pictures_some_are_judged_and_their_labels_are_theirs(
     tmp_path: Path, judged: Judged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
