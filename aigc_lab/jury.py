@@ -1,7 +1,6 @@
 """Who judges whether a dataset's generators have collapsed: real samples as vectors, bins, and their nulls."""
 
 import hashlib
-import itertools
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -148,18 +147,14 @@ def equal(*sets: Samples, rows: Tensor | None = None) -> Tensor | None:
     """
     if not all(isinstance(each, Images | Text) for each in sets):
         return None
-    ends = list(itertools.accumulate(len(each) for each in sets))
-    rows = torch.arange(ends[-1]) if rows is None else rows
-    keys: list[bytes] = []
-    for block in torch.split(rows, _AT_ONCE):  # what is on a disk is not in memory all at once
-        of = torch.bucketize(block, torch.tensor(ends), right=True)
-        found: list[bytes] = [b""] * len(block)
-        for number in torch.unique(of).tolist():
-            mine = (of == number).nonzero().flatten()
-            some = sets[number].take(block[mine] - (ends[number] - len(sets[number])))
-            for at, key in zip(mine.tolist(), _keys(some), strict=True):
-                found[at] = key
-        keys += found
+    rows = torch.arange(sum(map(len, sets))) if rows is None else rows
+    keys, first = [b""] * len(rows), 0
+    for each in sets:
+        mine = ((rows >= first) & (rows < first + len(each))).nonzero().flatten()
+        for block in torch.split(mine, _AT_ONCE):  # what is on a disk is not in memory all at once
+            for at, key in zip(block.tolist(), _keys(each.take(rows[block] - first)), strict=True):
+                keys[at] = key
+        first += len(each)
     return alike(keys)
 
 

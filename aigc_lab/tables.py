@@ -364,9 +364,8 @@ def seeds_table(rows: Sequence[Row]) -> RenderableType:
     if steps:
         table.add_column("steps to 1.1 × best", justify="right")
     for row in rows:
-        runs = f"{row['runs']}{'*' if row['confirmed'] else ''}" + (
-            f" and {row['pruned']} pruned" if row["pruned"] else ""
-        )
+        pruned = f" and {row['pruned']} pruned" if row["pruned"] else ""
+        runs = f"{row['runs']}{'*' if row['confirmed'] else ''}{pruned}"
         failing = "" if row["survival"] is None else _whole_step(row["median_failure"])
         cells = [str(row["trial"]), row["system"], assignments(row["config"]), runs]
         cells += [_chance(row["collapse"]), _chance(row["unstable"]), failing, _spread(row["last"])]

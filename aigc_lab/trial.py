@@ -32,9 +32,7 @@ from aigc_lab.language_system import LanguageSystem
 from aigc_lab.metrics.base import Score
 from aigc_lab.record import PNG, TEXT, Kind, Record, of_history
 from aigc_lab.registry.life import RESULTS, Outdated
-from aigc_lab.registry.records import (
-    StoredCheckpoint,
-)
+from aigc_lab.registry.records import StoredCheckpoint
 from aigc_lab.registry.states import State as RunState
 from aigc_lab.samples import Text
 from aigc_lab.shape import Modality

@@ -99,6 +99,11 @@ def test_copies_among_real_pictures_are_no_fault_of_generated_ones() -> None:
     # Of 400 of 800 pairs drawn at random an eighth is there twice.
     assert found.null is not None and found.null["duplicates"] == pytest.approx(0.125, abs=0.03)
     assert found.duplicates < 0.05
+    # In whichever order real samples come: the numbers go with them.
+    order = torch.randperm(1600, generator=source)
+    moved = replace(bins, of=bins.of[order])
+    again = Judge(vectors[order], moved, "twice", splits=20, alike=equal(Images(pixels.values[order])))
+    assert again.digest == by_pixels.digest and again.null(400) == by_pixels.null(400)
     by_vectors = Judge(vectors, bins, "twice", splits=20)
     assert by_vectors.null(400).duplicates == 0 and by_vectors.digest != by_pixels.digest
 
