@@ -206,7 +206,8 @@ class Suggestion:
                 self._trial.set_user_attr(_SYSTEM, system)
                 self._trial.report(value, step)
             # The pruner that prunes nothing need not read what the trials are by now.
-            return not isinstance(self._study.pruner, optuna.pruners.NopPruner) and self._trial.should_prune()
+            prunes = not isinstance(self._study.pruner, optuna.pruners.NopPruner)
+            return prunes and bool(self._trial.should_prune())  # Optuna may say it in NumPy's words
 
     def tell(self, value: float | None, *, pruned: bool = False) -> None:
         """Ends the trial: a value, pruned, or (with neither) without a value. Telling twice is harmless."""

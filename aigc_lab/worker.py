@@ -10,13 +10,15 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from aigc_lab import interruption
 from aigc_lab.channel import Channel, Closed, Message
 from aigc_lab.errors import Failure, UsageError
+from aigc_lab.messages import Answer, Broken, Ended, Interrupted, Opening, Progressed, Ready, Said, Scored, Work
 
 # What imports torch is imported once somebody listens: a supervisor that dies meanwhile would not be noticed.
 if TYPE_CHECKING:
@@ -25,13 +27,34 @@ if TYPE_CHECKING:
     from aigc_lab.lab import Lab
     from aigc_lab.trainer import Progress
 
+M = TypeVar("M", bound=Message)
+
 # A display need not know more often how a run stands.
 _EVERY = 0.2
 
 
+class _Inbox:
+    """What the other process has said, in order; None at its end."""
+
+    def __init__(self) -> None:
+        self._queue = SimpleQueue[Message | Failure | None]()
+
+    def put(self, message: Message | Failure | None) -> None:
+        self._queue.put(message)
+
+    def get(self, kind: type[M]) -> M | None:
+        """Waits for the next, which must be of this kind. Raises `Failure` where it is not."""
+        message = self._queue.get()
+        if isinstance(message, Failure):
+            raise message
+        if message is not None and not isinstance(message, kind):
+            raise Failure(f"a worker process was told {type(message).__name__} where it waits for {kind.__name__}")
+        return message
+
+
 def main() -> None:
     """Argument one is the number of the channel's end. The first message is the lab, every other one a job."""
-    channel, inbox = Channel(socket.socket(fileno=int(sys.argv[1]))), SimpleQueue[Message | None]()
+    channel, inbox = Channel(socket.socket(fileno=int(sys.argv[1])), Opening, Work, Answer), _Inbox()
     with contextlib.suppress(Closed, KeyboardInterrupt), interruption.handled():
         # Ctrl-C reaches the whole group; who started this says when to end.
         for number in (signal.SIGINT, signal.SIGHUP):
@@ -39,29 +62,32 @@ def main() -> None:
         threading.Thread(target=_listen, args=(channel, inbox), daemon=True).start()
         import aigc_lab.trial  # noqa: F401 -- for seconds, while the supervisor prepares what will be opened
 
-        first = inbox.get()
-        if first is not None:
-            _serve(first, channel, inbox)
+        _serve(channel, inbox)
 
 
-def _serve(first: Message, channel: Channel, inbox: "SimpleQueue[Message | None]") -> None:
+def _serve(channel: Channel, inbox: _Inbox) -> None:
     from aigc_lab.trial import execute
 
     try:
-        experiment, lab = _open(first, lambda text: channel.send(say=text))
-        channel.send(ready=True)
-        while (message := inbox.get()) is not None and not interruption.wanted():
-            (outcome,) = execute([_job(message, experiment)], lab, [_Remote(channel, inbox)])
-            channel.send(outcome=[outcome.state, outcome.value, outcome.reason])
+        first = inbox.get(Opening)
+        if first is None:
+            return
+        experiment, lab = _open(first, lambda text: channel.send(Said(text=text)))
+        channel.send(Ready())
+        while (work := inbox.get(Work)) is not None and not interruption.wanted():
+            (outcome,) = execute([_job(work, experiment)], lab, [_Remote(channel, inbox)])
+            channel.send(Ended(state=outcome.state, value=outcome.value, reason=outcome.reason))
             if interruption.wanted():  # the run was quicker
                 return
     except KeyboardInterrupt:
-        channel.send(interrupted=True)
-    except (UsageError, Failure) as error:
-        channel.send(error=[type(error).__name__, str(error)])
+        channel.send(Interrupted())
+    except UsageError as error:
+        channel.send(Broken(error="UsageError", text=str(error)))
+    except Failure as error:
+        channel.send(Broken(error="Failure", text=str(error)))
 
 
-def _open(first: Message, say: object) -> "tuple[Experiment, Lab]":
+def _open(first: Opening, say: Callable[[str], None]) -> "tuple[Experiment, Lab]":
     from aigc_lab.experiment import Experiment
     from aigc_lab.lab import open_lab
     from aigc_lab.settings import Settings
@@ -69,14 +95,13 @@ def _open(first: Message, say: object) -> "tuple[Experiment, Lab]":
     from aigc_lab.trainer import State
     from aigc_lab.yamlfile import Document
 
-    told = first["experiment"]
-    settings = Settings.load(Path(first["home"]))
-    document = Document(told["file"], told["data"])
-    experiment = Experiment(told["name"], document, settings.data_dir, settings.weights)
-    if experiment.digest != told["digest"]:
-        raise Failure(f"{told['file']}: its protocol or a file that it names has changed since the sweep began")
-    tracker = SpoolTracker(Path(first["spool"]))
-    lab = open_lab(experiment, settings, tracker, first["device"], say, first["threads"])  # type: ignore[arg-type]
+    settings = Settings.load(Path(first.home))
+    document = Document(first.file, first.data)
+    experiment = Experiment(first.name, document, settings.data_dir, settings.weights)
+    if experiment.digest != first.digest:
+        raise Failure(f"{first.file}: its protocol or a file that it names has changed since the sweep began")
+    tracker = SpoolTracker(Path(first.spool))
+    lab = open_lab(experiment, settings, tracker, first.device, say, first.threads)
     # The first optimiser of a process imports for seconds; no run's time should have them.
     plan = experiment.resolve(lambda hole: hole.ends()[0])
     State.fresh(
@@ -90,21 +115,24 @@ def _open(first: Message, say: object) -> "tuple[Experiment, Lab]":
     return experiment, lab
 
 
-def _job(message: Message, experiment: "Experiment") -> "Job":
+def _job(work: Work, experiment: "Experiment") -> "Job":
     from aigc_lab.job import Job
 
-    values = message["values"]
     return Job(
-        configuration=experiment.resolve(lambda hole: values[hole.name]),
+        run=work.run,
+        sweep=work.sweep,
+        trial=work.trial,
+        seed=work.seed,
+        role=work.role,
+        configuration=experiment.resolve(lambda hole: work.values[hole.name]),
         objective=experiment.file.objective,
-        **message["job"],
     )
 
 
 class _Remote:
     """The watcher is in the other process."""
 
-    def __init__(self, channel: Channel, inbox: "SimpleQueue[Message | None]") -> None:
+    def __init__(self, channel: Channel, inbox: _Inbox) -> None:
         self._channel = channel
         self._inbox = inbox
         self._told = 0.0
@@ -112,28 +140,41 @@ class _Remote:
     def progress(self, now: "Progress") -> None:
         if time.monotonic() - self._told > _EVERY:
             self._told = time.monotonic()
-            self._send(progress=vars(now) | {"scalars": dict(now.scalars)})
+            self._send(
+                Progressed(
+                    step=now.step,
+                    scalars=dict(now.scalars),
+                    seconds=now.seconds,
+                    samples_per_second=now.samples_per_second,
+                )
+            )
 
     def scored(self, step: int, value: float) -> bool:
-        self._send(scored=[step, value])
-        answer = self._inbox.get()
+        self._send(Scored(step=step, value=value))
+        answer = self._inbox.get(Answer)
         if answer is None:
             raise KeyboardInterrupt
-        return bool(answer["stop"])
+        return answer.stop
 
-    def _send(self, **message: object) -> None:
+    def _send(self, message: Message) -> None:
         try:
-            self._channel.send(**message)
+            self._channel.send(message)
         except Closed:  # who looks on is gone: that is no fault of the run
             raise KeyboardInterrupt from None
 
 
-def _listen(channel: Channel, inbox: "SimpleQueue[Message | None]") -> None:
+def _listen(channel: Channel, inbox: _Inbox) -> None:
     """Messages as they come. When the other end is gone, the run is told to end, and this process ends soon."""
-    while (message := channel.receive()) is not None:
+    message: Message | Failure | None
+    while True:
+        try:
+            message = channel.receive()
+        except Failure as failure:
+            message = failure
         inbox.put(message)
-    inbox.put(None)
-    interruption.want()
+        if message is None:
+            interruption.want()
+            return
 
 
 if __name__ == "__main__":

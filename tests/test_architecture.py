@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evaluate",),
     ("jury",),
     ("experiment", "trainer", "tracking", "features", "tables", "given"),
-    ("heart", "nulls"),
+    ("heart", "nulls", "messages"),
     ("registry", "overrides"),
     ("systems/*", "data/*", "metrics/*", "extractors/*"),
     ("information", "manifold_metric", "image_gan", "point_system", "quality_diversity", "text_metric"),

@@ -27,18 +27,19 @@ STAND_IN = """
 import os, sys, time, socket
 from pathlib import Path
 from aigc_lab.channel import Channel
-channel = Channel(socket.socket(fileno=int(sys.argv[-1])))
-home = Path(channel.receive()["home"])
+from aigc_lab.messages import Delivered, Deliver, Finish
+channel = Channel(socket.socket(fileno=int(sys.argv[-1])), Deliver, Finish)
+home = Path(channel.receive().home)
 with open(home / "pids", "a") as pids:
     print(os.getpid(), file=pids)
 fate = (home / "fate").read_text()
 if fate == "ends":
-    channel.send(waiting=1, reason="it never will work")
+    channel.send(Delivered(waiting=1, reason="it never will work"))
     sys.exit()
 told = channel.receive()
 if fate == "hangs":
     time.sleep(600)
-channel.send(waiting=0, reason="")
+channel.send(Delivered(waiting=0, reason=""))
 """
 
 

@@ -18,6 +18,7 @@ from aigc_lab.executors.base import Place
 from aigc_lab.experiment import Experiment
 from aigc_lab.job import Job, Outcome, Watcher
 from aigc_lab.lab import Lab
+from aigc_lab.messages import Answer, Broken, Ended, Interrupted, Opening, Progressed, Ready, Said, Scored, Work
 from aigc_lab.registry import lives, queries
 from aigc_lab.registry.life import RETRIES
 from aigc_lab.registry.states import State
@@ -25,6 +26,7 @@ from aigc_lab.tracking.base import status_of
 from aigc_lab.tracking.spool import SpoolTracker
 
 _GRACE = 10.0
+_HEARD = (Said, Ready, Progressed, Scored, Ended, Broken, Interrupted)
 
 
 class Local(base.Executor):
@@ -45,20 +47,22 @@ class Local(base.Executor):
     def open(self, lab: Lab, spool: Path) -> None:
         """Lets the workers open what `lab` has prepared, and returns when they are ready."""
         self._lab, self._spool = lab, SpoolTracker(spool)
-        self._opening = {
-            "home": str(self._home),
-            "spool": str(spool),
-            "experiment": {
-                "name": self._experiment.name,
-                "file": self._experiment.document.file,
-                "data": self._experiment.document.data,
-                "digest": self._experiment.digest,
-            },
-        }
         for worker in self._workers:
-            worker.open(self._opening)
+            worker.open(self._opening(worker.place))
         for worker in self._workers:
             worker.ready(self._say)
+
+    def _opening(self, place: Place) -> Opening:
+        return Opening(
+            home=str(self._home),
+            spool=str(self._spool.folder),
+            name=self._experiment.name,
+            file=str(self._experiment.document.file),
+            data=self._experiment.document.data,
+            digest=self._experiment.digest,
+            device=place.device,
+            threads=place.threads,
+        )
 
     def run(self, job: Job, watcher: Watcher) -> Outcome:
         assert self._lab is not None, "open comes first"
@@ -76,7 +80,7 @@ class Local(base.Executor):
                 if deaths == 2:  # it died before it could begin, twice: no run would fare better
                     raise Failure(f"a worker process cannot go on: {reason}")
                 self._say(f"{job.run}: {reason}" + ("" if lost else "; it is tried again"))
-                worker.restart(self._opening, self._say)
+                worker.restart(self._opening(worker.place), self._say)
                 if lost is not None:
                     return lost
                 if self._stopped:  # it may have been told so while it was starting
@@ -141,16 +145,20 @@ class _Gone(Exception):
     """The process of a worker has ended."""
 
 
-def _sent(kind: str, text: str) -> Exception:
+def _sent(broken: Broken) -> Exception:
     """The error that a worker met, as one of this process."""
-    return UsageError(text) if kind == UsageError.__name__ else Failure(text)
+    return UsageError(broken.text) if broken.error == UsageError.__name__ else Failure(broken.text)
+
+
+def _unexpected(message: Message) -> Failure:
+    return Failure(f"a worker process said {type(message).__name__} where nobody had asked for it")
 
 
 class _Worker:
     """One process and its channel."""
 
     def __init__(self, place: Place, log: Path) -> None:
-        self._place = place
+        self.place = place
         self._log = log
         self._start()
 
@@ -158,7 +166,7 @@ class _Worker:
         ours, theirs = socket.socketpair()
         self._log.parent.mkdir(parents=True, exist_ok=True)
         # Libraries that read their number of threads when they are loaded get the same share as torch.
-        share = {f"{name}_NUM_THREADS": str(self._place.threads) for name in ("OMP", "OPENBLAS", "MKL")}
+        share = {f"{name}_NUM_THREADS": str(self.place.threads) for name in ("OMP", "OPENBLAS", "MKL")}
         with theirs, self._log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "aigc_lab.worker", str(theirs.fileno())],
@@ -168,53 +176,71 @@ class _Worker:
                 stderr=output,
                 env=os.environ | share,
             )
-        self._channel = Channel(ours)
+        self._channel = Channel(ours, *_HEARD)
 
-    def open(self, opening: Message) -> None:
+    def open(self, opening: Opening) -> None:
         # A worker that is gone already is met when it is given a run.
         with suppress(Closed):
-            self._channel.send(**opening, device=self._place.device, threads=self._place.threads)
+            self._channel.send(opening)
 
     def ready(self, say: Callable[[str], None]) -> None:
         """Waits until it is. A worker that has died is met when it is given a run, and then started again."""
-        while (message := self._channel.receive()) is not None and "ready" not in message:
-            if "say" in message:
-                say(message["say"])
-            elif "error" in message:
-                raise _sent(*message["error"])
+        while True:
+            match self._channel.receive():
+                case Said(text=text):
+                    say(text)
+                case Broken() as broken:
+                    raise _sent(broken)
+                case Ready() | Interrupted() | None:
+                    return
+                case message:
+                    raise _unexpected(message)
 
-    def restart(self, opening: Message, say: Callable[[str], None]) -> None:
+    def restart(self, opening: Opening, say: Callable[[str], None]) -> None:
         self.end()
         self._start()
         self.open(opening)
         self.ready(say)
 
     def do(self, job: Job, watcher: Watcher) -> Outcome:
-        from aigc_lab.trainer import Progress
-
-        place = {"run": job.run, "sweep": job.sweep, "trial": job.trial, "seed": job.seed, "role": job.role}
         try:
-            self._channel.send(job=place, values=job.configuration.values)
-            while True:
-                message = self._channel.receive()
-                if message is None:
-                    raise Closed
-                if "progress" in message:
-                    watcher.progress(Progress(**message["progress"]))
-                elif "scored" in message:
-                    self._channel.send(stop=watcher.scored(*message["scored"]))
-                elif "outcome" in message:
-                    state, value, reason = message["outcome"]
-                    return Outcome(State(state), value, reason)
-                elif "error" in message:
-                    raise _sent(*message["error"])
-                elif "interrupted" in message:
-                    raise KeyboardInterrupt
+            self._channel.send(
+                Work(
+                    run=job.run,
+                    sweep=job.sweep,
+                    trial=job.trial,
+                    seed=job.seed,
+                    role=job.role,
+                    values=job.configuration.values,
+                )
+            )
+            return self._follow(watcher)
         except Closed:
             raise _Gone(self._how()) from None
         except BaseException:
             self.interrupt()  # it waits for an answer that will not come
             raise
+
+    def _follow(self, watcher: Watcher) -> Outcome:
+        """Tells the watcher of a run until it has ended."""
+        from aigc_lab.trainer import Progress
+
+        while True:
+            match self._channel.receive():
+                case Progressed() as now:
+                    watcher.progress(Progress(now.step, now.scalars, now.seconds, now.samples_per_second))
+                case Scored(step=step, value=value):
+                    self._channel.send(Answer(stop=watcher.scored(step, value)))
+                case Ended(state=state, value=value, reason=reason):
+                    return Outcome(state, value, reason)
+                case Broken() as broken:
+                    raise _sent(broken)
+                case Interrupted():
+                    raise KeyboardInterrupt
+                case None:
+                    raise Closed
+                case message:
+                    raise _unexpected(message)
 
     def _how(self) -> str:
         """How the process ended, as far as it can be known."""

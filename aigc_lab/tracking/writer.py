@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from aigc_lab.channel import Channel, Closed
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.files import locked
+from aigc_lab.messages import Deliver, Delivered, Finish
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import spool
@@ -78,10 +78,10 @@ class Writer:
                 )
         if self._channel is not None:
             self._channel.close()
-        self._process, self._channel = process, Channel(ours)
+        self._process, self._channel = process, Channel(ours, Delivered)
         # Not on the command line, which everybody on the machine can read: an address may hold a password.
         with contextlib.suppress(Closed):
-            self._channel.send(home=str(self._settings.home), sweep=self._sweep)
+            self._channel.send(Deliver(home=str(self._settings.home), sweep=self._sweep))
         return process
 
     def _guard(self, process: "subprocess.Popen[bytes]") -> None:
@@ -112,21 +112,21 @@ class Writer:
             except OSError as error:
                 return self._lacking(f"its writer cannot be started: {error}")
         answer = self._farewell(patience)
-        if answer is not None and answer["waiting"] == 0:
+        if answer is not None and answer.waiting == 0:
             return None
-        return self._lacking(answer["reason"] if answer else self._how(patience))
+        return self._lacking(answer.reason if answer else self._how(patience))
 
     def _lacking(self, reason: str) -> str:
         place = spool_folder(self._settings, self._sweep)
         return f"MLflow lacks a part of this sweep, which waits in {place}: {reason}; the same command delivers it"
 
-    def _farewell(self, patience: float | None) -> dict[str, Any] | None:
+    def _farewell(self, patience: float | None) -> Delivered | None:
         """The writer's last words, if it has any before the patience is at its end."""
         assert self._channel is not None
         assert self._process is not None
         try:
             with contextlib.suppress(Closed):
-                self._channel.send(finish=True, patience=patience)
+                self._channel.send(Finish(patience=patience))
             if patience is not None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(patience)
@@ -138,7 +138,7 @@ class Writer:
             self._process.wait()
             self._channel.close()
             self._channel = None
-        return answer
+        return answer if isinstance(answer, Delivered) else None
 
     def _how(self, patience: float | None) -> str:
         assert self._process is not None
@@ -175,18 +175,18 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the sweep says when to end
     os.nice(_NICE)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+    channel = Channel(socket.socket(fileno=int(sys.argv[1])), Deliver, Finish)
     config = channel.receive()
-    if config is None:
+    if not isinstance(config, Deliver):
         return
-    settings, sweep = Settings.load(Path(config["home"])), config["sweep"]
+    settings, sweep = Settings.load(Path(config.home)), config.sweep
     wanted = _Wanted()
     threading.Thread(target=wanted.listen, args=(channel,), daemon=True).start()
     # A writer that is still delivering for a process that died goes first.
     with shipping(settings, sweep) as shipper:
         waiting, reason = _ship(shipper, wanted, Told(spool_folder(settings, sweep)))
     with contextlib.suppress(Closed):
-        channel.send(waiting=waiting, reason=reason)
+        channel.send(Delivered(waiting=waiting, reason=reason))
 
 
 class _Wanted:
@@ -198,9 +198,12 @@ class _Wanted:
         self.gone = False
 
     def listen(self, channel: Channel) -> None:
-        while (message := channel.receive()) is not None:
-            self.patience = message.get("patience") or _PATIENCE
-            self.finish.set()
+        try:
+            while (message := channel.receive()) is not None:
+                self.patience = (message.patience if isinstance(message, Finish) else None) or _PATIENCE
+                self.finish.set()
+        except Failure as error:  # who does not speak its language is as good as gone
+            _LOG.warning("%s", error)
         self.gone = True
         self.finish.set()
         time.sleep(_LAST_SECONDS)

@@ -1,0 +1,159 @@
+"""What crosses a process boundary: typed where it is sent, checked where it is received."""
+
+import math
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+import pytest
+import torch
+
+from aigc_lab import messages
+from aigc_lab.channel import Channel, Closed, Message
+from aigc_lab.errors import Failure
+from aigc_lab.executors import local
+from aigc_lab.executors.base import Place
+from aigc_lab.messages import Answer, Ended, Opening, Progressed, Ready, Scored, Work
+from aigc_lab.registry.states import State
+from aigc_lab.worker import _Inbox, _listen
+
+KINDS = [kind for kind in vars(messages).values() if isinstance(kind, type) and kind.__module__ == messages.__name__]
+WORK: dict[str, Any] = {"run": "s.0.0", "sweep": "s", "trial": 0, "seed": 0, "role": "search"}
+OPENING: dict[str, Any] = {"home": "h", "spool": "s", "name": "n", "file": "f", "digest": "d", "device": "cpu"}
+PROGRESS: dict[str, Any] = {"step": 1, "seconds": 1.0, "samples_per_second": 2.0}
+
+
+class Ends(NamedTuple):
+    here: Channel
+    there: Channel
+    raw: socket.socket  # there, without the channel
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    ours, theirs = socket.socketpair()
+    ends = Ends(Channel(ours, *KINDS), Channel(theirs, *KINDS), theirs)
+    yield ends
+    ends.here.close()
+    ends.there.close()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Answer(stop=True),
+        Scored(step=3, value=math.inf),
+        Ended(state=State.PRUNED, value=None, reason="two\nlines, and \u2028 one"),
+        Progressed(**PROGRESS, scalars={"loss/critic/total": -math.inf, "x": 1e-300}),
+        Work(**WORK, values={"on": True, "few": 3, "lr": 1e-4, "whole": 3.0, "loss": "hinge", "none": None}),
+        Opening(**OPENING, threads=1, data={"system": {"choice": [{"name": "vae"}, {"lr": {"log": [1e-4, 1.0]}}]}}),
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_a_message_arrives_as_it_was_sent(ends: Ends, message: Message) -> None:
+    ends.here.send(message)
+    found = ends.there.receive()
+    assert found == message and repr(found) == repr(message)  # 3.0 is not 3, and True is not 1
+
+
+def test_numpys_numbers_arrive_as_pythons(ends: Ends) -> None:
+    ends.here.send(Scored(step=1, value=np.float32(0.5)))  # type: ignore[arg-type]
+    ends.here.send(Progressed(**PROGRESS, scalars={"x": np.float64(0.25), "nan": math.nan}))
+    scored, progress = ends.there.receive(), ends.there.receive()
+    assert isinstance(scored, Scored) and type(scored.value) is float and scored.value == 0.5
+    assert isinstance(progress, Progressed) and type(progress.scalars["x"]) is float
+    assert math.isnan(progress.scalars["nan"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "told"),
+    [
+        (Answer, {"stop": np.bool_(True)}, r"message Answer, stop: .*boolean, not True \(bool"),
+        (Answer, {"stop": 1}, "message Answer, stop: "),
+        (Scored, {"step": 1, "value": torch.tensor(1.0)}, "message Scored, value: it should be a number"),
+        (Scored, {"step": 1, "value": np.bool_(True)}, "message Scored, value: "),
+        (Scored, {"step": 1, "value": "0.5"}, "message Scored, value: "),
+        (Scored, {"step": np.int64(1), "value": 1.0}, r"message Scored, step: .*integer, not 1 \(int64\)"),
+        (Scored, {"step": 1}, "message Scored, value: field required$"),
+        (Scored, {"step": 1, "value": 1.0, "stop": True}, "message Scored, stop: "),
+        (Progressed, PROGRESS | {"scalars": {"loss": None}}, "message Progressed, scalars.loss: "),
+        (Ended, {"state": "FINISHED", "value": None, "reason": None}, "message Ended, state: "),
+        (Work, WORK | {"values": {"lr": np.float32(0.1)}}, "message Work, values.lr"),
+        (Work, WORK | {"values": {"on": np.bool_(True)}}, "message Work, values.on"),
+        (Work, WORK | {"role": "other", "values": {}}, "message Work, role: "),
+        (Opening, OPENING | {"home": Path("h"), "data": {}, "threads": 1}, r"message Opening, home: .*\(PosixPath\)"),
+        (Opening, OPENING | {"data": {"a": {"b": [Path("h")]}}, "threads": 1}, "message Opening, data"),
+    ],
+)
+def test_what_does_not_fit_is_refused_where_it_is_sent(kind: type[Message], fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(Failure, match=told) as caught:
+        kind(**fields)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b"\n", "a message that begins with ''"),
+        (b"Hello {}\n", "a message that begins with 'Hello' where Opening, "),
+        (b"\xff\xfe\x00 {}\n", "a message that begins with "),
+        (b"{}\n", "a message that begins with '{}'"),
+        (b"Answer\n", "message Answer: invalid JSON"),
+        (b"Answer [true]\n", "message Answer: "),
+        (b'Answer {"stop": 1}\n', r"message Answer, stop: .*boolean, not 1 \(int\)"),
+        (b'Answer {"stop": true, "go": 1}\n', "message Answer, go: "),
+        (b"Answer {}\n", "message Answer, stop: field required"),
+        (b'Scored {"step": 1, "value": null}\n', "message Scored, value: it should be a number"),
+        (b'Ended {"state": "ASLEEP", "value": null, "reason": null}\n', "message Ended, state: "),
+    ],
+)
+def test_a_line_that_is_no_message_is_refused(ends: Ends, line: bytes, told: str) -> None:
+    ends.raw.sendall(line)
+    with pytest.raises(Failure, match=told) as caught:
+        ends.here.receive()
+    assert "\n" not in str(caught.value)
+    ends.there.send(Ready())
+    assert ends.here.receive() == Ready(), "what follows it is read"
+
+
+def test_a_line_that_a_kill_cut_off_is_the_end(ends: Ends) -> None:
+    ends.raw.sendall(b'Answer {"stop": tr')
+    ends.raw.shutdown(socket.SHUT_RDWR)
+    assert ends.here.receive() is None
+    ends.raw.close()
+    ends.there.close()
+    with pytest.raises(Closed):
+        ends.here.send(Ready())
+
+
+def test_a_worker_that_hears_no_message_says_so(ends: Ends) -> None:
+    inbox = _Inbox()
+    ends.raw.sendall(b"Hello\n")
+    ends.there.send(Answer(stop=True))
+    ends.raw.shutdown(socket.SHUT_RDWR)
+    _listen(ends.here, inbox)
+    with pytest.raises(Failure, match="begins with 'Hello'"):
+        inbox.get(Work)
+    with pytest.raises(Failure, match="was told Answer where it waits for Work"):
+        inbox.get(Work)
+    assert inbox.get(Work) is None
+
+
+def test_a_supervisor_that_hears_something_else_says_so(ends: Ends, tmp_path: Path) -> None:
+    worker = local._Worker.__new__(local._Worker)
+    worker.place, worker._channel = Place("cpu", 1), ends.here
+    ends.there.send(Answer(stop=True))
+    with pytest.raises(Failure, match="said Answer where nobody had asked"):
+        worker.ready(print)
+    ends.there.send(Ready())
+    with pytest.raises(Failure, match="said Ready where nobody had asked"):
+        worker._follow(None)  # type: ignore[arg-type]
+
+
+def test_all_that_a_worker_may_say_is_heard() -> None:
+    """A kind of message that is new is known to both ends."""
+    heard = {*local._HEARD, Opening, Work, Answer, messages.Deliver, messages.Finish, messages.Delivered}
+    assert set(KINDS) == heard
+    assert set(get_args(messages.Broken.model_fields["error"].annotation)) == {"UsageError", "Failure"}
