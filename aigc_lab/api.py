@@ -5,9 +5,13 @@ command would print.
 """
 
 import json
+import operator
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from aigc_lab.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas
@@ -41,8 +45,8 @@ def sweep(
         experiment,
         _changes(changes, options),
         device=devices,
-        workers=workers,
-        trials_per_gpu=trials_per_gpu,
+        workers=_whole_if("workers", workers),
+        trials_per_gpu=_whole_if("trials_per_gpu", trials_per_gpu),
         table=False,
         home=_path(home),
     )
@@ -64,7 +68,11 @@ def train(
     from aigc_lab import commands
 
     return commands.train(
-        experiment, _changes(changes, {"training.steps": steps}), seed=seed, device=device, home=_path(home)
+        experiment,
+        _changes(changes, {"training.steps": steps}),
+        seed=_whole("seed", seed),
+        device=device,
+        home=_path(home),
     )
 
 
@@ -101,7 +109,36 @@ def load(model: str, *, home: str | Path | None = None, device: str = "cpu") -> 
 def _changes(changes: Mapping[str, Any] | None, options: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Key, YAML text (JSON is YAML), and the words that error messages use."""
     given = dict(changes or {}) | {key: value for key, value in options.items() if value is not None}
-    return [(key, json.dumps(value), f"{key}={json.dumps(value)}") for key, value in given.items()]
+    made = {key: _yaml(key, value) for key, value in given.items()}
+    return [(key, text, f"{key}={text}") for key, text in made.items()]
+
+
+def _yaml(key: str, value: Any) -> str:
+    """JSON is YAML; NumPy's numbers, which tables are full of, are written as Python's, and paths as their text."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if hasattr(value, "tolist"):  # of NumPy, pandas and torch; without importing any of them
+            return value.tolist()
+        raise TypeError
+
+    try:
+        return json.dumps(value, default=plain)
+    except (TypeError, ValueError):
+        raise UsageError(f"{key}: it holds what YAML cannot: {value!r:.100}") from None
+
+
+def _whole(key: str, value: int) -> int:
+    """NumPy's whole numbers as Python's: a database takes no others."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UsageError(f"{key}: it should be a whole number, not {value!r:.100}") from None
+
+
+def _whole_if(key: str, value: int | None) -> int | None:
+    return None if value is None else _whole(key, value)
 
 
 def _path(home: str | Path | None) -> Path | None:

@@ -73,7 +73,8 @@ class Record:
         return self.before + time.perf_counter() - self.begun
 
     def scalar(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
+        for name, given in values.items():
+            value = float(given)  # a system may give NumPy's, or a tensor
             before = self.scalars.get(name)
             low = value if before is None or before.minimum is None else min(before.minimum, value)
             high = value if before is None or before.maximum is None else max(before.maximum, value)

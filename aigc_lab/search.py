@@ -186,13 +186,13 @@ class Suggestion:
         self._lock = lock
 
     def pick(self, hole: space.Hole) -> Any:
-        """A value for a hole; the same one however often it is asked."""
+        """A value for a hole, one of Python's own types; the same one however often it is asked."""
         with _failing():
             if hole.kind == "choice":
                 return self._trial.suggest_categorical(hole.name, hole.labels)
             if hole.kind == "int":
-                return self._trial.suggest_int(hole.name, int(hole.low), int(hole.high))
-            return self._trial.suggest_float(hole.name, hole.low, hole.high, log=hole.kind == "log")
+                return int(self._trial.suggest_int(hole.name, int(hole.low), int(hole.high)))
+            return float(self._trial.suggest_float(hole.name, hole.low, hole.high, log=hole.kind == "log"))
 
     def should_stop(self, system: str, step: int, value: float) -> bool:
         """Reports an intermediate value and asks the pruner. A repeated attempt reports nothing twice, and one of a

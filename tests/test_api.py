@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import WriterHere
 
@@ -51,8 +52,9 @@ def test_a_sweep_of_a_mapping(capsys: pytest.CaptureFixture[str]) -> None:
     other = aigc_lab.compare("mine", score="hq")
     assert set(other["score"]) == {"hq"}
 
-    run = aigc_lab.train(RING, changes={"system.lr": 1e-3}, seed=3, home="elsewhere")
-    assert run["run"].endswith(".0.3") and run["state"] == "FINISHED"
+    numpys: Any = {"seed": np.int64(3), "changes": {"system.lr": np.float64(1e-3), "training.steps": np.int32(20)}}
+    run = aigc_lab.train(RING, **numpys, home="elsewhere")
+    assert run["run"].endswith(".0.3") and run["state"] == "FINISHED" and type(run["seed"]) is int
     points = aigc_lab.load(run["run"], home="elsewhere").sample(5)
     assert points.shape == (5, 2)
 
@@ -67,6 +69,12 @@ def test_a_sweep_of_a_mapping(capsys: pytest.CaptureFixture[str]) -> None:
         (lambda: aigc_lab.sweep(RING | {"trainig": {}}), "trainig: unknown key; did you mean training"),
         (lambda: aigc_lab.train(RING), "train takes one configuration, and system.lr is still open"),
         (lambda: aigc_lab.train(RING, changes={"system.lrr": 1}), "system.lrr"),
+        (
+            lambda: aigc_lab.train(RING, changes={"data.path": object()}),
+            "data.path: it holds what YAML cannot",
+        ),
+        (lambda: aigc_lab.train(RING, seed=1.5), "seed: it should be a whole number, not 1.5"),  # type: ignore[arg-type]
+        (lambda: aigc_lab.sweep(RING, workers="two"), "workers: it should be a whole"),  # type: ignore[arg-type]
         (lambda: aigc_lab.compare("x"), "no registry at"),
     ],
 )

@@ -1,21 +1,25 @@
-"""What crosses a process boundary: typed where it is sent, checked where it is received."""
+"""What crosses a process boundary, or is stored: typed where it is sent, checked where it is received."""
 
+import json
 import math
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 
-from aigc_lab import messages
+from aigc_lab import interruption, messages
 from aigc_lab.channel import Channel, Closed, Message
 from aigc_lab.errors import Failure
 from aigc_lab.executors import local
 from aigc_lab.executors.base import Place
 from aigc_lab.messages import Answer, Ended, Opening, Progressed, Ready, Scored, Work
+from aigc_lab.metrics.base import Score
+from aigc_lab.record import Record
 from aigc_lab.registry.states import State
 from aigc_lab.worker import _Inbox, _listen
 
@@ -128,8 +132,9 @@ def test_a_line_that_a_kill_cut_off_is_the_end(ends: Ends) -> None:
         ends.here.send(Ready())
 
 
-def test_a_worker_that_hears_no_message_says_so(ends: Ends) -> None:
-    inbox = _Inbox()
+def test_a_worker_that_hears_no_message_says_so(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    inbox, wish = _Inbox(), mock.Mock()
+    monkeypatch.setattr(interruption, "want", wish)  # of this process, whose tests go on
     ends.raw.sendall(b"Hello\n")
     ends.there.send(Answer(stop=True))
     ends.raw.shutdown(socket.SHUT_RDWR)
@@ -139,6 +144,7 @@ def test_a_worker_that_hears_no_message_says_so(ends: Ends) -> None:
     with pytest.raises(Failure, match="was told Answer where it waits for Work"):
         inbox.get(Work)
     assert inbox.get(Work) is None
+    wish.assert_called_once_with()
 
 
 def test_a_supervisor_that_hears_something_else_says_so(ends: Ends, tmp_path: Path) -> None:
@@ -157,3 +163,18 @@ def test_all_that_a_worker_may_say_is_heard() -> None:
     heard = {*local._HEARD, Opening, Work, Answer, messages.Deliver, messages.Finish, messages.Delivered}
     assert set(KINDS) == heard
     assert set(get_args(messages.Broken.model_fields["error"].annotation)) == {"UsageError", "Failure"}
+
+
+def test_what_plugins_give_is_stored_as_pythons_numbers(tmp_path: Path) -> None:
+    """Of NumPy's, a database takes some as bytes, and JSON none."""
+    given: Any = np.float32(0.5)
+    whole: Any = np.int64(400)
+    score = Score("mine", given, given, torch.tensor(0.5), whole, np.float64(0), "s", "lower")  # type: ignore[arg-type]
+    assert [type(each) for each in vars(score).values()] == [str, float, float, float, int, float, str, str]
+    record = Record(tmp_path)
+    record.score([score], "progress", 10, "reference")
+    record.scalar(10, {"numpy": given, "torch": torch.tensor(0.25), "python": 1.0})
+    assert json.loads(json.dumps(record.dump()))["curves"]["torch"] == {"step": [10], "value": [0.25]}
+    record.close()
+    with pytest.raises(ValueError, match="score mine: low should be a number, not None"):
+        Score("mine", given, None, given, whole, given, "s", "lower")  # type: ignore[arg-type]

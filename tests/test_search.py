@@ -54,7 +54,9 @@ def url(folder: Path, name: str = "optuna") -> str:
 
 
 def values(found: Experiment, suggestion: Suggestion) -> Point:
-    return found.resolve(suggestion.pick).values
+    found_values = found.resolve(suggestion.pick).values
+    assert {type(value) for value in found_values.values()} <= {bool, int, float, str, type(None)}, "no NumPy's"
+    return found_values
 
 
 def worth(point: Point) -> float:
@@ -241,7 +243,9 @@ def pruned(study: Study, number: int, system: str, curve: list[float]) -> int | 
     """The step at which a trial of this curve is stopped; told to the study either way."""
     suggestion = study.trial(number)
     for index, value in enumerate(curve):
-        if suggestion.should_stop(system, 10 * (index + 1), value):
+        stop = suggestion.should_stop(system, 10 * (index + 1), value)
+        assert type(stop) is bool, "Optuna may say it in NumPy's words, which no message takes"
+        if stop:
             suggestion.tell(None, pruned=True)
             return 10 * (index + 1)
     suggestion.tell(curve[-1])

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from aigc_lab import delivery
+from aigc_lab.channel import Channel
 from aigc_lab.cli import upkeep
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.files import locked
+from aigc_lab.messages import Deliver
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import spool, writer
@@ -143,7 +145,7 @@ def test_a_writer_without_a_sweep_is_gone_whatever_the_store_does(settings: Sett
             [sys.executable, "-c", code, str(theirs.fileno())], pass_fds=[theirs.fileno()], stdout=subprocess.PIPE
         )
         theirs.close()
-        ours.sendall(json.dumps({"home": str(settings.home), "sweep": "s"}).encode() + b"\n")
+        Channel(ours).send(Deliver(home=str(settings.home), sweep="s"))
         assert process.stdout is not None
         assert process.stdout.readline() == b"HANGS\n"
         lock = spool_folder(settings, "s") / spool.LOCK

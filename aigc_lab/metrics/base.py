@@ -35,7 +35,8 @@ Fault = Literal["noise", "collapse", "copies"]
 class Score:
     """A claim: the value, its 95 % sampling interval, what real samples get at the same n, and how it was computed.
 
-    Scores of different signatures are never ranked together.
+    Scores of different signatures are never ranked together. A metric may give NumPy's numbers: they are Python's from
+    here on, for a score is sent and stored as JSON and in databases, which know no others.
     """
 
     name: str
@@ -46,6 +47,14 @@ class Score:
     floor: float
     signature: str
     better: Better
+
+    def __post_init__(self) -> None:
+        for field_name, kind in (("value", float), ("low", float), ("high", float), ("floor", float), ("n", int)):
+            given = getattr(self, field_name)
+            try:
+                object.__setattr__(self, field_name, kind(given))
+            except (TypeError, ValueError):
+                raise ValueError(f"score {self.name}: {field_name} should be a number, not {given!r}") from None
 
 
 @dataclass(frozen=True)
