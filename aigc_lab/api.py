@@ -97,13 +97,13 @@ def compare(
         return _frame(queries.compare(registry, sweep, score=score, checkpoint=checkpoint).rows)
 
 
-def load(model: str, *, home: str | Path | None = None, device: str = "cpu") -> "Model":
+def load(model: str, *, home: str | Path | None = None, device: str = "cpu", trust_code: bool = False) -> "Model":
     """The weights of a run, of a sweep's best run, of a promoted model (`name@champion`, `models:/name/3`) or of a
-    `.safetensors` file, ready to `sample`.
+    `.safetensors` file, ready to `sample`. `trust_code` is what `--trust-code` is.
     """
     from aigc_lab.serving import model as serving
 
-    return serving.load(model, home=_path(home), device=device)
+    return serving.load(model, home=_path(home), device=device, trust_code=trust_code)
 
 
 def _changes(changes: Mapping[str, Any] | None, options: Mapping[str, Any]) -> list[tuple[str, str, str]]:

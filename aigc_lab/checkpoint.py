@@ -22,6 +22,7 @@ from aigc_lab.host_copy import HostCopy
 from aigc_lab.shape import Shape
 from aigc_lab.systems.base import System
 from aigc_lab.trainer import State, laid_out
+from aigc_lab.trust import Allowed
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,8 +60,9 @@ def take(path: Path, folder: Path) -> Path:
     return folder / path.name
 
 
-def load_system(path: Path, device: str = "cpu") -> System:
-    """The system that `save_weights` stored, ready to sample; one that came from a user's file runs the stored code.
+def load_system(path: Path, device: str = "cpu", allowed: Allowed | None = None) -> System:
+    """The system that `save_weights` stored, ready to sample; one that came from a user's file runs the stored code,
+    if `allowed` lets it pass.
 
     Raises `UsageError` when a part is missing or is not what was stored.
     """
@@ -69,7 +71,7 @@ def load_system(path: Path, device: str = "cpu") -> System:
         if not file.is_file():
             raise UsageError(f"{file}: no such file; a model is a .safetensors file with its .json beside it")
     try:
-        return _built(json.loads(beside.read_text("utf-8")), path).to(device).eval()
+        return _built(json.loads(beside.read_text("utf-8")), path, allowed).to(device).eval()
     except UsageError:
         raise
     # Whatever else lies there: no JSON, other keys, a Config that has changed, weights of another network.
@@ -78,14 +80,19 @@ def load_system(path: Path, device: str = "cpu") -> System:
         raise UsageError(f"{path}: not a model that this version can load ({type(error).__name__}: {reason})") from None
 
 
-def _built(description: Any, path: Path) -> System:
+def _built(description: Any, path: Path, allowed: Allowed | None) -> System:
     name = description["system"]
+    if plugins.is_file(name):  # `save_weights` never writes it: the code would lie anywhere, under no digest
+        raise UsageError(
+            f'{path.with_suffix(".json")}: "system" is {name!r:.100}, a file, and must be a name: the code of a '
+            'system lies beside its weights, and "source" says which file it is'
+        )
     if "source" in description:
         code = path.with_name(description["source"]["file"])
         if not code.is_file() or sha256(code) != description["source"]["sha256"]:
             raise UsageError(f"{code}: missing, or not the code that these weights were trained with")
         name = str(code)
-    kind = plugins.find(System, name)  # type: ignore[type-abstract]
+    kind = plugins.find(System, name, allowed=allowed)  # type: ignore[type-abstract]
     system = kind(
         kind.Config.model_validate(description["config"]),
         Shape.load(description["shape"]),

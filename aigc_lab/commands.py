@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
-from aigc_lab import content, environment, interruption, tables
+from aigc_lab import content, environment, interruption, tables, trust
 from aigc_lab import experiment as experiments
 from aigc_lab.display import SweepDisplay
 from aigc_lab.errors import Failure, UsageError
@@ -221,7 +221,8 @@ def _check_stores(experiment: Experiment, settings: Settings, console: Console) 
 def _stored(row: dict[str, Any], settings: Settings) -> Experiment:
     """The experiment of a sweep. Raises `UsageError` when what it names has changed since: it would be another one."""
     document = Document(row["source"] or row["name"], row["experiment"])
-    experiment = Experiment(row["name"], document, settings.data_dir, settings.weights)
+    allowed = trust.gate(settings.home)
+    experiment = Experiment(row["name"], document, settings.data_dir, settings.weights, allowed)
     experiment.check()
     if experiment.digest != row["digest"]:
         raise UsageError(

@@ -22,6 +22,7 @@ from aigc_lab import content, plugins, space
 from aigc_lab.config import Strict
 from aigc_lab.errors import UsageError
 from aigc_lab.overrides import override
+from aigc_lab.trust import Allowed
 from aigc_lab.weights import PUBLISHED, WeightsPolicy
 from aigc_lab.yamlfile import Document, KeyPath, dotted, parse, read, unknown_key
 
@@ -188,6 +189,10 @@ class Experiment:
     document: Document
     data_dir: Path
     weights: WeightsPolicy = PUBLISHED
+    #: what lets files of code pass that the user did not name himself; None where he did
+    allowed: Allowed | None = None
+    #: sha256 -> name of every file of code that it named so far
+    code: dict[str, str] = field(default_factory=dict)
     _datasets: dict[str, "Dataset"] = field(default_factory=dict)
 
     @cached_property
@@ -266,7 +271,7 @@ class Experiment:
         """The paper's value of every hole of a system that has it in its range, by the name of the hole."""
         from aigc_lab.systems.base import System
 
-        kind = plugins.find(System, system, self._folder)  # type: ignore[type-abstract]
+        kind = plugins.find(System, system, self._folder, self._named_code)  # type: ignore[type-abstract]
         places: dict[KeyPath, type[BaseModel]] = {("system",): kind.Config, ("training",): Training}
         found = {}
         for hole in self.holes:
@@ -305,7 +310,7 @@ class Experiment:
                 raise UsageError(f"{place}: {dotted((name, *at))}: {message}")
 
             try:
-                kind = plugins.find(Metric, name, self._folder)  # type: ignore[type-abstract]
+                kind = plugins.find(Metric, name, self._folder, self._named_code)  # type: ignore[type-abstract]
             except UsageError as error:
                 raise UsageError(f"{place}: {error}") from None
             made.append(kind(validated(kind.Config, self._located(config), fail)))
@@ -314,7 +319,16 @@ class Experiment:
     def _located(self, config: dict[str, Any]) -> dict[str, Any]:
         """A metric's configuration, with the features' files where they are."""
         files = {key: plugins.located(value, self._folder) for key, value in _feature_files(config)}
+        for path in files.values():
+            if plugins.is_file(path.name):
+                self._named_code(path, plugins.read(str(path)))
         return config | {key: str(path) for key, path in files.items()}
+
+    def _named_code(self, path: Path, source: bytes) -> None:
+        """Notes a file of code before it is run, if it may be."""
+        if self.allowed is not None:
+            self.allowed(path, source)
+        self.code[hashlib.sha256(source).hexdigest()] = path.name
 
     def check(self) -> None:
         """Everything that can be known before training: both ends of every hole, the protocol, the objective.
@@ -445,7 +459,7 @@ class Experiment:
         """The name, class and checked configuration of the plugin that a section names."""
         name, config = self._named(filled, section, given)
         try:
-            kind = plugins.find(base, name, self._folder)
+            kind = plugins.find(base, name, self._folder, self._named_code)
         except UsageError as error:
             self.document.fail(filled.source((section, "name")), str(error))
         checked = validated(

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from aigc_lab import interruption, search, supervision
+from aigc_lab import interruption, search, supervision, trust
 from aigc_lab.archive import deletion
 from aigc_lab.errors import UsageError
 from aigc_lab.executors.base import Executor, Place
@@ -67,6 +67,14 @@ def _has_begun(settings: Settings, sweep: str) -> bool:
         return False
 
 
+def _trust(experiment: Experiment, settings: Settings, say: Callable[[str], None]) -> None:
+    """The code that it names has been named by the user, or was allowed: later commands of this home run it too."""
+    try:
+        trust.remember(settings.home, experiment.code)
+    except UsageError as error:  # of a home that another user has opened to this one, say
+        say(f"{error}; commands that need {', '.join(sorted(experiment.code.values()))} will ask for --trust-code")
+
+
 @contextmanager
 def opened(
     experiment: Experiment,
@@ -95,6 +103,7 @@ def opened(
             source=experiment.document.file,
             command=command,
         )
+        _trust(experiment, settings, say)
         for finding in reconcile(registry, settings, mine=sweep):
             say(str(finding))
         finishing = stack.enter_context(supervision.supervised(registry, sweep))

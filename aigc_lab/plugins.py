@@ -23,6 +23,7 @@ from typing import TypeVar
 from aigc_lab import files
 from aigc_lab.content import unknown
 from aigc_lab.errors import UsageError
+from aigc_lab.trust import Allowed
 
 T = TypeVar("T")
 
@@ -55,14 +56,15 @@ def describe(folder: str) -> dict[str, str]:
     return dict(sorted(described.items()))
 
 
-def find(base: type[T], name: str, near: Path | None = None) -> type[T]:
+def find(base: type[T], name: str, near: Path | None = None, allowed: Allowed | None = None) -> type[T]:
     """The class that the plugin `name` defines for `base` (`System`, `Dataset`, `Metric`).
 
-    A name that ends in `.py` is a file, looked for in the folder `near` and then in the working directory. Raises
-    `UsageError` with the nearest names when there is none, and for a file that is no plugin, with what is wrong in it.
+    A name that ends in `.py` is a file, looked for in the folder `near` and then in the working directory. One that the
+    user did not name himself is run only where `allowed` lets it pass. Raises `UsageError` with the nearest names when
+    there is none, and for a file that is no plugin, with what is wrong in it.
     """
     if is_file(name):
-        return _of_file(base, located(name, near))
+        return _of_file(base, located(name, near), allowed)
     package = base.__module__.rpartition(".")[0]
     folder = package.rpartition(".")[2]
     if name in _own(folder):
@@ -157,15 +159,17 @@ def located(name: str, near: Path | None) -> Path:
     return found.resolve()
 
 
-def _of_file(base: type[T], path: Path) -> type[T]:
-    kind = _the_class(base, _module(path))
+def _of_file(base: type[T], path: Path, allowed: Allowed | None) -> type[T]:
+    kind = _the_class(base, _module(path, allowed))
     _complete(base, kind, str(path))
     return kind
 
 
-def _module(path: Path) -> ModuleType:
-    """The module made of a user's file, run once for each content that it has."""
+def _module(path: Path, allowed: Allowed | None = None) -> ModuleType:
+    """The module made of a user's file, run once for each content that it has, and only where that is `allowed`."""
     source = read(str(path))
+    if allowed is not None:
+        allowed(path, source)
     name = f"{_FILES}.{hashlib.sha256(source).hexdigest()[:16]}.{path.stem}"
     if name not in sys.modules:
         try:

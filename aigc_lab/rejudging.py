@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from aigc_lab import attempts, environment, experiment
+from aigc_lab import attempts, environment, experiment, trust
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.evaluate import Evaluator
@@ -36,7 +36,8 @@ def rejudge(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]
     with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
         sweep = queries.sweep(registry, wanted)
         document = Document(sweep["source"] or sweep["name"], sweep["experiment"])
-        plan = experiment.Experiment(sweep["name"], document, settings.data_dir, settings.weights)
+        allowed = trust.gate(settings.home)
+        plan = experiment.Experiment(sweep["name"], document, settings.data_dir, settings.weights, allowed)
         dataset = plan.resolve(lambda hole: hole.ends()[0]).dataset
         store = FeatureStore(dataset, cache=settings.cache, weights=settings.weights, device=device, say=_say)
         evaluator = Evaluator(plan.protocol, plan.metrics, dataset, store)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from aigc_lab import environment, plugins, tables
+from aigc_lab import environment, plugins, tables, trust
 from aigc_lab.errors import UsageError
 from aigc_lab.evaluate import evaluate, judge
 from aigc_lab.experiment import Experiment
@@ -144,7 +144,7 @@ def _model(wanted: str, settings: Settings, policy: WeightsPolicy, device: str) 
         with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
             row = queries.sweep(registry, run.rpartition(".")[0].rpartition(".")[0])
         document = Document(row["source"] or row["name"], row["experiment"])
-        experiment = Experiment(row["name"], document, settings.data_dir, policy)
+        experiment = Experiment(row["name"], document, settings.data_dir, policy, trust.gate(settings.home))
         dataset = experiment.resolve(lambda hole: hole.ends()[0]).dataset
     return weights.load(device), dataset
 

@@ -57,6 +57,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("frechet",),
     ("attempts",),
     ("samples", "noise", "environment", "plugins", "space", "settings"),
+    ("trust",),
     ("shape",),
     ("text",),
     ("yamlfile", "content", "weights", "channel"),

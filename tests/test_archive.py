@@ -5,7 +5,9 @@ import io
 import json
 import os
 import pickle
+import resource
 import shutil
+import struct
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -21,8 +23,8 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy import insert, select, update
 from test_no_pickle import pickles
 
-from aigc_lab import commands, verification
-from aigc_lab.archive import belongings, deletion, packing, projection, study, unpacking
+from aigc_lab import commands, scoring, trust, verification
+from aigc_lab.archive import belongings, bounds, deletion, packing, projection, study, unpacking
 from aigc_lab.archive.unpacking import import_
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import inline
@@ -32,6 +34,7 @@ from aigc_lab.registry import queries
 from aigc_lab.registry.records import StoredPromotion
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import METADATA, Attempt, Run, Sweep
+from aigc_lab.rejudging import rejudge
 from aigc_lab.serving.model import load
 from aigc_lab.serving.promotion import promote
 from aigc_lab.settings import Settings
@@ -86,8 +89,8 @@ class Home:
         target = self.path.parent / name
         return packing.export("points", self.settings, target, **({"force": False} | options)).path
 
-    def take(self, file: Path) -> str:
-        return import_(file, self.settings, self.said.append)
+    def take(self, file: Path, *, trust_code: bool = False) -> str:
+        return import_(file, self.settings, self.said.append, trust_code=trust_code)
 
     def delete(self, wanted: str = "points", *, sure: bool | None = True, dry_run: bool = False) -> str:
         self.said.clear()
@@ -223,7 +226,7 @@ def test_the_file_is_its_owners_alone_and_replaces_nothing(trained: Home, archiv
 
 def test_what_arrives_is_what_was_sent(trained: Home, archive: Path, other: Home) -> None:
     sweep = other.take(archive)
-    assert sweep == trained.id and other.said == [f"{sweep}: 5 runs, {len(_named(archive)) - 3} files"]
+    assert sweep == trained.id and other.said[0] == f"{sweep}: 5 runs, {len(_named(archive)) - 3} files"
     assert other.rows() == trained.rows()
     assert study.dump(other.settings.optuna_url, sweep) == study.dump(trained.settings.optuna_url, sweep)
     with trained.registry() as one, other.registry() as two:
@@ -261,7 +264,7 @@ def test_mlflow_shows_it_as_it_did_where_it_was_trained(trained: Home, archive: 
 def test_it_is_sampled_promoted_and_gone_on_with(
     trained: Home, archive: Path, other: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep = other.take(archive)
+    sweep = other.take(archive, trust_code=True)
     there, here = (load(f"{sweep}.0.0", home=home.path).sample(50, seed=3) for home in (trained, other))
     assert (there == here).all()
     assert promote("points", other.settings, name=None, alias="champion").row["version"] == 1
@@ -291,7 +294,7 @@ def test_a_second_import_changes_nothing_and_mends_what_is_gone(archive: Path, o
         lost.unlink() if content is None else lost.write_bytes(content)
         before, shown = other.counts(), other.shown().keys()
         other.take(archive)
-        assert "already here" in other.said[-1] and sha256(lost) == whole
+        assert any("already here" in line for line in other.said) and sha256(lost) == whole
         assert other.counts() == before and other.shown().keys() == shown
 
 
@@ -514,6 +517,12 @@ DAMAGE: dict[str, tuple[dict[str, Callable[[Any], Any]], str]] = {
     "null": ({"registry": _set("run", role=None)}, "run.role cannot be None"),
     "nul": ({"registry": _set("run", reason="a\0b")}, "run.reason cannot be"),
     "moment": ({"registry": _set("run", created_at="yesterday")}, "run.created_at cannot be 'yesterday'"),
+    "infinite": ({"registry": _set("run", seconds=10**400)}, "run.seconds cannot be 1000"),
+    "half a character": ({"registry": _set("run", reason="\ud800")}, "run.reason cannot be"),
+    "half in JSON": ({"registry": _set("trial", config={"a": ["\udfff"]})}, "trial.config cannot be"),
+    "twice": ({"registry": lambda r: r["run"].append(r["run"][0])}, "do not fit together"),
+    "no such trial": ({"registry": lambda r: r["trial"].pop() and None}, "do not fit together"),
+    "deep": ({"files": lambda n: n.update({"artifacts/0.0/curves.json": b"[" * 10**5})}, "nested too deep|recursion"),
     "state": ({"registry": _set("run", state="ALIVE")}, "run.state cannot be 'ALIVE'"),
     "rows": ({"registry": lambda _: {"run": [1]}}, "a row of table run is not a mapping"),
     "no tables": ({"registry": lambda _: [1]}, "its rows are not tables"),
@@ -550,12 +559,17 @@ def test_a_damaged_file_is_refused(archive: Path, other: Home, tmp_path: Path, w
 
 
 def _refused(other: Home, file: Path, said: str) -> None:
-    before = sorted(other.path.rglob("*"))
+    before = _everything(other.path)
     with pytest.raises(UsageError, match=said) as error:
         other.take(file)
     assert str(error.value).startswith(f"{file}: ") and "\n" not in str(error.value)
     assert str(error.value).endswith("nothing was stored") and len(str(error.value)) < 500
-    assert sorted(other.path.rglob("*")) == before
+    assert _everything(other.path) == before
+
+
+def _everything(folder: Path) -> dict[str, str]:
+    """Every file below a folder, databases too, with its content; and every folder."""
+    return {path.relative_to(folder).as_posix(): path.is_file() and sha256(path) or "" for path in folder.rglob("*")}
 
 
 NAMES = [
@@ -648,6 +662,234 @@ def test_a_file_larger_than_the_disk_is_refused(archive: Path, other: Home, monk
     with pytest.raises(UsageError, match="has 0 MB free, and the files need"):
         other.take(archive)
     assert other.counts()["sweep"] == 0 and not any(name.startswith("artifacts") for name in other.files())
+
+
+def test_a_hole_is_refused_before_it_fills_memory(archive: Path, other: Home, tmp_path: Path) -> None:
+    """Three gigabytes that take no room on the disk, in the place of what is read whole."""
+    for name in ("manifest.json", "registry.json", "artifacts/0.0/curves.json"):
+        file, size = tmp_path / "sparse.tar", 3 << 30
+        named = _named(archive)
+        manifest = json.loads(named["manifest.json"])
+        if name != "manifest.json":
+            manifest["files"][name]["bytes"] = size
+            named["manifest.json"] = json.dumps(manifest).encode()
+        with file.open("wb") as output:
+            for each, content in named.items():
+                facts = tarfile.TarInfo(each)
+                facts.size = size if each == name else len(content)
+                output.write(facts.tobuf())
+                if each == name:
+                    break
+                output.write(content + bytes(-len(content) % 512))
+            output.truncate(output.tell() + size + 1024)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        _refused(other, file, "control characters|too large|lacks")
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+        assert file.stat().st_blocks < 200_000
+
+
+def test_what_grows_when_it_is_read_is_refused(
+    archive: Path, other: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = struct.pack(">8sI4sII", b"\x89PNG\r\n\x1a\n", 13, b"IHDR", 30_000, 30_000)
+    picture = forged(archive, tmp_path / "1.tar", files=lambda n: n.update({"artifacts/0.0/samples.png": large}))
+    _refused(other, picture, "samples.png' is too large .30,000×30,000 pixels")
+    monkeypatch.setattr(bounds, "_memory", lambda: 300 << 20)
+    lists = b"[" + b"[]," * 2_000_000 + b"[]]"
+    many = forged(archive, tmp_path / "2.tar", files=lambda n: n.update({"artifacts/0.0/curves.json": lists}))
+    _refused(other, many, "curves.json' .6,000,004 bytes. needs more memory than there is .0.3 GB")
+
+
+LATE: dict[str, Any] = {
+    "changed": (unpacking, "_write_files"),
+    "study": (study, "restore"),
+    "spool": (projection, "spool"),
+    "rows": (belongings, "store"),
+}
+
+
+@pytest.mark.parametrize("at", LATE)
+def test_what_is_refused_late_leaves_nothing(
+    archive: Path, other: Home, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Each step is done, and then something has changed since it was looked at."""
+    owner, name = LATE[at]
+    other.settings.prepare()
+    original = getattr(owner, name)
+
+    def refuse(*given: Any) -> None:
+        if at != "rows":
+            original(*given)
+        raise UsageError("it changed")
+
+    monkeypatch.setattr(owner, name, refuse)
+    with pytest.raises(UsageError, match="it changed; nothing was stored"):
+        other.take(archive)
+    assert other.files() == set() and set(other.counts().values()) == {0}
+    assert [path for folder in other.path.iterdir() for path in folder.rglob("*")] == []
+    assert study.dump(other.settings.optuna_url, archive.stem) is None
+    assert other.client.search_experiments(filter_string="name LIKE 'points-%'") == []
+
+
+# ---- code that travels
+
+
+def _poisoned(archive: Path, path: Path, marker: Path) -> Path:
+    """The sweep as somebody else made it, whose code says that it has been run."""
+    code = f"{MINE}\nopen({str(marker)!r}, 'a').write('run')\n".encode()
+    digest = hashlib.sha256(code).hexdigest()
+
+    def exchange(named: dict[str, bytes]) -> None:
+        for name in [name for name in named if name.startswith("checkpoints/")]:
+            if name.endswith(".py"):
+                named[name] = code
+            elif name.endswith(".json"):
+                told = json.loads(named[name])
+                told["source"]["sha256"] = digest
+                named[name] = json.dumps(told).encode()
+
+    return forged(archive, path, files=exchange)
+
+
+def test_code_that_travels_is_named_and_is_run_only_when_it_is_trusted(
+    archive: Path, other: Home, tmp_path: Path, trained: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = tmp_path / "it was run"
+    file = _poisoned(archive, tmp_path / "received.tar", marker)
+    sweep = other.take(file)
+    code = other.path / "checkpoints" / sweep / "0.0" / "1" / "mine.py"
+    assert other.said[1:] == [
+        f"it brings code: system mine.py, sha256 {sha256(code)}, {code}",
+        "code is run only where it is trusted: read it, and then import this file again with --trust-code",
+    ]
+    weights = code.with_name("last.safetensors")
+    received = tmp_path / "received"
+    received.mkdir()
+    for part in (weights, weights.with_suffix(".json"), code):
+        shutil.copy(part, received)
+    commands_: list[Callable[[], object]] = [
+        lambda: load(f"{sweep}.0.0", home=other.path),
+        lambda: load(sweep, home=other.path),
+        lambda: load(str(weights), home=other.path),
+        lambda: load(str(received / weights.name), home=other.path),
+        lambda: promote("points", other.settings, name=None, alias="champion"),
+        lambda: scoring.scores(f"{sweep}.0.0", None, home=other.path, device="cpu"),
+        lambda: rejudge(sweep, other.settings, "cpu"),
+        lambda: commands.resume(sweep, device="cpu", home=other.path),
+    ]
+    # Where the experiment was, there is a file of its name: here it is another's.
+    shutil.copy(code, tmp_path / "mine.py")
+    monkeypatch.chdir(tmp_path)
+    with other.registry() as registry, registry.write() as connection:
+        connection.execute(update(Sweep).values(source=str(tmp_path / "points.yaml")))
+    for command in commands_:
+        with pytest.raises(UsageError, match=f"nobody has trusted it.*sha256 {sha256(code)}.*--trust-code") as error:
+            command()
+        assert ".py: " in str(error.value) and not marker.exists()
+    with other.registry() as registry:
+        report(registry, sweep, detailed=2)
+        verification.verify(registry, other.settings)
+    assert not marker.exists() and not trust.file_of(other.path).exists()
+
+    with other.registry() as registry, registry.write() as connection:  # as it came
+        connection.execute(update(Sweep).values(source=other.experiment.as_posix()))
+    other.take(file, trust_code=True)
+    assert other.said[-1] == "this code is trusted in this home"
+    assert trust.file_of(other.path).stat().st_mode & 0o777 == 0o600
+    for what in (f"{sweep}.0.0", str(received / weights.name)):  # by content, wherever it lies
+        assert load(what, home=other.path).sample(3).shape == (3, 2)
+    assert marker.read_text() == "run"
+    promote("points", other.settings, name=None, alias="champion")
+
+    # In another home it is not trusted, and neither is a file that has changed.
+    told = received / "last.json"
+    (received / "mine.py").write_bytes(code.read_bytes() + b"# changed\n")
+    told.write_text(told.read_text().replace(sha256(code), sha256(received / "mine.py")))
+    for what, home in ((str(weights), trained.path), (str(received / weights.name), other.path)):
+        with pytest.raises(UsageError, match="nobody has trusted it"):
+            load(what, home=home)
+    assert load(str(received / weights.name), home=other.path, trust_code=True).sample(1).shape == (1, 2)
+    assert load(str(received / weights.name), home=other.path).sample(1).shape == (1, 2)
+
+
+def test_code_that_its_user_named_is_trusted_by_that(home: Home) -> None:
+    """The sweep of this home named its own file: no command asks."""
+    sweep = home.id
+    assert trust.trusted(home.path) == {sha256(home.experiment.with_name("mine.py"))}
+    assert load(f"{sweep}.0.0", home=home.path).sample(2).shape == (2, 2)
+    commands.resume(sweep, device="cpu", home=home.path)
+    assert all(row["verdict"] for row in rejudge(sweep, home.settings, "cpu"))
+
+
+def test_trust_that_others_could_have_written_says_nothing(tmp_path: Path) -> None:
+    trust.remember(tmp_path, {"a" * 64: "one.py"})
+    trust.remember(tmp_path, {"b" * 64: "two.py"})
+    path = trust.file_of(tmp_path)
+    assert trust.trusted(tmp_path) == {"a" * 64, "b" * 64} and path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o622)
+    assert trust.trusted(tmp_path) == set()
+    path.chmod(0o600)
+    for content in ("", "[]", '{"sha256": 3}', "\0"):
+        path.write_text(content)
+        assert trust.trusted(tmp_path) == set()
+
+
+def _described(**changes: Any) -> dict[str, Callable[[Any], Any]]:
+    def change(named: dict[str, bytes]) -> None:
+        told = json.loads(named["checkpoints/0.0/1/last.json"])
+        named["checkpoints/0.0/1/last.json"] = json.dumps(told | changes).encode()
+
+    return {"files": change}
+
+
+def _names(**section: Any) -> dict[str, Callable[[Any], Any]]:
+    return {"registry": lambda rows: rows["sweep"][0]["experiment"].update(section)}
+
+
+OUTSIDE: dict[str, tuple[dict[str, Callable[[Any], Any]], str]] = {
+    "system": (_described(system="/any/path.py"), "\"system\" is '/any/path.py', and must be a name"),
+    "no system": (_described(system=None), '"system" is None, and must be a name'),
+    "source": (_described(source="mine.py"), '"source.file" is None'),
+    "absolute": (_described(source={"file": "/any/path.py", "sha256": ""}), "\"source.file\" is '/any/path.py'"),
+    "up": (_described(source={"file": "../1/mine.py", "sha256": ""}), "\"source.file\" is '../1/mine.py'"),
+    "absent": (_described(source={"file": "other.py", "sha256": ""}), "\"source.file\" is 'other.py'"),
+    "no code": (_described(source={"file": "last.json", "sha256": ""}), "\"source.file\" is 'last.json'"),
+    "digest": (_described(source={"file": "mine.py", "sha256": "0"}), '"source.sha256" is not that of'),
+    "data": (_names(data={"name": "/any/path.py"}), "data.name is '/any/path.py'"),
+    "home": (_names(data={"name": "~/path.py"}), "data.name is '~/path.py'"),
+    "hole": (_names(system={"choice": [{"name": "../a.py"}]}), r"system.choice\[0\].name is '../a.py'"),
+    "metric": (_names(evaluation={"name": "points", "metrics": [{"/m.py": {}}]}), "is '/m.py'"),
+    "features": (_names(evaluation={"metrics": [{"fd": {"features": "/net.pt2"}}]}), "features is '/net.pt2'"),
+}
+
+
+@pytest.mark.parametrize("what", OUTSIDE)
+def test_no_path_of_code_leads_out_of_the_archive(archive: Path, other: Home, tmp_path: Path, what: str) -> None:
+    changes, said = OUTSIDE[what]
+    _refused(other, forged(archive, tmp_path / "forged.tar", **changes), said)
+
+
+def test_a_sweep_of_ones_own_that_named_its_code_by_its_path_comes_back(
+    archive: Path, other: Home, tmp_path: Path
+) -> None:
+    file = forged(archive, tmp_path / "own.tar", **_names(system={"name": "/own/mine.py"}))
+    with pytest.raises(UsageError, match="take the sweep in with --trust-code"):
+        other.take(file)
+    assert load(f"{other.take(file, trust_code=True)}.0.0", home=other.path).sample(2).shape == (2, 2)
+
+
+def test_a_description_that_names_a_file_runs_nothing(home: Home, tmp_path: Path) -> None:
+    """Of weights that were not imported, but copied by hand."""
+    marker, evil = tmp_path / "it was run", tmp_path / "evil.py"
+    evil.write_text(f"open({str(marker)!r}, 'w')")
+    weights = home.path / "checkpoints" / home.id / "0.0" / "1" / "last.safetensors"
+    told = json.loads(weights.with_suffix(".json").read_text())
+    del told["source"]
+    weights.with_suffix(".json").write_text(json.dumps(told | {"system": str(evil)}))
+    for trust_code in (False, True):
+        with pytest.raises(UsageError, match=f"last.json: \"system\" is '{evil}', a file, and must be a name"):
+            load(str(weights), home=home.path, trust_code=trust_code)
+    assert not marker.exists()
 
 
 # ---- delete

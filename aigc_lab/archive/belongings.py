@@ -4,14 +4,28 @@ Rows are found by the schema: a table belongs to a sweep when its rows go with i
 not: they are a home's own.
 """
 
+import json
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, ColumnElement, Connection, Double, Table, delete, insert, select
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Connection,
+    Double,
+    Table,
+    create_engine,
+    delete,
+    insert,
+    select,
+)
 from sqlalchemy.exc import IntegrityError
 
 from aigc_lab.errors import UsageError
@@ -128,16 +142,21 @@ def _checked(table: Table, row: Any) -> Row:
 
 def _fits(kind: Any, value: Any) -> bool:
     if isinstance(kind, JSON):
-        return True
+        return _is_text(json.dumps(value, ensure_ascii=False))
     if isinstance(kind, BigInteger):
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
     if isinstance(kind, Boolean):
         return isinstance(value, bool)
     if isinstance(kind, Double):
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if not isinstance(value, str) or "\x00" in value:
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    if not isinstance(value, str) or "\x00" in value or not _is_text(value):
         return False
     return not isinstance(kind, Moment) or _moment(value) is not None
+
+
+def _is_text(value: str) -> bool:
+    """Halves of characters, which JSON can name, are none, and no database stores them."""
+    return not re.search("[\ud800-\udfff]", value)
 
 
 def _moment(text: str) -> datetime | None:
@@ -147,16 +166,32 @@ def _moment(text: str) -> datetime | None:
         return None
 
 
+def check_together(rows: Rows, sweep: str) -> None:
+    """Raises `UsageError` for checked rows that contradict each other: they are tried on an empty registry in memory."""
+    engine = create_engine("sqlite://")
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+            METADATA.create_all(connection)
+            _insert(connection, rows, sweep)
+    finally:
+        engine.dispose()
+
+
 def store(registry: Registry, stored: Rows, sweep: str) -> None:
     """Inserts checked rows, all of them or none. Raises `UsageError` for rows that do not fit together."""
+    with registry.write() as connection:
+        _insert(connection, stored, sweep)
+
+
+def _insert(connection: Connection, rows: Rows, sweep: str) -> None:
     try:
-        with registry.write() as connection:
-            for table in _TABLES:
-                if made := [_stored(table, row, sweep) for row in stored[table.name]]:
-                    connection.execute(insert(table), made)
+        for table in _TABLES:
+            if made := [_stored(table, row, sweep) for row in rows[table.name]]:
+                connection.execute(insert(table), made)
     except IntegrityError as error:
         reason = str(error.orig).partition("\n")[0]
-        raise UsageError(f"the rows of {sweep} do not fit together ({reason}); nothing was registered") from None
+        raise UsageError(f"the rows of {sweep} do not fit together ({reason})") from None
 
 
 def _stored(table: Table, row: Row, sweep: str) -> Row:

@@ -6,17 +6,18 @@ transaction; from then on the sweep is here. MLflow gets its part from the spool
 """
 
 import hashlib
-import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from aigc_lab import search
-from aigc_lab.archive import belongings, deletion, projection, study, tape
+from aigc_lab import trust
+from aigc_lab.archive import belongings, bounds, deletion, projection, study, tape
 from aigc_lab.archive.belongings import Rows
+from aigc_lab.archive.bounds import Code
 from aigc_lab.archive.packing import FORMAT, MANIFEST, REGISTRY, STUDY, check_name
 from aigc_lab.archive.tape import Member
 from aigc_lab.errors import Failure, UsageError
@@ -26,26 +27,28 @@ from aigc_lab.registry.tables import SCHEMA
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import moved, writer
 
-# A manifest and rows of 100,000 runs are a hundredth of it.
-_LARGEST_JSON = 4 << 30
+#: where a file of the home is to be -> its name in the archive
+Missing = dict[Path, str]
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A checked file: what it holds, and where each file's bytes stand. `digests` are sha256."""
+    """A checked file: what it holds, where each file's bytes stand, and the code among them. `digests` are sha256."""
 
     sweep: str
     rows: Rows
     study: Any
     files: dict[str, Member]
     digests: dict[str, str]
+    code: list[Code]
 
 
-def import_(path: Path, settings: Settings, say: Callable[[str], None]) -> str:
-    """Takes in the sweep of an exported file and returns its id.
+def import_(path: Path, settings: Settings, say: Callable[[str], None], *, trust_code: bool = False) -> str:
+    """Takes in the sweep of an exported file and returns its id. Code in it is named, and is not run: `trust_code` lets
+    later commands run it.
 
-    Raises `UsageError`, and nothing is stored, for a file that is not whole or not what an export writes, and when
-    another sweep of the same id is here.
+    Raises `UsageError`, and nothing is stored, for a file that is not whole or not what an export writes, when another
+    sweep of the same id is here, and when there is no room for it.
     """
     try:
         file = path.open("rb")
@@ -53,63 +56,96 @@ def import_(path: Path, settings: Settings, say: Callable[[str], None]) -> str:
         raise UsageError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from None
     with file:
         try:
-            archive = read(file)
+            archive = read(file, trust_code=trust_code)
+            missing = _missing(archive, settings)
+            _check_room(missing, archive, settings)
         except UsageError as error:
             raise UsageError(f"{path}: {error}; nothing was stored") from None
-        settings.prepare()
+        except OSError as error:  # a folder, a disk that fails
+            raise UsageError(f"{path} cannot be read ({error.strerror}); nothing was stored") from None
         moved.check(settings)
-        search.check(settings.optuna_url, create=False)
+        _refuse_other(archive, settings)
         deletion.refuse_unfinished(settings, archive.sweep)
+        settings.prepare()
         with (
             Registry.open(settings.registry_url, home=settings.home) as registry,
             belongings.held(settings, archive.sweep, registry),
         ):
             new = _is_new(registry, archive)
-            if new:
-                study.refuse_other(settings.optuna_url, archive.sweep, archive.study)
-            _store(file, archive, registry, settings, new=new)
+            _store(file, archive, missing, registry, settings, new=new)
+    if trust_code:
+        trust.remember(settings.home, {code.sha256: code.name for code in archive.code})
     runs = len(archive.rows["run"])
     say(
         f"{archive.sweep}: {runs} run{'s' * (runs != 1)}, " + (f"{len(archive.files)} files" if new else "already here")
     )
+    _tell_of_code(archive, settings, say)
     _show(settings, archive.sweep, say)
     return archive.sweep
+
+
+def _tell_of_code(archive: Archive, settings: Settings, say: Callable[[str], None]) -> None:
+    """Names the code that travelled, where it can be read, and whether it may be run."""
+    known = trust.trusted(settings.home)
+    for code in archive.code:
+        place = settings.home / belongings.place(code.members[0], archive.sweep)
+        say(f"it brings code: system {code.name}, sha256 {code.sha256}, {place}")
+    if any(code.sha256 not in known for code in archive.code):
+        say("code is run only where it is trusted: read it, and then import this file again with --trust-code")
+    elif archive.code:
+        say("this code is trusted in this home")
 
 
 # ---- reading
 
 
-def read(file: BinaryIO) -> Archive:
-    """The checked content of an exported file. Raises `UsageError` for whatever an export would not have written."""
-    found: dict[str, Member] = {}
-    for member in tape.members(file):
-        if not found and member.name != MANIFEST:
-            raise UsageError("it is not an exported sweep")
-        if member.name in found:
-            raise UsageError(f"{member.name!r:.100} stands in it twice")
-        found[member.name] = member
-    if not found:
-        raise UsageError("it is not an exported sweep")
-    manifest = _manifest(_parsed(file, found.pop(MANIFEST)))
+def read(file: BinaryIO, *, trust_code: bool = False) -> Archive:
+    """The checked content of an exported file. Raises `UsageError` for whatever an export would not have written, and,
+    unless `trust_code`, for an experiment that names code by a path of its maker's.
+    """
+    try:
+        return _read(file, trust_code=trust_code)
+    except RecursionError:
+        raise UsageError("what is in it is nested too deeply") from None
+
+
+def _read(file: BinaryIO, *, trust_code: bool) -> Archive:
+    manifest, found = _members(file)
     _match(file, found, manifest["files"])
     sweep = manifest["sweep"]
-    rows = belongings.checked(_parsed(file, found.pop(REGISTRY)))
-    dumped = _parsed(file, found.pop(STUDY))
+    rows = belongings.checked(bounds.parsed(file, found.pop(REGISTRY)))
+    dumped = bounds.parsed(file, found.pop(STUDY))
     if dumped is not None:
         study.trials(dumped)
     _check_rows(rows, sweep, found)
+    if not trust_code:
+        bounds.check_names(rows["sweep"][0]["experiment"])
+    belongings.check_together(rows, sweep)
+    for member in found.values():
+        bounds.check_size(file, member)
     digests = {name: manifest["files"][name]["sha256"] for name in found}
-    return Archive(sweep, rows, dumped, found, digests)
+    return Archive(sweep, rows, dumped, found, digests, bounds.code(file, found, digests))
 
 
-def _parsed(file: BinaryIO, member: Member) -> Any:
-    def refuse(word: str) -> None:
-        raise ValueError(f"{word} is no number")
-
-    try:
-        return json.loads(tape.content(file, member, _LARGEST_JSON), parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{member.name} is not JSON ({' '.join(str(error).split())[:100]})") from None
+def _members(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Member]]:
+    """The manifest, which comes first, and the other members, which are those that it lists."""
+    manifest, found = dict[str, Any](), dict[str, Member]()
+    for member in tape.members(file):
+        if not manifest:
+            if member.name != MANIFEST:
+                raise UsageError("it is not an exported sweep")
+            manifest = _manifest(bounds.parsed(file, member))
+            continue
+        if member.name in found or member.name == MANIFEST:
+            raise UsageError(f"{member.name!r:.100} stands in it twice")
+        if member.name not in manifest["files"]:
+            raise UsageError(f"{member.name!r:.100} is not in its manifest")
+        if member.size != manifest["files"][member.name]["bytes"]:
+            raise UsageError(f"{member.name!r:.100} in it is damaged")
+        found[member.name] = member
+    if not manifest:
+        raise UsageError("it is not an exported sweep")
+    return manifest, found
 
 
 def _manifest(given: Any) -> dict[str, Any]:
@@ -127,15 +163,14 @@ def _manifest(given: Any) -> dict[str, Any]:
 
 
 def _match(file: BinaryIO, found: dict[str, Member], listed: dict[str, Any]) -> None:
-    """The members are those of the manifest, to the bit, and their names stay inside a folder."""
-    strange, missing = sorted(found.keys() - listed.keys()), sorted(listed.keys() - found.keys())
-    if strange or missing:
-        raise UsageError(f"{strange[0]!r:.100} is not in its manifest" if strange else f"it lacks {missing[0]!r:.100}")
+    """Nothing of the manifest is missing, all is as it says to the bit, and no name leads out of a folder."""
+    if missing := sorted(listed.keys() - found.keys()):
+        raise UsageError(f"it lacks {missing[0]!r:.100}")
     for name, member in found.items():
         if name not in (REGISTRY, STUDY):
             run = name.split("/")[1] if "/" in name else ""
             check_name(name, run if re.fullmatch(r"\d+\.\d+", run, re.ASCII) else "of this archive")
-        if member.size != listed[name]["bytes"] or _digest(file, member) != listed[name]["sha256"]:
+        if _digest(file, member) != listed[name]["sha256"]:
             raise UsageError(f"{name!r:.100} in it is damaged")
 
 
@@ -167,6 +202,19 @@ def _check_rows(rows: Rows, sweep: str, files: dict[str, Member]) -> None:
 # ---- storing
 
 
+def _refuse_other(archive: Archive, settings: Settings) -> None:
+    """Raises `UsageError` for another sweep, or another study, of the same id, before anything is made for this one."""
+    try:
+        opened = Registry.open(settings.registry_url, home=settings.home, create=False)
+    except UsageError:  # there is none yet; or none that can be used, which is said when it is opened
+        new = True
+    else:
+        with opened as registry:
+            new = _is_new(registry, archive)
+    if new:
+        study.refuse_other(settings.optuna_url, archive.sweep, archive.study)
+
+
 def _is_new(registry: Registry, archive: Archive) -> bool:
     """Whether the sweep is not here yet. Raises `UsageError` when one of the same id with other rows is."""
     here = belongings.rows(registry, archive.sweep)
@@ -178,38 +226,75 @@ def _is_new(registry: Registry, archive: Archive) -> bool:
     return not here["sweep"]
 
 
-def _store(file: BinaryIO, archive: Archive, registry: Registry, settings: Settings, *, new: bool) -> None:
-    """Every step may be repeated; the rows come last. Of a sweep that is here, what is missing or damaged is mended."""
+def _store(
+    file: BinaryIO, archive: Archive, missing: Missing, registry: Registry, settings: Settings, *, new: bool
+) -> None:
+    """Every step may be repeated; the rows come last. Of a sweep that is here, what is missing or damaged is mended.
+    What is refused on the way, because something changed since it was looked at, leaves nothing of a new one.
+    """
     try:
-        _write_files(file, archive, settings)
-        if new or study.dump(settings.optuna_url, archive.sweep) is None:
-            study.restore(settings.optuna_url, archive.sweep, archive.study)
-        if new:
-            projection.spool(settings, archive.sweep, archive.rows)
-            belongings.store(registry, archive.rows, archive.sweep)
+        with _undone(archive, missing, settings) if new else nullcontext():
+            _write_files(file, archive, missing)
+            if new or study.dump(settings.optuna_url, archive.sweep) is None:
+                study.restore(settings.optuna_url, archive.sweep, archive.study)
+            if new:
+                projection.spool(settings, archive.sweep, archive.rows)
+                belongings.store(registry, archive.rows, archive.sweep)
     except OSError as error:
         where = error.filename or settings.home
         raise Failure(f"{where}: {error.strerror}; the sweep is not here yet, the same command goes on") from None
 
 
-def _write_files(file: BinaryIO, archive: Archive, settings: Settings) -> None:
-    missing = {}
-    for name, member in archive.files.items():
-        target = settings.home / belongings.place(name, archive.sweep)
-        if not target.is_file() or sha256(target) != archive.digests[name]:
-            missing[target] = name, member
-    wanted, free = sum(member.size for _, member in missing.values()), shutil.disk_usage(settings.home).free
+@contextmanager
+def _undone(archive: Archive, missing: Missing, settings: Settings) -> Iterator[None]:
+    """What is refused within leaves no file, no study and no spool."""
+    before = study.dump(settings.optuna_url, archive.sweep)
+    try:
+        yield
+    except UsageError as error:
+        for target in missing:
+            target.unlink(missing_ok=True)
+        shutil.rmtree(writer.spool_folder(settings, archive.sweep), ignore_errors=True)
+        for folder in belongings.folders(settings, archive.sweep):
+            for path in sorted(folder.rglob("*"), reverse=True):
+                with suppress(OSError):  # what is not empty was here before
+                    path.rmdir()
+            with suppress(OSError):
+                folder.rmdir()
+        if before is None:
+            study.remove(settings.optuna_url, archive.sweep)
+        belongings.lock_of(settings, archive.sweep).unlink(missing_ok=True)
+        raise UsageError(f"{error}; nothing was stored") from None
+
+
+def _missing(archive: Archive, settings: Settings) -> Missing:
+    """The files that the home lacks, or has otherwise."""
+    places = {settings.home / belongings.place(name, archive.sweep): name for name in archive.files}
+    return {
+        target: name
+        for target, name in places.items()
+        if not target.is_file() or sha256(target) != archive.digests[name]
+    }
+
+
+def _check_room(missing: Missing, archive: Archive, settings: Settings) -> None:
+    """Raises `UsageError` unless the disk has room for the files, and for MLflow's copies of them."""
+    place = next(folder for folder in (settings.home, *settings.home.parents) if folder.is_dir())
+    wanted, free = 2 * sum(archive.files[name].size for name in missing.values()), shutil.disk_usage(place).free
     if wanted > free:
         raise UsageError(f"{settings.home} has {free / 1e6:.0f} MB free, and the files need {wanted / 1e6:.0f} MB")
-    for target, (name, member) in missing.items():
+
+
+def _write_files(file: BinaryIO, archive: Archive, missing: Missing) -> None:
+    for target, name in missing.items():
         digest = hashlib.sha256()
         with replacing(target) as draft:
             with draft.open("wb") as output:
-                for piece in tape.pieces(file, member):
+                for piece in tape.pieces(file, archive.files[name]):
                     digest.update(piece)
                     output.write(piece)
             if digest.hexdigest() != archive.digests[name]:
-                raise UsageError(f"{name} changed while it was read; the sweep is not here")
+                raise UsageError(f"{name} changed while it was read")
 
 
 def _show(settings: Settings, sweep: str, say: Callable[[str], None]) -> None:

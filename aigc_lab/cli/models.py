@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from aigc_lab.cli.options import AsJson, Home, app, complete_result
+from aigc_lab.cli.options import AsJson, Home, TrustCode, app, complete_result
 from aigc_lab.cli.output import opened, print_json, print_table
 
 if TYPE_CHECKING:
@@ -33,15 +33,18 @@ def promote(
     alias: Annotated[str, typer.Option(help="The alias to point at it.")] = "champion",
     no_alias: Annotated[bool, typer.Option("--no-alias", help="Register the version and leave the aliases.")] = False,
     checkpoint: Checkpoint = "last",
+    trust_code: TrustCode = False,
     json: AsJson = False,
     home: Home = None,
 ) -> None:
     """Make a run's weights a version of a model. The same weights are the same version, here and in MLflow."""
+    from aigc_lab import trust
     from aigc_lab.serving.promotion import promote
     from aigc_lab.settings import Settings
 
     settings = Settings.load(home)
-    done = promote(wanted, settings, name=name, alias=None if no_alias else alias, checkpoint=checkpoint)
+    with trust.accepting(trust_code):
+        done = promote(wanted, settings, name=name, alias=None if no_alias else alias, checkpoint=checkpoint)
     if json:
         print_json(done.as_json())
     else:
@@ -98,24 +101,27 @@ def sample(
     checkpoint: Checkpoint = "last",
     device: Annotated[str, typer.Option(help="Where to draw them: cpu, cuda, cuda:1, or auto.")] = "cpu",
     force: Annotated[bool, typer.Option("--force", help="Replace other samples at the same place.")] = False,
+    trust_code: TrustCode = False,
     home: Home = None,
 ) -> None:
     """Draw samples of a model or a run. Pictures come with a grid, points with a scatter plot, text as lines."""
+    from aigc_lab import trust
     from aigc_lab.serving.output import sample
     from aigc_lab.settings import Settings
 
-    said, shown = sample(
-        model,
-        Settings.load(home),
-        n=n,
-        seed=seed,
-        labels=labels,
-        place=output,
-        checkpoint=checkpoint,
-        device=device,
-        force=force,
-        drawing={"temperature": temperature, "top_k": top_k, "top_p": top_p, "prefix": prefix},
-    )
+    with trust.accepting(trust_code):
+        said, shown = sample(
+            model,
+            Settings.load(home),
+            n=n,
+            seed=seed,
+            labels=labels,
+            place=output,
+            checkpoint=checkpoint,
+            device=device,
+            force=force,
+            drawing={"temperature": temperature, "top_k": top_k, "top_p": top_p, "prefix": prefix},
+        )
     print(said, file=sys.stderr)
     print(shown)
 

@@ -45,6 +45,9 @@ Home = Annotated[
     Path | None,
     typer.Option(envvar="AIGC_LAB_HOME", help="The home folder.  [default: .aigc-lab]", metavar="DIR"),
 ]
+TrustCode = Annotated[
+    bool, typer.Option("--trust-code", help="Run code that came from elsewhere: I have read it. This is remembered.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 OfSweep = Annotated[
     str | None,

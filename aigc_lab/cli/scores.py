@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from aigc_lab.cli.options import AsJson, Home, app
+from aigc_lab.cli.options import AsJson, Home, TrustCode, app
 from aigc_lab.cli.output import print_json, print_table
 from aigc_lab.errors import Failure, UsageError
 
@@ -59,11 +59,12 @@ def evaluate(
         typer.Option(help="Draw what is closest to copies, beside its nearest training images.", metavar="FILE.png"),
     ] = None,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, or auto.")] = "auto",
+    trust_code: TrustCode = False,
     json: AsJson = False,
     home: Home = None,
 ) -> None:
     """Score samples against real ones. Folders, arrays, text files, runs, models; no sweep and no home are needed."""
-    from aigc_lab import text_scoring
+    from aigc_lab import text_scoring, trust
     from aigc_lab.tables import scores_table
 
     wanted = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
@@ -74,29 +75,31 @@ def evaluate(
         if unfit := [option for option, value in images.items() if value is not None]:
             raise UsageError(f"{unfit[0]}: is for images, and these are files of sentences")
         text: dict[str, Any] = {"metrics": wanted, "protocol": protocol, "tokenizer": tokenizer, "samples": samples}
-        rows = text_scoring.rows(generated, reference, train, seed=seed, device=device, home=home, **text)
+        with trust.accepting(trust_code):
+            rows = text_scoring.rows(generated, reference, train, seed=seed, device=device, home=home, **text)
         print_json(rows) if json else print_table(scores_table(rows))
         return
     from aigc_lab.scoring import scores
 
-    rows = scores(
-        generated,
-        reference,
-        train=train,
-        metrics=wanted,
-        protocol=protocol,
-        features=features,
-        samples=samples,
-        seed=seed,
-        size=size,
-        numbers=numbers,
-        weights=weights,
-        allow_unverified_weights=allow_unverified_weights,
-        skip_broken=skip_broken,
-        neighbours=neighbours,
-        device=device,
-        home=home,
-    )
+    with trust.accepting(trust_code):
+        rows = scores(
+            generated,
+            reference,
+            train=train,
+            metrics=wanted,
+            protocol=protocol,
+            features=features,
+            samples=samples,
+            seed=seed,
+            size=size,
+            numbers=numbers,
+            weights=weights,
+            allow_unverified_weights=allow_unverified_weights,
+            skip_broken=skip_broken,
+            neighbours=neighbours,
+            device=device,
+            home=home,
+        )
     print_json(rows) if json else print_table(scores_table(rows))
 
 

@@ -4,7 +4,16 @@ from typing import Annotated
 
 import typer
 
-from aigc_lab.cli.options import AsJson, Home, OfSweep, app, changed, complete_experiment, complete_sweep
+from aigc_lab.cli.options import (
+    AsJson,
+    Home,
+    OfSweep,
+    TrustCode,
+    app,
+    changed,
+    complete_experiment,
+    complete_sweep,
+)
 from aigc_lab.cli.output import opened, print_json, print_table
 
 Wanted = Annotated[
@@ -130,6 +139,7 @@ def resume(
     devices: Devices = "auto",
     trials_per_gpu: PerGpu = None,
     retry_failed: RetryFailed = False,
+    trust_code: TrustCode = False,
     json: AsJson = False,
     home: Home = None,
 ) -> None:
@@ -137,17 +147,18 @@ def resume(
     from aigc_lab import interruption
 
     with interruption.handled():
-        from aigc_lab import commands
+        from aigc_lab import commands, trust
 
-        rows = commands.resume(
-            sweep,
-            device=devices,
-            workers=workers,
-            trials_per_gpu=trials_per_gpu,
-            retry_failed=retry_failed,
-            json=json,
-            home=home,
-        )
+        with trust.accepting(trust_code):
+            rows = commands.resume(
+                sweep,
+                device=devices,
+                workers=workers,
+                trials_per_gpu=trials_per_gpu,
+                retry_failed=retry_failed,
+                json=json,
+                home=home,
+            )
     if json:
         print_json(rows)
 

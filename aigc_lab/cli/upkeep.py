@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from aigc_lab.cli.options import AsJson, Home, OfSweep, app, complete_result, complete_sweep
+from aigc_lab.cli.options import AsJson, Home, OfSweep, TrustCode, app, complete_result, complete_sweep
 from aigc_lab.cli.output import print_json, print_table
 
 
@@ -53,13 +53,14 @@ def export(
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="A file that 'aigc-lab export' wrote.", metavar="FILE")],
+    trust_code: TrustCode = False,
     home: Home = None,
 ) -> None:
     """Take in an exported sweep: to compare, sample, promote and go on with, as if it had been run here."""
     from aigc_lab.archive.unpacking import import_ as unpack
     from aigc_lab.settings import Settings
 
-    unpack(file, Settings.load(home), print)
+    unpack(file, Settings.load(home), print, trust_code=trust_code)
 
 
 @app.command()

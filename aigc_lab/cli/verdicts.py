@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from aigc_lab.cli.options import AsJson, Home, app, complete_sweep
+from aigc_lab.cli.options import AsJson, Home, TrustCode, app, complete_sweep
 from aigc_lab.cli.output import print_json, print_table
 from aigc_lab.errors import Failure
 
@@ -69,11 +69,12 @@ def judge_collapse(
         bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read.")
     ] = False,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, or auto.")] = "auto",
+    trust_code: TrustCode = False,
     json: AsJson = False,
     home: Home = None,
 ) -> None:
     """Judge samples: NONE, PARTIAL, SEVERE, TOTAL, INCONCLUSIVE (with what would decide), or UNMEASURABLE."""
-    from aigc_lab import judging
+    from aigc_lab import judging, trust
     from aigc_lab.verdicts import story
 
     how: dict[str, Any] = {
@@ -83,7 +84,8 @@ def judge_collapse(
         "numbers": numbers,
         "skip_broken": skip_broken,
     }
-    found = judging.collapse_of(generated, reference, labels, device=device, home=home, **how)
+    with trust.accepting(trust_code):
+        found = judging.collapse_of(generated, reference, labels, device=device, home=home, **how)
     print_json(found) if json else print(f"{story.of_collapse(found)}\n{found['signature']}")
 
 
@@ -107,15 +109,18 @@ def judge_seeds(
 def rejudge(
     sweep: Annotated[str, typer.Argument(help="A sweep.", autocompletion=complete_sweep)],
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, or auto.")] = "auto",
+    trust_code: TrustCode = False,
     json: AsJson = False,
     home: Home = None,
 ) -> None:
     """Judge a sweep's runs again, from their stored weights and histories; nothing is trained."""
+    from aigc_lab import trust
     from aigc_lab.rejudging import rejudge as again
     from aigc_lab.settings import Settings
     from aigc_lab.tables import verdicts_table
 
-    rows = again(sweep, Settings.load(home), device)
+    with trust.accepting(trust_code):
+        rows = again(sweep, Settings.load(home), device)
     print_json(rows) if json else print_table(verdicts_table(rows))
     failed = [row["run"] for row in rows if row["verdict"] is None]
     if failed:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aigc_lab import trust
 from aigc_lab.errors import UsageError
 from aigc_lab.files import sha256
 from aigc_lab.registry import queries
@@ -24,14 +25,19 @@ CHAMPION = "champion"
 
 @dataclass(frozen=True)
 class Weights:
-    """Trained weights: their file, what to call them, and where they come from (for the record beside samples)."""
+    """Trained weights: their file, what to call them, the home that says whether code beside them may be run, and where
+    they come from (for the record beside samples).
+    """
 
     path: Path
     name: str
+    home: Path
     origin: dict[str, Any] = field(default_factory=dict)
 
     def load(self, device: str) -> "Model":
-        """The model, ready to sample. Raises `UsageError` for files that are missing or are not what was stored."""
+        """The model, ready to sample. Raises `UsageError` for files that are missing or are not what was stored, and for
+        code that is not trusted.
+        """
         from aigc_lab.serving.model import Model
 
         if not self.path.is_file():
@@ -39,7 +45,7 @@ class Weights:
         wanted = self.origin.get("sha256")
         if wanted is not None and not holds(self.path, wanted):
             raise UsageError(f"{self.path}: not the weights that were stored; train or promote them again")
-        return Model.of_file(self.path, device)
+        return Model.of_file(self.path, device, trust.gate(self.home))
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class _Mlflow(Weights):
         from aigc_lab.tracking.models import download
 
         with tempfile.TemporaryDirectory() as folder:
-            return Model.of_file(download(self.store, self.uri, Path(folder)), device)
+            return Model.of_file(download(self.store, self.uri, Path(folder)), device, trust.gate(self.home))
 
 
 def find(wanted: str, settings: Settings, checkpoint: Final = "last") -> Weights:
@@ -65,14 +71,14 @@ def find(wanted: str, settings: Settings, checkpoint: Final = "last") -> Weights
         path = Path(wanted).expanduser()
         if not path.is_file():
             raise UsageError(f"{wanted}: no such file; a model is a .safetensors file with its .json beside it")
-        return Weights(path, path.stem, {"file": str(path)})
+        return Weights(path, path.stem, settings.home, {"file": str(path)})
     if wanted.startswith("models:/"):
         return _of_uri(wanted, settings)
     with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
         name, at, alias = wanted.partition("@")
         versions = queries.models(registry, name)
         if versions:
-            return _promoted(_chosen(versions, alias if at else None))
+            return _promoted(_chosen(versions, alias if at else None), settings)
         if at:
             known = sorted({row["model"] for row in queries.models(registry)})
             raise UsageError(f"unknown model '{name}'; {_listed('promoted models', known)}")
@@ -93,9 +99,9 @@ def _of_uri(uri: str, settings: Settings) -> Weights:
     if version == "latest" and versions:
         here = versions[:1]
     if here:
-        return _promoted(here[0])
+        return _promoted(here[0], settings)
     readable = re.sub(r"[^\w.-]+", "-", uri.removeprefix("models:/"))
-    return _Mlflow(Path(), readable, {"uri": uri}, uri=uri, store=settings.tracking_uri)
+    return _Mlflow(Path(), readable, settings.home, {"uri": uri}, uri=uri, store=settings.tracking_uri)
 
 
 def _chosen(versions: list[dict[str, Any]], alias: str | None) -> dict[str, Any]:
@@ -109,9 +115,9 @@ def _chosen(versions: list[dict[str, Any]], alias: str | None) -> dict[str, Any]
     return versions[0]
 
 
-def _promoted(row: dict[str, Any]) -> Weights:
+def _promoted(row: dict[str, Any], settings: Settings) -> Weights:
     origin = {key: row[key] for key in ("model", "version", "run", "checkpoint", "sha256")}
-    return Weights(Path(row["path"]), f"{row['model']}-{row['version']}", origin)
+    return Weights(Path(row["path"]), f"{row['model']}-{row['version']}", settings.home, origin)
 
 
 def find_run(registry: Registry, wanted: str, checkpoint: Final) -> str:
@@ -158,7 +164,8 @@ def of_run(registry: Registry, run: str, checkpoint: Final) -> Weights:
             f"run {run}: {path} is {problem}; restore it, or take another run: aigc-lab runs {row['sweep']}"
         )
     origin = {"run": run, "checkpoint": checkpoint, "step": file["step"], "sha256": file["sha256"]}
-    return Weights(whole, run if checkpoint == "last" else f"{run}-{checkpoint}", origin)
+    home = Path(registry.located(""))
+    return Weights(whole, run if checkpoint == "last" else f"{run}-{checkpoint}", home, origin)
 
 
 def holds(path: Path, digest: str) -> bool:

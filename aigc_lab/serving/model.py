@@ -12,18 +12,22 @@ if TYPE_CHECKING:
     import numpy.typing
 
     from aigc_lab.systems.base import System
+    from aigc_lab.trust import Allowed
 
 
-def load(model: str, *, home: Path | str | None = None, device: str = "cpu") -> "Model":
+def load(model: str, *, home: Path | str | None = None, device: str = "cpu", trust_code: bool = False) -> "Model":
     """A trained model, ready to sample.
 
     `model` is what `aigc-lab sample` takes: a promoted model (`digits`, `digits@champion`, `models:/digits/3`), a run,
-    a sweep (its best run), or the path of a .safetensors file. Raises `UsageError` when there is no such thing.
+    a sweep (its best run), or the path of a .safetensors file. Raises `UsageError` when there is no such thing, and for
+    one that needs code which came from elsewhere, unless that is trusted or `trust_code` says that it is.
     """
+    from aigc_lab import trust
     from aigc_lab.serving.finding import find
     from aigc_lab.settings import Settings
 
-    return find(model, Settings.load(None if home is None else Path(home))).load(device)
+    with trust.accepting(trust_code):
+        return find(model, Settings.load(None if home is None else Path(home))).load(device)
 
 
 class Model:
@@ -34,12 +38,14 @@ class Model:
         self.name = name
 
     @classmethod
-    def of_file(cls, path: Path, device: str = "cpu") -> Self:
-        """The model of a .safetensors file with its .json beside it."""
+    def of_file(cls, path: Path, device: str = "cpu", allowed: "Allowed | None" = None) -> Self:
+        """The model of a .safetensors file with its .json beside it. Code that lies there too is run, if `allowed` lets
+        it pass.
+        """
         from aigc_lab import plugins
         from aigc_lab.checkpoint import load_system
 
-        system = load_system(path, device)
+        system = load_system(path, device, allowed)
         return cls(system, plugins.name_of(type(system)))
 
     def sample(

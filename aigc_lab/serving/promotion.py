@@ -113,11 +113,10 @@ def _store(settings: Settings) -> str:
 def _register(
     registry: Registry, model: str, weights: Weights, row: dict[str, Any], settings: Settings
 ) -> tuple[StoredPromotion, bool]:
-    from aigc_lab.serving.model import Model
     from aigc_lab.tracking.models import MlflowModels
 
     # It is loaded and asked for a sample before anything is written: what cannot be sampled is not promoted.
-    loaded = Model.of_file(weights.path)
+    loaded = weights.load("cpu")
     sample = loaded.sample(1)
     digest = finding.identity(weights.path, weights.origin["sha256"])
     path = _own_copy(weights, settings.models / digest[:16])
