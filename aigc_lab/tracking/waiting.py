@@ -49,8 +49,8 @@ def _of_run(folder: Path) -> Waiting:
         run.records += 1
         run.points += len(record.get("points", ()))
         run.since = min(run.since or record["at"], record["at"])
-        if "image" in record:
-            run.pictures += 1
+        run.pictures += "image" in record
+        if "file" in record:
             with contextlib.suppress(FileNotFoundError):
                 run.bytes += (folder / record["file"]).stat().st_size
     if run.records:
