@@ -10,7 +10,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 from aigc_lab.archive import belongings
 from aigc_lab.archive.belongings import Row, Rows
 from aigc_lab.errors import UsageError
-from aigc_lab.files import share
+from aigc_lab.files import sha256, share
 from aigc_lab.record import table_of_sentences
 from aigc_lab.registry.states import State
 from aigc_lab.settings import Settings
@@ -97,12 +97,12 @@ class Lacks:
     pictures: Mapping[int, int | None]
     files: set[str]
 
-    @classmethod
-    def all_of(cls, projection: "Projection") -> "Lacks":
-        return projection.lacks({}, {}, {}, run=True)
-
     def has(self, metric: str, step: int) -> bool:
         return step in self.steps.get(metric, ())
+
+    def beside(self, steps: Mapping[str, set[int]]) -> "Lacks":
+        """The same, of a run that has points at these steps."""
+        return replace(self, steps=steps)
 
 
 class Projection:
@@ -119,9 +119,13 @@ class Projection:
         self._ended = max(_milliseconds(run["finished_at"] or self._attempt["started_at"]), self._began)
         self._steps = max([1, *(row["step"] for table in ("score", "scalar_summary") for row in self._of(table))])
 
-    def show(self, tracker: Tracker, experiment: str, tags: Mapping[str, str], lacks: Lacks | None = None) -> int:
-        """Shows the run, or what is lacking of it, and returns how many pieces the tracker could not store."""
-        lacks = lacks or Lacks.all_of(self)
+    def show(
+        self, tracker: Tracker, experiment: str, tags: Mapping[str, str], lacks: Lacks | None = None
+    ) -> tuple[int, str]:
+        """Shows the run, or what is lacking of it, and returns how many pieces the tracker could not store, and the
+        tracker's id of the run.
+        """
+        lacks = lacks or self.lacks({}, {}, {}, run=True)
         shown = tracker.start(
             experiment,
             name=f"{self._trial['system']} {self._run['trial']}.{self._run['seed']}",
@@ -137,7 +141,7 @@ class Projection:
             self._picture(shown, step, self.pictures[step], self._at(step) if at is None else at)
         for place in sorted(lacks.files):
             self._file(shown, place)
-        return shown.end(status_of(self.state), self._ending(), at=self._ended)
+        return shown.end(status_of(self.state), self._ending(), at=self._ended), shown.run_id
 
     # ---- what belongs to it
 
@@ -188,14 +192,30 @@ class Projection:
         *,
         run: bool = False,
     ) -> Lacks:
-        """What an MLflow run lacks that has these values, params and files, whatever is in the files."""
+        """What an MLflow run lacks that has these values, params and files, whatever is in the files. A run that has
+        params has all of them: they come at once.
+        """
+        there = pictures_in(files)
+        lacking = [step for step in self.pictures if len(there.get(step, ())) < 2]
         return Lacks(
             run=run,
             steps=steps,
-            params=self.params.keys() - params.keys(),
-            pictures={step: at for step in self.pictures for whole, at in [_picture_in(files, step)] if not whole},
+            params=set() if params else set(self.params),
+            pictures={step: next((at for _, at in there.get(step, {}).values()), None) for step in lacking},
             files={place for place in (*self.files, *self._tables) if place not in files},
         )
+
+    def has(self, place: str) -> bool:
+        """Whether a file that MLflow is to have is in the home, as it was written where that is known."""
+        if place in self._tables:
+            return True
+        path = self.files[place]
+        return path.is_file() and self.digests.get(path) in (None, sha256(path))
+
+    @cached_property
+    def digests(self) -> dict[Path, str]:
+        """File -> the sha256 that it had when it was written."""
+        return {self._path(row): row["sha256"] for row in self._of("checkpoint")}
 
     def _of(self, table: str) -> list[Row]:
         return self._rows[table]
@@ -294,8 +314,10 @@ class Projection:
                 texts = {place: path for place, path in self.files.items() if place.startswith("samples/")}
                 lines = {int(Path(place).stem): path.read_text("utf-8") for place, path in sorted(texts.items())}
                 shown.text(place, table_of_sentences(lines))
-            else:
+            elif self.has(place):
                 shown.artifact(self.files[place], folder, name)
+            else:
+                _LOG.warning("run %s: %s is missing, or not what was written, and is not shown", self.run, place)
         except (OSError, ValueError) as error:  # it is gone, or is not what it is called
             _LOG.warning("run %s: %s cannot be shown: %s", self.run, place, error)
 
@@ -306,16 +328,15 @@ def _step(row: Row) -> int | None:
     return None if match is None else int(match[1])
 
 
-def _picture_in(files: Mapping[str, HeldFile], step: int) -> tuple[bool, int | None]:
-    """Whether both files of the samples of a step are there, and the time that their names bear."""
-    there = {}
+def pictures_in(files: Mapping[str, HeldFile]) -> dict[int, dict[str, tuple[str, int]]]:
+    """Step -> the samples of then among MLflow's artifacts: end of the name -> place, and the time that it bears."""
+    found: dict[int, dict[str, tuple[str, int]]] = defaultdict(dict)
+    pattern = re.compile(r"images/samples~grid\+step\+(\d+)\+timestamp\+(\d+)\+[\w-]+(\.png|\+compressed\.webp)")
     for place, file in files.items():
-        match = re.fullmatch(
-            r"images/samples~grid\+step\+(\d+)\+timestamp\+(\d+)\+[\w-]+(\.png|\+compressed\.webp)", place
-        )
-        if match is not None and int(match[1]) == step and file.size:
-            there[match[3]] = int(match[2])
-    return len(there) == 2, next(iter(there.values()), None)
+        match = pattern.fullmatch(place)
+        if match is not None and file.size:
+            found[int(match[1])][match[3]] = place, int(match[2])
+    return found
 
 
 def _nameable(noun: str, facts: dict[str, Any]) -> dict[str, Any]:

@@ -191,17 +191,26 @@ class MlflowTracker:
         with _failing(self._uri, f"curves of {run.run_id}"):
             return {name: {point.step for point in client.get_metric_history(run.run_id, name)} for name in run.metrics}
 
-    def restore(self, experiment: str, key: str) -> None:
-        """Brings the run of a key back that was deleted, if there is none beside it. Raises `Failure`."""
+    def restore(self, experiment: str) -> None:
+        """Brings back an experiment that was deleted, and its runs of which there is no other with the same key. Raises
+        `Failure`.
+        """
         from mlflow.entities import ViewType
 
         client = self._client()
-        with _failing(self._uri, f"run {key}"):
-            there, condition = client.get_experiment_by_name(experiment), f"tags.`{KEY}` = '{checked('run', key)}'"
-            if there is None or client.search_runs([there.experiment_id], condition):
+        with _failing(self._uri, f"experiment {experiment}"):
+            there = client.get_experiment_by_name(experiment)
+            if there is None:
                 return
-            for run in client.search_runs([there.experiment_id], condition, ViewType.DELETED_ONLY, max_results=1):
-                client.restore_run(run.info.run_id)
+            if there.lifecycle_stage == "deleted":
+                client.restore_experiment(there.experiment_id)
+            present = self.shown(experiment).keys()
+            restored: set[str] = set()
+            for run in client.search_runs([there.experiment_id], "", ViewType.DELETED_ONLY, max_results=1000):
+                key = run.data.tags.get(KEY, "")
+                if key and key not in present | restored:
+                    restored.add(key)
+                    client.restore_run(run.info.run_id)
 
     def shown(self, experiment: str) -> "dict[str, list[Shown]]":
         """Key -> the runs of an experiment that have it; more than one would be a mistake. Raises `Failure`."""
@@ -392,6 +401,14 @@ def _open(uri: str) -> "MlflowClient":
         if urlsplit(uri).scheme.partition("+")[0] == "sqlite":
             _create_sqlite(sqlite_file(uri))
         return MlflowClient(tracking_uri=uri)
+
+
+def exists(uri: str) -> bool:
+    """Whether there is a store: to look into a database file must not make one."""
+    if urlsplit(uri).scheme.partition("+")[0] != "sqlite":
+        return True
+    file = sqlite_file(uri)
+    return file.is_file() and file.stat().st_size > 0
 
 
 def _create_sqlite(path: Path) -> None:
