@@ -3,10 +3,8 @@
 import hashlib
 import json
 import logging
-import os
-import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from torch import Tensor
 
 from aigc_lab import plugins
 from aigc_lab.errors import UsageError
-from aigc_lab.files import replacing, sha256, write_atomically
+from aigc_lab.files import replacing, sha256, share, write_atomically
 from aigc_lab.host_copy import HostCopy
 from aigc_lab.shape import Shape
 from aigc_lab.systems.base import System
@@ -27,9 +25,12 @@ from aigc_lab.trust import Allowed
 _LOG = logging.getLogger(__name__)
 
 
-def save_weights(system: System, weights: dict[str, Tensor], path: Path, facts: dict[str, Any]) -> list[Path]:
+def save_weights(
+    system: System, weights: dict[str, Tensor], path: Path, facts: dict[str, Any], same: Iterable[Path] = ()
+) -> list[Path]:
     """Writes and returns the files of a model: `path` (safetensors) with the weights to sample from, and
     beside it the JSON that says how to build the system, and the code of a system that came from a user's file.
+    What one of the models `same` holds already becomes one file with it.
 
     Of a moving average only the modules that `sample` uses are averaged; the others are the system's own.
     """
@@ -41,10 +42,19 @@ def save_weights(system: System, weights: dict[str, Tensor], path: Path, facts: 
         code = path.with_name(f"{name}.py")
         write_atomically(code, source)
         description["source"] = {"file": f"{name}.py", "sha256": hashlib.sha256(source).hexdigest()}
-    write_atomically(path, save({key: tensor.contiguous().cpu() for key, tensor in weights.items()}))
+    _write(path, save({key: tensor.contiguous().cpu() for key, tensor in weights.items()}), same)
     beside = path.with_suffix(".json")
-    write_atomically(beside, json.dumps(description, indent=2).encode())
+    _write(beside, json.dumps(description, indent=2).encode(), [each.with_suffix(".json") for each in same])
     return [path, beside] if source is None else [path, beside, code]
+
+
+def _write(path: Path, content: bytes, same: Iterable[Path]) -> None:
+    digest = hashlib.sha256(content).hexdigest()
+    for other in same:
+        if other != path and other.is_file() and other.stat().st_size == len(content) and sha256(other) == digest:
+            share(other, path)
+            return
+    write_atomically(path, content)
 
 
 def take(path: Path, folder: Path) -> Path:
@@ -53,10 +63,7 @@ def take(path: Path, folder: Path) -> Path:
     for file in (path, path.with_suffix(".json"), *path.parent.glob("*.py")):
         target = folder / file.name
         if file.is_file() and not target.exists():
-            try:
-                os.link(file, target)
-            except OSError:
-                shutil.copyfile(file, target)
+            share(file, target)
     return folder / path.name
 
 

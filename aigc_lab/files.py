@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -48,6 +49,23 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)  # a write that fails does not say where
         raise
+
+
+def share(source: Path, target: Path) -> None:
+    """`target` becomes the file at `source`, whole or not at all: the same one where the disk can link, else a copy.
+
+    What is shared must only ever be replaced, as `write_atomically` does it, and never be changed in place.
+    """
+    if target.exists() and target.samefile(source):
+        return
+    with replacing(target) as temporary:
+        temporary.unlink()
+        try:
+            os.link(source, temporary)
+        except FileNotFoundError:
+            raise
+        except OSError:  # another disk, one that knows no links, or a file that has as many as it may
+            shutil.copyfile(source, temporary)
 
 
 def clear_unfinished(folder: Path) -> None:

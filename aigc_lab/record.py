@@ -115,13 +115,9 @@ class Record:
 
     def sentences(self) -> str:
         """Those of all steps so far as CSV: step, number, sentence."""
-        told = io.StringIO()
-        table = csv.writer(told, lineterminator="\n")
-        table.writerow(["step", "number", "sentence"])
-        for name in sorted(name for name in self.artifacts if name.startswith("samples/")):
-            lines = Path(self.artifacts[name].path).read_text("utf-8").split("\n")[:-1]
-            table.writerows((int(name.partition("/")[2]), number, line) for number, line in enumerate(lines))
-        return told.getvalue()
+        names = sorted(name for name in self.artifacts if name.startswith("samples/"))
+        texts = {int(name.partition("/")[2]): Path(self.artifacts[name].path).read_text("utf-8") for name in names}
+        return table_of_sentences(texts)
 
     def file(self, name: str, kind: str, suffix: str, content: bytes) -> None:
         path = self.folder / f"{name}{suffix}"
@@ -178,6 +174,16 @@ class Record:
             self.artifacts[stored["name"]] = StoredArtifact(**stored | {"path": str(self.folder / stored["path"])})
         self.training_seconds, self.evaluation_seconds = told["training_seconds"], told["evaluation_seconds"]
         self.before = told["seconds"]
+
+
+def table_of_sentences(texts: Mapping[int, str]) -> str:
+    """Step -> its sentences, a line each, as CSV: step, number, sentence."""
+    told = io.StringIO()
+    table = csv.writer(told, lineterminator="\n")
+    table.writerow(["step", "number", "sentence"])
+    for step, text in texts.items():
+        table.writerows((step, number, line) for number, line in enumerate(text.split("\n")[:-1]))
+    return told.getvalue()
 
 
 def unrest(curves: Mapping[str, Curve]) -> tuple[stability.Finding, ...]:

@@ -38,6 +38,7 @@ from aigc_lab.samples import Text
 from aigc_lab.shape import Modality
 from aigc_lab.stacking import train_stacked
 from aigc_lab.systems.base import System
+from aigc_lab.tracking import final
 from aigc_lab.tracking.base import DatasetInfo, RunTracker, status_of
 from aigc_lab.trainer import Diverged, Progress, Replica, Round, State, train
 from aigc_lab.verdicts.conclusion import CollapseVerdict
@@ -253,7 +254,7 @@ class _Run:
         self._judge_raw()
         last = _weights(state.average)
         self._heart.check(self._job.run, self._attempt)
-        files = self._keep("last", state.step, last)
+        self._keep("last", state.step, last)
         if best.step == state.step:
             self._record.select()
         else:
@@ -263,8 +264,8 @@ class _Run:
                     self._record.score(self._scored(split)[0], "selected", best.step, split)
             finally:
                 state.average.load_state_dict(last)  # an interruption may come here, and stores the state
-        for file in files + self._keep("selected", best.step, best.weights):
-            self.tracked.artifact(file, "model")
+        self._keep("selected", best.step, best.weights)
+        self._track_weights()
         self._record.evaluation_seconds += time.perf_counter() - begun
         shares = {
             "time/training_seconds": self._record.training_seconds,
@@ -398,12 +399,20 @@ class _Run:
             self._best = _Selected(history["best"]["step"], history["best"]["value"], stored.selected)
         self._record.load(history["record"], stored.state.parent, self._mine)
 
-    def _keep(self, kind: str, step: int, weights: dict[str, Tensor]) -> list[Path]:
-        """Weights that outlive the run; the files of the model."""
-        path = self._mine / f"{kind}.safetensors"
-        files = checkpoint.save_weights(self.replica.state.average, weights, path, {"run": self._job.run, "step": step})
-        self._record.checkpoints[kind] = StoredCheckpoint(kind, step, str(path), sha256(path), path.stat().st_size)
-        return files
+    def _keep(self, kind: str, step: int, weights: dict[str, Tensor]) -> None:
+        """Weights that outlive the run; equal ones are one file."""
+        path, kept = self._mine / f"{kind}.safetensors", self._record.checkpoints
+        facts, same = {"run": self._job.run, "step": step}, [Path(stored.path) for stored in kept.values()]
+        checkpoint.save_weights(self.replica.state.average, weights, path, facts, same)
+        kept[kind] = StoredCheckpoint(kind, step, str(path), sha256(path), path.stat().st_size)
+
+    def _track_weights(self) -> None:
+        """MLflow gets the final weights, equal ones once; tags say where each are."""
+        kept = self._record.checkpoints.values()
+        weights = final.weights((stored.kind, Path(stored.path), stored.sha256) for stored in kept)
+        for file in final.files(weights):
+            self.tracked.artifact(file, final.FOLDER)
+        self.tracked.tags(final.tags(weights))
 
     def _deliver(self) -> int:
         self._delivered = time.monotonic()
@@ -428,7 +437,8 @@ class _Run:
         self._shown = step, content
         self._record.samples(content, step, self._kind)
         if pixels is not None:
-            self.tracked.image("samples/grid", pixels, step, png=content)
+            file = Path(self._record.artifacts[f"samples/{step:06d}"].path)
+            self.tracked.image("samples/grid", pixels, step, png=file)
             return
         self.tracked.text(f"samples/{step:06d}.txt", content.decode())
         # MLflow's page shows a file of this kind as a table: a column of sentences, one line for each step.

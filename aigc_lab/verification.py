@@ -1,20 +1,29 @@
-"""Do the stores agree? The registry says what has ended; files, MLflow and Optuna must show the same."""
+"""Do the stores agree? The registry says what has ended; files, MLflow and Optuna must show the same.
 
+Each file is looked at for its size, and weights and whatever lies here are read for their sha256, once each: about two
+seconds a gigabyte.
+"""
+
+import json
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aigc_lab.errors import Failure
-from aigc_lab.files import sha256
+from aigc_lab.archive import belongings
+from aigc_lab.archive.projection import Projection, projections
+from aigc_lab.comparison import Compared, Comparison, Digests
+from aigc_lab.errors import Failure, UsageError
 from aigc_lab.registry import lives, queries, results
 from aigc_lab.registry.life import RESULTS
 from aigc_lab.registry.results import Result
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
-from aigc_lab.settings import Settings
-from aigc_lab.tracking import waiting
-from aigc_lab.tracking.base import status_of
+from aigc_lab.serving import promotion
+from aigc_lab.settings import Settings, masked
+from aigc_lab.tracking import final, spool, waiting
+from aigc_lab.tracking.mlflow import MlflowTracker, exists
 from aigc_lab.tracking.writer import spool_folder
 
 _SCORED = {(kind, split) for kind in ("last", "selected") for split in ("reference", "holdout")}
@@ -38,23 +47,75 @@ class Verification:
         return "\n".join([*(f"problem: {text}" for text in self.problems), *self.notes, f"{looked}; {found}"])
 
 
-def verify(registry: Registry, settings: Settings, sweep: str | None = None) -> Verification:
+def verify(
+    registry: Registry,
+    settings: Settings,
+    sweep: str | None = None,
+    *,
+    deep: bool = False,
+    told: Callable[[str], object] = lambda doing: None,
+) -> Verification:
     """Checks one sweep, or all: every run that finished has its scores, its weights as they were written, its pictures
-    and curves, an MLflow run that ended as it did with the same score, and a trial of which Optuna knows the value; and
-    nothing says that it is RUNNING whose process is gone.
+    and curves, an MLflow run that ended as it did with the same score and the same files, and a trial of which Optuna
+    knows the value; promoted models are whole; and nothing says that it is RUNNING whose process is gone.
+
+    With `deep` files that MLflow keeps on another machine are fetched and read, not only measured. `told` hears what is
+    being done.
     """
-    verification = Verification()
+    verification, digests = Verification(), Digests()
     known = [row["sweep"] for row in queries.sweeps(registry)]
-    for each in [queries.find_sweep(registry, sweep)] if sweep else known:
-        _Sweep(registry, settings, each, verification).verify()
+    wanted = [queries.find_sweep(registry, sweep)] if sweep else known
+    for each in wanted:
+        _Sweep(registry, settings, each, verification, digests, told, deep=deep).verify()
+    _models(registry, settings, wanted, verification, told)
     return verification
+
+
+def _models(
+    registry: Registry, settings: Settings, sweeps: list[str], found: Verification, told: Callable[[str], object]
+) -> None:
+    """Promoted models have their own files, and their version and aliases in MLflow."""
+    rows = [row for row in queries.models(registry) if row["sweep"] in sweeps]
+    if not rows:
+        return
+    told("models")
+    found.checked["models"] += len(rows)
+    for row in rows:
+        if not promotion.is_whole(row):
+            remedy = f"aigc-lab promote {row['run']} --name {row['model']} --checkpoint {row['checkpoint']} --no-alias"
+            found.problems.append(f"{row['model']} {row['version']}: its files are not whole; {remedy}")
+    if not exists(settings.tracking_uri):
+        return  # said of the sweeps
+    try:
+        for row, lacks in promotion.compared(rows, settings):
+            remedy = f"aigc-lab reconcile --mlflow {row['sweep']}"
+            found.problems.append(f"{row['model']} {row['version']}: MLflow lacks {lacks}; {remedy}")
+    except (Failure, UsageError) as error:
+        found.problems.append(f"models: {_unasked(error, settings)}")
+
+
+def _unasked(error: Exception, settings: Settings) -> str:
+    made = "sqlite:" in settings.tracking_uri
+    again = "; if it is damaged, move it away: aigc-lab reconcile --mlflow makes it again" if made else ""
+    return f"MLflow cannot be asked: {error}{again}"
 
 
 class _Sweep:
     """A sweep that is looked at."""
 
-    def __init__(self, registry: Registry, settings: Settings, sweep: str, verification: Verification) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        settings: Settings,
+        sweep: str,
+        verification: Verification,
+        digests: Digests,
+        told: Callable[[str], object],
+        *,
+        deep: bool,
+    ) -> None:
         self._registry, self._settings, self._sweep, self._found = registry, settings, sweep, verification
+        self._digests, self._told, self._deep = digests, told, deep
         self._row = queries.sweep(registry, sweep)
         self._runs = results.results(registry, sweep)
 
@@ -62,11 +123,15 @@ class _Sweep:
         self._found.checked["sweeps"] += 1
         self._found.checked["runs"] += len(self._runs)
         self._lives()
-        for run in self._runs:
+        chains = {run.run: run.chain for run in self._runs}
+        rows = belongings.rows(self._registry, self._sweep)
+        wanted = {each.run: each for each in projections(self._settings, rows, chains)}
+        compared = self._compared(wanted)
+        for number, run in enumerate(self._runs, 1):
+            self._told(f"{self._sweep}: run {number} of {len(self._runs)}")
             if run.state == State.FINISHED:
                 self._scores(run)
-            self._files(run)
-        self._mlflow()
+            self._files(run, compared(run))
         if self._row["command"] != "train":
             self._optuna()
 
@@ -92,46 +157,87 @@ class _Sweep:
         if not {"last", "selected"} <= run.kinds:
             self._problem(run.run, "its weights are not recorded")
 
-    def _files(self, run: Result) -> None:
+    def _files(self, run: Result, compared: Compared | None) -> None:
+        """What is in the home, and then what MLflow has of it."""
         for name, digest in run.files.items():
             self._found.checked["files"] += 1
-            path = Path(name)
-            if not path.is_file():
-                self._problem(run.run, f"{path} is missing")
-            elif digest is not None and sha256(path) != digest:
-                self._problem(run.run, f"{path} is not what was written (sha256)")
+            fault = self._fault(Path(name), digest)
+            if fault is not None:
+                self._problem(run.run, f"{name} {fault}; {self._again(run, Path(name), digest, compared)}")
+        for text in compared.differs if compared is not None else ():
+            remedy = f"aigc-lab reconcile --mlflow {self._sweep}"
+            if compared is not None and compared.many:
+                remedy = f"keep {run.mlflow_run_id}, and delete the others in MLflow's pages"
+            self._problem(run.run, f"{text}; {remedy}")
 
-    def _mlflow(self) -> None:
-        """Each run that ended is one MLflow run, which ended alike and shows the same score."""
-        ended = [run for run in self._runs if run.state.ended and run.attempts]
-        waits = waiting.of_sweep(spool_folder(self._settings, self._sweep))
-        if waits.records:
+    def _fault(self, path: Path, digest: str | None) -> str | None:
+        """What is wrong with a file of the home."""
+        if not path.is_file():
+            return "is missing"
+        if digest is not None and self._digests.of(path) != digest:
+            return "is not what was written (sha256)"
+        if path.suffix == ".safetensors":
+            return _fault_beside(path, self._digests)
+        if path.suffix == ".png" and b"IEND" not in path.read_bytes()[-12:]:
+            return "is cut off"
+        return "is damaged" if path.suffix == ".json" and _parsed(path) is None else None
+
+    def _again(self, run: Result, path: Path, digest: str | None, compared: Compared | None) -> str:
+        """How a file of the home comes back."""
+        held = compared.files.get(f"{final.FOLDER}/{path.name}") if compared is not None else None
+        copy = held.path if held is not None else None
+        if copy is not None and digest is not None and self._digests.of(copy) == digest:
+            return f"MLflow's is whole: cp {copy} {path}"
+        return (
+            f"import its archive again if there is one, or do the run again: "
+            f"aigc-lab delete {run.run}, and then aigc-lab resume {self._sweep}"
+        )
+
+    def _compared(self, wanted: Mapping[str, Projection]) -> Callable[[Result], Compared | None]:
+        """What says of a run how MLflow's differs; None where it is not to be asked."""
+        nothing: Callable[[Result], Compared | None] = lambda run: None  # noqa: E731 -- it answers like the other
+        folder = spool_folder(self._settings, self._sweep)
+        waits = {run.name for run in spool.runs(folder) if waiting.of_run(run).records}
+        if waits:
+            counted = waiting.of_sweep(folder)
             self._found.notes.append(
-                f"{self._sweep}: MLflow lacks {waits.records} records of {waits.runs} runs; aigc-lab spool --flush"
+                f"{self._sweep}: MLflow lacks {counted.records} records of {counted.runs} runs, which wait here;"
+                " aigc-lab spool --flush"
             )
-            return
+        ended = [run for run in self._runs if run.state.ended and run.attempts]
+        ended = [run for run in ended if f"{run.run}.{run.chain}" not in waits]
+        remedy = f"aigc-lab reconcile --mlflow {self._sweep}"
         if not ended:
-            return
-        from aigc_lab.tracking.mlflow import MlflowTracker
-
+            return nothing
+        if not exists(self._settings.tracking_uri):
+            self._problem(self._sweep, f"MLflow's database {masked(self._settings.tracking_uri)} is lost; {remedy}")
+            return nothing
+        tracker = MlflowTracker(self._settings.tracking_uri, self._settings.artifacts)
         try:
-            shown = MlflowTracker(self._settings.tracking_uri, self._settings.artifacts).shown(self._sweep)
-        except Failure as error:
-            self._problem(self._sweep, f"MLflow cannot be asked: {error}")
-            return
-        score = f"score/{self._row['objective']}"
-        for run in ended:
+            shown = tracker.shown(self._sweep)
+        except (Failure, UsageError) as error:
+            self._problem(self._sweep, _unasked(error, self._settings))
+            return nothing
+        keys = {run.run: f"{run.run}.{run.chain}" for run in ended}
+        if not any(key in shown for key in keys.values()):
+            self._problem(self._sweep, f"MLflow has none of its {len(ended)} runs; {remedy}")
+            return nothing
+        comparison = Comparison(tracker, self._digests, deep=self._deep)
+
+        def compared(run: Result) -> Compared | None:
+            if run.run not in keys:
+                return None
             self._found.checked["MLflow runs"] += 1
-            here = shown.get(f"{run.run}.{run.chain}", [])
-            if len(here) != 1:
-                self._problem(run.run, f"MLflow has {len(here)} runs of it instead of one")
-                continue
-            if here[0].status != status_of(run.state):
-                self._problem(run.run, f"it is {run.state}, and MLflow says {here[0].status}")
-            if run.state == State.FINISHED and here[0].metrics.get(score) != run.value:
-                self._problem(run.run, f"{score} is {run.value}, and MLflow says {here[0].metrics.get(score)}")
-            if here[0].run_id != run.mlflow_run_id:
-                self._problem(run.run, f"its MLflow run is {here[0].run_id}, and {run.mlflow_run_id} is recorded")
+            try:
+                found = comparison.of(
+                    run, wanted[run.run], shown.get(keys[run.run], []), f"score/{self._row['objective']}"
+                )
+            except Failure as error:
+                return Compared([f"MLflow cannot be asked: {error}"])
+            self._found.checked["MLflow files"] += len(found.files)
+            return found
+
+        return compared
 
     def _optuna(self) -> None:
         """Optuna knows every trial that ended, and its value."""
@@ -153,3 +259,24 @@ class _Sweep:
         so, but its second life is another chain.
         """
         return any(State.FAILED in run.attempts or run.chain > 1 for run in self._runs if run.trial == trial)
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        return None
+
+
+def _fault_beside(weights: Path, digests: Digests) -> str | None:
+    """What is wrong with the description of weights, and with the code that it names."""
+    description = weights.with_suffix(".json")
+    told = _parsed(description) if description.is_file() else None
+    if not isinstance(told, dict):
+        return f"has no description: {description.name} is {'damaged' if description.is_file() else 'missing'}"
+    source = told.get("source")
+    if source is None:
+        return None
+    code = weights.with_name(Path(source["file"]).name)
+    same = code.is_file() and digests.of(code) == source["sha256"]
+    return None if same else f"has lost its code: {code.name} is missing, or another"

@@ -85,7 +85,8 @@ class Server:
 
     def _entity(self, run: SimpleNamespace) -> Any:
         return SimpleNamespace(
-            info=SimpleNamespace(run_id=run.id, status=run.status), data=SimpleNamespace(params=dict(run.params))
+            info=SimpleNamespace(run_id=run.id, status=run.status, artifact_uri=f"mlflow-artifacts:/1/{run.id}"),
+            data=SimpleNamespace(params=dict(run.params)),
         )
 
     def update_run(self, id: str, status: str) -> None:

@@ -194,6 +194,7 @@ def test_what_is_gone_or_damaged_holds_nothing_up(folder: Path, file: Path, capl
     store, run = MemoryTracker(), opened(folder)
     fill(run, file)
     file.unlink()
+    next((folder / KEY).glob("*.bin")).unlink()
     next((folder / KEY).glob("*.png")).write_bytes(b"not a picture")
     (folder / "stray").mkdir()
     (folder / "stray" / spool.LOG).write_text(json.dumps({"points": []}) + "\n")

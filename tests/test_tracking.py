@@ -511,6 +511,7 @@ class TestFailingStore:
         self, mlflow_tracker: MlflowTracker, mlflow_run: MlflowRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         broken = mlflow_run._client = Broken(mlflow_run._client)  # type: ignore[assignment]
+        mlflow_run._root = None  # files go through the client, as to a server
         file = tmp_path / "temporary.txt"
         file.write_text("a")
         mlflow_run.artifact(file, "")

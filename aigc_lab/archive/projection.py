@@ -1,28 +1,38 @@
-"""What MLflow shows of a sweep that was trained elsewhere: made again from its rows and files, through the spool.
+"""What MLflow shows of a run, made again from its rows and files: of a sweep that was trained elsewhere, and of one
+that MLflow has lost. `verification` compares with it what MLflow has.
 
-Points get times spread evenly between the start and the end of their run: an archive holds steps, not times.
+Points get times spread evenly between the start and the end of their run: the registry holds steps, not times.
 """
 
 import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from aigc_lab.archive import belongings
 from aigc_lab.archive.belongings import Row, Rows
 from aigc_lab.errors import UsageError
+from aigc_lab.files import sha256, share
+from aigc_lab.record import table_of_sentences
 from aigc_lab.registry.states import State
 from aigc_lab.settings import Settings
-from aigc_lab.tracking import writer
-from aigc_lab.tracking.base import Point, RunTracker, Status, checked
+from aigc_lab.tracking import final, writer
+from aigc_lab.tracking.base import Point, RunTracker, Tracker, checked, status_of
+from aigc_lab.tracking.mlflow import HeldFile
 from aigc_lab.tracking.spool import SpoolTracker
 
 _LOG = logging.getLogger(__name__)
-_STATUS: dict[str, Status] = {State.FAILED: "FAILED", State.KILLED: "KILLED"}
+
+GRID = "samples/grid"
+# Artifacts of ours that MLflow has at the top of a run's.
+_SHOWN = ("missing", "quality-diversity", "temperature")
 
 
 def check(rows: Rows) -> None:
@@ -42,53 +52,182 @@ def spool(settings: Settings, sweep: str, rows: Rows) -> None:
     """Spools every run of checked rows that has begun; the files are in the home already. What an interrupted import
     has spooled is replaced.
     """
+    _unite(settings.home, rows, sweep)
     folder = writer.spool_folder(settings, sweep)
     shutil.rmtree(folder, ignore_errors=True)
     tracker = SpoolTracker(folder)
+    for run in projections(settings, rows):  # chains stay behind: what an attempt wrote on the way is not imported
+        run.show(tracker, sweep, {"imported": "true"})
+
+
+def projections(settings: Settings, rows: Rows, chains: Mapping[str, int] | None = None) -> "Iterator[Projection]":
+    """Every run of a sweep's rows that has begun; `chains` says with which attempt those of a run began that it is."""
     trials = {row["number"]: row for row in rows["trial"]}
+    of: dict[str, Rows] = defaultdict(lambda: defaultdict(list))
+    for table, of_table in rows.items():
+        for row in of_table:
+            if "run_id" in row:
+                of[row["run_id"]][table].append(row)
+    (sweep,) = rows["sweep"]
     for run in rows["run"]:
-        attempts = [row for row in rows["attempt"] if row["run_id"] == run["id"]]
-        if attempts:
-            _Shown(settings, rows, run, trials[run["trial"]], attempts[-1]).spool(tracker)
+        if of[run["id"]]["attempt"]:
+            key = f"{run['id']}.{(chains or {}).get(run['id'], 1)}"
+            yield Projection(settings.home, key, sweep, run, trials[run["trial"]], of[run["id"]])
 
 
-class _Shown:
-    """One run as MLflow gets it: its newest attempt."""
+def _unite(home: Path, rows: Rows, sweep: str) -> None:
+    """Equal weights of a run become one file."""
+    first: dict[tuple[str, str], Path] = {}
+    for row in rows["checkpoint"]:
+        path = home / belongings.place(row["path"], sweep)
+        other = first.setdefault((row["run_id"], row["sha256"]), path)
+        if other != path:
+            share(other, path)
 
-    def __init__(self, settings: Settings, rows: Rows, run: Row, trial: Row, attempt: Row) -> None:
-        self._home = settings.home
+
+@dataclass(frozen=True)
+class Lacks:
+    """What MLflow has not got of a run: the `run` itself, params, files by their place, and pictures by their step
+    (with the time that one of its files bears, if that is there). `steps` are those of each metric that it has.
+    """
+
+    run: bool
+    steps: Mapping[str, set[int]]
+    params: set[str]
+    pictures: Mapping[int, int | None]
+    files: set[str]
+
+    def has(self, metric: str, step: int) -> bool:
+        return step in self.steps.get(metric, ())
+
+    def beside(self, steps: Mapping[str, set[int]]) -> "Lacks":
+        """The same, of a run that has points at these steps."""
+        return replace(self, steps=steps)
+
+
+class Projection:
+    """One run as MLflow is to have it: its newest attempt. `key` finds it there."""
+
+    def __init__(self, home: Path, key: str, sweep: Row, run: Row, trial: Row, rows: Rows) -> None:
+        self.key = key
+        self.run: str = run["id"]
+        self.state = State(run["state"])
+        self._home = home
         self._rows = rows
-        (self._sweep,) = rows["sweep"]
-        self._run, self._trial, self._attempt = run, trial, attempt
-        self._began = _milliseconds(attempt["started_at"])
-        self._ended = max(_milliseconds(run["finished_at"] or attempt["started_at"]), self._began)
+        self._sweep, self._run, self._trial, self._attempt = sweep, run, trial, rows["attempt"][-1]
+        self._began = _milliseconds(self._attempt["started_at"])
+        self._ended = max(_milliseconds(run["finished_at"] or self._attempt["started_at"]), self._began)
         self._steps = max([1, *(row["step"] for table in ("score", "scalar_summary") for row in self._of(table))])
 
-    def spool(self, tracker: SpoolTracker) -> None:
-        run, trial = self._run, self._trial
+    def show(
+        self, tracker: Tracker, experiment: str, tags: Mapping[str, str], lacks: Lacks | None = None
+    ) -> tuple[int, str]:
+        """Shows the run, or what is lacking of it, and returns how many pieces the tracker could not store, and the
+        tracker's id of the run.
+        """
+        lacks = lacks or self.lacks({}, {}, {}, run=True)
         shown = tracker.start(
-            self._sweep["id"],
-            name=f"{trial['system']} {run['trial']}.{run['seed']}",
-            key=f"{run['id']}.1",  # chains stay behind: what an attempt wrote on the way is not imported
-            params=_nameable("param", self._params()),
-            tags=_nameable("tag", self._tags()),
+            experiment,
+            name=f"{self._trial['system']} {self._run['trial']}.{self._run['seed']}",
+            key=self.key,
+            params={name: value for name, value in self.params.items() if name in lacks.params},
+            tags=_nameable("tag", self._tags() | dict(tags)) if lacks.run else {},
             at=self._began,
         )
-        shown.points([*self._curves(), *self._scores()])
+        points = [*self._curves(), *self._scores(), *self._verdicts()]
+        shown.points(point for point in points if not lacks.has(point.name, point.step))
         shown.flush()
-        self._pictures(shown)
-        for folder in sorted({self._path(row).parent for row in self._of("checkpoint")}):
-            for file in sorted(folder.iterdir()):
-                shown.artifact(file, "model")
-        state, reason = run["state"], run["reason"]
-        ending = {"state": state} | ({"reason": reason} if reason else {})
-        shown.end(_STATUS.get(state, "FINISHED"), ending, at=self._ended)
+        for step, at in lacks.pictures.items():
+            self._picture(shown, step, self.pictures[step], self._at(step) if at is None else at)
+        for place in sorted(lacks.files):
+            self._file(shown, place)
+        return shown.end(status_of(self.state), self._ending(), at=self._ended), shown.run_id
+
+    # ---- what belongs to it
+
+    @cached_property
+    def weights(self) -> dict[str, Path]:
+        """Kind -> the file of the final weights."""
+        return final.weights((row["kind"], self._path(row), row["sha256"]) for row in self._of("checkpoint"))
+
+    @cached_property
+    def files(self) -> dict[str, Path]:
+        """Place among MLflow's artifacts -> file of the home."""
+        found = {f"{final.FOLDER}/{path.name}": path for path in final.files(self.weights)}
+        for row in self._of("artifact"):
+            path = self._path(row)
+            if row["name"] in _SHOWN:
+                found[path.name] = path
+            elif row["kind"] == "text/plain" and _step(row) is not None:
+                found[f"{row['name']}.txt"] = path
+        return found
+
+    @cached_property
+    def _tables(self) -> list[str]:
+        """Files that are made of others: the sentences of all steps."""
+        texts = any(place.startswith("samples/") for place in self.files)
+        return ["samples.csv"] if texts else []
+
+    @cached_property
+    def pictures(self) -> dict[int, Path]:
+        """Step -> the samples of then, as PNG in the home."""
+        rows = [row for row in self._of("artifact") if row["kind"] != "text/plain"]
+        return {step: self._path(row) for row in rows if (step := _step(row)) is not None}
+
+    @property
+    def metrics(self) -> set[str]:
+        """What has a last value that is a number."""
+        names = {row["name"] for row in self._of("scalar_summary") if row["last"] is not None}
+        return names | {point.name for point in self._scores()}
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return _nameable("param", self._params())
+
+    def lacks(
+        self,
+        steps: Mapping[str, set[int]],
+        params: Mapping[str, str],
+        files: Mapping[str, HeldFile],
+        *,
+        run: bool = False,
+    ) -> Lacks:
+        """What an MLflow run lacks that has these values, params and files, whatever is in the files. A run that has
+        params has all of them: they come at once.
+        """
+        there = pictures_in(files)
+        lacking = [step for step in self.pictures if len(there.get(step, ())) < 2]
+        return Lacks(
+            run=run,
+            steps=steps,
+            params=set() if params else set(self.params),
+            pictures={step: next((at for _, at in there.get(step, {}).values()), None) for step in lacking},
+            files={place for place in (*self.files, *self._tables) if place not in files},
+        )
+
+    def has(self, place: str) -> bool:
+        """Whether a file that MLflow is to have is in the home, as it was written where that is known."""
+        if place in self._tables:
+            return True
+        path = self.files[place]
+        return path.is_file() and self.digests.get(path) in (None, sha256(path))
+
+    @cached_property
+    def digests(self) -> dict[Path, str]:
+        """File -> the sha256 that it had when it was written."""
+        return {self._path(row): row["sha256"] for row in self._of("checkpoint")}
 
     def _of(self, table: str) -> list[Row]:
-        return [row for row in self._rows[table] if row["run_id"] == self._run["id"]]
+        return self._rows[table]
 
     def _path(self, row: Row) -> Path:
         return self._home / belongings.place(row["path"], self._sweep["id"])
+
+    def _ending(self) -> dict[str, str]:
+        """The tags that a run ends with."""
+        said = {row["kind"]: row["verdict"] for row in sorted(self._of("verdict"), key=lambda row: row["step"])}
+        reason = {"reason": self._run["reason"]} if self._run["reason"] else {}
+        return _nameable("tag", {"state": self.state.value} | said | reason | final.tags(self.weights))
 
     def _params(self) -> dict[str, Any]:
         """What the experiment fixed, and what the search chose for this trial."""
@@ -105,7 +244,7 @@ class _Shown:
         facts = facts if isinstance(facts, dict) else {}
         versions = facts.get("versions")
         tags = {"sweep": run["sweep_id"], "trial": run["trial"], "seed": run["seed"], "role": run["role"]}
-        tags |= {"attempt": self._attempt["number"], "system": self._trial["system"], "imported": "true"}
+        tags |= {"attempt": self._attempt["number"], "system": self._trial["system"]}
         tags |= {key: facts[key] for key in ("device", "threads", "git_commit", "git_dirty") if key in facts}
         tags |= {f"version.{k}": v for k, v in versions.items()} if isinstance(versions, dict) else {}
         return {key: str(value) for key, value in tags.items()}
@@ -113,7 +252,7 @@ class _Shown:
     def _curves(self) -> Iterator[Point]:
         """The curves of `curves.json`; of a run that has none, the last value of each scalar."""
         for row in self._of("artifact"):
-            if row["name"] == "curves":
+            if row["name"] == "curves" and self._path(row).is_file():
                 yield from self._points_of(self._path(row))
                 return
         for row in self._of("scalar_summary"):
@@ -127,7 +266,7 @@ class _Shown:
                 for step, value in zip(curve["step"], curve["value"], strict=True):
                     if value is not None:
                         yield self._point(name, float(value), int(step))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
             _LOG.warning("run %s: its curves cannot be shown: %s", self._run["id"], error)
 
     def _scores(self) -> Iterator[Point]:
@@ -147,23 +286,57 @@ class _Shown:
         passed: int = (self._ended - self._began) * min(step, self._steps) // self._steps
         return self._began + passed
 
-    def _pictures(self, shown: RunTracker) -> None:
+    def _verdicts(self) -> Iterator[Point]:
+        """The numbers behind the verdicts on the samples of each evaluation."""
+        named = {"missing": "missing_seen", "diversity": "diversity", "coverage": "coverage", "precision": "precision"}
+        for row in self._of("verdict"):
+            evidence = row["evidence"] if row["kind"] == "collapse" and isinstance(row["evidence"], dict) else {}
+            for name, key in named.items():
+                value = evidence.get(key)
+                if isinstance(value, int | float) and abs(value) < 2**53:  # a share; an archive may hold anything
+                    yield self._point(f"verdict/{name}", float(value), row["step"])
+
+    def _picture(self, shown: RunTracker, step: int, path: Path, at: int) -> None:
         import numpy as np
         from PIL import Image
 
-        for row in self._of("artifact"):
-            step = re.fullmatch(r"samples/(\d{1,18})", row["name"], re.ASCII)
-            if step is None:
-                continue
-            try:
-                if row["kind"] == "text/plain":
-                    shown.text(f"{row['name']}.txt", self._path(row).read_text("utf-8"))
-                    continue
-                with Image.open(self._path(row), formats=["PNG"]) as picture:
-                    pixels = np.asarray(picture.convert("RGB"))
-                shown.image("samples/grid", pixels, int(step[1]), at=self._at(int(step[1])))
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                _LOG.warning("run %s: %s cannot be shown: %s", self._run["id"], row["name"], error)
+        try:
+            with Image.open(path, formats=["PNG"]) as picture:
+                pixels = np.asarray(picture.convert("RGB"))
+            shown.image(GRID, pixels, step, at=at, png=path)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            _LOG.warning("run %s: %s cannot be shown: %s", self.run, path, error)
+
+    def _file(self, shown: RunTracker, place: str) -> None:
+        folder, _, name = place.rpartition("/")
+        try:
+            if place in self._tables:
+                texts = {place: path for place, path in self.files.items() if place.startswith("samples/")}
+                lines = {int(Path(place).stem): path.read_text("utf-8") for place, path in sorted(texts.items())}
+                shown.text(place, table_of_sentences(lines))
+            elif self.has(place):
+                shown.artifact(self.files[place], folder, name)
+            else:
+                _LOG.warning("run %s: %s is missing, or not what was written, and is not shown", self.run, place)
+        except (OSError, ValueError) as error:  # it is gone, or is not what it is called
+            _LOG.warning("run %s: %s cannot be shown: %s", self.run, place, error)
+
+
+def _step(row: Row) -> int | None:
+    """The step of which an artifact holds the samples."""
+    match = re.fullmatch(r"samples/(\d{1,18})", row["name"], re.ASCII)
+    return None if match is None else int(match[1])
+
+
+def pictures_in(files: Mapping[str, HeldFile]) -> dict[int, dict[str, tuple[str, int]]]:
+    """Step -> the samples of then among MLflow's artifacts: end of the name -> place, and the time that it bears."""
+    found: dict[int, dict[str, tuple[str, int]]] = defaultdict(dict)
+    pattern = re.compile(r"images/samples~grid\+step\+(\d+)\+timestamp\+(\d+)\+[\w-]+(\.png|\+compressed\.webp)")
+    for place, file in files.items():
+        match = pattern.fullmatch(place)
+        if match is not None and file.size:
+            found[int(match[1])][match[3]] = place, int(match[2])
+    return found
 
 
 def _nameable(noun: str, facts: dict[str, Any]) -> dict[str, Any]:

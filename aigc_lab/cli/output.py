@@ -1,7 +1,7 @@
 """What commands print, and how they open the registry."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,18 @@ def uncollected() -> "Iterator[None]":
     finally:
         if was:
             gc.enable()
+
+
+@contextmanager
+def progress() -> "Iterator[Callable[[str], object]]":
+    """What is called with what is being done, for a person at a terminal; standard output is left alone."""
+    if not sys.stderr.isatty():
+        yield lambda doing: None
+        return
+    from aigc_lab.tables import console
+
+    with console(stderr=True).status("") as shown:
+        yield shown.update
 
 
 def print_json(value: Any) -> None:

@@ -14,7 +14,7 @@ from aigc_lab.cli.options import (
     complete_experiment,
     complete_sweep,
 )
-from aigc_lab.cli.output import opened, print_json, print_table
+from aigc_lab.cli.output import opened, print_json, print_table, progress
 
 Wanted = Annotated[
     str,
@@ -180,30 +180,61 @@ def stop(
 
 @app.command()
 def reconcile(
+    sweep: Annotated[
+        str | None,
+        typer.Argument(
+            help="With --mlflow: a sweep's id, or its name for the newest.  [default: all]",
+            autocompletion=complete_sweep,
+        ),
+    ] = None,
+    mlflow: Annotated[
+        bool, typer.Option("--mlflow", help="Show again what MLflow has lost or lacks: runs, curves, files, models.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     json: AsJson = False,
     home: Home = None,
 ) -> None:
     """Bring in order what processes that died left behind. Every sweep, train and resume begins with this."""
+    from aigc_lab.errors import UsageError
     from aigc_lab.reconciling import reconcile
     from aigc_lab.settings import Settings
 
+    if sweep is not None and not mlflow:
+        raise UsageError("reconcile looks at every sweep; to show one again in MLflow, say --mlflow")
+    settings = Settings.load(home)
     with opened(home) as registry:
-        found = reconcile(registry, Settings.load(home), dry_run=dry_run)
+        found = reconcile(registry, settings, dry_run=dry_run)
+        if not json and (found or not mlflow):
+            print("\n".join(map(str, found)) or "nothing was left behind")
+        if mlflow:
+            from aigc_lab.rebuilding import rebuild
+
+            with progress() as told:
+                for finding in rebuild(registry, settings, sweep, dry_run=dry_run, told=told):
+                    found.append(finding)
+                    if not json:
+                        print(finding)
+            if not found and not json:
+                print("nothing was left behind, and MLflow lacks nothing")
     if json:
         print_json([vars(finding) for finding in found])
-    else:
-        print("\n".join(map(str, found)) or "nothing was left behind")
 
 
 @app.command()
-def verify(sweep: OfSweep = None, json: AsJson = False, home: Home = None) -> None:
-    """Check that registry, files, MLflow and Optuna agree about every run that ended."""
+def verify(
+    sweep: OfSweep = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Fetch and read the files that MLflow keeps on another machine.")
+    ] = False,
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Check that registry, files, MLflow and Optuna agree about every run that ended, and say what to do if not."""
     from aigc_lab import verification
     from aigc_lab.settings import Settings
 
-    with opened(home) as registry:
-        result = verification.verify(registry, Settings.load(home), sweep)
+    with opened(home) as registry, progress() as told:
+        result = verification.verify(registry, Settings.load(home), sweep, deep=deep, told=told)
     if json:
         print_json(result.as_json())
     else:

@@ -1,20 +1,25 @@
 """Promotion: weights of a run become a version of a named model, here and in MLflow, and an alias points at it.
 
 Each step may be repeated: killed anywhere, the same command ends with exactly one version. The files are copied first;
-then MLflow makes the version, which carries the model's digest as a tag and is found by it the next time; then the
-registry records it and its alias; MLflow's alias, a copy of ours, comes last.
+then MLflow makes the version, which carries the model's digest as a tag and is found by it the next time, and points
+its alias, a copy of ours, at it; the registry records both at last. What fails takes back what it has made.
 """
 
 import getpass
 import json
+import logging
 import re
 import shutil
 import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from sqlalchemy import delete, update
 
 from aigc_lab import __version__
 from aigc_lab.errors import UsageError
@@ -23,9 +28,11 @@ from aigc_lab.registry import queries
 from aigc_lab.registry.queries import Final
 from aigc_lab.registry.records import StoredPromotion
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.tables import Promotion
 from aigc_lab.serving import finding
 from aigc_lab.serving.finding import Weights
 from aigc_lab.settings import Settings, masked
+from aigc_lab.tracking import spool, waiting, writer
 
 if TYPE_CHECKING:
     import numpy
@@ -34,6 +41,8 @@ if TYPE_CHECKING:
     from aigc_lab.tracking.models import Package
 
     Array = numpy.typing.NDArray[Any]
+
+_LOG = logging.getLogger(__name__)
 
 _LONGEST = 200  # MLflow takes 255 characters
 
@@ -67,14 +76,14 @@ def promote(
         run = finding.find_run(registry, wanted, checkpoint)
         row = queries.show(registry, run)
         model = check_name(name if name is not None else row["sweep"].rpartition("-")[0])
+        _refuse_undelivered(row, settings)
         weights = finding.of_run(registry, run, checkpoint)
         _refuse_other_store(registry, model, settings)
         # Two that look for a version at once would both make it.
         lock = settings.home / "locks" / "promote.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with locked(lock):
-            stored, created = _register(registry, model, weights, row, settings)
-            before = _point(registry, stored, alias, settings)
+        with locked(lock), _undone() as undo:
+            stored, created, before = _register(registry, model, weights, row, alias, settings, undo)
         (found,) = [version for version in queries.models(registry, model) if version["version"] == stored.version]
     return Promoted(found, created, alias, before, "" if run == wanted else _chosen(found))
 
@@ -105,34 +114,79 @@ def _refuse_other_store(registry: Registry, model: str, settings: Settings) -> N
             )
 
 
+def _refuse_undelivered(row: dict[str, Any], settings: Settings) -> None:
+    """What MLflow has not got of a run cannot be a model there."""
+    folder = writer.spool_folder(settings, row["sweep"])
+    spooled = [each for each in spool.runs(folder) if each.name.rpartition(".")[0] == row["run"]]
+    waits = sum(waiting.of_run(each).records for each in spooled)
+    if not waits:
+        return
+    told = f"MLflow has not got all of run {row['run']} yet: {waits} records wait here"
+    if waiting.has_writer(folder):
+        raise UsageError(
+            f"{told}, and are being delivered; wait for that ('aigc-lab spool' shows it), and promote then"
+        )
+    error = waiting.Status.of(folder).error
+    why = f" ({error})" if error else ""
+    raise UsageError(f"{told}{why}; deliver them first: aigc-lab spool {row['sweep']} --flush")
+
+
+@contextmanager
+def _undone() -> Iterator[ExitStack]:
+    """Does what the stack has gathered when something fails: a promotion leaves all behind, or nothing. After an
+    interruption the same command goes on.
+    """
+    undo = ExitStack()
+    try:
+        yield undo
+    except Exception:
+        try:
+            undo.close()  # all of them, whichever fail
+        except Exception as error:  # noqa: BLE001 -- a store that fails; the error that is being handled says more
+            _LOG.warning("what this promotion had made is not all taken back (%s); the same command goes on", error)
+        raise
+
+
 def _store(settings: Settings) -> str:
     """The address of MLflow as it is recorded: without a password, and the same after the home was moved."""
     return masked(settings.tracking_uri).replace(str(settings.home), "HOME")
 
 
 def _register(
-    registry: Registry, model: str, weights: Weights, row: dict[str, Any], settings: Settings
-) -> tuple[StoredPromotion, bool]:
+    registry: Registry,
+    model: str,
+    weights: Weights,
+    row: dict[str, Any],
+    alias: str | None,
+    settings: Settings,
+    undo: ExitStack,
+) -> tuple[StoredPromotion, bool, int | None]:
+    """The version, whether it is new, and where the alias pointed before."""
     from aigc_lab.tracking.models import MlflowModels
 
     # It is loaded and asked for a sample before anything is written: what cannot be sampled is not promoted.
     loaded = weights.load("cpu")
     sample = loaded.sample(1)
     digest = finding.identity(weights.path, weights.origin["sha256"])
-    path = _own_copy(weights, settings.models / digest[:16])
     mlflow = MlflowModels(settings.tracking_uri)
+    experiment = mlflow.experiment(row["sweep"])
     if not mlflow.knows(model) and queries.models(registry, model):
         raise UsageError(
             f"model {model} was deleted in MLflow at {masked(settings.tracking_uri)}, where its versions would be"
             " numbered from 1 again; promote under another --name"
         )
+    folder = settings.models / digest[:16]
+    if not folder.exists():
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+    path = _own_copy(weights, folder)
     version = mlflow.publish(
         model,
         digest,
         _package(path.parent, sample, conditional=loaded.system.conditional),
-        experiment=mlflow.experiment(row["sweep"]),
+        experiment=experiment,
         run=row["mlflow_run_id"],
         tags={"run": row["run"], "checkpoint": weights.origin["checkpoint"], "system": row["system"]},
+        undo=undo,
     )
     stored = StoredPromotion(
         model=model,
@@ -145,17 +199,77 @@ def _register(
         mlflow_uri=_store(settings),
         mlflow_model_id=version.model_id,
     )
-    return stored, registry.promote(stored)
-
-
-def _point(registry: Registry, stored: StoredPromotion, alias: str | None, settings: Settings) -> int | None:
+    if alias is not None:
+        mlflow.point(model, alias, stored.version, undo)
+    created = registry.promote(stored)
+    if created:
+        undo.callback(_forget, registry, stored)
     if alias is None:
-        return None
+        return stored, created, None
+    before = registry.point(model, alias, stored.version, f"{getpass.getuser()}@{socket.gethostname()}")
+    return stored, created, before
+
+
+def _forget(registry: Registry, stored: StoredPromotion) -> None:
+    this = (Promotion.c.model == stored.model, Promotion.c.version == stored.version)
+    with registry.write() as connection:
+        connection.execute(delete(Promotion).where(*this))
+
+
+# ---- versions that MLflow has lost
+
+
+def is_whole(row: dict[str, Any]) -> bool:
+    """Whether a version, as `queries.models` returns it, has its own files."""
+    return finding.whole(Path(row["path"]), row["sha256"], Path(row["path"]).parent.name)
+
+
+def compared(rows: list[dict[str, Any]], settings: Settings) -> Iterator[tuple[dict[str, Any], str]]:
+    """Versions, oldest first, of which this MLflow lacks something, and what that is. One that was deleted there while
+    newer ones stayed is not missed. Raises `Failure`.
+    """
     from aigc_lab.tracking.models import MlflowModels
 
-    before = registry.point(stored.model, alias, stored.version, f"{getpass.getuser()}@{socket.gethostname()}")
-    MlflowModels(settings.tracking_uri).point(stored.model, alias, stored.version)
-    return before
+    mlflow, here = MlflowModels(settings.tracking_uri), _store(settings)
+    for row in sorted(rows, key=lambda row: (row["model"], row["version"])):
+        if row["mlflow_uri"] != here:
+            continue
+        versions, aliases = mlflow.held(row["model"])
+        if versions.get(row["version"]) == row["digest"]:
+            lacking = [alias for alias in row["aliases"] if aliases.get(alias) != row["version"]]
+            if lacking:
+                yield row, f"its alias {lacking[0]}"
+        elif row["version"] > max(versions, default=0):
+            yield row, "it"
+
+
+def restore(registry: Registry, row: dict[str, Any], settings: Settings) -> None:
+    """Makes a version again that MLflow has lost, under its number, from its own files, and points its aliases at it.
+    Raises `UsageError` for files that are not whole, and `Failure` where the number cannot be had again.
+    """
+    from aigc_lab.serving.model import Model
+    from aigc_lab.tracking.models import MlflowModels
+
+    if not is_whole(row):
+        raise UsageError(f"{row['model']} {row['version']}: its files are not whole: {row['path']}")
+    loaded, mlflow = Model.of_file(Path(row["path"])), MlflowModels(settings.tracking_uri)
+    run = queries.show(registry, row["run"])
+    with _undone() as undo:
+        version = mlflow.publish(
+            row["model"],
+            row["digest"],
+            _package(Path(row["path"]).parent, loaded.sample(1), conditional=loaded.system.conditional),
+            experiment=mlflow.experiment(row["sweep"]),
+            run=run["mlflow_run_id"],
+            tags={"run": row["run"], "checkpoint": row["checkpoint"], "system": row["system"]},
+            undo=undo,
+            number=row["version"],
+        )
+        for alias in row["aliases"]:
+            mlflow.point(row["model"], alias, row["version"], undo)
+        with registry.write() as connection:
+            this = (Promotion.c.model == row["model"], Promotion.c.version == row["version"])
+            connection.execute(update(Promotion).where(*this).values(mlflow_model_id=version.model_id))
 
 
 def _own_copy(weights: Weights, folder: Path) -> Path:

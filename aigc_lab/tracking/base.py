@@ -67,17 +67,17 @@ class RunTracker(Protocol):
         step: int,
         *,
         at: int | None = None,
-        png: bytes | None = None,
+        png: Path | None = None,
     ) -> None:
         """Shows pixels [H, W] or [H, W, C] under `key`, which has a slider over the steps. `png` is the same picture as
-        a file, where the caller has that anyway.
+        a file, where there is one: it must stay until this is delivered.
         """
 
     def text(self, name: str, text: str) -> None:
         """Stores a text as the artifact `name`, such as `samples/000250.txt`."""
 
-    def artifact(self, path: Path, folder: str) -> None:
-        """Stores a copy of a file in a folder of the run's artifacts (`""`: at their top)."""
+    def artifact(self, path: Path, folder: str, name: str = "") -> None:
+        """Stores a file in a folder of the run's artifacts (`""`: at their top), under its own or another name."""
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags, the only part of a run that may change."""

@@ -81,7 +81,7 @@ class MemoryRun(base.Recorder):
         step: int,
         *,
         at: int | None = None,
-        png: bytes | None = None,
+        png: Path | None = None,
     ) -> None:
         self._check_image(key, pixels)
         self.images.append((key, step, pixels.copy()))
@@ -90,11 +90,12 @@ class MemoryRun(base.Recorder):
         assert not self._ended, f"run {self.run_id} has ended"
         self.texts[checked("artifact", name)] = text
 
-    def artifact(self, path: Path, folder: str) -> None:
+    def artifact(self, path: Path, folder: str, name: str = "") -> None:
         assert not self._ended, f"run {self.run_id} has ended"
         if not path.is_file():
             raise ValueError(f"artifact {path}: no such file")
-        self.artifacts[f"{checked('artifact', folder)}/{path.name}" if folder else path.name] = path.read_bytes()
+        name = name or path.name
+        self.artifacts[f"{checked('artifact', folder)}/{name}" if folder else name] = path.read_bytes()
 
     def tags(self, tags: Mapping[str, str]) -> None:
         assert not self._ended, f"run {self.run_id} has ended"

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sqlite3
 import tempfile
 import threading
@@ -21,11 +22,11 @@ from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from uuid import NAMESPACE_OID, uuid5
 
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.files import beside, locked
+from aigc_lab.files import beside, locked, sha256, share
 from aigc_lab.settings import discreet, masked
 from aigc_lab.tracking import base
 from aigc_lab.tracking.address import check, sqlite_file
@@ -154,7 +155,62 @@ class MlflowTracker:
                 with suppress(Exception):
                     client.set_terminated(run.info.run_id, "KILLED")
                 raise
-        return MlflowRun(client, run.info.run_id, self._uri)
+        return MlflowRun(client, run.info.run_id, self._uri, self._own(run.info.artifact_uri))
+
+    def _own(self, uri: str) -> Path | None:
+        """The folder of a run's artifacts, if it lies among those of this home."""
+        place = local(uri)
+        return place if place is not None and place.is_relative_to(self._artifacts.absolute()) else None
+
+    def files(self, run: "Shown") -> "dict[str, HeldFile]":
+        """Place -> file, of all artifacts of a run. Raises `Failure`."""
+        client, root = self._client(), local(run.artifact_uri)
+        with _failing(self._uri, f"files of {run.run_id}"):
+            if root is not None:
+                paths = (path for path in sorted(root.rglob("*")) if path.is_file())
+                return {path.relative_to(root).as_posix(): HeldFile(path.stat().st_size, path) for path in paths}
+            found: dict[str, HeldFile] = {}
+            folders: list[str | None] = [None]
+            while folders:
+                for each in client.list_artifacts(run.run_id, folders.pop()):
+                    if each.is_dir:
+                        folders.append(each.path)
+                    else:
+                        found[each.path] = HeldFile(each.file_size or 0, None)
+            return found
+
+    def sha256(self, run: "Shown", name: str, file: "HeldFile") -> str:
+        """The digest of an artifact, which is fetched when it lies elsewhere. Raises `Failure`."""
+        with _failing(self._uri, f"{name} of {run.run_id}"), tempfile.TemporaryDirectory() as folder:
+            path = file.path or Path(self._client().download_artifacts(run.run_id, name, folder))
+            return sha256(path)
+
+    def steps(self, run: "Shown") -> dict[str, set[int]]:
+        """Metric -> the steps of which there is a value. Raises `Failure`."""
+        client = self._client()
+        with _failing(self._uri, f"curves of {run.run_id}"):
+            return {name: {point.step for point in client.get_metric_history(run.run_id, name)} for name in run.metrics}
+
+    def restore(self, experiment: str) -> None:
+        """Brings back an experiment that was deleted, and its runs of which there is no other with the same key. Raises
+        `Failure`.
+        """
+        from mlflow.entities import ViewType
+
+        client = self._client()
+        with _failing(self._uri, f"experiment {experiment}"):
+            there = client.get_experiment_by_name(experiment)
+            if there is None:
+                return
+            if there.lifecycle_stage == "deleted":
+                client.restore_experiment(there.experiment_id)
+            present = self.shown(experiment).keys()
+            restored: set[str] = set()
+            for run in client.search_runs([there.experiment_id], "", ViewType.DELETED_ONLY, max_results=1000):
+                key = run.data.tags.get(KEY, "")
+                if key and key not in present | restored:
+                    restored.add(key)
+                    client.restore_run(run.info.run_id)
 
     def shown(self, experiment: str) -> "dict[str, list[Shown]]":
         """Key -> the runs of an experiment that have it; more than one would be a mistake. Raises `Failure`."""
@@ -165,25 +221,44 @@ class MlflowTracker:
             while there is not None and token != "":
                 page = client.search_runs([there.experiment_id], max_results=1000, page_token=token)
                 for run in page:
-                    told = Shown(run.info.run_id, run.info.status, dict(run.data.metrics))
+                    facts = dict(run.data.metrics), dict(run.data.params), dict(run.data.tags)
+                    told = Shown(run.info.run_id, run.info.status, *facts, run.info.artifact_uri)
                     found.setdefault(run.data.tags.get(KEY, ""), []).append(told)
                 token = page.token or ""
         return found
 
 
 class Shown(NamedTuple):
-    """A run as MLflow has it: its id, its status, and the last value of every metric."""
+    """A run as MLflow has it. `metrics` are the last values."""
 
     run_id: str
     status: str
     metrics: dict[str, float]
+    params: dict[str, str]
+    tags: dict[str, str]
+    artifact_uri: str
+
+
+class HeldFile(NamedTuple):
+    """An artifact: its bytes, and where it lies if that is on this machine."""
+
+    size: int
+    path: Path | None
+
+
+class Gone(Exception):
+    """A file that was to be sent is nowhere any more."""
 
 
 class MlflowRun(base.Recorder):
-    """One MLflow run. Files go out at once while the store works; once it fails, all waits for the next `flush`."""
+    """One MLflow run. Files go out at once while the store works; once it fails, all waits for the next `flush`.
 
-    def __init__(self, client: "MlflowClient", run_id: str, uri: str) -> None:
+    `root` is the folder of its artifacts if that is this home's: a file is then linked there instead of copied.
+    """
+
+    def __init__(self, client: "MlflowClient", run_id: str, uri: str, root: Path | None = None) -> None:
         super().__init__(run_id)
+        self._root = root
         self._client = client
         self._uri = uri
         self._outbox: deque[tuple[str, Callable[[], object]]] = deque()
@@ -198,21 +273,61 @@ class MlflowRun(base.Recorder):
         step: int,
         *,
         at: int | None = None,
-        png: bytes | None = None,
+        png: Path | None = None,
     ) -> None:
         self._check_image(key, pixels)
-        send = partial(_log_image, self._client, self.run_id, pixels.copy(), key, step, at or base.now())
+        send = partial(self._send_image, pixels.copy(), key, step, at or base.now(), png)
         self._deliver(f"image {key} of step {step}", send)
 
     def text(self, name: str, text: str) -> None:
         checked("artifact", name)
         self._deliver(f"text {name}", lambda: self._client.log_text(self.run_id, text, name))
 
-    def artifact(self, path: Path, folder: str) -> None:
+    def artifact(self, path: Path, folder: str, name: str = "") -> None:
         if not path.is_file():
             raise ValueError(f"artifact {path}: no such file")
-        place = checked("artifact", folder) if folder else None
-        self._deliver(f"artifact {path.name}", lambda: self._client.log_artifact(self.run_id, str(path), place))
+        place, name = checked("artifact", folder) if folder else "", name or path.name
+        self._deliver(f"artifact {name}", lambda: self._send(path, place, name))
+
+    def _send(self, path: Path, place: str, name: str) -> None:
+        if not path.is_file():
+            raise Gone(f"{path} is gone")
+        if self._root is not None:
+            share(path, self._root / place / name)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            named = Path(folder, name)
+            named.symlink_to(path.absolute())
+            self._client.log_artifact(self.run_id, str(named), place or None)
+
+    def _send_image(
+        self, pixels: "numpy.typing.NDArray[numpy.uint8]", key: str, step: int, at: int, png: Path | None
+    ) -> None:
+        """What `client.log_image` stores, under a name that is the same every time: a picture sent twice is there once.
+
+        Its own names hold a random number. And it is asynchronous unless told otherwise, which loses images on a kill.
+        """
+        from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
+        from PIL import Image
+
+        image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels)
+        scale = _THUMBNAIL / max(image.size)
+        small = image.resize((max(1, int(image.width * scale)), max(1, int(image.height * scale))))
+        unique = uuid5(NAMESPACE_OID, f"{self.run_id}/{key}/{step}")
+        name = f"{key.replace('/', '~')}+step+{step}+timestamp+{at}+{unique}"
+        with tempfile.TemporaryDirectory() as folder:
+            whole, reduced = Path(folder, f"{name}.png"), Path(folder, f"{name}+compressed.webp")
+            if png is not None and png.is_file():
+                shutil.copyfile(png, whole)
+            else:
+                image.save(whole)
+            small.save(reduced)
+            if self._root is not None:
+                share(png if png is not None and png.is_file() else whole, self._root / "images" / whole.name)
+                share(reduced, self._root / "images" / reduced.name)
+            else:
+                self._client.log_artifacts(self.run_id, folder, "images")
+        self._client.set_tag(self.run_id, MLFLOW_LOGGED_IMAGES, "True")
 
     def tags(self, tags: Mapping[str, str]) -> None:
         for name, value in base.clean_tags(tags).items():
@@ -288,6 +403,14 @@ def _open(uri: str) -> "MlflowClient":
         return MlflowClient(tracking_uri=uri)
 
 
+def exists(uri: str) -> bool:
+    """Whether there is a store: to look into a database file must not make one."""
+    if urlsplit(uri).scheme.partition("+")[0] != "sqlite":
+        return True
+    file = sqlite_file(uri)
+    return file.is_file() and file.stat().st_size > 0
+
+
 def _create_sqlite(path: Path) -> None:
     """Makes the database, once and whole: processes that make the same tables at once would die of each other.
 
@@ -337,28 +460,6 @@ def _log_dataset(client: "MlflowClient", run_id: str, info: DatasetInfo) -> None
     client.log_inputs(run_id, datasets=[DatasetInput(entry, [InputTag("mlflow.data.context", info.context)])])
 
 
-def _log_image(
-    client: "MlflowClient", run_id: str, pixels: "numpy.typing.NDArray[numpy.uint8]", key: str, step: int, at: int
-) -> None:
-    """What `client.log_image` stores, under a name that is the same every time: a picture sent twice is there once.
-
-    Its own names hold a random number. And it is asynchronous unless told otherwise, which loses images on a kill.
-    """
-    from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
-    from PIL import Image
-
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels)
-    scale = _THUMBNAIL / max(image.size)
-    small = image.resize((max(1, int(image.width * scale)), max(1, int(image.height * scale))))
-    unique = uuid5(NAMESPACE_OID, f"{run_id}/{key}/{step}")
-    name = f"{key.replace('/', '~')}+step+{step}+timestamp+{at}+{unique}"
-    with tempfile.TemporaryDirectory() as folder:
-        image.save(Path(folder, f"{name}.png"))
-        small.save(Path(folder, f"{name}+compressed.webp"))
-        client.log_artifacts(run_id, folder, "images")
-    client.set_tag(run_id, MLFLOW_LOGGED_IMAGES, "True")
-
-
 @contextmanager
 def _failing(uri: str, what: str) -> Iterator[None]:
     """Turns whatever a store raises into a `Failure` of one line without a password."""
@@ -377,6 +478,16 @@ def _reason(uri: str, error: Exception) -> str:
 
 
 def _refused(error: Exception) -> bool:
-    """Whether trying again is pointless: the run is gone, the piece is invalid, the file to send is gone."""
+    """Whether trying again is pointless: the run is gone, the piece is invalid, the file to send is gone.
+
+    Never what an operating system says: a disk that is full or closed, or a folder of the store that is missing, takes
+    the piece another time.
+    """
     code: Any = getattr(error, "error_code", None)
-    return isinstance(error, FileNotFoundError) or code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+    return isinstance(error, Gone) or code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+
+def local(uri: str) -> Path | None:
+    """The folder that an address of artifacts means, if it lies on this machine."""
+    parts = urlsplit(uri)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") and not parts.netloc else None

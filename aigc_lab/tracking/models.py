@@ -9,16 +9,17 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from aigc_lab.errors import UsageError
+from aigc_lab.errors import Failure, UsageError
 from aigc_lab.files import umask
 from aigc_lab.settings import discreet, masked
 from aigc_lab.tracking.address import sqlite_file
-from aigc_lab.tracking.mlflow import _failing, _open
+from aigc_lab.tracking.mlflow import _failing, _open, local
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -79,32 +80,77 @@ class MlflowModels:
         if found is None or found.lifecycle_stage == "deleted":
             raise UsageError(
                 f"MLflow at {masked(self._uri)} has no experiment {sweep}; name the store that its runs went to in"
-                " MLFLOW_TRACKING_URI, or restore the experiment there"
+                f" MLFLOW_TRACKING_URI, or make it again: aigc-lab reconcile --mlflow {sweep}"
             )
         return str(found.experiment_id)
 
     def publish(
-        self, name: str, digest: str, package: Package, *, experiment: str, run: str | None, tags: Mapping[str, str]
+        self,
+        name: str,
+        digest: str,
+        package: Package,
+        *,
+        experiment: str,
+        run: str | None,
+        tags: Mapping[str, str],
+        undo: ExitStack,
+        number: int | None = None,
     ) -> Version:
-        """The version of `name` that holds the model of this digest: the one that is there, or a new one."""
+        """The version of `name` that holds the model of this digest: the one that is there, or a new one; with
+        `number` the one that has it, and `Failure` where MLflow gives it no more. `undo` gets what takes away again
+        what was made.
+        """
         with _failing(self._uri, f"model {name}"), _default_store(self._uri), _quiet():
-            version = self._version(name, digest)
+            version = self._version(name, digest, number)
             if version is None:
-                logged = self._logged(name, digest, package, experiment, self._present(run))
+                logged = self._logged(name, digest, package, experiment, self._present(run), undo)
                 if not self.knows(name):
                     self._client.create_registered_model(name)
-                version = self._client.create_model_version(
-                    name, f"models:/{logged.model_id}", tags={_DIGEST: digest, **tags}, model_id=logged.model_id
+                    undo.callback(self._client.delete_registered_model, name)
+                create = partial(
+                    self._client.create_model_version,
+                    name,
+                    f"models:/{logged.model_id}",
+                    tags={_DIGEST: digest, **tags},
+                    model_id=logged.model_id,
                 )
+                version = create()
+                while number is not None and int(version.version) < number:  # of versions that were deleted
+                    self._client.delete_model_version(name, str(version.version))
+                    version = create()
+                undo.callback(self._client.delete_model_version, name, str(version.version))
+                if number not in (None, int(version.version)):
+                    raise Failure(f"its number {number} was used and deleted in MLflow; promote the run again")
             return Version(int(version.version), str(version.source).rpartition("/")[2])
 
-    def point(self, name: str, alias: str, version: int) -> None:
+    def point(self, name: str, alias: str, version: int, undo: ExitStack) -> None:
+        """Points an alias; `undo` gets what points it back."""
         with _failing(self._uri, f"alias {alias} of {name}"):
+            before = self._aliases(name).get(alias)
+            if before == version:
+                return
             self._client.set_registered_model_alias(name, alias, str(version))
+            if before is None:
+                undo.callback(self._client.delete_registered_model_alias, name, alias)
+            else:
+                undo.callback(self._client.set_registered_model_alias, name, alias, str(before))
 
-    def _version(self, name: str, digest: str) -> "ModelVersion | None":
+    def held(self, name: str) -> tuple[dict[int, str], dict[str, int]]:
+        """The versions of a model, each with the digest of its content, and its aliases. Raises `Failure`."""
+        with _failing(self._uri, f"model {name}"):
+            if not self.knows(name):
+                return {}, {}
+            found = self._client.search_model_versions(f"name = '{name}'")
+            return {int(each.version): each.tags.get(_DIGEST, "") for each in found}, self._aliases(name)
+
+    def _aliases(self, name: str) -> dict[str, int]:
+        aliases = self._client.get_registered_model(name).aliases
+        return {alias: int(version) for alias, version in aliases.items()}
+
+    def _version(self, name: str, digest: str, number: int | None) -> "ModelVersion | None":
         found = self._client.search_model_versions(f"name = '{name}'")
-        return next((version for version in found if version.tags.get(_DIGEST) == digest), None)
+        same = (version for version in found if version.tags.get(_DIGEST) == digest)
+        return next((version for version in same if number in (None, int(version.version))), None)
 
     def _present(self, run: str | None) -> str | None:
         """The run, unless it is gone from MLflow: its model does not need it."""
@@ -117,7 +163,9 @@ class MlflowModels:
                 return None
             raise
 
-    def _logged(self, name: str, digest: str, package: Package, experiment: str, run: str | None) -> "LoggedModel":
+    def _logged(
+        self, name: str, digest: str, package: Package, experiment: str, run: str | None, undo: ExitStack
+    ) -> "LoggedModel":
         """The files in MLflow. What a killed attempt left unfinished is deleted, what it finished is used."""
         for model in self._client.search_logged_models([experiment], f"tags.`{_DIGEST}` = '{digest}'"):
             if str(model.status) == "READY":
@@ -126,11 +174,19 @@ class MlflowModels:
         model = self._client.create_logged_model(
             experiment, name=name, source_run_id=run, tags={_DIGEST: digest}, model_type="aigc-lab"
         )
+        undo.callback(self._discard, model)
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place, "model")
             _save(folder, package, model)
             self._client.log_model_artifacts(model.model_id, str(folder))
         return self._client.finalize_logged_model(model.model_id, "READY")
+
+    def _discard(self, model: "LoggedModel") -> None:
+        """Takes a logged model away, and the files that lie on this machine: MLflow keeps those of a deleted one."""
+        self._client.delete_logged_model(model.model_id)
+        place = local(model.artifact_location)
+        if place is not None and model.model_id in place.parts:
+            shutil.rmtree(place.parent if place.name == "artifacts" else place, ignore_errors=True)
 
 
 def download(tracking_uri: str, uri: str, folder: Path) -> Path:

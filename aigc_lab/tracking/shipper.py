@@ -86,7 +86,7 @@ class _Delivery:
         self._taken = self.sent  # what the tracker has taken; delivered only when nothing of it waits there
         self._run: RunTracker | None = None  # open from a `start` to its `end`
         self._start: Record | None = None  # the newest that was taken, its tags as they are by now
-        self._pictures: list[Path] = []  # of what was taken, to be deleted when it is delivered
+        self._files: list[Path] = []  # of what was taken, to be deleted when it is delivered
         self._over = bool(note.get("over"))  # the last record taken says that nothing follows
 
     def deliver(self, open_run: Callable[[Record], RunTracker]) -> bool:
@@ -124,8 +124,8 @@ class _Delivery:
         elif self._start is not None and "tags" in record:
             # Opening the run again sets the tags of its start: not those that have changed since.
             self._start["tags"] |= record["tags"]
-        if "image" in record:
-            self._pictures.append(self._folder / record["file"])
+        if "file" in record:
+            self._files.append(self._folder / record["file"])
         # What has no beginning was made by nobody, such as the end of a run that was being deleted.
         final = "end" in record and record["end"] != "KILLED"
         self._over = final or "forget" in record or self._start is None
@@ -136,9 +136,9 @@ class _Delivery:
             self.waits, self.reason = self._run.flush() > 0, self._run.reason
         if not self.waits and self.sent != self._taken:
             self._note()
-            for picture in self._pictures:
-                picture.unlink(missing_ok=True)
-            self._pictures.clear()
+            for file in self._files:
+                file.unlink(missing_ok=True)
+            self._files.clear()
         return not self.waits
 
     def _note(self) -> None:
@@ -179,11 +179,15 @@ class _Delivery:
         elif "text" in record:
             run.text(record["name"], record["text"])
         elif "artifact" in record:
-            path = Path(record["path"])
-            if path.is_file():
-                run.artifact(path, record["folder"])
+            path, name = spool.located(self._folder, record), spool.named(record)
+            if path is not None:
+                run.artifact(path, record["folder"], name)
             else:
-                _LOG.warning("%s: artifact %s is gone and cannot be shown", self._folder.name, path)
+                _LOG.warning(
+                    "%s: artifact %s is gone and cannot be shown; 'aigc-lab verify' says whether MLflow lacks it",
+                    self._folder.name,
+                    name,
+                )
 
     def _picture(self, run: RunTracker, record: Record) -> None:
         import numpy as np
@@ -195,4 +199,4 @@ class _Delivery:
         except OSError as error:
             _LOG.warning("%s: picture of step %s cannot be shown: %s", self._folder.name, record["step"], error)
         else:
-            run.image(record["key"], pixels, record["step"], at=record["at"])
+            run.image(record["key"], pixels, record["step"], at=record["at"], png=self._folder / record["file"])

@@ -1,7 +1,8 @@
-"""What runs show, written to disk first: `<folder>/<run>.<origin>/log.jsonl`, a record a line, and its pictures.
+"""What runs show, written to disk first: `<folder>/<run>.<origin>/log.jsonl`, a record a line, and its files.
 
 A training never waits for MLflow, and does not import it: it appends to files, and one process ships them (`shipper`).
-A record is whole or absent: a line that a kill cut off is dropped.
+A record is whole or absent: a line that a kill cut off is dropped. Its picture or file lies beside the log, until the
+store has it: a file as a link to where it was written, for what an attempt wrote goes when the run has ended.
 
 The attempts of a run that go on from each other share one log, and one MLflow run: `origin` is the attempt that the
 chain began with. Each opens the log with a `start`, and leaves out what is in it already, since it repeats the steps
@@ -112,7 +113,7 @@ class SpoolTracker:
         _append_or_warn(folder, {"forget": None, "at": base.now()})
         try:
             with files.locked(self.folder / LOCK, wait=False):
-                if all("forget" in record for record in records(folder, note(folder)["bytes"])):
+                if all("forget" in record for record in records(folder, delivered(folder))):
                     remove(folder)
         except BlockingIOError:
             pass  # who ships this spool will meet the record
@@ -126,11 +127,11 @@ class SpoolRun(base.Recorder):
     def __init__(self, folder: Path, key: str) -> None:
         super().__init__(key)
         self._folder = folder
-        self._before = before = _Content.of(records(folder))
-        self._pictures = before.pictures
+        self._before = before = _Content.of(folder)
+        self._files = before.files
         self._nonfinite = dict(before.nonfinite)
         self._noted = dict(before.nonfinite)
-        self._unwritten: deque[tuple[Record, bytes]] = deque()
+        self._unwritten: deque[tuple[Record, bytes | Path]] = deque()
         self._warned = False
 
     @property
@@ -153,24 +154,30 @@ class SpoolRun(base.Recorder):
         step: int,
         *,
         at: int | None = None,
-        png: bytes | None = None,
+        png: Path | None = None,
     ) -> None:
         self._check_image(key, pixels)
         if (key, step) in self._before.images:
             return
-        self._pictures += 1
-        self.record("image", png or _encoded(pixels), key=key, file=f"{self._pictures:06d}.png", step=step)
+        self.record("image", png or _encoded(pixels), key=key, file=self._file(".png"), step=step)
 
     def text(self, name: str, text: str) -> None:
         if self._before.texts.get(checked("artifact", name)) != _digest(text):
             self.record("text", name=name, text=text)
 
-    def artifact(self, path: Path, folder: str) -> None:
+    def artifact(self, path: Path, folder: str, name: str = "") -> None:
         if not path.is_file():
             raise ValueError(f"artifact {path}: no such file")
-        place, digest = checked("artifact", folder) if folder else "", files.sha256(path)
-        if self._before.artifacts.get(f"{place}/{path.name}") != digest:
-            self.record("artifact", path=str(path.absolute()), folder=place, sha256=digest)
+        place, name = checked("artifact", folder) if folder else "", name or path.name
+        digest = files.sha256(path)
+        if self._before.artifacts.get(f"{place}/{name}") != digest:
+            file = self._file(path.suffix)
+            self.record("artifact", path.absolute(), name=name, file=file, folder=place, sha256=digest)
+
+    def _file(self, suffix: str) -> str:
+        """A name for the file of one record: two that shared one would lose it together."""
+        self._files += 1
+        return f"{self._files:06d}{suffix}"
 
     def tags(self, tags: Mapping[str, str]) -> None:
         self.record("tags", tags=base.clean_tags(tags))
@@ -197,20 +204,23 @@ class SpoolRun(base.Recorder):
             self._ended = True
         return self.write()
 
-    def record(self, kind: str, picture: bytes = b"", **facts: object) -> None:
-        """Appends a record, after those that wait; its picture is on disk before it."""
+    def record(self, kind: str, content: bytes | Path = b"", **facts: object) -> None:
+        """Appends a record, after those that wait; its `file`, with this content, is on disk before it."""
         assert not self._ended, f"run {self.run_id} has ended"
-        self._unwritten.append(({kind: None, "at": base.now()} | facts, picture))
+        self._unwritten.append(({kind: None, "at": base.now()} | facts, content))
         self.write()
 
     def write(self) -> int:
         """Writes what waits, as far as the disk takes it, and returns how many pieces wait on."""
         try:
             while self._unwritten:
-                record, picture = self._unwritten[0]
-                if picture:
+                record, content = self._unwritten[0]
+                if content:
                     self._folder.mkdir(parents=True, exist_ok=True)
-                    (self._folder / record["file"]).write_bytes(picture)
+                if isinstance(content, Path):
+                    files.share(content, self._folder / record["file"])
+                elif content:
+                    (self._folder / record["file"]).write_bytes(content)
                 append(self._folder, record)
                 self._unwritten.popleft()
         except OSError as error:
@@ -229,18 +239,18 @@ class _Content:
     nonfinite: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # as the recorder counts them
     images: set[tuple[str, int]] = field(default_factory=set)
     texts: dict[str, str] = field(default_factory=dict)  # name -> digest
-    artifacts: dict[str, str] = field(default_factory=dict)  # folder/name -> digest
-    pictures: int = 0  # the highest number of a picture's file
+    artifacts: dict[str, str] = field(default_factory=dict)  # folder/name -> digest, of what will arrive or has
+    files: int = 0  # the highest number of a record's file
     last_words: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, log: Iterable[Record]) -> "_Content":
-        content = cls()
-        for record in log:
-            content._add(record)
+    def of(cls, folder: Path) -> "_Content":
+        content, sent = cls(), delivered(folder)
+        for end, record in positions(folder):
+            content._add(record, folder, arrived=end <= sent)
         return content
 
-    def _add(self, record: Record) -> None:
+    def _add(self, record: Record, folder: Path, *, arrived: bool) -> None:
         if "points" in record:
             for name, _, _, step in record["points"]:
                 self.steps[name] = max(step, self.steps.get(name, step))
@@ -249,13 +259,16 @@ class _Content:
                 self.steps[name] = max(last, self.steps.get(name, last))
         elif "image" in record:
             self.images.add((record["key"], record["step"]))
-            self.pictures = max(self.pictures, int(Path(record["file"]).stem))
         elif "text" in record:
             self.texts[record["name"]] = _digest(record["text"])
         elif "artifact" in record:
-            self.artifacts[f"{record['folder']}/{Path(record['path']).name}"] = record.get("sha256", "")
+            # A file that is nowhere any more, or will go with its attempt, is recorded again.
+            kept = arrived or ("file" in record and located(folder, record) is not None)
+            self.artifacts[f"{record['folder']}/{named(record)}"] = record.get("sha256", "") if kept else ""
         elif "end" in record:
             self.last_words = record["tags"]
+        if "file" in record:
+            self.files = max(self.files, int(Path(record["file"]).stem))
 
 
 def _encoded(pixels: "numpy.typing.NDArray[numpy.uint8]") -> bytes:
@@ -288,6 +301,24 @@ def remove(folder: Path) -> None:
 def clear(leftover: Path) -> None:
     """Deletes what `remove` left when it was killed."""
     shutil.rmtree(leftover, ignore_errors=True)
+
+
+def named(artifact: Record) -> str:
+    """What the file of an artifact is called."""
+    return str(artifact["name"] if "name" in artifact else Path(artifact["path"]).name)
+
+
+def located(folder: Path, artifact: Record) -> Path | None:
+    """Where the file of an artifact is now, if what lies there is what was recorded. A log that an earlier version
+    wrote names the place where the file was written.
+    """
+    path = folder / artifact["file"] if "file" in artifact else Path(artifact["path"])
+    return path if path.is_file() and files.sha256(path) == artifact.get("sha256") else None
+
+
+def delivered(folder: Path) -> int:
+    """How many bytes of a run's log the store has taken."""
+    return int(note(folder)["bytes"])
 
 
 def note(folder: Path) -> Record:
@@ -330,15 +361,21 @@ def _append_or_warn(folder: Path, record: Record) -> None:
 
 def records(folder: Path, start: int = 0) -> Iterator[Record]:
     """The whole records of a run so far, from a byte of its log on."""
-    path = folder / LOG
+    return (record for _, record in positions(folder, start))
+
+
+def positions(folder: Path, start: int = 0) -> Iterator[tuple[int, Record]]:
+    """The same, each with the byte of the log at which it ends."""
+    path, end = folder / LOG, start
     if not path.is_file():
         return
     with path.open("rb") as log:
         log.seek(start)
         for line in log:
+            end += len(line)
             parsed = parse(line)
             if parsed is not None:
-                yield parsed
+                yield end, parsed
 
 
 def parse(line: bytes) -> Record | None:

@@ -31,7 +31,7 @@ def of_sweep(folder: Path) -> Waiting:
     total = Waiting()
     for run in spool.runs(folder):
         with contextlib.suppress(FileNotFoundError):  # it has been delivered meanwhile
-            _add(total, _of_run(run))
+            _add(total, of_run(run))
     return total
 
 
@@ -43,14 +43,15 @@ def _add(total: Waiting, run: Waiting) -> None:
     total.since = min(since, default=None)
 
 
-def _of_run(folder: Path) -> Waiting:
+def of_run(folder: Path) -> Waiting:
+    """What waits of one run."""
     run, begun = Waiting(), spool.note(folder)["bytes"]
     for record in spool.records(folder, begun):
         run.records += 1
         run.points += len(record.get("points", ()))
         run.since = min(run.since or record["at"], record["at"])
-        if "image" in record:
-            run.pictures += 1
+        run.pictures += "image" in record
+        if "file" in record:
             with contextlib.suppress(FileNotFoundError):
                 run.bytes += (folder / record["file"]).stat().st_size
     if run.records:

@@ -1,0 +1,136 @@
+"""What MLflow has of a run beside what it is to have: its end, its score, its curves, and its files to the bit."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from aigc_lab.archive.projection import Lacks, Projection, pictures_in
+from aigc_lab.files import sha256
+from aigc_lab.registry.results import Result
+from aigc_lab.registry.states import State
+from aigc_lab.tracking.base import status_of
+from aigc_lab.tracking.mlflow import HeldFile, MlflowTracker, Shown
+
+_NAMED = 3
+
+
+@dataclass
+class Compared:
+    """What differs, a clause each; `lacks` is what to show again (curves as a whole), and `many` says that MLflow has
+    several runs for one, which is for a person to mend. `files` are MLflow's.
+    """
+
+    differs: list[str] = field(default_factory=list)
+    lacks: Lacks | None = None
+    many: bool = False
+    files: Mapping[str, HeldFile] = field(default_factory=dict)
+
+
+class Digests:
+    """The sha256 of files, each read once: linked ones are one."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], str] = {}
+
+    def of(self, path: Path) -> str:
+        stat = path.stat()
+        file = stat.st_dev, stat.st_ino
+        if file not in self._known:
+            self._known[file] = sha256(path)
+        return self._known[file]
+
+
+class Comparison:
+    """Of one MLflow. Files on this machine are compared by size and digest; others by size, and with `deep` they are
+    fetched for their digest. All methods raise `Failure` for a store that fails.
+    """
+
+    def __init__(self, tracker: MlflowTracker, digests: Digests, *, deep: bool = False) -> None:
+        self._tracker, self._digests, self._deep = tracker, digests, deep
+
+    def of(self, run: Result, wanted: Projection, shown: Sequence[Shown], score: str) -> Compared:
+        if not shown:
+            return Compared(["MLflow has no run of it"], wanted.lacks({}, {}, {}, run=True))
+        if len(shown) > 1:
+            return Compared([f"MLflow has {len(shown)} runs of it instead of one"], many=True)
+        (here,) = shown
+        files = self._tracker.files(here)
+        lacks = wanted.lacks({name: set() for name in here.metrics}, here.params, files)
+        damaged = self._damaged(wanted, here, files)
+        pictures = self._damaged_pictures(wanted, here, files)
+        lacks = replace(lacks, files=lacks.files | damaged.keys(), pictures=pictures | dict(lacks.pictures))
+        differs = _ends(run, here, score)
+        metrics = sorted(wanted.metrics - here.metrics.keys())
+        absent = sorted(lacks.files - damaged.keys())
+        absent += [f"the samples of step {step}" for step in sorted(lacks.pictures.keys() - pictures.keys())]
+        absent += [f"the curve {name}" for name in metrics] + (["its params"] if lacks.params else [])
+        differs += [f"MLflow lacks {_listed(absent)}"] if absent else []
+        differs += [f"{place} in MLflow is not what was written ({why})" for place, why in damaged.items()]
+        differs += [f"the samples of step {step} in MLflow are not those of this run" for step in sorted(pictures)]
+        return Compared(differs, lacks if differs else None, files=files)
+
+    def _damaged(self, wanted: Projection, here: Shown, files: Mapping[str, HeldFile]) -> dict[str, str]:
+        """Place -> why the file there is another than the one of this home."""
+        found = {}
+        for place, path in wanted.files.items():
+            held, there = files.get(place), path.is_file()
+            digest = wanted.digests.get(path) or (self._digests.of(path) if there else None)
+            if held is None or digest is None:
+                continue
+            size = path.stat().st_size if there and self._digests.of(path) == digest else held.size
+            if held.size != size:
+                found[place] = f"{held.size} bytes instead of {size}"
+            elif self._digest(here, place, held) not in (None, digest):
+                found[place] = "sha256"
+        return found
+
+    def _damaged_pictures(
+        self, wanted: Projection, here: Shown, files: Mapping[str, HeldFile]
+    ) -> dict[int, int | None]:
+        """Step -> the time that the picture's name bears, where it shows something else."""
+        found: dict[int, int | None] = {}
+        for step, names in pictures_in(files).items():
+            path = wanted.pictures.get(step)
+            if path is None or not path.is_file() or ".png" not in names:
+                continue
+            place, at = names[".png"]
+            digest = self._digest(here, place, files[place])
+            if digest not in (None, self._digests.of(path)) and not _same_picture(path, files[place].path):
+                found[step] = at
+        return found
+
+    def _digest(self, here: Shown, place: str, held: HeldFile) -> str | None:
+        """None where it would have to be fetched, and nobody asked for that."""
+        if held.path is not None:
+            return self._digests.of(held.path)
+        return self._tracker.sha256(here, place, held) if self._deep else None
+
+
+def _ends(run: Result, here: Shown, score: str) -> list[str]:
+    differs = []
+    if here.status != status_of(run.state):
+        differs.append(f"it is {run.state}, and MLflow says {here.status}")
+    if run.state == State.FINISHED and here.metrics.get(score) != run.value:
+        differs.append(f"{score} is {run.value}, and MLflow says {here.metrics.get(score)}")
+    if here.run_id != run.mlflow_run_id:
+        differs.append(f"its MLflow run is {here.run_id}, and {run.mlflow_run_id} is recorded")
+    return differs
+
+
+def _same_picture(path: Path, other: Path | None) -> bool:
+    """Whether two files show the same: an earlier version, and an import, wrote MLflow's anew."""
+    if other is None:
+        return True  # it was fetched for its digest alone, which says nothing then
+    from PIL import Image, ImageChops
+
+    try:
+        with Image.open(path) as one, Image.open(other) as two:
+            a, b = one.convert("RGB"), two.convert("RGB")
+            return a.size == b.size and ImageChops.difference(a, b).getbbox() is None
+    except (OSError, ValueError, SyntaxError):
+        return False
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
