@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("display", "web"),
     ("sweeps", "checks", "catalogue"),
-    ("opening", "estimate", "worker"),
+    ("opening", "estimate", "rehearsal", "worker"),
     ("reconciling", "archive"),
     ("supervision",),
     ("executors/*",),
@@ -59,7 +59,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("samples", "noise", "environment", "plugins", "space", "settings"),
     ("shape",),
     ("text",),
-    ("yamlfile", "content", "weights"),
+    ("yamlfile", "content", "weights", "confined"),
     (
         "config",
         "errors",
