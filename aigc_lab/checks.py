@@ -9,21 +9,22 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from rich.console import Console
 from rich.text import Text
 
+from aigc_lab import confined, extractor_files, plugins, tables
 from aigc_lab import experiment as experiments
-from aigc_lab import extractor_files, plugins, tables
 from aigc_lab.contracts import datasets, extractors, metrics, systems
-from aigc_lab.contracts.base import Result, examine
+from aigc_lab.contracts.base import Begin, Result, Where, examine
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.features import FeatureStore
 from aigc_lab.metrics.base import Metric
+from aigc_lab.rehearsal import rehearse
 from aigc_lab.settings import Settings
 from aigc_lab.shape import Modality
 from aigc_lab.systems.base import System
@@ -51,16 +52,58 @@ def check(wanted: str, data: str | None, changes: list[Change], *, json: bool, h
     console.file = console.file  # the stream of now: while contracts run, what is printed goes elsewhere
     if wanted.endswith((".yaml", ".yml")):
         return [_experiment(wanted, changes, settings, console)]
+    own = plugins.foreign(wanted) if confined.seconds() else None
+    begun, trains = time.monotonic(), False
     rows: list[Row] = []
+    found = _here(wanted, data, changes, settings) if own is None else _apart(own, wanted, data, changes, home)
+    for each in _shown(found, console):
+        rows.append({"plugin": each.plugin} | _row(each.result))
+        trains |= each.trains
+    if trains and time.monotonic() - begun > _SLOW:
+        console.print(Text("slow? smaller networks show the same: --set width=8, or whatever yours calls it"))
+    return rows
+
+
+class _Checked(NamedTuple):
+    """What became of one contract of a plugin, and whether it is one that trains."""
+
+    plugin: str
+    trains: bool
+    result: Result
+
+
+def _here(
+    wanted: str, data: str | None, changes: list[Change], settings: Settings, begin: Begin = lambda contract: None
+) -> Iterator[_Checked]:
+    """Every contract of every plugin that the name stands for, in this process."""
     exported = extractor_files.is_file(wanted) and not plugins.is_file(wanted)
     for base in [Extractor] if exported else plugins.kinds(BASES, wanted):
         kind: type[Any] = extractor_files.find(wanted) if base is Extractor else plugins.find(base, wanted)
-        begun = time.monotonic()
-        results = _shown(_examined(kind, data, changes, settings), console)
-        rows += [{"plugin": plugins.name_of(kind)} | _row(result) for result in results]
-        if time.monotonic() - begun > _SLOW and issubclass(kind, System):
-            console.print(Text("slow? smaller networks show the same: --set width=8, or whatever yours calls it"))
-    return rows
+        for result in _examined(kind, data, changes, settings, begin):
+            yield _Checked(plugins.name_of(kind), issubclass(kind, System), result)
+
+
+def _apart(own: str, wanted: str, data: str | None, changes: list[Change], home: Path | None) -> Iterator[_Checked]:
+    """The same in a process of its own: somebody's code may never return, or end it."""
+    given = {"wanted": wanted, "data": data, "changes": changes, "home": home and str(home)}
+    for message in confined.call(f"{__name__}:perform", given, files=[own], doing="it was imported"):
+        if "say" in message:
+            _say(message["say"])
+            continue
+        row = message["result"]
+        where = row.pop("where")
+        yield _Checked(message["plugin"], message["trains"], Result(**row, where=where and Where(**where)))
+
+
+def perform(send: Any, wanted: str, data: str | None, changes: list[Change], home: str | None) -> None:
+    """The checks themselves, in the process of its own."""
+    torch.set_num_threads(1)
+
+    def begin(contract: str) -> None:
+        send(phase=f'"{contract}" was checked', limit="work")
+
+    for each in _here(wanted, data, changes, Settings.load(Path(home) if home else None), begin):
+        send(plugin=each.plugin, trains=each.trains, result=_row(each.result))
 
 
 def conclude(rows: list[Row]) -> None:
@@ -73,7 +116,9 @@ def conclude(rows: list[Row]) -> None:
     print(f"all {len(rows)} contracts are kept", file=sys.stderr)
 
 
-def _examined(kind: type, data: str | None, changes: list[Change], settings: Settings) -> Iterator[Result]:
+def _examined(
+    kind: type, data: str | None, changes: list[Change], settings: Settings, begin: Begin
+) -> Iterator[Result]:
     file = plugins.file_of(kind)
     if issubclass(kind, Extractor):
         if changes:
@@ -83,7 +128,7 @@ def _examined(kind: type, data: str | None, changes: list[Change], settings: Set
             dataset = _served(kind.__name__, serves, data, settings)
             kind.fetch(settings.weights, _say)  # what cannot be had here is no fault of the file
             case = extractors.Case(kind, dataset, cache, settings.weights, say=_say)
-            yield from examine(extractors.EXTRACTOR, {"": case}, file)
+            yield from examine(extractors.EXTRACTOR, {"": case}, file, begin)
         return
     options = _options(kind, changes)
     if issubclass(kind, System):
@@ -102,16 +147,17 @@ def _examined(kind: type, data: str | None, changes: list[Change], settings: Set
             for choice in systems.variants(kind, dataset.shape)
             if not choice.keys() & options.keys()
         }
-        yield from examine(systems.SYSTEM, cases, file)
+        yield from examine(systems.SYSTEM, cases, file, begin)
     elif issubclass(kind, Dataset):
-        yield from examine(datasets.DATASET, {"": datasets.Case(kind, settings.data_dir, options)}, file)
+        yield from examine(datasets.DATASET, {"": datasets.Case(kind, settings.data_dir, options)}, file, begin)
     else:
         assert issubclass(kind, Metric)
         metric = kind(kind.Config(**options))
         with _cache(settings) as cache:
             dataset = _measurable(metric, data, settings)
             store = FeatureStore(dataset, cache=cache, weights=settings.weights, device="cpu", say=_say)
-            yield from examine(metrics.METRIC, {"": metrics.Case.of(metric, dataset, store, _SCORED)}, file)
+            case_of = metrics.Case.of(metric, dataset, store, _SCORED)
+            yield from examine(metrics.METRIC, {"": case_of}, file, begin)
 
 
 def _options(kind: type[Any], changes: list[Change]) -> dict[str, Any]:
@@ -170,6 +216,7 @@ def _cache(settings: Settings) -> Iterator[Path]:
 
 def _experiment(wanted: str, changes: list[Change], settings: Settings, console: Console) -> Row:
     experiment = experiments.load(wanted, changes, data_dir=settings.data_dir, weights=settings.weights)
+    rehearse(experiment, "cpu", _say)
     experiment.check()
     experiment.check_data()
     why = "A typo or an impossible combination must fail before any training."
@@ -183,17 +230,17 @@ def _experiment(wanted: str, changes: list[Change], settings: Settings, console:
 _MARK = {"kept": ("✓", "green"), "broken": ("✗", "bold red")}
 
 
-def _shown(results: Iterator[Result], console: Console) -> Iterator[Result]:
+def _shown(results: Iterator[_Checked], console: Console) -> Iterator[_Checked]:
     """The same results, each printed as it comes, with a spinner on a terminal while the next is worked on."""
     status = tables.console(stderr=True).status("checking …")
     with status, redirect_stdout(sys.stderr):
         unchecked = Counter[str]()
-        for result in results:
-            if result.state == "not checked":
-                unchecked[result.message] += 1
+        for each in results:
+            if each.result.state == "not checked":
+                unchecked[each.result.message] += 1
             else:
-                _print(result, console)
-            yield result
+                _print(each.result, console)
+            yield each
         for message, count in unchecked.items():
             contracts = "1 contract is" if count == 1 else f"{count} contracts are"
             console.print(Text(f"· {contracts} not checked; {message}", style="dim"), soft_wrap=True)

@@ -23,6 +23,7 @@ from aigc_lab.registry import queries
 from aigc_lab.registry.life import RESULTS
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
+from aigc_lab.rehearsal import rehearse
 from aigc_lab.search import most_runs
 from aigc_lab.settings import Settings, as_typed, masked
 from aigc_lab.sweeps import run_seeds, run_sweep
@@ -49,8 +50,7 @@ def sweep(
     The `table` goes to standard output, or with `json` to standard error too.
     """
     console = tables.console(stderr=True)
-    _devices(device)
-    settings, experiment = _prepare(wanted, changes, home)
+    settings, experiment = _prepare(wanted, changes, _devices(device)[0], home)
     named: dict[content.Folder, Source] = {"experiments": wanted, "evaluation": experiment.protocol.name}
     for folder, name in named.items():
         if isinstance(name, str) and name in content.names(folder) and (origin := content.origin(folder, name)):
@@ -137,8 +137,7 @@ def train_seeds(
     """Does runs of one configuration, trained together, with progress on standard error; returns what `show` knows of
     each. Raises `Failure` when one of them failed.
     """
-    _devices(device)
-    settings, experiment = _prepare(wanted, changes, home)
+    settings, experiment = _prepare(wanted, changes, _devices(device)[0], home)
     if experiment.holes:
         names = ", ".join(hole.name for hole in experiment.holes)
         raise UsageError(
@@ -197,7 +196,7 @@ def resume(
     with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
         row = queries.sweep(registry, wanted)
         seeds = [run["seed"] for run in queries.outcomes(registry, row["id"]) if run["state"] not in RESULTS]
-    experiment = _stored(row, settings)
+    experiment = _stored(row, settings, _devices(device)[0])
     if row["command"] != "train":
         options: dict[str, Any] = {"table": table, "json": json, "retry_failed": retry_failed, "home": home}
         return _sweep(experiment, settings, device=device, workers=workers, trials_per_gpu=trials_per_gpu, **options)
@@ -218,12 +217,12 @@ def _check_stores(experiment: Experiment, settings: Settings, console: Console) 
         console.print(Text(note), soft_wrap=True)
 
 
-def _stored(row: dict[str, Any], settings: Settings) -> Experiment:
+def _stored(row: dict[str, Any], settings: Settings, device: str) -> Experiment:
     """The experiment of a sweep. Raises `UsageError` when what it names has changed since: it would be another one."""
     document = Document(row["source"] or row["name"], row["experiment"])
     allowed = trust.gate(settings.home)
     experiment = Experiment(row["name"], document, settings.data_dir, settings.weights, allowed)
-    experiment.check()
+    _checked(experiment, device)
     if experiment.digest != row["digest"]:
         raise UsageError(
             f"{row['id']}: its protocol, its data or a file that it names has changed since it began, and it would be "
@@ -232,11 +231,18 @@ def _stored(row: dict[str, Any], settings: Settings) -> Experiment:
     return experiment
 
 
-def _prepare(wanted: Source, changes: list[Change], home: Path | None) -> tuple[Settings, Experiment]:
+def _prepare(wanted: Source, changes: list[Change], device: str, home: Path | None) -> tuple[Settings, Experiment]:
     settings = Settings.load(home)
     experiment = experiments.load(wanted, changes, data_dir=settings.data_dir, weights=settings.weights)
-    experiment.check()
+    _checked(experiment, device)
     return settings, experiment
+
+
+def _checked(experiment: Experiment, device: str) -> None:
+    """A user's code is tried elsewhere before it is loaded here."""
+    console = tables.console(stderr=True)
+    rehearse(experiment, device, lambda text: console.print(Text(text), soft_wrap=True))
+    experiment.check()
 
 
 def _places(device: str, workers: int | None, trials_per_gpu: int | None, at_most: int | None = None) -> list[Place]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from aigc_lab import environment
+from aigc_lab import environment, plugins
 from aigc_lab.batches import Batches
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment import Configuration, Experiment
@@ -48,7 +48,8 @@ def estimate(experiment: Experiment, places: Sequence[Place]) -> Estimate:
     for system in experiment.systems:
         values = {"system": system} | experiment.defaults(system)
         plan = experiment.resolve(lambda hole, values=values: values.get(hole.name, hole.ends()[0]))  # type: ignore[misc]
-        step_ms[plan.system] = 1000 * _seconds_per_step(plan, place)
+        with plugins.blamed(plan.system_class):
+            step_ms[plan.system] = 1000 * _seconds_per_step(plan, place)
     searched, confirmed = trials * file.search.seeds, confirmations(experiment, trials)
     # The confirmed ones may all be of the slowest system.
     seconds = (searched * statistics.mean(step_ms.values()) + confirmed * max(step_ms.values())) / 1000

@@ -239,6 +239,16 @@ class Experiment:
         return Path(self.document.file).parent
 
     @property
+    def own_files(self) -> list[Path]:
+        """The files of a user's code that the experiment and its protocol name. Raises `UsageError` for one that is
+        not there.
+        """
+        named = _files(self.document.data)
+        for metric, config in self.protocol.metrics:
+            named |= {name for name in (metric, *config.values()) if isinstance(name, str) and plugins.is_file(name)}
+        return [plugins.located(name, self._folder) for name in sorted(named)]
+
+    @property
     def systems(self) -> list[str]:
         """The systems that compete, in the order of the file."""
         node = self.document.data.get("system")
@@ -351,7 +361,7 @@ class Experiment:
         for filled in space.corners(self.document):
             configuration = self.resolve(lambda hole, values=filled.values: values[hole.name])  # type: ignore[misc]
             try:
-                with torch.device("meta"):
+                with torch.device("meta"), plugins.blamed(configuration.system_class, ValueError):
                     system = configuration.system_class(configuration.system_config, configuration.dataset.shape)
                     system.phases(configuration.training.batch_size)
             except ValueError as error:

@@ -23,6 +23,32 @@ def refused(error: OSError) -> str | None:
     return f"{error.filename or 'the disk'}: {error.strerror}"
 
 
+# What a file system says of a path that somebody gave, and what helps.
+_DENIALS = {
+    errno.EACCES: "allow it, or name another place",
+    errno.EPERM: "allow it, or name another place",
+    errno.EROFS: "name another place",
+    errno.ENOSPC: "make room, and give the command again",
+    errno.EDQUOT: "make room, and give the command again",
+    errno.ENAMETOOLONG: "each part of a path has 255 bytes at most: choose a shorter name",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.EISDIR: "name a file",
+    errno.EEXIST: "name another place",
+    errno.ENOTEMPTY: "name another place",
+    errno.ENOENT: "make it, or name another place",
+    errno.ELOOP: "it is a link that leads to itself",
+    errno.EIO: "the disk is broken",
+    errno.EMFILE: "this process may open more files: ulimit -n",
+}
+
+
+def denied(error: OSError) -> str | None:
+    """The path, the reason and the remedy where a file system says no; None for other errors."""
+    if error.errno not in _DENIALS:
+        return None
+    return f"{error.filename or 'the disk'}: {error.strerror}; {_DENIALS[error.errno]}"
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes beside the target, syncs, and renames: a reader sees the old file or the new one, never a part."""
     with replacing(path) as temporary:

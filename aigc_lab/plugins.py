@@ -11,16 +11,17 @@ import hashlib
 import importlib
 import inspect
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
-from typing import TypeVar
+from types import CodeType, ModuleType
+from typing import Any, TypeVar
 
-from aigc_lab import files
+from aigc_lab import confined, files
 from aigc_lab.content import unknown
 from aigc_lab.errors import UsageError
 from aigc_lab.trust import Allowed
@@ -35,6 +36,8 @@ _NOUN = {
     "extractors": "feature extractor",
     "executors": "executor",
 }
+# More is no source code that somebody wrote.
+_LARGEST = 16 << 20
 # Modules made of users' files: named by content, so that a changed file is another module.
 _FILES = "aigc_lab_files"
 _SOURCES: dict[str, bytes] = {}
@@ -104,10 +107,20 @@ def is_file(name: str) -> bool:
     return name.endswith(".py")
 
 
+def foreign(name: str) -> str | None:
+    """What to call a plugin that is a user's file, or an installed package's; None for what ships."""
+    if is_file(name):
+        return str(located(name, None))
+    found = [point for folder in _NOUN if name not in _own(folder) and (point := _installed(folder).get(name))]
+    return found[0].value if found else None
+
+
 def read(name: str, near: Path | None = None) -> bytes:
     """The source of the file that a name means. Raises `UsageError` when there is none."""
     path = located(name, near)
     try:
+        if path.stat().st_size > _LARGEST:
+            raise UsageError(f"{path}: is larger than {_LARGEST >> 20} MB; a plugin is a file of source code")
         return path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
@@ -124,18 +137,53 @@ def source_of(kind: type) -> bytes | None:
 
 
 @contextmanager
-def blamed(kind: type) -> Iterator[None]:
-    """What a user's file raises in here is a `UsageError` that names its line; all else passes as it is."""
+def blamed(kind: type, *expected: type[Exception]) -> Iterator[None]:
+    """What a user's file raises in here is a `UsageError` that names its line; all else, and what is `expected`, passes
+    as it is.
+    """
     path = getattr(sys.modules.get(kind.__module__), "__file__", None)
     try:
         yield
-    except UsageError:
+    except (UsageError, KeyboardInterrupt, GeneratorExit, *expected):
         raise
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        if source_of(kind) is None or all(frame.filename != path for frame in frames):
+    except BaseException as error:
+        if source_of(kind) is None or confined.line_of(error, [str(path)]) is None:
             raise
         raise UsageError(f"{_broken(Path(str(path)), error)}; 'aigc-lab check' tests the file") from error
+
+
+def raised(error: BaseException) -> str | None:
+    """What is to be said of an error that a line of a user's file raised; None for all others."""
+    frames = traceback.extract_tb(error.__traceback__)
+    users = {str(getattr(sys.modules.get(name), "__file__", None)) for name in _SOURCES}
+    return _broken(Path(frames[-1].filename), error) if frames and frames[-1].filename in users else None
+
+
+def load(send: object, file: str) -> None:
+    """Loads a user's file in a process of its own, before any other does. Raises `UsageError`."""
+    _module(Path(file))
+    refuse_threads(file)
+
+
+def load_package(send: object, folder: str, name: str) -> None:
+    """The same of an installed package's plugin."""
+    point = _installed(folder)[name]
+    _loaded(name, point)
+    refuse_threads(point.value)
+
+
+class LeftRunning(UsageError):
+    """A file that was loaded, and keeps the process alive."""
+
+
+def refuse_threads(what: str) -> None:
+    """Raises `LeftRunning` when this process could not end any more."""
+    main = threading.main_thread()
+    if left := [thread.name for thread in threading.enumerate() if thread is not main and not thread.daemon]:
+        raise LeftRunning(
+            f"{what}: leaves a thread running ({left[0]}) that keeps the process alive; make it a daemon, or start it "
+            "where it is needed"
+        )
 
 
 def _own(folder: str) -> list[str]:
@@ -172,21 +220,39 @@ def _module(path: Path, allowed: Allowed | None = None) -> ModuleType:
         allowed(path, source)
     name = f"{_FILES}.{hashlib.sha256(source).hexdigest()[:16]}.{path.stem}"
     if name not in sys.modules:
-        try:
-            tree = compile(source, str(path), "exec")
-        except (SyntaxError, ValueError) as error:
-            line = getattr(error, "lineno", None)
-            raise UsageError(f"{path}{f':{line}' if line else ''}: {getattr(error, 'msg', error)}") from None
+        tree = _compiled(path, source)
+        _tried(str(path), confined.key([source]), "load", file=str(path))
         module = ModuleType(name, None)
         module.__file__ = str(path)
         sys.modules[name] = module  # dataclasses look their module up while it is being made
         _SOURCES[name] = source
         try:
-            exec(tree, module.__dict__)  # noqa: S102 -- the user names a file of code to be run
-        except (Exception, SystemExit) as error:  # noqa: BLE001 -- whatever a user's file raises is said with its line
+            with confined.contained():
+                exec(tree, module.__dict__)  # noqa: S102 -- the user names a file of code to be run
+        except BaseException as error:
             del sys.modules[name], _SOURCES[name]
+            if isinstance(error, KeyboardInterrupt):
+                raise
             raise UsageError(_broken(path, error)) from None
     return sys.modules[name]
+
+
+def _compiled(path: Path, source: bytes) -> CodeType:
+    try:
+        return compile(source, str(path), "exec")
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        raise UsageError(f"{path}{f':{line}' if line else ''}: {getattr(error, 'msg', error)}") from None
+    except (RecursionError, MemoryError, OverflowError) as error:
+        raise UsageError(f"{path}: Python cannot read it ({type(error).__name__}); it is nested too deeply") from None
+
+
+def _tried(what: str, passed: str, how: str, **given: str) -> None:
+    """Before a user's code is loaded here, a process of its own does it, once for each content."""
+    if confined.seconds() and not confined.has_passed(passed):
+        for _ in confined.call(f"{__name__}:{how}", given, files=[what], doing="it was imported", quiet=True):
+            pass
+        confined.passes(passed)
 
 
 def _broken(path: Path, error: BaseException) -> str:
@@ -194,20 +260,32 @@ def _broken(path: Path, error: BaseException) -> str:
     where = f"{path}:{lines[-1]}" if lines else str(path)
     if isinstance(error, ModuleNotFoundError):
         return f"{where}: {error}; a plugin is one file: install what it imports, or put it into the file"
-    return f"{where}: {type(error).__name__}: {error}"
+    return f"{where}: {type(error).__name__}{f': {error}' if str(error) else ''}"
 
 
 def _of_package(base: type[T], name: str, point: EntryPoint) -> type[T]:
-    try:
-        found = point.load()
-    except Exception as error:  # noqa: BLE001 -- a foreign package may fail in any way
-        raise UsageError(f"{point.value} of entry point {name}: {type(error).__name__}: {error}") from None
+    if point.dist is not None:
+        file = Path(str(point.dist.locate_file(point.module.replace(".", "/"))))
+        file = next((path for path in (file.with_suffix(".py"), file / "__init__.py") if files.is_file(path)), file)
+        passed = confined.key([], point.value, point.dist.version, files.is_file(file) and file.stat().st_mtime_ns)
+        _tried(str(file), passed, "load_package", folder=point.group.rpartition(".")[2], name=name)
+    found = _loaded(name, point)
     kind: type[T] = found if isinstance(found, type) else _the_class(base, found)
     if not issubclass(kind, base):
         raise UsageError(f"{point.value} of entry point {name} is not a subclass of {base.__name__}")
     _complete(base, kind, point.value)
     _NAMES[kind] = name
     return kind
+
+
+def _loaded(name: str, point: EntryPoint) -> Any:
+    try:
+        with confined.contained():
+            return point.load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 -- a foreign package may fail in any way
+        raise UsageError(f"{point.value} of entry point {name}: {type(error).__name__}: {error}") from None
 
 
 def _the_class(base: type[T], module: ModuleType) -> type[T]:

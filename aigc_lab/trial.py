@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigc_lab import attempts, checkpoint, environment, interruption, pictures, quality_diversity
+from aigc_lab import attempts, checkpoint, environment, interruption, pictures, plugins, quality_diversity
 from aigc_lab.batches import Batches
 from aigc_lab.checkpoint import Checkpointer
 from aigc_lab.errors import Failure, UsageError
@@ -81,7 +81,7 @@ def execute(jobs: Sequence[Job], lab: Lab, watchers: Sequence[Watcher]) -> list[
         except BaseException as error:
             for run in runs:
                 run.stop(error)
-            if not isinstance(error, Exception) or isinstance(error, UsageError | Failure):
+            if not _own_fault(error):
                 raise
             if interruption.wanted():
                 raise KeyboardInterrupt from None
@@ -295,7 +295,9 @@ class _Run:
         except (UsageError, Failure) as error:
             self.stop(error)
             raise
-        except Exception as error:
+        except BaseException as error:
+            if not _own_fault(error):
+                raise
             if isinstance(error, OSError) and (told := refused(error)):
                 failure = Failure(told)
                 self.stop(failure)
@@ -313,9 +315,7 @@ class _Run:
         if self.outcome is not None:
             return
         # A signal may break anything, an import above all: what goes wrong after one is not the run's fault.
-        fault = isinstance(error, Exception) and not isinstance(error, UsageError | Failure)
-        if fault and not interruption.wanted():
-            assert isinstance(error, Exception)
+        if _own_fault(error) and not interruption.wanted():
             self._end(RunState.FAILED, _reason(error))
             return
         with suppress(Failure):  # the error that is being handled says more
@@ -504,11 +504,20 @@ class _Run:
             return pictures.picture(self.replica.state.average.generate(count, "picture"), dataset.modes)
 
 
-def _reason(error: Exception) -> str:
+def _own_fault(error: BaseException) -> bool:
+    """Whether it is the run's own, and no interruption, mistake or store that the next run would meet too. A system may
+    raise whatever it likes, `SystemExit` and even `KeyboardInterrupt`.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return not interruption.wanted() and plugins.raised(error) is not None
+    return not isinstance(error, UsageError | Failure | GeneratorExit)
+
+
+def _reason(error: BaseException) -> str:
     """What is recorded of an error. The same configuration would meet it again."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return f"out of memory: {str(error).strip().partition(chr(10))[0] or type(error).__name__}"
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _weights(system: System) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 import pytest
 import torch
 
-from aigc_lab import content
+from aigc_lab import confined, content
 from aigc_lab.data.digits import Digits
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import writer
@@ -28,6 +28,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # A command is told as it must be typed, which is another under `uv run`; a test that is about that sets it.
 os.environ.pop("UV_RUN_RECURSION_DEPTH", None)
+
+
+# A user's file is tried in a process of its own first, which costs seconds: a test that is about that asks for it.
+os.environ[confined.VARIABLE] = "0"
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("display", "web"),
     ("sweeps", "checks", "catalogue"),
-    ("opening", "estimate", "worker", "comparison"),
+    ("opening", "estimate", "rehearsal", "worker", "comparison"),
     ("reconciling", "archive"),
     ("supervision",),
     ("executors/*",),
@@ -61,7 +61,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("trust",),
     ("shape",),
     ("text",),
-    ("yamlfile", "content", "weights", "channel"),
+    ("yamlfile", "content", "weights", "channel", "confined"),
     (
         "config",
         "errors",

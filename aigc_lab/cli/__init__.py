@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from aigc_lab import __version__
+from aigc_lab.cli import output
 from aigc_lab.cli.options import app
 from aigc_lab.errors import Failure, UsageError
 
@@ -25,10 +26,11 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an arrow must not end a command on a terminal without Unicode
     try:
-        try:
-            app(prog_name="aigc-lab")
-        finally:
-            sys.stdout.flush()
+        with output.reserved("--json" in sys.argv):
+            try:
+                app(prog_name="aigc-lab")
+            finally:
+                sys.stdout.flush()
     except UsageError as error:
         _end(error, 2)
     except Failure as error:
@@ -39,17 +41,28 @@ def main() -> None:
         # The reader has left. Python would complain once more on its way out, so it gets somewhere to write.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:
-        from aigc_lab.files import refused
-
-        told = refused(error)
-        if told is None:
-            raise
-        _end(told, 1)
     except SystemExit as stop:
         if stop.code == 130:  # typer's word for Ctrl-C
             _end("interrupted", 130)
+        _blame(stop)
         raise
+    except BaseException as error:
+        _blame(error)
+        if isinstance(error, OSError):
+            from aigc_lab.files import denied
+
+            told = denied(error)
+            if told is not None:
+                _end(told, 1)
+        raise
+
+
+def _blame(error: BaseException) -> None:
+    """Ends the command when a line of a user's file has raised the error."""
+    plugins = sys.modules.get("aigc_lab.plugins")  # what was not imported has loaded no file
+    told = plugins.raised(error) if plugins is not None else None
+    if told is not None:
+        _end(f"{told}; 'aigc-lab check' tests the file", 2)
 
 
 def _end(message: object, code: int) -> None:

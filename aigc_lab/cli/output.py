@@ -2,9 +2,9 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -48,10 +48,34 @@ def progress() -> "Iterator[Callable[[str], object]]":
         yield shown.update
 
 
+# Where JSON goes, while standard output is kept for it.
+_reserved: list[TextIO] = []
+
+
+@contextmanager
+def reserved(wanted: bool) -> "Iterator[None]":
+    """Within, standard output is kept for JSON, where that is `wanted`: what a user's file or a library prints goes to
+    standard error.
+    """
+    if not wanted:
+        yield
+        return
+    _reserved.append(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _reserved.pop().flush()
+
+
+def _out() -> TextIO:
+    return _reserved[-1] if _reserved else sys.stdout
+
+
 def print_json(value: Any) -> None:
     import json
 
-    print(json.dumps(value, indent=2, allow_nan=False))
+    print(json.dumps(value, indent=2, allow_nan=False), file=_out())
 
 
 def print_rows(parts: "Iterable[list[dict[str, Any]]]") -> None:
@@ -62,9 +86,9 @@ def print_rows(parts: "Iterable[list[dict[str, Any]]]") -> None:
     for part in parts:
         for row in part:
             text = json.dumps(row, indent=2, allow_nan=False).replace("\n", "\n  ")
-            sys.stdout.write(f"{start}\n  {text}")
+            _out().write(f"{start}\n  {text}")
             start = ","
-    print("\n]" if start == "," else "[]")
+    print("\n]" if start == "," else "[]", file=_out())
 
 
 def print_table(renderable: "RenderableType") -> None:

@@ -11,6 +11,7 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 
 C = TypeVar("C")
 Check = Callable[[C], None]
+Begin = Callable[[str], None]
 
 
 class Broken(Exception):
@@ -66,12 +67,20 @@ class Result:
     where: Where | None = None
 
 
-def examine(contracts: Sequence[Contract[C]], cases: Mapping[str, C], file: Path | None) -> Iterator[Result]:
-    """Every contract on every case, the first of which is the plugin as it comes; `file` is the plugin's own."""
+def examine(
+    contracts: Sequence[Contract[C]],
+    cases: Mapping[str, C],
+    file: Path | None,
+    begin: Begin = lambda contract: None,
+) -> Iterator[Result]:
+    """Every contract on every case, the first of which is the plugin as it comes; `file` is the plugin's own. `begin`
+    is told of each contract before it is checked.
+    """
     lost: dict[str, str] = {}  # what is not known to be kept -> the broken contract behind it
     for contract in contracts:
         first = next((lost[need] for need in contract.needs if need in lost), None)
         if first is None:
+            begin(contract.name)
             result = _result(contract, cases, file)
         else:
             result = Result(contract.name, "not checked", contract.why, f"first repair: {first}")

@@ -1,0 +1,95 @@
+"""An experiment that names a user's files, tried before anything is begun: they are loaded, its systems are built and
+train their first steps, all in a process of its own (`confined`). What ships is not tried.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from aigc_lab import confined, environment, plugins
+from aigc_lab.batches import Batches
+from aigc_lab.errors import UsageError
+from aigc_lab.experiment import Configuration, Experiment
+from aigc_lab.trainer import Diverged, State, train_one
+from aigc_lab.weights import WeightsPolicy
+from aigc_lab.yamlfile import Document
+
+_STEPS, _SAMPLES = 2, 4
+
+
+def rehearse(experiment: Experiment, device: str, say: Callable[[str], None]) -> None:
+    """Once for each content of the experiment and of its files. Raises `UsageError` for a file that does not return or
+    that ends its process, naming its line; what else is wrong with an experiment is said by its own checks.
+    """
+    own = experiment.own_files
+    if not own or not confined.seconds():
+        return
+    sources = [path.read_bytes() for path in own]
+    passed = confined.key(sources, experiment.document.data, experiment.protocol.model_dump(mode="json"), device)
+    if confined.has_passed(passed):
+        return
+    say(f"{', '.join(path.name for path in own)}: tried in a process of its own first, once for each content …")
+    weights = experiment.weights
+    given: dict[str, Any] = {
+        "name": experiment.name,
+        "file": experiment.document.file,
+        "data": experiment.document.data,
+        "data_dir": str(experiment.data_dir),
+        "weights": [weights.folder and str(weights.folder), weights.allow_unverified],
+        "device": device,
+    }
+    files, doing = [str(path) for path in own], "it was loaded and built"
+    # What a GPU's driver reserves is no memory that is taken.
+    task = confined.call(f"{__name__}:perform", given, files=files, doing=doing, bounded=device == "cpu")
+    if not any("refused" in message for message in task):
+        for name in (passed, *(confined.key([source]) for source in sources)):
+            confined.passes(name)
+
+
+def perform(
+    send: Any, name: str, file: str, data: dict[str, Any], data_dir: str, weights: tuple[str | None, bool], device: str
+) -> None:
+    """The rehearsal itself, in the process of its own."""
+    folder, unverified = weights
+    policy = WeightsPolicy(Path(folder) if folder else None, allow_unverified=unverified)
+    experiment = Experiment(name, Document(file, data), Path(data_dir), policy)
+    try:
+        experiment.check()
+        plugins.refuse_threads(str(experiment.own_files[0]))
+        send(phase="its data were loaded", limit="unlimited")  # they may have to be downloaded
+        experiment.check_data()
+    except UsageError as error:
+        if isinstance(error, plugins.LeftRunning):
+            raise
+        send(refused=str(error))  # whoever asked says it better: it knows the lines of the experiment's file
+        return
+    environment.settle(experiment.file.training.threads)
+    for system in experiment.systems:
+        values = {"system": system} | experiment.defaults(system)
+        plan = experiment.resolve(lambda hole, values=values: values.get(hole.name, hole.ends()[0]))  # type: ignore[misc]
+        if plugins.source_of(plan.system_class) is not None:
+            send(phase=f"{plan.system} trained its first steps", limit="work")
+            state = _trained(plan, device)
+            send(phase=f"{plan.system} was sampled", limit="work")
+            state.average.generate(_SAMPLES, "rehearsal")
+
+
+def _trained(plan: Configuration, device: str) -> State:
+    training = plan.training
+    state = State.fresh(
+        plan.system_class,
+        plan.system_config,
+        plan.dataset.shape,
+        seed=0,
+        batch_size=training.batch_size,
+        device=device,
+        channels_last=training.channels_last,
+    )
+    batches = Batches(plan.dataset.load("train").to(device), training.batch_size, seed=0)
+    with suppress(Diverged):  # that is told when it is a run
+        for _ in train_one(
+            state, batches, steps=_STEPS, every=_STEPS, seed=0, decay=training.ema, precision=training.precision
+        ):
+            pass
+    return state
