@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from aigc_lab import interruption, search, supervision
+from aigc_lab import interruption, outage, search, supervision
 from aigc_lab.archive import deletion
 from aigc_lab.errors import UsageError
 from aigc_lab.executors.base import Executor, Place
@@ -113,6 +113,6 @@ def opened(
             with executor:
                 yield Opened(sweep, lab, executor, finishing)
         finally:
-            told = shipping.finish(_FAREWELL if interruption.wanted() else None)
+            told = shipping.finish(_FAREWELL if interruption.wanted() or outage.given_up() else None)
             if told:
                 say(told)

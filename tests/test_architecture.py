@@ -55,7 +55,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("neighbours", "kernels"),
     ("augmentation", "batches", "decoding", "nets", "objectives", "statistics", "image_files"),
     ("frechet",),
-    ("attempts",),
+    ("attempts", "recollection"),
+    ("outage",),
     ("samples", "noise", "environment", "plugins", "space", "settings"),
     ("shape",),
     ("text",),
@@ -72,7 +73,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "modality",
         "tether",
         "processes",
-        "recollection",
         "",
     ),
 )

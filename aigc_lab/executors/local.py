@@ -18,6 +18,7 @@ from aigc_lab.executors.base import Place
 from aigc_lab.experiment import Experiment
 from aigc_lab.job import Job, Outcome, Watcher
 from aigc_lab.lab import Lab
+from aigc_lab.outage import StoreAway
 from aigc_lab.registry import lives, queries
 from aigc_lab.registry.life import RETRIES
 from aigc_lab.registry.states import State
@@ -143,7 +144,7 @@ class _Gone(Exception):
 
 def _sent(kind: str, text: str) -> Exception:
     """The error that a worker met, as one of this process."""
-    return UsageError(text) if kind == UsageError.__name__ else Failure(text)
+    return {"UsageError": UsageError, "StoreAway": StoreAway}.get(kind, Failure)(text)
 
 
 class _Worker:
