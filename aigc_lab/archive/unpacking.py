@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from aigc_lab import search
+from aigc_lab import ownership, search
 from aigc_lab.archive import belongings, deletion, projection, study, tape
 from aigc_lab.archive.belongings import Rows
 from aigc_lab.archive.packing import FORMAT, MANIFEST, REGISTRY, STUDY, check_name
@@ -24,7 +24,7 @@ from aigc_lab.files import replacing, sha256
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import SCHEMA
 from aigc_lab.settings import Settings
-from aigc_lab.tracking import moved, writer
+from aigc_lab.tracking import writer
 
 # A manifest and rows of 100,000 runs are a hundredth of it.
 _LARGEST_JSON = 4 << 30
@@ -57,17 +57,18 @@ def import_(path: Path, settings: Settings, say: Callable[[str], None]) -> str:
         except UsageError as error:
             raise UsageError(f"{path}: {error}; nothing was stored") from None
         settings.prepare()
-        moved.check(settings)
         search.check(settings.optuna_url, create=False)
         deletion.refuse_unfinished(settings, archive.sweep)
         with (
             Registry.open(settings.registry_url, home=settings.home) as registry,
             belongings.held(settings, archive.sweep, registry),
         ):
+            ownership.refuse(registry, settings, archive.sweep)
             new = _is_new(registry, archive)
             if new:
                 study.refuse_other(settings.optuna_url, archive.sweep, archive.study)
             _store(file, archive, registry, settings, new=new)
+            ownership.claim(registry, settings, archive.sweep)
     runs = len(archive.rows["run"])
     say(
         f"{archive.sweep}: {runs} run{'s' * (runs != 1)}, " + (f"{len(archive.files)} files" if new else "already here")
