@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
-from aigc_lab import content, environment, interruption, tables, trust
+from aigc_lab import content, environment, interruption, outage, tables, trust
 from aigc_lab import experiment as experiments
 from aigc_lab.display import SweepDisplay
 from aigc_lab.errors import Failure, UsageError
@@ -19,6 +19,7 @@ from aigc_lab.estimate import estimate
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment import Experiment, Source
 from aigc_lab.opening import check_stores, opened
+from aigc_lab.outage import StoreAway
 from aigc_lab.registry import queries
 from aigc_lab.registry.life import RESULTS
 from aigc_lab.registry.states import State
@@ -285,12 +286,18 @@ def _devices(wanted: str) -> list[str]:
 def _interruptible(
     experiment: Experiment, display: SweepDisplay, settings: Settings, home: Path | None
 ) -> Iterator[None]:
-    """The display while the work within goes on, and what there is to say when it is interrupted."""
+    """The display while the work within goes on, and what there is to say when it is interrupted, or when a store stays
+    away.
+    """
+    again = as_typed(f"aigc-lab resume {experiment.sweep}", settings, home)
     try:
-        with display, interruption.handled(exits=False), interruption.told(display.say):
-            yield
+        with display, interruption.handled(exits=False), interruption.told(display.say), outage.told(display.say):
+            try:
+                yield
+            except StoreAway as error:
+                interruption.check()  # it was not waited for any longer
+                raise Failure(f"{error}; where the runs were is stored: when it is back, {again} goes on") from None
     except KeyboardInterrupt:
-        again = as_typed(f"aigc-lab resume {experiment.sweep}", settings, home)
         print(f"where the runs were is stored; {again} goes on from there", file=sys.stderr)
         raise
 

@@ -12,12 +12,12 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from aigc_lab import tables
+from aigc_lab import ownership, tables
 from aigc_lab.errors import Failure
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
-from aigc_lab.tracking import moved, waiting
+from aigc_lab.tracking import waiting
 from aigc_lab.tracking.waiting import Status
 from aigc_lab.tracking.writer import attempt, shipping, spool_folder
 
@@ -36,8 +36,12 @@ def spool(sweep: str | None, settings: Settings) -> list[Row]:
 
 def flush(sweep: str | None, settings: Settings) -> list[Row]:
     """Delivers what waits, with progress on standard error, and returns what `spool` says afterwards."""
-    moved.check(settings)
-    reasons = {row["sweep"]: _deliver(row["sweep"], settings) for row in spool(sweep, settings) if row["records"]}
+    waits = [row["sweep"] for row in spool(sweep, settings) if row["records"]]
+    if waits:
+        with Registry.open(settings.registry_url, home=settings.home) as registry:
+            for each in waits:
+                ownership.refuse(registry, settings, each)
+    reasons = {each: _deliver(each, settings) for each in waits}
     rows = [_row(name, settings) for name in reasons] or spool(sweep, settings)
     return [row | {"error": reasons.get(row["sweep"]) or row["error"]} for row in rows]
 

@@ -17,13 +17,16 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from aigc_lab import environment
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.settings import Settings, discreet, masked
 from aigc_lab.tracking import address, moved
+
+if TYPE_CHECKING:
+    from aigc_lab.registry.homes import StoredHome
 
 State = Literal["ok", "warning", "problem"]
 
@@ -43,13 +46,14 @@ class Check:
     remedy: str = ""
 
 
-def examine(home: Path | None = None, *, repair: bool = False) -> list[Check]:
-    """All checks, in the order in which to read them. With `repair`, the records of a moved home are corrected first.
+def examine(home: Path | None = None, *, repair: bool = False, adopt: str | None = None) -> list[Check]:
+    """All checks, in the order in which to read them. With `repair`, the records of a moved or copied home are
+    corrected first, and the sweeps of homes that are gone are taken over; `adopt` takes over a sweep of any other home.
 
     A check that cannot be done is a problem of its own and keeps none of the others.
     """
     settings = Settings.load(home)
-    repaired = _repaired(settings) if repair else []
+    repaired = [*(_repaired(settings) if repair else []), *(_adopted(settings, adopt) if adopt else [])]
     checks: tuple[Callable[[Settings], Iterator[Check]], ...] = (
         _versions,
         _machine,
@@ -79,16 +83,28 @@ def _safely(check: Callable[[Settings], Iterator[Check]], settings: Settings) ->
 
 
 def _repaired(settings: Settings) -> list[Check]:
+    from aigc_lab import ownership
     from aigc_lab.registry.store import Registry
 
-    old = moved.old_homes(settings)
-    if not old:
-        return [Check("repair", "ok", "nothing to correct")]
+    old, done = moved.old_homes(settings), list[str]()
     with suppress(UsageError), Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
         for place in old:  # rows of the time when it recorded absolute paths too
             registry.relocate(place)
-    backup = moved.repair(settings)
-    return [Check("repair", "ok", f"MLflow's records name this home now; as they were: {backup}")]
+        done += ownership.repair(registry, settings)
+    if old:
+        done.append(f"MLflow's records name this home now; as they were: {moved.repair(settings)}")
+    return [Check("repair", "ok", said) for said in done or ["nothing to correct"]]
+
+
+def _adopted(settings: Settings, wanted: str) -> list[Check]:
+    from aigc_lab import ownership
+    from aigc_lab.registry import queries
+    from aigc_lab.registry.store import Registry
+
+    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+        sweep = queries.find_sweep(registry, wanted)
+        ownership.adopt(registry, settings, [sweep])
+    return [Check("adopt", "ok", f"{sweep} belongs to this home now; files that lie in another are missing here")]
 
 
 # ---- the machine
@@ -192,9 +208,28 @@ def _disk(settings: Settings) -> Iterator[Check]:
 
 
 def _place(settings: Settings) -> Iterator[Check]:
-    """Says nothing of a home that lies where it was made."""
+    """Says nothing of a home that lies where it was made, and that shares its registry with no other."""
+    from aigc_lab import ownership
+    from aigc_lab.registry.opening import inspect_schema
+    from aigc_lab.registry.store import Registry
+    from aigc_lab.registry.tables import SCHEMA
+
     moved.check(settings)
-    yield from ()
+    with suppress(UsageError):  # `_registry` has the words for one that cannot be read
+        if inspect_schema(settings.registry_url)[0] != SCHEMA:
+            return
+    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+        ownership.check(registry, settings)
+        for home, sweeps in ownership.others(registry, settings).items():
+            yield _other(home, sweeps, ownership.lives_on(home))
+
+
+def _other(home: "StoredHome", sweeps: list[str], there: bool | None) -> Check:
+    names = ", ".join(sweeps[:3]) + (", …" if len(sweeps) > 3 else "")
+    found = f"{len(sweeps)} sweeps of home {home.path} on {home.host} are in this registry: {names}"
+    if there is False:
+        return Check("sweeps", "warning", f"{found}; it is gone", "aigc-lab doctor --repair takes them over")
+    return Check("sweeps", "ok", f"{found}; this home reads them")
 
 
 def _size(count: float) -> str:
@@ -260,10 +295,13 @@ def _optuna(settings: Settings) -> Iterator[Check]:
             with closing(sqlite3.connect(f"{store.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as database:
                 studies = database.execute("SELECT count(*) FROM studies").fetchone()[0]
         else:
-            from sqlalchemy import create_engine, text
+            from sqlalchemy import create_engine, inspect, text
 
             engine = create_engine(url, connect_args={"connect_timeout": 4})
             with engine.connect() as connection:
+                if not inspect(connection).get_table_names():
+                    yield Check("optuna", "ok", f"{shown}: {_NO_HOME}")
+                    return
                 studies = connection.scalar(text("SELECT count(*) FROM studies"))
     except Exception as error:  # noqa: BLE001 -- SQLAlchemy's and the drivers' errors share no base
         reason = discreet(str(error).partition("\n")[0], url)

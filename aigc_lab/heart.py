@@ -6,11 +6,16 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from aigc_lab import outage
 from aigc_lab.errors import Failure
+from aigc_lab.outage import StoreAway
 from aigc_lab.registry.life import BEAT, Outdated
 from aigc_lab.registry.store import Registry
 
 _LOG = logging.getLogger(__name__)
+
+# Seconds from a beat that the registry was away for to the next.
+_SOON = 2.0
 
 
 class Heart:
@@ -22,6 +27,7 @@ class Heart:
         self._registry = registry
         self._every = every
         self._ended = threading.Event()
+        self._missed = False
         self._lock = threading.Lock()
         self._beats: dict[tuple[str, int], Callable[[], int]] = {}
         self._outdated: dict[tuple[str, int], Outdated] = {}
@@ -51,16 +57,21 @@ class Heart:
 
     def beat(self) -> None:
         """Once for every attempt."""
+        self._missed = False
         with self._lock:
             beats = list(self._beats.items())
         for (run, attempt), step in beats:
             try:
-                self._registry.beat(run, attempt, step=step())
+                with outage.tries_once():
+                    self._registry.beat(run, attempt, step=step())
             except Outdated as error:
                 self._outdated[run, attempt] = error
+            except StoreAway:
+                self._missed = True  # it has been said
             except Failure as error:
                 _LOG.warning("run %s: no heartbeat: %s", run, error)
 
     def _run(self) -> None:
-        while not self._ended.wait(self._every):
+        # Whoever looks from another machine should hear of a training soon after the registry is back.
+        while not self._ended.wait(min(self._every, _SOON) if self._missed else self._every):
             self.beat()

@@ -41,7 +41,7 @@ def open_lab(
     plan = experiment.resolve(lambda hole: hole.ends()[0])
     features = FeatureStore(plan.dataset, cache=settings.cache, weights=settings.weights, device=device, say=say)
     evaluator = Evaluator(experiment.protocol, experiment.metrics, plan.dataset, features)
-    registry = Registry.open(settings.registry_url, home=settings.home, connected=True)
+    registry = Registry.open(settings.registry_url, home=settings.home, connected=True, patient=True)
     lab = Lab(settings, registry, tracker, evaluator, device, threads)
     lab.settle(experiment.file.training)
     evaluator.prepare()

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from aigc_lab import interruption, search, supervision, trust
+from aigc_lab import interruption, outage, ownership, search, supervision, trust
 from aigc_lab.archive import deletion
 from aigc_lab.errors import UsageError
 from aigc_lab.executors.base import Executor, Place
@@ -18,7 +18,7 @@ from aigc_lab.reconciling import reconcile
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
-from aigc_lab.tracking import address, moved, writer
+from aigc_lab.tracking import address, writer
 from aigc_lab.tracking.spool import SpoolTracker
 
 # So many seconds of an interrupted sweep's last ten belong to MLflow; what it does not take in them waits on the disk.
@@ -53,8 +53,8 @@ def check_stores(settings: Settings, sweep: str) -> str | None:
             raise
         note = f"{error}; the sweep goes on, and what it shows waits in {writer.spool_folder(settings, sweep)}"
     search.check(settings.optuna_url, create=False)
-    Registry.open(settings.registry_url, home=settings.home).close()
-    moved.check(settings)
+    with Registry.open(settings.registry_url, home=settings.home) as registry:
+        ownership.refuse(registry, settings, sweep)
     search.check(settings.optuna_url)
     return note
 
@@ -94,6 +94,7 @@ def opened(
         stack.enter_context(supervision.alone(settings, sweep))
         deletion.refuse_unfinished(settings, sweep)
         registry = stack.enter_context(Registry.open(settings.registry_url, home=settings.home))
+        ownership.refuse(registry, settings, sweep)
         registry.sweep(
             experiment.name,
             experiment.digest,
@@ -103,6 +104,7 @@ def opened(
             source=experiment.document.file,
             command=command,
         )
+        ownership.claim(registry, settings, sweep)
         _trust(experiment, settings, say)
         for finding in reconcile(registry, settings, mine=sweep):
             say(str(finding))
@@ -122,6 +124,6 @@ def opened(
             with executor:
                 yield Opened(sweep, lab, executor, finishing)
         finally:
-            told = shipping.finish(_FAREWELL if interruption.wanted() else None)
+            told = shipping.finish(_FAREWELL if interruption.wanted() or outage.given_up() else None)
             if told:
                 say(told)

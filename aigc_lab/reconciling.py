@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from aigc_lab import attempts, processes
+from aigc_lab import attempts, ownership, processes
 from aigc_lab.errors import UsageError
 from aigc_lab.processes import Process
 from aigc_lab.registry import lives, queries
@@ -44,11 +44,19 @@ def reconcile(
     """Brings in order what was left behind by processes that died, and returns what that was. `mine` is the sweep that
     this process holds. With `dry_run` nothing is changed.
 
-    Raises `UsageError` when another process runs the sweep that this one holds: a lock is seen within one home, and a
-    registry may be shared by several.
+    Sweeps of other homes are left alone. Raises `UsageError` for a home that may not write, and when another process
+    runs the sweep that this one holds: a lock is seen on one machine, and a home may be shared by several.
     """
     found: list[Finding] = []
+    if not dry_run:
+        ownership.check(registry, settings)
     for sweep in _left(registry, settings):
+        try:
+            ownership.refuse_foreign(registry, settings, sweep)
+        except UsageError as error:
+            if mine is None:
+                found.append(Finding(sweep, None, f"it is left alone: {error}"))
+            continue
         with ExitStack() as stack:
             if sweep != mine:
                 try:

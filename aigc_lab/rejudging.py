@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from aigc_lab import attempts, environment, experiment, trust
+from aigc_lab import attempts, environment, experiment, ownership, trust
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.evaluate import Evaluator
@@ -35,6 +35,7 @@ def rejudge(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]
     device = environment.device(device)
     with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
         sweep = queries.sweep(registry, wanted)
+        ownership.claim(registry, settings, sweep["id"])
         document = Document(sweep["source"] or sweep["name"], sweep["experiment"])
         allowed = trust.gate(settings.home)
         plan = experiment.Experiment(sweep["name"], document, settings.data_dir, settings.weights, allowed)

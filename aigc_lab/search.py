@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,18 +19,22 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from aigc_lab import noise, space
+from aigc_lab import noise, outage, space
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.experiment import Experiment, Search
 from aigc_lab.experiment import confirmations as confirmations
 from aigc_lab.experiment import most_runs as most_runs
 from aigc_lab.experiment import total_trials as total_trials
 from aigc_lab.files import beside, locked
+from aigc_lab.outage import StoreAway
 from aigc_lab.recollection import Recollection
+from aigc_lab.registry.opening import away, server_options, soon
 from aigc_lab.settings import discreet, masked
 from aigc_lab.verdicts.stability import Better, first_alarm
 
 _SYSTEM = "system"
+# Addresses at which this process has found a storage: what goes away there is waited for.
+_known: set[str] = set()
 
 
 def _fixed(experiment: Experiment) -> list[dict[str, Any]]:
@@ -55,7 +60,7 @@ def check(url: str, *, create: bool = True) -> None:
         return
     # Two processes that make Optuna's tables in one file at once would die of each other.
     with _explained(url), locked(beside(path)):
-        storage(url)
+        outage.ask(_label(url), lambda: storage(url), partial(_away, url=url))
         if path is not None and new:
             with closing(sqlite3.connect(path)) as database:
                 database.execute("PRAGMA journal_mode = WAL")  # stays in the file: readers never wait for a writer
@@ -65,10 +70,12 @@ def check(url: str, *, create: bool = True) -> None:
 def _explained(url: str) -> Iterator[None]:
     try:
         yield
+    except StoreAway:
+        raise
     except Exception as error:  # noqa: BLE001 -- SQLAlchemy's, Optuna's and the driver's errors share no base
         # A port that is none may be a part of a password.
         reason = "it is not an address" if type(error) is ValueError else str(error).strip().partition("\n")[0]
-        shown = f"Optuna's storage {masked(url)} cannot be used ({discreet(reason, url)})"
+        shown = f"{_label(url)} cannot be used ({discreet(reason, url)})"
         raise UsageError(f"{shown}; see AIGC_LAB_OPTUNA_URL") from None
 
 
@@ -84,6 +91,16 @@ def told(url: str, sweep: str) -> dict[int, tuple[str, float | None]]:
             trial.number: (trial.state.name, trial.value if trial.state == TrialState.COMPLETE else None)
             for trial in study.get_trials(deepcopy=False)
         }
+
+
+def _away(error: Exception, url: str) -> str | None:
+    """As `registry.opening.away`, of an error that Optuna may have wrapped."""
+    judged = away if url in _known else soon
+    return judged(error.__cause__ if isinstance(error.__cause__, SQLAlchemyError) else error, url)
+
+
+def _label(url: str) -> str:
+    return f"Optuna's storage {masked(url)}"
 
 
 @contextmanager
@@ -104,12 +121,14 @@ def storage(url: str, *, connected: bool = False) -> optuna.storages.RDBStorage:
     use anew, unless whoever wants to stay `connected`, which halves the time that a trial costs, closes it.
     """
     # A server may restart during a sweep of days: a pooled connection is tried before it is used.
-    how: dict[str, Any] = {"pool_pre_ping": True}
+    how: dict[str, Any] = {"pool_pre_ping": True, "connect_args": server_options(make_url(url))}
     if url.startswith("sqlite"):
         how = {"connect_args": {"timeout": 120}}
         if not connected and make_url(url).database not in (None, "", ":memory:"):
             how["poolclass"] = NullPool
-    return optuna.storages.RDBStorage(url, engine_kwargs=how)
+    opened = optuna.storages.RDBStorage(url, engine_kwargs=how)
+    _known.add(url)
+    return opened
 
 
 class Study:
@@ -128,11 +147,12 @@ class Study:
         self._search: Search = file.search
         self._first = _fixed(experiment)
         self._lock = threading.RLock()
+        label, gone = _label(url), partial(_away, url=url)
         with _explained(url):
-            self._storage = storage(url, connected=True)
+            self._storage = outage.ask(label, lambda: storage(url, connected=True), gone)
             self._study = optuna.create_study(
                 study_name=name,
-                storage=Recollection(self._storage),
+                storage=Recollection(self._storage, label, gone),
                 direction="minimize" if file.objective.better == "lower" else "maximize",
                 load_if_exists=True,
                 pruner=_pruner(file.search.pruner, file.training.steps),

@@ -8,8 +8,11 @@
 | `MLFLOW_TRACKING_URI` | MLflow's store or server | `sqlite:///<home>/mlflow.db` |
 | `AIGC_LAB_DATA_DIR` | dataset files | `<home>/data` |
 | `AIGC_LAB_WEIGHTS_DIR` | pretrained feature extractors | torch's hub folder |
+
+`AIGC_LAB_STORE_PATIENCE` says for how many seconds a database server that goes away is waited for (60).
 """
 
+import math
 import os
 import re
 import shlex
@@ -37,6 +40,7 @@ class Settings:
         """Settings from `home` (the command line's `--home`) and the environment."""
         where = Path(home or os.environ.get("AIGC_LAB_HOME") or ".aigc-lab").expanduser().absolute()
         weights = os.environ.get("AIGC_LAB_WEIGHTS_DIR")
+        store_patience()  # a typo is met here, and not in the middle of an outage
         return cls(
             home=where,
             registry_url=os.environ.get("AIGC_LAB_REGISTRY_URL") or f"sqlite:///{where / 'registry.db'}",
@@ -88,6 +92,18 @@ class Settings:
             raise UsageError(
                 f"home {self.home} cannot be written ({error.strerror}); name another with --home or AIGC_LAB_HOME"
             ) from None
+
+
+def store_patience() -> float:
+    """Seconds for which a database server that goes away is waited for. Raises `UsageError` for what is no number."""
+    text = os.environ.get("AIGC_LAB_STORE_PATIENCE") or "60"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise UsageError(f"AIGC_LAB_STORE_PATIENCE={text!r:.40}: give seconds, like 60; 0 waits for nothing")
+    return seconds
 
 
 def as_typed(command: str, settings: Settings, home: Path | None) -> str:

@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+from aigc_lab import ownership
 from aigc_lab.errors import Failure
 from aigc_lab.registry import lives, queries
 from aigc_lab.registry.store import Registry
@@ -18,6 +19,7 @@ def stop(registry: Registry, wanted: str, *, finish: bool, home: Path | None) ->
     """
     sweep = queries.find_sweep(registry, wanted)
     settings = Settings.load(home)
+    ownership.refuse(registry, settings, sweep)
     again = as_typed(f"aigc-lab resume {sweep}", settings, home)
     before = lives.supervisor(registry, sweep)
     if before is None:

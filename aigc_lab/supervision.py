@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from aigc_lab import interruption
+from aigc_lab import interruption, outage
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.files import locked
 from aigc_lab.processes import Process
@@ -67,7 +67,7 @@ def supervised(registry: Registry, sweep: str) -> Iterator[threading.Event]:
         beat, asked = 0.0, False
         while not ended.wait(_LOOK):
             beat += _LOOK
-            with suppress(Failure):  # a registry that fails for a while is asked again
+            with suppress(Failure), outage.tries_once():  # a registry that fails for a while is asked again
                 wanted = registry.watch(sweep) if beat >= BEAT else registry.wanted(sweep)
                 beat = 0.0 if beat >= BEAT else beat
                 if wanted is not None:

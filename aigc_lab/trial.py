@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigc_lab import attempts, checkpoint, environment, interruption, pictures, plugins, quality_diversity
+from aigc_lab import attempts, checkpoint, environment, interruption, outage, pictures, plugins, quality_diversity
 from aigc_lab.batches import Batches
 from aigc_lab.checkpoint import Checkpointer
 from aigc_lab.errors import Failure, UsageError
@@ -389,7 +389,8 @@ class _Run:
         self._checkpoints.save(self.replica.state, history, selected, wait=wait)
 
     def _stored(self, step: int) -> None:
-        with suppress(Failure):  # a registry that fails for a while; one that has given this attempt up is asked again
+        # A registry that fails for a while, or has given this attempt up, is asked again by others.
+        with suppress(Failure), outage.tries_once():
             self._lab.registry.beat(self._job.run, self._attempt, step=step, stored_step=step)
 
     def _recall(self, stored: checkpoint.Stored) -> None:

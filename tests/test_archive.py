@@ -384,20 +384,29 @@ def test_a_sweep_that_is_being_run_is_left_alone(home: Home, archive: Path) -> N
     assert home.counts()["run"] == 5
 
 
-def test_a_sweep_that_another_home_runs_is_left_alone(
-    home: Home, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its lock is not seen from here; the registry, which both share, says it."""
+def test_a_sweep_that_another_process_runs_is_left_alone(home: Home, archive: Path) -> None:
+    """Its lock is not seen from another machine; the registry says it."""
     url, sweep, before = home.settings.registry_url, home.id, home.counts()
-    monkeypatch.setenv("AIGC_LAB_REGISTRY_URL", url)
-    here = Home(tmp_path / "here", home.experiment)
     with supervisor(url, sweep) as there:
-        for call in (here.export, here.delete, lambda: here.take(archive)):
+        for call in (home.export, home.delete, lambda: home.take(archive)):
             with pytest.raises(UsageError, match=f"sweep {sweep} is being run by process {there.pid} on "):
                 call()
-        assert here.counts() == before | {"supervisor": 1}
+        assert home.counts() == before | {"supervisor": 1}
         assert there.poll() is None
-    assert here.delete(sure=False).endswith("nothing was deleted")
+    assert home.delete(sure=False).endswith("nothing was deleted")
+
+
+def test_a_sweep_of_another_home_is_neither_exported_nor_deleted_nor_replaced(
+    home: Home, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its files a deletion would orphan them, and an export would find none."""
+    assert home.sweep()  # nothing is left to do, and the home is recorded
+    monkeypatch.setenv("AIGC_LAB_REGISTRY_URL", home.settings.registry_url)
+    here, before, files = Home(tmp_path / "here", home.experiment), home.counts(), home.files()
+    for call in (here.export, here.delete, lambda: here.delete(dry_run=True), lambda: here.take(archive)):
+        with pytest.raises(UsageError, match=f"sweep {home.id} belongs to home {home.path}, .* run this there"):
+            call()
+    assert home.counts() == before and home.files() == files
 
 
 def test_a_run_that_was_lost_and_done_again_arrives_in_order(home: Home, other: Home) -> None:
@@ -901,7 +910,7 @@ def test_nothing_is_left_of_a_deleted_sweep_and_it_can_be_run_again(home: Home) 
     assert any(name.startswith(f"artifacts/mlflow/{sweep}") for name in files)
     said = home.delete()
     assert said.startswith(f"{sweep}: 5 runs, ") and said.endswith(f"deleted {sweep}") and " MB" in said
-    assert set(home.counts().values()) == {0}
+    assert set((home.counts() | {"home": 0}).values()) == {0}  # where the home lies stays recorded
     assert {name for name in home.files() if sweep in name} == set()
     assert study.dump(home.settings.optuna_url, sweep) is None
     assert home.client.get_experiment(experiment).lifecycle_stage == "deleted"
@@ -1033,7 +1042,7 @@ def test_a_killed_deletion_is_finished_by_the_same_command(
         with pytest.raises(UsageError, match=f"the deletion of {sweep} was interrupted; finish it: aigc-lab delete"):
             home.take(archive)
     home.delete()
-    assert set(home.counts().values()) == {0}
+    assert set((home.counts() | {"home": 0}).values()) == {0}  # where the home lies stays recorded
     assert {name for name in home.files() if sweep in name} == set()
     assert home.client.get_experiment_by_name(sweep) is None
     assert study.dump(home.settings.optuna_url, sweep) is None

@@ -133,13 +133,14 @@ def test_a_last_loss_of_another_kind_is_no_crash(lost: Lost, kills: list[int]) -
 # ---- homes that share a registry
 
 
-def test_a_sweep_that_another_home_runs_is_left_alone(
+def test_a_sweep_that_another_process_runs_is_left_alone(
     lost: Lost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its lock is not seen from here; until it dies, its row says that it runs."""
+    """Its lock is not seen from another machine; until it dies, its row says that it runs."""
     monkeypatch.setattr(reconciling, "_GRACE", 0.0)
     monkeypatch.setenv("AIGC_LAB_REGISTRY_URL", lost.registry.url)
     registry, sweep, here = lost.registry, lost.sweep, Settings.load(tmp_path / "here")
+    (here.artifacts / sweep).mkdir(parents=True)  # the files are here, as of a home that two machines share
     same: Any = SimpleNamespace(
         sweep=sweep,
         name="mine",

@@ -46,9 +46,9 @@ _TABLES = [
     for table in METADATA.sorted_tables
     if table is Sweep or (table is not Supervisor and any(key.ondelete == "CASCADE" for key in table.foreign_keys))
 ]
-# What means something in one home only: MLflow's ids, and the states on disk that an attempt could go on from.
+# What means something in one home only: its id, MLflow's ids, and the states on disk that an attempt could go on from.
 _HOMEBOUND = {
-    Sweep.name: ("mlflow_experiment_id",),
+    Sweep.name: ("mlflow_experiment_id", "home_id"),
     Run.name: ("mlflow_run_id",),
     Attempt.name: ("chain", "stored_step"),
 }

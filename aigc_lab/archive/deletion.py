@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
+from aigc_lab import ownership
 from aigc_lab.archive import belongings, study
 from aigc_lab.errors import UsageError
 from aigc_lab.files import locked, write_atomically
@@ -46,6 +47,7 @@ def delete(
     """
     with Registry.open(settings.registry_url, home=settings.home, create=False) as registry, ExitStack() as stack:
         doomed = _find(registry, settings, wanted)
+        ownership.refuse(registry, settings, doomed.sweep)
         _refuse_promoted(registry, doomed)
         address.check(settings.tracking_uri)
         if not dry_run:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aigc_lab import __version__
+from aigc_lab import __version__, ownership
 from aigc_lab.archive import belongings, deletion, study, tape
 from aigc_lab.archive.belongings import Rows
 from aigc_lab.errors import Failure, UsageError
@@ -54,6 +54,7 @@ def export(wanted: str, settings: Settings, target: Path | None, *, force: bool)
         sweep = queries.find_sweep(registry, wanted)
         path = target or Path(f"{sweep}.tar")
         _check(path, force)
+        ownership.refuse_foreign(registry, settings, sweep)
         deletion.refuse_unfinished(settings, sweep)
         with belongings.held(settings, sweep, registry):
             rows = belongings.rows(registry, sweep)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from aigc_lab import trust
+from aigc_lab import ownership, search, trust
 from aigc_lab.archive import belongings, bounds, deletion, projection, study, tape
 from aigc_lab.archive.belongings import Rows
 from aigc_lab.archive.bounds import Code
@@ -25,7 +25,7 @@ from aigc_lab.files import replacing, sha256
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import SCHEMA
 from aigc_lab.settings import Settings
-from aigc_lab.tracking import moved, writer
+from aigc_lab.tracking import writer
 
 #: where a file of the home is to be -> its name in the archive
 Missing = dict[Path, str]
@@ -63,7 +63,7 @@ def import_(path: Path, settings: Settings, say: Callable[[str], None], *, trust
             raise UsageError(f"{path}: {error}; nothing was stored") from None
         except OSError as error:  # a folder, a disk that fails
             raise UsageError(f"{path} cannot be read ({error.strerror}); nothing was stored") from None
-        moved.check(settings)
+        search.check(settings.optuna_url, create=False)
         _refuse_other(archive, settings)
         deletion.refuse_unfinished(settings, archive.sweep)
         settings.prepare()
@@ -71,8 +71,12 @@ def import_(path: Path, settings: Settings, say: Callable[[str], None], *, trust
             Registry.open(settings.registry_url, home=settings.home) as registry,
             belongings.held(settings, archive.sweep, registry),
         ):
+            ownership.refuse(registry, settings, archive.sweep)
             new = _is_new(registry, archive)
+            if new:
+                study.refuse_other(settings.optuna_url, archive.sweep, archive.study)
             _store(file, archive, missing, registry, settings, new=new)
+            ownership.claim(registry, settings, archive.sweep)
     if trust_code:
         trust.remember(settings.home, {code.sha256: code.name for code in archive.code})
     runs = len(archive.rows["run"])

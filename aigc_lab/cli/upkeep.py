@@ -79,8 +79,14 @@ def ui(
 @app.command()
 def doctor(
     repair: Annotated[
-        bool, typer.Option("--repair", help="Correct MLflow's records of a home that was moved.")
+        bool, typer.Option("--repair", help="Correct the records of a home that was moved or copied.")
     ] = False,
+    adopt: Annotated[
+        str | None,
+        typer.Option(
+            help="Take over a sweep whose home is gone for good.", metavar="SWEEP", autocompletion=complete_sweep
+        ),
+    ] = None,
     json: AsJson = False,
     home: Home = None,
 ) -> None:
@@ -89,7 +95,7 @@ def doctor(
 
     if not json and sys.stderr.isatty():
         print("looking (importing torch takes some seconds) …", file=sys.stderr)
-    found = checks.examine(home, repair=repair)
+    found = checks.examine(home, repair=repair, adopt=adopt)
     if json:
         print_json([vars(check) for check in found])
     else:

@@ -19,6 +19,7 @@ from aigc_lab.experiment import Experiment
 from aigc_lab.job import Job, Outcome, Watcher
 from aigc_lab.lab import Lab
 from aigc_lab.messages import Answer, Broken, Ended, Interrupted, Opening, Progressed, Ready, Said, Scored, Work
+from aigc_lab.outage import StoreAway
 from aigc_lab.registry import lives, queries
 from aigc_lab.registry.life import RETRIES
 from aigc_lab.registry.states import State
@@ -147,7 +148,7 @@ class _Gone(Exception):
 
 def _sent(broken: Broken) -> Exception:
     """The error that a worker met, as one of this process."""
-    return UsageError(broken.text) if broken.error == UsageError.__name__ else Failure(broken.text)
+    return {"UsageError": UsageError, "StoreAway": StoreAway}.get(broken.error, Failure)(broken.text)
 
 
 def _unexpected(message: Message) -> Failure:

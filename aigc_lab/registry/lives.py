@@ -1,19 +1,21 @@
 """Reading who works on what: attempts and supervisors, and whether their processes are alive."""
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, RowMapping, select, text
 
 from aigc_lab.processes import Process
 from aigc_lab.registry.life import LEASE
 from aigc_lab.registry.states import State
-from aigc_lab.registry.store import Registry
+from aigc_lab.registry.store import Registry, repeated
 from aigc_lab.registry.tables import Attempt, Run, Supervisor
 
 Json = dict[str, Any]
 
 
+@repeated
 def running(registry: Registry, sweep: str | None = None) -> list[Json]:
     """The attempts that have begun and not ended, of one sweep or of all, the oldest first: run, sweep, number, steps,
     `process`, the `age` of the last beat in seconds, and whether it is `alive` (see `alive`).
@@ -29,17 +31,20 @@ def running(registry: Registry, sweep: str | None = None) -> list[Json]:
         return _told(connection, wanted if sweep is None else wanted.where(Run.c.sweep_id == sweep))
 
 
+@repeated
 def supervisors(registry: Registry) -> list[Json]:
     """The processes that run sweeps now, or that died while they did: sweep, when, `process`, `age`, `alive`."""
     with registry.read() as connection:
         return _told(connection, select(Supervisor.c.sweep_id.label("sweep"), *Supervisor.columns))
 
 
+@repeated
 def supervisor(registry: Registry, sweep: str) -> Json | None:
     """The one of a sweep; None when nobody runs it and its last one ended in order."""
     return next((row for row in supervisors(registry) if row["sweep"] == sweep), None)
 
 
+@repeated
 def ended(registry: Registry, run: str) -> Json | None:
     """Of a run: trial, seed, state, reason, and the number of its newest attempt. None when there is no such run."""
     newest = select(Attempt.c.number).where(Attempt.c.run_id == run).order_by(Attempt.c.number.desc()).limit(1)
@@ -49,6 +54,7 @@ def ended(registry: Registry, run: str) -> Json | None:
         return None if row is None else dict(row)
 
 
+@repeated
 def environment(registry: Registry, run: str, attempt: int) -> Json:
     """Of an attempt, as it began."""
     wanted = select(Attempt.c.environment).where(Attempt.c.run_id == run, Attempt.c.number == attempt)
@@ -56,6 +62,7 @@ def environment(registry: Registry, run: str, attempt: int) -> Json:
         return dict(connection.scalar(wanted) or {})
 
 
+@repeated
 def failures(registry: Registry, sweep: str) -> dict[str, Json]:
     """Run -> the environment of its newest attempt, for every run of a sweep that FAILED."""
     wanted = (
@@ -77,14 +84,28 @@ def alive(process: Process | None, age: float) -> bool:
 
 
 def _told(connection: Connection, wanted: Any) -> list[Json]:
-    return [_row(row) for row in connection.execute(wanted).mappings()]
+    rows = connection.execute(wanted).mappings().all()
+    up = _up_seconds(connection) if rows else math.inf
+    return [_row(row, up) for row in rows]
 
 
-def _row(row: RowMapping) -> Json:
+def _up_seconds(connection: Connection) -> float:
+    """For how long the server has been there to take beats; a file always is."""
+    if connection.dialect.name != "postgresql":
+        return math.inf
+    since = text("SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())")
+    return float(connection.scalar(since) or 0.0)
+
+
+def _row(row: RowMapping, up: float) -> Json:
     told = dict(row)
     process = None
     if told["pid"] is not None:
         process = Process(told["host"], told["boot"] or "", told["pid"], told["process_started"] or "")
     beat = told["heartbeat_at"] or told["started_at"]
     age = (datetime.now(UTC) - beat).total_seconds()
-    return told | {"process": process, "age": age, "alive": alive(process, age)}
+    return told | {
+        "process": process,
+        "age": age,
+        "alive": alive(process, min(age, up)),
+    }  # it could not be heard before

@@ -5,14 +5,16 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import NullPool
 
+from aigc_lab import outage
 from aigc_lab.errors import UsageError
 from aigc_lab.files import beside, locked
 from aigc_lab.registry.tables import SCHEMA
@@ -22,9 +24,43 @@ _ELSEWHERE = "name another home with --home or AIGC_LAB_HOME"
 # The index of a write-ahead log takes 32 KiB, and the log as much as its last transactions.
 _ROOM = 1 << 20
 _MIGRATION_LOCK = 0x_A16C_1AB  # any number, the same in every process
+# SQLSTATEs of a server that is away: shut down, crashed, starting up, without a free connection; and of a transaction
+# that it has rolled back for another's sake.
+_AWAY = frozenset({"57P01", "57P02", "57P03", "57P05", "53300", "40001", "40P01"})
+# What a server says that is there and will soon take connections. Its words may be in another language.
+_SOON = ("starting up", "shutting down", "too many", "remaining connection slots", "not yet accepting")
+# libpq waits for ever unless it is told: for a connection, and for an answer of a machine that has vanished.
+_LIBPQ = {"connect_timeout": 10, "keepalives_idle": 20, "keepalives_interval": 5, "tcp_user_timeout": 30_000}
+# Addresses at which this process has found a registry: what goes away there is waited for.
+_known: set[str] = set()
 
 
-def open_engine(url: str, *, create: bool, connected: bool = False) -> Engine:
+def away(error: Exception, url: str) -> str | None:
+    """The reason of an error that says that the server at `url` is away for now, or wants to be asked again; None for
+    others. A SQLite file never is: who finds it locked has waited already.
+    """
+    if not isinstance(error, DBAPIError) or type(error.orig).__module__.partition(".")[0] == "sqlite3":
+        return None
+    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+    unanswered = state is None and isinstance(error, OperationalError | InterfaceError)
+    lost = error.connection_invalidated or unanswered or state in _AWAY or str(state).startswith("08")
+    return discreet(first_line(error), url) if lost else None
+
+
+def soon(error: Exception, url: str) -> str | None:
+    """As `away`, of an address that may be mistyped: only what a server says that will soon be there."""
+    reason = away(error, url)
+    return reason if reason is not None and any(word in str(error) for word in _SOON) else None
+
+
+def server_options(url: URL) -> dict[str, object]:
+    """What a driver of PostgreSQL is told besides its address, so that it notices a server that has gone away."""
+    if url.get_backend_name() != "postgresql" or not url.get_driver_name().startswith("psycopg"):
+        return {}
+    return {name: value for name, value in _LIBPQ.items() if name not in url.query}
+
+
+def open_engine(url: str, *, create: bool, connected: bool = False, patient: bool = False) -> Engine:
     """An engine on a registry of the current schema. Raises `UsageError` as `Registry.open` says."""
     with _explained(url):
         parsed = make_url(url)
@@ -36,13 +72,24 @@ def open_engine(url: str, *, create: bool, connected: bool = False) -> Engine:
                 raise _missing(url)
             path.parent.mkdir(parents=True, exist_ok=True)
         engine = _engine(parsed, connected)
-        with engine.connect() as connection:
-            found = _schema(connection)
+        reason = away if patient or url in _known else soon
+        found = outage.ask(label(url), lambda: _found(engine), partial(reason, url=url))
         if found is None and not create:
             raise _missing(url)
         if found != SCHEMA:
             _migrate(url, engine, path)
+    _known.add(url)
     return engine
+
+
+def label(url: str) -> str:
+    """What the registry is called in messages."""
+    return f"registry {masked(url)}"
+
+
+def _found(engine: Engine) -> str | None:
+    with engine.connect() as connection:
+        return _schema(connection)
 
 
 def inspect_schema(url: str) -> tuple[str | None, float]:
@@ -55,7 +102,7 @@ def inspect_schema(url: str) -> tuple[str | None, float]:
         if path is not None and not path.exists():
             return None, time.time()
         if path is None:
-            parsed = parsed.update_query_dict({"connect_timeout": "4"})
+            parsed = parsed.update_query_dict({"connect_timeout": "4"})  # `server_options` leaves it as it is
         with _engine(parsed).connect() as connection:
             remote = connection.dialect.name == "postgresql"
             now = connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())")) if remote else None
@@ -78,7 +125,7 @@ def _file(url: URL) -> Path | None:
 def _engine(url: URL, connected: bool = False) -> Engine:
     if url.get_backend_name() != "sqlite":
         # A server may restart during a sweep of days: a pooled connection is tried before it is used.
-        return create_engine(url, pool_pre_ping=True)
+        return create_engine(url, pool_pre_ping=True, connect_args=server_options(url))
     # A connection a transaction: nothing stays open that nobody closes. Who writes for hours stays connected.
     path = _file(url)
     engine = create_engine(url, poolclass=NullPool) if path and not connected else create_engine(url)

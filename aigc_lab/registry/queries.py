@@ -15,7 +15,7 @@ from aigc_lab.content import unknown
 from aigc_lab.errors import UsageError
 from aigc_lab.registry.ranking import Comparison, Configuration, Outcome, rank
 from aigc_lab.registry.states import State
-from aigc_lab.registry.store import Registry
+from aigc_lab.registry.store import Registry, repeated
 from aigc_lab.registry.tables import (
     AliasEvent,
     Artifact,
@@ -65,6 +65,7 @@ _SCORE = (
 # ---- finding what a user means
 
 
+@repeated
 def find_sweep(registry: Registry, wanted: str) -> str:
     """The sweep with this id, else the newest one of this name. Raises `UsageError` with the nearest."""
     with registry.read() as connection:
@@ -87,6 +88,7 @@ def _find_sweep(connection: Connection, wanted: str) -> str:
     raise UsageError(unknown("sweep", wanted, near or names))
 
 
+@repeated
 def find_run(registry: Registry, wanted: str) -> str:
     """The run with this id; `<name>.<trial>.<seed>` is one of the newest sweep of that name."""
     with registry.read() as connection:
@@ -116,6 +118,7 @@ def _find_run(connection: Connection, wanted: str) -> str:
 # ---- runs
 
 
+@repeated
 def runs(registry: Registry, sweep: str | None = None) -> list[Json]:
     """One row a run, with its final scores of the last checkpoint and the last value of every training scalar."""
     return [row for part in newest_runs(registry, sweep).parts for row in part]
@@ -130,6 +133,7 @@ class Runs:
     parts: Iterator[list[Json]]
 
 
+@repeated
 def newest_runs(
     registry: Registry, sweep: str | None = None, *, state: State | None = None, most: int | None = None
 ) -> Runs:
@@ -147,6 +151,7 @@ def newest_runs(
     return Runs(total, len(ids), (_runs(registry, ids[at : at + _AT_ONCE]) for at in range(0, len(ids), _AT_ONCE)))
 
 
+@repeated
 def _runs(registry: Registry, ids: Sequence[str]) -> list[Json]:
     """The rows of these runs."""
     with registry.read() as connection:
@@ -191,6 +196,7 @@ def _verdicts(connection: Connection, wanted: Any) -> dict[str, list[Json]]:
     return found
 
 
+@repeated
 def verdicts(registry: Registry, sweep: str) -> dict[str, list[Json]]:
     """Run -> all its verdicts with their evidence, for every run of a sweep."""
     with registry.read() as connection:
@@ -198,6 +204,7 @@ def verdicts(registry: Registry, sweep: str) -> dict[str, list[Json]]:
         return _verdicts(connection, Verdict.c.run_id.in_(ids))
 
 
+@repeated
 def show(registry: Registry, run: str) -> Json:
     """Everything that is known of one run."""
     with registry.read() as connection:
@@ -244,6 +251,7 @@ def show(registry: Registry, run: str) -> Json:
     return row
 
 
+@repeated
 def trials(registry: Registry, sweep: str) -> list[Json]:
     """The configurations of a sweep, as the search left them."""
     with registry.read() as connection:
@@ -264,6 +272,7 @@ def trials(registry: Registry, sweep: str) -> list[Json]:
         return [dict(row) for row in found.mappings()]
 
 
+@repeated
 def outcomes(registry: Registry, sweep: str) -> list[Json]:
     """Trial, seed, state, reason, and the objective of the last weights on the reference split, for every run of a
     sweep: what the search sees. The holdout is kept from it, so that comparisons there are not biased by selection.
@@ -285,6 +294,7 @@ def outcomes(registry: Registry, sweep: str) -> list[Json]:
         return [dict(row) for row in found.mappings()]
 
 
+@repeated
 def best_run(registry: Registry, sweep: str, checkpoint: Final = "last") -> Json | None:
     """The run of the trial that `compare` ranks first with the best final score on the reference split, and the path of
     its samples. The holdout chooses no run: what is said of it there stays unbiased.
@@ -309,6 +319,7 @@ def best_run(registry: Registry, sweep: str, checkpoint: Final = "last") -> Json
         return None if row is None else dict(row) | {"samples": row["samples"] and registry.located(row["samples"])}
 
 
+@repeated
 def sweeps(registry: Registry) -> list[Json]:
     """All sweeps, the newest first."""
     columns = (
@@ -327,6 +338,7 @@ def sweeps(registry: Registry) -> list[Json]:
 # ---- a whole sweep, for its page
 
 
+@repeated
 def sweep(registry: Registry, wanted: str) -> Json:
     """What was run: id, name, digest, the experiment as resolved, objective, when. Raises `UsageError` like
     `find_sweep`.
@@ -336,6 +348,7 @@ def sweep(registry: Registry, wanted: str) -> Json:
         return _json(found.mappings().one())
 
 
+@repeated
 def histories(registry: Registry, sweep: str) -> dict[str, list[Json]]:
     """Run -> step, value, low, high, signature of the objective on the way (on the reference split), by step. A run has
     them when it has ended.
@@ -350,6 +363,7 @@ def histories(registry: Registry, sweep: str) -> dict[str, list[Json]]:
     )
 
 
+@repeated
 def finals(registry: Registry, sweep: str, name: str, checkpoint: Final) -> dict[str, float]:
     """Run -> a score of a checkpoint, for every run of a sweep that has it."""
     with registry.read() as connection:
@@ -363,6 +377,7 @@ def finals(registry: Registry, sweep: str, name: str, checkpoint: Final) -> dict
     return {run: score["value"] for run, score in found if score["name"] == name and score["value"] is not None}
 
 
+@repeated
 def files(registry: Registry, sweep: str) -> dict[str, list[Json]]:
     """Run -> name, kind and path of its artifacts, by name."""
     found = _by_run(
@@ -375,6 +390,7 @@ def files(registry: Registry, sweep: str) -> dict[str, list[Json]]:
     return {run: [file | {"path": registry.located(file["path"])} for file in files] for run, files in found.items()}
 
 
+@repeated
 def environments(registry: Registry, sweep: str) -> list[Json]:
     """The environment of every attempt of a sweep, in the order in which they started."""
     with registry.read() as connection:
@@ -387,6 +403,7 @@ def environments(registry: Registry, sweep: str) -> list[Json]:
         return list(found)
 
 
+@repeated
 def _by_run(registry: Registry, query: Select[Any]) -> dict[str, list[Json]]:
     found: dict[str, list[Json]] = defaultdict(list)
     with registry.read() as connection:
@@ -399,6 +416,7 @@ def _by_run(registry: Registry, query: Select[Any]) -> dict[str, list[Json]]:
 # ---- promoted models
 
 
+@repeated
 def models(registry: Registry, name: str | None = None) -> list[Json]:
     """The versions of all promoted models, or of one, the newest first, each with the aliases that point at it now,
     the score that its sweep optimises (of the promoted checkpoint, on the holdout), and the history of its aliases.
@@ -454,6 +472,7 @@ def _aliases(connection: Connection) -> dict[tuple[str, str], int]:
 # ---- comparing
 
 
+@repeated
 def compare(
     registry: Registry,
     sweep: str | None = None,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import and_, select
 
 from aigc_lab.registry.states import State
-from aigc_lab.registry.store import Registry
+from aigc_lab.registry.store import Registry, repeated
 from aigc_lab.registry.tables import Artifact, Attempt, Checkpoint, Run, Score, Sweep, Trial
 
 
@@ -29,6 +29,7 @@ class Result:
     files: dict[str, str | None] = field(default_factory=dict)
 
 
+@repeated
 def results(registry: Registry, sweep: str) -> list[Result]:
     """The runs of a sweep, by trial and seed."""
     on_reference = and_(
@@ -67,6 +68,7 @@ def results(registry: Registry, sweep: str) -> list[Result]:
     return list(found.values())
 
 
+@repeated
 def trials(registry: Registry, sweep: str) -> dict[int, tuple[State, float | None]]:
     """Trial -> how it ended, and its value."""
     wanted = select(Trial.c.number, Trial.c.state, Trial.c.value).where(Trial.c.sweep_id == sweep)

@@ -10,16 +10,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Engine, Table, delete, func, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from aigc_lab import outage
 from aigc_lab.errors import Failure
 from aigc_lab.processes import Process
 from aigc_lab.registry.life import Life, Outdated
-from aigc_lab.registry.opening import first_line, folder_of, open_engine
+from aigc_lab.registry.opening import away, first_line, folder_of, label, open_engine
 from aigc_lab.registry.records import (
     Better,
     Role,
@@ -45,10 +47,29 @@ from aigc_lab.registry.tables import (
     Trial,
     Verdict,
 )
-from aigc_lab.settings import discreet, masked
+from aigc_lab.settings import discreet
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # What the bits of a run depend on, of the environment that an attempt records.
 _BITS = ("device", "threads", "versions", "git_commit", "git_dirty")
+
+
+class _Lost(Failure):
+    """The server went away in the middle of a transaction, which may be done again."""
+
+
+def repeated(ask: "Callable[Concatenate[Registry, P], T]") -> "Callable[Concatenate[Registry, P], T]":
+    """Of a function that reads or writes a registry in one transaction and may be repeated: it is, while the server is
+    away (`outage`).
+    """
+
+    @wraps(ask)
+    def asked(registry: "Registry", /, *given: P.args, **named: P.kwargs) -> T:
+        return registry.patiently(lambda: ask(registry, *given, **named))
+
+    return asked
 
 
 class Registry:
@@ -60,17 +81,26 @@ class Registry:
         self._home = home
 
     @classmethod
-    def open(cls, url: str, *, home: Path | None = None, create: bool = True, connected: bool = False) -> Self:
+    def open(
+        cls,
+        url: str,
+        *,
+        home: Path | None = None,
+        create: bool = True,
+        connected: bool = False,
+        patient: bool = False,
+    ) -> Self:
         """The registry at `url`, created or migrated where that is needed.
 
         Files inside `home` (unless given, the folder of a SQLite registry) are recorded by their place in it and read
         back by where it lies now, so that a home can be moved. One that stays `connected` keeps a SQLite file open
-        between transactions until it is closed, which halves what a transaction costs.
+        between transactions until it is closed, which halves what a transaction costs. A `patient` one waits for a
+        server that is away now: another process has found the registry there.
 
         Raises `UsageError` when there is nothing at `url` and `create` is false, when what is there is not a registry
         that this version can read (it is left as it was), and when it cannot be reached or written.
         """
-        engine = open_engine(url, create=create, connected=connected)
+        engine = open_engine(url, create=create, connected=connected, patient=patient)
         return cls(url, engine, home or folder_of(url))
 
     def close(self) -> None:
@@ -92,6 +122,7 @@ class Registry:
         """Where the file of a stored path is; a path that was stored absolute stays as it is."""
         return str(self._home / stored) if self._home else stored
 
+    @repeated
     def relocate(self, old: Path) -> None:
         """Files recorded as lying in `old`, where the home was before, become files of the home."""
         with self.write() as connection:
@@ -100,19 +131,33 @@ class Registry:
                 shorter = func.substr(table.c.path, len(str(old)) + 2)
                 connection.execute(update(table).where(inside).values(path=shorter))
 
+    def patiently(self, work: Callable[[], T]) -> T:
+        """The result of `work`, tried again while the server is away. Raises `StoreAway` when it stays away."""
+        return outage.ask(label(self.url), work, self._away)
+
+    def _away(self, error: Exception) -> str | None:
+        return str(error) if isinstance(error, _Lost) else away(error, self.url)
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One consistent view for queries: a server's transaction shows what others commit meanwhile, unless told."""
+        """One consistent view for queries: a server's transaction shows what others commit meanwhile, unless told.
+
+        A server that is away is waited for. It may go away later, in the middle: functions that are `repeated` survive
+        that.
+        """
         engine = self._engine
         if engine.dialect.name != "sqlite":
             engine = engine.execution_options(isolation_level="REPEATABLE READ")
-        with self._failing(), engine.connect() as connection:
+        with self._failing(), self.patiently(engine.connect) as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction. On SQLite it takes the write lock at once: a reader that turns writer cannot wait for it."""
-        with self._failing(), self._engine.execution_options(writes=True).begin() as connection:
+        """One transaction, as `read` is. On SQLite it takes the write lock at once: a reader that turns writer cannot
+        wait for it.
+        """
+        engine = self._engine.execution_options(writes=True)
+        with self._failing(), self.patiently(engine.connect) as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -122,10 +167,14 @@ class Registry:
         except IntegrityError:
             raise  # a caller's mistake, such as a run of a trial that was never recorded
         except DBAPIError as error:
-            raise Failure(f"registry {masked(self.url)}: {discreet(first_line(error), self.url)}") from error
+            reason = away(error, self.url)
+            if reason is not None:
+                raise _Lost(reason) from error
+            raise Failure(f"{label(self.url)}: {discreet(first_line(error), self.url)}") from error
 
     # ---- a sweep, its trials and its runs
 
+    @repeated
     def sweep(
         self,
         name: str,
@@ -163,6 +212,7 @@ class Registry:
             connection.execute(update(Sweep).where(Sweep.c.id == sweep).values(latest))
         return sweep
 
+    @repeated
     def set_mlflow_experiment(self, sweep: str, mlflow_experiment_id: str) -> None:
         with self.write() as connection:
             changed = connection.execute(
@@ -170,6 +220,7 @@ class Registry:
             )
             _require(changed.rowcount, f"sweep {sweep}")
 
+    @repeated
     def trial(self, sweep: str, number: int, system: str, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
         """Records a configuration. Raises `Failure` when this number already stands for another one."""
         wanted = (system, _plain(config), _plain(params))
@@ -192,6 +243,7 @@ class Registry:
             if tuple(stored) != wanted:
                 raise Failure(f"trial {number} of sweep {sweep} is already recorded with another configuration")
 
+    @repeated
     def finish_trial(self, sweep: str, number: int, state: State, value: float | None) -> None:
         """What the search made of the trial. A value that is not finite is stored as none."""
         with self.write() as connection:
@@ -202,6 +254,7 @@ class Registry:
             )
             _require(changed.rowcount, f"trial {number} of sweep {sweep}")
 
+    @repeated
     def run(self, sweep: str, trial: int, seed: int, role: Role) -> str:
         """The id of the run of this trial and seed, queued now unless it was recorded before."""
         run = f"{sweep}.{trial}.{seed}"
@@ -231,9 +284,14 @@ class Registry:
         it does when the attempt `resumes` from nothing, in an environment where the bits of what it has shown may come
         out as others. Raises `Failure` when the run has a result.
         """
-        process = Process.this()
+        return self._begin(run, environment, resumes, Process.this(), _now())
+
+    @repeated
+    def _begin(self, run: str, environment: Mapping[str, Any], resumes: bool, process: Process, now: datetime) -> int:
         with self._living(run) as life:
-            now, number = _now(), life.before.newest + 1
+            number = life.before.newest + 1
+            if life.before.writable(life.before.newest) and self._is_mine(life, process, now):
+                return life.before.newest  # the answer to its commit was lost
             follows = life.before.state in (State.KILLED, State.RUNNING)
             if follows and not resumes:
                 that = (Attempt.c.run_id == run, Attempt.c.number == life.chain)
@@ -263,6 +321,14 @@ class Registry:
             self._trial_goes_on(life.connection, run)
         return number
 
+    def _is_mine(self, life: "_Living", process: Process, began: datetime) -> bool:
+        """Whether the newest attempt is the one that this process began at this moment."""
+        columns = (Attempt.c.host, Attempt.c.boot, Attempt.c.pid, Attempt.c.process_started, Attempt.c.started_at)
+        newest = (Attempt.c.run_id == life.run, Attempt.c.number == life.before.newest)
+        row = life.connection.execute(select(*columns).where(*newest)).one()
+        return tuple(row) == (process.host, process.boot, process.pid, process.started, began)
+
+    @repeated
     def chain(self, run: str) -> int:
         """The number of the attempt with which the newest attempt's chain began: together they are one MLflow run."""
         newest = select(Attempt.c.chain).where(Attempt.c.run_id == run).order_by(Attempt.c.number.desc()).limit(1)
@@ -281,6 +347,7 @@ class Registry:
             .values(state=State.RUNNING.value)
         )
 
+    @repeated
     def beat(self, run: str, attempt: int, **facts: int) -> None:
         """Says that this attempt is alive; `facts` are columns that say how far it is (`step`, …). Raises
         `Outdated` when it may not write any more.
@@ -296,11 +363,13 @@ class Registry:
             if not changed.rowcount:
                 raise Outdated(f"attempt {attempt} of run {run} was given up, or another has taken over")
 
+    @repeated
     def set_mlflow_run(self, run: str, mlflow_run_id: str) -> None:
         with self.write() as connection:
             changed = connection.execute(update(Run).where(Run.c.id == run).values(mlflow_run_id=mlflow_run_id))
             _require(changed.rowcount, f"run {run}")
 
+    @repeated
     def finish(
         self,
         run: str,
@@ -340,6 +409,7 @@ class Registry:
                 rows = [vars(file) | {"path": self.recorded(file.path)} for file in files]
                 _replace(life.connection, table, run, rows)
 
+    @repeated
     def rejudge(
         self, run: str, verdicts: Iterable[StoredVerdict], files: Mapping[str, StoredArtifact | None] | None = None
     ) -> None:
@@ -356,6 +426,7 @@ class Registry:
             if rows:
                 connection.execute(insert(Artifact), rows)
 
+    @repeated
     def lose(self, run: str, state: State, reason: str, *, crashed: bool = False) -> tuple[int, State]:
         """Ends a run whose process is gone, in `state` (KILLED, or FAILED if it is not to be tried again). A run whose
         result was written down keeps it. Returns the number of the newest attempt (0 for none) and the run's state.
@@ -373,6 +444,7 @@ class Registry:
                 life.connection.execute(update(Run).where(Run.c.id == run).values(values))
         return lost.newest, lost.state
 
+    @repeated
     def crashes(self, run: str) -> int:
         """How often the run's process has crashed since it last made progress, which is a checkpoint stored, or since
         it was begun anew.
@@ -412,8 +484,14 @@ class Registry:
         """Records that this process runs the sweep from now on, `instead_of` one that is gone. False when another one
         was recorded meanwhile.
         """
-        process, now = Process.this(), _now()
+        return self._supervise(sweep, instead_of, Process.this(), _now())
+
+    @repeated
+    def _supervise(self, sweep: str, instead_of: Process | None, process: Process, now: datetime) -> bool:
         with self.write() as connection:
+            mine = (*_supervising(sweep, process), Supervisor.c.started_at == now)
+            if connection.scalar(select(Supervisor.c.sweep_id).where(*mine)):
+                return True  # the answer to its commit was lost
             if instead_of is not None:
                 connection.execute(delete(Supervisor).where(*_supervising(sweep, instead_of)))
             made = _insert_new(
@@ -429,6 +507,7 @@ class Registry:
             )
         return made
 
+    @repeated
     def watch(self, sweep: str) -> str | None:
         """Says that this process still runs the sweep, and returns what somebody wants of it (`Supervisor.wanted`)."""
         mine = _supervising(sweep, Process.this())
@@ -436,11 +515,13 @@ class Registry:
             connection.execute(update(Supervisor).where(*mine).values(heartbeat_at=_now()))
         return self.wanted(sweep)
 
+    @repeated
     def wanted(self, sweep: str) -> str | None:
         """What somebody wants of the process that runs the sweep: "checkpoint", "finish", or nothing."""
         with self.read() as connection:
             return connection.scalar(select(Supervisor.c.wanted).where(Supervisor.c.sweep_id == sweep))
 
+    @repeated
     def release(self, sweep: str, process: Process | None = None) -> None:
         """Records that the process, this one unless another is given, runs the sweep no more. One that has taken over
         meanwhile stays.
@@ -448,6 +529,7 @@ class Registry:
         with self.write() as connection:
             connection.execute(delete(Supervisor).where(*_supervising(sweep, process or Process.this())))
 
+    @repeated
     def want(self, sweep: str, what: str) -> bool:
         """Asks the process that runs the sweep to stop (`Supervisor.wanted`); False when none is recorded."""
         with self.write() as connection:
@@ -458,25 +540,36 @@ class Registry:
 
     def promote(self, promotion: StoredPromotion) -> bool:
         """Records a version; False when it was recorded before. Raises `Failure` when its number stands for another."""
+        return self._promote(promotion, _now())
+
+    @repeated
+    def _promote(self, promotion: StoredPromotion, now: datetime) -> bool:
         with self.write() as connection:
             this = (Promotion.c.model == promotion.model, Promotion.c.version == promotion.version)
             stored = connection.scalar(select(Promotion.c.digest).where(*this))
+            if stored is not None and connection.scalar(select(Promotion.c.created_at).where(*this)) == now:
+                return True  # the answer to its commit was lost
             if stored not in (None, promotion.digest):
                 raise Failure(
                     f"version {promotion.version} of {promotion.model} is another model in this registry;"
                     " promote under another --name"
                 )
             if stored is None:
-                row = vars(promotion) | {"path": self.recorded(promotion.path), "created_at": _now()}
+                row = vars(promotion) | {"path": self.recorded(promotion.path), "created_at": now}
                 connection.execute(insert(Promotion).values(row))
         return stored is None
 
     def point(self, model: str, alias: str, version: int, by: str) -> int | None:
         """Points an alias at a version and returns the one it pointed at before. Where it points already, no event."""
+        return self._point(model, alias, version, by, _now())
+
+    @repeated
+    def _point(self, model: str, alias: str, version: int, by: str, now: datetime) -> int | None:
         with self.write() as connection:
+            # Not the event of this moment: it is this one's, and the answer to its commit was lost.
             newest = (
                 select(AliasEvent.c.number, AliasEvent.c.version)
-                .where(AliasEvent.c.model == model, AliasEvent.c.alias == alias)
+                .where(AliasEvent.c.model == model, AliasEvent.c.alias == alias, AliasEvent.c.at != now)
                 .order_by(AliasEvent.c.number.desc())
                 .limit(1)
             )
@@ -484,7 +577,7 @@ class Registry:
             number, before = (0, None) if row is None else row
             if before != version:
                 event = {"model": model, "alias": alias, "number": number + 1, "version": version}
-                connection.execute(insert(AliasEvent).values(**event, at=_now(), by=by))
+                _insert_new(connection, AliasEvent, **event, at=now, by=by)
         return None if before is None else int(before)
 
 

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Opening a database that is up to date compares this and needs no Alembic.
-SCHEMA = "0004"
+SCHEMA = "0005"
 
 
 class Moment(TypeDecorator[datetime]):
@@ -72,8 +72,12 @@ def _of_run() -> Column[Any]:
     return _key("run_id", String, ForeignKey("run.id", ondelete="CASCADE"))
 
 
+# A home that writes here: its id, which stands in a file in it, and where it lay when it last wrote (`homes`).
+Home = Table("home", METADATA, _key("id"), _must("path"), _must("host"))
+
 # One execution of an experiment. `id` is the name and the first 8 digits of the experiment's digest, `source` the file
-# that the experiment was read from, `command` who began it: "sweep" or "train".
+# that the experiment was read from, `command` who began it: "sweep" or "train". `home_id` is the home that its files
+# lie in; none of a sweep that was recorded before homes were.
 Sweep = Table(
     "sweep",
     METADATA,
@@ -87,6 +91,7 @@ Sweep = Table(
     _may("mlflow_experiment_id"),
     _may("source"),
     _may("command"),
+    _may("home_id"),
     Index(None, "name", "created_at"),
 )
 

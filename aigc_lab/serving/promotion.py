@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import delete, update
 
-from aigc_lab import __version__
+from aigc_lab import __version__, ownership
 from aigc_lab.errors import UsageError
 from aigc_lab.files import locked, umask
 from aigc_lab.registry import queries
@@ -75,6 +75,7 @@ def promote(
     with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
         run = finding.find_run(registry, wanted, checkpoint)
         row = queries.show(registry, run)
+        ownership.claim(registry, settings, row["sweep"])
         model = check_name(name if name is not None else row["sweep"].rpartition("-")[0])
         _refuse_undelivered(row, settings)
         weights = finding.of_run(registry, run, checkpoint)

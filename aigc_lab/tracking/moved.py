@@ -74,7 +74,7 @@ def repair(settings: Settings) -> Path | None:
 
 
 def _own_store(settings: Settings) -> Path | None:
-    if urlsplit(settings.tracking_uri).scheme.partition("+")[0] != "sqlite":
+    if not re.match(r"sqlite\W", settings.tracking_uri):  # one that cannot be parsed is no file either
         return None
     store = sqlite_file(settings.tracking_uri).absolute()
     inside = store.resolve().is_relative_to(settings.home.resolve())

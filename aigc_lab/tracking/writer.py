@@ -158,7 +158,7 @@ def shipping(settings: Settings, sweep: str, *, wait: bool = True) -> Iterator[S
     folder.mkdir(parents=True, exist_ok=True)
     with (
         locked(folder / spool.LOCK, wait=wait),
-        Registry.open(settings.registry_url, home=settings.home) as registry,
+        Registry.open(settings.registry_url, home=settings.home, patient=True) as registry,
     ):
         tracker = MlflowTracker(settings.tracking_uri, settings.artifacts)
 

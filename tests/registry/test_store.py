@@ -316,7 +316,8 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_was(tmp_path: Path
         ("sqlite:////", "cannot be opened or written"),
         ("mysql://me:secret@host/db", "it must begin with sqlite:// or postgresql"),
         ("nonsense", "cannot be used"),
-        ("postgresql+psycopg://[", "cannot be used"),
+        ("postgresql+psycopg://[", "cannot be reached"),
+        ("postgresql+pg8000://me:secret@host/db", "cannot be used"),  # a driver that is not installed
     ],
 )
 def test_a_url_that_cannot_be_opened_is_one_line_without_the_password(url: str, message: str) -> None:
