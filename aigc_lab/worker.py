@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from aigc_lab import interruption
+from aigc_lab import interruption, visible
 from aigc_lab.channel import Channel, Closed, Message
 from aigc_lab.errors import Failure, UsageError
 
@@ -31,6 +31,7 @@ _EVERY = 0.2
 
 def main() -> None:
     """Argument one is the number of the channel's end. The first message is the lab, every other one a job."""
+    visible.guard()
     channel, inbox = Channel(socket.socket(fileno=int(sys.argv[1]))), SimpleQueue[Message | None]()
     with contextlib.suppress(Closed, KeyboardInterrupt), interruption.handled():
         # Ctrl-C reaches the whole group; who started this says when to end.

@@ -74,6 +74,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "tether",
         "processes",
         "recollection",
+        "visible",
         "",
     ),
 )

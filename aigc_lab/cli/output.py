@@ -37,19 +37,22 @@ def uncollected() -> "Iterator[None]":
 
 
 def print_json(value: Any) -> None:
+    print(_json(value))
+
+
+def _json(value: Any) -> str:
+    """In ASCII, with escapes of its own for what a terminal would obey."""
     import json
 
-    print(json.dumps(value, indent=2, allow_nan=False))
+    return json.dumps(value, indent=2, allow_nan=False).replace("\x7f", "\\u007f")
 
 
 def print_rows(parts: "Iterable[list[dict[str, Any]]]") -> None:
     """A list in JSON as `print_json` would print it, part after part: all of it may be more than memory holds."""
-    import json
-
     start = "["
     for part in parts:
         for row in part:
-            text = json.dumps(row, indent=2, allow_nan=False).replace("\n", "\n  ")
+            text = _json(row).replace("\n", "\n  ")
             sys.stdout.write(f"{start}\n  {text}")
             start = ","
     print("\n]" if start == "," else "[]")
