@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, NoReturn
 
 import torch
 from rich.console import Console
-from rich.text import Text
 
 from aigc_lab import confined, extractor_files, plugins, tables
 from aigc_lab import experiment as experiments
@@ -28,6 +27,7 @@ from aigc_lab.rehearsal import rehearse
 from aigc_lab.settings import Settings
 from aigc_lab.shape import Modality
 from aigc_lab.systems.base import System
+from aigc_lab.tables import Text
 from aigc_lab.yamlfile import dotted, parse
 
 Change = tuple[str, str, str]

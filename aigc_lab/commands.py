@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.text import Text
 
 from aigc_lab import content, environment, interruption, outage, tables, trust
 from aigc_lab import experiment as experiments
@@ -28,6 +27,7 @@ from aigc_lab.rehearsal import rehearse
 from aigc_lab.search import most_runs
 from aigc_lab.settings import Settings, as_typed, masked
 from aigc_lab.sweeps import run_seeds, run_sweep
+from aigc_lab.tables import Text
 from aigc_lab.yamlfile import Document
 
 Change = tuple[str, str, str]

@@ -10,13 +10,13 @@ from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from aigc_lab import ownership, tables
 from aigc_lab.errors import Failure
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
+from aigc_lab.tables import Text
 from aigc_lab.tracking import waiting
 from aigc_lab.tracking.waiting import Status
 from aigc_lab.tracking.writer import attempt, shipping, spool_folder
@@ -69,7 +69,7 @@ def spool_table(rows: Sequence[Row]) -> RenderableType:
         counts = (str(row[name]) for name in ("runs", "records", "points", "pictures"))
         why = row["error"] or (_OWN_WRITER if row["writer"] else "nobody has tried; --flush delivers it")
         before = f"{_age(row['delivered_at'])} ago" if row["delivered_at"] else ""
-        table.add_row(*map(Text, (row["sweep"], *counts, _size(row["bytes"]), _age(row["since"]), before, why)))
+        table.add_row(*map(tables.cell, (row["sweep"], *counts, _size(row["bytes"]), _age(row["since"]), before, why)))
     return table
 
 

@@ -11,10 +11,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
-from rich.text import Text
 
+from aigc_lab import visible
 from aigc_lab.job import Job, Outcome
-from aigc_lab.tables import duration
+from aigc_lab.tables import Text, duration
 from aigc_lab.trainer import Progress
 
 # Where there are no bars, a long run says in so many seconds how it stands.
@@ -45,9 +45,9 @@ class SweepDisplay:
         self._expected = seconds * workers
         self._workers = workers
         self._bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
-            TextColumn("{task.fields[facts]}"),
+            TextColumn("{task.fields[facts]}", markup=False),
             console=console,
         )
         self._all: TaskID = self._bars.add_task("runs", total=None, facts="")
@@ -60,6 +60,7 @@ class SweepDisplay:
     def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._live.start()
+            visible.guard()  # of what is printed meanwhile, which rich would read for colours
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -69,11 +70,11 @@ class SweepDisplay:
         with self._lock:
             for run in self._runs.values():
                 run.spoken = time.monotonic()
-            self._console.print(Text(text), soft_wrap=True)
+            self._console.print(Text(visible.line(text)), soft_wrap=True)
 
     def begin(self, job: Job, number: int, total: int) -> None:
         with self._lock:
-            name = f"trial {job.trial} seed {job.seed} {job.configuration.system}"
+            name = visible.line(f"trial {job.trial} seed {job.seed} {job.configuration.system}")
             now = time.monotonic()
             self._runs[job.run] = _Shown(name, self._bars.add_task(name, total=self._steps, facts=""), now, now)
             self._ended, self._total = number - 1, total

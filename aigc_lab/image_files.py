@@ -6,6 +6,7 @@ Nothing happens in silence: every conversion that loses something has a key that
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from aigc_lab import visible
 from aigc_lab.config import Strict
 from aigc_lab.errors import UsageError
 from aigc_lab.files import write_atomically
@@ -253,7 +255,7 @@ def _bar(total: int) -> Iterator[Callable[[], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
+    console = Console(file=visible.beneath(sys.stderr), stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("decoding images", total=total)
         yield lambda: progress.advance(task)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from aigc_lab import environment, plugins, tables, trust
+from aigc_lab import environment, plugins, tables, trust, visible
 from aigc_lab.errors import UsageError
 from aigc_lab.evaluate import evaluate, judge
 from aigc_lab.experiment import Experiment
@@ -153,13 +153,15 @@ def _model(wanted: str, settings: Settings, policy: WeightsPolicy, device: str) 
 def _bar() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on standard error for each pass over a set, where that is a terminal."""
     console = tables.console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        if console.is_terminal:
+            visible.guard()
         tasks: dict[str, Any] = {}
 
         def watch(what: str, done: int, total: int) -> None:
             if what not in tasks or progress.tasks[tasks[what]].finished:
-                tasks[what] = progress.add_task(what, total=total)
+                tasks[what] = progress.add_task(visible.line(what), total=total)
             progress.update(tasks[what], completed=done)
 
         yield watch

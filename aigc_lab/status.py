@@ -13,10 +13,9 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.text import Text
 from sqlalchemy import Connection, func, select
 
-from aigc_lab import tables
+from aigc_lab import tables, visible
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import Experiment, most_runs
 from aigc_lab.registry import lives, queries
@@ -24,6 +23,7 @@ from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Run, Sweep, Trial
 from aigc_lab.settings import Settings, as_typed
+from aigc_lab.tables import Text
 from aigc_lab.yamlfile import Document
 
 Json = dict[str, Any]
@@ -91,11 +91,12 @@ def watch(look: Look) -> None:
             while True:
                 rows = look.rows()
                 if console.is_terminal:
+                    visible.guard()
                     live.update(look.page(rows), refresh=True)
                 else:
                     lines = [line(row) for row in rows]
                     for changed in (text for text in lines if text not in before):
-                        print(changed, flush=True)
+                        print(visible.line(changed), flush=True)
                     before = lines
                 if not any(row["condition"] == "running" for row in rows):
                     return
@@ -270,7 +271,7 @@ def _table(rows: list[Json]) -> RenderableType:
     for row in rows:
         condition = Text(row["condition"], style=styles[row["condition"]])
         cells = (_progress(row), _states(row), _best(row), f"{tables.duration(row['age'])} ago")
-        table.add_row(Text(row["sweep"]), condition, *map(Text, cells))
+        table.add_row(tables.cell(row["sweep"]), condition, *map(tables.cell, cells))
     return table
 
 
@@ -288,7 +289,10 @@ def _page(row: Json) -> list[RenderableType]:
         parts += [Text("\nended last", style="bold"), _last(row["last"])]
     if row["failures"]:
         parts.append(Text("\nwhy runs did not finish", style="bold"))
-        parts += [Text(f"{each['runs']} {each['state']}: {each['reason'] or 'no reason'}") for each in row["failures"]]
+        parts += [
+            Text(f"{each['runs']} {each['state']}: {visible.line(each['reason'] or 'no reason')}")
+            for each in row["failures"]
+        ]
     return [*parts, Text()]
 
 
@@ -300,7 +304,7 @@ def _under_way(rows: list[Json]) -> RenderableType:
     for row in rows:
         heard = f"{tables.duration(row['seconds_since_beat'])} ago" if row["alive"] else "lost"
         cells = (row["run"], str(row["number"]), _steps(row), heard, f"{row['pid'] or '?'} on {row['host'] or '?'}")
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(tables.cell, cells))
     return table
 
 
@@ -318,7 +322,7 @@ def _last(rows: list[Json]) -> RenderableType:
     for row in rows:
         took = "" if row["seconds"] is None else tables.duration(row["seconds"])
         ended = row["finished_at"][:19].replace("T", " ")
-        table.add_row(*map(Text, (row["run"], row["state"], took, ended)))
+        table.add_row(*map(tables.cell, (row["run"], row["state"], took, ended)))
     return table
 
 

@@ -1,22 +1,26 @@
 """What the terminal shows: rich renderables made of the plain rows that the registry returns.
 
 A number is never shown alone: its interval, n, floor and signature stand beside it. Names and ids are what the user
-copies into the next command, so their columns are as wide as they are; configurations wrap instead. What the user
-wrote goes into `Text`, never into a string that rich would read as markup.
+copies into the next command, so their columns are as wide as they are; configurations wrap instead. What a name holds
+is shown and never obeyed: consoles read no markup, `cell` writes control characters out, and the console does so with
+whatever is left.
 """
 
 import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.console import Group as Stack
+from rich.segment import Segment
 from rich.table import Table
-from rich.text import Text
+from rich.text import Text as RichText
+
+from aigc_lab import visible
 
 if TYPE_CHECKING:
     from aigc_lab.registry.ranking import Comparison, Group
@@ -28,9 +32,41 @@ ARROW = {"lower": "↓", "higher": "↑"}
 
 def console(*, stderr: bool = False) -> Console:
     """For a terminal, as wide as it is; for a pipe, as wide as needed, so that every row is one line."""
-    stream = sys.stderr if stderr else sys.stdout
+    stream = visible.beneath(sys.stderr if stderr else sys.stdout)
     piped = not stream.isatty() and "COLUMNS" not in os.environ
-    return Console(stderr=stderr, width=10_000 if piped else None, highlight=False)
+    width = 10_000 if piped else None
+    return _Console(file=stream, stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+
+class _Console(Console):
+    """One that writes control characters out, except its own."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(visible.text(segment.text), segment.style)
+
+
+class Text(RichText):
+    """Rich's text, in which control characters are written out; line ends stay."""
+
+    def __init__(self, text: str = "", *style: Any, **options: Any) -> None:
+        super().__init__(visible.text(text), *style, **options)
+
+    def append(self, text: RichText | str, style: Any = None) -> Self:
+        super().append(visible.text(text) if isinstance(text, str) else text, style)
+        return self
+
+
+def cell(value: str) -> Text:
+    """A name or a value of a table, in one line."""
+    return Text(visible.line(value))
+
+
+def _width(value: str) -> int:
+    return cell(value).cell_len
 
 
 def duration(seconds: float) -> str:
@@ -68,14 +104,14 @@ def runs_table(rows: Sequence[Row], total: int | None = None) -> RenderableType:
     if not rows:
         return Text("no runs yet")
     table = plain_table()
-    table.add_column("run", no_wrap=True, min_width=max(len(row["run"]) for row in rows))
+    table.add_column("run", no_wrap=True, min_width=max(_width(row["run"]) for row in rows))
     for name in ("system", "state", "score"):
         table.add_column(name, overflow="fold")
     table.add_column("seconds", justify="right")
     for row in rows:
         objective = next((score for score in row["scores"] if score["name"] == row["objective"]), None)
         shown = "" if objective is None else f"{objective['name']} {interval(objective)}"
-        table.add_row(*map(Text, (row["run"], row["system"], row["state"], shown, number(row["seconds"]))))
+        table.add_row(*map(cell, (row["run"], row["system"], row["state"], shown, number(row["seconds"]))))
     left_out = more(len(rows), len(rows) if total is None else total)
     return Stack(table, Text(left_out)) if left_out else table
 
@@ -127,8 +163,6 @@ TOLD = {
 
 def _stories(found: Sequence[Row]) -> dict[str, list[RenderableType]]:
     """What was judged of a run, told: the last verdict, and how it came to that."""
-    from aigc_lab.verdicts import story
-
     told: dict[str, list[RenderableType]] = {}
     for kind, heading in TOLD.items():
         rows = [row for row in found if row["kind"] == kind]
@@ -136,13 +170,22 @@ def _stories(found: Sequence[Row]) -> dict[str, list[RenderableType]]:
             continue
         last = rows[-1]
         whole = {**last["evidence"], **{key: last[key] for key in ("verdict", "reason")}}
-        told[heading] = [Text(story.of_stability(whole) if kind == "stability" else story.of_collapse(whole))]
+        told[heading] = [Text(_story(kind, whole))]
         changes = [row for before, row in zip([None, *rows], rows, strict=False) if _missing(before) != _missing(row)]
         if kind == "collapse" and len(changes) > 1:
             history = [f"step {row['step']}: {row['verdict']}{_lacking(row)}" for row in changes]
             told[heading].append(Text("; ".join(history)))
         told[heading].append(Text(last["signature"], style="dim"))
     return told
+
+
+def _story(kind: str, whole: Row) -> str:
+    from aigc_lab.verdicts import story
+
+    try:
+        return story.of_stability(whole) if kind == "stability" else story.of_collapse(whole)
+    except (KeyError, TypeError, ValueError, AttributeError):  # evidence that another version wrote, or another hand
+        return f"{whole['verdict']}: {whole['reason']}"
 
 
 def _missing(row: Row | None) -> tuple[str, ...] | None:
@@ -163,16 +206,16 @@ def models_table(rows: Sequence[Row]) -> RenderableType:
     if not rows:
         return Text("no promoted models yet; aigc-lab promote SWEEP makes one")
     table = plain_table()
-    table.add_column("model", no_wrap=True, min_width=max(len(row["model"]) for row in rows))
+    table.add_column("model", no_wrap=True, min_width=max(_width(row["model"]) for row in rows))
     table.add_column("version", justify="right")
     table.add_column("aliases", overflow="fold")
     table.add_column("system", overflow="fold")
-    table.add_column("run", no_wrap=True, min_width=max(len(row["run"]) for row in rows))
+    table.add_column("run", no_wrap=True, min_width=max(_width(row["run"]) for row in rows))
     for name in ("weights", "score", "promoted"):
         table.add_column(name, overflow="fold")
     for row in rows:
         cells = [row["model"], str(row["version"]), ", ".join(row["aliases"]), row["system"], row["run"]]
-        table.add_row(*map(Text, [*cells, row["checkpoint"], _promoted_score(row), row["created_at"][:10]]))
+        table.add_row(*map(cell, [*cells, row["checkpoint"], _promoted_score(row), row["created_at"][:10]]))
     return table
 
 
@@ -206,7 +249,7 @@ def catalogue_page(rows: Sequence[Row]) -> RenderableType:
             table.add_column(name, overflow="fold", no_wrap=name in ("knob", "default"))
         for knob in row["knobs"]:
             default = "null" if knob["default"] is None else str(knob["default"])
-            table.add_row(*map(Text, (knob["name"], default, knob["values"], knob["description"])))
+            table.add_row(*map(cell, (knob["name"], default, knob["values"], knob["description"])))
         about = [Text(" ".join(row["about"].split()))] if row["about"] else []
         title = Text(f"{row['name']}  ", "bold").append(row["description"], "not bold")
         parts += [title, *about, *([table] if row["knobs"] else []), Text("")]
@@ -245,7 +288,7 @@ def scores_table(rows: Sequence[Row]) -> RenderableType:
     signatures: dict[str, list[str]] = {}
     for row in rows:
         cells = (f"{row['name']} {ARROW[row['better']]}", interval(row), _whole(row["n"]), number(row["floor"]))
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(cell, cells))
         signatures.setdefault(row["signature"], []).append(row["name"])
     told = [Text(f"{' '.join(names)}: {signature}", style="dim") for signature, names in signatures.items()]
     said = ["[low, high]: 95 % interval; floor: what real samples score against real ones"]
@@ -255,7 +298,7 @@ def scores_table(rows: Sequence[Row]) -> RenderableType:
         f"compare it at the same n alone; {unbiased} has none"
         for name, (n, dimensions) in few.items()
     ]
-    return Stack(table, *map(Text, said), *told)
+    return Stack(table, *map(cell, said), *told)
 
 
 def _fewest(row: Row) -> int:
@@ -281,7 +324,7 @@ def cache_table(rows: Sequence[Row]) -> RenderableType:
     for row in rows:
         size = f"{row['bytes'] / 1e6:.1f} MB"
         cells = (row["kind"], row["what"], _whole(row["samples"]), size, duration(row["age"]), row["file"])
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(cell, cells))
     return Stack(table, Text(f"{len(rows)} files, {sum(row['bytes'] for row in rows) / 1e6:.1f} MB"))
 
 
@@ -303,15 +346,15 @@ def checks_table(rows: Sequence[Row]) -> RenderableType:
 def _ranking(rows: Sequence[Row], several: bool, name: str, better: str) -> Table:
     table = plain_table()
     if not several:
-        table.title, table.title_justify = Text(rows[0]["sweep"]), "left"
+        table.title, table.title_justify = cell(rows[0]["sweep"]), "left"
     table.add_column("rank", justify="right")
     if several:
-        table.add_column("sweep", no_wrap=True, min_width=max(len(row["sweep"]) for row in rows))
+        table.add_column("sweep", no_wrap=True, min_width=max(_width(row["sweep"]) for row in rows))
     table.add_column("trial", justify="right")
     table.add_column("system", overflow="fold")
     table.add_column("configuration", overflow="fold")
     # Numbers and their intervals stay in one piece; configurations wrap.
-    table.add_column(Text(f"{name} {ARROW.get(better, '')}".strip()), no_wrap=True)
+    table.add_column(cell(f"{name} {ARROW.get(better, '')}".strip()), no_wrap=True)
     for heading in ("n", "floor", "seeds"):
         table.add_column(heading, justify="right")
     table.add_column("time", justify="right")
@@ -331,7 +374,7 @@ def _ranking(rows: Sequence[Row], several: bool, name: str, better: str) -> Tabl
         cells += [f"{row['seeds']}{'*' if row['confirmed'] else ''}", duration(row["seconds"])]
         cells += [state_text(row) if score is not None else ""] if told else []
         cells += [verdicts(row["verdicts"].get(kind, {})) for kind in judged]
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(cell, cells))
     return table
 
 
@@ -341,7 +384,7 @@ def verdicts_table(rows: Sequence[Row]) -> RenderableType:
     for name in ("run", "kind", "verdict", "was", "why"):
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(row[key] or "")) for key in ("run", "kind", "verdict", "before", "reason")))
+        table.add_row(*(cell(str(row[key] or "")) for key in ("run", "kind", "verdict", "before", "reason")))
     return table
 
 
@@ -357,7 +400,7 @@ def seeds_table(rows: Sequence[Row]) -> RenderableType:
         "collapsed",
         "unstable",
         "fails at step",
-        f"{objective}, sd",
+        visible.line(f"{objective}, sd"),
     ):
         table.add_column(name, overflow="fold", justify="right" if name in ("trial", "runs") else "left")
     steps = any(row["steps"] is not None for row in rows)
@@ -370,7 +413,7 @@ def seeds_table(rows: Sequence[Row]) -> RenderableType:
         cells = [str(row["trial"]), row["system"], assignments(row["config"]), runs]
         cells += [_chance(row["collapse"]), _chance(row["unstable"]), failing, _spread(row["last"])]
         cells += [number(row["steps"])] if steps else []
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(cell, cells))
     told = (
         "collapsed, unstable: how many of the runs that are decided, and the share of such runs that this allows "
         "(95 %, Wilson; undecided ones may be either). A claim needs 10 seeds, screening 5.\n"
@@ -469,11 +512,11 @@ def _whole_artifacts(row: Row) -> list[Row]:
 
 def _facts(facts: Mapping[str, str]) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, min_width=max(map(len, facts), default=0))
-    table.add_column(overflow="fold", min_width=len(facts.get("run", "")))
+    table.add_column(no_wrap=True, min_width=max(map(_width, facts), default=0))
+    table.add_column(overflow="fold", min_width=_width(facts.get("run", "")))
     for name, fact in facts.items():
         if fact:
-            table.add_row(Text(name), Text(fact))
+            table.add_row(cell(name), cell(fact))
     return table
 
 
@@ -484,7 +527,7 @@ def _scores(scores: Sequence[Row]) -> Table:
     for score in scores:
         name = f"{score['name']} {ARROW[score['better']]}"
         cells = (name, interval(score), _whole(score["n"]), number(score["floor"]), score["signature"])
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(cell, cells))
     return table
 
 
@@ -496,7 +539,7 @@ def _progress(entries: Sequence[Row]) -> Table:
         steps.setdefault(entry["step"], {})[entry["name"]] = number(entry["value"])
     table = plain_table()
     for name in ("step", *names):
-        table.add_column(Text(name), justify="right", overflow="fold")
+        table.add_column(cell(name), justify="right", overflow="fold")
     for step, values in steps.items():
         table.add_row(str(step), *(values.get(name, "") for name in names))
     return table
@@ -510,7 +553,7 @@ def _attempts(attempts: Sequence[Row]) -> Table:
     for name in names:
         table.add_column(name, overflow="fold")
     for cells in shown:
-        table.add_row(*(Text(cells[name]) for name in names))
+        table.add_row(*(cell(cells[name]) for name in names))
     return table
 
 

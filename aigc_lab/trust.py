@@ -81,7 +81,7 @@ def remember(home: Path, code: Mapping[str, str]) -> None:
 
 
 def _read(path: Path) -> dict[str, str]:
-    """sha256 -> name; nothing where there is no such file, where it is damaged, and where others could have written it."""
+    """sha256 -> name; nothing where the file is absent or damaged, and where others could have written it."""
     try:
         facts = path.stat()
         if facts.st_uid not in (os.geteuid(), 0) or facts.st_mode & 0o022:

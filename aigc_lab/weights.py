@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from aigc_lab import visible
 from aigc_lab.errors import UsageError
 from aigc_lab.files import replacing, sha256
 
@@ -119,7 +120,8 @@ def _copied(source: IO[bytes], sink: IO[bytes], total: int, say: Say) -> str:
         digest.update(block)
         done += len(block)
         if total and sys.stderr.isatty():
-            print(f"\r{done / 2**20:.0f} of {total / 2**20:.0f} MiB", end="", file=sys.stderr, flush=True)
+            shown = f"\r{done / 2**20:.0f} of {total / 2**20:.0f} MiB"
+            print(shown, end="", file=visible.beneath(sys.stderr), flush=True)
         elif total and 4 * done // total > told:
             told = 4 * done // total
             say(f"{done / 2**20:.0f} of {total / 2**20:.0f} MiB")

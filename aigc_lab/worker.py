@@ -15,7 +15,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
-from aigc_lab import interruption
+from aigc_lab import interruption, visible
 from aigc_lab.channel import Channel, Closed, Message
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.messages import Answer, Broken, Ended, Interrupted, Opening, Progressed, Ready, Said, Scored, Work
@@ -54,6 +54,7 @@ class _Inbox:
 
 def main() -> None:
     """Argument one is the number of the channel's end. The first message is the lab, every other one a job."""
+    visible.guard()
     channel, inbox = Channel(socket.socket(fileno=int(sys.argv[1])), Opening, Work, Answer), _Inbox()
     with contextlib.suppress(Closed, KeyboardInterrupt), interruption.handled():
         # Ctrl-C reaches the whole group; who started this says when to end.

@@ -74,6 +74,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "modality",
         "tether",
         "processes",
+        "visible",
         "",
     ),
 )

@@ -578,7 +578,7 @@ def _refused(other: Home, file: Path, said: str) -> None:
 
 def _everything(folder: Path) -> dict[str, str]:
     """Every file below a folder, databases too, with its content; and every folder."""
-    return {path.relative_to(folder).as_posix(): path.is_file() and sha256(path) or "" for path in folder.rglob("*")}
+    return {path.relative_to(folder).as_posix(): (path.is_file() and sha256(path)) or "" for path in folder.rglob("*")}
 
 
 NAMES = [

@@ -167,7 +167,7 @@ def _moment(text: str) -> datetime | None:
 
 
 def check_together(rows: Rows, sweep: str) -> None:
-    """Raises `UsageError` for checked rows that contradict each other: they are tried on an empty registry in memory."""
+    """Raises `UsageError` for checked rows that contradict each other: they are tried in a registry in memory."""
     engine = create_engine("sqlite://")
     try:
         with engine.connect() as connection:

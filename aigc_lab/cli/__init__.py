@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from aigc_lab import __version__
+from aigc_lab import __version__, visible
 from aigc_lab.cli import output
 from aigc_lab.cli.options import app
 from aigc_lab.errors import Failure, UsageError
@@ -25,6 +25,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an arrow must not end a command on a terminal without Unicode
+    visible.guard()
     try:
         with output.reserved("--json" in sys.argv):
             try:
@@ -66,7 +67,7 @@ def _blame(error: BaseException) -> None:
 
 
 def _end(message: object, code: int) -> None:
-    line = " ".join(str(message).split())
+    line = visible.line(" ".join(str(message).split()))
     print(line if code == 130 else f"error: {line}", file=sys.stderr)
     sys.exit(code)
 

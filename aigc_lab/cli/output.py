@@ -73,19 +73,22 @@ def _out() -> TextIO:
 
 
 def print_json(value: Any) -> None:
+    print(_json(value), file=_out())
+
+
+def _json(value: Any) -> str:
+    """In ASCII, with escapes of its own for what a terminal would obey."""
     import json
 
-    print(json.dumps(value, indent=2, allow_nan=False), file=_out())
+    return json.dumps(value, indent=2, allow_nan=False).replace("\x7f", "\\u007f")
 
 
 def print_rows(parts: "Iterable[list[dict[str, Any]]]") -> None:
     """A list in JSON as `print_json` would print it, part after part: all of it may be more than memory holds."""
-    import json
-
     start = "["
     for part in parts:
         for row in part:
-            text = json.dumps(row, indent=2, allow_nan=False).replace("\n", "\n  ")
+            text = _json(row).replace("\n", "\n  ")
             _out().write(f"{start}\n  {text}")
             start = ","
     print("\n]" if start == "," else "[]", file=_out())

@@ -57,10 +57,11 @@ def import_(
     home: Home = None,
 ) -> None:
     """Take in an exported sweep: to compare, sample, promote and go on with, as if it had been run here."""
+    from aigc_lab import visible
     from aigc_lab.archive.unpacking import import_ as unpack
     from aigc_lab.settings import Settings
 
-    unpack(file, Settings.load(home), print, trust_code=trust_code)
+    unpack(file, Settings.load(home), lambda said: print(visible.line(said)), trust_code=trust_code)
 
 
 @app.command()

@@ -35,8 +35,8 @@ class Weights:
     origin: dict[str, Any] = field(default_factory=dict)
 
     def load(self, device: str) -> "Model":
-        """The model, ready to sample. Raises `UsageError` for files that are missing or are not what was stored, and for
-        code that is not trusted.
+        """The model, ready to sample. Raises `UsageError` for files that are missing or are not what was stored, and
+        for code that is not trusted.
         """
         from aigc_lab.serving.model import Model
 

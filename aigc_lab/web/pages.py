@@ -1,15 +1,17 @@
 """What all pages share: the templates of `dashboards/`, their style, and Plotly's own script.
 
-Templates escape whatever they are given; a name that no template knows is an error, not a blank. Pages ask nothing of
-the network: style and scripts stand in them.
+Templates escape whatever they are given, control characters and marks of direction too; a name that no template knows
+is an error, not a blank. Pages ask nothing of the network: style and scripts stand in them.
 """
 
+import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from aigc_lab import __version__, content, tables
+from aigc_lab import __version__, content, tables, visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -37,7 +39,9 @@ def _environment() -> "Environment":
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: visible.text(value) if type(value) is str else value,  # markup is ours
     )
+    environment.policies["json.dumps_function"] = _dumps
     environment.globals |= {"version": __version__, "plotly": plotly, "style": _style, "script": _script}
     environment.filters |= {
         "number": tables.number,
@@ -46,6 +50,19 @@ def _environment() -> "Environment":
         "inline": inline,
     }
     return environment
+
+
+def _dumps(value: Any, **options: Any) -> str:
+    """JSON for a page's script, which puts its texts on the page."""
+    return json.dumps(_visible(value), **options)
+
+
+def _visible(value: Any) -> Any:
+    if isinstance(value, str):
+        return visible.text(value)
+    if isinstance(value, Mapping):
+        return {_visible(key): _visible(each) for key, each in value.items()}
+    return [_visible(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def inline(script: str) -> "Markup":
