@@ -61,6 +61,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("text",),
     ("yamlfile", "content", "weights"),
     (
+        "capacity",
         "config",
         "errors",
         "files",
@@ -99,7 +100,7 @@ LIGHT = (
         "yamlfile",
     ),
     *("judging", "verdicts.seeds", "verdicts.stability", "verdicts.story"),
-    *("serving.finding", "serving.model", "serving.output", "serving.promotion"),
+    *("serving.answering", "serving.finding", "serving.model", "serving.output", "serving.promotion"),
 )
 HEAVY = {"torch", "torchvision", "mlflow", "optuna", "pandas", "scipy", "sklearn", "plotly", "jinja2"}
 
