@@ -6,6 +6,7 @@ from pathlib import Path
 from aigc_lab import ownership
 from aigc_lab.errors import Failure
 from aigc_lab.registry import lives, queries
+from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings, as_typed
 
@@ -27,14 +28,40 @@ def stop(registry: Registry, wanted: str, *, finish: bool, home: Path | None) ->
     if not before["alive"]:
         return f"process {before['pid']} on {before['host']}, which ran {sweep}, was lost; {again} goes on"
     registry.want(sweep, "finish" if finish else "checkpoint")
-    under_way = len(lives.running(registry, sweep))
+    running = lives.running(registry, sweep)
     if finish:
-        runs = f"{under_way} run{'s' * (under_way != 1)} under way"
+        runs = f"{len(running)} run{'s' * (len(running) != 1)} under way"
         return f"{sweep} stops when its {runs} ended; aigc-lab stop {sweep} does not wait for that"
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
         now = lives.supervisor(registry, sweep)
-        if now is None or not now["alive"]:
-            return f"{sweep} has stopped; {again} goes on from there"
+        if now is None:
+            return _stopped(registry, sweep, running, again)
+        if not now["alive"]:  # in order, it would have said so: it was killed, or left at its limit without saving
+            return (
+                f"process {before['pid']} on {before['host']}, which ran {sweep}, did not end in order and was killed;"
+                f" {again} goes on from the last checkpoints"
+            )
         time.sleep(0.2)
     raise Failure(f"{sweep} has not stopped within {_PATIENCE:.0f} s: process {before['pid']} on {before['host']}")
+
+
+def _stopped(registry: Registry, sweep: str, running: list[lives.Json], again: str) -> str:
+    """What became of the attempts that were `running` when the sweep was asked to stop, once its process has ended."""
+    killed = [each["run"] for each in running if _was_killed(registry, each["run"])]
+    if not killed:
+        return f"{sweep} has stopped; {again} goes on from there"
+    named = ", ".join(killed[:3]) + (", …" if len(killed) > 3 else "")
+    return (
+        f"{sweep} was stopped, and {len(killed)} of its runs had to be killed before they could save where they were"
+        f" ({named}); {again} goes on from their last checkpoints"
+    )
+
+
+def _was_killed(registry: Registry, run: str) -> bool:
+    """Whether the process of a run was ended from outside: one that ends in order has a result, or says of itself that
+    it was interrupted, and where.
+    """
+    row = lives.ended(registry, run)
+    unfinished = (State.RUNNING, State.KILLED, State.QUEUED)
+    return row is not None and row["state"] in unfinished and not (row["reason"] or "").startswith("interrupted ")

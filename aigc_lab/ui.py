@@ -8,54 +8,70 @@ private ones: a test asks a real server for what it should know.
 import errno
 import ipaddress
 import os
+import secrets
 import shlex
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit, urlunsplit
 
 from aigc_lab.errors import Failure, UsageError
+from aigc_lab.files import replacing
 from aigc_lab.settings import Settings, masked
-from aigc_lab.tracking import address, moved
+from aigc_lab.tracking import address, moved, pages
 
-APPLICATION = "mlflow.server.fastapi_app:app"
+APPLICATION = "aigc_lab.tracking.pages:app"
+USER = "admin"
 _PATIENCE = 120.0
 _PORTS_TRIED = 50
 
 
-def ui(*, host: str, port: int, browse: bool, home: Path | None) -> None:
-    """Serves the pages until Ctrl-C or SIGTERM. Where the store is a server already, only says where its pages are.
+def ui(*, host: str, port: int, browse: bool, home: Path | None, writable: bool = False, auth: bool = False) -> None:
+    """Serves the pages until Ctrl-C or SIGTERM: to look at, unless they are to be `writable`; behind a login with `auth`.
+    Where the store is a server already, only says where its pages are.
 
-    Raises `UsageError` when there is no store, or the home was moved, or the address cannot be had; `Failure` with the
-    end of its log when the server dies.
+    Raises `UsageError` when there is no store that can be served, or the home was moved, or the address cannot be had;
+    `Failure` with the end of its log when the server dies.
     """
     settings = Settings.load(home)
     address.check(settings.tracking_uri)
-    if urlsplit(settings.tracking_uri).scheme in ("http", "https"):
+    scheme = urlsplit(settings.tracking_uri).scheme
+    if scheme in ("http", "https"):
+        if writable or auth:
+            raise UsageError(
+                f"{'--auth' if auth else '--writable'}: MLflow at {masked(settings.tracking_uri)} is a server of its own,"
+                " and decides itself who may do what"
+            )
         _tell(_bare(settings.tracking_uri), _newest(settings), browse)
         return
+    if scheme.partition("+")[0] not in address.DATABASES:
+        raise UsageError(
+            f"{masked(settings.tracking_uri)}: its pages are not for this command to serve; unset MLFLOW_TRACKING_URI"
+            " for those of the home, or set it to a database (sqlite:///…, postgresql://…)"
+        )
     _require_store(settings)
     moved.check(settings)
     found = _free_port(host, port)
     if port not in (0, found):
         print(f"port {port} is in use: taking {found}", file=sys.stderr)
-    if not _is_loopback(host):
-        print(
-            f"warning: on {host}, everyone who can reach this machine can read, change and delete these runs without a "
-            "login; --host 127.0.0.1 with ssh -L serves you alone",
-            file=sys.stderr,
-        )
+    login = _login(settings) if auth else None
+    print(_who_may(host, writable=writable, login=login), file=sys.stderr)
     print(f"starting MLflow's pages on {settings.home} …", file=sys.stderr, flush=True)
     base = f"http://{_reachable(host)}:{found}"
-    with _until_told(), _server(settings, host, found) as (process, log):
+    environment = _environment(settings, host, found) | (login.environment if login else {})
+    if writable:
+        environment[pages.WRITABLE] = "true"
+    with _until_told(), _server(settings, host, found, environment) as (process, log):
         experiment = _newest(settings)  # imports SQLAlchemy, while the server imports MLflow
         _wait_until_ready(process, base, log)
         _tell(base, experiment, browse)
@@ -114,6 +130,78 @@ def _bare(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/")))
 
 
+# ---- who may do what
+
+
+def _who_may(host: str, *, writable: bool, login: "_Login | None") -> str:
+    """One line for whoever starts it: what others can do with these pages, and how to have it otherwise."""
+    do = "read, change and delete these runs" if writable else "read these runs"
+    if login is not None:
+        also = "" if writable else ", and nothing can be changed (--writable)"
+        return f"login: user {USER}, password in {login.password}{also}"
+    if not _is_loopback(host):
+        return (
+            f"warning: on {host}, everyone who can reach this machine can {do} without a login; --auth asks for one,"
+            " and --host 127.0.0.1 with ssh -L serves this machine alone"
+        )
+    rest = "--auth asks for a login" if writable else "--auth asks for a login, --writable allows changes"
+    return f"{'warning: ' * writable}every user of this machine can {do} without a login; {rest}"
+
+
+class _Login:
+    """The folder with MLflow's users and the password of the one that is made, both their owner's alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.password = folder / "password"
+        self.users = folder / "users.db"
+        self._configuration = folder / "basic_auth.ini"
+
+    def prepare(self) -> None:
+        """Makes the password, once. Raises `OSError`, and `UsageError` where one was made that is gone."""
+        self.password.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.password.parent.chmod(0o700)
+        if not self.password.is_file():
+            if self.users.exists():
+                raise UsageError(
+                    f"{self.password} is gone, and {self.users} knows users; restore it, or remove {self.users} to begin"
+                    " with a new one"
+                )
+            self._write(self.password, secrets.token_urlsafe(18) + "\n")
+        self._write(
+            self._configuration,
+            # Who has an account may look; who may change something, the first of them decides.
+            "[mlflow]\ndefault_permission = READ\n"
+            f"database_uri = sqlite:///{self.users}\nadmin_username = {USER}\n".replace("%", "%%"),
+        )
+
+    def _write(self, path: Path, text: str) -> None:
+        with replacing(path, 0o600) as temporary:
+            temporary.write_text(text, "utf-8")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What MLflow's server is told: private to its process."""
+        return {
+            pages.LOGIN: "true",
+            "MLFLOW_AUTH_CONFIG_PATH": str(self._configuration),
+            "MLFLOW_AUTH_ADMIN_USERNAME": USER,
+            "MLFLOW_AUTH_ADMIN_PASSWORD": self.password.read_text("utf-8").strip(),
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),
+            "_MLFLOW_SGI_NAME": "uvicorn",
+        }
+
+
+def _login(settings: Settings) -> _Login:
+    if find_spec("flask_wtf") is None:
+        raise UsageError("--auth needs the package Flask-WTF; install it: pip install 'mlflow[auth]'")
+    login = _Login(settings.home / "login")
+    try:
+        login.prepare()
+    except OSError as error:
+        raise UsageError(f"--auth: {login.password} cannot be written ({error.strerror})") from None
+    return login
+
+
 # ---- where it listens
 
 
@@ -162,7 +250,9 @@ def _reachable(host: str) -> str:
 
 
 @contextmanager
-def _server(settings: Settings, host: str, port: int) -> Iterator[tuple["subprocess.Popen[bytes]", "_Log"]]:
+def _server(
+    settings: Settings, host: str, port: int, environment: dict[str, str]
+) -> Iterator[tuple["subprocess.Popen[bytes]", "_Log"]]:
     """The server in a process group of its own, which ends with this block, or with this process however it ends."""
     command = [sys.executable, "-P", "-m", "aigc_lab.tether", sys.executable, "-P", "-m", "uvicorn", APPLICATION]
     command += ["--host", host, "--port", str(port), "--workers", "1", "--log-level", "warning"]
@@ -170,7 +260,7 @@ def _server(settings: Settings, host: str, port: int) -> Iterator[tuple["subproc
     with log.file as file:
         process = subprocess.Popen(
             command,
-            env=os.environ | _environment(settings, host, port),
+            env=os.environ | environment,
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=file,
@@ -215,7 +305,13 @@ class _Log:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.file: BinaryIO = path.open("ab")
         except OSError as error:
-            raise UsageError(f"{path} cannot be written ({error.strerror})") from None
+            handle, name = tempfile.mkstemp(prefix="aigc-lab-ui-", suffix=".log")
+            self.path, self.file = Path(name), os.fdopen(handle, "ab")
+            print(
+                f"{path} cannot be written ({error.strerror}): a home that is read-only can be looked at; the log is"
+                f" {name}",
+                file=sys.stderr,
+            )
         self._begin = self.file.tell()
 
     def last(self) -> str:

@@ -64,6 +64,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("text",),
     ("yamlfile", "content", "weights", "channel", "confined"),
     (
+        "capacity",
         "config",
         "errors",
         "files",
@@ -101,7 +102,7 @@ LIGHT = (
         "yamlfile",
     ),
     *("judging", "verdicts.seeds", "verdicts.stability", "verdicts.story"),
-    *("serving.finding", "serving.model", "serving.output", "serving.promotion"),
+    *("serving.answering", "serving.finding", "serving.model", "serving.output", "serving.promotion"),
 )
 HEAVY = {"torch", "torchvision", "mlflow", "optuna", "pandas", "scipy", "sklearn", "plotly", "jinja2"}
 

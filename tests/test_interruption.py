@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from aigc_lab.checkpoint import load_system
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.files import sha256
 from aigc_lab.registry import lives, queries
+from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Supervisor
 from aigc_lab.settings import Settings
@@ -268,6 +270,43 @@ def test_stopping_what_does_not_stop_or_is_gone(tmp_path: Path, monkeypatch: pyt
         said = stopping.stop(opened, "mine", finish=True, home=tmp_path)
         assert said.startswith(f"process {pid} on ") and f"which ran {sweep}, was lost; aigc-lab resume {sweep}" in said
         assert opened.wanted(sweep) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("interrupted at step 7", r"mine-01234567 has stopped; aigc-lab resume mine-01234567 .*goes on from there"),
+        (
+            "its worker process was ended by SIGKILL",
+            r"1 of its runs had to be killed .* \(mine-01234567\.0\.0\); .*last",
+        ),
+        (None, "which ran mine-01234567, did not end in order and was killed; .*from the last checkpoints"),
+    ],
+)
+def test_stopping_says_what_had_to_be_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str | None, said: str
+) -> None:
+    with Registry.open(f"sqlite:///{tmp_path / 'registry.db'}") as opened:
+        sweep = opened.sweep("mine", "0123456789abcdef", {}, "fd", "lower")
+        opened.trial(sweep, 0, "vae", {}, {})
+        run = opened.run(sweep, 0, 0, "search")
+        attempt = opened.begin(run, {})
+        opened.supervise(sweep)
+        want = opened.want
+
+        def asked(sweep: str, what: str) -> bool:
+            """Who is asked ends at once: as the reason says, or without a word."""
+            found = want(sweep, what)
+            if reason is None:
+                with opened.write() as connection:
+                    connection.execute(update(Supervisor).values(process_started="1"))
+            else:
+                opened.finish(run, attempt, State.KILLED, reason=reason)
+                opened.release(sweep)
+            return found
+
+        monkeypatch.setattr(opened, "want", asked)
+        assert re.search(said, stopping.stop(opened, "mine", finish=False, home=tmp_path))
 
 
 def test_weights_kept_on_the_way_survive_a_resume_and_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """`aigc-lab ui`: MLflow's pages are served on this home, and nothing survives who asked for them."""
 
+import base64
+import configparser
 import json
 import os
 import signal
@@ -8,17 +10,20 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from asgi import ask
 
 from aigc_lab import ui
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.registry.store import Registry
-from aigc_lab.tracking import address
+from aigc_lab.tracking import address, pages
 from aigc_lab.tracking.mlflow import MlflowTracker
 
 # Answers as MLflow's does when it is ready, without its seconds of imports; and starts a process of its own.
@@ -31,7 +36,8 @@ async def app(scope, receive, send):
         await send({"type": "http.response.body", "body": b"OK"})
 """
 SERVE = (
-    "from aigc_lab import ui; ui.APPLICATION = {app!r}; ui.ui(host={host!r}, port={port}, browse={browse}, home=None)"
+    "from aigc_lab import ui; ui.APPLICATION = {app!r};"
+    " ui.ui(host={host!r}, port={port}, browse={browse}, home=None, writable={writable}, auth={auth})"
 )
 
 
@@ -72,10 +78,16 @@ def require_gone(group: int) -> None:
 
 @contextmanager
 def serving(
-    app: str, host: str = "127.0.0.1", port: int = 0, browse: bool = False
+    app: str,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    browse: bool = False,
+    writable: bool = False,
+    auth: bool = False,
 ) -> Iterator["subprocess.Popen[str]"]:
     """A process that serves, once it has said so; its standard output is in `.said`."""
-    command = [sys.executable, "-c", SERVE.format(app=app, host=host, port=port, browse=browse)]
+    script = SERVE.format(app=app, host=host, port=port, browse=browse, writable=writable, auth=auth)
+    command = [sys.executable, "-c", script]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         yield process
@@ -126,13 +138,116 @@ def test_the_real_pages(tmp_path: Path) -> None:
                 assert json.load(answer)["experiment"]["name"] == "ring-01234567"
             with urllib.request.urlopen(base) as answer:
                 assert b"<title>MLflow</title>" in answer.read()
+            # The table of runs is asked for by POST; a change is refused.
+            assert status(f"{base}/ajax-api/2.0/mlflow/runs/search", {"experiment_ids": [identity]}) == 200
+            assert status(f"{base}/graphql", {"query": "{__typename}"}) == 200
+            tag = {"experiment_id": identity, "key": "k", "value": "v"}
+            assert status(f"{base}/ajax-api/2.0/mlflow/experiments/set-experiment-tag", tag) == 403
             group = group_of_child(process.pid)
             assert len(members(group)) >= 2
             process.kill()
             require_gone(group)
             process.wait()
             assert process.stderr is not None
-            assert f"port {port} is in use: taking " in process.stderr.read()
+            errors = process.stderr.read()
+            assert f"port {port} is in use: taking " in errors
+            assert "every user of this machine can read these runs without a login; --auth asks for a login" in errors
+
+
+def status(url: str, body: dict[str, Any], password: str | None = None) -> int:
+    """What HTTP says to a POST."""
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    if password is not None:
+        request.add_header("Authorization", "Basic " + base64.b64encode(f"admin:{password}".encode()).decode())
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+
+
+def test_a_login_is_asked_for_and_may_change_what_is_writable(tmp_path: Path) -> None:
+    home = tmp_path / ".aigc-lab"
+    identity = MlflowTracker(f"sqlite:///{home / 'mlflow.db'}", home / "artifacts").experiment("ring-01234567")
+    with serving(ui.APPLICATION, writable=True, auth=True) as process:
+        base = said(process)["Experiments"].partition("/#")[0]
+        password = home / "login" / "password"
+        assert [path.stat().st_mode & 0o777 for path in (password, password.parent)] == [0o600, 0o700]
+        tag = {"experiment_id": identity, "key": "k", "value": "v"}
+        url = f"{base}/ajax-api/2.0/mlflow/experiments/set-experiment-tag"
+        secret = password.read_text().strip()
+        assert len(secret) >= 20
+        assert [status(url, tag), status(url, tag, "wrong"), status(url, tag, secret)] == [401, 401, 200]
+        process.terminate()
+        assert f"login: user admin, password in {password}\n" in process.communicate(timeout=20)[1]
+        assert secret not in (home / "logs" / "ui.log").read_text()
+
+
+def test_a_password_is_made_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    login = ui._Login(tmp_path / "50% mine")
+    login.prepare()
+    first = login.environment["MLFLOW_AUTH_ADMIN_PASSWORD"]
+    login.prepare()
+    assert login.environment["MLFLOW_AUTH_ADMIN_PASSWORD"] == first == login.password.read_text().strip()
+    parser = configparser.ConfigParser()
+    parser.read(login.environment["MLFLOW_AUTH_CONFIG_PATH"])
+    assert parser["mlflow"]["database_uri"] == f"sqlite:///{login.users}"
+    login.users.touch()
+    login.password.unlink()
+    with pytest.raises(UsageError, match="password is gone, and .*users.db knows users; restore it, or remove"):
+        login.prepare()
+
+
+def test_everything_that_mlflow_can_do_but_to_read_is_refused() -> None:
+    from mlflow.server import app as flask
+    from mlflow.server.fastapi_app import app as fast
+
+    asked = {(method, rule.rule) for rule in flask.url_map.iter_rules() for method in rule.methods or ()}
+    for router in fast.routes:
+        inner = getattr(getattr(router, "original_router", None), "routes", [router])
+        asked |= {(method, route.path) for route in inner for method in getattr(route, "methods", None) or ()}
+    served = {path for method, path in asked if method not in ("GET", "HEAD", "OPTIONS") and pages.reads(method, path)}
+    assert {path.rpartition("mlflow/")[2] for path in served} == {
+        "/graphql",
+        "artifacts/presigned-download-url",
+        "datasets/search",
+        "experiments/search",
+        "experiments/search-datasets",
+        "issues/search",
+        "logged-models/search",
+        "prompt-optimization/jobs/search",
+        "registered-models/get-latest-versions",
+        "runs/search",
+        "traces/batchGetInfos",
+        "traces/calculate-filter-correlation",
+        "traces/metrics",
+        "traces/search",
+    }
+    assert {path for method, path in asked if "assistant" in path} != set()
+    assert not any(pages.reads(method, path) for method, path in asked if "/assistant" in path)
+    assert not pages.reads("GET", "/gateway/any/mlflow/invocations")
+    assert not pages.reads("POST", "/ajax-api/2.0/mlflow/runs/search/../delete")
+    assert pages.reads("GET", "/ajax-api/2.0/mlflow-artifacts/artifacts/mlflow/gateway-proxy")
+
+
+def test_what_graphql_calls_mutations_are_searches() -> None:
+    from mlflow.server.graphql.graphql_schema_extensions import schema
+
+    assert set(schema.graphql_schema.mutation_type.fields) == {
+        "mlflowSearchDatasets",
+        "mlflowSearchRuns",
+        "testMutation",
+    }
+
+
+def test_a_change_is_refused_with_a_sentence() -> None:
+    async def never(*_: Any) -> None:
+        raise AssertionError("the request reached the pages")
+
+    answer = ask(pages.read_only(never), "DELETE", "/api/2.0/mlflow/registered-models/delete")
+    assert answer.status == 403
+    assert answer.json() == {"error_code": "PERMISSION_DENIED", "message": pages.REFUSAL}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -159,7 +274,8 @@ def test_other_machines_are_warned_of_and_let_in(tmp_path: Path) -> None:
         assert lines["Experiments"].startswith(f"http://{socket.gethostname()}:")
         assert "From" not in lines
         process.terminate()
-        assert "everyone who can reach this machine" in process.communicate(timeout=20)[1]
+        errors = process.communicate(timeout=20)[1]
+        assert "warning: on 0.0.0.0, everyone who can reach this machine can read these runs without a login" in errors
 
 
 def test_a_server_that_dies_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,6 +300,37 @@ def test_of_a_server_that_is_there_only_the_link_is_told(
     assert capsys.readouterr().out == (
         "Experiments: http://tracking.example:8080/#/experiments?workflowType=machine_learning\n"
     )
+
+
+def test_options_for_a_server_that_is_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@tracking.example:8080/")
+    monkeypatch.setattr(address, "check", lambda uri: None)
+    for option in ({"auth": True}, {"writable": True}):
+        with pytest.raises(
+            UsageError, match=r"--(auth|writable): MLflow at http://me:\*\*\*@.* is a server of its own"
+        ):
+            ui.ui(host="127.0.0.1", port=0, browse=False, home=None, **option)
+
+
+@pytest.mark.parametrize("uri", ["databricks", "databricks://profile", "databricks-uc", "s3://bucket/x", "mine://x"])
+def test_an_address_whose_pages_are_elsewhere_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(UsageError, match=f"{uri}: .*MLFLOW_TRACKING_URI"):
+        ui.ui(host="127.0.0.1", port=0, browse=False, home=None)
+    assert list(tmp_path.glob(".aigc-lab*")) == []
+
+
+def test_a_home_that_is_read_only_is_said_so_and_served(tmp_path: Path) -> None:
+    home = tmp_path / ".aigc-lab"
+    empty_store(home)
+    (home / "logs").touch()  # as little a folder that can be written as a read-only one, for root too
+    with serving("stand_in:app") as process:
+        said(process)
+        process.terminate()
+        errors = process.communicate(timeout=20)[1]
+    assert f"{home / 'logs' / 'ui.log'} cannot be written" in errors and "can be looked at; the log is /" in errors
 
 
 def test_an_address_that_cannot_be_had(tmp_path: Path) -> None:

@@ -75,8 +75,10 @@ def sample(
             autocompletion=complete_result,
         ),
     ],
-    n: Annotated[int, typer.Option("-n", help="How many samples.", min=1)] = 64,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same samples.")] = 0,
+    n: Annotated[int, typer.Option("-n", help="How many samples.", min=1, max=10**12, metavar="N")] = 64,
+    seed: Annotated[
+        int, typer.Option(help="The same seed gives the same samples.", min=-(2**63), max=2**63 - 1, metavar="N")
+    ] = 0,
     labels: Annotated[
         str | None,
         typer.Option(help="Classes of a conditional system, taken in turn: 3,7 or all.", metavar="LABELS"),
@@ -105,11 +107,11 @@ def sample(
     home: Home = None,
 ) -> None:
     """Draw samples of a model or a run. Pictures come with a grid, points with a scatter plot, text as lines."""
-    from aigc_lab import trust
+    from aigc_lab import interruption, trust
     from aigc_lab.serving.output import sample
     from aigc_lab.settings import Settings
 
-    with trust.accepting(trust_code):
+    with interruption.handled(exits=False), trust.accepting(trust_code):  # SIGTERM, too, leaves nothing half-written
         said, shown = sample(
             model,
             Settings.load(home),

@@ -69,12 +69,18 @@ def ui(
     port: Annotated[int, typer.Option(help="The port; if it is in use, the next free one.", min=0, max=65535)] = 5000,
     host: Annotated[str, typer.Option(help="The address to listen on.", metavar="ADDRESS")] = "127.0.0.1",
     browse: Annotated[bool, typer.Option("--open", help="Open the link in a browser, if there is one.")] = False,
+    writable: Annotated[
+        bool, typer.Option("--writable", help="Let the pages change what is stored.  [default: read-only]")
+    ] = False,
+    auth: Annotated[
+        bool, typer.Option("--auth", help="Ask for a login; the password is made, and kept in the home.")
+    ] = False,
     home: Home = None,
 ) -> None:
-    """Serve MLflow's pages: curves, samples by step, comparisons."""
+    """Serve MLflow's pages: curves, samples by step, comparisons. They are read-only, unless --writable is given."""
     from aigc_lab import ui as pages
 
-    pages.ui(host=host, port=port, browse=browse, home=home)
+    pages.ui(host=host, port=port, browse=browse, home=home, writable=writable, auth=auth)
 
 
 @app.command()

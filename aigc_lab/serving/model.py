@@ -1,18 +1,38 @@
 """`load(name).sample(n)`: a trained model in a few words."""
 
-from collections.abc import Sequence
-from itertools import cycle, islice
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+from aigc_lab.capacity import free_memory, spelled
 from aigc_lab.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy
     import numpy.typing
 
+    from aigc_lab.samples import Samples
     from aigc_lab.systems.base import System
     from aigc_lab.trust import Allowed
+
+
+# MLflow's scoring server says by this variable, which is private to it, that it is one.
+_SERVED = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
+#: how the served model tells its samples
+Form = Literal["array", "records", "png", "grid"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """`n` samples of a seed: of these classes, taken in turn; of text, drawn in this way (see `Model.sample`)."""
+
+    n: int
+    seed: int = 0
+    labels: Sequence[int] | None = None
+    drawing: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load(model: str, *, home: Path | str | None = None, device: str = "cpu", trust_code: bool = False) -> "Model":
@@ -55,28 +75,45 @@ class Model:
 
         The same seed gives the same samples, and more of them begin with the same ones. `labels` are the classes of a
         conditional system's samples, taken in turn: `[3, 7]` gives 3, 7, 3, 7, … How text is drawn, `drawing` says:
-        `temperature`, `top_k`, `top_p`, and `prefix`, the words that every sentence begins with.
+        `temperature`, `top_k`, `top_p`, and `prefix`, the words that every sentence begins with. Raises `UsageError`
+        for what cannot be asked for, and for more than memory holds; `blocks` needs no more for many than for few.
         """
-        import torch
+        if os.environ.get(_SERVED) == "true":  # models promoted before `answer` was there come this way
+            from aigc_lab.serving.answering import check_total
 
-        from aigc_lab.samples import Text
-        from aigc_lab.shape import Modality
+            check_total(n)
+        return joined(self.blocks([Request(n, seed, labels, drawing)]), n)
 
-        if n < 1:
-            raise UsageError(f"n = {n}: ask for at least one sample")
-        classes = self._classes(n, labels)
-        options = self._drawing({key: value for key, value in drawing.items() if value is not None})
-        known = None if classes is None else torch.tensor(classes)
-        made = self.system.generate(n, "sample", seed, labels=known, **options)
-        if isinstance(made, Text):
-            import numpy
+    def blocks(self, requests: "Sequence[Request]") -> "Iterator[numpy.typing.NDArray[Any]]":
+        """The samples of all requests, one after the other, in arrays of some hundred each. They are drawn together,
+        and are those that `sample` gives for each request alone. All are checked before the first is drawn.
+        """
+        from aigc_lab.serving.drawing import drawn, lots
 
-            return numpy.array(made.sentences())
-        values = made.canonical().values
-        if made.modality == Modality.IMAGES:
-            values = values.permute(0, 2, 3, 1)
-        found: numpy.typing.NDArray[Any] = values.contiguous().numpy()
-        return found
+        checked = [self._checked(request) for request in requests]
+
+        def made() -> "Iterator[numpy.typing.NDArray[Any]]":
+            # Those that draw in the same way can share a block.
+            for _, alike in groupby(checked, key=lambda pair: repr(pair[1])):
+                pairs = list(alike)
+                wanted = (lots(self.system, each.n, each.seed, each.labels) for each, _ in pairs)
+                for samples in drawn(self.system, chain.from_iterable(wanted), pairs[0][1]):
+                    yield _array(samples)
+
+        return made()
+
+    def answer(self, rows: Sequence[Mapping[str, Any]], form: str = "array") -> Any:
+        """What the served model answers to a request's rows: see `serving.answering`."""
+        from aigc_lab.serving.answering import answer
+
+        return answer(self, rows, form)
+
+    def _checked(self, request: "Request") -> "tuple[Request, dict[str, Any]]":
+        """The request with its classes checked, and what `System.sample` is told beside."""
+        if request.n < 1:
+            raise UsageError(f"n = {request.n}: ask for at least one sample")
+        self._check_labels(request.labels)
+        return request, self._drawing({key: value for key, value in request.drawing.items() if value is not None})
 
     def _drawing(self, given: dict[str, Any]) -> dict[str, Any]:
         """What `generate` is told of how text is drawn."""
@@ -95,18 +132,45 @@ class Model:
         except ValueError as error:
             raise UsageError(str(error)) from None
 
-    def _classes(self, n: int, labels: Sequence[int] | None) -> list[int] | None:
-        """The class of each sample; None for a system that knows no classes."""
+    def _check_labels(self, labels: Sequence[int] | None) -> None:
+        """Raises `UsageError` for classes that the system does not know, and for any where it knows none."""
+        if labels is None:
+            return
         count = self.system.shape.classes
         if not self.system.conditional or count is None:
-            if labels is not None:
-                raise UsageError(f"{self.name} is not conditional: it draws no class on demand; leave the labels out")
-            return None
-        if labels is None:
-            return None  # all in turn
+            raise UsageError(f"{self.name} is not conditional: it draws no class on demand; leave the labels out")
         wrong = [label for label in labels if not 0 <= label < count]
         if wrong or not labels:
             raise UsageError(
                 f"label {wrong[0] if wrong else 'missing'}: {self.name} knows the classes 0 to {count - 1}"
             )
-        return list(islice(cycle(labels), n))
+
+
+def joined(blocks: "Iterator[numpy.typing.NDArray[Any]]", n: int) -> "numpy.typing.NDArray[Any]":
+    """`n` samples as one array. Raises `UsageError` after the first block when memory will not hold them."""
+    import numpy
+
+    first = next(blocks)
+    needed = 2 * first.nbytes * n // len(first)  # the parts, and the whole that they become
+    free = free_memory()
+    if free is not None and needed > free:
+        raise UsageError(
+            f"n = {n:,}: so many samples take {spelled(needed)} of memory, and {spelled(free)} are free; ask for fewer,"
+            " or write them to files: aigc-lab sample"
+        )
+    return numpy.concatenate([first, *blocks])
+
+
+def _array(made: "Samples") -> "numpy.typing.NDArray[Any]":
+    import numpy
+
+    from aigc_lab.samples import Text
+    from aigc_lab.shape import Modality
+
+    if isinstance(made, Text):
+        return numpy.array(made.sentences())
+    values = made.canonical().values
+    if made.modality == Modality.IMAGES:
+        values = values.permute(0, 2, 3, 1)
+    found: numpy.typing.NDArray[Any] = values.contiguous().numpy()
+    return found

@@ -2,22 +2,26 @@
 from.
 """
 
-import io
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from aigc_lab import __version__, environment
+from aigc_lab.capacity import free_disk, free_files, spelled
 from aigc_lab.errors import UsageError
-from aigc_lab.files import umask, write_atomically
+from aigc_lab.files import replacing, umask
 from aigc_lab.registry.queries import Final
 from aigc_lab.serving.finding import find
+from aigc_lab.serving.model import Request
 from aigc_lab.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,6 +33,10 @@ if TYPE_CHECKING:
 _NOTE = "samples.json"
 # Samples in one file: arrays, and of text a sentence a line, with the note beside it as `<name>.json`.
 _FILES = (".npz", ".txt")
+# What a picture of many samples shows: the first ones, and no more than a screen can tell apart or memory should hold.
+_SHOWN = 10_000
+_SHOWN_BYTES = 32_000_000
+_CLUSTER = 4096  # bytes: what a file takes of a disk comes in such pieces
 
 
 def sample(
@@ -56,7 +64,7 @@ def sample(
     _refuse_kind(place, text=model.system.modality == "text")
     if classes == "all":
         classes = list(range(model.system.shape.classes or 1))
-    shown = write(place, model.sample(n, seed, classes, **drawing), note)
+    shown = write(place, model.blocks([Request(n, seed, classes, drawing)]), n, note)
     run = f", run {weights.origin['run']}" if weights.origin.get("run") not in (None, weights.name) else ""
     return f"{n} samples of {weights.name} ({model.name}{run}), seed {seed}", shown
 
@@ -74,8 +82,10 @@ def check(place: Path, note: dict[str, Any], *, force: bool) -> None:
     """Raises `UsageError` when something else is at `place`. The same samples may be written again."""
     if place.suffix in (".npy", ".png", ".jpg", ".zip"):
         raise UsageError(f"-o {place}: name a folder, or a file that ends in .npz or .txt")
-    if not place.exists():
-        return
+    with _writing(place):
+        if not os.path.lexists(place):
+            place.exists()  # a name that no file can have is refused here
+            return
     file = place.suffix in _FILES
     if place.is_dir() == file:
         raise UsageError(
@@ -85,31 +95,32 @@ def check(place: Path, note: dict[str, Any], *, force: bool) -> None:
         raise UsageError(f"-o {place}: holds something else; name another place, or replace samples with --force")
 
 
-def write(place: Path, array: "Array", note: dict[str, Any]) -> Path:
-    """Writes the samples and returns what to look at: `grid.png`, `scatter.png`, `samples.txt`, or the file itself.
+def write(place: Path, blocks: "Iterable[Array]", n: int, note: dict[str, Any]) -> Path:
+    """Writes `n` samples, block by block, and returns what to look at: `grid.png`, `scatter.png`, `samples.txt`, or the
+    file itself. Raises `UsageError` once the first block shows that the disk will not hold them.
 
-    A folder gets one PNG an image (or `points.npy`) and `samples.json`, the note. What an earlier call wrote is
-    replaced; other files are left alone.
+    A folder gets one PNG an image (or `points.npy`) and `samples.json`, the note; its picture shows the first of many.
+    What an earlier call wrote is replaced; other files are left alone. Whatever ends this half-way leaves nothing.
     """
-    if place.suffix == ".txt":
-        with _writing(place):
-            write_atomically(place, _sentences(array))
-            write_atomically(place.with_suffix(".json"), json.dumps(note, indent=2).encode())
-        return place
-    if place.suffix == ".npz":
-        import numpy
-
-        buffer = io.BytesIO()
-        numpy.savez_compressed(buffer, samples=array, note=json.dumps(note))
-        with _writing(place):
-            write_atomically(place, buffer.getvalue())
-        return place
-    made = _images if array.ndim == 4 else _points if array.ndim == 2 else _text
-    files = made(array)
-    files[_NOTE] = json.dumps({"note": note, "files": sorted(files)}, indent=2).encode()
+    coming = iter(blocks)
+    first = next(coming)
+    _check_room(place, first, n)
+    every = chain([first], coming)
     with _writing(place):
-        _fill(place, files)
-    return place / {4: "grid.png", 2: "scatter.png"}.get(array.ndim, "samples.txt")
+        if place.suffix == ".txt":
+            with replacing(place.with_suffix(".json")) as description, replacing(place) as lines:
+                _write_lines(lines, every)
+                description.write_text(json.dumps(note, indent=2), "utf-8")
+            return place
+        if place.suffix == ".npz":
+            with replacing(place) as archive:
+                _write_archive(archive, every, first, n, note)
+            return place
+        with _folder(place) as draft:
+            made = {4: _write_images, 2: _write_points}.get(first.ndim, _write_text)(draft, every, n)
+            told = {"note": note, **made}
+            (draft / _NOTE).write_text(json.dumps(told, indent=2), "utf-8")
+    return place / {4: "grid.png", 2: "scatter.png"}.get(first.ndim, "samples.txt")
 
 
 @contextmanager
@@ -120,33 +131,120 @@ def _writing(place: Path) -> Iterator[None]:
         raise UsageError(f"-o {place}: cannot be written ({error.strerror})") from None
 
 
-def _images(array: "Array") -> dict[str, bytes]:
-    import torch
+def _check_room(place: Path, first: "Array", n: int) -> None:
+    """Raises `UsageError` when `n` samples like those of the first block are more than the disk has room for."""
+    needed = _stored(place, first) * n // len(first)
+    pictures = first.ndim == 4 and place.suffix not in _FILES
+    with _writing(place):
+        free, files = free_disk(place), free_files(place) if pictures else None
+    if needed > free:
+        raise UsageError(
+            f"-n {n:,}: so many samples take about {spelled(needed)}, and {spelled(free)} are free where {place} lies; "
+            "ask for fewer, or name a place on another disk with -o"
+        )
+    if files is not None and n > files:
+        raise UsageError(
+            f"-n {n:,}: a file for each picture is more than the {files:,} that can be made where {place} lies; ask for "
+            "fewer, or for one file with -o samples.npz"
+        )
 
-    from aigc_lab import pictures
-    from aigc_lab.samples import Images
 
-    grey = array.shape[3] == 1
-    files = {f"{number:05d}.png": pictures.png(image[..., 0] if grey else image) for number, image in enumerate(array)}
-    return files | {"grid.png": pictures.png(pictures.grid(Images(torch.from_numpy(array).permute(0, 3, 1, 2))))}
+def _stored(place: Path, block: "Array") -> int:
+    """How many bytes of the disk these samples take."""
+    if block.ndim == 1:
+        return len(_sentences(block))
+    if place.suffix == ".npz":
+        return len(zlib.compress(block.tobytes()))
+    if block.ndim == 2:
+        return block.nbytes
+    return sum(-(-len(content) // _CLUSTER) * _CLUSTER for content in map(_png, block))
 
 
-def _points(array: "Array") -> dict[str, bytes]:
+def _write_lines(path: Path, blocks: "Iterable[Array]") -> None:
+    with path.open("wb") as file:
+        for block in blocks:
+            file.write(_sentences(block))
+
+
+def _write_archive(path: Path, blocks: "Iterable[Array]", first: "Array", n: int, note: dict[str, Any]) -> None:
+    """What `numpy.savez_compressed(samples=…, note=…)` writes, without the whole array in memory."""
     import numpy
-    import torch
 
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("samples.npy", "w", force_zip64=True) as file:
+            _write_array(file, blocks, first, n)
+        with archive.open("note.npy", "w") as file:
+            numpy.save(file, numpy.array(json.dumps(note)), allow_pickle=False)
+
+
+def _write_array(file: IO[bytes], blocks: "Iterable[Array]", first: "Array", n: int) -> None:
+    """What `numpy.save` writes of all the blocks, `n` samples, as one array."""
+    from numpy.lib import format
+
+    described = format.header_data_from_array_1_0(first) | {"shape": (n, *first.shape[1:])}
+    format.write_array_header_1_0(file, described)
+    for block in blocks:
+        file.write(block.tobytes())
+
+
+def _write_images(folder: Path, blocks: "Iterable[Array]", n: int) -> dict[str, Any]:
+    from aigc_lab import pictures
+    from aigc_lab.serving.answering import picture
+
+    shown: list[Array] = []
+    for number, image in enumerate(chain.from_iterable(blocks)):
+        (folder / _name(number)).write_bytes(_png(image))
+        if number < _most_shown(image.nbytes):
+            shown.append(image)
+    (folder / "grid.png").write_bytes(pictures.png(picture(_stacked(shown))))
+    return {"files": ["grid.png"], "images": n}
+
+
+def _write_points(folder: Path, blocks: "Iterable[Array]", n: int) -> dict[str, Any]:
+    from aigc_lab import pictures
+    from aigc_lab.serving.answering import picture
+
+    coming = iter(blocks)
+    first = next(coming)
+    shown: list[Array] = []
+
+    def seen() -> "Iterator[Array]":
+        for number, block in enumerate(chain([first], coming)):
+            if number * len(first) < _most_shown(first[0].nbytes):
+                shown.append(block)
+            yield block
+
+    with (folder / "points.npy").open("wb") as file:
+        _write_array(file, seen(), first, n)
+    points = [point for block in shown for point in block][: _most_shown(first[0].nbytes)]
+    (folder / "scatter.png").write_bytes(pictures.png(picture(_stacked(points))))
+    return {"files": ["points.npy", "scatter.png"]}
+
+
+def _write_text(folder: Path, blocks: "Iterable[Array]", n: int) -> dict[str, Any]:
+    _write_lines(folder / "samples.txt", blocks)
+    return {"files": ["samples.txt"]}
+
+
+def _most_shown(each: int) -> int:
+    """How many samples of so many bytes are shown in one picture: a thousand or more of small ones."""
+    return max(1, min(_SHOWN, _SHOWN_BYTES // each))
+
+
+def _stacked(samples: "list[Array]") -> "Array":
+    import numpy
+
+    return numpy.stack(samples)
+
+
+def _png(image: "Array") -> bytes:
     from aigc_lab import pictures
 
-    buffer = io.BytesIO()
-    numpy.save(buffer, array, allow_pickle=False)
-    return {
-        "points.npy": buffer.getvalue(),
-        "scatter.png": pictures.png(pictures.scatter(torch.from_numpy(array), None)),
-    }
+    return pictures.png(image[..., 0] if image.shape[2] == 1 else image)
 
 
-def _text(array: "Array") -> dict[str, bytes]:
-    return {"samples.txt": _sentences(array)}
+def _name(number: int) -> str:
+    return f"{number:05d}.png"
 
 
 def _sentences(array: "Array") -> bytes:
@@ -161,24 +259,37 @@ def _refuse_kind(place: Path, *, text: bool) -> None:
         raise UsageError(f"-o {place}: is for text, and this model makes none; name a folder, or a .npz file")
 
 
-def _fill(place: Path, files: dict[str, bytes]) -> None:
-    """A new folder appears whole; in one that is there, each file is replaced whole and the note comes last."""
+@contextmanager
+def _folder(place: Path) -> Iterator[Path]:
+    """A draft to be filled within. A new folder then appears whole; in one that is there, each file is replaced whole
+    and the note comes last.
+    """
     place.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+    draft = Path(tempfile.mkdtemp(prefix=f".{place.name[:100]}.", dir=place.parent))
     try:
-        for name, content in files.items():
-            (draft / name).write_bytes(content)
+        yield draft
         if not place.exists():
             draft.chmod(0o777 & ~umask())
             draft.rename(place)
             return
-        for name in _written(place).get("files", []):
-            if name not in files and Path(name).name == name:
+        for name in _earlier(_written(place)):
+            if not (draft / name).exists():
                 (place / name).unlink(missing_ok=True)
-        for name in files:
-            os.replace(draft / name, place / name)
+        with os.scandir(draft) as entries:
+            for entry in entries:
+                if entry.name != _NOTE:
+                    os.replace(entry, place / entry.name)
+        os.replace(draft / _NOTE, place / _NOTE)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _earlier(written: dict[str, Any]) -> Iterator[str]:
+    """The files that an earlier call says it wrote, by names that are names and nothing else."""
+    count = written.get("images")
+    yield from (_name(number) for number in range(count if isinstance(count, int) else 0))
+    named = written.get("files")
+    yield from (name for name in (named if isinstance(named, list) else []) if Path(str(name)).name == name)
 
 
 def _note(place: Path) -> object:

@@ -30,6 +30,7 @@ from aigc_lab.registry.records import StoredPromotion
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Promotion
 from aigc_lab.serving import finding
+from aigc_lab.serving.answering import columns
 from aigc_lab.serving.finding import Weights
 from aigc_lab.settings import Settings, masked
 from aigc_lab.tracking import spool, waiting, writer
@@ -305,11 +306,12 @@ def _package(folder: Path, sample: "Array", *, conditional: bool) -> "Package":
     return Package(
         folder=folder,
         code=Path(__file__).with_name("pyfunc.py"),
-        columns=("n", "seed", "label") if conditional else ("n", "seed"),
+        columns=columns(conditional=conditional, text=sample.dtype.kind == "U"),
         dtype=kinds[sample.dtype.kind],
         shape=sample.shape[1:],
         # Given, for MLflow would import everything to find them out. A local build (+cu128) cannot be asked for.
         requirements=[f"aigc-lab=={__version__}", f"torch=={installed('torch').partition('+')[0]}"],
+        parameters={"format": "array"},
     )
 
 

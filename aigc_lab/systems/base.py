@@ -20,6 +20,8 @@ from aigc_lab.shape import Modality, Shape
 
 Scalars = Mapping[str, Tensor]
 _NONE: Scalars = MappingProxyType({})
+# So many samples are drawn at once, always: a part of a block would give other bits than the whole.
+BLOCK = 500
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class System(nn.Module, ABC):
 
     @torch.inference_mode()
     def generate(
-        self, count: int, *key: Key, labels: Tensor | None = None, block: int = 500, **options: Any
+        self, count: int, *key: Key, labels: Tensor | None = None, block: int = BLOCK, **options: Any
     ) -> Samples:
         """`count` samples on the host, of latents keyed by `key`: the same key gives the same samples, and more of them
         begin with the same ones. `labels` (int64 [count]) are the classes of a conditional system's samples; all in

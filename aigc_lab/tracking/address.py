@@ -23,6 +23,8 @@ class Unreachable(UsageError):
     """Nobody answers at a tracking address. It may be mistyped, or the server is down and comes back."""
 
 
+# The kinds of database that MLflow keeps runs in.
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -35,6 +35,8 @@ _ENVIRONMENT = {
     # It would put the lock file of whatever project it is called in into the model, with the addresses in it.
     "MLFLOW_UV_AUTO_DETECT": "false",
 }
+# What the columns of a first request may hold.
+_EXAMPLE = {"n": 4, "seed": 0, "label": 0}
 # They tell of a pip that is not there, of an example that will be checked, of five minutes that would be waited.
 _CHATTY = ("mlflow.utils.environment", "mlflow.pyfunc", "mlflow.store.model_registry.abstract_store")
 
@@ -42,7 +44,8 @@ _CHATTY = ("mlflow.utils.environment", "mlflow.pyfunc", "mlflow.store.model_regi
 @dataclass(frozen=True)
 class Package:
     """What a model is to MLflow. `folder` holds its files, `code` is the file that answers `predict`; `columns` are
-    those of its input (integers; the first is required), and `output` says what one sample is.
+    those of its input, `parameters` those of its parameters with their defaults; `dtype` and `shape` say what one sample
+    is.
     """
 
     folder: Path
@@ -51,6 +54,7 @@ class Package:
     dtype: Literal["uint8", "float32", "string"]
     shape: tuple[int, ...]
     requirements: list[str]
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -243,7 +247,7 @@ def _save(folder: Path, package: Package, logged: "LoggedModel") -> None:
             python_model=str(package.code),
             artifacts={"model": str(Path(place, "model"))},
             signature=_signature(package),
-            input_example=pandas.DataFrame({column: [4 if column == "n" else 0] for column in package.columns}),
+            input_example=pandas.DataFrame([{name: _EXAMPLE[name] for name in package.columns if name in _EXAMPLE}]),
             pip_requirements=package.requirements,
         )
     # What it copied has the modes of where it came from.
@@ -254,13 +258,16 @@ def _save(folder: Path, package: Package, logged: "LoggedModel") -> None:
 def _signature(package: Package) -> "ModelSignature":
     import numpy
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema, TensorSpec
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+    from mlflow.types.schema import AnyType
 
     text = package.dtype == "string"
     sample = ColSpec("string") if text else TensorSpec(numpy.dtype(package.dtype), (-1, *package.shape))
     return ModelSignature(
-        Schema([ColSpec("long", name, required=place == 0) for place, name in enumerate(package.columns)]),
+        # Of any type: the model says what is wrong with a value, and MLflow would say it in words of its own.
+        Schema([ColSpec(AnyType(), name, required=False) for name in package.columns]),
         Schema([sample]),
+        ParamSchema([ParamSpec(name, DataType.string, default) for name, default in package.parameters.items()]),
     )
 
 

@@ -1,0 +1,205 @@
+"""What a served model answers: rows that ask for samples, checked one by one, drawn together, in the wanted form.
+
+| form | answer |
+|---|---|
+| `array` | the samples of all rows, one after the other: nested lists of numbers in JSON, or sentences |
+| `records` | one record a sample: `row`, `seed`, `label` if it was asked for, `sample` |
+| `png` | the same with `png`, the picture as base64, in place of `sample` |
+| `grid` | one record a row: `row`, `seed`, `n`, `png`: its pictures as one, or the scatter plot of its points |
+
+A row has `n`, and may have `seed` (0 where no row has one; null, or left out beside rows that have one, draws a new one,
+which every form but `array` tells), `label` for a conditional system, and for text `temperature`, `top_k`, `top_p` and
+`prefix`.
+"""
+
+import base64
+import math
+import os
+import secrets
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+from aigc_lab.errors import UsageError
+from aigc_lab.serving.model import Form, Model, Request, joined
+
+if TYPE_CHECKING:
+    import numpy.typing
+
+    Array = numpy.typing.NDArray[Any]
+
+MOST = "AIGC_LAB_SERVE_MAX_N"
+_MOST = 1000
+# An answer is made in memory: so many numbers as JSON take about a gigabyte on their way, so many bytes of pictures less.
+_MOST_NUMBERS = 10_000_000
+_MOST_BYTES = 256_000_000
+_TEXT = ("temperature", "top_k", "top_p", "prefix")
+_EXAMPLE = '{"dataframe_records": [{"n": 4, "seed": 0}]}'
+# One request after the other: what the network needs for a block is needed once.
+_one = threading.Lock()
+
+
+def most() -> int:
+    """How many samples one answer may hold. Raises `UsageError` when the environment says no whole number."""
+    said = os.environ.get(MOST) or str(_MOST)
+    if not (said.isascii() and said.isdecimal() and len(said) <= 12 and int(said)):
+        raise UsageError(f"{MOST}={said[:40]}: write how many samples an answer may hold, like {_MOST}")
+    return int(said)
+
+
+def check_total(n: int, rows: int = 1) -> None:
+    """Raises `UsageError` for more samples, of all rows together, than one answer may hold."""
+    if n > most():
+        raise UsageError(
+            f"n = {n:,}{' in all' * (rows > 1)}: one answer holds at most {most():,} samples; ask several times, or set"
+            f" {MOST} where the model is served"
+        )
+
+
+def columns(*, conditional: bool, text: bool) -> tuple[str, ...]:
+    """The columns that rows may have."""
+    return ("n", "seed", *(("label",) if conditional else ()), *(_TEXT if text else ()))
+
+
+def answer(model: Model, rows: Sequence[Mapping[str, Any]], form: str) -> Any:
+    """The answer to a request. Raises `UsageError`, one sentence, for rows that ask for what there is not."""
+    text = model.system.modality == "text"
+    _check_form(form, model)
+    known = columns(conditional=model.system.conditional, text=text)
+    # A column that holds nothing but null says so on purpose; the seed is the only one in which that means something.
+    requests = [_request(row, known) for row in rows]
+    total = sum(request.n for request in requests)
+    if not requests:
+        raise UsageError(f"no rows: ask for samples like {_EXAMPLE}")
+    check_total(total, rows=len(rows))
+    _check_size(model, total, form)
+    with _one:
+        samples = joined(model.blocks(requests), total)
+    return samples if form == "array" else _records(requests, samples, form)
+
+
+def _check_form(form: str, model: Model) -> None:
+    if form not in get_args(Form):
+        raise UsageError(f"format = {_shown(form)}: choose one of {', '.join(get_args(Form))}")
+    kind = str(model.system.modality)
+    if form == "png" and kind != "images" or form == "grid" and kind == "text":
+        raise UsageError(f"format = {form}: {model.name} makes {kind}, of which there are no pictures; leave it out")
+
+
+def _check_size(model: Model, total: int, form: str) -> None:
+    """Raises `UsageError` for an answer that would be too large to be made in memory."""
+    each = math.prod(model.system.shape.size)
+    limit, what = (_MOST_BYTES, "bytes of pixels") if form in ("png", "grid") else (_MOST_NUMBERS, "numbers")
+    if total * each > limit:
+        smaller = ", or for format png" if what == "numbers" and model.system.modality == "images" else ""
+        raise UsageError(
+            f"n = {total:,}: of {each:,} {what} each, they are more than the {limit:,} that one answer may hold;"
+            f" ask for at most {max(1, limit // each):,} at once{smaller}"
+        )
+
+
+# ---- what a row asks for
+
+
+def _request(row: Mapping[str, Any], known: tuple[str, ...]) -> Request:
+    for name in row:
+        if name not in known:
+            raise UsageError(f"unknown column {_shown(name)}; this model takes {', '.join(known)}")
+    if _missing(row.get("n")):
+        raise UsageError(f"n is missing: say in each row how many samples it asks for, like {_EXAMPLE}")
+    n = _whole("n", row["n"])
+    if n < 1:
+        raise UsageError(f"n = {n}: ask for at least one sample")
+    seed = row.get("seed", 0)
+    label = row.get("label")
+    drawing = {name: _drawing(name, row[name]) for name in _TEXT if not _missing(row.get(name))}
+    return Request(
+        n,
+        secrets.randbelow(2**32) if _missing(seed) else _whole("seed", seed),
+        None if _missing(label) else [_whole("label", label)],
+        drawing,
+    )
+
+
+def _drawing(name: str, value: Any) -> Any:
+    if name == "prefix":
+        if not isinstance(value, str):
+            raise UsageError(f"prefix = {_shown(value)}: write the words that sentences begin with")
+        return value
+    if name == "top_k":
+        return _whole(name, value)
+    value = _plain(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"{name} = {_shown(value)}: write a number, like 0.8")
+    return float(value)
+
+
+def _whole(name: str, value: Any) -> int:
+    """A whole number of 64 bits. A table holds them as floats where another row has none: up to 2⁵³ they are exact."""
+    value = _plain(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value < 2**63:
+        raise UsageError(f"{name} = {_shown(value)}: write a whole number, like {_EXAMPLE}")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Python's own number for numpy's."""
+    return value.item() if hasattr(value, "dtype") and getattr(value, "ndim", 1) == 0 else value
+
+
+def _missing(value: Any) -> bool:
+    """Nothing, as JSON and tables write it: null, NaN."""
+    return (
+        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+    )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+# ---- how it is told
+
+
+def _records(requests: Sequence[Request], samples: "Array", form: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    first = 0
+    for number, request in enumerate(requests):
+        told: dict[str, Any] = {"row": number, "seed": request.seed}
+        if request.labels is not None:
+            told["label"] = request.labels[0]
+        part = samples[first : first + request.n]
+        first += request.n
+        if form == "grid":
+            found.append({**told, "n": request.n, "png": _encoded(picture(part))})
+        else:
+            found += [{**told, **_record(sample, form)} for sample in part]
+    return found
+
+
+def _record(sample: Any, form: str) -> dict[str, Any]:
+    if form == "png":
+        return {"png": _encoded(sample[..., 0] if sample.shape[2] == 1 else sample)}
+    return {"sample": sample.tolist() if hasattr(sample, "tolist") else str(sample)}
+
+
+def picture(samples: "Array") -> "Array":
+    """All of them in one picture, uint8 [H, W, 3]: images [n, H, W, C] as a grid, points [n, D] as a scatter plot."""
+    import torch
+
+    from aigc_lab import pictures
+    from aigc_lab.samples import Images
+
+    values = torch.from_numpy(samples)
+    if samples.ndim == 2:
+        return pictures.scatter(values, None)
+    return pictures.grid(Images(values.permute(0, 3, 1, 2)))
+
+
+def _encoded(pixels: "Array") -> str:
+    from aigc_lab import pictures
+
+    return base64.b64encode(pictures.png(pixels)).decode("ascii")

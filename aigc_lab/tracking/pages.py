@@ -1,0 +1,71 @@
+"""MLflow's pages as `aigc-lab ui` serves them: what would change something is refused, unless it is to be `writable`,
+and a login is asked for where one is wanted.
+
+It is an allow-list: what MLflow may learn to do later is refused until it is known to change nothing.
+"""
+
+import json
+import os
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from functools import cache
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+#: variables that tell the server's process how to serve, each "true" or absent
+WRITABLE = "_AIGC_LAB_UI_WRITABLE"
+LOGIN = "_AIGC_LAB_UI_LOGIN"
+
+REFUSAL = "these pages are read-only; aigc-lab ui --writable lets them change what is stored"
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+# Of requests that only ask, those that have so much to say that they are sent by POST. GraphQL's mutations are searches.
+_SEARCHES = re.compile(
+    r"/graphql|/(ajax-)?api/\d\.\d/?mlflow/("
+    r"(experiments|runs|logged-models|datasets|issues|traces|prompt-optimization/jobs)/search"
+    r"|experiments/search-datasets|registered-models/get-latest-versions|artifacts/presigned-download-url"
+    r"|traces/(batchGetInfos|calculate-filter-correlation|metrics))"
+)
+# What acts although it is asked by GET: the assistant runs commands on this machine, the gateway sends to others.
+_ACTS = re.compile(r"/gateway(/|$)|/(ajax-)?api/\d\.\d/mlflow/(assistant|gateway-proxy)(/|$)")
+
+
+def reads(method: str, path: str) -> bool:
+    """Whether a request to MLflow's server changes nothing."""
+    if method in _READING:
+        return _ACTS.match(path) is None
+    return method == "POST" and _SEARCHES.fullmatch(path) is not None
+
+
+def read_only(pages: Application) -> Application:
+    """The pages, without what changes something: that is answered with 403 and a sentence."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not reads(scope["method"], scope["path"]):
+            content = json.dumps({"error_code": "PERMISSION_DENIED", "message": REFUSAL}).encode()
+            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+            await send({"type": "http.response.start", "status": 403, "headers": headers})
+            await send({"type": "http.response.body", "body": content})
+            return
+        await pages(scope, receive, send)
+
+    return guarded
+
+
+@cache
+def _pages() -> Application:
+    if os.environ.get(LOGIN) == "true":
+        from mlflow.server.auth import create_app
+
+        pages: Any = create_app()
+    else:
+        from mlflow.server.fastapi_app import app as pages
+    return pages if os.environ.get(WRITABLE) == "true" else read_only(pages)
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """What uvicorn serves. MLflow is imported when the server starts, with its first event."""
+    await _pages()(scope, receive, send)

@@ -1,0 +1,146 @@
+"""What `aigc-lab sample` writes: block by block, the same as all at once, and nothing when it cannot be finished."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aigc_lab import cli
+from aigc_lab.capacity import free_memory, spelled
+from aigc_lab.errors import UsageError
+from aigc_lab.serving import output
+
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.integers(0, 256, (7, 8, 8, 3), np.uint8)
+POINTS = RANDOM.normal(size=(7, 2)).astype(np.float32)
+LINES = np.array(["a b", "", "c", "dé", "e", "f", "g"])
+
+
+def blocks(array: Any) -> list[Any]:
+    return [array[:3], array[3:6], array[6:]]
+
+
+@pytest.mark.parametrize("array", [IMAGES, POINTS], ids=["images", "points"])
+def test_an_archive_is_what_numpy_writes_of_the_whole(tmp_path: Path, array: Any) -> None:
+    place = output.write(tmp_path / "a.npz", blocks(array), 7, {"n": 7})
+    with np.load(place, allow_pickle=False) as found:
+        assert sorted(found) == ["note", "samples"]
+        assert np.array_equal(found["samples"], array) and found["samples"].dtype == array.dtype
+    assert output._note(place) == {"n": 7}
+    before = place.read_bytes()
+    output.write(place, [array], 7, {"n": 7})
+    assert place.read_bytes() == before
+
+
+def test_a_folder_holds_all_blocks_and_its_picture_the_first_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "_SHOWN", 4)
+    grid = output.write(tmp_path / "images", blocks(IMAGES), 7, {"n": 7})
+    found = [np.asarray(Image.open(tmp_path / "images" / f"{number:05d}.png")) for number in range(7)]
+    assert np.array_equal(found, IMAGES)
+    assert Image.open(grid).size == Image.open(output.write(tmp_path / "four", [IMAGES[:4]], 4, {})).size
+    scatter = output.write(tmp_path / "points", blocks(POINTS), 7, {"n": 7})
+    assert np.array_equal(np.load(tmp_path / "points" / "points.npy"), POINTS)
+    four = output.write(tmp_path / "points4", [POINTS[:4]], 4, {})
+    assert scatter.read_bytes() == four.read_bytes()
+    for place in (tmp_path / "lines.txt", tmp_path / "lines"):
+        written = output.write(place, blocks(LINES), 7, {"n": 7})
+        assert written.read_text("utf-8") == "a b\n\nc\ndé\ne\nf\ng\n"
+        assert output._note(place) == {"n": 7}
+
+
+@pytest.mark.parametrize(
+    ("name", "array"), [("o", IMAGES), ("o", POINTS), ("o", LINES), ("o.npz", POINTS), ("o.txt", LINES)]
+)
+def test_whatever_ends_it_leaves_nothing_or_what_was_there(tmp_path: Path, name: str, array: Any) -> None:
+    def torn(error: BaseException) -> Iterator[Any]:
+        yield array[:3]
+        yield array[3:6]
+        raise error
+
+    for _ in range(2):
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        with pytest.raises(KeyboardInterrupt):
+            output.write(tmp_path / name, torn(KeyboardInterrupt()), 9, {"n": 9})
+        with pytest.raises(UsageError, match=f"-o .*{name}: cannot be written .No space left on device."):
+            output.write(tmp_path / name, torn(OSError(28, "No space left on device")), 9, {"n": 9})
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+        assert {path.name for path in tmp_path.iterdir()} <= {name, "o.json"}
+        output.write(tmp_path / name, blocks(array), 7, {"n": 7})  # the second time, over what is there
+
+
+def endless(array: Any) -> Iterator[Any]:
+    yield array
+    raise AssertionError("more than one block was drawn")
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "needed"),
+    [("o", IMAGES, r"4\.0 PB"), ("o", POINTS, r"8\.0 TB"), ("o.npz", POINTS, r"\d+\.\d TB"), ("o.txt", LINES, "TB")],
+)
+def test_more_than_the_disk_holds_is_refused_after_one_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, array: Any, needed: str
+) -> None:
+    monkeypatch.setattr(output, "free_disk", lambda _: 10**9)
+    with pytest.raises(UsageError, match=rf"-n 1,000,000,000,000: .* about .*{needed}, and 1\.0 GB are free where "):
+        output.write(tmp_path / name, endless(array), 10**12, {})
+    monkeypatch.setattr(output, "free_disk", lambda _: 10**18)
+    monkeypatch.setattr(output, "free_files", lambda _: 5000)
+    if array is IMAGES:
+        with pytest.raises(UsageError, match="-n 5,001: a file for each picture is more than the 5,000 that can be"):
+            output.write(tmp_path / name, endless(array), 5001, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_of_a_longer_earlier_call_go_and_other_files_stay(tmp_path: Path) -> None:
+    output.write(tmp_path / "o", blocks(IMAGES), 7, {"n": 7})
+    (tmp_path / "o" / "mine.png").touch()
+    output.write(tmp_path / "o", [IMAGES[:2]], 2, {"n": 2})
+    names = {path.name for path in (tmp_path / "o").iterdir()}
+    assert names == {"00000.png", "00001.png", "grid.png", "samples.json", "mine.png"}
+    # As it was told before there were counts; names that lead elsewhere are not followed.
+    (tmp_path / "kept.png").touch()
+    (tmp_path / "o" / "samples.json").write_text(json.dumps({"note": {}, "files": ["00001.png", "../kept.png"]}))
+    output.write(tmp_path / "o", [IMAGES[:1]], 1, {"n": 1})
+    assert not (tmp_path / "o" / "00001.png").exists() and (tmp_path / "kept.png").exists()
+
+
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be written .File name too long"):
+        output.check(tmp_path / ("a" * 300), {}, force=False)
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (1_550_000, "1.5 MB"),
+        (10**400, "10,000,000,000,000,000,000"),
+    ],
+)
+def test_sizes_are_spelled(count: int, said: str) -> None:
+    assert spelled(count).startswith(said)
+
+
+def test_free_memory_is_known_here() -> None:
+    free = free_memory()
+    assert free is None or 0 < free < 10**15
+
+
+@pytest.mark.parametrize("words", [["-n", "0"], ["-n", "-1"], ["-n", "1.5"], ["-n", "9" * 300], ["--seed", "9" * 300]])
+def test_numbers_are_bounded_by_their_type(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["aigc-lab", "sample", "toy", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    assert words[0] in capsys.readouterr().err
