@@ -21,6 +21,8 @@ from aigc_lab.yamlfile import KeyPath
 
 # Of a weight: itself, its gradient, Adam's two moments and the moving average.
 _COPIES = 5
+# Batches up to here fit wherever their networks do, and are not tried, which takes a while.
+_USUAL = 256
 # What plugins of others may raise when they are built, or run without data.
 _REFUSALS = (ValueError, TypeError, ArithmeticError, MemoryError, RuntimeError)
 
@@ -63,8 +65,8 @@ def check(experiment: Experiment, places: Sequence[Place], together: int = 1) ->
 
 def cost(plan: Configuration, free: int) -> Cost:
     """About what a run takes: weights and what belongs to them, and for each sample its noise, itself, and what the
-    gradient needs of the way forward, which a loss of a few samples shows. That last part is left out for networks
-    that do not fit into what is `free`.
+    gradient needs of the way forward, which a loss of a few samples shows. That last part is looked at only for large
+    batches, of networks that fit into what is `free`.
     """
     shape, count = plan.dataset.shape, plan.training.batch_size
     with torch.device("meta"):
@@ -73,7 +75,7 @@ def cost(plan: Configuration, free: int) -> Cost:
     fixed = _COPIES * sum(_bytes(tensor) for tensor in (*system.parameters(), *system.buffers()))
     noise = max(sum(4 * math.prod(draw.size) for draw in phase.noise.values()) for phase in phases)
     least = 4 * math.prod(shape.size) + noise / count
-    if fixed + least * count > free:
+    if count <= _USUAL or fixed + least * count > free:
         return Cost(fixed, least)
     return Cost(fixed, max(least, _held(plan, min(count, _few(plan)))))
 

@@ -4,7 +4,7 @@ import io
 import os
 import sys
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -13,6 +13,9 @@ from aigc_lab.cli.options import app
 from aigc_lab.errors import Failure, UsageError
 
 __all__ = ["app", "main"]
+
+# What the parser of the command line raises. Which module it comes from depends on the version of typer.
+_Refused: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 # In the order in which --help lists their commands.
 for _ in ("training", "models", "scores", "verdicts", "reading", "upkeep"):
@@ -26,9 +29,15 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # an arrow must not end a command on a terminal without Unicode
     try:
         try:
-            app(prog_name="aigc-lab")
+            code = app(prog_name="aigc-lab", standalone_mode=False)
         finally:
             sys.stdout.flush()
+    except _Refused as error:
+        _refuse(error)
+    except typer.Abort as error:
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            _end("interrupted", 130)
+        _end("nothing was done", 1)
     except UsageError as error:
         _end(error, 2)
     except Failure as error:
@@ -46,13 +55,20 @@ def main() -> None:
         if told is None:
             raise
         _end(told, 1)
-    except SystemExit as stop:
-        if stop.code == 130:  # typer's word for Ctrl-C
-            _end("interrupted", 130)
-        raise
+    if isinstance(code, int) and code:
+        sys.exit(code)
 
 
-def _end(message: object, code: int) -> None:
+def _refuse(error: Any) -> NoReturn:
+    """Ends for a command line that the parser does not understand: in one line too, unless help was meant."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(2)
+    path = f" (see {error.ctx.command_path} --help)" if getattr(error, "ctx", None) else ""
+    _end(f"{error.format_message().rstrip('.')}{path}", 2)
+
+
+def _end(message: object, code: int) -> NoReturn:
     line = " ".join(str(message).split())
     print(line if code == 130 else f"error: {line}", file=sys.stderr)
     sys.exit(code)
