@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from aigc_lab import augmentation
-from aigc_lab.config import Strict
+from aigc_lab.config import Few, Positive, Strict, Times, Weight
 from aigc_lab.nets import spectral
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives import adversarial, penalties
@@ -66,15 +66,15 @@ class AdversarialSystem(System):
     class Config(Strict):
         loss: adversarial.Name = "nonsaturating"
         penalty: Penalty = Field("none", description=PENALTY)
-        penalty_weight: float | None = Field(None, ge=0, description=f"null: the weight of its paper: {_PAPERS}")
-        clip: float | None = Field(None, gt=0, description="the critic's weights are kept within ± this")
-        lr: float = Field(2e-4, gt=0, description="step of both networks' optimisers")
-        critic_lr_ratio: float = Field(1.0, gt=0, description="the critic's step over the generator's (TTUR)")
+        penalty_weight: Weight | None = Field(None, description=f"null: the weight of its paper: {_PAPERS}")
+        clip: Positive | None = Field(None, description="the critic's weights are kept within ± this")
+        lr: Positive = Field(2e-4, description="step of both networks' optimisers")
+        critic_lr_ratio: Positive = Field(1.0, description="the critic's step over the generator's (TTUR)")
         beta1: float = Field(0.5, ge=0, lt=1, description="of Adam")
         beta2: float = Field(0.999, ge=0, lt=1, description="of Adam")
-        n_critic: int = Field(1, ge=1, description="critic updates for one of the generator")
+        n_critic: Times = Field(1, description="critic updates for one of the generator")
         update: Literal["alternating", "simultaneous"] = "alternating"
-        packing: int = Field(1, ge=1, description="samples that the critic judges together (PacGAN)")
+        packing: Few = Field(1, description="samples that the critic judges together (PacGAN)")
         augment: Literal["none", "diffaugment", "adaptive"] = Field(
             "none", description="what the critic's inputs go through"
         )

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -17,6 +17,8 @@ _NAME = r"[A-Z][\w'’-]+"
 _PAPER = re.compile(rf"{_NAME}(?:, {_NAME})*(?: & {_NAME}| et al\.)? (?:19|20)\d\d")
 # How pydantic's bounds are written.
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+# A bound like this says what memory holds and arithmetic survives, and nothing about the knob.
+_TECHNICAL = 10_000
 
 
 def catalogue(folder: str) -> list[dict[str, Any]]:
@@ -50,8 +52,12 @@ def _knob(name: str, field: FieldInfo) -> dict[str, Any]:
 
 
 def _values(annotation: Any) -> str:
+    if get_origin(annotation) is Annotated:
+        return _values(get_args(annotation)[0])
     if get_origin(annotation) is Literal:
         return " | ".join(map(str, get_args(annotation)))
+    if get_origin(annotation) is list:
+        return f"list[{_values(get_args(annotation)[0])}]"
     parts = [part for part in get_args(annotation) if part is not type(None)]
     if parts and type(None) in get_args(annotation):
         return f"{' | '.join(map(_values, parts))} | null"
@@ -59,5 +65,14 @@ def _values(annotation: Any) -> str:
 
 
 def _bounds(field: FieldInfo) -> list[str]:
-    found = [(key, getattr(bound, key)) for bound in field.metadata for key in _BOUNDS if hasattr(bound, key)]
-    return [f"{_BOUNDS[key]} {limit:g}" for key, limit in found]
+    # Those of `Positive | None` stand at the part that is not null.
+    inner = [part for part in get_args(field.annotation) if get_origin(part) is Annotated]
+    metadata = [bound for part in inner for info in part.__metadata__ for bound in info.metadata] + field.metadata
+    # A type's own bound, and the closer one of its field.
+    found: dict[str, float] = {}
+    for bound in metadata:
+        for key in _BOUNDS:
+            if (limit := getattr(bound, key, None)) is not None:
+                pick = max if key in ("ge", "gt") else min
+                found[key] = limit if key not in found else pick(found[key], limit)
+    return [f"{_BOUNDS[key]} {limit:g}" for key, limit in found.items() if abs(limit) < _TECHNICAL]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from aigc_lab import content, environment, interruption, outage, tables, trust
+from aigc_lab import content, environment, interruption, needs, outage, tables, trust
 from aigc_lab import experiment as experiments
 from aigc_lab.display import SweepDisplay
 from aigc_lab.errors import Failure, UsageError
@@ -86,6 +86,7 @@ def _sweep(
     """The sweep of a checked experiment."""
     console = tables.console(stderr=True)
     places = _places(device, workers, trials_per_gpu, at_most=most_runs(experiment))
+    needs.check(experiment, places)
     for note in experiment.check_data():
         console.print(Text(note), soft_wrap=True)
     if not dry_run:
@@ -159,6 +160,7 @@ def _train(
     """Runs of a checked experiment without holes."""
     console = tables.console(stderr=True)
     places = _places(device, 1, None)
+    needs.check(experiment, places, together=len(set(seeds)) if experiment.file.training.stacked else 1)
     for note in experiment.check_data():
         console.print(Text(note), soft_wrap=True)
     _check_stores(experiment, settings, console)

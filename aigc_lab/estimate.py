@@ -14,6 +14,9 @@ from aigc_lab.search import confirmations, most_runs, total_trials
 from aigc_lab.tables import duration
 from aigc_lab.trainer import Diverged, State, train_one
 
+# Seconds that timing one system may take, about.
+_PATIENCE = 5.0
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -71,11 +74,14 @@ def _seconds_per_step(plan: Configuration, place: Place, warm: int = 3, timed: i
     )
     batches = Batches(plan.dataset.load("train").to(place.device), training.batch_size, seed=0)
     options = {"seed": 0, "decay": training.ema, "precision": training.precision}
-    started = time.perf_counter()
-    for steps in (warm, warm + timed):
-        started = time.perf_counter()
+    each = 0.0
+    for steps in (1, warm, warm + timed):
+        begun, started = state.step, time.perf_counter()
         # What diverges here takes as long, and is told when it is a run.
         with suppress(Diverged):
             for _ in train_one(state, batches, steps=steps, every=steps, **options):  # type: ignore[arg-type]
                 pass
-    return (time.perf_counter() - started) / timed
+        each = (time.perf_counter() - started) / max(steps - begun, 1)
+        if each * timed > _PATIENCE:
+            break  # a step that long is no longer for having been the first
+    return each

@@ -8,6 +8,7 @@ name of an experiment costs no torch.
 import hashlib
 import itertools
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -19,12 +20,12 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from aigc_lab import content, plugins, space
-from aigc_lab.config import Strict
+from aigc_lab.config import BatchSize, Count, Seed, Steps, Strict, Times, Weight
 from aigc_lab.errors import UsageError
 from aigc_lab.overrides import override
 from aigc_lab.trust import Allowed
 from aigc_lab.weights import PUBLISHED, WeightsPolicy
-from aigc_lab.yamlfile import Document, KeyPath, dotted, parse, read, unknown_key
+from aigc_lab.yamlfile import Document, KeyPath, dotted, parse, read, shown, unknown_key
 
 if TYPE_CHECKING:
     from aigc_lab.data.base import Dataset
@@ -33,31 +34,49 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=BaseModel)
 
+# Of batches and packings: each is tried before anything is trained.
+_COMBINATIONS = 10_000
+
+# A curve is kept whole while a run trains.
+_POINTS = 10_000_000
+
 
 class Training(Strict):
     """The budget and the numerics of one run."""
 
-    steps: int = Field(ge=1, description="one step is one pass over all phases")
-    batch_size: int = Field(64, ge=2)
-    log_every: int = Field(50, ge=1, description="steps between two points of a curve")
-    evaluate_every: int = Field(1000, ge=1, description="steps between evaluations; the last step is always evaluated")
+    steps: Steps = Field(description="one step is one pass over all phases")
+    batch_size: BatchSize = 64
+    log_every: Steps = Field(50, description="steps between two points of a curve")
+    evaluate_every: Steps = Field(1000, description="steps between evaluations; the last step is always evaluated")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average that is sampled from; 0 for none")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="bf16: networks under autocast; penalties, spectral norms and statistics stay in fp32"
     )
     channels_last: bool = Field(False, description="convolutions with the channels innermost in memory: faster in bf16")
-    patience: int | None = Field(
+    patience: Count | None = Field(
         None, ge=1, description="the run ends after so many evaluations without a better objective"
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads; part of what a result depends on to the bit")
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="CPU threads; part of what a result depends on to the bit"
+    )
     stacked: bool = Field(False, description="train the seeds of one `train` command as one program (vmap)")
-    checkpoint_seconds: float = Field(30.0, ge=0, description="a crash loses so much work at most")
-    keep_every: int | None = Field(None, ge=1, description="keep the weights of every so many steps, beside the last")
+    checkpoint_seconds: Weight = Field(30.0, description="a crash loses so much work at most")
+    keep_every: Steps | None = Field(None, description="keep the weights of every so many steps, beside the last")
 
     @model_validator(mode="after")
     def _one_layout(self) -> "Training":
         if self.stacked and self.channels_last:
             raise ValueError("channels_last does nothing for stacked runs, whose weights lie row by row; leave out one")
+        return self
+
+    @model_validator(mode="after")
+    def _holdable_curves(self) -> "Training":
+        if self.steps // self.log_every > _POINTS:
+            least = -(-self.steps // _POINTS)
+            raise ValueError(
+                f"{self.steps:,} steps, logged every {self.log_every}, make curves of more than {_POINTS:,} points; "
+                f"set training.log_every to {least:,} or more"
+            )
         return self
 
     @field_validator("evaluate_every", "keep_every")
@@ -96,30 +115,32 @@ class Search(Strict):
     """How configurations are chosen. With `per_system` every system gets the same number of trials."""
 
     sampler: Literal["tpe", "random", "grid"] = "tpe"
-    trials: int = Field(10, ge=1, description="the total, over all systems")
-    seeds: int = Field(1, ge=1)
+    trials: Times = Field(10, description="the total, over all systems")
+    seeds: Times = 1
     per_system: bool = True
     pruner: Literal["median", "alarm", "none"] = Field(
         "none", description="stops the search's runs: median, worse than most of their system; alarm, worse than before"
     )
-    seed: int = Field(0, ge=0, description="of the sampler")
+    seed: Seed = Field(0, description="of the sampler")
 
 
 class Confirm(Strict):
     """The best configurations again, with fresh seeds and never pruned: the value that a comparison may quote."""
 
-    top: int = Field(1, ge=1)
-    seeds: int = Field(3, ge=1)
+    top: Times = 1
+    seeds: Times = 3
 
 
 class Protocol(Strict):
     """What is measured: the number of generated samples, and metrics as names with their configuration."""
 
     name: str
-    samples: int = Field(ge=1)
-    metrics: list[tuple[str, dict[str, Any]]] = Field(min_length=1)
+    samples: Count
+    metrics: list[tuple[str, dict[str, Any]]] = Field(min_length=1, max_length=100)
     temperatures: list[float] = Field(
-        [], description="a finished language model is sampled at these too: its curve of quality against diversity"
+        [],
+        max_length=100,
+        description="a finished language model is sampled at these too: its curve of quality against diversity",
     )
 
     @field_validator("temperatures")
@@ -143,7 +164,7 @@ class Protocol(Strict):
                 ((name, config),) = item.items()
                 named.append((name, config or {}))
             else:
-                raise ValueError(f"a metric is a name, or one name with its configuration, not {item!r}")
+                raise ValueError(f"a metric is a name, or one name with its configuration, not {shown(item)}")
         return named
 
 
@@ -176,6 +197,9 @@ class Configuration:
     #: everything, as plain data
     data: dict[str, Any]
 
+
+# What a system's constructor refuses with; what torch, or the system of somebody else, raises for sizes that cannot be.
+_UNBUILT = (ValueError, TypeError, ArithmeticError, MemoryError, RuntimeError)
 
 # evaluate_every is a multiple of log_every: the ends of a range cannot show that all of it is.
 _TIED: tuple[KeyPath, ...] = (("training", "evaluate_every"), ("training", "log_every"))
@@ -364,11 +388,11 @@ class Experiment:
                 with torch.device("meta"), plugins.blamed(configuration.system_class, ValueError):
                     system = configuration.system_class(configuration.system_config, configuration.dataset.shape)
                     system.phases(configuration.training.batch_size)
-            except ValueError as error:
+            except _UNBUILT as error:
                 self.document.fail(
                     filled.source(("system",)),
                     f"{configuration.system} cannot be built for dataset {configuration.dataset.name} "
-                    f"({configuration.dataset.shape}): {error}",
+                    f"({configuration.dataset.shape}): {_sentence(error)}",
                 )
             kinds[configuration.system] = configuration.system_class
         self._check_batches()
@@ -383,6 +407,8 @@ class Experiment:
         import torch
 
         free = [hole for hole in self.holes if hole.path[-1] in ("batch_size", "packing")]
+        if math.prod(len(hole.all()) for hole in free) > _COMBINATIONS:
+            self.document.fail(free[-1].source, f"more than {_COMBINATIONS:,} combinations of batches and packings")
         for chosen in itertools.product(*(hole.all() for hole in free)):
             wanted = dict(zip([hole.name for hole in free], chosen, strict=True))
             for system in self.systems if free else []:
@@ -499,6 +525,12 @@ class Experiment:
         return name, kind, config
 
 
+def _sentence(error: BaseException) -> str:
+    """What an error says, in a line; the kind of it, where it is no refusal in words of our own."""
+    text = (str(error).strip().splitlines() or [""])[0][:300]
+    return text if type(error) is ValueError and text else f"{type(error).__name__}{': ' if text else ''}{text}"
+
+
 def _check_needs(metric: "Metric", dataset: "Dataset", kinds: "Mapping[str, type[System]]") -> None:
     """Raises `ValueError` for the first of the competing systems that cannot give a metric what it needs."""
     from aigc_lab.metrics.base import Autoencoder, Game
@@ -586,8 +618,11 @@ def _refuse_name(name: object, what: str) -> None:
 
 def _given(content: Mapping[str, Any]) -> tuple[str, Document]:
     try:
-        data = json.loads(json.dumps(content))
-    except (TypeError, ValueError) as error:
+        # As YAML, so that the same bounds hold.
+        data = parse(json.dumps(content), "the experiment")
+    except UsageError:
+        raise
+    except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"the experiment holds what YAML cannot: {error}") from None
     name = data.pop("name", None)
     _refuse_name(name, "an experiment given as a mapping")
@@ -621,12 +656,12 @@ def validated(model: type[M], data: Any, fail: Callable[[KeyPath, str], NoReturn
             case "missing":
                 fail(path, "this key is missing")
             case "dict_type" | "model_type":
-                fail(path, f"it should hold keys and values, not {json.dumps(first['input'], default=str)}")
+                fail(path, f"it should hold keys and values, not {shown(first['input'])}")
             case "value_error":
                 fail(path, first["msg"].removeprefix("Value error, "))
             case _:
                 message = first["msg"].replace("Input should be", "it should be")
-                fail(path, f"{message}, not {json.dumps(first['input'], default=str)}")
+                fail(path, f"{message}, not {shown(first['input'])}")
 
 
 def _fields(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:

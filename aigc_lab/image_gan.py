@@ -6,6 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from aigc_lab.adversarial_system import AdversarialSystem
+from aigc_lab.config import Width
 from aigc_lab.nets import images
 from aigc_lab.nets.critics import Norm
 from aigc_lab.nets.dcgan import initialise
@@ -21,7 +22,7 @@ class PictureGAN(AdversarialSystem):
     modality = Modality.IMAGES
 
     class Config(AdversarialSystem.Config):
-        latent_size: int = Field(100, ge=1)
+        latent_size: Width = 100
         latent_law: Literal["uniform", "normal"] = "uniform"
 
     config: Config
@@ -42,7 +43,7 @@ class ImageGAN(PictureGAN):
 
     class Config(PictureGAN.Config):
         network: images.Network = "dcgan"
-        width: int = Field(128, ge=1, description="channels at the widest picture; doubled at every halving")
+        width: Width = Field(128, description="channels at the widest picture; doubled at every halving")
         critic_norm: Norm = "batch"
         minibatch_std: bool = Field(False, description="the critic sees how much a batch varies")
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from aigc_lab import noise
-from aigc_lab.config import Strict
+from aigc_lab.config import Count, Strict
 from aigc_lab.data.base import Dataset
 from aigc_lab.metrics import base
 
@@ -54,7 +54,7 @@ class InformationScore(base.Metric):
     version = 2  # Student's interval; splits of unequal length are torch-fidelity's
 
     class Config(Strict):
-        splits: int = Field(10, ge=2)
+        splits: Count = Field(10, ge=2)
 
     #: what it is called in a refusal, and as a score
     what: ClassVar[str]

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from aigc_lab import decoding
-from aigc_lab.config import Strict
+from aigc_lab.config import Positive, Strict
 from aigc_lab.decoding import Sampling
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.samples import Text
@@ -96,8 +96,8 @@ class LanguageModel(LanguageSystem):
 
     class Config(Strict):
         dropout: float = Field(0.0, ge=0, lt=1, description="of what enters and leaves the network, locked over places")
-        lr: float = Field(1e-3, gt=0, description="Adam's step")
-        max_norm: float = Field(5.0, gt=0, description="a longer gradient is shortened to this")
+        lr: Positive = Field(1e-3, description="Adam's step")
+        max_norm: Positive = Field(5.0, description="a longer gradient is shortened to this")
 
     optimizer_only = frozenset({"lr", "max_norm"})
 

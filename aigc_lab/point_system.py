@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from pydantic import Field
 from torch import Tensor
 
 from aigc_lab.adversarial_system import AdversarialSystem
+from aigc_lab.config import Width
 from aigc_lab.noise import Draw
 from aigc_lab.samples import Points
 from aigc_lab.shape import Modality
@@ -17,7 +17,7 @@ class PointSystem(AdversarialSystem):
     modality = Modality.POINTS
 
     class Config(AdversarialSystem.Config):
-        latent_size: int = Field(2, ge=1)
+        latent_size: Width = 2
 
     config: Config
 

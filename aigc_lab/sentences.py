@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
-from aigc_lab.config import Strict
+from aigc_lab.config import Count, Strict
 from aigc_lab.data import base
 from aigc_lab.errors import UsageError
 from aigc_lab.samples import Text
@@ -34,11 +34,11 @@ class Sentences(base.Dataset):
     class Config(Strict):
         tokenizer: Tokenizer = Field("words", description="words parts punctuation; none takes what white space parts")
         lowercase: bool = Field(False, description="all letters small, before the tokens are counted")
-        max_length: int = Field(40, ge=1, description="tokens of a sentence, at most")
+        max_length: Count = Field(40, description="tokens of a sentence, at most")
         longer: Literal["leave out", "cut"] = Field("leave out", description="what is done with longer sentences")
         repeated: Literal["keep", "drop"] = Field("keep", description="what is done with sentences that repeat another")
-        min_count: int = Field(2, ge=1, description="a rarer word of the training split is <unk>")
-        max_words: int | None = Field(None, ge=1, description="so many words are known, the most frequent")
+        min_count: Count = Field(2, description="a rarer word of the training split is <unk>")
+        max_words: Count | None = Field(None, description="so many words are known, the most frequent")
         reference: float = Field(0.1, gt=0, lt=0.5, description="share of the sentences")
         holdout: float = Field(0.1, gt=0, lt=0.5, description="share of the sentences")
 

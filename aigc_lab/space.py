@@ -4,13 +4,20 @@ A hole is a mapping with one of these keys and no other. An option of a `choice`
 when the option is chosen. Nothing here knows Optuna: `fill` asks a function for the value of each hole it meets.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
-from aigc_lab.yamlfile import Document, KeyPath
+from aigc_lab.config import LEAST, MOST
+from aigc_lab.yamlfile import Document, KeyPath, shown
+
+# A choice of more was not written by hand, and trying every option before anything is trained would take minutes.
+_OPTIONS = 1000
+# The points of a grid are laid out before any of them is trained.
+_POINTS = 100_000
 
 KINDS = ("choice", "log", "uniform", "int")
 
@@ -155,11 +162,15 @@ def grid(document: Document) -> list[dict[str, Any]]:
             document.fail(
                 hole.source, f"sampler grid needs finite holes; give this one as a choice, not as {hole.kind}"
             )
-        options = hole.labels if hole.kind == "choice" else tuple(range(int(hole.low), int(hole.high) + 1))
+        # A range is gone through and not laid out: it may be longer than memory.
+        options = hole.labels if hole.kind == "choice" else range(int(hole.low), int(hole.high) + 1)
         for option in options:
             yield from extend(forced | {hole.name: option})
 
-    return list(extend({}))
+    found = list(itertools.islice(extend({}), _POINTS + 1))
+    if len(found) > _POINTS:
+        document.fail(("search", "sampler"), f"the grid has more than {_POINTS:,} points; use tpe or random")
+    return found
 
 
 def _hole(document: Document, node: dict[str, Any], path: KeyPath, source: KeyPath, name: KeyPath, given: Any) -> Hole:
@@ -172,19 +183,25 @@ def _hole(document: Document, node: dict[str, Any], path: KeyPath, source: KeyPa
     if kind == "choice":
         if not isinstance(value, list) or not value:
             document.fail(at, "a choice is a list of one option or more, like choice: [nonsaturating, hinge]")
+        if len(value) > _OPTIONS:
+            document.fail(at, f"a choice of {len(value):,} options; {_OPTIONS:,} are tried at most")
         labels = tuple(label(option) for option in value)
         for index, option in enumerate(labels):
             if isinstance(option, float) and not math.isfinite(option):
                 document.fail((*at, index), f"the option {option} is not finite")
             if option in labels[:index]:
-                document.fail((*at, index), f"the option {option} stands here twice")
+                document.fail((*at, index), f"the option {shown(option)} stands here twice")
         return Hole(text, path, source, "choice", labels=labels, given=given)
     numbers = isinstance(value, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
     if not numbers or len(value) != 2:
         document.fail(at, f"{kind} takes two numbers, like {kind}: {'[1, 8]' if kind == 'int' else '[1e-4, 1e-3]'}")
     low, high = value
+    if not all(LEAST <= end <= MOST for end in value if isinstance(end, int)):
+        document.fail(at, "it holds a whole number beyond 64 bits")
     if not (math.isfinite(low) and math.isfinite(high)):
         document.fail(at, f"the range [{low}, {high}] is not finite")
+    if not math.isfinite(high - low):
+        document.fail(at, f"the range [{low}, {high}] is wider than any number")
     if low > high:
         document.fail(at, f"the low end {low} is above the high end {high}; swap them")
     if kind == "log" and low <= 0:

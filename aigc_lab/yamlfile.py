@@ -3,7 +3,10 @@
 PyYAML speaks YAML 1.1, in which `1e-4` is a string and `no` is false; here the scalars of the 1.2 core schema hold.
 """
 
+import json
+import os
 import re
+import stat
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,6 +24,18 @@ _INT = re.compile(r"[-+]?[0-9]+")
 _OCTAL_OR_HEX = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SPECIAL = {".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan")}
+
+
+# What a person writes is far below these; what is above them was made to fill memory, or by mistake.
+_BYTES = 1_000_000
+_NODES = 10_000
+_DEPTH = 100
+_DIGITS = 100
+
+# The tags of what the core schema has; they may stand before a value, and change nothing.
+_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")}
+# What PyYAML, which resolves by YAML 1.1, takes plain words for.
+_PLAIN = _TAGS | {f"tag:yaml.org,2002:{name}" for name in ("timestamp", "merge", "value", "yaml")}
 
 
 @dataclass
@@ -52,6 +67,15 @@ def dotted(path: KeyPath) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
+def shown(value: Any) -> str:
+    """A value as a message quotes it: JSON, of one line, and not all of what is long."""
+    try:
+        text = json.dumps(value, default=str)
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 120 else f"{text[:100]}… ({len(text):,} characters)"
+
+
 def unknown_key(key: str, known: list[str]) -> str:
     """What to say of a key that is not known here."""
     near = get_close_matches(key, known, n=2, cutoff=0.5)
@@ -73,22 +97,58 @@ def scalar(text: str) -> Any:
     return _SPECIAL.get(text.lower(), text)
 
 
-def _build(node: yaml.Node, path: KeyPath, document: Document) -> Any:
-    document.lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.ScalarNode):
-        return scalar(node.value) if node.style is None else node.value
-    if isinstance(node, yaml.SequenceNode):
-        return [_build(item, (*path, index), document) for index, item in enumerate(node.value)]
-    data: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        if not isinstance(key_node, yaml.ScalarNode):
-            document.fail(path, "a key must be a plain word")
-        key = key_node.value
-        document.lines[(*path, key)] = key_node.start_mark.line + 1
-        if key in data:
-            document.fail((*path, key), "this key stands here twice; keep one")
-        data[key] = _build(value_node, (*path, key), document)
-    return data
+class _Builder:
+    """Makes plain data of YAML's nodes. An alias is built like what it stands for, each time: a few lines of aliases of
+    aliases are more than memory holds, so what is built is counted.
+    """
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._nodes = 0
+
+    def build(self, node: yaml.Node, path: KeyPath) -> Any:
+        document, line = self._document, node.start_mark.line + 1
+        document.lines.setdefault(path, line)
+        self._nodes += 1
+        if self._nodes > _NODES:
+            raise UsageError(
+                f"{document.file}:{line}: more than {_NODES:,} values, counting what aliases (*) stand for"
+            )
+        if len(path) > _DEPTH:
+            raise UsageError(f"{document.file}:{line}: nested too deeply: more than {_DEPTH} levels")
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, path)
+        self._check_tag(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
+        data: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                document.fail(path, "a key must be a plain word")
+            key = key_node.value
+            if key == "<<" and key_node.style is None:
+                document.fail(path, "merge keys (<<) are not read here; write the keys out")
+            document.lines[(*path, key)] = key_node.start_mark.line + 1
+            if key in data:
+                document.fail((*path, key), "this key stands here twice; keep one")
+            data[key] = self.build(value_node, (*path, key))
+        return data
+
+    def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
+        self._check_tag(node, path)
+        text = str(node.value)
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            self._document.fail(path, "half of a surrogate pair is no character")
+        if node.style is not None:
+            return text
+        if len(text) > _DIGITS and any(kind.fullmatch(text) for kind in (_INT, _OCTAL_OR_HEX)):
+            self._document.fail(path, f"a number of {len(text):,} digits; {_DIGITS} are read at most")
+        return scalar(text)
+
+    def _check_tag(self, node: yaml.Node, path: KeyPath) -> None:
+        plain = isinstance(node, yaml.ScalarNode) and node.style is None
+        if node.tag not in (_PLAIN if plain else _TAGS):
+            self._document.fail(path, f"the tag {node.tag} is not read here; write the value without it")
 
 
 def parse(text: str, file: str) -> Any:
@@ -98,26 +158,45 @@ def parse(text: str, file: str) -> Any:
 
 def _document(text: str, file: str) -> tuple[Any, Document]:
     document = Document(file, {})
+    if len(text) > _BYTES:
+        raise UsageError(f"{file}: {len(text):,} characters of YAML; {_BYTES:,} are read at most")
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        return (None if node is None else _build(node, (), document)), document
+        return (None if node is None else _Builder(document).build(node, ())), document
+    except UsageError:
+        raise
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
         raise UsageError(f"{place}: YAML syntax: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML has ValueError for an escape that is no character
         raise UsageError(f"{file}: YAML syntax: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise UsageError(f"{file}: nested too deeply; does an alias (*) stand inside its own anchor (&)?") from None
 
 
+def _read_text(path: Path) -> str:
+    """What a file holds. Raises `UsageError` for what is none, a pipe or a device too, and for more than is read."""
+    try:
+        # Opened without waiting: a pipe that nobody writes to would never open.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UsageError(f"{path}: cannot be read (it is no file)")
+            content = file.read(_BYTES + 1)
+        if len(content) > _BYTES:
+            raise UsageError(f"{path}: more than {_BYTES:,} bytes, too many for a file of keys and values")
+        return content.decode("utf-8-sig")
+    except UsageError:
+        raise
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: cannot be read ({error}); save it as UTF-8") from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise UsageError(f"{path}: cannot be read ({error})") from None
+
+
 def read(path: Path) -> Document:
     """The document of a file whose top level is a mapping. Raises `UsageError` when it cannot be read or is not."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error})") from None
-    data, document = _document(text, str(path))
+    data, document = _document(_read_text(path), str(path))
     if not isinstance(data, dict):
         raise UsageError(f"{path}: the file must hold keys and values, and it holds {type(data).__name__}")
     document.data = data

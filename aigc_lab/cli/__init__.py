@@ -4,7 +4,7 @@ import io
 import os
 import sys
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -14,6 +14,9 @@ from aigc_lab.cli.options import app
 from aigc_lab.errors import Failure, UsageError
 
 __all__ = ["app", "main"]
+
+# What the parser of the command line raises. Which module it comes from depends on the version of typer.
+_Refused: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 # In the order in which --help lists their commands.
 for _ in ("training", "models", "scores", "verdicts", "reading", "upkeep"):
@@ -29,9 +32,15 @@ def main() -> None:
     try:
         with output.reserved("--json" in sys.argv):
             try:
-                app(prog_name="aigc-lab")
+                code = app(prog_name="aigc-lab", standalone_mode=False)
             finally:
                 sys.stdout.flush()
+    except _Refused as error:
+        _refuse(error)
+    except typer.Abort as error:
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            _end("interrupted", 130)
+        _end("nothing was done", 1)
     except UsageError as error:
         _end(error, 2)
     except Failure as error:
@@ -42,11 +51,6 @@ def main() -> None:
         # The reader has left. Python would complain once more on its way out, so it gets somewhere to write.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except SystemExit as stop:
-        if stop.code == 130:  # typer's word for Ctrl-C
-            _end("interrupted", 130)
-        _blame(stop)
-        raise
     except BaseException as error:
         _blame(error)
         if isinstance(error, OSError):
@@ -56,6 +60,8 @@ def main() -> None:
             if told is not None:
                 _end(told, 1)
         raise
+    if isinstance(code, int) and code:
+        sys.exit(code)
 
 
 def _blame(error: BaseException) -> None:
@@ -66,7 +72,16 @@ def _blame(error: BaseException) -> None:
         _end(f"{told}; 'aigc-lab check' tests the file", 2)
 
 
-def _end(message: object, code: int) -> None:
+def _refuse(error: Any) -> NoReturn:
+    """Ends for a command line that the parser does not understand: in one line too, unless help was meant."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(2)
+    path = f" (see {error.ctx.command_path} --help)" if getattr(error, "ctx", None) else ""
+    _end(f"{error.format_message().rstrip('.')}{path}", 2)
+
+
+def _end(message: object, code: int) -> NoReturn:
     line = visible.line(" ".join(str(message).split()))
     print(line if code == 130 else f"error: {line}", file=sys.stderr)
     sys.exit(code)

@@ -2,6 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -69,6 +70,12 @@ class Dataset(ABC):
     def notes(self) -> list[str]:
         """What a user should know of the loaded data before a run, one sentence each; it may load the data."""
         return []
+
+    def memory(self) -> Mapping[str, int]:
+        """About how many bytes loading takes, by the key of `Config` that says how many samples are made. Empty for
+        what is read: a file is as large as it is.
+        """
+        return {}
 
     @abstractmethod
     def load(self, split: Split) -> Samples:

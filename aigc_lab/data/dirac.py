@@ -1,9 +1,11 @@
 """A point mass at 0 on a line: the data of the Dirac-GAN (Mescheder, Geiger & Nowozin 2018)."""
 
+from collections.abc import Mapping
+
 import torch
 from pydantic import Field
 
-from aigc_lab.config import Strict
+from aigc_lab.config import Count, Strict
 from aigc_lab.data import base
 from aigc_lab.samples import Points
 from aigc_lab.shape import Modality, Shape
@@ -15,11 +17,14 @@ class Dirac(base.Dataset):
     distinct = False
 
     class Config(Strict):
-        points: int = Field(100, ge=1, description="size of every split")
+        points: Count = Field(100, description="size of every split")
 
     @property
     def shape(self) -> Shape:
         return Shape(Modality.POINTS, (1,))
+
+    def memory(self) -> Mapping[str, int]:
+        return {"points": 3 * 12 * self.config.points}
 
     def load(self, split: base.Split) -> Points:
         return Points(torch.zeros(self.config.points, 1))

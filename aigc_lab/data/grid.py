@@ -1,12 +1,13 @@
 """25 Gaussians on a square grid (Dumoulin et al. 2017; Srivastava et al. 2017): modes far apart, many of them."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import torch
 from pydantic import Field
 
 from aigc_lab import noise
-from aigc_lab.config import Strict
+from aigc_lab.config import Count, Few, Positive, Strict
 from aigc_lab.data import base
 from aigc_lab.samples import Points
 from aigc_lab.shape import Modality, Shape
@@ -16,10 +17,10 @@ class Grid(base.Dataset):
     """A mixture of equally likely Gaussians at {−4, −2, 0, 2, 4}²; a point's label is its mode, row by row."""
 
     class Config(Strict):
-        side: int = Field(5, ge=2, description="modes along one side of the square")
-        spacing: float = Field(2.0, gt=0, description="distance between neighbouring modes")
-        sigma: float = Field(0.05, gt=0, description="standard deviation of every Gaussian")
-        points: int = Field(100_000, ge=1, description="size of the train split; the others hold 10,000 each")
+        side: Few = Field(5, ge=2, description="modes along one side of the square")
+        spacing: Positive = Field(2.0, description="distance between neighbouring modes")
+        sigma: Positive = Field(0.05, description="standard deviation of every Gaussian")
+        points: Count = Field(100_000, description="size of the train split; the others hold 10,000 each")
 
     @property
     def shape(self) -> Shape:
@@ -29,6 +30,9 @@ class Grid(base.Dataset):
     def modes(self) -> base.Modes:
         axis = (torch.arange(self.config.side) - (self.config.side - 1) / 2) * self.config.spacing
         return base.Modes(torch.cartesian_prod(axis, axis).float(), self.config.sigma)
+
+    def memory(self) -> Mapping[str, int]:
+        return {"points": 48 * self.config.points}  # two numbers, their noise, their centre, a label and a place
 
     @lru_cache(maxsize=3)  # noqa: B019 -- a dataset lives as long as its sweep
     def load(self, split: base.Split) -> Points:

@@ -6,6 +6,7 @@ import json
 import math
 import zipfile
 import zlib
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from aigc_lab import decoding, noise
-from aigc_lab.config import Strict
+from aigc_lab.config import Count, Seed, Strict, Width
 from aigc_lab.data import base
 from aigc_lab.decoding import Sampling
 from aigc_lab.errors import UsageError
@@ -126,13 +127,13 @@ class OracleText(base.Dataset):
     distinct = False
 
     class Config(Strict):
-        words: int = Field(5000, ge=2, description="vocabulary of the oracle")
-        length: int = Field(20, ge=1, description="words of every sentence")
-        embedding: int = Field(32, ge=1)
-        hidden: int = Field(32, ge=1)
-        train: int = Field(10_000, ge=100, description="sentences to train on")
-        scored: int = Field(5000, ge=100, description="sentences of the reference and of the holdout, each")
-        seed: int = Field(0, ge=0, description="of the oracle's weights and sentences")
+        words: Count = Field(5000, ge=2, description="vocabulary of the oracle")
+        length: Count = Field(20, description="words of every sentence")
+        embedding: Width = 32
+        hidden: Width = 32
+        train: Count = Field(10_000, ge=100, description="sentences to train on")
+        scored: Count = Field(5000, ge=100, description="sentences of the reference and of the holdout, each")
+        seed: Seed = Field(0, description="of the oracle's weights and sentences")
         weights: str | None = Field(None, description="an .npz file of published weights, in the place of random ones")
 
     @property
@@ -163,6 +164,13 @@ class OracleText(base.Dataset):
     @cached_property
     def likelihood(self) -> Oracle:
         return Oracle(self._weights, self.config.length, self.vocabulary)
+
+    def memory(self) -> Mapping[str, int]:
+        config = self.config
+        sentence = 24 * config.length  # 8 bytes a word, drawn, stored and cut into splits
+        # Weights and names of the words, and their probabilities at every place of a block of sentences.
+        words = (4 * (config.embedding + config.hidden) + 200 + 8 * _BLOCK * config.length) * config.words
+        return {"train": sentence * config.train, "scored": 2 * sentence * config.scored, "words": words}
 
     def load(self, split: base.Split) -> Text:
         first = {"train": 0, "reference": self.config.train, "holdout": self.config.train + self.config.scored}[split]

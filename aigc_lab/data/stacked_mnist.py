@@ -1,12 +1,14 @@
 """Three MNIST digits as red, green and blue (Metz et al. 2017): 1,000 modes that a classifier can count."""
 
+import math
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
 
 import torch
 from pydantic import Field
 
 from aigc_lab import noise
-from aigc_lab.config import Strict
+from aigc_lab.config import Count, Strict
 from aigc_lab.data import base
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
@@ -22,8 +24,8 @@ class StackedMNIST(base.Dataset):
     source = "http://yann.lecun.com/exdb/mnist/"
 
     class Config(Strict):
-        stacks: int = Field(50_000, ge=1, description="size of the train split")
-        scored: int = Field(26_000, ge=1, description="size of the reference and of the holdout split, each")
+        stacks: Count = Field(50_000, description="size of the train split")
+        scored: Count = Field(26_000, description="size of the reference and of the holdout split, each")
 
     @property
     def shape(self) -> Shape:
@@ -38,6 +40,9 @@ class StackedMNIST(base.Dataset):
         if split == "reference":
             return read_mnist("MNIST", self.data_dir, self.name, train=False)
         return self._train.take(slice(0, 50_000) if split == "train" else slice(50_000, 60_000))
+
+    def memory(self) -> Mapping[str, int]:
+        return {key: 2 * math.prod(self.shape.size) * getattr(self.config, key) for key in ("stacks", "scored")}
 
     @lru_cache(maxsize=3)  # noqa: B019 -- a dataset lives as long as its sweep
     def load(self, split: base.Split) -> Images:

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from aigc_lab.config import Strict
+from aigc_lab.config import Order, Strict
 from aigc_lab.metrics import base
 from aigc_lab.text import bleu
 from aigc_lab.text_metric import TextMetric, corpus_of, mean_of
@@ -15,7 +15,7 @@ class BLEU(TextMetric):
     """
 
     class Config(Strict):
-        orders: list[int] = Field([2, 3, 4, 5], min_length=1)
+        orders: list[Order] = Field([2, 3, 4, 5], min_length=1)
 
     @property
     def gives(self) -> dict[str, base.Better]:

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from aigc_lab.classification import BATCH, VERSION, fit
-from aigc_lab.config import Strict
+from aigc_lab.config import Strict, Times
 from aigc_lab.data.base import Dataset
 from aigc_lab.metrics import base
 from aigc_lab.samples import Images, Samples
@@ -32,8 +32,8 @@ class CAS(base.Metric):
     needs: ClassVar[frozenset[base.Need]] = frozenset({"labels", "train"})
 
     class Config(Strict):
-        steps: int = Field(200, ge=10, description=f"training steps of each classifier, {BATCH} images each")
-        seeds: int = Field(2, ge=2, description="classifiers of each kind")
+        steps: Times = Field(200, ge=10, description=f"training steps of each classifier, {BATCH} images each")
+        seeds: Times = Field(2, ge=2, description="classifiers of each kind")
 
     @property
     def gives(self) -> dict[str, base.Better]:

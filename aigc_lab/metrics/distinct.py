@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from aigc_lab.config import Strict
+from aigc_lab.config import Order, Strict
 from aigc_lab.metrics import base
 from aigc_lab.text import ngrams
 from aigc_lab.text.corpus import Corpus
@@ -20,7 +20,7 @@ class Distinct(TextMetric):
     tells: ClassVar[base.Fault] = "collapse"
 
     class Config(Strict):
-        orders: list[int] = Field([1, 2, 3, 4], min_length=1)
+        orders: list[Order] = Field([1, 2, 3, 4], min_length=1)
 
     @property
     def gives(self) -> dict[str, base.Better]:

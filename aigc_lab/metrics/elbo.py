@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from aigc_lab import noise
-from aigc_lab.config import Strict
+from aigc_lab.config import Count, Strict, Times
 from aigc_lab.data.base import Dataset
 from aigc_lab.metrics import base
 from aigc_lab.samples import Images, Samples
@@ -141,8 +141,8 @@ class ELBO(base.Metric):
     needs: ClassVar[frozenset[base.Need]] = frozenset({"encoder", "train"})
 
     class Config(Strict):
-        limit: int = Field(1000, ge=100, description="real samples that are scored, at most")
-        importance: int = Field(20, ge=1, description="K: latents drawn for each sample")
+        limit: Count = Field(1000, ge=100, description="real samples that are scored, at most")
+        importance: Times = Field(20, description="K: latents drawn for each sample")
 
     @property
     def gives(self) -> dict[str, base.Better]:

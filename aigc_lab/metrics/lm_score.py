@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from aigc_lab.config import Strict
+from aigc_lab.config import Order, Strict
 from aigc_lab.metrics import base
 from aigc_lab.text_metric import Interval, TextMetric, corpus_of, ratio_of
 
@@ -29,7 +29,7 @@ class LMScore(TextMetric):
 
     class Config(Strict):
         scorer: Literal["ngram", "lstm"] = "ngram"
-        order: int = Field(4, ge=1, description="n of the n-gram model")
+        order: Order = Field(4, description="n of the n-gram model")
 
     @property
     def gives(self) -> dict[str, base.Better]:

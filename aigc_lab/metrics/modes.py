@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from aigc_lab.config import Strict
+from aigc_lab.config import Strict, Times
 from aigc_lab.data.base import Dataset, Modes
 from aigc_lab.metrics import base
 from aigc_lab.statistics import (
@@ -30,7 +30,7 @@ class ModeCount(base.Metric):
     """
 
     class Config(Strict):
-        replicates: int = Field(200, ge=20, description="bootstrap replicates behind the interval of rkl")
+        replicates: Times = Field(200, ge=20, description="bootstrap replicates behind the interval of rkl")
 
     @property
     def gives(self) -> dict[str, base.Better]:

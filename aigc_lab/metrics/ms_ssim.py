@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from aigc_lab import noise
-from aigc_lab.config import Strict
+from aigc_lab.config import Count, Strict
 from aigc_lab.data.base import Dataset
 from aigc_lab.metrics import base
 from aigc_lab.samples import Images
@@ -63,7 +63,7 @@ class MSSSIM(base.Metric):
     tells = "collapse"
 
     class Config(Strict):
-        pairs: int = Field(500, ge=_LEAST_PAIRS, description="at most: half the samples, where that is less")
+        pairs: Count = Field(500, ge=_LEAST_PAIRS, description="at most: half the samples, where that is less")
 
     @property
     def gives(self) -> dict[str, base.Better]:

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from aigc_lab.config import Strict
+from aigc_lab.config import Count, Strict
 from aigc_lab.data.base import Dataset
 from aigc_lab.metrics import base
 from aigc_lab.samples import Images
@@ -42,7 +42,7 @@ class Reconstruction(base.Metric):
     needs: ClassVar[frozenset[base.Need]] = frozenset({"encoder", "train"})
 
     class Config(Strict):
-        limit: int = Field(5000, ge=100, description="real samples that are reconstructed, at most")
+        limit: Count = Field(5000, ge=100, description="real samples that are reconstructed, at most")
 
     @property
     def gives(self) -> dict[str, base.Better]:

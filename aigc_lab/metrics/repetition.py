@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from aigc_lab.config import Strict
+from aigc_lab.config import Order, Strict
 from aigc_lab.metrics import base
 from aigc_lab.text import ngrams
 from aigc_lab.text_metric import TextMetric, corpus_of, mean_of
@@ -18,7 +18,7 @@ class Repetition(TextMetric):
     describes: ClassVar[frozenset[str]] = frozenset({"repetition"})
 
     class Config(Strict):
-        order: int = Field(2, ge=1, description="n")
+        order: Order = Field(2, description="n")
 
     @property
     def gives(self) -> dict[str, base.Better]:

@@ -3,7 +3,7 @@
 import numpy as np
 from pydantic import Field
 
-from aigc_lab.config import Strict
+from aigc_lab.config import Count, Strict
 from aigc_lab.metrics import base
 from aigc_lab.text.corpus import Corpus
 from aigc_lab.text.rouge import rouge_nn
@@ -16,8 +16,8 @@ class NearestROUGE(TextMetric):
     """
 
     class Config(Strict):
-        hypotheses: int = Field(1000, ge=2, description="generated sentences, at most")
-        references: int = Field(1000, ge=2, description="reference sentences, at most")
+        hypotheses: Count = Field(1000, ge=2, description="generated sentences, at most")
+        references: Count = Field(1000, ge=2, description="reference sentences, at most")
 
     @property
     def gives(self) -> dict[str, base.Better]:

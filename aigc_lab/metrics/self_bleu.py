@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from aigc_lab.config import Strict
+from aigc_lab.config import Order, Strict
 from aigc_lab.metrics import base
 from aigc_lab.text import bleu
 from aigc_lab.text_metric import TextMetric, corpus_of, groups_of, jackknifed
@@ -20,7 +20,7 @@ class SelfBLEU(TextMetric):
     tells: ClassVar[base.Fault] = "collapse"
 
     class Config(Strict):
-        orders: list[int] = Field([2, 3, 4, 5], min_length=1)
+        orders: list[Order] = Field([2, 3, 4, 5], min_length=1)
 
     @property
     def gives(self) -> dict[str, base.Better]:

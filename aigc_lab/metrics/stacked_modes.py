@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import Tensor
 
 from aigc_lab import plugins
-from aigc_lab.config import Strict
+from aigc_lab.config import Strict, Times
 from aigc_lab.data.base import Dataset
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.metrics import base
@@ -23,7 +23,7 @@ class StackedModes(base.Metric):
     """
 
     class Config(Strict):
-        replicates: int = Field(200, ge=20, description="bootstrap replicates behind the interval of rkl")
+        replicates: Times = Field(200, ge=20, description="bootstrap replicates behind the interval of rkl")
 
     @property
     def gives(self) -> dict[str, base.Better]:

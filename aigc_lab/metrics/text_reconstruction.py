@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from aigc_lab.config import Strict
+from aigc_lab.config import Count, Strict
 from aigc_lab.metrics import base
 from aigc_lab.shape import Modality
 from aigc_lab.text.paired_bleu import corpus_bleu
@@ -28,7 +28,7 @@ class TextReconstruction(TextMetric):
     needs: ClassVar[frozenset[base.Need]] = frozenset({"encoder", "train"})
 
     class Config(Strict):
-        limit: int = Field(1000, ge=100, description="real sentences that are reconstructed, at most")
+        limit: Count = Field(1000, ge=100, description="real sentences that are reconstructed, at most")
 
     @property
     def gives(self) -> dict[str, base.Better]:

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from aigc_lab.config import Strict
+from aigc_lab.config import Positive, Strict, Width
 from aigc_lab.nets import began as nets
 from aigc_lab.nets import images
 from aigc_lab.noise import Draw, Noise
@@ -26,11 +26,11 @@ class BEGAN(System):
 
     class Config(Strict):
         network: Literal["began", "dcgan", "infogan"] = "began"
-        latent_size: int = Field(64, ge=1, description="of the generator, and of the critic's code")
-        width: int = Field(64, ge=1, description="channels at the widest picture")
+        latent_size: Width = Field(64, description="of the generator, and of the critic's code")
+        width: Width = Field(64, description="channels at the widest picture")
         gamma: float = Field(0.5, ge=0, le=1, description="E L(G(z)) over E L(x) at rest: more is more diverse")
-        control: float = Field(1e-3, gt=0, description="step λ of the balance k")
-        lr: float = Field(1e-4, gt=0, description="Adam's step, of both networks")
+        control: Positive = Field(1e-3, description="step λ of the balance k")
+        lr: Positive = Field(1e-4, description="Adam's step, of both networks")
         beta1: float = Field(0.5, ge=0, lt=1, description="of Adam")
 
     k: Tensor

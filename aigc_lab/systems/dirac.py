@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from aigc_lab import pictures
 from aigc_lab.adversarial_system import AdversarialSystem
+from aigc_lab.config import Positive, Real, Weight
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives import adversarial
 from aigc_lab.samples import Points
@@ -62,10 +63,10 @@ class DiracGAN(AdversarialSystem):
         penalty: Literal["none", "wgan_gp", "r1", "consensus", "instance_noise"] = Field(
             "none", description="what keeps the critic smooth"
         )
-        penalty_weight: float | None = Field(0.3, ge=0, description="γ, or the noise's standard deviation")
-        lr: float = Field(0.2, gt=0, description="step of plain gradient descent")
-        theta: float = Field(1.0, description="where the generator starts")
-        psi: float = Field(1.0, description="where the critic starts")
+        penalty_weight: Weight | None = Field(0.3, description="γ, or the noise's standard deviation")
+        lr: Positive = Field(0.2, description="step of plain gradient descent")
+        theta: Real = Field(1.0, description="where the generator starts")
+        psi: Real = Field(1.0, description="where the critic starts")
 
     config: Config
     generator: _Point

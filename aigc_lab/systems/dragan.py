@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from aigc_lab.adversarial_system import PENALTY, Penalty
+from aigc_lab.config import Positive
 from aigc_lab.image_gan import ImageGAN
 
 
@@ -13,5 +14,5 @@ class DRAGAN(ImageGAN):
 
     class Config(ImageGAN.Config):
         penalty: Penalty = Field("dragan", description=PENALTY)
-        lr: float = Field(1e-4, gt=0, description="step of both networks' optimisers")
+        lr: Positive = Field(1e-4, description="step of both networks' optimisers")
         beta2: float = Field(0.9, ge=0, lt=1, description="of Adam")

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from torch import nn
 
+from aigc_lab.config import Depth, Positive, Width
 from aigc_lab.language_system import LanguageModel
 from aigc_lab.nets.recurrent import RecurrentDecoder
 from aigc_lab.shape import Shape
@@ -22,10 +23,10 @@ class LSTMLM(LanguageModel):
 
     class Config(LanguageModel.Config):
         preset: Literal["seqgan", "practical"] = "seqgan"
-        embedding: int = Field(32, ge=1)
-        hidden: int = Field(32, ge=1)
-        layers: int = Field(1, ge=1)
-        lr: float = Field(1e-2, gt=0, description="Adam's step")
+        embedding: Width = 32
+        hidden: Width = 32
+        layers: Depth = 1
+        lr: Positive = Field(1e-2, description="Adam's step")
 
         @model_validator(mode="before")
         @classmethod

@@ -5,6 +5,7 @@ from itertools import pairwise
 from pydantic import Field
 from torch import nn
 
+from aigc_lab.config import Depth, Few, Positive, Width
 from aigc_lab.nets.mlp import Maxout
 from aigc_lab.point_system import PointSystem
 from aigc_lab.shape import Shape
@@ -17,12 +18,12 @@ class MaxoutGAN(PointSystem):
     """
 
     class Config(PointSystem.Config):
-        hidden: int = Field(400, ge=1, description="width of the generator's layers")
-        layers: int = Field(4, ge=1, description="of the generator")
-        critic_hidden: int = Field(200, ge=1, description="width of the critic's layers")
-        critic_layers: int = Field(3, ge=1)
-        pieces: int = Field(5, ge=2, description="linear maps of which maxout takes the largest")
-        lr: float = Field(1e-4, gt=0, description="step of both networks' optimisers")
+        hidden: Width = Field(400, description="width of the generator's layers")
+        layers: Depth = Field(4, description="of the generator")
+        critic_hidden: Width = Field(200, description="width of the critic's layers")
+        critic_layers: Depth = 3
+        pieces: Few = Field(5, ge=2, description="linear maps of which maxout takes the largest")
+        lr: Positive = Field(1e-4, description="step of both networks' optimisers")
         beta1: float = Field(0.8, ge=0, lt=1, description="of Adam")
 
     config: Config

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from aigc_lab.config import Positive, Width
 from aigc_lab.image_gan import ImageGAN
 from aigc_lab.nets.images import Network
 from aigc_lab.objectives import adversarial
@@ -16,7 +17,7 @@ class MinimaxGAN(ImageGAN):
     class Config(ImageGAN.Config):
         loss: adversarial.Name = "minimax"
         network: Network = "infogan"
-        width: int = Field(64, ge=1, description="channels at the widest picture")
-        latent_size: int = Field(64, ge=1)
-        lr: float = Field(1e-3, gt=0, description="step of the generator's optimiser")
-        critic_lr_ratio: float = Field(0.2, gt=0, description="the critic's step over the generator's (TTUR)")
+        width: Width = Field(64, description="channels at the widest picture")
+        latent_size: Width = 64
+        lr: Positive = Field(1e-3, description="step of the generator's optimiser")
+        critic_lr_ratio: Positive = Field(0.2, description="the critic's step over the generator's (TTUR)")

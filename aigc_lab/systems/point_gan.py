@@ -3,6 +3,7 @@
 from pydantic import Field
 from torch import nn
 
+from aigc_lab.config import Depth, Positive, Width
 from aigc_lab.nets.mlp import mlp
 from aigc_lab.nets.spectral import spectral
 from aigc_lab.point_system import PointSystem
@@ -15,13 +16,13 @@ class PointGAN(PointSystem):
     """
 
     class Config(PointSystem.Config):
-        latent_size: int = Field(256, ge=1)
-        hidden: int = Field(128, ge=1)
-        generator_layers: int = Field(2, ge=1)
-        critic_layers: int = Field(1, ge=1)
-        gain: float = Field(0.8, gt=0, description="scale of the orthogonal initial weights")
+        latent_size: Width = 256
+        hidden: Width = 128
+        generator_layers: Depth = 2
+        critic_layers: Depth = 1
+        gain: Positive = Field(0.8, description="scale of the orthogonal initial weights")
         spectral_norm: bool = Field(False, description="of the critic's layers")
-        lr: float = Field(1e-4, gt=0, description="step of both networks' optimisers")
+        lr: Positive = Field(1e-4, description="step of both networks' optimisers")
 
     config: Config
 

@@ -6,6 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from aigc_lab.adversarial_system import PENALTY, Penalty
+from aigc_lab.config import Few, Weight, Width
 from aigc_lab.image_gan import PictureGAN
 from aigc_lab.nets import resnet
 from aigc_lab.objectives import adversarial
@@ -22,12 +23,12 @@ class R3GAN(PictureGAN):
     class Config(PictureGAN.Config):
         loss: adversarial.Name = "relativistic"
         penalty: Penalty = Field("r1_r2", description=PENALTY)
-        penalty_weight: float | None = Field(1.0, ge=0, description="γ; null: the weight of the penalty's paper")
-        latent_size: int = Field(64, ge=1)
+        penalty_weight: Weight | None = Field(1.0, description="γ; null: the weight of the penalty's paper")
+        latent_size: Width = 64
         latent_law: Literal["uniform", "normal"] = "normal"
-        width: int = Field(96, ge=1, description="channels of the blocks; a multiple of the groups")
-        groups: int = Field(12, ge=1, description="cardinality of the 3×3 convolutions")
-        expansion: int = Field(2, ge=1, description="channels inside of a block over those outside")
+        width: Width = Field(96, description="channels of the blocks; a multiple of the groups")
+        groups: Few = Field(12, description="cardinality of the 3×3 convolutions")
+        expansion: Few = Field(2, description="channels inside of a block over those outside")
         beta1: float = Field(0.0, ge=0, lt=1, description="of Adam")
         beta2: float = Field(0.99, ge=0, lt=1, description="of Adam")
 

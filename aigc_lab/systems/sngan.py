@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
+from aigc_lab.config import Times, Width
 from aigc_lab.image_gan import PictureGAN
 from aigc_lab.nets import resnet
 from aigc_lab.nets.spectral import spectral
@@ -19,13 +20,13 @@ class SNGAN(PictureGAN):
 
     class Config(PictureGAN.Config):
         loss: adversarial.Name = "hinge"
-        latent_size: int = Field(128, ge=1)
+        latent_size: Width = 128
         latent_law: Literal["uniform", "normal"] = "normal"
-        width: int = Field(128, ge=1, description="channels of the critic; the generator has twice as many")
+        width: Width = Field(128, description="channels of the critic; the generator has twice as many")
         spectral_norm: bool = Field(True, description="of the critic's layers")
         beta1: float = Field(0.0, ge=0, lt=1, description="of Adam")
         beta2: float = Field(0.9, ge=0, lt=1, description="of Adam")
-        n_critic: int = Field(5, ge=1, description="critic updates for one of the generator")
+        n_critic: Times = Field(5, description="critic updates for one of the generator")
 
     config: Config
 

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from aigc_lab.config import Strict
+from aigc_lab.config import Positive, Steps, Strict, Times, Weight, Width
 from aigc_lab.decoding import Sampling
 from aigc_lab.language_system import LanguageSystem, nll_of, shifted
 from aigc_lab.nets.recurrent import RecurrentDecoder, RecurrentEncoder
@@ -43,17 +43,17 @@ class TextVAE(LanguageSystem):
     unstackable = "torch's LSTM has no batching rule under vmap"
 
     class Config(Strict):
-        embedding: int = Field(128, ge=1)
-        hidden: int = Field(256, ge=1)
-        latent_size: int = Field(32, ge=1)
-        beta: float = Field(1.0, ge=0, description="weight of the KL term")
+        embedding: Width = 128
+        hidden: Width = 256
+        latent_size: Width = 32
+        beta: Weight = Field(1.0, description="weight of the KL term")
         annealing: Literal["linear", "cyclical", "none"] = "linear"
-        anneal_steps: int = Field(1000, ge=1, description="steps until the KL term has its whole weight for good")
-        cycles: int = Field(4, ge=1, description="of cyclical annealing")
-        free_bits: float = Field(0.0, ge=0, description="nats of each latent that cost nothing more")
+        anneal_steps: Steps = Field(1000, description="steps until the KL term has its whole weight for good")
+        cycles: Times = Field(4, description="of cyclical annealing")
+        free_bits: Weight = Field(0.0, description="nats of each latent that cost nothing more")
         word_dropout: float = Field(0.3, ge=0, le=1, description="share of the decoder's inputs replaced by <unk>")
-        lr: float = Field(1e-3, gt=0, description="Adam's step")
-        max_norm: float = Field(5.0, gt=0, description="a longer gradient is shortened to this")
+        lr: Positive = Field(1e-3, description="Adam's step")
+        max_norm: Positive = Field(5.0, description="a longer gradient is shortened to this")
 
     optimizer_only = frozenset({"lr", "max_norm"})
 

@@ -3,6 +3,7 @@
 from pydantic import Field
 from torch import nn
 
+from aigc_lab.config import Depth, Few, Positive, Width
 from aigc_lab.language_system import LanguageModel
 from aigc_lab.nets.transformer import TransformerDecoder
 from aigc_lab.shape import Shape
@@ -14,11 +15,11 @@ class TransformerLM(LanguageModel):
     """
 
     class Config(LanguageModel.Config):
-        width: int = Field(128, ge=2)
-        layers: int = Field(2, ge=1)
-        heads: int = Field(4, ge=1)
+        width: Width = Field(128, ge=2)
+        layers: Depth = 2
+        heads: Few = 4
         dropout: float = Field(0.1, ge=0, lt=1, description="of what enters and leaves the network, locked over places")
-        max_norm: float = Field(1.0, gt=0, description="a longer gradient is shortened to this")
+        max_norm: Positive = Field(1.0, description="a longer gradient is shortened to this")
 
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)

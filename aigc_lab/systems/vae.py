@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from aigc_lab.config import Strict
+from aigc_lab.config import Positive, Strict, Weight, Width
 from aigc_lab.nets import images as networks
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives.likelihood import bernoulli_nll, gaussian_nll, standard_normal_kl
@@ -32,10 +32,10 @@ class VAE(base.System):
     class Config(Strict):
         likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
         network: networks.Network = "dcgan"
-        beta: float = Field(1.0, ge=0, description="weight of the KL term")
-        latent_size: int = Field(20, ge=1)
-        width: int = Field(64, ge=1, description="channels at the widest picture; doubled at every halving")
-        lr: float = Field(5e-4, gt=0, description="Adam's step")
+        beta: Weight = Field(1.0, description="weight of the KL term")
+        latent_size: Width = 20
+        width: Width = Field(64, description="channels at the widest picture; doubled at every halving")
+        lr: Positive = Field(5e-4, description="Adam's step")
 
     optimizer_only = frozenset({"lr"})
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from aigc_lab.config import Positive, Times
 from aigc_lab.image_gan import ImageGAN
 from aigc_lab.objectives import adversarial
 from aigc_lab.systems.base import OptimizerConfig
@@ -16,10 +17,10 @@ class WGAN(ImageGAN):
 
     class Config(ImageGAN.Config):
         loss: adversarial.Name = "wasserstein"
-        clip: float | None = Field(0.01, gt=0, description="the critic's weights are kept within ± this")
+        clip: Positive | None = Field(0.01, description="the critic's weights are kept within ± this")
         latent_law: Literal["uniform", "normal"] = "normal"
-        lr: float = Field(5e-5, gt=0, description="step of both networks' optimisers")
-        n_critic: int = Field(5, ge=1, description="critic updates for one of the generator")
+        lr: Positive = Field(5e-5, description="step of both networks' optimisers")
+        n_critic: Times = Field(5, description="critic updates for one of the generator")
 
     def optimizer(self, lr: float) -> OptimizerConfig:
         return OptimizerConfig(lr, rule="rmsprop")

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from aigc_lab.adversarial_system import PENALTY, Penalty
+from aigc_lab.config import Positive, Times
 from aigc_lab.image_gan import ImageGAN
 from aigc_lab.nets.critics import Norm
 from aigc_lab.objectives import adversarial
@@ -20,7 +21,7 @@ class WGANGP(ImageGAN):
         penalty: Penalty = Field("wgan_gp", description=PENALTY)
         critic_norm: Norm = "layer"
         latent_law: Literal["uniform", "normal"] = "normal"
-        lr: float = Field(1e-4, gt=0, description="step of both networks' optimisers")
+        lr: Positive = Field(1e-4, description="step of both networks' optimisers")
         beta1: float = Field(0.0, ge=0, lt=1, description="of Adam")
         beta2: float = Field(0.9, ge=0, lt=1, description="of Adam")
-        n_critic: int = Field(5, ge=1, description="critic updates for one of the generator")
+        n_critic: Times = Field(5, description="critic updates for one of the generator")
