@@ -21,10 +21,12 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, Literal, NoReturn
+
+from pydantic import JsonValue
 
 from aigc_lab.channel import Channel, Closed, Message
 from aigc_lab.errors import Failure, UsageError
@@ -83,6 +85,47 @@ def passes(name: str) -> None:
         _remembered(name).touch()
 
 
+# ---- what the two processes say
+
+
+class Call(Message):
+    """The first: which function is called, with which arguments; `doing` says what that does first."""
+
+    function: str
+    arguments: dict[str, JsonValue]
+    files: list[str]
+    doing: str
+    bounded: bool
+
+
+class Phase(Message):
+    """What is done from now on, and how long it may take."""
+
+    doing: str
+    limit: Literal["limited", "work", "unlimited"]
+
+
+class Sent(Message):
+    """What the function sends."""
+
+    facts: dict[str, JsonValue]
+
+
+class Raised(Message):
+    """The function has raised an error of ours."""
+
+    error: Literal["UsageError", "Failure"]
+    text: str
+
+
+class Forked(Message):
+    """A copy of the process has come back from the file."""
+
+
+class Done(Message):
+    """The last."""
+
+
 # ---- the process that asks
 
 
@@ -94,12 +137,12 @@ def call(
     doing: str,
     quiet: bool = False,
     bounded: bool = True,
-) -> Iterator[Message]:
+) -> Iterator[dict[str, Any]]:
     """What `function` ("module:name", called with `send` and the arguments) sends, as it comes.
 
     `files` are the user's, whose lines are told; memory is `bounded` by what is free; `doing` says what happens first
-    ("it was imported"), and a message `phase` says what comes next; each may take `seconds()`, or as long as the
-    message says (`work`, `unlimited`).
+    ("it was imported"), and `send(phase=…, limit=…)` what comes next; each may take `seconds()`, or as long as the
+    limit says (`work`, `unlimited`).
     Raises `UsageError` and `Failure` as the function does, and `UsageError` for what ended the process.
     """
     limit = seconds() or _SECONDS
@@ -107,28 +150,30 @@ def call(
     with tempfile.TemporaryFile() as traces:
         with theirs:
             process = _started(theirs, traces, quiet)
-        channel = Channel(ours)
+        channel = Channel(ours, Phase, Sent, Raised, Forked, Done)
         try:
             with suppress(Closed):
-                channel.send(function=function, arguments=arguments, files=list(files), doing=doing, bounded=bounded)
+                channel.send(
+                    Call(function=function, arguments=arguments, files=list(files), doing=doing, bounded=bounded)
+                )
             allowed: float | None = None  # importing torch takes a while, and is not the file's fault
             while True:
                 ours.settimeout(allowed)
                 message = channel.receive()
                 if message is None:
                     raise UsageError(_how(process, allowed, doing, files, traces))
-                if "error" in message:
-                    kind, text = message["error"]
-                    raise UsageError(text) if kind == UsageError.__name__ else Failure(text)
-                if "forked" in message:
-                    raise UsageError(f"{files[0]}: it forks this process while {doing}; {_CHECK}")
-                if "done" in message:
-                    return
-                if "phase" in message:
-                    doing = message["phase"]
-                    allowed = {"limited": limit, "work": _WORK * limit, "unlimited": None}[message["limit"]]
-                else:
-                    yield message
+                match message:
+                    case Raised():
+                        raise (UsageError if message.error == "UsageError" else Failure)(message.text)
+                    case Forked():
+                        raise UsageError(f"{files[0]}: it forks this process while {doing}; {_CHECK}")
+                    case Done():
+                        return
+                    case Phase():
+                        doing = message.doing
+                        allowed = {"limited": limit, "work": _WORK * limit, "unlimited": None}[message.limit]
+                    case Sent():
+                        yield message.facts
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # what it has started ends with it
@@ -180,45 +225,50 @@ def _how(
 def main() -> None:
     """Arguments: the channel, where faults are written, and the process that asked."""
     end, traces, parent = map(int, sys.argv[1:])
-    channel, own, forks = Channel(socket.socket(fileno=end)), os.getpid(), list[None]()
+    channel, own, forks = Channel(socket.socket(fileno=end), Call), os.getpid(), list[None]()
     _confine(traces, parent)
     os.register_at_fork(after_in_parent=lambda: forks.append(None))
     message = channel.receive()
-    if message is None:
+    if not isinstance(message, Call):
         return
 
-    def send(**given: object) -> None:
+    def say(message: Message) -> None:
         with suppress(Closed):
-            channel.send(**given)
+            channel.send(message)
 
-    _run(message, send)
+    def send(*, phase: str | None = None, limit: Any = "limited", **facts: Any) -> None:
+        say(Sent(facts=facts) if phase is None else Phase(doing=phase, limit=limit))
+
+    _run(message, say, send)
     if os.getpid() != own:  # a copy of this process has come back from the file, too
-        send(forked=True)
+        say(Forked())
     else:
         time.sleep(1.0 if forks else 0.0)  # such a copy is to be heard first
-        send(done=True)
+        say(Done())
     sys.stderr.flush()
     os.kill(os.getpid(), signal.SIGKILL)  # whatever threads and handlers the file has left behind
 
 
-def _run(message: Message, send: Any) -> None:
-    module, _, name = message["function"].partition(":")
+def _run(call: Call, say: Callable[[Message], None], send: Any) -> None:
+    module, _, name = call.function.partition(":")
     try:
         import torch  # noqa: F401 -- what every file imports should not count as its own time
 
         function = getattr(importlib.import_module(module), name)
-        if message["bounded"]:
+        if call.bounded:
             _bound_memory()
-        send(phase=message["doing"], limit="limited")
-        function(send, **message["arguments"])
-    except (UsageError, Failure) as error:
-        send(error=[type(error).__name__, str(error)])
+        send(phase=call.doing)
+        function(send, **call.arguments)
+    except UsageError as error:
+        say(Raised(error="UsageError", text=str(error)))
+    except Failure as error:
+        say(Raised(error="Failure", text=str(error)))
     except BaseException as error:  # noqa: BLE001 -- whatever a user's file raises is said with its line
-        place = line_of(error, message["files"])
+        place = line_of(error, call.files)
         if place is None:
             traceback.print_exc()
-        kind = UsageError if place else Failure
-        send(error=[kind.__name__, f"{place or message['files'][0]}: {_said(error)}; {_CHECK}"])
+        text = f"{place or call.files[0]}: {_said(error)}; {_CHECK}"
+        say(Raised(error="UsageError" if place else "Failure", text=text))
 
 
 def _said(error: BaseException) -> str:
