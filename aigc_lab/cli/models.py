@@ -102,8 +102,10 @@ def sample(
 ) -> None:
     """Draw samples of a model or a run. Pictures come with a grid, points with a scatter plot, text as lines."""
     from aigc_lab.serving.output import sample
-    from aigc_lab.settings import Settings
+    from aigc_lab.settings import Settings, nameable
 
+    if output is not None:
+        nameable(output, "-o")
     said, shown = sample(
         model,
         Settings.load(home),
