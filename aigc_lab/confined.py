@@ -291,9 +291,9 @@ def _confine(traces: int, parent: int) -> None:
     faulthandler.register(signal.SIGUSR2, traces, all_threads=True)
     leave = os._exit
 
-    def told(code: int) -> NoReturn:
+    def told(status: int) -> NoReturn:
         faulthandler.dump_traceback(traces, all_threads=False)
-        leave(code)
+        leave(status)
 
     os._exit = told
 

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 # Seconds from the wish to the end. Whoever sent the signal waits for 10, as docker does.
@@ -23,7 +23,15 @@ _CODE = 130  # of a command that Ctrl-C ended
 _wish = threading.Event()
 _handling = False
 _said: list[Callable[[str], None]] = []
+_last_acts: list[Callable[[], None]] = []
 _thread = threading.local()  # handlers run in the main thread, and only its depth counts there
+
+
+def _no_hurry() -> None: ...
+
+
+# Lets the process end in LIMIT seconds, where it exists for the work alone.
+_hurry: Callable[[], None] = _no_hurry
 
 
 def wanted() -> bool:
@@ -41,6 +49,7 @@ def want() -> None:
     """Asks the work of this process to end, as SIGTERM does. Callable from any thread."""
     if _handling:
         os.kill(os.getpid(), signal.SIGTERM)
+        _hurry()  # Python handles signals between two of its steps, and the work may be in one call that never ends
     else:
         _wish.set()  # the process has other work to do, and goes on
 
@@ -54,13 +63,17 @@ def handled(*, exits: bool = True) -> Iterator[None]:
     It should begin before anything large is imported: what an interrupted import leaves behind is broken, some
     libraries swallow the exception, and then only the wish remains.
     """
-    global _handling
+    global _handling, _hurry
     if _handling or threading.current_thread() is not threading.main_thread():
         yield
         return
     _wish.clear()
-    timer = threading.Timer(LIMIT, leave)
+    timer = threading.Timer(LIMIT, _leave_late)
     timer.daemon = True
+
+    def hurry() -> None:
+        with suppress(RuntimeError):  # it has been started
+            timer.start()
 
     def receive(number: int, _: FrameType | None) -> None:
         if _wish.is_set():
@@ -72,7 +85,7 @@ def handled(*, exits: bool = True) -> Iterator[None]:
             return
         _wish.set()
         if exits:
-            timer.start()
+            hurry()
         # In a thread: the handler may have interrupted whoever is printing.
         for say in _said:
             threading.Thread(target=say, args=(_TOLD,)).start()
@@ -80,11 +93,11 @@ def handled(*, exits: bool = True) -> Iterator[None]:
             raise KeyboardInterrupt
 
     before = {number: signal.signal(number, receive) for number in SIGNALS}
-    _handling = True
+    _handling, _hurry = True, hurry if exits else _no_hurry
     try:
         yield
     finally:
-        _handling = False
+        _handling, _hurry = False, _no_hurry
         timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -99,6 +112,25 @@ def told(say: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         _said.remove(say)
+
+
+@contextmanager
+def last_act(do: Callable[[], None]) -> Iterator[None]:
+    """Within, something is done before the process leaves because it took too long: it ends children that may not be
+    able to end by themselves.
+    """
+    _last_acts.append(do)
+    try:
+        yield
+    finally:
+        _last_acts.remove(do)
+
+
+def _leave_late() -> None:
+    for do in _last_acts:
+        with suppress(Exception):  # nothing may keep this process
+            do()
+    leave()
 
 
 def leave() -> None:

@@ -115,6 +115,7 @@ def opened(
         try:
             if len(places) > 1:
                 workers = stack.enter_context(Local(experiment, list(places), settings.home, say))
+                stack.enter_context(interruption.last_act(workers.kill))
             lab = open_lab(experiment, settings, tracker, first.device, say, first.threads)
             stack.enter_context(lab.registry)
             executor: Executor = Inline(lab)

@@ -144,10 +144,9 @@ def blamed(kind: type, *expected: type[Exception]) -> Iterator[None]:
     path = getattr(sys.modules.get(kind.__module__), "__file__", None)
     try:
         yield
-    except (UsageError, KeyboardInterrupt, GeneratorExit, *expected):
-        raise
     except BaseException as error:
-        if source_of(kind) is None or confined.line_of(error, [str(path)]) is None:
+        passes = isinstance(error, (UsageError, KeyboardInterrupt, GeneratorExit, *expected))
+        if passes or source_of(kind) is None or confined.line_of(error, [str(path)]) is None:
             raise
         raise UsageError(f"{_broken(Path(str(path)), error)}; 'aigc-lab check' tests the file") from error
 

@@ -38,7 +38,8 @@ class Settings:
     @classmethod
     def load(cls, home: Path | None = None) -> "Settings":
         """Settings from `home` (the command line's `--home`) and the environment."""
-        where = Path(home or os.environ.get("AIGC_LAB_HOME") or ".aigc-lab").expanduser().absolute()
+        where = nameable(Path(home or os.environ.get("AIGC_LAB_HOME") or ".aigc-lab"), "--home")
+        where = where.expanduser().absolute()
         weights = os.environ.get("AIGC_LAB_WEIGHTS_DIR")
         store_patience()  # a typo is met here, and not in the middle of an outage
         return cls(
@@ -104,6 +105,25 @@ def store_patience() -> float:
     if not 0 <= seconds < math.inf:
         raise UsageError(f"AIGC_LAB_STORE_PATIENCE={text!r:.40}: give seconds, like 60; 0 waits for nothing")
     return seconds
+
+
+# Of one part of a path, and of a whole one, in bytes: what file systems take.
+_LONGEST, _LONGEST_PATH = 255, 4095
+
+
+def nameable(path: Path, option: str) -> Path:
+    """The path that an option gives. Raises `UsageError` for one that no file can have, before any work is done."""
+    shown = f"{option} {str(path)!r:.60}"
+    if "\0" in str(path):
+        raise UsageError(f"{shown}: holds a zero byte, which no file's name can")
+    longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
+    if longest > _LONGEST:
+        raise UsageError(f"{shown}: a name has {_LONGEST} bytes at most, and this one has {longest}")
+    if len(os.fsencode(path.absolute())) > _LONGEST_PATH:
+        raise UsageError(f"{shown}: a path has {_LONGEST_PATH} bytes at most")
+    if any(not part.strip() for part in path.parts):
+        raise UsageError(f"{shown}: a part of it is nothing but spaces")
+    return path
 
 
 def as_typed(command: str, settings: Settings, home: Path | None) -> str:

@@ -191,6 +191,46 @@ def test_a_wrong_option(home: Path, shell: Shell, arguments: list[str], said: st
     assert contents(home) == before
 
 
+LONG = "a" * 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["init", LONG], "DIR "),
+        (["init", "a/ /b"], "DIR "),
+        (["runs", "--home", LONG], "--home "),
+        (["report", "mine", "-o", LONG], "-o "),
+        (["report", "mine", "-o", "no-such-folder/x.html"], "no-such-folder/x.html: there is no folder"),
+        (["export", "mine", "-o", "ä" * 200], "-o "),
+        (["sample", "mine", "-o", f"a/{LONG}"], "-o "),
+        (["evaluate", "--generated", "mine", "--neighbours", f"{LONG}.png"], "--neighbours "),
+        (["promote", "mine", "--name", LONG], "--name "),
+        (["promote", "mine", "--alias", LONG], "--alias "),
+        (["sweep", f"{LONG}.yaml"], f"{LONG}.yaml"),
+        (["check", f"./{LONG}.py"], f"./{LONG}.py: no such file"),
+    ],
+)
+def test_a_name_that_no_file_can_have(home: Path, shell: Shell, arguments: list[str], said: str) -> None:
+    before = contents(home)
+    options = [] if arguments[0] == "init" or "--home" in arguments else ["--home", str(home)]
+    message = shell.refused(*arguments, *options)
+    assert message.startswith(said)
+    if said.endswith(" "):
+        assert any(word in message for word in ("255 bytes at most", "zero byte", "nothing but spaces", "letters"))
+    assert contents(home) == before
+
+
+def test_the_longest_name_that_a_file_can_have(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for end in (".html", ".tar"):
+        name = "a" * (255 - len(end)) + end
+        command = {".html": "report", ".tar": "export"}[end]
+        monkeypatch.setattr(sys, "argv", ["aigc-lab", command, "mine", "-o", name, "--home", str(home)])
+        with contextlib.suppress(SystemExit):
+            cli.main()
+        assert Path(name).is_file()
+
+
 # ---- homes and stores
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from test_contracts_catch import SOUND
 
-from aigc_lab import checks, plugins
+from aigc_lab import checks, confined, plugins
 from aigc_lab.cli.options import changed
 from aigc_lab.contracts.systems import SYSTEM, Case
 from aigc_lab.data.digits import Digits
@@ -68,6 +68,18 @@ def test_what_a_plugin_prints_stays_out_of_the_json(mine: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=mine.parent, env=env)
     assert done.returncode == 0, done.stderr
     assert {row["state"] for row in json.loads(done.stdout)} == {"kept"}
+
+
+def test_a_file_that_ends_its_process_is_told_with_what_was_checked(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(confined.VARIABLE, "20")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    mine.write_text(SOUND.replace("        made", "        import os; os._exit(3)\n        made"))
+    said = r'mine.py:\d+: ended the process with code 3 while "losses are finite" was checked; raise an exception'
+    with pytest.raises(UsageError, match=said):
+        check("mine.py")
+    assert "✓ unknown keys are refused" in capsys.readouterr().out
 
 
 def test_other_choices_are_checked_too(mine: Path) -> None:

@@ -290,8 +290,48 @@ def test_a_run_that_could_not_begin_says_why() -> None:
     assert attempts() == [["FINISHED"]]
 
 
+RAISES = """
+class Mine(PointGAN):
+    def phases(self, batch_size):
+        found = super().phases(batch_size)
+        return [phase._replace(loss=lambda *given, own=phase.loss: self._loss(own, *given)) for phase in found]
+
+    def _loss(self, own, batch, noise, step):
+        print("noise")
+        if step > 12:
+            raise ERROR
+        return own(batch, noise, step)
+
+
+class _Own(BaseException): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [("SystemExit(5)", "SystemExit: 5"), ("KeyboardInterrupt", "KeyboardInterrupt"), ("_Own('x')", "_Own: x")],
+)
+def test_whatever_a_system_raises_is_a_run_that_failed(folder: Path, error: str, told: str) -> None:
+    """It is no end of the sweep, no interruption and no exit code; and what it prints is no part of the JSON."""
+    text = "from aigc_lab.systems.point_gan import PointGAN\n" + RAISES.replace("ERROR", error)
+    (folder / "own.py").write_text(text)
+    (folder / "mine.yaml").write_text(TEXT.replace("name: point_gan", "name: ./own.py"))
+    done = command(*SWEEP, "--trials", "2")
+    assert done.code == 1 and done.output == "" and "all 2 runs of mine-" in done.why
+    assert {(run["state"], run["reason"]) for run in shown().values()} == {("FAILED", told)}
+
+
 READING = (["status"], ["compare", "mine"], ["runs"], ["show", RUN.format(0)])
-WRITING = (SWEEP, ["resume", "mine"], ["reconcile"], ["spool", "--flush"], ["delete", "mine", "--yes"])
+WRITING = (
+    SWEEP,
+    ["resume", "mine"],
+    ["reconcile"],
+    ["spool", "--flush"],
+    ["delete", "mine", "--yes"],
+    ["promote", "mine"],
+    ["export", "mine", "-o", "mine.tar"],
+    ["cache", "clear"],
+)
 
 
 def unaged(output: str) -> str:

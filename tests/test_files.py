@@ -1,16 +1,18 @@
 """Files that are whole or absent."""
 
+import errno
 import os
 import shlex
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from aigc_lab import settings
-from aigc_lab.files import locked, write_atomically
+from aigc_lab import cli, content, settings
+from aigc_lab.files import denied, locked, write_atomically
 from aigc_lab.settings import Settings, as_typed
 
 
@@ -93,3 +95,26 @@ with locked(Path({str(path)!r})):
         holder.wait()
     with locked(None), locked(path, wait=False):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG, errno.ENOTDIR])
+def test_what_a_file_system_refuses_is_one_line_with_a_remedy(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever command meets it, and wherever."""
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise OSError(number, os.strerror(number), "/some/where")
+
+    monkeypatch.setattr(content, "copy", refuse)
+    monkeypatch.setattr(sys, "argv", ["aigc-lab", "init", "x"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    told = capsys.readouterr().err
+    assert left.value.code == (2 if number == errno.ENAMETOOLONG else 1) and told.count("\n") == 1
+    assert told.startswith(f"error: /some/where: {os.strerror(number)}; ")
+
+
+def test_what_is_no_refusal_of_a_file_system_keeps_its_traceback() -> None:
+    assert denied(ConnectionResetError(errno.ECONNRESET, "reset")) is None
+    assert denied(OSError("no number")) is None

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import WriterHere
+from conftest import WriterHere, supervisor
 from mlflow.tracking import MlflowClient
 from sqlalchemy import update
 
-from aigc_lab import cli, commands, opening, stopping, trial, verification
+from aigc_lab import cli, commands, interruption, opening, stopping, trial, verification
 from aigc_lab.checkpoint import load_system
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.files import sha256
@@ -251,6 +251,30 @@ def test_a_sweep_ends_when_the_runs_under_way_have(
     assert len(page(folder, "mine.0.0")["attempts"]) == 1
     assert page(folder, "mine.1.0")["state"] == "FINISHED"
     agreed(folder)
+
+
+def test_a_wish_that_the_work_cannot_hear_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python handles signals between two of its steps, and a call into a library may never return."""
+    left, acts = threading.Event(), []
+    monkeypatch.setattr(interruption, "LIMIT", 0.0)
+    monkeypatch.setattr(interruption, "leave", left.set)
+    monkeypatch.setattr(os, "kill", lambda *_: None)
+    with interruption.handled(), interruption.last_act(lambda: acts.append("children ended")):
+        interruption.want()
+        assert left.wait(60)
+    assert acts == ["children ended"]
+
+
+def test_stopping_kills_what_hears_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "_PATIENCE", 0.0)
+    url = f"sqlite:///{tmp_path / 'registry.db'}"
+    with Registry.open(url) as opened:
+        sweep = opened.sweep("mine", "0123456789abcdef", {}, "fd", "lower")
+        with supervisor(url, sweep) as process:
+            said = stopping.stop(opened, "mine", finish=False, home=tmp_path)
+            assert process.wait(60) == -signal.SIGKILL
+    again = f"aigc-lab resume {sweep} --home {tmp_path}"
+    assert said == f"process {process.pid} did not stop within 0 s and was killed; {again} goes on"
 
 
 def test_stopping_what_does_not_stop_or_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,9 @@
 """Plugins that users bring: a file, or an installed package's entry point, and what is said of one that cannot work."""
 
 import json
+import os
+import signal
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -8,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from aigc_lab import experiment, plugins
+from aigc_lab import confined, experiment, plugins
 from aigc_lab.checkpoint import load_system, save_weights
 from aigc_lab.errors import UsageError
+from aigc_lab.rehearsal import rehearse
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import System
 from aigc_lab.systems.point_gan import PointGAN
@@ -159,3 +163,105 @@ def test_an_installed_package_offers_its_own(monkeypatch: pytest.MonkeyPatch) ->
         find(System, "other")
     with pytest.raises(UsageError, match="unknown system 'fin'; did you mean fine"):
         find(System, "fin")
+
+
+# ---- files that hang, end their process, or take it with them
+
+
+@pytest.fixture
+def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's file is tried in a process of its own, as outside the tests; nothing has passed yet."""
+    monkeypatch.setenv(confined.VARIABLE, "2")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(confined, "_passed", set())
+
+
+HOSTILE = [
+    ("while True: pass", r"mine.py:5: did not return within 2 s while it was imported; .*AIGC_LAB_PLUGIN_SECONDS"),
+    ("import os; os._exit(3)", r"mine.py:5: ended the process with code 3 while it was imported"),
+    ("raise KeyboardInterrupt", r"mine.py:5: KeyboardInterrupt; 'aigc-lab check' tests the file"),
+    pytest.param(
+        "import ctypes; ctypes.string_at(0)", r"mine.py:5: was ended by SIGSEGV while", marks=pytest.mark.slow
+    ),
+    pytest.param("import os; os.abort()", r"mine.py:5: was ended by SIGABRT while", marks=pytest.mark.slow),
+    pytest.param("x = bytearray(10**15)", r"mine.py:5: MemoryError", marks=pytest.mark.slow),
+    pytest.param("import os; os.fork()", r"mine.py: it forks this process", marks=pytest.mark.slow),
+    pytest.param(
+        "import threading, time; threading.Thread(target=time.sleep, args=(1000,)).start()",
+        r"mine.py: leaves a thread running",
+        marks=pytest.mark.slow,
+    ),
+]
+
+
+@pytest.mark.usefixtures("tried")
+@pytest.mark.parametrize(("line", "said"), HOSTILE)
+def test_a_file_that_would_take_the_command_with_it(mine: Path, line: str, said: str) -> None:
+    mine.write_text(MINE.replace("import torch\n", f"import torch\n{line}\n", 1))
+    with pytest.raises(UsageError, match=said) as caught:
+        found(mine)
+    assert "\n" not in str(caught.value)
+    assert not list(mine.parent.parent.glob("cache/aigc-lab/plugins/*")), "it has not passed"
+
+
+@pytest.mark.usefixtures("tried")
+def test_what_has_passed_is_not_tried_again(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def call(function: str, given: dict[str, str], **_: object) -> list[dict[str, Any]]:
+        calls.append((function, given))
+        return []
+
+    monkeypatch.setattr(confined, "call", call)
+    for round in range(3):
+        mine.write_text(MINE + "\n# another\n" * (round == 2))
+        confined._passed.clear()  # as in another process
+        for name in [name for name in plugins._SOURCES if name.startswith("aigc_lab_files")]:
+            del plugins._SOURCES[name], sys.modules[name]
+        found(mine)
+    assert calls == [("aigc_lab.plugins:load", {"file": str(mine)})] * 2
+    assert len(list((tmp_path / "cache" / "aigc-lab" / "plugins").iterdir())) == 2
+
+
+def test_what_a_file_does_to_the_process_is_undone(
+    mine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "import os, signal\nprint('noise')\nos.chdir('/')\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    mine.write_text(MINE.replace("import torch\n", f"import torch\n{hostile}", 1))
+    before = os.getcwd(), signal.getsignal(signal.SIGTERM)
+    found(mine)
+    assert (os.getcwd(), signal.getsignal(signal.SIGTERM)) == before
+    assert capsys.readouterr().out == ""
+    mine.write_text("answer = input()\n")
+    with pytest.raises(UsageError, match=r"mine.py:1: EOFError"):
+        found(mine)
+
+
+@pytest.mark.usefixtures("tried")
+def test_an_experiment_is_rehearsed_before_it_is_begun(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its systems are built, trained and sampled where they can do no harm; a mistake in it is said with its line."""
+    monkeypatch.setenv(confined.VARIABLE, "20")
+    (mine.parent / "e.yaml").write_text(YAML)
+    loaded = experiment.load(str(mine.parent / "e.yaml"), data_dir=tmp_path)
+    mine.write_text(MINE.replace("        return Points(", "        import os; os._exit(3)\n        return Points("))
+    said: list[str] = []
+    with pytest.raises(UsageError, match=r"mine.py:\d+: ended the process with code 3 while mine was sampled"):
+        rehearse(loaded, "cpu", said.append)
+    assert said == ["mine.py: tried in a process of its own first, once for each content …"]
+    calls: list[object] = []
+    monkeypatch.setattr(confined, "call", lambda *given, **_: calls.append(given) or [])
+    for _ in range(2):
+        rehearse(loaded, "cpu", said.append)
+    assert len(calls) == 1 and len(said) == 2
+
+
+def test_a_file_that_is_too_large_or_too_deep_is_no_plugin(mine: Path) -> None:
+    with mine.open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(UsageError, match=r"mine.py: is larger than 16 MB"):
+        found(mine)
+    mine.write_text("x = " + "-" * 100_000 + "1")
+    with pytest.raises(UsageError, match=r"mine.py.*(nested too deeply|too many nested)"):
+        found(mine)

@@ -1,5 +1,6 @@
 """The commands. Each is one call; what it needs is imported inside it, so that `--help` costs next to nothing."""
 
+import errno
 import io
 import os
 import sys
@@ -58,7 +59,7 @@ def main() -> None:
 
             told = denied(error)
             if told is not None:
-                _end(told, 1)
+                _end(told, 2 if error.errno == errno.ENAMETOOLONG else 1)
         raise
     if isinstance(code, int) and code:
         sys.exit(code)

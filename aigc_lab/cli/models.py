@@ -109,8 +109,10 @@ def sample(
     """Draw samples of a model or a run. Pictures come with a grid, points with a scatter plot, text as lines."""
     from aigc_lab import interruption, trust
     from aigc_lab.serving.output import sample
-    from aigc_lab.settings import Settings
+    from aigc_lab.settings import Settings, nameable
 
+    if output is not None:
+        nameable(output, "-o")
     with interruption.handled(exits=False), trust.accepting(trust_code):  # SIGTERM, too, leaves nothing half-written
         said, shown = sample(
             model,

@@ -166,6 +166,8 @@ def report(
     """Write one page about a sweep. Ranking, curves, samples and configuration; it needs no network and no server."""
     from aigc_lab.web.report import report as make
 
+    if output is not None and output != Path("-"):
+        _refuse_target(output)
     with opened(home) as registry:
         made = make(registry, sweep, detailed=runs)
     content = made.html.encode()
@@ -173,20 +175,27 @@ def report(
         sys.stdout.buffer.write(content)
         return
     path = output or Path(f"{made.sweep}.html")
+    _refuse_target(path)
     _write(path, content)
     print(f"{path}  {len(content) / 1e6:.1f} MB, {made.pictures} pictures")
 
 
-def _write(path: Path, content: bytes) -> None:
+def _refuse_target(path: Path) -> None:
     """A file that the user named: its folder must exist, and what it replaces must be a file."""
-    from aigc_lab.files import write_atomically
+    from aigc_lab.settings import nameable
 
+    nameable(path, "-o")
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name a file in it")
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is not a file that can be replaced; name another with -o, or - for stdout")
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}; create it or name another file with -o")
+
+
+def _write(path: Path, content: bytes) -> None:
+    from aigc_lab.files import write_atomically
+
     try:
         write_atomically(path, content)
     except OSError as error:

@@ -65,8 +65,11 @@ def evaluate(
 ) -> None:
     """Score samples against real ones. Folders, arrays, text files, runs, models; no sweep and no home are needed."""
     from aigc_lab import text_scoring, trust
+    from aigc_lab.settings import nameable
     from aigc_lab.tables import scores_table
 
+    if neighbours is not None:
+        nameable(neighbours, "--neighbours")
     wanted = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
     if text_scoring.concerns(generated, reference):
         images = {"--features": features, "--size": size, "--range": numbers, "--neighbours": neighbours}

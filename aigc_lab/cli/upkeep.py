@@ -44,8 +44,10 @@ def export(
 ) -> None:
     """Pack a sweep into one file: rows, pictures, final weights and Optuna's study, for another home to import."""
     from aigc_lab.archive.packing import export as pack
-    from aigc_lab.settings import Settings
+    from aigc_lab.settings import Settings, nameable
 
+    if output is not None:
+        nameable(output, "-o")
     packed = pack(sweep, Settings.load(home), output, force=force)
     print(f"{packed.path}  {packed.bytes / 1e6:.1f} MB: {packed.sweep}, {packed.runs} runs, {packed.files} files")
 
@@ -120,7 +122,9 @@ def init(
 ) -> None:
     """Copy the experiments and protocols, to be edited."""
     from aigc_lab import content
+    from aigc_lab.settings import nameable
 
+    nameable(folder, "DIR")
     copied = content.copy(folder, force=force)
     for name in copied.written:
         print(f"wrote {folder / name}")

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
-from aigc_lab import attempts
+from aigc_lab import attempts, confined
 from aigc_lab.channel import Channel, Closed, Message
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import base
@@ -136,6 +136,13 @@ class Local(base.Executor):
         for worker in self._workers:
             worker.interrupt()
 
+    def kill(self) -> None:
+        """Ends the processes now: one that is in a call that never returns hears neither a signal nor that its channel
+        has closed.
+        """
+        for worker in self._workers:
+            worker.kill()
+
     def __exit__(self, *error: object) -> None:
         self.stop()
         for worker in self._workers:
@@ -175,7 +182,7 @@ class _Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=os.environ | share,
+                env=os.environ | share | {confined.VARIABLE: "0"},  # who started it has tried what it will load
             )
         self._channel = Channel(ours, *_HEARD)
 
@@ -257,6 +264,10 @@ class _Worker:
     def interrupt(self) -> None:
         if self._process.poll() is None:
             self._process.terminate()
+
+    def kill(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
 
     def end(self) -> None:
         """Returns when the process has ended; it may still write down that its run was interrupted."""
