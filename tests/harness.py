@@ -1,7 +1,8 @@
-"""Kill −9 at random instants: a real sweep whose processes are killed and which is resumed until it ends, and what is
-then compared with runs that nobody disturbed.
+"""Kill −9 at random instants: real sweeps whose processes are killed, and whose MLflow goes away for a while, resumed
+until they end; registry, files, Optuna and MLflow are then compared with runs that nobody disturbed.
 
     uv run python tests/harness.py --kills 120 --seed 7
+    uv run python tests/harness.py --kills 15 --experiment digits
 
 The stores are read as files, by SQL of their own: what the laboratory's commands say of them is not taken for true.
 """
@@ -26,7 +27,7 @@ import tempfile
 import time
 import urllib.request
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,22 +37,64 @@ from unittest import mock
 Target = Literal["supervisor", "worker", "writer", "server"]
 Row = tuple[Any, ...]
 
-TRIALS, SEEDS, CONFIRMED = 6, 2, 2
-TEXT = f"""\
-data: {{name: ring, points: 2000}}
-system: {{name: point_gan, hidden: 32, lr: {{log: [1e-4, 1e-2]}}, loss: {{choice: [nonsaturating, hinge]}}}}
-training: {{steps: 240, batch_size: 64, log_every: 20, evaluate_every: 60, threads: 1, checkpoint_seconds: 0.3}}
-evaluation: {{name: points, samples: 400}}
-objective: {{minimize: rkl}}
-search: {{trials: {TRIALS}, seeds: {SEEDS}}}
-confirm: {{top: 1, seeds: {CONFIRMED}}}
-"""
+
+@dataclass(frozen=True)
+class Case:
+    """An experiment to be disturbed: one that ships, or the `text` of another, with `changes`; what it comes to."""
+
+    name: str
+    objective: str
+    trials: int
+    seeds: int
+    top: int  # trials that are confirmed
+    confirmed: int  # seeds of each
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
+
+    def source(self, folder: Path) -> str:
+        """What `sweep` is to be given; a file of one's own is written to `folder`."""
+        if not self.text:
+            return self.name
+        file = folder / f"{self.name}.yaml"
+        file.write_text(self.text)
+        return str(file)
+
+    def options(self) -> list[str]:
+        return [word for key, value in self.changes.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+
+
+# Short forms of what ships, with their systems, samplers, pruners and confirmations. The moving average of so few steps
+# follows fast enough for configurations to differ.
+_DIGITS: dict[str, Any] = {"training.steps": 24, "training.log_every": 4, "training.evaluate_every": 8}
+_DIGITS |= {"training.ema": 0.8, "evaluation": {"name": "image-small", "samples": 100}}
+_RING: dict[str, Any] = {"training.steps": 120, "training.log_every": 10, "training.evaluate_every": 40}
+_RING |= {"evaluation": {"name": "points", "samples": 400}}
+CASES = {
+    "points": Case(
+        *("points", "rkl", 6, 2, 1, 2),
+        text="""\
+data: {name: ring, points: 2000}
+system: {name: point_gan, hidden: 32, lr: {log: [1e-4, 1e-2]}, loss: {choice: [nonsaturating, hinge]}}
+training: {steps: 240, batch_size: 64, log_every: 20, evaluate_every: 60, threads: 1, checkpoint_seconds: 0.3}
+evaluation: {name: points, samples: 400}
+objective: {minimize: rkl}
+search: {trials: 6, seeds: 2}
+confirm: {top: 1, seeds: 2}
+""",
+    ),
+    "digits": Case("digits", "fd_clf", 8, 1, 2, 2, _DIGITS),
+    "ring": Case("ring", "rkl", 8, 1, 1, 3, _RING),
+}
 PROGRAM = "from aigc_lab.cli import main; main()"
 
+# How MLflow goes away, and for how many seconds; how long it then stays.
+Outage = Literal["server down", "database locked", "artifacts gone"]
+_AWAY, _BACK = (2.0, 10.0), (1.0, 8.0)
 # Seconds between two looks; after a kill, within which the others of a dead sweep must end; that a command may take.
 _LOOK = 0.005
 _ORPHANED = 12.0
 _PATIENCE = 180.0
+_RESULTS = ("FINISHED", "PRUNED", "DIVERGED")
 # Their values are times; there must be as many of them all the same.
 _TIMES = ("dynamics/samples_per_second", "time/training_seconds", "time/evaluation_seconds")
 
@@ -242,12 +285,16 @@ class Report:
 
     kills: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
+    outages: Counter[str] = field(default_factory=Counter)
+    cases: Counter[str] = field(default_factory=Counter)
+    away: int = 0  # sweeps in which MLflow was
     sweeps: int = 0
     commands: int = 0
     runs: Counter[str] = field(default_factory=Counter)
     attempts: int = 0
     resumed: int = 0
     compared: int = 0
+    files: int = 0
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -255,9 +302,14 @@ class Report:
         lines = ["target       kills"]
         lines += [f"{target:<12} {self.kills[target]:>5}" for target in _EVENTS]
         lines += ["instants: " + ", ".join(f"{event} {count}" for event, count in sorted(self.events.items()))]
+        told = ", ".join(f"{name} {count}" for name, count in sorted(self.outages.items())) or "never"
+        lines += [f"MLflow away in {self.away} sweeps: {told}"]
         lines += [
-            f"{self.sweeps} sweeps by {self.commands} commands; runs: {dict(self.runs)}; {self.attempts} attempts, "
-            f"{self.resumed} of them from a checkpoint; {self.compared} runs equal undisturbed ones to the bit"
+            f"{self.sweeps} sweeps ({', '.join(f'{name} {count}' for name, count in sorted(self.cases.items()))}) by "
+            f"{self.commands} commands; runs: {dict(self.runs)}; {self.attempts} attempts, {self.resumed} of them from "
+            f"a checkpoint",
+            f"{self.compared} runs equal undisturbed ones to the bit (pruned ones up to where they were); {self.files} "
+            "of their files are in MLflow, by sha256 or by pixels",
         ]
         lines += [f"note: {note}" for note in self.notes]
         lines += [f"PROBLEM: {problem}" for problem in self.problems] or ["no problem found"]
@@ -303,17 +355,28 @@ class Disturbed:
     """A sweep in a home of its own, and what it is run by."""
 
     def __init__(
-        self, folder: Path, chance: random.Random, report: Report, *, server: bool = False, empty: Path | None = None
+        self,
+        folder: Path,
+        chance: random.Random,
+        report: Report,
+        *,
+        case: Case = CASES["points"],
+        server: bool = False,
+        away: bool = False,
+        empty: Path | None = None,
+        cache: Path | None = None,
     ) -> None:
         folder.mkdir(parents=True)
-        self.home, self.folder = folder / "home", folder
+        self.home, self.folder, self.case = folder / "home", folder, case
         self.home.mkdir()
+        if cache is not None:
+            shutil.copytree(cache, self.home / "cache")
         self.database = self.home / "mlflow.db"
         if empty is not None:
             shutil.copy(empty, self.database)
-        self.file = folder / "rings.yaml"
-        self.file.write_text(TEXT)
+        self._source = case.source(folder)
         self.server = Server(folder, self.database) if server else None
+        self._outages = Outages(self, chance, report) if away else None
         self._chance, self._report = chance, report
         self._doomed: dict[Being, float] = {}
         self._looked = 0.0
@@ -353,7 +416,9 @@ class Disturbed:
         return done.returncode, done.stdout + done.stderr
 
     def close(self) -> None:
-        """Leaves no process behind."""
+        """Leaves no process behind, and no lock."""
+        if self._outages:
+            self._outages.end()
         for being in family(self.home):
             with suppress(ProcessLookupError):
                 os.kill(being.pid, signal.SIGKILL)
@@ -380,6 +445,8 @@ class Disturbed:
                     return None
                 if training == math.inf and seen != logs:
                     training = now
+                if training < now and self._outages:
+                    self._outages.look(now)
                 for target in [target for target, left in kills.items() if left]:
                     if target not in armed:
                         armed[target] = _Armed(self, draw(target, self._chance), begun)
@@ -397,11 +464,12 @@ class Disturbed:
 
     def all_ended(self) -> bool:
         query = "SELECT count(*) FROM run WHERE role = 'confirm' AND state IN ('FINISHED', 'DIVERGED')"
-        return rows(self.home / "registry.db", query) == [(CONFIRMED,)]
+        return rows(self.home / "registry.db", query) == [(self.case.top * self.case.confirmed,)]
 
     def _start(self) -> "subprocess.Popen[bytes]":
         known = rows(self.home / "registry.db", "SELECT id FROM sweep")
-        begin = ["sweep", str(self.file), "--set", f"training.checkpoint_seconds={self._checkpoints}"]
+        begin = ["sweep", self._source, *self.case.options()]
+        begin += ["--set", f"training.checkpoint_seconds={self._checkpoints}"]
         words = ["resume", known[0][0]] if known and self._chance.random() < 0.5 else begin
         self._commands += 1
         self._report.commands += 1
@@ -486,6 +554,8 @@ class Disturbed:
             self._watch(time.monotonic())
         for being in family(self.home):
             self._problem(f"{being.kind} {being.pid} is alive after the sweep has ended")
+        if self._outages:
+            self._outages.end()
         if self.server:
             self.server.ready()
         code, said = self.command("spool", "--flush")
@@ -512,6 +582,78 @@ class Disturbed:
         self._report.problems.append(f"{self.folder}: {text}")
 
 
+class Outages:
+    """MLflow's store goes away and comes back, while one command after the other goes on: its server is down, somebody
+    else locks its database, or where its files are is gone, as a mount may be.
+    """
+
+    def __init__(self, sweep: Disturbed, chance: random.Random, report: Report) -> None:
+        self._sweep, self._chance, self._report = sweep, chance, report
+        self._next = 0.0
+        self._kind: Outage | None = None
+        self._lock: sqlite3.Connection | None = None
+        self._files = sweep.home / "artifacts" / "mlflow"
+        self._aside = sweep.home / "artifacts-away"
+        self._counted = False
+
+    def look(self, now: float) -> None:
+        if now < self._next:
+            return
+        if self._kind is not None:
+            self.end()
+            self._next = now + self._chance.uniform(*_BACK)
+            return
+        kinds: list[Outage] = ["server down"] if self._sweep.server else ["database locked", "artifacts gone"]
+        kind = self._chance.choice(kinds)
+        if not self._begin(kind):
+            return
+        self._kind, self._next = kind, now + self._chance.uniform(*_AWAY)
+        self._report.outages[kind] += 1
+        self._report.away += not self._counted
+        self._counted = True
+        print(f"{self._sweep.folder.name}   {kind} for {self._next - now:.1f} s")
+
+    def _begin(self, kind: Outage) -> bool:
+        if kind == "server down":
+            if self._sweep.server is None or not self._sweep.server.running:
+                return False
+            self._sweep.server.kill()
+        elif kind == "database locked":
+            self._lock = sqlite3.connect(self._sweep.database, timeout=0, isolation_level=None)
+            try:
+                self._lock.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError:  # somebody writes at this moment
+                self._lock.close()
+                return False
+        else:
+            if not self._files.is_dir():
+                return False
+            self._files.rename(self._aside)
+            try:
+                self._files.touch(exist_ok=False)
+            except FileExistsError:  # the writer was quicker, and has begun another folder
+                self._bring_back()
+                return False
+        return True
+
+    def end(self) -> None:
+        """What was away is back."""
+        kind, self._kind = self._kind, None
+        if kind == "server down" and self._sweep.server is not None:
+            self._sweep.server.start()
+        elif kind == "database locked" and self._lock is not None:
+            self._lock.close()
+        elif kind == "artifacts gone":
+            self._files.unlink()
+            self._bring_back()
+
+    def _bring_back(self) -> None:
+        if self._files.is_dir():
+            shutil.copytree(self._files, self._aside, dirs_exist_ok=True)
+            shutil.rmtree(self._files)
+        self._aside.rename(self._files)
+
+
 # ---- the truth
 
 
@@ -525,36 +667,57 @@ class NoWriter:
     def finish(self, patience: float | None = None) -> None: ...
 
 
-@dataclass(frozen=True)
-class Reference:
-    """What an undisturbed run leaves: weights and pictures as sha256, scores, and what MLflow would be shown."""
+class Stored(NamedTuple):
+    """What the registry and the files have of a run: sha256 of its weights and of its pictures, and its scores."""
 
     weights: dict[str, str]
     pictures: dict[str, str]
     scores: list[Row]
+
+    def until(self, step: int) -> "Stored":
+        """What a run has that was pruned at that step: no weights, and neither pictures nor scores of later ones."""
+        pictures = {name: digest for name, digest in self.pictures.items() if name.startswith("samples/")}
+        pictures = {name: digest for name, digest in pictures.items() if int(name.partition("/")[2]) <= step}
+        return Stored({}, pictures, [row for row in self.scores if row[0] == "progress" and row[1] <= step])
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What an undisturbed run leaves, and what MLflow would be shown."""
+
+    stored: Stored
     points: dict[str, list[tuple[int, float]]]
     shown: list[int]
+
+    def until(self, step: int) -> "Reference":
+        """The same of a run that was pruned at that step."""
+        points = {name: [point for point in points if point[0] <= step] for name, points in self.points.items()}
+        kept = {name: points for name, points in points.items() if points}
+        return Reference(self.stored.until(step), kept, [shown for shown in self.shown if shown <= step])
 
 
 class References:
     """Undisturbed runs, each done once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cache: Path | None = None) -> None:
         self._folder = folder
         folder.mkdir(parents=True)
-        self._file = folder / "rings.yaml"
-        self._file.write_text(TEXT)
-        self._known: dict[tuple[str, int], Reference] = {}
+        if cache is not None:
+            shutil.copytree(cache, folder / "home" / "cache")
+        self._known: dict[tuple[str, str, int], Reference] = {}
 
-    def of(self, chosen: Mapping[str, Any], seed: int) -> Reference:
-        from aigc_lab import api
+    def of(self, case: Case, values: Mapping[str, Any], seed: int) -> Reference:
+        """The run of a configuration, which `values` give by the names of the experiment's holes, to its end."""
+        from aigc_lab import api, experiment
         from aigc_lab.tracking import writer
 
-        key = (json.dumps(chosen, sort_keys=True), seed)
+        key = (case.name, json.dumps(values, sort_keys=True), seed)
         if key not in self._known:
-            changes = {f"system.{name}": value for name, value in chosen.items()}
+            changes = [(name, json.dumps(value), name) for name, value in case.changes.items()]
+            template = experiment.load(case.source(self._folder), changes, data_dir=self._folder)
+            plain = template.resolve(lambda hole: values[hole.name]).data
             with mock.patch.object(writer, "Writer", NoWriter), contextlib.redirect_stderr(io.StringIO()):
-                row = api.train(self._file, seed=seed, changes=changes, home=self._folder / "home", device="cpu")
+                row = api.train({"name": case.name, **plain}, seed=seed, home=self._folder / "home", device="cpu")
             self._known[key] = self._read(row["run"])
         return self._known[key]
 
@@ -567,22 +730,30 @@ class References:
             for name, value, _, step in record.get("points", ()):
                 points[name].append((step, value))
         shown = [record["step"] for record in told if "image" in record]
-        return Reference(*stored(home, run), points={name: sorted(points[name]) for name in points}, shown=shown)
+        return Reference(stored(home, run), {name: sorted(points[name]) for name in points}, shown)
 
 
-def stored(home: Path, run: str) -> tuple[dict[str, str], dict[str, str], list[Row]]:
-    """What the registry and the files have of a run: sha256 of its weights and of its pictures, and its scores."""
+def stored(home: Path, run: str) -> Stored:
     registry = home / "registry.db"
     weights: dict[str, str] = dict(rows(registry, "SELECT kind, path FROM checkpoint WHERE run_id = ?", run))
     query = "SELECT name, path FROM artifact WHERE run_id = ? AND name LIKE 'samples%'"
     pictures: dict[str, str] = dict(rows(registry, query, run))
     columns = "checkpoint, step, split, name, value, low, high, n, floor, signature"
     scores = rows(registry, f"SELECT {columns} FROM score WHERE run_id = ? ORDER BY 1, 2, 3, 4", run)
-    digests = [
-        {name: hashlib.sha256((home / path).read_bytes()).hexdigest() for name, path in files.items()}
-        for files in (weights, pictures)
-    ]
-    return digests[0], digests[1], scores
+    digests = [{name: sha256(home / path) for name, path in files.items()} for files in (weights, pictures)]
+    return Stored(digests[0], digests[1], scores)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
+
+
+def pixels(path: Path) -> str:
+    """A digest of what a picture shows: MLflow's is another file of the same."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return f"{picture.size} {hashlib.sha256(picture.convert('RGB').tobytes()).hexdigest()}"
 
 
 # ---- the judge
@@ -594,14 +765,19 @@ class Judge:
     def __init__(self, sweep: Disturbed, references: References, report: Report) -> None:
         self._sweep, self._references, self._report = sweep, references, report
         self._home, self._registry = sweep.home, sweep.home / "registry.db"
+        self._case = sweep.case
         self._runs = rows(self._registry, "SELECT id, trial, seed, role, state, reason, mlflow_run_id FROM run")
 
     def judge(self) -> None:
         self._report.sweeps += 1
+        self._report.cases[self._case.name] += 1
         self._counts()
+        self._confirmations()
         self._lives()
         self._leftovers()
         self._mlflow()
+        self._files()
+        self._optuna()
         self._bits()
         code, said = self._sweep.command("verify", "--json")
         told = json.loads(said) if said.startswith("{") else {}
@@ -609,22 +785,30 @@ class Judge:
             self._problem(f"verify: exit code {code}: {said.strip()}")
 
     def _counts(self) -> None:
-        """Every trial and every run once, here and in Optuna."""
-        numbers = list(range(TRIALS))
-        trials = rows(self._registry, "SELECT number, state FROM trial ORDER BY number")
-        self._same("trials", [number for number, _ in trials], numbers)
+        """Every trial and every run once, here and in Optuna; one that was pruned has its first seed alone."""
+        numbers = list(range(self._case.trials))
+        trials: dict[int, str] = dict(rows(self._registry, "SELECT number, state FROM trial ORDER BY number"))
+        self._same("trials", list(trials), numbers)
         asked = rows(self._home / "optuna.db", "SELECT number, state FROM trials ORDER BY number")
         failed = {trial for _, trial, _, _, state, _, _ in self._runs if state == "FAILED"}
         self._same("trials of Optuna", [number for number, _ in asked], numbers)
         for number, state in asked:
-            if state != "COMPLETE" and not (state == "FAIL" and number in failed):
-                self._problem(f"Optuna says that trial {number} is {state}")
+            wanted = "PRUNED" if trials.get(number) == "PRUNED" else "COMPLETE"
+            if state != wanted and not (state == "FAIL" and number in failed):
+                self._problem(f"Optuna says that trial {number} is {state}, and it is {trials.get(number)}")
         searched = sorted((trial, seed) for _, trial, seed, role, *_ in self._runs if role == "search")
-        wanted = list(itertools.product(numbers, range(SEEDS)))
-        self._same("runs", [run for run in searched if run[0] not in failed], [r for r in wanted if r[0] not in failed])
-        confirmed = [(trial, seed) for _, trial, seed, role, *_ in self._runs if role == "confirm"]
-        self._same("confirmations", [seed for _, seed in sorted(confirmed)], list(range(SEEDS, SEEDS + CONFIRMED)))
-        self._same("confirmed trials", len({trial for trial, _ in confirmed}), 1)
+        seeds = {number: 1 if state == "PRUNED" else self._case.seeds for number, state in trials.items()}
+        runs = [(number, seed) for number in numbers for seed in range(seeds.get(number, 0))]
+        self._same("runs", [run for run in searched if run[0] not in failed], [r for r in runs if r[0] not in failed])
+
+    def _confirmations(self) -> None:
+        """The best trials of the search, each with as many fresh seeds."""
+        case = self._case
+        order = "SELECT number FROM trial WHERE state = 'FINISHED' AND value IS NOT NULL ORDER BY value"
+        best = [number for (number,) in rows(self._registry, order)][: case.top]
+        seeds = range(case.seeds, case.seeds + case.confirmed)
+        confirmed = sorted((trial, seed) for _, trial, seed, role, *_ in self._runs if role == "confirm")
+        self._same("confirmations", confirmed, sorted(itertools.product(best, seeds)))
 
     def _lives(self) -> None:
         """All have ended with a result; only what was killed thrice without progress has none."""
@@ -632,7 +816,7 @@ class Judge:
             self._report.runs[state] += 1
             if state == "FAILED" and "times without progress" in (reason or ""):
                 self._report.notes.append(f"{run} FAILED: {reason}")
-            elif state not in ("FINISHED", "DIVERGED"):
+            elif state not in _RESULTS:
                 self._problem(f"{run} is {state}: {reason}")
         attempts = rows(self._registry, "SELECT run_id, number, state, from_step FROM attempt ORDER BY run_id, number")
         self._report.attempts += len(attempts)
@@ -640,7 +824,7 @@ class Judge:
         for run, number, state, _ in attempts:
             if state in ("RUNNING", "QUEUED"):
                 self._problem(f"{run}, attempt {number} is {state}")
-        results = Counter(run for run, _, state, _ in attempts if state in ("FINISHED", "DIVERGED"))
+        results = Counter(run for run, _, state, _ in attempts if state in _RESULTS)
         for run, count in results.items():
             self._same(f"results of {run}", count, 1)
         self._same("supervisors", rows(self._registry, "SELECT sweep_id FROM supervisor"), [])
@@ -673,10 +857,10 @@ class Judge:
         for run, trial, seed, _, state, _, recorded in self._runs:
             if len(shown[run]) != 1:
                 self._problem(f"MLflow has {len(shown[run])} runs of {run}")
-            elif state == "FINISHED":
+            elif state in ("FINISHED", "PRUNED"):
                 self._same(f"MLflow run of {run}", recorded, shown[run][0])
                 self._same(f"status of {run} in MLflow", states.get(recorded), "FINISHED")
-                self._curves(run, recorded, self._truth(trial, seed))
+                self._curves(run, recorded, self._truth(run, trial, seed, state))
 
     def _curves(self, run: str, identity: str, truth: Reference) -> None:
         points: dict[str, list[tuple[int, float]]] = defaultdict(list)
@@ -689,25 +873,101 @@ class Judge:
             self._same(f"steps of {name} of {run}", [step for step, _ in here], [step for step, _ in there])
             if name not in _TIMES:
                 self._same(f"{name} of {run}", here, there)
-        root = self._sweep.server.artifacts if self._sweep.server else self._home / "artifacts" / "mlflow"
-        names = [path.name for path in root.rglob(f"{identity}/artifacts/images/samples~grid+step+*.png")]
-        steps = sorted(int(re.findall(r"\+step\+(\d+)\+", name)[0]) for name in names)
+        names = [path.name for path in self._shown(identity) if path.name.startswith("samples~grid+step+")]
+        steps = sorted(int(re.findall(r"\+step\+(\d+)\+", name)[0]) for name in names if name.endswith(".png"))
         self._same(f"pictures of {run}", steps, sorted(truth.shown))
+
+    def _shown(self, identity: str) -> list[Path]:
+        """The files that MLflow has of a run."""
+        root = self._sweep.server.artifacts if self._sweep.server else self._home / "artifacts" / "mlflow"
+        return [path for path in root.glob(f"*/{identity}/artifacts/**/*") if path.is_file()]
+
+    def _files(self) -> None:
+        """Every file of a run that the registry knows, or that lies beside its weights, is in MLflow too, with the same
+        content; and MLflow has no weights that the home does not have.
+        """
+        for run, trial, seed, _, state, _, identity in self._runs:
+            if state not in _RESULTS or not identity:
+                continue
+            shown = self._shown(identity)
+            digests = {sha256(path): path.stat().st_size for path in shown}
+            seen = {pixels(path) for path in shown if path.suffix == ".png"}
+            (sweep,) = {run.partition(".")[0] for run, *_ in self._runs}
+            here = [path for path in self._home.glob(f"checkpoints/{sweep}/{trial}.{seed}/*/*") if path.is_file()]
+            paths = rows(self._registry, "SELECT path FROM artifact WHERE run_id = ?", run)
+            paths += rows(self._registry, "SELECT path FROM checkpoint WHERE run_id = ?", run)
+            for path in dict.fromkeys([*here, *(self._home / path for (path,) in paths)]):
+                name = path.relative_to(self._home)
+                if not path.is_file():
+                    self._problem(f"{run}: {name} is missing")
+                elif path.name == "curves.json":
+                    self._points(run, identity, path)
+                elif digests.get(sha256(path)) != path.stat().st_size and not (
+                    path.suffix == ".png" and pixels(path) in seen
+                ):
+                    have = ", ".join(str(each).partition("/artifacts/")[2] for each in shown)
+                    self._problem(f"{run} ({state}): MLflow has no {name}; it has {have or 'nothing'}")
+                else:
+                    self._report.files += 1
+            known = {sha256(path) for path in here}
+            for path in shown:
+                if path.suffix == ".safetensors" and sha256(path) not in known:
+                    self._problem(f"{run}: MLflow's {path.name} ({path.stat().st_size} bytes) is none of the home's")
+
+    def _points(self, run: str, identity: str, path: Path) -> None:
+        """The curves of a run, which are a file here and metrics there."""
+        for name, curve in json.loads(path.read_bytes()).items():
+            here = [(s, v) for s, v in zip(curve["step"], curve["value"], strict=True) if v is not None]
+            query = "SELECT step, value FROM metrics WHERE run_uuid = ? AND key = ? ORDER BY step"
+            self._same(f"curve {name} of {run}", rows(self._sweep.database, query, identity, name), here)
+        self._report.files += 1
+
+    def _optuna(self) -> None:
+        """It was told every score of every trial's first run, once; what was pruned was worse than others then."""
+        query = (
+            "SELECT trials.number, step, intermediate_value FROM trial_intermediate_values "
+            "JOIN trials ON trials.trial_id = trial_intermediate_values.trial_id ORDER BY 1, 2"
+        )
+        told: dict[int, dict[int, float]] = defaultdict(dict)
+        for number, step, value in rows(self._home / "optuna.db", query):
+            told[number][step] = value
+        systems: dict[int, str] = dict(rows(self._registry, "SELECT number, system FROM trial"))
+        states = {trial: state for _, trial, seed, _, state, *_ in self._runs if seed == 0}
+        for run, trial, seed, _, state, *_ in self._runs:
+            if seed != 0 or state not in ("FINISHED", "PRUNED"):
+                continue
+            scores = rows(
+                self._registry,
+                "SELECT step, value FROM score WHERE run_id = ? AND checkpoint = 'progress' AND name = ?",
+                *(run, self._case.objective),
+            )
+            self._same(f"what Optuna was told of trial {trial}", told[trial], dict(scores))
+            if state != "PRUNED":
+                continue
+            at, kin = max(told[trial], default=-1), [n for n in systems if systems[n] == systems[trial]]
+            others = [told[n][at] for n in kin if states.get(n) == "FINISHED" and at in told[n]]
+            if len(others) < 2 or min(told[trial].values()) <= min(others):
+                self._problem(f"trial {trial} was pruned at step {at} with {told[trial]} beside {others}")
 
     def _bits(self) -> None:
         for run, trial, seed, _, state, _, _ in self._runs:
-            if state != "FINISHED":
+            if state not in ("FINISHED", "PRUNED"):
                 continue
-            before, truth = len(self._report.problems), self._truth(trial, seed)
-            weights, pictures, scores = stored(self._home, run)
-            self._same(f"weights of {run}", weights, truth.weights)
-            self._same(f"picture files of {run}", pictures, truth.pictures)
-            self._same(f"scores of {run}", scores, truth.scores)
+            before, truth = len(self._report.problems), self._truth(run, trial, seed, state).stored
+            here = stored(self._home, run)
+            self._same(f"weights of {run}", here.weights, truth.weights)
+            self._same(f"picture files of {run}", here.pictures, truth.pictures)
+            self._same(f"scores of {run}", here.scores, truth.scores)
             self._report.compared += len(self._report.problems) == before
 
-    def _truth(self, trial: int, seed: int) -> Reference:
-        ((config,),) = rows(self._registry, "SELECT config FROM trial WHERE number = ?", trial)
-        return self._references.of(json.loads(config), seed)
+    def _truth(self, run: str, trial: int, seed: int, state: str) -> Reference:
+        """What an undisturbed run of the same configuration and seed came to; up to where it was pruned, if it was."""
+        ((values,),) = rows(self._registry, "SELECT params FROM trial WHERE number = ?", trial)
+        truth = self._references.of(self._case, json.loads(values), seed)
+        if state != "PRUNED":
+            return truth
+        ((step,),) = rows(self._registry, "SELECT max(step) FROM score WHERE run_id = ?", run)
+        return truth.until(step or 0)
 
     def _same(self, what: str, here: object, wanted: object) -> None:
         if here != wanted:
@@ -747,20 +1007,42 @@ def empty_mlflow(folder: Path) -> Path:
     return path
 
 
+def classifier(folder: Path) -> Path:
+    """A cache with the digits' classifier, which takes seconds to train."""
+    from aigc_lab.data.digits import Digits
+    from aigc_lab.extractors.classifier import Classifier
+    from aigc_lab.weights import WeightsPolicy
+
+    dataset, cache = Digits(Digits.Config(), Path()), folder / "cache"
+    Classifier.prepare(dataset, cache=cache, weights=WeightsPolicy(), device="cpu", say=lambda text: None)
+    return cache
+
+
 def campaign(
-    folder: Path, kills: int, seed: int, *, a_sweep: int = 14, say: Callable[[Report], None] = lambda report: None
+    folder: Path,
+    kills: int,
+    seed: int,
+    *,
+    experiments: Sequence[str] = tuple(CASES),
+    a_sweep: int = 14,
+    say: Callable[[Report], None] = lambda report: None,
 ) -> Report:
-    """Sweep after sweep, every third with a server, until all the kills are done. `say` is told after each sweep."""
+    """Sweep after sweep until all the kills are done: the experiments in turn, one of three with a server, MLflow away
+    for a while in every second one at least. `say` is told after each sweep.
+    """
     chance, report = random.Random(seed), Report()
-    references, empty = References(folder / "undisturbed"), empty_mlflow(folder)
+    cache, empty = classifier(folder), empty_mlflow(folder)
+    references = References(folder / "undisturbed", cache)
     local: list[Target] = ["worker", "writer", "supervisor"]
     for number in itertools.count():
         left = kills - report.kills.total()
         if left <= 0 or len(report.problems) > 200:
             return report
-        server = number % 3 == 2
+        case = CASES[experiments[number % len(experiments)]]
+        server = (number + number // 3) % 3 == 2
         due = Counter(itertools.islice(itertools.cycle([*local, "server"] if server else local), min(left, a_sweep)))
-        with disturbed(folder / f"sweep-{number}", chance, report, server=server, empty=empty) as sweep:
+        stores: dict[str, Any] = {"server": server, "away": number % 2 == 0, "empty": empty, "cache": cache}
+        with disturbed(folder / f"{case.name}-{number}", chance, report, case=case, **stores) as sweep:
             try:
                 sweep.endure(due)
                 Judge(sweep, references, report).judge()
@@ -775,6 +1057,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--experiment", choices=[*CASES, "mix"], default="mix", help="mix: all in turn  [default]")
+    parser.add_argument("--a-sweep", type=int, default=14, help="kills in one sweep  [default: 14]")
     parser.add_argument("--folder", type=Path, help="where homes and the report are kept  [default: a new one]")
     options = parser.parse_args()
     for name in set(os.environ) - set(plain_environment()):
@@ -787,7 +1071,8 @@ def main() -> int:
         (folder / "report.json").write_text(json.dumps(vars(report), indent=2))
         (folder / "report.txt").write_text(f"{report}\n")
 
-    report = campaign(folder, options.kills, options.seed, say=write)
+    experiments = list(CASES) if options.experiment == "mix" else [options.experiment]
+    report = campaign(folder, options.kills, options.seed, experiments=experiments, a_sweep=options.a_sweep, say=write)
     write(report)
     print(f"{report}\n{folder / 'report.json'}")
     return 1 if report.problems else 0

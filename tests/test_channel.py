@@ -173,7 +173,8 @@ def test_what_plugins_give_is_stored_as_pythons_numbers(tmp_path: Path) -> None:
     assert [type(each) for each in vars(score).values()] == [str, float, float, float, int, float, str, str]
     record = Record(tmp_path)
     record.score([score], "progress", 10, "reference")
-    record.scalar(10, {"numpy": given, "torch": torch.tensor(0.25), "python": 1.0})
+    scalars: dict[str, Any] = {"numpy": given, "torch": torch.tensor(0.25), "python": 1.0}
+    record.scalar(10, scalars)
     assert json.loads(json.dumps(record.dump()))["curves"]["torch"] == {"step": [10], "value": [0.25]}
     record.close()
     with pytest.raises(ValueError, match="score mine: low should be a number, not None"):

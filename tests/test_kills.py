@@ -1,4 +1,6 @@
-"""Nothing is lost when processes are killed: short here, as long as one likes with `tests/harness.py`."""
+"""Nothing is lost when processes are killed or MLflow goes away: short here, as long as one likes with
+`tests/harness.py`.
+"""
 
 import os
 import random
@@ -6,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from harness import Judge, References, Report, Target, campaign, disturbed, empty_mlflow, plain_environment
+from harness import CASES, Judge, References, Report, Target, campaign, disturbed, empty_mlflow, plain_environment
 
 KILLS: list[Target] = ["supervisor", "worker", "writer"]
 
@@ -33,3 +35,5 @@ def test_sweep_after_sweep(tmp_path: Path) -> None:
     report = campaign(tmp_path, 120, 7)
     print(report)
     assert not report.problems and report.kills.total() >= 120
+    assert set(report.cases) == set(CASES) and report.away * 2 >= report.sweeps
+    assert report.runs["PRUNED"] and report.compared == report.runs["PRUNED"] + report.runs["FINISHED"]
