@@ -20,18 +20,21 @@ from PIL import Image
 from aigc_lab import cli, commands, plugins
 from aigc_lab.checkpoint import save_weights
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.files import sha256
+from aigc_lab.files import locked, sha256
 from aigc_lab.registry import queries
 from aigc_lab.registry.records import StoredCheckpoint, StoredPromotion, StoredScore
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.tables import METADATA
 from aigc_lab.serving import output, promotion
 from aigc_lab.serving.model import Model, load
 from aigc_lab.serving.promotion import Promoted, promote
 from aigc_lab.settings import Settings
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import System
+from aigc_lab.tracking import spool, writer
 from aigc_lab.tracking.mlflow import MlflowTracker
+from aigc_lab.tracking.spool import SpoolTracker
 
 RING = """\
 data: {name: ring, points: 2000}
@@ -361,6 +364,64 @@ def test_killed_after_any_step_the_same_command_ends_with_one_version(home: Home
         logged = home.client.search_logged_models([experiment], f"tags.`aigc_lab.digest` = '{row['digest']}'")
         assert [str(model.status) for model in logged] == ["READY"], step
         assert not [path for path in (home.path / "models").iterdir() if path.name.startswith(".")], step
+
+
+def left(home: Home) -> dict[str, Any]:
+    """All that a promotion makes."""
+    with home.registry() as registry, registry.read() as connection:
+        rows = {name: len(connection.execute(METADATA.tables[name].select()).all()) for name in MADE}
+    experiments = [each.experiment_id for each in home.client.search_experiments()]
+    versions = home.client.search_model_versions("name = 'toy'")
+    paths = [path for place in ("models", "artifacts") for path in (home.path / place).rglob("*")]
+    return rows | {
+        "models": [(model.name, model.aliases) for model in home.client.search_registered_models()],
+        "versions": [int(version.version) for version in versions],
+        "logged": len(home.client.search_logged_models(experiments)),
+        "files": {path for path in paths if path.is_file()},
+    }
+
+
+MADE = ("promotion", "alias_event")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_promotion_that_fails_leaves_nothing_behind(home: Home, again: bool) -> None:
+    """Again: of a model that has a version and an alias already."""
+    first, second = small(home), small(home, 1)
+    if again:
+        home.promote(first)
+    before = left(home)
+    for owner, step in STEPS:
+        original = getattr(owner, step)
+        if again and step == "create_registered_model":
+            continue
+
+        def fails(*given: Any, original: Any = original, **named: Any) -> None:
+            original(*given, **named)
+            raise OSError("the answer is lost")
+
+        with mock.patch.object(owner, step, fails), pytest.raises((OSError, Failure)):
+            home.promote(second)
+        assert left(home) == before, step
+    done = home.promote(second)
+    assert done.created and done.before == (1 if again else None)
+
+
+def test_a_run_that_mlflow_has_not_got_yet_is_promoted_later(home: Home) -> None:
+    run = small(home)
+    sweep = run.rsplit(".", 2)[0]
+    folder = writer.spool_folder(home.settings, sweep)
+    SpoolTracker(folder).start(sweep, "n", f"{run}.1", {}, {}).text("a.txt", "a")
+    before = left(home)
+    with pytest.raises(UsageError, match=f"2 records wait here; deliver them first: aigc-lab spool {sweep} --flush"):
+        home.promote(run)
+    with locked(folder / spool.LOCK), pytest.raises(UsageError, match="being delivered; wait for that"):
+        home.promote(run)
+    assert left(home) == before
+    shutil.rmtree(folder)
+    home.client.delete_experiment(home.client.get_experiment_by_name(sweep).experiment_id)  # type: ignore[union-attr]
+    with pytest.raises(UsageError, match=f"has no experiment {sweep}; .* aigc-lab reconcile --mlflow {sweep}"):
+        home.promote(run)
 
 
 def test_a_version_that_was_deleted_in_mlflow_comes_back_as_the_next(home: Home) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aigc_lab import files
 from aigc_lab.errors import Failure
 from aigc_lab.files import locked
 from aigc_lab.tracking import spool
@@ -399,6 +401,89 @@ def test_a_line_that_lacks_only_its_end_is_not_taken_twice(folder: Path) -> None
     store = MemoryTracker()
     shipper(folder, store).ship()
     assert store.runs[KEY].metrics == {"loss/a": [(1, 1.0)]}
+
+
+# ---- files, wherever they were written
+
+
+def test_a_file_arrives_whatever_became_of_the_attempts_that_wrote_it(tmp_path: Path) -> None:
+    """The store is away. An attempt dies after it recorded its weights, the next writes the same, and when the run has
+    ended the folder of the first goes; then the home is moved.
+    """
+    home, store = tmp_path / "home", MemoryTracker()
+    for number in (1, 2):
+        written = home / "checkpoints" / str(number) / "last.safetensors"
+        written.parent.mkdir(parents=True)
+        written.write_bytes(b"weights")
+        run = opened(home / "spool")
+        run.artifact(written, "model")
+    run.end("FINISHED", {})
+    shutil.rmtree(home / "checkpoints" / "1")
+    home = home.rename(tmp_path / "moved")
+    shipper(home / "spool", store).ship()
+    assert store.runs[KEY].artifacts == {"model/last.safetensors": b"weights"}
+    assert spool.runs(home / "spool") == []
+
+
+def test_a_shipper_killed_before_its_note_sends_the_file_again(
+    folder: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, run = MemoryTracker(), opened(folder)
+    run.artifact(file, "model")
+    file.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("aigc_lab.tracking.shipper.write_atomically", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            shipper(folder, store).ship()
+    store.runs.clear()  # and what it had sent was lost
+    run.end("FINISHED", {})
+    shipper(folder, store).ship()
+    assert store.runs[KEY].artifacts == {"model/weights.bin": b"weights"}
+
+
+def interrupted(*given: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_file_that_is_nowhere_any_more_is_recorded_again(folder: Path, file: Path) -> None:
+    store, run = MemoryTracker(), opened(folder)
+    run.artifact(file, "model")
+    next((folder / KEY).glob("*.bin")).unlink()
+    again = opened(folder)
+    again.artifact(file, "model")
+    again.end("FINISHED", {})
+    shipper(folder, store).ship()
+    assert store.runs[KEY].artifacts == {"model/weights.bin": b"weights"}
+
+
+def test_a_log_of_an_earlier_version_is_shipped_and_gone_on_with(folder: Path, file: Path) -> None:
+    """It names the place where a file was written, in the folder of an attempt."""
+    store, digest = MemoryTracker(), files.sha256(file)
+    older = file.with_name("older.bin")
+    for path in (file, older):
+        shutil.copyfile(file, path) if path != file else None
+        opened(folder).record("artifact", path=str(path), folder="model", sha256=digest)
+    older.unlink()
+    again = opened(folder)
+    again.artifact(file, "model")
+    assert again._before.artifacts["model/weights.bin"] == "", "it may go before it is shipped"
+    again.end("FINISHED", {})
+    shipper(folder, store).ship()
+    assert store.runs[KEY].artifacts == {"model/weights.bin": b"weights"}
+
+
+def test_what_is_delivered_is_not_recorded_again_and_equal_files_go_one_by_one(folder: Path, file: Path) -> None:
+    store, run = MemoryTracker(), opened(folder)
+    shipping = shipper(folder, store)
+    run.artifact(file, "model")
+    run.artifact(file, "model", "other.bin")
+    assert shipping.ship() == 0
+    assert not list((folder / KEY).glob("*.bin"))
+    size = (folder / KEY / spool.LOG).stat().st_size
+    opened(folder).artifact(file, "model")
+    again = (folder / KEY / spool.LOG).read_bytes()[size:]
+    assert b'"start"' in again and b'"artifact"' not in again
+    assert store.runs[KEY].artifacts == {"model/weights.bin": b"weights", "model/other.bin": b"weights"}
 
 
 def test_tags_that_changed_stay_so_when_another_shipper_goes_on(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The real MLflow on a SQLite file, and the same contract over the tracker in memory."""
 
+import errno
 import http.server
 import json
 import logging
@@ -18,10 +19,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
+from aigc_lab import files
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.tracking import address, base
 from aigc_lab.tracking.address import Unreachable, check
@@ -523,6 +526,42 @@ class TestFailingStore:
         assert View(mlflow_tracker, mlflow_run).content("b.txt") == b"b"
         assert mlflow_run.end("FINISHED", {}) == 0  # nothing that could be sent again
         assert "ended FINISHED with 1 pieces lost" in caplog.text
+
+    def test_a_disk_that_takes_nothing_gets_the_file_later(
+        self, mlflow_tracker: MlflowTracker, mlflow_run: MlflowRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        own, file = mlflow_run._root, tmp_path / "weights.bin"
+        file.write_bytes(b"weights")
+        for number, error in enumerate((FileNotFoundError(), PermissionError(), OSError(errno.ENOSPC, "full"))):
+            for mlflow_run._root in (own, None):
+                place = f"model/{number}/{mlflow_run._root is own}"
+                with monkeypatch.context() as patch:
+                    for sends in ("aigc_lab.tracking.mlflow.share", "mlflow.tracking.MlflowClient.log_artifact"):
+                        patch.setattr(sends, mock.Mock(side_effect=error))
+                    mlflow_run.artifact(file, place, "last.bin")
+                    assert mlflow_run.flush() == 1, place
+                assert mlflow_run.flush() == 0
+                assert View(mlflow_tracker, mlflow_run).content(f"{place}/last.bin") == b"weights"
+        assert mlflow_run.end("FINISHED", {}) == 0
+
+    def test_a_file_of_this_home_is_stored_once_and_a_new_one_leaves_mlflows(
+        self, mlflow_tracker: MlflowTracker, mlflow_run: MlflowRun, tmp_path: Path
+    ) -> None:
+        file, picture = tmp_path / "weights.bin", tmp_path / "grid.png"
+        file.write_bytes(b"weights")
+        from PIL import Image
+
+        Image.fromarray(GRID).save(picture)
+        for _ in range(2):  # as after a kill
+            mlflow_run.artifact(file, "model")
+            mlflow_run.image("samples/grid", GRID, 1, at=5, png=picture)
+        mlflow_run.end("FINISHED", {})
+        view = View(mlflow_tracker, mlflow_run)
+        (held,) = view.files("model")
+        (png,) = [path for path in view.files("images") if path.suffix == ".png"]
+        assert held.samefile(file) and png.samefile(picture)
+        files.write_atomically(file, b"others")
+        assert held.read_bytes() == b"weights"
 
     def test_a_deleted_run_does_not_stop_a_training(
         self, mlflow_tracker: MlflowTracker, mlflow_run: MlflowRun, caplog: pytest.LogCaptureFixture

@@ -19,7 +19,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import delete, update
+from sqlalchemy import delete, func, select, update
 
 from aigc_lab import __version__, ownership
 from aigc_lab.errors import UsageError
@@ -28,7 +28,7 @@ from aigc_lab.registry import queries
 from aigc_lab.registry.queries import Final
 from aigc_lab.registry.records import StoredPromotion
 from aigc_lab.registry.store import Registry
-from aigc_lab.registry.tables import Promotion
+from aigc_lab.registry.tables import AliasEvent, Promotion
 from aigc_lab.serving import finding
 from aigc_lab.serving.answering import columns
 from aigc_lab.serving.finding import Weights
@@ -203,19 +203,33 @@ def _register(
     )
     if alias is not None:
         mlflow.point(model, alias, stored.version, undo)
+    undo.callback(_forget, registry, stored, queries.models(registry, model))
     created = registry.promote(stored)
-    if created:
-        undo.callback(_forget, registry, stored)
     if alias is None:
         return stored, created, None
     before = registry.point(model, alias, stored.version, f"{getpass.getuser()}@{socket.gethostname()}")
     return stored, created, before
 
 
-def _forget(registry: Registry, stored: StoredPromotion) -> None:
-    this = (Promotion.c.model == stored.model, Promotion.c.version == stored.version)
+def _forget(registry: Registry, stored: StoredPromotion, before: list[dict[str, Any]]) -> None:
+    """Takes the version, and what points at it, out of the registry, unless they were there before."""
+    event, version = AliasEvent.c, Promotion.c
+    known = [row for row in before if row["version"] == stored.version]
     with registry.write() as connection:
-        connection.execute(delete(Promotion).where(*this))
+        pointed = connection.execute(
+            select(event.alias, func.count())
+            .where(event.model == stored.model, event.version == stored.version)
+            .group_by(event.alias)
+        ).all()
+        for alias, count in pointed:
+            was = sum(entry["alias"] == alias for row in known for entry in row["alias_history"])
+            newest = select(func.max(event.number)).where(event.model == stored.model, event.alias == alias)
+            if count > was:
+                this = (event.model == stored.model, event.alias == alias, event.number == connection.scalar(newest))
+                connection.execute(delete(AliasEvent).where(*this))
+        if not known:
+            this = (version.model == stored.model, version.version == stored.version)
+            connection.execute(delete(Promotion).where(*this))
 
 
 # ---- versions that MLflow has lost

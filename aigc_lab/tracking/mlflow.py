@@ -195,9 +195,9 @@ class MlflowTracker:
         """Brings back an experiment that was deleted, and its runs of which there is no other with the same key. Raises
         `Failure`.
         """
+        client = self._client()  # first: the import of MLflow is one thread's, and here another's may be under way
         from mlflow.entities import ViewType
 
-        client = self._client()
         with _failing(self._uri, f"experiment {experiment}"):
             there = client.get_experiment_by_name(experiment)
             if there is None:

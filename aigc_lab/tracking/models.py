@@ -102,15 +102,16 @@ class MlflowModels:
     ) -> Version:
         """The version of `name` that holds the model of this digest: the one that is there, or a new one; with
         `number` the one that has it, and `Failure` where MLflow gives it no more. `undo` gets what takes away again
-        what was made.
+        what was made, before it is made: an answer may be lost.
         """
         with _failing(self._uri, f"model {name}"), _default_store(self._uri), _quiet():
             version = self._version(name, digest, number)
             if version is None:
                 logged = self._logged(name, digest, package, experiment, self._present(run), undo)
                 if not self.knows(name):
+                    undo.callback(self._remove, name)
                     self._client.create_registered_model(name)
-                    undo.callback(self._client.delete_registered_model, name)
+                undo.callback(self._withdraw, name, digest, number)
                 create = partial(
                     self._client.create_model_version,
                     name,
@@ -122,7 +123,6 @@ class MlflowModels:
                 while number is not None and int(version.version) < number:  # of versions that were deleted
                     self._client.delete_model_version(name, str(version.version))
                     version = create()
-                undo.callback(self._client.delete_model_version, name, str(version.version))
                 if number not in (None, int(version.version)):
                     raise Failure(f"its number {number} was used and deleted in MLflow; promote the run again")
             return Version(int(version.version), str(version.source).rpartition("/")[2])
@@ -133,11 +133,11 @@ class MlflowModels:
             before = self._aliases(name).get(alias)
             if before == version:
                 return
-            self._client.set_registered_model_alias(name, alias, str(version))
             if before is None:
                 undo.callback(self._client.delete_registered_model_alias, name, alias)
             else:
                 undo.callback(self._client.set_registered_model_alias, name, alias, str(before))
+            self._client.set_registered_model_alias(name, alias, str(version))
 
     def held(self, name: str) -> tuple[dict[int, str], dict[str, int]]:
         """The versions of a model, each with the digest of its content, and its aliases. Raises `Failure`."""
@@ -171,6 +171,7 @@ class MlflowModels:
         self, name: str, digest: str, package: Package, experiment: str, run: str | None, undo: ExitStack
     ) -> "LoggedModel":
         """The files in MLflow. What a killed attempt left unfinished is deleted, what it finished is used."""
+        undo.callback(self._discard, experiment, digest, self._ready(experiment, digest))
         for model in self._client.search_logged_models([experiment], f"tags.`{_DIGEST}` = '{digest}'"):
             if str(model.status) == "READY":
                 return model
@@ -178,19 +179,38 @@ class MlflowModels:
         model = self._client.create_logged_model(
             experiment, name=name, source_run_id=run, tags={_DIGEST: digest}, model_type="aigc-lab"
         )
-        undo.callback(self._discard, model)
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place, "model")
             _save(folder, package, model)
             self._client.log_model_artifacts(model.model_id, str(folder))
         return self._client.finalize_logged_model(model.model_id, "READY")
 
-    def _discard(self, model: "LoggedModel") -> None:
-        """Takes a logged model away, and the files that lie on this machine: MLflow keeps those of a deleted one."""
-        self._client.delete_logged_model(model.model_id)
-        place = local(model.artifact_location)
-        if place is not None and model.model_id in place.parts:
-            shutil.rmtree(place.parent if place.name == "artifacts" else place, ignore_errors=True)
+    # ---- taking back
+
+    def _remove(self, name: str) -> None:
+        if self.knows(name):
+            self._client.delete_registered_model(name)
+
+    def _withdraw(self, name: str, digest: str, number: int | None) -> None:
+        version = self._version(name, digest, number)
+        if version is not None:
+            self._client.delete_model_version(name, str(version.version))
+
+    def _ready(self, experiment: str, digest: str) -> set[str]:
+        found = self._client.search_logged_models([experiment], f"tags.`{_DIGEST}` = '{digest}'")
+        return {model.model_id for model in found if str(model.status) == "READY"}
+
+    def _discard(self, experiment: str, digest: str, before: set[str]) -> None:
+        """Takes away the logged models of this digest that were not there before, and their files where they lie on
+        this machine: MLflow keeps those of a deleted one.
+        """
+        for model in self._client.search_logged_models([experiment], f"tags.`{_DIGEST}` = '{digest}'"):
+            if model.model_id in before:
+                continue
+            self._client.delete_logged_model(model.model_id)
+            place = local(model.artifact_location)
+            if place is not None and model.model_id in place.parts:
+                shutil.rmtree(place.parent if place.name == "artifacts" else place, ignore_errors=True)
 
 
 def download(tracking_uri: str, uri: str, folder: Path) -> Path:
