@@ -189,10 +189,11 @@ def reconcile(
 def verify(sweep: OfSweep = None, json: AsJson = False, home: Home = None) -> None:
     """Check that registry, files, MLflow and Optuna agree about every run that ended."""
     from aigc_lab import verification
+    from aigc_lab.read_only import readable
     from aigc_lab.settings import Settings
 
-    with opened(home) as registry:
-        result = verification.verify(registry, Settings.load(home), sweep)
+    with opened(home) as registry, readable(Settings.load(home)) as settings:
+        result = verification.verify(registry, settings, sweep)
     if json:
         print_json(result.as_json())
     else:
