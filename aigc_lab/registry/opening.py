@@ -115,6 +115,14 @@ def folder_of(url: str) -> Path | None:
     return None if path is None else path.absolute().parent
 
 
+def sqlite_file(url: str) -> Path | None:
+    """The file of the SQLite database at an address; None for every other, an impossible one included."""
+    try:
+        return _file(make_url(url))
+    except (ArgumentError, ValueError):
+        return None
+
+
 def _file(url: URL) -> Path | None:
     """The file of a SQLite database; None for a server and for a database in memory."""
     if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
