@@ -276,7 +276,10 @@ def test_stopping_what_does_not_stop_or_is_gone(tmp_path: Path, monkeypatch: pyt
     ("reason", "said"),
     [
         ("interrupted at step 7", r"mine-01234567 has stopped; aigc-lab resume mine-01234567 .*goes on from there"),
-        ("its worker process was ended by SIGKILL", r"1 of its runs had to be killed .* \(mine-01234567\.0\.0\); .*last"),
+        (
+            "its worker process was ended by SIGKILL",
+            r"1 of its runs had to be killed .* \(mine-01234567\.0\.0\); .*last",
+        ),
         (None, "which ran mine-01234567, did not end in order and was killed; .*from the last checkpoints"),
     ],
 )

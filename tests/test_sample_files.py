@@ -118,7 +118,13 @@ def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("count", "said"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (1_550_000, "1.5 MB"), (10**400, "10,000,000,000,000,000,000")],
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (1_550_000, "1.5 MB"),
+        (10**400, "10,000,000,000,000,000,000"),
+    ],
 )
 def test_sizes_are_spelled(count: int, said: str) -> None:
     assert spelled(count).startswith(said)

@@ -2,7 +2,17 @@
 
 import base64
 import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -160,7 +170,9 @@ def test_rows_are_bounded_together(pictures: Served, monkeypatch: pytest.MonkeyP
 
 def test_large_samples_are_bounded_by_their_size(pictures: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answering, "_MOST_NUMBERS", 2560)
-    said = "n = 11: of 256 numbers each, they are more than the 2,560 that one answer may hold; ask for at most 10 at once"
+    said = (
+        "n = 11: of 256 numbers each, they are more than the 2,560 that one answer may hold; ask for at most 10 at once"
+    )
     assert pictures.refuses({"n": 11}) == f"{said}, or for format png"
     assert len(pictures.answers({"n": 10})) == 10
     assert len(pictures.answers({"n": 11}, format="png")) == 11
@@ -261,7 +273,7 @@ def test_more_than_memory_holds_is_refused_before_it_is_drawn(
 
 
 def test_what_was_promoted_before_is_still_served_and_bounded(pictures: Served, tmp_path: Path) -> None:
-    """The code beside the weights is a copy: that of older promotions asks `Model.sample` for one row after the other."""
+    """The code beside the weights is a copy: older ones ask `Model.sample` row by row."""
     mlflow.pyfunc.save_model(
         tmp_path / "model",
         python_model=str(Path(__file__).with_name("data") / "pyfunc_before.py"),
@@ -274,3 +286,39 @@ def test_what_was_promoted_before_is_still_served_and_bounded(pictures: Served, 
     assert ask(app, "POST", "/invocations", rows).json()["predictions"] == pictures.answers(*rows["dataframe_records"])
     refused = ask(app, "POST", "/invocations", {"dataframe_records": [{"n": 10**9}]})
     assert refused.status == 400 and b"n = 1,000,000,000: one answer holds at most 1,000 samples" in refused.body
+
+
+@pytest.mark.slow
+def test_as_it_is_served(pictures: Served) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["models", "serve", "-m", str(pictures.folder / "model"), "--env-manager", "local", "-p", str(port)]
+    server = subprocess.Popen([sys.executable, "-m", "mlflow", *words], start_new_session=True)
+
+    def post(row: dict[str, Any]) -> tuple[int, Any]:
+        body = json.dumps({"dataframe_records": [row], "params": {"format": "png"}}).encode()
+        url = f"http://127.0.0.1:{port}/invocations"
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    try:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and server.poll() is None:
+            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5):
+                break
+            time.sleep(0.5)
+        status, told = post({"n": 2, "seed": 3})
+        assert status == 200
+        assert np.array_equal(
+            [decoded(record["png"]) for record in told["predictions"]], pictures.model.sample(2, 3)[..., 0]
+        )
+        status, told = post({"n": 10**9})
+        assert status == 400 and "n = 1,000,000,000: one answer holds at most 1,000 samples" in told["message"]
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)

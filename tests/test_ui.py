@@ -234,7 +234,11 @@ def test_everything_that_mlflow_can_do_but_to_read_is_refused() -> None:
 def test_what_graphql_calls_mutations_are_searches() -> None:
     from mlflow.server.graphql.graphql_schema_extensions import schema
 
-    assert set(schema.graphql_schema.mutation_type.fields) == {"mlflowSearchDatasets", "mlflowSearchRuns", "testMutation"}
+    assert set(schema.graphql_schema.mutation_type.fields) == {
+        "mlflowSearchDatasets",
+        "mlflowSearchRuns",
+        "testMutation",
+    }
 
 
 def test_a_change_is_refused_with_a_sentence() -> None:
@@ -302,7 +306,9 @@ def test_options_for_a_server_that_is_there_are_refused(monkeypatch: pytest.Monk
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@tracking.example:8080/")
     monkeypatch.setattr(address, "check", lambda uri: None)
     for option in ({"auth": True}, {"writable": True}):
-        with pytest.raises(UsageError, match=r"--(auth|writable): MLflow at http://me:\*\*\*@.* is a server of its own"):
+        with pytest.raises(
+            UsageError, match=r"--(auth|writable): MLflow at http://me:\*\*\*@.* is a server of its own"
+        ):
             ui.ui(host="127.0.0.1", port=0, browse=False, home=None, **option)
 
 
