@@ -1,7 +1,8 @@
 """The program, and the options that several commands share."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperCommand
@@ -29,10 +30,13 @@ class _Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
 class Commands(typer.Typer):
     """A program, or a group of its commands."""
 
-    def command(self, *words: Any, **options: Any) -> Any:
+    def command(self, *words: Any, **options: Any) -> Callable[[_Function], _Function]:
         return super().command(*words, **{"cls": _Command, **options})
 
 
