@@ -37,8 +37,8 @@ _PORTS_TRIED = 50
 
 
 def ui(*, host: str, port: int, browse: bool, home: Path | None, writable: bool = False, auth: bool = False) -> None:
-    """Serves the pages until Ctrl-C or SIGTERM: to look at, unless they are to be `writable`; behind a login with `auth`.
-    Where the store is a server already, only says where its pages are.
+    """Serves the pages until Ctrl-C or SIGTERM: read-only unless `writable`, behind a login with `auth`. Where the
+    store is a server already, only says where its pages are.
 
     Raises `UsageError` when there is no store that can be served, or the home was moved, or the address cannot be had;
     `Failure` with the end of its log when the server dies.
@@ -49,8 +49,8 @@ def ui(*, host: str, port: int, browse: bool, home: Path | None, writable: bool 
     if scheme in ("http", "https"):
         if writable or auth:
             raise UsageError(
-                f"{'--auth' if auth else '--writable'}: MLflow at {masked(settings.tracking_uri)} is a server of its own,"
-                " and decides itself who may do what"
+                f"{'--auth' if auth else '--writable'}: MLflow at {masked(settings.tracking_uri)} is a server of its"
+                " own, and decides itself who may do what"
             )
         _tell(_bare(settings.tracking_uri), _newest(settings), browse)
         return
@@ -163,8 +163,8 @@ class _Login:
         if not self.password.is_file():
             if self.users.exists():
                 raise UsageError(
-                    f"{self.password} is gone, and {self.users} knows users; restore it, or remove {self.users} to begin"
-                    " with a new one"
+                    f"{self.password} is gone, and {self.users} knows users; restore it, or remove {self.users} to"
+                    " begin with a new one"
                 )
             self._write(self.password, secrets.token_urlsafe(18) + "\n")
         self._write(

@@ -2,7 +2,17 @@
 
 import base64
 import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -171,7 +181,7 @@ def test_large_samples_are_bounded_by_their_size(pictures: Served, monkeypatch: 
 
 
 def test_a_row_gives_what_it_gives_alone(pictures: Served) -> None:
-    rows = [{"n": 3, "seed": 1}, {"n": 700, "seed": 0}, {"n": 1, "seed": 5}]
+    rows: list[dict[str, Any]] = [{"n": 3, "seed": 1}, {"n": 700, "seed": 0}, {"n": 1, "seed": 5}]
     together = np.array(pictures.answers(*rows), np.uint8)
     assert np.array_equal(together, np.concatenate([pictures.model.sample(row["n"], row["seed"]) for row in rows]))
     assert together.shape == (704, 16, 16, 1)
@@ -220,7 +230,11 @@ def test_pictures_come_as_png(pictures: Served) -> None:
 
 
 def test_classes_are_asked_for_by_row(conditional: Served) -> None:
-    rows = [{"n": 2, "seed": 0, "label": 3}, {"n": 3, "seed": 0, "label": None}, {"n": 1, "seed": 0, "label": 7}]
+    rows: list[dict[str, Any]] = [
+        {"n": 2, "seed": 0, "label": 3},
+        {"n": 3, "seed": 0, "label": None},
+        {"n": 1, "seed": 0, "label": 7},
+    ]
     points = np.array(conditional.answers(*rows))
     assert points.round(-1)[:, 0].tolist() == [30, 30, 0, 10, 20, 70]
     assert [record.get("label") for record in conditional.answers(*rows, format="records")] == [3, 3, *[None] * 3, 7]
@@ -232,7 +246,11 @@ def test_classes_are_asked_for_by_row(conditional: Served) -> None:
 
 
 def test_text_is_drawn_as_each_row_asks(text: Served) -> None:
-    rows = [{"n": 2, "temperature": 0.5, "prefix": "a b"}, {"n": 1, "temperature": 0.5, "prefix": "a b"}, {"n": 2}]
+    rows: list[dict[str, Any]] = [
+        {"n": 2, "temperature": 0.5, "prefix": "a b"},
+        {"n": 1, "temperature": 0.5, "prefix": "a b"},
+        {"n": 2},
+    ]
     lines = text.answers(*(row | {"seed": 3} for row in rows))
     alone = text.model.sample(2, 3, temperature=0.5, prefix="a b").tolist()
     assert lines == [*alone, alone[0], *text.model.sample(2, 3).tolist()]
@@ -263,7 +281,7 @@ def test_more_than_memory_holds_is_refused_before_it_is_drawn(
 
 
 def test_what_was_promoted_before_is_still_served_and_bounded(pictures: Served, tmp_path: Path) -> None:
-    """The code beside the weights is a copy: that of older promotions asks `Model.sample` for one row after the other."""
+    """The code beside the weights is a copy: older ones ask `Model.sample` row by row."""
     mlflow.pyfunc.save_model(
         tmp_path / "model",
         python_model=str(Path(__file__).with_name("data") / "pyfunc_before.py"),
@@ -272,7 +290,44 @@ def test_what_was_promoted_before_is_still_served_and_bounded(pictures: Served, 
         pip_requirements=[],
     )
     app = scoring_server.init(mlflow.pyfunc.load_model(str(tmp_path / "model")))
-    rows = {"dataframe_records": [{"n": 2, "seed": 3}, {"n": 1, "seed": 4}]}
-    assert ask(app, "POST", "/invocations", rows).json()["predictions"] == pictures.answers(*rows["dataframe_records"])
+    rows = [{"n": 2, "seed": 3}, {"n": 1, "seed": 4}]
+    given = ask(app, "POST", "/invocations", {"dataframe_records": rows})
+    assert given.json()["predictions"] == pictures.answers(*rows)
     refused = ask(app, "POST", "/invocations", {"dataframe_records": [{"n": 10**9}]})
     assert refused.status == 400 and b"n = 1,000,000,000: one answer holds at most 1,000 samples" in refused.body
+
+
+@pytest.mark.slow
+def test_as_it_is_served(pictures: Served) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["models", "serve", "-m", str(pictures.folder / "model"), "--env-manager", "local", "-p", str(port)]
+    server = subprocess.Popen([sys.executable, "-m", "mlflow", *words], start_new_session=True)
+
+    def post(row: dict[str, Any]) -> tuple[int, Any]:
+        body = json.dumps({"dataframe_records": [row], "params": {"format": "png"}}).encode()
+        url = f"http://127.0.0.1:{port}/invocations"
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    try:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and server.poll() is None:
+            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5):
+                break
+            time.sleep(0.5)
+        status, told = post({"n": 2, "seed": 3})
+        assert status == 200
+        assert np.array_equal(
+            [decoded(record["png"]) for record in told["predictions"]], pictures.model.sample(2, 3)[..., 0]
+        )
+        status, told = post({"n": 10**9})
+        assert status == 400 and "n = 1,000,000,000: one answer holds at most 1,000 samples" in told["message"]
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)

@@ -1,13 +1,46 @@
 """The program, and the options that several commands share."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from aigc_lab.errors import UsageError
 
-app = typer.Typer(
+# Options and arguments whose value may be an empty text: a sentence may begin with no word.
+_MAY_BE_EMPTY = frozenset({"prefix"})
+
+
+class _Command(TyperCommand):
+    """A command that refuses empty values: `-o ''` is an unset variable of a shell, and would mean a folder."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:  # a shell asks what could follow
+            return super().parse_args(ctx, args)
+        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter in self.get_params(ctx):
+            values = given.get(parameter.name)
+            every = values if isinstance(values, list | tuple) else [values]
+            if parameter.name not in _MAY_BE_EMPTY and any(isinstance(one, str) and not one.strip() for one in every):
+                option = parameter.opts[0].startswith("-")
+                name = max(parameter.opts, key=len) if option else parameter.metavar or str(parameter.name).upper()
+                raise UsageError(f"{name} '': is empty; give a value, or leave it out")
+        return super().parse_args(ctx, args)
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class Commands(typer.Typer):
+    """A program, or a group of its commands."""
+
+    def command(self, *words: Any, **options: Any) -> Callable[[_Function], _Function]:
+        return super().command(*words, **{"cls": _Command, **options})
+
+
+app = Commands(
     name="aigc-lab",
     help="A laboratory for generative models: sweeps of GANs and VAEs, scores with intervals, and what came of them.",
     no_args_is_help=True,

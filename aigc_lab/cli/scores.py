@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from aigc_lab.cli.options import AsJson, Home, TrustCode, app
+from aigc_lab.cli.options import AsJson, Commands, Home, TrustCode, app
 from aigc_lab.cli.output import print_json, print_table
 from aigc_lab.errors import Failure, UsageError
 
@@ -106,9 +106,7 @@ def evaluate(
     print_json(rows) if json else print_table(scores_table(rows))
 
 
-cache = typer.Typer(
-    help="What is kept of real samples' features, and the classifiers that judge.", no_args_is_help=True
-)
+cache = Commands(help="What is kept of real samples' features, and the classifiers that judge.", no_args_is_help=True)
 app.add_typer(cache, name="cache")
 
 

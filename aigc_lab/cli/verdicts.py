@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from aigc_lab.cli.options import AsJson, Home, TrustCode, app, complete_sweep
+from aigc_lab.cli.options import AsJson, Commands, Home, TrustCode, app, complete_sweep
 from aigc_lab.cli.output import print_json, print_table
 from aigc_lab.errors import Failure
 
-judge = typer.Typer(help="Say whether training went well, and why.", no_args_is_help=True)
+judge = Commands(help="Say whether training went well, and why.", no_args_is_help=True)
 app.add_typer(judge, name="judge")
 
 

@@ -7,9 +7,9 @@
 | `png` | the same with `png`, the picture as base64, in place of `sample` |
 | `grid` | one record a row: `row`, `seed`, `n`, `png`: its pictures as one, or the scatter plot of its points |
 
-A row has `n`, and may have `seed` (0 where no row has one; null, or left out beside rows that have one, draws a new one,
-which every form but `array` tells), `label` for a conditional system, and for text `temperature`, `top_k`, `top_p` and
-`prefix`.
+A row has `n`, and may have `seed` (0 where no row has one; null, or left out beside rows that have one, draws a new
+one, which every form but `array` tells), `label` for a conditional system, and for text `temperature`, `top_k`, `top_p`
+and `prefix`.
 """
 
 import base64
@@ -17,7 +17,7 @@ import math
 import os
 import secrets
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from aigc_lab.errors import UsageError
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
 MOST = "AIGC_LAB_SERVE_MAX_N"
 _MOST = 1000
-# An answer is made in memory: so many numbers as JSON take about a gigabyte on their way, so many bytes of pictures less.
-_MOST_NUMBERS = 10_000_000
-_MOST_BYTES = 256_000_000
+# An answer is made in memory and written as JSON there, which takes some seconds and 90 MB for so many numbers. MLflow
+# waits for a minute.
+_MOST_NUMBERS = 2_000_000
+_MOST_BYTES = 100_000_000
 _TEXT = ("temperature", "top_k", "top_p", "prefix")
 _EXAMPLE = '{"dataframe_records": [{"n": 4, "seed": 0}]}'
 # One request after the other: what the network needs for a block is needed once.
@@ -82,7 +83,7 @@ def _check_form(form: str, model: Model) -> None:
     if form not in get_args(Form):
         raise UsageError(f"format = {_shown(form)}: choose one of {', '.join(get_args(Form))}")
     kind = str(model.system.modality)
-    if form == "png" and kind != "images" or form == "grid" and kind == "text":
+    if (form == "png" and kind != "images") or (form == "grid" and kind == "text"):
         raise UsageError(f"format = {form}: {model.name} makes {kind}, of which there are no pictures; leave it out")
 
 

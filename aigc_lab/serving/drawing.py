@@ -12,11 +12,11 @@ from aigc_lab.systems.base import BLOCK, System
 
 
 class Lot(NamedTuple):
-    """The first `count` of the samples that the latents of a whole block give, with their labels [BLOCK] if any."""
+    """The first `size` of the samples that the latents of a whole block give, with their labels [BLOCK] if any."""
 
     latents: Tensor
     labels: Tensor | None
-    count: int
+    size: int
 
 
 def lots(system: System, n: int, seed: int, labels: Sequence[int] | None) -> Iterator[Lot]:
@@ -39,7 +39,7 @@ def drawn(system: System, wanted: Iterable[Lot], options: Mapping[str, Any]) -> 
     place in a block: none was seen in the systems that ship.
     """
     for together in _packed(wanted):
-        count = sum(lot.count for lot in together)
+        count = sum(lot.size for lot in together)
         latents, labels = _block(together)
         yield system.sample(latents, labels=labels, **options).take(slice(0, count)).to("cpu")
 
@@ -48,7 +48,7 @@ def _packed(wanted: Iterable[Lot]) -> Iterator[list[Lot]]:
     """Neighbours that fill a block together. None is torn: a whole block stays in its place."""
     together: list[Lot] = []
     for lot in wanted:
-        if sum(other.count for other in together) + lot.count > BLOCK:
+        if sum(other.size for other in together) + lot.size > BLOCK:
             yield together
             together = []
         together.append(lot)
@@ -60,8 +60,8 @@ def _block(together: list[Lot]) -> tuple[Tensor, Tensor | None]:
     """One block of them. It is always whole: a part of one would give other bits."""
     if len(together) == 1:
         return together[0].latents, together[0].labels
-    latents = torch.cat([lot.latents[: lot.count] for lot in together])
+    latents = torch.cat([lot.latents[: lot.size] for lot in together])
     rest = BLOCK - len(latents)
     latents = torch.cat([latents, together[-1].latents[:rest]])
-    labels = [lot.labels[: lot.count] for lot in together if lot.labels is not None]
+    labels = [lot.labels[: lot.size] for lot in together if lot.labels is not None]
     return latents, torch.cat([*labels, labels[-1].new_zeros(rest)]) if labels else None

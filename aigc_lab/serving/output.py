@@ -144,8 +144,8 @@ def _check_room(place: Path, first: "Array", n: int) -> None:
         )
     if files is not None and n > files:
         raise UsageError(
-            f"-n {n:,}: a file for each picture is more than the {files:,} that can be made where {place} lies; ask for "
-            "fewer, or for one file with -o samples.npz"
+            f"-n {n:,}: a file for each picture is more than the {files:,} that can be made where {place} lies; ask"
+            " for fewer, or for one file with -o samples.npz"
         )
 
 
@@ -179,10 +179,9 @@ def _write_archive(path: Path, blocks: "Iterable[Array]", first: "Array", n: int
 
 def _write_array(file: IO[bytes], blocks: "Iterable[Array]", first: "Array", n: int) -> None:
     """What `numpy.save` writes of all the blocks, `n` samples, as one array."""
-    from numpy.lib import format
+    from numpy.lib.format import header_data_from_array_1_0, write_array_header_1_0
 
-    described = format.header_data_from_array_1_0(first) | {"shape": (n, *first.shape[1:])}
-    format.write_array_header_1_0(file, described)
+    write_array_header_1_0(file, header_data_from_array_1_0(first) | {"shape": (n, *first.shape[1:])})
     for block in blocks:
         file.write(block.tobytes())
 

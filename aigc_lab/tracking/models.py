@@ -44,8 +44,8 @@ _CHATTY = ("mlflow.utils.environment", "mlflow.pyfunc", "mlflow.store.model_regi
 @dataclass(frozen=True)
 class Package:
     """What a model is to MLflow. `folder` holds its files, `code` is the file that answers `predict`; `columns` are
-    those of its input, `parameters` those of its parameters with their defaults; `dtype` and `shape` say what one sample
-    is.
+    those of its input, `parameters` those of its parameters with their defaults; `dtype` and `shape` say what one
+    sample is.
     """
 
     folder: Path
@@ -285,7 +285,7 @@ def _signature(package: Package) -> "ModelSignature":
     sample = ColSpec("string") if text else TensorSpec(numpy.dtype(package.dtype), (-1, *package.shape))
     return ModelSignature(
         # Of any type: the model says what is wrong with a value, and MLflow would say it in words of its own.
-        Schema([ColSpec(AnyType(), name, required=False) for name in package.columns]),
+        Schema([ColSpec(AnyType(), name, required=False) for name in package.columns]),  # type: ignore[no-untyped-call]
         Schema([sample]),
         ParamSchema([ParamSpec(name, DataType.string, default) for name, default in package.parameters.items()]),
     )

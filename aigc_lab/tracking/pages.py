@@ -22,7 +22,7 @@ LOGIN = "_AIGC_LAB_UI_LOGIN"
 
 REFUSAL = "these pages are read-only; aigc-lab ui --writable lets them change what is stored"
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
-# Of requests that only ask, those that have so much to say that they are sent by POST. GraphQL's mutations are searches.
+# Questions that are sent by POST, for they have much to say. GraphQL's mutations are searches.
 _SEARCHES = re.compile(
     r"/graphql|/(ajax-)?api/\d\.\d/?mlflow/("
     r"(experiments|runs|logged-models|datasets|issues|traces|prompt-optimization/jobs)/search"
