@@ -180,7 +180,7 @@ def _register(
     folder = settings.models / digest[:16]
     if not folder.exists():
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
-    path = _own_copy(weights, folder)
+    path = _own_copy(weights, folder, digest)
     version = mlflow.publish(
         model,
         digest,
@@ -237,7 +237,7 @@ def _forget(registry: Registry, stored: StoredPromotion, before: list[dict[str, 
 
 def is_whole(row: dict[str, Any]) -> bool:
     """Whether a version, as `queries.models` returns it, has its own files."""
-    return finding.whole(Path(row["path"]), row["sha256"], Path(row["path"]).parent.name)
+    return finding.whole(Path(row["path"]), row["sha256"], row["digest"])
 
 
 def compared(rows: list[dict[str, Any]], settings: Settings) -> Iterator[tuple[dict[str, Any], str]]:
@@ -288,12 +288,12 @@ def restore(registry: Registry, row: dict[str, Any], settings: Settings) -> None
             connection.execute(update(Promotion).where(*this).values(mlflow_model_id=version.model_id))
 
 
-def _own_copy(weights: Weights, folder: Path) -> Path:
-    """The files of a model in a folder of its own, whole or not at all. Checkpoints come and go, and a run that is done
-    again overwrites its own.
+def _own_copy(weights: Weights, folder: Path, digest: str) -> Path:
+    """The files of the model of this digest in a folder of its own, whole or not at all. Checkpoints come and go, and
+    a run that is done again overwrites its own.
     """
     copy = folder / "model.safetensors"
-    if finding.whole(copy, weights.origin["sha256"], folder.name):
+    if finding.whole(copy, weights.origin["sha256"], digest):
         return copy
     description = weights.path.with_suffix(".json")
     source = json.loads(description.read_text("utf-8")).get("source")

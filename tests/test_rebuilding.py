@@ -1,0 +1,214 @@
+"""What `verify` finds of MLflow, and the command that it names: runs, curves, files and models shown again."""
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import WriterHere
+
+from aigc_lab import commands, rebuilding, verification
+from aigc_lab.archive import projection
+from aigc_lab.cli import training
+from aigc_lab.errors import UsageError
+from aigc_lab.files import sha256
+from aigc_lab.reconciling import Finding
+from aigc_lab.registry import queries
+from aigc_lab.registry.store import Registry
+from aigc_lab.serving.promotion import promote
+from aigc_lab.settings import Settings
+from aigc_lab.supervision import alone
+from aigc_lab.tracking import moved, writer
+from aigc_lab.tracking.mlflow import MlflowTracker, Shown
+
+POINTS = """\
+data: {name: ring, points: 2000}
+system: {name: point_gan, hidden: 16, lr: {log: [1e-4, 1e-2]}}
+training: {steps: 20, batch_size: 32, log_every: 10, evaluate_every: 10, threads: 1}
+evaluation: {name: points, samples: 400}
+objective: {minimize: rkl}
+search: {trials: 2}
+"""
+
+
+class Home:
+    def __init__(self, path: Path) -> None:
+        self.path, self.settings = path, Settings.load(path)
+        with self.registry() as registry:
+            self.sweep = queries.find_sweep(registry, "points")
+
+    def registry(self) -> Registry:
+        return Registry.open(self.settings.registry_url, home=self.path)
+
+    def verify(self) -> list[str]:
+        with self.registry() as registry:
+            return verification.verify(registry, self.settings).problems
+
+    def rebuild(self, **options: Any) -> list[Finding]:
+        with self.registry() as registry:
+            return list(rebuilding.rebuild(registry, self.settings, "points", **options))
+
+    def shown(self) -> dict[str, Shown]:
+        """Run -> what MLflow has of it."""
+        found = MlflowTracker(self.settings.tracking_uri, self.settings.artifacts).shown(self.sweep)
+        return {key.rpartition(".")[0]: run for key, (run,) in found.items()}
+
+    def artifact(self, run: str, name: str) -> Path:
+        return Path(self.shown()[run].artifact_uri.removeprefix("file://"), name)
+
+    def sql(self, statement: str, *values: object) -> list[Any]:
+        with closing(sqlite3.connect(self.path / "mlflow.db")) as database, database:
+            return database.execute(statement, values).fetchall()
+
+    def points(self) -> list[Any]:
+        """Of every run: metric, step and value, as often as they are stored."""
+        rows = self.sql(
+            "SELECT t.value, m.key, m.step, m.value FROM metrics m JOIN tags t USING (run_uuid)"
+            " WHERE t.key = 'aigc_lab.key' AND m.key != 'dynamics/samples_per_second'"
+        )
+        return sorted(rows)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A sweep whose better run is promoted."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "points.yaml").write_text(POINTS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "Writer", WriterHere)
+        for name in list(os.environ):
+            if name.startswith("AIGC_LAB_") or name == "MLFLOW_TRACKING_URI":
+                patch.delenv(name)
+        commands.sweep(str(folder / "points.yaml"), [], device="cpu", json=True, home=folder / "home")
+        made = Home(folder / "home")
+        promote("points", made.settings, name="toy", alias="champion")
+        yield made
+
+
+@pytest.fixture
+def home(trained: Home, tmp_path: Path) -> Home:
+    """The same, to be spoilt."""
+    shutil.copytree(trained.path, tmp_path / "home")
+    moved.repair(Settings.load(tmp_path / "home"))
+    return Home(tmp_path / "home")
+
+
+def test_files_in_mlflow_are_compared_and_sent_again(home: Home) -> None:
+    assert home.verify() == []
+    first, second = sorted(home.shown())
+    weights = home.artifact(first, "model/last.safetensors")
+    whole = sha256(weights)
+    weights.unlink()
+    weights.write_bytes(b"ten bytes!")
+    home.artifact(first, "model/last.json").unlink()
+    (picture, *_) = sorted(home.artifact(second, "images").glob("*step+10+*.webp"))
+    picture.unlink()
+    (grid, *_) = sorted(home.artifact(second, "images").glob("*step+20+*.png"))
+    other = min(home.artifact(second, "images").glob("*step+0+*.png"))
+    grid.unlink()
+    shutil.copyfile(other, grid)
+    remedy = f"aigc-lab reconcile --mlflow {home.sweep}"
+    size = (home.path / "checkpoints" / home.sweep / "0.0" / "1" / "last.safetensors").stat().st_size
+    assert sorted(home.verify()) == [
+        f"{first}: MLflow lacks model/last.json; {remedy}",
+        f"{first}: model/last.safetensors in MLflow is not what was written (10 bytes instead of {size}); {remedy}",
+        f"{second}: MLflow lacks the samples of step 10; {remedy}",
+        f"{second}: the samples of step 20 in MLflow are not those of this run; {remedy}",
+    ]
+    before, names = home.points(), sorted(path.name for path in home.artifact(second, "images").iterdir())
+    would = home.rebuild(dry_run=True)
+    assert [finding.run for finding in would] == [first, second] and len(home.verify()) == 4
+    assert [finding.run for finding in home.rebuild()] == [first, second]
+    assert home.verify() == [] and home.rebuild() == []
+    assert sha256(weights) == whole and home.points() == before
+    assert sorted(path.name for path in home.artifact(second, "images").iterdir()) == sorted([*names, picture.name])
+
+
+def test_a_lost_database_is_made_again_wherever_that_was_interrupted(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, runs = home.points(), home.shown()
+    for file in home.path.glob("mlflow.db*"):
+        file.unlink()
+    lost = home.verify()
+    assert [text.endswith(f"is lost; aigc-lab reconcile --mlflow {home.sweep}") for text in lost] == [True]
+    assert not (home.path / "mlflow.db").exists(), "who looks makes nothing"
+    show, calls = projection.Projection._file, []
+
+    def interrupted(*given: Any) -> None:
+        show(*given)
+        calls.append(given)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(projection.Projection, "_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        home.rebuild()
+    assert [f"reconcile --mlflow {home.sweep}" in text for text in home.verify()][:1] == [True]
+    training.reconcile("points", mlflow=True, home=home.path)
+    assert "toy 1: MLflow lacks it: shown again" in capsys.readouterr().out
+    assert home.verify() == [] and home.rebuild() == []
+    assert home.points() == before, "each once"
+    again = home.shown()
+    assert again.keys() == runs.keys()
+    for name, run in again.items():
+        assert run.status == "FINISHED" and run.tags["rebuilt"] == "true"
+        kept = ("state", "stability", "sweep", "trial", "seed", "version.torch", "weights.selected")
+        assert [run.tags[tag] for tag in kept] == [runs[name].tags[tag] for tag in kept]
+        assert run.params.items() <= runs[name].params.items() and run.params["lr"]
+    with home.registry() as registry:
+        (row,) = queries.models(registry)
+    assert (row["version"], row["aliases"]) == (1, ["champion"])
+    assert row["mlflow_model_id"] in str(home.sql("SELECT model_id FROM logged_models"))
+
+
+def test_runs_curves_and_endings_come_back(home: Home) -> None:
+    first, second = sorted(home.shown())
+    ids, points = {name: run.run_id for name, run in home.shown().items()}, home.points()
+    home.sql("UPDATE runs SET lifecycle_stage = 'deleted' WHERE run_uuid = ?", ids[first])
+    for table in ("metrics", "latest_metrics"):
+        home.sql(f"DELETE FROM {table} WHERE run_uuid = ? AND key = 'score/rkl'", ids[second])
+    home.sql("UPDATE runs SET status = 'RUNNING' WHERE run_uuid = ?", ids[second])
+    found = "\n".join(home.verify())
+    assert f"{first}: MLflow has no run of it" in found
+    assert f"{second}: it is FINISHED, and MLflow says RUNNING" in found
+    assert f"{second}: MLflow lacks the curve score/rkl" in found
+    home.rebuild()
+    assert home.verify() == []
+    assert {name: run.run_id for name, run in home.shown().items()} == ids, "a deleted run is brought back"
+    assert home.points() == points
+
+
+def test_a_damaged_file_of_the_home_is_told_and_not_sent(home: Home) -> None:
+    run = min(home.shown())
+    lost = home.path / "checkpoints" / home.sweep / "0.0" / "1" / "last.safetensors"
+    copy = home.artifact(run, "model/last.safetensors")
+    whole = sha256(copy)
+    lost.unlink()
+    lost.write_bytes(b"ten bytes!")
+    (text,) = home.verify()
+    assert text == f"{run}: {lost} is not what was written (sha256); MLflow's is whole: cp {copy} {lost}"
+    assert home.rebuild() == [] and sha256(copy) == whole
+    copy.unlink()
+    text = next(text for text in home.verify() if "sha256" in text)
+    assert f"aigc-lab delete {run}, and then aigc-lab resume {home.sweep}" in text
+    home.rebuild()
+    assert not copy.exists(), "what is damaged is shown to nobody"
+    description = lost.with_suffix(".json")
+    description.write_text("{")
+    assert any("has no description" in text or "sha256" in text for text in home.verify())
+
+
+def test_a_sweep_that_is_run_is_left_alone(home: Home) -> None:
+    with alone(home.settings, home.sweep):
+        with pytest.raises(UsageError, match="being run by another process"):
+            home.rebuild()
+        with home.registry() as registry:
+            (finding,) = rebuilding.rebuild(registry, home.settings)
+        assert "left alone" in finding.what
+    with pytest.raises(UsageError, match="say --mlflow"):
+        training.reconcile("points", home=home.path)
