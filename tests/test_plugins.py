@@ -251,7 +251,12 @@ def test_an_experiment_is_rehearsed_before_it_is_begun(
         rehearse(loaded, "cpu", said.append)
     assert said == ["mine.py: tried in a process of its own first, once for each content …"]
     calls: list[object] = []
-    monkeypatch.setattr(confined, "call", lambda *given, **_: calls.append(given) or [])
+
+    def call(*given: object, **_: object) -> list[dict[str, Any]]:
+        calls.append(given)
+        return []
+
+    monkeypatch.setattr(confined, "call", call)
     for _ in range(2):
         rehearse(loaded, "cpu", said.append)
     assert len(calls) == 1 and len(said) == 2

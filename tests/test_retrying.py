@@ -122,7 +122,7 @@ def test_resume_hands_on_what_failed_and_the_environment_decides(
 ) -> None:
     """As when the command itself is typed again."""
     given: list[Any] = []
-    monkeypatch.setattr(commands, "_stored", lambda row, settings: before.experiment)
+    monkeypatch.setattr(commands, "_stored", lambda row, settings, device: before.experiment)
     monkeypatch.setattr(commands, "_train", lambda *words: given.append(words))
     commands.resume("mine", device="cpu", retry_failed=retry_failed, table=False, home=before.settings.home)
     ((_, _, seeds, _, retried, _),) = given
