@@ -144,6 +144,7 @@ def test_a_sweep_that_another_process_runs_is_left_alone(
     same: Any = SimpleNamespace(
         sweep=sweep,
         name="mine",
+        code={},
         digest="0123456789abcdef",
         document=SimpleNamespace(data={}, file="mine.yaml"),
         file=SimpleNamespace(objective=SimpleNamespace(score="fd", better="lower")),

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from aigc_lab import visible
 from aigc_lab.channel import Channel, Closed
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.files import locked
@@ -174,6 +175,7 @@ def main() -> None:
     """The process: argument one is the number of its end of the channel."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the sweep says when to end
     os.nice(_NICE)
+    visible.guard()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     channel = Channel(socket.socket(fileno=int(sys.argv[1])), Deliver, Finish)
     config = channel.receive()
