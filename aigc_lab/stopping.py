@@ -31,8 +31,8 @@ def stop(registry: Registry, wanted: str, *, finish: bool, home: Path | None) ->
         return f"nobody runs {sweep}; {again} goes on with it, if it has not ended"
     if not before["alive"]:
         return f"process {before['pid']} on {before['host']}, which ran {sweep}, was lost; {again} goes on"
-    registry.want(sweep, "finish" if finish else "checkpoint")
     running = lives.running(registry, sweep)
+    registry.want(sweep, "finish" if finish else "checkpoint")
     if finish:
         runs = f"{len(running)} run{'s' * (len(running) != 1)} under way"
         return f"{sweep} stops when its {runs} ended; aigc-lab stop {sweep} does not wait for that"
