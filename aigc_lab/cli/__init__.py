@@ -1,5 +1,6 @@
 """The commands. Each is one call; what it needs is imported inside it, so that `--help` costs next to nothing."""
 
+import errno
 import io
 import os
 import sys
@@ -13,6 +14,9 @@ from aigc_lab.cli.options import app
 from aigc_lab.errors import Failure, UsageError
 
 __all__ = ["app", "main"]
+
+# Characters of an error.
+_LONGEST = 2000
 
 # What the parser of the command line raises. Which module it comes from depends on the version of typer.
 _Refused: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -34,9 +38,7 @@ def main() -> None:
             sys.stdout.flush()
     except _Refused as error:
         _refuse(error)
-    except typer.Abort as error:
-        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
-            _end("interrupted", 130)
+    except typer.Abort:  # a question that was not answered
         _end("nothing was done", 1)
     except UsageError as error:
         _end(error, 2)
@@ -52,9 +54,13 @@ def main() -> None:
         from aigc_lab.files import refused
 
         told = refused(error)
+        if told is None and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            _end(f"{error.filename}: {error.strerror}", 2)  # whatever the option was, no file can be called so
         if told is None:
             raise
         _end(told, 1)
+    if code == 130:  # typer's word for Ctrl-C
+        _end("interrupted", 130)
     if isinstance(code, int) and code:
         sys.exit(code)
 
@@ -70,6 +76,8 @@ def _refuse(error: Any) -> NoReturn:
 
 def _end(message: object, code: int) -> NoReturn:
     line = " ".join(str(message).split())
+    if len(line) > _LONGEST:  # what was typed is quoted, and may be a page; what is wrong with it stands at the end
+        line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
     print(line if code == 130 else f"error: {line}", file=sys.stderr)
     sys.exit(code)
 
