@@ -179,6 +179,11 @@ class _File(Strict):
     search: Search = Search()
     confirm: Confirm | None = None
 
+    @field_validator("*", mode="after")
+    @classmethod
+    def _holdable(cls, value: Any) -> Any:
+        return value  # every section is looked at by the class that reads it, which knows the key
+
 
 @dataclass(frozen=True)
 class Configuration:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -75,9 +76,10 @@ def cost(plan: Configuration, free: int) -> Cost:
     fixed = _COPIES * sum(_bytes(tensor) for tensor in (*system.parameters(), *system.buffers()))
     noise = max(sum(4 * math.prod(draw.size) for draw in phase.noise.values()) for phase in phases)
     least = 4 * math.prod(shape.size) + noise / count
-    if count <= _USUAL or fixed + least * count > free:
+    few = min(count, _few(plan))
+    if count <= _USUAL or fixed + least * few > free:
         return Cost(fixed, least)
-    return Cost(fixed, max(least, _held(plan, min(count, _few(plan)))))
+    return Cost(fixed, max(least, _held(plan, few)))
 
 
 def _few(plan: Configuration) -> int:
@@ -165,14 +167,15 @@ def _largest(hole: space.Hole) -> Any:
 
 
 def _refuse(experiment: Experiment, filled: space.Filled, plan: Configuration, found: Cost, free: int) -> NoReturn:
-    """Names the key that costs most: the one whose half would save most."""
-    count = plan.training.batch_size
+    """Names the key that is to blame: of those whose half would save a tenth, the one that is furthest from usual."""
+    count, need = plan.training.batch_size, found.of(plan.training.batch_size)
     at: dict[KeyPath, int] = {
         ("system", key): value for key, value in plan.system_config if type(value) is int and value > 1
     }
     saved: dict[KeyPath, float] = {path: found.fixed - _fixed(plan, path, value // 2) for path, value in at.items()}
     at["training", "batch_size"], saved["training", "batch_size"] = count, found.each * count / 2
-    path = max(saved, key=lambda path: saved[path])
+    costly = [path for path in at if saved[path] > need / 10] or list(at)
+    path = max(costly, key=lambda path: at[path] / _usual(plan, path))
     if path[0] == "training":
         fits = int((free - found.fixed) / found.each)
     else:
@@ -180,9 +183,16 @@ def _refuse(experiment: Experiment, filled: space.Filled, plan: Configuration, f
     remedy = f"; {_rounded(fits):,} would fit" if fits > 1 else ""
     experiment.document.fail(
         filled.source(path),
-        f"{at[path]:,}: a run of {plan.system} takes about {memory.written(found.of(count))} of memory, and "
+        f"{at[path]:,}: a run of {plan.system} takes about {memory.written(need)} of memory, and "
         f"{memory.written(free)} are free for it{remedy}",
     )
+
+
+def _usual(plan: Configuration, path: KeyPath) -> float:
+    """The default of a key, where it has one."""
+    model: type[BaseModel] = type(plan.training if path[0] == "training" else plan.system_config)
+    default = model.model_fields[str(path[-1])].get_default()
+    return default if isinstance(default, int) and default > 0 else 1
 
 
 def _fixed(plan: Configuration, path: KeyPath, value: int) -> float:

@@ -111,9 +111,8 @@ class _Builder:
         document.lines.setdefault(path, line)
         self._nodes += 1
         if self._nodes > _NODES:
-            raise UsageError(
-                f"{document.file}:{line}: more than {_NODES:,} values, counting what aliases (*) stand for"
-            )
+            # Where the alias is that was one too many: the value itself may stand far above.
+            document.fail(path[:1], f"more than {_NODES:,} values, counting what aliases (*) stand for")
         if len(path) > _DEPTH:
             raise UsageError(f"{document.file}:{line}: nested too deeply: more than {_DEPTH} levels")
         if isinstance(node, yaml.ScalarNode):

@@ -1,6 +1,7 @@
 """YAML 1.2 scalars, where every key stands, and what a broken file is told."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +219,47 @@ def test_an_alias_is_a_copy(tmp_path: Path) -> None:
 
 def test_a_key_is_a_word(tmp_path: Path) -> None:
     assert "a key must be a plain word" in refusal(tmp_path, "? [a, b]\n: 1\n")
+
+
+# ---- files that were made to fill memory, or are no files
+
+
+def test_aliases_of_aliases_are_counted(tmp_path: Path) -> None:
+    """500 bytes that stand for 9¹⁰ values."""
+    lines = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else '0'] * 9)}]" for i in range(10)]
+    assert refusal(tmp_path, "\n".join(lines)) == "5: a4: more than 10,000 values, counting what aliases (*) stand for"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: " + "9" * 5000, "1: a: a number of 5,000 digits; 100 are read at most"),
+        ("a: [0x" + "f" * 5000 + "]", "1: a[0]: a number of 5,002 digits; 100 are read at most"),
+        ("a: " + "[" * 101 + "]" * 101, "1: nested too deeply: more than 100 levels"),
+        ("a: !!python/object/apply:os.system [x]", "1: a: the tag tag:yaml.org,2002:python/object/apply:os.system is"),
+        ("a: !mine 5", "1: a: the tag !mine is not read here; write the value without it"),
+        ("a: {<<: {b: 1}}", "1: a: merge keys (<<) are not read here; write the keys out"),
+        ('a: "\\ud800"', "1: a: half of a surrogate pair is no character"),
+        ('a: "\\U00110000"', " YAML syntax: "),
+        ("a: " + "x" * 1_000_001, " more than 1,000,000 bytes, too many for a file of keys and values"),
+    ],
+)
+def test_what_no_person_writes_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    assert refusal(tmp_path, text).startswith(said)
+
+
+def test_a_byte_order_mark_is_none_of_the_text(tmp_path: Path) -> None:
+    assert read(write(tmp_path, "\ufeffa: 1")).data == {"a": 1}
+    assert "save it as UTF-8" in refusal(tmp_path, "a: 1".encode("utf-16"))
+
+
+def test_tags_of_what_a_value_is_anyway(tmp_path: Path) -> None:
+    assert read(write(tmp_path, "!!map {a: !!int 5, b: !!seq [!!str x, 2020-01-01, =]}")).data["a"] == 5
+
+
+def test_a_pipe_and_a_device_are_no_files(tmp_path: Path) -> None:
+    """Nobody writes to the pipe, and the device never ends."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path / ("n" * 300)):
+        with pytest.raises(UsageError, match="cannot be read"):
+            read(path)

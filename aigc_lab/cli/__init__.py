@@ -16,6 +16,9 @@ from aigc_lab.errors import Failure, UsageError
 
 __all__ = ["app", "main"]
 
+# Characters of an error.
+_LONGEST = 2000
+
 # What the parser of the command line raises. Which module it comes from depends on the version of typer.
 _Refused: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
@@ -38,9 +41,7 @@ def main() -> None:
                 sys.stdout.flush()
     except _Refused as error:
         _refuse(error)
-    except typer.Abort as error:
-        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
-            _end("interrupted", 130)
+    except typer.Abort:  # a question that was not answered
         _end("nothing was done", 1)
     except UsageError as error:
         _end(error, 2)
@@ -59,8 +60,10 @@ def main() -> None:
 
             told = denied(error)
             if told is not None:
-                _end(told, 2 if error.errno == errno.ENAMETOOLONG else 1)
+                _end(told, 2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else 1)
         raise
+    if code == 130:  # typer's word for Ctrl-C
+        _end("interrupted", 130)
     if isinstance(code, int) and code:
         sys.exit(code)
 
@@ -84,6 +87,8 @@ def _refuse(error: Any) -> NoReturn:
 
 def _end(message: object, code: int) -> NoReturn:
     line = visible.line(" ".join(str(message).split()))
+    if len(line) > _LONGEST:  # what was typed is quoted, and may be a page; what is wrong with it stands at the end
+        line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
     print(line if code == 130 else f"error: {line}", file=sys.stderr)
     sys.exit(code)
 

@@ -1,0 +1,191 @@
+"""What no memory holds is refused before it is taken, with the key and with what would fit."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aigc_lab import estimate, experiment, memory, needs, space
+from aigc_lab.config import Strict
+from aigc_lab.errors import UsageError
+from aigc_lab.executors.base import Place
+
+FREE = 10**9
+HERE = [Place("cpu", 1)]
+
+
+def made(**sections: Any) -> experiment.Experiment:
+    whole: dict[str, Any] = {
+        "name": "mine",
+        "data": {"name": "ring", "points": 2000},
+        "system": {"name": "point_gan", "hidden": 16},
+        "training": {"steps": 20, "batch_size": 32, "log_every": 10, "evaluate_every": 20},
+        "evaluation": {"name": "points", "samples": 400},
+        "objective": {"minimize": "rkl"},
+    }
+    for name, keys in sections.items():
+        whole[name] = whole[name] | keys
+    found = experiment.load(whole, data_dir=Path())
+    found.check()
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda device="cpu": FREE)
+
+
+def refusal(found: experiment.Experiment, **options: Any) -> str:
+    with pytest.raises(UsageError) as caught:
+        needs.check(found, HERE, **options)
+    return str(caught.value)
+
+
+def test_what_fits_is_let_through() -> None:
+    needs.check(made(), HERE)
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        (
+            {"data": {"points": 10**8}},
+            "data.points: 100,000,000 take about 4.8 GB of memory, and 1 GB are free; 20,",
+        ),
+        (
+            {"system": {"hidden": 60_000, "generator_layers": 3}},
+            "system.hidden: 60,000: a run of point_gan takes",
+        ),
+        ({"training": {"batch_size": 2**20}}, "training.batch_size: 1,048,576: a run of point_gan takes about"),
+        ({"system": {"hidden": {"int": [16, 60_000]}, "generator_layers": 3}}, "system.hidden: 60,000: a run of"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_what_would(sections: dict[str, Any], said: str) -> None:
+    message = refusal(made(**sections))
+    assert said in message
+    assert message.endswith("would fit")
+
+
+def test_what_would_fit_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refusal(made(training={"batch_size": 2**20}))
+    largest = int(message.split("; ")[-1].split()[0].replace(",", ""))
+    assert 1000 < largest < 2**20
+    needs.check(made(training={"batch_size": largest}), HERE)
+
+
+def test_workers_share_what_is_free() -> None:
+    found = made(system={"hidden": 4000})
+    needs.check(found, HERE)
+    with pytest.raises(UsageError, match=r"system\.hidden: 4,000: .* 200 MB are free for it"):
+        needs.check(found, HERE * 5)
+    assert "200 MB are free for it" in refusal(found, together=5)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("training", "batch_size", 99_999_999_999),
+        ("training", "steps", 10**13),
+        ("training", "threads", 10**6),
+        ("system", "hidden", 10**6),
+        ("system", "generator_layers", 10**6),
+        ("system", "lr", 1e300),
+        ("data", "points", 10**10),
+        ("data", "modes", 10**8),
+        ("evaluation", "samples", 10**12),
+        ("system", "latent_size", 2**63),
+        ("training", "steps", 10**99),
+    ],
+)
+def test_types_say_what_a_number_may_be(section: str, key: str, value: float) -> None:
+    with pytest.raises(UsageError, match=rf"({section}\.)?{key}: "):
+        made(**{section: {key: value}}).check()
+
+
+def test_a_curve_has_an_end() -> None:
+    with pytest.raises(UsageError, match="set training.log_every to 10,000 or more"):
+        made(training={"steps": 10**11, "log_every": 1, "evaluate_every": 100})
+
+
+SYSTEM = '''
+import numpy as np
+import torch
+from aigc_lab.systems.point_gan import PointGAN as Base
+
+class Mine(Base):
+    """Wide as one likes."""
+    class Config(Base.Config):
+        wide: int = 1
+        how: str = "torch"
+
+    def __init__(self, config, shape):
+        super().__init__(config, shape)
+        size = (config.wide, config.wide)
+        self.wide = torch.nn.Parameter(torch.zeros(size) if config.how == "torch" else torch.tensor(np.zeros(size)))
+'''
+
+
+@pytest.mark.parametrize(
+    ("wide", "how", "said"),
+    [
+        (10**5, "torch", "system.wide: 100,000: a run of"),
+        (2**62, "torch", "cannot be built for dataset ring (points 2): "),
+        (10**8, "numpy", "cannot be built for dataset ring (points 2): "),
+        (2**80, "torch", "system.wide: it holds a whole number beyond 64 bits"),
+    ],
+)
+def test_sizes_of_a_system_of_ones_own(tmp_path: Path, wide: int, how: str, said: str) -> None:
+    (tmp_path / "mine.py").write_text(SYSTEM)
+    system = {"name": str(tmp_path / "mine.py"), "wide": wide, "how": how}
+    with pytest.raises(UsageError) as caught:
+        needs.check(made(system=system), HERE)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_class_refuses_what_no_store_takes() -> None:
+    class Theirs(Strict):
+        plain: int = 0
+        many: tuple[Any, ...] = ()
+
+    for given in ({"plain": 2**63}, {"many": ({"a": [-(2**63) - 1]},)}, {"many": ({2**64: 1},)}):
+        with pytest.raises(ValueError, match="beyond 64 bits"):
+            Theirs.model_validate(given)
+    assert Theirs.model_validate({"plain": 2**63 - 1, "many": (True, -(2**63))}).plain == 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("hole", "said"),
+    [
+        ({"int": [1, 10**99]}, "it holds a whole number beyond 64 bits"),
+        ({"uniform": [0, 10**99]}, "it holds a whole number beyond 64 bits"),
+        ({"uniform": [-1e308, 1e308]}, "is wider than any number"),
+        ({"choice": list(range(1001))}, "a choice of 1,001 options; 1,000 are tried at most"),
+    ],
+)
+def test_a_hole_is_no_wider_than_numbers_are(hole: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        made(system={"hidden": hole})
+
+
+def test_a_grid_is_counted_and_not_laid_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space, "_POINTS", 1000)
+    document = experiment.load({"name": "mine", "system": {"hidden": {"int": [1, 2**62]}}}, data_dir=Path()).document
+    with pytest.raises(UsageError, match="the grid has more than 1,000 points; use tpe or random"):
+        space.grid(document)
+
+
+def test_timing_stops_at_a_step_that_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+
+    def counted(state: Any, *_: Any, **options: Any) -> Any:
+        steps.append(options["steps"])
+        state.step = options["steps"]
+        return iter(())
+
+    monkeypatch.setattr(estimate, "train_one", counted)
+    estimate.estimate(made(), HERE)
+    assert steps == [1, 3, 13]
+    monkeypatch.setattr(estimate, "_PATIENCE", 0.0)
+    estimate.estimate(made(), HERE)
+    assert steps == [1, 3, 13, 1]
