@@ -1008,11 +1008,14 @@ def empty_mlflow(folder: Path) -> Path:
 
 
 def classifier(folder: Path) -> Path:
-    """A cache with the digits' classifier, which takes seconds to train."""
+    """A cache with the digits' classifier, which takes seconds to train: on one thread, for others may use the cores."""
+    import torch
+
     from aigc_lab.data.digits import Digits
     from aigc_lab.extractors.classifier import Classifier
     from aigc_lab.weights import WeightsPolicy
 
+    torch.set_num_threads(1)
     dataset, cache = Digits(Digits.Config(), Path()), folder / "cache"
     Classifier.prepare(dataset, cache=cache, weights=WeightsPolicy(), device="cpu", say=lambda text: None)
     return cache
