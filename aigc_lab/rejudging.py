@@ -27,7 +27,7 @@ from aigc_lab.yamlfile import Document
 def rejudge(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]]:
     """Judges the last samples of every finished run by its stored weights, which give the same samples again, with the
     picture of what they lack; and the histories of those and of pruned and diverged ones by their stored scores. Of
-    samples on the way what was said stays, for their weights are gone. MLflow's tags follow.
+    samples on the way what was said stays, for their weights are gone. MLflow follows.
 
     Returns rows of run, kind, verdict, what it was `before`, and reason; where a run cannot be judged again, the
     verdict is None and the reason says why.
@@ -44,7 +44,7 @@ def rejudge(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]
         evaluator = Evaluator(plan.protocol, plan.metrics, dataset, store)
         known, histories = queries.verdicts(registry, sweep["id"]), queries.histories(registry, sweep["id"])
         files = queries.files(registry, sweep["id"])
-        runs, rows, tags = queries.runs(registry, sweep["id"]), [], dict[str, dict[str, str]]()
+        runs, rows, told = queries.runs(registry, sweep["id"]), [], dict[str, tuple[dict[str, str], list[Path]]]()
         _same(dataset, plan.protocol, sweep["id"], runs)
         for run in [queries.show(registry, run["run"]) for run in runs if run["state"] in RESULTS]:
             before = [StoredVerdict(**each) for each in known.get(run["run"], [])]
@@ -70,8 +70,9 @@ def rejudge(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]
                 before = [each for each in before if each.kind != fresh.kind or step not in (None, each.step)]
             registry.rejudge(run["run"], [*before, *found], drawn)
             if run["mlflow_run_id"] is not None:
-                tags[run["mlflow_run_id"]] = {fresh.kind: fresh.verdict for fresh in found}
-    _tag(settings, tags)
+                tags: dict[str, str] = {fresh.kind: fresh.verdict for fresh in found}
+                told[run["mlflow_run_id"]] = tags, [Path(each.path) for each in drawn.values() if each is not None]
+    _amend(settings, told)
     return rows
 
 
@@ -84,14 +85,16 @@ def _row(run: str, kind: str, verdict: str | None, was: dict[str, StoredVerdict]
     return {"run": run, "kind": kind, "verdict": verdict, "before": before, "reason": reason}
 
 
-def _tag(settings: Settings, tags: dict[str, dict[str, str]]) -> None:
-    """MLflow's pages filter by tags. Where it is not there, what is stored here holds all the same."""
+def _amend(settings: Settings, told: dict[str, tuple[dict[str, str], list[Path]]]) -> None:
+    """MLflow's pages filter by tags, and show what is missing. Where it is not there, what is stored here holds all the
+    same.
+    """
     from aigc_lab.tracking.mlflow import MlflowTracker
 
     tracker = MlflowTracker(settings.tracking_uri, settings.artifacts)
     try:
-        for run, verdicts in tags.items():
-            tracker.tag(run, verdicts)
+        for run, (tags, pictures) in told.items():
+            tracker.amend(run, tags, pictures)
     except Failure as error:
         _say(f"MLflow's tags still say what was said before: {error}; judge again when it is there")
 

@@ -225,11 +225,16 @@ def _forget(registry: Registry, stored: StoredPromotion, before: list[dict[str, 
             was = sum(entry["alias"] == alias for row in known for entry in row["alias_history"])
             newest = select(func.max(event.number)).where(event.model == stored.model, event.alias == alias)
             if count > was:
-                this = (event.model == stored.model, event.alias == alias, event.number == connection.scalar(newest))
-                connection.execute(delete(AliasEvent).where(*this))
+                number = connection.scalar(newest)
+                connection.execute(
+                    delete(AliasEvent)
+                    .where(event.model == stored.model, event.alias == alias)
+                    .where(event.number == number)
+                )
         if not known:
-            this = (version.model == stored.model, version.version == stored.version)
-            connection.execute(delete(Promotion).where(*this))
+            connection.execute(
+                delete(Promotion).where(version.model == stored.model, version.version == stored.version)
+            )
 
 
 # ---- versions that MLflow has lost

@@ -17,7 +17,7 @@ import sqlite3
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -105,12 +105,18 @@ class MlflowTracker:
                 )
             return str(found.experiment_id)
 
-    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Sets tags of a run that has ended. Raises `Failure`."""
+    def amend(self, run_id: str, tags: Mapping[str, str], files: Iterable[Path] = ()) -> None:
+        """Sets tags of a run that has ended, and replaces files at the top of its artifacts. Raises `Failure`."""
         client = self._client()
-        with _failing(self._uri, f"tags of {run_id}"):
+        with _failing(self._uri, f"run {run_id}"):
             for name, value in base.clean_tags(tags).items():
                 client.set_tag(run_id, name, value)
+            root = self._own(client.get_run(run_id).info.artifact_uri)
+            for path in files:
+                if root is None:
+                    client.log_artifact(run_id, str(path))
+                else:
+                    share(path, root / path.name)
 
     def abandon(self, experiment_id: str, key: str) -> None:
         client = self._client()
