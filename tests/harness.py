@@ -1008,7 +1008,7 @@ def empty_mlflow(folder: Path) -> Path:
 
 
 def classifier(folder: Path) -> Path:
-    """A cache with the digits' classifier, which takes seconds to train: on one thread, for others may use the cores."""
+    """A cache with the digits' classifier, which takes seconds to train; on one thread, as others use the cores."""
     import torch
 
     from aigc_lab.data.digits import Digits

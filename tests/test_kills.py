@@ -24,8 +24,15 @@ def test_a_sweep_whose_processes_are_killed(tmp_path: Path) -> None:
     with disturbed(tmp_path / "sweep", chance, report, empty=empty_mlflow(tmp_path)) as sweep:
         sweep.endure(Counter(dict.fromkeys(KILLS, 2)))
         Judge(sweep, References(tmp_path / "undisturbed"), report).judge()
+        found = report.problems[:]
+        shown = next((sweep.home / "artifacts" / "mlflow").glob("*/*/artifacts/**/*.safetensors"))
+        for lost in shown.parent.glob("*.safetensors"):
+            lost.write_bytes(b"ten bytes.")
+        Judge(sweep, References(tmp_path / "again"), report)._files()
     print(report)
-    assert not report.problems
+    assert not found
+    told = " ".join(report.problems)
+    assert "MLflow has no checkpoints/" in told and "(10 bytes) is none of the home's" in told, "a loss is seen"
     assert all(report.kills[target] for target in KILLS)
     assert report.compared == report.runs["FINISHED"] > 0
 
