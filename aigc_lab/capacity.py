@@ -8,34 +8,38 @@ from pathlib import Path
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 
-def free_memory() -> int | None:
-    """Bytes that this process can still take without swapping: the machine's, or what is left of its control group's
-    limit. None where the system does not tell.
+def free_memory(device: str = "cpu") -> int:
+    """Bytes that a process may still take without swapping: of a GPU, or of the host, where a container's limit may be
+    the closer one.
     """
-    found = [left for left in (_of_machine(), _of_group()) if left is not None]
-    return min(found) if found else None
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    return min(_of_machine(), *_of_groups())
 
 
-def _of_machine() -> int | None:
-    with suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    with suppress(OSError, ValueError):  # macOS knows how much there is, and not how much is free
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None
+def _of_machine() -> int:
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
+    # macOS knows how much there is, and not how much is free.
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _of_group() -> int | None:
-    """What a container may still take (control groups, version 2 and 1)."""
+def _of_groups() -> list[int]:
+    """What the control groups of a container leave (version 2 and 1)."""
+    found = [2**63]
     root = Path("/sys/fs/cgroup")
-    for limit, used in (
+    for limit, usage in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
-        with suppress(OSError, ValueError):  # "max" is no number: there is no limit
-            return max(0, int((root / limit).read_text("ascii")) - int((root / used).read_text("ascii")))
-    return None
+        # `max` is no number. What is used counts cached files too, which give way: half of the limit is left at least.
+        with suppress(OSError, ValueError):
+            most, used = (int((root / name).read_text("ascii")) for name in (limit, usage))
+            found.append(max(most - used, most // 2))
+    return found
 
 
 def free_disk(place: Path) -> int:

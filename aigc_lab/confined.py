@@ -28,6 +28,7 @@ from typing import IO, Any, Literal, NoReturn
 
 from pydantic import JsonValue
 
+from aigc_lab.capacity import free_memory
 from aigc_lab.channel import Channel, Closed, Message
 from aigc_lab.errors import Failure, UsageError
 
@@ -299,21 +300,9 @@ def _confine(traces: int, parent: int) -> None:
 
 
 def _bound_memory() -> None:
-    limit = _memory()
-    if limit is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-
-
-def _memory() -> int | None:
-    """Bytes that may be taken: half of what is free; None where the system does not tell."""
-    with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-        free = int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024
-        with suppress(OSError, ValueError):
-            bound = int(Path("/sys/fs/cgroup/memory.max").read_text("ascii"))
-            free = min(free, bound - int(Path("/sys/fs/cgroup/memory.current").read_text("ascii")))
-        return max(free // 2, 1 << 30)
-    return None
+    """Half of what is free, and a gigabyte at least."""
+    limit = max(free_memory() // 2, 1 << 30)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 # ---- a file as it is loaded where it is used

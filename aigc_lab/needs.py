@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from aigc_lab import memory, space
+from aigc_lab import space
+from aigc_lab.capacity import free_memory, spelled
 from aigc_lab.errors import UsageError
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment import Configuration, Experiment
@@ -45,16 +46,16 @@ def check(experiment: Experiment, places: Sequence[Place], together: int = 1) ->
     """
     filled, first = _filled(experiment, {})
     for key, need in first.dataset.memory().items():
-        free = memory.available()
+        free = free_memory()
         if need > free:
             value = getattr(first.dataset.config, key)
             experiment.document.fail(
                 filled.source(("data", key)),
-                f"{value:,} take about {memory.written(need)} of memory, and {memory.written(free)} are free; "
+                f"{value:,} take about {spelled(need)} of memory, and {spelled(free)} are free; "
                 f"{_rounded(int(value * free / need)):,} would fit",
             )
     for device in dict.fromkeys(place.device for place in places):
-        free = memory.available(device) // (together * sum(place.device == device for place in places))
+        free = free_memory(device) // (together * sum(place.device == device for place in places))
         for filled, plan in _plans(experiment):
             try:
                 found = cost(plan, free)
@@ -183,8 +184,8 @@ def _refuse(experiment: Experiment, filled: space.Filled, plan: Configuration, f
     remedy = f"; {_rounded(fits):,} would fit" if fits > 1 else ""
     experiment.document.fail(
         filled.source(path),
-        f"{at[path]:,}: a run of {plan.system} takes about {memory.written(need)} of memory, and "
-        f"{memory.written(free)} are free for it{remedy}",
+        f"{at[path]:,}: a run of {plan.system} takes about {spelled(need)} of memory, and "
+        f"{spelled(free)} are free for it{remedy}",
     )
 
 

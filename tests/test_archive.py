@@ -703,7 +703,7 @@ def test_what_grows_when_it_is_read_is_refused(
     large = struct.pack(">8sI4sII", b"\x89PNG\r\n\x1a\n", 13, b"IHDR", 30_000, 30_000)
     picture = forged(archive, tmp_path / "1.tar", files=lambda n: n.update({"artifacts/0.0/samples.png": large}))
     _refused(other, picture, "samples.png' is too large .30,000×30,000 pixels")
-    monkeypatch.setattr(bounds, "_memory", lambda: 300 << 20)
+    monkeypatch.setattr(bounds, "free_memory", lambda: 300 << 20)
     lists = b"[" + b"[]," * 2_000_000 + b"[]]"
     many = forged(archive, tmp_path / "2.tar", files=lambda n: n.update({"artifacts/0.0/curves.json": lists}))
     _refused(other, many, "curves.json' .6,000,004 bytes. needs more memory than there is .0.3 GB")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from aigc_lab import estimate, experiment, memory, needs, space
+from aigc_lab import estimate, experiment, needs, space
 from aigc_lab.config import Strict
 from aigc_lab.errors import UsageError
 from aigc_lab.executors.base import Place
@@ -32,7 +32,7 @@ def made(**sections: Any) -> experiment.Experiment:
 
 @pytest.fixture(autouse=True)
 def _free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available", lambda device="cpu": FREE)
+    monkeypatch.setattr(needs, "free_memory", lambda device="cpu": FREE)
 
 
 def refusal(found: experiment.Experiment, **options: Any) -> str:
@@ -50,7 +50,7 @@ def test_what_fits_is_let_through() -> None:
     [
         (
             {"data": {"points": 10**8}},
-            "data.points: 100,000,000 take about 4.8 GB of memory, and 1 GB are free; 20,",
+            "data.points: 100,000,000 take about 4.8 GB of memory, and 1.0 GB are free; 20,",
         ),
         (
             {"system": {"hidden": 60_000, "generator_layers": 3}},
@@ -76,9 +76,9 @@ def test_what_would_fit_does(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_workers_share_what_is_free() -> None:
     found = made(system={"hidden": 4000})
     needs.check(found, HERE)
-    with pytest.raises(UsageError, match=r"system\.hidden: 4,000: .* 200 MB are free for it"):
+    with pytest.raises(UsageError, match=r"system\.hidden: 4,000: .* 200.0 MB are free for it"):
         needs.check(found, HERE * 5)
-    assert "200 MB are free for it" in refusal(found, together=5)
+    assert "200.0 MB are free for it" in refusal(found, together=5)
 
 
 @pytest.mark.parametrize(

@@ -483,7 +483,7 @@ def _prepared(folder: Path) -> Path:
     Path("good.yaml").write_text(_GOOD)
     from conftest import WriterHere
 
-    from aigc_lab import commands, estimate, memory
+    from aigc_lab import commands, estimate, needs
     from aigc_lab.data.oracle import OracleText
     from aigc_lab.executors.base import Place
     from aigc_lab.tracking import writer
@@ -509,7 +509,7 @@ def _prepared(folder: Path) -> Path:
         (estimate, "_seconds_per_step", once),
         (OracleText, "_draw", silence),
         (commands, "_train", train),
-        (memory, "available", lambda device="cpu": _FREE),
+        (needs, "free_memory", lambda device="cpu": _FREE),
     ):
         setattr(owner, name, instead)
     return place

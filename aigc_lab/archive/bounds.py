@@ -6,7 +6,6 @@ are read whole.
 """
 
 import json
-import os
 import re
 import struct
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO
 
 from aigc_lab.archive import tape
 from aigc_lab.archive.tape import Member
+from aigc_lab.capacity import free_memory, spelled
 from aigc_lab.errors import UsageError
 
 Members = dict[str, Member]
@@ -41,14 +41,14 @@ class Code:
 
 def parsed(file: BinaryIO, member: Member) -> Any:
     """The JSON of a member. Raises `UsageError` for what is not JSON, and for more than memory has room for."""
-    free, wanted = _memory(), 0
+    free, wanted = free_memory(), 0
     for piece in tape.pieces(file, member):
         if _CONTROLS.search(piece):
             raise UsageError(f"{member.name!r:.100} is not JSON (it holds control characters)")
         wanted += _BYTE * len(piece) + _OBJECT * sum(map(piece.count, (b",", b"[", b"{")))
         if wanted > max(free // 2, _SLACK):
             raise UsageError(
-                f"{member.name!r:.100} ({member.size:,} bytes) needs more memory than there is ({free / 1e9:.1f} GB)"
+                f"{member.name!r:.100} ({member.size:,} bytes) needs more memory than there is ({spelled(free)})"
             )
     try:
         return json.loads(tape.content(file, member), parse_constant=_refuse, parse_float=_finite)
@@ -84,15 +84,6 @@ def check_size(file: BinaryIO, member: Member) -> None:
         width, height = struct.unpack(">II", head[16:]) if len(head) == 24 else (0, 0)
         if width * height > _LARGEST_PICTURE:
             raise UsageError(f"{member.name!r:.100} is too large ({width:,}×{height:,} pixels)")
-
-
-def _memory() -> int:
-    """Bytes that could be taken now."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as facts:
-            return next(int(line.split()[1]) << 10 for line in facts if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):  # no Linux
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 # ---- code

@@ -153,7 +153,7 @@ def joined(blocks: "Iterator[numpy.typing.NDArray[Any]]", n: int) -> "numpy.typi
     first = next(blocks)
     needed = 2 * first.nbytes * n // len(first)  # the parts, and the whole that they become
     free = free_memory()
-    if free is not None and needed > free:
+    if needed > free:
         raise UsageError(
             f"n = {n:,}: so many samples take {spelled(needed)} of memory, and {spelled(free)} are free; ask for fewer,"
             " or write them to files: aigc-lab sample"
