@@ -1,6 +1,5 @@
 """The commands. Each is one call; what it needs is imported inside it, so that `--help` costs next to nothing."""
 
-import errno
 import io
 import os
 import sys
@@ -54,8 +53,6 @@ def main() -> None:
         from aigc_lab.files import refused
 
         told = refused(error)
-        if told is None and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-            _end(f"{error.filename}: {error.strerror}", 2)  # whatever the option was, no file can be called so
         if told is None:
             raise
         _end(told, 1)
