@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
 from aigc_lab.config import LEAST, MOST
-from aigc_lab.yamlfile import Document, KeyPath, shown
+from aigc_lab.yamlfile import Document, KeyPath
 
 # A choice of more was not written by hand, and trying every option before anything is trained would take minutes.
 _OPTIONS = 1000
@@ -190,7 +190,7 @@ def _hole(document: Document, node: dict[str, Any], path: KeyPath, source: KeyPa
             if isinstance(option, float) and not math.isfinite(option):
                 document.fail((*at, index), f"the option {option} is not finite")
             if option in labels[:index]:
-                document.fail((*at, index), f"the option {shown(option)} stands here twice")
+                document.fail((*at, index), f"the option {option!s:.100} stands here twice")
         return Hole(text, path, source, "choice", labels=labels, given=given)
     numbers = isinstance(value, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
     if not numbers or len(value) != 2:

@@ -11,6 +11,7 @@ import faulthandler
 import io
 import json
 import os
+import random
 import re
 import resource
 import signal
@@ -219,16 +220,17 @@ def _metric_keys() -> list[tuple[str, str]]:
     return found
 
 
-def keys() -> list[Case]:
-    """A case for every key of every experiment, every key of every metric, and every value."""
+def keys(each: int, seed: int = 0) -> list[Case]:
+    """So many cases for every key of every experiment and every key of every metric, the same for a seed."""
     from aigc_lab import content, yamlfile
 
+    source = random.Random(seed)
     cases = []
     for name in content.names("experiments"):
         data = yamlfile.read(content.find("experiments", name)).data
         for path in dict.fromkeys((*_paths(data), *_allowed(data))):
             about = f"{name}: {yamlfile.dotted(path)}"
-            for number, value in enumerate(VALUES):
+            for number, value in source.sample(list(enumerate(VALUES)), each):
                 plain = all(isinstance(part, str) and "." not in part for part in path) and "choice" not in path
                 if number % 2 and plain and "\x00" not in value:
                     # Given twice, the second goes into what the first has made.
@@ -238,13 +240,17 @@ def keys() -> list[Case]:
                     files = {"wild.yaml": _written(data, path, value)}
                     cases.append(Case(("sweep", "wild.yaml", "--dry-run"), about, files))
     for metric, key in _metric_keys():
-        for value in VALUES:
+        for value in source.sample(VALUES, each):
             protocol = f"samples: 100\nmetrics:\n- {metric}: {{{key}: {value}}}\n"
             files = {"protocol.yaml": protocol}
             words = ("sweep", "ring", "--dry-run", "--set", "evaluation=./protocol.yaml")
             cases.append(Case(words, f"metric {metric}: {key}", files))
-    cases += [Case(("sweep", "wild.yaml", "--dry-run"), "file", {"wild.yaml": text}) for text in _FILES]
     return cases
+
+
+def files() -> list[Case]:
+    """Files that are none, or are meant to do harm."""
+    return [Case(("sweep", "wild.yaml", "--dry-run"), "file", {"wild.yaml": text}) for text in _FILES]
 
 
 _FILES = (
@@ -334,8 +340,6 @@ def _long(parameter: Any) -> str:
 
 def sample(cases: Sequence[Case], count: int, seed: int) -> list[Case]:
     """So many of the cases, the same for a seed: each thing that they are about once, then again, with other values."""
-    import random
-
     source = random.Random(seed)
     by: dict[str, list[Case]] = {}
     for case in source.sample(list(cases), len(cases)):
