@@ -1,5 +1,6 @@
 """The commands. Each is one call; what it needs is imported inside it, so that `--help` costs next to nothing."""
 
+import errno
 import io
 import os
 import sys
