@@ -81,7 +81,7 @@ class Ended(Message):
 class Broken(Message):
     """What the next run would meet too; its process ends."""
 
-    error: Literal["UsageError", "Failure"]
+    error: Literal["UsageError", "StoreAway", "Failure"]
     text: str
 
 

@@ -19,6 +19,7 @@ from aigc_lab import interruption, visible
 from aigc_lab.channel import Channel, Closed, Message
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.messages import Answer, Broken, Ended, Interrupted, Opening, Progressed, Ready, Said, Scored, Work
+from aigc_lab.outage import StoreAway
 
 # What imports torch is imported once somebody listens: a supervisor that dies meanwhile would not be noticed.
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ def _serve(channel: Channel, inbox: _Inbox) -> None:
         channel.send(Interrupted())
     except UsageError as error:
         channel.send(Broken(error="UsageError", text=str(error)))
+    except StoreAway as error:
+        channel.send(Broken(error="StoreAway", text=str(error)))
     except Failure as error:
         channel.send(Broken(error="Failure", text=str(error)))
 

@@ -162,7 +162,7 @@ def test_all_that_a_worker_may_say_is_heard() -> None:
     """A kind of message that is new is known to both ends."""
     heard = {*local._HEARD, Opening, Work, Answer, messages.Deliver, messages.Finish, messages.Delivered}
     assert set(KINDS) == heard
-    assert set(get_args(messages.Broken.model_fields["error"].annotation)) == {"UsageError", "Failure"}
+    assert set(get_args(messages.Broken.model_fields["error"].annotation)) == {"UsageError", "StoreAway", "Failure"}
 
 
 def test_what_plugins_give_is_stored_as_pythons_numbers(tmp_path: Path) -> None:
