@@ -80,11 +80,12 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
 def share(source: Path, target: Path) -> None:
     """`target` becomes the file at `source`, whole or not at all: the same one where the disk can link, else a copy.
 
-    What is shared must only ever be replaced, as `write_atomically` does it, and never be changed in place.
+    What is shared must only ever be replaced, as `write_atomically` does it, and never be changed in place: nobody may
+    write it, so that a program that would (MLflow's upload of an artifact) is refused.
     """
     if target.exists() and target.samefile(source):
         return
-    with replacing(target) as temporary:
+    with replacing(target, 0o444) as temporary:
         temporary.unlink()
         try:
             os.link(source, temporary)

@@ -12,7 +12,7 @@ from typing import NoReturn
 import pytest
 
 from aigc_lab import cli, content, settings
-from aigc_lab.files import denied, locked, write_atomically
+from aigc_lab.files import denied, locked, share, write_atomically
 from aigc_lab.settings import Settings, as_typed
 
 
@@ -25,6 +25,17 @@ def test_a_file_has_the_mode_that_the_user_wants(tmp_path: Path, mask: int) -> N
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a" / "b.html").stat().st_mode) == 0o666 & ~mask
     assert (tmp_path / "a" / "b.html").read_bytes() == b"content"
+
+
+def test_one_file_under_two_names_is_written_by_nobody(tmp_path: Path) -> None:
+    """Whoever changed it in place would change both; each name can still be replaced, and the other stays."""
+    one, other = tmp_path / "one", tmp_path / "a" / "other"
+    write_atomically(one, b"weights")
+    share(one, other)
+    share(one, other)
+    assert one.samefile(other) and stat.S_IMODE(other.stat().st_mode) & 0o222 == 0
+    write_atomically(other, b"others")
+    assert (one.read_bytes(), other.read_bytes()) == (b"weights", b"others")
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
