@@ -591,6 +591,7 @@ class Outages:
         self._sweep, self._chance, self._report = sweep, chance, report
         self._next = 0.0
         self._kind: Outage | None = None
+        self._before: Outage = chance.choice(["database locked", "artifacts gone"])
         self._lock: sqlite3.Connection | None = None
         self._files = sweep.home / "artifacts" / "mlflow"
         self._aside = sweep.home / "artifacts-away"
@@ -603,10 +604,12 @@ class Outages:
             self.end()
             self._next = now + self._chance.uniform(*_BACK)
             return
-        kinds: list[Outage] = ["server down"] if self._sweep.server else ["database locked", "artifacts gone"]
-        kind = self._chance.choice(kinds)
+        kind: Outage = "server down"
+        if self._sweep.server is None:  # in turn
+            kind = "artifacts gone" if self._before == "database locked" else "database locked"
         if not self._begin(kind):
             return
+        self._before = kind
         self._kind, self._next = kind, now + self._chance.uniform(*_AWAY)
         self._report.outages[kind] += 1
         self._report.away += not self._counted
@@ -626,9 +629,9 @@ class Outages:
                 self._lock.close()
                 return False
         else:
-            if not self._files.is_dir():
-                return False
-            self._files.rename(self._aside)
+            self._files.parent.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):  # MLflow has none yet
+                self._files.rename(self._aside)
             try:
                 self._files.touch(exist_ok=False)
             except FileExistsError:  # the writer was quicker, and has begun another folder
@@ -648,6 +651,8 @@ class Outages:
             self._bring_back()
 
     def _bring_back(self) -> None:
+        if not self._aside.is_dir():
+            return
         if self._files.is_dir():
             shutil.copytree(self._files, self._aside, dirs_exist_ok=True)
             shutil.rmtree(self._files)

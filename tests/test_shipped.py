@@ -26,7 +26,7 @@ TRAINING = {"training.steps": 8, "training.log_every": 4, "training.evaluate_eve
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "image-small": {"samples": 100},
     "points": {"samples": 500},
-    "folder": {"samples": 70},
+    "folder": {"samples": 100},
     "text-oracle": {"samples": 100},
     "text-vae": {"samples": 120},
     "text-panel": {"samples": 120},
@@ -94,7 +94,7 @@ def _value(name: str, key: str) -> Any:
 def _pictures(folder: Path) -> Path:
     folder.mkdir()
     source = np.random.default_rng(0)
-    for index in range(480):
+    for index in range(680):
         Image.fromarray(source.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{index}.png")
     return folder
 
