@@ -58,8 +58,7 @@ def main() -> None:
         _end(told, 1)
     if code == 130:  # typer's word for Ctrl-C
         _end("interrupted", 130)
-    if isinstance(code, int) and code:
-        sys.exit(code)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _refuse(error: Any) -> NoReturn:
