@@ -27,11 +27,11 @@ Steps = Annotated[int, Field(ge=1, le=10**12)]
 BatchSize = Annotated[int, Field(ge=2, le=2**20)]
 Seed = Annotated[int, Field(ge=0, le=MOST)]
 
-#: numbers whose squares single precision still holds
-Real = Annotated[float, Field(ge=-1e18, le=1e18)]
-Weight = Annotated[float, Field(ge=0, le=1e18)]
+#: numbers that single precision holds, by far
+Real = Annotated[float, Field(ge=-1e30, le=1e30)]
+Weight = Annotated[float, Field(ge=0, le=1e30)]
 #: rates of learning, scales, radii
-Positive = Annotated[float, Field(gt=0, le=1e18)]
+Positive = Annotated[float, Field(gt=0, le=1e30)]
 
 
 class Strict(BaseModel):

@@ -171,6 +171,13 @@ def test_a_fresh_home_is_not_even_made(home: Path, shell: Shell, tmp_path: Path)
         ),
         (["sweep", "good.yaml", "--trials", "0"], "--trials 0: search.trials: it should be greater than or equal to 1"),
         (["sweep", "good.yaml", "--seeds", "-1"], "--seeds -1: search.seeds: it should be greater than or equal to 1"),
+        (
+            ["sweep", "good.yaml", "--steps", "9" * 300],
+            f"--steps {'9' * 300}:1: a number of 300 digits; 100 are read at",
+        ),
+        (["sweep", "good.yaml", "--workers", "9999999"], "Invalid value for '--workers': "),
+        (["train", "good.yaml", "--seed", str(2**63)], "Invalid value for '--seed': "),
+        (["train", "good.yaml", "--set", "training.batch_size=99999999999"], "--set training.batch_size=99999999999: "),
         (["sweep", "good.yaml", "--device", "tpu"], "--devices tpu: there is no such device; use cpu, cuda"),
         (["sweep", "good.yaml", "--device", "meta"], "--devices meta: use cpu, cuda"),
         (["train", "good.yaml", "--device", "cuda:99"], "--devices cuda:99: this machine has "),

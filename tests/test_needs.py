@@ -89,7 +89,7 @@ def test_workers_share_what_is_free() -> None:
         ("training", "threads", 10**6),
         ("system", "hidden", 10**6),
         ("system", "generator_layers", 10**6),
-        ("system", "lr", 1e300),
+        ("system", "lr", 1e31),
         ("data", "points", 10**10),
         ("data", "modes", 10**8),
         ("evaluation", "samples", 10**12),

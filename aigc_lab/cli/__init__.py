@@ -64,8 +64,7 @@ def main() -> None:
         raise
     if code == 130:  # typer's word for Ctrl-C
         _end("interrupted", 130)
-    if isinstance(code, int) and code:
-        sys.exit(code)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _blame(error: BaseException) -> None:

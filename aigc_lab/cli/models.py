@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from aigc_lab.cli.options import AsJson, Home, TrustCode, app, complete_result
+from aigc_lab.cli.options import MOST, AsJson, Home, TrustCode, app, complete_result
 from aigc_lab.cli.output import opened, print_json, print_table
 
 if TYPE_CHECKING:
@@ -95,7 +95,9 @@ def sample(
     temperature: Annotated[
         float | None, typer.Option(help="Of text: below 1 the likelier words more often; 0 for the likeliest.")
     ] = None,
-    top_k: Annotated[int | None, typer.Option(help="Of text: draw among the K likeliest words.", min=1)] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Of text: draw among the K likeliest words.", min=1, max=MOST)
+    ] = None,
     top_p: Annotated[
         float | None, typer.Option(help="Of text: among the fewest words that hold this probability (nucleus).")
     ] = None,

@@ -74,6 +74,9 @@ def complete_result(incomplete: str) -> list[str]:
     return completion.results(incomplete)
 
 
+# What a store holds: 64 bits. Said here too, for pydantic's types cost more to import than `--help` may take.
+MOST = 2**63 - 1
+
 Home = Annotated[
     Path | None,
     typer.Option(envvar="AIGC_LAB_HOME", help="The home folder.  [default: .aigc-lab]", metavar="DIR"),
@@ -86,7 +89,7 @@ OfSweep = Annotated[
     str | None,
     typer.Argument(help="A sweep's id, or its name for the newest.  [default: all]", autocompletion=complete_sweep),
 ]
-Limit = Annotated[int, typer.Option(help="How many at most; 0 for all.", min=0, metavar="N")]
+Limit = Annotated[int, typer.Option(help="How many at most; 0 for all.", min=0, max=MOST - 1, metavar="N")]
 
 
 def changed(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from aigc_lab.cli.options import AsJson, Home, Limit, OfSweep, app, changed, complete_run, complete_sweep
+from aigc_lab.cli.options import MOST, AsJson, Home, Limit, OfSweep, app, changed, complete_run, complete_sweep
 from aigc_lab.cli.output import opened, print_json, print_rows, print_table, uncollected
 from aigc_lab.errors import UsageError
 
@@ -159,7 +159,7 @@ def report(
         typer.Option("--output", "-o", help="The file to write; - for stdout.  [default: SWEEP.html]", metavar="FILE"),
     ] = None,
     runs: Annotated[
-        int, typer.Option(help="Embed the pictures and curves of this many runs, the best first.", min=0)
+        int, typer.Option(help="Embed the pictures and curves of this many runs, the best first.", min=0, max=MOST)
     ] = 12,
     home: Home = None,
 ) -> None:

@@ -42,7 +42,9 @@ def evaluate(
     ] = "words",
     samples: Annotated[int | None, typer.Option(help="Score so many of the generated samples.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Of the samples that a run or a model is asked for.")] = 0,
-    size: Annotated[int | None, typer.Option(help="Bring all images to SIZE×SIZE pixels first.")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Bring all images to SIZE×SIZE pixels first.", min=1, max=4096)
+    ] = None,
     numbers: Annotated[
         Literal["unit", "signed", "byte"] | None,
         typer.Option("--range", help="What the numbers of a float array mean: 0 to 1, -1 to 1, or 0 to 255."),

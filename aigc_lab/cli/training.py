@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from aigc_lab.cli.options import (
+    MOST,
     AsJson,
     Home,
     OfSweep,
@@ -45,9 +46,10 @@ RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Do the runs again that failed. Unchanged, they would fail again.")
 ]
 Workers = Annotated[
-    int | None, typer.Option(help="Train so many runs at once.  [default: one a GPU, or one]", min=1, metavar="N")
+    int | None,
+    typer.Option(help="Train so many runs at once.  [default: one a GPU, or one]", min=1, max=1024, metavar="N"),
 ]
-PerGpu = Annotated[int | None, typer.Option(help="Workers that share each GPU.", min=1, metavar="N")]
+PerGpu = Annotated[int | None, typer.Option(help="Workers that share each GPU.", min=1, max=1024, metavar="N")]
 
 
 @app.command()
@@ -96,7 +98,9 @@ def train(
     overrides: Overrides = None,
     seed: Annotated[
         list[int] | None,
-        typer.Option(help="The seed of the run. Given again, the runs are trained together.  [default: 0]", min=0),
+        typer.Option(
+            help="The seed of the run. Given again, the runs are trained together.  [default: 0]", min=0, max=MOST
+        ),
     ] = None,
     steps: Steps = None,
     skip_broken: SkipBroken = False,

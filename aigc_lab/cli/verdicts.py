@@ -60,7 +60,9 @@ def judge_collapse(
         typer.Option(help="inception, classifier, random, ./mine.py, …  [default: the best there is]", metavar="NAME"),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="The file of Inception's weights.", metavar="FILE")] = None,
-    size: Annotated[int | None, typer.Option(help="Bring all images to SIZE×SIZE pixels first.")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Bring all images to SIZE×SIZE pixels first.", min=1, max=4096)
+    ] = None,
     numbers: Annotated[
         Literal["unit", "signed", "byte"] | None,
         typer.Option("--range", help="What the numbers of a float array mean: 0 to 1, -1 to 1, or 0 to 255."),
