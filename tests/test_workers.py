@@ -163,7 +163,8 @@ class Actor:
     lab: Any
     spool: Path
 
-    def __init__(self, *given: object) -> None: ...
+    def __init__(self, place: Place, log: Path) -> None:
+        self.place = place
 
     def open(self, opening: object) -> None: ...
 
