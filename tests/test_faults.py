@@ -660,7 +660,7 @@ from aigc_lab.tracking import writer
 import aigc_lab.commands
 scored = sweeps._Watcher.scored
 def waits(watcher, step, value):
-    print("TRAINING", flush=True)
+    print("TRAINING", flush=True, file=sys.__stdout__)  # with --json, standard output is kept for that
     sys.stdin.readline()
     sweeps._Watcher.scored = scored
     return scored(watcher, step, value)

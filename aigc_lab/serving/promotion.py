@@ -73,6 +73,8 @@ def promote(
     """
     if alias is not None:
         check_alias(alias)
+    if name is not None:
+        check_name(name)
     with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
         run = finding.find_run(registry, wanted, checkpoint)
         row = queries.show(registry, run)
