@@ -68,8 +68,11 @@ def refuse_foreign(registry: Registry, settings: Settings, sweep: str) -> None:
 
 
 def claim(registry: Registry, settings: Settings, sweep: str) -> None:
-    """As `refuse`, and the sweep is this home's from now on, if it was nobody's."""
+    """As `refuse`, and the sweep is this home's from now on, if it was nobody's. Raises `UsageError` for a home that
+    cannot be written: its registry would say so in a database's words.
+    """
     refuse(registry, settings, sweep)
+    settings.prepare()
     mine = identity(registry, settings)
     here = _here(settings, mine)
     if here not in homes.homes(registry):
