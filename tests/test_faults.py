@@ -5,7 +5,6 @@ cut off, and commands that are given twice: each for real, and nothing is lost.
 import contextlib
 import errno
 import hashlib
-import io
 import json
 import os
 import re
@@ -15,11 +14,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -27,10 +26,11 @@ from conftest import WriterHere
 from harness import NoWriter, empty_mlflow, plain_environment, rows, stored
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
+from shell import Told, at, command
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
-from aigc_lab import checkpoint, cli, environment, search, supervision, sweeps, trial, verification
+from aigc_lab import checkpoint, environment, search, supervision, sweeps, trial, verification
 from aigc_lab import experiment as experiments
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import base as executors
@@ -83,33 +83,6 @@ SWEEP = ["sweep", "mine.yaml", "--home", "home", "--device", "cpu", "--json"]
 RUN = "mine-8c783c1b.{}.0"
 
 
-class Told(NamedTuple):
-    code: int
-    output: str
-    errors: str
-
-    @property
-    def why(self) -> str:
-        """The one line that says what is wrong."""
-        assert "Traceback" not in self.errors
-        (line,) = [line for line in self.errors.splitlines() if line.startswith("error: ")]
-        assert self.errors.endswith(f"{line}\n")
-        return line
-
-
-def command(*words: str) -> Told:
-    """A command in this process."""
-    output, errors = io.StringIO(), io.StringIO()
-    with (
-        mock.patch.object(sys, "argv", ["aigc-lab", *words]),
-        contextlib.redirect_stdout(output),
-        contextlib.redirect_stderr(errors),
-        pytest.raises(SystemExit) as left,
-    ):
-        cli.main()
-    return Told(int(left.value.code or 0), output.getvalue(), errors.getvalue())
-
-
 def registry(home: str = "home") -> Registry:
     return Registry.open(f"sqlite:///{Path(home).absolute() / 'registry.db'}", create=False)
 
@@ -153,24 +126,6 @@ def delivered(monkeypatch: pytest.MonkeyPatch, *words: str, runs: int = 3) -> No
         result = verification.verify(opened, Settings.load(Path("home")))
     assert not result.problems and not result.notes, str(result)
     assert result.checked["MLflow runs"] == runs
-
-
-@contextlib.contextmanager
-def at(evaluation: int, happen: Callable[[], object]) -> Iterator[None]:
-    """Something happens at this evaluation of those that come within."""
-    scored, count = sweeps._Watcher.scored, 0
-
-    def counted(watcher: sweeps._Watcher, step: int, value: float) -> bool:
-        nonlocal count
-        count += 1
-        if count == evaluation:
-            happen()
-        return scored(watcher, step, value)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweeps._Watcher, "scored", counted)
-        yield
-    assert count >= evaluation
 
 
 def interrupted(evaluation: int, *words: str) -> None:

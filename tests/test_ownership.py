@@ -1,10 +1,7 @@
 """Several homes on one registry: a sweep is written by the home that has its files, and by no other."""
 
-import contextlib
-import io
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ from unittest import mock
 
 import pytest
 import typer
+from shell import command
 from sqlalchemy import update
 
 from aigc_lab import cli, doctor, ownership
@@ -68,20 +66,6 @@ def registered() -> set[str]:
             yield from walk(each, f"{name} {part}".strip())
 
     return set(walk(typer.main.get_command(cli.app), ""))
-
-
-def told(*words: str) -> tuple[int, str]:
-    """The exit code of a command in this process, and what it printed."""
-    output, errors = io.StringIO(), io.StringIO()
-    with (
-        mock.patch.object(sys, "argv", ["aigc-lab", *words]),
-        contextlib.redirect_stdout(output),
-        contextlib.redirect_stderr(errors),
-        pytest.raises(SystemExit) as left,
-    ):
-        cli.main()
-    assert "Traceback" not in errors.getvalue()
-    return int(left.value.code or 0), output.getvalue() + errors.getvalue()
 
 
 class Two:
@@ -169,35 +153,34 @@ def export_of(two: Two) -> Path:
         return export(two.sweep, Settings.load(two.a), two.folder / "mine.tar", force=True).path
 
 
-@pytest.mark.parametrize("command", sorted(WRITES.keys() - {"reconcile", "import"}))
-def test_a_command_that_writes_is_refused_in_another_home(armed: Two, command: str) -> None:
+@pytest.mark.parametrize("name", sorted(WRITES.keys() - {"reconcile", "import"}))
+def test_a_command_that_writes_is_refused_in_another_home(armed: Two, name: str) -> None:
     before = armed.rows()
-    code, said = told(*WRITES[command].format(run=armed.run).split())
-    assert code == 2, said
-    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert f"sweep {armed.sweep} belongs to home {armed.a}, and this one may only read it; run this there" in line
+    told = command(*WRITES[name].format(run=armed.run).split())
+    assert told.code == 2
+    assert f"sweep {armed.sweep} belongs to home {armed.a}, and this one may only read it; run this there" in told.why
     assert armed.rows() == before
 
 
-@pytest.mark.parametrize("command", sorted(WRITES.keys() - {"import"}))
+@pytest.mark.parametrize("name", sorted(WRITES.keys() - {"import"}))
 def test_a_command_that_writes_asks_whether_the_home_has_moved(
-    armed: Two, command: str, monkeypatch: pytest.MonkeyPatch
+    armed: Two, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`promote` in a copied home wrote into the old one."""
     before = armed.rows()
     monkeypatch.setattr(moved, "old_homes", lambda settings: [Path("/there/before")])
     monkeypatch.setenv("AIGC_LAB_HOME", str(armed.a))
     spooled(armed.a, armed.sweep)
-    code, said = told(*WRITES[command].format(run=armed.run).split())
-    assert code == 2 and "was made at /there/before" in said, said
+    told = command(*WRITES[name].format(run=armed.run).split())
+    assert told.code == 2 and "was made at /there/before" in told.why
     assert armed.rows() == before
 
 
 def test_another_home_reads_and_leaves_what_others_left_behind(armed: Two) -> None:
-    assert told("compare", "mine", "--json")[0] == 0
-    assert told("show", armed.run)[0] == 0
-    code, said = told("reconcile")
-    assert code == 0 and f"{armed.sweep}: it is left alone" in said
+    assert command("compare", "mine", "--json")[0] == 0
+    assert command("show", armed.run)[0] == 0
+    told = command("reconcile")
+    assert told.code == 0 and f"{armed.sweep}: it is left alone" in told.output + told.errors
     checks = {check.name: check for check in doctor.examine(armed.b)}
     assert checks["sweeps"].state == "ok" and str(armed.a) in checks["sweeps"].found
 
@@ -267,7 +250,7 @@ def test_a_home_of_another_machine_cannot_be_seen_and_is_given_up_by_name(two: T
     with pytest.raises(UsageError, match=f"/not/here on elsewhere.* aigc-lab doctor --adopt {two.sweep}"):
         two.claim(two.b)
     assert "nothing to correct" in [check.found for check in doctor.examine(two.b, repair=True)]
-    assert told("doctor", "--adopt", "mine", "--home", str(two.b), "--json")[0] == 0
+    assert command("doctor", "--adopt", "mine", "--home", str(two.b), "--json")[0] == 0
     two.claim(two.b)
     with two.registry() as registry, pytest.raises(UsageError, match=f"belongs to home {two.b}"):
         ownership.refuse_foreign(registry, Settings.load(two.a), two.sweep)

@@ -3,16 +3,13 @@ verified, and a sweep that travels between the two kinds of store.
 """
 
 import contextlib
-import io
 import os
 import shutil
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 import optuna
 import pytest
@@ -20,9 +17,10 @@ from conftest import Postgres, WriterHere
 from harness import empty_mlflow, plain_environment
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from shell import at, command
 from sqlalchemy import func, select, update
 
-from aigc_lab import cli, doctor, sweeps, verification
+from aigc_lab import doctor, verification
 from aigc_lab.recollection import Recollection
 from aigc_lab.registry import lives, queries, store
 from aigc_lab.registry.records import StoredPromotion
@@ -41,27 +39,6 @@ objective: {minimize: rkl}
 search: {trials: 3, seeds: 1, pruner: median}
 """
 SWEEP = ["sweep", "mine.yaml", "--device", "cpu", "--json"]
-
-
-class Told(NamedTuple):
-    code: int
-    output: str
-    errors: str
-
-
-def command(*words: str) -> Told:
-    """A command in this process."""
-    output, errors = io.StringIO(), io.StringIO()
-    with (
-        mock.patch.object(sys, "argv", ["aigc-lab", *words]),
-        contextlib.redirect_stdout(output),
-        contextlib.redirect_stderr(errors),
-        pytest.raises(SystemExit) as left,
-    ):
-        cli.main()
-    told = Told(int(left.value.code or 0), output.getvalue(), errors.getvalue())
-    assert "Traceback" not in told.errors, told.errors
-    return told
 
 
 @pytest.fixture(scope="module")
@@ -107,24 +84,6 @@ def agreed() -> None:
         found = verification.verify(registry, settings)
     assert not found.problems and not found.notes, str(found)
     assert found.checked["runs"] == found.checked["MLflow runs"] == 3
-
-
-@contextlib.contextmanager
-def at(evaluation: int, happen: Callable[[], object]) -> Iterator[None]:
-    """Something happens before this evaluation of those that come within is told."""
-    scored, count = sweeps._Watcher.scored, 0
-
-    def counted(watcher: sweeps._Watcher, step: int, value: float) -> bool:
-        nonlocal count
-        count += 1
-        if count == evaluation:
-            happen()
-        return scored(watcher, step, value)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweeps._Watcher, "scored", counted)
-        yield
-    assert count >= evaluation
 
 
 class World(NamedTuple):

@@ -16,6 +16,7 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 from PIL import Image
+from systems_of_users import MINE
 
 from aigc_lab import cli, commands, plugins, trust
 from aigc_lab.checkpoint import save_weights
@@ -44,33 +45,6 @@ evaluation: {name: points, samples: 400}
 objective: {minimize: rkl}
 search: {trials: 2}
 """
-# A user's conditional system: class k lies at about (10 k, 10 k).
-MINE = '''
-"""Points around their class."""
-from torch import nn
-from aigc_lab.config import Strict
-from aigc_lab.noise import Draw
-from aigc_lab.samples import Points
-from aigc_lab.shape import Modality
-from aigc_lab.systems.base import System
-
-class Mine(System):
-    modality = Modality.POINTS
-    conditional = True
-    class Config(Strict):
-        pass
-    def __init__(self, config, shape):
-        super().__init__(config, shape)
-        self.scale = nn.Parameter(__import__("torch").full((2,), 0.1))
-    def phases(self, batch_size):
-        return []
-    def samplers(self):
-        return []
-    def latents(self, count):
-        return Draw((count, 2), "uniform")
-    def sample(self, latents, *, labels=None):
-        return Points(latents * self.scale + 10 * labels[:, None])
-'''
 POINTS = Shape(Modality.POINTS, (2,), classes=8)
 PICTURES = Shape(Modality.IMAGES, (1, 16, 16), classes=10)
 

@@ -26,6 +26,7 @@ from mlflow.models import ModelSignature
 from mlflow.pyfunc import scoring_server
 from mlflow.types import ColSpec, Schema
 from PIL import Image
+from systems_of_users import MINE
 
 from aigc_lab import plugins
 from aigc_lab.checkpoint import save_weights
@@ -40,33 +41,6 @@ from aigc_lab.tracking import models
 PICTURES = Shape(Modality.IMAGES, (1, 16, 16))
 POINTS = Shape(Modality.POINTS, (2,), classes=8)
 TEXT = Shape(Modality.TEXT, (9,), vocabulary=Vocabulary((*SPECIAL, *"abcdefg")))
-# A user's conditional system: class k lies at about (10 k, 10 k).
-MINE = '''
-"""Points around their class."""
-from torch import nn
-from aigc_lab.config import Strict
-from aigc_lab.noise import Draw
-from aigc_lab.samples import Points
-from aigc_lab.shape import Modality
-from aigc_lab.systems.base import System
-
-class Mine(System):
-    modality = Modality.POINTS
-    conditional = True
-    class Config(Strict):
-        pass
-    def __init__(self, config, shape):
-        super().__init__(config, shape)
-        self.scale = nn.Parameter(__import__("torch").full((2,), 0.1))
-    def phases(self, batch_size):
-        return []
-    def samplers(self):
-        return []
-    def latents(self, count):
-        return Draw((count, 2), "uniform")
-    def sample(self, latents, *, labels=None):
-        return Points(latents * self.scale + 10 * labels[:, None])
-'''
 
 
 class Served:
