@@ -128,6 +128,15 @@ def test_patience_has_an_end(settings: Settings, stand_in: Callable[[str], Write
         os.kill(pid, 0)
 
 
+def test_a_writer_that_cannot_open_the_registry_says_why(settings: Settings) -> None:
+    (settings.home / "registry.db").write_bytes(b"no database at all" * 100)
+    shipping = Writer(settings, "mine")
+    shipping.start()
+    told = shipping.finish()
+    assert told is not None and "is not a database file" in told and told.endswith("the same command delivers it")
+    assert "Traceback" not in (settings.home / "logs" / "writer.log").read_text()
+
+
 def test_a_writer_without_a_sweep_is_gone_whatever_the_store_does(settings: Settings) -> None:
     code = """if True:
         import time

@@ -184,11 +184,18 @@ def main() -> None:
     settings, sweep = Settings.load(Path(config.home)), config.sweep
     wanted = _Wanted()
     threading.Thread(target=wanted.listen, args=(channel,), daemon=True).start()
-    # A writer that is still delivering for a process that died goes first.
-    with shipping(settings, sweep) as shipper:
-        waiting, reason = _ship(shipper, wanted, Told(spool_folder(settings, sweep)))
+    failed = False
+    try:
+        # A writer that is still delivering for a process that died goes first.
+        with shipping(settings, sweep) as shipper:
+            waiting, reason = _ship(shipper, wanted, Told(spool_folder(settings, sweep)))
+    except (UsageError, Failure) as error:  # the registry is away for longer than anybody waits for it
+        _LOG.warning("%s", error)
+        waiting, reason, failed = 1, str(error), True
     with contextlib.suppress(Closed):
         channel.send(Delivered(waiting=waiting, reason=reason))
+    if failed:
+        sys.exit(1)  # so that another is started, which may find it again
 
 
 class _Wanted:
