@@ -900,7 +900,11 @@ class Judge:
             (sweep,) = {run.partition(".")[0] for run, *_ in self._runs}
             here = [path for path in self._home.glob(f"checkpoints/{sweep}/{trial}.{seed}/*/*") if path.is_file()]
             paths = rows(self._registry, "SELECT path FROM artifact WHERE run_id = ?", run)
-            paths += rows(self._registry, "SELECT path FROM checkpoint WHERE run_id = ?", run)
+            weights = rows(self._registry, "SELECT path, sha256 FROM checkpoint WHERE run_id = ?", run)
+            for path, digest in weights:  # MLflow may hold the same file: one that is damaged is damaged in both
+                if (self._home / path).is_file() and sha256(self._home / path) != digest:
+                    self._problem(f"{run}: {path} is not the file that the registry recorded")
+            paths += [(path,) for path, _ in weights]
             for path in dict.fromkeys([*here, *(self._home / path for (path,) in paths)]):
                 name = path.relative_to(self._home)
                 if not path.is_file():

@@ -27,12 +27,15 @@ def test_a_sweep_whose_processes_are_killed(tmp_path: Path) -> None:
         found = report.problems[:]
         shown = next((sweep.home / "artifacts" / "mlflow").glob("*/*/artifacts/**/*.safetensors"))
         for lost in shown.parent.glob("*.safetensors"):
+            lost.unlink()  # it is the home's own file, too
             lost.write_bytes(b"ten bytes.")
+        next(sweep.home.glob("checkpoints/*/0.1/*/last.safetensors")).write_bytes(b"the home's, and so MLflow's")
         Judge(sweep, References(tmp_path / "again"), report)._files()
     print(report)
     assert not found
     told = " ".join(report.problems)
     assert "MLflow has no checkpoints/" in told and "(10 bytes) is none of the home's" in told, "a loss is seen"
+    assert "last.safetensors is not the file that the registry recorded" in told
     assert all(report.kills[target] for target in KILLS)
     assert report.compared == report.runs["FINISHED"] > 0
 
