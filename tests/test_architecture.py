@@ -59,6 +59,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("samples", "noise", "environment", "plugins", "space", "settings"),
     ("shape",),
     ("text",),
+    ("history_files",),
     ("yamlfile", "content", "weights"),
     (
         "config",
@@ -98,7 +99,7 @@ LIGHT = (
         "web",
         "yamlfile",
     ),
-    *("judging", "verdicts.seeds", "verdicts.stability", "verdicts.story"),
+    *("history_files", "judging", "verdicts.seeds", "verdicts.stability", "verdicts.story"),
     *("serving.finding", "serving.model", "serving.output", "serving.promotion"),
 )
 HEAVY = {"torch", "torchvision", "mlflow", "optuna", "pandas", "scipy", "sklearn", "plotly", "jinja2"}

@@ -32,13 +32,23 @@ def judge_stability(
     diverged_at: Annotated[
         float | None, typer.Option(help="A step at which a loss, gradient or parameter was not finite.", metavar="STEP")
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="Only rows of which a column has a value, such as metric=score/fid.", metavar="COLUMN=VALUE"),
+    ] = None,
+    nan: Annotated[
+        Literal["missing", "diverged"] | None,
+        typer.Option(help="What NaN means.  [default: diverged, unless most rows hold it at regular steps]"),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Judge the history of a score: STABLE, OSCILLATING, REGRESSED, NEVER-LEARNED, DIVERGED, or WITHHELD."""
     from aigc_lab import judging
     from aigc_lab.verdicts import story
 
-    found = judging.stability_of_file(history, value, step, se, baseline, better, floor=floor, diverged_at=diverged_at)
+    found = judging.stability_of_file(
+        history, value, step, se, baseline, better, floor=floor, diverged_at=diverged_at, where=where or (), nan=nan
+    )
     print_json(found) if json else print(story.of_stability(found))
 
 
