@@ -9,6 +9,7 @@ from typing import Any
 
 from aigc_lab import history_files
 from aigc_lab.errors import UsageError
+from aigc_lab.text.tokenizer import Tokenizer
 from aigc_lab.verdicts.seeds import across_seeds, steps_to_best
 from aigc_lab.verdicts.stability import Better, Finding, StabilityVerdict, judge
 
@@ -49,7 +50,14 @@ def stability_of_file(
 
 
 def collapse_of(
-    generated: str, reference: str, labels: Path | None, *, device: str, home: Path | None, **options: Any
+    generated: str,
+    reference: str,
+    labels: Path | None,
+    *,
+    device: str,
+    home: Path | None,
+    tokenizer: Tokenizer | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """The collapse verdict on samples, as plain data: of folders, arrays, datasets, runs, and files of sentences, for
     which vectors are made of the reference. `labels` is a file with a class for each reference sample.
@@ -60,9 +68,12 @@ def collapse_of(
     if text_scoring.concerns(generated, reference):
         from aigc_lab.settings import Settings
 
-        cache = Settings.load(home).shared_cache
-        verdict = text_scoring.collapse(generated, reference, known, device=device, home=home, cache=cache, **options)
+        where: dict[str, Any] = {"device": device, "home": home, "cache": Settings.load(home).shared_cache}
+        words = tokenizer or "words"
+        verdict = text_scoring.collapse(generated, reference, known, tokenizer=words, **where, **options)
     else:
+        if tokenizer is not None:
+            raise UsageError("--tokenizer: is for sentences, and these are pictures or numbers")
         from aigc_lab.scoring import collapse
 
         verdict = collapse(generated, reference, known, device=device, home=home, **options)

@@ -1,7 +1,7 @@
 """The program, and the options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -69,3 +69,12 @@ def changed(
     if skip_broken:
         changes.append(("data.skip_broken", "true", "--skip-broken"))
     return changes
+
+
+TokenizerOption = Annotated[
+    Literal["words", "none", "characters", "nltk"] | None,
+    typer.Option(
+        "--tokenizer",
+        help="How lines of text become words: none: at spaces, nltk: word_tokenize.  [default: words]",
+    ),
+]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from aigc_lab.cli.options import AsJson, Home, app, complete_sweep
+from aigc_lab.cli.options import AsJson, Home, TokenizerOption, app, complete_sweep
 from aigc_lab.cli.output import print_json, print_table
 from aigc_lab.errors import Failure
 
@@ -78,6 +78,7 @@ def judge_collapse(
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read.")
     ] = False,
+    tokenizer: TokenizerOption = None,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, or auto.")] = "auto",
     json: AsJson = False,
     home: Home = None,
@@ -92,6 +93,7 @@ def judge_collapse(
         "size": size,
         "numbers": numbers,
         "skip_broken": skip_broken,
+        "tokenizer": tokenizer,
     }
     found = judging.collapse_of(generated, reference, labels, device=device, home=home, **how)
     print_json(found) if json else print(f"{story.of_collapse(found)}\n{found['signature']}")
