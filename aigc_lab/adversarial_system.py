@@ -104,7 +104,8 @@ class AdversarialSystem(System):
     generator: nn.Module
     critic: nn.Module
     # Buffers, where the penalty or the augmentation has any: the moving averages of the critic's outputs and its last;
-    # the strength of the augmentation, E sign D(x) of the last batch, their sum and number since a change.
+    # the strength of the augmentation, E sign D(x) of the last batch (of D(x) − ½ with least squares, whose critic says
+    # 1 of what is real and 0 of what is made), their sum and number since a change.
     real_anchor: Tensor
     fake_anchor: Tensor
     real_seen: Tensor
@@ -255,7 +256,7 @@ class AdversarialSystem(System):
         dynamics = {"real_score": real.mean(), "fake_score": fake.mean()}
         if self.config.augment == "adaptive":
             dynamics["augment_strength"] = self.augment_strength.clone()
-            self.augment_sign.copy_(real.detach().sign().mean())
+            self.augment_sign.copy_((real.detach() - self._objective.boundary).sign().mean())
         if self.config.penalty in ("none", "instance_noise"):
             return Loss(loss, dynamics=dynamics)
         penalty = self._penalty(batch, noise, seen_real, seen_fake, real, fake)

@@ -12,6 +12,7 @@ from aigc_lab.metrics import base
 from aigc_lab.shape import Modality
 from aigc_lab.statistics import GROUPS, T95_OF_GROUPS, Z95, clopper_pearson, jackknife_error
 from aigc_lab.text.corpus import Corpus, Ints
+from aigc_lab.text.tokenizer import named
 
 if TYPE_CHECKING:
     from aigc_lab.data.base import Dataset
@@ -31,9 +32,12 @@ def corpus_of(samples: Any) -> Corpus:
 
 
 class TextMetric(base.Metric):
-    """A metric of sentences. `least` is how many generated ones it can be computed of at all."""
+    """A metric of sentences. `least` is how many generated ones it can be computed of at all. One that is `paired`
+    compares line i with the reference's line i: blank lines keep their place, and there must be as many of both.
+    """
 
     least: ClassVar[int] = 1
+    paired: ClassVar[bool] = False
 
     def check(self, dataset: Dataset, samples: int) -> None:
         if dataset.shape.modality != Modality.TEXT:
@@ -43,7 +47,7 @@ class TextMetric(base.Metric):
 
     def signature(self, evidence: base.Evidence, *details: str) -> str:
         tokenizer = corpus_of(evidence.real.reference).tokenizer
-        return super().signature(evidence, *details, f"tok:{tokenizer}")
+        return super().signature(evidence, *details, f"tok:{named(tokenizer)}")
 
     def score(
         self, name: str, of: Interval, n: int, floor: float, signature: str, within: tuple[float, float] = (0.0, 1.0)

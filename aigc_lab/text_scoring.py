@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -16,9 +17,10 @@ from aigc_lab.experiment import load_protocol, validated
 from aigc_lab.files import is_file
 from aigc_lab.metrics.base import Evidence, Metric, Real, Score
 from aigc_lab.shape import Modality, Shape
-from aigc_lab.text.corpus import Corpus
-from aigc_lab.text.reading import read_lines
+from aigc_lab.text.corpus import Corpus, Ints
+from aigc_lab.text.reading import read_every_line
 from aigc_lab.text.tokenizer import Tokenizer, tokenize
+from aigc_lab.text.tokenizer import named as tokenizer_named
 
 # As many as any protocol: what is checked is the kind of samples, and `least` says how few will do.
 _ENOUGH = 10_000
@@ -52,19 +54,21 @@ def scores(
     Raises `UsageError` naming the file or the metric for what cannot be scored.
     """
     given = {"generated": generated, "reference": reference} | ({"train": train} if train is not None else {})
-    sets = _corpora({name: _lines(source, name) for name, source in given.items()}, tokenizer)
+    every = _corpora({name: _lines(source, name) for name, source in given.items()}, tokenizer)
+    # Blank lines of a file hold the place of a pair, and are no sentences.
+    sets = {name: _sentences_of(given[name], each) for name, each in every.items()}
     made, real = sets["generated"], sets["reference"]
-    if samples is not None:
-        if samples > len(made):
-            raise UsageError(f"{samples:,} samples are to be scored, and {len(made):,} are given")
-        made = made.take(np.sort(np.random.default_rng(0).permutation(len(made))[:samples]))
+    if samples is not None and samples > len(made):
+        raise UsageError(f"{samples:,} samples are to be scored, and {len(made):,} are given")
     if len(real) < 2:
         raise UsageError("reference: one sentence is no reference; give two at the very least")
-    evidence = _evidence(made, real, sets.get("train"))
+    evidence = _evidence(_some(made, samples), real, sets.get("train"))
+    in_pairs = _InPairs(every["generated"], every["reference"], samples)
     found = []
     for name, config in _wanted(metrics, protocol):
         try:
-            found += _scored(name, config, evidence)
+            metric = _metric(name, config)
+            found += _scored(metric, in_pairs.evidence() if getattr(metric, "paired", False) else evidence)
         except ValueError as error:
             if metrics is not None or isinstance(error, UsageError):
                 raise UsageError(f"metric {name}: {str(error).removeprefix(f'{name} ')}") from None
@@ -82,6 +86,7 @@ def collapse(
     device: str = "cpu",
     home: Path | None = None,
     cache: Path | None = None,
+    tokenizer: Tokenizer = "words",
     **options: Any,
 ) -> CollapseVerdict:
     """Whether sentences have collapsed beside real ones: by vectors made of the reference's own words, in clusters of
@@ -100,14 +105,17 @@ def collapse(
                 f"--{name.replace('numbers', 'range').replace('_', '-')}: is for pictures, and these are sentences"
             )
     named = {"generated": generated, "reference": reference}
-    lines = {name: _lines(_sentences(source, None, 0, device, home), name) for name, source in named.items()}
-    sets = _corpora(lines, "words")
+    lines = {
+        name: [line for line in _lines(_sentences(source, None, 0, device, home), name) if line]
+        for name, source in named.items()
+    }
+    sets = _corpora(lines, tokenizer)
     known = (None, None) if labels is None else classes_of(labels)
     if labels is not None and len(labels) != len(sets["reference"]):
         raise UsageError(f"--labels: {len(labels):,} are given for {len(sets['reference']):,} reference sentences")
     sentences = known_sentences(sets["reference"], None)
     made, real = vectors_of(sets["generated"], sets["reference"])
-    identity = f"sentences|data:given:{sets['reference'].digest()[:8]}|tok:words"
+    identity = f"sentences|data:given:{sets['reference'].digest()[:8]}|tok:{tokenizer_named(tokenizer)}"
     beside = RealSet(
         real,
         identity,
@@ -162,10 +170,45 @@ def _lines(source: str | Sequence[str], what: str) -> list[str]:
         raise UsageError(f"--{what} {source}: no such file; a set of sentences is a text file, one sentence a line")
     if path.suffix.lower() in _OTHERS:
         raise UsageError(f"--{what} {source}: is no text, and the other set is; compare like with like")
-    lines, blank = read_lines(path, f"--{what}")
-    if blank:
-        print(f"{source}: {blank:,} blank lines are left out", file=sys.stderr)
-    return lines
+    return read_every_line(path, f"--{what}")
+
+
+def _sentences_of(source: str | Sequence[str], lines: Corpus) -> Corpus:
+    """Without the blank lines of a file; a sentence of a list may be empty."""
+    blank = lines.lengths == 0
+    if not isinstance(source, str) or not blank.any():
+        return lines
+    print(f"{source}: {int(blank.sum()):,} blank lines are left out, but in pairs of lines", file=sys.stderr)
+    return lines.take(~blank)
+
+
+def _some(sentences: Corpus, samples: int | None) -> Corpus:
+    return sentences if samples is None else sentences.take(_choice(len(sentences), samples))
+
+
+def _choice(of: int, samples: int) -> Ints:
+    """Which sentences are scored, of so many: a seeded choice, in their order."""
+    return np.sort(np.random.default_rng(0).permutation(of)[:samples])
+
+
+@dataclass
+class _InPairs:
+    """The lines of two sets as pairs, blank ones too; `samples` of the pairs."""
+
+    generated: Corpus
+    reference: Corpus
+    samples: int | None
+
+    def evidence(self) -> Evidence:
+        """Raises `ValueError` for sets that are no pairs: a line that is lost shifts all that follow."""
+        made, real = len(self.generated), len(self.reference)
+        if made != real:
+            raise ValueError(
+                f"it compares line i with line i, and {made:,} generated lines have {real:,} in the reference; "
+                "give as many, with an empty line where nothing was generated"
+            )
+        rows = np.arange(made) if self.samples is None else _choice(made, self.samples)
+        return _evidence(self.generated.take(rows), self.reference.take(rows), None)
 
 
 def _corpora(given: dict[str, list[str]], tokenizer: Tokenizer) -> dict[str, Corpus]:
@@ -218,13 +261,16 @@ def _wanted(metrics: Sequence[str] | None, protocol: str | None) -> list[tuple[s
     return load_protocol(content.find("evaluation", protocol or "text")).metrics
 
 
-def _scored(name: str, config: dict[str, Any], evidence: Evidence) -> list[Score]:
+def _metric(name: str, config: dict[str, Any]) -> Metric:
     kind = plugins.find(Metric, name)  # type: ignore[type-abstract]
 
     def fail(at: tuple[Any, ...], message: str) -> NoReturn:
         raise UsageError(f"{'.'.join(map(str, at))}: {message}")
 
-    metric = kind(validated(kind.Config, config, fail))
+    return kind(validated(kind.Config, config, fail))
+
+
+def _scored(metric: Metric, evidence: Evidence) -> list[Score]:
     least = getattr(metric, "least", 1)
     if len(evidence.generated) < least:
         raise ValueError(f"it needs at least {least} generated sentences, not {len(evidence.generated)}")

@@ -63,6 +63,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("shape",),
     ("text",),
     ("confined",),
+    ("history_files",),
     ("yamlfile", "content", "weights", "channel"),
     (
         "capacity",
@@ -102,7 +103,7 @@ LIGHT = (
         "web",
         "yamlfile",
     ),
-    *("judging", "verdicts.seeds", "verdicts.stability", "verdicts.story"),
+    *("history_files", "judging", "verdicts.seeds", "verdicts.stability", "verdicts.story"),
     *("serving.answering", "serving.finding", "serving.model", "serving.output", "serving.promotion"),
 )
 HEAVY = {"torch", "torchvision", "mlflow", "optuna", "pandas", "scipy", "sklearn", "plotly", "jinja2"}

@@ -279,6 +279,20 @@ def test_a_vae_says_its_likelihood_in_nats(likelihood: str) -> None:
     assert torch.equal(system.sample(latents).values, decoded)
 
 
+def test_nats_of_two_likelihoods_have_two_signatures() -> None:
+    """A density's nats and a probability's are never ranked together, whatever their sizes."""
+    dataset = Digits(Digits.Config(), Path())
+    reference, known = (dataset.load(split).take(slice(0, 100)) for split in ("reference", "train"))
+    real, store = (
+        Real(reference, known, reference, known),
+        FeatureStore(dataset, cache=Path(), weights=WeightsPolicy(), device="cpu"),
+    )
+    metric = ELBO(ELBO.Config(importance=1))
+    for likelihood in ("bernoulli", "gaussian"):
+        found = score([metric], known, real, dataset, store, "reference", small(likelihood))
+        assert all(f"|likelihood:{likelihood}|" in each.signature for each in found)
+
+
 def test_the_average_of_a_vae_encodes_with_its_own_weights() -> None:
     """Shared with the system in training, the encoder would see each image through the others beside it."""
     system = small("gaussian").train()

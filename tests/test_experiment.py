@@ -139,6 +139,16 @@ def test_a_system_that_a_metric_cannot_score_is_refused(lines: Lines, metric: st
         lines.check(TWO, "system={name: vae, width: 8}", *changes)
 
 
+@pytest.mark.parametrize(
+    ("metrics", "score"),
+    [("elbo", "kl"), ("elbo", "active_units"), ("elbo", "mutual_information"), ("memorisation", "fd_gap")],
+)
+def test_what_describes_a_system_is_no_objective(lines: Lines, metrics: str, score: str) -> None:
+    changes = f"evaluation={{name: image-small, metrics: [{metrics}]}}", f"objective={{maximize: {score}}}"
+    said = lines.refusal(TWO, "system={name: vae, width: 8}", *changes)
+    assert f"{score} describes a system: neither more nor less of it is better; choose another score" in said
+
+
 # ---- what is refused
 
 

@@ -678,6 +678,21 @@ def test_the_strength_of_augmentation_follows_the_signs_of_real_scores() -> None
     assert any(-1 < sign < 1 for sign in signs)
 
 
+@pytest.mark.parametrize(("loss", "blind"), [("least_squares", 0.5), ("nonsaturating", 0.0), ("hinge", 0.0)])
+def test_a_blind_critic_raises_no_augmentation(loss: str, blind: float) -> None:
+    """It says of everything what is half-way between real and made: ½ with least squares, which is above 0."""
+    state = fresh(DCGAN, augment="adaptive", loss=loss, lr=1e-5)
+    system: Any = state.system
+    for number in range(8):
+        assured(system, blind - 0.01)
+        train(state, number + 1)
+    assert system.augment_strength.item() == 0
+    for number in range(8, 16):
+        assured(system, blind + 5)
+        train(state, number + 1)
+    assert system.augment_strength.item() > 0
+
+
 def test_the_strength_of_augmentation_stays_below_one() -> None:
     state = fresh(DCGAN, augment="adaptive")
     system: Any = state.system

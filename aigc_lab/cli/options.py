@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from typer.core import TyperCommand
@@ -108,3 +108,12 @@ def changed(
     if skip_broken:
         changes.append(("data.skip_broken", "true", "--skip-broken"))
     return changes
+
+
+TokenizerOption = Annotated[
+    Literal["words", "none", "characters", "nltk"] | None,
+    typer.Option(
+        "--tokenizer",
+        help="How lines of text become words: none: at spaces, nltk: word_tokenize.  [default: words]",
+    ),
+]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from aigc_lab.cli.options import AsJson, Commands, Home, TrustCode, app
+from aigc_lab.cli.options import AsJson, Commands, Home, TokenizerOption, TrustCode, app
 from aigc_lab.cli.output import print_json, print_table
 from aigc_lab.errors import Failure, UsageError
 
@@ -36,10 +36,7 @@ def evaluate(
         str | None,
         typer.Option(help="inception, classifier, random, ./mine.py, …  [default: the best there is]", metavar="NAME"),
     ] = None,
-    tokenizer: Annotated[
-        Literal["words", "none", "characters"],
-        typer.Option(help="How lines of text become words: none takes what white space parts."),
-    ] = "words",
+    tokenizer: TokenizerOption = None,
     samples: Annotated[int | None, typer.Option(help="Score so many of the generated samples.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Of the samples that a run or a model is asked for.")] = 0,
     size: Annotated[
@@ -79,7 +76,12 @@ def evaluate(
         images |= {"--skip-broken": skip_broken or None}
         if unfit := [option for option, value in images.items() if value is not None]:
             raise UsageError(f"{unfit[0]}: is for images, and these are files of sentences")
-        text: dict[str, Any] = {"metrics": wanted, "protocol": protocol, "tokenizer": tokenizer, "samples": samples}
+        text: dict[str, Any] = {
+            "metrics": wanted,
+            "protocol": protocol,
+            "tokenizer": tokenizer or "words",
+            "samples": samples,
+        }
         with trust.accepting(trust_code):
             rows = text_scoring.rows(generated, reference, train, seed=seed, device=device, home=home, **text)
         print_json(rows) if json else print_table(scores_table(rows))

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from aigc_lab.cli.options import AsJson, Commands, Home, TrustCode, app, complete_sweep
+from aigc_lab.cli.options import AsJson, Commands, Home, TokenizerOption, TrustCode, app, complete_sweep
 from aigc_lab.cli.output import print_json, print_table
 from aigc_lab.errors import Failure
 
@@ -32,13 +32,23 @@ def judge_stability(
     diverged_at: Annotated[
         float | None, typer.Option(help="A step at which a loss, gradient or parameter was not finite.", metavar="STEP")
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="Only rows of which a column has a value, such as metric=score/fid.", metavar="COLUMN=VALUE"),
+    ] = None,
+    nan: Annotated[
+        Literal["missing", "diverged"] | None,
+        typer.Option(help="What NaN means.  [default: diverged, unless most rows hold it at regular steps]"),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Judge the history of a score: STABLE, OSCILLATING, REGRESSED, NEVER-LEARNED, DIVERGED, or WITHHELD."""
     from aigc_lab import judging
     from aigc_lab.verdicts import story
 
-    found = judging.stability_of_file(history, value, step, se, baseline, better, floor=floor, diverged_at=diverged_at)
+    found = judging.stability_of_file(
+        history, value, step, se, baseline, better, floor=floor, diverged_at=diverged_at, where=where or (), nan=nan
+    )
     print_json(found) if json else print(story.of_stability(found))
 
 
@@ -70,6 +80,7 @@ def judge_collapse(
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read.")
     ] = False,
+    tokenizer: TokenizerOption = None,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, or auto.")] = "auto",
     trust_code: TrustCode = False,
     json: AsJson = False,
@@ -85,6 +96,7 @@ def judge_collapse(
         "size": size,
         "numbers": numbers,
         "skip_broken": skip_broken,
+        "tokenizer": tokenizer,
     }
     with trust.accepting(trust_code):
         found = judging.collapse_of(generated, reference, labels, device=device, home=home, **how)

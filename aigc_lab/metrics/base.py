@@ -94,7 +94,7 @@ class Part(NamedTuple):
 class Autoencoder(Protocol):
     """A system with an encoder q(z|x), diagonal Gaussian, a prior N(0, I) and a likelihood p(x|z). What it returns for
     a sample does not depend on the others beside it. In the place of images it may take and give sentences, `Text`'s
-    numbers of words [N, L].
+    numbers of words [N, L]. An attribute `likelihood` may name p(x|z): scores in nats compare within one name.
     """
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -235,6 +235,13 @@ class FeatureMetric(Metric):
     def vectors(self, evidence: Evidence, samples: Samples) -> Tensor:
         """Those that it reads, [k, d] float32 with k ≤ `keeps`, on the device that scores."""
         return evidence.features(self.extractor, samples).some(self.keeps).vectors.to(evidence.device)
+
+
+def likelihood_of(system: object) -> str:
+    """The name of the likelihood p(x|z) that a system's nats are of, for signatures: its `likelihood`, else the name of
+    the system, since nats of two likelihoods do not compare.
+    """
+    return str(getattr(system, "likelihood", None) or plugins.name_of(type(system)))
 
 
 def device_of(system: Autoencoder) -> torch.device:

@@ -1,5 +1,7 @@
 """BLEU-n of generated sentences with every reference sentence as their reference (Yu et al. 2017): quality."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from aigc_lab.config import Order, Strict
@@ -13,6 +15,8 @@ class BLEU(TextMetric):
     errors over them: the reference stands for itself. It rises with the number of references, which is a part of the
     signature; one sentence that is often right, over and over, scores high: never read it without Self-BLEU.
     """
+
+    version: ClassVar[int] = 2  # unknown words match nothing
 
     class Config(Strict):
         orders: list[Order] = Field([2, 3, 4, 5], min_length=1)

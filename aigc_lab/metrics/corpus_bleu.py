@@ -1,5 +1,7 @@
 """Corpus BLEU of sentences in pairs by sacreBLEU (Post 2018), 0 to 100, with its own signature in ours."""
 
+from typing import ClassVar
+
 from aigc_lab.config import Strict
 from aigc_lab.metrics import base
 from aigc_lab.text.paired_bleu import corpus_bleu
@@ -10,6 +12,9 @@ class CorpusBLEU(TextMetric):
     """Line i with the reference's line i, of our tokens. n is the number of pairs. The interval is a delete-group
     jackknife's over the pairs.
     """
+
+    paired: ClassVar[bool] = True
+    version: ClassVar[int] = 2  # unknown words match nothing
 
     class Config(Strict):
         pass

@@ -130,7 +130,8 @@ class ELBO(base.Metric):
 
     `elbo`, `iw_nll` and `kl` are nats a sample, means ± 1.96 standard errors over the samples. `elbo` and `iw_nll`
     share the K drawn latents: −iw_nll is never below elbo. K is a part of the number: the papers' tables have K = 5000.
-    What a likelihood's nats are of is for the system to say; two likelihoods do not compare.
+    What a likelihood's nats are of is for the system to say; two likelihoods do not compare, and the signature has its
+    name.
     `kl` (exact), `active_units` (Var_x E[z_i] > 0.01; its interval has the units that are proved to be, and those that
     are not proved not to be) and `mutual_information` (the part of kl that tells images apart; it cannot exceed ln n,
     and near that it only says that n is too small; ±1.96 standard errors of the estimate at this n) tell whether the
@@ -139,6 +140,7 @@ class ELBO(base.Metric):
     """
 
     needs: ClassVar[frozenset[base.Need]] = frozenset({"encoder", "train"})
+    describes: ClassVar[frozenset[str]] = frozenset({"kl", "active_units", "mutual_information"})
 
     class Config(Strict):
         limit: Count = Field(1000, ge=100, description="real samples that are scored, at most")
@@ -161,7 +163,8 @@ class ELBO(base.Metric):
         system, reference, train = base.autoencoded(evidence, self.config.limit)
         held_out, known = (codes(system, images, self.config.importance) for images in (reference, train))
         n = len(reference)
-        details = f"scored:{n}≤{self.config.limit}", f"K:{self.config.importance}", f"cap:{math.log(n):.3f}"
+        details = [f"scored:{n}≤{self.config.limit}", f"K:{self.config.importance}", f"cap:{math.log(n):.3f}"]
+        details.append(f"likelihood:{base.likelihood_of(system)}")
         signature = self.signature(evidence, *details)
 
         def score(name: str, value: float, low: float, high: float, floor: float) -> base.Score:

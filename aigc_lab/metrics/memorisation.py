@@ -33,6 +33,7 @@ class Memorisation(base.FeatureMetric):
 
     version = 2  # the gap's interval
     needs = frozenset({"train"})
+    describes = frozenset({"auth_pct", "fd_gap"})
     tells = "copies"
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from aigc_lab.config import Strict
 from aigc_lab.metrics import base
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 class ROUGE(TextMetric):
     """As the package rouge-score has it, of our tokens and without stemming. It means something where line i was made
     for line i of the reference; of unpaired text it says how like two random sentences are, and its floor says the same
-    of real ones (`rouge_nn` compares with the nearest). n is the number of pairs: what the longer set has beyond the
-    shorter has no partner. ±1.96 standard errors over the pairs.
+    of real ones (`rouge_nn` compares with the nearest). n is the number of pairs. ±1.96 standard errors over the pairs.
     """
+
+    paired: ClassVar[bool] = True
+    version: ClassVar[int] = 2  # unknown words match nothing
 
     class Config(Strict):
         pass

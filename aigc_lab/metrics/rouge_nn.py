@@ -1,5 +1,7 @@
 """ROUGE-L F1 (Lin 2004) of each generated sentence with the reference sentence that is most like it."""
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 
@@ -14,6 +16,8 @@ class NearestROUGE(TextMetric):
     """For unconditional text, which has no partner. It costs hypotheses × references, so both are seeded choices of at
     most so many; it rises with the number of references. ±1.96 standard errors over the hypotheses.
     """
+
+    version: ClassVar[int] = 2  # unknown words match nothing
 
     class Config(Strict):
         hypotheses: Count = Field(1000, ge=2, description="generated sentences, at most")

@@ -19,6 +19,8 @@ class SelfBLEU(TextMetric):
     least: ClassVar[int] = 2
     tells: ClassVar[base.Fault] = "collapse"
 
+    version: ClassVar[int] = 2  # unknown words match nothing
+
     class Config(Strict):
         orders: list[Order] = Field([2, 3, 4, 5], min_length=1)
 

@@ -27,6 +27,8 @@ class TextReconstruction(TextMetric):
 
     needs: ClassVar[frozenset[base.Need]] = frozenset({"encoder", "train"})
 
+    version: ClassVar[int] = 2  # unknown words match nothing
+
     class Config(Strict):
         limit: Count = Field(1000, ge=100, description="real sentences that are reconstructed, at most")
 

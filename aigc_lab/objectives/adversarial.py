@@ -13,6 +13,7 @@ class AdversarialLoss(NamedTuple):
     `paired`: the generator's loss reads what the critic says of real samples too, one for each that was made.
     `saturates`: the generator's gradient vanishes where the critic is sure of what was made. `relative`: a constant
     that is added to all of the critic's outputs changes no gradient, so that the critic needs no last bias.
+    `boundary`: the output of a critic that cannot tell: above it, it takes a sample for real.
     """
 
     critic: Callable[[Tensor, Tensor], Tensor]
@@ -20,6 +21,7 @@ class AdversarialLoss(NamedTuple):
     paired: bool = False
     saturates: bool = False
     relative: bool = False
+    boundary: float = 0.0
 
 
 def _cross_entropy_critic(real: Tensor, fake: Tensor) -> Tensor:
@@ -71,7 +73,7 @@ LOSSES: dict[Name, AdversarialLoss] = {
     # Goodfellow et al. 2014, eq. 1 for the critic, section 3 for the generator: maximise log D(G(z)).
     "nonsaturating": AdversarialLoss(_cross_entropy_critic, _nonsaturating_generator),
     # Mao et al. 2017, eq. 2 with the labels of eq. 9: a = 0, b = c = 1.
-    "least_squares": AdversarialLoss(_least_squares_critic, _least_squares_generator),
+    "least_squares": AdversarialLoss(_least_squares_critic, _least_squares_generator, boundary=0.5),
     # Arjovsky et al. 2017, eq. 2–3; the critic must be kept Lipschitz by clipping or a penalty.
     "wasserstein": AdversarialLoss(_wasserstein_critic, _linear_generator, relative=True),
     # Lim & Ye 2017, eq. 6; Miyato et al. 2018, eq. 16–17.

@@ -40,6 +40,7 @@ class TextVAE(LanguageSystem):
     and a normal number for each place, whose quantile picks the word.
     """
 
+    likelihood = "categorical"
     unstackable = "torch's LSTM has no batching rule under vmap"
 
     class Config(Strict):

@@ -44,6 +44,7 @@ class VAE(base.System):
         network, width, size = config.network, config.width, shape.size
         self.encoder = networks.encoder(network, 2 * config.latent_size, width, size)
         self.decoder = networks.decoder(network, config.latent_size, width, size)
+        self.likelihood = config.likelihood
         self.log_sigma = nn.Parameter(torch.tensor(-1.5)) if config.likelihood == "gaussian" else None
 
     def phases(self, batch_size: int) -> list[base.Phase]:

@@ -23,14 +23,15 @@ def bleu(hypotheses: Corpus, references: Corpus, orders: Sequence[int] = ORDERS)
 
     Weights are 1/n; the precision of order k is Σ min(count, largest count in a reference) / max(1, length − k + 1).
     Without a known unigram the score is 0; any other numerator of 0 becomes 0.1. The brevity penalty takes the
-    reference length that is closest, the shorter of two. NLTK's `sentence_bleu` with `method1` gives the same numbers.
+    reference length that is closest, the shorter of two. NLTK's `sentence_bleu` with `method1` gives the same numbers,
+    where no word is unknown: `<unk>` matches nothing.
 
     Raises `ValueError` where there is no reference, no order, or an order below 1, or where the words differ.
     """
     _known(orders)
     if len(references) == 0:
         raise ValueError("BLEU needs at least 1 reference sentence, not 0")
-    both = ngrams.joined(hypotheses, references)
+    both = ngrams.joined(*ngrams.apart(hypotheses, references))
     found = ngrams.orders(both, max(orders))
     matches = [_matches(ngrams.count(grams, both), len(hypotheses)) for grams in found]
     return _scores(matches, hypotheses.lengths, _closest(hypotheses.lengths, references.lengths), orders)
@@ -39,7 +40,8 @@ def bleu(hypotheses: Corpus, references: Corpus, orders: Sequence[int] = ORDERS)
 def self_bleu(corpus: Corpus, orders: Sequence[int] = ORDERS) -> dict[int, Floats]:
     """BLEU-n [N] of each sentence for each n of `orders`, in [0, 1], with all other sentences as its references.
 
-    The mean is Self-BLEU-n (Zhu et al. 2018, section 3.2). A sentence that occurs twice has itself as a reference.
+    The mean is Self-BLEU-n (Zhu et al. 2018, section 3.2). A sentence that occurs twice has itself as a reference, but
+    for its unknown words, which match nothing.
 
     Raises `ValueError` for fewer than 2 sentences, and where there is no order or one below 1.
     """
@@ -92,6 +94,7 @@ def _matches(counts: Counts, hypotheses: int) -> Ints:
 def _ranked_counts(corpus: Corpus, largest: int) -> list[Counts]:
     """The counts of each order with the sentences of an n-gram by their counts, the largest last."""
     ranked = []
+    (corpus,) = ngrams.apart(corpus)
     for grams in ngrams.orders(corpus, largest):
         counts = ngrams.count(grams, corpus)
         order = np.lexsort((counts.times, counts.gram))

@@ -9,6 +9,9 @@ import numpy.typing as npt
 
 from aigc_lab.text.corpus import Corpus, Ints
 
+# A word that a vocabulary does not hold.
+UNKNOWN = "<unk>"
+
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
@@ -49,6 +52,27 @@ def joined(*corpora: Corpus) -> Corpus:
     starts = np.zeros(sum(map(len, corpora)) + 1, dtype=np.int64)
     np.cumsum(np.concatenate([each.lengths for each in corpora]), out=starts[1:])
     return replace(corpora[0], tokens=np.concatenate([each.tokens for each in corpora]), starts=starts)
+
+
+def apart(*corpora: Corpus) -> list[Corpus]:
+    """The corpora with every unknown word (`<unk>`) in the place of a word that nothing else is: two words that nobody
+    knows are not known to be the same, and match nothing. Raises `ValueError` where the corpora have different words.
+    """
+    comparable(*corpora)
+    words = corpora[0].words
+    unknown = words.index(UNKNOWN) if UNKNOWN in words else -1
+    places = [np.flatnonzero(each.tokens == unknown) for each in corpora]
+    total = sum(map(len, places))
+    if unknown < 0 or not total:
+        return list(corpora)
+    words += tuple(f"{UNKNOWN}{number}" for number in range(total))
+    found, next_word = [], len(words) - total
+    for each, at in zip(corpora, places, strict=True):
+        tokens = each.tokens.copy()
+        tokens[at] = np.arange(next_word, next_word + len(at))
+        next_word += len(at)
+        found.append(replace(each, tokens=tokens, words=words))
+    return found
 
 
 def orders(corpus: Corpus, largest: int) -> list[Grams]:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aigc_lab.text import ngrams
 from aigc_lab.text.corpus import Corpus, Ints
 
 
@@ -12,12 +13,14 @@ def corpus_bleu(
     hypotheses: Corpus, references: Corpus, groups: Ints | None = None
 ) -> tuple[float, npt.NDArray[np.float64] | None, str]:
     """BLEU in [0, 100] of sentence i with reference i, as many as both have; the same without each of the `groups` of
-    the pairs [G], where these are given; and sacreBLEU's signature with commas in the place of its bars.
+    the pairs [G], where these are given; and sacreBLEU's signature with commas in the place of its bars. An unknown
+    word (`<unk>`) matches nothing.
     """
     from sacrebleu.metrics.bleu import BLEU
 
     pairs = min(len(hypotheses), len(references))
-    made, real = (each.take(slice(0, pairs)).texts() for each in (hypotheses, references))
+    kept = ngrams.apart(hypotheses.take(slice(0, pairs)), references.take(slice(0, pairs)))
+    made, real = (each.texts() for each in kept)
     measure: Any = BLEU(tokenize="none", force=True)
 
     def of(rows: list[int]) -> float:

@@ -6,7 +6,16 @@ from aigc_lab.errors import UsageError
 
 
 def read_lines(path: Path, what: str = "") -> tuple[list[str], int]:
-    """The sentences of a UTF-8 file, without white space around them, and how many lines were blank.
+    """The sentences of a UTF-8 file, without white space around them, and how many lines were blank. Raises
+    `UsageError` as `read_every_line` does.
+    """
+    lines = read_every_line(path, what)
+    kept = [line for line in lines if line]
+    return kept, len(lines) - len(kept)
+
+
+def read_every_line(path: Path, what: str = "") -> list[str]:
+    """The lines of a UTF-8 file, blank ones too, without white space around them: line i is where it was.
 
     Windows and old Macintosh line ends, a byte order mark and tabs are all right. Raises `UsageError` with the line
     and the byte where the file is not text, and for one without any sentence.
@@ -34,10 +43,9 @@ def read_lines(path: Path, what: str = "") -> tuple[list[str], int]:
     lines = [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     if lines and not lines[-1]:
         lines.pop()
-    kept = [line for line in lines if line]
-    if not kept:
+    if not any(lines):
         raise UsageError(f"{name}: {'is empty' if not raw else 'holds blank lines only'}; give one sentence a line")
-    return kept, len(lines) - len(kept)
+    return lines
 
 
 def _place(raw: bytes, at: int, shift: int) -> str:

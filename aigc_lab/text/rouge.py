@@ -1,4 +1,4 @@
-"""ROUGE F1 (Lin 2004) as the rouge-score package computes it, from our tokens.
+"""ROUGE F1 (Lin 2004) as the rouge-score package computes it, from our tokens; unknown words match nothing.
 
 The longest common subsequence is found by bits, of many pairs at a time: a bit for each token of the reference, in one
 pass over the tokens of the hypothesis (Crochemore et al. 2001; Hyyrö 2004).
@@ -26,7 +26,7 @@ def rouge_n(hypotheses: Corpus, references: Corpus, n: int) -> Floats:
 
     Raises `ValueError` where the numbers of sentences or the words differ, and for n < 1.
     """
-    _paired(hypotheses, references)
+    hypotheses, references = _paired(hypotheses, references)
     both, pairs = ngrams.joined(hypotheses, references), len(hypotheses)
     counts = ngrams.count(ngrams.orders(both, n)[-1], both)
     own = counts.sentence < pairs
@@ -42,7 +42,7 @@ def rouge_l(hypotheses: Corpus, references: Corpus) -> Floats:
 
     Raises `ValueError` where the numbers of sentences or the words differ.
     """
-    _paired(hypotheses, references)
+    hypotheses, references = _paired(hypotheses, references)
     common = np.zeros(len(hypotheses), dtype=np.int64)
     for block in _blocks(references.lengths):
         rows = block[np.argsort(-hypotheses.lengths[block], kind="stable")]
@@ -55,7 +55,7 @@ def rouge_nn(hypotheses: Corpus, references: Corpus) -> Floats:
 
     It costs about hypotheses × references. Raises `ValueError` where there is no reference or the words differ.
     """
-    ngrams.comparable(hypotheses, references)
+    hypotheses, references = ngrams.apart(hypotheses, references)
     if len(references) == 0:
         raise ValueError("ROUGE needs at least 1 reference sentence, not 0")
     best = np.zeros(len(hypotheses))
@@ -64,10 +64,10 @@ def rouge_nn(hypotheses: Corpus, references: Corpus) -> Floats:
     return best
 
 
-def _paired(hypotheses: Corpus, references: Corpus) -> None:
+def _paired(hypotheses: Corpus, references: Corpus) -> list[Corpus]:
     if len(hypotheses) != len(references):
         raise ValueError(f"ROUGE pairs sentences: {len(hypotheses)} hypotheses have {len(references)} references")
-    ngrams.comparable(hypotheses, references)
+    return ngrams.apart(hypotheses, references)
 
 
 def _f1(overlap: Ints, hypothesis: Ints, reference: Ints) -> Floats:

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import regex
 
-Tokenizer = Literal["words", "none", "characters"]
+Tokenizer = Literal["words", "none", "characters", "nltk"]
 TOKENIZERS: tuple[Tokenizer, ...] = get_args(Tokenizer)
 
 # The mark of an unknown word, which a model's sentences hold; a word with its accents, joiners, soft hyphens, and inner
@@ -14,14 +14,23 @@ TOKENIZERS: tuple[Tokenizer, ...] = get_args(Tokenizer)
 # with all that belongs to it.
 _MARK = r"\p{M}\p{GCB=Extend}\u200D\u00AD"
 _INSIDE = rf"[\p{{L}}\p{{N}}_{_MARK}]"
+# Scripts that write no spaces between words: each grapheme is a token, and ends the word before it.
+_SPACELESS = r"[\p{Han}\p{Hiragana}\p{Katakana}\u30FC\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+_LETTER = rf"(?!{_SPACELESS})[\p{{L}}\p{{M}}_]"
+_INNER = rf"(?!{_SPACELESS}){_INSIDE}"
 _WORDS = regex.compile(
-    rf"<unk>|[\p{{L}}\p{{M}}_]{_INSIDE}*(?:['’\-]{_INSIDE}+)*|\p{{N}}+(?:[.,]\p{{N}}+)*[\p{{L}}{_MARK}]*|\X"
+    rf"<unk>|{_LETTER}(?:{_INNER})*(?:['’\-](?:{_INNER})+)*"
+    rf"|\p{{N}}+(?:[.,]\p{{N}}+)*(?:(?!{_SPACELESS})[\p{{L}}{_MARK}])*|\X"
 )
+# What a signature says of a tokenizer whose tokens are not those of its first version.
+_VERSIONS = {"words": "words:2"}
 
 
 def tokenize(line: str, how: Tokenizer = "words") -> list[str]:
-    """The tokens of a line, in Unicode's composed form (NFC). `words` parts punctuation from words, `none` takes what
-    stands between white space as it is, `characters` every grapheme, with spaces as `▁`.
+    """The tokens of a line, in Unicode's composed form (NFC). `words` parts punctuation from words, and of scripts that
+    write no spaces between words (Chinese characters, kana, Thai, Lao, Khmer, Burmese) every grapheme; `none` takes
+    what stands between white space as it is; `characters` every grapheme, with spaces as `▁`; `nltk` is NLTK's
+    `word_tokenize(line, preserve_line=True)`, by which published tables of BLEU were made.
     """
     return _SPLIT[how](unicodedata.normalize("NFC", line))
 
@@ -37,7 +46,28 @@ def _characters(line: str) -> list[str]:
     return [each.replace(" ", "▁") for each in regex.findall(r"<unk>|\X", spaced)]
 
 
-_SPLIT: dict[str, Callable[[str], list[str]]] = {"words": _words, "none": str.split, "characters": _characters}
+def _nltk(line: str) -> list[str]:
+    # It needs no download, and takes a second to import.
+    from nltk.tokenize.destructive import NLTKWordTokenizer
+
+    tokens: list[str] = []
+    # A mark of an unknown word is one token, and not three.
+    for place, part in enumerate(line.split("<unk>")):
+        tokens += ["<unk>"] * (place > 0) + NLTKWordTokenizer().tokenize(part)
+    return tokens
+
+
+_SPLIT: dict[str, Callable[[str], list[str]]] = {
+    "words": _words,
+    "none": str.split,
+    "characters": _characters,
+    "nltk": _nltk,
+}
+
+
+def named(tokenizer: str) -> str:
+    """A tokenizer with its version, as a signature names it."""
+    return _VERSIONS.get(tokenizer, tokenizer)
 
 
 def untokenize(tokens: list[str], how: str) -> str:

@@ -20,9 +20,12 @@ own size, but of a tenth of what was gained over the baseline at least, and of 3
 gain. Without a baseline the gain is counted from the worst of the first three evaluations, sets no upper bound, and is
 taken for at least the best's own size; whether the run learned at all is then unknown, and never a verdict.
 
-**Noise.** A difference counts beyond 3 standard errors. Where none are given, the noise is estimated from the second
-differences of the last half: robust to trends and jumps, but blind to what comes and goes slowly. Fast oscillation
-looks the same, so none of it is explained away by an estimate.
+**Noise.** A difference counts beyond 3 standard errors. Where none are given, the noise is estimated from second
+differences, of the last half and of the evaluations between the first and the last that were nearly as good as the
+best, and the smaller estimate counts: a wrecked tail swings by more than its noise, a steep descent bends. Second
+differences are robust to trends and jumps, but blind to what comes and goes slowly. Where values are compared as ratios
+the estimate is one too, and counts at the size of the best: at the size of a wrecked value, it would excuse the wreck.
+Fast oscillation looks the same as noise, so none of it is explained away by an estimate.
 
 **What calibration changed** (`evaluation/calibrate.py stability` prints the definitions' words beside these rules):
 
@@ -37,7 +40,9 @@ looks the same, so none of it is explained away by an estimate.
 - DIVERGED comes before WITHHELD: what diverges early is stopped early, and would never be counted.
 - Where neither the best nor the gain exceeds 15 standard errors, a difference counts beyond 15: there is nothing to
   lose yet, and correlated noise passes for a loss. Without errors and baseline, of values that lie around zero from the
-  first evaluation on, nothing tells what is large, and swings are no verdict.
+  first evaluation on, nothing tells what is large, and swings are no verdict. Ratios whose noise is estimated are left
+  out of this: 1.35 times is a loss of any positive score, learned or not. (With it, and the noise taken from the tail,
+  a published run that ended at 3.34 times its best was STABLE; of 17 such runs 6 were, and 6 raised no alarm.)
 """
 
 import math
@@ -45,13 +50,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
+from itertools import pairwise
 from statistics import NormalDist
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-_VERSION = 2  # of the rules
+_VERSION = 3  # of the rules
 FEWEST = 10
 # How many times the best a value must be to have regressed, and by how many standard errors; the least part of the gain
 # that counts near zero; the standard deviation around the trend above which a run oscillates.
@@ -158,8 +164,9 @@ def judge(
     `errors` are standard errors; None or NaN where one is unknown. `baseline` is a trivial sampler's score, `floor`
     what real samples score (0 where lower is better): half of the baseline is half of the way from it to the floor.
     `diverged_at` tells of a loss, gradient or parameter that was not finite: (step, what). Evaluations need no equal
-    spacing and no order; of several at one step the last counts. A value of None was not measured; NaN and ±inf
-    diverged.
+    spacing; they come in the order in which they were made, or all from the last to the first. Where a step goes back,
+    training was resumed there, and the evaluations at that step and after it are void. A value of None was not
+    measured; NaN and ±inf diverged.
 
     Raises `ValueError` naming the offending value for lengths that differ, what is no number, a step, baseline or floor
     that is not finite, and a negative standard error.
@@ -279,23 +286,49 @@ def _run(
             raise ValueError(f"steps[{place}] is {step}; it must be finite")
         if error is not None and error < 0:
             raise ValueError(f"errors[{place}] is {error}; a standard error is not negative")
-    latest = {step: (value, error) for step, value, error in zip(at, x, s, strict=True) if value is not None}
-    order = sorted(latest)  # type: ignore[type-var]
+    order, void, repeated = _sequence([step for step in at if step is not None], x)
     run = _Run(
-        np.array(order, dtype=float),
-        sign * np.array([latest[step][0] for step in order], dtype=float),
-        np.array([latest[step][1] for step in order], dtype=float),
+        np.array([at[place] for place in order], dtype=float),
+        sign * np.array([x[place] for place in order], dtype=float),
+        np.array([s[place] for place in order], dtype=float),
         None if baseline is None else sign * _finite("baseline", baseline),
         sign,
     )
     run.errors[~np.isfinite(run.errors)] = np.nan
-    behind = sum(value is None and (not order or step > order[-1]) for step, value in zip(at, x, strict=True))  # type: ignore[operator]
+    behind = sum(value is None for value in x[order[-1] + 1 :]) if order else len(x)
     run = replace(run, unvalued=behind)
     missing = sum(value is None for value in x)
-    repeated = len(x) - missing - len(order)
     notes = [Finding(f"left out: {missing} of {len(x)} evaluations, which have no value")] * bool(missing)
     notes += [Finding(f"left out: {repeated} evaluations, followed by others of the same step")] * bool(repeated)
+    notes += [
+        Finding(f"left out: {count} evaluations from here on, for training went back to this step", _whole(step))
+        for step, count in void
+    ]
     return run, notes
+
+
+def _sequence(steps: Sequence[float], values: Sequence[float | None]) -> tuple[list[int], list[tuple[float, int]], int]:
+    """The places of the evaluations that count, in the order of their steps; where training went back to a step, and
+    how many evaluations that made void; and how many were followed by another of the same step.
+
+    Evaluations are told in the order in which they were made, or all from the last to the first.
+    """
+    places = [place for place, value in enumerate(values) if value is not None]
+    if len(places) > 1 and all(steps[later] < steps[earlier] for earlier, later in pairwise(places)):
+        return places[::-1], [], 0
+    kept: list[int] = []
+    void: list[tuple[float, int]] = []
+    repeated = 0
+    for place in places:
+        at = len(kept)
+        while at and steps[kept[at - 1]] >= steps[place]:
+            at -= 1
+        if len(kept) - at == 1 and steps[kept[at]] == steps[place]:
+            repeated += 1
+        elif len(kept) > at:
+            void.append((steps[place], len(kept) - at))
+        kept[at:] = [place]
+    return kept, void, repeated
 
 
 def _numbers(what: str, given: Iterable[Any]) -> list[float | None]:
@@ -331,34 +364,62 @@ def _errors(run: _Run, scale: Scale) -> Array:
     size = run.x if scale == "log" else np.ones_like(run.x)
     if run.told:
         return np.where(np.isfinite(run.errors), run.errors, np.nanmedian(run.errors / size) * size)
-    return _noise(run.x, scale) * size
+    return _noise(run, scale) * size
 
 
-def _noise(x: Array, scale: Scale) -> float:
-    """The standard deviation of the noise in a curve, from the median size of its second differences; infinite where
-    they are too few to tell.
+def _noise(run: _Run, scale: Scale) -> float:
+    """The standard deviation of the noise in a curve, of the logarithm on that scale; infinite where too few values
+    tell. It is the smaller of two estimates, for each may hold more than noise: of the latest half, which may be what
+    became of the run, and of the evaluations between the first and the last that were nearly as good as the best.
     """
+    y = np.log(run.x) if scale == "log" else run.x
     least, most = _TAIL
-    tail = x[-min(max(len(x) // 2, least), most) :]
-    bends = np.abs(np.diff(np.log(tail) if scale == "log" else tail, n=2))
-    if len(bends) < _BENDS:
-        return math.inf
-    return float(np.median(bends)) / (NormalDist().inv_cdf(0.75) * math.sqrt(6))
+    latest = y[-min(max(len(y) // 2, least), most) :]
+    return min(_bent(latest), _bent(y[_prime(run, scale)]))
+
+
+def _prime(run: _Run, scale: Scale) -> slice:
+    """The evaluations between the first and the last that were so near the best that they had not regressed from it."""
+    near = np.flatnonzero(run.x <= _bar(run, scale, float(run.x.min()), FACTOR, final=False))
+    return slice(int(near[0]), int(near[-1]) + 1)
+
+
+def _bent(y: Array) -> float:
+    """The standard deviation of white noise whose second differences have the median size of those of y; infinite
+    where they are too few to tell.
+    """
+    bends = np.abs(np.diff(y, n=2))
+    return float(np.median(bends)) / (NormalDist().inv_cdf(0.75) * math.sqrt(6)) if len(bends) >= _BENDS else math.inf
+
+
+def _luck(n: int) -> float:
+    """By how many standard errors the best of n noisy values is too good (Blom 1958)."""
+    return NormalDist().inv_cdf((n - 0.375) / (n + 0.25))
 
 
 def _fair(x: Array, errors: Array) -> float:
     """The best value, worse by what the best of so many noisy values is too good."""
-    at, n = int(x.argmin()), len(x)
-    luck = NormalDist().inv_cdf((n - 0.375) / (n + 0.25))
+    luck, at = _luck(len(x)), int(x.argmin())
     return float(x[at] + luck * errors[at]) if luck else float(x[at])
 
 
-def _sigmas(run: _Run, fair: float, error: Array) -> Array:
-    """How many standard errors count. What has not risen out of the noise can only be compared with the noise, of which
+def _noisy(run: _Run, scale: Scale, errors: Array, error: Array, share: float = 1.0) -> Array:
+    """Up to where the latest two evaluations may lie by noise alone, beside the best of those before; `error` is the
+    standard error of what is compared, of which `share` counts.
+
+    Noise that is estimated is a ratio where values are compared as ratios: taken at the size of a wrecked value, it
+    would excuse the wreck. What has not risen out of the noise can only be compared with the noise, of which
     correlation hides a part.
     """
+    before = run.x[:-_LATEST]
+    if scale == "log" and not run.told:
+        ratio = float(errors[0] / run.x[0])
+        # The best was drawn from those that could have been it: a wreck's evaluations add no luck.
+        rivals = before[_prime(run.where(slice(-_LATEST)), scale)]
+        return np.full_like(error, before.min() * math.exp((_luck(len(rivals)) + SIGMAS * share) * ratio))
+    fair = _fair(before, errors[:-_LATEST])
     risen = max(run.start - fair, abs(fair)) > _RISEN * error
-    return np.where(risen, SIGMAS, _RISEN)
+    return fair + np.where(risen, SIGMAS, _RISEN) * share * error
 
 
 def _bar(run: _Run, scale: Scale, best: float, factor: float, *, final: bool) -> float:
@@ -382,10 +443,9 @@ def _alarming(run: _Run, at: int, factor: float) -> bool:
     run = run.where(slice(at + 1))
     scale = _scale(run)
     errors = _errors(run, scale)
-    (before, latest), error = np.split(run.x, [-_LATEST]), errors[-_LATEST:]
-    best, fair = float(before.min()), _fair(before, errors[:-_LATEST])
-    beyond = latest - fair > _sigmas(run, fair, error) * error
-    return bool((beyond & (latest >= _bar(run, scale, best, factor, final=False))).all())
+    before, latest = np.split(run.x, [-_LATEST])
+    beyond = latest > _noisy(run, scale, errors, errors[-_LATEST:])
+    return bool((beyond & (latest >= _bar(run, scale, float(before.min()), factor, final=False))).all())
 
 
 def _first_alarm(run: _Run, factor: float) -> float | None:
@@ -470,10 +530,9 @@ class _Whole:
     @cached_property
     def bar(self) -> float:
         """From where on the median of the last three has regressed: so much worse, and beyond what is luck."""
-        error = np.sqrt(np.mean(self.errors[-3:] ** 2))
-        fair = _fair(self.run.x[:-_LATEST], self.errors[:-_LATEST])
-        luck = fair + float(_sigmas(self.run, fair, error) * _MEDIAN_OF_3 * error)
-        return max(_bar(self.run, self.scale, self.before, FACTOR, final=True), luck)
+        error = np.sqrt(np.mean(self.errors[-3:] ** 2, keepdims=True))
+        noisy = float(_noisy(self.run, self.scale, self.errors, error, _MEDIAN_OF_3)[0])
+        return max(_bar(self.run, self.scale, self.before, FACTOR, final=True), noisy)
 
     @cached_property
     def unit(self) -> float:
@@ -594,10 +653,10 @@ def _verdict(whole: _Whole, n: int, breaks: Sequence[Finding], ideal: float | No
     if not whole.learned(ideal):
         return Stability.NEVER_LEARNED, f"{best}, {whole.not_learned(ideal)}: {whole.goal(ideal)}"
     end = f"the last 3 evaluations (median {_text(whole.last.value)}) are {whole.loss()} {best}"
-    if whole.regressed():
-        return Stability.REGRESSED, end
     spread, explained, too_much = whole.swing
     swing = f"the last half swings by {_percent(spread)} around its trend"
+    if whole.regressed():
+        return Stability.REGRESSED, f"{end}; and {swing}" if too_much else end
     if too_much:
         of = f", of which standard errors explain {_percent(explained)}" if whole.run.told else ""
         return Stability.OSCILLATING, f"{swing}{of}; up to {_percent(SWING)} would be sound"

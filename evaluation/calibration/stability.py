@@ -1,13 +1,15 @@
 """Histories of which the truth is known, and how the stability verdict and its alarm judge them."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from aigc_lab import content
 from aigc_lab.verdicts.stability import FACTOR, FEWEST, SIGMAS, SWING, Stability, StabilityVerdict, first_alarm, judge
 from calibration.bounds import Bound, share
 
@@ -174,6 +176,77 @@ def histories(
         yield history(truth, random, KINDS[place % len(KINDS)], told=told, known=known, size=size)
 
 
+# ---- published histories
+
+FID = KINDS[0]
+
+
+class Published(NamedTuple):
+    """A published history of FID, parted into its course and the noise around it, both of the logarithm."""
+
+    steps: Array
+    course: Array
+    noise: Array
+    regressed: bool
+
+
+def published_histories() -> list[Published]:
+    golden = json.loads((content.folder("evaluation") / "golden" / "fid_histories.json").read_text("utf-8"))
+    found = []
+    for name, run in golden["runs"].items():
+        last = {step: fid for step, fid in zip(run["thousands of steps"], run["fid"], strict=True)}
+        y = np.log([last[step] for step in sorted(last)])
+        # A median of five; of fewer at the ends, where a steep descent would be taken for noise.
+        sides = np.minimum(2, np.minimum(np.arange(len(y)), np.arange(len(y))[::-1]))
+        course = np.array([np.median(y[at - side : at + side + 1]) for at, side in enumerate(sides)])
+        found.append(Published(np.array(sorted(last)), course, y - course, name in golden["regressed"]))
+    return found
+
+
+def resampled(run: Published, random: np.random.Generator, most: float) -> History:
+    """Its course with its own noise in another order, in pieces of five evaluations, which keeps what hangs together,
+    and at once to `most` times its size; of long histories every second or third evaluation, or a piece.
+    """
+    n = len(run.course)
+    starts = random.integers(n, size=n // 5 + 1)
+    places = (starts[:, None] + np.arange(5)).ravel()[:n] % n
+    y = run.course + random.uniform(1, most) * run.noise[places]
+    every = int(random.integers(1, min(3, n // 20) + 1))
+    return History("published", FID, run.steps[::every], np.exp(y[::every]), None, None)
+
+
+def published(count: int, random: np.random.Generator) -> list[Bound]:
+    """Published histories with noise of once to twice its size: how many sound ones are called unsound, and how many of
+    those that ended at 1.5 times their best and more are found, with the alarm before 70 % of the training.
+    """
+    runs, bounds = published_histories(), []
+    for regressed, word in ((False, "sound"), (True, "regressed")):
+        mine = [run for run in runs if run.regressed == regressed]
+        for most in (1.0, 2.0):
+            cases = [resampled(mine[place % len(mine)], random, most) for place in range(count)]
+            judged = [case.judged() for case in cases]
+            early = [
+                verdict.alarm_step is not None and verdict.alarm_step < 0.7 * case.steps[-1]
+                for verdict, case in zip(judged, cases, strict=True)
+            ]
+            said = Counter(str(verdict.verdict) for verdict in judged)
+            shares = ", ".join(f"{verdict} {times / count:.1%}" for verdict, times in said.most_common())
+            title = f"published, {word}, noise × {most:g}"
+            print(f"{title:40}{shares}; alarm {share([each.alarm_step is not None for each in judged]):.1%}")
+            unsound = share([verdict.verdict is not Stability.STABLE for verdict in judged])
+            if regressed:
+                bounds += [Bound(f"{title}: not STABLE", unsound, least=0.97)]
+                bounds += [Bound(f"{title}: alarm before 70 % of the training", share(early), least=0.9)]
+            else:
+                raised = share([verdict.alarm_step is not None for verdict in judged])
+                bounds += [
+                    Bound(f"{title}: not STABLE", unsound, most=0.01),
+                    Bound(f"{title}: alarm", raised, most=0.02),
+                ]
+    print()
+    return bounds
+
+
 # ---- the definitions' words
 
 
@@ -228,7 +301,7 @@ def stability(count: int, seed: int) -> list[Bound]:
     """The tables of the stability verdict, and what is promised of it."""
     random = np.random.default_rng(seed)
     bounds = confusion({truth: list(histories(truth, count, random)) for truth in CURVES})
-    return bounds + alarms(count, random) + sizes(count // 4, random)
+    return bounds + published(count, random) + alarms(count, random) + sizes(count // 4, random)
 
 
 def confusion(runs: dict[str, list[History]]) -> list[Bound]:

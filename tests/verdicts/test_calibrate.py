@@ -7,7 +7,7 @@ from conftest import program
 @pytest.mark.parametrize(
     ("arguments", "kept"),
     [
-        (["stability", "--n", "480", "--seed", "1"], "16 of 16 promises kept"),
+        (["stability", "--n", "480", "--seed", "1"], "24 of 24 promises kept"),
         (["collapse", "--data", "ring", "--n", "40", "--others", "3"], "9 of 9 promises kept"),
     ],
 )

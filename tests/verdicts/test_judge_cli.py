@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,16 @@ READ: dict[str, str | bytes] = {
     "rows from the last to the first": "\n".join([table(LOST).split()[0], *reversed(table(LOST).split()[1:])]),
     "JSON lines": "".join(json.dumps(each) + "\n" for each in OBJECTS),
     "a list in JSON": json.dumps(OBJECTS, indent=2),
+    "names again": table(LOST).replace("\n4000,", "\nstep,fid,se\n4000,"),
+    "decimal commas": table(LOST, ";").replace(".", ","),
+    "decimal commas, quoted, and points of thousands": table(LOST, ";", quote='"')
+    .replace(".", ",")
+    .replace('"300,0"', '"0.300,0"'),
+    "steps in names of files": re.sub(r"(?m)^(\d+),", r"network-snapshot-\1.pkl,", table(LOST)),
+    "objects in an object": json.dumps(
+        {"epoch": 3, "log_history": [{"step": 1, "loss": 2.0}, *OBJECTS, {"step": 9600, "loss": 1.0}]}, indent=1
+    ),
+    "lists in an object": json.dumps({name: [each[name] for each in OBJECTS] for name in OBJECTS[0]}, indent=1),
     "names in brackets": table(LOST).replace("step,", "[x],step,").replace("\n", "\n0,").rstrip("0,"),
 }
 
@@ -214,8 +225,12 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "no names": ("1,2,3\n2,3,4\n", "FILE, line 1: unknown column 'step'; there are: 1, 2, 3"),
     "two of a name": ("step,fid,se,fid\n1,2,3,4\n", "FILE, line 1: 2 columns are named fid; rename the others"),
     "text": (HEAD + "1,2,3\n2,abc,3\n", "FILE, line 3, column fid: 'abc' is no number; write a number like 1234.5"),
-    "names again": (HEAD + "1,2,3\n" + HEAD, "FILE, line 3, column step: 'step' is no number"),
-    "a decimal comma": ("step;fid;se\n1;2,5;1\n", "FILE, line 2, column fid: '2,5' is no number"),
+    "a decimal comma between commas": (HEAD + '1,"2,5",1\n', "FILE, line 2, column fid: '2,5' is no number"),
+    "lists of two lengths": (
+        '{"step": [1, 2], "fid": [3], "se": [1, 1]}',
+        "FILE: the lists differ in length (step 2, fid",
+    ),
+    "a lacking name in an object": ('{"results": {"fd": 1}, "step": 1, "se": 1}', "FILE: unknown column 'fid'"),
     "too many cells": (HEAD + "1,2,5,3\n", "FILE, line 2: 4 cells, 3 columns; quote a cell that holds a comma"),
     "no step": (HEAD + "1,2,3\n,4,5\n", "FILE, line 3, column step: is no step; number the evaluation, or remove it"),
     "a step that is not finite": (HEAD + "nan,2,3\n", "FILE, line 2, column step: nan is no step"),
@@ -266,3 +281,113 @@ def test_values_from_a_file_are_those_that_were_written(tmp_path: Path) -> None:
     content = "step,v\n" + "".join(f"{step},{value!r}\n" for step, value in enumerate(values))
     found = stability_of_file(written(tmp_path, content), "v", better="higher")
     assert found == judge(range(12), values, better="higher").as_dict()
+
+
+# ---- several histories in one file
+
+
+def long_table(**runs: list[float]) -> str:
+    """As MLflow's page exports a chart: a row a point."""
+    rows = [
+        f"{name},{name}01,score/fid,{step},{value}"
+        for name, values in runs.items()
+        for step, value in zip(STEPS, values, strict=True)
+    ]
+    return "\n".join(["Run,Run ID,metric,step,value", *rows, ""])
+
+
+def test_rows_of_several_runs_or_metrics_are_refused_with_the_column(tmp_path: Path) -> None:
+    path = written(tmp_path, long_table(good=SOUND, bad=LOST))
+    with pytest.raises(UsageError) as refused:
+        stability_of_file(path, "value")
+    assert str(refused.value).startswith(
+        f"{path}: column Run says that these are 2 histories ('good', 'bad'); choose one"
+    )
+    assert "--where 'Run=good'" in str(refused.value)
+    for name, values in (("good", SOUND), ("bad", LOST)):
+        expected = judge(STEPS, values).as_dict()
+        assert stability_of_file(path, "value", where=[f"Run={name}"]) == expected
+        assert stability_of_file(path, "value", where=["metric=score/fid", f"Run ID={name}01"]) == expected
+    lines = long_table(good=SOUND).splitlines()
+    mixed = [each.replace("score/fid", "loss").replace(",30.0", ",0.5") for each in lines[1:]]
+    path = written(
+        tmp_path, "\n".join([lines[0], *(line for pair in zip(lines[1:], mixed, strict=True) for line in pair)])
+    )
+    with pytest.raises(UsageError, match="column metric says that these are 2 histories"):
+        stability_of_file(path, "value")
+    assert stability_of_file(path, "value", where=["metric=score/fid"]) == judge(STEPS, SOUND).as_dict()
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("Run", "--where 'Run' is no condition; write COLUMN=VALUE"),
+        ("=x", "--where '=x' is no condition"),
+        ("Rum=good", "line 1: unknown column 'Rum'; did you mean Run?"),
+        ("Run=god", "no row has Run=god; column Run holds 'bad', 'good'"),
+    ],
+)
+def test_a_condition_that_chooses_nothing_is_refused(tmp_path: Path, where: str, said: str) -> None:
+    path = written(tmp_path, long_table(good=SOUND, bad=LOST))
+    with pytest.raises(UsageError) as refused:
+        stability_of_file(path, "value", where=[where])
+    assert said in str(refused.value)
+
+
+def test_a_resumed_log_is_one_history(tmp_path: Path) -> None:
+    """Losses and times differ in each row, and tell no histories apart."""
+    values = [*SOUND[:15], *[90.0, 150.0, 200.0, 240.0, 280.0]]
+    rows = [
+        f"{step},{value},{value / 7},{place}" for place, (step, value) in enumerate(zip(STEPS, values, strict=True))
+    ]
+    again = [f"{step},10.1,{step / 3},{step}" for step in STEPS[15:18]]
+    path = written(tmp_path, "\n".join(["step,fid,loss,time", *rows, "step,fid,loss,time", *again]))
+    found = stability_of_file(path, "fid")
+    assert found == judge([*STEPS, *STEPS[15:18]], [*values, 10.1, 10.1, 10.1]).as_dict()
+    assert (found["verdict"], found["n"]) == ("STABLE", 18)
+
+
+# ---- what NaN means
+
+
+def sparse(values: list[float], every: int, tail: int = 0) -> str:
+    """An evaluation in every so many rows, and NaN in the others."""
+    cells = [cell for value in values for cell in (*["NaN"] * (every - 1), str(value))] + ["nan"] * tail
+    return "step,fid\n" + "".join(f"{place},{cell}\n" for place, cell in enumerate(cells, 1))
+
+
+@pytest.mark.parametrize("tail", [0, 3])
+def test_nan_between_regular_evaluations_was_not_evaluated(tmp_path: Path, tail: int) -> None:
+    path = written(tmp_path, sparse(SOUND, 5, tail))
+    found = stability_of_file(path, "fid")
+    assert found["verdict"] == "STABLE" and found["n"] == len(SOUND) and "no value" not in found["reason"]
+    assert any(
+        "is taken for not evaluated, for every 5th row has a value" in each["what"] for each in found["evidence"]
+    )
+    assert stability_of_file(path, "fid", nan="diverged")["verdict"] == "DIVERGED"
+
+
+def test_nan_where_an_evaluation_was_due_diverged(tmp_path: Path) -> None:
+    found = stability_of_file(written(tmp_path, sparse(SOUND, 5, tail=6)), "fid")
+    assert found["verdict"] == "DIVERGED" and found["alarm_step"] == 5 * len(SOUND) + 5
+    assert stability_of_file(written(tmp_path, sparse(SOUND, 5, tail=6)), "fid", nan="missing")["verdict"] == "STABLE"
+    dense = sparse(SOUND, 1).replace("30.0", "nan")
+    assert stability_of_file(written(tmp_path, dense), "fid")["verdict"] == "DIVERGED"
+    irregular = "step,fid\n" + "".join(
+        f"{place},{10 if place in (1, 2, 9, 14, 30) else 'nan'}\n" for place in range(40)
+    )
+    assert stability_of_file(written(tmp_path, irregular), "fid")["verdict"] == "DIVERGED"
+
+
+# ---- JSON within JSON
+
+
+def test_values_within_objects(tmp_path: Path) -> None:
+    lines = [
+        json.dumps({"results": {"fid50k_full": value}, "metric": "fid50k_full", "snapshot_pkl": f"net-{step:06d}.pkl"})
+        for step, value in zip(STEPS, LOST, strict=True)
+    ]
+    path = written(tmp_path, "\n".join(lines), "metric-fid50k_full.jsonl")
+    assert stability_of_file(path, "results.fid50k_full", "snapshot_pkl") == judge(STEPS, LOST).as_dict()
+    with pytest.raises(UsageError, match=r"unknown column 'results.fid'; did you mean results.fid50k_full"):
+        stability_of_file(path, "results.fid", "snapshot_pkl")

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aigc_lab import content
 from aigc_lab.verdicts.stability import Alarm, Stability, StabilityVerdict, first_alarm, judge
 
 Values = Sequence[float]
@@ -270,14 +271,13 @@ def test_the_unit_of_the_score_does_not_matter(case: tuple[int, int, bool, bool]
 
 
 @settings(max_examples=60, deadline=None)
-@given(CASES, st.integers(-(10**6), 10**6), st.integers(1, 50), st.randoms(use_true_random=False))
-def test_where_the_steps_begin_and_in_which_order_they_come_does_not_matter(
-    case: tuple[int, int, bool, bool], shift: int, stretch: int, random: Any
+@given(CASES, st.integers(-(10**6), 10**6), st.integers(1, 50), st.booleans())
+def test_where_the_steps_begin_and_whether_they_are_told_backwards_does_not_matter(
+    case: tuple[int, int, bool, bool], shift: int, stretch: int, backwards: bool
 ) -> None:
     plain = prepared(case)
     before = judge(**plain)
-    order = [*range(len(plain["values"]))]
-    random.shuffle(order)
+    order = slice(None, None, -1 if backwards else 1)
     moved = {name: each if np.ndim(each) == 0 else each[order] for name, each in plain.items()}
     after = judge(**{**moved, "steps": moved["steps"] * stretch + shift})
     assert before.verdict == after.verdict and before.last and after.last and before.last.value == after.last.value
@@ -341,6 +341,22 @@ def test_gaps_and_repeated_steps() -> None:
     found = judge(steps, values, [0.1] * 12)
     assert (found.verdict, found.n, found.alarm_step) == ("STABLE", 11, None)
     assert "left out: 1 evaluations, followed by others of the same step" in [each.what for each in found.evidence]
+
+
+def test_a_step_that_goes_back_is_a_restart() -> None:
+    """Training was resumed at step 1,500: what was evaluated there and later, before, is void."""
+    steps = [*range(100, 2100, 100), *range(1500, 1900, 100)]
+    sound = [300 / (1 + place) for place in range(14)]
+    values = [*sound, 41.0, 73.0, 112.0, 152.0, 193.0, 248.0, 20.9, 19.1, 18.0, 17.0]
+    found = judge(steps, values)
+    assert (found.verdict, found.n, found.alarm_step, found.last) == ("STABLE", 18, None, (1800, 18.0))
+    what = "left out: 6 evaluations from here on, for training went back to this step"
+    assert (what, 1500, None) in found.evidence
+    abandoned = judge(steps[:20], values[:20])
+    assert (abandoned.verdict, abandoned.alarm_step) == ("REGRESSED", 1600)
+    alarm = Alarm()
+    raised = [alarm.add(step, value) for step, value in zip(steps, values, strict=True)]
+    assert raised[19] and not raised[-1]
 
 
 def test_none_was_not_measured_and_nan_diverged() -> None:
@@ -433,6 +449,41 @@ def test_the_best_of_many_noisy_values_makes_no_regression() -> None:
     assert wrong <= 8 < regressed
 
 
+# ---- histories as they are published
+
+GOLDEN = json.loads((content.folder("evaluation") / "golden" / "fid_histories.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", GOLDEN["runs"])
+def test_published_histories_are_judged_as_their_readers_would(name: str) -> None:
+    """FID by step of 30 published runs: those that end at 1.5 times their best and more, and stay there, and others."""
+    steps, values = (np.array(GOLDEN["runs"][name][column]) for column in ("thousands of steps", "fid"))
+    regressed = name in GOLDEN["regressed"]
+    for errors in (None, 0.005 * values, 0.03 * values):
+        found = judge(steps, values, errors)
+        assert found.verdict == ("REGRESSED" if regressed else "STABLE"), found.reason
+        assert (found.alarm_step is not None) == regressed
+        assert found.alarm_step is None or found.alarm_step < 0.7 * steps[-1]
+
+
+@pytest.mark.parametrize("noise", [0.06, 0.08, 0.1])
+@pytest.mark.parametrize("times", [1.8, 3.3])
+def test_a_noisy_wreck_is_no_noise(noise: float, times: float) -> None:
+    """An early best and a plateau far above it, which swings by its own size."""
+    random = np.random.default_rng(3)
+    clean = np.concatenate([150 * np.exp(-np.arange(15) / 5) + 40, np.full(45, times * 42)])
+    found = judge(range(60), clean * np.exp(noise * random.normal(size=60)))
+    assert found.verdict == "REGRESSED" and found.alarm_step is not None and 16 <= found.alarm_step <= 30
+
+
+def test_what_regressed_and_swings_too_is_told_of_both() -> None:
+    waves = [30 * math.exp(0.25 * (-1) ** place) for place in range(20)]
+    found = told(DESCENT + [10.0] * 12 + waves)
+    assert found.verdict == "REGRESSED" and "times the best" in found.reason
+    assert "and the last half swings by" in found.reason
+    assert "swings" not in told(DESCENT + [10.0] * 12 + [25.0] * 8).reason
+
+
 # ---- what a reader is told
 
 
@@ -483,7 +534,7 @@ def test_why_it_never_learned() -> None:
 
 def test_it_says_what_the_values_were_measured_against() -> None:
     steps, values = range(12), [10.0 / (step + 1) for step in range(12)]
-    assert judge(steps, values).signature == "stability|better:lower|v:2"
+    assert judge(steps, values).signature == "stability|better:lower|v:3"
     told = judge(steps, values, baseline=0, better="higher", floor=0.125)
-    assert told.signature == "stability|better:higher|baseline:0|floor:0.125|v:2"
+    assert told.signature == "stability|better:higher|baseline:0|floor:0.125|v:3"
     assert StabilityVerdict.of(json.loads(json.dumps(told.as_dict()))) == told
