@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu  # type: ignore[import-untyped]
+from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
 from aigc_lab.text.bleu import bleu, self_bleu, self_bleu_without
 from aigc_lab.text.corpus import Corpus

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu  # type: ignore[import-untyped]
+from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
 from aigc_lab import cli
 from aigc_lab.data.pydoc import PyDoc
