@@ -493,6 +493,13 @@ def test_a_forgery_without_harm_is_taken(archive: Path, other: Home, tmp_path: P
     assert other.counts()["run"] == 5
 
 
+def _verdict(word: str) -> Callable[[Any], Any]:
+    def change(rows: Any) -> None:
+        next(row for row in rows["verdict"] if row["kind"] == "stability")["verdict"] = word
+
+    return change
+
+
 DAMAGE: dict[str, tuple[dict[str, Callable[[Any], Any]], str]] = {
     "format": (
         {"manifest": lambda m: m.update(format=2, aigc_lab="9.9")},
@@ -523,6 +530,7 @@ DAMAGE: dict[str, tuple[dict[str, Callable[[Any], Any]], str]] = {
     "column": ({"registry": _set("run", colour="red")}, "column 'colour' of table run is unknown; upgrade"),
     "kind": ({"registry": _set("run", seed="0")}, "run.seed cannot be '0'"),
     "huge": ({"registry": _set("run", seed=2**70)}, "run.seed cannot be"),
+    "no verdict": ({"registry": _verdict("SPLENDID")}, "'SPLENDID' of points-.* is no verdict on stability"),
     "null": ({"registry": _set("run", role=None)}, "run.role cannot be None"),
     "nul": ({"registry": _set("run", reason="a\0b")}, "run.reason cannot be"),
     "moment": ({"registry": _set("run", created_at="yesterday")}, "run.created_at cannot be 'yesterday'"),

@@ -26,6 +26,7 @@ from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import SCHEMA
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import writer
+from aigc_lab.verdicts.stability import Stability
 
 #: where a file of the home is to be -> its name in the archive
 Missing = dict[Path, str]
@@ -196,6 +197,9 @@ def _check_rows(rows: Rows, sweep: str, files: dict[str, Member]) -> None:
     for table, of_table in rows.items():
         if any(row.get("sweep_id", sweep) != sweep or row.get("run_id") not in {None, *runs} for row in of_table):
             raise UsageError(f"a row of table {table} belongs to another sweep")
+    for row in rows["verdict"]:
+        if row["kind"] == "stability" and row["verdict"] not in [*Stability]:
+            raise UsageError(f"{row['verdict']!r:.100} of {row['run_id']} is no verdict on stability")
     for row in belongings.with_path(rows):
         check_name(row["path"], row["run_id"].removeprefix(f"{sweep}."))
         if row["path"] not in files:
