@@ -415,6 +415,17 @@ class TestMlflow:
             assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert not list(home.glob(".mlflow.db-*"))
 
+    def test_a_store_that_is_left_has_no_log_beside_it(
+        self, home: Path, mlflow_tracker: MlflowTracker, mlflow_run: MlflowRun
+    ) -> None:
+        mlflow_run.scalars(1, {f"m{i}": 1.0 for i in range(50)})
+        mlflow_run.end("FINISHED", {})
+        log = home / "mlflow.db-wal"
+        assert log.stat().st_size > 0
+        mlflow_tracker.settle()
+        assert not log.exists() or log.stat().st_size == 0
+        assert client(mlflow_tracker).get_run(mlflow_run.run_id).info.status == "FINISHED"
+
 
 def _first(value: Any, then: Any) -> Any:
     answers = [value]

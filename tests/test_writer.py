@@ -186,7 +186,7 @@ def sweep(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> str:
             log.image("samples/grid", np.zeros((8, 8), np.uint8), 1)
             log.end("FINISHED", {})
     store = MemoryTracker()
-    store.prewarm = lambda: None  # type: ignore[attr-defined]
+    store.prewarm = store.settle = lambda: None  # type: ignore[attr-defined]
     monkeypatch.setattr(writer, "MlflowTracker", lambda *given: store)
     return sweep
 

@@ -169,6 +169,7 @@ def shipping(settings: Settings, sweep: str, *, wait: bool = True) -> Iterator[S
 
         tracker.prewarm()
         yield Shipper(folder, tracker, opened)
+        tracker.settle()
 
 
 def main() -> None:
