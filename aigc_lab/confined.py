@@ -160,7 +160,10 @@ def call(
             allowed: float | None = None  # importing torch takes a while, and is not the file's fault
             while True:
                 ours.settimeout(allowed)
-                message = channel.receive()
+                try:
+                    message = channel.receive()
+                except Failure:
+                    raise UsageError(f"{files[0]}: it writes into files that it has not opened; {_CHECK}") from None
                 if message is None:
                     raise UsageError(_how(process, allowed, doing, files, traces))
                 match message:

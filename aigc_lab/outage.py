@@ -47,11 +47,15 @@ def ask(store: str, work: Callable[[], T], away: Callable[[Exception], str | Non
     `away` gives the reason of an error that says so, and None for every other error, which is raised as it is. `work`
     must be safe to repeat: the answer to a commit may have been lost. Raises `StoreAway` when the patience has ended,
     the process is to end, or this thread `tries_once`.
+
+    Of questions within questions the outermost says when a store is back: a server that takes connections and fails at
+    what is asked then is away all the time.
     """
     pause = _FIRST
     while True:
         try:
-            result = work()
+            with _within(store) as outermost:
+                result = work()
         except Exception as error:
             reason = away(error)
             if reason is None:
@@ -62,8 +66,22 @@ def ask(store: str, work: Callable[[], T], away: Callable[[Exception], str | Non
             _sleep(min(pause, left))
             pause = min(2 * pause, _LONGEST)
         else:
-            _back(store)
+            if outermost:
+                _back(store)
             return result
+
+
+@contextmanager
+def _within(store: str) -> Iterator[bool]:
+    """Whether this thread asks a store nothing else meanwhile."""
+    asked: set[str] = _thread.__dict__.setdefault("asked", set())
+    outermost = store not in asked
+    asked.add(store)
+    try:
+        yield outermost
+    finally:
+        if outermost:
+            asked.discard(store)
 
 
 @contextmanager

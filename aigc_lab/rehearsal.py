@@ -60,7 +60,9 @@ def perform(
     try:
         experiment.check()
         plugins.refuse_threads(str(experiment.own_files[0]))
-        send(phase="its data were loaded", limit="unlimited")  # they may have to be downloaded
+        data = experiment.resolve(lambda hole: hole.ends()[0]).dataset
+        # What ships may have to be downloaded.
+        send(phase="its data were loaded", limit="work" if plugins.source_of(type(data)) else "unlimited")
         experiment.check_data()
     except UsageError as error:
         if isinstance(error, plugins.LeftRunning):

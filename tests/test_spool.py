@@ -1,5 +1,6 @@
 """The spool and its shipper: all that a run shows reaches the tracker once, whatever fails on the way."""
 
+import errno
 import json
 import os
 import resource
@@ -454,6 +455,28 @@ def test_a_file_that_is_nowhere_any_more_is_recorded_again(folder: Path, file: P
     again.end("FINISHED", {})
     shipper(folder, store).ship()
     assert store.runs[KEY].artifacts == {"model/weights.bin": b"weights"}
+
+
+def test_a_file_that_goes_while_the_disk_is_full_holds_nothing_up(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The attempt whose file waited to be recorded was collected meanwhile."""
+    run, file, append = opened(folder), tmp_path / "last.safetensors", spool.append
+    file.write_bytes(b"weights")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(spool, "append", full)
+    monkeypatch.setattr(spool.files, "share", full)
+    run.artifact(file, "model")
+    file.unlink()
+    monkeypatch.undo()
+    assert run.end("FINISHED", {"state": "FINISHED"}) == 0
+    assert spool.append is append and "is gone, and MLflow will lack it" in caplog.text
+    store = MemoryTracker()
+    assert shipper(folder, store).ship() == 0
+    assert [each.status for each in store.runs.values()] == ["FINISHED"]
 
 
 def test_a_log_of_an_earlier_version_is_shipped_and_gone_on_with(folder: Path, file: Path) -> None:

@@ -51,9 +51,18 @@ def _packed(wanted: Iterable[Lot]) -> Iterator[list[Lot]]:
         if sum(other.size for other in together) + lot.size > BLOCK:
             yield together
             together = []
+        elif together:  # only the last one's latents fill the block up
+            together[-1] = _cut(together[-1])
         together.append(lot)
     if together:
         yield together
+
+
+def _cut(lot: Lot) -> Lot:
+    """Without what only fills a block; a copy, so that the rest is not held in memory."""
+    return Lot(
+        lot.latents[: lot.size].clone(), None if lot.labels is None else lot.labels[: lot.size].clone(), lot.size
+    )
 
 
 def _block(together: list[Lot]) -> tuple[Tensor, Tensor | None]:

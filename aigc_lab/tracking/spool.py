@@ -217,8 +217,10 @@ class SpoolRun(base.Recorder):
                 record, content = self._unwritten[0]
                 if content:
                     self._folder.mkdir(parents=True, exist_ok=True)
-                if isinstance(content, Path):
+                if isinstance(content, Path) and content.exists():
                     files.share(content, self._folder / record["file"])
+                elif isinstance(content, Path):  # it went while the disk was full; who ships the record says so
+                    _LOG.warning("run %s: %s is gone, and MLflow will lack it", self.run_id, content)
                 elif content:
                     (self._folder / record["file"]).write_bytes(content)
                 append(self._folder, record)
