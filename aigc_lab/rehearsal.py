@@ -60,9 +60,9 @@ def perform(
     try:
         experiment.check()
         plugins.refuse_threads(str(experiment.own_files[0]))
-        data = experiment.resolve(lambda hole: hole.ends()[0]).dataset
+        dataset = experiment.resolve(lambda hole: hole.ends()[0]).dataset
         # What ships may have to be downloaded.
-        send(phase="its data were loaded", limit="work" if plugins.source_of(type(data)) else "unlimited")
+        send(phase="its data were loaded", limit="work" if plugins.source_of(type(dataset)) else "unlimited")
         experiment.check_data()
     except UsageError as error:
         if isinstance(error, plugins.LeftRunning):

@@ -468,7 +468,7 @@ def test_a_file_that_goes_while_the_disk_is_full_holds_nothing_up(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(spool, "append", full)
-    monkeypatch.setattr(spool.files, "share", full)
+    monkeypatch.setattr(files, "share", full)
     run.artifact(file, "model")
     file.unlink()
     monkeypatch.undo()
