@@ -185,6 +185,20 @@ def test_another_home_reads_and_leaves_what_others_left_behind(armed: Two) -> No
     assert checks["sweeps"].state == "ok" and str(armed.a) in checks["sweeps"].found
 
 
+def test_another_home_does_not_show_the_sweeps_of_others_again(armed: Two) -> None:
+    """It made empty runs, and the registry that both use named those."""
+    with armed.registry() as registry:
+        registry.release(armed.sweep)
+    before = armed.rows()
+    for words in (["--dry-run"], []):
+        told = command("reconcile", "--mlflow", *words)
+        assert told.code == 0 and f"{armed.a}, and this one may only read it" in told.output + told.errors
+        assert "it is left alone" in told.output + told.errors
+        told = command("reconcile", "--mlflow", armed.sweep, *words)
+        assert told.code == 2 and f"belongs to home {armed.a}" in told.why
+    assert armed.rows() == before
+
+
 # ---- homes that were moved, copied, lost
 
 
