@@ -48,7 +48,8 @@ class Check:
 
 def examine(home: Path | None = None, *, repair: bool = False, adopt: str | None = None) -> list[Check]:
     """All checks, in the order in which to read them. With `repair`, the records of a moved or copied home are
-    corrected first, and the sweeps of homes that are gone are taken over; `adopt` takes over a sweep of any other home.
+    corrected first, and sweeps whose files lie here and not in the home that they belong to are taken over; `adopt`
+    takes over a sweep of any other home.
 
     A check that cannot be done is a problem of its own and keeps none of the others.
     """
@@ -221,14 +222,16 @@ def _place(settings: Settings) -> Iterator[Check]:
     with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
         ownership.check(registry, settings)
         for home, sweeps in ownership.others(registry, settings).items():
-            yield _other(home, sweeps, ownership.lives_on(home))
+            remedy = ownership.remedy(settings, sweeps) if ownership.lives_on(home) is False else ""
+            yield _other(home, sweeps, remedy)
 
 
-def _other(home: "StoredHome", sweeps: list[str], there: bool | None) -> Check:
+def _other(home: "StoredHome", sweeps: list[str], remedy: str) -> Check:
+    """`remedy` is empty for a home that is there, or that cannot be seen."""
     names = ", ".join(sweeps[:3]) + (", …" if len(sweeps) > 3 else "")
     found = f"{len(sweeps)} sweeps of home {home.path} on {home.host} are in this registry: {names}"
-    if there is False:
-        return Check("sweeps", "warning", f"{found}; it is gone", "aigc-lab doctor --repair takes them over")
+    if remedy:
+        return Check("sweeps", "warning", f"{found}; it is not there", remedy)
     return Check("sweeps", "ok", f"{found}; this home reads them")
 
 

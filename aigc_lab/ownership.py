@@ -3,6 +3,10 @@
 A sweep belongs to the home that its files lie in; several homes may share a registry, and the others may read it. A
 home has an id in a file of its own, which is moved and copied with it, and the registry knows where the home of that id
 lies. So a home that was moved is told from one that was copied: of that, the original is still at its place.
+
+Nobody can see whether a home that is not at its place was moved, is not mounted or is gone: a sweep goes over to
+another home only where its files lie, or by name. Nor is a copy at the same path on another machine told from a folder
+that both machines mount: it counts as the same home.
 """
 
 import os
@@ -23,6 +27,10 @@ from aigc_lab.settings import Settings, masked
 from aigc_lab.tracking import moved
 
 _IDENTITY = "home-id"
+_RUN_THERE = (
+    ", and this one may only read it; run this there, or export it there and import it into a home with a registry of "
+    "its own"
+)
 
 
 # ---- what commands ask
@@ -52,8 +60,10 @@ def refuse(registry: Registry, settings: Settings, sweep: str) -> None:
     refuse_foreign(registry, settings, sweep)
 
 
-def refuse_foreign(registry: Registry, settings: Settings, sweep: str) -> None:
-    """Raises `UsageError` for a sweep whose files lie in another home."""
+def refuse_foreign(registry: Registry, settings: Settings, sweep: str, *, remedy: str = _RUN_THERE) -> None:
+    """Raises `UsageError` for a sweep whose files lie in another home. `remedy` ends the sentence "it belongs to home
+    …", where that home is not gone.
+    """
     owner = homes.owners(registry).get(sweep)
     if owner is None:
         elsewhere = not _has_files(settings, sweep) and not _own(settings.registry_url, settings.home)
@@ -64,7 +74,7 @@ def refuse_foreign(registry: Registry, settings: Settings, sweep: str) -> None:
             )
         return
     if owner != _known(registry, settings):
-        raise _foreign(registry, sweep, owner)
+        raise _foreign(registry, settings, sweep, owner, remedy)
 
 
 def claim(registry: Registry, settings: Settings, sweep: str) -> None:
@@ -79,23 +89,26 @@ def claim(registry: Registry, settings: Settings, sweep: str) -> None:
         homes.settle(registry, here)
     owner = homes.claim(registry, sweep, mine)
     if owner not in (None, mine):
-        raise _foreign(registry, sweep, str(owner))
+        raise _foreign(registry, settings, sweep, str(owner))
 
 
-def _foreign(registry: Registry, sweep: str, owner: str) -> UsageError:
+def _foreign(registry: Registry, settings: Settings, sweep: str, owner: str, remedy: str = _RUN_THERE) -> UsageError:
     home = homes.home(registry, owner)
     if home is None:
         return UsageError(f"sweep {sweep} belongs to another home ({owner}); run this there")
-    here = lives_on(home)
+    there = lives_on(home)
     where = home.path if home.host == socket.gethostname() else f"{home.path} on {home.host}"
-    if here is False:
-        remedy = "which is gone; aigc-lab doctor --repair takes its sweeps over"
-    else:
-        remedy = (
-            "and this one may only read it; run this there, or export it there and import it into a home with a "
-            f"registry of its own{'' if here else f' (if that home is gone for good: aigc-lab doctor --adopt {sweep})'}"
-        )
-    return UsageError(f"sweep {sweep} belongs to home {where}, {remedy}")
+    if there is False and _keeps(settings.home, sweep):
+        remedy = ", which is not there, and its files lie here: aigc-lab doctor --repair takes it over"
+    elif there is False:
+        remedy = f", which is not there; {_if_moved([sweep])}"
+    elif there is None:
+        remedy += f" (if that home is gone for good: aigc-lab doctor --adopt {sweep})"
+    elif _keeps(settings.home, sweep) and not _keeps(Path(home.path), sweep):
+        remedy += " (its files lie here and not there: aigc-lab doctor --repair)"
+    elif _keeps(settings.home, sweep):
+        remedy += f" (both have files of it; if those here are the right ones: aigc-lab doctor --adopt {sweep})"
+    return UsageError(f"sweep {sweep} belongs to home {where}{remedy}")
 
 
 # ---- which home this is
@@ -161,6 +174,26 @@ def _own(url: str, home: Path) -> bool:
     return folder is not None and folder.resolve().is_relative_to(home.resolve())
 
 
+def remedy(settings: Settings, sweeps: list[str]) -> str:
+    """What to do about sweeps of a home that is not where it was."""
+    if any(_keeps(settings.home, sweep) for sweep in sweeps):
+        return "aigc-lab doctor --repair takes over those whose files lie here, and says what to do about others"
+    return _if_moved(sweeps)
+
+
+def _if_moved(sweeps: list[str]) -> str:
+    """What to do about sweeps of a home that is not where it was: nobody can see from here whether it was moved."""
+    adopting = ", ".join(f"aigc-lab doctor --adopt {sweep}" for sweep in sweeps[:3]) + (
+        ", …" if len(sweeps) > 3 else ""
+    )
+    return f"if it was moved, run aigc-lab doctor --repair there; if it is gone for good: {adopting}"
+
+
+def _keeps(home: Path, sweep: str) -> bool:
+    """Whether a home has what runs of the sweep left: not only records that wait, or an empty folder."""
+    return any(files for place in ("checkpoints", "artifacts") for _, _, files in os.walk(home / place / sweep))
+
+
 def _has_files(settings: Settings, sweep: str) -> bool:
     places = (settings.checkpoints, settings.artifacts, settings.home / "spool")
     return any(os.path.isdir(place / sweep) for place in places)
@@ -170,7 +203,9 @@ def _has_files(settings: Settings, sweep: str) -> bool:
 
 
 def repair(registry: Registry, settings: Settings) -> list[str]:
-    """Settles which home this is and takes over the sweeps of homes that are gone. Returns a sentence for each."""
+    """Settles which home this is, and takes over the sweeps whose files lie here and not in the home that they belong
+    to. Returns a sentence for each.
+    """
     said = []
     original = original_of(registry, settings)
     if original is not None and lives_on(original):
@@ -181,18 +216,36 @@ def repair(registry: Registry, settings: Settings) -> list[str]:
         said.append(f"this home is a copy of {original.path}, and a home of its own now")
         if self_contained(settings):  # the copies of its sweeps are its own
             homes.adopt(registry, fresh, sweeps=mine)
-    elif original is not None:
-        homes.settle(registry, _here(settings, original.id))
-        said.append(f"this home, which was at {original.path} on {original.host}, lies here now")
+    elif (before := original or _moved_from(registry, settings)) is not None:
+        homes.settle(registry, _here(settings, before.id))
+        said.append(f"this home, which was at {before.path} on {before.host}, lies here now")
     return [*said, *_take_over(registry, settings)]
 
 
+def _moved_from(registry: Registry, settings: Settings) -> StoredHome | None:
+    """Where the registry knows this home, if that is another place."""
+    mine = _read(settings.home)
+    recorded = None if mine is None else homes.home(registry, mine)
+    return recorded if recorded is not None and recorded.path != str(settings.home.resolve()) else None
+
+
 def _take_over(registry: Registry, settings: Settings) -> list[str]:
+    """Of a home that is there but has no files of a sweep, which this one has, the sweep was adopted while this one was
+    away.
+    """
     said = []
     for home, sweeps in others(registry, settings).items():
-        if lives_on(home) is False:
-            adopt(registry, settings, sweeps)
-            said.append(f"{', '.join(sweeps)} of home {home.path}, which is gone, belong to this home now")
+        there = lives_on(home)
+        if there is None:
+            continue
+        lie_here = [sweep for sweep in sweeps if _keeps(settings.home, sweep)]
+        lie_here = [sweep for sweep in lie_here if not (there and _keeps(Path(home.path), sweep))]
+        if lie_here:
+            adopt(registry, settings, lie_here)
+            said.append(f"{', '.join(lie_here)} of home {home.path}, whose files lie here, belong to this home now")
+        left = [sweep for sweep in sweeps if sweep not in lie_here]
+        if left and not there:
+            said.append(f"home {home.path} is not there, nor are its files here: {', '.join(left)}; {_if_moved(left)}")
     return said
 
 

@@ -7,6 +7,7 @@ goes on. Lost for good are the times of points, and scalars that the registry do
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
+from aigc_lab import ownership
 from aigc_lab.archive import belongings
 from aigc_lab.archive.projection import projections
 from aigc_lab.comparison import Comparison, Digests
@@ -17,7 +18,7 @@ from aigc_lab.registry.store import Registry
 from aigc_lab.serving import promotion
 from aigc_lab.settings import Settings
 from aigc_lab.supervision import alone, refuse_supervised
-from aigc_lab.tracking import moved, waiting, writer
+from aigc_lab.tracking import waiting, writer
 from aigc_lab.tracking.mlflow import MlflowTracker, exists
 
 _MARK = {"rebuilt": "true"}
@@ -34,14 +35,15 @@ def rebuild(
     """Shows again what MLflow lacks of a sweep, or of all, and then what it lacks of the models that were promoted of
     them; yields each as it is done. With `dry_run` nothing is changed. `told` hears what is being done.
 
-    Raises `UsageError` for a sweep that is being run, when it is the one that is named, and for a home that was moved;
-    `Failure` when MLflow does not take everything: the same command goes on.
+    Raises `UsageError` for a sweep that is being run or belongs to another home, when it is the one that is named, and
+    for a home that was moved or copied; `Failure` when MLflow does not take everything: the same command goes on.
     """
-    moved.check(settings)
+    ownership.check(registry, settings)
     names = [queries.find_sweep(registry, sweep)] if sweep else [row["sweep"] for row in queries.sweeps(registry)]
     for each in names:
         with ExitStack() as stack:
             try:
+                ownership.refuse_foreign(registry, settings, each)
                 stack.enter_context(alone(settings, each))
                 refuse_supervised(registry, each)
             except UsageError as error:

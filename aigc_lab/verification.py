@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aigc_lab import ownership
 from aigc_lab.archive import belongings
 from aigc_lab.archive.projection import Projection, projections
 from aigc_lab.comparison import Compared, Comparison, Digests
@@ -59,15 +60,24 @@ def verify(
     and curves, an MLflow run that ended as it did with the same score and the same files, and a trial of which Optuna
     knows the value; promoted models are whole; and nothing says that it is RUNNING whose process is gone.
 
+    Sweeps of other homes, whose files are not here, are noted and not looked at; one that is named raises `UsageError`.
     With `deep` files that MLflow keeps on another machine are fetched and read, not only measured. `told` hears what is
     being done.
     """
     verification, digests = Verification(), Digests()
     known = [row["sweep"] for row in queries.sweeps(registry)]
-    wanted = [queries.find_sweep(registry, sweep)] if sweep else known
+    wanted, mine = [queries.find_sweep(registry, sweep)] if sweep else known, []
     for each in wanted:
+        try:
+            ownership.refuse_foreign(registry, settings, each, remedy="; verify it there")
+        except UsageError as error:
+            if sweep:
+                raise
+            verification.notes.append(str(error))
+            continue
+        mine.append(each)
         _Sweep(registry, settings, each, verification, digests, told, deep=deep).verify()
-    _models(registry, settings, wanted, verification, told)
+    _models(registry, settings, mine, verification, told)
     return verification
 
 

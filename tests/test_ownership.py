@@ -1,7 +1,10 @@
 """Several homes on one registry: a sweep is written by the home that has its files, and by no other."""
 
+import json
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -185,6 +188,33 @@ def test_another_home_reads_and_leaves_what_others_left_behind(armed: Two) -> No
     assert checks["sweeps"].state == "ok" and str(armed.a) in checks["sweeps"].found
 
 
+def test_another_home_does_not_show_the_sweeps_of_others_again(armed: Two) -> None:
+    """It made empty runs, and the registry that both use named those."""
+    with armed.registry() as registry:
+        registry.release(armed.sweep)
+    before = armed.rows()
+    for words in (["--dry-run"], []):
+        told = command("reconcile", "--mlflow", *words)
+        assert told.code == 0 and f"{armed.a}, and this one may only read it" in told.output + told.errors
+        assert "it is left alone" in told.output + told.errors
+        told = command("reconcile", "--mlflow", armed.sweep, *words)
+        assert told.code == 2 and f"belongs to home {armed.a}" in told.why
+    assert armed.rows() == before
+
+
+def test_another_home_does_not_call_the_sweeps_of_others_lost(two: Two) -> None:
+    """It said that MLflow has none of their runs, and to delete them."""
+    Settings.load(two.b).prepare()
+    said = f"sweep {two.sweep} belongs to home {two.a}; verify it there"
+    told = command("verify", "--home", str(two.b), "--json")
+    assert told.code == 0
+    assert json.loads(told.output) == {"checked": {}, "problems": [], "notes": [said]}
+    told = command("verify", "mine", "--home", str(two.b))
+    assert told.code == 2 and said in told.why
+    told = command("verify", "mine", "--home", str(two.a), "--json")
+    assert json.loads(told.output)["checked"]["sweeps"] == 1
+
+
 # ---- homes that were moved, copied, lost
 
 
@@ -233,15 +263,51 @@ def test_a_copy_with_stores_of_its_own_goes_on(two: Two, monkeypatch: pytest.Mon
         ownership.claim(registry, settings, two.sweep)
 
 
-def test_sweeps_of_a_home_that_is_gone_are_taken_over(two: Two) -> None:
+def repaired(home: Path) -> list[str]:
+    return [check.found for check in doctor.examine(home, repair=True) if check.name == "repair"]
+
+
+def test_sweeps_of_a_home_that_is_gone_are_taken_over_with_their_files(two: Two) -> None:
+    shutil.copytree(two.a / "checkpoints", two.b / "checkpoints")
     shutil.rmtree(two.a)
-    with pytest.raises(UsageError, match=f"belongs to home {two.a}, which is gone; aigc-lab doctor --repair"):
+    with pytest.raises(UsageError, match=f"belongs to home {two.a}, which is not there, .* aigc-lab doctor --repair"):
         two.claim(two.b)
     before = {check.name: check for check in doctor.examine(two.b)}
-    assert before["sweeps"].state == "warning" and "doctor --repair" in before["sweeps"].remedy
-    repaired = [check.found for check in doctor.examine(two.b, repair=True) if check.name == "repair"]
-    assert repaired == [f"{two.sweep} of home {two.a}, which is gone, belong to this home now"]
+    assert before["sweeps"].state == "warning" and "doctor --repair takes over" in before["sweeps"].remedy
+    assert repaired(two.b) == [f"{two.sweep} of home {two.a}, whose files lie here, belong to this home now"]
     two.claim(two.b)
+
+
+def test_sweeps_of_a_home_that_was_moved_stay_its_own(two: Two) -> None:
+    """`doctor --repair` elsewhere made them another home's, which had none of their files."""
+    moved_to = two.folder / "a2"
+    two.a.rename(moved_to)
+    spooled(two.b, two.sweep)  # no file of the sweep
+    said = rf"if it was moved, run aigc-lab doctor --repair there; .*: aigc-lab doctor --adopt {two.sweep}"
+    with pytest.raises(UsageError, match=said):
+        two.claim(two.b)
+    sweeps = next(check for check in doctor.examine(two.b) if check.name == "sweeps")
+    assert sweeps.state == "warning" and re.search(said, sweeps.remedy)
+    assert [bool(re.search(said, each)) for each in repaired(two.b)] == [True]
+    assert repaired(moved_to) == [f"this home, which was at {two.a} on {socket.gethostname()}, lies here now"]
+    owner = two.owner()
+    assert owner is not None and owner.path == str(moved_to)
+    two.claim(moved_to)
+
+
+def test_a_home_that_was_away_gets_back_what_another_adopted_without_files(two: Two) -> None:
+    moved_to = two.folder / "a2"
+    two.a.rename(moved_to)
+    with two.registry(two.b) as registry:
+        ownership.adopt(registry, Settings.load(two.b), [two.sweep])
+    with pytest.raises(UsageError, match="its files lie here and not there: aigc-lab doctor --repair"):
+        two.claim(moved_to)
+    assert f"{two.sweep} of home {two.b}, whose files lie here, belong to this home now" in repaired(moved_to)
+    two.claim(moved_to)
+    shutil.copytree(moved_to / "checkpoints", two.b / "checkpoints", dirs_exist_ok=True)
+    with pytest.raises(UsageError, match=f"both have files of it; .* aigc-lab doctor --adopt {two.sweep}"):
+        two.claim(two.b)
+    assert repaired(two.b) == ["nothing to correct"]
 
 
 def test_a_home_of_another_machine_cannot_be_seen_and_is_given_up_by_name(two: Two) -> None:
