@@ -97,7 +97,12 @@ def _models(
 def _unasked(error: Exception, settings: Settings) -> str:
     made = "sqlite:" in settings.tracking_uri
     again = "; if it is damaged, move it away: aigc-lab reconcile --mlflow makes it again" if made else ""
-    return f"MLflow cannot be asked: {error}{again}"
+    return f"{_reason(error, settings)}{again}"
+
+
+def _reason(error: Exception, settings: Settings) -> str:
+    """Under MLflow's own address, if a copy was asked."""
+    return f"MLflow cannot be asked: {error}".replace(masked(settings.tracking_uri), settings.mlflow_address)
 
 
 class _Sweep:
@@ -210,7 +215,7 @@ class _Sweep:
         if not ended:
             return nothing
         if not exists(self._settings.tracking_uri):
-            self._problem(self._sweep, f"MLflow's database {masked(self._settings.tracking_uri)} is lost; {remedy}")
+            self._problem(self._sweep, f"MLflow's database {self._settings.mlflow_address} is lost; {remedy}")
             return nothing
         tracker = MlflowTracker(self._settings.tracking_uri, self._settings.artifacts)
         try:
@@ -233,7 +238,7 @@ class _Sweep:
                     run, wanted[run.run], shown.get(keys[run.run], []), f"score/{self._row['objective']}"
                 )
             except Failure as error:
-                return Compared([f"MLflow cannot be asked: {error}"])
+                return Compared([_reason(error, self._settings)])
             self._found.checked["MLflow files"] += len(found.files)
             return found
 
