@@ -60,7 +60,15 @@ class Comparison:
         pictures = self._damaged_pictures(wanted, here, files)
         lacks = replace(lacks, files=lacks.files | damaged.keys(), pictures=pictures | dict(lacks.pictures))
         differs = _ends(run, here, score)
-        metrics = sorted(wanted.metrics - here.metrics.keys())
+        values = _others(run, wanted, here)
+        lacks = replace(lacks, values=values)
+        told = [
+            f"{name} ends at {value}, and MLflow says {here.metrics[name]}"
+            for name, value in values.items()
+            if name != score
+        ]
+        differs += [f"MLflow has other values: {_listed(told)}"] if told else []
+        metrics = sorted(wanted.last.keys() - here.metrics.keys())
         absent = sorted(lacks.files - damaged.keys())
         absent += [f"the samples of step {step}" for step in sorted(lacks.pictures.keys() - pictures.keys())]
         absent += [f"the curve {name}" for name in metrics] + (["its params"] if lacks.params else [])
@@ -104,6 +112,14 @@ class Comparison:
         if held.path is not None:
             return self._digests.of(held.path)
         return self._tracker.sha256(here, place, held) if self._deep else None
+
+
+def _others(run: Result, wanted: Projection, here: Shown) -> dict[str, float]:
+    """Metric -> the number that it ends at, where MLflow has another. Of a run that did not finish MLflow may know more
+    than the registry.
+    """
+    ends = wanted.last if run.state == State.FINISHED else {}
+    return {name: value for name, value in sorted(ends.items()) if here.metrics.get(name, value) != value}
 
 
 def _ends(run: Result, here: Shown, score: str) -> list[str]:

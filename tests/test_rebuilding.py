@@ -183,6 +183,27 @@ def test_runs_curves_and_endings_come_back(home: Home) -> None:
     assert home.points() == points
 
 
+def test_values_that_mlflow_has_wrong_are_sent_again(home: Home) -> None:
+    first, second = sorted(home.shown())
+    ids = {name: run.run_id for name, run in home.shown().items()}
+    scalar = next(name for name in sorted(home.shown()[second].metrics) if name.startswith("loss/"))
+    right = {first: home.shown()[first].metrics["score/rkl"], second: home.shown()[second].metrics[scalar]}
+    for table in ("metrics", "latest_metrics"):
+        for run, metric in ((first, "score/rkl"), (second, scalar)):
+            newest = f"(SELECT max(step) FROM {table} WHERE run_uuid = ? AND key = ?)"
+            home.sql(
+                f"UPDATE {table} SET value = 77 WHERE run_uuid = ? AND key = ? AND step = {newest}",
+                *(ids[run], metric) * 2,
+            )
+    found = home.verify()
+    assert [text.partition(":")[0] for text in found] == [first, second]
+    assert "score/rkl" in found[0] and f"{scalar} ends at {right[second]}, and MLflow says 77.0" in found[1]
+    home.rebuild()
+    assert home.verify() == [] and home.rebuild() == []
+    assert home.shown()[first].metrics["score/rkl"] == right[first]
+    assert home.shown()[second].metrics[scalar] == right[second]
+
+
 def test_a_damaged_file_of_the_home_is_told_and_not_sent(home: Home) -> None:
     run = min(home.shown())
     lost = home.path / "checkpoints" / home.sweep / "0.0" / "1" / "last.safetensors"
