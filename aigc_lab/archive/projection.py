@@ -198,6 +198,18 @@ class Projection:
                 newest[point.name] = point
         return ends | {name: point.value for name, point in newest.items()}
 
+    def fault_of_curves(self, curves: Any) -> str | None:
+        """What is wrong with the contents of `curves.json`: it has all scalars, and ends where the registry does."""
+        for row in self._of("scalar_summary"):
+            try:
+                curve = curves[row["name"]]
+                ends = int(curve["step"][-1]), curve["value"][-1]
+            except (TypeError, ValueError, KeyError, IndexError):
+                return f"lacks the curve {row['name']}"
+            if ends != (row["step"], row["last"]):
+                return f"ends {row['name']} at {ends[1]} (step {ends[0]}), not {row['last']} (step {row['step']})"
+        return None
+
     @property
     def params(self) -> dict[str, Any]:
         return _nameable("param", self._params())
