@@ -1,5 +1,12 @@
-"""What MLflow has of a run beside what it is to have: its end, its score, its curves, and its files to the bit."""
+"""What MLflow has of a run beside what it is to have: its end, the values at which its curves and scores end, its
+files to the bit, and its pictures by what they show.
 
+Of weights a digest is recorded. Other files are compared with the home's, and of pictures nobody can say which is
+right while both can be read.
+"""
+
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,12 +24,14 @@ _NAMED = 3
 @dataclass
 class Compared:
     """What differs, a clause each; `lacks` is what to show again (curves as a whole), and `many` says that MLflow has
-    several runs for one, which is for a person to mend. `files` are MLflow's.
+    several runs for one, which is for a person to mend. So is what is `unlike`: clauses about pictures that both have,
+    with where they lie. `files` are MLflow's.
     """
 
     differs: list[str] = field(default_factory=list)
     lacks: Lacks | None = None
     many: bool = False
+    unlike: list[str] = field(default_factory=list)
     files: Mapping[str, HeldFile] = field(default_factory=dict)
 
 
@@ -57,17 +66,25 @@ class Comparison:
         files = self._tracker.files(here)
         lacks = wanted.lacks({name: set() for name in here.metrics}, here.params, files)
         damaged = self._damaged(wanted, here, files)
-        pictures = self._damaged_pictures(wanted, here, files)
+        pictures, unlike = self._pictures(wanted, here, files)
         lacks = replace(lacks, files=lacks.files | damaged.keys(), pictures=pictures | dict(lacks.pictures))
         differs = _ends(run, here, score)
-        metrics = sorted(wanted.metrics - here.metrics.keys())
+        values = _others(run, wanted, here)
+        lacks = replace(lacks, values=values)
+        told = [
+            f"{name} ends at {value}, and MLflow says {here.metrics[name]}"
+            for name, value in values.items()
+            if name != score
+        ]
+        differs += [f"MLflow has other values: {_listed(told)}"] if told else []
+        metrics = sorted(wanted.last.keys() - here.metrics.keys())
         absent = sorted(lacks.files - damaged.keys())
         absent += [f"the samples of step {step}" for step in sorted(lacks.pictures.keys() - pictures.keys())]
         absent += [f"the curve {name}" for name in metrics] + (["its params"] if lacks.params else [])
         differs += [f"MLflow lacks {_listed(absent)}"] if absent else []
         differs += [f"{place} in MLflow is not what was written ({why})" for place, why in damaged.items()]
-        differs += [f"the samples of step {step} in MLflow are not those of this run" for step in sorted(pictures)]
-        return Compared(differs, lacks if differs else None, files=files)
+        differs += [f"the samples of step {step} in MLflow are damaged" for step in sorted(pictures)]
+        return Compared(differs, lacks if differs else None, unlike=unlike, files=files)
 
     def _damaged(self, wanted: Projection, here: Shown, files: Mapping[str, HeldFile]) -> dict[str, str]:
         """Place -> why the file there is another than the one of this home."""
@@ -84,26 +101,44 @@ class Comparison:
                 found[place] = "sha256"
         return found
 
-    def _damaged_pictures(
+    def _pictures(
         self, wanted: Projection, here: Shown, files: Mapping[str, HeldFile]
-    ) -> dict[int, int | None]:
-        """Step -> the time that the picture's name bears, where it shows something else."""
-        found: dict[int, int | None] = {}
-        for step, names in pictures_in(files).items():
+    ) -> tuple[dict[int, int | None], list[str]]:
+        """Step -> the time that the picture's name bears, where it cannot be read; and what is said of pictures that
+        show something else. One that is damaged in the home says nothing about MLflow's.
+        """
+        damaged: dict[int, int | None] = {}
+        unlike = []
+        for step, names in sorted(pictures_in(files).items()):
             path = wanted.pictures.get(step)
             if path is None or not path.is_file() or ".png" not in names:
                 continue
             place, at = names[".png"]
-            digest = self._digest(here, place, files[place])
-            if digest not in (None, self._digests.of(path)) and not _same_picture(path, files[place].path):
-                found[step] = at
-        return found
+            if self._digest(here, place, files[place]) in (None, self._digests.of(path)) or not is_picture(path):
+                continue
+            other = files[place].path  # None: it was fetched for its digest alone, and an import writes it anew
+            if other is not None and not is_picture(other):
+                damaged[step] = at
+            elif other is not None and not _same_picture(path, other):
+                unlike.append(
+                    f"home and MLflow differ in the samples of step {step}; look at both, and put the right one in the"
+                    f" place of the other: {path}, {other}"
+                )
+        return damaged, unlike
 
     def _digest(self, here: Shown, place: str, held: HeldFile) -> str | None:
         """None where it would have to be fetched, and nobody asked for that."""
         if held.path is not None:
             return self._digests.of(held.path)
         return self._tracker.sha256(here, place, held) if self._deep else None
+
+
+def _others(run: Result, wanted: Projection, here: Shown) -> dict[str, float]:
+    """Metric -> the number that it ends at, where MLflow has another. Of a run that did not finish MLflow may know more
+    than the registry.
+    """
+    ends = wanted.last if run.state == State.FINISHED else {}
+    return {name: value for name, value in sorted(ends.items()) if here.metrics.get(name, value) != value}
 
 
 def _ends(run: Result, here: Shown, score: str) -> list[str]:
@@ -117,18 +152,27 @@ def _ends(run: Result, here: Shown, score: str) -> list[str]:
     return differs
 
 
-def _same_picture(path: Path, other: Path | None) -> bool:
-    """Whether two files show the same: an earlier version, and an import, wrote MLflow's anew."""
-    if other is None:
-        return True  # it was fetched for its digest alone, which says nothing then
-    from PIL import Image, ImageChops
+def is_picture(path: Path) -> bool:
+    """Whether a file is a whole picture, to its last pixel."""
+    from PIL import Image
 
     try:
-        with Image.open(path) as one, Image.open(other) as two:
-            a, b = one.convert("RGB"), two.convert("RGB")
-            return a.size == b.size and ImageChops.difference(a, b).getbbox() is None
-    except (OSError, ValueError, SyntaxError):
+        with Image.open(path) as picture:
+            picture.verify()  # sums of all parts
+        with Image.open(path) as picture:
+            picture.load()
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError):
         return False
+    return True
+
+
+def _same_picture(path: Path, other: Path) -> bool:
+    """Whether two whole files show the same: an earlier version, and an import, wrote MLflow's anew."""
+    from PIL import Image, ImageChops
+
+    with Image.open(path) as one, Image.open(other) as two:
+        a, b = one.convert("RGB"), two.convert("RGB")
+        return a.size == b.size and ImageChops.difference(a, b).getbbox() is None
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -14,12 +14,16 @@ from aigc_lab.settings import Settings
 
 @contextmanager
 def readable(settings: Settings) -> Iterator[Settings]:
-    """The settings, with copies of those SQLite stores of MLflow and Optuna whose folder cannot be written."""
+    """The settings, with copies of those SQLite stores of MLflow and Optuna whose folder cannot be written. What is
+    recorded under MLflow's address stays under it: `mlflow_address`.
+    """
     with tempfile.TemporaryDirectory(prefix="aigc-lab-") as folder:
+        tracking = _copied(settings.tracking_uri, Path(folder))
         yield replace(
             settings,
             optuna_url=_copied(settings.optuna_url, Path(folder)),
-            tracking_uri=_copied(settings.tracking_uri, Path(folder)),
+            tracking_uri=tracking,
+            copied_tracking_uri=settings.tracking_uri if tracking != settings.tracking_uri else None,
         )
 
 

@@ -109,7 +109,9 @@ class _Sweep:
                 continue
             gone = sorted(place for place in compared.lacks.files if not wanted.has(place))
             if experiment is not None:
-                lacks = compared.lacks.beside(self._tracker.steps(here[0]) if here else {})
+                lacks = compared.lacks
+                if here:
+                    lacks = lacks.beside(self._tracker.steps(here[0]), self._tracker.ends(here[0], lacks.values))
                 left, run = wanted.show(self._tracker, experiment, _MARK, lacks)
                 if left:
                     raise Failure(f"{wanted.run}: MLflow did not take {left} pieces of it; the same command goes on")

@@ -34,6 +34,8 @@ class Settings:
     tracking_uri: str
     data_dir: Path
     weights_dir: Path | None
+    #: MLflow's address where `tracking_uri` is that of a copy, which is only read
+    copied_tracking_uri: str | None = None
 
     @classmethod
     def load(cls, home: Path | None = None) -> "Settings":
@@ -50,6 +52,11 @@ class Settings:
             data_dir=Path(os.environ.get("AIGC_LAB_DATA_DIR") or where / "data").expanduser().absolute(),
             weights_dir=Path(weights).expanduser().absolute() if weights else None,
         )
+
+    @property
+    def mlflow_address(self) -> str:
+        """MLflow's address as it is recorded and shown, whether or not a copy of it is read."""
+        return masked(self.copied_tracking_uri or self.tracking_uri)
 
     @property
     def weights(self) -> WeightsPolicy:

@@ -1,7 +1,8 @@
 """Do the stores agree? The registry says what has ended; files, MLflow and Optuna must show the same.
 
-Each file is looked at for its size, and weights and whatever lies here are read for their sha256, once each: about two
-seconds a gigabyte.
+Weights are compared to the bit: their sha256 is recorded. Of other files none is, so pictures must be whole, and curves
+end at the step and value that the registry has; what MLflow has of them is compared with the home's. Each file is read
+once: about two seconds a gigabyte.
 """
 
 import json
@@ -13,8 +14,8 @@ from typing import Any
 
 from aigc_lab import ownership
 from aigc_lab.archive import belongings
-from aigc_lab.archive.projection import Projection, projections
-from aigc_lab.comparison import Compared, Comparison, Digests
+from aigc_lab.archive.projection import Projection, pictures_in, projections
+from aigc_lab.comparison import Compared, Comparison, Digests, is_picture
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.registry import lives, queries, results
 from aigc_lab.registry.life import RESULTS
@@ -107,7 +108,12 @@ def _models(
 def _unasked(error: Exception, settings: Settings) -> str:
     made = "sqlite:" in settings.tracking_uri
     again = "; if it is damaged, move it away: aigc-lab reconcile --mlflow makes it again" if made else ""
-    return f"MLflow cannot be asked: {error}{again}"
+    return f"{_reason(error, settings)}{again}"
+
+
+def _reason(error: Exception, settings: Settings) -> str:
+    """Under MLflow's own address, if a copy was asked."""
+    return f"MLflow cannot be asked: {error}".replace(masked(settings.tracking_uri), settings.mlflow_address)
 
 
 class _Sweep:
@@ -141,7 +147,7 @@ class _Sweep:
             self._told(f"{self._sweep}: run {number} of {len(self._runs)}")
             if run.state == State.FINISHED:
                 self._scores(run)
-            self._files(run, compared(run))
+            self._files(run, wanted.get(run.run), compared(run))
         if self._row["command"] != "train":
             self._optuna()
 
@@ -167,11 +173,18 @@ class _Sweep:
         if not {"last", "selected"} <= run.kinds:
             self._problem(run.run, "its weights are not recorded")
 
-    def _files(self, run: Result, compared: Compared | None) -> None:
+    def _files(self, run: Result, wanted: Projection | None, compared: Compared | None) -> None:
         """What is in the home, and then what MLflow has of it."""
         for name, digest in run.files.items():
             self._found.checked["files"] += 1
             fault = self._fault(Path(name), digest)
+            if (
+                fault is None
+                and wanted is not None
+                and run.state == State.FINISHED
+                and Path(name).name == "curves.json"
+            ):
+                fault = wanted.fault_of_curves(_parsed(Path(name)))
             if fault is not None:
                 self._problem(run.run, f"{name} {fault}; {self._again(run, Path(name), digest, compared)}")
         for text in compared.differs if compared is not None else ():
@@ -179,6 +192,8 @@ class _Sweep:
             if compared is not None and compared.many:
                 remedy = f"keep {run.mlflow_run_id}, and delete the others in MLflow's pages"
             self._problem(run.run, f"{text}; {remedy}")
+        for text in compared.unlike if compared is not None else ():
+            self._problem(run.run, text)
 
     def _fault(self, path: Path, digest: str | None) -> str | None:
         """What is wrong with a file of the home."""
@@ -188,14 +203,19 @@ class _Sweep:
             return "is not what was written (sha256)"
         if path.suffix == ".safetensors":
             return _fault_beside(path, self._digests)
-        if path.suffix == ".png" and b"IEND" not in path.read_bytes()[-12:]:
-            return "is cut off"
+        if path.suffix == ".png" and not is_picture(path):
+            return "is cut off, or damaged"
         return "is damaged" if path.suffix == ".json" and _parsed(path) is None else None
 
     def _again(self, run: Result, path: Path, digest: str | None, compared: Compared | None) -> str:
         """How a file of the home comes back."""
         held = compared.files.get(f"{final.FOLDER}/{path.name}") if compared is not None else None
         copy = held.path if held is not None else None
+        if path.parent.name == "samples" and path.stem.isdecimal() and compared is not None:
+            place, _ = pictures_in(compared.files).get(int(path.stem), {}).get(path.suffix, ("", 0))
+            shown = compared.files[place].path if place else None
+            if shown is not None and is_picture(shown):
+                return f"MLflow's is whole: cp --remove-destination {shown} {path}"
         if copy is not None and digest is not None and self._digests.of(copy) == digest:
             return f"MLflow's is whole: cp {copy} {path}"
         return (
@@ -220,7 +240,7 @@ class _Sweep:
         if not ended:
             return nothing
         if not exists(self._settings.tracking_uri):
-            self._problem(self._sweep, f"MLflow's database {masked(self._settings.tracking_uri)} is lost; {remedy}")
+            self._problem(self._sweep, f"MLflow's database {self._settings.mlflow_address} is lost; {remedy}")
             return nothing
         tracker = MlflowTracker(self._settings.tracking_uri, self._settings.artifacts)
         try:
@@ -243,7 +263,7 @@ class _Sweep:
                     run, wanted[run.run], shown.get(keys[run.run], []), f"score/{self._row['objective']}"
                 )
             except Failure as error:
-                return Compared([f"MLflow cannot be asked: {error}"])
+                return Compared([_reason(error, self._settings)])
             self._found.checked["MLflow files"] += len(found.files)
             return found
 

@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from systems_of_users import MINE
 
-from aigc_lab import cli, commands, plugins, trust
+from aigc_lab import cli, commands, plugins, read_only, trust
 from aigc_lab.checkpoint import save_weights
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.files import locked, sha256
@@ -267,6 +267,24 @@ def test_a_users_conditional_system_outlives_its_file(home: Home) -> None:
         model.sample(2, labels=[8])
     # Promoting the run again needs no checkpoint either.
     assert not home.promote(run).created
+
+
+def test_code_beside_a_model_is_not_run_unasked_when_mlflow_has_lost_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine.py").write_text(MINE)
+    run = home.run("mine.py", POINTS, {})
+    trust.remember(home.path, {sha256(Path("mine.py")): "mine.py"})
+    home.promote(run)
+    home.client.delete_registered_model("toy")
+    trust.file_of(home.path).unlink()
+    type_(monkeypatch, "reconcile", "--mlflow", "--home", str(home.path))
+    said = capsys.readouterr().out
+    assert "model toy 1: MLflow lacks it, and still does" in said and "--trust-code" in said
+    assert home.versions() == []
+    type_(monkeypatch, "reconcile", "--mlflow", "--trust-code", "--home", str(home.path))
+    assert "model toy 1: MLflow lacks it: shown again" in capsys.readouterr().out
+    assert home.versions() == [1] and trust.trusted(home.path) == {sha256(Path("mine.py"))}
 
 
 def test_labels_of_a_system_that_knows_none(home: Home) -> None:
@@ -532,6 +550,21 @@ def test_another_mlflow_is_refused(promoted: Home, tmp_path: Path, monkeypatch: 
     ):
         promote("toy", Settings.load(promoted.path), name=None, alias=None)
     assert not (tmp_path / "other.db").exists()
+
+
+def test_models_of_a_home_that_cannot_be_written_are_compared(
+    promoted: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a copy of their MLflow, which is told of under its own address."""
+    (row,) = promoted.models()
+    lab = mock.Mock(wraps=os, access=lambda *asked: False)
+    monkeypatch.setattr(read_only, "os", lab)
+    with read_only.readable(promoted.settings) as settings:
+        assert settings.tracking_uri != promoted.settings.tracking_uri, "a copy is read"
+        assert list(promotion.compared([row], settings)) == []
+        ((_, lacks),) = promotion.compared([{**row, "aliases": ["other"]}], settings)
+        assert lacks == "its alias other"
+        assert settings.mlflow_address == promoted.settings.tracking_uri
 
 
 # ---- what sample writes

@@ -1,5 +1,6 @@
 """What `verify` finds of MLflow, and the command that it names: runs, curves, files and models shown again."""
 
+import json
 import os
 import shutil
 import sqlite3
@@ -110,14 +111,14 @@ def test_files_in_mlflow_are_compared_and_sent_again(home: Home) -> None:
     (grid, *_) = sorted(home.artifact(second, "images").glob("*step+20+*.png"))
     other = min(home.artifact(second, "images").glob("*step+0+*.png"))
     grid.unlink()
-    shutil.copyfile(other, grid)
+    grid.write_bytes(other.read_bytes()[:-40])
     remedy = f"aigc-lab reconcile --mlflow {home.sweep}"
     size = (home.path / "checkpoints" / home.sweep / "0.0" / "1" / "last.safetensors").stat().st_size
     assert sorted(home.verify()) == [
         f"{first}: MLflow lacks model/last.json; {remedy}",
         f"{first}: model/last.safetensors in MLflow is not what was written (10 bytes instead of {size}); {remedy}",
         f"{second}: MLflow lacks the samples of step 10; {remedy}",
-        f"{second}: the samples of step 20 in MLflow are not those of this run; {remedy}",
+        f"{second}: the samples of step 20 in MLflow are damaged; {remedy}",
     ]
     before, names = home.points(), sorted(path.name for path in home.artifact(second, "images").iterdir())
     would = home.rebuild(dry_run=True)
@@ -183,6 +184,27 @@ def test_runs_curves_and_endings_come_back(home: Home) -> None:
     assert home.points() == points
 
 
+def test_values_that_mlflow_has_wrong_are_sent_again(home: Home) -> None:
+    first, second = sorted(home.shown())
+    ids = {name: run.run_id for name, run in home.shown().items()}
+    scalar = next(name for name in sorted(home.shown()[second].metrics) if name.startswith("loss/"))
+    right = {first: home.shown()[first].metrics["score/rkl"], second: home.shown()[second].metrics[scalar]}
+    for table in ("metrics", "latest_metrics"):
+        for run, metric in ((first, "score/rkl"), (second, scalar)):
+            newest = f"(SELECT max(step) FROM {table} WHERE run_uuid = ? AND key = ?)"
+            home.sql(
+                f"UPDATE {table} SET value = 77 WHERE run_uuid = ? AND key = ? AND step = {newest}",
+                *(ids[run], metric) * 2,
+            )
+    found = home.verify()
+    assert [text.partition(":")[0] for text in found] == [first, second]
+    assert "score/rkl" in found[0] and f"{scalar} ends at {right[second]}, and MLflow says 77.0" in found[1]
+    home.rebuild()
+    assert home.verify() == [] and home.rebuild() == []
+    assert home.shown()[first].metrics["score/rkl"] == right[first]
+    assert home.shown()[second].metrics[scalar] == right[second]
+
+
 def test_a_damaged_file_of_the_home_is_told_and_not_sent(home: Home) -> None:
     run = min(home.shown())
     lost = home.path / "checkpoints" / home.sweep / "0.0" / "1" / "last.safetensors"
@@ -201,6 +223,41 @@ def test_a_damaged_file_of_the_home_is_told_and_not_sent(home: Home) -> None:
     description = lost.with_suffix(".json")
     description.write_text("{")
     assert any("has no description" in text or "sha256" in text for text in home.verify())
+
+
+def test_of_two_pictures_that_differ_neither_is_overwritten(home: Home) -> None:
+    run = min(home.shown())
+    folder = home.path / "artifacts" / home.sweep
+    mine = next(path for path in sorted(folder.rglob("samples/000020.png")) if "0.0" in path.parts)
+    (copy,) = home.artifact(run, "images").glob("*step+20+*.png")
+    right = copy.read_bytes()
+    other = mine.with_name("000000.png").read_bytes()
+    mine.unlink()  # MLflow's is the same file
+    mine.write_bytes(other)
+    told = f"{run}: home and MLflow differ in the samples of step 20; look at both, and put the right one in the place"
+    assert home.verify() == [f"{told} of the other: {mine}, {copy}"]
+    assert home.rebuild() == [] and copy.read_bytes() == right
+    damaged = bytearray(right)
+    damaged[len(right) // 2] ^= 1
+    mine.write_bytes(damaged)
+    told = f"{run}: {mine} is cut off, or damaged; MLflow's is whole: cp --remove-destination {copy} {mine}"
+    assert home.verify() == [told]
+    assert home.rebuild() == [] and copy.read_bytes() == right
+
+
+def test_curves_of_the_home_end_where_the_registry_does(home: Home) -> None:
+    run = min(home.shown())
+    (file, *_) = sorted((home.path / "artifacts" / home.sweep).rglob("curves.json"))
+    curves = json.loads(file.read_bytes())
+    name = max(curves)
+    for spoilt, told in (
+        ({}, "lacks the curve "),
+        ({**curves, name: {"step": [20], "value": [77.0]}}, f"ends {name} at 77.0 (step 20), not "),
+    ):
+        file.unlink()
+        file.write_text(json.dumps(spoilt))
+        (text,) = home.verify()
+        assert text.startswith(f"{run}: {file} {told}")
 
 
 def test_a_sweep_that_is_run_is_left_alone(home: Home) -> None:

@@ -10,7 +10,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -89,6 +89,8 @@ def _unite(home: Path, rows: Rows, sweep: str) -> None:
 class Lacks:
     """What MLflow has not got of a run: the `run` itself, params, files by their place, and pictures by their step
     (with the time that one of its files bears, if that is there). `steps` are those of each metric that it has.
+
+    `values` are the numbers at which metrics end that end at others there, and `ends` the step and the time of those.
     """
 
     run: bool
@@ -96,13 +98,24 @@ class Lacks:
     params: set[str]
     pictures: Mapping[int, int | None]
     files: set[str]
+    values: Mapping[str, float] = field(default_factory=dict)
+    ends: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def has(self, metric: str, step: int) -> bool:
         return step in self.steps.get(metric, ())
 
-    def beside(self, steps: Mapping[str, set[int]]) -> "Lacks":
-        """The same, of a run that has points at these steps."""
-        return replace(self, steps=steps)
+    def beside(self, steps: Mapping[str, set[int]], ends: Mapping[str, tuple[int, int]]) -> "Lacks":
+        """The same, of a run that has points at these steps, and whose metrics end at these steps and times."""
+        return replace(self, steps=steps, ends=ends)
+
+    def amends(self) -> "Iterator[Point]":
+        """Points that MLflow takes for newer than its wrong ones, which it never lets go of: of equal steps it shows
+        the later.
+        """
+        for name, value in self.values.items():
+            if name in self.ends:
+                step, at = self.ends[name]
+                yield Point(name, value, at + 1, step)
 
 
 class Projection:
@@ -136,6 +149,7 @@ class Projection:
         )
         points = [*self._curves(), *self._scores(), *self._verdicts()]
         shown.points(point for point in points if not lacks.has(point.name, point.step))
+        shown.points(lacks.amends())
         shown.flush()
         for step, at in lacks.pictures.items():
             self._picture(shown, step, self.pictures[step], self._at(step) if at is None else at)
@@ -174,11 +188,27 @@ class Projection:
         rows = [row for row in self._of("artifact") if row["kind"] != "text/plain"]
         return {step: self._path(row) for row in rows if (step := _step(row)) is not None}
 
-    @property
-    def metrics(self) -> set[str]:
-        """What has a last value that is a number."""
-        names = {row["name"] for row in self._of("scalar_summary") if row["last"] is not None}
-        return names | {point.name for point in self._scores()}
+    @cached_property
+    def last(self) -> dict[str, float]:
+        """Metric -> the number that it ends at, of all that end at one: as the registry has it, not `curves.json`."""
+        ends = {row["name"]: row["last"] for row in self._of("scalar_summary") if row["last"] is not None}
+        newest: dict[str, Point] = {}
+        for point in self._scores():
+            if point.name not in newest or point.step >= newest[point.name].step:
+                newest[point.name] = point
+        return ends | {name: point.value for name, point in newest.items()}
+
+    def fault_of_curves(self, curves: Any) -> str | None:
+        """What is wrong with the contents of `curves.json`: it has all scalars, and ends where the registry does."""
+        for row in self._of("scalar_summary"):
+            try:
+                curve = curves[row["name"]]
+                ends = int(curve["step"][-1]), curve["value"][-1]
+            except (TypeError, ValueError, KeyError, IndexError):
+                return f"lacks the curve {row['name']}"
+            if ends != (row["step"], row["last"]):
+                return f"ends {row['name']} at {ends[1]} (step {ends[0]}), not {row['last']} (step {row['step']})"
+        return None
 
     @property
     def params(self) -> dict[str, Any]:

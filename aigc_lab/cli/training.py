@@ -195,10 +195,12 @@ def reconcile(
         bool, typer.Option("--mlflow", help="Show again what MLflow has lost or lacks: runs, curves, files, models.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    trust_code: TrustCode = False,
     json: AsJson = False,
     home: Home = None,
 ) -> None:
     """Bring in order what processes that died left behind. Every sweep, train and resume begins with this."""
+    from aigc_lab import trust
     from aigc_lab.errors import UsageError
     from aigc_lab.reconciling import reconcile
     from aigc_lab.settings import Settings
@@ -213,7 +215,7 @@ def reconcile(
         if mlflow:
             from aigc_lab.rebuilding import rebuild
 
-            with progress() as told:
+            with progress() as told, trust.accepting(trust_code):
                 for finding in rebuild(registry, settings, sweep, dry_run=dry_run, told=told):
                     found.append(finding)
                     if not json:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import delete, func, select, update
 
-from aigc_lab import __version__, ownership
+from aigc_lab import __version__, ownership, trust
 from aigc_lab.errors import UsageError
 from aigc_lab.files import locked, umask
 from aigc_lab.registry import queries
@@ -153,7 +153,7 @@ def _undone() -> Iterator[ExitStack]:
 
 def _store(settings: Settings) -> str:
     """The address of MLflow as it is recorded: without a password, and the same after the home was moved."""
-    return masked(settings.tracking_uri).replace(str(settings.home), "HOME")
+    return settings.mlflow_address.replace(str(settings.home), "HOME")
 
 
 def _register(
@@ -268,14 +268,16 @@ def compared(rows: list[dict[str, Any]], settings: Settings) -> Iterator[tuple[d
 
 def restore(registry: Registry, row: dict[str, Any], settings: Settings) -> None:
     """Makes a version again that MLflow has lost, under its number, from its own files, and points its aliases at it.
-    Raises `UsageError` for files that are not whole, and `Failure` where the number cannot be had again.
+    Raises `UsageError` for files that are not whole and for code that is not trusted, and `Failure` where the number
+    cannot be had again.
     """
     from aigc_lab.serving.model import Model
     from aigc_lab.tracking.models import MlflowModels
 
     if not is_whole(row):
         raise UsageError(f"{row['model']} {row['version']}: its files are not whole: {row['path']}")
-    loaded, mlflow = Model.of_file(Path(row["path"])), MlflowModels(settings.tracking_uri)
+    loaded = Model.of_file(Path(row["path"]), allowed=trust.gate(settings.home))
+    mlflow = MlflowModels(settings.tracking_uri)
     run = queries.show(registry, row["run"])
     with _undone() as undo:
         version = mlflow.publish(

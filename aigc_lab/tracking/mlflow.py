@@ -205,6 +205,13 @@ class MlflowTracker:
         with _failing(self._uri, f"curves of {run.run_id}"):
             return {name: {point.step for point in client.get_metric_history(run.run_id, name)} for name in run.metrics}
 
+    def ends(self, run: "Shown", names: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """Metric -> the step of its last value, and its time. Raises `Failure`."""
+        client = self._client()
+        with _failing(self._uri, f"curves of {run.run_id}"):
+            histories = {name: client.get_metric_history(run.run_id, name) for name in names}
+            return {name: max((each.step, each.timestamp) for each in all_) for name, all_ in histories.items() if all_}
+
     def restore(self, experiment: str) -> None:
         """Brings back an experiment that was deleted, and its runs of which there is no other with the same key. Raises
         `Failure`.
