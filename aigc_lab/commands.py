@@ -225,7 +225,13 @@ def _stored(row: dict[str, Any], settings: Settings, device: str) -> Experiment:
     document = Document(row["source"] or row["name"], row["experiment"])
     allowed = trust.gate(settings.home)
     experiment = Experiment(row["name"], document, settings.data_dir, settings.weights, allowed)
-    _checked(experiment, device)
+    try:
+        _checked(experiment, device)
+    except UsageError as error:
+        code = sorted((settings.checkpoints / row["id"]).glob("*/*/*.py"))
+        if not code or "no such file" not in str(error):
+            raise
+        raise UsageError(f"{error}; the code of its runs came along: copy {code[0]} there") from None
     if experiment.digest != row["digest"]:
         raise UsageError(
             f"{row['id']}: its protocol, its data or a file that it names has changed since it began, and it would be "

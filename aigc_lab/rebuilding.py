@@ -116,8 +116,9 @@ class _Sweep:
                 if left:
                     raise Failure(f"{wanted.run}: MLflow did not take {left} pieces of it; the same command goes on")
                 self._registry.set_mlflow_run(wanted.run, run)
-            lost = f"; {gone[0]} is gone here too" if gone else ""
-            yield Finding(self._sweep, wanted.run, f"{'; '.join(compared.differs)}: {self._done}{lost}")
+            lost = f"; but not {gone[0]}, which is missing or damaged here too" if gone else ""
+            said = f"{'; '.join(compared.differs)}: {self._done}{lost}"
+            yield Finding(self._sweep, wanted.run, said, lost=bool(gone))
         if experiment is not None:
             self._registry.set_mlflow_experiment(self._sweep, experiment)
 
@@ -133,7 +134,9 @@ class _Sweep:
                     promotion.restore(self._registry, row, self._settings)
                 yield Finding(self._sweep, row["run"], f"model {name}: MLflow lacks {lacks}: {self._done}")
             except (UsageError, Failure) as error:
-                yield Finding(self._sweep, row["run"], f"model {name}: MLflow lacks {lacks}, and still does: {error}")
+                yield Finding(
+                    self._sweep, row["run"], f"model {name}: MLflow lacks {lacks}, and still does: {error}", lost=True
+                )
 
     @property
     def _done(self) -> str:

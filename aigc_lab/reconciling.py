@@ -28,11 +28,12 @@ _GRACE = 10.0
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that was left behind, and what is done about it."""
+    """Something that was left behind, and what is done about it; `lost` where that is not all that it needs."""
 
     sweep: str
     run: str | None
     what: str
+    lost: bool = False
 
     def __str__(self) -> str:
         return f"{self.run or self.sweep}: {self.what}"

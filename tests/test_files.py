@@ -12,6 +12,7 @@ from typing import NoReturn
 import pytest
 
 from aigc_lab import cli, content, settings
+from aigc_lab.cli.output import as_typed as remedied
 from aigc_lab.files import denied, locked, share, write_atomically
 from aigc_lab.settings import Settings, as_typed
 
@@ -36,6 +37,22 @@ def test_one_file_under_two_names_is_written_by_nobody(tmp_path: Path) -> None:
     assert one.samefile(other) and stat.S_IMODE(other.stat().st_mode) & 0o222 == 0
     write_atomically(other, b"others")
     assert (one.read_bytes(), other.read_bytes()) == (b"weights", b"others")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["verify"], "lost; aigc-lab reconcile --mlflow mine"),
+        (["verify", "--home", "my home"], "lost; aigc-lab reconcile --home 'my home' --mlflow mine"),
+        (["verify", "--home=h"], "lost; aigc-lab reconcile --home h --mlflow mine"),
+        (["verify", "--home"], "lost; aigc-lab reconcile --mlflow mine"),
+    ],
+)
+def test_a_remedy_names_the_home_that_was_named(words: list[str], told: str) -> None:
+    """As it was printed, it acted on another home."""
+    assert remedied("lost; aigc-lab reconcile --mlflow mine", words) == told
+    named = "aigc-lab promote mine --home there"
+    assert remedied(named, words) == named and remedied("aigc-lab's own words", words) == "aigc-lab's own words"
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,7 @@ def _refuse(error: Any) -> NoReturn:
 
 
 def _end(message: object, code: int) -> NoReturn:
-    line = visible.line(" ".join(str(message).split()))
+    line = visible.line(output.as_typed(" ".join(str(message).split())))
     if len(line) > _LONGEST:  # what was typed is quoted, and may be a page; what is wrong with it stands at the end
         line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
     print(line if code == 130 else f"error: {line}", file=sys.stderr)

@@ -1,7 +1,9 @@
 """What commands print, and how they open the registry."""
 
+import re
+import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -66,6 +68,22 @@ def reserved(wanted: bool) -> "Iterator[None]":
             yield
     finally:
         _reserved.pop().flush()
+
+
+# Commands that take --home, as a remedy names them.
+_REMEDY = re.compile(
+    r"(?<![\w-])aigc-lab (sweep|train|resume|stop|status|verify|reconcile|spool|export|import|delete|doctor|promote"
+    r"|sample|ui|compare|runs|show|report|models|rejudge)\b(?![^;)']*--home)"
+)
+
+
+def as_typed(text: str, words: "Sequence[str] | None" = None) -> str:
+    """A text whose remedies work as they are typed: with the home that this command line names, where it names one."""
+    given = list(sys.argv[1:] if words is None else words)
+    home = next((each.partition("=")[2] for each in given if each.startswith("--home=")), None)
+    if "--home" in given[:-1]:
+        home = given[given.index("--home") + 1]
+    return text if home is None else _REMEDY.sub(lambda found: f"{found[0]} --home {shlex.quote(home)}", text)
 
 
 def _out() -> TextIO:

@@ -15,7 +15,7 @@ from aigc_lab.cli.options import (
     complete_experiment,
     complete_sweep,
 )
-from aigc_lab.cli.output import opened, print_json, print_table, progress
+from aigc_lab.cli.output import as_typed, opened, print_json, print_table, progress
 
 Wanted = Annotated[
     str,
@@ -201,7 +201,7 @@ def reconcile(
 ) -> None:
     """Bring in order what processes that died left behind. Every sweep, train and resume begins with this."""
     from aigc_lab import trust
-    from aigc_lab.errors import UsageError
+    from aigc_lab.errors import Failure, UsageError
     from aigc_lab.reconciling import reconcile
     from aigc_lab.settings import Settings
 
@@ -219,11 +219,13 @@ def reconcile(
                 for finding in rebuild(registry, settings, sweep, dry_run=dry_run, told=told):
                     found.append(finding)
                     if not json:
-                        print(finding)
+                        print(as_typed(str(finding)))
             if not found and not json:
                 print("nothing was left behind, and MLflow lacks nothing")
     if json:
         print_json([vars(finding) for finding in found])
+    if any(finding.lost for finding in found):
+        raise Failure("not everything could be shown again; 'aigc-lab verify' says what is damaged, and what helps")
 
 
 @app.command()
@@ -245,6 +247,6 @@ def verify(
     if json:
         print_json(result.as_json())
     else:
-        print(result)
+        print(as_typed(str(result)))
     if result.problems:
         raise typer.Exit(1)

@@ -5,6 +5,7 @@ from.
 import json
 import os
 import shutil
+import sys
 import tempfile
 import zipfile
 import zlib
@@ -36,6 +37,8 @@ _FILES = (".npz", ".txt")
 # What a picture of many samples shows: the first ones, and no more than a screen can tell apart or memory should hold.
 _SHOWN = 10_000
 _SHOWN_BYTES = 32_000_000
+# From so many samples on, it is said what they will take: they are minutes of work.
+_MANY = 1_000_000
 _CLUSTER = 4096  # bytes: what a file takes of a disk comes in such pieces
 
 
@@ -104,7 +107,9 @@ def write(place: Path, blocks: "Iterable[Array]", n: int, note: dict[str, Any]) 
     """
     coming = iter(blocks)
     first = next(coming)
-    _check_room(place, first, n)
+    needed = _check_room(place, first, n)
+    if n >= _MANY:
+        print(f"about {spelled(needed)} will be written to {place}; Ctrl-C leaves nothing of it", file=sys.stderr)
     every = chain([first], coming)
     with _writing(place):
         if place.suffix == ".txt":
@@ -131,8 +136,10 @@ def _writing(place: Path) -> Iterator[None]:
         raise UsageError(f"-o {place}: cannot be written ({error.strerror})") from None
 
 
-def _check_room(place: Path, first: "Array", n: int) -> None:
-    """Raises `UsageError` when `n` samples like those of the first block are more than the disk has room for."""
+def _check_room(place: Path, first: "Array", n: int) -> int:
+    """About how many bytes of the disk `n` samples like those of the first block take. Raises `UsageError` when they
+    are more than it has room for.
+    """
     needed = _stored(place, first) * n // len(first)
     pictures = first.ndim == 4 and place.suffix not in _FILES
     with _writing(place):
@@ -147,6 +154,7 @@ def _check_room(place: Path, first: "Array", n: int) -> None:
             f"-n {n:,}: a file for each picture is more than the {files:,} that can be made where {place} lies; ask"
             " for fewer, or for one file with -o samples.npz"
         )
+    return needed
 
 
 def _stored(place: Path, block: "Array") -> int:
