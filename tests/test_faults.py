@@ -659,7 +659,7 @@ def test_of_two_commands_at_the_same_instant_one_runs(
         _, errors = refused.communicate(timeout=60)
         assert refused.returncode == 2
         why = Told(2, "", errors).why
-        assert "is being run by another process; wait for it, or stop it first: aigc-lab stop mine-" in why
+        assert "is being run by another process; wait for it, or stop it first: aigc-lab stop --home home mine-" in why
         _, errors = runs.communicate("end\n", timeout=120)
         assert runs.returncode == 0, errors
     finally:
