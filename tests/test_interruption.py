@@ -152,7 +152,7 @@ def test_what_is_stopped_at_any_moment_goes_on_to_the_same_bits(
             cli.main()  # a second process on the same sweep
         assert second.value.code == 2
         said = capsys.readouterr().err
-        assert "is being run by another process; wait for it, or stop it first: aigc-lab stop mine-" in said
+        assert "is being run by another process; wait for it, or stop it first: aigc-lab stop" in said
         assert page(folder, "mine.0.0")["state"] == "RUNNING"
         stop(process, signal.SIGINT)
     for how in (None, signal.SIGTERM):
