@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,14 +18,14 @@ from aigc_lab import content, environment, extractor_files, pictures, plugins, q
 from aigc_lab.data.base import Dataset, Modes
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import Protocol, load_protocol
-from aigc_lab.extractors.base import Features, choice
+from aigc_lab.extractors.base import Features, choice, joined
 from aigc_lab.features import FeatureStore
 from aigc_lab.files import write_atomically
-from aigc_lab.given import Given, Pair, Range, Sets, given, halves, numbered, parted
+from aigc_lab.given import Given, Pair, Range, Sets, given, numbered
 from aigc_lab.jury import EXAMPLES, Jury, chosen_bins, equal, judged, trivial, with_code
 from aigc_lab.language_system import LanguageSystem
 from aigc_lab.metrics import memorisation
-from aigc_lab.metrics.base import Autoencoder, Evidence, Game, Metric, Part, Real, Score
+from aigc_lab.metrics.base import Autoencoder, Evidence, Game, Metric, Part, Pool, Real, Score, scored
 from aigc_lab.nulls import known_baseline, remembered, write_baseline
 from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.settings import Settings
@@ -150,13 +151,10 @@ class Evaluator:
                 f"{split}: the experiment's check lets no such protocol through"
             )
         train = self._dataset.load("train")
-        first = slice(0, self.protocol.samples)
+        return {split: Real.drawn(whole[split], self._pool(whole, split), train) for split in _FLOOR}
 
-        def real(split: ScoringSplit, other: ScoringSplit) -> Real:
-            floor = whole[other].take(first)
-            return Real(whole[split], floor, whole[split], train, (Part(floor, whole[other], first),))
-
-        return {split: real(split, other) for split, other in _FLOOR.items()}
+    def _pool(self, whole: Mapping[ScoringSplit, Samples], split: ScoringSplit) -> Pool:
+        return pool_of(whole[split], whole[_FLOOR[split]], self.protocol.samples, self._dataset.exchangeable)
 
 
 def _tells(trivial: Score) -> bool:
@@ -164,6 +162,16 @@ def _tells(trivial: Score) -> bool:
     if trivial.better == "lower":
         return trivial.low > trivial.floor and trivial.value > 2 * abs(trivial.floor)
     return trivial.high < trivial.floor and trivial.value < 0.75 * trivial.floor
+
+
+def pool_of(reference: Samples, other: Samples, scored: int, exchangeable: bool) -> Pool:
+    """Where the floor of a score of so many samples against a split is drawn from: from the other scoring split, or
+    where the two are random parts of one set from both together, so that each draw has two new sides.
+    """
+    count = min(scored, len(other))
+    if exchangeable:
+        return Pool((reference, other), count, len(reference), scored)
+    return Pool((other,), count, 0, scored, reference)
 
 
 def kept(metrics: Sequence[Metric]) -> dict[str, int]:
@@ -210,12 +218,9 @@ def _evidence(
 ) -> Evidence:
     made: dict[str, Features] = {}
 
-    def features(extractor: str, samples: Samples) -> Features:
-        part = next((each for each in real.parts if each.samples is samples), None)
-        if part is not None:
-            whole = store.real(extractor, part.whole)
-            if len(whole.vectors) == whole.count:
-                return whole.take(part.rows)
+    def features(extractor: str, samples: Samples | Part) -> Features:
+        if isinstance(samples, Part):
+            return _of_part(extractor, samples, real, features)
         if samples is not generated:
             return store.real(extractor, samples)
         if extractor not in made:
@@ -239,6 +244,24 @@ def _evidence(
         system if isinstance(system, Autoencoder | Game | Likelihood) else None,
         store.device,
     )
+
+
+def _of_part(
+    extractor: str, part: Part, real: Real, features: Callable[[str, Samples], Features]
+) -> Features:
+    """Rows of what is known of the whole sets, or, where these are so large that not all is kept, of the samples."""
+    if part.rows is None and len(part.wholes) == 1:
+        return features(extractor, part.wholes[0])
+    known = [(features(extractor, whole), torch.from_numpy(rows)) for whole, rows in part.each()]
+    if all(len(every.vectors) == every.count for every, _ in known):
+        return joined([every.take(rows) for every, rows in known])
+    first, against = real.pool.draw(0) if real.pool is not None else (None, None)
+    if first is not None and against is not None:
+        # Only the first draw is made of such sets, and its samples are there.
+        for drawn, samples in ((first, real.floor), (against, real.against)):
+            if drawn.rows is not None and part.rows is not None and np.array_equal(drawn.rows, part.rows):
+                return features(extractor, samples)
+    return features(extractor, part.samples)
 
 
 # ---- without a sweep
@@ -273,7 +296,9 @@ def evaluate(
 
     What is measured: `metrics` by name, or those of a `protocol` (a name or a file); else those that the samples allow.
     `features` names the extractor of all metrics that can choose: `inception`, `classifier`, `random`, a user's own.
-    The floor compares the other scoring split of a dataset, or half of a reference that is no dataset with its rest.
+    The floor compares samples of the other scoring split of a dataset, or as many of a reference that is no dataset
+    with its rest: half of it at the most. Then it is of fewer than are scored, and `at_floor` of a score is the value
+    of as few, which the floor is to be held against.
 
     `neighbours` names a .png file that is written too: ten rows, each a generated image and the five training images
     nearest to it in the features of `memorisation` (else of the first metric that has any), what is closest to a copy
@@ -300,7 +325,7 @@ def evaluate(
     store.watch = watch
     against = real.split[1] if real.split else "set"
     details = [pair.rule] if pair.rule else []
-    if len(sets.floor) != len(made) or sets.against is not sets.reference:
+    if len(sets.floor) != len(made) or len(sets.against) != len(sets.reference):
         details.append(f"floor:{len(sets.floor)}:{len(sets.against)}")
     evidence = _evidence(made, sets, dataset, store, against, system, details)
     wanted = _metrics(metrics, protocol, features, evidence, weights, say)
@@ -309,7 +334,9 @@ def evaluate(
     if by is not None:
         store.keep.pop(by, None)  # the nearest of a part of the training samples are not the nearest
     try:
-        found = [score for metric in wanted for score in metric.scores(evidence)]
+        found = [score for metric in wanted for score in scored(metric, evidence, say)]
+        if not found:
+            raise UsageError("nothing can be scored: every score was left out")
         if neighbours is not None and by is not None:
             _draw_neighbours(neighbours, by, evidence, say)
         return found
@@ -474,15 +501,16 @@ def _draw_neighbours(path: Path, extractor: str, evidence: Evidence, say: Callab
 def _real(pair: Pair, real: Given, count: int) -> tuple[Dataset, Real]:
     if real.split is None:
         classes = None if pair.reference.labels is None else int(pair.reference.labels.max()) + 1
-        rows = halves(pair.reference, count)
-        if not len(rows[0]):
+        few = min(count, len(pair.reference) // 2)
+        if not few:
             raise UsageError(f"{real.name}: one sample is no reference; give two at the very least")
-        parts = tuple(Part(pair.reference.take(each), pair.reference, each) for each in rows)
-        return Sets(pair.reference, classes), Real(pair.reference, parts[0].samples, parts[1].samples, parts=parts)
+        pool = Pool((pair.reference,), few, len(pair.reference) - few, count)
+        return Sets(pair.reference, classes), Real.drawn(pair.reference, pool)
     dataset, split = real.split
     other = dataset.load("holdout" if split != "holdout" else "reference")
-    floor = other if count >= len(other) else other.take(parted(other, count)[0])
-    return dataset, Real(pair.reference, floor, pair.reference, dataset.load("train"))
+    # Systems know the training split, and so do their judges: what is held against it is no part of it.
+    pool = pool_of(pair.reference, other, count, dataset.exchangeable and split != "train")
+    return dataset, Real.drawn(pair.reference, pool, dataset.load("train"))
 
 
 def _metrics(

@@ -474,7 +474,7 @@ class Experiment:
             self.document.fail(
                 at, content.unknown(f"score of protocol {self.protocol.name}", objective.score, list(gives))
             )
-        described = next((metric for metric in self.metrics if objective.score in metric.describes), None)
+        described = next((metric for metric in self.metrics if objective.score in metric.describing()), None)
         if described is not None:
             self.document.fail(
                 at,

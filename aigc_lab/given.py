@@ -393,14 +393,3 @@ class Sets(Dataset):
     @cached_property
     def digest(self) -> str:
         return self._reference.digest()
-
-
-def parted(samples: Samples, count: int) -> tuple[Tensor, Tensor]:
-    """The rows of `count` of the samples, a seeded choice, and of the rest."""
-    order = torch.randperm(len(samples), generator=noise.generator("floor"))
-    return order[:count], order[count:]
-
-
-def halves(samples: Samples, count: int) -> tuple[Tensor, Tensor]:
-    """The same of at most half of them: what real samples score against each other."""
-    return parted(samples, min(count, len(samples) // 2))

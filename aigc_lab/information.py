@@ -74,13 +74,17 @@ class InformationScore(base.Metric):
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
         splits = self.config.splits
-        generated, real = (
-            evidence.features(self.extractor, samples).logits for samples in (evidence.generated, evidence.real.floor)
-        )
-        assert generated is not None and real is not None
+        generated = evidence.features(self.extractor, evidence.generated).logits
+        assert generated is not None
         value, error = exp_mutual_information(generated, splits)
-        floor, _ = exp_mutual_information(real, splits)
         signature = self.signature(evidence, evidence.identity(self.extractor), f"splits:{splits}")
+
+        def of_one(part: base.Part) -> dict[str, float]:
+            logits = evidence.features(self.extractor, part).logits
+            assert logits is not None
+            return {self.score: exp_mutual_information(logits, splits)[0]}
+
+        floor = self.floors_alone(evidence, signature, of_one)[self.score]
         margin = student(splits - 1) * error
         return [
             base.Score(self.score, value, value - margin, value + margin, len(generated), floor, signature, "higher")

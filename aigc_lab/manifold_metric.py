@@ -14,21 +14,30 @@ class ManifoldMetric(base.FeatureMetric):
     """
 
     keeps = 10_000
+    draws = 5  # distances of all pairs each
     #: whether a ball has its rim
     closed: ClassVar[bool]
 
     def check(self, dataset: Dataset, samples: int) -> None:
         enough_neighbours(self.config.k, samples)
 
-    def manifolds(self, evidence: base.Evidence) -> tuple[Manifolds, Manifolds, str]:
-        """Of the generated samples, of real ones, and the signature."""
-        real, k = evidence.real, self.config.k
+    def manifolds(self, evidence: base.Evidence) -> tuple[Manifolds, dict[str, base.Floor], str]:
+        """Of the generated samples; the floors of precision, recall, density and coverage; and the signature."""
+        k = self.config.k
 
-        def of(a: Samples, b: Samples, most: int) -> tuple[Manifolds, int]:
+        def of(a: Samples | base.Part, b: Samples | base.Part, most: int) -> tuple[Manifolds, int]:
             some, others = base.paired(evidence, self.extractor, a, b, most)
             return manifolds(some, others, k, closed=self.closed), len(some)
 
-        found, each = of(evidence.generated, real.reference, self.keeps)
+        found, each = of(evidence.generated, evidence.real.reference, self.keeps)
         rim = "in" if self.closed else "out"
         signature = self.signature(evidence, evidence.identity(self.extractor), f"k:{k}", f"rim:{rim}", f"each:{each}")
-        return found, self.of_real(evidence, signature, lambda: of(real.floor, real.against, each)[0]), signature
+
+        def compared(made: int, real: int) -> int:
+            return min(made, real, self.keeps)
+
+        def between(floor: base.Part, against: base.Part) -> dict[str, float]:
+            scores = of(floor, against, each)[0]._asdict()
+            return {name: score.value for name, score in scores.items()}
+
+        return found, self.floors(evidence, signature, between, used=compared), signature

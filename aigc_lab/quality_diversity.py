@@ -27,14 +27,14 @@ def curve(
     at 1, and of as many real ones (`floor`): {"n", "references", "real": {…}, "points": [{"temperature", …}, …]}.
     """
     n = min(samples, _MOST, len(floor))
-    real = reference.corpus
+    real = reference.corpus.in_words_of(reference.corpus)
     learned = NgramModel.fit(real)
-    first = floor.take(slice(0, n)).corpus
+    first = floor.take(slice(0, n)).corpus.in_words_of(reference.corpus)
     points = []
     for temperature in sorted({*temperatures, 1.0}):
         made = system.generate(n, seed, "temperature", sampling=Sampling(temperature=temperature))
         assert isinstance(made, Text)
-        points.append({"temperature": temperature} | _measured(made.corpus, real, learned))
+        points.append({"temperature": temperature} | _measured(made.corpus.in_words_of(reference.corpus), real, learned))
     return {"n": n, "references": len(real), "real": _measured(first, real, learned), "points": points}
 
 

@@ -85,7 +85,7 @@ class Record:
 
     def score(self, scores: Sequence[Score], kind: Scored, step: int, split: str) -> None:
         for score in scores:
-            self._store(StoredScore(**vars(score), checkpoint=kind, step=step, split=split))
+            self._store(StoredScore.of(score, kind, step, split))
 
     def _store(self, score: StoredScore) -> None:
         self.scores[score.checkpoint, score.step, score.split, score.name] = score

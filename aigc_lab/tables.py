@@ -281,24 +281,44 @@ def scores_table(rows: Sequence[Row]) -> RenderableType:
     """
     few = {row["name"]: (n, d) for row in rows if (n := _fewest(row)) < 4 * (d := _dimensions(row))}
     if few:
-        rows = sorted(rows, key=lambda row: row["name"] != "kid")
+        rows = sorted(rows, key=lambda row: not _is_kid(row["name"]))
     table = plain_table()
     for name in ("score", "value", "n", "floor"):
         table.add_column(name, justify="right" if name in ("n", "floor") else "left")
     signatures: dict[str, list[str]] = {}
     for row in rows:
-        cells = (f"{row['name']} {ARROW[row['better']]}", interval(row), _whole(row["n"]), number(row["floor"]))
+        cells = (f"{row['name']} {ARROW[row['better']]}", interval(row), _whole(row["n"]), floor_of(row))
         table.add_row(*map(cell, cells))
         signatures.setdefault(row["signature"], []).append(row["name"])
     told = [Text(f"{' '.join(names)}: {signature}", style="dim") for signature, names in signatures.items()]
-    said = ["[low, high]: 95 % interval; floor: what real samples score against real ones"]
-    unbiased = "kid" if any(row["name"] == "kid" for row in rows) else "--metrics kid"
+    said = ["[low, high]: 95 % interval; floor: what real samples score against real ones ± one standard deviation"]
+    fewer = sorted({row["floor_n"] for row in rows if row.get("floor_n") is not None})
+    if fewer:
+        at = " and ".join(f"{n:,}" for n in fewer)
+        said.append(
+            f"(value at n): the reference serves both sides of a floor, so some are of {at} samples; hold a floor beside "
+            "the value that as few score, not beside the one on the left"
+        )
+    unbiased = next((row["name"] for row in rows if _is_kid(row["name"])), "--metrics kid")
     said += [
         f"{name}: {n:,} samples are fewer than four for each of {dimensions:,} dimensions, so most of it may be bias: "
         f"compare it at the same n alone; {unbiased} has none"
         for name, (n, dimensions) in few.items()
     ]
     return Stack(table, *map(cell, said), *told)
+
+
+def floor_of(row: Row) -> str:
+    """What real samples score, with the spread of a draw, and where it is of fewer samples what as few score."""
+    said, sd = number(row["floor"]), row.get("floor_sd")
+    said += f" ± {number(sd)}" if said and sd is not None else ""
+    if row.get("at_floor") is not None:
+        said += f" ({number(row['at_floor'])} at {row['floor_n']:,})"
+    return said
+
+
+def _is_kid(name: str) -> bool:
+    return name == "kid" or name.startswith("kid_")
 
 
 def _fewest(row: Row) -> int:
@@ -526,7 +546,7 @@ def _scores(scores: Sequence[Row]) -> Table:
         table.add_column(name, overflow="fold", justify="right" if name in ("n", "floor") else "left")
     for score in scores:
         name = f"{score['name']} {ARROW[score['better']]}"
-        cells = (name, interval(score), _whole(score["n"]), number(score["floor"]), score["signature"])
+        cells = (name, interval(score), _whole(score["n"]), floor_of(score), score["signature"])
         table.add_row(*map(cell, cells))
     return table
 

@@ -27,7 +27,8 @@ Interval = tuple[float, float, float]
 
 
 def corpus_of(samples: Any) -> Corpus:
-    """The sentences of `Text`, or of what is a corpus anyway."""
+    """The sentences of `Text`, of a part of it, or of what is a corpus anyway."""
+    samples = samples.samples if isinstance(samples, base.Part) else samples
     return samples if isinstance(samples, Corpus) else samples.corpus
 
 

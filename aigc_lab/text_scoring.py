@@ -15,7 +15,7 @@ from aigc_lab import content, plugins
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import load_protocol, validated
 from aigc_lab.files import is_file
-from aigc_lab.metrics.base import Evidence, Metric, Real, Score
+from aigc_lab.metrics.base import Evidence, Metric, Pool, Real, Score, scored
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.text.corpus import Corpus, Ints
 from aigc_lab.text.reading import read_every_line
@@ -234,9 +234,8 @@ class _Given:
 
 
 def _evidence(made: Corpus, real: Corpus, train: Corpus | None) -> Evidence:
-    order = np.random.default_rng(0).permutation(len(real))
-    count = min(len(made), len(real) // 2)
-    floor, against = real.take(order[:count]), real.take(order[count:])
+    few = min(len(made), len(real) // 2)
+    pool = Pool(cast(Any, (real,)), few, len(real) - few, len(made))
 
     def refused(*of: object) -> NoReturn:
         raise ValueError("it needs features, which come with a dataset; score a run, or leave it out")
@@ -245,11 +244,11 @@ def _evidence(made: Corpus, real: Corpus, train: Corpus | None) -> Evidence:
     details = [f"data:given:{dataset.digest[:8]}", f"ref:set:{len(real)}", f"n:{len(made)}"]
     return Evidence(
         cast(Any, made),
-        Real(cast(Any, real), cast(Any, floor), cast(Any, against), cast(Any, train)),
+        Real.drawn(cast(Any, real), pool, cast(Any, train)),
         cast(Any, dataset),
         refused,
         refused,
-        "|".join([*details, f"floor:{len(floor)}:{len(against)}"]),
+        "|".join([*details, f"floor:{few}:{len(real) - few}"]),
     )
 
 
@@ -276,4 +275,4 @@ def _scored(metric: Metric, evidence: Evidence) -> list[Score]:
         raise ValueError(f"it needs at least {least} generated sentences, not {len(evidence.generated)}")
     metric.check(evidence.dataset, max(len(evidence.generated), _ENOUGH))
     metric.refuse_lacking(evidence)
-    return metric.scores(evidence)
+    return scored(metric, evidence, lambda text: print(text, file=sys.stderr))

@@ -19,7 +19,7 @@ from aigc_lab.extractors.random import Random
 from aigc_lab.frechet import frechet_distance
 from aigc_lab.information import exp_mutual_information
 from aigc_lab.metrics import stacked_modes
-from aigc_lab.metrics.base import Evidence, Real, Score
+from aigc_lab.metrics.base import Evidence, Part, Real, Score
 from aigc_lab.metrics.modes import ModeCount, assign, captured_modes
 from aigc_lab.samples import Images, Points, Samples
 from aigc_lab.statistics import reverse_kl
@@ -29,7 +29,7 @@ N = 2500
 RING = Ring(Ring.Config(), Path())
 
 
-def no_features(extractor: str, samples: Samples) -> Features:
+def no_features(extractor: str, samples: Samples | Part) -> Features:
     raise AssertionError("modes read points and no features")
 
 

@@ -323,7 +323,7 @@ def real_samples_score_better_than_faulty_ones(case: Case) -> None:
     """The least that a measure of samples can know; one that does not would let a sweep select noise."""
     real, static, what = case.told_apart()
     for name, better in case.metric.gives.items():
-        if name in case.metric.describes and case.metric.tells != "copies":
+        if name in case.metric.describing() and case.metric.tells != "copies":
             continue
         good, bad = real[name], static[name]
         sign = 1 if better == "higher" else -1

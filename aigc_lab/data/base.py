@@ -40,6 +40,8 @@ class Dataset(ABC):
     source: ClassVar[str | None] = None
     #: whether name and configuration say what the samples are; if not, their content is a part of a sweep's identity
     fixed: ClassVar[bool] = True
+    #: whether reference and holdout are random parts of one set: not where authors published them as two
+    exchangeable: bool = True
     #: whether no two of its samples are the same: those of a point mass are, and what an oracle says may be
     distinct: ClassVar[bool] = True
 

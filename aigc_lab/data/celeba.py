@@ -5,6 +5,7 @@ from functools import cached_property
 import torch
 from pydantic import Field
 
+from aigc_lab import noise
 from aigc_lab.config import Strict
 from aigc_lab.data import base
 from aigc_lab.errors import UsageError
@@ -20,7 +21,7 @@ _NUMBER: dict[base.Split, str] = {"train": "0", "reference": "1", "holdout": "2"
 
 class CelebA(base.Dataset):
     """The published partition: 162,770 train, the 19,867 of `valid` are the reference, the 19,962 of `test` the
-    holdout. Unlabelled. From the middle of the aligned 178×218 pictures a square of `crop` pixels (148: Larsen et al.
+    holdout. Unlabelled; each is shuffled by key. From the middle of the aligned 178×218 pictures a square of `crop` pixels (148: Larsen et al.
     2016) becomes `size`×`size`; decoded once into `<data_dir>/decoded` and mapped into memory from there.
 
     Files lie as torchvision wants them: `<data_dir>/celeba/img_align_celeba/*.jpg` and `list_eval_partition.txt`.
@@ -28,6 +29,7 @@ class CelebA(base.Dataset):
     it names is whole; the authors publish no sums of single pictures.
     """
 
+    exchangeable = False
     source = "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 
     class Config(Strict):
@@ -53,13 +55,16 @@ class CelebA(base.Dataset):
             )
         rows = [line.split() for line in partition.read_text("utf-8").splitlines()]
         members = {split: [name for name, number in rows if number == wanted] for split, wanted in _NUMBER.items()}
+        for split, names in members.items():  # the first of a split are no special ones
+            order = torch.randperm(len(names), generator=noise.generator("celeba", split))
+            members[split] = [names[place] for place in order.tolist()]
         assert sum(map(len, members.values())) == IMAGES
         return members
 
     @cached_property
     def _all(self) -> Images:
         members = self._members
-        store = Store(self.data_dir / "decoded", "celeba", PARTITION_MD5, self.config.model_dump())
+        store = Store(self.data_dir / "decoded", "celeba", "shuffled", PARTITION_MD5, self.config.model_dump())
         stored = store.read()
         if stored is None:
             self._decode(store, [name for split in base.SPLITS for name in members[split]])

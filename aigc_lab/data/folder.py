@@ -185,6 +185,11 @@ class Folder(base.Dataset):
         return splits, doubles
 
     @property
+    def exchangeable(self) -> bool:  # type: ignore[override]
+        """Not where folders say what is which, and not where pictures are there twice: equal ones are in one split."""
+        return not self._split_folders and not self._stored[1]["equal"]
+
+    @property
     def notes(self) -> list[str]:
         facts, others = self._stored[1], self._found[1]
         sizes = ", ".join(f"{size:,} {split}" for split, size in facts["sizes"].items())

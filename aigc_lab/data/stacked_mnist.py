@@ -21,6 +21,7 @@ class StackedMNIST(base.Dataset):
     digits a, b, c is 100a + 10b + c. 26,000 generated stacks are the customary number (Lin et al. 2018).
     """
 
+    exchangeable = False
     source = "http://yann.lecun.com/exdb/mnist/"
 
     class Config(Strict):

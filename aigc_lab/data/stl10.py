@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
+from aigc_lab import noise
 from aigc_lab.config import Strict
 from aigc_lab.data import base
 from aigc_lab.errors import UsageError
@@ -29,12 +30,13 @@ _BLOCK = 1000
 class STL10(base.Dataset):
     """The 100,000 unlabelled images train, as in Miyato et al. 2018; the 8,000 test images are the reference, the
     5,000 labelled training images the holdout. The unlabelled ones come from a broader set of classes, so real samples
-    of the two sides differ a little: read scores beside their floor. Labels are not used.
+    of the two sides differ a little: read scores beside their floor. Each split is shuffled by key. Labels are not used.
 
     Files are read from `<data_dir>/stl10_binary` as torchvision lays them out, downloaded (2.6 GB) only when absent,
     and verified by their md5 before they are shrunk into `<data_dir>/decoded`, which is mapped into memory.
     """
 
+    exchangeable = False
     source = "https://cs.stanford.edu/~acoates/stl10/"
 
     class Config(Strict):
@@ -56,7 +58,7 @@ class STL10(base.Dataset):
             ]
         except OSError:
             written = []
-        store = Store(self.data_dir / "decoded", "stl10", self.config.model_dump(), sums, written)
+        store = Store(self.data_dir / "decoded", "stl10", "shuffled", self.config.model_dump(), sums, written)
         stored = store.read() if written else None
         if stored is None:
             self._verify(Files, folder)
@@ -82,10 +84,13 @@ class STL10(base.Dataset):
             ) from None
 
     def _shrink(self, store: Store, folder: Path) -> None:
-        total, row = sum(count for _, count in FILES.values()), 0
+        total, row, order = sum(count for _, count in FILES.values()), 0, []
         with store.scratch((total, *self.shape.size)) as rows:
             for split in base.SPLITS:
                 # Pictures are stored column by column.
+                count = FILES[split][1]
+                shuffled = torch.randperm(count, generator=noise.generator("stl10", split)) + row
+                order += shuffled.tolist()
                 stored = np.memmap(folder / FILES[split][0], np.uint8, "r").reshape(-1, 3, _SIDE, _SIDE)
                 for first in range(0, len(stored), _BLOCK):
                     block = torch.from_numpy(stored[first : first + _BLOCK].swapaxes(2, 3).copy())
@@ -94,7 +99,7 @@ class STL10(base.Dataset):
                         block = F.interpolate(block, size, mode="bilinear", antialias=True, align_corners=False)
                     rows[row : row + len(block)] = block.numpy()
                     row += len(block)
-            store.write(rows, range(total), {})
+            store.write(rows, order, {})
 
     def load(self, split: base.Split) -> Images:
         return self._splits[split]

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -62,6 +62,13 @@ class Features:
         if count >= len(self.vectors):
             return self
         return self.take(torch.searchsorted(self.rows, choice(self.count, count)))
+
+
+def joined(parts: Sequence[Features]) -> Features:
+    """One set of several, none of which was thinned."""
+    logits = [part.logits for part in parts]
+    known = None if any(each is None for each in logits) else torch.cat([each for each in logits if each is not None])
+    return Features(torch.cat([part.vectors for part in parts]), known)
 
 
 def choice(total: int, count: int) -> Tensor:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
 
 from aigc_lab import plugins
 from aigc_lab.config import Strict
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from aigc_lab.samples import Samples
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+Rows = npt.NDArray[np.int64]
 Better = Literal["lower", "higher"]
 Need = Literal["train", "labels", "encoder", "game", "likelihood"]
 Fault = Literal["noise", "collapse", "copies"]
@@ -34,6 +39,11 @@ Fault = Literal["noise", "collapse", "copies"]
 @dataclass(frozen=True)
 class Score:
     """A claim: the value, its 95 % sampling interval, what real samples get at the same n, and how it was computed.
+
+    `floor` is a mean over draws of real samples, and `floor_sd` the standard deviation of one of them, None where only
+    one could be drawn. Where real samples are too few for both sides, a floor is of fewer than were scored: of
+    `floor_n` against the rest, and `at_floor` is what as many generated ones score against as many real ones. That one
+    is to be held beside the floor, and not the `value`; both are None where the sizes are the same.
 
     Scores of different signatures are never ranked together. A metric may give NumPy's numbers: they are Python's from
     here on, for a score is sent and stored as JSON and in databases, which know no others.
@@ -47,8 +57,14 @@ class Score:
     floor: float
     signature: str
     better: Better
+    floor_sd: float | None = None
+    floor_n: int | None = None
+    at_floor: float | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.floor, Floor):
+            object.__setattr__(self, "floor_sd", self.floor.sd)
+            object.__setattr__(self, "floor_n", self.floor.n)
         for field_name, kind in (("value", float), ("low", float), ("high", float), ("floor", float), ("n", int)):
             given = getattr(self, field_name)
             try:
@@ -57,20 +73,106 @@ class Score:
                 raise ValueError(f"score {self.name}: {field_name} should be a number, not {given!r}") from None
 
 
+class Floor(float):
+    """What real samples score: the mean over draws of them, with the standard deviation of one draw (None of a single
+    one), and of how many samples a draw is where these are fewer than were scored.
+    """
+
+    sd: float | None
+    n: int | None
+
+    @classmethod
+    def of(cls, values: list[float], n: int | None = None) -> Self:
+        """The mean of the draws' values; NaN where one of them is."""
+        found = cls(sum(values) / len(values))
+        spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+        found.sd, found.n = spread if math.isfinite(spread) else None, n
+        return found
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples that are the `rows` of one set, or of several sets one after the other; all of them without `rows`. They
+    are not there before `samples` asks for them: features of a part are rows of the features of the whole.
+    """
+
+    wholes: tuple[Samples, ...]
+    rows: Rows | None = None
+
+    def __len__(self) -> int:
+        return sum(map(len, self.wholes)) if self.rows is None else len(self.rows)
+
+    @property
+    def samples(self) -> Samples:
+        """The samples themselves, made anew each time where they are not a whole set."""
+        if self.rows is None and len(self.wholes) == 1:
+            return self.wholes[0]
+        taken = [whole.take(rows) for whole, rows in self.each()]  # type: ignore[arg-type]
+        if len(taken) == 1:
+            return taken[0]
+        import torch
+
+        labels = [each.labels for each in taken]
+        known = None if any(each is None for each in labels) else torch.cat(labels)  # type: ignore[arg-type]
+        return replace(taken[0], values=torch.cat([each.values for each in taken]), labels=known)
+
+    def each(self) -> Iterator[tuple[Samples, Rows]]:
+        """Each of the sets with those of its own rows that are meant."""
+        rows = np.arange(len(self)) if self.rows is None else self.rows
+        first = 0
+        for whole in self.wholes:
+            inside = rows[(rows >= first) & (rows < first + len(whole))]
+            yield whole, inside - first
+            first += len(whole)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Real samples from which floors are drawn by key: `count` of those of all `wholes`, held against the set
+    `against`, or without one against `rest` of those that are left. `scored` is the n of the score.
+    """
+
+    wholes: tuple[Samples, ...]
+    count: int
+    rest: int
+    scored: int
+    against: Samples | None = None
+
+    def draw(self, number: int) -> tuple[Part, Part]:
+        """The floor's samples and what they are held against, of the draw with this number."""
+        order = self._order(number)
+        held = Part(self.wholes, order[self.count : self.count + self.rest])
+        return Part(self.wholes, order[: self.count]), held if self.against is None else Part((self.against,))
+
+    def alone(self, number: int) -> Part:
+        """As many as were scored, or all: for what is measured of one set and not between two."""
+        return Part(self.wholes, self._order(number)[: self.scored])
+
+    def _order(self, number: int) -> Rows:
+        total = sum(map(len, self.wholes))
+        return np.random.default_rng((total, number)).permutation(total)
+
+
 @dataclass(frozen=True)
 class Real:
     """The real samples of a scoring: the `reference` that is compared with; the floor, which is a second set `floor` of
     real samples, as many as were generated where there are as many, and what it is compared `against`: the reference
     too, or a part of it that shares nothing with the floor; and the samples that systems trained on, where they are
-    known. Where floor or `against` are rows of a set whose features are known anyway, `parts` says of which.
+    known. Where there is a `pool`, floor and `against` are the first of many draws from it.
     """
 
     reference: Samples
     floor: Samples
     against: Samples
     train: Samples | None = None
-    parts: tuple[Part, ...] = ()
+    pool: Pool | None = None
     _known: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @classmethod
+    def drawn(cls, reference: Samples, pool: Pool, train: Samples | None = None) -> Self:
+        """With a floor that is the first draw of a pool."""
+        floor, against = pool.draw(0)
+        return cls(reference, floor.samples, against.samples, train, pool)
 
     def once(self, what: Hashable, compute: Callable[[], T]) -> T:
         """What depends on these samples alone, under a name that says all else that it depends on: computed the first
@@ -81,13 +183,21 @@ class Real:
         found: T = self._known[what]
         return found
 
+    def draws(self, count: int) -> Iterator[tuple[Part, Part]]:
+        """So many floors and what each is held against; one where there is nothing to draw from."""
+        if self.pool is None:
+            yield Part((self.floor,)), Part((self.against,))
+            return
+        for number in range(count):
+            yield self.pool.draw(number)
 
-class Part(NamedTuple):
-    """Samples that are the `rows` of others."""
-
-    samples: Samples
-    whole: Samples
-    rows: Tensor | slice
+    def alone(self, count: int) -> Iterator[Part]:
+        """So many real sets, each as large as what was scored where there are as many."""
+        if self.pool is None:
+            yield Part((self.floor,))
+            return
+        for number in range(count):
+            yield self.pool.alone(number)
 
 
 @runtime_checkable
@@ -125,7 +235,7 @@ class Evidence:
     generated: Samples
     real: Real
     dataset: Dataset
-    features: Callable[[str, Samples], Features]
+    features: Callable[[str, Samples | Part], Features]
     identity: Callable[[str], str]
     signature: str
     system: Autoencoder | Game | Likelihood | None = None
@@ -160,6 +270,8 @@ class Metric(ABC):
     describes: ClassVar[frozenset[str]] = frozenset()
     #: what it must tell real samples from, at least: a measure of diversity may prefer noise, one of copying a collapse
     tells: ClassVar[Fault] = "noise"
+    #: over how many draws of real samples its floor is averaged, where these can be drawn; fewer for what takes long
+    draws: ClassVar[int] = 10
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -168,6 +280,10 @@ class Metric(ABC):
     @abstractmethod
     def gives(self) -> dict[str, Better]:
         """The names of the scores it gives, and which way each is better."""
+
+    def describing(self) -> frozenset[str]:
+        """The names of those of its scores that are no objective."""
+        return self.describes
 
     @property
     def extractor(self) -> str | None:
@@ -206,6 +322,10 @@ class Metric(ABC):
                     "(class folders, or an array 'labels' in the .npz file)"
                 )
 
+    def meaningless(self, evidence: Evidence) -> dict[str, str]:
+        """The scores that say nothing of this evidence, whatever their value, each with the reason."""
+        return {}
+
     @abstractmethod
     def scores(self, evidence: Evidence) -> list[Score]:
         """The scores that it `gives`. Raises `ValueError` for samples that it must not see (NaN, wrong shapes)."""
@@ -215,6 +335,47 @@ class Metric(ABC):
         second call under the same signature is answered with what the first one computed.
         """
         return evidence.real.once((type(self), signature), compute)
+
+    def floors(
+        self,
+        evidence: Evidence,
+        signature: str,
+        compute: Callable[[Part, Part], Mapping[K, float]],
+        used: Callable[[int, int], object] = lambda made, real: (made, real),
+    ) -> dict[K, Floor]:
+        """What real samples score in the place of generated ones: `compute` of each draw of as many, held against other
+        real ones, and the mean over the draws. `used` says what of the sizes of two sets the score depends on, where
+        that is not simply both.
+        """
+        real = evidence.real
+
+        def found() -> dict[K, Floor]:
+            draws = [compute(floor, against) for floor, against in real.draws(self.drawn(real))]
+            first, against = len(real.floor), len(real.against)
+            same = used(first, against) == used(len(evidence.generated), len(real.reference))
+            return _averaged(draws, None if same or real.pool is None else first)
+
+        return real.once((type(self), signature, "floor"), found)
+
+    def floors_alone(
+        self, evidence: Evidence, signature: str, compute: Callable[[Part], Mapping[K, float]]
+    ) -> dict[K, Floor]:
+        """The same for what is measured of one set and not between two."""
+        real, n = evidence.real, len(evidence.generated)
+
+        def found() -> dict[K, Floor]:
+            sets = list(real.alone(self.drawn(real)))
+            first = len(sets[0])
+            return _averaged([compute(each) for each in sets], None if first == n or real.pool is None else first)
+
+        return real.once((type(self), signature, "floor alone"), found)
+
+    def drawn(self, real: Real) -> int:
+        """Of sets whose features are not all kept each draw would be a pass through the network: one is made of them,
+        and so many samples hardly differ from draw to draw.
+        """
+        many = real.pool is not None and max(map(len, real.pool.wholes)) > self.keeps
+        return 1 if many and self.extractor is not None else self.draws
 
     def signature(self, evidence: Evidence, *details: str) -> str:
         """Everything that the number depends on, in one line."""
@@ -232,9 +393,71 @@ class FeatureMetric(Metric):
         name: str = self.config.features
         return name
 
-    def vectors(self, evidence: Evidence, samples: Samples) -> Tensor:
+    def named(self, score: str) -> str:
+        """The name of a score of these features: its own for Inception's, which tables mean where they say nothing,
+        `<score>_<features>` for all others.
+        """
+        from aigc_lab import extractor_files
+
+        name = self.extractor
+        return score if name == "inception" else f"{score}_{extractor_files.find(name).short}"
+
+    def describing(self) -> frozenset[str]:
+        return frozenset(map(self.named, self.describes))
+
+    def vectors(self, evidence: Evidence, samples: Samples | Part) -> Tensor:
         """Those that it reads, [k, d] float32 with k ≤ `keeps`, on the device that scores."""
         return evidence.features(self.extractor, samples).some(self.keeps).vectors.to(evidence.device)
+
+
+def _averaged(draws: list[Mapping[K, float]], n: int | None) -> dict[K, Floor]:
+    return {name: Floor.of([float(draw[name]) for draw in draws], n) for name in draws[0]}
+
+
+def scored(metric: Metric, evidence: Evidence, say: Callable[[str], None]) -> list[Score]:
+    """The scores that say something of this evidence, each with the value that its floor is to be held against; `say`
+    is told of those that do not, and why.
+    """
+    without = metric.meaningless(evidence)
+    for name, why in without.items():
+        say(f"{name} is left out: {why}")
+    if without.keys() >= metric.gives.keys():
+        return []
+    found = [score for score in metric.scores(evidence) if score.name not in without]
+    if all(score.floor_n is None for score in found):
+        return found
+    few = _at_floor(metric, evidence)
+    return [score if score.floor_n is None else replace(score, at_floor=few[score.name]) for score in found]
+
+
+def _at_floor(metric: Metric, evidence: Evidence) -> dict[str, float]:
+    """The scores of as many generated samples as the floor is of, held against as many real ones: means over draws."""
+    real, generated = evidence.real, evidence.generated
+    values: dict[str, list[float]] = {}
+    for number, (floor, against) in enumerate(real.draws(metric.drawn(real))):
+        rows = np.random.default_rng((len(generated), number)).permutation(len(generated))[: len(floor)]
+        made = Part((generated,), rows)
+        few, held = made.samples, against.samples
+        parts: dict[int, Part] = {id(few): made, id(held): against}
+
+        def features(extractor: str, samples: Samples | Part, parts: dict[int, Part] = parts) -> Features:
+            return evidence.features(extractor, parts.get(id(samples), samples))
+
+        fewer = replace(evidence, generated=few, real=Real(held, held, held, real.train), features=features)
+        for score in metric.scores(fewer):
+            values.setdefault(score.name, []).append(score.value)
+    return {name: sum(found) / len(found) for name, found in values.items()}
+
+
+def seen(evidence: Evidence) -> bool:
+    """Whether the reference is what the system trained on: then nothing of it is unseen."""
+    train, reference = evidence.real.train, evidence.real.reference
+    if train is None or len(train) != len(reference):
+        return False
+    return train is reference or train.digest() == reference.digest()
+
+
+SEEN = "the reference is what the generator was trained on, and nothing of it is unseen"
 
 
 def likelihood_of(system: object) -> str:
@@ -261,11 +484,13 @@ def check_autoencoded(dataset: Dataset, samples: int, what: str, *kinds: Modalit
 
 
 def autoencoded(evidence: Evidence, limit: int) -> tuple[Autoencoder, Samples, Samples]:
-    """The system, and as many samples of the reference as of the train split, the first `limit` at most."""
+    """The system, and as many samples of the reference as of the train split, a seeded choice of `limit` at most."""
+    from aigc_lab.extractors.base import choice
+
     system, reference, train = evidence.system, evidence.real.reference, evidence.real.train
     assert isinstance(system, Autoencoder) and train is not None
-    first = slice(0, min(limit, len(reference), len(train)))
-    return system, reference.take(first), train.take(first)
+    count = min(limit, len(reference), len(train))
+    return system, reference.take(choice(len(reference), count)), train.take(choice(len(train), count))
 
 
 def mean_interval(values: Tensor) -> tuple[float, float, float]:
@@ -287,17 +512,17 @@ def frechet_score(metric: Metric, name: str, extractor: str, evidence: Evidence)
         evidence, evidence.identity(extractor), f"d:{generated.vectors.shape[1]}", "se:infinitesimal-jackknife"
     )
 
-    def floor() -> float:
-        floor, against = (
-            evidence.features(extractor, samples) for samples in (evidence.real.floor, evidence.real.against)
-        )
-        return distance(floor.gaussian, against.gaussian)
+    def between(floor: Part, against: Part) -> dict[str, float]:
+        sets = (evidence.features(extractor, each).gaussian for each in (floor, against))
+        return {name: distance(*sets)}
 
-    lowest = metric.of_real(evidence, signature, floor)
-    return Score(name, value, max(value - margin, 0.0), value + margin, generated.count, lowest, signature, "lower")
+    floor = metric.floors(evidence, signature, between)[name]
+    return Score(name, value, max(value - margin, 0.0), value + margin, generated.count, floor, signature, "lower")
 
 
-def paired(evidence: Evidence, extractor: str, a: Samples, b: Samples, cap: int) -> tuple[Tensor, Tensor]:
+def paired(
+    evidence: Evidence, extractor: str, a: Samples | Part, b: Samples | Part, cap: int
+) -> tuple[Tensor, Tensor]:
     """Vectors of two sets, as many of each: what both have, `cap` at most; on the device that scores."""
     features = [evidence.features(extractor, samples) for samples in (a, b)]
     each = min(cap, *(len(some.vectors) for some in features))

@@ -17,6 +17,7 @@ class BLEU(TextMetric):
     """
 
     version: ClassVar[int] = 2  # unknown words match nothing
+    draws: ClassVar[int] = 3
 
     class Config(Strict):
         orders: list[Order] = Field([2, 3, 4, 5], min_length=1)
@@ -30,10 +31,10 @@ class BLEU(TextMetric):
         generated, reference = corpus_of(evidence.generated), corpus_of(real.reference)
         signature = self.signature(evidence, "smooth:method1", f"orders:{','.join(map(str, orders))}")
 
-        def floors() -> dict[int, float]:
-            found = bleu.bleu(corpus_of(real.floor), corpus_of(real.against), orders)
+        def between(floor: base.Part, against: base.Part) -> dict[int, float]:
+            found = bleu.bleu(corpus_of(floor), corpus_of(against), orders)
             return {n: float(values.mean()) for n, values in found.items()}
 
-        floor = self.of_real(evidence, signature, floors)
+        floor = self.floors(evidence, signature, between, used=lambda made, real: real)
         made = bleu.bleu(generated, reference, orders)
         return [self.score(f"bleu_{n}", mean_of(made[n]), len(generated), floor[n], signature) for n in orders]

@@ -30,6 +30,7 @@ class CAS(base.Metric):
     """
 
     needs: ClassVar[frozenset[base.Need]] = frozenset({"labels", "train"})
+    draws = 2  # a training of each classifier each
 
     class Config(Strict):
         steps: Times = Field(200, ge=10, description=f"training steps of each classifier, {BATCH} images each")
@@ -49,6 +50,9 @@ class CAS(base.Metric):
         if samples < 10 * classes:
             raise ValueError(f"{classes} classes need at least {10 * classes} samples to learn from, not {samples}")
 
+    def meaningless(self, evidence: base.Evidence) -> dict[str, str]:
+        return {"augmentation_gain": base.SEEN} if base.seen(evidence) else {}
+
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
         real, shape, n = evidence.real, evidence.dataset.shape, len(evidence.generated)
         train, generated = real.train, evidence.generated
@@ -56,24 +60,23 @@ class CAS(base.Metric):
         signature = self.signature(
             evidence, f"{VERSION}:steps{self.config.steps}", f"seeds:{self.config.seeds}", f"train:{len(train)}"
         )
-        floor, alone, with_real = self.of_real(evidence, signature, lambda: self._from_real(real, shape))
+        alone = self.of_real(evidence, signature, lambda: self._correct(train, real.reference, shape))
+
+        def between(floor: base.Part, against: base.Part) -> dict[str, float]:
+            more = self._correct(_both(train, floor.samples), real.reference, shape)
+            accuracy = self._correct(floor.samples, against.samples, shape).mean().item()
+            return {"cas_accuracy": accuracy, "augmentation_gain": (more - alone).mean().item()}
+
+        floors = self.floors(evidence, signature, between, used=lambda made, real: made)
         accuracy = self._correct(generated, real.reference, shape)
         gain = self._correct(_both(train, generated), real.reference, shape) - alone
         return [
-            base.Score("cas_accuracy", *accuracy_interval(accuracy), n, floor.mean().item(), signature, "higher"),
-            base.Score(
-                "augmentation_gain", *gain_interval(gain), n, (with_real - alone).mean().item(), signature, "higher"
-            ),
+            base.Score(name, *interval, n, floors[name], signature, "higher")
+            for name, interval in (
+                ("cas_accuracy", accuracy_interval(accuracy)),
+                ("augmentation_gain", gain_interval(gain)),
+            )
         ]
-
-    def _from_real(self, real: base.Real, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
-        """What classifiers get right after the floor's samples, the training samples, and both."""
-        assert real.train is not None
-        return (
-            self._correct(real.floor, real.against, shape),
-            self._correct(real.train, real.reference, shape),
-            self._correct(_both(real.train, real.floor), real.reference, shape),
-        )
 
     def _correct(self, learned: Samples, tested: Samples, shape: Shape) -> Tensor:
         """[seeds, m] float64: which tested samples the classifier of each seed names rightly."""

@@ -30,9 +30,9 @@ class CorpusBLEU(TextMetric):
         value, without, theirs = corpus_bleu(generated, reference, groups_of(pairs) if pairs > 2 else None)
         signature = self.signature(evidence, f"pairs:lines:{pairs}", theirs)
 
-        def floor() -> float:
-            return corpus_bleu(corpus_of(real.floor), corpus_of(real.against))[0]
+        def between(floor: base.Part, against: base.Part) -> dict[str, float]:
+            return {"corpus_bleu": corpus_bleu(corpus_of(floor), corpus_of(against))[0]}
 
-        lowest = self.of_real(evidence, signature, floor)
+        floor = self.floors(evidence, signature, between, used=lambda made, real: "unbiased")["corpus_bleu"]
         of = jackknifed(value, without)
-        return [self.score("corpus_bleu", of, pairs, lowest, signature, within=(0.0, 100.0))]
+        return [self.score("corpus_bleu", of, pairs, floor, signature, within=(0.0, 100.0))]

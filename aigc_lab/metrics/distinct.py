@@ -30,10 +30,11 @@ class Distinct(TextMetric):
         generated, orders = corpus_of(evidence.generated), self.config.orders
         signature = self.signature(evidence, f"orders:{','.join(map(str, orders))}")
 
-        def floors() -> dict[int, float]:
-            return {n: _distinct(corpus_of(evidence.real.floor), n) for n in orders}
+        def of_one(part: base.Part) -> dict[int, float]:
+            real = corpus_of(part)
+            return {n: _distinct(real, n) for n in orders}
 
-        floor, count = self.of_real(evidence, signature, floors), len(generated)
+        floor, count = self.floors_alone(evidence, signature, of_one), len(generated)
         found = []
         for n in orders:
             value = _distinct(generated, n)

@@ -20,8 +20,13 @@ class EmbeddingFD(base.FeatureMetric):
         features: str = "sentences"
 
     @property
+    def name(self) -> str:
+        """Of the package's own sentence vectors it is `embedding_fd`; of others it says which."""
+        return "embedding_fd" if self.extractor == "sentences" else self.named("embedding_fd")
+
+    @property
     def gives(self) -> dict[str, base.Better]:
-        return {"embedding_fd": "lower"}
+        return {self.name: "lower"}
 
     def check(self, dataset: Dataset, samples: int) -> None:
         if dataset.shape.modality != Modality.TEXT:
@@ -30,4 +35,4 @@ class EmbeddingFD(base.FeatureMetric):
             raise ValueError(f"a Fréchet distance needs at least 50 sentences, not {samples}")
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
-        return [base.frechet_score(self, "embedding_fd", self.extractor, evidence)]
+        return [base.frechet_score(self, self.name, self.extractor, evidence)]

@@ -43,9 +43,8 @@ class DebiasedFD(base.FeatureMetric):
             )
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
-        real = evidence.real
         made, reference = (
-            evidence.features(self.extractor, samples) for samples in (evidence.generated, real.reference)
+            evidence.features(self.extractor, samples) for samples in (evidence.generated, evidence.real.reference)
         )
         dimensions = made.vectors.shape[1]
         self._enough(len(made.vectors), "generated samples", dimensions)
@@ -59,9 +58,10 @@ class DebiasedFD(base.FeatureMetric):
             *(f"kept:{len(made.vectors)}" for _ in range(len(made.vectors) < made.count)),
         )
 
-        def of_real() -> float:
-            floor, against = (evidence.features(self.extractor, samples) for samples in (real.floor, real.against))
-            return debiased(floor.vectors, against.vectors, GROUPS)[0]
+        def between(floor: base.Part, against: base.Part) -> dict[str, float]:
+            first, second = (evidence.features(self.extractor, each).vectors for each in (floor, against))
+            return {self.name: debiased(first, second, GROUPS)[0]}
 
-        margin, lowest = _T95 * error, self.of_real(evidence, signature, of_real)
-        return [base.Score(self.name, value, value - margin, value + margin, made.count, lowest, signature, "lower")]
+        floor = self.floors(evidence, signature, between, used=lambda made, real: "unbiased")[self.name]
+        margin = _T95 * error
+        return [base.Score(self.name, value, value - margin, value + margin, made.count, floor, signature, "lower")]

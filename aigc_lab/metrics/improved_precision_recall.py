@@ -5,7 +5,6 @@ from pydantic import Field
 from aigc_lab.manifold_metric import ManifoldMetric
 from aigc_lab.metrics import base
 
-
 class ImprovedPrecisionRecall(ManifoldMetric):
     """`prdc` has the later definition of the same two names, with k = 5 and balls without their rim: these are called
     `improved_precision` and `improved_recall`, as their paper calls them. Both sets have the same size, 10,000 at most.
@@ -18,12 +17,12 @@ class ImprovedPrecisionRecall(ManifoldMetric):
 
     @property
     def gives(self) -> dict[str, base.Better]:
-        return {"improved_precision": "higher", "improved_recall": "higher"}
+        return {self.named(f"improved_{name}"): "higher" for name in ("precision", "recall")}
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
-        found, lowest, signature = self.manifolds(evidence)
+        found, floors, signature = self.manifolds(evidence)
         n = len(evidence.generated)
         return [
-            base.Score("improved_precision", *found.precision, n, lowest.precision.value, signature, "higher"),
-            base.Score("improved_recall", *found.recall, n, lowest.recall.value, signature, "higher"),
+            base.Score(self.named(f"improved_{name}"), got.value, got.low, got.high, n, floors[name], signature, "higher")
+            for name, got in (("precision", found.precision), ("recall", found.recall))
         ]

@@ -30,15 +30,16 @@ class KID(base.FeatureMetric):
 
     @property
     def gives(self) -> dict[str, base.Better]:
-        return {"kid": "lower"}
+        return {self.named("kid"): "lower"}
 
     def check(self, dataset: Dataset, samples: int) -> None:
         if samples < 50:
             raise ValueError(f"a kernel distance needs at least 50 samples, not {samples}")
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
-        real = evidence.real
-        generated, reference = self.vectors(evidence, evidence.generated), self.vectors(evidence, real.reference)
+        generated, reference = (
+            self.vectors(evidence, samples) for samples in (evidence.generated, evidence.real.reference)
+        )
         value, error = self._estimate(generated, reference)
         size = f"{SUBSETS}x{min(SIZE, len(generated), len(reference))}"
         signature = self.signature(
@@ -50,11 +51,13 @@ class KID(base.FeatureMetric):
         )
         margin, n = Z95 * error, len(evidence.generated)
 
-        def floor() -> float:
-            return self._estimate(self.vectors(evidence, real.floor), self.vectors(evidence, real.against)).value
+        name = self.named("kid")
 
-        lowest = self.of_real(evidence, signature, floor)
-        return [base.Score("kid", value, value - margin, value + margin, n, lowest, signature, "lower")]
+        def between(floor: base.Part, against: base.Part) -> dict[str, float]:
+            return {name: self._estimate(self.vectors(evidence, floor), self.vectors(evidence, against)).value}
+
+        floor = self.floors(evidence, signature, between, used=lambda made, real: "unbiased")[name]
+        return [base.Score(name, value, value - margin, value + margin, n, floor, signature, "lower")]
 
     def _estimate(self, generated: Tensor, real: Tensor) -> Estimate:
         full = mmd(generated, real)

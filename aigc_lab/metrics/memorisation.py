@@ -35,23 +35,28 @@ class Memorisation(base.FeatureMetric):
     needs = frozenset({"train"})
     describes = frozenset({"auth_pct", "fd_gap"})
     tells = "copies"
+    draws = 3  # a Fréchet distance with its influences twice each
 
     @property
     def gives(self) -> dict[str, base.Better]:
-        return {"auth_pct": "higher", "fd_gap": "higher"}
+        return {self.named("auth_pct"): "higher", self.named("fd_gap"): "higher"}
 
     def check(self, dataset: Dataset, samples: int) -> None:
         if samples < 100:
             raise ValueError(f"signs of memorisation need at least 100 samples, not {samples}")
 
+    def meaningless(self, evidence: base.Evidence) -> dict[str, str]:
+        return {self.named("fd_gap"): f"it is 0 by construction: {base.SEEN}"} if base.seen(evidence) else {}
+
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
         real = evidence.real
 
-        def vectors(samples: Samples) -> Tensor:
+        def vectors(samples: Samples | base.Part) -> Tensor:
             return self.vectors(evidence, samples)
 
         train, reference = vectors(evidence.train), vectors(real.reference)
-        each, n = min(len(train), len(reference), len(vectors(real.against))), len(evidence.generated)
+        each = min(len(train), len(reference), min(len(real.against), self.keeps))
+        n = len(evidence.generated)
         signature = self.signature(
             evidence,
             evidence.identity(self.extractor),
@@ -60,19 +65,25 @@ class Memorisation(base.FeatureMetric):
             f"cap:{_JUDGED},{self.keeps}",
         )
 
-        def judged(samples: Samples, unseen: Tensor) -> tuple[Tensor, float, float]:
+        def judged(samples: Samples | base.Part, unseen: Tensor) -> tuple[Tensor, float, float]:
             """Which samples are authentic, their gap and its error."""
             made = Features(vectors(samples)).some(_JUDGED).vectors
             return authentic(made, train), *gap_and_error(made, train, unseen, each)
 
+        def between(floor: base.Part, against: base.Part) -> dict[str, float]:
+            new, gap, _ = judged(floor, vectors(against))
+            return {"auth_pct": 100 * float(new.double().mean()), "fd_gap": gap}
+
         new, gap, error = judged(evidence.generated, reference)
-        new_floor, gap_floor, _ = self.of_real(evidence, signature, lambda: judged(real.floor, vectors(real.against)))
+        floors = self.floors(evidence, signature, between, used=lambda made, real: made)
         low, high = clopper_pearson(int(new.sum()), len(new))
-        auth, auth_floor = (100 * float(which.double().mean()) for which in (new, new_floor))
-        margin = Z95 * error
+        auth, margin = 100 * float(new.double().mean()), Z95 * error
         return [
-            base.Score("auth_pct", auth, 100 * low, 100 * high, n, auth_floor, signature, "higher"),
-            base.Score("fd_gap", gap, gap - margin, gap + margin, n, gap_floor, signature, "higher"),
+            base.Score(self.named(name), value, *ends, n, floors[name], signature, "higher")
+            for name, value, ends in (
+                ("auth_pct", auth, (100 * low, 100 * high)),
+                ("fd_gap", gap, (gap - margin, gap + margin)),
+            )
         ]
 
 

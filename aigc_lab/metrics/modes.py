@@ -46,29 +46,35 @@ class ModeCount(base.Metric):
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
         modes = evidence.dataset.modes
         assert modes is not None
-        generated, real = evidence.generated.canonical().values.cpu(), evidence.real.floor.canonical().values.cpu()
+        generated = evidence.generated.canonical().values.cpu()
         nearest, good = assign(generated, modes)
-        nearest_real, good_real = assign(real, modes)
         n, count = len(generated), len(modes.centres)
         signature = self.signature(evidence, f"modes:{count}", "within:3σ", f"bootstrap:{self.config.replicates}")
 
-        def score(name: str, value: float, low: float, high: float, floor: float) -> base.Score:
-            return base.Score(name, value, low, high, n, floor, signature, self.gives[name])
+        def of_one(part: base.Part) -> dict[str, float]:
+            points = part.samples.canonical().values.cpu()
+            nearest, good = assign(points, modes)
+            hits = torch.bincount(nearest[good], minlength=count).tolist()
+            captured = captured_modes(hits, len(points), modes)
+            return {"modes": captured, "hq": good.double().mean().item(), "rkl": reverse_kl(nearest, count)}
+
+        floors = self.floors_alone(evidence, signature, of_one)
+
+        def score(name: str, value: float, low: float, high: float) -> base.Score:
+            return base.Score(name, value, low, high, n, floors[name], signature, self.gives[name])
 
         hits = torch.bincount(nearest[good], minlength=count).tolist()
-        hits_real = torch.bincount(nearest_real[good_real], minlength=count).tolist()
         low, high = captured_interval(hits, n)
         captured = captured_modes(hits, n, modes)
-        captured_real = captured_modes(hits_real, len(real), modes)
         hq_low, hq_high = clopper_pearson(int(good.sum()), n)
         rkl = reverse_kl(nearest, count)
         margin = Z95 * bootstrap_standard_error(
             lambda rows: reverse_kl(nearest[rows], count), n, replicates=self.config.replicates
         )
         return [
-            score("modes", captured, min(low, captured), max(high, captured), captured_real),
-            score("hq", good.double().mean().item(), hq_low, hq_high, good_real.double().mean().item()),
-            score("rkl", rkl, max(rkl - margin, 0.0), rkl + margin, reverse_kl(nearest_real, count)),
+            score("modes", captured, min(low, captured), max(high, captured)),
+            score("hq", good.double().mean().item(), hq_low, hq_high),
+            score("rkl", rkl, max(rkl - margin, 0.0), rkl + margin),
         ]
 
 

@@ -11,7 +11,7 @@ from aigc_lab import noise
 from aigc_lab.config import Count, Strict
 from aigc_lab.data.base import Dataset
 from aigc_lab.metrics import base
-from aigc_lab.samples import Images
+from aigc_lab.samples import Images, Samples
 from aigc_lab.shape import Modality
 from aigc_lab.statistics import Z95
 
@@ -61,6 +61,7 @@ class MSSSIM(base.Metric):
     """
 
     tells = "collapse"
+    draws = 3  # hundreds of pairs each
 
     class Config(Strict):
         pairs: Count = Field(500, ge=_LEAST_PAIRS, description="at most: half the samples, where that is less")
@@ -82,18 +83,22 @@ class MSSSIM(base.Metric):
             raise ValueError(f"MS-SSIM needs {_LEAST_PAIRS} pairs, {2 * _LEAST_PAIRS} samples, not {samples}")
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
-        generated, real = evidence.generated.canonical(), evidence.real.floor.canonical()
-        assert isinstance(generated, Images) and isinstance(real, Images)
+        generated = evidence.generated.canonical()
         made = self._of_pairs(generated)
         value, margin = float(made.mean()), Z95 * float(made.std()) / math.sqrt(len(made))
-        floor = float(self._of_pairs(real).mean())
         signature = self.signature(evidence, f"pairs:{self.config.pairs}", f"used:{len(made)}", "sigma:1.5")
+
+        def of_one(part: base.Part) -> dict[str, float]:
+            return {"ms_ssim": float(self._of_pairs(part.samples.canonical()).mean())}
+
+        floor = self.floors_alone(evidence, signature, of_one)["ms_ssim"]
         low, high = max(value - margin, 0.0), min(value + margin, 1.0)
         low, high = min(low, value), max(high, value)  # of equal images rounding makes a little more than 1
         return [base.Score("ms_ssim", value, low, high, len(generated), floor, signature, "lower")]
 
-    def _of_pairs(self, images: Images) -> Tensor:
+    def _of_pairs(self, images: Samples) -> Tensor:
         """[pairs] in float64."""
+        assert isinstance(images, Images)
         order = torch.randperm(len(images), generator=noise.generator("pairs", len(images)))
         count = min(self.config.pairs, len(images) // 2)
         values = []

@@ -32,7 +32,7 @@ class NDB(base.FeatureMetric):
 
     @property
     def gives(self) -> dict[str, base.Better]:
-        return {"ndb": "lower", "jsd": "lower"}
+        return {self.named("ndb"): "lower", self.named("jsd"): "lower"}
 
     def check(self, dataset: Dataset, samples: int) -> None:
         if samples < 4 * self.config.bins:
@@ -49,21 +49,26 @@ class NDB(base.FeatureMetric):
             f"cap:{self.keeps}",
         )
 
-        def filled(samples: Samples, centres: Tensor) -> Tensor:
+        def centres_of_train() -> Tensor:
+            return k_means(self.vectors(evidence, evidence.train), bins)
+
+        centres = self.of_real(evidence, signature, centres_of_train)
+
+        def filled(samples: Samples | base.Part) -> Tensor:
             return torch.bincount(assign(self.vectors(evidence, samples), centres), minlength=bins).cpu()
 
-        def of_real() -> tuple[Tensor, list[Tensor]]:
-            centres, sets = k_means(self.vectors(evidence, evidence.train), bins), evidence.real
-            return centres, [filled(each, centres) for each in (sets.reference, sets.floor, sets.against)]
+        def between(floor: base.Part, against: base.Part) -> dict[str, float]:
+            sets = filled(floor), filled(against)
+            return {"ndb": float(different_bins(*sets)), "jsd": float(divergence(*sets))}
 
-        centres, (real, floor, against) = self.of_real(evidence, signature, of_real)
-        made = filled(evidence.generated, centres)
+        floors = self.floors(evidence, signature, between)
+        made, real = filled(evidence.generated), filled(evidence.real.reference)
         again = _resampled(made, "generated"), _resampled(real, "real")
         scores = []
         for name, of, most in (("ndb", different_bins, float(bins)), ("jsd", divergence, torch.inf)):
             value, margin = float(of(made, real)), Z95 * float(of(*again).std())
             low, high = max(value - margin, 0.0), min(value + margin, most)
-            scores.append(base.Score(name, value, low, high, n, float(of(floor, against)), signature, "lower"))
+            scores.append(base.Score(self.named(name), value, low, high, n, floors[name], signature, "lower"))
         return scores
 
 

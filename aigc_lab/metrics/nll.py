@@ -35,6 +35,8 @@ class NLL(TextMetric):
     needs: ClassVar[frozenset[base.Need]] = frozenset({"likelihood", "train"})
     least: ClassVar[int] = 2
     describes: ClassVar[frozenset[str]] = frozenset({"nll_div"})
+    version: ClassVar[int] = 2  # a seeded choice of the splits, not their first
+    draws: ClassVar[int] = 5
 
     class Config(Strict):
         oracle: bool = Field(False, description="score by the truth too: of data that an oracle made")
@@ -50,19 +52,23 @@ class NLL(TextMetric):
         if self.config.oracle and dataset.likelihood is None:
             raise ValueError(f"oracle: nobody knows what made the sentences of dataset {dataset.name}")
 
+    def meaningless(self, evidence: base.Evidence) -> dict[str, str]:
+        return {"nll_gen": base.SEEN} if base.seen(evidence) else {}
+
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
         system, real, n = evidence.system, evidence.real, len(evidence.generated)
         assert isinstance(system, Likelihood)
         ends = f"eos:{'counted' if self.config.eos else 'left out'}"
         signature = self.signature(evidence, ends, "per:word", *(["oracle"] if self.config.oracle else []))
-        known = self._of(system, evidence.train.take(slice(0, n)))[0]
+        known, unseen = (_some(samples, n) for samples in (evidence.train, real.reference))
+        by_heart = self._of(system, known)[0]
         found = {
-            "nll_gen": (self._of(system, real.reference.take(slice(0, n))), known),
-            "nll_div": (self._of(system, evidence.generated), known),
+            "nll_gen": (self._of(system, unseen), by_heart),
+            "nll_div": (self._of(system, evidence.generated), by_heart),
         }
         truth = evidence.dataset.likelihood
         if self.config.oracle and truth is not None:
-            floor = self.of_real(evidence, signature, lambda: self._of(truth, real.floor)[0])
+            floor = self.floors_alone(evidence, signature, lambda part: {"": self._of(truth, part.samples)[0]})[""]
             found["nll_oracle"] = self._of(truth, evidence.generated), floor
         within = (0.0, float("inf"))
         return [self.score(name, of, n, floor, signature, within) for name, (of, floor) in found.items()]
@@ -84,3 +90,10 @@ class NLL(TextMetric):
         if not total.isfinite().all():
             raise ValueError(f"{int((~total.isfinite()).sum())} of {len(total)} sentences have no finite likelihood")
         return ratio_of(total.numpy(), words.numpy().astype(np.float64))
+
+
+def _some(samples: Samples, count: int) -> Samples:
+    """A seeded choice of so many at most: a split may lie in the order of its source."""
+    from aigc_lab.extractors.base import choice
+
+    return samples if len(samples) <= count else samples.take(choice(len(samples), count))

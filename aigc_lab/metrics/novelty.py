@@ -28,10 +28,10 @@ class Novelty(TextMetric):
         generated, train = corpus_of(evidence.generated), corpus_of(evidence.train)
         signature = self.signature(evidence, f"train:{len(train)}")
 
-        def floor() -> float:
-            return 1 - float(known_sentences(corpus_of(evidence.real.floor), train).mean())
+        def of_one(part: base.Part) -> dict[str, float]:
+            return {"novelty": 1 - float(known_sentences(corpus_of(part), train).mean())}
 
-        lowest = self.of_real(evidence, signature, floor)
+        floor = self.floors_alone(evidence, signature, of_one)["novelty"]
         new, count = int((~known_sentences(generated, train)).sum()), len(generated)
         of = (new / count, *clopper_pearson(new, count))
-        return [self.score("novelty", of, count, lowest, signature)]
+        return [self.score("novelty", of, count, floor, signature)]

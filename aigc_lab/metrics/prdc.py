@@ -5,6 +5,8 @@ from pydantic import Field
 from aigc_lab.manifold_metric import ManifoldMetric
 from aigc_lab.metrics import base
 
+_SCORES = ("precision", "recall", "density", "coverage")
+
 
 class PRDC(ManifoldMetric):
     """Precision and density: generated samples near real ones. Recall and coverage: real ones near generated ones.
@@ -22,12 +24,12 @@ class PRDC(ManifoldMetric):
 
     @property
     def gives(self) -> dict[str, base.Better]:
-        return {"precision": "higher", "recall": "higher", "density": "higher", "coverage": "higher"}
+        return {self.named(name): "higher" for name in _SCORES}
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
-        found, lowest, signature = self.manifolds(evidence)
+        found, floors, signature = self.manifolds(evidence)
         n = len(evidence.generated)
         return [
-            base.Score(name, got.value, got.low, got.high, n, real.value, signature, "higher")
-            for name, got, real in zip(self.gives, found, lowest, strict=True)
+            base.Score(self.named(name), got.value, got.low, got.high, n, floors[name], signature, "higher")
+            for name, got in zip(_SCORES, found, strict=True)
         ]

@@ -28,9 +28,9 @@ class Repetition(TextMetric):
         generated, n = corpus_of(evidence.generated), self.config.order
         signature = self.signature(evidence, f"order:{n}")
 
-        def floor() -> float:
-            return float(ngrams.repetition(corpus_of(evidence.real.floor), n).mean())
+        def of_one(part: base.Part) -> dict[str, float]:
+            return {"repetition": float(ngrams.repetition(corpus_of(part), n).mean())}
 
-        lowest = self.of_real(evidence, signature, floor)
+        floor = self.floors_alone(evidence, signature, of_one)["repetition"]
         of = mean_of(ngrams.repetition(generated, n))
-        return [self.score("repetition", of, len(generated), lowest, signature)]
+        return [self.score("repetition", of, len(generated), floor, signature)]

@@ -35,11 +35,12 @@ class ROUGE(TextMetric):
         pairs = min(len(generated), len(reference))
         signature = self.signature(evidence, f"pairs:lines:{pairs}", "f1")
 
-        def floors() -> dict[str, float]:
-            found = _paired(corpus_of(real.floor), corpus_of(real.against))
+        def between(floor: base.Part, against: base.Part) -> dict[str, float]:
+            found = _paired(corpus_of(floor), corpus_of(against))
             return {name: value for name, (value, _, _) in found.items()}
 
-        floor = self.of_real(evidence, signature, floors)
+        # A mean over pairs: of how many is for its interval to say.
+        floor = self.floors(evidence, signature, between, used=lambda made, real: "unbiased")
         return [
             self.score(name, of, pairs, floor[name], signature) for name, of in _paired(generated, reference).items()
         ]

@@ -18,6 +18,7 @@ class NearestROUGE(TextMetric):
     """
 
     version: ClassVar[int] = 2  # unknown words match nothing
+    draws: ClassVar[int] = 3
 
     class Config(Strict):
         hypotheses: Count = Field(1000, ge=2, description="generated sentences, at most")
@@ -35,13 +36,13 @@ class NearestROUGE(TextMetric):
             evidence, f"of:{len(generated)}≤{config.hypotheses}", f"refs:{len(reference)}≤{config.references}", "f1"
         )
 
-        def floor() -> float:
-            first = _some(corpus_of(real.floor), config.hypotheses)
-            return float(rouge_nn(first, _some(corpus_of(real.against), config.references)).mean())
+        def between(floor: base.Part, against: base.Part) -> dict[str, float]:
+            first = _some(corpus_of(floor), config.hypotheses)
+            return {"rouge_nn": float(rouge_nn(first, _some(corpus_of(against), config.references)).mean())}
 
-        lowest = self.of_real(evidence, signature, floor)
+        floors = self.floors(evidence, signature, between, used=lambda made, real: min(real, config.references))
         of = mean_of(rouge_nn(generated, reference))
-        return [self.score("rouge_nn", of, len(generated), lowest, signature)]
+        return [self.score("rouge_nn", of, len(generated), floors["rouge_nn"], signature)]
 
 
 def _some(corpus: Corpus, most: int) -> Corpus:

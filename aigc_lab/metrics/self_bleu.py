@@ -20,6 +20,7 @@ class SelfBLEU(TextMetric):
     tells: ClassVar[base.Fault] = "collapse"
 
     version: ClassVar[int] = 2  # unknown words match nothing
+    draws: ClassVar[int] = 3
 
     class Config(Strict):
         orders: list[Order] = Field([2, 3, 4, 5], min_length=1)
@@ -34,13 +35,13 @@ class SelfBLEU(TextMetric):
             raise ValueError("a sentence alone has no others to be compared with; give two at the very least")
         signature = self.signature(evidence, "smooth:method1", f"orders:{','.join(map(str, orders))}")
 
-        def floors() -> dict[int, float]:
-            floor = corpus_of(evidence.real.floor)
-            if len(floor) < 2:
+        def of_one(part: base.Part) -> dict[int, float]:
+            real = corpus_of(part)
+            if len(real) < 2:
                 raise ValueError("one real sentence has no others to be compared with; give a longer reference")
-            return {n: float(values.mean()) for n, values in bleu.self_bleu(floor, orders).items()}
+            return {n: float(values.mean()) for n, values in bleu.self_bleu(real, orders).items()}
 
-        floor = self.of_real(evidence, signature, floors)
+        floor = self.floors_alone(evidence, signature, of_one)
         made, count = bleu.self_bleu(generated, orders), len(generated)
         without = bleu.self_bleu_without(generated, groups_of(count), orders) if count > 2 else {}
         return [

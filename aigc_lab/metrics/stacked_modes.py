@@ -43,17 +43,16 @@ class StackedModes(base.Metric):
         count = evidence.dataset.shape.classes
         labels = evidence.real.reference.labels
         assert count is not None and labels is not None
-        digits, digits_real, judged = (
+        digits, judged = (
             _digits(evidence.features(self.extractor, samples).logits)
-            for samples in (evidence.generated, evidence.real.floor, evidence.real.reference)
+            for samples in (evidence.generated, evidence.real.reference)
         )
         each = round(count ** (1 / 3))
         errors = [confusion(labels // each ** (2 - channel) % each, judged[:, channel], each) for channel in range(3)]
         place = torch.tensor([each**2, each, 1])
-        found, found_real, n = (digits * place).sum(1), (digits_real * place).sum(1), len(digits)
+        found, n = (digits * place).sum(1), len(digits)
         hits = torch.bincount(found, minlength=count)
         captured = captured_modes(hits, errors)
-        captured_real = captured_modes(torch.bincount(found_real, minlength=count), errors)
         low, high = captured_interval(hits.tolist(), n)
         rkl = reverse_kl(found, count)
         margin = Z95 * bootstrap_standard_error(
@@ -63,12 +62,19 @@ class StackedModes(base.Metric):
             evidence, evidence.identity(self.extractor), f"modes:{count}", f"bootstrap:{self.config.replicates}"
         )
 
-        def score(name: str, value: float, low: float, high: float, floor: float) -> base.Score:
-            return base.Score(name, value, low, high, n, floor, signature, self.gives[name])
+        def of_one(part: base.Part) -> dict[str, float]:
+            found = (_digits(evidence.features(self.extractor, part).logits) * place).sum(1)
+            captured = captured_modes(torch.bincount(found, minlength=count), errors)
+            return {"modes": captured, "rkl": reverse_kl(found, count)}
+
+        floors = self.floors_alone(evidence, signature, of_one)
+
+        def score(name: str, value: float, low: float, high: float) -> base.Score:
+            return base.Score(name, value, low, high, n, floors[name], signature, self.gives[name])
 
         return [
-            score("modes", captured, min(low, captured), max(high, captured), captured_real),
-            score("rkl", rkl, max(rkl - margin, 0.0), rkl + margin, reverse_kl(found_real, count)),
+            score("modes", captured, min(low, captured), max(high, captured)),
+            score("rkl", rkl, max(rkl - margin, 0.0), rkl + margin),
         ]
 
 

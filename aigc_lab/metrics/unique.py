@@ -23,7 +23,11 @@ class Unique(TextMetric):
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
         generated = corpus_of(evidence.generated)
         signature = self.signature(evidence)
-        floor = self.of_real(evidence, signature, lambda: ngrams.unique_sentences(corpus_of(evidence.real.floor)))
+
+        def of_one(part: base.Part) -> dict[str, float]:
+            return {"unique": ngrams.unique_sentences(corpus_of(part))}
+
+        floor = self.floors_alone(evidence, signature, of_one)["unique"]
         count = len(generated)
         without = ngrams.unique_without(generated, groups_of(count)) if count > 2 else None
         of = share_jackknifed(count - ngrams.duplicates(generated), count, without)

@@ -71,10 +71,11 @@ class Vendi(base.FeatureMetric):
 
     keeps = 10_000
     tells = "collapse"
+    draws = 5  # two decompositions each
 
     @property
     def gives(self) -> dict[str, base.Better]:
-        return {"vendi": "higher"}
+        return {self.named("vendi"): "higher"}
 
     def check(self, dataset: Dataset, samples: int) -> None:
         if samples < 50:
@@ -88,12 +89,14 @@ class Vendi(base.FeatureMetric):
             evidence, evidence.identity(self.extractor), "kernel:cosine", f"each:{len(generated)}", "ratio:real"
         )
 
-        def of_real() -> tuple[Entropy, float]:
-            real = evidence.real
-            floor, against = base.paired(evidence, self.extractor, real.floor, real.against, len(generated))
-            return entropy(reference), math.exp(nats(floor) - nats(against))
+        name = self.named("vendi")
 
-        made, (real, lowest) = entropy(generated), self.of_real(evidence, signature, of_real)
+        def between(floor: base.Part, against: base.Part) -> dict[str, float]:
+            sets = base.paired(evidence, self.extractor, floor, against, len(generated))
+            return {name: math.exp(nats(sets[0]) - nats(sets[1]))}
+
+        floor = self.floors(evidence, signature, between, used=min)[name]
+        made, real = entropy(generated), self.of_real(evidence, signature, lambda: entropy(reference))
         value, factor = math.exp(made.nats - real.nats), math.exp(T95_OF_GROUPS * math.hypot(made.error, real.error))
         n = len(evidence.generated)
-        return [base.Score("vendi", value, value / factor, value * factor, n, lowest, signature, "higher")]
+        return [base.Score(name, value, value / factor, value * factor, n, floor, signature, "higher")]

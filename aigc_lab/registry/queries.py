@@ -56,6 +56,7 @@ _SCORE = (
     Score.c.high,
     Score.c.n,
     Score.c.floor,
+    Score.c.floor_sd,
     Score.c.signature,
     Score.c.better,
     Score.c.split,

@@ -29,10 +29,21 @@ class StoredScore:
     checkpoint: Scored
     step: int
     split: str
+    #: the standard deviation of one of the draws that the floor is a mean over, where there were several
+    floor_sd: float | None = None
 
     def __post_init__(self) -> None:
         if not self.signature:
             raise ValueError(f"score '{self.name}' has no signature")
+
+    @classmethod
+    def of(cls, score: Any, checkpoint: Scored, step: int, split: str) -> "StoredScore":
+        """What is stored of a `Score`: of a dataset its floor is of as many samples as were scored."""
+        told = {name: getattr(score, name) for name in _OF_SCORE}
+        return cls(**told, checkpoint=checkpoint, step=step, split=split)
+
+
+_OF_SCORE = ("name", "value", "low", "high", "n", "floor", "signature", "better", "floor_sd")
 
 
 @dataclass(frozen=True)

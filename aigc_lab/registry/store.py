@@ -611,7 +611,7 @@ def _plain(value: Any) -> Any:
 
 
 def _score(score: StoredScore) -> dict[str, Any]:
-    numbers = {name: _finite(getattr(score, name)) for name in ("value", "low", "high", "floor")}
+    numbers = {name: _finite(getattr(score, name)) for name in ("value", "low", "high", "floor", "floor_sd")}
     return vars(score) | numbers
 
 

@@ -185,6 +185,7 @@ Score = Table(
     _may("high", Double),
     _must("n", BigInteger),
     _may("floor", Double),
+    _may("floor_sd", Double),
     _must("signature", Text),
     _must("better"),
     Index(None, "checkpoint", "name", "run_id"),

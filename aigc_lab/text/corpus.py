@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 from aigc_lab.modality import Modality
 
+# A word that a vocabulary does not hold.
+UNKNOWN = "<unk>"
+
 Ints = npt.NDArray[np.int64]
 
 
@@ -62,6 +65,17 @@ class Corpus:
         np.cumsum(lengths, out=starts[1:])
         shift = np.repeat(self.starts[rows] - starts[:-1], lengths)
         return replace(self, tokens=self.tokens[np.arange(starts[-1]) + shift], starts=starts)
+
+    def in_words_of(self, reference: "Corpus") -> "Corpus":
+        """The same sentences in the vocabulary of another corpus: the words that occur there, in their order, and
+        `<unk>` for all others. Both must have the same `words`.
+        """
+        occur = np.unique(reference.tokens)
+        known = [number for number in occur.tolist() if self.words[number] != UNKNOWN]
+        place = np.full(len(self.words), len(known))
+        place[known] = np.arange(len(known))
+        words = (*(self.words[number] for number in known), UNKNOWN)
+        return replace(self, tokens=place[self.tokens], words=words)
 
     def texts(self) -> list[str]:
         """Each sentence as its words with a space between."""

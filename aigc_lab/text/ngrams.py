@@ -7,10 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from aigc_lab.text.corpus import Corpus, Ints
-
-# A word that a vocabulary does not hold.
-UNKNOWN = "<unk>"
+from aigc_lab.text.corpus import UNKNOWN, Corpus, Ints
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
