@@ -151,10 +151,11 @@ class Evaluator:
                 f"{split}: the experiment's check lets no such protocol through"
             )
         train = self._dataset.load("train")
-        return {split: Real.drawn(whole[split], self._pool(whole, split), train) for split in _FLOOR}
+        n = self.protocol.samples
+        return {split: Real.drawn(whole[split], self._pool(whole, split), n, train) for split in _FLOOR}
 
     def _pool(self, whole: Mapping[ScoringSplit, Samples], split: ScoringSplit) -> Pool:
-        return pool_of(whole[split], whole[_FLOOR[split]], self.protocol.samples, self._dataset.exchangeable)
+        return pool_of(whole[split], whole[_FLOOR[split]], self._dataset.exchangeable)
 
 
 def _tells(trivial: Score) -> bool:
@@ -164,14 +165,13 @@ def _tells(trivial: Score) -> bool:
     return trivial.high < trivial.floor and trivial.value < 0.75 * trivial.floor
 
 
-def pool_of(reference: Samples, other: Samples, scored: int, exchangeable: bool) -> Pool:
-    """Where the floor of a score of so many samples against a split is drawn from: from the other scoring split, or
-    where the two are random parts of one set from both together, so that each draw has two new sides.
+def pool_of(reference: Samples, other: Samples, exchangeable: bool) -> Pool:
+    """Where the floor of a score against a split is drawn from: from the other scoring split, or where the two are
+    random parts of one set from both together, so that each draw has two new sides.
     """
-    count = min(scored, len(other))
     if exchangeable:
-        return Pool((reference, other), count, len(reference), scored)
-    return Pool((other,), count, 0, scored, reference)
+        return Pool((reference, other), len(other), len(reference))
+    return Pool((other,), len(other), against=reference)
 
 
 def kept(metrics: Sequence[Metric]) -> dict[str, int]:
@@ -255,10 +255,9 @@ def _of_part(
     known = [(features(extractor, whole), torch.from_numpy(rows)) for whole, rows in part.each()]
     if all(len(every.vectors) == every.count for every, _ in known):
         return joined([every.take(rows) for every, rows in known])
-    first, against = real.pool.draw(0) if real.pool is not None else (None, None)
-    if first is not None and against is not None:
+    if real.pool is not None:
         # Only the first draw is made of such sets, and its samples are there.
-        for drawn, samples in ((first, real.floor), (against, real.against)):
+        for drawn, samples in zip(real.pool.draw(0, len(real.floor)), (real.floor, real.against), strict=True):
             if drawn.rows is not None and part.rows is not None and np.array_equal(drawn.rows, part.rows):
                 return features(extractor, samples)
     return features(extractor, part.samples)
@@ -501,16 +500,15 @@ def _draw_neighbours(path: Path, extractor: str, evidence: Evidence, say: Callab
 def _real(pair: Pair, real: Given, count: int) -> tuple[Dataset, Real]:
     if real.split is None:
         classes = None if pair.reference.labels is None else int(pair.reference.labels.max()) + 1
-        few = min(count, len(pair.reference) // 2)
-        if not few:
+        if len(pair.reference) < 2:
             raise UsageError(f"{real.name}: one sample is no reference; give two at the very least")
-        pool = Pool((pair.reference,), few, len(pair.reference) - few, count)
-        return Sets(pair.reference, classes), Real.drawn(pair.reference, pool)
+        pool = Pool((pair.reference,), len(pair.reference) // 2)
+        return Sets(pair.reference, classes), Real.drawn(pair.reference, pool, count)
     dataset, split = real.split
     other = dataset.load("holdout" if split != "holdout" else "reference")
     # Systems know the training split, and so do their judges: what is held against it is no part of it.
-    pool = pool_of(pair.reference, other, count, dataset.exchangeable and split != "train")
-    return dataset, Real.drawn(pair.reference, pool, dataset.load("train"))
+    pool = pool_of(pair.reference, other, dataset.exchangeable and split != "train")
+    return dataset, Real.drawn(pair.reference, pool, count, dataset.load("train"))
 
 
 def _metrics(

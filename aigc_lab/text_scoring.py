@@ -235,7 +235,7 @@ class _Given:
 
 def _evidence(made: Corpus, real: Corpus, train: Corpus | None) -> Evidence:
     few = min(len(made), len(real) // 2)
-    pool = Pool(cast(Any, (real,)), few, len(real) - few, len(made))
+    pool = Pool(cast(Any, (real,)), len(real) // 2)
 
     def refused(*of: object) -> NoReturn:
         raise ValueError("it needs features, which come with a dataset; score a run, or leave it out")
@@ -244,7 +244,7 @@ def _evidence(made: Corpus, real: Corpus, train: Corpus | None) -> Evidence:
     details = [f"data:given:{dataset.digest[:8]}", f"ref:set:{len(real)}", f"n:{len(made)}"]
     return Evidence(
         cast(Any, made),
-        Real.drawn(cast(Any, real), pool, cast(Any, train)),
+        Real.drawn(cast(Any, real), pool, len(made), cast(Any, train)),
         cast(Any, dataset),
         refused,
         refused,

@@ -141,7 +141,7 @@ def test_a_system_that_a_metric_cannot_score_is_refused(lines: Lines, metric: st
 
 @pytest.mark.parametrize(
     ("metrics", "score"),
-    [("elbo", "kl"), ("elbo", "active_units"), ("elbo", "mutual_information"), ("memorisation", "fd_gap")],
+    [("elbo", "kl"), ("elbo", "active_units"), ("elbo", "mutual_information"), ("memorisation", "fd_gap_clf")],
 )
 def test_what_describes_a_system_is_no_objective(lines: Lines, metrics: str, score: str) -> None:
     changes = f"evaluation={{name: image-small, metrics: [{metrics}]}}", f"objective={{maximize: {score}}}"

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from aigc_lab.errors import UsageError
-from aigc_lab.given import Pair, given, halves
+from aigc_lab.given import Pair, given
+from aigc_lab.metrics.base import Pool
 from aigc_lab.samples import Images, Points
 
 
@@ -151,12 +152,19 @@ def test_files_of_arrays(tmp_path: Path) -> None:
 
 
 def test_the_floor_shares_nothing_with_what_it_is_compared_against() -> None:
-    samples = Points(torch.arange(20.0).reshape(10, 2))
-    for count, sizes in ((3, (3, 7)), (5, (5, 5)), (50, (5, 5))):
-        first, rest = halves(samples, count)
-        assert (len(first), len(rest)) == sizes
-        assert torch.equal(torch.cat([first, rest]).sort().values, torch.arange(10))
-    assert torch.equal(halves(samples, 4)[0], halves(samples, 4)[0])
+    samples, other = Points(torch.arange(20.0).reshape(10, 2)), Points(torch.arange(20.0, 28.0).reshape(4, 2))
+    pool = Pool((samples, other), 4, 10)
+    draws = [pool.draw(number, 9) for number in range(5)]
+    for floor, against in draws:
+        assert (len(floor), len(against)) == (4, 10) == (len(floor.samples), len(against.samples))
+        both = torch.cat([floor.samples.values, against.samples.values])
+        assert torch.equal(both.flatten().sort().values, torch.arange(28.0))
+    assert len({tuple(floor.samples.values[:, 0].tolist()) for floor, _ in draws}) == 5
+    again = pool.draw(3, 9)[0].samples.values
+    assert torch.equal(again, draws[3][0].samples.values)
+    aside = Pool((other,), 3, against=samples)
+    floor, against = aside.draw(0, 3)
+    assert against.samples is samples and set(floor.samples.values[:, 0].tolist()) < {20.0, 22.0, 24.0, 26.0}
 
 
 def test_a_set_of_samples_is_itself() -> None:

@@ -128,25 +128,24 @@ class Part:
 
 @dataclass(frozen=True)
 class Pool:
-    """Real samples from which floors are drawn by key: `count` of those of all `wholes`, held against the set
-    `against`, or without one against `rest` of those that are left. `scored` is the n of the score.
+    """Real samples from which floors are drawn by key: `most` of those of all `wholes` at the most, held against the
+    set `against`, or without one against `rest` of those that are left, or all of these.
     """
 
     wholes: tuple[Samples, ...]
-    count: int
-    rest: int
-    scored: int
+    most: int
+    rest: int | None = None
     against: Samples | None = None
 
-    def draw(self, number: int) -> tuple[Part, Part]:
-        """The floor's samples and what they are held against, of the draw with this number."""
-        order = self._order(number)
-        held = Part(self.wholes, order[self.count : self.count + self.rest])
-        return Part(self.wholes, order[: self.count]), held if self.against is None else Part((self.against,))
+    def draw(self, number: int, n: int) -> tuple[Part, Part]:
+        """The floor of n samples with this number, and what it is held against."""
+        order, count = self._order(number), min(n, self.most)
+        held = Part(self.wholes, order[count:][: self.rest])
+        return Part(self.wholes, order[:count]), held if self.against is None else Part((self.against,))
 
-    def alone(self, number: int) -> Part:
-        """As many as were scored, or all: for what is measured of one set and not between two."""
-        return Part(self.wholes, self._order(number)[: self.scored])
+    def alone(self, number: int, n: int) -> Part:
+        """n samples, or all: for what is measured of one set and not between two."""
+        return Part(self.wholes, self._order(number)[:n])
 
     def _order(self, number: int) -> Rows:
         total = sum(map(len, self.wholes))
@@ -166,12 +165,14 @@ class Real:
     against: Samples
     train: Samples | None = None
     pool: Pool | None = None
+    #: whether only values are asked for: then no floor is computed
+    valued: bool = False
     _known: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
-    def drawn(cls, reference: Samples, pool: Pool, train: Samples | None = None) -> Self:
-        """With a floor that is the first draw of a pool."""
-        floor, against = pool.draw(0)
+    def drawn(cls, reference: Samples, pool: Pool, n: int, train: Samples | None = None) -> Self:
+        """With a floor of n samples that is the first draw of a pool."""
+        floor, against = pool.draw(0, n)
         return cls(reference, floor.samples, against.samples, train, pool)
 
     def once(self, what: Hashable, compute: Callable[[], T]) -> T:
@@ -183,21 +184,21 @@ class Real:
         found: T = self._known[what]
         return found
 
-    def draws(self, count: int) -> Iterator[tuple[Part, Part]]:
-        """So many floors and what each is held against; one where there is nothing to draw from."""
+    def draws(self, count: int, n: int) -> Iterator[tuple[Part, Part]]:
+        """So many floors of n samples and what each is held against; one where there is nothing to draw from."""
         if self.pool is None:
             yield Part((self.floor,)), Part((self.against,))
             return
         for number in range(count):
-            yield self.pool.draw(number)
+            yield self.pool.draw(number, n)
 
-    def alone(self, count: int) -> Iterator[Part]:
-        """So many real sets, each as large as what was scored where there are as many."""
+    def alone(self, count: int, n: int) -> Iterator[Part]:
+        """So many real sets of n samples each, where there are as many."""
         if self.pool is None:
             yield Part((self.floor,))
             return
         for number in range(count):
-            yield self.pool.alone(number)
+            yield self.pool.alone(number, n)
 
 
 @runtime_checkable
@@ -347,13 +348,15 @@ class Metric(ABC):
         real ones, and the mean over the draws. `used` says what of the sizes of two sets the score depends on, where
         that is not simply both.
         """
-        real = evidence.real
+        real, n = evidence.real, len(evidence.generated)
+        if real.valued:
+            return _Untold()
 
         def found() -> dict[K, Floor]:
-            draws = [compute(floor, against) for floor, against in real.draws(self.drawn(real))]
-            first, against = len(real.floor), len(real.against)
-            same = used(first, against) == used(len(evidence.generated), len(real.reference))
-            return _averaged(draws, None if same or real.pool is None else first)
+            sets = list(real.draws(self.drawn(real), n))
+            few = tuple(map(len, sets[0]))
+            same = real.pool is None or used(*few) == used(n, len(real.reference))
+            return _averaged([compute(*both) for both in sets], None if same else few[0])
 
         return real.once((type(self), signature, "floor"), found)
 
@@ -362,9 +365,11 @@ class Metric(ABC):
     ) -> dict[K, Floor]:
         """The same for what is measured of one set and not between two."""
         real, n = evidence.real, len(evidence.generated)
+        if real.valued:
+            return _Untold()
 
         def found() -> dict[K, Floor]:
-            sets = list(real.alone(self.drawn(real)))
+            sets = list(real.alone(self.drawn(real), n))
             first = len(sets[0])
             return _averaged([compute(each) for each in sets], None if first == n or real.pool is None else first)
 
@@ -410,6 +415,13 @@ class FeatureMetric(Metric):
         return evidence.features(self.extractor, samples).some(self.keeps).vectors.to(evidence.device)
 
 
+class _Untold(dict[K, Floor]):
+    """No floor, whatever is asked for."""
+
+    def __missing__(self, name: K) -> Floor:
+        return Floor.of([math.nan])
+
+
 def _averaged(draws: list[Mapping[K, float]], n: int | None) -> dict[K, Floor]:
     return {name: Floor.of([float(draw[name]) for draw in draws], n) for name in draws[0]}
 
@@ -424,18 +436,19 @@ def scored(metric: Metric, evidence: Evidence, say: Callable[[str], None]) -> li
     if without.keys() >= metric.gives.keys():
         return []
     found = [score for score in metric.scores(evidence) if score.name not in without]
-    if all(score.floor_n is None for score in found):
+    sizes = [score.floor_n for score in found if score.floor_n is not None]
+    if not sizes:
         return found
-    few = _at_floor(metric, evidence)
+    few = _at_floor(metric, evidence, max(sizes))
     return [score if score.floor_n is None else replace(score, at_floor=few[score.name]) for score in found]
 
 
-def _at_floor(metric: Metric, evidence: Evidence) -> dict[str, float]:
-    """The scores of as many generated samples as the floor is of, held against as many real ones: means over draws."""
+def _at_floor(metric: Metric, evidence: Evidence, n: int) -> dict[str, float]:
+    """The scores of the n generated samples that the floor is of, held against what it is: means over draws."""
     real, generated = evidence.real, evidence.generated
     values: dict[str, list[float]] = {}
-    for number, (floor, against) in enumerate(real.draws(metric.drawn(real))):
-        rows = np.random.default_rng((len(generated), number)).permutation(len(generated))[: len(floor)]
+    for number, (_, against) in enumerate(real.draws(metric.drawn(real), len(generated))):
+        rows = np.random.default_rng((len(generated), number)).permutation(len(generated))[:n]
         made = Part((generated,), rows)
         few, held = made.samples, against.samples
         parts: dict[int, Part] = {id(few): made, id(held): against}
@@ -443,7 +456,8 @@ def _at_floor(metric: Metric, evidence: Evidence) -> dict[str, float]:
         def features(extractor: str, samples: Samples | Part, parts: dict[int, Part] = parts) -> Features:
             return evidence.features(extractor, parts.get(id(samples), samples))
 
-        fewer = replace(evidence, generated=few, real=Real(held, held, held, real.train), features=features)
+        alone = Real(held, held, held, real.train, valued=True)
+        fewer = replace(evidence, generated=few, real=alone, features=features)
         for score in metric.scores(fewer):
             values.setdefault(score.name, []).append(score.value)
     return {name: sum(found) / len(found) for name, found in values.items()}

@@ -25,7 +25,7 @@ NAMES = [
     *("distinct_1", "distinct_2", "distinct_3", "distinct_4", "repetition", "rouge_nn"),
     *("lm_forward", "lm_reverse"),
 ]
-KEYS = ["name", "value", "low", "high", "n", "floor", "signature", "better"]
+KEYS = ["name", "value", "low", "high", "n", "floor", "signature", "better", "floor_sd", "floor_n", "at_floor"]
 WORDS = ["the", "cat", "dog", "sat", "ran", "on", "a", "mat", "and", "then", "it's", "well-known"]
 
 
@@ -44,6 +44,10 @@ MADE, REAL, TRAIN = prose(40, 0), prose(60, 1), prose(50, 2)
 
 def by_name(found: Sequence[Score]) -> dict[str, Score]:
     return {score.name: score for score in found}
+
+
+def metric_of(name: str) -> str:
+    return "lm_score" if name.startswith("lm_") else name.rpartition("_")[0] if name[-1].isdecimal() else name
 
 
 def strict(text: str) -> Any:
@@ -177,13 +181,28 @@ def test_the_order_of_sentences_is_nothing_but_to_pairs() -> None:
 
 
 def test_floors_are_what_real_sentences_get(typed: Any) -> None:
+    """Real sentences in the place of the generated ones: means over draws, with their spread; 40 have only 30 others
+    beside them, so what is measured between two sets stands beside the value of 30.
+    """
     found = by_name(scores(MADE, REAL))
-    split = np.random.default_rng(0).permutation(60)  # as `--help` has it: half with the other half
-    floor, against = [REAL[at] for at in split[:30]], [REAL[at] for at in split[30:]]
-    for name, score in by_name(scores(floor, against)).items():
-        assert found[name].floor == pytest.approx(score.value, rel=1e-12)
+    alone = ("self_bleu", "unique", "distinct", "repetition")
+    values: dict[str, list[float]] = {name: [] for name in found}
+    for number in range(10):
+        order = np.random.default_rng((60, number)).permutation(60)
+        for name in found:
+            size = 40 if name.startswith(alone) else 30
+            if name.startswith(("unique", "distinct", "repetition")) or number < 3:
+                real = [REAL[at] for at in order[:size]], [REAL[at] for at in order[size:]]
+                values[name].append(by_name(scores(*real, metrics=[metric_of(name)]))[name].value)
+    for name, score in found.items():
+        assert score.floor == pytest.approx(np.mean(values[name]), rel=1e-12), name
+        assert score.floor_sd == pytest.approx(np.std(values[name], ddof=1), rel=1e-9), name
+        matched = name.startswith(alone)
+        assert score.floor_n == (None if matched else 30), name
+        assert (score.at_floor is None) == matched, name
     few = by_name(scores(MADE[:10], REAL))
     assert "floor:10:50" in few["bleu_2"].signature
+    assert few["bleu_2"].floor_n == 10  # of 50 references, not of 60
 
 
 # ---- sizes
@@ -230,11 +249,6 @@ REFUSED: dict[str, tuple[dict[str, bytes], tuple[str, ...], str]] = {
         {"real.txt": b"the cat sat\n"},
         FILES,
         "reference: one sentence is no reference; give two at the very least",
-    ),
-    "two for self-bleu": (
-        {"real.txt": b"the cat sat\na dog\n"},
-        (*FILES, "--metrics", "self_bleu"),
-        "metric self_bleu: one real sentence has no others to be compared with; give a longer reference",
     ),
     "empty": ({"made.txt": b""}, FILES, "--generated: made.txt: is empty; give one sentence a line"),
     "blank": ({"real.txt": b"\n\n"}, FILES, "--reference: real.txt: holds blank lines only; give one sentence a line"),
