@@ -246,9 +246,7 @@ def _evidence(
     )
 
 
-def _of_part(
-    extractor: str, part: Part, real: Real, features: Callable[[str, Samples], Features]
-) -> Features:
+def _of_part(extractor: str, part: Part, real: Real, features: Callable[[str, Samples], Features]) -> Features:
     """Rows of what is known of the whole sets, or, where these are so large that not all is kept, of the samples."""
     if part.rows is None and len(part.wholes) == 1:
         return features(extractor, part.wholes[0])

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from aigc_lab import noise, plugins
+from aigc_lab import plugins
 from aigc_lab.content import unknown
 from aigc_lab.data.base import SPLITS, Dataset, Split
 from aigc_lab.errors import UsageError

@@ -34,7 +34,9 @@ def curve(
     for temperature in sorted({*temperatures, 1.0}):
         made = system.generate(n, seed, "temperature", sampling=Sampling(temperature=temperature))
         assert isinstance(made, Text)
-        points.append({"temperature": temperature} | _measured(made.corpus.in_words_of(reference.corpus), real, learned))
+        points.append(
+            {"temperature": temperature} | _measured(made.corpus.in_words_of(reference.corpus), real, learned)
+        )
     return {"n": n, "references": len(real), "real": _measured(first, real, learned), "points": points}
 
 

@@ -296,8 +296,8 @@ def scores_table(rows: Sequence[Row]) -> RenderableType:
     if fewer:
         at = " and ".join(f"{n:,}" for n in fewer)
         said.append(
-            f"(value at n): the reference serves both sides of a floor, so some are of {at} samples; hold a floor beside "
-            "the value that as few score, not beside the one on the left"
+            f"(value at n): the reference serves both sides of a floor, so some are of {at} samples; hold such a floor "
+            "beside the value of as few, not beside the one on the left"
         )
     unbiased = next((row["name"] for row in rows if _is_kid(row["name"])), "--metrics kid")
     said += [

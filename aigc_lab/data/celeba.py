@@ -21,8 +21,9 @@ _NUMBER: dict[base.Split, str] = {"train": "0", "reference": "1", "holdout": "2"
 
 class CelebA(base.Dataset):
     """The published partition: 162,770 train, the 19,867 of `valid` are the reference, the 19,962 of `test` the
-    holdout. Unlabelled; each is shuffled by key. From the middle of the aligned 178×218 pictures a square of `crop` pixels (148: Larsen et al.
-    2016) becomes `size`×`size`; decoded once into `<data_dir>/decoded` and mapped into memory from there.
+    holdout. Unlabelled, each shuffled by key. From the middle of the aligned 178×218 pictures a square of `crop` pixels
+    (148: Larsen et al. 2016) becomes `size`×`size`; decoded once into `<data_dir>/decoded` and mapped into memory from
+    there.
 
     Files lie as torchvision wants them: `<data_dir>/celeba/img_align_celeba/*.jpg` and `list_eval_partition.txt`.
     Their host asks for a browser, so they are not downloaded. The partition's md5 is verified, and that every file

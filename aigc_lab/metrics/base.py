@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
@@ -82,11 +82,25 @@ class Floor(float):
     n: int | None
 
     @classmethod
-    def of(cls, values: list[float], n: int | None = None) -> Self:
-        """The mean of the draws' values; NaN where one of them is."""
+    def of(cls, values: Sequence[float], n: int | None = None, overlap: float = 0.0) -> Self:
+        """The mean of the draws' values; NaN where one of them is. Draws of a share `overlap` of a set go less far from
+        each other than new samples would, by the root of what they leave.
+        """
         found = cls(sum(values) / len(values))
-        spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+        spread = float(np.std(values, ddof=1)) / math.sqrt(1 - overlap) if len(values) > 1 else math.nan
         found.sd, found.n = spread if math.isfinite(spread) else None, n
+        return found
+
+    @classmethod
+    def measured(cls, values: Tensor) -> Self:
+        """The mean of what was measured of each of n samples [n], which goes as far as its standard error."""
+        return cls.known(values.mean().item(), values.std().item() / math.sqrt(len(values)))
+
+    @classmethod
+    def known(cls, value: float, error: float) -> Self:
+        """A value with its standard error."""
+        found = cls(value)
+        found.sd, found.n = error, None
         return found
 
 
@@ -139,17 +153,24 @@ class Pool:
 
     def draw(self, number: int, n: int) -> tuple[Part, Part]:
         """The floor of n samples with this number, and what it is held against."""
-        order, count = self._order(number), min(n, self.most)
+        order, count = self._order(number), self.drawn(n)
         held = Part(self.wholes, order[count:][: self.rest])
         return Part(self.wholes, order[:count]), held if self.against is None else Part((self.against,))
 
     def alone(self, number: int, n: int) -> Part:
-        """n samples, or all: for what is measured of one set and not between two."""
+        """N samples, or all: for what is measured of one set and not between two."""
         return Part(self.wholes, self._order(number)[:n])
 
+    def drawn(self, n: int) -> int:
+        """How many samples a floor of n has."""
+        return min(n, self.most)
+
+    @property
+    def total(self) -> int:
+        return sum(map(len, self.wholes))
+
     def _order(self, number: int) -> Rows:
-        total = sum(map(len, self.wholes))
-        return np.random.default_rng((total, number)).permutation(total)
+        return np.random.default_rng((self.total, number)).permutation(self.total)
 
 
 @dataclass(frozen=True)
@@ -189,7 +210,8 @@ class Real:
         if self.pool is None:
             yield Part((self.floor,)), Part((self.against,))
             return
-        for number in range(count):
+        one = self.pool.against is not None and self.pool.drawn(n) == self.pool.total
+        for number in range(1 if one else count):
             yield self.pool.draw(number, n)
 
     def alone(self, count: int, n: int) -> Iterator[Part]:
@@ -197,7 +219,7 @@ class Real:
         if self.pool is None:
             yield Part((self.floor,))
             return
-        for number in range(count):
+        for number in range(1 if n >= self.pool.total else count):
             yield self.pool.alone(number, n)
 
 
@@ -356,7 +378,8 @@ class Metric(ABC):
             sets = list(real.draws(self.drawn(real), n))
             few = tuple(map(len, sets[0]))
             same = real.pool is None or used(*few) == used(n, len(real.reference))
-            return _averaged([compute(*both) for both in sets], None if same else few[0])
+            overlap = few[0] / real.pool.total if real.pool is not None and real.pool.against is not None else 0.0
+            return _averaged([compute(*both) for both in sets], None if same else few[0], overlap)
 
         return real.once((type(self), signature, "floor"), found)
 
@@ -371,7 +394,9 @@ class Metric(ABC):
         def found() -> dict[K, Floor]:
             sets = list(real.alone(self.drawn(real), n))
             first = len(sets[0])
-            return _averaged([compute(each) for each in sets], None if first == n or real.pool is None else first)
+            overlap = 0.0 if real.pool is None else first / real.pool.total
+            values = [compute(each) for each in sets]
+            return _averaged(values, None if first == n or real.pool is None else first, overlap)
 
         return real.once((type(self), signature, "floor alone"), found)
 
@@ -422,8 +447,8 @@ class _Untold(dict[K, Floor]):
         return Floor.of([math.nan])
 
 
-def _averaged(draws: list[Mapping[K, float]], n: int | None) -> dict[K, Floor]:
-    return {name: Floor.of([float(draw[name]) for draw in draws], n) for name in draws[0]}
+def _averaged(draws: list[Mapping[K, float]], n: int | None, overlap: float) -> dict[K, Floor]:
+    return {name: Floor.of([float(draw[name]) for draw in draws], n, overlap) for name in draws[0]}
 
 
 def scored(metric: Metric, evidence: Evidence, say: Callable[[str], None]) -> list[Score]:
@@ -534,9 +559,7 @@ def frechet_score(metric: Metric, name: str, extractor: str, evidence: Evidence)
     return Score(name, value, max(value - margin, 0.0), value + margin, generated.count, floor, signature, "lower")
 
 
-def paired(
-    evidence: Evidence, extractor: str, a: Samples | Part, b: Samples | Part, cap: int
-) -> tuple[Tensor, Tensor]:
+def paired(evidence: Evidence, extractor: str, a: Samples | Part, b: Samples | Part, cap: int) -> tuple[Tensor, Tensor]:
     """Vectors of two sets, as many of each: what both have, `cap` at most; on the device that scores."""
     features = [evidence.features(extractor, samples) for samples in (a, b)]
     each = min(cap, *(len(some.vectors) for some in features))

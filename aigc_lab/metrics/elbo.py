@@ -179,7 +179,7 @@ class ELBO(base.Metric):
         information, error = mutual_information(held_out.mean, held_out.log_variance)
         return [
             *(
-                score(name, *base.mean_interval(getattr(held_out, key)), getattr(known, key).mean().item())
+                score(name, *base.mean_interval(getattr(held_out, key)), base.Floor.measured(getattr(known, key)))
                 for name, key in (("elbo", "elbo"), ("iw_nll", "nll"), ("kl", "kl"))
             ),
             score("active_units", units, low, high, active_units(known.mean)[0]),
@@ -188,6 +188,6 @@ class ELBO(base.Metric):
                 information,
                 information - Z95 * error,
                 information + Z95 * error,
-                mutual_information(known.mean, known.log_variance)[0],
+                base.Floor.known(*mutual_information(known.mean, known.log_variance)),
             ),
         ]

@@ -5,6 +5,7 @@ from pydantic import Field
 from aigc_lab.manifold_metric import ManifoldMetric
 from aigc_lab.metrics import base
 
+
 class ImprovedPrecisionRecall(ManifoldMetric):
     """`prdc` has the later definition of the same two names, with k = 5 and balls without their rim: these are called
     `improved_precision` and `improved_recall`, as their paper calls them. Both sets have the same size, 10,000 at most.
@@ -23,6 +24,8 @@ class ImprovedPrecisionRecall(ManifoldMetric):
         found, floors, signature = self.manifolds(evidence)
         n = len(evidence.generated)
         return [
-            base.Score(self.named(f"improved_{name}"), got.value, got.low, got.high, n, floors[name], signature, "higher")
+            base.Score(
+                self.named(f"improved_{name}"), got.value, got.low, got.high, n, floors[name], signature, "higher"
+            )
             for name, got in (("precision", found.precision), ("recall", found.recall))
         ]

@@ -35,7 +35,7 @@ class Memorisation(base.FeatureMetric):
     needs = frozenset({"train"})
     describes = frozenset({"auth_pct", "fd_gap"})
     tells = "copies"
-    draws = 3  # a Fréchet distance with its influences twice each
+    draws = 5  # a Fréchet distance with its influences twice each
 
     @property
     def gives(self) -> dict[str, base.Better]:
@@ -65,24 +65,29 @@ class Memorisation(base.FeatureMetric):
             f"cap:{_JUDGED},{self.keeps}",
         )
 
-        def judged(samples: Samples | base.Part, unseen: Tensor) -> tuple[Tensor, float, float]:
-            """Which samples are authentic, their gap and its error."""
-            made = Features(vectors(samples)).some(_JUDGED).vectors
-            return authentic(made, train), *gap_and_error(made, train, unseen, each)
+        def new(samples: Samples | base.Part) -> Tensor:
+            """Which samples are authentic."""
+            return authentic(Features(vectors(samples)).some(_JUDGED).vectors, train)
+
+        def gap(samples: Samples | base.Part, unseen: Tensor) -> tuple[float, float]:
+            return gap_and_error(Features(vectors(samples)).some(_JUDGED).vectors, train, unseen, each)
+
+        def alone(part: base.Part) -> dict[str, float]:
+            return {"auth_pct": 100 * float(new(part).double().mean())}
 
         def between(floor: base.Part, against: base.Part) -> dict[str, float]:
-            new, gap, _ = judged(floor, vectors(against))
-            return {"auth_pct": 100 * float(new.double().mean()), "fd_gap": gap}
+            return {"fd_gap": gap(floor, vectors(against))[0]}
 
-        new, gap, error = judged(evidence.generated, reference)
-        floors = self.floors(evidence, signature, between, used=lambda made, real: made)
-        low, high = clopper_pearson(int(new.sum()), len(new))
-        auth, margin = 100 * float(new.double().mean()), Z95 * error
+        floors = self.floors_alone(evidence, signature, alone)
+        floors |= self.floors(evidence, signature, between, used=lambda made, real: made)
+        fresh, (apart, error) = new(evidence.generated), gap(evidence.generated, reference)
+        low, high = clopper_pearson(int(fresh.sum()), len(fresh))
+        auth, margin = 100 * float(fresh.double().mean()), Z95 * error
         return [
             base.Score(self.named(name), value, *ends, n, floors[name], signature, "higher")
             for name, value, ends in (
                 ("auth_pct", auth, (100 * low, 100 * high)),
-                ("fd_gap", gap, (gap - margin, gap + margin)),
+                ("fd_gap", apart, (apart - margin, apart + margin)),
             )
         ]
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from aigc_lab.config import Strict
 from aigc_lab.metrics import base
+from aigc_lab.statistics import Z95
 from aigc_lab.text.likelihood import Likelihood
 from aigc_lab.text.vocabulary import EOS, PAD
 from aigc_lab.text_metric import Interval, TextMetric, ratio_of
@@ -61,7 +62,7 @@ class NLL(TextMetric):
         ends = f"eos:{'counted' if self.config.eos else 'left out'}"
         signature = self.signature(evidence, ends, "per:word", *(["oracle"] if self.config.oracle else []))
         known, unseen = (_some(samples, n) for samples in (evidence.train, real.reference))
-        by_heart = self._of(system, known)[0]
+        by_heart = _with_error(self._of(system, known))
         found = {
             "nll_gen": (self._of(system, unseen), by_heart),
             "nll_div": (self._of(system, evidence.generated), by_heart),
@@ -90,6 +91,11 @@ class NLL(TextMetric):
         if not total.isfinite().all():
             raise ValueError(f"{int((~total.isfinite()).sum())} of {len(total)} sentences have no finite likelihood")
         return ratio_of(total.numpy(), words.numpy().astype(np.float64))
+
+
+def _with_error(of: Interval) -> base.Floor:
+    value, low, high = of
+    return base.Floor.known(value, (high - low) / (2 * Z95))
 
 
 def _some(samples: Samples, count: int) -> Samples:

@@ -60,6 +60,6 @@ class Reconstruction(base.Metric):
         system, reference, train = base.autoencoded(evidence, self.config.limit)
         assert isinstance(reference, Images) and isinstance(train, Images)
         value, low, high = base.mean_interval(squared_errors(system, reference))
-        floor = squared_errors(system, train).mean().item()
+        floor = base.Floor.measured(squared_errors(system, train))
         signature = self.signature(evidence, f"scored:{len(reference)}≤{self.config.limit}")
         return [base.Score("reconstruction_mse", value, low, high, len(reference), floor, signature, "lower")]
