@@ -285,7 +285,7 @@ def evaluate(
     where = Settings.load()
     weights = weights or WeightsPolicy(where.weights_dir)
     options: dict[str, Any] = {"data_dir": data_dir or where.data_dir, "numbers": numbers, "skip_broken": skip_broken}
-    real, pair = _paired(generated, reference, size, options)
+    real, pair = _paired(generated, reference, size, options, say)
     made = pair.generated
     if samples is not None and samples > len(made):
         raise UsageError(f"{samples:,} samples are to be scored, and {len(made):,} are given")
@@ -293,7 +293,10 @@ def evaluate(
         made = made.take(choice(len(made), samples))
     dataset, sets = _real(pair, real, len(made))
     if train is not None:
-        sets = replace(sets, train=pair.another(given(train, name="train", **options)))
+        known = given(train, name="train", **options)
+        sets = replace(sets, train=pair.another(known))
+        for note in known.notes:
+            say(note)
     store = FeatureStore(
         dataset, cache=cache or where.shared_cache, weights=weights, device=environment.device(device), say=say
     )
@@ -341,7 +344,7 @@ def judge(
     where = Settings.load()
     weights = weights or WeightsPolicy(where.weights_dir)
     options: dict[str, Any] = {"data_dir": data_dir or where.data_dir, "numbers": numbers, "skip_broken": skip_broken}
-    real, pair = _paired(generated, reference, size, options)
+    real, pair = _paired(generated, reference, size, options, say)
     known, names = (pair.reference.labels, real.classes) if labels is None else classes_of(labels)
     if known is not None and known.shape != (len(pair.reference),):
         raise UsageError(f"labels: {len(known):,} are given for {len(pair.reference):,} reference samples")
@@ -412,10 +415,15 @@ def classes_of(labels: Sequence[int] | Sequence[str] | Tensor) -> tuple[Tensor, 
     return found.long(), None
 
 
-def _paired(generated: Any, reference: Any, size: int | None, options: Mapping[str, Any]) -> tuple[Given, Pair]:
-    """What was given as real, and both sets in one form."""
+def _paired(
+    generated: Any, reference: Any, size: int | None, options: Mapping[str, Any], say: Callable[[str], None]
+) -> tuple[Given, Pair]:
+    """What was given as real, and both sets in one form; says what was done to them and what was not read."""
     real = given(reference, name="reference", **options)
-    return real, Pair(given(generated, name="generated", **options), real, size)
+    pair = Pair(given(generated, name="generated", **options), real, size)
+    for note in pair.notes:
+        say(note)
+    return real, pair
 
 
 def verdict_on(vectors: Tensor, made: object, real: RealSet, cache: Path | None) -> CollapseVerdict:

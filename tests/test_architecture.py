@@ -77,6 +77,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "modality",
         "tether",
         "processes",
+        "sample_note",
         "visible",
         "",
     ),

@@ -22,7 +22,7 @@ from aigc_lab import evaluate as evaluation
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import UsageError
-from aigc_lab.evaluate import Evaluator, evaluate
+from aigc_lab.evaluate import Evaluator, evaluate, judge
 from aigc_lab.experiment import Protocol
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.extractors.random import Random
@@ -153,6 +153,62 @@ def test_mixed_sizes_are_named_in_the_signature(scored: Any, tmp_path: Path) -> 
     assert "resize:16:crop-bicubic" in score.signature
     (larger,) = scored(mixed, digits("holdout", 0, 120), metrics=["fd"], size=24)
     assert "resize:24:crop-bicubic" in larger.signature
+
+
+def converted(images: Images, folder: Path, kind: str) -> Path:
+    """Grey images as files that must be converted: 16 bits that hold 12, or half of each transparent."""
+    folder.mkdir(parents=True)
+    for index, (grey,) in enumerate(images.values.numpy()):
+        if kind == "deep":
+            picture = Image.fromarray(grey.astype(np.uint16) * 16)
+        else:
+            alpha = np.full_like(grey, 255)
+            alpha[:8] = 0
+            picture = Image.fromarray(np.dstack([grey, alpha]), "LA")
+        picture.save(folder / f"{index:05d}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "word", "mark"), [("deep", "16-bit", "deep:scale"), ("la", "transparent", "alpha:white")]
+)
+def test_conversions_are_said_and_part_of_the_signature(
+    scored: Any, tmp_path: Path, kind: str, word: str, mark: str
+) -> None:
+    made, real = digits("train", 0, 100), Images(digits("holdout", 0, 100).values)
+    plain, changed = written(made, tmp_path / "plain"), converted(made, tmp_path / kind, kind)
+    said: list[str] = []
+    for sets in ((changed, real), (plain, written(real, tmp_path / "real"))):
+        (score,) = scored(*sets, metrics=["fd"], say=said.append)
+        assert (f"|{mark}|" in score.signature) == (sets[0] == changed)
+    (score,) = scored(real, changed, metrics=["fd"])
+    assert f"|{mark}|" in score.signature  # of the reference too
+    key = mark.replace(":", "=")
+    assert [note for note in said if "converted" in note] == [f"{changed}: converted images: 100 {word} ({key})"]
+    assert any("above 4095" in note for note in said) == (kind == "deep")
+    judged: list[str] = []
+    judge(changed, plain, features="random", say=judged.append, cache=tmp_path / "cache", device="cpu")
+    assert f"{changed}: converted images: 100 {word} ({key})" in judged
+
+
+def test_what_is_not_read_of_a_folder_is_said(scored: Any, tmp_path: Path) -> None:
+    made, real = written(digits("train", 0, 110), tmp_path / "made"), digits("holdout", 0, 100)
+    (made / "notes.txt").write_text("x")
+    (made / "photo.heic").write_text("x")
+    Image.fromarray(np.zeros((90, 90), np.uint8)).save(made / "grid.png")
+    (made / "samples.json").write_text(json.dumps({"note": {}, "files": ["grid.png"], "images": 110}))
+    (made / "00003.png").write_bytes(b"not a picture")
+    said: list[str] = []
+    (score,) = scored(made, real, metrics=["fd"], skip_broken=True, say=said.append)
+    assert score.n == 109
+    assert any(note.startswith(f"{made}: 1 broken images left out: 00003.png") for note in said)
+    (unread,) = [note for note in said if "not read" in note]
+    assert unread.startswith(f"{made}: 3 other files not read (1 ")
+    assert all(f"1 {what}" in unread for what in (".txt", ".heic", "grid.png"))
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "a.heic").write_text("x")
+    with pytest.raises(UsageError, match=r"none: holds no image but 1 other files \(1 .heic\)"):
+        scored(tmp_path / "none", real)
 
 
 def test_a_dataset_by_its_name(scored: Any) -> None:
