@@ -263,6 +263,7 @@ def evaluate(
     system: object = None,
     neighbours: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
+    leave: Callable[[str, str], None] = lambda metric, reason: None,
     watch: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> list[Score]:
     """Scores of generated samples against real ones, each with its interval, n, floor and signature.
@@ -271,7 +272,8 @@ def evaluate(
     folder of images, a `.npy` or `.npz` file, a tensor or an array (uint8, or floats in [0, 1], [N, C, H, W],
     [N, H, W, C] or [N, D]), `Samples`, or `"mnist:holdout"`: a dataset, the holdout unless a split is named.
 
-    What is measured: `metrics` by name, or those of a `protocol` (a name or a file); else those that the samples allow.
+    What is measured: `metrics` by name, or those of a `protocol` (a name or a file); else those that the samples allow:
+    `leave` is told of each of the others and of the reason, as is `say`. Both sets must be as large as a metric needs.
     `features` names the extractor of all metrics that can choose: `inception`, `classifier`, `random`, a user's own.
     The floor compares the other scoring split of a dataset, or half of a reference that is no dataset with its rest.
 
@@ -306,18 +308,34 @@ def evaluate(
     if len(sets.floor) != len(made) or sets.against is not sets.reference:
         details.append(f"floor:{len(sets.floor)}:{len(sets.against)}")
     evidence = _evidence(made, sets, dataset, store, against, system, details)
-    wanted = _metrics(metrics, protocol, features, evidence, weights, say)
+    asked = metrics is not None or protocol is not None
+
+    def leave_out(metric: str, reason: str) -> None:
+        say(f"{metric} is left out: {reason}")
+        leave(metric, reason)
+
+    wanted = _metrics(metrics, protocol, features, evidence, weights, say, leave_out)
     store.keep |= kept(wanted)
     by = None if neighbours is None else _neighbours_by(neighbours, wanted, evidence)
     if by is not None:
         store.keep.pop(by, None)  # the nearest of a part of the training samples are not the nearest
+    found: list[Score] = []
     try:
-        found = [score for metric in wanted for score in metric.scores(evidence)]
+        for metric in wanted:
+            try:
+                found += metric.scores(evidence)
+            except ValueError as error:
+                # Features of a user's tell their number of dimensions only once they are there.
+                if asked or isinstance(error, UsageError) or len(wanted) == 1:
+                    raise
+                leave_out(plugins.name_of(type(metric)), str(error))
         if neighbours is not None and by is not None:
             _draw_neighbours(neighbours, by, evidence, say)
-        return found
     except ValueError as error:
         raise error if isinstance(error, UsageError) else UsageError(str(error)) from None
+    if not found:
+        raise UsageError("nothing can be scored: every metric is left out")
+    return found
 
 
 def judge(
@@ -500,32 +518,36 @@ def _metrics(
     evidence: Evidence,
     weights: WeightsPolicy,
     say: Callable[[str], None],
+    leave_out: Callable[[str, str], None],
 ) -> list[Metric]:
-    """The metrics to be scored, each of which can be; `say` is told of what nobody has asked for and cannot be."""
+    """The metrics to be scored, each of which can be; `leave_out` is told of those that nobody has asked for."""
     if names is not None and protocol is not None:
         raise UsageError("--metrics and --protocol say the same in two ways; give one of them")
     chosen = features
     if chosen is None and isinstance(evidence.generated, Images):
         chosen, why = _best_features(evidence.dataset, weights)
         say(why)
+    asked = names is not None or protocol is not None
     if protocol is not None:
-        specs = load_protocol(content.find("evaluation", protocol)).metrics
+        named = load_protocol(content.find("evaluation", protocol))
+        specs, asked = named.metrics, not named.fewer
     else:
         specs = [(name, {}) for name in (names or _panel(evidence.generated.modality, chosen))]
-    found, left_out = [], list[str]()
+    found, left_out = [], dict[str, str]()
     for name, config in specs:
         # A protocol says itself which features it reads, unless the user does.
         options = {"features": chosen} if chosen and (features or protocol is None) else {}
         try:
             found.append(_metric(name, config, options, evidence, weights, say))
         except ValueError as error:
-            if names is not None or protocol is not None:
+            if asked:
                 raise UsageError(f"metric {name}: {str(error).removeprefix(f'{name} ')}") from None
-            left_out.append(f"{name} is left out: {error}")
+            left_out[name] = str(error).removeprefix(f"{name} ")
     if not found:
-        raise UsageError(f"nothing can be scored: {left_out[0]}")
-    for each in left_out:
-        say(each)
+        name, reason = next(iter(left_out.items()))
+        raise UsageError(f"nothing can be scored: {name} is left out: {reason}")
+    for name, reason in left_out.items():
+        leave_out(name, reason)
     return found
 
 
@@ -542,6 +564,7 @@ def _metric(
     metric = kind(kind.Config.model_validate({**config, **known}))
     metric.check(evidence.dataset, len(evidence.generated))
     metric.refuse_lacking(evidence)
+    metric.refuse_few(evidence)
     if metric.extractor:
         extractor = extractor_files.find(metric.extractor)
         extractor.check(evidence.dataset, weights)

@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("display", "web"),
     ("sweeps", "checks", "catalogue"),
-    ("opening", "estimate", "needs", "rehearsal", "worker", "comparison"),
+    ("opening", "estimate", "fitting", "needs", "rehearsal", "worker", "comparison"),
     ("reconciling", "archive"),
     ("supervision",),
     ("executors/*",),

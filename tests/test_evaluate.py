@@ -248,7 +248,10 @@ def test_a_run_is_compared_with_its_own_dataset(typed: Any, tmp_path: Path) -> N
 def test_a_protocol_and_features_of_ones_own(scored: Any, tmp_path: Path) -> None:
     made, real = digits("train", 0, 400), digits("holdout", 0, 400)
     by_protocol = scored(made, real, protocol="folder", features=None)
-    assert by_protocol == scored(made, real, metrics=["fd"])
+    assert by_protocol == scored(made, real, metrics=["fd", "kid"])
+    left_out: dict[str, str] = {}
+    (kid,) = scored(made, real.take(slice(0, 60)), protocol="folder", features=None, leave=left_out.__setitem__)
+    assert kid.name.startswith("kid") and list(left_out) == ["fd"]
     (tmp_path / "mine.py").write_text(MINE.replace("SEED", "1"))
     (own,) = scored(made, real, metrics=["fd"], features="./mine.py")
     assert own.name == "fd_mine" and own.signature.startswith("mine:")
@@ -440,7 +443,64 @@ def test_too_few_samples_are_counted(scored: Any) -> None:
     assert {score.name for score in scores} == {"kid", "vendi"}
     assert any(line.startswith("prdc is left out: ") for line in said)
     with pytest.raises(UsageError, match="nothing can be scored: fd is left out"):
-        scored(digits("train", 0, 10).values, real)
+        scored(digits("train", 0, 9).values, real)
+
+
+PANEL = ("fd", "kid", "prdc", "vendi", "memorisation", "fd_debiased", "improved_precision_recall")
+
+
+@pytest.mark.parametrize("count", [2, 3, 9, 10, 49, 50, 59, 60, 99, 100, 200, 255, 256])
+def test_a_reference_is_as_large_as_a_metric_needs(scored: Any, count: int) -> None:
+    """Each metric gives finite numbers, or is refused with the set's name, its n and the n that is needed."""
+    needs = {"kid": 10, "vendi": 50, "fd_debiased": 256, "improved_precision_recall": 60}
+    made, real = Images(digits("train", 0, 300).values), Images(digits("train", 300, 300 + count).values)
+    options: dict[str, Any] = {"train": Images(digits("train", 600, 900).values)}
+    for name in PANEL:
+        least = needs.get(name, 100)
+        if count >= least:
+            for score in scored(made, real, metrics=[name], **options):
+                assert all(map(math.isfinite, (score.value, score.low, score.high, score.floor)))
+        else:
+            with pytest.raises(UsageError, match=rf"metric {name}: reference set: .*\b{least}\b.*\b{count}\b"):
+                scored(made, real, metrics=["kid", name] if count >= 10 else [name], **options)
+    left_out: dict[str, str] = {}
+    if count < 10:
+        with pytest.raises(UsageError, match="nothing can be scored: fd is left out: reference set"):
+            scored(made, real, **options)
+        return
+    scores = scored(made, real, leave=left_out.__setitem__, **options)
+    assert left_out.keys() == {each for each in PANEL[:-1] if count < needs.get(each, 100)}
+    assert "kid" in {score.name for score in scores}
+
+
+def test_training_samples_are_counted_too(scored: Any) -> None:
+    made, real = digits("train", 0, 150), Images(digits("holdout", 0, 150).values)
+    with pytest.raises(UsageError, match=r"metric memorisation: train set: .* 100 samples, not 2"):
+        scored(made, real, metrics=["memorisation"], train=Images(digits("train", 200, 202).values))
+
+
+def test_features_that_turn_out_to_be_wide_cost_no_other_score(scored: Any, tmp_path: Path) -> None:
+    """A file of features need not say how many dimensions they have: `fd_debiased` learns late that n is too small."""
+    (tmp_path / "mine.py").write_text(MINE.replace("SEED", "1").replace("Conv2d(3, 8,", "Conv2d(3, 40,"))
+    made, real = digits("train", 0, 110), Images(digits("holdout", 0, 110).values)
+    left_out: dict[str, str] = {}
+    scores = scored(made, real, features="./mine.py", leave=left_out.__setitem__)
+    assert "only from 160 samples on" in left_out["fd_debiased"]
+    assert {"fd_mine", "kid"} <= {score.name for score in scores}
+
+
+def test_what_is_left_out_is_in_the_json_with_its_reason(typed: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "made.npy", digits("train", 0, 300).values.numpy())
+    np.save(tmp_path / "real.npy", digits("holdout", 0, 200).values.numpy())
+    code, out, err = typed("--generated", "made.npy", "--reference", "real.npy", "--features", "random", "--json")
+    rows = json.loads(out)
+    scores, left_out = ([row for row in rows if ("left_out" in row) == there] for there in (False, True))
+    assert code == 0 and {"fd_rand", "kid", "vendi"} <= {row["name"] for row in scores}
+    assert [row["name"] for row in left_out] == ["fd_debiased", "memorisation"]
+    assert "256 samples on: 200" in left_out[0]["left_out"] and left_out[0]["value"] is None
+    assert err.count("fd_debiased is left out: reference set: ") == 1
+    code, out, _ = typed("--generated", "made.npy", "--reference", "real.npy", "--features", "random")
+    assert code == 0 and "fd_rand" in out and "fd_debiased" not in out
 
 
 # ---- the command

@@ -178,6 +178,19 @@ class Metric(ABC):
     def check(self, dataset: Dataset, samples: int) -> None:
         """Raises `ValueError` when the dataset or the number of samples cannot support it. Loads nothing."""
 
+    def refuse_few(self, evidence: Evidence) -> None:
+        """Raises `ValueError` where a set that it compares with has fewer samples than it asks of the generated ones:
+        the reference, and the training samples if it `needs` them.
+        """
+        sets = {"reference": evidence.real.reference}
+        if "train" in self.needs and evidence.real.train is not None:
+            sets["train"] = evidence.real.train
+        for name, samples in sets.items():
+            try:
+                self.check(evidence.dataset, len(samples))
+            except ValueError as error:
+                raise ValueError(f"{name} set: {error}") from None
+
     def refuse_lacking(self, evidence: Evidence) -> None:
         """Raises `ValueError` for evidence that lacks what it `needs`, with what is missing and for which metric."""
         real, metric = evidence.real, plugins.name_of(type(self))
