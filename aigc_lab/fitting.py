@@ -4,7 +4,7 @@ splits have are scored, and metrics that need more are left out.
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +33,7 @@ def fitted(experiment: Experiment) -> tuple[Experiment, list[str]]:
     named = document.data["evaluation"]
     given: dict[str, Any] = dict(named) if isinstance(named, Mapping) else {"name": named}
     dataset = experiment.resolve(lambda hole: hole.ends()[0]).dataset
-    sizes = {split: len(dataset.load(split)) for split in SPLITS}
+    sizes: dict[str, int] = {split: len(dataset.load(split)) for split in SPLITS}
     scored = min(("reference", "holdout"), key=lambda split: sizes[split])
     count = protocol.samples if "samples" in given else min(protocol.samples, sizes[scored])
     left_out: dict[str, tuple[Metric, str]] = {}
@@ -73,20 +73,24 @@ def fitted(experiment: Experiment) -> tuple[Experiment, list[str]]:
     objective = experiment.file.objective
     lost = next((reason for metric, reason in left_out.values() if objective.score in metric.gives), None)
     if lost is not None:
-        at: KeyPath = ("objective", "minimize" if objective.minimize else "maximize")
-        if any(path[:1] == at[:1] for path in document.overridden):
-            document.fail(at, f"{objective.score} cannot be computed: {lost}; name another score, or add images")
-        score, better = next(
-            (score, better)
-            for metric in kept
-            for score, better in metric.gives.items()
-            if score not in metric.describes
-        )
-        verb = "minimize" if better == "lower" else "maximize"
+        verb, score = _other_objective(experiment, kept, lost)
         data["objective"] = {verb: score}
         notes.append(f"the objective is to {verb} {score}, for {objective.score} is left out")
     changed = replace(document, data=data, lines=dict(document.lines), overridden=dict(document.overridden))
     return replace(experiment, document=changed), notes
+
+
+def _other_objective(experiment: Experiment, metrics: Sequence[Metric], lost: str) -> tuple[str, str]:
+    """`minimize` or `maximize`, and the first score of these metrics that is one to improve. Raises `UsageError` where
+    the user named the objective, or there is no such score; `lost` says why the objective cannot be computed.
+    """
+    objective, document = experiment.file.objective, experiment.document
+    scores = {name: way for metric in metrics for name, way in metric.gives.items() if name not in metric.describes}
+    if not scores or any(path[:1] == ("objective",) for path in document.overridden):
+        at: KeyPath = ("objective", "minimize" if objective.minimize else "maximize")
+        document.fail(at, f"{objective.score} cannot be computed: {lost}; name another score, or give more samples")
+    score, better = next(iter(scores.items()))
+    return "minimize" if better == "lower" else "maximize", score
 
 
 def _refusal(metric: Metric, dataset: Dataset, samples: int) -> str | None:
