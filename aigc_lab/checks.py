@@ -22,6 +22,7 @@ from aigc_lab.data.base import Dataset
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.features import FeatureStore
+from aigc_lab.fitting import fitted
 from aigc_lab.metrics.base import Metric
 from aigc_lab.rehearsal import rehearse
 from aigc_lab.settings import Settings
@@ -217,6 +218,9 @@ def _cache(settings: Settings) -> Iterator[Path]:
 def _experiment(wanted: str, changes: list[Change], settings: Settings, console: Console) -> Row:
     experiment = experiments.load(wanted, changes, data_dir=settings.data_dir, weights=settings.weights)
     rehearse(experiment, "cpu", _say)
+    experiment, notes = fitted(experiment)
+    for note in notes:
+        _say(note)
     experiment.check()
     experiment.check_data()
     why = "A typo or an impossible combination must fail before any training."

@@ -17,6 +17,7 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.estimate import estimate
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment import Experiment, Source
+from aigc_lab.fitting import fitted
 from aigc_lab.opening import check_stores, opened
 from aigc_lab.outage import StoreAway
 from aigc_lab.registry import queries
@@ -243,15 +244,25 @@ def _stored(row: dict[str, Any], settings: Settings, device: str) -> Experiment:
 def _prepare(wanted: Source, changes: list[Change], device: str, home: Path | None) -> tuple[Settings, Experiment]:
     settings = Settings.load(home)
     experiment = experiments.load(wanted, changes, data_dir=settings.data_dir, weights=settings.weights)
+    if experiment.protocol.fewer:
+        _rehearsed(experiment, device)
+        experiment, notes = fitted(experiment)
+        console = tables.console(stderr=True)
+        for note in notes:
+            console.print(Text(note), soft_wrap=True)
     _checked(experiment, device)
     return settings, experiment
 
 
 def _checked(experiment: Experiment, device: str) -> None:
+    _rehearsed(experiment, device)
+    experiment.check()
+
+
+def _rehearsed(experiment: Experiment, device: str) -> None:
     """A user's code is tried elsewhere before it is loaded here."""
     console = tables.console(stderr=True)
     rehearse(experiment, device, lambda text: console.print(Text(text), soft_wrap=True))
-    experiment.check()
 
 
 def _places(device: str, workers: int | None, trials_per_gpu: int | None, at_most: int | None = None) -> list[Place]:

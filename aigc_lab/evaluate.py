@@ -283,6 +283,7 @@ def evaluate(
     system: object = None,
     neighbours: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
+    leave: Callable[[str, str], None] = lambda metric, reason: None,
     watch: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> list[Score]:
     """Scores of generated samples against real ones, each with its interval, n, floor and signature.
@@ -291,7 +292,8 @@ def evaluate(
     folder of images, a `.npy` or `.npz` file, a tensor or an array (uint8, or floats in [0, 1], [N, C, H, W],
     [N, H, W, C] or [N, D]), `Samples`, or `"mnist:holdout"`: a dataset, the holdout unless a split is named.
 
-    What is measured: `metrics` by name, or those of a `protocol` (a name or a file); else those that the samples allow.
+    What is measured: `metrics` by name, or those of a `protocol` (a name or a file); else those that the samples allow:
+    `leave` is told of each of the others and of the reason, as is `say`. Both sets must be as large as a metric needs.
     `features` names the extractor of all metrics that can choose: `inception`, `classifier`, `random`, a user's own.
     The floor compares samples of the other scoring split of a dataset, or as many of a reference that is no dataset
     with its rest: half of it at the most. Then it is of fewer than are scored, and `at_floor` of a score is the value
@@ -307,7 +309,7 @@ def evaluate(
     where = Settings.load()
     weights = weights or WeightsPolicy(where.weights_dir)
     options: dict[str, Any] = {"data_dir": data_dir or where.data_dir, "numbers": numbers, "skip_broken": skip_broken}
-    real, pair = _paired(generated, reference, size, options)
+    real, pair = _paired(generated, reference, size, options, say)
     made = pair.generated
     if samples is not None and samples > len(made):
         raise UsageError(f"{samples:,} samples are to be scored, and {len(made):,} are given")
@@ -315,7 +317,10 @@ def evaluate(
         made = made.take(choice(len(made), samples))
     dataset, sets = _real(pair, real, len(made))
     if train is not None:
-        sets = replace(sets, train=pair.another(given(train, name="train", **options)))
+        known = given(train, name="train", **options)
+        sets = replace(sets, train=pair.another(known))
+        for note in known.notes:
+            say(note)
     store = FeatureStore(
         dataset, cache=cache or where.shared_cache, weights=weights, device=environment.device(device), say=say
     )
@@ -325,20 +330,34 @@ def evaluate(
     if len(sets.floor) != len(made) or len(sets.against) != len(sets.reference):
         details.append(f"floor:{len(sets.floor)}:{len(sets.against)}")
     evidence = _evidence(made, sets, dataset, store, against, system, details)
-    wanted = _metrics(metrics, protocol, features, evidence, weights, say)
+    asked = metrics is not None or protocol is not None
+
+    def leave_out(metric: str, reason: str) -> None:
+        say(f"{metric} is left out: {reason}")
+        leave(metric, reason)
+
+    wanted = _metrics(metrics, protocol, features, evidence, weights, say, leave_out)
     store.keep |= kept(wanted)
     by = None if neighbours is None else _neighbours_by(neighbours, wanted, evidence)
     if by is not None:
         store.keep.pop(by, None)  # the nearest of a part of the training samples are not the nearest
+    found: list[Score] = []
     try:
-        found = [score for metric in wanted for score in scored(metric, evidence, say)]
-        if not found:
-            raise UsageError("nothing can be scored: every score was left out")
+        for metric in wanted:
+            try:
+                found += scored(metric, evidence, leave_out)
+            except ValueError as error:
+                # Features of a user's tell their number of dimensions only once they are there.
+                if asked or isinstance(error, UsageError) or len(wanted) == 1:
+                    raise
+                leave_out(plugins.name_of(type(metric)), str(error))
         if neighbours is not None and by is not None:
             _draw_neighbours(neighbours, by, evidence, say)
-        return found
     except ValueError as error:
         raise error if isinstance(error, UsageError) else UsageError(str(error)) from None
+    if not found:
+        raise UsageError("nothing can be scored: every metric is left out")
+    return found
 
 
 def judge(
@@ -365,7 +384,7 @@ def judge(
     where = Settings.load()
     weights = weights or WeightsPolicy(where.weights_dir)
     options: dict[str, Any] = {"data_dir": data_dir or where.data_dir, "numbers": numbers, "skip_broken": skip_broken}
-    real, pair = _paired(generated, reference, size, options)
+    real, pair = _paired(generated, reference, size, options, say)
     known, names = (pair.reference.labels, real.classes) if labels is None else classes_of(labels)
     if known is not None and known.shape != (len(pair.reference),):
         raise UsageError(f"labels: {len(known):,} are given for {len(pair.reference):,} reference samples")
@@ -436,10 +455,15 @@ def classes_of(labels: Sequence[int] | Sequence[str] | Tensor) -> tuple[Tensor, 
     return found.long(), None
 
 
-def _paired(generated: Any, reference: Any, size: int | None, options: Mapping[str, Any]) -> tuple[Given, Pair]:
-    """What was given as real, and both sets in one form."""
+def _paired(
+    generated: Any, reference: Any, size: int | None, options: Mapping[str, Any], say: Callable[[str], None]
+) -> tuple[Given, Pair]:
+    """What was given as real, and both sets in one form; says what was done to them and what was not read."""
     real = given(reference, name="reference", **options)
-    return real, Pair(given(generated, name="generated", **options), real, size)
+    pair = Pair(given(generated, name="generated", **options), real, size)
+    for note in pair.notes:
+        say(note)
+    return real, pair
 
 
 def verdict_on(vectors: Tensor, made: object, real: RealSet, cache: Path | None) -> CollapseVerdict:
@@ -516,32 +540,36 @@ def _metrics(
     evidence: Evidence,
     weights: WeightsPolicy,
     say: Callable[[str], None],
+    leave_out: Callable[[str, str], None],
 ) -> list[Metric]:
-    """The metrics to be scored, each of which can be; `say` is told of what nobody has asked for and cannot be."""
+    """The metrics to be scored, each of which can be; `leave_out` is told of those that nobody has asked for."""
     if names is not None and protocol is not None:
         raise UsageError("--metrics and --protocol say the same in two ways; give one of them")
     chosen = features
     if chosen is None and isinstance(evidence.generated, Images):
         chosen, why = _best_features(evidence.dataset, weights)
         say(why)
+    asked = names is not None or protocol is not None
     if protocol is not None:
-        specs = load_protocol(content.find("evaluation", protocol)).metrics
+        named = load_protocol(content.find("evaluation", protocol))
+        specs, asked = named.metrics, not named.fewer
     else:
         specs = [(name, {}) for name in (names or _panel(evidence.generated.modality, chosen))]
-    found, left_out = [], list[str]()
+    found, left_out = [], dict[str, str]()
     for name, config in specs:
         # A protocol says itself which features it reads, unless the user does.
         options = {"features": chosen} if chosen and (features or protocol is None) else {}
         try:
             found.append(_metric(name, config, options, evidence, weights, say))
         except ValueError as error:
-            if names is not None or protocol is not None:
+            if asked:
                 raise UsageError(f"metric {name}: {str(error).removeprefix(f'{name} ')}") from None
-            left_out.append(f"{name} is left out: {error}")
+            left_out[name] = str(error).removeprefix(f"{name} ")
     if not found:
-        raise UsageError(f"nothing can be scored: {left_out[0]}")
-    for each in left_out:
-        say(each)
+        name, reason = next(iter(left_out.items()))
+        raise UsageError(f"nothing can be scored: {name} is left out: {reason}")
+    for name, reason in left_out.items():
+        leave_out(name, reason)
     return found
 
 
@@ -558,6 +586,7 @@ def _metric(
     metric = kind(kind.Config.model_validate({**config, **known}))
     metric.check(evidence.dataset, len(evidence.generated))
     metric.refuse_lacking(evidence)
+    metric.refuse_few(evidence)
     if metric.extractor:
         extractor = extractor_files.find(metric.extractor)
         extractor.check(evidence.dataset, weights)

@@ -137,6 +137,10 @@ class Protocol(Strict):
     name: str
     samples: Count
     metrics: list[tuple[str, dict[str, Any]]] = Field(min_length=1, max_length=100)
+    fewer: bool = Field(
+        False, description="where a scored split has fewer samples, all of it; metrics that need more are left out"
+    )
+    left_out: dict[str, str] = Field({}, description="metrics that the data were too few for, and why; is written here")
     temperatures: list[float] = Field(
         [],
         max_length=100,
@@ -446,7 +450,8 @@ class Experiment:
                         self.document.fail(
                             ("data",),
                             f"the {split} split of {dataset.name} has {count} samples, too few to be scored "
-                            f"({error}); the dataset must be larger",
+                            f"({error}); the dataset must be larger, or set evaluation.fewer to true, which leaves out "
+                            "what cannot be computed",
                         )
                 self.document.fail(
                     ("evaluation", "samples"),

@@ -22,7 +22,18 @@ from aigc_lab import plugins
 from aigc_lab.content import unknown
 from aigc_lab.data.base import SPLITS, Dataset, Split
 from aigc_lab.errors import UsageError
-from aigc_lab.image_files import MAPPED_FROM, Look, Reading, decode, find, look
+from aigc_lab.image_files import (
+    MAPPED_FROM,
+    Look,
+    Reading,
+    abbreviated,
+    conversions,
+    decode,
+    find,
+    look,
+    most_common,
+    reading_notes,
+)
 from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.shape import Modality, Shape
 
@@ -46,6 +57,10 @@ class Given(ABC):
     split: tuple[Dataset, Split] | None = None
     #: the names of its classes once it is loaded, where these are no numbers
     classes: Sequence[str] | None = None
+    #: once it is loaded: what was done to its pixels as they were read, `key:value` each, for signatures
+    conversions: Sequence[str] = ()
+    #: once it is loaded: what a user should know of how its files were read, a sentence each
+    notes: Sequence[str] = ()
 
     @property
     def common(self) -> int:
@@ -66,9 +81,10 @@ class _Folder(Given):
     """Every image below a folder. Its classes are its first level of folders, where every image lies in one."""
 
     def __init__(self, root: Path, skip_broken: bool) -> None:
-        files, _ = find(root)
+        files, self._others = find(root)
         if not files:
-            raise UsageError(f"{root}: holds no image; name a folder with images")
+            besides = f" but {self._others.total():,} other files ({most_common(self._others)})" if self._others else ""
+            raise UsageError(f"{root}: holds no image{besides}; name a folder with images")
         self.name, self._root, self._skip = str(root), root, skip_broken
         self._names = [file.name for file in files]
         self._loaded = self._names
@@ -96,6 +112,7 @@ class _Folder(Given):
         rows = _room(shape)
         kept: list[str] = []
         broken: list[str] = []
+        remarks = Counter[str]()
         # Images of one size stay as they are.
         for each in decode(self._root, self._names, how, as_is=self.sides == size):
             if each.pixels is None:
@@ -103,13 +120,18 @@ class _Folder(Given):
             else:
                 rows[len(kept)] = each.pixels
                 kept.append(each.name)
+                remarks.update(each.remarks)
         if broken and not (self._skip and kept):
-            more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
             raise UsageError(
-                f"{self._root}: {len(broken)} of {len(self._names):,} images cannot be read: {', '.join(broken[:3])}"
-                f"{more}; mend or remove them, or leave them out with --skip-broken"
+                f"{self._root}: {len(broken)} of {len(self._names):,} images cannot be read: {abbreviated(broken)}; "
+                "mend or remove them, or leave them out with --skip-broken"
             )
         self._loaded = kept
+        self.conversions = conversions(remarks, how)
+        notes = reading_notes(remarks, self._others, how)
+        if broken:
+            notes.insert(0, f"{len(broken):,} broken images left out: {abbreviated(broken)}")
+        self.notes = [f"{self._root}: {note}" for note in notes]
         labels, self.classes = _labels(kept)
         return Images(torch.from_numpy(rows[: len(kept)]), labels)
 
@@ -318,7 +340,9 @@ def _canonical(values: Tensor, name: str, numbers: Range | None) -> Tensor:
 
 
 class Pair:
-    """Generated and reference samples that can be compared, and what was done to their pixels, for the signature."""
+    """Generated and reference samples that can be compared. `rule` is what was done to their pixels, for the signature;
+    `notes` are what a user should know of how they were read.
+    """
 
     def __init__(self, generated: Given, reference: Given, side: int | None = None) -> None:
         if generated.modality != reference.modality:
@@ -333,6 +357,8 @@ class Pair:
             self._fit(generated, reference, side)
         self.generated = generated.load(self._channels, self._side)
         self.reference = reference.load(self._channels, None if reference.split else self._side)
+        done = dict.fromkeys([*generated.conversions, *reference.conversions])
+        self.rule = "|".join(filter(None, [self.rule, *done]))
         if isinstance(self.generated, Text) and isinstance(self.reference, Text):
             if self.generated.vocabulary != self.reference.vocabulary:
                 raise UsageError(
@@ -346,6 +372,10 @@ class Pair:
                 "--size N brings both to N×N" if generated.modality == Modality.IMAGES else "compare like with like"
             )
             raise UsageError(f"{generated.name} holds {made}, and {reference.name} {real}; {remedy}")
+
+    @property
+    def notes(self) -> list[str]:
+        return list(dict.fromkeys(note for each in self._given for note in each.notes))
 
     def another(self, other: Given) -> Samples:
         """A further set in the same form."""

@@ -8,11 +8,13 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,7 +25,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from aigc_lab import visible
+from aigc_lab import sample_note, visible
 from aigc_lab.config import Strict
 from aigc_lab.errors import UsageError
 from aigc_lab.files import write_atomically
@@ -31,8 +33,13 @@ from aigc_lab.files import write_atomically
 Pixels = npt.NDArray[np.uint8]
 
 SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
+    {
+        *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".tga"),
+        *(".ppm", ".pgm", ".pbm", ".pnm"),
+    }
 )
+# Formats that Pillow reads where it was built with their library: the feature's name -> suffixes.
+_OPTIONAL = {"avif": (".avif",), "jpg_2000": (".jp2", ".j2k", ".jpx")}
 # An array beyond this many bytes stays on disk and is mapped into memory: the system reads the pages that are used.
 MAPPED_FROM = 256 * 2**20
 # Part of the key of every decoded copy: changes when the same files would give other pixels or another order.
@@ -54,6 +61,13 @@ class Reading(Strict):
     animated: Literal["first", "refuse"] = Field("first", description="the first frame of several")
 
 
+# What `read` remarks of a file that it converted, and the key of `Reading` that says how.
+_DEEP = "16-bit"
+_KEYS = {"transparent": "alpha", _DEEP: "deep", "CMYK": "cmyk", "animated": "animated"}
+# Remarked of a 16-bit file besides: none of its values is above 4095, as 12 bits are written without being scaled.
+_SHALLOW = "16-bit up to 4095"
+
+
 class Broken(Exception):
     """A file that cannot become pixels; says why."""
 
@@ -67,11 +81,21 @@ class File:
     modified: int
 
 
+@cache
+def readable() -> frozenset[str]:
+    """The suffixes of image files that can be read here."""
+    from PIL import features
+
+    with warnings.catch_warnings(action="ignore"):  # Pillow 11.0 does not know of AVIF
+        return SUFFIXES.union(*(some for feature, some in _OPTIONAL.items() if features.check(feature)))
+
+
 def find(root: Path) -> tuple[list[File], Counter[str]]:
     """Every image file below `root` by its suffix (any case), sorted by name, and a count of the others' suffixes.
 
-    Hidden files and folders, and what macOS and Windows leave behind, are not looked at. Links are followed, and no
-    folder is entered twice. Raises `UsageError` for a folder that cannot be read.
+    A picture that `aigc-lab sample` drew of its samples (`grid.png`, as `samples.json` says) is no image of the set: it
+    is counted among the others, by its name. Hidden files and folders, and what macOS and Windows leave behind, are not
+    looked at. Links are followed, and no folder is entered twice. Raises `UsageError` for a folder that cannot be read.
     """
 
     def refuse(error: OSError) -> None:
@@ -86,11 +110,15 @@ def find(root: Path) -> tuple[list[File], Counter[str]]:
                 entered.add(real)
                 kept.append(each)
         folders[:] = kept
+        overviews = sample_note.overviews(Path(folder)) if sample_note.NAME in names else frozenset()
         for name in names:
             path = Path(folder, name)
-            if _litter(name):
+            if _litter(name) or (overviews and name == sample_note.NAME):
                 continue
-            if path.suffix.lower() not in SUFFIXES:
+            if name in overviews:
+                others[name] += 1
+                continue
+            if path.suffix.lower() not in readable():
                 others[path.suffix.lower() or "no suffix"] += 1
                 continue
             try:
@@ -124,6 +152,8 @@ def read(path: Path, how: Reading, crop: int | None = None, *, as_is: bool = Fal
     # Pillow's decoders raise whatever their format's parser stumbles over.
     except Exception as error:  # noqa: BLE001
         raise Broken(_reason(error)) from None
+    if _DEEP in remarks and _shallow(picture):
+        remarks.append(_SHALLOW)
     picture = _plain(picture, how) if as_is else _square(_plain(picture, how), how, crop)
     pixels = np.asarray(picture, np.uint8)
     return pixels[None] if how.channels == 1 else pixels.transpose(2, 0, 1), remarks
@@ -168,18 +198,57 @@ def _reason(error: Exception) -> str:
 def _remarks(image: Any, path: Path, how: Reading) -> list[str]:
     """The conversions that this file needs, by the words that count them; refuses those that are not wanted."""
     needs = {
-        "alpha": ("transparent", image.has_transparency_data),
-        "deep": ("16-bit", image.mode.startswith("I;16") or any(";16" in str(tile[3]) for tile in image.tile)),
-        "cmyk": ("CMYK", image.mode == "CMYK"),
-        "animated": ("animated", getattr(image, "is_animated", False)),
+        "transparent": image.has_transparency_data,
+        _DEEP: image.mode.startswith("I;16") or any(";16" in str(tile[3]) for tile in image.tile),
+        "CMYK": image.mode == "CMYK",
+        "animated": getattr(image, "is_animated", False),
     }
     remarks = []
-    for key, (word, needed) in needs.items():
+    for word, needed in needs.items():
+        key = _KEYS[word]
         if needed and getattr(how, key) == "refuse":
             others = " or ".join(x for x in Reading.model_fields[key].annotation.__args__ if x != "refuse")  # type: ignore[union-attr]
             raise UsageError(f"{path}: a {word} image, and data.{key} is refuse; set it to {others}, or move the file")
         remarks += [word] * bool(needed)
     return remarks
+
+
+def _shallow(image: Any) -> bool:
+    """Whether no value of a 16-bit image is above 4095. Colours come from Pillow with their upper eight bits alone."""
+    pixels = np.asarray(image)
+    colours = pixels[..., :-1] if image.mode.endswith("A") else pixels
+    return bool(colours.max() <= (4095 if image.mode.startswith("I;16") else 15))
+
+
+def conversions(remarks: Counter[str], how: Reading) -> list[str]:
+    """What was done to pixels, by the remarks of all files of a set: `key:value` of each conversion that happened."""
+    return [f"{key}:{getattr(how, key)}" for word, key in _KEYS.items() if remarks[word]]
+
+
+def reading_notes(remarks: Counter[str], others: Counter[str], how: Reading, where: str = "") -> list[str]:
+    """Sentences about what was converted and what was not read; `where` goes before the names of keys."""
+    notes = []
+    if done := conversions(remarks, how):
+        counts = ", ".join(f"{remarks[word]:,} {word}" for word in sorted(_KEYS) if remarks[word])
+        notes.append(f"converted images: {counts} ({where}{', '.join(done).replace(':', '=')})")
+    if remarks[_DEEP] and remarks[_SHALLOW] == remarks[_DEEP]:
+        notes.append(
+            "no 16-bit value is above 4095, so that the brightest becomes 16 of 255 at most: if the files hold 12 bits "
+            "or fewer, write them scaled to 16, or as 8"
+        )
+    if others:
+        notes.append(f"{others.total():,} other files not read ({most_common(others)})")
+    return notes
+
+
+def most_common(counts: Counter[str]) -> str:
+    """The most frequent three, each with its count."""
+    return abbreviated([f"{count:,} {name}" for name, count in counts.most_common()])
+
+
+def abbreviated(names: Sequence[str], count: int = 3) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
 def _plain(image: Any, how: Reading) -> Any:

@@ -1,5 +1,6 @@
 """What `aigc-lab evaluate` does: finds what was named, scores it with a bar, and returns plain rows."""
 
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from aigc_lab.errors import UsageError
 from aigc_lab.evaluate import evaluate, judge
 from aigc_lab.experiment import Experiment
 from aigc_lab.given import Range, given
+from aigc_lab.metrics.base import Score
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
 from aigc_lab.samples import Text
@@ -45,7 +47,9 @@ def scores(
     device: str = "auto",
     home: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """The scores as rows, in the order in which they were asked for."""
+    """The scores as rows, in the order in which they were asked for. Then a row for each metric that nobody asked for
+    and that cannot be computed: its `name`, the reason as `left_out`, and None for all else.
+    """
     settings, device = Settings.load(home), environment.device(device)
     policy = WeightsPolicy(settings.weights_dir, weights, allow_unverified_weights)
     made: Any = generated
@@ -64,6 +68,8 @@ def scores(
         made = system.generate(count, seed, "evaluate")
     elif real is None:
         raise UsageError(f"--reference: what shall {generated} be compared with? Name a folder, a file or a dataset")
+    left_out: list[dict[str, Any]] = []
+    nothing = dict.fromkeys(field.name for field in dataclasses.fields(Score))
     with _bar() as watch:
         found = evaluate(
             made,
@@ -83,9 +89,10 @@ def scores(
             system=system,
             neighbours=neighbours,
             say=lambda text: print(text, file=sys.stderr),
+            leave=lambda metric, reason: left_out.append({**nothing, "name": metric, "left_out": reason}),
             watch=watch,
         )
-    return [vars(score) for score in found]
+    return [*map(vars, found), *left_out]
 
 
 def collapse(

@@ -275,4 +275,4 @@ def _scored(metric: Metric, evidence: Evidence) -> list[Score]:
         raise ValueError(f"it needs at least {least} generated sentences, not {len(evidence.generated)}")
     metric.check(evidence.dataset, max(len(evidence.generated), _ENOUGH))
     metric.refuse_lacking(evidence)
-    return scored(metric, evidence, lambda text: print(text, file=sys.stderr))
+    return scored(metric, evidence, lambda name, why: print(f"{name} is left out: {why}", file=sys.stderr))

@@ -22,7 +22,7 @@ from aigc_lab import evaluate as evaluation
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import UsageError
-from aigc_lab.evaluate import Evaluator, evaluate
+from aigc_lab.evaluate import Evaluator, evaluate, judge
 from aigc_lab.experiment import Protocol
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.extractors.random import Random
@@ -155,6 +155,62 @@ def test_mixed_sizes_are_named_in_the_signature(scored: Any, tmp_path: Path) -> 
     assert "resize:24:crop-bicubic" in larger.signature
 
 
+def converted(images: Images, folder: Path, kind: str) -> Path:
+    """Grey images as files that must be converted: 16 bits that hold 12, or half of each transparent."""
+    folder.mkdir(parents=True)
+    for index, (grey,) in enumerate(images.values.numpy()):
+        if kind == "deep":
+            picture = Image.fromarray(grey.astype(np.uint16) * 16)
+        else:
+            alpha = np.full_like(grey, 255)
+            alpha[:8] = 0
+            picture = Image.fromarray(np.dstack([grey, alpha]), "LA")
+        picture.save(folder / f"{index:05d}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "word", "mark"), [("deep", "16-bit", "deep:scale"), ("la", "transparent", "alpha:white")]
+)
+def test_conversions_are_said_and_part_of_the_signature(
+    scored: Any, tmp_path: Path, kind: str, word: str, mark: str
+) -> None:
+    made, real = digits("train", 0, 100), Images(digits("holdout", 0, 100).values)
+    plain, changed = written(made, tmp_path / "plain"), converted(made, tmp_path / kind, kind)
+    said: list[str] = []
+    for sets in ((changed, real), (plain, written(real, tmp_path / "real"))):
+        (score,) = scored(*sets, metrics=["fd"], say=said.append)
+        assert (f"|{mark}|" in score.signature) == (sets[0] == changed)
+    (score,) = scored(real, changed, metrics=["fd"])
+    assert f"|{mark}|" in score.signature  # of the reference too
+    key = mark.replace(":", "=")
+    assert [note for note in said if "converted" in note] == [f"{changed}: converted images: 100 {word} ({key})"]
+    assert any("above 4095" in note for note in said) == (kind == "deep")
+    judged: list[str] = []
+    judge(changed, plain, features="random", say=judged.append, cache=tmp_path / "cache", device="cpu")
+    assert f"{changed}: converted images: 100 {word} ({key})" in judged
+
+
+def test_what_is_not_read_of_a_folder_is_said(scored: Any, tmp_path: Path) -> None:
+    made, real = written(digits("train", 0, 110), tmp_path / "made"), digits("holdout", 0, 100)
+    (made / "notes.txt").write_text("x")
+    (made / "photo.heic").write_text("x")
+    Image.fromarray(np.zeros((90, 90), np.uint8)).save(made / "grid.png")
+    (made / "samples.json").write_text(json.dumps({"note": {}, "files": ["grid.png"], "images": 110}))
+    (made / "00003.png").write_bytes(b"not a picture")
+    said: list[str] = []
+    (score,) = scored(made, real, metrics=["fd"], skip_broken=True, say=said.append)
+    assert score.n == 109
+    assert any(note.startswith(f"{made}: 1 broken images left out: 00003.png") for note in said)
+    (unread,) = [note for note in said if "not read" in note]
+    assert unread.startswith(f"{made}: 3 other files not read (1 ")
+    assert all(f"1 {what}" in unread for what in (".txt", ".heic", "grid.png"))
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "a.heic").write_text("x")
+    with pytest.raises(UsageError, match=r"none: holds no image but 1 other files \(1 .heic\)"):
+        scored(tmp_path / "none", real)
+
+
 def test_a_dataset_by_its_name(scored: Any) -> None:
     made = digits("train", 0, 200)
     (named,) = scored(made, "digits", metrics=["fd"])
@@ -192,7 +248,10 @@ def test_a_run_is_compared_with_its_own_dataset(typed: Any, tmp_path: Path) -> N
 def test_a_protocol_and_features_of_ones_own(scored: Any, tmp_path: Path) -> None:
     made, real = digits("train", 0, 400), digits("holdout", 0, 400)
     by_protocol = scored(made, real, protocol="folder", features=None)
-    assert by_protocol == scored(made, real, metrics=["fd"])
+    assert by_protocol == scored(made, real, metrics=["fd", "kid"])
+    left_out: dict[str, str] = {}
+    (kid,) = scored(made, real.take(slice(0, 60)), protocol="folder", features=None, leave=left_out.__setitem__)
+    assert kid.name.startswith("kid") and list(left_out) == ["fd"]
     (tmp_path / "mine.py").write_text(MINE.replace("SEED", "1"))
     (own,) = scored(made, real, metrics=["fd"], features="./mine.py")
     assert own.name == "fd_mine" and own.signature.startswith("mine:")
@@ -384,7 +443,64 @@ def test_too_few_samples_are_counted(scored: Any) -> None:
     assert {score.name for score in scores} == {"kid_rand", "vendi_rand"}
     assert any(line.startswith("prdc is left out: ") for line in said)
     with pytest.raises(UsageError, match="nothing can be scored: fd is left out"):
-        scored(digits("train", 0, 10).values, real)
+        scored(digits("train", 0, 9).values, real)
+
+
+PANEL = ("fd", "kid", "prdc", "vendi", "memorisation", "fd_debiased", "improved_precision_recall")
+
+
+@pytest.mark.parametrize("count", [2, 3, 9, 10, 49, 50, 59, 60, 99, 100, 200, 255, 256])
+def test_a_reference_is_as_large_as_a_metric_needs(scored: Any, count: int) -> None:
+    """Each metric gives finite numbers, or is refused with the set's name, its n and the n that is needed."""
+    needs = {"kid": 10, "vendi": 50, "fd_debiased": 256, "improved_precision_recall": 60}
+    made, real = Images(digits("train", 0, 300).values), Images(digits("train", 300, 300 + count).values)
+    options: dict[str, Any] = {"train": Images(digits("train", 600, 900).values)}
+    for name in PANEL:
+        least = needs.get(name, 100)
+        if count >= least:
+            for score in scored(made, real, metrics=[name], **options):
+                assert all(map(math.isfinite, (score.value, score.low, score.high, score.floor)))
+        else:
+            with pytest.raises(UsageError, match=rf"metric {name}: reference set: .*\b{least}\b.*\b{count}\b"):
+                scored(made, real, metrics=["kid", name] if count >= 10 else [name], **options)
+    left_out: dict[str, str] = {}
+    if count < 10:
+        with pytest.raises(UsageError, match="nothing can be scored: fd is left out: reference set"):
+            scored(made, real, **options)
+        return
+    scores = scored(made, real, leave=left_out.__setitem__, **options)
+    assert left_out.keys() == {each for each in PANEL[:-1] if count < needs.get(each, 100)}
+    assert "kid" in {score.name for score in scores}
+
+
+def test_training_samples_are_counted_too(scored: Any) -> None:
+    made, real = digits("train", 0, 150), Images(digits("holdout", 0, 150).values)
+    with pytest.raises(UsageError, match=r"metric memorisation: train set: .* 100 samples, not 2"):
+        scored(made, real, metrics=["memorisation"], train=Images(digits("train", 200, 202).values))
+
+
+def test_features_that_turn_out_to_be_wide_cost_no_other_score(scored: Any, tmp_path: Path) -> None:
+    """A file of features need not say how many dimensions they have: `fd_debiased` learns late that n is too small."""
+    (tmp_path / "mine.py").write_text(MINE.replace("SEED", "1").replace("Conv2d(3, 8,", "Conv2d(3, 40,"))
+    made, real = digits("train", 0, 110), Images(digits("holdout", 0, 110).values)
+    left_out: dict[str, str] = {}
+    scores = scored(made, real, features="./mine.py", leave=left_out.__setitem__)
+    assert "only from 160 samples on" in left_out["fd_debiased"]
+    assert {"fd_mine", "kid"} <= {score.name for score in scores}
+
+
+def test_what_is_left_out_is_in_the_json_with_its_reason(typed: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "made.npy", digits("train", 0, 300).values.numpy())
+    np.save(tmp_path / "real.npy", digits("holdout", 0, 200).values.numpy())
+    code, out, err = typed("--generated", "made.npy", "--reference", "real.npy", "--features", "random", "--json")
+    rows = json.loads(out)
+    scores, left_out = ([row for row in rows if ("left_out" in row) == there] for there in (False, True))
+    assert code == 0 and {"fd_rand", "kid", "vendi"} <= {row["name"] for row in scores}
+    assert [row["name"] for row in left_out] == ["fd_debiased", "memorisation"]
+    assert "256 samples on: 200" in left_out[0]["left_out"] and left_out[0]["value"] is None
+    assert err.count("fd_debiased is left out: reference set: ") == 1
+    code, out, _ = typed("--generated", "made.npy", "--reference", "real.npy", "--features", "random")
+    assert code == 0 and "fd_rand" in out and "fd_debiased" not in out
 
 
 # ---- the command

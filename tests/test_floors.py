@@ -188,9 +188,7 @@ def test_fresh_points_are_on_the_modes(tmp_path: Path) -> None:
 def prose() -> list[str]:
     """Real sentences, without those that are of no use to all of the metrics."""
     dataset = PyDoc(PyDoc.Config(max_length=20, longer="leave out"), Path())
-    return [
-        line for split in ("train", "reference", "holdout") for line in dataset.load(split).sentences()
-    ]
+    return [line for split in ("train", "reference", "holdout") for line in dataset.load(split).sentences()]
 
 
 def sets_of(prose: list[str], sizes: tuple[int, ...]) -> Iterator[list[list[str]]]:
@@ -316,7 +314,7 @@ def test_a_spread_is_that_of_a_draw(tmp_path: Path) -> None:
     real = Real.drawn(reference, pool, 100)
     dataset = Sets(reference, None)
     evidence = Evidence(fresh, real, dataset, cast(Any, None), str, "")
-    (score,) = scored(Mean(Mean.Config()), evidence, pytest.fail)
+    (score,) = scored(Mean(Mean.Config()), evidence, lambda name, why: pytest.fail(f"{name}: {why}"))
     assert score.floor_sd == pytest.approx(0.1, rel=0.2) and abs(score.floor) < 0.03
     assert score.floor_n is None and score.at_floor is None
 
@@ -346,7 +344,7 @@ def test_of_a_reconstruction_of_what_was_learnt_nothing_is_left(judge: Path) -> 
     known = dataset.load("train")
     system = Components.fitted(known)
     options: dict[str, Any] = {"train": known, "system": system, "cache": judge, "device": "cpu", "say": said.append}
-    with pytest.raises(UsageError, match="every score was left out"):
+    with pytest.raises(UsageError, match="every metric is left out"):
         evaluate.evaluate(dataset.load("fresh"), known, metrics=["reconstruction"], features="random", **options)
     assert said[0].startswith("reconstruction_mse is left out: the reference is what the generator was trained on")
 

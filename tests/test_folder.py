@@ -17,6 +17,7 @@ from aigc_lab.data import folder as module
 from aigc_lab.data.base import SPLITS
 from aigc_lab.data.folder import Folder
 from aigc_lab.errors import UsageError
+from aigc_lab.serving import output
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -87,11 +88,15 @@ def deep(value: int) -> Image.Image:
         (flat("RGBA", (*RED, 0)), "a.png", (255, 255, 255), ["transparent"]),
         (flat("RGBA", (0, 0, 0, 51)), "a.png", (204, 204, 204), ["transparent"]),
         (flat("LA", (0, 51)), "a.png", (204, 204, 204), ["transparent"]),
-        (deep(0), "a.png", (0, 0, 0), ["16-bit"]),
+        (deep(0), "a.png", (0, 0, 0), ["16-bit", "16-bit up to 4095"]),
+        (deep(4095), "a.png", (16, 16, 16), ["16-bit", "16-bit up to 4095"]),
+        (deep(4096), "a.png", (16, 16, 16), ["16-bit"]),
         (deep(65535), "a.png", (255, 255, 255), ["16-bit"]),
         (deep(257 * 100 + 128), "a.png", (100, 100, 100), ["16-bit"]),
         (deep(257 * 100 + 129), "a.tif", (101, 101, 101), ["16-bit"]),
         (flat("CMYK", (0, 255, 255, 0)), "a.jpg", RED, ["CMYK"]),
+        (flat("RGB", RED), "a.jp2", RED, []),
+        (flat("RGB", RED), "a.tga", RED, []),
     ],
 )
 def test_a_mode_becomes_rgb(image: Image.Image, file: str, truth: Any, remarks: list[str], root: Path) -> None:
@@ -221,6 +226,53 @@ def test_what_is_found(root: Path) -> None:
     assert sum(len(data.load(split)) for split in SPLITS) == 12
     assert data.shape.classes is None and "without labels" in data.notes[0]
     assert "3 other files not read" in data.notes[-1] and "1 .txt" in data.notes[-1] and "1 .heic" in data.notes[-1]
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".jp2", ".J2K", ".tga"])
+def test_formats_that_pillow_reads_are_read(root: Path, suffix: str) -> None:
+    if suffix.lower() not in image_files.readable():
+        pytest.skip(f"this Pillow was built without {suffix}")
+    fill(root, 6, suffix=suffix)
+    files, others = image_files.find(root)
+    assert len(files) == 6 and not others
+    data = folder(root)
+    assert sum(len(data.load(split)) for split in SPLITS) == 6 and len(data.notes) == 1
+
+
+def test_a_format_that_this_pillow_cannot_read_is_counted(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(root, 4)
+    fill(root, 2, first=10, suffix=".jp2")
+    monkeypatch.setattr("PIL.features.check", lambda feature: False)
+    image_files.readable.cache_clear()
+    try:
+        assert folder(root).notes[-1] == "2 other files not read (2 .jp2)"
+    finally:
+        image_files.readable.cache_clear()
+
+
+def test_a_contact_sheet_is_no_picture_of_the_set(root: Path) -> None:
+    """Only where `samples.json` says that it is one; a picture that is named `grid.png` by chance is a picture."""
+    blocks = [np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)]
+    output.write(root / "made", blocks, 40, {"run": "a.0.0"})
+    assert (root / "made" / "grid.png").is_file()
+    fill(root / "other", 3)
+    shutil.copy(root / "other" / "0.png", root / "other" / "grid.png")
+    files, others = image_files.find(root)
+    assert len(files) == 44 and "made/grid.png" not in {file.name for file in files}
+    assert others == {"grid.png": 1}
+    (root / "other" / "samples.json").write_text('{"files": ["grid.png"]}')  # somebody else's
+    files, others = image_files.find(root)
+    assert len(files) == 44 and others == {"grid.png": 1, ".json": 1}
+
+
+def test_twelve_bits_in_sixteen_are_warned_of(root: Path) -> None:
+    for number in range(6):
+        deep(600 * number + 300).save(root / f"{number}.png")
+    notes = folder(root).notes
+    assert "converted images: 6 16-bit (data.deep=scale)" in notes
+    assert any(note.startswith("no 16-bit value is above 4095") for note in notes)
+    deep(5000).save(root / "bright.png")
+    assert not any("4095" in note for note in folder(root).notes)
 
 
 def test_classes_are_the_top_folders(root: Path) -> None:

@@ -77,6 +77,17 @@ def test_the_standard_error_is_the_spread_and_intervals_cover(
     assert 0.85 < errors.mean() / values.std() < 1.25, "nor are they wide"
 
 
+@pytest.mark.parametrize(("shift", "scale"), [(0.0, 1.0), (0.3, 1.0), (1.0, 1.0), (0.0, 0.7)])
+def test_intervals_cover_from_ten_samples_on(shift: float, scale: float) -> None:
+    """What `kid` asks for at the least; the truth is that of many samples."""
+    source = torch.Generator().manual_seed(5)
+    equal = not shift and scale == 1
+    truth = 0.0 if equal else mmd(drawn(6000, 8, source, scale) + shift, drawn(6000, 8, source)).value
+    values, errors = repeated(10, 10, 8, shift, scale, 400)
+    covered = ((values - truth).abs() <= 1.96 * errors).double().mean()
+    assert covered > 0.84
+
+
 def test_far_from_the_origin_no_digits_are_lost() -> None:
     """Features of a mean length of 40: single kernels of 10⁵, and a distance of 1."""
     source = torch.Generator().manual_seed(3)

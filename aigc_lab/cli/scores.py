@@ -107,7 +107,8 @@ def evaluate(
             device=device,
             home=home,
         )
-    print_json(rows) if json else print_table(scores_table(rows))
+    # What is left out has been said on standard error.
+    print_json(rows) if json else print_table(scores_table([row for row in rows if "left_out" not in row]))
 
 
 cache = Commands(help="What is kept of real samples' features, and the classifiers that judge.", no_args_is_help=True)

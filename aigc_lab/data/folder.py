@@ -12,7 +12,7 @@ from pydantic import Field
 
 from aigc_lab.data import base
 from aigc_lab.errors import UsageError
-from aigc_lab.image_files import File, Reading, Store, decode, find
+from aigc_lab.image_files import File, Reading, Store, abbreviated, decode, find, most_common, reading_notes
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
 
@@ -27,6 +27,10 @@ _SPLIT_OF: dict[str, base.Split] = {
     "test": "holdout",
     "holdout": "holdout",
 }
+
+
+# Part of the key of a decoded copy: changes when other facts are kept beside it.
+_FACTS = 2
 
 
 class Folder(base.Dataset):
@@ -73,7 +77,7 @@ class Folder(base.Dataset):
         files, others = find(self._root)
         if len(files) < 3:
             has = f"{len(files) or 'no'} image{'s' * (len(files) != 1)}"
-            besides = f" and {others.total()} other files ({_counted(others)})" if others else ""
+            besides = f" and {others.total()} other files ({most_common(others)})" if others else ""
             raise UsageError(
                 f"data.path: {self._root} holds {has}{besides}; name a folder with more: "
                 "train, reference and holdout need one image each at the very least"
@@ -112,7 +116,7 @@ class Folder(base.Dataset):
         files, _ = self._found
         config = self.config.model_dump(exclude={"path"})
         key = [[file.name, file.size, file.modified] for file in files]
-        store = Store(self.data_dir / "decoded", "folder", config, key)
+        store = Store(self.data_dir / "decoded", "folder", f"facts:{_FACTS}", config, key)
         stored = store.read()
         if stored is None:
             self._decode(store)
@@ -139,7 +143,7 @@ class Folder(base.Dataset):
             if broken and not self.config.skip_broken:
                 raise UsageError(
                     f"data.path: {len(broken)} of {len(names):,} images in {self._root} cannot be read: "
-                    f"{_first(broken)}; mend or remove them, or leave them out with --skip-broken"
+                    f"{abbreviated(broken)}; mend or remove them, or leave them out with --skip-broken"
                 )
             splits, doubles = self._split(good, hashes)
             sizes = {split: len(members) for split, members in splits.items()}
@@ -151,12 +155,11 @@ class Folder(base.Dataset):
             order = [row for split in base.SPLITS for row in splits[split]]
             classes = {name: number for number, name in enumerate(self._classes)}
             labels = [classes[self._class_of(good[row])] for row in order] if classes else None
-            notes = [f"{count} {word}" for word, count in sorted(remarks.items())]
             facts = {
                 "sizes": sizes,
                 "labels": labels,
                 "broken": broken,
-                "converted": notes,
+                "remarks": dict(sorted(remarks.items())),
                 "equal": len(hashes) - len(set(hashes)),
                 "doubles": doubles,
             }
@@ -195,24 +198,19 @@ class Folder(base.Dataset):
         sizes = ", ".join(f"{size:,} {split}" for split, size in facts["sizes"].items())
         by = "as its folders say" if self._split_folders else "by the hash of the pixels"
         classes = f"{len(self._classes)} classes by folder" if self._classes else "without labels"
-        said = [f"{self._root}: {sizes} ({by}), {classes}"]
+        notes = [f"{self._root}: {sizes} ({by}), {classes}"]
         if facts["broken"]:
-            said.append(f"{len(facts['broken'])} broken images left out: {_first(facts['broken'])}")
-        if facts["converted"]:
-            keys = f"data.alpha={self.config.alpha}, deep={self.config.deep}, cmyk={self.config.cmyk}, animated=first"
-            said.append(f"converted images: {', '.join(facts['converted'])} ({keys})")
+            notes.append(f"{len(facts['broken'])} broken images left out: {abbreviated(facts['broken'])}")
         if facts["equal"]:
             left_out = f"; {facts['doubles']} left out, a scored split has them" if facts["doubles"] else ""
-            said.append(f"{facts['equal']} images are copies of others: equal ones are in one split{left_out}")
+            notes.append(f"{facts['equal']} images are copies of others: equal ones are in one split{left_out}")
         thin = self._thin_classes()
         if thin:
-            said.append(
-                f"{len(thin)} classes have too few images to be in every split: {_first(thin)}; "
+            notes.append(
+                f"{len(thin)} classes have too few images to be in every split: {abbreviated(thin)}; "
                 "data.labels=none does without classes"
             )
-        if others:
-            said.append(f"{others.total()} other files not read ({_counted(others)})")
-        return said
+        return [*notes, *reading_notes(Counter(facts["remarks"]), others, self.config, "data.")]
 
     def _thin_classes(self) -> list[str]:
         present = [set(labels.tolist()) for s in self._splits.values() if (labels := s.labels) is not None]
@@ -244,11 +242,3 @@ def _cut(rows: list[int], wanted: int, hashes: Sequence[bytes]) -> tuple[list[in
     while 0 < wanted < len(rows) and hashes[rows[wanted]] == hashes[rows[wanted - 1]]:
         wanted += 1
     return rows[:wanted], rows[wanted:]
-
-
-def _first(names: Sequence[str], count: int = 3) -> str:
-    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
-
-
-def _counted(others: Counter[str]) -> str:
-    return _first([f"{count} {suffix}" for suffix, count in others.most_common()])

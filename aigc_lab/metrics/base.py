@@ -317,6 +317,19 @@ class Metric(ABC):
     def check(self, dataset: Dataset, samples: int) -> None:
         """Raises `ValueError` when the dataset or the number of samples cannot support it. Loads nothing."""
 
+    def refuse_few(self, evidence: Evidence) -> None:
+        """Raises `ValueError` where a set that it compares with has fewer samples than it asks of the generated ones:
+        the reference, and the training samples if it `needs` them.
+        """
+        sets = {"reference": evidence.real.reference}
+        if "train" in self.needs and evidence.real.train is not None:
+            sets["train"] = evidence.real.train
+        for name, samples in sets.items():
+            try:
+                self.check(evidence.dataset, len(samples))
+            except ValueError as error:
+                raise ValueError(f"{name} set: {error}") from None
+
     def refuse_lacking(self, evidence: Evidence) -> None:
         """Raises `ValueError` for evidence that lacks what it `needs`, with what is missing and for which metric."""
         real, metric = evidence.real, plugins.name_of(type(self))
@@ -451,13 +464,13 @@ def _averaged(draws: list[Mapping[K, float]], n: int | None, overlap: float) -> 
     return {name: Floor.of([float(draw[name]) for draw in draws], n, overlap) for name in draws[0]}
 
 
-def scored(metric: Metric, evidence: Evidence, say: Callable[[str], None]) -> list[Score]:
-    """The scores that say something of this evidence, each with the value that its floor is to be held against; `say`
-    is told of those that do not, and why.
+def scored(metric: Metric, evidence: Evidence, leave: Callable[[str, str], None]) -> list[Score]:
+    """The scores that say something of this evidence, each with the value that its floor is to be held against; `leave`
+    is told of each that does not, and why.
     """
     without = metric.meaningless(evidence)
     for name, why in without.items():
-        say(f"{name} is left out: {why}")
+        leave(name, why)
     if without.keys() >= metric.gives.keys():
         return []
     found = [score for score in metric.scores(evidence) if score.name not in without]

@@ -32,7 +32,7 @@ class DebiasedFD(base.FeatureMetric):
     def check(self, dataset: Dataset, samples: int) -> None:
         dimensions = extractor_files.find(self.config.features).dimensions
         # Of what says nothing about itself the features do, when they are there.
-        self._enough(samples, "generated samples", dimensions or GROUPS // _PER_DIMENSION)
+        self._enough(samples, "samples", dimensions or GROUPS // _PER_DIMENSION)
 
     def _enough(self, samples: int, what: str, dimensions: int) -> None:
         needed = _PER_DIMENSION * dimensions

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from aigc_lab import __version__, environment
+from aigc_lab import __version__, environment, sample_note
 from aigc_lab.capacity import free_disk, free_files, spelled
 from aigc_lab.errors import UsageError
 from aigc_lab.files import replacing, umask
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     Array = numpy.typing.NDArray[Any]
 
-_NOTE = "samples.json"
 # Samples in one file: arrays, and of text a sentence a line, with the note beside it as `<name>.json`.
 _FILES = (".npz", ".txt")
 # What a picture of many samples shows: the first ones, and no more than a screen can tell apart or memory should hold.
@@ -124,7 +123,7 @@ def write(place: Path, blocks: "Iterable[Array]", n: int, note: dict[str, Any]) 
         with _folder(place) as draft:
             made = {4: _write_images, 2: _write_points}.get(first.ndim, _write_text)(draft, every, n)
             told = {"note": note, **made}
-            (draft / _NOTE).write_text(json.dumps(told, indent=2), "utf-8")
+            (draft / sample_note.NAME).write_text(json.dumps(told, indent=2), "utf-8")
     return place / {4: "grid.png", 2: "scatter.png"}.get(first.ndim, "samples.txt")
 
 
@@ -284,9 +283,9 @@ def _folder(place: Path) -> Iterator[Path]:
                 (place / name).unlink(missing_ok=True)
         with os.scandir(draft) as entries:
             for entry in entries:
-                if entry.name != _NOTE:
+                if entry.name != sample_note.NAME:
                     os.replace(entry, place / entry.name)
-        os.replace(draft / _NOTE, place / _NOTE)
+        os.replace(draft / sample_note.NAME, place / sample_note.NAME)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -302,7 +301,7 @@ def _earlier(written: dict[str, Any]) -> Iterator[str]:
 def _note(place: Path) -> object:
     """The note of the samples at `place`; None where there are none."""
     if place.suffix == ".txt":
-        return _read(place.with_suffix(".json"))
+        return sample_note.read(place.with_suffix(".json"))
     if place.suffix != ".npz":
         return _written(place).get("note")
     import numpy
@@ -315,12 +314,4 @@ def _note(place: Path) -> object:
 
 
 def _written(folder: Path) -> dict[str, Any]:
-    return _read(folder / _NOTE)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return sample_note.read(folder / sample_note.NAME)

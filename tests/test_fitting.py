@@ -1,0 +1,96 @@
+"""Data that are fewer than a protocol takes: what can be scored is; what cannot is said once, with what would do."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aigc_lab import commands, train
+from aigc_lab import experiment as experiments
+from aigc_lab.errors import UsageError
+from aigc_lab.experiment import Experiment
+from aigc_lab.fitting import fitted
+
+
+def pictures(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        values = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(values).save(folder / f"{number:03d}.png")
+    return folder
+
+
+def of(folder: Path, **changes: Any) -> Experiment:
+    """The experiment `folder` on these pictures, of 16 pixels a side."""
+    given = {"data.path": str(folder), "data.size": "16"} | {key.replace("__", "."): v for key, v in changes.items()}
+    options = [(key, text, f"--set {key}={text}") for key, text in given.items()]
+    return experiments.load("folder", options, data_dir=folder.parent / "data")
+
+
+def test_160_pictures_are_scored_by_what_24_allow(tmp_path: Path) -> None:
+    experiment, notes = fitted(of(pictures(tmp_path / "pics", 160)))
+    experiment.check()
+    assert len(experiment.check_data()) == 1
+    (name,) = experiment.metrics[0].gives
+    assert experiment.protocol.samples == 24 and [metric for metric, _ in experiment.protocol.metrics] == ["kid"]
+    assert experiment.file.objective.minimize == name and name.startswith("kid")
+    reason = "a Fréchet distance needs at least 100 samples, not 24"
+    assert experiment.protocol.left_out == {"fd": reason}
+    assert notes == [
+        "24 samples are scored: protocol folder takes 400 where there are as many, and the reference split has 24 "
+        "(2,667 in all would do)",
+        f"fd is left out: {reason} (667 in all would do)",
+        f"the objective is to minimize {name}, for fd_rand is left out",
+    ]
+    again, nothing = fitted(experiment)  # as a sweep is resumed
+    assert again is experiment and not nothing
+
+
+def test_the_numbers_that_are_said_would_do(tmp_path: Path) -> None:
+    experiment, notes = fitted(of(pictures(tmp_path / "pics", 667)))
+    assert experiment.protocol.samples == 100 and experiment.file.objective.minimize == "fd_rand"
+    assert len(notes) == 1 and not experiment.protocol.left_out and len(experiment.metrics) == 2
+    experiment.check()
+    experiment.check_data()
+
+
+def test_what_was_named_is_refused_with_the_n_that_it_needs(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "pics", 160)
+    experiment, notes = fitted(of(folder, evaluation__samples="24"))
+    assert experiment.protocol.samples == 24 and len(experiment.metrics) == 1 and len(notes) == 2
+    with pytest.raises(UsageError, match=r"--set objective.minimize=fd_rand: .* at least 100 samples, not 24"):
+        fitted(of(folder, objective__minimize="fd_rand"))
+    with pytest.raises(UsageError, match=r"metric fd: .* at least 100 samples, not 24"):
+        fitted(of(folder, evaluation__metrics="[{fd: {features: random}}]"))[0].check()
+    with pytest.raises(UsageError, match=r"takes 100 samples, and the reference split of folder has 24|too few"):
+        fitted(of(folder, evaluation__samples="100"))[0].check_data()
+
+
+def test_too_few_for_any_score_are_told_what_would_do(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "pics", 60)
+    with pytest.raises(UsageError, match=r"has 9 samples.*kid needs 10; set data.reference and .* 0.17, or give 67 in"):
+        fitted(of(folder))
+    experiment, _ = fitted(of(folder, data__reference="0.17", data__holdout="0.17"))
+    assert experiment.protocol.samples == 10
+    experiment.check()
+
+
+def test_a_protocol_that_does_not_allow_fewer_says_how(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "pics", 160)
+    experiment = of(folder, evaluation__fewer="false")
+    assert fitted(experiment) == (experiment, [])
+    with pytest.raises(UsageError, match=r"24 samples, too few to be scored .*evaluation.fewer"):
+        experiment.check_data()
+
+
+def test_few_pictures_are_trained_on_and_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = {"data.path": str(pictures(tmp_path / "pics", 70)), "data.size": 16, "system": {"name": "vae"}}
+    changes |= {"system.width": 8, "training.evaluate_every": 2, "training.log_every": 2, "training.batch_size": 16}
+    row = train("folder", steps=2, changes=changes, device="cpu", home=tmp_path / "home")
+    assert row["state"] == "FINISHED" and row["objective"].startswith("kid")
+    assert row["scores"] and all(score["n"] == 10 for score in row["scores"])
+    assert capsys.readouterr().err.count("fd is left out") == 1
+    sweep = row["run"].removesuffix(".0.0")
+    assert commands.resume(sweep, device="cpu", table=False, home=tmp_path / "home")  # the same experiment
