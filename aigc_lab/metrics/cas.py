@@ -60,16 +60,17 @@ class CAS(base.Metric):
         signature = self.signature(
             evidence, f"{VERSION}:steps{self.config.steps}", f"seeds:{self.config.seeds}", f"train:{len(train)}"
         )
-        alone = self.of_real(evidence, signature, lambda: self._correct(train, real.reference, shape))
+        def alone() -> Tensor:
+            return self.of_real(evidence, signature, lambda: self._correct(train, real.reference, shape))
 
         def between(floor: base.Part, against: base.Part) -> dict[str, float]:
-            more = self._correct(_both(train, floor.samples), real.reference, shape)
             accuracy = self._correct(floor.samples, against.samples, shape).mean().item()
-            return {"cas_accuracy": accuracy, "augmentation_gain": (more - alone).mean().item()}
+            gain = -alone() + self._correct(_both(train, floor.samples), real.reference, shape)
+            return {"cas_accuracy": accuracy, "augmentation_gain": gain.mean().item()}
 
         floors = self.floors(evidence, signature, between, used=lambda made, real: made)
         accuracy = self._correct(generated, real.reference, shape)
-        gain = self._correct(_both(train, generated), real.reference, shape) - alone
+        gain = self._correct(_both(train, generated), real.reference, shape) - alone()
         return [
             base.Score(name, *interval, n, floors[name], signature, "higher")
             for name, interval in (
