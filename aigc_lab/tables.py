@@ -135,7 +135,8 @@ def show_page(row: Row) -> RenderableType:
     for title, scores in (("last checkpoint", row["scores"]), ("selected checkpoint", row["scores_selected"])):
         if scores:
             parts += [_heading(f"scores of the {title}"), _scores(scores)]
-    for kind, story in _stories(row["verdicts"]).items():
+    result = next((file["step"] for file in row["checkpoints"] if file["kind"] == "last"), None)
+    for kind, story in _stories(row["verdicts"], result).items():
         parts += [_heading(kind), *story]
     if row["progress"]:
         parts += [_heading("scores on the way"), _progress(row["progress"])]
@@ -161,11 +162,14 @@ TOLD = {
 }
 
 
-def _stories(found: Sequence[Row]) -> dict[str, list[RenderableType]]:
-    """What was judged of a run, told: the last verdict, and how it came to that."""
+def _stories(found: Sequence[Row], result: int | None) -> dict[str, list[RenderableType]]:
+    """What was judged of a run, told: the last verdict (on samples, up to the step of the result), and how it came to
+    that.
+    """
     told: dict[str, list[RenderableType]] = {}
     for kind, heading in TOLD.items():
         rows = [row for row in found if row["kind"] == kind]
+        rows = [row for row in rows if kind != "collapse" or result is None or row["step"] <= result]
         if not rows:
             continue
         last = rows[-1]

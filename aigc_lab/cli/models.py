@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 Checkpoint = Annotated[
-    Literal["last", "selected"], typer.Option(help="The weights after the last step, or the best on the way.")
+    Literal["last", "selected"],
+    typer.Option(
+        help="last: after the last step, or with patience the best on the way; selected: the best on the way."
+    ),
 ]
 
 

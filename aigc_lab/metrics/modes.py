@@ -1,5 +1,5 @@
-"""Captured modes, high-quality share and reverse KL on a mixture with known centres (Srivastava et al. 2017), counted as
-PacGAN's program counts them (Lin et al. 2018).
+"""Captured modes, high-quality share and reverse KL on a mixture with known centres (Srivastava et al. 2017), counted
+as PacGAN's program counts them (Lin et al. 2018).
 """
 
 import math
@@ -19,7 +19,6 @@ from aigc_lab.statistics import (
     clopper_pearson,
     reverse_kl,
 )
-
 
 # Below this part of the real points' share of high quality, the shares of the modes say nothing of the samples: that of
 # the collapse verdict, which is UNMEASURABLE there.

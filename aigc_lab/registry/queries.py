@@ -516,9 +516,9 @@ def compare(
     checkpoint: Final = "last",
     most: int | None = None,
 ) -> Comparison:
-    """The trials of one sweep, or of all, ranked by `score` (default: the objective of each sweep) on the reference split,
-    with its value on the holdout; all are ranked, and the first `most` are returned. A row's `marks` say what to know
-    before it is taken for the best: a collapse verdict on its samples, or that it is not confirmed.
+    """The trials of one sweep, or of all, ranked by `score` (default: the objective of each sweep) on the reference
+    split, with its value on the holdout; all are ranked, and the first `most` are returned. A row's `marks` say what to
+    know before it is taken for the best: a collapse verdict on its samples, or that it is not confirmed.
 
     Raises `UsageError` when runs have finished but none has a score of that name.
     """

@@ -1,9 +1,9 @@
 """From runs to ranks: the median over the seeds, its interval, and who comes first. Pure functions, no database.
 
-Rows are ranked by the reference split, which the search saw too, and show the value on the holdout: nothing is chosen by
-that, so what it says of the row that comes first is unbiased. (The best of 20 equal values flatters by 1.9 standard
-errors.) A seed that diverged counts as the worst possible value: leaving it out would reward a configuration for failing.
-Scores are ranked only among those of one signature: numbers that were computed differently do not compare.
+Rows are ranked by the reference split, which the search saw too, and show the value on the holdout: nothing is chosen
+by that, so what it says of the row that comes first is unbiased. (The best of 20 equal values flatters by 1.9 standard
+errors.) A seed that diverged counts as the worst possible value: leaving it out would reward a configuration for
+failing. Scores are ranked only among those of one signature: numbers that were computed differently do not compare.
 """
 
 import math
@@ -28,8 +28,8 @@ _UNTOLD = (None,) * 4  # low, high, n and floor of an outcome that is only ranke
 
 class Outcome(NamedTuple):
     """A run as far as ranking cares. A run that has no such score has None from `name` on. `value` is that on the
-    holdout, and `reference` that on the reference split: None where it was scored on one split only, NaN where it is not
-    finite.
+    holdout, and `reference` that on the reference split: None where it was scored on one split only, NaN where it is
+    not finite.
     """
 
     role: str
@@ -118,8 +118,8 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 class _Standing(NamedTuple):
     """What becomes one row: a configuration and those of its runs that count, and of these the ones that were scored
-    in the same way, with their median (`value`) and that on the reference split, which ranks (`chosen`). Many are ranked,
-    and few may be shown: the rest of a row is computed later.
+    in the same way, with their median (`value`) and that on the reference split, which ranks (`chosen`). Many are
+    ranked, and few may be shown: the rest of a row is computed later.
     """
 
     configuration: Configuration
@@ -178,8 +178,8 @@ def _of(whole: Configuration, brief: _Standing) -> _Standing:
 
 
 def _ranked(standings: list[_Standing], better: str) -> Iterator[tuple[_Standing, int, bool]]:
-    """Each with its rank, and whether it flatters: it is ahead of a confirmed row, and is itself one seed, or the best of
-    several trials on the seeds that it was chosen by.
+    """Each with its rank, and whether it flatters: it is ahead of a confirmed row, and is itself one seed, or the best
+    of several trials on the seeds that it was chosen by.
 
     Within a sweep confirmed rows come first: a value that was selected as the best of many flatters. Rows of several
     sweeps were not selected from one another, and rank by value alone. Equal values share a rank.

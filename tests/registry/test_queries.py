@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from aigc_lab.errors import UsageError
 from aigc_lab.registry import queries
 from aigc_lab.registry.ranking import Configuration, Outcome, median_interval, rank
-from aigc_lab.registry.records import Role, StoredScore, StoredVerdict
+from aigc_lab.registry.records import Role, StoredCheckpoint, StoredScore, StoredVerdict
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 
@@ -170,9 +170,7 @@ def test_what_the_holdout_says_of_the_best_of_equal_trials_is_unbiased() -> None
             Outcome("search", "FINISHED", "fd", holdout, None, None, 1000, None, SIGNATURE, "lower", 1.0, reference)
             for reference, holdout in values
         ]
-        trials = [
-            Configuration("sweep", trial, "gan", "FINISHED", [outcome]) for trial, outcome in enumerate(outcomes)
-        ]
+        trials = [Configuration("sweep", trial, "gan", "FINISHED", [outcome]) for trial, outcome in enumerate(outcomes)]
         shown.append(rank(trials, 1).rows[0]["score"]["value"])
         smallest.append(min(holdout for _, holdout in values))
     error = 1 / math.sqrt(2000)
@@ -227,6 +225,37 @@ def test_a_row_whose_samples_a_score_says_little_of_is_marked(lab: Lab) -> None:
     said = queries.doubt(lab.registry, best["run"])
     assert said == "UNMEASURABLE: why"
     assert queries.doubt(lab.registry, f"{sweep}.2.0") is None
+
+
+def test_a_verdict_on_samples_is_that_of_the_checkpoint(lab: Lab) -> None:
+    """Training went on for two evaluations after the weights that are the result, and collapsed."""
+    sweep = lab.sweep()
+    run = lab.run(sweep, 0, 0, state=State.RUNNING)
+    (attempt,) = queries.show(lab.registry, run)["attempts"]
+    said = [
+        ("collapse", 10, "NONE"),
+        ("collapse", 20, "PARTIAL"),
+        ("collapse", 30, "TOTAL"),
+        ("stability", 30, "STABLE"),
+    ]
+    lab.registry.finish(
+        run,
+        attempt["number"],
+        State.FINISHED,
+        seconds=1.0,
+        scores=[
+            StoredScore("fd", 1.0, None, None, 1000, 0.5, SIGNATURE, "lower", kind, step, "holdout")
+            for kind, step in (("last", 20), ("selected", 10))
+        ],
+        verdicts=[StoredVerdict(kind, step, verdict, "why", {}, "signature") for kind, step, verdict in said],
+        checkpoints=[StoredCheckpoint("last", 20, "a", "0", 1), StoredCheckpoint("selected", 10, "b", "1", 1)],
+    )
+    (last,), (selected,) = (queries.compare(lab.registry, checkpoint=kind).rows for kind in ("last", "selected"))
+    assert last["verdicts"] == {"collapse": {"PARTIAL": 1}, "stability": {"STABLE": 1}} and last["marks"] == []
+    assert selected["verdicts"]["collapse"] == {"NONE": 1}
+    assert queries.said_of_runs(lab.registry, sweep) == {run: {"collapse": "PARTIAL", "stability": "STABLE"}}
+    assert [row["collapse"] for row in queries.runs(lab.registry, sweep)] == ["PARTIAL"]
+    assert queries.doubt(lab.registry, run) is None
 
 
 def judged(lab: Lab, sweep: str, trial: int, seed: int, value: float, verdict: str) -> None:
