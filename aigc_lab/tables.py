@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text as RichText
 
 from aigc_lab import visible
+from aigc_lab.registry.marks import NOT_CONFIRMED
 
 if TYPE_CHECKING:
     from aigc_lab.registry.ranking import Comparison, Group
@@ -125,6 +126,7 @@ def show_page(row: Row) -> RenderableType:
         "role": row["role"],
         "configuration": assignments(row["config"]) or "as written",
         "seconds": number(row["seconds"]),
+        "mark": f"! collapse {row['doubt']}" if row["doubt"] else "",
         "MLflow run": row["mlflow_run_id"] or "",
         "promoted": ", ".join(
             f"{version['model']} version {version['version']}" + "".join(f" @{alias}" for alias in version["aliases"])
@@ -231,6 +233,7 @@ def promotion_page(row: Row, uses: Sequence[str]) -> RenderableType:
         "alias": "" if alias is None else f"{alias} {_moved(before, row['version'])}",
         "run": row["run"] + (f" ({row['chosen']})" if row["chosen"] else ""),
         "weights": f"{row['checkpoint']}, sha256 {row['sha256'][:16]}…",
+        "forced": row["reason"] or "",
     }
     if row["score"] is not None:
         floor = number(row["score"]["floor"])
@@ -359,7 +362,8 @@ def _ranking(rows: Sequence[Row], several: bool, name: str, better: str) -> Tabl
     table.add_column("configuration", overflow="fold")
     # Numbers and their intervals stay in one piece; configurations wrap.
     table.add_column(cell(f"{name} {ARROW.get(better, '')}".strip()), no_wrap=True)
-    for heading in ("n", "floor", "seeds"):
+    chosen = any(row["score"] is not None and row["score"]["reference"] is not None for row in rows)
+    for heading in (*(["reference"] if chosen else []), "n", "floor", "seeds"):
         table.add_column(heading, justify="right")
     table.add_column("time", justify="right")
     # Where all is well there is nothing to say; what has no score says in its place how it ended.
@@ -371,9 +375,10 @@ def _ranking(rows: Sequence[Row], several: bool, name: str, better: str) -> Tabl
         table.add_column(kind, overflow="fold")
     for row in rows:
         score = row["score"]
-        cells = [_whole(row["rank"]), *([row["sweep"]] if several else []), str(row["trial"]), row["system"]]
+        cells = [ranked(row), *([row["sweep"]] if several else []), str(row["trial"]), row["system"]]
         shown = state_text(row) if score is None else interval(score, unbounded(row))
         cells += [assignments(row["config"]), shown]
+        cells += ([""] if score is None else [number(score["reference"])]) if chosen else []
         cells += ["", ""] if score is None else [_whole(score["n"]), number(score["floor"])]
         cells += [f"{row['seeds']}{'*' if row['confirmed'] else ''}", duration(row["seconds"])]
         cells += [state_text(row) if score is not None else ""] if told else []
@@ -453,6 +458,23 @@ def verdicts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
 
 
+# What stands beside a rank, and what it says.
+_MARKS = {
+    "!": "UNMEASURABLE, SEVERE or TOTAL: a score says little of such samples; promote needs --force --reason",
+    "?": "not confirmed: one seed, or the best of several trials, ahead of confirmed values; it may be luck",
+}
+
+
+def _symbol(mark: str) -> str:
+    return "?" if mark == NOT_CONFIRMED else "!"
+
+
+def ranked(row: Row) -> str:
+    """`1`, or of a row that has marks `1 !`."""
+    symbols = sorted({_symbol(mark) for mark in row["marks"]})
+    return "" if row["rank"] is None else " ".join([str(row["rank"]), *symbols])
+
+
 def caption(rows: Sequence[Row], signature: str) -> str:
     """What the numbers mean: how sure the intervals are, and how the score was computed."""
     confidences = {row["seeds"] + row["states"].get("DIVERGED", 0): row["score"]["confidence"] for row in _scored(rows)}
@@ -471,6 +493,10 @@ def caption(rows: Sequence[Row], signature: str) -> str:
         if any(row["confirmed"] for row in rows)
         else []
     )
+    if any(row["score"]["reference"] is not None for row in _scored(rows)):
+        lines += ["ranked by the reference split; shown is the value on the holdout, which chooses nothing"]
+    marks = {mark for row in rows if row["rank"] is not None for mark in row["marks"]}
+    lines += [f"{symbol} {_MARKS[symbol]}" for symbol in _MARKS if any(_symbol(mark) == symbol for mark in marks)]
     lines += [f"signature: {signature}"] if signature else []
     return "\n".join(lines)
 

@@ -1,11 +1,13 @@
 """A model that comes to NaN or infinity has diverged, wherever that shows; what the machine does is no divergence."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aigc_lab.api import compare, sweep
+from aigc_lab.errors import Failure
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
@@ -63,10 +65,8 @@ def ended(tmp_path: Path, breaks: str) -> tuple[str, str]:
     source.write_text(BREAKING)
     home = tmp_path / "home"
     system = {"name": str(source), "breaks": breaks}
-    try:
+    with suppress(Failure):  # where all runs failed
         sweep(EXPERIMENT | {"system": system}, home=home)
-    except RuntimeError as error:  # all runs failed
-        assert "failed" in str(error)
     settings = Settings.load(home)
     with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
         (run,) = queries.runs(registry)

@@ -1,6 +1,7 @@
 """Promotion and samples: versions here and in MLflow, killed anywhere; the same pictures by every way; refusals."""
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -190,6 +191,37 @@ def test_a_sweep_is_promoted_and_sampled(
     for wanted in ("mine@champion", "models:/mine/1", "models:/mine@champion", "models:/mine/latest", best):
         assert np.array_equal(load(wanted, home=home.path).sample(20), found)
     assert not np.array_equal(load("mine", home=home.path).sample(20, seed=1), found)
+
+
+def test_what_cannot_be_measured_is_promoted_only_with_a_reason(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A learning rate of 10⁶ makes points far from all modes: by the reverse KL of the nearest ones they were first."""
+    Path("mine.yaml").write_text(RING)
+    changes = [("system.lr", "1e6", "system.lr=1e6")]
+    rows = commands.sweep("mine.yaml", changes, device="cpu", dry_run=False, json=True, home=home.path)
+    said = capsys.readouterr().err
+    assert rows[0]["marks"] == ["collapse UNMEASURABLE"] and rows[0]["rank"] == 1
+    assert rows[0]["score"]["value"] == pytest.approx(math.log(8) + 1)
+    assert "! The best trial is marked: collapse UNMEASURABLE" in said and "aigc-lab promote" not in said
+    assert "   1 !  " in said and "! UNMEASURABLE, SEVERE or TOTAL: " in said
+    at_home = ("--home", str(home.path))
+    type_(monkeypatch, "promote", "mine", *at_home, code=2)
+    refused = capsys.readouterr().err
+    assert "its samples are UNMEASURABLE: " in refused and "--force --reason WHY" in refused
+    type_(monkeypatch, "models", *at_home, "--json")
+    assert json.loads(capsys.readouterr().out) == []
+    type_(monkeypatch, "promote", "mine", "--force", *at_home, code=2)
+    assert "--force: say why, with --reason" in capsys.readouterr().err
+    type_(monkeypatch, "promote", "mine", "--reason", "a test", *at_home, code=2)
+    type_(monkeypatch, "promote", "mine", "--force", "--reason", "shown in a talk", *at_home)
+    assert "shown in a talk" in capsys.readouterr().out
+    type_(monkeypatch, "models", *at_home, "--json")
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["reason"] == "shown in a talk"
+    assert home.client.get_model_version("mine", "1").tags["reason"] == "shown in a talk"
+    type_(monkeypatch, "show", row["run"], *at_home)
+    assert "! collapse UNMEASURABLE: " in capsys.readouterr().out
 
 
 # ---- the same pictures

@@ -14,7 +14,8 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, lit
 
 from aigc_lab.content import unknown
 from aigc_lab.errors import UsageError
-from aigc_lab.registry.ranking import DOUBTFUL, Comparison, Configuration, Outcome, doubts, rank
+from aigc_lab.registry.marks import DOUBTFUL, doubts
+from aigc_lab.registry.ranking import Comparison, Configuration, Outcome, rank
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry, repeated
 from aigc_lab.registry.tables import (
@@ -239,7 +240,7 @@ def verdicts(registry: Registry, sweep: str) -> dict[str, list[Json]]:
 
 @repeated
 def show(registry: Registry, run: str) -> Json:
-    """Everything that is known of one run."""
+    """Everything that is known of one run; `doubt` as the function of that name has it."""
     with registry.read() as connection:
         run = _find_run(connection, run)
         this = Run.c.id == run
@@ -281,6 +282,7 @@ def show(registry: Registry, run: str) -> Json:
             files = connection.execute(wanted).mappings()
             row[name] = [dict(file) | {"path": registry.located(file["path"])} for file in files]
     row["environment"] = row["attempts"][-1]["environment"] if row["attempts"] else {}
+    row["doubt"] = doubt(registry, run)
     return row
 
 
@@ -330,7 +332,8 @@ def outcomes(registry: Registry, sweep: str) -> list[Json]:
 @repeated
 def best_run(registry: Registry, sweep: str, checkpoint: Final = "last") -> Json | None:
     """The run of the trial that `compare` ranks first with the best final score on the reference split, the path of its
-    samples, and the `marks` of its trial. The holdout chooses neither trial nor run: what it says of them is unbiased.
+    samples, the `marks` of its trial, and its `doubt`. The holdout chooses neither trial nor run: what it says of them
+    is unbiased.
     """
     first = next((row for row in compare(registry, sweep, checkpoint=checkpoint).rows if row["rank"] == 1), None)
     if first is None:
@@ -351,7 +354,12 @@ def best_run(registry: Registry, sweep: str, checkpoint: Final = "last") -> Json
         row = found.mappings().first()
         if row is None:
             return None
-        return dict(row) | {"samples": row["samples"] and registry.located(row["samples"]), "marks": first["marks"]}
+        samples = row["samples"] and registry.located(row["samples"])
+    return dict(row) | {
+        "samples": samples,
+        "marks": first["marks"],
+        "doubt": doubt(registry, row["run"], checkpoint),
+    }
 
 
 @repeated

@@ -9,12 +9,13 @@ failing. Scores are ranked only among those of one signature: numbers that were 
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from statistics import median
 from typing import Any, NamedTuple
 
+from aigc_lab.registry.marks import NOT_CONFIRMED
 from aigc_lab.registry.states import State
 
 Row = dict[str, Any]
@@ -231,18 +232,6 @@ def _with_worst(found: Sequence[float | None], scored: Sequence[Outcome], used: 
     worst = math.inf if scored[0].better == "lower" else -math.inf
     values = [worst if value is None or value != value else value for value in found]  # NaN alone is not itself
     return values + [worst for outcome in used if outcome.state == _DIVERGED]
-
-
-# Verdicts on samples of which a score says little: they lack most of what is real, or are like nothing real.
-DOUBTFUL = ("UNMEASURABLE", "SEVERE", "TOTAL")
-
-NOT_CONFIRMED = "not confirmed"
-
-
-def doubts(counts: Mapping[str, int]) -> list[str]:
-    """Marks of a row, from how many of its runs have which collapse verdict."""
-    of = f" of {sum(counts.values())} runs" if sum(counts.values()) > 1 else ""
-    return [f"collapse {verdict}" + (of and f" in {counts[verdict]}{of}") for verdict in DOUBTFUL if verdict in counts]
 
 
 def _row(standing: _Standing, rank: int | None, flatters: bool) -> Row:
