@@ -637,7 +637,9 @@ class _ScoredRuns:
             .execution_options(yield_per=_AT_ONCE)
         )
         rows = chain.from_iterable(found.partitions())  # parts of many rows: fetching them one by one takes longer
-        run, kept, first, reference = None, (), (False, 0), None  # type: ignore[var-annotated]
+        run: str | None = None
+        kept: Sequence[Any] = ()
+        first, reference = (False, 0), None
         for row in rows:
             *_, split, step, value = row
             if row[0] != run:

@@ -166,7 +166,7 @@ def rank(
     shown = list(islice(ordered(), most))
     if whole is not None:
         told = {each.key: each for each in whole([standing.configuration for standing, _, _ in shown])}
-        shown = [(_of(told[standing.configuration.key], standing), *ranked) for standing, *ranked in shown]
+        shown = [(_of(told[each.configuration.key], each), place, flatters) for each, place, flatters in shown]
     total = len(unranked) + sum(group.rows for group in groups)
     return Comparison([_row(*each) for each in shown], groups, _note(groups), total)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from aigc_lab.errors import UsageError
 from aigc_lab.registry import queries
 from aigc_lab.registry.ranking import Configuration, Outcome, median_interval, rank
-from aigc_lab.registry.records import Role, StoredCheckpoint, StoredScore, StoredVerdict
+from aigc_lab.registry.records import Judged, Role, StoredCheckpoint, StoredScore, StoredVerdict
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 
@@ -58,6 +58,7 @@ def test_many_seeds_agree_with_the_binomial_quantile() -> None:
 # ---- comparing
 
 SIGNATURE = "fd|n:1000"
+FINALS: tuple[queries.Final, ...] = ("last", "selected")
 
 
 class Lab:
@@ -215,15 +216,14 @@ def test_several_seeds_that_nothing_was_chosen_by_need_no_mark(lab: Lab) -> None
 
 def test_a_row_whose_samples_a_score_says_little_of_is_marked(lab: Lab) -> None:
     sweep = lab.sweep()
-    for trial, (value, *said) in enumerate([(1.0, "UNMEASURABLE"), (2.0, "SEVERE", "NONE"), (3.0, "PARTIAL", "NONE")]):
-        for seed, verdict in enumerate(said):
-            judged(lab, sweep, trial, seed, value, verdict)
+    for trial, verdicts in enumerate([("UNMEASURABLE",), ("SEVERE", "NONE"), ("PARTIAL", "NONE")]):
+        for seed, verdict in enumerate(verdicts):
+            judged(lab, sweep, trial, seed, 1.0 + trial, verdict)
     rows = queries.compare(lab.registry).rows
     assert [row["marks"] for row in rows] == [["collapse UNMEASURABLE"], ["collapse SEVERE in 1 of 2 runs"], []]
     best = queries.best_run(lab.registry, sweep)
     assert best is not None and best["marks"] == ["collapse UNMEASURABLE"]
-    said = queries.doubt(lab.registry, best["run"])
-    assert said == "UNMEASURABLE: why"
+    assert best["doubt"] == queries.doubt(lab.registry, best["run"]) == "UNMEASURABLE: why"
     assert queries.doubt(lab.registry, f"{sweep}.2.0") is None
 
 
@@ -232,7 +232,7 @@ def test_a_verdict_on_samples_is_that_of_the_checkpoint(lab: Lab) -> None:
     sweep = lab.sweep()
     run = lab.run(sweep, 0, 0, state=State.RUNNING)
     (attempt,) = queries.show(lab.registry, run)["attempts"]
-    said = [
+    said: list[tuple[Judged, int, str]] = [
         ("collapse", 10, "NONE"),
         ("collapse", 20, "PARTIAL"),
         ("collapse", 30, "TOTAL"),
@@ -244,13 +244,13 @@ def test_a_verdict_on_samples_is_that_of_the_checkpoint(lab: Lab) -> None:
         State.FINISHED,
         seconds=1.0,
         scores=[
-            StoredScore("fd", 1.0, None, None, 1000, 0.5, SIGNATURE, "lower", kind, step, "holdout")
-            for kind, step in (("last", 20), ("selected", 10))
+            StoredScore("fd", 1.0, None, None, 1000, 0.5, SIGNATURE, "lower", "last", 20, "holdout"),
+            StoredScore("fd", 1.0, None, None, 1000, 0.5, SIGNATURE, "lower", "selected", 10, "holdout"),
         ],
         verdicts=[StoredVerdict(kind, step, verdict, "why", {}, "signature") for kind, step, verdict in said],
         checkpoints=[StoredCheckpoint("last", 20, "a", "0", 1), StoredCheckpoint("selected", 10, "b", "1", 1)],
     )
-    (last,), (selected,) = (queries.compare(lab.registry, checkpoint=kind).rows for kind in ("last", "selected"))
+    (last,), (selected,) = (queries.compare(lab.registry, checkpoint=kind).rows for kind in FINALS)
     assert last["verdicts"] == {"collapse": {"PARTIAL": 1}, "stability": {"STABLE": 1}} and last["marks"] == []
     assert selected["verdicts"]["collapse"] == {"NONE": 1}
     assert queries.said_of_runs(lab.registry, sweep) == {run: {"collapse": "PARTIAL", "stability": "STABLE"}}
