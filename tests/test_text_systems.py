@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from aigc_lab import noise, plugins, search
+from aigc_lab import noise, plugins, search, verification
 from aigc_lab.api import sweep
 from aigc_lab.batches import Batches
 from aigc_lab.data.base import Dataset
@@ -311,6 +311,7 @@ def test_with_patience_the_selected_weights_are_the_result(tmp_path: Path, monke
         (trial,) = queries.trials(registry, row["sweep"])
         (outcome,) = queries.outcomes(registry, row["sweep"])
         weights = finding.of_run(registry, run["run"], "last")
+        assert verification.verify(registry, settings).problems == []
         history = queries.histories(registry, row["sweep"])[run["run"]]
     best = min(history, key=lambda entry: entry["value"])
     assert history[-1]["value"] > best["value"]
