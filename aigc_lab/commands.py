@@ -324,9 +324,11 @@ def _interruptible(
 def _next_steps(best: dict[str, Any] | None, sweep_id: str, settings: Settings, home: Path | None) -> list[str]:
     """What there is to look at, and the commands that go on from here."""
     lines = [f"Samples of the best run: {_short(best['samples'])}"] if best and best["samples"] else []
+    marks = ", ".join(best["marks"]) if best else ""
+    lines += [f"! The best trial is marked: {marks}; look at its samples before its score is believed"] if marks else []
     lines += ["Next:"]
     commands = [f"show {best['run']}"] if best else []
-    commands += [f"compare {sweep_id}"] + ([f"promote {sweep_id}"] if best else [])
+    commands += [f"compare {sweep_id}"] + ([f"promote {sweep_id}"] if best and not best["doubt"] else [])
     lines += [f"  {as_typed(f'aigc-lab {command}', settings, home)}" for command in commands]
     if settings.tracking_uri.startswith("http"):
         return [*lines, f"  open {masked(settings.tracking_uri)} (experiment {sweep_id})"]

@@ -68,7 +68,7 @@ class Comparison:
         damaged = self._damaged(wanted, here, files)
         pictures, unlike = self._pictures(wanted, here, files)
         lacks = replace(lacks, files=lacks.files | damaged.keys(), pictures=pictures | dict(lacks.pictures))
-        differs = _ends(run, here, score)
+        differs = _ends(run, wanted, here, score)
         values = _others(run, wanted, here)
         lacks = replace(lacks, values=values)
         told = [
@@ -141,12 +141,14 @@ def _others(run: Result, wanted: Projection, here: Shown) -> dict[str, float]:
     return {name: value for name, value in sorted(ends.items()) if here.metrics.get(name, value) != value}
 
 
-def _ends(run: Result, here: Shown, score: str) -> list[str]:
+def _ends(run: Result, wanted: Projection, here: Shown, score: str) -> list[str]:
     differs = []
+    # A run with patience trains on after its result: its curve ends elsewhere.
+    value = wanted.last.get(score, run.value)
     if here.status != status_of(run.state):
         differs.append(f"it is {run.state}, and MLflow says {here.status}")
-    if run.state == State.FINISHED and here.metrics.get(score) != run.value:
-        differs.append(f"{score} is {run.value}, and MLflow says {here.metrics.get(score)}")
+    if run.state == State.FINISHED and here.metrics.get(score) != value:
+        differs.append(f"{score} is {value}, and MLflow says {here.metrics.get(score)}")
     if here.run_id != run.mlflow_run_id:
         differs.append(f"its MLflow run is {here.run_id}, and {run.mlflow_run_id} is recorded")
     return differs

@@ -107,8 +107,8 @@ class Evaluator:
 
     def baseline(self, objective: str) -> float | None:
         """What a trivial sampler scores on the reference split: the measure of whether anything was learned. None for
-        scores of a system and not of its samples, and for those that the trivial sampler does well at (a Gaussian's
-        points are near all modes alike, so that its reverse KL is that of real ones).
+        scores of a system and not of its samples, and for those that the trivial sampler does well at (where modes
+        are wide, a Gaussian's points lie in all of them alike, and its reverse KL is that of real ones).
         """
         if objective not in self._baselines:
             self._baselines[objective] = self._kept_baseline(objective)

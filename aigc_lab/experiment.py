@@ -54,7 +54,9 @@ class Training(Strict):
     )
     channels_last: bool = Field(False, description="convolutions with the channels innermost in memory: faster in bf16")
     patience: Count | None = Field(
-        None, ge=1, description="the run ends after so many evaluations without a better objective"
+        None,
+        ge=1,
+        description="the run ends after so many evaluations without a better objective; the best is its result",
     )
     threads: int | None = Field(
         None, ge=1, le=1024, description="CPU threads; part of what a result depends on to the bit"

@@ -26,7 +26,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended; `value` is the objective on the reference split after the last step."""
+    """How a run ended; `value` is the objective on the reference split, of the weights that are the result."""
 
     state: State
     value: float | None

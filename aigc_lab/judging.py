@@ -97,6 +97,7 @@ def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
         sweep = queries.sweep(registry, wanted)
         name = sweep["id"]
         verdicts, histories = queries.verdicts(registry, name), queries.histories(registry, name)
+        told = queries.said_of_runs(registry, name)
         finals = {each: queries.finals(registry, name, sweep["objective"], each) for each in ("last", "selected")}
         trials, runs = queries.trials(registry, name), queries.runs(registry, name)
     rows = []
@@ -106,19 +107,18 @@ def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
         confirmed = any(run["state"] in (State.FINISHED, State.DIVERGED) for run in fresh)
         mine = fresh if confirmed else [run for run in every if run["role"] != "confirm"]
         ended = [run["run"] for run in mine if run["state"] in (State.FINISHED, State.DIVERGED)]
-        said: dict[str, list[Mapping[str, Any]]] = {"collapse": [], "stability": []}
+        histories_told: list[Mapping[str, Any]] = []
         for run in ended:
-            for kind in said:
-                of_kind = [each for each in verdicts.get(run, []) if each["kind"] == kind]
-                said[kind] += of_kind[-1:]
-        stories = [StabilityVerdict.of(each | each["evidence"]) for each in said["stability"]]
+            histories_told += [each for each in verdicts.get(run, []) if each["kind"] == "stability"][-1:]
+        stories = [StabilityVerdict.of(each | each["evidence"]) for each in histories_told]
+        collapses = [told[run]["collapse"] for run in ended if "collapse" in told.get(run, {})]
         values = {kind: [found[run] for run in ended if run in found] for kind, found in finals.items()}
         steps = [_steps_to_best(histories.get(run, []), sweep["better"]) for run in ended]
         rows.append(
             {
                 **{key: trial[key] for key in ("sweep", "trial", "system", "config")},
                 "objective": sweep["objective"],
-                **across_seeds(stories, [each["verdict"] for each in said["collapse"]], **values),
+                **across_seeds(stories, collapses, **values),
                 "runs": len(ended),
                 "confirmed": confirmed,
                 "steps": median(known) if (known := [each for each in steps if each is not None]) else None,

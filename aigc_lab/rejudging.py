@@ -122,10 +122,11 @@ def _of_samples(
     if run["state"] != State.FINISHED or not history:
         return []
     environment.settle(run["environment"].get("threads"))  # another number of threads would give other bits
-    system = finding.of_run(registry, run["run"], "last").load(device).system
+    weights = finding.of_run(registry, run["run"], "last")
+    system = weights.load(device).system
     samples = system.generate(evaluator.protocol.samples, run["seed"], "evaluation", "reference")
     _, said = evaluator.examine(samples, "reference", system, judged=True)
-    return [] if said is None else [StoredVerdict.of("collapse", history[-1]["step"], said.as_dict())]
+    return [] if said is None else [StoredVerdict.of("collapse", weights.origin["step"], said.as_dict())]
 
 
 def _drawn(settings: Settings, run: dict[str, Any], evaluator: Evaluator, said: StoredVerdict) -> StoredArtifact | None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aigc_lab.errors import NotFinite
 from aigc_lab.shape import Modality as Modality  # a system of a user's imports both from here
 from aigc_lab.text.corpus import Corpus
 from aigc_lab.text.tokenizer import untokenize
@@ -39,10 +40,10 @@ class Samples:
         )
 
     def check(self) -> None:
-        """Raises `ValueError` for samples with NaN or infinity in them, with their count."""
+        """Raises `NotFinite`, a `ValueError`, for samples with NaN or infinity in them, with their count."""
         if self.values.is_floating_point() and not torch.isfinite(self.values).all():
             bad = int((~torch.isfinite(self.values)).flatten(1).any(1).sum())
-            raise ValueError(f"{bad} of {len(self)} samples hold NaN or infinity")
+            raise NotFinite(f"{bad} of {len(self)} samples hold NaN or infinity")
 
     def canonical(self) -> Self:
         """The form that metrics and digests read; raises `ValueError` for values that no metric may see."""

@@ -3,6 +3,7 @@
 The registry says what has been done; the same command goes on from there, after an end as after an interruption.
 """
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -171,16 +172,17 @@ class _Sweep:
             suggestion.tell(value, pruned=state == State.PRUNED)
 
     def _value(self, number: int, outcomes: list[Outcome]) -> tuple[State, float | None]:
-        """The median over the seeds; a diverged seed counts as the worst value that the search had seen by then, so
-        that going on with a sweep does not change what a trial was worth.
+        """The median over the seeds; a diverged seed, or one whose value is not finite, counts as the worst value that
+        the search had seen by then, so that going on with a sweep does not change what a trial was worth.
         """
         if outcomes[0].state == State.PRUNED:
             return State.PRUNED, None
         seeds = self._experiment.file.search.seeds
         by_then = [outcome for (trial, seed), outcome in list(self._done.items()) if trial <= number and seed < seeds]
-        seen = [outcome.value for outcome in by_then if outcome.value is not None]
+        seen = [value for outcome in by_then if (value := _finite(outcome)) is not None]
         values = [
-            self._worst(seen) if outcome.state == State.DIVERGED and seen else outcome.value for outcome in outcomes
+            self._worst(seen) if outcome.state in RESULTS and _finite(outcome) is None and seen else _finite(outcome)
+            for outcome in outcomes
         ]
         known = [value for value in values if value is not None]
         if not known:
@@ -225,6 +227,11 @@ class _Sweep:
             runs += [partial(self._run, plan, row["trial"], seed, "confirm", None) for seed in seeds]
         with self._crew:
             self._crew.each(runs)
+
+
+def _finite(outcome: Outcome) -> float | None:
+    """The value of a run; None also where it is not finite, as it is stored."""
+    return outcome.value if outcome.value is not None and math.isfinite(outcome.value) else None
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text as RichText
 
 from aigc_lab import visible
+from aigc_lab.registry.marks import NOT_CONFIRMED
 
 if TYPE_CHECKING:
     from aigc_lab.registry.ranking import Comparison, Group
@@ -125,6 +126,7 @@ def show_page(row: Row) -> RenderableType:
         "role": row["role"],
         "configuration": assignments(row["config"]) or "as written",
         "seconds": number(row["seconds"]),
+        "mark": f"! collapse {row['doubt']}" if row["doubt"] else "",
         "MLflow run": row["mlflow_run_id"] or "",
         "promoted": ", ".join(
             f"{version['model']} version {version['version']}" + "".join(f" @{alias}" for alias in version["aliases"])
@@ -135,7 +137,8 @@ def show_page(row: Row) -> RenderableType:
     for title, scores in (("last checkpoint", row["scores"]), ("selected checkpoint", row["scores_selected"])):
         if scores:
             parts += [_heading(f"scores of the {title}"), _scores(scores)]
-    for kind, story in _stories(row["verdicts"]).items():
+    result = next((file["step"] for file in row["checkpoints"] if file["kind"] == "last"), None)
+    for kind, story in _stories(row["verdicts"], result).items():
         parts += [_heading(kind), *story]
     if row["progress"]:
         parts += [_heading("scores on the way"), _progress(row["progress"])]
@@ -161,11 +164,14 @@ TOLD = {
 }
 
 
-def _stories(found: Sequence[Row]) -> dict[str, list[RenderableType]]:
-    """What was judged of a run, told: the last verdict, and how it came to that."""
+def _stories(found: Sequence[Row], result: int | None) -> dict[str, list[RenderableType]]:
+    """What was judged of a run, told: the last verdict (on samples, up to the step of the result), and how it came to
+    that.
+    """
     told: dict[str, list[RenderableType]] = {}
     for kind, heading in TOLD.items():
         rows = [row for row in found if row["kind"] == kind]
+        rows = [row for row in rows if kind != "collapse" or result is None or row["step"] <= result]
         if not rows:
             continue
         last = rows[-1]
@@ -227,6 +233,7 @@ def promotion_page(row: Row, uses: Sequence[str]) -> RenderableType:
         "alias": "" if alias is None else f"{alias} {_moved(before, row['version'])}",
         "run": row["run"] + (f" ({row['chosen']})" if row["chosen"] else ""),
         "weights": f"{row['checkpoint']}, sha256 {row['sha256'][:16]}…",
+        "forced": row["reason"] or "",
     }
     if row["score"] is not None:
         floor = number(row["score"]["floor"])
@@ -375,7 +382,8 @@ def _ranking(rows: Sequence[Row], several: bool, name: str, better: str) -> Tabl
     table.add_column("configuration", overflow="fold")
     # Numbers and their intervals stay in one piece; configurations wrap.
     table.add_column(cell(f"{name} {ARROW.get(better, '')}".strip()), no_wrap=True)
-    for heading in ("n", "floor", "seeds"):
+    chosen = any(row["score"] is not None and row["score"]["reference"] is not None for row in rows)
+    for heading in (*(["reference"] if chosen else []), "n", "floor", "seeds"):
         table.add_column(heading, justify="right")
     table.add_column("time", justify="right")
     # Where all is well there is nothing to say; what has no score says in its place how it ended.
@@ -387,10 +395,11 @@ def _ranking(rows: Sequence[Row], several: bool, name: str, better: str) -> Tabl
         table.add_column(kind, overflow="fold")
     for row in rows:
         score = row["score"]
-        cells = [_whole(row["rank"]), *([row["sweep"]] if several else []), str(row["trial"]), row["system"]]
+        cells = [ranked(row), *([row["sweep"]] if several else []), str(row["trial"]), row["system"]]
         shown = state_text(row) if score is None else interval(score, unbounded(row))
         cells += [assignments(row["config"]), shown]
-        cells += ["", ""] if score is None else [_whole(score["n"]), number(score["floor"])]
+        cells += ([""] if score is None else [number(score["reference"])]) if chosen else []
+        cells += ["", ""] if score is None else [_whole(score["n"]), floor_of(score)]
         cells += [f"{row['seeds']}{'*' if row['confirmed'] else ''}", duration(row["seconds"])]
         cells += [state_text(row) if score is not None else ""] if told else []
         cells += [verdicts(row["verdicts"].get(kind, {})) for kind in judged]
@@ -469,6 +478,23 @@ def verdicts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
 
 
+# What stands beside a rank, and what it says.
+_MARKS = {
+    "!": "UNMEASURABLE, SEVERE or TOTAL: a score says little of such samples; promote needs --force --reason",
+    "?": "not confirmed: one seed, or the best of several trials, ahead of confirmed values; it may be luck",
+}
+
+
+def _symbol(mark: str) -> str:
+    return "?" if mark == NOT_CONFIRMED else "!"
+
+
+def ranked(row: Row) -> str:
+    """`1`, or of a row that has marks `1 !`."""
+    symbols = sorted({_symbol(mark) for mark in row["marks"]})
+    return "" if row["rank"] is None else " ".join([str(row["rank"]), *symbols])
+
+
 def caption(rows: Sequence[Row], signature: str) -> str:
     """What the numbers mean: how sure the intervals are, and how the score was computed."""
     confidences = {row["seeds"] + row["states"].get("DIVERGED", 0): row["score"]["confidence"] for row in _scored(rows)}
@@ -487,6 +513,10 @@ def caption(rows: Sequence[Row], signature: str) -> str:
         if any(row["confirmed"] for row in rows)
         else []
     )
+    if any(row["score"]["reference"] is not None for row in _scored(rows)):
+        lines += ["ranked by the reference split; shown is the value on the holdout, which chooses nothing"]
+    marks = {mark for row in rows if row["rank"] is not None for mark in row["marks"]}
+    lines += [f"{symbol} {_MARKS[symbol]}" for symbol in _MARKS if any(_symbol(mark) == symbol for mark in marks)]
     lines += [f"signature: {signature}"] if signature else []
     return "\n".join(lines)
 

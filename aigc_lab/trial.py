@@ -21,7 +21,7 @@ from torch import Tensor
 from aigc_lab import attempts, checkpoint, environment, interruption, outage, pictures, plugins, quality_diversity
 from aigc_lab.batches import Batches
 from aigc_lab.checkpoint import Checkpointer
-from aigc_lab.errors import Failure, UsageError
+from aigc_lab.errors import Failure, NotFinite, UsageError
 from aigc_lab.evaluate import SCORING_SPLITS, ScoringSplit
 from aigc_lab.experiment import Training
 from aigc_lab.files import refused, sha256
@@ -209,6 +209,8 @@ class _Run:
 
     def _evaluate(self) -> None:
         begun, step = time.perf_counter(), self.replica.state.step
+        if (broken := _broken(self.replica.state.average)) is not None:
+            raise Diverged(step, broken)  # the step after would tell, and there may be none
         scores, collapse = self._scored("reference", judged=True)
         self._record.score(scores, "progress", step, "reference")
         self._record.judge("collapse", step, collapse)
@@ -240,30 +242,32 @@ class _Run:
             self.replica.live = False
 
     def conclude(self) -> None:
-        """Final scores of the last and of the selected weights, on both splits; weights and the picture as files."""
+        """Final scores of the result and of the selected weights, on both splits; weights and the picture as files. The
+        result, which is recorded as the last weights, is what the last step came to; of a run with patience it is what
+        it was patient for, the selected weights: they are ranked, told to the search, promoted and sampled from.
+        """
         assert self._best is not None, "the last step is always evaluated"
-        begun, state, best = time.perf_counter(), self.replica.state, self._best
-        self._record.repeat("reference", state.step)
-        holdout, _ = self._scored("holdout")
-        self._record.score(holdout, "last", state.step, "holdout")
-        self.tracked.scores(state.step, {f"{score.name}_holdout": score.value for score in holdout})
-        step, content = self._shown
-        self._record.final_samples(content if step == state.step else self._samples()[0], self._kind)
-        self._draw_curve()
-        self._draw_missing()
+        begun, best = time.perf_counter(), self._best
+        step = self._result_step
+        self._record.repeat("reference", step)
+        with self._sampling(best if step == best.step else None):
+            holdout, _ = self._scored("holdout")
+            self._record.score(holdout, "last", step, "holdout")
+            self.tracked.scores(step, {f"{score.name}_holdout": score.value for score in holdout})
+            shown, content = self._shown
+            self._record.final_samples(content if shown == step else self._samples()[0], self._kind)
+            self._draw_curve()
+            self._draw_missing(step)
+            last = _weights(self.replica.state.average)
         self._judge_raw()
-        last = _weights(state.average)
         self._heart.check(self._job.run, self._attempt)
-        self._keep("last", state.step, last)
-        if best.step == state.step:
+        self._keep("last", step, last)
+        if best.step == step:
             self._record.select()
         else:
-            state.average.load_state_dict(best.weights)
-            try:
+            with self._sampling(best):
                 for split in SCORING_SPLITS:
                     self._record.score(self._scored(split)[0], "selected", best.step, split)
-            finally:
-                state.average.load_state_dict(last)  # an interruption may come here, and stores the state
         self._keep("selected", best.step, best.weights)
         self._track_weights()
         self._record.evaluation_seconds += time.perf_counter() - begun
@@ -271,10 +275,31 @@ class _Run:
             "time/training_seconds": self._record.training_seconds,
             "time/evaluation_seconds": self._record.evaluation_seconds,
         }
+        state = self.replica.state
         known = shares | dict(state.system.summary())
         self._record.scalar(state.step, known)
         self.tracked.scalars(state.step, known)
-        self._end(RunState.FINISHED, None, self._value)
+        self._end(RunState.FINISHED, None, best.value if step == best.step else self._value)
+
+    @property
+    def _result_step(self) -> int:
+        """The step that the result is of: the last, or with patience that of the best evaluation."""
+        patient = self._training.patience is not None and self._best is not None
+        return self._best.step if patient and self._best is not None else self.replica.state.step
+
+    @contextmanager
+    def _sampling(self, selected: "_Selected | None") -> Iterator[None]:
+        """Samples come from the selected weights within; from the last ones for None."""
+        average = self.replica.state.average
+        if selected is None or selected.step == self.replica.state.step:
+            yield
+            return
+        last = _weights(average)
+        average.load_state_dict(selected.weights)
+        try:
+            yield
+        finally:
+            average.load_state_dict(last)  # an interruption may come here, and stores the state
 
     # ---- how it ends
 
@@ -289,6 +314,8 @@ class _Run:
             self._end(RunState.PRUNED, "much worse than it has been" if alarmed else worse)
         except Diverged as error:
             self._end(RunState.DIVERGED, str(error))
+        except NotFinite as error:
+            self._end(RunState.DIVERGED, f"{error} at step {self.replica.state.step}")
         except Outdated:
             self._begun, self._attempt = False, 0  # the run is another's now: nothing of it may be written
             raise
@@ -316,7 +343,11 @@ class _Run:
             return
         # A signal may break anything, an import above all: what goes wrong after one is not the run's fault.
         if _own_fault(error) and not interruption.wanted():
-            self._end(RunState.FAILED, _reason(error))
+            broken = self._broken_weight()
+            if broken is not None:  # whatever the error says, it is a consequence
+                self._end(RunState.DIVERGED, f"{broken} is not finite at step {self.replica.state.step}")
+            else:
+                self._end(RunState.FAILED, _reason(error))
             return
         with suppress(Failure):  # the error that is being handled says more
             at = f"at step {self.replica.state.step}" if self._begun else "before its first step"
@@ -324,6 +355,12 @@ class _Run:
                 self._save(wait=True)
             told = f": {error}" if isinstance(error, UsageError | Failure) else ""
             self._end(RunState.KILLED, f"interrupted {at}{told}")
+
+    def _broken_weight(self) -> str | None:
+        try:
+            return _broken(self.replica.state.average) if self._begun else None
+        except RuntimeError:  # it may be the device that failed
+            return None
 
     def _end(self, state: RunState, reason: str | None, value: float | None = None) -> None:
         """The truth first: MLflow is a projection of it and may be down."""
@@ -345,7 +382,9 @@ class _Run:
         self._heart.remove(self._job.run, self._attempt)
         if self._begun:
             self.replica.live = False
-            said = {kind: verdict.verdict for (kind, _), verdict in sorted(self._record.verdicts.items())}
+            told = sorted(self._record.verdicts.items())
+            of_result = [each for each in told if each[0][0] != "collapse" or each[0][1] <= self._result_step]
+            said = {kind: verdict.verdict for (kind, _), verdict in of_result}
             self.tracked.end(status_of(state), {"state": state} | said | ({"reason": reason} if reason else {}))
         if state != RunState.KILLED:
             job = self._job
@@ -484,9 +523,11 @@ class _Run:
             with suppress(ValueError):  # samples that cannot be judged are no reason to lose a result
                 self._record.judge("collapse_raw", self.replica.state.step, self._lab.evaluator.judge(made))
 
-    def _draw_missing(self) -> None:
-        """Real pictures of what the last samples lack: as the record has it, for a resumed run may not judge again."""
-        steps = [step for kind, step in self._record.verdicts if kind == "collapse"]
+    def _draw_missing(self, until: int) -> None:
+        """Real pictures of what the last samples up to a step lack: as the record has it, for a resumed run may not
+        judge again.
+        """
+        steps = [step for kind, step in self._record.verdicts if kind == "collapse" and step <= until]
         last = self._record.verdicts["collapse", max(steps)].evidence["bins"] if steps else []
         picture = self._lab.evaluator.missing(last)
         if picture is not None:
@@ -519,6 +560,16 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return f"out of memory: {str(error).strip().partition(chr(10))[0] or type(error).__name__}"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _broken(system: System) -> str | None:
+    """The first weight that samples are made with and that is not finite; None where all are."""
+    sampling = {id(weight) for module in system.samplers() for weight in module.parameters()}
+    weights = [each for each in system.named_parameters() if id(each[1]) in sampling]
+    if not weights:
+        return None
+    finite = torch.stack([weight.detach().isfinite().all() for _, weight in weights]).tolist()
+    return next((name for (name, _), whole in zip(weights, finite, strict=True) if not whole), None)
 
 
 def _weights(system: System) -> dict[str, Tensor]:

@@ -267,7 +267,7 @@ def test_it_is_sampled_promoted_and_gone_on_with(
     sweep = other.take(archive, trust_code=True)
     there, here = (load(f"{sweep}.0.0", home=home.path).sample(50, seed=3) for home in (trained, other))
     assert (there == here).all()
-    assert promote("points", other.settings, name=None, alias="champion").row["version"] == 1
+    assert promote("points", other.settings, name=None, alias="champion", reason="a test").row["version"] == 1
     done: list[str] = []
 
     def noted(jobs: Sequence[Job], *rest: Any) -> list[Outcome]:
@@ -790,7 +790,7 @@ def test_code_that_travels_is_named_and_is_run_only_when_it_is_trusted(
         lambda: load(sweep, home=other.path),
         lambda: load(str(weights), home=other.path),
         lambda: load(str(received / weights.name), home=other.path),
-        lambda: promote("points", other.settings, name=None, alias="champion"),
+        lambda: promote("points", other.settings, name=None, alias="champion", reason="a test"),
         lambda: scoring.scores(f"{sweep}.0.0", None, home=other.path, device="cpu"),
         lambda: rejudge(sweep, other.settings, "cpu"),
         lambda: commands.resume(sweep, device="cpu", home=other.path),
@@ -817,7 +817,7 @@ def test_code_that_travels_is_named_and_is_run_only_when_it_is_trusted(
     for what in (f"{sweep}.0.0", str(received / weights.name)):  # by content, wherever it lies
         assert load(what, home=other.path).sample(3).shape == (3, 2)
     assert marker.read_text() == "run"
-    promote("points", other.settings, name=None, alias="champion")
+    promote("points", other.settings, name=None, alias="champion", reason="a test")
 
     # In another home it is not trusted, and neither is a file that has changed.
     told = received / "last.json"
@@ -1105,7 +1105,7 @@ def test_mlflow_that_does_not_answer_is_told_before_anything_goes(home: Home, mo
 
 def test_no_file_of_a_home_is_a_pickle(home: Home) -> None:
     """After a sweep, a promotion and an export: databases, weights, MLflow's models and artifacts, caches, the tar."""
-    promote("points", home.settings, name=None, alias="champion")
+    promote("points", home.settings, name=None, alias="champion", reason="a test")
     home.export("home/points.tar")
     scanned = {path.suffix for path in home.path.rglob("*") if path.is_file()}
     assert {".db", ".safetensors", ".png", ".json", ".py", ".tar", ".yaml"} <= scanned and len(home.files()) > 50
@@ -1124,7 +1124,7 @@ def test_modes(tmp_path: Path, trained: Home, archive: Path, mask: int) -> None:
     try:
         new.take(archive)
         new.sweep()
-        promote("points", new.settings, name=None, alias="champion")
+        promote("points", new.settings, name=None, alias="champion", reason="a test")
         out = new.export()
     finally:
         os.umask(before)

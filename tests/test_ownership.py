@@ -46,7 +46,7 @@ WRITES = {
     "delete": "delete mine --yes",
     "import": "import mine.tar",
     "spool": "spool --flush",
-    "promote": "promote {run}",
+    "promote": "promote {run} --force --reason untrained",
     "rejudge": "rejudge mine --device cpu",
     "reconcile": "reconcile",
 }

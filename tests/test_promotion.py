@@ -1,6 +1,7 @@
 """Promotion and samples: versions here and in MLflow, killed anywhere; the same pictures by every way; refusals."""
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -45,6 +46,8 @@ evaluation: {name: points, samples: 400}
 objective: {minimize: rkl}
 search: {trials: 2}
 """
+# What a few steps have learned cannot be measured.
+FORCED = ("--force", "--reason", "a test")
 POINTS = Shape(Modality.POINTS, (2,), classes=8)
 PICTURES = Shape(Modality.IMAGES, (1, 16, 16), classes=10)
 
@@ -155,9 +158,9 @@ def test_a_sweep_is_promoted_and_sampled(
 ) -> None:
     Path("mine.yaml").write_text(RING)
     rows = commands.sweep("mine.yaml", [], device="cpu", dry_run=False, json=True, home=home.path)
-    assert f"aigc-lab promote {rows[0]['sweep']}" in capsys.readouterr().err
+    assert f"aigc-lab compare {rows[0]['sweep']}" in capsys.readouterr().err
     at_home = ("--home", str(home.path))
-    type_(monkeypatch, "promote", "mine", *at_home)
+    type_(monkeypatch, "promote", "mine", *FORCED, *at_home)
     shown = capsys.readouterr().out
     best = f"{rows[0]['sweep']}.{rows[0]['trial']}.0"
     for text in (
@@ -167,7 +170,7 @@ def test_a_sweep_is_promoted_and_sampled(
         "floor",
     ):
         assert text in shown
-    type_(monkeypatch, "promote", "mine", *at_home, "--json")
+    type_(monkeypatch, "promote", "mine", *FORCED, *at_home, "--json")
     again = json.loads(capsys.readouterr().out)
     assert (again["version"], again["created"], again["run"]) == (1, False, best)
     type_(monkeypatch, "models", *at_home, "--json")
@@ -190,6 +193,38 @@ def test_a_sweep_is_promoted_and_sampled(
     for wanted in ("mine@champion", "models:/mine/1", "models:/mine@champion", "models:/mine/latest", best):
         assert np.array_equal(load(wanted, home=home.path).sample(20), found)
     assert not np.array_equal(load("mine", home=home.path).sample(20, seed=1), found)
+
+
+def test_what_cannot_be_measured_is_promoted_only_with_a_reason(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At a learning rate of 1,000 all points end far from all modes, and each is nearest to one."""
+    Path("mine.yaml").write_text(RING.replace("{log: [1e-4, 1e-2]}", "1e3"))
+    rows = commands.sweep("mine.yaml", [], device="cpu", dry_run=False, json=True, home=home.path)
+    said = capsys.readouterr().err
+    (mark,) = rows[0]["marks"]
+    verdict = mark.removeprefix("collapse ")
+    assert rows[0]["rank"] == 1 and verdict in ("UNMEASURABLE", "TOTAL")
+    assert rows[0]["score"]["value"] == pytest.approx(math.log(8) + 1)
+    assert f"! The best trial is marked: {mark};" in said and "aigc-lab promote" not in said
+    assert " 1 !  " in said and "! UNMEASURABLE, SEVERE or TOTAL: " in said
+    at_home = ("--home", str(home.path))
+    type_(monkeypatch, "promote", "mine", *at_home, code=2)
+    refused = capsys.readouterr().err
+    assert f"its samples are {verdict}: " in refused and "--force --reason WHY" in refused
+    type_(monkeypatch, "models", *at_home, "--json")
+    assert json.loads(capsys.readouterr().out) == []
+    type_(monkeypatch, "promote", "mine", "--force", *at_home, code=2)
+    assert "--force: say why, with --reason" in capsys.readouterr().err
+    type_(monkeypatch, "promote", "mine", "--reason", "a test", *at_home, code=2)
+    type_(monkeypatch, "promote", "mine", "--force", "--reason", "shown in a talk", *at_home)
+    assert "shown in a talk" in capsys.readouterr().out
+    type_(monkeypatch, "models", *at_home, "--json")
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["reason"] == "shown in a talk"
+    assert home.client.get_model_version("mine", "1").tags["reason"] == "shown in a talk"
+    type_(monkeypatch, "show", row["run"], *at_home)
+    assert f"! {mark}: " in capsys.readouterr().out
 
 
 # ---- the same pictures

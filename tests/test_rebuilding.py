@@ -86,7 +86,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
                 patch.delenv(name)
         commands.sweep(str(folder / "points.yaml"), [], device="cpu", json=True, home=folder / "home")
         made = Home(folder / "home")
-        promote("points", made.settings, name="toy", alias="champion")
+        promote("points", made.settings, name="toy", alias="champion", reason="a test")
         yield made
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from aigc_lab import noise, plugins
+from aigc_lab import noise, plugins, search, verification
 from aigc_lab.api import sweep
 from aigc_lab.batches import Batches
 from aigc_lab.data.base import Dataset
@@ -23,6 +23,8 @@ from aigc_lab.metrics.elbo import active_units, codes
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
 from aigc_lab.samples import Text
+from aigc_lab.serving import finding
+from aigc_lab.settings import Settings
 from aigc_lab.shape import Modality
 from aigc_lab.systems.base import System
 from aigc_lab.systems.lstm_lm import LSTMLM
@@ -297,6 +299,37 @@ def test_a_run_ends_when_held_out_likelihood_is_no_better(tmp_path: Path, monkey
     assert len(lines) == 20 and all(len(line.split()) == 6 for line in lines)
     curves = json.loads(files["curves"].read_text("utf-8"))
     assert curves["loss/model/total"]["step"][-1] == steps[-1]
+
+
+def test_with_patience_the_selected_weights_are_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is ranked, told to the search, promoted and sampled from is the best evaluation, not the overfitted end."""
+    monkeypatch.setenv("AIGC_LAB_DATA_DIR", str(tmp_path / "data"))
+    (row,) = sweep(OVERFITTING, home=tmp_path / "home").to_dict("records")
+    settings = Settings.load(tmp_path / "home")
+    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+        run = queries.show(registry, f"{row['sweep']}.0.0")
+        (trial,) = queries.trials(registry, row["sweep"])
+        (outcome,) = queries.outcomes(registry, row["sweep"])
+        weights = finding.of_run(registry, run["run"], "last")
+        assert verification.verify(registry, settings).problems == []
+        history = queries.histories(registry, row["sweep"])[run["run"]]
+    best = min(history, key=lambda entry: entry["value"])
+    assert history[-1]["value"] > best["value"]
+    assert (outcome["value"], trial["value"]) == (best["value"], best["value"])
+    assert search.told(settings.optuna_url, row["sweep"])[0] == ("COMPLETE", best["value"])
+    assert {file["kind"]: file["step"] for file in run["checkpoints"]} == {
+        "last": best["step"],
+        "selected": best["step"],
+    }
+    assert len({file["sha256"] for file in run["checkpoints"]}) == 1
+    assert run["scores"] == run["scores_selected"]
+    shown = {score["name"]: score["value"] for score in run["scores"]}
+    assert (row["value"], row["reference"]) == (shown["nll_gen"], best["value"])
+    # The stored weights are those of that step: they say of the holdout what was recorded.
+    model: Any = weights.load("cpu").system
+    data = OracleText(OracleText.Config(words=12, length=6, train=120, scored=200), tmp_path)
+    with torch.no_grad():
+        assert per_word(model, data.load("holdout")) == pytest.approx(shown["nll_gen"], rel=1e-5)
 
 
 LEARNED: dict[str, tuple[dict[str, Any], int]] = {

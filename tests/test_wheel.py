@@ -68,7 +68,7 @@ def test_an_installed_wheel_does_the_main_job(wheel: Path, tmp_path: Path) -> No
     assert {"digits", "ring", "mnist"} <= listed
     (row,) = json.loads(lab(f"{SWEEP} --json"))
     assert row["state"] == "FINISHED"
-    lab("promote ring --name shapes")
+    lab("promote ring --name shapes --force --reason untrained")
     lab("sample shapes -n 9 -o pictures")
     assert any((work / "pictures").iterdir())
     lab("report ring -o ring.html")

@@ -6,6 +6,7 @@ Points get times spread evenly between the start and the end of their run: the r
 
 import json
 import logging
+import math
 import re
 import shutil
 from collections import defaultdict
@@ -255,7 +256,10 @@ class Projection:
 
     def _ending(self) -> dict[str, str]:
         """The tags that a run ends with."""
-        said = {row["kind"]: row["verdict"] for row in sorted(self._of("verdict"), key=lambda row: row["step"])}
+        # Of samples, what is said of the result: training may have gone on after it.
+        result = min((row["step"] for row in self._of("checkpoint") if row["kind"] == "last"), default=math.inf)
+        told = sorted(self._of("verdict"), key=lambda row: row["step"])
+        said = {row["kind"]: row["verdict"] for row in told if row["kind"] != "collapse" or row["step"] <= result}
         reason = {"reason": self._run["reason"]} if self._run["reason"] else {}
         return _nameable("tag", {"state": self.state.value} | said | reason | final.tags(self.weights))
 

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 Checkpoint = Annotated[
-    Literal["last", "selected"], typer.Option(help="The weights after the last step, or the best on the way.")
+    Literal["last", "selected"],
+    typer.Option(
+        help="last: after the last step, or with patience the best on the way; selected: the best on the way."
+    ),
 ]
 
 
@@ -33,18 +36,26 @@ def promote(
     alias: Annotated[str, typer.Option(help="The alias to point at it.")] = "champion",
     no_alias: Annotated[bool, typer.Option("--no-alias", help="Register the version and leave the aliases.")] = False,
     checkpoint: Checkpoint = "last",
+    force: Annotated[
+        bool, typer.Option("--force", help="Promote it in spite of what its collapse verdict says; with --reason.")
+    ] = False,
+    reason: Annotated[str | None, typer.Option(help="Why, kept with the version.", metavar="WHY")] = None,
     trust_code: TrustCode = False,
     json: AsJson = False,
     home: Home = None,
 ) -> None:
     """Make a run's weights a version of a model. The same weights are the same version, here and in MLflow."""
     from aigc_lab import trust
+    from aigc_lab.errors import UsageError
     from aigc_lab.serving.promotion import promote
     from aigc_lab.settings import Settings
 
+    if force != (reason is not None):
+        raise UsageError("--force: say why, with --reason" if force else "--reason: is for --force; give both or none")
     settings = Settings.load(home)
     with trust.accepting(trust_code):
-        done = promote(wanted, settings, name=name, alias=None if no_alias else alias, checkpoint=checkpoint)
+        pointed = None if no_alias else alias
+        done = promote(wanted, settings, name=name, alias=pointed, checkpoint=checkpoint, reason=reason)
     if json:
         print_json(done.as_json())
     else:

@@ -106,7 +106,7 @@ def compare(
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Rank the trials by the median over their seeds, and show the best."""
+    """Rank the trials by the median over their seeds on the reference split, and show their values on the holdout."""
     from aigc_lab.registry import queries
     from aigc_lab.tables import compare_table, more
 

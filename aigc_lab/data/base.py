@@ -29,7 +29,8 @@ class Modes:
 
 
 class Dataset(ABC):
-    """Systems train on `train`; scores on the way use `reference`; what is compared or promoted uses `holdout`.
+    """Systems train on `train`; `reference` scores them on the way and chooses what ranks first and is promoted;
+    `holdout` says what that is worth, and chooses nothing.
 
     `data_dir` is where files are looked for and downloaded to; a dataset that makes its samples ignores it. Building
     one touches no file, so that a configuration can be checked before anything is loaded.

@@ -12,6 +12,7 @@ from torch import Tensor
 from aigc_lab import noise
 from aigc_lab.config import Count, Strict, Times
 from aigc_lab.data.base import Dataset
+from aigc_lab.errors import NotFinite
 from aigc_lab.metrics import base
 from aigc_lab.samples import Images, Samples
 from aigc_lab.shape import Modality
@@ -67,7 +68,7 @@ def codes(system: base.Autoencoder, samples: Samples, latents: int) -> Codes:
     whole = torch.cat([found.mean, found.log_variance, found.log_weights], 1).isfinite().all(1)
     if not whole.all():
         bad = int((~whole).sum())
-        raise ValueError(f"{bad} of {len(whole)} samples are encoded, or their likelihood is, as NaN or infinity")
+        raise NotFinite(f"{bad} of {len(whole)} samples are encoded, or their likelihood is, as NaN or infinity")
     return found
 
 

@@ -4,6 +4,7 @@ import math
 
 from aigc_lab.config import Strict
 from aigc_lab.data.base import Dataset
+from aigc_lab.errors import NotFinite
 from aigc_lab.metrics import base
 
 
@@ -30,6 +31,6 @@ class Equilibrium(base.Metric):
         assert isinstance(game, base.Game)
         norm = game.position().norm().item()
         if not math.isfinite(norm):
-            raise ValueError(f"the game's position is not finite: {game.position().tolist()}")
+            raise NotFinite(f"the game's position is not finite: {game.position().tolist()}")
         n = len(evidence.generated)
         return [base.Score("norm", norm, norm, norm, n, 0.0, self.signature(evidence, "exact"), "lower")]

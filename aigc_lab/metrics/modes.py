@@ -1,4 +1,6 @@
-"""Captured modes, high-quality share and reverse KL on a mixture with known centres (Srivastava et al. 2017)."""
+"""Captured modes, high-quality share and reverse KL on a mixture with known centres (Srivastava et al. 2017), counted
+as PacGAN's program counts them (Lin et al. 2018).
+"""
 
 import math
 
@@ -18,6 +20,10 @@ from aigc_lab.statistics import (
     reverse_kl,
 )
 
+# Below this part of the real points' share of high quality, the shares of the modes say nothing of the samples: that of
+# the collapse verdict, which is UNMEASURABLE there.
+_RECOGNISED = 0.2
+
 
 class ModeCount(base.Metric):
     """A point is of high quality within 3σ of its nearest centre (a perfect 2-D sampler: 98.9 % of its points).
@@ -25,9 +31,16 @@ class ModeCount(base.Metric):
     `modes` counts the centres that hold more high-quality points than the tails of the others explain. Its interval
     has, below, the modes whose share is proved to exceed a quarter of the true one, and above, those whose share is not
     proved to be less (Clopper–Pearson, Bonferroni over the modes): a mode with a single point in it is counted, and the
-    lower end says that it is hardly there. `hq` has its exact interval, `rkl` (nats, all points assigned to their
-    nearest centre) ±1.96 bootstrap standard errors.
+    lower end says that it is hardly there. `hq` has its exact interval.
+
+    `rkl` (nats, ±1.96 bootstrap standard errors) is KL(shares of the modes ‖ equal shares) of the high-quality points
+    alone: what lies beyond 3σ of every centre is in no mode, and noise far from all of them would look even. It is at
+    most ln K of K modes, when one is left. Where `hq` is less than a fifth of what real points have, it is
+    ln K + 1 − hq / (a fifth of theirs): worse than any collapse, at worst ln K + 1 with no such point, and finite, for
+    a generator that has not learned yet has not diverged.
     """
+
+    version = 2  # 1 assigned every point to its nearest centre
 
     class Config(Strict):
         replicates: Times = Field(200, ge=20, description="bootstrap replicates behind the interval of rkl")
@@ -56,7 +69,7 @@ class ModeCount(base.Metric):
             nearest, good = assign(points, modes)
             hits = torch.bincount(nearest[good], minlength=count).tolist()
             captured = captured_modes(hits, len(points), modes)
-            return {"modes": captured, "hq": good.double().mean().item(), "rkl": reverse_kl(nearest, count)}
+            return {"modes": captured, "hq": good.double().mean().item(), "rkl": reverse_kl(nearest[good], count)}
 
         floors = self.floors_alone(evidence, signature, of_one)
 
@@ -67,15 +80,29 @@ class ModeCount(base.Metric):
         low, high = captured_interval(hits, n)
         captured = captured_modes(hits, n, modes)
         hq_low, hq_high = clopper_pearson(int(good.sum()), n)
-        rkl = reverse_kl(nearest, count)
-        margin = Z95 * bootstrap_standard_error(
-            lambda rows: reverse_kl(nearest[rows], count), n, replicates=self.config.replicates
-        )
+        recognised = max(_RECOGNISED * floors["hq"], 1 / n)
+        rkl = self._reverse_kl(nearest[good], n, count, recognised=recognised)
         return [
             score("modes", captured, min(low, captured), max(high, captured)),
             score("hq", good.double().mean().item(), hq_low, hq_high),
-            score("rkl", rkl, max(rkl - margin, 0.0), rkl + margin),
+            score("rkl", *rkl),
         ]
+
+    def _reverse_kl(self, found: Tensor, n: int, count: int, *, recognised: float) -> tuple[float, float, float]:
+        """The value and its interval, from the modes [m] of the m high-quality ones of n points, of which a share of
+        `recognised` is needed.
+        """
+        if len(found) < recognised * n:
+            low, high = clopper_pearson(len(found), n)
+            value, least, most = (
+                math.log(count) + max(0.0, 1 - share / recognised) for share in (len(found) / n, high, low)
+            )
+            return value, least, most
+        value = reverse_kl(found, count)
+        margin = Z95 * bootstrap_standard_error(
+            lambda rows: reverse_kl(found[rows], count), len(found), replicates=self.config.replicates
+        )
+        return value, max(value - margin, 0.0), value + margin
 
 
 def assign(points: Tensor, modes: Modes) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from aigc_lab.config import Strict
+from aigc_lab.errors import NotFinite
 from aigc_lab.metrics import base
 from aigc_lab.statistics import Z95
 from aigc_lab.text.likelihood import Likelihood
@@ -89,7 +90,7 @@ class NLL(TextMetric):
                 counts.append(counted.sum(1))
         total, words = torch.cat(sums), torch.cat(counts)
         if not total.isfinite().all():
-            raise ValueError(f"{int((~total.isfinite()).sum())} of {len(total)} sentences have no finite likelihood")
+            raise NotFinite(f"{int((~total.isfinite()).sum())} of {len(total)} sentences have no finite likelihood")
         return ratio_of(total.numpy(), words.numpy().astype(np.float64))
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from aigc_lab.config import Count, Strict
 from aigc_lab.data.base import Dataset
+from aigc_lab.errors import NotFinite
 from aigc_lab.metrics import base
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality
@@ -15,7 +16,7 @@ from aigc_lab.shape import Modality
 
 @torch.inference_mode()
 def squared_errors(system: base.Autoencoder, images: Images, block: int = 256) -> Tensor:
-    """Mean squared error of each image [n], float64, pixels in [0, 1]. Raises `ValueError` where it is not finite."""
+    """Mean squared error of each image [n], float64, pixels in [0, 1]. Raises `NotFinite` where it is."""
     images.check()
     device, parts = base.device_of(system), []
     for first in range(0, len(images), block):
@@ -25,7 +26,7 @@ def squared_errors(system: base.Autoencoder, images: Images, block: int = 256) -
     errors = torch.cat(parts)
     bad = int((~errors.isfinite()).sum())
     if bad:
-        raise ValueError(f"{bad} of {len(errors)} samples are reconstructed as NaN or infinity")
+        raise NotFinite(f"{bad} of {len(errors)} samples are reconstructed as NaN or infinity")
     return errors
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from aigc_lab.config import Count, Strict
+from aigc_lab.errors import NotFinite
 from aigc_lab.metrics import base
 from aigc_lab.shape import Modality
 from aigc_lab.text.paired_bleu import corpus_bleu
@@ -71,6 +72,6 @@ def _reconstructed(system: base.Autoencoder, text: Text) -> Text:
         codes = [system.encode(block.to(device))[0] for block in blocks]
         bad = sum(int((~code.isfinite()).any(1).sum()) for code in codes)
         if bad:
-            raise ValueError(f"{bad} of {len(text)} sentences are encoded as NaN or infinity")
+            raise NotFinite(f"{bad} of {len(text)} sentences are encoded as NaN or infinity")
         parts = [system.decode(code).cpu() for code in codes]
     return Text(torch.cat(parts), vocabulary=text.vocabulary)

@@ -1,5 +1,6 @@
 """Reading the registry. Everything returned is plain and ready for JSON: no NaN, times as ISO 8601 text."""
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,10 +10,11 @@ from difflib import get_close_matches
 from itertools import chain
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, literal, or_, select, tuple_
 
 from aigc_lab.content import unknown
 from aigc_lab.errors import UsageError
+from aigc_lab.registry.marks import DOUBTFUL, doubts
 from aigc_lab.registry.ranking import Comparison, Configuration, Outcome, rank
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry, repeated
@@ -61,6 +63,10 @@ _SCORE = (
     Score.c.better,
     Score.c.split,
 )
+
+
+# Of verdicts on samples, those up to the weights of a checkpoint: training may have gone on after them.
+_OF_CHECKPOINT = or_(Verdict.c.kind != "collapse", Checkpoint.c.step.is_(None), Verdict.c.step <= Checkpoint.c.step)
 
 
 # ---- finding what a user means
@@ -166,7 +172,7 @@ def _runs(registry: Registry, ids: Sequence[str]) -> list[Json]:
         )
         for run, name, last in found:
             scalars[run][name] = last
-        said = _last_verdicts(connection, ids)
+        said = _last_verdicts(connection, Run.c.id.in_(ids))
     return [
         rows[run]
         | {"scores": scores.get(run, []), "scalars": scalars.get(run, {})}
@@ -176,15 +182,43 @@ def _runs(registry: Registry, ids: Sequence[str]) -> list[Json]:
     ]
 
 
-def _last_verdicts(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Run -> kind -> what is said of it: the verdict at the last step."""
+def _last_verdicts(
+    connection: Connection, wanted: ColumnElement[bool], checkpoint: Final = "last"
+) -> dict[str, dict[str, str]]:
+    """Run -> kind -> what is said of it: of the samples of a checkpoint, and of the whole history."""
     said: dict[str, dict[str, str]] = defaultdict(dict)
-    columns = (Verdict.c.run_id, Verdict.c.kind, Verdict.c.verdict)
     for run, kind, verdict in connection.execute(
-        select(*columns).where(Verdict.c.run_id.in_(ids)).order_by(Verdict.c.step)
+        select(Verdict.c.run_id, Verdict.c.kind, Verdict.c.verdict)
+        .join(Run, Run.c.id == Verdict.c.run_id)
+        .outerjoin(Checkpoint, and_(Checkpoint.c.run_id == Verdict.c.run_id, Checkpoint.c.kind == checkpoint))
+        .where(wanted, _OF_CHECKPOINT)
+        .order_by(Verdict.c.step)
     ):
         said[run][kind] = verdict
     return said
+
+
+@repeated
+def said_of_runs(registry: Registry, sweep: str) -> dict[str, dict[str, str]]:
+    """Run -> kind -> its verdict, for every run of a sweep: on the samples of its result, and on its whole history."""
+    with registry.read() as connection:
+        return _last_verdicts(connection, Run.c.sweep_id == sweep)
+
+
+@repeated
+def doubt(registry: Registry, run: str, checkpoint: Final = "last") -> str | None:
+    """What the collapse verdict says of a checkpoint's samples, with its reason, where a score says little of such
+    samples: they are UNMEASURABLE, or the collapse is SEVERE or TOTAL. None where all is well, or nothing was judged.
+    """
+    with registry.read() as connection:
+        found = connection.execute(
+            select(Verdict.c.verdict, Verdict.c.reason)
+            .outerjoin(Checkpoint, and_(Checkpoint.c.run_id == Verdict.c.run_id, Checkpoint.c.kind == checkpoint))
+            .where(Verdict.c.run_id == run, Verdict.c.kind == "collapse", _OF_CHECKPOINT)
+            .order_by(Verdict.c.step.desc())
+            .limit(1)
+        ).first()
+    return f"{found[0]}: {found[1]}" if found is not None and found[0] in DOUBTFUL else None
 
 
 def _verdicts(connection: Connection, wanted: Any) -> dict[str, list[Json]]:
@@ -207,7 +241,7 @@ def verdicts(registry: Registry, sweep: str) -> dict[str, list[Json]]:
 
 @repeated
 def show(registry: Registry, run: str) -> Json:
-    """Everything that is known of one run."""
+    """Everything that is known of one run; `doubt` as the function of that name has it."""
     with registry.read() as connection:
         run = _find_run(connection, run)
         this = Run.c.id == run
@@ -249,6 +283,7 @@ def show(registry: Registry, run: str) -> Json:
             files = connection.execute(wanted).mappings()
             row[name] = [dict(file) | {"path": registry.located(file["path"])} for file in files]
     row["environment"] = row["attempts"][-1]["environment"] if row["attempts"] else {}
+    row["doubt"] = doubt(registry, run)
     return row
 
 
@@ -297,8 +332,9 @@ def outcomes(registry: Registry, sweep: str) -> list[Json]:
 
 @repeated
 def best_run(registry: Registry, sweep: str, checkpoint: Final = "last") -> Json | None:
-    """The run of the trial that `compare` ranks first with the best final score on the reference split, and the path of
-    its samples. The holdout chooses no run: what is said of it there stays unbiased.
+    """The run of the trial that `compare` ranks first with the best final score on the reference split, the path of its
+    samples, the `marks` of its trial, and its `doubt`. The holdout chooses neither trial nor run: what it says of them
+    is unbiased.
     """
     first = next((row for row in compare(registry, sweep, checkpoint=checkpoint).rows if row["rank"] == 1), None)
     if first is None:
@@ -317,7 +353,14 @@ def best_run(registry: Registry, sweep: str, checkpoint: Final = "last") -> Json
             .limit(1)
         )
         row = found.mappings().first()
-        return None if row is None else dict(row) | {"samples": row["samples"] and registry.located(row["samples"])}
+        if row is None:
+            return None
+        samples = row["samples"] and registry.located(row["samples"])
+    return dict(row) | {
+        "samples": samples,
+        "marks": first["marks"],
+        "doubt": doubt(registry, row["run"], checkpoint),
+    }
 
 
 @repeated
@@ -482,8 +525,9 @@ def compare(
     checkpoint: Final = "last",
     most: int | None = None,
 ) -> Comparison:
-    """The trials of one sweep, or of all, ranked by `score` (default: the objective of each sweep); all are ranked, and
-    the first `most` are returned.
+    """The trials of one sweep, or of all, ranked by `score` (default: the objective of each sweep) on the reference
+    split, with its value on the holdout; all are ranked, and the first `most` are returned. A row's `marks` say what to
+    know before it is taken for the best: a collapse verdict on its samples, or that it is not confirmed.
 
     Raises `UsageError` when runs have finished but none has a score of that name.
     """
@@ -502,24 +546,26 @@ def compare(
         if score is not None and not comparison.groups:
             _require_score(connection, score, checkpoint, of_sweep)
         configs = _configs(connection, of_sweep, comparison)
-        judged = _judged(connection, of_sweep, comparison)
+        judged = _judged(connection, of_sweep, comparison, checkpoint)
         for row in comparison.rows:
             row["config"] = configs[row["sweep"], row["trial"]]
             row["verdicts"] = judged.get((row["sweep"], row["trial"]), {})
+            row["marks"] = doubts(row["verdicts"].get("collapse", {})) + row["marks"]
     return comparison
 
 
 def _judged(
-    connection: Connection, of_sweep: ColumnElement[bool], comparison: Comparison
+    connection: Connection, of_sweep: ColumnElement[bool], comparison: Comparison, checkpoint: Final
 ) -> dict[tuple[str, int], dict[str, dict[str, int]]]:
-    """Trial -> kind -> how many of its runs have which verdict at their last step: of the runs that its score is of,
-    which are those with fresh seeds where it was confirmed.
+    """Trial -> kind -> how many of its runs have which verdict: on the samples of this checkpoint, and on the whole
+    history. Of the runs that its score is of, which are those with fresh seeds where it was confirmed.
     """
     newest = (
         select(Verdict.c.run_id, Verdict.c.kind, func.max(Verdict.c.step).label("step"))
         .join(Run, Run.c.id == Verdict.c.run_id)
         .join(Sweep, Sweep.c.id == Run.c.sweep_id)
-        .where(of_sweep)
+        .outerjoin(Checkpoint, and_(Checkpoint.c.run_id == Verdict.c.run_id, Checkpoint.c.kind == checkpoint))
+        .where(of_sweep, _OF_CHECKPOINT)
         .group_by(Verdict.c.run_id, Verdict.c.kind)
         .subquery()
     )
@@ -556,7 +602,9 @@ def _configurations(connection: Connection, of_sweep: ColumnElement[bool]) -> di
 
 
 class _ScoredRuns:
-    """The outcomes of runs. Of a score on two splits the holdout's is taken: nothing was chosen there."""
+    """The outcomes of runs. Of a score on two splits the holdout's is shown, where nothing is chosen; the reference
+    split's, by which the search chose too, ranks.
+    """
 
     def __init__(self, connection: Connection, name: ColumnElement[str], checkpoint: Final) -> None:
         self._connection, self._name, self._checkpoint = connection, name, checkpoint
@@ -579,10 +627,10 @@ class _ScoredRuns:
         return again.values()
 
     def _found(self, condition: ColumnElement[bool], *columns: ColumnElement[Any]) -> Iterator[Sequence[Any]]:
-        """Sweep, trial and the columns of every run."""
+        """Sweep, trial, the columns and the value on the reference split (NaN if not finite) of every run."""
         of_run = and_(Score.c.run_id == Run.c.id, Score.c.checkpoint == self._checkpoint, Score.c.name == self._name)
         found = self._connection.execute(
-            select(Run.c.id, Run.c.sweep_id, Run.c.trial, *columns, Score.c.split != "holdout", Score.c.step)
+            select(Run.c.id, Run.c.sweep_id, Run.c.trial, *columns, Score.c.split, Score.c.step, Score.c.value)
             .join(Sweep, Sweep.c.id == Run.c.sweep_id)
             .outerjoin(Score, of_run)
             .where(condition)
@@ -590,15 +638,21 @@ class _ScoredRuns:
             .execution_options(yield_per=_AT_ONCE)
         )
         rows = chain.from_iterable(found.partitions())  # parts of many rows: fetching them one by one takes longer
-        kept: Sequence[Any] = next(rows, ())
+        run: str | None = None
+        kept: Sequence[Any] = ()
+        first, reference = (False, 0), None
         for row in rows:
-            if row[0] != kept[0]:
-                yield kept[1:-2]
-                kept = row
-            elif (row[-2], row[-1]) < (kept[-2], kept[-1]):
-                kept = row
-        if kept:
-            yield kept[1:-2]
+            *_, split, step, value = row
+            if row[0] != run:
+                if run is not None:
+                    yield *kept, reference
+                run, kept, first, reference = row[0], row[1:-3], (split != "holdout", step), None
+            elif (split != "holdout", step) < first:
+                kept, first = row[1:-3], (split != "holdout", step)
+            if split == "reference":
+                reference = math.nan if value is None else value
+        if run is not None:
+            yield *kept, reference
 
 
 def _configs(

@@ -1,7 +1,9 @@
 """From runs to ranks: the median over the seeds, its interval, and who comes first. Pure functions, no database.
 
-A seed that diverged counts as the worst possible value: leaving it out would reward a configuration for failing.
-Scores are ranked only among those of one signature: numbers that were computed differently do not compare.
+Rows are ranked by the reference split, which the search saw too, and show the value on the holdout: nothing is chosen
+by that, so what it says of the row that comes first is unbiased. (The best of 20 equal values flatters by 1.9 standard
+errors.) A seed that diverged counts as the worst possible value: leaving it out would reward a configuration for
+failing. Scores are ranked only among those of one signature: numbers that were computed differently do not compare.
 """
 
 import math
@@ -13,6 +15,7 @@ from itertools import islice
 from statistics import median
 from typing import Any, NamedTuple
 
+from aigc_lab.registry.marks import NOT_CONFIRMED
 from aigc_lab.registry.states import State
 
 Row = dict[str, Any]
@@ -21,11 +24,14 @@ Row = dict[str, Any]
 _FINISHED, _DIVERGED = State.FINISHED.value, State.DIVERGED.value
 
 
-_UNTOLD = (None,) * 4  # low, high, n and floor of an outcome that is only ranked
+_UNTOLD = (None,) * 5  # low, high, n, floor and its spread, of an outcome that is only ranked
 
 
 class Outcome(NamedTuple):
-    """A run as far as ranking cares. A run that has no such score has None from `name` on."""
+    """A run as far as ranking cares. A run that has no such score has None from `name` on. `value` is that on the
+    holdout, and `reference` that on the reference split: None where it was scored on one split only, NaN where it is
+    not finite.
+    """
 
     role: str
     state: str
@@ -35,16 +41,26 @@ class Outcome(NamedTuple):
     high: float | None
     n: int | None
     floor: float | None
+    floor_sd: float | None
     signature: str | None
     better: str | None
     seconds: float | None = None
+    reference: float | None = None
 
     @classmethod
     def brief(
-        cls, role: str, state: str, value: float | None, signature: str | None, better: str | None, name: str
+        cls,
+        role: str,
+        state: str,
+        value: float | None,
+        signature: str | None,
+        better: str | None,
+        name: str,
+        reference: float | None = None,
     ) -> "Outcome":
         """Of one that is to be ranked, what its rank depends on; the rest is None."""
-        return cls(role, state, None if signature is None else name, value, *_UNTOLD, signature, better)
+        named = None if signature is None else name
+        return cls(role, state, named, value, *_UNTOLD, signature, better, None, reference)
 
     @property
     def scored(self) -> bool:
@@ -104,7 +120,8 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 class _Standing(NamedTuple):
     """What becomes one row: a configuration and those of its runs that count, and of these the ones that were scored
-    in the same way, with their median. Many are ranked, and few may be shown: the rest of a row is computed later.
+    in the same way, with their median (`value`) and that on the reference split, which ranks (`chosen`). Many are
+    ranked, and few may be shown: the rest of a row is computed later.
     """
 
     configuration: Configuration
@@ -112,6 +129,7 @@ class _Standing(NamedTuple):
     scored: list[Outcome]
     confirmed: bool
     value: float | None
+    chosen: float
 
     @property
     def group(self) -> tuple[str, str, str]:
@@ -141,15 +159,15 @@ def rank(
     groups.sort(key=lambda group: (-group.rows, group.name, group.signature))
     unranked.sort(key=lambda standing: _state(standing) != State.DIVERGED)
 
-    def ordered() -> Iterator[tuple[_Standing, int | None]]:
+    def ordered() -> Iterator[tuple[_Standing, int | None, bool]]:
         for group in groups:
             yield from _ranked(members[group.name, group.better, group.signature], group.better)
-        yield from ((standing, None) for standing in unranked)
+        yield from ((standing, None, False) for standing in unranked)
 
     shown = list(islice(ordered(), most))
     if whole is not None:
-        told = {each.key: each for each in whole([standing.configuration for standing, _ in shown])}
-        shown = [(_of(told[standing.configuration.key], standing), place) for standing, place in shown]
+        told = {each.key: each for each in whole([standing.configuration for standing, _, _ in shown])}
+        shown = [(_of(told[each.configuration.key], each), place, flatters) for each, place, flatters in shown]
     total = len(unranked) + sum(group.rows for group in groups)
     return Comparison([_row(*each) for each in shown], groups, _note(groups), total)
 
@@ -161,23 +179,27 @@ def _of(whole: Configuration, brief: _Standing) -> _Standing:
     return next(same)
 
 
-def _ranked(standings: list[_Standing], better: str) -> Iterator[tuple[_Standing, int]]:
-    """Within a sweep confirmed rows come first: a value that was selected as the best of many flatters. Rows of several
+def _ranked(standings: list[_Standing], better: str) -> Iterator[tuple[_Standing, int, bool]]:
+    """Each with its rank, and whether it flatters: it is ahead of a confirmed row, and is itself one seed, or the best
+    of several trials on the seeds that it was chosen by.
+
+    Within a sweep confirmed rows come first: a value that was selected as the best of many flatters. Rows of several
     sweeps were not selected from one another, and rank by value alone. Equal values share a rank.
     """
-    several = len({standing.configuration.sweep for standing in standings}) > 1
-    sign = 1 if better == "lower" else -1
+    trials = Counter(standing.configuration.sweep for standing in standings)
+    several, sign = len(trials) > 1, 1 if better == "lower" else -1
 
     def key(standing: _Standing) -> tuple[bool, float]:
-        assert standing.value is not None
-        return not (standing.confirmed or several), sign * standing.value
+        return not (standing.confirmed or several), sign * standing.chosen
 
     standings.sort(key=key)
+    last = max((place for place, standing in enumerate(standings, start=1) if standing.confirmed), default=0)
     rank, before = 0, None
     for place, standing in enumerate(standings, start=1):
         if key(standing) != before:
             rank, before = place, key(standing)
-        yield standing, rank
+        lucky = len(standing.scored) == 1 or trials[standing.configuration.sweep] > 1
+        yield standing, rank, place < last and lucky and not standing.confirmed
 
 
 def _standings(configuration: Configuration) -> Iterator[_Standing]:
@@ -193,17 +215,27 @@ def _standings(configuration: Configuration) -> Iterator[_Standing]:
             by_signature.setdefault(outcome.signature, []).append(outcome)
     for scored in by_signature.values() or [[]]:
         value = median(_values(scored, used)) if scored else math.nan
-        yield _Standing(configuration, used, scored, confirmed, value if math.isfinite(value) else None)
+        chosen = median(_references(scored, used)) if scored else math.nan
+        yield _Standing(configuration, used, scored, confirmed, value if math.isfinite(value) else None, chosen)
 
 
 def _values(scored: Sequence[Outcome], used: Sequence[Outcome]) -> list[float]:
     """The values that the median is of: a seed that diverged, and a value that is not finite, is the worst possible."""
+    return _with_worst([outcome.value for outcome in scored], scored, used)
+
+
+def _references(scored: Sequence[Outcome], used: Sequence[Outcome]) -> list[float]:
+    """The same on the reference split, where they were scored there."""
+    return _with_worst([each.value if each.reference is None else each.reference for each in scored], scored, used)
+
+
+def _with_worst(found: Sequence[float | None], scored: Sequence[Outcome], used: Sequence[Outcome]) -> list[float]:
     worst = math.inf if scored[0].better == "lower" else -math.inf
-    values = [worst if outcome.value is None else outcome.value for outcome in scored]
+    values = [worst if value is None or value != value else value for value in found]  # NaN alone is not itself
     return values + [worst for outcome in used if outcome.state == _DIVERGED]
 
 
-def _row(standing: _Standing, rank: int | None) -> Row:
+def _row(standing: _Standing, rank: int | None, flatters: bool) -> Row:
     configuration, scored = standing.configuration, standing.scored
     states = Counter(outcome.state for outcome in standing.used)
     return {
@@ -216,6 +248,7 @@ def _row(standing: _Standing, rank: int | None) -> Row:
         "states": {state.value: states[state] for state in State if states[state]},
         "state": _state(standing).value,
         "confirmed": standing.confirmed,
+        "marks": [NOT_CONFIRMED] if flatters else [],
         "seconds": sum(outcome.seconds or 0.0 for outcome in configuration.outcomes),
         "score": None if standing.value is None else _score(standing),
     }
@@ -234,14 +267,18 @@ def _score(standing: _Standing) -> dict[str, Any]:
     else:
         low, high, confidence = median_interval(values)
         low, high = (bound if math.isfinite(bound) else None for bound in (low, high))
+    twice = any(outcome.reference is not None for outcome in outcomes)
     floors = [outcome.floor for outcome in outcomes if outcome.floor is not None]
+    spreads = [outcome.floor_sd for outcome in outcomes if outcome.floor_sd is not None]
     return {
         "name": first.name,
         "value": standing.value,
+        "reference": standing.chosen if twice and math.isfinite(standing.chosen) else None,
         "low": low,
         "high": high,
         "n": first.n,
         "floor": median(floors) if floors else None,
+        "floor_sd": median(spreads) if spreads else None,
         "signature": first.signature,
         "confidence": confidence,
         "better": first.better,

@@ -116,3 +116,4 @@ class StoredPromotion:
     path: str
     mlflow_uri: str
     mlflow_model_id: str
+    reason: str | None = None

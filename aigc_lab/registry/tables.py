@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Opening a database that is up to date compares this and needs no Alembic.
-SCHEMA = "0005"
+SCHEMA = "0006"
 
 
 class Moment(TypeDecorator[datetime]):
@@ -253,6 +253,8 @@ Promotion = Table(
     _must("created_at", Moment),
     _must("mlflow_uri"),
     _must("mlflow_model_id"),
+    # Why it was promoted in spite of what its collapse verdict says.
+    _may("reason", Text),
     Index(None, "run_id"),
 )
 

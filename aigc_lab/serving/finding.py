@@ -121,7 +121,7 @@ def _promoted(row: dict[str, Any], settings: Settings) -> Weights:
 
 
 def find_run(registry: Registry, wanted: str, checkpoint: Final) -> str:
-    """The run that `wanted` means: its id, or that of a sweep, whose best run by the holdout score is meant."""
+    """The run that `wanted` means: its id, or that of a sweep, whose best run is meant."""
     if re.search(r"\.\d+\.\d+$", wanted):
         return queries.find_run(registry, wanted)
     sweep = queries.find_sweep(registry, wanted)

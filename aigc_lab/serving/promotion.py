@@ -66,10 +66,18 @@ class Promoted:
 
 
 def promote(
-    wanted: str, settings: Settings, *, name: str | None, alias: str | None, checkpoint: Final = "last"
+    wanted: str,
+    settings: Settings,
+    *,
+    name: str | None,
+    alias: str | None,
+    checkpoint: Final = "last",
+    reason: str | None = None,
 ) -> Promoted:
     """Registers the weights of a run (of a sweep: its best run) as a version of the model `name`, unless they are one
-    already, and points `alias` at it. Raises `UsageError` for a run that did not finish and for impossible names.
+    already, and points `alias` at it. Raises `UsageError` for a run that did not finish, for impossible names, and for
+    weights whose samples are UNMEASURABLE or whose collapse is SEVERE or TOTAL, unless a `reason` is given, which is
+    kept with the version.
     """
     if alias is not None:
         check_alias(alias)
@@ -82,12 +90,14 @@ def promote(
         model = check_name(name if name is not None else row["sweep"].rpartition("-")[0])
         _refuse_undelivered(row, settings)
         weights = finding.of_run(registry, run, checkpoint)
+        if reason is None:
+            _refuse_doubtful(registry, run, checkpoint)
         _refuse_other_store(registry, model, settings)
         # Two that look for a version at once would both make it.
         lock = settings.home / "locks" / "promote.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         with locked(lock), _undone() as undo:
-            stored, created, before = _register(registry, model, weights, row, alias, settings, undo)
+            stored, created, before = _register(registry, model, weights, row, alias, settings, undo, reason)
         (found,) = [version for version in queries.models(registry, model) if version["version"] == stored.version]
     return Promoted(found, created, alias, before, "" if run == wanted else _chosen(found))
 
@@ -105,6 +115,17 @@ def check_alias(alias: str) -> None:
         raise UsageError(f"--alias {alias!r}: use letters, digits, _ and -, like champion")
     if alias.lower() == "latest" or re.fullmatch(r"[vV]?\d+", alias):
         raise UsageError(f"--alias {alias}: MLflow keeps this word for versions; use another, like champion")
+
+
+def _refuse_doubtful(registry: Registry, run: str, checkpoint: Final) -> None:
+    """A score says little of samples that are like nothing real, or lack most of it: an exploded generator may rank
+    first by some.
+    """
+    doubt = queries.doubt(registry, run, checkpoint)
+    if doubt is not None:
+        raise UsageError(
+            f"run {run}: its samples are {doubt}; promote another run, or this one all the same: --force --reason WHY"
+        )
 
 
 def _refuse_other_store(registry: Registry, model: str, settings: Settings) -> None:
@@ -164,6 +185,7 @@ def _register(
     alias: str | None,
     settings: Settings,
     undo: ExitStack,
+    reason: str | None,
 ) -> tuple[StoredPromotion, bool, int | None]:
     """The version, whether it is new, and where the alias pointed before."""
     from aigc_lab.tracking.models import MlflowModels
@@ -189,7 +211,7 @@ def _register(
         _package(path.parent, sample, conditional=loaded.system.conditional),
         experiment=experiment,
         run=row["mlflow_run_id"],
-        tags={"run": row["run"], "checkpoint": weights.origin["checkpoint"], "system": row["system"]},
+        tags=_tags({**row, "checkpoint": weights.origin["checkpoint"], "reason": reason}),
         undo=undo,
     )
     stored = StoredPromotion(
@@ -202,6 +224,7 @@ def _register(
         path=str(path),
         mlflow_uri=_store(settings),
         mlflow_model_id=version.model_id,
+        reason=reason,
     )
     if alias is not None:
         mlflow.point(model, alias, stored.version, undo)
@@ -286,7 +309,7 @@ def restore(registry: Registry, row: dict[str, Any], settings: Settings) -> None
             _package(Path(row["path"]).parent, loaded.sample(1), conditional=loaded.system.conditional),
             experiment=mlflow.experiment(row["sweep"]),
             run=run["mlflow_run_id"],
-            tags={"run": row["run"], "checkpoint": row["checkpoint"], "system": row["system"]},
+            tags=_tags(row),
             undo=undo,
             number=row["version"],
         )
@@ -319,6 +342,11 @@ def _own_copy(weights: Weights, folder: Path, digest: str) -> Path:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return copy
+
+
+def _tags(row: dict[str, Any]) -> dict[str, str]:
+    """What MLflow's version says of itself."""
+    return {key: row[key] for key in ("run", "checkpoint", "system", "reason") if row[key] is not None}
 
 
 def _package(folder: Path, sample: "Array", *, conditional: bool) -> "Package":

@@ -11,7 +11,19 @@ from aigc_lab.registry import queries
 from aigc_lab.registry.ranking import Comparison
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
-from aigc_lab.tables import ARROW, TOLD, Row, caption, duration, interval, sections, state_text, unbounded, verdicts
+from aigc_lab.tables import (
+    ARROW,
+    TOLD,
+    Row,
+    caption,
+    duration,
+    interval,
+    ranked,
+    sections,
+    state_text,
+    unbounded,
+    verdicts,
+)
 from aigc_lab.web import evidence, pages
 from aigc_lab.web.whiskers import scale, whisker
 
@@ -215,6 +227,7 @@ def _table(group: Any, members: Sequence[Row], colours: Mapping[str, int]) -> Js
         dict(row)
         | {
             "colour": colours[row["system"]],
+            "place": ranked(row),
             "shown": interval(row["score"], unbounded(row)) if row["score"] else "",
             "whisker": whisker(row, on) if row["score"] and on else None,
             "told": state_text(row),
@@ -225,6 +238,7 @@ def _table(group: Any, members: Sequence[Row], colours: Mapping[str, int]) -> Js
     return {
         "name": f"{group.name} {ARROW[group.better]}" if group else "score",
         "scale": str(on) if on else "",
+        "chosen": any(row["score"]["reference"] is not None for row in scored),
         "rows": rows,
         "caption": caption(members, group.signature).splitlines() if group else [],
     }

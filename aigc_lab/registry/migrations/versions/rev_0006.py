@@ -1,4 +1,4 @@
-"""How far a floor goes from draw to draw of the real samples that it is a mean over."""
+"""Why a version was promoted in spite of what its collapse verdict says."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,4 +8,4 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
-    op.add_column("score", sa.Column("floor_sd", sa.Double(), nullable=True))
+    op.add_column("promotion", sa.Column("reason", sa.Text(), nullable=True))

@@ -1,0 +1,14 @@
+"""What is to be known of a row before it is taken for the best."""
+
+from collections.abc import Mapping
+
+# Verdicts on samples of which a score says little: they lack most of what is real, or are like nothing real.
+DOUBTFUL = ("UNMEASURABLE", "SEVERE", "TOTAL")
+
+NOT_CONFIRMED = "not confirmed"
+
+
+def doubts(counts: Mapping[str, int]) -> list[str]:
+    """Marks of a row, from how many of its runs have which collapse verdict."""
+    of = f" of {sum(counts.values())} runs" if sum(counts.values()) > 1 else ""
+    return [f"collapse {verdict}" + (of and f" in {counts[verdict]}{of}") for verdict in DOUBTFUL if verdict in counts]
