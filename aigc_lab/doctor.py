@@ -22,7 +22,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from aigc_lab import environment
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.settings import Settings, discreet, masked
+from aigc_lab.settings import Settings, discreet, masked, sqlite_path
 from aigc_lab.tracking import address, moved
 
 if TYPE_CHECKING:
@@ -290,8 +290,8 @@ def _optuna(settings: Settings) -> Iterator[Check]:
     url, shown = settings.optuna_url, masked(settings.optuna_url)
     remedy = "see AIGC_LAB_OPTUNA_URL"
     try:
-        if url.startswith("sqlite:///"):
-            store = address.sqlite_file(url)
+        store = sqlite_path(url)
+        if store is not None:
             if not store.exists():
                 yield Check("optuna", "ok", f"{shown}: {_NO_HOME}")
                 return
