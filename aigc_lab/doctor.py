@@ -146,11 +146,12 @@ def _machine(_: Settings) -> Iterator[Check]:
     cores, threads = environment.cores(), os.environ.get("OMP_NUM_THREADS")
     if threads is None:
         yield Check("cpu", "ok", f"{cores} cores; OMP_NUM_THREADS is not set: a training takes them all")
-    elif threads.isdecimal() and 0 < int(threads) <= cores:
-        yield Check("cpu", "ok", f"{cores} cores; OMP_NUM_THREADS={threads}")
+    elif (said := environment.omp_threads()) is not None and said <= cores:
+        yield Check("cpu", "ok", f"{cores} cores; a training takes {said} of them: OMP_NUM_THREADS={threads}")
     else:
         remedy = "unset OMP_NUM_THREADS; training.threads in an experiment says how many a run takes"
-        yield Check("cpu", "warning", f"{cores} cores, and OMP_NUM_THREADS={threads}", remedy)
+        found = f"{cores} cores, and OMP_NUM_THREADS={threads}: a training takes {environment.threads()}"
+        yield Check("cpu", "warning", found, remedy)
 
     import torch
 

@@ -362,9 +362,9 @@ def _rounds(
         if stack.step % every == 0 or stack.step == steps:
             found = [_collected(replica) for replica in replicas]
             # In these seconds, which end when the device has done its work, all of them went through their samples.
-            seconds = time.perf_counter() - started
+            seconds, done = time.perf_counter() - started, stack.step - first
             yield [
-                (replica, _stands(replica, scalars, stack.step - first, seconds))
+                (replica, _stands(replica, scalars, done, seconds, len(replicas)))
                 for replica, scalars in zip(replicas, found, strict=True)
             ]
             stack.train()
@@ -412,8 +412,8 @@ def _collected(replica: Replica) -> Mapping[str, float] | Diverged:
 
 
 def _stands(
-    replica: Replica, scalars: Mapping[str, float] | Diverged, steps: int, seconds: float
+    replica: Replica, scalars: Mapping[str, float] | Diverged, steps: int, seconds: float, together: int
 ) -> Progress | Diverged:
     if isinstance(scalars, Diverged):
         return scalars
-    return Progress(replica.state.step, scalars, seconds, steps * replica.batches.size / seconds)
+    return Progress(replica.state.step, scalars, seconds / together, steps * replica.batches.size / seconds)

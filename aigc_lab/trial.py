@@ -30,7 +30,7 @@ from aigc_lab.job import Job, Outcome, Watcher
 from aigc_lab.lab import Lab
 from aigc_lab.language_system import LanguageSystem
 from aigc_lab.metrics.base import Score
-from aigc_lab.record import PNG, TEXT, Kind, Record, of_history
+from aigc_lab.record import PNG, TEXT, Kind, Record, SharedClock, of_history
 from aigc_lab.registry.life import RESULTS, Outdated
 from aigc_lab.registry.records import StoredCheckpoint
 from aigc_lab.registry.states import State as RunState
@@ -63,7 +63,8 @@ def execute(jobs: Sequence[Job], lab: Lab, watchers: Sequence[Watcher]) -> list[
     training = jobs[0].configuration.training
     lab.settle(training)
     with interruption.deferred(), Heart(lab.registry) as heart:
-        runs = [_Run(job, lab, watcher, heart) for job, watcher in zip(jobs, watchers, strict=True)]
+        clock = SharedClock(len(jobs))
+        runs = [_Run(job, lab, watcher, heart, clock) for job, watcher in zip(jobs, watchers, strict=True)]
         try:
             for run in runs:
                 with run.recorded():
@@ -111,12 +112,12 @@ class _Run:
     replica: Replica
     tracked: RunTracker
 
-    def __init__(self, job: Job, lab: Lab, watcher: Watcher, heart: Heart) -> None:
+    def __init__(self, job: Job, lab: Lab, watcher: Watcher, heart: Heart, clock: SharedClock) -> None:
         self.outcome: Outcome | None = None
-        self._job, self._lab, self._watcher, self._heart = job, lab, watcher, heart
+        self._job, self._lab, self._watcher, self._heart, self._clock = job, lab, watcher, heart, clock
         self._training = job.configuration.training
         self._folder = attempts.folder(lab.settings, job.sweep, job.trial, job.seed)
-        self._record = Record(attempts.artifacts(lab.settings, job.sweep, job.trial, job.seed))
+        self._record = Record(attempts.artifacts(lab.settings, job.sweep, job.trial, job.seed), clock=clock)
         self._attempt = 0
         self._begun = False
         self._best: _Selected | None = None
@@ -342,6 +343,7 @@ class _Run:
             self._job.run, self._attempt, state, reason=reason, seconds=self._record.seconds, **self._record.result()
         )
         self.outcome = Outcome(state, value, reason)
+        self._clock.leave()
         self._heart.remove(self._job.run, self._attempt)
         if self._begun:
             self.replica.live = False
