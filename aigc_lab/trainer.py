@@ -242,6 +242,7 @@ class _Course:
                     used = shortened(gradients, phase.optimizer.max_norm)
                     for parameter, gradient in zip(parameters, used, strict=True):
                         parameter.grad = laid_out(gradient, parameter)
+                    optimizer.param_groups[0].update(phase.optimizer.at(state.step))
                     optimizer.step()
                     if phase.after is not None:
                         with torch.no_grad():

@@ -442,7 +442,7 @@ class _Run:
             self.tracked.scalars(step, values)
         for (kind, step, _, name), score in sorted(self._record.scores.items()):
             if kind == "progress":
-                self.tracked.scores(step, {name: score.value})
+                self.tracked.scores(step, {name: math.nan if score.value is None else score.value})
         for name, artifact in sorted(self._record.artifacts.items()):
             if name.startswith("samples/"):
                 self._track_samples(int(name.removeprefix("samples/")), Path(artifact.path))
