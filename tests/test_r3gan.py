@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aigc_lab import noise
 from aigc_lab.batches import Batches
 from aigc_lab.checkpoint import restore_state, save_state
 from aigc_lab.nets import resnet
@@ -111,10 +112,10 @@ def test_the_penalty_is_weighed_by_the_step() -> None:
     """γ/2 (R1 + R2): between two steps the loss differs by it alone."""
     made = state()
     phase = made.phases[0]
-    noise = {name: torch.randn(draw.shape) for name, draw in phase.noise.items()}
+    drawn = {name: noise.draw(what, name) for name, what in phase.noise.items()}
     batch = Batches(PICTURES, BATCH, 0)[0]
     for step, gamma in ((0, 0.05), (4, 0.0275), (8, 0.005), (80, 0.005)):
-        loss = phase.loss(batch, noise, step)
+        loss = phase.loss(batch, drawn, step)
         expected = loss.parts["adversarial"] + gamma * loss.parts["penalty"]
         torch.testing.assert_close(loss.total, expected, rtol=1e-6, atol=0)
 
@@ -159,8 +160,6 @@ def test_replicas_of_other_ends_are_stacked_as_each_is_alone(monkeypatch: pytest
         run.state.system.double()
         run.state.average.double()
         return run
-
-    from aigc_lab import noise
 
     single = noise.draw
     monkeypatch.setattr(Tensor, "float", Tensor.double)
