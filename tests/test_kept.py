@@ -119,7 +119,12 @@ def test_what_only_its_first_steps_say_is_refused_before_training(folder: Path, 
     (folder / "system.py").write_text(SYSTEM.replace("    pass\n", body))
     (folder / "mine.yaml").write_text(TEXT.replace("name: point_gan, hidden: 16", "name: ./system.py"))
     experiment = experiments.load("mine.yaml", data_dir=folder)
-    given = {"data": experiment.document.data, "data_dir": str(folder), "weights": (None, False), "device": "cpu"}
+    given: dict[str, Any] = {
+        "data": experiment.document.data,
+        "data_dir": str(folder),
+        "weights": (None, False),
+        "device": "cpu",
+    }
     with pytest.raises(UsageError, match=r"system: metric name '.*left@end'"):
         rehearsal.perform(lambda **told: None, "mine", experiment.document.file, **given)
 
@@ -130,9 +135,9 @@ def test_what_is_not_refused_mlflow_takes(folder: Path, name: str) -> None:
     from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 
     names.refuse_scores([name])
-    _validate_metric_name(f"score/{name}_holdout")
+    _validate_metric_name(f"score/{name}_holdout")  # type: ignore[no-untyped-call]
     names.refuse_parameters(["hidden_size"])
-    _validate_param_name("training.hidden_size")
+    _validate_param_name("training.hidden_size")  # type: ignore[no-untyped-call]
 
 
 # ---- failures after a training

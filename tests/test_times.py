@@ -13,7 +13,7 @@ import torch
 from harness import NoWriter, plain_environment
 from shell import command
 
-from aigc_lab import commands, environment, stacking, trainer
+from aigc_lab import commands, environment, trainer
 from aigc_lab import display as displays
 from aigc_lab import experiment as experiments
 from aigc_lab.batches import Batches
@@ -94,8 +94,7 @@ def test_the_seconds_of_steps_add_up_to_the_time_they_took(
         update(average, step)
 
     monkeypatch.setattr(trainer.MovingAverage, "update", slow)
-    for module in (trainer, stacking):
-        monkeypatch.setattr(module.time, "perf_counter", now)
+    monkeypatch.setattr(time, "perf_counter", now)
     rounds: list[Round] = []
     for reached in loop(replicas(3), steps=10, every=4, precision="fp32"):
         rounds.append(reached)
@@ -115,7 +114,7 @@ def test_a_run_that_began_further_on_has_its_own_intervals(monkeypatch: pytest.M
         update(average, step)
 
     monkeypatch.setattr(trainer.MovingAverage, "update", slow)
-    monkeypatch.setattr(trainer.time, "perf_counter", now)
+    monkeypatch.setattr(time, "perf_counter", now)
     runs = replicas(2)
     for _ in train(runs[:1], steps=2, every=2, precision="fp32"):
         pass
@@ -193,7 +192,7 @@ def test_the_time_left_is_the_clock_s(
 ) -> None:
     """All under way are half done after 100 s."""
     now = Clock()
-    monkeypatch.setattr(displays.time, "monotonic", now)
+    monkeypatch.setattr(time, "monotonic", now)
     monkeypatch.setattr(displays, "duration", lambda seconds: f"{seconds:g} s")
     display = SweepDisplay(console(stderr=True), 10, workers=workers)
     configuration = type("Configuration", (), {"system": "dcgan", "chosen": {}})
@@ -233,7 +232,8 @@ def test_threads_are_those_that_were_asked_for(
         monkeypatch.setenv("OMP_NUM_THREADS", said)
     before = torch.get_num_threads()
     try:
-        Lab(*[None] * 5, share).settle(experiments.Training(steps=1, threads=given, log_every=1, evaluate_every=1))  # type: ignore[arg-type]
+        lab = Lab(None, None, None, None, "cpu", share)  # type: ignore[arg-type]
+        lab.settle(experiments.Training(steps=1, threads=given, log_every=1, evaluate_every=1))
         assert torch.get_num_threads() == environment.describe("cpu")["threads"] == used
     finally:
         torch.set_num_threads(before)
