@@ -352,6 +352,11 @@ class _Run:
         with suppress(Exception):
             for split in SCORING_SPLITS:
                 self._record.score(self._computable(split), "last", state.step, split)
+        with suppress(Exception):  # MLflow may be what refuses
+            self._track_weights()
+            last = [score for score in self._record.scores.values() if score.checkpoint == "last"]
+            values = {score.name: score.value for score in last if score.split == "holdout" and score.value is not None}
+            self.tracked.scores(state.step, {f"{name}_holdout": value for name, value in values.items()})
 
     def _end(self, state: RunState, reason: str | None, value: float | None = None) -> None:
         """The truth first: MLflow is a projection of it and may be down."""
