@@ -226,6 +226,10 @@ class AdversarialSystem(System):
         given = self.config.penalty_weight
         return WEIGHTS[self.config.penalty] if given is None else given
 
+    def _weight_at(self, step: int) -> float:
+        """The weight of the penalty in the update of `step`."""
+        return self._weight
+
     def _seen(self, samples: Tensor, noise: Noise, which: str) -> Tensor:
         """Samples as the critic gets them: augmented, noisy, packed."""
         match self.config.augment:
@@ -260,14 +264,15 @@ class AdversarialSystem(System):
         if self.config.penalty in ("none", "instance_noise"):
             return Loss(loss, dynamics=dynamics)
         penalty = self._penalty(batch, noise, seen_real, seen_fake, real, fake)
-        return Loss(loss + self._weight * penalty, {"adversarial": loss, "penalty": penalty}, dynamics)
+        weighted = self._weight_at(step) * penalty
+        return Loss(loss + weighted, {"adversarial": loss, "penalty": penalty}, dynamics)
 
     def _generator_loss(self, batch: Any, noise: Noise, step: int) -> Loss:
         loss = self._generator_value(Players(self.critic, self.generator), batch, noise)
         if self.config.penalty != "consensus":
             return Loss(loss)
         penalty = self._consensus(batch, noise)
-        return Loss(loss + self._weight * penalty, {"adversarial": loss, "penalty": penalty})
+        return Loss(loss + self._weight_at(step) * penalty, {"adversarial": loss, "penalty": penalty})
 
     def _generator_value(self, players: Players, batch: Any, noise: Noise) -> Tensor:
         fake = self._scores(players.critic, self._seen(players.generator(noise["latents"]), noise, "fake"))

@@ -20,15 +20,15 @@ def artifacts(settings: Settings, sweep: str, trial: int, seed: int) -> Path:
     return settings.artifacts / sweep / f"{trial}.{seed}"
 
 
-def collect(settings: Settings, sweep: str, trial: int, seed: int, *, keep: int) -> None:
-    """Removes what the attempts of a run left behind, once it has ended: all states, the folders of all attempts but
+def collect(settings: Settings, sweep: str, trial: int, seed: int, *, keep: int, states: bool = True) -> None:
+    """Removes what the attempts of a run left behind, once it has ended: all `states`, the folders of all attempts but
     `keep`, whose weights are the run's, and pictures that were being written when their process died.
     """
     checkpoints = folder(settings, sweep, trial, seed)
     for attempt in checkpoints.iterdir() if checkpoints.is_dir() else ():
         if attempt.name != str(keep) and attempt.is_dir():
             shutil.rmtree(attempt, ignore_errors=True)
-    for pattern in STATES:
+    for pattern in STATES if states else ():
         for path in (checkpoints / str(keep)).glob(pattern):
             path.unlink(missing_ok=True)
     files.clear_unfinished(artifacts(settings, sweep, trial, seed))

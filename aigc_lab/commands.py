@@ -97,6 +97,8 @@ def _sweep(
     console.print(Text(f"{experiment.name}: {cost}"), soft_wrap=True)
     if len(places) > 1:
         console.print(Text(_shared(places, experiment)), soft_wrap=True)
+    if told := _threads(experiment):
+        console.print(Text(told), soft_wrap=True)
     if dry_run:
         return []
     display = SweepDisplay(console, experiment.file.training.steps, cost.seconds, len(places))
@@ -164,6 +166,8 @@ def _train(
     needs.check(experiment, places, together=len(set(seeds)) if experiment.file.training.stacked else 1)
     for note in experiment.check_data():
         console.print(Text(note), soft_wrap=True)
+    if told := _threads(experiment):
+        console.print(Text(told), soft_wrap=True)
     _check_stores(experiment, settings, console)
     display = SweepDisplay(console, experiment.file.training.steps)
     with (
@@ -280,15 +284,25 @@ def _places(device: str, workers: int | None, trials_per_gpu: int | None, at_mos
 
 
 def _shared(places: list[Place], experiment: Experiment) -> str:
-    threads = places[0].threads
-    wanted = experiment.file.training.threads or threads
+    threads, wanted = places[0].threads, experiment.file.training.threads or environment.threads()
     names = ", ".join(dict.fromkeys(place.device for place in places))
     text = f"{len(places)} workers on {names}, {min(threads, wanted)} CPU thread{'s' * (min(threads, wanted) > 1)} each"
     if len(places) > environment.cores():
         text += f", which share {environment.cores()} cores"
-    if wanted > threads:
+    if experiment.file.training.threads and wanted > threads:
         text += f" (training.threads asks for {wanted}: the same seed gives other bits than alone)"
     return text
+
+
+def _threads(experiment: Experiment) -> str | None:
+    """What is to be said of OMP_NUM_THREADS where it is set: that it holds, or that the experiment's number does."""
+    said, wanted = environment.omp_threads(), experiment.file.training.threads
+    if said is None or said == (wanted or environment.cores()):
+        return None
+    if wanted is not None:
+        return f"OMP_NUM_THREADS={said} is not used: training.threads is {wanted}"
+    used = environment.threads()
+    return f"{used} CPU thread{'s' * (used > 1)} for a run, as OMP_NUM_THREADS={said} says"
 
 
 def _devices(wanted: str) -> list[str]:

@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from aigc_lab import content, visible
-from aigc_lab.settings import Settings
+from aigc_lab.settings import Settings, sqlite_path
 
 
 def experiments(typed: str) -> list[str]:
@@ -51,11 +51,11 @@ def _offered(names: Iterable[str], typed: str) -> list[str]:
 
 def _read(query: str) -> list[tuple[str, ...]]:
     # A key press does not wait for SQLAlchemy (0.4 s), nor for a server on another machine.
-    url = Settings.load().registry_url
-    if not url.startswith("sqlite:///"):
+    file = sqlite_path(Settings.load().registry_url)
+    if file is None:
         return []
     with suppress(sqlite3.Error, OSError, ValueError):
-        path = Path(url.removeprefix("sqlite:///").partition("?")[0]).absolute()
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0.5)) as database:
+        address = f"{file.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True, timeout=0.5)) as database:
             return database.execute(query).fetchall()
     return []

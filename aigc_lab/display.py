@@ -121,8 +121,10 @@ class SweepDisplay:
         shares = [(time.monotonic() - run.begun, run.share) for run in self._runs.values() if run.share]
         pace = sum(took / share for took, share in shares) / len(shares) if shares else 0.0
         each = sum(self._durations) / len(self._durations) if self._durations else self._expected / max(self._total, 1)
-        left = sum(1 - run.share for run in self._runs.values()) * (pace or each)
-        left = (left + (self._total - under_way) * (each or pace)) / self._workers
+        waiting = self._total - under_way
+        left = sum(1 - run.share for run in self._runs.values()) * (pace or each) + waiting * (each or pace)
+        # All that are under way go on at once: one a worker, or any number that one process trains together.
+        left /= max(len(self._runs), min(self._workers, len(self._runs) + waiting), 1)
         return " · ".join(filter(None, (of_total, f"{duration(left)} left" if left else "")))
 
 

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from aigc_lab import environment
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.settings import Settings, discreet, masked
+from aigc_lab.settings import Settings, discreet, masked, sqlite_path
 from aigc_lab.tracking import address, moved
 
 if TYPE_CHECKING:
@@ -146,11 +146,12 @@ def _machine(_: Settings) -> Iterator[Check]:
     cores, threads = environment.cores(), os.environ.get("OMP_NUM_THREADS")
     if threads is None:
         yield Check("cpu", "ok", f"{cores} cores; OMP_NUM_THREADS is not set: a training takes them all")
-    elif threads.isdecimal() and 0 < int(threads) <= cores:
-        yield Check("cpu", "ok", f"{cores} cores; OMP_NUM_THREADS={threads}")
+    elif (said := environment.omp_threads()) is not None and said <= cores:
+        yield Check("cpu", "ok", f"{cores} cores; a training takes {said} of them: OMP_NUM_THREADS={threads}")
     else:
         remedy = "unset OMP_NUM_THREADS; training.threads in an experiment says how many a run takes"
-        yield Check("cpu", "warning", f"{cores} cores, and OMP_NUM_THREADS={threads}", remedy)
+        found = f"{cores} cores, and OMP_NUM_THREADS={threads}: a training takes {environment.threads()}"
+        yield Check("cpu", "warning", found, remedy)
 
     import torch
 
@@ -290,8 +291,8 @@ def _optuna(settings: Settings) -> Iterator[Check]:
     url, shown = settings.optuna_url, masked(settings.optuna_url)
     remedy = "see AIGC_LAB_OPTUNA_URL"
     try:
-        if url.startswith("sqlite:///"):
-            store = address.sqlite_file(url)
+        store = sqlite_path(url)
+        if store is not None:
             if not store.exists():
                 yield Check("optuna", "ok", f"{shown}: {_NO_HOME}")
                 return

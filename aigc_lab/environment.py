@@ -50,11 +50,22 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def settle(threads: int | None) -> None:
+def omp_threads() -> int | None:
+    """The number in `OMP_NUM_THREADS`, of several the first (that of the outermost loops); None where it holds none."""
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(said) if said.isdecimal() and int(said) > 0 else None
+
+
+def threads() -> int:
+    """CPU threads of a process to which nobody has given a number: `OMP_NUM_THREADS`, one for each core at most."""
+    return min(omp_threads() or cores(), cores())
+
+
+def settle(wanted: int | None) -> None:
     """Fixes what the bits of a result depend on: the number of CPU threads, and the choice of cuDNN's algorithms."""
     import torch
 
-    torch.set_num_threads(threads or cores())
+    torch.set_num_threads(wanted or threads())
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
 

@@ -62,7 +62,7 @@ def estimate(experiment: Experiment, places: Sequence[Place]) -> Estimate:
 
 def _seconds_per_step(plan: Configuration, place: Place, warm: int = 3, timed: int = 10) -> float:
     training = plan.training
-    environment.settle(min(training.threads or place.threads, place.threads))
+    environment.settle(min(training.threads or environment.threads(), place.threads))
     state = State.fresh(
         plan.system_class,
         plan.system_config,

@@ -83,6 +83,15 @@ class Evaluator:
             return scores, None
         return scores, with_code(self._jury.collapse(evidence), scores, system, evidence.real.reference)
 
+    def computable(self, generated: Samples, split: ScoringSplit, system: object = None) -> list[Score]:
+        """The scores of those metrics that can be computed, of a run of which another metric cannot."""
+        evidence = _evidence(generated, self._reals[split], self._dataset, self._features, split, system, ())
+        found: list[Score] = []
+        for metric in self.metrics:
+            with suppress(Exception):  # what was wrong is the reason of the run's failure
+                found += _scores([metric], evidence)
+        return found
+
     def judge(self, generated: Samples) -> CollapseVerdict | None:
         """Whether the samples have collapsed, of the same features as their scores would be; None if nobody can say."""
         return self._jury.collapse(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from aigc_lab import content, plugins, space
+from aigc_lab import content, names, plugins, space
 from aigc_lab.config import BatchSize, Count, Seed, Steps, Strict, Times, Weight
 from aigc_lab.errors import UsageError
 from aigc_lab.overrides import override
@@ -398,7 +398,9 @@ class Experiment:
             try:
                 with torch.device("meta"), plugins.blamed(configuration.system_class, ValueError):
                     system = configuration.system_class(configuration.system_config, configuration.dataset.shape)
-                    system.phases(configuration.training.batch_size)
+                    phases = system.phases(configuration.training.batch_size)
+                    names.refuse_curves(phase.name for phase in phases)
+                    names.refuse_parameters(type(configuration.system_config).model_fields)
             except _UNBUILT as error:
                 self.document.fail(
                     filled.source(("system",)),
@@ -406,6 +408,10 @@ class Experiment:
                     f"({configuration.dataset.shape}): {_sentence(error)}",
                 )
             kinds[configuration.system] = configuration.system_class
+        try:
+            names.refuse_parameters(type(configuration.dataset.config).model_fields)
+        except ValueError as error:
+            self.document.fail(("data", "name"), f"dataset {configuration.dataset.name}: {error}")
         self._check_batches()
         self._check_protocol(configuration.dataset, kinds)
         if file.search.sampler == "grid":
@@ -468,6 +474,7 @@ class Experiment:
         gives: dict[str, str] = {}
         for metric, (name, _) in zip(self.metrics, self.protocol.metrics, strict=True):
             try:
+                names.refuse_scores(metric.gives)
                 metric.check(dataset, self.protocol.samples)
                 if metric.extractor:
                     extractor_files.find(metric.extractor).check(dataset, self.weights)

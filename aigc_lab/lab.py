@@ -25,8 +25,8 @@ class Lab:
 
     def settle(self, training: Training) -> None:
         """Fixes what the bits of a run depend on: processes that share the cores take their part at most."""
-        wanted = training.threads or self.threads
-        environment.settle(wanted if self.threads is None else min(wanted or self.threads, self.threads))
+        wanted = training.threads or environment.threads()
+        environment.settle(wanted if self.threads is None else min(wanted, self.threads))
 
 
 def open_lab(

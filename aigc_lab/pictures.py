@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +38,14 @@ def png(pixels: Pixels) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
+
+
+def pixels(file: Path) -> Pixels:
+    """The pixels of a PNG that `png` encoded."""
+    from PIL import Image
+
+    with Image.open(file) as image:
+        return np.asarray(image)
 
 
 def grid(images: Images, columns: int | None = None) -> Pixels:

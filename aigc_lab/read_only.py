@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from aigc_lab.registry.opening import sqlite_file
-from aigc_lab.settings import Settings
+from aigc_lab.settings import Settings, sqlite_url
 
 
 @contextmanager
@@ -35,4 +35,4 @@ def _copied(url: str, folder: Path) -> str:
     for end in ("", "-wal"):  # the log holds what the database does not have yet
         if Path(f"{file}{end}").is_file():
             shutil.copyfile(f"{file}{end}", folder / f"{file.name}{end}")
-    return f"sqlite:///{folder / file.name}"
+    return sqlite_url(folder / file.name)

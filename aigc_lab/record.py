@@ -5,7 +5,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,6 +49,30 @@ class Curve(TypedDict):
     value: list[float | None]
 
 
+class SharedClock:
+    """Seconds that pass for each of the runs that one process does together: between two events, the time that went by
+    divided by the number of runs that are not over.
+
+    >>> clock = SharedClock(runs=24)
+    >>> clock.leave()  # 23 share what comes now
+    """
+
+    def __init__(self, runs: int, now: Callable[[], float] = time.perf_counter) -> None:
+        self._runs, self._now = runs, now
+        self._read, self._at = 0.0, now()
+
+    def read(self) -> float:
+        """Seconds for each run since the clock was made."""
+        now = self._now()
+        self._read, self._at = self._read + (now - self._at) / max(self._runs, 1), now
+        return self._read
+
+    def leave(self) -> None:
+        """One of the runs is over: the others share what comes."""
+        self.read()
+        self._runs -= 1
+
+
 @dataclass
 class Record:
     """What a run has to show so far. Files go to `folder` at once, and become the run's when it ends, however it ends:
@@ -66,11 +90,18 @@ class Record:
     training_seconds: float = 0.0
     evaluation_seconds: float = 0.0
     before: float = 0.0  # seconds that the attempts took from which this one goes on
-    begun: float = field(default_factory=time.perf_counter)
+    clock: SharedClock = field(default_factory=lambda: SharedClock(1))
+    begun: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.begun = self.clock.read()
 
     @property
     def seconds(self) -> float:
-        return self.before + time.perf_counter() - self.begun
+        """What the run cost: the time of its process, shared with the runs that were done together with it. The runs'
+        seconds add up to the time that their processes took.
+        """
+        return self.before + self.clock.read() - self.begun
 
     def scalar(self, step: int, values: Mapping[str, float]) -> None:
         for name, given in values.items():

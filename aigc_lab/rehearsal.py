@@ -2,12 +2,12 @@
 train their first steps, all in a process of its own (`confined`). What ships is not tried.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from aigc_lab import confined, environment, plugins
+from aigc_lab import confined, environment, names, plugins
 from aigc_lab.batches import Batches
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import Configuration, Experiment
@@ -76,6 +76,8 @@ def perform(
         if plugins.source_of(plan.system_class) is not None:
             send(phase=f"{plan.system} trained its first steps", limit="work")
             state = _trained(plan, device)
+            send(phase=f"{plan.system} said what it is", limit="work")
+            _refuse_names(plan, state.system.summary())
             send(phase=f"{plan.system} was sampled", limit="work")
             state.average.generate(_SAMPLES, "rehearsal")
 
@@ -93,8 +95,16 @@ def _trained(plan: Configuration, device: str) -> State:
     )
     batches = Batches(plan.dataset.load("train").to(device), training.batch_size, seed=0)
     with suppress(Diverged):  # that is told when it is a run
-        for _ in train_one(
+        for progress in train_one(
             state, batches, steps=_STEPS, every=_STEPS, seed=0, decay=training.ema, precision=training.precision
         ):
-            pass
+            _refuse_names(plan, progress.scalars)
     return state
+
+
+def _refuse_names(plan: Configuration, scalars: Iterable[str]) -> None:
+    """Raises `UsageError` for curves that no store would take at the end of a training."""
+    try:
+        names.refuse_curves((), scalars)
+    except ValueError as error:
+        raise UsageError(f"{plan.system}: {error}") from None

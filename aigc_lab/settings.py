@@ -46,9 +46,9 @@ class Settings:
         store_patience()  # a typo is met here, and not in the middle of an outage
         return cls(
             home=where,
-            registry_url=os.environ.get("AIGC_LAB_REGISTRY_URL") or f"sqlite:///{where / 'registry.db'}",
-            optuna_url=os.environ.get("AIGC_LAB_OPTUNA_URL") or f"sqlite:///{where / 'optuna.db'}",
-            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{where / 'mlflow.db'}",
+            registry_url=os.environ.get("AIGC_LAB_REGISTRY_URL") or sqlite_url(where / "registry.db"),
+            optuna_url=os.environ.get("AIGC_LAB_OPTUNA_URL") or sqlite_url(where / "optuna.db"),
+            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or sqlite_url(where / "mlflow.db"),
             data_dir=Path(os.environ.get("AIGC_LAB_DATA_DIR") or where / "data").expanduser().absolute(),
             weights_dir=Path(weights).expanduser().absolute() if weights else None,
         )
@@ -112,6 +112,30 @@ def store_patience() -> float:
     if not 0 <= seconds < math.inf:
         raise UsageError(f"AIGC_LAB_STORE_PATIENCE={text!r:.40}: give seconds, like 60; 0 waits for nothing")
     return seconds
+
+
+# What an address does not take as it is: percent codes are decoded, `?` and `#` end the path, Optuna fills in braces.
+_CODES = {ord(letter): f"%{ord(letter):02X}" for letter in "%?#{}"}
+
+
+def sqlite_url(path: Path) -> str:
+    """The SQLAlchemy address of a SQLite file, whatever its folder is called.
+
+    >>> sqlite_url(Path("/work/home/mlflow.db"))
+    'sqlite:////work/home/mlflow.db'
+    >>> sqlite_url(Path("/work/feature%2Fgan/mlflow.db"))
+    'sqlite+pysqlite:////work/feature%252Fgan/mlflow.db'
+    """
+    coded = str(path).translate(_CODES)
+    # MLflow takes what follows `sqlite:///` for a path as it is, and would make a folder of the coded name.
+    return f"{'sqlite' if coded == str(path) else 'sqlite+pysqlite'}:///{coded}"
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of a SQLite address, the inverse of `sqlite_url`; None for a server and for a database in memory."""
+    scheme, _, rest = url.partition("://")
+    name = unquote(rest.partition("?")[0].removeprefix("/"))
+    return Path(name) if scheme.partition("+")[0] == "sqlite" and name not in ("", ":memory:") else None
 
 
 # Of one part of a path, and of a whole one, in bytes: what file systems take.

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from aigc_lab import noise
 from aigc_lab.noise import Noise
 from aigc_lab.samples import Samples, Text
-from aigc_lab.systems.base import Loss, Phase
+from aigc_lab.systems.base import Loss, OptimizerConfig, Phase
 from aigc_lab.text.vocabulary import PAD
 from aigc_lab.trainer import (
     Diverged,
@@ -92,7 +92,7 @@ class Stack:
 
     def apply(self, index: int, loss: Loss, gradients: tuple[Tensor, ...]) -> None:
         """Moves what phase `index` trains, and records it."""
-        self._optimizers[index].step(gradients)
+        self._optimizers[index].step(gradients, self.step)
         if self.phases[index].after is not None:
             self._functions[index].afterwards(self.step)
         self._record(index, loss, gradients)
@@ -219,7 +219,7 @@ class _Optimizer:
     """
 
     def __init__(self, states: Sequence[State], index: int, phase: Phase) -> None:
-        self._shares: list[tuple[slice, torch.optim.Optimizer, float | None]] = []
+        self._shares: list[tuple[slice, torch.optim.Optimizer, OptimizerConfig]] = []
         first = 0
         for config, group in groupby(states, key=lambda state: state.phases[index].optimizer):
             members = list(group)
@@ -231,12 +231,13 @@ class _Optimizer:
                 if _MEMORY[config.rule]:
                     rows_of = [(own.state, weights[number]) for own, weights in owners]
                     optimizer.state[window] = _remember(rows_of, _MEMORY[config.rule])
-            self._shares.append((rows, optimizer, config.max_norm))
+            self._shares.append((rows, optimizer, config))
             first += len(members)
 
-    def step(self, gradients: Sequence[Tensor]) -> None:
-        for rows, optimizer, max_norm in self._shares:
-            mine = _shortened([gradient[rows] for gradient in gradients], max_norm)
+    def step(self, gradients: Sequence[Tensor], step: int) -> None:
+        for rows, optimizer, config in self._shares:
+            optimizer.param_groups[0].update(config.at(step))
+            mine = _shortened([gradient[rows] for gradient in gradients], config.max_norm)
             for window, gradient in zip(optimizer.param_groups[0]["params"], mine, strict=True):
                 # Fused Adam pairs weights and gradients by their place in memory: a gradient may come transposed.
                 window.grad = gradient.contiguous()
@@ -362,9 +363,9 @@ def _rounds(
         if stack.step % every == 0 or stack.step == steps:
             found = [_collected(replica) for replica in replicas]
             # In these seconds, which end when the device has done its work, all of them went through their samples.
-            seconds = time.perf_counter() - started
+            seconds, done = time.perf_counter() - started, stack.step - first
             yield [
-                (replica, _stands(replica, scalars, stack.step - first, seconds))
+                (replica, _stands(replica, scalars, done, seconds, len(replicas)))
                 for replica, scalars in zip(replicas, found, strict=True)
             ]
             stack.train()
@@ -412,8 +413,8 @@ def _collected(replica: Replica) -> Mapping[str, float] | Diverged:
 
 
 def _stands(
-    replica: Replica, scalars: Mapping[str, float] | Diverged, steps: int, seconds: float
+    replica: Replica, scalars: Mapping[str, float] | Diverged, steps: int, seconds: float, together: int
 ) -> Progress | Diverged:
     if isinstance(scalars, Diverged):
         return scalars
-    return Progress(replica.state.step, scalars, seconds, steps * replica.batches.size / seconds)
+    return Progress(replica.state.step, scalars, seconds / together, steps * replica.batches.size / seconds)

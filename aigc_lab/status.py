@@ -183,7 +183,9 @@ def _row(connection: Connection, found: Json, budget: _Budget, attempts: list[Js
         "runner": None if supervisor is None else _where(supervisor),
     }
     row["condition"] = _condition(row, supervisor, attempts)
-    row["seconds_left"] = _seconds_left(row)
+    # Runs that are trained together are one process, and each of them costs its share of that process's time.
+    at_once = len({(attempt["host"], attempt["pid"]) for attempt in attempts if attempt["alive"]})
+    row["seconds_left"] = _seconds_left(row, at_once)
     return row | {"next": _next(row)}
 
 
@@ -201,12 +203,12 @@ def _condition(row: Json, supervisor: Json | None, attempts: list[Json]) -> str:
     return "stopped" if waiting or (row["total"] is not None and row["done"] < row["total"]) else "ended"
 
 
-def _seconds_left(row: Json) -> float | None:
-    """From the mean time of the runs that ended, shared by those under way."""
+def _seconds_left(row: Json, processes: int) -> float | None:
+    """By the clock: the mean cost of the runs that ended, for those that are left, shared by the processes at work."""
     each, total = row["seconds_per_run"], row["total"]
     if row["condition"] != "running" or each is None or total is None:
         return None
-    return float(each * max(0, total - row["done"]) / max(1, row["states"][State.RUNNING]))
+    return float(each * max(0, total - row["done"]) / max(1, processes))
 
 
 def _next(row: Json) -> list[str]:

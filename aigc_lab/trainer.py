@@ -33,7 +33,11 @@ class Diverged(ArithmeticError):
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands after `step` steps; scalars are means over the steps since the last one."""
+    """Where a run stands after `step` steps; scalars are means over the steps since the last one.
+
+    `seconds` is what these steps cost: the time that they took, shared among the runs that were trained in it.
+    `samples_per_second` is the run's own pace by the clock.
+    """
 
     step: int
     scalars: Mapping[str, float]
@@ -178,17 +182,21 @@ def train(
     running = [replica for replica in replicas if replica.live and replica.state.step < steps]
     courses = [_Course(replica, decay, precision) for replica in running]
     while courses and not interrupted():
-        reached: Round = []
         for course in courses:
             course.step()
-            state = course.replica.state
-            if state.step % every == 0 or state.step == steps:
-                reached.append((course.replica, course.collect()))
+        reached = [course for course in courses if _is_due(course.replica.state.step, every, steps)]
         if reached:
-            yield reached
+            found = [course.collect() for course in reached]  # which waits for the device
+            for course in courses:
+                course.rest(len(courses))
+            yield [(course.replica, course.stands(scalars)) for course, scalars in zip(reached, found, strict=True)]
             courses = [course for course in courses if course.replica.live and course.replica.state.step < steps]
             for course in courses:
                 course.go_on()
+
+
+def _is_due(step: int, every: int, steps: int) -> bool:
+    return step % every == 0 or step == steps
 
 
 def train_one(state: State, batches: Batches, *, seed: int, **options: Any) -> Iterator[Progress]:
@@ -211,12 +219,18 @@ class _Course:
         self._turns = [[updates[number] for number in turn] for turn in turns(state.phases)]
         self._batches_per_step = max(phase.repeat for phase in state.phases)
         self._average = MovingAverage(state.system, state.average, decay)
+        self._by_clock, self._share, self._first = 0.0, 0.0, state.step  # of the interval that is under way
         self.go_on()
 
     def go_on(self) -> None:
-        """Begins an interval, after whatever was done with the system between two."""
+        """Goes on, after whatever was done with the system."""
         self.replica.state.system.train()
-        self._started, self._first = time.perf_counter(), self.replica.state.step
+        self._started = time.perf_counter()
+
+    def rest(self, together: int) -> None:
+        """Other things are done now; so many courses shared the time since `go_on`."""
+        passed = time.perf_counter() - self._started
+        self._by_clock, self._share = self._by_clock + passed, self._share + passed / together
 
     def step(self) -> None:
         """All phases once, each on its batches, with noise of its own key."""
@@ -228,6 +242,7 @@ class _Course:
                     used = shortened(gradients, phase.optimizer.max_norm)
                     for parameter, gradient in zip(parameters, used, strict=True):
                         parameter.grad = laid_out(gradient, parameter)
+                    optimizer.param_groups[0].update(phase.optimizer.at(state.step))
                     optimizer.step()
                     if phase.after is not None:
                         with torch.no_grad():
@@ -249,16 +264,21 @@ class _Course:
         # Only the gradients that this phase uses: the other networks' weights are left out of the backward.
         return loss, torch.autograd.grad(loss.total, update.parameters)
 
-    def collect(self) -> Progress | Diverged:
-        """The interval that ends here, after one copy to the host."""
-        state = self.replica.state
+    def collect(self) -> Mapping[str, float] | Diverged:
+        """The scalars of the interval that ends here, after one copy to the host."""
         try:
-            scalars = state.recorder.collect(state.step)
+            return self.replica.state.recorder.collect(self.replica.state.step)
         except Diverged as diverged:
             self.replica.live = False
             return diverged
-        seconds = time.perf_counter() - self._started
-        return Progress(state.step, scalars, seconds, (state.step - self._first) * self.replica.batches.size / seconds)
+
+    def stands(self, scalars: Mapping[str, float] | Diverged) -> Progress | Diverged:
+        """The interval that ended, and the beginning of the next."""
+        step, by_clock, share, first = self.replica.state.step, self._by_clock, self._share, self._first
+        self._by_clock, self._share, self._first = 0.0, 0.0, step
+        if isinstance(scalars, Diverged):
+            return scalars
+        return Progress(step, scalars, share, (step - first) * self.replica.batches.size / by_clock)
 
 
 class _Update(NamedTuple):

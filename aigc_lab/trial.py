@@ -30,7 +30,7 @@ from aigc_lab.job import Job, Outcome, Watcher
 from aigc_lab.lab import Lab
 from aigc_lab.language_system import LanguageSystem
 from aigc_lab.metrics.base import Score
-from aigc_lab.record import PNG, TEXT, Kind, Record, of_history
+from aigc_lab.record import PNG, TEXT, Kind, Record, SharedClock, of_history
 from aigc_lab.registry.life import RESULTS, Outdated
 from aigc_lab.registry.records import StoredCheckpoint
 from aigc_lab.registry.states import State as RunState
@@ -63,7 +63,8 @@ def execute(jobs: Sequence[Job], lab: Lab, watchers: Sequence[Watcher]) -> list[
     training = jobs[0].configuration.training
     lab.settle(training)
     with interruption.deferred(), Heart(lab.registry) as heart:
-        runs = [_Run(job, lab, watcher, heart) for job, watcher in zip(jobs, watchers, strict=True)]
+        clock = SharedClock(len(jobs))
+        runs = [_Run(job, lab, watcher, heart, clock) for job, watcher in zip(jobs, watchers, strict=True)]
         try:
             for run in runs:
                 with run.recorded():
@@ -111,14 +112,16 @@ class _Run:
     replica: Replica
     tracked: RunTracker
 
-    def __init__(self, job: Job, lab: Lab, watcher: Watcher, heart: Heart) -> None:
+    def __init__(self, job: Job, lab: Lab, watcher: Watcher, heart: Heart, clock: SharedClock) -> None:
         self.outcome: Outcome | None = None
-        self._job, self._lab, self._watcher, self._heart = job, lab, watcher, heart
+        self._job, self._lab, self._watcher, self._heart, self._clock = job, lab, watcher, heart, clock
         self._training = job.configuration.training
         self._folder = attempts.folder(lab.settings, job.sweep, job.trial, job.seed)
-        self._record = Record(attempts.artifacts(lab.settings, job.sweep, job.trial, job.seed))
+        self._record = Record(attempts.artifacts(lab.settings, job.sweep, job.trial, job.seed), clock=clock)
         self._attempt = 0
         self._begun = False
+        self._scoring = False  # the training is done, up to here: what fails now must cost none of it
+        self._rescued = False
         self._best: _Selected | None = None
         self._value = math.nan  # of the objective at the newest evaluation, which was at this step
         self._evaluated = 0
@@ -145,7 +148,9 @@ class _Run:
         self._checkpoints = Checkpointer(self._mine, self._stored)
         with interruption.at_once():
             samples = job.configuration.dataset.load("train").to(self._lab.device)
-            follows = stored is not None and chain != self._attempt
+            # A run whose scoring failed goes on after its training, though for MLflow it is another.
+            scoring = stored is not None and stored.history.get("scoring", False)
+            follows = stored is not None and (chain != self._attempt or scoring)
             state, history = self._state(itertools.chain([stored], older) if follows else ())
         self.replica = Replica(state, Batches(samples, self._training.batch_size, job.seed), job.seed)
         self._from = state.step
@@ -154,6 +159,9 @@ class _Run:
         self._heart.add(job.run, self._attempt, lambda: state.step)
         self.tracked = _open_tracker(job, self._lab, self._attempt, chain)
         self._begun = True
+        if follows and chain == self._attempt:
+            self._scoring = True
+            self._tell_again()
         if history is None:
             # MLflow's slider begins at step 0: without a picture there, people see an empty tile first.
             self._show(0)
@@ -188,6 +196,7 @@ class _Run:
     def reach(self, end: Progress | Diverged) -> None:
         """An interval has ended: its scalars, an evaluation, a checkpoint, each where it is due."""
         self._heart.check(self._job.run, self._attempt)
+        self._scoring = False
         if isinstance(end, Diverged):
             raise end
         self.tracked.scalars(end.step, dict(end.scalars) | {"dynamics/samples_per_second": end.samples_per_second})
@@ -211,6 +220,7 @@ class _Run:
         begun, step = time.perf_counter(), self.replica.state.step
         if (broken := _broken(self.replica.state.average)) is not None:
             raise Diverged(step, broken)  # the step after would tell, and there may be none
+        self._scoring = True
         scores, collapse = self._scored("reference", judged=True)
         self._record.score(scores, "progress", step, "reference")
         self._record.judge("collapse", step, collapse)
@@ -249,6 +259,7 @@ class _Run:
         assert self._best is not None, "the last step is always evaluated"
         begun, best = time.perf_counter(), self._best
         step = self._result_step
+        self._scoring = True
         self._record.repeat("reference", step)
         with self._sampling(best if step == best.step else None):
             holdout, _ = self._scored("holdout")
@@ -277,8 +288,8 @@ class _Run:
         }
         state = self.replica.state
         known = shares | dict(state.system.summary())
-        self._record.scalar(state.step, known)
         self.tracked.scalars(state.step, known)
+        self._record.scalar(state.step, known)
         self._end(RunState.FINISHED, None, best.value if step == best.step else self._value)
 
     @property
@@ -346,12 +357,14 @@ class _Run:
             broken = self._broken_weight()
             if broken is not None:  # whatever the error says, it is a consequence
                 self._end(RunState.DIVERGED, f"{broken} is not finite at step {self.replica.state.step}")
-            else:
-                self._end(RunState.FAILED, _reason(error))
+                return
+            if self._begun and self._scoring:
+                self._rescue()
+            self._end(RunState.FAILED, _reason(error))
             return
         with suppress(Failure):  # the error that is being handled says more
             at = f"at step {self.replica.state.step}" if self._begun else "before its first step"
-            if self._begun and self.replica.live:
+            if self._begun and (self.replica.live or self._scoring):
                 self._save(wait=True)
             told = f": {error}" if isinstance(error, UsageError | Failure) else ""
             self._end(RunState.KILLED, f"interrupted {at}{told}")
@@ -361,6 +374,26 @@ class _Run:
             return _broken(self.replica.state.average) if self._begun else None
         except RuntimeError:  # it may be the device that failed
             return None
+
+    def _rescue(self) -> None:
+        """Keeps what was trained of a run whose scoring fails: its weights, the scores that can be computed, and the
+        state to go on from when it is done again.
+        """
+        state, best = self.replica.state, self._best
+        with suppress(OSError):  # of a disk that is full the reason tells
+            self._keep("last", state.step, _weights(state.average))
+            if best is not None:
+                self._keep("selected", best.step, best.weights)
+            self._save(wait=True)
+            self._rescued = True
+        with suppress(Exception):
+            for split in SCORING_SPLITS:
+                self._record.score(self._computable(split), "last", state.step, split)
+        with suppress(Exception):  # MLflow may be what refuses
+            self._track_weights()
+            last = [score for score in self._record.scores.values() if score.checkpoint == "last"]
+            values = {score.name: score.value for score in last if score.split == "holdout" and score.value is not None}
+            self.tracked.scores(state.step, {f"{name}_holdout": value for name, value in values.items()})
 
     def _end(self, state: RunState, reason: str | None, value: float | None = None) -> None:
         """The truth first: MLflow is a projection of it and may be down."""
@@ -379,6 +412,7 @@ class _Run:
             self._job.run, self._attempt, state, reason=reason, seconds=self._record.seconds, **self._record.result()
         )
         self.outcome = Outcome(state, value, reason)
+        self._clock.leave()
         self._heart.remove(self._job.run, self._attempt)
         if self._begun:
             self.replica.live = False
@@ -388,7 +422,9 @@ class _Run:
             self.tracked.end(status_of(state), {"state": state} | said | ({"reason": reason} if reason else {}))
         if state != RunState.KILLED:
             job = self._job
-            attempts.collect(self._lab.settings, job.sweep, job.trial, job.seed, keep=self._attempt)
+            attempts.collect(
+                self._lab.settings, job.sweep, job.trial, job.seed, keep=self._attempt, states=not self._rescued
+            )
 
     def _judge_history(self, state: RunState, reason: str | None) -> None:
         """Whether the objective was stable, of a run that has a result or diverged."""
@@ -421,6 +457,7 @@ class _Run:
             "threads": torch.get_num_threads(),
             "value": self._value,
             "evaluated": self._evaluated,
+            "scoring": self._scoring,
             "best": None if self._best is None else {"step": self._best.step, "value": self._best.value},
             "record": self._record.dump(),
         }
@@ -438,6 +475,21 @@ class _Run:
         if history["best"] is not None:
             self._best = _Selected(history["best"]["step"], history["best"]["value"], stored.selected)
         self._record.load(history["record"], stored.state.parent, self._mine)
+
+    def _tell_again(self) -> None:
+        """A new run of MLflow has the curves, scores and pictures of the attempt that this one goes on from."""
+        told: dict[int, dict[str, float]] = {}
+        for name, curve in self._record.curves.items():
+            for step, value in zip(curve["step"], curve["value"], strict=True):
+                told.setdefault(step, {})[name] = math.nan if value is None else value
+        for step, values in sorted(told.items()):
+            self.tracked.scalars(step, values)
+        for (kind, step, _, name), score in sorted(self._record.scores.items()):
+            if kind == "progress":
+                self.tracked.scores(step, {name: math.nan if score.value is None else score.value})
+        for name, artifact in sorted(self._record.artifacts.items()):
+            if name.startswith("samples/"):
+                self._track_samples(int(name.removeprefix("samples/")), Path(artifact.path))
 
     def _keep(self, kind: str, step: int, weights: dict[str, Tensor]) -> None:
         """Weights that outlive the run; equal ones are one file."""
@@ -467,6 +519,12 @@ class _Run:
             generated = self.replica.state.average.generate(samples, self._job.seed, "evaluation", split)
             return self._lab.evaluator.examine(generated, split, self.replica.state.average, judged=judged)
 
+    def _computable(self, split: ScoringSplit) -> list[Score]:
+        with interruption.at_once():
+            samples = self._job.configuration.protocol.samples
+            generated = self.replica.state.average.generate(samples, self._job.seed, "evaluation", split)
+            return self._lab.evaluator.computable(generated, split, self.replica.state.average)
+
     @property
     def _kind(self) -> Kind:
         """What shows the samples: sentences are a text, all else a picture."""
@@ -476,11 +534,13 @@ class _Run:
         content, pixels = self._samples()
         self._shown = step, content
         self._record.samples(content, step, self._kind)
-        if pixels is not None:
-            file = Path(self._record.artifacts[f"samples/{step:06d}"].path)
-            self.tracked.image("samples/grid", pixels, step, png=file)
+        self._track_samples(step, Path(self._record.artifacts[f"samples/{step:06d}"].path), pixels)
+
+    def _track_samples(self, step: int, file: Path, pixels: pictures.Pixels | None = None) -> None:
+        if self._kind is PNG:
+            self.tracked.image("samples/grid", pictures.pixels(file) if pixels is None else pixels, step, png=file)
             return
-        self.tracked.text(f"samples/{step:06d}.txt", content.decode())
+        self.tracked.text(f"samples/{step:06d}.txt", file.read_text("utf-8"))
         # MLflow's page shows a file of this kind as a table: a column of sentences, one line for each step.
         self.tracked.text("samples.csv", self._record.sentences())
 

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.files import replacing
-from aigc_lab.settings import Settings, masked
+from aigc_lab.settings import Settings, masked, sqlite_url
 from aigc_lab.tracking import address, moved, pages
 
 APPLICATION = "aigc_lab.tracking.pages:app"
@@ -171,7 +171,7 @@ class _Login:
             self._configuration,
             # Who has an account may look; who may change something, the first of them decides.
             "[mlflow]\ndefault_permission = READ\n"
-            f"database_uri = sqlite:///{self.users}\nadmin_username = {USER}\n".replace("%", "%%"),
+            f"database_uri = {sqlite_url(self.users)}\nadmin_username = {USER}\n".replace("%", "%%"),
         )
 
     def _write(self, path: Path, text: str) -> None:

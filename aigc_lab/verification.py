@@ -106,7 +106,7 @@ def _models(
 
 
 def _unasked(error: Exception, settings: Settings) -> str:
-    made = "sqlite:" in settings.tracking_uri
+    made = settings.tracking_uri.startswith("sqlite")
     again = "; if it is damaged, move it away: aigc-lab reconcile --mlflow makes it again" if made else ""
     return f"{_reason(error, settings)}{again}"
 

@@ -75,6 +75,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "crew",
         "interruption",
         "modality",
+        "names",
         "tether",
         "processes",
         "sample_note",

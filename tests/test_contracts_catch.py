@@ -61,6 +61,7 @@ BREAKS: dict[str, tuple[str, dict[str, str]]] = {
     "every key has a default": ("--set width=…", {"width: int = 8": "width: int"}),
     "it can be built": ("AttributeError: 'Config' object has no attribute 'wide'", {"config.width": "config.wide"}),
     "its phases are described": ("noise z is a tuple", {"Draw((count, 3))": "(count, 3)"}),
+    "its curves can be stored": ("metric name 'loss/fit/part@1'", {'"part"': '"part@1"'}),
     "every parameter is trained": ("no phase trains idle.weight, idle.bias", {"nn.Identity()": "nn.Linear(1, 1)"}),
     "what it does not make is refused": (
         "accepts images",

@@ -9,9 +9,9 @@ import pytest
 from aigc_lab import cli, commands, experiment
 from aigc_lab.archive import belongings
 from aigc_lab.errors import UsageError
+from aigc_lab.names import checked
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
-from aigc_lab.tracking.base import checked
 from aigc_lab.tracking.memory import MemoryTracker
 from aigc_lab.tracking.spool import SpoolTracker
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from asgi import ask
+from sqlalchemy.engine import make_url
 
 from aigc_lab import ui
 from aigc_lab.errors import Failure, UsageError
@@ -185,14 +186,14 @@ def test_a_login_is_asked_for_and_may_change_what_is_writable(tmp_path: Path) ->
 
 
 def test_a_password_is_made_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    login = ui._Login(tmp_path / "50% mine")
+    login = ui._Login(tmp_path / "50%2F mine?")
     login.prepare()
     first = login.environment["MLFLOW_AUTH_ADMIN_PASSWORD"]
     login.prepare()
     assert login.environment["MLFLOW_AUTH_ADMIN_PASSWORD"] == first == login.password.read_text().strip()
     parser = configparser.ConfigParser()
     parser.read(login.environment["MLFLOW_AUTH_CONFIG_PATH"])
-    assert parser["mlflow"]["database_uri"] == f"sqlite:///{login.users}"
+    assert make_url(parser["mlflow"]["database_uri"]).database == str(login.users)
     login.users.touch()
     login.password.unlink()
     with pytest.raises(UsageError, match="password is gone, and .*users.db knows users; restore it, or remove"):

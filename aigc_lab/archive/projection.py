@@ -21,11 +21,12 @@ from aigc_lab.archive import belongings
 from aigc_lab.archive.belongings import Row, Rows
 from aigc_lab.errors import UsageError
 from aigc_lab.files import sha256, share
+from aigc_lab.names import checked
 from aigc_lab.record import table_of_sentences
 from aigc_lab.registry.states import State
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import final, writer
-from aigc_lab.tracking.base import Point, RunTracker, Tracker, checked, status_of
+from aigc_lab.tracking.base import Point, RunTracker, Tracker, status_of
 from aigc_lab.tracking.mlflow import HeldFile
 from aigc_lab.tracking.spool import SpoolTracker
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from aigc_lab import evaluate, noise
+from aigc_lab import evaluate, names, noise
 from aigc_lab.config import Strict
 from aigc_lab.contracts.base import Broken, Contracts, say
 from aigc_lab.data.base import SPLITS, Dataset, Modes, Split
@@ -299,6 +299,15 @@ def it_gives_the_scores_that_it_declares(case: Case) -> None:
     for name, score in made.items():
         if score.better != declared[name]:
             raise Broken(f"{name} is declared better when {declared[name]}, and its score says {score.better}")
+
+
+@METRIC.add()
+def its_scores_can_be_stored(case: Case) -> None:
+    """MLflow takes no @, % or + in a name, and would refuse the score of a finished training."""
+    try:
+        names.refuse_scores(case.metric.gives)
+    except ValueError as error:
+        raise Broken(str(error)) from None
 
 
 @METRIC.add(it_gives_the_scores_that_it_declares)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from aigc_lab import noise
+from aigc_lab import names, noise
 from aigc_lab.batches import Batches
 from aigc_lab.checkpoint import load_system, restore_state, save_state, save_weights
 from aigc_lab.config import Strict
@@ -180,6 +180,21 @@ def its_phases_are_described(case: Case) -> None:
     names = [phase.name for phase in phases]
     if len(set(names)) < len(names):
         raise Broken(f"phases share a name: {', '.join(names)}")
+
+
+@SYSTEM.add(its_phases_are_described)
+def its_curves_can_be_stored(case: Case) -> None:
+    """MLflow takes no @, % or + in a name, and would refuse the curves of a training that has begun."""
+    state = case.fresh()
+    try:
+        names.refuse_parameters(type(case.config).model_fields)
+        names.refuse_curves([phase.name for phase in state.phases])
+        for progress in case.run(state, 1):
+            names.refuse_curves((), [*progress.scalars, *state.system.summary()])
+    except Diverged:
+        return  # another contract tells
+    except ValueError as error:
+        raise Broken(str(error)) from None
 
 
 @SYSTEM.add(its_phases_are_described)

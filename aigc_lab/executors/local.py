@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
-from aigc_lab import attempts, confined
+from aigc_lab import attempts, confined, environment
 from aigc_lab.channel import Channel, Closed, Message
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import base
@@ -174,7 +174,8 @@ class _Worker:
         ours, theirs = socket.socketpair()
         self._log.parent.mkdir(parents=True, exist_ok=True)
         # Libraries that read their number of threads when they are loaded get the same share as torch.
-        share = {f"{name}_NUM_THREADS": str(self.place.threads) for name in ("OMP", "OPENBLAS", "MKL")}
+        threads = str(min(environment.threads(), self.place.threads))
+        share = {f"{name}_NUM_THREADS": threads for name in ("OMP", "OPENBLAS", "MKL")}
         with theirs, self._log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "aigc_lab.worker", str(theirs.fileno())],

@@ -60,6 +60,7 @@ class CAS(base.Metric):
         signature = self.signature(
             evidence, f"{VERSION}:steps{self.config.steps}", f"seeds:{self.config.seeds}", f"train:{len(train)}"
         )
+
         def alone() -> Tensor:
             return self.of_real(evidence, signature, lambda: self._correct(train, real.reference, shape))
 

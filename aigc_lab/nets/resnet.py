@@ -134,26 +134,30 @@ def _keep_variance(layer: nn.Module) -> None:
         nn.init.kaiming_normal_(weight, nonlinearity="linear")
 
 
-class _Doubled(nn.Module):
-    """Bilinear doubling of square pictures of `side` pixels, as two products with a matrix: torch's own kernel adds its
-    gradients up in an order that a GPU does not repeat.
+class _Filtered(nn.Module):
+    """Square pictures of `side` pixels at twice the side, or, with `halve`, at half of it, through the low-pass filter
+    (1, 3, 3, 1) in both directions, with zeros around the picture: what R3GAN's published code resamples with (a filter
+    (1, 2, 1) convolved with (1, 1)). As products with a matrix: torch's own kernels add their gradients up in an order
+    that a GPU does not repeat.
     """
 
     matrix: Tensor
 
-    def __init__(self, side: int) -> None:
+    def __init__(self, side: int, *, halve: bool = False) -> None:
         super().__init__()
-        # Each new pixel lies a quarter beside an old one; at the edges the nearest goes on.
-        near = ((torch.arange(2 * side) + 0.5) / 2 - 0.5).clamp(0, side - 1)
-        self.register_buffer("matrix", (1 - (near[:, None] - torch.arange(side)).abs()).clamp(min=0), persistent=False)
+        small = side // 2 if halve else side
+        # The larger picture's pixels lie a quarter beside the smaller one's: shares of ¾ and ¼.
+        near = (torch.arange(2 * small) + 0.5) / 2 - 0.5
+        shares = (1 - (near[:, None] - torch.arange(small)).abs()).clamp(min=0)
+        self.register_buffer("matrix", shares.T / 2 if halve else shares, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        doubled: Tensor = self.matrix.to(x.dtype) @ x @ self.matrix.to(x.dtype).T
-        return doubled
+        resampled: Tensor = self.matrix.to(x.dtype) @ x @ self.matrix.to(x.dtype).T
+        return resampled
 
 
 class ModernDecoder(nn.Module):
-    """[N, latent] -> [N, C, H, W]: at every side from 4×4 two residual blocks, bilinear doubling between."""
+    """[N, latent] -> [N, C, H, W]: at every side from 4×4 two residual blocks, filtered doubling between."""
 
     def __init__(self, latent: int, width: int, size: tuple[int, ...], groups: int, expansion: int) -> None:
         super().__init__()
@@ -163,7 +167,7 @@ class ModernDecoder(nn.Module):
         self.style = nn.Linear(latent, width, bias=False)
         stages: list[nn.Module] = []
         for number in range(doublings + 1):
-            stages += [_Doubled(2 * 2**number)] if number else []
+            stages += [_Filtered(2 * 2**number)] if number else []
             stages += [_Residual(width, groups, expansion, 2 * (doublings + 1)) for _ in range(2)]
         colours = nn.Conv2d(width, size[0], 1)
         self.stages = nn.Sequential(*stages, colours)
@@ -176,7 +180,9 @@ class ModernDecoder(nn.Module):
 
 
 class ModernEncoder(nn.Sequential):
-    """[N, C, H, W] -> [N, outputs]: two residual blocks at every side down to 4×4, a depthwise 4×4 convolution."""
+    """[N, C, H, W] -> [N, outputs]: two residual blocks at every side down to 4×4, filtered halving between, and a
+    depthwise 4×4 convolution.
+    """
 
     def __init__(
         self, outputs: int, width: int, size: tuple[int, ...], groups: int, expansion: int, bias: bool = True
@@ -184,7 +190,7 @@ class ModernEncoder(nn.Sequential):
         layers: list[nn.Module] = [nn.Conv2d(size[0], width, 1)]
         sides = _halvings(size, 4) + 1
         for number in range(sides):
-            layers += [nn.AvgPool2d(2)] if number else []
+            layers += [_Filtered(size[1] // 2 ** (number - 1), halve=True)] if number else []
             layers += [_Residual(width, groups, expansion, 2 * sides) for _ in range(2)]
         last = [nn.Conv2d(width, width, 4, groups=width, bias=False), nn.Linear(width, outputs, bias=bias)]
         for layer in (layers[0], *last):

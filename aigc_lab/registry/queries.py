@@ -349,6 +349,7 @@ def best_run(registry: Registry, sweep: str, checkpoint: Final = "last") -> Json
             .outerjoin(Artifact, and_(Artifact.c.run_id == Run.c.id, Artifact.c.name == "samples"))
             .where(Run.c.sweep_id == first["sweep"], Run.c.trial == first["trial"], Run.c.role == role)
             .where(Score.c.checkpoint == checkpoint, Score.c.value.is_not(None))
+            .where(Run.c.state == State.FINISHED.value)  # one that failed after its training has scores too
             .order_by(Score.c.split != "reference", value)
             .limit(1)
         )

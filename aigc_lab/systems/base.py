@@ -4,6 +4,7 @@ A system knows nothing of the loop, of Optuna, MLflow or metrics. Its configurat
 are those of the paper.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -24,11 +25,32 @@ _NONE: Scalars = MappingProxyType({})
 BLOCK = 500
 
 
+def cosine(first: float, last: float, done: float) -> float:
+    """From `first` to `last` along half a cosine, as `done` goes from 0 to 1; `last` from there on (Loshchilov & Hutter
+    2017, eq. 5, without restarts).
+
+    >>> cosine(4.0, 1.0, 0.0), cosine(4.0, 1.0, 1.0)
+    (4.0, 1.0)
+    """
+    share = (1 + math.cos(math.pi * min(done, 1.0))) / 2
+    return share * first + (1 - share) * last
+
+
+@dataclass(frozen=True)
+class Decay:
+    """What an optimiser's step size and Adam's β₂ come to after `steps` steps, along half a cosine."""
+
+    steps: float
+    lr: float
+    beta2: float
+
+
 @dataclass(frozen=True)
 class OptimizerConfig:
     """An optimiser, described and not built: the loop builds it (and may stack it). `betas` are Adam's; RMSProp keeps
     a mean square with decay 0.99; SGD is plain gradient descent. A gradient of a norm above `max_norm`, over all that
-    the phase trains, is shortened to it (Pascanu et al. 2013).
+    the phase trains, is shortened to it (Pascanu et al. 2013). With `decay` the loop sets what `at` says before every
+    update: a function of the step, so that a resumed run goes on to the same bits.
     """
 
     lr: float
@@ -36,6 +58,17 @@ class OptimizerConfig:
     eps: float = 1e-8
     rule: Literal["adam", "rmsprop", "sgd"] = "adam"
     max_norm: float | None = None
+    decay: Decay | None = None
+
+    def at(self, step: int) -> dict[str, Any]:
+        """What differs of the optimiser's options in the update of `step` (from 0), as torch names them."""
+        if self.decay is None:
+            return {}
+        done = step / self.decay.steps
+        options: dict[str, Any] = {"lr": cosine(self.lr, self.decay.lr, done)}
+        if self.rule == "adam":
+            options["betas"] = (self.betas[0], cosine(self.betas[1], self.decay.beta2, done))
+        return options
 
 
 class Loss(NamedTuple):

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from aigc_lab.errors import UsageError
-from aigc_lab.settings import discreet, masked
+from aigc_lab.settings import discreet, masked, sqlite_path, sqlite_url
 
 
 class Unreachable(UsageError):
@@ -38,9 +38,9 @@ def check(tracking_uri: str) -> None:
     start = f"start one with: mlflow server --port {parts.port or 5000} --workers 1" if "http" in scheme else "start it"
     try:
         if scheme in ("", "file"):
-            file = f"{unquote(parts.path).rstrip('/')}/mlflow.db"
+            file = sqlite_url(Path(unquote(parts.path)) / "mlflow.db")
             raise UsageError(
-                f"{masked(tracking_uri)}: MLflow no longer writes to folders; use sqlite:///{masked(file)}, or {unset}"
+                f"{masked(tracking_uri)}: MLflow no longer writes to folders; use {masked(file)}, or {unset}"
             )
         if scheme in ("http", "https"):
             _within(4.5, lambda: _check_server(tracking_uri))
@@ -116,10 +116,11 @@ def _authorization(parts: SplitResult) -> dict[str, str]:
 
 
 def sqlite_file(uri: str) -> Path:
-    name = uri.partition("://")[2].partition("?")[0].removeprefix("/")
-    if name in ("", ":memory:"):
+    """The file of a SQLite store. Raises `UsageError` for one in memory."""
+    path = sqlite_path(uri)
+    if path is None:
         raise UsageError(f"{masked(uri)}: no other process could read a store in memory; use sqlite:///mlflow.db")
-    return Path(name)
+    return path
 
 
 def _check_sqlite(uri: str) -> None:

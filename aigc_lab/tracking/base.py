@@ -2,13 +2,13 @@
 
 import json
 import math
-import posixpath
-import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+from aigc_lab.names import checked
 
 if TYPE_CHECKING:
     import numpy
@@ -28,7 +28,6 @@ def status_of(state: str) -> Status:
 # MLflow's limits, which every tracker keeps.
 PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
-_NAME_LENGTH = 250
 
 
 @dataclass(frozen=True)
@@ -173,15 +172,6 @@ def now() -> int:
 
 def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
     return {checked("tag", name): shortened(str(value), TAG_LENGTH) for name, value in tags.items()}
-
-
-def checked(noun: str, name: str) -> str:
-    """The name, if MLflow will take it: better refused where it is written than at the next flush with 999 others."""
-    allowed = r"[\w./ -]+" if noun in ("image", "artifact") else r"[\w./: -]+"
-    unsafe = name.startswith(("/", "..")) or posixpath.normpath(name) != name or name == "."
-    if len(name) > _NAME_LENGTH or not re.fullmatch(allowed, name, re.ASCII) or unsafe:
-        raise ValueError(f"{noun} name {name!r}: use letters, digits, and _-./ as in a relative path")
-    return name
 
 
 def as_text(value: object) -> str:

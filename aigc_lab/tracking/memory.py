@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from aigc_lab.names import checked
 from aigc_lab.tracking import base
-from aigc_lab.tracking.base import KEY, NONFINITE, DatasetInfo, Status, checked, shortened
+from aigc_lab.tracking.base import KEY, NONFINITE, DatasetInfo, Status, shortened
 
 if TYPE_CHECKING:
     import numpy

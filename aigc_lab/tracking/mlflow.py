@@ -27,10 +27,11 @@ from uuid import NAMESPACE_OID, uuid5
 
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.files import beside, locked, sha256, share
-from aigc_lab.settings import discreet, masked
+from aigc_lab.names import checked
+from aigc_lab.settings import discreet, masked, sqlite_url
 from aigc_lab.tracking import base
 from aigc_lab.tracking.address import check, sqlite_file
-from aigc_lab.tracking.base import KEY, NONFINITE, DatasetInfo, Status, checked, shortened
+from aigc_lab.tracking.base import KEY, NONFINITE, DatasetInfo, Status, shortened
 
 if TYPE_CHECKING:
     import numpy
@@ -446,7 +447,7 @@ def _create_sqlite(path: Path) -> None:
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it reports every table it creates
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
             draft, whole = Path(folder, "draft.db"), Path(folder, "whole.db")
-            MlflowClient(tracking_uri=f"sqlite:///{draft.absolute()}")
+            MlflowClient(tracking_uri=sqlite_url(draft.absolute()))
             # MLflow keeps the draft open; a copy is nobody's.
             with closing(sqlite3.connect(draft)) as source, closing(sqlite3.connect(whole)) as target:
                 source.backup(target)

@@ -219,7 +219,7 @@ def download(tracking_uri: str, uri: str, folder: Path) -> Path:
     Raises `UsageError` when there is no such model, or none that this package made.
     """
     listed = "'aigc-lab models' lists what was promoted here"
-    if tracking_uri.startswith("sqlite:") and not sqlite_file(tracking_uri).exists():
+    if tracking_uri.startswith("sqlite") and not sqlite_file(tracking_uri).exists():
         raise UsageError(f"{uri}: there is no MLflow at {masked(tracking_uri)}; set MLFLOW_TRACKING_URI; {listed}")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     _open(tracking_uri)

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aigc_lab import files
+from aigc_lab.names import checked
 from aigc_lab.tracking import base
-from aigc_lab.tracking.base import NONFINITE, DatasetInfo, Status, checked
+from aigc_lab.tracking.base import NONFINITE, DatasetInfo, Status
 
 if TYPE_CHECKING:
     import numpy
