@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Opening a database that is up to date compares this and needs no Alembic.
-SCHEMA = "0006"
+SCHEMA = "0007"
 
 
 class Moment(TypeDecorator[datetime]):

@@ -129,6 +129,7 @@ def test_trials_are_ranked_by_the_median_over_their_seeds(lab: Lab) -> None:
         "high": 100.0,
         "n": 1000,
         "floor": 3.0,
+        "floor_sd": None,
         "signature": SIGNATURE,
         "confidence": 0.75,
         "better": "lower",
@@ -168,7 +169,7 @@ def test_what_the_holdout_says_of_the_best_of_equal_trials_is_unbiased() -> None
     for _ in range(2000):
         values = [(source.gauss(10, 1), source.gauss(10, 1)) for _ in range(20)]
         outcomes = [
-            Outcome("search", "FINISHED", "fd", holdout, None, None, 1000, None, SIGNATURE, "lower", 1.0, reference)
+            Outcome("search", "FINISHED", "fd", holdout, None, None, 1000, None, None, SIGNATURE, "lower", 1.0, reference)
             for reference, holdout in values
         ]
         trials = [Configuration("sweep", trial, "gan", "FINISHED", [outcome]) for trial, outcome in enumerate(outcomes)]
@@ -514,7 +515,7 @@ def reference(configurations: list[Configuration]) -> list[tuple[int | None, str
 
 
 OUTCOMES = st.builds(
-    lambda role, state, value: Outcome(role, state, "fd", value, None, None, 10, None, "fd", "lower", 1.0),
+    lambda role, state, value: Outcome(role, state, "fd", value, None, None, 10, None, None, "fd", "lower", 1.0),
     st.sampled_from(["search", "search", "confirm"]),
     st.sampled_from(["FINISHED", "FINISHED", "FINISHED", "DIVERGED", "FAILED", "RUNNING"]),
     st.one_of(st.none(), st.integers(0, 6).map(float)),

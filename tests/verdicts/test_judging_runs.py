@@ -501,7 +501,7 @@ def test_show_tells_how_it_came_to_that(broken: Done) -> None:
         row | {"step": 100 * at, "verdict": verdict, "evidence": {"bins": gone_}}
         for at, (verdict, gone_) in enumerate(stages)
     ]
-    told = [str(text) for text in tables._stories(rows)["collapse"]]
+    told = [str(text) for text in tables._stories(rows, None)["collapse"]]
     assert told[0] == "NONE: so it is" and told[2] == "s"
     assert told[1] == "step 0: NONE; step 200: PARTIAL (0 missing); step 300: PARTIAL (0, 1 missing); step 400: NONE"
     shown = CliRunner().invoke(cli.app, ["show", run["run"], "--home", str(broken.home)]).stdout
