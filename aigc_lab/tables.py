@@ -164,7 +164,7 @@ TOLD = {
 }
 
 
-def _stories(found: Sequence[Row], result: int | None) -> dict[str, list[RenderableType]]:
+def _stories(found: Sequence[Row], result: int | None = None) -> dict[str, list[RenderableType]]:
     """What was judged of a run, told: the last verdict (on samples, up to the step of the result), and how it came to
     that.
     """
