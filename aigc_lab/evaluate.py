@@ -41,7 +41,7 @@ ScoringSplit = Literal["reference", "holdout"]
 SCORING_SPLITS: tuple[ScoringSplit, ...] = ("reference", "holdout")
 
 # A classifier of given samples learns from one in so many of them, and judges by the others.
-_LEARNED = 3
+_LEARNED = 4
 # So many training samples are drawn beside a generated one.
 _NEIGHBOURS = 5
 # Rows of the picture of what is missing, and real samples in each.
@@ -337,7 +337,7 @@ def judge(
     """Whether generated samples have collapsed beside real ones, which nothing was trained on and of which there should
     be at least twice as many. Each set is what `evaluate` takes. Bins are the classes of the reference (`labels`, or
     those that it comes with) if the features sort three of four real samples into theirs, the modes of a dataset that
-    has them, else clusters. A classifier of given samples learns from a third of them, and judges by the others.
+    has them, else clusters. A classifier of given samples learns from a quarter of them, and judges by the others.
 
     Raises `UsageError` for what cannot be judged, naming what and why.
     """
@@ -354,7 +354,7 @@ def judge(
     if features == "classifier" and not real.split:
         # What it has learned is sorted right, and says nothing of what is not.
         mine, rows = (each.sort().values for each in parted(reference, len(reference) // _LEARNED))
-        learned, reference = reference.take(mine), reference.take(rows)
+        learned, reference = reference.take(mine).canonical(), reference.take(rows)
         known = None if known is None else known[rows]
     elif features == "classifier" and real.split and real.split[1] == "train":
         raise UsageError(f"reference: the classifier has learned {real.name}; name another split, or other features")

@@ -2,6 +2,9 @@
 
 import io
 import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Set
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,7 +12,18 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from aigc_lab.classification import Network, fit
+from aigc_lab.extractors.base import Extractor
+from aigc_lab.extractors.random import Random
+from aigc_lab.jury import Pictures, chosen_bins, judged
+from aigc_lab.noise import generator
 from aigc_lab.samples import Images
+from aigc_lab.shape import Modality, Shape
+from aigc_lab.verdicts.collapse import Judge
+from aigc_lab.verdicts.conclusion import FOUND, Collapse
+from calibration.bounds import Bound
+
+SHOWN = [each for each in Collapse if each is not Collapse.POSTERIOR]
 
 CLASSES = (
     *("plain", "upright stripes", "level stripes", "upright bars", "level bars"),
@@ -84,3 +98,127 @@ def tinted(images: Images, gains: tuple[float, float, float], offset: float = 0.
     grey = pixels.mean(1, keepdim=True)
     values = (grey + colour * (pixels - grey)) * torch.tensor(gains)[:, None, None] + offset
     return Images((255 * values).round().clamp(0, 255).byte(), images.labels)
+
+
+# ---- what the collapse verdict says of them
+
+#: samples that are judged at a time, beside twice as many real ones
+N = 800
+#: by which features, and whether the classes of the real ones are known; a network of few steps is often wrong
+BENCHES = {
+    "textures": ("trained", True),
+    "textures-unlabelled": ("trained", False),
+    "textures-weak": ("weak", True),
+    "textures-weak-unlabelled": ("weak", False),
+    "textures-random": ("random", True),
+    "textures-random-unlabelled": ("random", False),
+}
+_STEPS = {"trained": 150, "weak": 75}
+_EVERYTHING = tuple(range(len(CLASSES)))
+Made = Callable[[torch.Generator], Images]
+
+
+def _features(name: str, train: Images) -> Extractor | Network:
+    if name == "random":
+        return Random()
+    return fit(train, Shape(Modality.IMAGES, (3, SIZE, SIZE), len(CLASSES)), _STEPS[name]).eval()
+
+
+def _without(gone: int) -> Made:
+    def made(source: torch.Generator) -> Images:
+        kept: list[int] = torch.randperm(len(CLASSES), generator=source)[gone:].tolist()
+        return pictures(N, source, tuple(kept))
+
+    return made
+
+
+def _few(source: torch.Generator) -> Images:
+    """Forty pictures over and over, with a little noise of their own."""
+    some = pictures(40, source)
+    values = some.values[torch.randint(40, (N,), generator=source)].float()
+    return Images((values + 2 * torch.randn(values.shape, generator=source)).round().clamp(0, 255).byte())
+
+
+def cases() -> tuple[dict[str, Made], dict[str, Made], dict[str, Made]]:
+    """Truth -> what makes a set of it: with a shift of all pictures, of which no class is gone; with classes gone; and
+    other ones.
+    """
+    changes: dict[str, Callable[[Images], Images]] = {
+        **{f"blur of {sigma} pixels": partial(blurred, sigma=sigma) for sigma in (0.5, 0.7, 1.0, 1.5, 3.0)},
+        **{f"JPEG of quality {quality}": partial(compressed, quality=quality) for quality in (60, 30, 10)},
+        "warmer": partial(tinted, gains=(1.2, 1.0, 0.8)),
+        "darker": partial(tinted, gains=(0.7, 0.7, 0.7)),
+        "brighter": partial(tinted, gains=(1.0, 1.0, 1.0), offset=0.15),
+        "paler": partial(tinted, gains=(1.0, 1.0, 1.0), colour=0.4),
+    }
+
+    def changed(change: Callable[[Images], Images], source: torch.Generator) -> Images:
+        return change(pictures(N, source))
+
+    shifted: dict[str, Made] = {name: partial(changed, change) for name, change in changes.items()}
+    gone = {f"{count} of {len(CLASSES)} gone": _without(count) for count in (1, 2, 5)}
+    half = gone[f"5 of {len(CLASSES)} gone"]
+    return (
+        shifted,
+        gone,
+        {
+            "5 gone, blur of 0.5": lambda source: blurred(half(source), 0.5),
+            "40 over and over": _few,
+        },
+    )
+
+
+def table(name: str, count: int, others: int, seed: int) -> list[Bound]:
+    """The confusions by one kind of features."""
+    kind, labelled = BENCHES[name]
+    source = generator("textures")
+    train, real = pictures(3000, source), pictures(2 * N, source)
+    network = _features(kind, train)
+
+    @torch.inference_mode()
+    def vectors(images: Images) -> Tensor:
+        return torch.cat([network(part)[0] for part in torch.split(images.values, 500)])
+
+    labels = real.labels if labelled else None
+    pool = vectors(real)
+    bins, by = chosen_bins(
+        pool, N, labels=labels, names=CLASSES, apart=lambda: vectors(train), untrained=kind == "random"
+    )
+    judge = Judge(pool, bins, name)
+    sorted_ = "" if judge.accuracy is None else f", {judge.accuracy:.0%} of real pictures are sorted right"
+    print(f"{name}: {N} samples, pool {len(pool)}, {len(bins.names)} {by}{sorted_}")
+    print(f"{'truth, % of which are':32}" + "".join(f"{each:>14}" for each in SHOWN))
+    shifted, gone, further = cases()
+    said: dict[str, Counter[Collapse]] = {}
+    honest: dict[str, Made] = {"honest": partial(pictures, N)}
+    for number, (truth, make) in enumerate((honest | shifted | gone | further).items()):
+        random, sets = generator("calibrate", name, number, seed), count if truth == "honest" else others
+        verdicts = (
+            judged(judge, vectors(made), None, made, Pictures(real.take, vectors))
+            for made in map(make, [random] * sets)
+        )
+        said[truth] = Counter(each.verdict for each in verdicts)
+        row = "".join(f"{100 * said[truth][each] / sets:14.1f}" for each in SHOWN)
+        print(f"{truth:32}{row}", flush=True)
+    print()
+
+    def among(truths: Iterable[str], verdicts: Set[Collapse]) -> float:
+        sets = [said[truth] for truth in truths]
+        return sum(each[verdict] for each in sets for verdict in verdicts) / sum(each.total() for each in sets)
+
+    bounds = [
+        Bound(f"{name}, honest: PARTIAL or worse", among(["honest"], FOUND), most=0.01),
+        Bound(f"{name}, blurred, compressed, tinted: PARTIAL or worse", among(shifted, FOUND), most=0.01),
+        Bound(f"{name}, classes gone: NONE", among(gone, {Collapse.NONE}), most=0.01),
+        Bound(f"{name}, 40 over and over: PARTIAL or worse", among(["40 over and over"], FOUND), least=0.99),
+    ]
+    if bins.withheld:
+        bounds.append(Bound(f"{name}, anything: NONE", among(said, {Collapse.NONE}), most=0.0))
+    if by == "classes":
+        half = [truth for truth in said if truth.startswith("5")]
+        bounds.append(Bound(f"{name}, honest: NONE", among(["honest"], {Collapse.NONE}), least=0.9))
+        bounds.append(Bound(f"{name}, classes gone: PARTIAL or worse", among(gone, FOUND), least=0.99))
+        bounds.append(
+            Bound(f"{name}, half gone: SEVERE or TOTAL", among(half, {Collapse.SEVERE, Collapse.TOTAL}), least=0.99)
+        )
+    return bounds
