@@ -22,8 +22,8 @@ class Bins:
     """What the mass is counted in: `names` [K], and the bin of each of the pool's vectors [m]. With `centres` [K, d] a
     vector is in the bin whose centre is nearest, without in that which real vectors near it are of. A `note` says why
     it is these and not others, where one would wonder; `withheld` why bins that are all there do not show that nothing
-    is missing, where they do not. `accuracy` is the share of real samples that are sorted into classes that are known and
-    not among these.
+    is missing, where they do not. `accuracy` is the share of real samples that are sorted into the known classes, where
+    these are no bins for it.
     """
 
     names: tuple[str, ...]

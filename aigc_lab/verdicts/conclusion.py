@@ -47,8 +47,8 @@ class CollapseVerdict:
     to as many real samples', and so is what text says of its `phrases`; `duplicates` is the share of samples that are
     copies of others, beyond real samples' own; `null` is what real samples have, in medians and low quantiles.
     `accuracy` is the share of real samples that the features sort into their classes, each by the others alone, None
-    where no classes are known; `accuracy_shifted` is the share of real pictures, made to look as blurred and coloured as
-    all generated ones, that is sorted into the bins, where something seems to be missing.
+    where no classes are known; `accuracy_shifted` is the share of real pictures, made to look as blurred and coloured
+    as all generated ones, that is sorted into the bins, where something seems to be missing.
     """
 
     verdict: Collapse
@@ -87,7 +87,8 @@ class Covered(NamedTuple):
 
 class Shift(NamedTuple):
     """Real samples with the shift that all generated ones have: the share that is sorted into their bins, and that of
-    the same ones as they are; of which bins enough are; and how much they vary in each and all together, beside real ones as they are.
+    the same ones as they are; of which bins enough are; and how much they vary in each and all together, beside real
+    ones as they are.
     """
 
     accuracy: float

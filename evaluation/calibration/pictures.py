@@ -215,10 +215,8 @@ def table(name: str, count: int, others: int, seed: int) -> list[Bound]:
     if bins.withheld:
         bounds.append(Bound(f"{name}, anything: NONE", among(said, {Collapse.NONE}), most=0.0))
     if by == "classes":
-        half = [truth for truth in said if truth.startswith("5")]
+        half, grave = [truth for truth in said if truth.startswith("5")], {Collapse.SEVERE, Collapse.TOTAL}
         bounds.append(Bound(f"{name}, honest: NONE", among(["honest"], {Collapse.NONE}), least=0.9))
         bounds.append(Bound(f"{name}, classes gone: PARTIAL or worse", among(gone, FOUND), least=0.99))
-        bounds.append(
-            Bound(f"{name}, half gone: SEVERE or TOTAL", among(half, {Collapse.SEVERE, Collapse.TOTAL}), least=0.99)
-        )
+        bounds.append(Bound(f"{name}, half gone: SEVERE or TOTAL", among(half, grave), least=0.99))
     return bounds
