@@ -17,7 +17,7 @@ from aigc_lab import content, environment, extractor_files, pictures, plugins, q
 from aigc_lab.data.base import Dataset, Modes
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import Protocol, load_protocol
-from aigc_lab.extractors.base import Features, choice
+from aigc_lab.extractors.base import Extractor, Features, choice
 from aigc_lab.features import FeatureStore
 from aigc_lab.files import write_atomically
 from aigc_lab.given import Given, Pair, Range, Sets, given, halves, numbered, parted
@@ -361,7 +361,7 @@ def judge(
     dataset = real.split[0] if real.split else Sets(reference, classes, learned)
     names = names or (dataset.class_names if labels is None else None)
     made, modes, sentences, kept = pair.generated, None, None, cache or where.shared_cache
-    pictures, untrained = None, False
+    pictures, network = None, None
     if isinstance(made, Points):
         vectors = [made.canonical().values, reference.canonical().values]
         identity = "points"
@@ -377,7 +377,9 @@ def judge(
         extractor.check(dataset, weights)
         extractor.fetch(weights, say)
         vectors = [store.made(name, made).vectors.cpu(), store.real(name, reference).vectors.cpu()]
-        identity, untrained = store.extractor(name).identity, store.extractor(name).untrained
+        identity = store.extractor(name).identity
+        if isinstance(made, Images):
+            network = store.extractor(name)
         pictures = Pictures(reference.take, lambda images: store.made(name, images).vectors)
     if isinstance(pair.reference, Text):
         # What a language model has read is not strange to it: not those that others are judged beside.
@@ -388,9 +390,7 @@ def judge(
     def called(place: int) -> str:
         return real.called(int(rows[place]))
 
-    known_real = RealSet(
-        vectors[1], of, called, known, names, modes, sentences, equal(reference), pictures, untrained=untrained
-    )
+    known_real = RealSet(vectors[1], of, called, known, names, modes, sentences, equal(reference), pictures, by=network)
     return verdict_on(vectors[0], made, known_real, kept)
 
 
@@ -398,7 +398,7 @@ def judge(
 class RealSet:
     """Real samples that others are judged beside: `vectors` [m, d], whose they are, and what a user calls each; their
     classes [m] with names, the modes that they are known to have, the sentences that they are, if any, a number [m]
-    that equal ones share, and the pictures that they are, if any; whether an `untrained` network made the vectors.
+    that equal ones share, the pictures that they are, and what made their vectors, if they are any.
     """
 
     vectors: Tensor
@@ -410,7 +410,7 @@ class RealSet:
     sentences: Sentences | None = None
     alike: Tensor | None = None
     pictures: Pictures | None = None
-    untrained: bool = False
+    by: Extractor | None = None
 
 
 def known_sentences(reference: Corpus, train: Corpus | None) -> Sentences:
@@ -449,7 +449,7 @@ def verdict_on(vectors: Tensor, made: object, real: RealSet, cache: Path | None)
     count = min(len(vectors), len(real.vectors) // 2)
     try:
         bins, kind = chosen_bins(
-            real.vectors, count, modes=real.modes, labels=real.labels, names=real.names, untrained=real.untrained
+            real.vectors, count, modes=real.modes, labels=real.labels, names=real.names, by=real.by
         )
         known = Judge(real.vectors, bins, f"{real.identity}|by:{kind}", alike=real.alike)
         with remembered(known, cache) as judge:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aigc_lab import noise
 from aigc_lab.data.base import Dataset, Modes
-from aigc_lab.extractors.base import choice
+from aigc_lab.extractors.base import Extractor, choice
 from aigc_lab.features import FeatureStore
 from aigc_lab.metrics.base import Evidence, Score
 from aigc_lab.neighbours import nearest_others
@@ -129,9 +129,9 @@ class Jury:
 
         names = self._dataset.class_names
         extractor = None if self._extractor is None else self._features.extractor(self._extractor)
-        untrained = extractor is not None and extractor.untrained
+        pictures = isinstance(splits[0], Images)
         bins, kind = chosen_bins(
-            pool, self._samples, modes=modes, labels=known, names=names, apart=apart, untrained=untrained
+            pool, self._samples, modes=modes, labels=known, names=names, apart=apart, by=extractor if pictures else None
         )
         of = "points" if extractor is None else extractor.identity
         signature = f"{of}|data:{self._dataset.name}:{self._dataset.digest[:8]}|by:{kind}"
@@ -146,12 +146,12 @@ def chosen_bins(
     labels: Tensor | None = None,
     names: Sequence[str] | None = None,
     apart: Callable[[], Tensor] | None = None,
-    untrained: bool = False,
+    by: Extractor | None = None,
 ) -> tuple[Bins, str]:
     """What the mass of real vectors is counted in, and what that is by: modes that are known, else the classes of
     `labels` if the vectors sort three of four real samples into theirs, else clusters that n samples can decide about,
-    of vectors `apart` from the pool if there are any. One class alone tells nothing apart. Clusters of vectors that do
-    not sort the classes, or that an `untrained` network made, do not show that nothing is missing.
+    of vectors `apart` from the pool if there are any. One class alone tells nothing apart. Clusters of pictures' vectors do not
+    show that nothing is missing, whatever network they are `by`: without one of ten classes they may all be there.
     """
     if modes is not None and pool.shape[1] == modes.centres.shape[1]:
         return Bins.of_centres(pool, modes.centres), "modes"
@@ -169,11 +169,16 @@ def chosen_bins(
             withheld=f"nothing is proved to be missing, and {_NOT_PROVED}",
             accuracy=accuracy,
         ), "clusters"
-    if untrained:
-        why = "nothing is proved to be missing, and the features are an untrained network's (--features names others)"
-        return replace(bins, withheld=f"{why}: {_NOT_PROVED}"), "clusters"
-    why = "there is one class only, so that these are clusters" if labels is not None else ""
-    return replace(bins, note=why), "clusters"
+    note = "there is one class only, so that these are clusters" if labels is not None else ""
+    withheld = ""
+    if by is not None:
+        why = (
+            "no classes of the real samples are known (--labels), by which it could be measured what the features sort"
+        )
+        if by.untrained:
+            why = "the features are an untrained network's (--features names others)"
+        withheld = f"nothing is proved to be missing, and {why}: {_NOT_PROVED}"
+    return replace(bins, note=note, withheld=withheld), "clusters"
 
 
 def _accuracy(pool: Tensor, bins: Bins) -> float:

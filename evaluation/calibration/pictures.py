@@ -124,6 +124,12 @@ def _features(name: str, train: Images) -> Extractor | Network:
     return fit(train, Shape(Modality.IMAGES, (3, SIZE, SIZE), len(CLASSES)), _STEPS[name]).eval()
 
 
+class _Trained(Random):
+    """In the place of the extractor that a network of classes would be."""
+
+    untrained = False
+
+
 def _without(gone: int) -> Made:
     def made(source: torch.Generator) -> Images:
         kept: list[int] = torch.randperm(len(CLASSES), generator=source)[gone:].tolist()
@@ -182,7 +188,12 @@ def table(name: str, count: int, others: int, seed: int) -> list[Bound]:
     labels = real.labels if labelled else None
     pool = vectors(real)
     bins, by = chosen_bins(
-        pool, N, labels=labels, names=CLASSES, apart=lambda: vectors(train), untrained=kind == "random"
+        pool,
+        N,
+        labels=labels,
+        names=CLASSES,
+        apart=lambda: vectors(train),
+        by=Random() if kind == "random" else _Trained(),
     )
     judge = Judge(pool, bins, name)
     sorted_ = "" if judge.accuracy is None else f", {judge.accuracy:.0%} of real pictures are sorted right"

@@ -49,7 +49,7 @@ def known(kind: str, labelled: bool) -> Known:
         labels=labels,
         names=textures.CLASSES,
         apart=lambda: made.vectors(train),
-        untrained=kind == "random",
+        by=textures.Random() if kind == "random" else textures._Trained(),
     )
     return made._replace(judge=Judge(pool, bins, kind, splits=20))
 
@@ -106,11 +106,13 @@ def test_an_untrained_network_neither_misses_colours_nor_says_that_all_is_there(
     assert few.verdict in FOUND, few.reason  # few pictures over and over are no shift
 
 
-def test_clusters_of_a_trained_network_are_not_all_there_where_a_class_is_gone() -> None:
+def test_clusters_of_pictures_do_not_show_that_nothing_is_missing() -> None:
+    """Of a network whose accuracy nobody can measure, for no classes are known."""
     by = known("trained", False)
-    for gone in range(3):
-        found = by.said(draw("one gone", tuple(each for each in range(10) if each != 3 * gone)))
-        assert found.verdict != Collapse.NONE, found.reason
+    honest = by.said(draw("honest"))
+    assert honest.verdict == Collapse.INCONCLUSIVE and "no classes of the real samples are known" in honest.reason
+    assert by.said(draw("one gone", tuple(range(1, 10)))).verdict != Collapse.NONE
+    assert by.said(draw("five gone", (0, 3, 5, 6, 7))).verdict in FOUND
     for sigma in (1.0, 3.0):
         assert by.said(by.textures.blurred(draw("blurred"), sigma)).verdict == Collapse.INCONCLUSIVE
 
