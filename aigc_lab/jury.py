@@ -150,8 +150,8 @@ def chosen_bins(
 ) -> tuple[Bins, str]:
     """What the mass of real vectors is counted in, and what that is by: modes that are known, else the classes of
     `labels` if the vectors sort three of four real samples into theirs, else clusters that n samples can decide about,
-    of vectors `apart` from the pool if there are any. One class alone tells nothing apart. Clusters of pictures' vectors do not
-    show that nothing is missing, whatever network they are `by`: without one of ten classes they may all be there.
+    of vectors `apart` from the pool if there are any. One class alone tells nothing apart. Clusters of
+    pictures do not show that nothing is missing, whatever network they are `by`: of ten classes one may be gone.
     """
     if modes is not None and pool.shape[1] == modes.centres.shape[1]:
         return Bins.of_centres(pool, modes.centres), "modes"

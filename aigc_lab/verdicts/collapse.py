@@ -23,8 +23,8 @@ Calibration (evaluation/calibrate.py) made rules other than one would write them
   whether the features still sort them, and which bins they then leave empty too; they are compared bin by bin, so that
   classes that are gone are no blur.
 - Classes are bins only if the features sort three of four real samples into theirs, and clusters of pictures are never
-  NONE: without five of ten classes they all were there by an untrained network, and without one in a quarter of the sets
-  by one that sorts 70 %. In other clusters coverage must be what real samples have at worst.
+  NONE: by an untrained network all were there without five of ten classes, and by one that sorts 70 % without one of
+  them, in a quarter of the sets. In other clusters coverage must be what real samples have at worst.
 - Of unlabelled samples fewer than 8 clusters prove nothing: one of ten modes gone was NONE in 27 of 30 sets of 200.
 """
 

@@ -263,16 +263,10 @@ def test_real_sentences_of_the_same_phrases_are_judged_and_kept(tmp_path: Path) 
 
 def test_a_script_without_spaces_is_judged_as_its_words_are() -> None:
     """Sentences of eight subjects, of which a generator knows three, with spaces between the words and without."""
-    subjects, verbs, things, places = (
-        *(
-            ["一个男人", "一个女人", "两个孩子", "一只黑猫", "一只白狗", "几个学生", "一位老人", "一名厨师"],
-            ["拿着", "骑着", "看着", "推着", "抱着", "画着"],
-        ),
-        *(
-            ["红色的气球", "自行车", "一本厚厚的书", "厨房里的桌子", "一辆旧汽车", "绿色的草地上"],
-            ["在雨中", "在人群里", "在山脚下", "在晚上"],
-        ),
-    )
+    subjects = ["一个男人", "一个女人", "两个孩子", "一只黑猫", "一只白狗", "几个学生", "一位老人", "一名厨师"]
+    verbs = ["拿着", "骑着", "看着", "推着", "抱着", "画着"]
+    things = ["红色的气球", "自行车", "一本厚厚的书", "厨房里的桌子", "一辆旧汽车", "绿色的草地上"]
+    places = ["在雨中", "在人群里", "在山脚下", "在晚上"]
 
     def drawn(count: int, of: list[str], key: str) -> list[list[str]]:
         random = np.random.default_rng(len(key))
