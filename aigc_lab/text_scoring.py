@@ -17,7 +17,6 @@ from aigc_lab.experiment import load_protocol, validated
 from aigc_lab.files import is_file
 from aigc_lab.metrics.base import Evidence, Metric, Real, Score
 from aigc_lab.shape import Modality, Shape
-from aigc_lab.text import phrases
 from aigc_lab.text.corpus import Corpus, Ints
 from aigc_lab.text.reading import read_every_line
 from aigc_lab.text.tokenizer import Tokenizer, tokenize
@@ -115,9 +114,8 @@ def collapse(
     if labels is not None and len(labels) != len(sets["reference"]):
         raise UsageError(f"--labels: {len(labels):,} are given for {len(sets['reference']):,} reference sentences")
     sentences = known_sentences(sets["reference"], None)
-    parts, joined = _phrases(sets) if tokenizer == "words" else (sets, "")
-    made, real = vectors_of(parts["generated"], parts["reference"])
-    identity = f"sentences|data:given:{sets['reference'].digest()[:8]}|tok:{tokenizer_named(tokenizer)}{joined}"
+    made, real = vectors_of(sets["generated"], sets["reference"])
+    identity = f"sentences|data:given:{sets['reference'].digest()[:8]}|tok:{tokenizer_named(tokenizer)}"
     beside = RealSet(
         real,
         identity,
@@ -222,25 +220,6 @@ def _corpora(given: dict[str, list[str]], tokenizer: Tokenizer) -> dict[str, Cor
     }
     words = tuple(numbers)
     return {name: Corpus.of(sentences, words, tokenizer) for name, sentences in rows.items()}
-
-
-def _phrases(sets: dict[str, Corpus]) -> tuple[dict[str, Corpus], str]:
-    """The sets with graphemes of scripts without spaces joined as the reference joins them, and what a signature says
-    of that: nothing where there are none.
-    """
-    parts = {
-        name: [[each.words[at] for at in each.sentence(row)] for row in range(len(each))] for name, each in sets.items()
-    }
-    join = phrases.learned(parts["reference"])
-    joined = {name: [join(sentence) for sentence in every] for name, every in parts.items()}
-    if joined == parts:
-        return sets, ""
-    numbers: dict[str, int] = {}
-    rows = {
-        name: [[numbers.setdefault(token, len(numbers)) for token in sentence] for sentence in every]
-        for name, every in joined.items()
-    }
-    return {name: Corpus.of(every, tuple(numbers), "words") for name, every in rows.items()}, "+phrases:1"
 
 
 class _Given:

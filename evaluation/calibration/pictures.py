@@ -225,7 +225,7 @@ def table(name: str, count: int, others: int, seed: int) -> list[Bound]:
     ]
     if bins.withheld:
         bounds.append(Bound(f"{name}, anything: NONE", among(said, {Collapse.NONE}), most=0.0))
-    if by == "classes":
+    if kind == "trained" and labelled:
         half, grave = [truth for truth in said if truth.startswith("5")], {Collapse.SEVERE, Collapse.TOTAL}
         bounds.append(Bound(f"{name}, honest: NONE", among(["honest"], {Collapse.NONE}), least=0.9))
         bounds.append(Bound(f"{name}, classes gone: PARTIAL or worse", among(gone, FOUND), least=0.99))

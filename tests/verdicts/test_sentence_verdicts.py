@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from aigc_lab.cli import app
 from aigc_lab.nulls import known_nulls
-from aigc_lab.text import bleu, phrases
+from aigc_lab.text import bleu
 from aigc_lab.text.corpus import Corpus
 from aigc_lab.text_scoring import collapse
 from aigc_lab.verdicts import sentences as sentences_
@@ -259,37 +259,3 @@ def test_real_sentences_of_the_same_phrases_are_judged_and_kept(tmp_path: Path) 
     same = [f"{a} red cats sat on the mat near {b}" for a in "abcdefghij" for b in "klmnopqr"] * 3
     found = collapse(same[:100], same, None, cache=tmp_path)
     assert found.phrases is None and list((tmp_path / "nulls").glob("*.json"))
-
-
-def test_a_script_without_spaces_is_judged_as_its_words_are() -> None:
-    """Sentences of eight subjects, of which a generator knows three, with spaces between the words and without."""
-    subjects = ["一个男人", "一个女人", "两个孩子", "一只黑猫", "一只白狗", "几个学生", "一位老人", "一名厨师"]
-    verbs = ["拿着", "骑着", "看着", "推着", "抱着", "画着"]
-    things = ["红色的气球", "自行车", "一本厚厚的书", "厨房里的桌子", "一辆旧汽车", "绿色的草地上"]
-    places = ["在雨中", "在人群里", "在山脚下", "在晚上"]
-
-    def drawn(count: int, of: list[str], key: str) -> list[list[str]]:
-        random = np.random.default_rng(len(key))
-        return [[str(random.choice(each)) for each in (of, verbs, things, places)] for _ in range(count)]
-
-    real, made, honest = drawn(1600, subjects, "a"), drawn(700, subjects[:3], "be"), drawn(700, subjects, "sea")
-    said = {
-        (what, space): collapse([space.join(each) for each in sentences], [space.join(each) for each in real], None)
-        for what, sentences in (("three", made), ("all", honest))
-        for space in ("", " ")
-    }
-    for space in ("", " "):
-        assert said["three", space].verdict == Collapse.SEVERE, said["three", space].reason
-        assert said["all", space].verdict not in (Collapse.PARTIAL, Collapse.SEVERE, Collapse.TOTAL), said[
-            "all", space
-        ].reason
-    assert "|tok:words:2+phrases:1|" in said["all", ""].signature
-
-
-def test_phrases_join_what_is_seldom_apart() -> None:
-    real = ["一只黑猫坐着", "一只白狗坐着", "一只黑猫跑了", "小黑猫在家"] * 5
-    join = phrases.learned([list(each) for each in real])
-    assert join(list("黑猫跑了")) == ["黑猫", "跑了"]
-    # Words of other scripts, and what the sentences do not hold, stay as they are.
-    assert phrases.learned([["the", "cat", "sat"]] * 20)(["the", "cat", "sat"]) == ["the", "cat", "sat"]
-    assert join(list("猫黑天")) == ["猫", "黑", "天"]
