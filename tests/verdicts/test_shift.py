@@ -123,7 +123,8 @@ def test_clusters_of_pictures_do_not_show_that_nothing_is_missing() -> None:
 def spectrum(images: Tensor) -> Tensor:
     """The mean logarithm of each frequency's power in luminance."""
     grey = images.double().mean(1)
-    return (torch.fft.rfft2(grey, norm="ortho").abs().square() + 1 / 12).log().mean(0)
+    found: Tensor = (torch.fft.rfft2(grey, norm="ortho").abs().square() + 1 / 12).log().mean(0)
+    return found
 
 
 @pytest.mark.parametrize("sigma", [0.6, 1.0])
