@@ -18,11 +18,11 @@ from aigc_lab import content, environment, extractor_files, pictures, plugins, q
 from aigc_lab.data.base import Dataset, Modes
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import Protocol, load_protocol
-from aigc_lab.extractors.base import Features, choice, joined
+from aigc_lab.extractors.base import Extractor, Features, choice, joined
 from aigc_lab.features import FeatureStore
 from aigc_lab.files import write_atomically
-from aigc_lab.given import Given, Pair, Range, Sets, given, numbered
-from aigc_lab.jury import EXAMPLES, Jury, chosen_bins, equal, judged, trivial, with_code
+from aigc_lab.given import Given, Pair, Range, Sets, given, numbered, parted
+from aigc_lab.jury import EXAMPLES, Jury, Pictures, chosen_bins, equal, judged, trivial, with_code
 from aigc_lab.language_system import LanguageSystem
 from aigc_lab.metrics import memorisation
 from aigc_lab.metrics.base import Autoencoder, Evidence, Game, Metric, Part, Pool, Real, Score, scored
@@ -41,6 +41,8 @@ from aigc_lab.weights import WeightsPolicy
 ScoringSplit = Literal["reference", "holdout"]
 SCORING_SPLITS: tuple[ScoringSplit, ...] = ("reference", "holdout")
 
+# A classifier of given samples learns from one in so many of them, and judges by the others.
+_LEARNED = 4
 # So many training samples are drawn beside a generated one.
 _NEIGHBOURS = 5
 # Rows of the picture of what is missing, and real samples in each.
@@ -386,7 +388,8 @@ def judge(
 ) -> CollapseVerdict:
     """Whether generated samples have collapsed beside real ones, which nothing was trained on and of which there should
     be at least twice as many. Each set is what `evaluate` takes. Bins are the classes of the reference (`labels`, or
-    those that it comes with), the modes of a dataset that has them, else clusters.
+    those that it comes with) if the features sort three of four real samples into theirs, the modes of a dataset that
+    has them, else clusters. A classifier of given samples learns from a quarter of them, and judges by the others.
 
     Raises `UsageError` for what cannot be judged, naming what and why.
     """
@@ -398,11 +401,21 @@ def judge(
     if known is not None and known.shape != (len(pair.reference),):
         raise UsageError(f"labels: {len(known):,} are given for {len(pair.reference):,} reference samples")
     classes = None if known is None else int(known.max()) + 1
-    labelled = replace(pair.reference, labels=known) if isinstance(pair.reference, Images) else pair.reference
-    dataset = real.split[0] if real.split else Sets(labelled, classes)
+    reference = replace(pair.reference, labels=known) if isinstance(pair.reference, Images) else pair.reference
+    rows, learned = torch.arange(len(reference)), None
+    if features == "classifier" and not real.split:
+        # What it has learned is sorted right, and says nothing of what is not.
+        mine, rows = (each.sort().values for each in parted(reference, len(reference) // _LEARNED))
+        learned, reference = reference.take(mine).canonical(), reference.take(rows)
+        known = None if known is None else known[rows]
+    elif features == "classifier" and real.split and real.split[1] == "train":
+        raise UsageError(f"reference: the classifier has learned {real.name}; name another split, or other features")
+    dataset = real.split[0] if real.split else Sets(reference, classes, learned)
+    names = names or (dataset.class_names if labels is None else None)
     made, modes, sentences, kept = pair.generated, None, None, cache or where.shared_cache
+    pictures, network = None, None
     if isinstance(made, Points):
-        vectors = [made.canonical().values, pair.reference.canonical().values]
+        vectors = [made.canonical().values, reference.canonical().values]
         identity = "points"
         # Labels that were given come before the modes that a dataset has.
         modes = dataset.modes if labels is None else None
@@ -415,22 +428,29 @@ def judge(
         extractor = extractor_files.find(name)
         extractor.check(dataset, weights)
         extractor.fetch(weights, say)
-        vectors = [store.made(name, made).vectors.cpu(), store.real(name, pair.reference).vectors.cpu()]
+        vectors = [store.made(name, made).vectors.cpu(), store.real(name, reference).vectors.cpu()]
         identity = store.extractor(name).identity
+        if isinstance(made, Images):
+            network = store.extractor(name)
+        pictures = Pictures(reference.take, lambda images: store.made(name, images).vectors)
     if isinstance(pair.reference, Text):
         # What a language model has read is not strange to it: not those that others are judged beside.
         train = dataset.load("train") if real.split and real.split[1] != "train" else None
         sentences = known_sentences(pair.reference.corpus, train.corpus if isinstance(train, Text) else None)
     of = f"{identity}|data:{dataset.name}:{dataset.digest[:8]}"
-    known_real = RealSet(vectors[1], of, real.called, known, names, modes, sentences, equal(pair.reference))
+
+    def called(place: int) -> str:
+        return real.called(int(rows[place]))
+
+    known_real = RealSet(vectors[1], of, called, known, names, modes, sentences, equal(reference), pictures, by=network)
     return verdict_on(vectors[0], made, known_real, kept)
 
 
 @dataclass(frozen=True)
 class RealSet:
     """Real samples that others are judged beside: `vectors` [m, d], whose they are, and what a user calls each; their
-    classes [m] with names, the modes that they are known to have, the sentences that they are, if any, and a number
-    [m] that equal ones share.
+    classes [m] with names, the modes that they are known to have, the sentences that they are, if any, a number [m]
+    that equal ones share, the pictures that they are, and what made their vectors, if they are any.
     """
 
     vectors: Tensor
@@ -441,6 +461,8 @@ class RealSet:
     modes: Modes | None = None
     sentences: Sentences | None = None
     alike: Tensor | None = None
+    pictures: Pictures | None = None
+    by: Extractor | None = None
 
 
 def known_sentences(reference: Corpus, train: Corpus | None) -> Sentences:
@@ -483,10 +505,12 @@ def verdict_on(vectors: Tensor, made: object, real: RealSet, cache: Path | None)
     """
     count = min(len(vectors), len(real.vectors) // 2)
     try:
-        bins, kind = chosen_bins(real.vectors, count, modes=real.modes, labels=real.labels, names=real.names)
+        bins, kind = chosen_bins(
+            real.vectors, count, modes=real.modes, labels=real.labels, names=real.names, by=real.by
+        )
         known = Judge(real.vectors, bins, f"{real.identity}|by:{kind}", alike=real.alike)
         with remembered(known, cache) as judge:
-            verdict = judged(judge, vectors, real.sentences, made)
+            verdict = judged(judge, vectors, real.sentences, made, real.pictures)
         for row in verdict.bins:
             places = judge.examples(row["name"], EXAMPLES).tolist() if row["state"] == MISSING else []
             row["examples"] = [real.called(place) for place in places]

@@ -4,6 +4,7 @@ Two sets are brought to one form before anything is measured, and whatever was d
 scores' signature.
 """
 
+import hashlib
 import tempfile
 import zipfile
 from abc import ABC, abstractmethod
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from aigc_lab import plugins
+from aigc_lab import noise, plugins
 from aigc_lab.content import unknown
 from aigc_lab.data.base import SPLITS, Dataset, Split
 from aigc_lab.errors import UsageError
@@ -401,12 +402,14 @@ class Pair:
 
 
 class Sets(Dataset):
-    """A reference set that was given, in the place of a dataset: its content is its identity."""
+    """A reference set that was given, in the place of a dataset: its content is its identity. A part of it may be set
+    aside to `train` what judges by the rest.
+    """
 
     fixed = False
 
-    def __init__(self, reference: Samples, classes: int | None) -> None:
-        self._reference, self._classes = reference, classes
+    def __init__(self, reference: Samples, classes: int | None, train: Samples | None = None) -> None:
+        self._reference, self._classes, self._train = reference, classes, train
 
     @property
     def name(self) -> str:
@@ -418,8 +421,15 @@ class Sets(Dataset):
         return Shape(modality, tuple(self._reference.values.shape[1:]), self._classes)
 
     def load(self, split: Split) -> Samples:
-        return self._reference
+        return self._train if split == "train" and self._train is not None else self._reference
 
     @cached_property
     def digest(self) -> str:
-        return self._reference.digest()
+        parts = [self._reference.digest(), *([] if self._train is None else [self._train.digest()])]
+        return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def parted(samples: Samples, count: int) -> tuple[Tensor, Tensor]:
+    """The rows of `count` of the samples, a seeded choice, and of the rest."""
+    order = torch.randperm(len(samples), generator=noise.generator("parted"))
+    return order[:count], order[count:]

@@ -3,29 +3,33 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
 from aigc_lab import noise
 from aigc_lab.data.base import Dataset, Modes
+from aigc_lab.extractors.base import Extractor, choice
 from aigc_lab.features import FeatureStore
 from aigc_lab.metrics.base import Evidence, Score
+from aigc_lab.neighbours import nearest_others
 from aigc_lab.nulls import remembered
 from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.shape import Modality
 from aigc_lab.text.vocabulary import EOS, PAD
 from aigc_lab.text_metric import corpus_of
-from aigc_lab.verdicts.bins import Bins
-from aigc_lab.verdicts.collapse import Beside, Judge, alike
+from aigc_lab.verdicts.bins import ACCURACY, Bins, told
+from aigc_lab.verdicts.collapse import Beside, Judge, K, alike
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
 from aigc_lab.verdicts.missing import MISSING
 from aigc_lab.verdicts.sentences import Sentences, of_splits
+from aigc_lab.verdicts.shift import shifted
 
 # Real samples that judge as many generated ones: enough for splits in which both sides are large.
 _TIMES, _LEAST = 4, 2000
+_NOT_PROVED = "clusters of these do not show that nothing is"
 # Less of its latents is a collapsed posterior.
 _ACTIVE = 0.2
 # An error of reconstruction so near to that of the mean picture is no better than it.
@@ -34,6 +38,8 @@ _BLIND = 0.95
 EXAMPLES = 5
 # Pictures that are looked at together for copies.
 _AT_ONCE = 512
+# Pictures of either side by which a shift of all generated ones is seen.
+_SHIFTED = 1000
 # Training samples that clusters are made of.
 _CLUSTERED = 5000
 # Up to so many numbers a picture's own covariance is used for a trivial one.
@@ -65,7 +71,7 @@ class Jury:
         # Of many samples the vectors of some are kept.
         made = evidence.generated if len(rows) == len(evidence.generated) else evidence.generated.take(rows)
         with remembered(self._judge, self._features.cache) as judge:
-            verdict = judged(judge, vectors, self._sentences, made)
+            verdict = judged(judge, vectors, self._sentences, made, Pictures(self._real, self._made))
         if self._sentences is not None:  # pictures are drawn of what a finished run lacks
             for row in verdict.bins:
                 real = self.examples(row["name"], EXAMPLES) if row["state"] == MISSING else None
@@ -74,11 +80,19 @@ class Jury:
 
     def examples(self, name: str, count: int) -> Samples:
         """The real samples that are most like the mean of a bin."""
+        judge = self._judge
+        return self._real(judge.examples(name, count))
+
+    def _real(self, places: Tensor) -> Samples:
+        """The real samples at these places of the pool."""
         splits = [self._dataset.load("reference"), self._dataset.load("holdout")]
-        judge, first = self._judge, len(splits[0])
-        places = self._rows[judge.examples(name, count)].tolist()
-        values = [splits[place >= first].values[place - first * (place >= first)] for place in places]
+        first, rows = len(splits[0]), self._rows[places].tolist()
+        values = [splits[row >= first].values[row - first * (row >= first)] for row in rows]
         return replace(splits[0], values=torch.stack(values), labels=None)
+
+    def _made(self, pictures: Images) -> Tensor:
+        assert self._extractor is not None
+        return self._features.made(self._extractor, pictures).vectors
 
     def _vectors(self, samples: Samples, evidence: Evidence | None = None) -> tuple[Tensor, Tensor]:
         """The vectors [k, d] that are kept of real samples, or of those that there is evidence of; and which of the
@@ -113,8 +127,13 @@ class Jury:
         def apart() -> Tensor:
             return self._vectors(self._dataset.load("train").take(slice(0, _CLUSTERED)))[0]
 
-        bins, kind = chosen_bins(pool, self._samples, modes=modes, labels=known, apart=apart)
-        of = "points" if self._extractor is None else self._features.extractor(self._extractor).identity
+        names = self._dataset.class_names
+        extractor = None if self._extractor is None else self._features.extractor(self._extractor)
+        pictures = isinstance(splits[0], Images)
+        bins, kind = chosen_bins(
+            pool, self._samples, modes=modes, labels=known, names=names, apart=apart, by=extractor if pictures else None
+        )
+        of = "points" if extractor is None else extractor.identity
         signature = f"{of}|data:{self._dataset.name}:{self._dataset.digest[:8]}|by:{kind}"
         return Judge(pool, bins, signature, alike=equal(*splits, rows=self._rows))
 
@@ -127,18 +146,58 @@ def chosen_bins(
     labels: Tensor | None = None,
     names: Sequence[str] | None = None,
     apart: Callable[[], Tensor] | None = None,
+    by: Extractor | None = None,
 ) -> tuple[Bins, str]:
     """What the mass of real vectors is counted in, and what that is by: modes that are known, else the classes of
-    `labels`, else clusters that n samples can decide about, of vectors `apart` from the pool if there are any. One
-    class alone tells nothing apart.
+    `labels` if the vectors sort three of four real samples into theirs, else clusters that n samples can decide about,
+    of vectors `apart` from the pool if there are any. One class alone tells nothing apart. Clusters of
+    pictures do not show that nothing is missing, whatever network they are `by`: of ten classes one may be gone.
     """
     if modes is not None and pool.shape[1] == modes.centres.shape[1]:
         return Bins.of_centres(pool, modes.centres), "modes"
-    if labels is not None and len(torch.unique(labels)) > 1:
-        return Bins.of_labels(labels, names), "classes"
+    classes = None if labels is None or len(torch.unique(labels)) < 2 else Bins.of_labels(labels, names)
+    accuracy = 1.0 if classes is None else _accuracy(pool, classes)
+    if classes is not None and accuracy >= ACCURACY:
+        return classes, "classes"
     bins = Bins.of_clusters(pool, n, None if apart is None else apart())
-    why = "there is one class only, so that these are clusters" if labels is not None else ""
-    return replace(bins, note=why), "clusters"
+    if classes is not None:
+        return replace(
+            bins,
+            names=_mostly(bins, classes),
+            note=f"the features sort {accuracy:.0%} of real samples into their classes ({ACCURACY:.0%} are needed), so "
+            "that these are clusters",
+            withheld=f"nothing is proved to be missing, and {_NOT_PROVED}",
+            accuracy=accuracy,
+        ), "clusters"
+    note = "there is one class only, so that these are clusters" if labels is not None else ""
+    withheld = ""
+    if by is not None:
+        why = (
+            "no classes of the real samples are known (--labels), by which it could be measured what the features sort"
+        )
+        if by.untrained:
+            why = "the features are an untrained network's (--features names others)"
+        withheld = f"nothing is proved to be missing, and {why}: {_NOT_PROVED}"
+    return replace(bins, note=note, withheld=withheld), "clusters"
+
+
+def _accuracy(pool: Tensor, bins: Bins) -> float:
+    """The share of real vectors that the others sort into their bins."""
+    if len(pool) <= K:
+        return 1.0  # so few are refused anyway
+    vectors = pool.double()
+    neighbours = nearest_others(vectors, torch.arange(len(vectors)), K)[1]
+    return float((told(vectors, bins.of, len(bins.names), neighbours)[0] == bins.of).double().mean())
+
+
+def _mostly(clusters: Bins, classes: Bins) -> tuple[str, ...]:
+    """Clusters with the class that most of their real samples are of."""
+    called = []
+    for number, name in enumerate(clusters.names):
+        inside = torch.bincount(classes.of[clusters.of == number], minlength=len(classes.names))
+        most = int(inside.argmax())
+        called.append(f"{name} ({int(inside[most]) / max(int(inside.sum()), 1):.0%} {classes.names[most]})")
+    return tuple(called)
 
 
 def equal(*sets: Samples, rows: Tensor | None = None) -> Tensor | None:
@@ -165,11 +224,35 @@ def _keys(samples: Samples) -> list[bytes]:
     return [hashlib.sha256(each).digest() for each in pixels]
 
 
-def judged(judge: Judge, vectors: Tensor, sentences: Sentences | None, generated: object) -> CollapseVerdict:
-    """The verdict on vectors of samples, with what sentences say besides; pictures are copies by their pixels."""
+@dataclass(frozen=True)
+class Pictures:
+    """The real pictures beside their vectors: those at some places of the pool [k], and the vectors of others."""
+
+    at: Callable[[Tensor], Samples]
+    vectors: Callable[[Images], Tensor]
+
+    def like(self, generated: Images, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors [k, d] of real pictures that look as all generated ones do, and their places in the pool [k]; their
+        means are taken by `weights` of all of the pool [m].
+        """
+        places = choice(len(weights), min(_SHIFTED, len(weights)))
+        some = generated.take(choice(len(generated), min(_SHIFTED, len(generated)))).canonical().values.cpu()
+        parts = weights[places]
+        parts = parts if parts.sum() > 0 else torch.ones_like(parts)
+        made = shifted(self.at(places).canonical().values.cpu(), some, parts)
+        return self.vectors(Images(made)).cpu(), places
+
+
+def judged(
+    judge: Judge, vectors: Tensor, sentences: Sentences | None, generated: object, real: Pictures | None = None
+) -> CollapseVerdict:
+    """The verdict on vectors of samples, with what sentences say besides; pictures are copies by their pixels, and the
+    `real` ones show whether a shift of all generated ones hides what is there.
+    """
     if isinstance(generated, Images):
         copies = equal(generated)
-        return judge.judge(vectors, None if copies is None else Beside(copies))
+        assert copies is not None
+        return judge.judge(vectors, Beside(copies, shifted=None if real is None else partial(real.like, generated)))
     if sentences is None:
         return judge.judge(vectors)
     corpus, sentences.nulls = corpus_of(generated), judge.nulls

@@ -2,7 +2,8 @@
 
     python evaluation/calibrate.py stability              # half a minute
     python evaluation/calibrate.py stability --n 400      # quick
-    python evaluation/calibrate.py collapse               # ten minutes; MNIST and captions if they are there
+    python evaluation/calibrate.py collapse               # an hour; MNIST and captions if they are there
+    python evaluation/calibrate.py collapse --data textures textures-random --n 20 --others 4    # three minutes
     python evaluation/calibrate.py collapse --data stacked --others 10    # an hour: 10,000 samples of 1,000 modes
     python evaluation/calibrate.py collapse --data stacked --n 20 --others 5 --size 20000    # half an hour: n decides
     python evaluation/calibrate.py collapse --data digits ring --n 300

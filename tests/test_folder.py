@@ -282,7 +282,8 @@ def test_classes_are_the_top_folders(root: Path) -> None:
     assert data.shape.classes == 2 and "2 classes" in data.notes[0]
     labels = torch.cat([torch.as_tensor(data.load(split).labels) for split in SPLITS])
     assert torch.bincount(labels).tolist() == [40, 20]
-    assert folder(root, labels="none").shape.classes is None
+    assert data.class_names is not None and len(data.class_names) == 2
+    assert folder(root, labels="none").shape.classes is None is folder(root, labels="none").class_names
     fill(root, 1, first=999)
     assert folder(root).shape.classes is None
     assert "999.png lies in none" in refusal(root, labels="folders")

@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +62,11 @@ class Dataset(ABC):
     @property
     def modes(self) -> Modes | None:
         """The true mixture, where it is known."""
+        return None
+
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        """What its classes are called, in the order of their numbers; None where these are their names."""
         return None
 
     @property

@@ -62,6 +62,10 @@ class Folder(base.Dataset):
         size = (self.config.channels, self.config.size, self.config.size)
         return Shape(Modality.IMAGES, size, classes=len(self._classes) or None)
 
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        return self._classes or None
+
     @cached_property
     def _root(self) -> Path:
         if self.config.path is None:

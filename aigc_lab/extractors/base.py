@@ -126,6 +126,8 @@ class Extractor(ABC):
     short: ClassVar[str]
     #: images that pass through the network at once
     block: int = 256
+    #: whether its weights were drawn and never learned: what its clusters are of is then not what is shown
+    untrained: ClassVar[bool] = False
     #: the length of its vectors, where that is known without loading it
     dimensions: ClassVar[int | None] = None
     identity: str

@@ -22,6 +22,7 @@ class Random(base.Extractor):
     """
 
     short = "rand"
+    untrained = True
     dimensions = DIMENSIONS
 
     def __init__(self) -> None:

@@ -18,6 +18,13 @@ Calibration (evaluation/calibrate.py) made rules other than one would write them
   own shares, honest samples of classes that overlap were SEVERE or TOTAL.
 - Coverage withholds NONE below 0.9 of what real samples have at worst (their 0.5 % quantile), for it varies at small
   n; of as many as look real, so that half noise is no gap.
+- Features may take blurred pictures for other classes: of ten classes that are all there, blur of one pixel was SEVERE,
+  and by colours' clusters of an untrained network paler pictures were. Real pictures that were made to look alike show
+  whether the features still sort them, and which bins they then leave empty too; they are compared bin by bin, so that
+  classes that are gone are no blur.
+- Classes are bins only if the features sort three of four real samples into theirs, and clusters of pictures are never
+  NONE: by an untrained network all were there without five of ten classes, and by one that sorts 70 % without one of
+  them, in a quarter of the sets. In other clusters coverage must be what real samples have at worst.
 - Of unlabelled samples fewer than 8 clusters prove nothing: one of ten modes gone was NONE in 27 of 30 sets of 200.
 """
 
@@ -25,9 +32,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -36,12 +43,12 @@ from torch import Tensor
 from aigc_lab import noise
 from aigc_lab.neighbours import apart, assign, distances, nearest, nearest_others
 from aigc_lab.statistics import clopper_pearson
-from aigc_lab.verdicts.bins import Bins, order_of
-from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict, Covered, Measured, conclude
+from aigc_lab.verdicts.bins import Bins, order_of, told, voted
+from aigc_lab.verdicts.conclusion import FOUND, VARIED, Collapse, CollapseVerdict, Covered, Measured, Shift, conclude
 from aigc_lab.verdicts.diversity import scale_of, vendi
 from aigc_lab.verdicts.missing import BINS, MISSING, UNDECIDED, decide, least_missing, most_missing
 
-_VERSION = 3  # of the rules: what one says is not compared with what another does
+_VERSION = 4  # of the rules: what one says is not compared with what another does
 K = 5  # neighbours that a ball reaches to
 SPLITS = 200
 _LISTED = 60  # neighbours of each vector that are known: of real halves, enough to find the fifth
@@ -54,6 +61,9 @@ _SIZES = (10, 14, 20, 28, 40, 56, 80, 112, 160)
 _DRAWS = 40  # null draws of a diversity
 _LEAST = 20  # samples, of which anything is said
 _REAL = 0.2  # precision beside real samples', below which nothing can be measured
+# Real samples of a bin, as shifted as all generated ones, of which so many less are sorted into it do not show that it
+# is there.
+_RECALLED = 0.75
 
 
 class Null(NamedTuple):
@@ -68,11 +78,14 @@ class Null(NamedTuple):
 class Beside(NamedTuple):
     """What is known of generated samples beside their vectors: a number [n] that equal samples share, for vectors of
     copies may differ by rounding; and, where there is other evidence, how unlike real ones each is [n], so that of
-    real ones 2.5 % are above 1.
+    real ones 2.5 % are above 1. Of pictures `shifted` makes real ones that look as all generated ones do: of weights
+    [m] of the pool's samples, vectors [s, d] and the places in the pool [s] that these are of, both in the order in
+    which the pool was given.
     """
 
     alike: Tensor
     strangeness: Tensor | None = None
+    shifted: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
 
 @dataclass
@@ -163,26 +176,15 @@ class Judge:
         return self.expected - self.strays >= self.shares / 2
 
     @cached_property
+    def accuracy(self) -> float | None:
+        """The share of real vectors that the others sort into their classes, where these are known."""
+        if self.bins.centres is not None:
+            return self.bins.accuracy
+        return float((self._told[0] == self.bins.of).double().mean())
+
+    @cached_property
     def _told(self) -> tuple[Tensor, Tensor | None]:
-        """The bin that each real vector is taken for by the others [m]: that of most of its neighbours, or that with
-        the nearest mean, whichever is right more often; and the means [K, d], if it is these. Neighbours tell bins of
-        any form; of few vectors in each of many bins means tell more.
-        """
-        of, count = self.bins.of, len(self.bins.names)
-        voted = _voted(of[self.lists[1][:, :K]])
-        sizes = torch.bincount(of, minlength=count).double()
-        means = torch.zeros(count, self.pool.shape[1], dtype=torch.float64).index_add_(0, of, self.pool)
-        means /= sizes[:, None].clamp_min(1)
-        # Without itself; one that is alone has no mean.
-        own = (self.pool - means[of]).norm(dim=1) * sizes[of] / (sizes[of] - 1).clamp_min(1)
-        own = own.masked_fill(sizes[of] == 1, torch.inf)
-        by_means = torch.empty_like(of)
-        for rows, squared in distances(self.pool, means):
-            squared[torch.arange(len(squared)), of[rows]] = own[rows].square()
-            by_means[rows] = squared.argmin(1)
-        if (by_means == of).sum() > (voted == of).sum():
-            return by_means, means
-        return voted, None
+        return told(self.pool, self.bins.of, len(self.bins.names), self.lists[1][:, :K])
 
     def _reach(self, outside: Tensor) -> Tensor:
         """How far the ball of each vector that is `outside` the judged part reaches: to the K-th of the others outside;
@@ -285,6 +287,7 @@ class Judge:
             bins=[],
             signature=f"{self.signature}|{rules}",
             null=null._asdict(),
+            accuracy=self.accuracy,
         )
         measured = None
         if fidelity >= _REAL and len(kept) >= _LEAST:
@@ -298,7 +301,13 @@ class Judge:
                 coverage=measured.coverage,
                 bins=measured.rows,
             )
-        one = self._one_thing(made, strange, duplicates, fidelity)
+
+        @cache
+        def shift() -> Shift | None:
+            shifted = None if beside is None else beside.shifted
+            return None if shifted is None else self._shift(made, shifted)
+
+        one = self._one_thing(made, strange, duplicates, fidelity, shift)
         if one is not None:
             return replace(verdict, verdict=Collapse.TOTAL, reason=f"one thing over and over: {one}")
         if fidelity < _REAL:
@@ -307,16 +316,39 @@ class Judge:
             few = f"{len(kept)} samples that look real say nothing of a collapse: {_LEAST} at least are needed"
             few += f", which about {math.ceil(_LEAST * n / len(kept)):,} samples would hold" if len(kept) else ""
             return replace(verdict, verdict=Collapse.INCONCLUSIVE, reason=few)
-        said, reason, low = conclude(measured, lambda: self._covered(kept, found, fidelity))
+
+        def covered() -> Covered:
+            return self._covered(kept, found, fidelity)
+
+        said, reason, low = conclude(measured, covered)
+        # What is not recognised of real samples either, as the generated ones look, is not missing for that.
+        if said in FOUND and (alike_real := shift()) is not None:
+            measured = self._measured(made, found, fidelity, verdict.duplicates, alike_real)
+            said, reason, low = conclude(measured, covered)
+            verdict = replace(
+                verdict,
+                missing_seen=measured.seen,
+                missing_high=measured.high,
+                bins=measured.rows,
+                accuracy_shifted=alike_real.accuracy,
+            )
         notes = [self.bins.note] * bool(self.bins.note)
         if len(generated) > n:
             notes.append(f"{n:,} of {len(generated):,} samples are judged, half as many as there are real ones")
         return replace(verdict, verdict=said, reason="; ".join([reason, *notes]), missing_low=low)
 
-    def _one_thing(self, made: Tensor, strange: Tensor | None, duplicates: float, fidelity: float) -> str | None:
+    def _one_thing(
+        self,
+        made: Tensor,
+        strange: Tensor | None,
+        duplicates: float,
+        fidelity: float,
+        shift: Callable[[], Shift | None],
+    ) -> str | None:
         """In which way the samples are one thing over and over; None if they are not. What does not look real may lie
         close together in the features, as noise does: it is one thing only if it is copied, or as narrow as if it were;
-        and where most is strange, words that nobody knows among them, what is near in the features means nothing.
+        and where most is strange, words that nobody knows among them, what is near in the features means nothing. Nor
+        is it where real samples with the `shift` of the generated ones lie as close together.
         """
         if duplicates > 0.9:
             return f"{duplicates:.0%} of the samples are copies of others"
@@ -324,6 +356,9 @@ class Judge:
         if everything is None or (strange is not None and (strange > 1).double().mean() > 0.5):
             return None
         if everything.high >= (0.1 if fidelity >= _REAL else everything.least + 0.02):
+            return None
+        real = shift()
+        if real is not None and real.diversity is not None and everything.value > VARIED * real.diversity:
             return None
         return f"samples vary at most {everything.high:.2f} times as much as real ones"
 
@@ -348,7 +383,8 @@ class Judge:
             raise ValueError(f"{bad} of {len(made)} samples hold NaN or infinity")
         if len(made) < _LEAST:
             raise ValueError(f"{len(made)} samples say nothing of a collapse: give at least {_LEAST}")
-        known = [] if beside is None else [each[:, None].double() for each in beside if each is not None]
+        told_ = [] if beside is None else [beside.alike, beside.strangeness]
+        known = [each[:, None].double() for each in told_ if each is not None]
         order = order_of(torch.cat([made, *known], 1))
         most = len(self.pool) // 2
         if len(order) > most:
@@ -390,9 +426,39 @@ class Judge:
         precision, coverage = (votes.mean() / len(parts)).item(), torch.stack(covered).mean().item()
         return _Fidelity(precision, coverage, good, near | good, null)
 
-    def _measured(self, made: Tensor, found: _Fidelity, fidelity: float, duplicates: float) -> Measured:
+    def _shift(self, made: Tensor, shifted: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Shift:
+        """How the features sort real samples that look as all generated ones do. Of the real ones those are looked at
+        that are sorted as the generated ones are, for what these show is no shift.
+        """
+        count = len(self.bins.names)
+        said = self.bins.of if self.bins.centres is not None else self._told[0]
+        hits, real = (torch.bincount(each, minlength=count).double() for each in (self._bins_of(made), said))
+        weights = torch.empty(len(said), dtype=torch.float64)
+        weights[self._places] = (hits / real.clamp_min(1))[said]
+        vectors, places = shifted(weights)
+        order = torch.empty_like(self._places)
+        order[self._places] = torch.arange(len(order))
+        vectors, rows = vectors.double(), order[places]
+        of, now, before = self.bins.of[rows], self._bins_of(vectors), said[rows]
+        sizes = torch.bincount(of, minlength=count).double()
+        right_now, right_before = (torch.bincount(of[each == of], minlength=count).double() for each in (now, before))
+        every, varied = self._diversity(None, vectors, self.pool, count), []
+        for bin_, name in enumerate(self.bins.names):
+            found = self._diversity(name, vectors[now == bin_], self.pool[self.bins.of == bin_], count)
+            varied.append(None if found is None else min(found.value, 1.0))
+        return Shift(
+            accuracy=float((right_now.sum() / sizes.sum()).item()),
+            usual=float((right_before.sum() / sizes.sum()).item()),
+            recalled=(right_now >= _RECALLED * right_before).tolist(),
+            diversities=varied,
+            diversity=None if every is None else every.value,
+        )
+
+    def _measured(
+        self, made: Tensor, found: _Fidelity, fidelity: float, duplicates: float, shift: Shift | None = None
+    ) -> Measured:
         of = self._bins_of(made)
-        rows, together = self._rows(made[found.good], of[found.good], of[found.near])
+        rows, together = self._rows(made[found.good], of[found.good], of[found.near], shift)
         unclear = [name for name, clear in zip(self.bins.names, self.clear.tolist(), strict=True) if not clear]
         return Measured(
             rows=rows,
@@ -405,15 +471,20 @@ class Judge:
             fidelity=fidelity,
             coverage=found.coverage / max(found.null.coverage, 1e-9),
             duplicates=duplicates,
+            withheld=self.bins.withheld,
+            shift=shift,
         )
 
-    def _rows(self, kept: Tensor, of: Tensor, near: Tensor) -> tuple[list[dict[str, Any]], tuple[float, float]]:
+    def _rows(
+        self, kept: Tensor, of: Tensor, near: Tensor, shift: Shift | None = None
+    ) -> tuple[list[dict[str, Any]], tuple[float, float]]:
         """Each bin: its real share, its generated one with bounds, its state, its diversity; of samples that look real
         [n, d] and their bins [n], and of the bins of those `near` real ones. And the bounds of the mass of all missing
         bins together.
 
         Blur does not fall on all bins alike: one whose samples no longer look real is not missing while samples are
-        near it, which look real in balls twice as wide.
+        near it, which look real in balls twice as wide. Nor is one into which real samples are not sorted either that
+        have the `shift` of all generated ones.
         """
         count, n = len(self.bins.names), len(kept)
         hits: list[int] = torch.bincount(of, minlength=count).tolist()
@@ -437,12 +508,16 @@ class Judge:
             )
         decide(rows, hits, n)
         clear: list[bool] = self.clear.tolist()
-        for row, hit, told in zip(rows, around, clear, strict=True):
+        if shift is not None:
+            clear = [both for both in map(all, zip(clear, shift.recalled, strict=True))]
+            for row, varied in zip(rows, shift.diversities, strict=True):
+                row["diversity_shifted"] = varied
+        for row, hit, sure in zip(rows, around, clear, strict=True):
             if row["state"] == MISSING:
                 _, high = clopper_pearson(hit, len(near), BINS / count)
                 row["state"] = MISSING if high < row["threshold"] else UNDECIDED
-            row["state"] = row["state"] if told else UNDECIDED
-        mass = [share if told else 0.0 for share, told in zip(shares, clear, strict=True)]
+            row["state"] = row["state"] if sure else UNDECIDED
+        mass = [share if sure else 0.0 for share, sure in zip(shares, clear, strict=True)]
         most = most_missing(hits, n, mass, thresholds) + sum(shares) - sum(mass)
         return rows, (least_missing(around, len(near), mass, thresholds), most)
 
@@ -452,7 +527,7 @@ class Judge:
         means = self._told[1]
         if means is not None:
             return assign(vectors, means)
-        return _voted(self.bins.of[nearest(vectors, self.pool, K)[1]])
+        return voted(self.bins.of[nearest(vectors, self.pool, K)[1]])
 
     def _diversity(self, name: str | None, made: Tensor, real: Tensor, bins: int) -> _Diversity | None:
         """The Vendi score of the generated members of a bin, or of all samples, over that of as many real ones; None
@@ -536,14 +611,6 @@ def _marked(places: Tensor, count: int) -> Tensor:
     marks = torch.zeros(count, dtype=torch.bool)
     marks[places] = True
     return marks
-
-
-def _voted(bins: Tensor) -> Tensor:
-    """The most frequent bin of each row [n, k], nearest neighbours first; of two as frequent the nearer."""
-    weights = 1 - 0.01 * torch.arange(bins.shape[1], dtype=torch.float64)
-    votes = ((bins[:, :, None] == bins[:, None]) * weights).sum(2)
-    most: Tensor = bins.gather(1, votes.argmax(1, keepdim=True)).squeeze(1)
-    return most
 
 
 def _normal(quantile: float) -> float:

@@ -15,7 +15,9 @@ _ALPHA = 0.05
 NOTHING, SEVERE_ABOVE, _ALL = 0.02, 0.25, 0.9
 # Precision and coverage, beside real samples', below both of which samples that vary are blurred: nothing is then
 # missing for certain. Classes that are gone are no such sign: what is left is sharp, or covered, or narrow.
-_SHARP, _COVERED, _VARIED = 0.65, 0.35, 0.5
+_SHARP, _COVERED, VARIED = 0.65, 0.35, 0.5
+# Of real samples so many of those that the features sort right must still be, with the shift of all generated ones.
+_STILL = 0.9
 # Fewer clusters are too coarse a measure of what is there.
 _FINE = 8
 
@@ -32,6 +34,10 @@ class Collapse(StrEnum):
     POSTERIOR = "POSTERIOR-COLLAPSED"
 
 
+#: that something is missing
+FOUND = frozenset({Collapse.PARTIAL, Collapse.SEVERE, Collapse.TOTAL})
+
+
 @dataclass(frozen=True)
 class CollapseVerdict:
     """The verdict, why in a sentence, and the numbers behind it as plain data.
@@ -40,6 +46,9 @@ class CollapseVerdict:
     less than a quarter of their share, and not proved to be there. `diversity`, `coverage` and `precision` are ratios
     to as many real samples', and so is what text says of its `phrases`; `duplicates` is the share of samples that are
     copies of others, beyond real samples' own; `null` is what real samples have, in medians and low quantiles.
+    `accuracy` is the share of real samples that the features sort into their classes, each by the others alone, None
+    where no classes are known; `accuracy_shifted` is the share of real pictures, made to look as blurred and coloured
+    as all generated ones, that is sorted into the bins, where something seems to be missing.
     """
 
     verdict: Collapse
@@ -56,6 +65,8 @@ class CollapseVerdict:
     signature: str
     phrases: float | None = None
     null: dict[str, float] | None = None
+    accuracy: float | None = None
+    accuracy_shifted: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, as JSON."""
@@ -74,10 +85,24 @@ class Covered(NamedTuple):
     least: float
 
 
+class Shift(NamedTuple):
+    """Real samples with the shift that all generated ones have: the share that is sorted into their bins, and that of
+    the same ones as they are; of which bins enough are; and how much they vary in each and all together, beside real
+    ones as they are.
+    """
+
+    accuracy: float
+    usual: float
+    recalled: list[bool]
+    diversities: list[float | None]
+    diversity: float | None
+
+
 @dataclass(frozen=True)
 class Measured:
     """What the rules read. `rows` are the bins, `together` the bounds of the mass of all missing ones, `unclear` those
-    that the vectors do not tell from others; `kept` counts those of n samples that look real, `pool` the real ones.
+    that the vectors do not tell from others; `kept` counts those of n samples that look real, `pool` the real ones;
+    `withheld` says why NONE cannot be said, if so.
     """
 
     rows: list[dict[str, Any]]
@@ -90,6 +115,8 @@ class Measured:
     fidelity: float
     coverage: float
     duplicates: float
+    withheld: str = ""
+    shift: Shift | None = None
 
     @property
     def named(self) -> float:
@@ -120,7 +147,7 @@ class Measured:
 
     @property
     def narrow(self) -> list[dict[str, Any]]:
-        return [row for row in self.known if row["diversity_high"] < 0.5]
+        return [row for row in self.known if row["diversity_high"] < 0.5 * _varied(row)]
 
     @property
     def empty(self) -> bool:
@@ -129,7 +156,7 @@ class Measured:
         flat = [
             row
             for row in self.known
-            if row["diversity_high"] - row["diversity_least"] < 0.1 * (1 - row["diversity_least"])
+            if row["diversity_high"] - row["diversity_least"] < 0.1 * (_varied(row) - row["diversity_least"])
         ]
         # Of bins with too few samples that look real nothing is known.
         told = sum(row["real"] for row in self.rows if row["state"] == MISSING or row["diversity"] is not None)
@@ -149,8 +176,19 @@ class Measured:
             and self.fidelity < _SHARP
             and self.covered < _COVERED
             and self.diversity is not None
-            and self.diversity > _VARIED
+            and self.diversity > VARIED
         )
+
+    @property
+    def shifted(self) -> bool:
+        """Whether real samples with the same shift are not sorted either: bins that seem to be empty may be there. Few
+        samples over and over are no shift of all, and vary less than real ones with it do.
+        """
+        if self.shift is None or self.shift.accuracy >= _STILL * self.shift.usual:
+            return False
+        both = [(row["real"], row["diversity"], _varied(row)) for row in self.known]
+        alone, with_it = (sum(row[0] * row[at] for row in both) for at in (1, 2))
+        return not both or alone > VARIED * with_it
 
     def listed(self, names: Sequence[str]) -> str:
         shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
@@ -167,6 +205,8 @@ def conclude(found: Measured, cover: Callable[[], Covered]) -> tuple[Collapse, s
     # A bound is not rounded to what it does not say.
     least = math.floor(100 * found.low)
     lacking = f"at least {least}% of the real mass is missing ({found.seen:.0%} seen): {_missing(found)}{inside}"
+    if found.shifted:
+        return Collapse.INCONCLUSIVE, _hidden(found), 0.0
     if found.empty:
         over = f"one thing over and over in every bin{inside}"
         if found.low > NOTHING:
@@ -178,8 +218,7 @@ def conclude(found: Measured, cover: Callable[[], Covered]) -> tuple[Collapse, s
             f"too blurred to tell what is missing from what is not recognised: {found.fidelity:.2f} times as many "
             f"samples look real as of real ones, and the bins they are in are covered {found.covered:.2f} times{inside}"
         )
-        for row in found.rows:
-            row["state"] = UNDECIDED if row["state"] == MISSING else row["state"]
+        _reopen(found)
         return Collapse.INCONCLUSIVE, reason, 0.0
     if found.low > NOTHING:
         return Collapse.SEVERE if found.low > SEVERE_ABOVE else Collapse.PARTIAL, lacking, found.low
@@ -189,13 +228,44 @@ def conclude(found: Measured, cover: Callable[[], Covered]) -> tuple[Collapse, s
         copies = f"; {found.duplicates:.0%} of the samples are copies of others" if found.duplicates > 0.05 else ""
         reason = f"{found.listed(names)} {_vary(names)} at most {worst:.2f} times as much as real samples{copies}"
         return Collapse.PARTIAL, reason, found.low
-    against = _open(found) or _repeated(found) or _vague(found) or _coarse(found) or _uncovered(found, cover())
+    against = (
+        found.withheld
+        or _open(found)
+        or _repeated(found)
+        or _vague(found)
+        or _coarse(found)
+        or _uncovered(found, cover())
+    )
     if against is not None:
         return Collapse.INCONCLUSIVE, against, found.low
     # Samples that are like no real ones are no collapse: what is there beside them is what is judged.
     rest = 1 - found.fidelity
     unlike = f"; {rest:.0%} of the samples do not look real and are not counted" if rest > 0.1 else ""
     return Collapse.NONE, f"{_there(found)}, as varied as real samples, and covered{unlike}", found.low
+
+
+def _hidden(found: Measured) -> str:
+    """That a shift of all samples is in the way."""
+    assert found.shift is not None
+    seem = [row["name"] for row in found.rows if row["generated"] < row["threshold"]]
+    _reopen(found)
+    reason = (
+        "a shift of all samples (blur, compression, noise, contrast or colour) is in the way: real ones with the same "
+        f"shift are sorted into their {found.noun[1]} in {found.shift.accuracy:.0%}, and as they are in "
+        f"{found.shift.usual:.0%}"
+    )
+    return f"{reason}, so that {found.listed(seem)} may be there all the same" if seem else reason
+
+
+def _reopen(found: Measured) -> None:
+    for row in found.rows:
+        row["state"] = UNDECIDED if row["state"] == MISSING else row["state"]
+
+
+def _varied(row: Mapping[str, Any]) -> float:
+    """How much real samples vary in a bin with the shift of the generated ones, beside those without it."""
+    found: float | None = row.get("diversity_shifted")
+    return 1.0 if found is None else found
 
 
 def _missing(found: Measured) -> str:
@@ -233,6 +303,10 @@ def _open(found: Measured) -> str | None:
     elif found.kept < wanted:
         of = f" of {found.n:,}" if found.fidelity < 0.9 else ""
         why = f"{_samples(found, wanted)} would decide, and {found.kept:,}{of} do"
+    elif found.shift is not None and any(row["high"] < row["threshold"] for row in open_):
+        why = (
+            "real samples with the shift of all generated ones (blur, compression, colour) are not sorted there either"
+        )
     elif any(row["high"] < row["threshold"] for row in open_):
         why = "what is near them does not look real"
     else:
@@ -289,7 +363,8 @@ def _coarse(found: Measured) -> str | None:
 
 def _uncovered(found: Measured, covered: Covered) -> str | None:
     """That coverage is below what real samples have at worst, for it varies at small n."""
-    if covered.ratio >= 0.9 * covered.least:
+    # Clusters do not show what is missing within them: there all must be covered as real samples are at worst.
+    if covered.ratio >= (1.0 if found.noun[0] == "cluster" else 0.9) * covered.least:
         return None
     return f"{_there(found)}, and coverage is {covered.ratio:.2f} of real samples': blur, or gaps within the bins"
 

@@ -1,7 +1,7 @@
 """Sets of samples of which the truth is known, made of real ones, and what the collapse verdict says of them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -20,14 +20,14 @@ from aigc_lab.settings import Settings
 from aigc_lab.text.vocabulary import SPECIAL
 from aigc_lab.verdicts.bins import Bins
 from aigc_lab.verdicts.collapse import Beside, Judge
-from aigc_lab.verdicts.conclusion import NOTHING, SEVERE_ABOVE, Collapse, needed
+from aigc_lab.verdicts.conclusion import FOUND, NOTHING, SEVERE_ABOVE, Collapse, needed
 from aigc_lab.verdicts.missing import MISSING, decide, least_missing
 from aigc_lab.verdicts.sentences import Sentences, of_splits
+from calibration import pictures
 from calibration.bounds import Bound
+from calibration.pictures import SHOWN
 
 NARROW = ("1 bin gone", "1 bin narrow")
-FOUND = {Collapse.PARTIAL, Collapse.SEVERE, Collapse.TOTAL}
-SHOWN = [each for each in Collapse if each is not Collapse.POSTERIOR]
 # What is judged at a time, by dataset; the others as `MANY`.
 ENOUGH = {"digits": 400, "ring": 500, "grid": 1500, "captions": 1000, "stacked": 10_000}
 MANY = 1500
@@ -274,10 +274,14 @@ def collapse(count: int, others: int, seed: int, names: Sequence[str] = (), size
     """
     settings = Settings.load()
     files = {"mnist": settings.data_dir / "MNIST", "captions": settings.data_dir / CAPTIONS}
-    there = [name for name in ("digits", "ring", "grid", *files) if name not in files or files[name].exists()]
+    every = ("digits", "ring", "grid", *files, *pictures.BENCHES)
+    there = [name for name in every if name not in files or files[name].exists()]
     bounds = []
     for name in names or there:
-        bounds += table(bench(name, settings, size), count, others, seed)
+        if name in pictures.BENCHES:
+            bounds += pictures.table(name, count, others, seed)
+        else:
+            bounds += table(bench(name, settings, size), count, others, seed)
     return bounds
 
 
@@ -297,7 +301,7 @@ def table(bench: Bench, count: int, others: int, seed: int) -> list[Bound]:
         print(f"{truth:32}{row}", flush=True)
     print()
 
-    def among(truths: Sequence[str], verdicts: set[Collapse]) -> float:
+    def among(truths: Sequence[str], verdicts: Set[Collapse]) -> float:
         sets = [said[truth] for truth in truths]
         return sum(each[verdict] for each in sets for verdict in verdicts) / sum(each.total() for each in sets)
 

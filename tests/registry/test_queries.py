@@ -169,7 +169,9 @@ def test_what_the_holdout_says_of_the_best_of_equal_trials_is_unbiased() -> None
     for _ in range(2000):
         values = [(source.gauss(10, 1), source.gauss(10, 1)) for _ in range(20)]
         outcomes = [
-            Outcome("search", "FINISHED", "fd", holdout, None, None, 1000, None, None, SIGNATURE, "lower", 1.0, reference)
+            Outcome(
+                "search", "FINISHED", "fd", holdout, None, None, 1000, None, None, SIGNATURE, "lower", 1.0, reference
+            )
             for reference, holdout in values
         ]
         trials = [Configuration("sweep", trial, "gan", "FINISHED", [outcome]) for trial, outcome in enumerate(outcomes)]

@@ -1,6 +1,7 @@
 """`aigc-lab judge collapse`: samples of arrays, folders, datasets and files, by the command line."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,9 @@ def test_arrays_with_labels(command: Command) -> None:
         found.append(json.loads(out))
     assert {
         *["verdict", "reason", "n", "missing_low", "missing_seen", "missing_high", "diversity", "coverage"],
-        *["precision", "duplicates", "bins", "signature", "phrases", "null"],
+        *["precision", "duplicates", "bins", "signature", "phrases", "null", "accuracy", "accuracy_shifted"],
     } == {*found[0]}
+    assert found[0]["accuracy"] > 0.99 and found[0]["accuracy_shifted"] is None  # points have no blur
     assert found[0] == found[1] and found[0]["verdict"] in {"PARTIAL", "SEVERE"} and found[0]["n"] == 400
     for verdict in found:
         (gone,) = [row for row in verdict["bins"] if row["state"] == "missing"]
@@ -126,17 +128,22 @@ def test_folders_of_pictures(command: Command, judged: Judged) -> None:
 
 
 def test_a_classifier_learns_the_labels_that_are_given(command: Command, judged: Judged) -> None:
-    sets = {"made": judged.dataset.load("train"), "real": judged.dataset.load("reference")}
-    for name, samples in sets.items():
+    """A quarter of the reference: it judges by pictures that it has not seen."""
+    sets = {"made": ("train",), "real": ("reference", "holdout")}
+    loaded = {name: [judged.dataset.load(split) for split in splits] for name, splits in sets.items()}  # type: ignore[arg-type]
+    for name, samples in loaded.items():
         (command.folder / name).mkdir()
-        for number, pixels in enumerate((255 * samples.unit()).round().byte()[:200, 0]):
+        for number, pixels in enumerate(torch.cat([(255 * each.unit()).round().byte()[:400, 0] for each in samples])):
             Image.fromarray(pixels.numpy()).save(command.folder / name / f"{number:04}.png")
-    digits = sets["real"].labels
-    assert digits is not None
-    labels = command.file("labels.txt", "\n".join(map(str, digits[:200].tolist())))
+    digits = torch.cat([each.labels[:400] for each in loaded["real"] if each.labels is not None])
+    labels = command.file("labels.txt", "\n".join(map(str, digits.tolist())))
     given = ["--generated", str(command.folder / "made"), "--reference", str(command.folder / "real")]
     out, _ = command(*given, "--labels", labels, "--features", "classifier", "--json")
-    assert "clf:given" in json.loads(out)["signature"] and json.loads(out)["verdict"] not in FOUND
+    found = json.loads(out)
+    assert "clf:given" in found["signature"] and "|pool:600|" in found["signature"] and found["verdict"] not in FOUND
+    assert 0.9 < found["accuracy"] < 1
+    train = ["--generated", str(command.folder / "made"), "--reference", "digits:train", "--features", "classifier"]
+    assert "the classifier has learned digits:train" in command.refused(*train)
 
 
 def test_folders_of_classes_are_called_by_their_names(command: Command, judged: Judged) -> None:
@@ -173,7 +180,11 @@ def test_labels_come_before_modes_and_one_class_tells_nothing(command: Command) 
     halves = command.file("halves.txt", "\n".join(("left", "right")[place % 2] for place in range(count)))
     out, _ = command(*given, "--labels", halves, "--json")
     found = json.loads(out)
-    assert "by:classes" in found["signature"] and "cannot be told from the others" in found["reason"]
+    # Nothing tells these apart: they are no bins.
+    assert "by:clusters" in found["signature"] and found["accuracy"] == pytest.approx(0.5, abs=0.05)
+    assert found["verdict"] == "INCONCLUSIVE"
+    assert f"sort {found['accuracy']:.0%} of real samples into their classes (75% are needed)" in found["reason"]
+    assert all(re.fullmatch(r"\d+ \(\d+% (left|right)\)", row["name"]) for row in found["bins"])
     made, real, _ = points()
     given = ["--generated", command.file("made.npy", made), "--reference", command.file("real.npy", real)]
     one = command.file("one.txt", "\n".join(["same"] * len(real)))

@@ -1,0 +1,168 @@
+"""A shift of all pictures is no collapse: blur, codecs and colours on pictures of which every class is there."""
+
+import math
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from conftest import program
+from torch import Tensor
+
+from aigc_lab import noise
+from aigc_lab.jury import Pictures, chosen_bins, judged
+from aigc_lab.samples import Images
+from aigc_lab.verdicts import shift
+from aigc_lab.verdicts.collapse import Judge
+from aigc_lab.verdicts.conclusion import FOUND, Collapse, CollapseVerdict
+
+COUNT = 500
+
+
+class Known(NamedTuple):
+    """Generated colour pictures of ten textures, and what judges them."""
+
+    textures: Any
+    judge: Judge
+    real: Images
+    network: Any
+
+    def vectors(self, images: Images) -> Tensor:
+        with torch.inference_mode():
+            return torch.cat([self.network(part)[0] for part in torch.split(images.values, 350)])
+
+    def said(self, made: Images) -> CollapseVerdict:
+        return judged(self.judge, self.vectors(made), None, made, Pictures(self.real.take, self.vectors))
+
+
+@cache
+def known(kind: str, labelled: bool) -> Known:
+    textures = program("calibration.pictures")
+    source = noise.generator("textures of a test")
+    train, real = textures.pictures(2000, source), textures.pictures(2 * COUNT, source)
+    made = Known(textures, None, real, textures._features(kind, train))  # type: ignore[arg-type]
+    pool = made.vectors(real)
+    labels = real.labels if labelled else None
+    bins, _ = chosen_bins(
+        pool,
+        COUNT,
+        labels=labels,
+        names=textures.CLASSES,
+        apart=lambda: made.vectors(train),
+        by=textures.Random() if kind == "random" else textures._Trained(),
+    )
+    return made._replace(judge=Judge(pool, bins, kind, splits=20))
+
+
+def draw(name: str, of: tuple[int, ...] | None = None) -> Images:
+    found: Images = program("calibration.pictures").pictures(COUNT, noise.generator("drawn", name), of)
+    return found
+
+
+def test_blur_is_in_the_way_and_classes_that_are_gone_are_gone() -> None:
+    by = known("trained", True)
+    assert by.judge.bins.noun[0] == "class" and by.judge.accuracy is not None and by.judge.accuracy > 0.9
+    assert by.said(draw("honest")).verdict == Collapse.NONE
+    for sigma in (1.0, 3.0):
+        found = by.said(by.textures.blurred(draw("blurred"), sigma))
+        assert found.verdict == Collapse.INCONCLUSIVE and "a shift of all samples" in found.reason, found.reason
+        # The evidence: of real pictures with the same blur fewer are sorted right, and nothing is called missing.
+        assert found.accuracy == by.judge.accuracy and found.accuracy_shifted is not None
+        assert found.accuracy_shifted < 0.9 * found.accuracy and found.missing_low == 0
+        assert "fine checks" in found.reason and not [row for row in found.bins if row["state"] == "missing"]
+    gone = by.said(draw("gone", (0, 1, 3, 4, 6, 7, 8)))
+    names = {row["name"] for row in gone.bins if row["state"] == "missing"}
+    assert gone.verdict == Collapse.SEVERE and names == {"level stripes", "fine checks", "slanted stripes"}
+    assert gone.accuracy_shifted == pytest.approx(gone.accuracy, abs=0.03)
+    # Classes that are gone are found in pictures that are a little blurred too.
+    both = by.said(by.textures.blurred(draw("both", (0, 1, 3, 7, 8)), 0.5))
+    assert both.verdict == Collapse.SEVERE, both.reason
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_an_untrained_network_neither_misses_colours_nor_says_that_all_is_there(labelled: bool) -> None:
+    by = known("random", labelled)
+    assert by.judge.bins.noun[0] == "cluster"
+    for made in (
+        draw("honest"),
+        draw("two gone", tuple(range(2, 10))),
+        draw("five gone", (0, 2, 4, 6, 8)),
+        by.textures.tinted(draw("paler"), (1.0, 1.0, 1.0), colour=0.4),
+        by.textures.tinted(draw("darker"), (0.7, 0.7, 0.7)),
+        by.textures.blurred(draw("blurred"), 1.0),
+        by.textures.compressed(draw("compressed"), 20),
+    ):
+        found = by.said(made)
+        assert found.verdict == Collapse.INCONCLUSIVE, found.reason
+        why = "do not show that nothing is" in found.reason or "a shift of all samples" in found.reason
+        assert why, found.reason
+        if labelled:
+            assert found.accuracy is not None and found.accuracy < 0.5
+            assert f"the features sort {found.accuracy:.0%} of real samples into their classes" in found.reason
+            assert any(class_ in row["name"] for row in found.bins for class_ in by.textures.CLASSES)
+        else:
+            assert found.accuracy is None
+    few = by.said(by.textures._few(noise.generator("few")).take(slice(0, COUNT)))
+    assert few.verdict in FOUND, few.reason  # few pictures over and over are no shift
+
+
+def test_clusters_of_pictures_do_not_show_that_nothing_is_missing() -> None:
+    """Of a network whose accuracy nobody can measure, for no classes are known."""
+    by = known("trained", False)
+    honest = by.said(draw("honest"))
+    assert honest.verdict == Collapse.INCONCLUSIVE and "no classes of the real samples are known" in honest.reason
+    assert by.said(draw("one gone", tuple(range(1, 10)))).verdict != Collapse.NONE
+    assert by.said(draw("five gone", (0, 3, 5, 6, 7))).verdict in FOUND
+    for sigma in (1.0, 3.0):
+        assert by.said(by.textures.blurred(draw("blurred"), sigma)).verdict == Collapse.INCONCLUSIVE
+
+
+# ---- real pictures that look as generated ones do
+
+
+def spectrum(images: Tensor) -> Tensor:
+    """The mean logarithm of each frequency's power in luminance."""
+    grey = images.double().mean(1)
+    found: Tensor = (torch.fft.rfft2(grey, norm="ortho").abs().square() + 1 / 12).log().mean(0)
+    return found
+
+
+@pytest.mark.parametrize("sigma", [0.6, 1.0])
+def test_the_filter_of_a_blur_is_found(sigma: float) -> None:
+    """By other pictures that are blurred: the real ones are made to have the power that they have blurred themselves,
+    which is near the closed form, a gain of exp(−(2πσf)² / 2), where rounding to bytes is not seen.
+    """
+    textures = program("calibration.pictures")
+    real, other = textures.pictures(800, noise.generator("real")), textures.pictures(800, noise.generator("other"))
+    made = shift.shifted(real.values, textures.blurred(other, sigma).values, torch.ones(800))
+    found, before = spectrum(made), spectrum(real.values)
+    wanted = spectrum(textures.blurred(real, sigma).values)
+    assert (found - wanted).abs().mean() < 0.1 * (before - wanted).abs().mean()
+    frequencies = (torch.fft.fftfreq(32)[:, None] ** 2 + torch.fft.rfftfreq(32)[None] ** 2).double()
+    gain = -2 * (math.pi * sigma) ** 2 * frequencies
+    strong = (frequencies > 0.005) & (gain > -0.3)
+    assert ((found - before) / 2 - gain)[strong].abs().mean() < 0.1
+
+
+def test_colours_are_moved_as_those_of_the_generated_pictures_are() -> None:
+    textures = program("calibration.pictures")
+    real, other = textures.pictures(1500, noise.generator("real")), textures.pictures(1500, noise.generator("other"))
+    change = partial(textures.tinted, gains=(1.1, 0.9, 0.7), offset=0.05, colour=0.6)
+    made = shift.shifted(real.values, change(other).values, torch.ones(1500)).double().mean((2, 3))
+    wanted = change(real).values.double().mean((2, 3))
+    assert (made.mean(0) - wanted.mean(0)).abs().max() < 4
+    assert torch.allclose(torch.cov(made.T), torch.cov(wanted.T), rtol=0.15, atol=60)
+    assert (made - wanted).norm(dim=1).median() < 12  # of 255, and each picture is moved as itself
+
+
+def test_what_is_alike_is_not_changed() -> None:
+    textures = program("calibration.pictures")
+    real = textures.pictures(600, noise.generator("real"))
+    other = textures.pictures(600, noise.generator("other"))
+    away = (shift.shifted(real.values, other.values, torch.ones(600)).double() - real.values.double()).square()
+    assert away.mean().sqrt() < 6
+    # Weights say of which of the real pictures the means are: of some alone others are no measure.
+    plain = real.values[real.labels == 0]
+    weights = (real.labels == 0).double()
+    again = shift.shifted(real.values, plain, weights)
+    assert (again.double() - real.values.double()).square().mean().sqrt() < 1
