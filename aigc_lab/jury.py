@@ -125,7 +125,8 @@ class Jury:
         known = None if labels[0] is None or labels[1] is None else torch.cat([labels[0], labels[1]])[self._rows]
 
         def apart() -> Tensor:
-            return self._vectors(self._dataset.load("train").take(slice(0, _CLUSTERED)))[0]
+            train = self._dataset.load("train")
+            return self._vectors(train.take(choice(len(train), _CLUSTERED)))[0]
 
         names = self._dataset.class_names
         extractor = None if self._extractor is None else self._features.extractor(self._extractor)
@@ -290,7 +291,7 @@ def _blind(scores: Sequence[Score], reference: object) -> tuple[Score, str] | No
     error = next((score for score in scores if score.name == "reconstruction_mse"), None)
     if error is None or not isinstance(reference, Images):
         return None
-    pixels = reference.take(slice(0, error.n)).unit().double()
+    pixels = reference.take(choice(len(reference), error.n)).unit().double()  # those that were reconstructed
     mean = (pixels - pixels.mean(0)).square().mean().item()
     if error.value < _BLIND * mean:
         return None

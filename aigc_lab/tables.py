@@ -236,7 +236,7 @@ def promotion_page(row: Row, uses: Sequence[str]) -> RenderableType:
         "forced": row["reason"] or "",
     }
     if row["score"] is not None:
-        floor = number(row["score"]["floor"])
+        floor = floor_of(row["score"])
         facts["score"] = f"{_promoted_score(row)}, n {row['score']['n']}" + (f", floor {floor}" if floor else "")
         facts["signature"] = row["score"]["signature"]
     return Stack(_facts(facts), Text("Next:"), *(Text(f"  {line}") for line in uses))
@@ -303,8 +303,8 @@ def scores_table(rows: Sequence[Row]) -> RenderableType:
     if fewer:
         at = " and ".join(f"{n:,}" for n in fewer)
         said.append(
-            f"(value at n): the reference serves both sides of a floor, so some are of {at} samples; hold such a floor "
-            "beside the value of as few, not beside the one on the left"
+            f"(value at n): the reference serves both sides of a floor, which leaves {at} samples; compare such a "
+            "floor with the value in brackets, which is of as many"
         )
     unbiased = next((row["name"] for row in rows if _is_kid(row["name"])), "--metrics kid")
     said += [

@@ -178,7 +178,9 @@ def _sentences_of(source: str | Sequence[str], lines: Corpus) -> Corpus:
     blank = lines.lengths == 0
     if not isinstance(source, str) or not blank.any():
         return lines
-    print(f"{source}: {int(blank.sum()):,} blank lines are left out, but in pairs of lines", file=sys.stderr)
+    count = int(blank.sum())
+    lines_are = "1 blank line is" if count == 1 else f"{count:,} blank lines are"
+    print(f"{source}: {lines_are} no sentence (in pairs of lines: an empty one)", file=sys.stderr)
     return lines.take(~blank)
 
 

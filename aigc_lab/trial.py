@@ -168,6 +168,7 @@ class _Run:
         elif state.step and self._due(state.step) and self._evaluated != state.step:
             self._evaluate()
         self._rest()
+        self._scoring = False
 
     def _state(self, stored: Iterable[checkpoint.Stored | None]) -> tuple[State, dict[str, Any] | None]:
         """The state to go on from, and the history up to there: None where the run begins."""
@@ -234,11 +235,14 @@ class _Run:
         self._record.evaluation_seconds += time.perf_counter() - begun
         value = next(score.value for score in scores if score.name == self._job.objective.score)
         sign = 1 if self._job.objective.better == "lower" else -1
-        if self._best is None or sign * value < sign * self._best.value:
+        # What is not finite is worse than any score.
+        first = self._best is None or (math.isfinite(value) and not math.isfinite(self._best.value))
+        if self._best is None or first or sign * value < sign * self._best.value:
             self._best = _Selected(step, value, _weights(self.replica.state.average))
         self._value = value
         stop = self._watcher.scored(step, value)
         self._evaluated = step  # not before: an interruption may come instead of the answer, and it is asked for again
+        self._scoring = False
         if stop and step != self._training.steps:
             raise _Pruned
         self._rest()
@@ -570,8 +574,8 @@ class _Run:
 
     def _judge_raw(self) -> None:
         """Whether the generator itself has collapsed: an average over steps may hide that it goes from mode to mode."""
-        if not self._training.ema:
-            return
+        if not self._training.ema or self._result_step != self.replica.state.step:
+            return  # of earlier weights only the average is kept
         system, samples = self.replica.state.system, self._job.configuration.protocol.samples
         with interruption.at_once():
             system.eval()

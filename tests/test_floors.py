@@ -73,6 +73,7 @@ class Within:
 
     def __init__(self) -> None:
         self.hits, self.draws = Counter[str](), Counter[str]()
+        self.apart: dict[str, list[float]] = {}
 
     def add(self, scores: Iterable[Score]) -> None:
         for score in scores:
@@ -81,11 +82,17 @@ class Within:
             low, high = score.low - score.value + compared, score.high - score.value + compared
             self.hits[score.name] += low - spread <= score.floor <= high + spread
             self.draws[score.name] += 1
+            self.apart.setdefault(score.name, []).append(compared - score.floor)
 
-    def refused(self) -> dict[str, int]:
-        """The scores that real samples do not get in nine of ten draws."""
+    def refused(self) -> dict[str, Any]:
+        """The scores that real samples do not get in nine of ten draws, or that are not the floor on the mean."""
         assert self.draws and set(self.draws.values()) == {DRAWS}
-        return {name: self.hits[name] for name in self.draws if self.hits[name] < 0.9 * DRAWS}
+        outside: dict[str, Any] = {name: hits for name, hits in self.hits.items() if hits < 0.9 * DRAWS}
+        for name, apart in self.apart.items():
+            mean, error = np.mean(apart), np.std(apart, ddof=1) / np.sqrt(DRAWS)
+            if abs(mean) > 4 * error:
+                outside[name] = f"{mean:.3g} ± {error:.2g} from the floor"
+        return outside
 
 
 def made(name: str, **options: Any) -> Metric:
@@ -230,6 +237,34 @@ def test_fresh_words_are_as_likely_as_real_ones(tmp_path: Path) -> None:
         evaluator = evaluator_of(part, len(quarters[-1]), [made("nll")], tmp_path)
         within.add(evaluator.evaluate(part.load("fresh"), "reference", system))
     assert within.refused() == {}
+
+
+def test_each_floor_stands_beside_as_many(judge: Path) -> None:
+    """More are scored than there are real ones: one floor is of all of these, another of half of them."""
+    dataset = Drawn(0)
+    both = [dataset.load(split) for split in ("fresh", "holdout")]
+    made = Images(torch.cat([part.values for part in both])).take(slice(0, 400))
+    options: dict[str, Any] = {"metrics": ["memorisation"], "features": "random", "train": dataset.load("train")}
+    found = evaluate.evaluate(made, dataset.load("reference"), **options, cache=judge, device="cpu")
+    assert {score.name: score.floor_n for score in found} == {"auth_pct_rand": 300, "fd_gap_rand": 150}
+    gap = found[1]
+    halves = [
+        evaluate.evaluate(made.take(rows), Images(dataset.load("reference").values[150:]), **options, cache=judge)[
+            1
+        ].value
+        for rows in torch.randperm(400, generator=torch.Generator().manual_seed(0))[:300].split(150)
+    ]
+    assert (
+        gap.at_floor is not None and abs(gap.at_floor - sum(halves) / 2) < 0.5 * abs(gap.value - sum(halves) / 2) + 0.01
+    )
+
+
+def test_more_points_than_real_ones_are_measured(tmp_path: Path) -> None:
+    """Far from all modes, and so many that a floor is of fewer: beside it, too, they are worse than any collapse."""
+    noise = Points(100 * torch.randn(30_000, 2, generator=torch.Generator().manual_seed(0)))
+    found = {score.name: score for score in evaluate.evaluate(noise, "ring", metrics=["modes"], data_dir=tmp_path)}
+    assert found["rkl"].floor_n == 20_000 and found["rkl"].at_floor is not None
+    assert min(found["rkl"].at_floor, found["rkl"].value) > np.log(8)
 
 
 # ---- where they are drawn from

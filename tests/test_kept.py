@@ -21,6 +21,7 @@ from aigc_lab.metrics.modes import ModeCount
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
+from aigc_lab.systems.base import Loss, Phase
 from aigc_lab.systems.point_gan import PointGAN
 from aigc_lab.tracking import writer
 from aigc_lab.tracking.mlflow import MlflowTracker
@@ -265,6 +266,33 @@ def test_what_fails_after_a_training_costs_none_of_it(
     for metric in ("loss/critic/total", "score/mine"):
         steps = [point.step for point in client.get_metric_history(run["mlflow_run_id"], metric)]
         assert steps == ([10, 20, 30, 40] if metric.startswith("loss") else [20, 40])
+
+
+def test_a_fault_of_the_training_is_none_of_the_scoring(
+    folder: Path, truth: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three steps after an evaluation: half of a step is no state to go on from, and its weights are no result."""
+    monkeypatch.setattr(writer, "Writer", WriterHere)
+    phases = PointGAN.phases
+
+    def breaking(system: PointGAN, batch_size: int) -> list[Phase]:
+        critic, generator = phases(system, batch_size)
+
+        def loss(batch: Any, noise: Any, step: int) -> Loss:
+            if step == 23:  # after the critic's update of the same step
+                raise RuntimeError("no luck")
+            return generator.loss(batch, noise, step)
+
+        return [critic, generator._replace(loss=loss)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PointGAN, "phases", breaking)
+        assert command(*TRAIN).code == 1
+    run = shown()
+    assert run["state"] == "FAILED" and run["checkpoints"] == []
+    assert {score["checkpoint"] for score in run["scores"]} <= {"progress"}
+    assert command(*TRAIN, "--retry-failed").code == 0
+    assert stored(folder / ".aigc-lab", shown()["run"]) == truth
 
 
 def test_a_registry_that_refuses_the_result_costs_no_training(

@@ -225,6 +225,12 @@ def test_what_cannot_be_measured_is_promoted_only_with_a_reason(
     assert home.client.get_model_version("mine", "1").tags["reason"] == "shown in a talk"
     type_(monkeypatch, "show", row["run"], *at_home)
     assert f"! {mark}: " in capsys.readouterr().out
+    # The same weights again, for another reason.
+    type_(monkeypatch, "promote", "mine", "--alias", "other", "--force", "--reason", "and in a paper", *at_home)
+    assert "and in a paper" in capsys.readouterr().out
+    type_(monkeypatch, "models", *at_home, "--json")
+    assert [row["reason"] for row in json.loads(capsys.readouterr().out)] == ["and in a paper"]
+    assert home.client.get_model_version("mine", "1").tags["reason"] == "and in a paper"
 
 
 # ---- the same pictures

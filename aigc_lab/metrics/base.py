@@ -474,11 +474,10 @@ def scored(metric: Metric, evidence: Evidence, leave: Callable[[str, str], None]
     if without.keys() >= metric.gives.keys():
         return []
     found = [score for score in metric.scores(evidence) if score.name not in without]
-    sizes = [score.floor_n for score in found if score.floor_n is not None]
-    if not sizes:
-        return found
-    few = _at_floor(metric, evidence, max(sizes))
-    return [score if score.floor_n is None else replace(score, at_floor=few[score.name]) for score in found]
+    few = {n: _at_floor(metric, evidence, n) for n in {score.floor_n for score in found} if n is not None}
+    return [
+        score if score.floor_n is None else replace(score, at_floor=few[score.floor_n][score.name]) for score in found
+    ]
 
 
 def _at_floor(metric: Metric, evidence: Evidence, n: int) -> dict[str, float]:

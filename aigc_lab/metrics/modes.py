@@ -20,8 +20,8 @@ from aigc_lab.statistics import (
     reverse_kl,
 )
 
-# Below this part of the real points' share of high quality, the shares of the modes say nothing of the samples: that of
-# the collapse verdict, which is UNMEASURABLE there.
+# Below this part of a perfect sampler's share of high quality the shares of the modes say nothing of the samples: the
+# collapse verdict is UNMEASURABLE there.
 _RECOGNISED = 0.2
 
 
@@ -80,7 +80,7 @@ class ModeCount(base.Metric):
         low, high = captured_interval(hits, n)
         captured = captured_modes(hits, n, modes)
         hq_low, hq_high = clopper_pearson(int(good.sum()), n)
-        recognised = max(_RECOGNISED * floors["hq"], 1 / n)
+        recognised = max(_RECOGNISED * _perfect(generated.shape[1]), 1 / n)
         rkl = self._reverse_kl(nearest[good], n, count, recognised=recognised)
         return [
             score("modes", captured, min(low, captured), max(high, captured)),
@@ -103,6 +103,11 @@ class ModeCount(base.Metric):
             lambda rows: reverse_kl(found[rows], count), len(found), replicates=self.config.replicates
         )
         return value, max(value - margin, 0.0), value + margin
+
+
+def _perfect(dimensions: int) -> float:
+    """The share of an isotropic Gaussian's points within 3σ of its centre: the χ² law of their squared distances."""
+    return float(torch.special.gammainc(torch.tensor(dimensions / 2), torch.tensor(4.5)))
 
 
 def assign(points: Tensor, modes: Modes) -> tuple[Tensor, Tensor]:

@@ -557,6 +557,8 @@ class Registry:
             if stored is None:
                 row = vars(promotion) | {"path": self.recorded(promotion.path), "created_at": now}
                 connection.execute(insert(Promotion).values(row))
+            elif promotion.reason is not None:  # what is forced again is forced for the new reason
+                connection.execute(update(Promotion).where(*this).values(reason=promotion.reason))
         return stored is None
 
     def point(self, model: str, alias: str, version: int, by: str) -> int | None:

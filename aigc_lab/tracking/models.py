@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 _DIGEST = "aigc_lab.digest"
+_REASON = "reason"
 # Someone waits for a promotion and nothing trains meanwhile: more patience than a training has, and no bar of its own.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
@@ -125,6 +126,10 @@ class MlflowModels:
                     version = create()
                 if number not in (None, int(version.version)):
                     raise Failure(f"its number {number} was used and deleted in MLflow; promote the run again")
+            elif tags.get(_REASON, version.tags.get(_REASON)) != version.tags.get(_REASON):
+                tag = partial(self._client.set_model_version_tag, name, str(version.version), _REASON)
+                undo.callback(tag, version.tags.get(_REASON, ""))
+                tag(tags[_REASON])
             return Version(int(version.version), str(version.source).rpartition("/")[2])
 
     def point(self, name: str, alias: str, version: int, undo: ExitStack) -> None:

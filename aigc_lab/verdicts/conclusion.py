@@ -249,10 +249,12 @@ def _hidden(found: Measured) -> str:
     assert found.shift is not None
     seem = [row["name"] for row in found.rows if row["generated"] < row["threshold"]]
     _reopen(found)
+    shift = "a shift of all samples (blur, compression, noise, contrast or colour)"
+    if found.noun[0] == "cluster":
+        shift += ", or classes that are gone, which these features do not tell from it,"
     reason = (
-        "a shift of all samples (blur, compression, noise, contrast or colour) is in the way: real ones with the same "
-        f"shift are sorted into their {found.noun[1]} in {found.shift.accuracy:.0%}, and as they are in "
-        f"{found.shift.usual:.0%}"
+        f"{shift} is in the way: real ones with the same shift are sorted into their {found.noun[1]} in "
+        f"{found.shift.accuracy:.0%}, and as they are in {found.shift.usual:.0%}"
     )
     return f"{reason}, so that {found.listed(seem)} may be there all the same" if seem else reason
 
