@@ -50,7 +50,7 @@ def test_a_sweep_stays_in_a_folder_of_any_name(tmp_path: Path, monkeypatch: pyte
     Path("mine.yaml").write_text(TEXT)
     done = command("sweep", "mine.yaml", "--device", "cpu")
     assert done.code == 0, done.errors
-    promoted = command("promote", "mine")
+    promoted = command("promote", "mine", "--force", "--reason", "a test")
     assert promoted.code == 0, promoted.errors
 
     assert {path.name for path in Path(".aigc-lab").glob("*.db")} == {"registry.db", "optuna.db", "mlflow.db"}

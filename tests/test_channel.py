@@ -170,7 +170,10 @@ def test_what_plugins_give_is_stored_as_pythons_numbers(tmp_path: Path) -> None:
     given: Any = np.float32(0.5)
     whole: Any = np.int64(400)
     score = Score("mine", given, given, torch.tensor(0.5), whole, np.float64(0), "s", "lower")  # type: ignore[arg-type]
-    assert [type(each) for each in vars(score).values()] == [str, float, float, float, int, float, str, str]
+    told = [type(each) for each in vars(score).values() if each is not None]
+    assert told == [str, float, float, float, int, float, str, str]
+    spread = Score("mine", given, given, given, whole, given, "s", "lower", given, whole, given)
+    assert [type(each) for each in list(vars(spread).values())[-3:]] == [float, int, float]
     record = Record(tmp_path)
     record.score([score], "progress", 10, "reference")
     scalars: dict[str, Any] = {"numpy": given, "torch": torch.tensor(0.25), "python": 1.0}

@@ -470,7 +470,7 @@ def test_a_reference_is_as_large_as_a_metric_needs(scored: Any, count: int) -> N
         return
     scores = scored(made, real, leave=left_out.__setitem__, **options)
     assert left_out.keys() == {each for each in PANEL[:-1] if count < needs.get(each, 100)}
-    assert "kid" in {score.name for score in scores}
+    assert "kid_rand" in {score.name for score in scores}
 
 
 def test_training_samples_are_counted_too(scored: Any) -> None:
@@ -486,7 +486,7 @@ def test_features_that_turn_out_to_be_wide_cost_no_other_score(scored: Any, tmp_
     left_out: dict[str, str] = {}
     scores = scored(made, real, features="./mine.py", leave=left_out.__setitem__)
     assert "only from 160 samples on" in left_out["fd_debiased"]
-    assert {"fd_mine", "kid"} <= {score.name for score in scores}
+    assert {"fd_mine", "kid_mine"} <= {score.name for score in scores}
 
 
 def test_what_is_left_out_is_in_the_json_with_its_reason(typed: Any, tmp_path: Path) -> None:
@@ -495,7 +495,7 @@ def test_what_is_left_out_is_in_the_json_with_its_reason(typed: Any, tmp_path: P
     code, out, err = typed("--generated", "made.npy", "--reference", "real.npy", "--features", "random", "--json")
     rows = json.loads(out)
     scores, left_out = ([row for row in rows if ("left_out" in row) == there] for there in (False, True))
-    assert code == 0 and {"fd_rand", "kid", "vendi"} <= {row["name"] for row in scores}
+    assert code == 0 and {"fd_rand", "kid_rand", "vendi_rand"} <= {row["name"] for row in scores}
     assert [row["name"] for row in left_out] == ["fd_debiased", "memorisation"]
     assert "256 samples on: 200" in left_out[0]["left_out"] and left_out[0]["value"] is None
     assert err.count("fd_debiased is left out: reference set: ") == 1

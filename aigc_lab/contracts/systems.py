@@ -183,21 +183,6 @@ def its_phases_are_described(case: Case) -> None:
 
 
 @SYSTEM.add(its_phases_are_described)
-def its_curves_can_be_stored(case: Case) -> None:
-    """MLflow takes no @, % or + in a name, and would refuse the curves of a training that has begun."""
-    state = case.fresh()
-    try:
-        names.refuse_parameters(type(case.config).model_fields)
-        names.refuse_curves([phase.name for phase in state.phases])
-        for progress in case.run(state, 1):
-            names.refuse_curves((), [*progress.scalars, *state.system.summary()])
-    except Diverged:
-        return  # another contract tells
-    except ValueError as error:
-        raise Broken(str(error)) from None
-
-
-@SYSTEM.add(its_phases_are_described)
 def every_parameter_is_trained(case: Case) -> None:
     """A network that no phase trains keeps its initial weights, and the variant looks worse than it is."""
     state = case.fresh()
@@ -251,6 +236,21 @@ def losses_are_finite(case: Case) -> None:
                 raise Broken(f"phase {phase.name}: {name} has the shape {list(value.shape)}: take its mean")
             if not value.isfinite():
                 raise Broken(f"phase {phase.name}: {name} is {value.item()} at the first batch")
+
+
+@SYSTEM.add(losses_are_finite)
+def its_curves_can_be_stored(case: Case) -> None:
+    """MLflow takes no @, % or + in a name, and would refuse the curves of a training that has begun."""
+    state = case.fresh()
+    try:
+        names.refuse_parameters(type(case.config).model_fields)
+        names.refuse_curves([phase.name for phase in state.phases])
+        for progress in case.run(state, 1):
+            names.refuse_curves((), [*progress.scalars, *state.system.summary()])
+    except Diverged:
+        return  # another contract tells
+    except ValueError as error:
+        raise Broken(str(error)) from None
 
 
 @SYSTEM.add(losses_are_finite, every_parameter_is_trained)

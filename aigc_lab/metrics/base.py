@@ -71,6 +71,9 @@ class Score:
                 object.__setattr__(self, field_name, kind(given))
             except (TypeError, ValueError):
                 raise ValueError(f"score {self.name}: {field_name} should be a number, not {given!r}") from None
+        for field_name, kind in (("floor_sd", float), ("floor_n", int), ("at_floor", float)):
+            given = getattr(self, field_name)
+            object.__setattr__(self, field_name, None if given is None else kind(given))
 
 
 class Floor(float):

@@ -38,10 +38,8 @@ def check(tracking_uri: str) -> None:
     start = f"start one with: mlflow server --port {parts.port or 5000} --workers 1" if "http" in scheme else "start it"
     try:
         if scheme in ("", "file"):
-            file = sqlite_url(Path(unquote(parts.path)) / "mlflow.db")
-            raise UsageError(
-                f"{masked(tracking_uri)}: MLflow no longer writes to folders; use {masked(file)}, or {unset}"
-            )
+            file = sqlite_url(Path(masked(unquote(parts.path))) / "mlflow.db")
+            raise UsageError(f"{masked(tracking_uri)}: MLflow no longer writes to folders; use {file}, or {unset}")
         if scheme in ("http", "https"):
             _within(4.5, lambda: _check_server(tracking_uri))
         elif scheme == "sqlite":
