@@ -280,7 +280,8 @@ def test_binarised_digits_are_white_as_often_as_they_are_grey(built: Any, data_d
     for level in (13, 100, 200):
         white = drawn[grey == level] == 255
         assert (white.double().mean() - level / 255).abs() < 4.5 * math.sqrt(0.25 / len(white))
-    cut = another("binarised_mnist", data_dir, how="threshold")._read(train=False).values[:, :, 2:-2, 2:-2]
+    whole: Any = another("binarised_mnist", data_dir, how="threshold")
+    cut = whole._read(train=False).values[:, :, 2:-2, 2:-2]
     assert torch.equal(cut == 255, grey >= 128)
 
 
