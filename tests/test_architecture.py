@@ -38,10 +38,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("executors.base",),
     ("trial", "search", "contracts", "serving"),
     ("record", "ownership", "read_only"),
-    ("job", "lab", "checkpoint", "stacking"),
+    ("job", "lab", "checkpoint"),
     ("evaluate",),
     ("jury",),
-    ("experiment", "trainer", "tracking", "features", "tables", "given"),
+    ("experiment", "training", "tracking", "features", "tables", "given"),
     ("heart", "nulls", "messages"),
     ("registry", "overrides"),
     ("systems/*", "data/*", "metrics/*", "extractors/*"),
@@ -264,7 +264,7 @@ def unpickling(package: Path) -> list[str]:
 
 def test_imports_go_rightwards() -> None:
     found = imports(PACKAGE)
-    assert {"cli", "trainer", "systems.dcgan", "registry.store"} <= {each.module for each in found}
+    assert {"cli", "training.loop", "systems.dcgan", "registry.store"} <= {each.module for each in found}
     assert violations(found) == []
 
 
@@ -287,7 +287,7 @@ def test_training_knows_neither_optuna_nor_mlflow_and_metrics_neither_training_n
         if first == "mlflow":
             assert room(each.module) == "tracking" or each.module == "serving.pyfunc"
         if room(each.module).startswith("metrics") and each.internal:
-            assert first not in ("trainer", "registry", "tracking", "systems"), each
+            assert first not in ("training", "registry", "tracking", "systems"), each
 
 
 def test_nothing_is_unpickled() -> None:

@@ -17,7 +17,12 @@ from aigc_lab.noise import Draw, Noise
 from aigc_lab.samples import Points
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
-from aigc_lab.trainer import Diverged, Progress, Recorder, State, average_of, build_optimizer, train_one, trained, turns
+from aigc_lab.training.averages import average_of
+from aigc_lab.training.course import turns
+from aigc_lab.training.loop import train_one
+from aigc_lab.training.optimizers import build_optimizer, trained
+from aigc_lab.training.recorder import Diverged, Recorder
+from aigc_lab.training.state import Progress, State
 
 SHAPE = Shape(Modality.POINTS, (2,))
 DATA = Points(torch.randn(40, 2, generator=torch.Generator().manual_seed(0)))
