@@ -182,8 +182,8 @@ def test_a_step_is_what_one_writes_by_hand(
                 draws = {"latents": noise.draw(Draw((BATCH, 3)), 0, step, phase.name, repeat, "latents")}
                 mirror.zero_grad()
                 phase.loss(batches[3 * step + repeat], draws, step).total.backward()  # type: ignore[no-untyped-call]
-                gradients = [weight.grad for weight in mirror.parts[phase.name].parameters()]
-                norms.append(math.sqrt(sum(gradient.square().sum().item() for gradient in gradients)))
+                gradients = [w.grad for w in mirror.parts[phase.name].parameters() if w.grad is not None]
+                norms.append(torch.cat([gradient.flatten() for gradient in gradients]).norm().item())
                 if max_norm is not None:  # by hand: torch's own adds 1e-6 to the norm
                     torch._foreach_mul_(gradients, min(1.0, max_norm / norms[-1]))
                 optimizers[phase.name].step()
