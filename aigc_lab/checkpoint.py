@@ -19,7 +19,8 @@ from aigc_lab.files import replacing, sha256, share, write_atomically
 from aigc_lab.host_copy import HostCopy
 from aigc_lab.shape import Shape
 from aigc_lab.systems.base import System
-from aigc_lab.trainer import State, laid_out
+from aigc_lab.training.optimizers import laid_out
+from aigc_lab.training.state import State
 from aigc_lab.trust import Allowed
 
 _LOG = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from rich.progress import Progress as Bars
 from aigc_lab import visible
 from aigc_lab.job import Job, Outcome
 from aigc_lab.tables import Text, duration
-from aigc_lab.trainer import Progress
+from aigc_lab.training.state import Progress
 
 # Where there are no bars, a long run says in so many seconds how it stands.
 _SILENCE = 30.0

@@ -12,7 +12,9 @@ from aigc_lab.executors.base import Place
 from aigc_lab.experiment import Configuration, Experiment
 from aigc_lab.search import confirmations, most_runs, total_trials
 from aigc_lab.tables import duration
-from aigc_lab.trainer import Diverged, State, train_one
+from aigc_lab.training.loop import train_one
+from aigc_lab.training.recorder import Diverged
+from aigc_lab.training.state import State
 
 # Seconds that timing one system may take, about.
 _PATIENCE = 5.0

@@ -8,7 +8,7 @@ from aigc_lab.registry.records import Role
 from aigc_lab.registry.states import State
 
 if TYPE_CHECKING:
-    from aigc_lab.trainer import Progress
+    from aigc_lab.training.state import Progress
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class Ready(Message):
 
 
 class Progressed(Message):
-    """The fields of `trainer.Progress`."""
+    """The fields of `training.state.Progress`."""
 
     step: int
     scalars: dict[str, Number]

@@ -11,7 +11,9 @@ from aigc_lab import confined, environment, names, plugins
 from aigc_lab.batches import Batches
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import Configuration, Experiment
-from aigc_lab.trainer import Diverged, State, train_one
+from aigc_lab.training.loop import train_one
+from aigc_lab.training.recorder import Diverged
+from aigc_lab.training.state import State
 from aigc_lab.weights import WeightsPolicy
 from aigc_lab.yamlfile import Document
 

@@ -25,7 +25,7 @@ from aigc_lab.registry.states import State
 from aigc_lab.search import Study, Suggestion, most_runs, total_trials
 
 if TYPE_CHECKING:
-    from aigc_lab.trainer import Progress
+    from aigc_lab.training.state import Progress
 
 
 class Display(Protocol):

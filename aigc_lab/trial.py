@@ -36,11 +36,13 @@ from aigc_lab.registry.records import StoredCheckpoint
 from aigc_lab.registry.states import State as RunState
 from aigc_lab.samples import Text
 from aigc_lab.shape import Modality
-from aigc_lab.stacking import train_stacked
 from aigc_lab.systems.base import System
 from aigc_lab.tracking import final
 from aigc_lab.tracking.base import DatasetInfo, RunTracker, status_of
-from aigc_lab.trainer import Diverged, Progress, Replica, Round, State, train
+from aigc_lab.training.loop import train
+from aigc_lab.training.recorder import Diverged
+from aigc_lab.training.stacked import Stacked
+from aigc_lab.training.state import Progress, Replica, Round, State
 from aigc_lab.verdicts.conclusion import CollapseVerdict
 
 _LOG = logging.getLogger(__name__)
@@ -103,7 +105,7 @@ def _rounds(replicas: Sequence[Replica], training: Training) -> Iterator[Round]:
         return
     at = itertools.groupby(sorted(replicas, key=lambda each: each.state.step), lambda each: each.state.step)
     for group in [list(members) for _, members in at]:
-        yield from train_stacked(group, **options)
+        yield from train(group, course=Stacked, **options)
 
 
 class _Run:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from aigc_lab.experiment import Experiment
     from aigc_lab.job import Job
     from aigc_lab.lab import Lab
-    from aigc_lab.trainer import Progress
+    from aigc_lab.training.state import Progress
 
 M = TypeVar("M", bound=Message)
 
@@ -96,7 +96,7 @@ def _open(first: Opening, say: Callable[[str], None]) -> "tuple[Experiment, Lab]
     from aigc_lab.lab import open_lab
     from aigc_lab.settings import Settings
     from aigc_lab.tracking.spool import SpoolTracker
-    from aigc_lab.trainer import State
+    from aigc_lab.training.state import State
     from aigc_lab.yamlfile import Document
 
     settings = Settings.load(Path(first.home))

@@ -38,10 +38,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("executors.base",),
     ("trial", "search", "contracts", "serving"),
     ("record", "ownership", "read_only"),
-    ("job", "lab", "checkpoint", "stacking"),
+    ("job", "lab", "checkpoint"),
     ("evaluate",),
     ("jury",),
-    ("experiment", "trainer", "tracking", "features", "tables", "given"),
+    ("experiment", "training", "tracking", "features", "tables", "given"),
     ("heart", "nulls", "messages"),
     ("registry", "overrides"),
     ("systems/*", "data/*", "metrics/*", "extractors/*"),
@@ -264,7 +264,7 @@ def unpickling(package: Path) -> list[str]:
 
 def test_imports_go_rightwards() -> None:
     found = imports(PACKAGE)
-    assert {"cli", "trainer", "systems.dcgan", "registry.store"} <= {each.module for each in found}
+    assert {"cli", "training.loop", "systems.dcgan", "registry.store"} <= {each.module for each in found}
     assert violations(found) == []
 
 
@@ -287,7 +287,7 @@ def test_training_knows_neither_optuna_nor_mlflow_and_metrics_neither_training_n
         if first == "mlflow":
             assert room(each.module) == "tracking" or each.module == "serving.pyfunc"
         if room(each.module).startswith("metrics") and each.internal:
-            assert first not in ("trainer", "registry", "tracking", "systems"), each
+            assert first not in ("training", "registry", "tracking", "systems"), each
 
 
 def test_nothing_is_unpickled() -> None:
@@ -311,14 +311,14 @@ def tree(folder: Path, **files: str) -> Path:
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({"trainer": "from aigc_lab import trial", "trial": ""}, "trainer:1 imports trial"),
-        ({"trainer": "import aigc_lab.trial", "trial": ""}, "trainer:1 imports trial"),
-        ({"trainer": "from aigc_lab.trial import Job", "trial": ""}, "trainer:1 imports trial"),
-        ({"trainer": "from . import trial", "trial": ""}, "trainer:1 imports trial"),
-        ({"trainer": "from .trial import Job", "trial": ""}, "trainer:1 imports trial"),
-        ({"trainer": "def f():\n    from aigc_lab import sweeps", "sweeps": ""}, "trainer:2 imports sweeps"),
-        ({"trainer": "if TYPE_CHECKING:\n    from aigc_lab import sweeps", "sweeps": ""}, "trainer:2 imports sweeps"),
-        ({"trainer": "import aigc_lab.tracking", "tracking": ""}, "trainer:1 imports tracking"),
+        ({"training": "from aigc_lab import trial", "trial": ""}, "training:1 imports trial"),
+        ({"training": "import aigc_lab.trial", "trial": ""}, "training:1 imports trial"),
+        ({"training": "from aigc_lab.trial import Job", "trial": ""}, "training:1 imports trial"),
+        ({"training": "from . import trial", "trial": ""}, "training:1 imports trial"),
+        ({"training": "from .trial import Job", "trial": ""}, "training:1 imports trial"),
+        ({"training": "def f():\n    from aigc_lab import sweeps", "sweeps": ""}, "training:2 imports sweeps"),
+        ({"training": "if TYPE_CHECKING:\n    from aigc_lab import sweeps", "sweeps": ""}, "training:2 imports sweeps"),
+        ({"training": "import aigc_lab.tracking", "tracking": ""}, "training:1 imports tracking"),
         (
             {"data__in__ring": "from aigc_lab.data import digits", "data__in__digits": ""},
             "data.ring:1 imports data.digits",
@@ -384,5 +384,5 @@ def test_a_burden_is_found(tmp_path: Path, files: dict[str, str], said: str) -> 
     ],
 )
 def test_unpickling_is_found(tmp_path: Path, text: str) -> None:
-    assert len(unpickling(tree(tmp_path, trainer=text))) == 1
-    assert unpickling(tree(tmp_path, trainer="import torch\ntorch.load('x', weights_only=True)")) == []
+    assert len(unpickling(tree(tmp_path, training=text))) == 1
+    assert unpickling(tree(tmp_path, training="import torch\ntorch.load('x', weights_only=True)")) == []

@@ -22,7 +22,7 @@ from aigc_lab.files import replacing, write_atomically
 from aigc_lab.host_copy import HostCopy
 from aigc_lab.registry.life import Outdated
 from aigc_lab.settings import Settings
-from aigc_lab.trainer import State
+from aigc_lab.training.state import State
 
 
 @pytest.fixture(scope="module")

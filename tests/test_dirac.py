@@ -23,7 +23,8 @@ from aigc_lab.batches import Batches
 from aigc_lab.data.dirac import Dirac
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.dirac import DiracGAN
-from aigc_lab.trainer import State, train_one
+from aigc_lab.training.loop import train_one
+from aigc_lab.training.state import State
 
 GAMMA, STEP = 0.3, 0.2
 LOSSES = ("minimax", "nonsaturating", "least_squares", "wasserstein", "hinge", "relativistic")

@@ -24,7 +24,7 @@ from aigc_lab.metrics.reconstruction import Reconstruction, squared_errors
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.vae import VAE
-from aigc_lab.trainer import average_of
+from aigc_lab.training.averages import average_of
 from aigc_lab.weights import WeightsPolicy
 
 SIZE = (1, 3, 4)

@@ -46,7 +46,7 @@ from aigc_lab.settings import Settings
 from aigc_lab.sweeps import run_sweep
 from aigc_lab.tracking import base, writer
 from aigc_lab.tracking.spool import SpoolRun
-from aigc_lab.trainer import train
+from aigc_lab.training.loop import train
 from aigc_lab.weights import WeightsPolicy
 
 TEXT = """\

@@ -28,7 +28,8 @@ from aigc_lab.systems.dirac import DiracGAN
 from aigc_lab.systems.maxout_gan import MaxoutGAN
 from aigc_lab.systems.point_gan import PointGAN
 from aigc_lab.systems.wgan import WGAN
-from aigc_lab.trainer import State, train_one
+from aigc_lab.training.loop import train_one
+from aigc_lab.training.state import State
 
 Array = npt.NDArray[Any]
 

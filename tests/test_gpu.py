@@ -11,7 +11,8 @@ from aigc_lab.data.digits import Digits
 from aigc_lab.evaluate import evaluate
 from aigc_lab.shape import Modality
 from aigc_lab.systems.base import System
-from aigc_lab.trainer import State, train_one
+from aigc_lab.training.loop import train_one
+from aigc_lab.training.state import State
 
 pytestmark = [
     pytest.mark.gpu,

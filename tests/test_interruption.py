@@ -28,7 +28,7 @@ from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Supervisor
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import writer
-from aigc_lab.trainer import train
+from aigc_lab.training.loop import train
 
 TEXT = """\
 data: {name: ring, points: 2000}

@@ -20,7 +20,8 @@ from aigc_lab.data.ring import Ring
 from aigc_lab.shape import Modality
 from aigc_lab.systems.base import System
 from aigc_lab.systems.dirac import DiracGAN
-from aigc_lab.trainer import State, train_one
+from aigc_lab.training.loop import train_one
+from aigc_lab.training.state import State
 
 # Wide enough that a few hundred steps are enough; the modes are 7.7 standard deviations apart.
 RING = Ring(Ring.Config(sigma=0.1, points=20_000), Path())

@@ -16,7 +16,7 @@ from aigc_lab.objectives import penalties
 from aigc_lab.samples import Points
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.point_gan import PointGAN
-from aigc_lab.trainer import State
+from aigc_lab.training.state import State
 
 Penalty = Callable[[nn.Module], Tensor]
 

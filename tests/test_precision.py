@@ -16,7 +16,8 @@ from aigc_lab.experiment import load
 from aigc_lab.nets.spectral import SpectralConv2d
 from aigc_lab.samples import Images
 from aigc_lab.systems.base import System
-from aigc_lab.trainer import State, train_one
+from aigc_lab.training.loop import train_one
+from aigc_lab.training.state import State
 
 SMALL = {"width": 8, "latent_size": 6, "groups": 4}
 DIGITS = Digits(Digits.Config(), Path())

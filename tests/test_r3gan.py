@@ -3,7 +3,6 @@ stacked.
 """
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,13 @@ from aigc_lab.checkpoint import restore_state, save_state
 from aigc_lab.nets import resnet
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
-from aigc_lab.stacking import train_stacked
 from aigc_lab.systems.base import cosine
 from aigc_lab.systems.r3gan import R3GAN
-from aigc_lab.trainer import Replica, State, train
+from aigc_lab.training.course import Course
+from aigc_lab.training.loop import train
+from aigc_lab.training.plain import Plain
+from aigc_lab.training.stacked import Stacked
+from aigc_lab.training.state import Replica, State
 
 BATCH, STEPS = 4, 12
 SMALL: dict[str, Any] = {"width": 4, "groups": 2, "latent_size": 3, "decay_images": BATCH * 8}
@@ -38,8 +40,8 @@ def replica(seed: int = 0, **options: Any) -> Replica:
     return Replica(state(seed=seed, **options), Batches(PICTURES, BATCH, seed), seed)
 
 
-def finish(runs: list[Replica], steps: int = STEPS, loop: Callable[..., Any] = train) -> list[Replica]:
-    for _ in loop(runs, steps=steps, every=4, decay=0.9, precision="fp32"):
+def finish(runs: list[Replica], steps: int = STEPS, course: type[Course] = Plain) -> list[Replica]:
+    for _ in train(runs, steps=steps, every=4, decay=0.9, precision="fp32", course=course):
         pass
     return runs
 
@@ -165,7 +167,7 @@ def test_replicas_of_other_ends_are_stacked_as_each_is_alone(monkeypatch: pytest
     monkeypatch.setattr(Tensor, "float", Tensor.double)
     monkeypatch.setattr(noise, "draw", lambda *key, **options: single(*key, **options).double())
     alone = [finish([double(replica(seed, **options))])[0] for seed, options in enumerate(ends)]
-    stacked = finish([double(replica(seed, **options)) for seed, options in enumerate(ends)], loop=train_stacked)
+    stacked = finish([double(replica(seed, **options)) for seed, options in enumerate(ends)], course=Stacked)
     for one, other in zip(alone, stacked, strict=True):
         theirs = weights(other)
         for name, value in weights(one).items():

@@ -21,14 +21,19 @@ from aigc_lab.batches import Batches
 from aigc_lab.checkpoint import restore_state, save_state
 from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.shape import Modality, Shape
-from aigc_lab.stacking import Stack, train_stacked
 from aigc_lab.systems.base import System
 from aigc_lab.systems.dcgan import DCGAN
 from aigc_lab.systems.point_gan import PointGAN
 from aigc_lab.systems.transformer_lm import TransformerLM
 from aigc_lab.systems.vae import VAE
 from aigc_lab.text.vocabulary import SPECIAL, Vocabulary
-from aigc_lab.trainer import Diverged, Progress, Replica, State, train
+from aigc_lab.training.course import Course
+from aigc_lab.training.loop import train
+from aigc_lab.training.plain import Plain
+from aigc_lab.training.recorder import Diverged
+from aigc_lab.training.stack import Stack
+from aigc_lab.training.stacked import Stacked
+from aigc_lab.training.state import Progress, Replica, State
 
 STEPS, EVERY, DECAY, BATCH = 24, 8, 0.9, 8
 DOUBLE = 1e-8  # of a tensor's largest entry
@@ -68,10 +73,10 @@ def replicas(setup: Setup, rates: Sequence[float] = RATES, *, first_seed: int = 
     return made
 
 
-def finish(loop: Callable[..., Any], runs: Sequence[Replica], steps: int = STEPS) -> list[list[Any]]:
+def finish(course: type[Course], runs: Sequence[Replica], steps: int = STEPS) -> list[list[Any]]:
     """How each of the runs stood at each round."""
     found: dict[int, list[Any]] = {id(run): [] for run in runs}
-    for round_ in loop(runs, steps=steps, every=EVERY, decay=DECAY, precision="fp32"):
+    for round_ in train(runs, steps=steps, every=EVERY, decay=DECAY, precision="fp32", course=course):
         for run, end in round_:
             found[id(run)].append(end)
     return [found[id(run)] for run in runs]
@@ -122,7 +127,7 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Replica]], list[Re
 @pytest.mark.parametrize("name", SETUPS)
 def test_stacked_is_alone(name: str, double: Callable[[list[Replica]], list[Replica]]) -> None:
     alone, stacked = double(replicas(SETUPS[name])), double(replicas(SETUPS[name]))
-    curves, curves_stacked = finish(train, alone), finish(train_stacked, stacked)
+    curves, curves_stacked = finish(Plain, alone), finish(Stacked, stacked)
     for one, two, curve, curve_stacked in zip(alone, stacked, curves, curves_stacked, strict=True):
         assert [end.step for end in curve_stacked] == [8, 16, 24] == [end.step for end in curve]
         assert two.state.step == STEPS
@@ -133,7 +138,7 @@ def test_stacked_is_alone(name: str, double: Callable[[list[Replica]], list[Repl
         double(replicas(SETUPS[name], (*RATES[1::-1], *RATES[2:]))),
         double(replicas(SETUPS[name], first_seed=1)),
     ):
-        finish(train_stacked, swapped)
+        finish(Stacked, swapped)
         assert distance(contents(alone[0]), contents(swapped[0])) > 1e4 * DOUBLE
 
 
@@ -167,7 +172,7 @@ def test_every_system_that_stacks_is_what_it_is_alone(
     alone, stacked = double(replicas(setup)), double(replicas(setup))
     if alone[0].state.system.unstackable is not None:
         with pytest.raises(ValueError, match="cannot be stacked: torch's (vmap|LSTM)"):
-            finish(train_stacked, stacked, steps=5)
+            finish(Stacked, stacked, steps=5)
         return
     for run in [*alone, *stacked]:
         if hasattr(run.state.system, "augment_strength"):
@@ -175,8 +180,8 @@ def test_every_system_that_stacks_is_what_it_is_alone(
                 0.5
             )  # from 0 it takes 100,000 pictures to change anything
     # Five: adaptive augmentation looks at its strength after four.
-    for loop, runs in ((train, alone), (train_stacked, stacked)):
-        finish(loop, runs, steps=5)
+    for course, runs in ((Plain, alone), (Stacked, stacked)):
+        finish(course, runs, steps=5)
     for one, two in zip(alone, stacked, strict=True):
         assert distance(contents(one), contents(two)) < DOUBLE
     assert distance(contents(alone[0]), contents(stacked[1])) > 1e4 * DOUBLE
@@ -185,11 +190,11 @@ def test_every_system_that_stacks_is_what_it_is_alone(
 @pytest.mark.parametrize("name", SETUPS)
 def test_in_single_precision_they_differ_by_its_rounding(name: str, request: pytest.FixtureRequest) -> None:
     alone, stacked = replicas(SETUPS[name]), replicas(SETUPS[name])
-    finish(train, alone)
-    finish(train_stacked, stacked)
+    finish(Plain, alone)
+    finish(Stacked, stacked)
     ours = [(contents(one), contents(two)) for one, two in zip(alone, stacked, strict=True)]
     exact = request.getfixturevalue("double")(replicas(SETUPS[name]))
-    finish(train, exact)
+    finish(Plain, exact)
     for (plain, together), truth in zip(ours, map(contents, exact), strict=True):
         assert distance(truth, together) < 10 * distance(truth, plain)
 
@@ -198,21 +203,21 @@ def test_in_single_precision_they_differ_by_its_rounding(name: str, request: pyt
 def test_one_stored_and_stacked_again_goes_on_to_the_same_bits(name: str, tmp_path: Path) -> None:
     """Stored in the middle of an interval of the loop, in the company and places that it had."""
     straight, first, second = (replicas(SETUPS[name]) for _ in range(3))
-    finish(train_stacked, straight)
-    finish(train_stacked, first, 11)
+    finish(Stacked, straight)
+    finish(Stacked, first, 11)
     for number, (run, again) in enumerate(zip(first, second, strict=True)):
         save_state(run.state, tmp_path / f"{number}.safetensors")
         restore_state(again.state, tmp_path / f"{number}.safetensors")
-    finish(train_stacked, second)
+    finish(Stacked, second)
     for one, two in zip(straight, second, strict=True):
         assert same(contents(one), contents(two))
 
 
 def test_it_goes_on_in_the_plain_loop_and_back(double: Callable[[list[Replica]], list[Replica]]) -> None:
     alone, mixed = double(replicas(SETUPS["point_gan"])), double(replicas(SETUPS["point_gan"]))
-    finish(train, alone)
-    for loop, steps in ((train_stacked, 8), (train, 16), (train_stacked, STEPS)):
-        finish(loop, mixed, steps)
+    finish(Plain, alone)
+    for course, steps in ((Stacked, 8), (Plain, 16), (Stacked, STEPS)):
+        finish(course, mixed, steps)
     for one, two in zip(alone, mixed, strict=True):
         assert distance(contents(one), contents(two)) < DOUBLE
 
@@ -220,7 +225,7 @@ def test_it_goes_on_in_the_plain_loop_and_back(double: Callable[[list[Replica]],
 def test_between_two_steps_a_state_is_what_it_would_be_alone() -> None:
     """While they are stacked: the windows show the present weights, and unstacking changes nothing."""
     runs = replicas(SETUPS["dcgan"])
-    loop = train_stacked(runs, steps=STEPS, every=EVERY, decay=DECAY, precision="fp32")
+    loop = train(runs, steps=STEPS, every=EVERY, decay=DECAY, precision="fp32", course=Stacked)
     next(loop)
     first = [contents(run) for run in runs]
     next(loop)
@@ -243,7 +248,7 @@ def test_a_replica_that_diverges_leaves_the_others_bits_alone(name: str, value: 
     with torch.no_grad():
         weight.view(-1)[0] = value
     # One interval, in which the diverged replica is trained on with the others.
-    ends, curves = finish(train_stacked, spoiled, EVERY), finish(train_stacked, clean, EVERY)
+    ends, curves = finish(Stacked, spoiled, EVERY), finish(Stacked, clean, EVERY)
     assert isinstance(ends[0][0], Diverged) and ends[0][0].step == 1, key
     assert not spoiled[0].live and all(run.live for run in spoiled[1:])
     for one, two, curve, end in zip(clean[1:], spoiled[1:], curves[1:], ends[1:], strict=True):
@@ -252,9 +257,9 @@ def test_a_replica_that_diverges_leaves_the_others_bits_alone(name: str, value: 
 
 def test_the_others_go_on_without_those_that_leave(double: Callable[[list[Replica]], list[Replica]]) -> None:
     alone, stacked = double(replicas(SETUPS["point_gan"])), double(replicas(SETUPS["point_gan"]))
-    finish(train, alone)
+    finish(Plain, alone)
     left = None
-    for round_ in train_stacked(stacked, steps=STEPS, every=EVERY, decay=DECAY, precision="fp32"):
+    for round_ in train(stacked, steps=STEPS, every=EVERY, decay=DECAY, precision="fp32", course=Stacked):
         assert [run for run, _ in round_] == [run for run in stacked if run.live]
         if stacked[1].live:
             stacked[1].live = False
@@ -267,12 +272,10 @@ def test_the_others_go_on_without_those_that_leave(double: Callable[[list[Replic
 def test_an_interruption_ends_it_after_a_whole_step_of_all() -> None:
     runs, asked = replicas(SETUPS["point_gan"]), iter([False] * 6 + [True] * 9)
     options: dict[str, Any] = {"steps": STEPS, "every": EVERY, "decay": DECAY, "precision": "fp32"}
-    assert list(train_stacked(runs, **options, interrupted=lambda: next(asked))) == []
+    assert list(train(runs, **options, course=Stacked, interrupted=lambda: next(asked))) == []
     assert len({run.state.step for run in runs}) == 1 and 0 < runs[0].state.step < EVERY
     straight = replicas(SETUPS["point_gan"])
-    for one, two, a, b in zip(
-        straight, runs, finish(train_stacked, straight), finish(train_stacked, runs), strict=True
-    ):
+    for one, two, a, b in zip(straight, runs, finish(Stacked, straight), finish(Stacked, runs), strict=True):
         assert same(contents(one, a), contents(two, b))
 
 

@@ -31,7 +31,9 @@ from aigc_lab.systems.lstm_lm import LSTMLM
 from aigc_lab.systems.text_vae import TextVAE, kl_weight
 from aigc_lab.systems.transformer_lm import TransformerLM
 from aigc_lab.text.vocabulary import PAD, UNK
-from aigc_lab.trainer import State, shortened, train_one
+from aigc_lab.training.loop import train_one
+from aigc_lab.training.optimizers import shortened
+from aigc_lab.training.state import State
 
 
 @cache

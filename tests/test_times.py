@@ -4,16 +4,14 @@ shown; and the CPU threads that they take.
 
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from harness import NoWriter, plain_environment
 from shell import command
 
-from aigc_lab import commands, environment, trainer
+from aigc_lab import commands, environment
 from aigc_lab import display as displays
 from aigc_lab import experiment as experiments
 from aigc_lab.batches import Batches
@@ -28,12 +26,16 @@ from aigc_lab.registry.store import Registry
 from aigc_lab.samples import Points
 from aigc_lab.settings import Settings
 from aigc_lab.shape import Modality, Shape
-from aigc_lab.stacking import train_stacked
 from aigc_lab.status import Look
 from aigc_lab.systems.point_gan import PointGAN
 from aigc_lab.tables import console
 from aigc_lab.tracking import writer
-from aigc_lab.trainer import Progress, Replica, Round, State, train
+from aigc_lab.training.averages import MovingAverage
+from aigc_lab.training.course import Course
+from aigc_lab.training.loop import train
+from aigc_lab.training.plain import Plain
+from aigc_lab.training.stacked import Stacked
+from aigc_lab.training.state import Progress, Replica, Round, State
 
 TEXT = """\
 data: {name: ring, points: 500}
@@ -82,21 +84,21 @@ def replicas(count: int) -> list[Replica]:
     return found
 
 
-@pytest.mark.parametrize(("loop", "a_step"), [(train, 3 * 2.0), (train_stacked, 2.0)])
+@pytest.mark.parametrize(("course", "a_step"), [(Plain, 3 * 2.0), (Stacked, 2.0)])
 def test_the_seconds_of_steps_add_up_to_the_time_they_took(
-    loop: Callable[..., Any], a_step: float, monkeypatch: pytest.MonkeyPatch
+    course: type[Course], a_step: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three runs, a moving average in two seconds; `a_step` is how long a step of all takes by the clock."""
-    now, update = Clock(), trainer.MovingAverage.update
+    now, update = Clock(), MovingAverage.update
 
-    def slow(average: trainer.MovingAverage, step: int) -> None:
+    def slow(average: MovingAverage, step: int) -> None:
         now.seconds += 2.0
         update(average, step)
 
-    monkeypatch.setattr(trainer.MovingAverage, "update", slow)
+    monkeypatch.setattr(MovingAverage, "update", slow)
     monkeypatch.setattr(time, "perf_counter", now)
     rounds: list[Round] = []
-    for reached in loop(replicas(3), steps=10, every=4, precision="fp32"):
+    for reached in train(replicas(3), steps=10, every=4, precision="fp32", course=course):
         rounds.append(reached)
         now.seconds += 1000.0  # evaluations and files are none of the training's
     for reached, steps in zip(rounds, (4, 4, 2), strict=True):
@@ -107,13 +109,13 @@ def test_the_seconds_of_steps_add_up_to_the_time_they_took(
 
 def test_a_run_that_began_further_on_has_its_own_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rounds of one do not cut the interval of another."""
-    now, update = Clock(), trainer.MovingAverage.update
+    now, update = Clock(), MovingAverage.update
 
-    def slow(average: trainer.MovingAverage, step: int) -> None:
+    def slow(average: MovingAverage, step: int) -> None:
         now.seconds += 1.0
         update(average, step)
 
-    monkeypatch.setattr(trainer.MovingAverage, "update", slow)
+    monkeypatch.setattr(MovingAverage, "update", slow)
     monkeypatch.setattr(time, "perf_counter", now)
     runs = replicas(2)
     for _ in train(runs[:1], steps=2, every=2, precision="fp32"):

@@ -17,7 +17,15 @@ from aigc_lab.noise import Draw, Noise
 from aigc_lab.samples import Points
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
-from aigc_lab.trainer import Diverged, Progress, Recorder, State, average_of, build_optimizer, train_one, trained, turns
+from aigc_lab.systems.point_gan import PointGAN
+from aigc_lab.training.averages import average_of
+from aigc_lab.training.course import Course, Gradients, turns
+from aigc_lab.training.loop import train_one
+from aigc_lab.training.optimizers import build_optimizer, trained
+from aigc_lab.training.plain import Plain
+from aigc_lab.training.recorder import Diverged, Recorder
+from aigc_lab.training.stacked import Stacked
+from aigc_lab.training.state import Progress, State
 
 SHAPE = Shape(Modality.POINTS, (2,))
 DATA = Points(torch.randn(40, 2, generator=torch.Generator().manual_seed(0)))
@@ -35,6 +43,7 @@ class Pair(System):
     class Config(Strict):
         repeat: int = 1
         second: bool = True
+        max_norm: float | None = None
 
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
@@ -50,10 +59,9 @@ class Pair(System):
 
     def phases(self, batch_size: int) -> list[Phase]:
         draws = {"latents": Draw((batch_size, 3))}
-        judge = Phase(
-            "judge", self._judge, [self.parts["judge"]], OptimizerConfig(1e-2), draws, repeat=self.config.repeat
-        )
-        maker = Phase("maker", self._maker, [self.parts["maker"]], OptimizerConfig(1e-2), draws)
+        how = OptimizerConfig(1e-2, max_norm=self.config.max_norm)
+        judge = Phase("judge", self._judge, [self.parts["judge"]], how, draws, repeat=self.config.repeat)
+        maker = Phase("maker", self._maker, [self.parts["maker"]], how, draws)
         return [judge, maker] if self.config.second else [judge]
 
     def _judge(self, batch: Any, noise: Noise, step: int) -> Loss:
@@ -146,6 +154,82 @@ def test_one_phase_of_adam_is_written_by_hand() -> None:
             weight.data -= 1e-2 * up / (down.sqrt() + 1e-8)
     for ours, theirs in zip(system.parts["judge"].parameters(), weights, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("course", [Plain, Stacked])
+@pytest.mark.parametrize("max_norm", [None, 0.05])
+def test_a_step_is_what_one_writes_by_hand(
+    course: type[Course], max_norm: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two networks in turn, three updates of one for one of the other, clipped gradients, a moving average: in torch's
+    own words, from the same batches and noise; in double precision, as Adam divides by gradients that are almost 0.
+    """
+    single = noise.draw
+    monkeypatch.setattr(noise, "draw", lambda *key, **options: single(*key, **options).double())
+    state, system = fresh(repeat=3, max_norm=max_norm)
+    system.double(), state.average.double()
+    system.watch = False
+    mirror, batches = copy.deepcopy(system), Batches(Points(DATA.values.double()), BATCH, 0)
+    options: dict[str, Any] = {"steps": 8, "every": 3, "decay": 0.8, "precision": "fp32", "course": course}
+    list(train_one(state, batches, seed=0, **options))
+
+    average = copy.deepcopy(mirror.parts["maker"])
+    optimizers = {name: torch.optim.Adam(part.parameters(), lr=1e-2) for name, part in mirror.parts.items()}
+    norms: list[float] = []
+    for step in range(8):
+        for phase, repeats in zip(mirror.phases(BATCH), (3, 1), strict=True):
+            for repeat in range(repeats):
+                draws = {"latents": noise.draw(Draw((BATCH, 3)), 0, step, phase.name, repeat, "latents")}
+                mirror.zero_grad()
+                phase.loss(batches[3 * step + repeat], draws, step).total.backward()  # type: ignore[no-untyped-call]
+                gradients = [w.grad for w in mirror.parts[phase.name].parameters() if w.grad is not None]
+                norms.append(torch.cat([gradient.flatten() for gradient in gradients]).norm().item())
+                if max_norm is not None:  # by hand: torch's own adds 1e-6 to the norm
+                    torch._foreach_mul_(gradients, min(1.0, max_norm / norms[-1]))
+                optimizers[phase.name].step()
+        decay = min(0.8, (1 + step) / (10 + step))
+        for old, new in zip(average.parameters(), mirror.parts["maker"].parameters(), strict=True):
+            old.data = decay * old.data + (1 - decay) * new.data
+    assert min(norms) > 0.05, "each gradient is clipped"
+    for ours, theirs in ((system.parts, mirror.parts), (state.average.samplers()[0], average)):
+        for one, two in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-8, atol=1e-10)
+
+
+class Shared(Plain):
+    """A course of a file's own: a batch is shared by two workers, whose gradients are averaged."""
+
+    def _differentiate(self, number: int, repeat: int) -> tuple[Loss, Gradients]:
+        batch, draws = self._inputs(self.replicas[0], number, repeat)
+        parts = []
+        for rows in (slice(0, BATCH // 2), slice(BATCH // 2, BATCH)):
+            loss = self._phases[number].loss(batch.take(rows), {k: v[rows] for k, v in draws.items()}, self.at)
+            parts.append((loss, torch.autograd.grad(loss.total, self._parameters[number])))
+        losses, gradients = zip(*parts, strict=True)
+        total = torch.stack([loss.total for loss in losses]).mean()
+        return Loss(total), tuple(torch.stack(pair).mean(0) for pair in zip(*gradients, strict=True))
+
+
+def test_another_way_to_take_a_step_is_another_course() -> None:
+    """The loop is told its class, and knows no more of it."""
+
+    def state() -> State:
+        config = PointGAN.Config(hidden=8, latent_size=2, n_critic=2)
+        return State.fresh(PointGAN, config, SHAPE, seed=0, batch_size=BATCH, device="cpu")
+
+    shared, plain, untrained = state(), state(), state()
+    totals = []
+    for each, course in ((shared, Shared), (plain, Plain)):
+        options: dict[str, Any] = {"steps": 10, "every": 4, "decay": 0.9, "precision": "fp32", "course": course}
+        ends = list(train_one(each, Batches(DATA, BATCH, 0), seed=0, **options))
+        assert [end.step for end in ends] == [4, 8, 10]
+        totals.append([end.scalars["loss/critic/total"] for end in ends])
+    assert totals[0] == pytest.approx(totals[1], rel=1e-5)
+    for part in ("system", "average"):
+        for one, two in zip(getattr(shared, part).parameters(), getattr(plain, part).parameters(), strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+    weights = zip(plain.system.parameters(), untrained.system.parameters(), strict=True)
+    assert max((one - two).abs().max() for one, two in weights) > 1e-3
 
 
 @pytest.mark.parametrize("at", [0, 4, 6])

@@ -22,10 +22,13 @@ from aigc_lab.contracts.base import Broken, Contracts, say
 from aigc_lab.noise import Draw
 from aigc_lab.samples import Samples, Text
 from aigc_lab.shape import Modality, Shape
-from aigc_lab.stacking import Stack
 from aigc_lab.systems.base import Loss, Phase, System
 from aigc_lab.text.vocabulary import SPECIAL, Vocabulary
-from aigc_lab.trainer import Diverged, Progress, State, train_one, trained
+from aigc_lab.training.loop import train_one
+from aigc_lab.training.optimizers import trained
+from aigc_lab.training.recorder import Diverged
+from aigc_lab.training.stack import Stack
+from aigc_lab.training.state import Progress, State
 
 BATCH = 12
 # Stacked sums are taken in another order: single precision, with the cancellation of a batch normalisation in between.

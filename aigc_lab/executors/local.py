@@ -232,7 +232,7 @@ class _Worker:
 
     def _follow(self, watcher: Watcher) -> Outcome:
         """Tells the watcher of a run until it has ended."""
-        from aigc_lab.trainer import Progress
+        from aigc_lab.training.state import Progress
 
         while True:
             match self._channel.receive():

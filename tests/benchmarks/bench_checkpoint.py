@@ -21,7 +21,8 @@ from aigc_lab.batches import Batches
 from aigc_lab.checkpoint import Checkpointer
 from aigc_lab.data.ring import Ring
 from aigc_lab.systems.point_gan import PointGAN
-from aigc_lab.trainer import State, train_one
+from aigc_lab.training.loop import train_one
+from aigc_lab.training.state import State
 
 BATCH = 64
 

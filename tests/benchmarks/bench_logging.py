@@ -14,7 +14,7 @@ from bench_train import prepare
 
 from aigc_lab import experiment
 from aigc_lab.tracking.spool import SpoolTracker
-from aigc_lab.trainer import train_one
+from aigc_lab.training.loop import train_one
 
 INTERVALS = 5
 

@@ -13,8 +13,10 @@ import torch
 
 from aigc_lab import experiment
 from aigc_lab.batches import Batches
-from aigc_lab.stacking import train_stacked
-from aigc_lab.trainer import Replica, State, train
+from aigc_lab.training.loop import train
+from aigc_lab.training.plain import Plain
+from aigc_lab.training.stacked import Stacked
+from aigc_lab.training.state import Replica, State
 
 SEGMENT, ROUNDS = 32, 3
 
@@ -39,10 +41,10 @@ def main() -> None:
             runs, steps = prepare(name, system, count), max(3, SEGMENT // count)
             times: dict[str, list[float]] = {"in turn": [], "stacked": []}
             for _ in range(ROUNDS):
-                for key, loop in (("in turn", train), ("stacked", train_stacked)):
+                for key, course in (("in turn", Plain), ("stacked", Stacked)):
                     until = runs[0].state.step + steps
                     started = time.process_time()
-                    for _ in loop(runs, steps=until, every=steps, decay=0.99, precision="fp32"):
+                    for _ in train(runs, steps=until, every=steps, decay=0.99, precision="fp32", course=course):
                         pass
                     times[key].append((time.process_time() - started) / steps / count * 1000)
             plain, stacked = (statistics.median(times[key]) for key in ("in turn", "stacked"))

@@ -18,7 +18,9 @@ from aigc_lab.adversarial_system import AdversarialSystem
 from aigc_lab.batches import Batches
 from aigc_lab.noise import Draw
 from aigc_lab.systems.base import Phase
-from aigc_lab.trainer import State, average_of, train_one
+from aigc_lab.training.averages import average_of
+from aigc_lab.training.loop import train_one
+from aigc_lab.training.state import State
 
 SEGMENT, ROUNDS = 100, 7
 RACES = [

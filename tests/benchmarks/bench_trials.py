@@ -56,7 +56,8 @@ def loop(file: Path, home: Path) -> None:
     from aigc_lab.batches import Batches
     from aigc_lab.evaluate import SCORING_SPLITS, Evaluator
     from aigc_lab.features import FeatureStore
-    from aigc_lab.trainer import State, train_one
+    from aigc_lab.training.loop import train_one
+    from aigc_lab.training.state import State
     from aigc_lab.weights import WeightsPolicy
 
     environment.settle(1)

@@ -11,9 +11,7 @@ repeats to the bit in the same company and place, and to rounding in another.
 """
 
 import copy
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -22,29 +20,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aigc_lab import noise
 from aigc_lab.noise import Noise
 from aigc_lab.samples import Samples, Text
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase
 from aigc_lab.text.vocabulary import PAD
-from aigc_lab.trainer import (
-    Diverged,
-    MovingAverage,
-    Precision,
-    Progress,
-    Replica,
-    Round,
-    State,
-    average_of,
-    build_optimizer,
-    trained,
-    turns,
-)
+from aigc_lab.training.averages import average_of
+from aigc_lab.training.optimizers import MEMORY, build_optimizer, shortened_by_replica, trained
+from aigc_lab.training.state import State
 
 
 class Stack:
-    """States of one system as one: `differentiated` and `apply` are a phase of all of them, `end_step` their moving
-    averages.
+    """States of one system as one: `system` and `average` hold the weights of all, `loss` is a phase's of all replicas,
+    and `move` updates what the phase trains.
 
     While they are stacked the states' weights, buffers, averages and optimisers' memory are windows onto the stack's:
     read them between two steps, and leave the training to the stack. `unstack` gives them memory of their own.
@@ -55,7 +42,7 @@ class Stack:
     configuration but for what the system declares as `optimizer_only`.
     """
 
-    def __init__(self, states: Sequence[State], *, decay: float = 0.0) -> None:
+    def __init__(self, states: Sequence[State]) -> None:
         _refuse_unlike(states)
         self.states = list(states)
         first = self.states[0]
@@ -69,7 +56,6 @@ class Stack:
             _join(whole, rows)
         self._functions = [_Function(self.system, phase) for phase in self.phases]
         self._optimizers = [_Optimizer(self.states, index, phase) for index, phase in enumerate(self.phases)]
-        self._moving = MovingAverage(self.system, self.average, decay)
 
     @property
     def step(self) -> int:
@@ -82,32 +68,11 @@ class Stack:
         """
         return self._functions[index].of_all(batches, draws, self.step)
 
-    def differentiated(
-        self, index: int, batches: Sequence[Samples], draws: Sequence[Noise], autocast: AbstractContextManager[object]
-    ) -> tuple[Loss, tuple[Tensor, ...]]:
-        """The losses of phase `index`, under `autocast`, and the gradients of what it trains, at this point."""
-        with autocast:
-            loss = self.loss(index, batches, draws)
-        return loss, torch.autograd.grad(loss.total.sum(), trained(self.phases[index]))
-
-    def apply(self, index: int, loss: Loss, gradients: tuple[Tensor, ...]) -> None:
-        """Moves what phase `index` trains, and records it."""
+    def move(self, index: int, gradients: Sequence[Tensor]) -> None:
+        """Updates what phase `index` trains by gradients [R, …], and does what comes after the update."""
         self._optimizers[index].step(gradients, self.step)
         if self.phases[index].after is not None:
             self._functions[index].afterwards(self.step)
-        self._record(index, loss, gradients)
-
-    def end_step(self) -> None:
-        """The moving averages follow, and every replica is one step further."""
-        self._moving.update(self.step)
-        for state in self.states:
-            state.recorder.end_step()
-            state.step += 1
-
-    def train(self) -> None:
-        """The systems in training mode, which sampling may have left."""
-        for system in (self.system, *(state.system for state in self.states)):
-            system.train()
 
     def unstack(self) -> None:
         """Gives each state memory of its own, to the bit what it was; the stack is not to be used after that."""
@@ -118,12 +83,12 @@ class Stack:
                 for memory in optimizer.state.values():
                     memory.update({key: value.clone() for key, value in memory.items()})
 
-    @torch.no_grad()
-    def _record(self, index: int, loss: Loss, gradients: tuple[Tensor, ...]) -> None:
-        rows = list(zip(*(gradient.unbind() for gradient in gradients), strict=True))
-        for number, state in enumerate(self.states):
-            parts, dynamics = _row(loss.parts, number), _row(loss.dynamics, number)
-            state.recorder.record(state.phases[index], loss.total[number], parts, dynamics, rows[number])
+
+def by_replica(loss: Loss) -> list[Loss]:
+    """The loss of each replica, from those [R] of all."""
+    return [
+        Loss(total, _row(loss.parts, number), _row(loss.dynamics, number)) for number, total in enumerate(loss.total)
+    ]
 
 
 # ---- the tensors in common
@@ -228,33 +193,20 @@ class _Optimizer:
             optimizer = build_optimizer(config, windows)
             owners = [(state.optimizers[phase.name], trained(state.phases[index])) for state in members]
             for number, window in enumerate(windows):
-                if _MEMORY[config.rule]:
+                if MEMORY[config.rule]:
                     rows_of = [(own.state, weights[number]) for own, weights in owners]
-                    optimizer.state[window] = _remember(rows_of, _MEMORY[config.rule])
+                    optimizer.state[window] = _remember(rows_of, MEMORY[config.rule])
             self._shares.append((rows, optimizer, config))
             first += len(members)
 
     def step(self, gradients: Sequence[Tensor], step: int) -> None:
         for rows, optimizer, config in self._shares:
             optimizer.param_groups[0].update(config.at(step))
-            mine = _shortened([gradient[rows] for gradient in gradients], config.max_norm)
+            mine = shortened_by_replica([gradient[rows] for gradient in gradients], config.max_norm)
             for window, gradient in zip(optimizer.param_groups[0]["params"], mine, strict=True):
                 # Fused Adam pairs weights and gradients by their place in memory: a gradient may come transposed.
                 window.grad = gradient.contiguous()
             optimizer.step()
-
-
-def _shortened(gradients: Sequence[Tensor], max_norm: float | None) -> Sequence[Tensor]:
-    """`trainer.shortened` of each replica [R, …] by its own norm."""
-    if max_norm is None:
-        return gradients
-    squares = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients]).sum(0)
-    scale = (max_norm / (squares.sqrt() + 1e-12)).clamp_max(1)
-    return [gradient * scale.reshape(-1, *[1] * (gradient.ndim - 1)) for gradient in gradients]
-
-
-# What the optimisers keep of every weight, beside the count of their steps.
-_MEMORY = {"adam": ("exp_avg", "exp_avg_sq"), "rmsprop": ("square_avg",), "sgd": ()}
 
 
 def _remember(
@@ -316,105 +268,3 @@ def _identity(state: State) -> dict[str, object]:
         "the layout of its weights": [shape for shape, _, _ in weights],
         "the phases": [(phase.name, dict(phase.noise), phase.repeat) for phase in state.phases],
     }
-
-
-# ---- the loop
-
-
-def train_stacked(
-    replicas: Sequence[Replica],
-    *,
-    steps: int,
-    every: int,
-    decay: float = 0.0,
-    precision: Precision,
-    interrupted: Callable[[], bool] = lambda: False,
-) -> Iterator[Round]:
-    """What `trainer.train` does, with its arguments and its rounds, as one program of all replicas.
-
-    They must be at the same step. Where one diverges, or is set `live = False`, the others go on as a smaller stack.
-    Raises `ValueError` when they cannot be stacked.
-    """
-    running = [replica for replica in replicas if replica.live and replica.state.step < steps]
-    while running and not interrupted():
-        stack = Stack([replica.state for replica in running], decay=decay)
-        try:
-            yield from _rounds(stack, running, steps, every, precision, interrupted)
-        finally:
-            stack.unstack()
-        running = [replica for replica in running if replica.live and replica.state.step < steps]
-
-
-def _rounds(
-    stack: Stack,
-    replicas: Sequence[Replica],
-    steps: int,
-    every: int,
-    precision: Precision,
-    interrupted: Callable[[], bool],
-) -> Iterator[Round]:
-    """The rounds of one stack, until its end or until one of its replicas leaves."""
-    device = next(stack.system.parameters()).device
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-    stack.train()
-    started, first = time.perf_counter(), stack.step
-    while stack.step < steps and all(replica.live for replica in replicas) and not interrupted():
-        _step(stack, replicas, device, autocast)
-        if stack.step % every == 0 or stack.step == steps:
-            found = [_collected(replica) for replica in replicas]
-            # In these seconds, which end when the device has done its work, all of them went through their samples.
-            seconds, done = time.perf_counter() - started, stack.step - first
-            yield [
-                (replica, _stands(replica, scalars, done, seconds, len(replicas)))
-                for replica, scalars in zip(replicas, found, strict=True)
-            ]
-            stack.train()
-            started, first = time.perf_counter(), stack.step
-
-
-def _step(
-    stack: Stack, replicas: Sequence[Replica], device: torch.device, autocast: AbstractContextManager[object]
-) -> None:
-    """All phases once, each replica on its own batches, with noise of its own key."""
-    for turn in turns(stack.phases):
-        for repeat in range(stack.phases[turn[0]].repeat):
-            found = [(index, _differentiated(stack, index, repeat, replicas, device, autocast)) for index in turn]
-            for index, (loss, gradients) in found:
-                stack.apply(index, loss, gradients)
-    stack.end_step()
-
-
-def _differentiated(
-    stack: Stack,
-    index: int,
-    repeat: int,
-    replicas: Sequence[Replica],
-    device: torch.device,
-    autocast: AbstractContextManager[object],
-) -> tuple[Loss, tuple[Tensor, ...]]:
-    step, phase = stack.step, stack.phases[index]
-    number = step * max(phase.repeat for phase in stack.phases) + repeat
-    draws = [
-        {
-            name: noise.draw(what, replica.seed, step, phase.name, repeat, name, device=device)
-            for name, what in phase.noise.items()
-        }
-        for replica in replicas
-    ]
-    return stack.differentiated(index, [replica.batches[number] for replica in replicas], draws, autocast)
-
-
-def _collected(replica: Replica) -> Mapping[str, float] | Diverged:
-    try:
-        return replica.state.recorder.collect(replica.state.step)
-    except Diverged as diverged:
-        replica.live = False
-        return diverged
-
-
-def _stands(
-    replica: Replica, scalars: Mapping[str, float] | Diverged, steps: int, seconds: float, together: int
-) -> Progress | Diverged:
-    if isinstance(scalars, Diverged):
-        return scalars
-    return Progress(replica.state.step, scalars, seconds / together, steps * replica.batches.size / seconds)

@@ -1,0 +1,52 @@
+"""The exponential moving average of what a system samples with."""
+
+import copy
+
+import torch
+
+from aigc_lab.systems.base import System
+
+
+def average_of(system: System) -> System:
+    """A copy for sampling: the modules of `samplers()` are its own, all else is shared with the system."""
+    own = {id(part) for module in system.samplers() for part in module.modules()}
+    shared = {id(part): part for part in system.modules() if part is not system and id(part) not in own}
+    # A container that holds a module of its own must be copied, or the copy would sample with the raw weights.
+    for part in list(shared.values()):
+        if any(id(inner) in own for inner in part.modules()):
+            del shared[id(part)]
+    average = copy.deepcopy(system, shared)
+    for module in average.samplers():
+        module.eval().requires_grad_(False)
+    return average
+
+
+class MovingAverage:
+    """average ← d·average + (1 − d)·system, over parameters and floating buffers, in one fused call.
+
+    d = min(`decay`, (1 + step) / (10 + step)): it warms up, so that early samples show the system and not its initial
+    weights. A `decay` of 0 is a plain copy.
+    """
+
+    def __init__(self, system: System, average: System, decay: float) -> None:
+        self._decay = decay
+        pairs = [
+            (old, new)
+            for mine, theirs in ((average.parameters(), system.parameters()), (average.buffers(), system.buffers()))
+            for old, new in zip(mine, theirs, strict=True)
+            if old is not new
+        ]
+        self._moving = [(old, new.detach()) for old, new in pairs if old.is_floating_point()]
+        self._copied = [(old, new) for old, new in pairs if not old.is_floating_point()]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Follows the update of `step`, counted from 0."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        old, new = (list(side) for side in zip(*self._moving, strict=True))
+        if decay > 0:
+            torch._foreach_lerp_(old, new, 1 - decay)
+        else:
+            torch._foreach_copy_(old, new)
+        for target, source in self._copied:
+            target.copy_(source)

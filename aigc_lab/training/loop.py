@@ -1,0 +1,109 @@
+"""The training loop: one page, read top to bottom.
+
+`train` is a generator over R ≥ 1 runs. Every so many steps it yields how they stand; whoever iterates logs, evaluates,
+saves, or stops. It knows neither Optuna nor MLflow, and the device is waited for once an interval: when the scalars
+cross to the host. What a step is stands in `Course.step`; how it is computed is up to the kind of course.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from aigc_lab.batches import Batches
+from aigc_lab.training.course import Course
+from aigc_lab.training.plain import Plain
+from aigc_lab.training.recorder import Diverged
+from aigc_lab.training.state import Precision, Progress, Replica, Round, State
+
+
+def train(
+    replicas: Sequence[Replica],
+    *,
+    steps: int,
+    every: int,
+    decay: float = 0.0,
+    precision: Precision,
+    course: type[Course] = Plain,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Iterator[Round]:
+    """Trains the states in place to `steps` steps, yielding those that are at a multiple of `every` or at the last
+    step: how each stands, or that it has `Diverged` in this interval. A state that diverged is not worth keeping. It is
+    not trained further, nor is one whose replica was set `live = False`; the others go on.
+
+    `course` is `Plain`, one replica after another, or `Stacked`, all as one program. `decay` is the moving average's, 0
+    for none. When `interrupted()` it ends after a whole step, wherever in an interval that is: the states can be stored
+    and trained further, to the same bits. Raises `ValueError` for replicas that the course cannot train together.
+    """
+    form = partial(course.of, decay=decay, precision=precision)
+    courses = form([replica for replica in replicas if _goes_on(replica, steps)])
+    intervals = {id(replica): _Interval(replica.state.step) for replica in replicas}
+    try:
+        started = _resumed(courses)
+        while courses and not interrupted():
+            for each in courses:
+                each.step()
+            due = [each for each in courses if each.at % every == 0 or each.at == steps]
+            if not due:
+                continue
+            ended = [pair for each in due for pair in each.collect()]  # which waits for the device
+            seconds, running = time.perf_counter() - started, [one for each in courses for one in each.replicas]
+            for replica in running:
+                intervals[id(replica)].add(seconds, len(running))
+            yield [(replica, intervals[id(replica)].end(replica, scalars)) for replica, scalars in ended]
+            courses = [rest for each in courses for rest in _remaining(each, steps, form)]
+            started = _resumed(courses)
+    finally:
+        for each in courses:
+            each.close()
+
+
+def train_one(state: State, batches: Batches, *, seed: int, **options: Any) -> Iterator[Progress]:
+    """`train` of a single run. Raises `Diverged` at the end of the interval in which a value stopped being finite."""
+    for ((_, end),) in train([Replica(state, batches, seed)], **options):
+        if isinstance(end, Diverged):
+            raise end
+        yield end
+
+
+def _goes_on(replica: Replica, steps: int) -> bool:
+    return replica.live and replica.state.step < steps
+
+
+def _remaining(course: Course, steps: int, form: Callable[[list[Replica]], list[Course]]) -> list[Course]:
+    """The course; where replicas of it have left or are at their end, courses of the others."""
+    others = [replica for replica in course.replicas if _goes_on(replica, steps)]
+    if len(others) == len(course.replicas):
+        return [course]
+    course.close()
+    return form(others)
+
+
+def _resumed(courses: Sequence[Course]) -> float:
+    """The time at which the courses go on, with their systems in training mode."""
+    for each in courses:
+        each.resume()
+    return time.perf_counter()
+
+
+@dataclass
+class _Interval:
+    """The steps of a replica since it was last told of: the first, and their seconds, by the clock and as the replica's
+    share among all that were in training.
+    """
+
+    first: int
+    by_clock: float = 0.0
+    share: float = 0.0
+
+    def add(self, seconds: float, together: int) -> None:
+        self.by_clock, self.share = self.by_clock + seconds, self.share + seconds / together
+
+    def end(self, replica: Replica, scalars: Mapping[str, float] | Diverged) -> Progress | Diverged:
+        """How the replica stands at the end of the interval; the next one begins."""
+        step, first, by_clock, share = replica.state.step, self.first, self.by_clock, self.share
+        self.first, self.by_clock, self.share = step, 0.0, 0.0
+        if isinstance(scalars, Diverged):
+            return scalars
+        return Progress(step, scalars, share, (step - first) * replica.batches.size / by_clock)

@@ -1,0 +1,45 @@
+"""Replicas one by one: each its own program, step by step in turn."""
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+
+from aigc_lab.systems.base import Loss
+from aigc_lab.training.averages import MovingAverage
+from aigc_lab.training.course import Course, Gradients
+from aigc_lab.training.optimizers import laid_out, shortened, trained
+from aigc_lab.training.state import Precision, Replica
+
+
+class Plain(Course):
+    """A course of one replica, which trains its state in place."""
+
+    def __init__(self, replica: Replica, decay: float, precision: Precision) -> None:
+        state = replica.state
+        super().__init__([replica], state.phases, MovingAverage(state.system, state.average, decay), precision)
+        self._parameters = [trained(phase) for phase in state.phases]
+        self._optimizers = [state.optimizers[phase.name] for phase in state.phases]
+
+    @classmethod
+    def of(cls, replicas: Sequence[Replica], decay: float, precision: Precision) -> list[Self]:
+        return [cls(replica, decay, precision) for replica in replicas]
+
+    def _differentiate(self, number: int, repeat: int) -> tuple[Loss, Gradients]:
+        batch, draws = self._inputs(self.replicas[0], number, repeat)
+        with self._autocast:
+            loss = self._phases[number].loss(batch, draws, self.at)
+        # Only the gradients that this phase uses: the other networks' weights are left out of the backward.
+        return loss, torch.autograd.grad(loss.total, self._parameters[number])
+
+    def _update(self, number: int, loss: Loss, gradients: Gradients) -> None:
+        phase, optimizer = self._phases[number], self._optimizers[number]
+        used = shortened(gradients, phase.optimizer.max_norm)
+        for parameter, gradient in zip(self._parameters[number], used, strict=True):
+            parameter.grad = laid_out(gradient, parameter)
+        optimizer.param_groups[0].update(phase.optimizer.at(self.at))
+        optimizer.step()
+        if phase.after is not None:
+            with torch.no_grad():
+                phase.after(self.at)
+        self.replicas[0].state.recorder.record(phase, loss.total, loss.parts, loss.dynamics, gradients)

@@ -1,0 +1,90 @@
+"""What a run is between two steps, and how it stands at the end of an interval of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from aigc_lab import noise
+from aigc_lab.batches import Batches
+from aigc_lab.systems.base import Phase, System
+from aigc_lab.training.averages import average_of
+from aigc_lab.training.optimizers import build_optimizer, trained
+from aigc_lab.training.recorder import Diverged, Recorder
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass
+class State:
+    """All that a run is between two steps: `system`, the moving `average` of what it samples with, optimisers, and what
+    the `recorder` holds of the interval that is under way.
+
+    Noise and data order are functions of the seed and the step, so this and the step are enough to continue.
+    """
+
+    system: System
+    average: System
+    batch_size: int
+    phases: list[Phase] = field(init=False)
+    optimizers: dict[str, torch.optim.Optimizer] = field(init=False)
+    recorder: Recorder = field(init=False)
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        self.phases = self.system.phases(self.batch_size)
+        self.recorder = Recorder(self.system)
+        self.optimizers = {phase.name: build_optimizer(phase.optimizer, trained(phase)) for phase in self.phases}
+
+    @classmethod
+    def fresh(
+        cls,
+        kind: type[System],
+        config: Any,
+        shape: Any,
+        *,
+        seed: int,
+        batch_size: int,
+        device: str,
+        channels_last: bool = False,
+    ) -> "State":
+        """A system with initial weights keyed by the seed, on the device, ready for step 1; with `channels_last` its
+        convolutions' weights lie so in memory, which makes their outputs follow.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(noise.generator(seed, "weights").initial_seed())
+            system = kind(config, shape).to(device)
+        if channels_last:
+            system = system.to(memory_format=torch.channels_last)
+        return cls(system, average_of(system), batch_size)
+
+
+@dataclass
+class Replica:
+    """One of the runs that are trained together: its state, its data, and the seed of its noise. Whoever iterates over
+    the training may set `live` to False: the state is then left as it is.
+    """
+
+    state: State
+    batches: Batches
+    seed: int
+    live: bool = True
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands after `step` steps; scalars are means over the steps since the last one.
+
+    `seconds` is what these steps cost: the time that they took, shared among the runs that were trained in it.
+    `samples_per_second` is the run's own pace by the clock.
+    """
+
+    step: int
+    scalars: Mapping[str, float]
+    seconds: float
+    samples_per_second: float
+
+
+#: the replicas that ended an interval together, and how each stands
+Round = list[tuple[Replica, Progress | Diverged]]
