@@ -664,7 +664,7 @@ def _open_tracker(job: Job, lab: Lab, attempt: int, chain: int) -> RunTracker:
     }
     params = {"system": plan.system, "seed": job.seed, "data": plan.dataset.name}
     params |= {f"data.{key}": value for key, value in plan.dataset.config.model_dump(mode="json").items()}
-    params |= plan.system_config.model_dump(mode="json")
+    params |= plan.system_config.model_dump(mode="json") | plan.named_files
     params |= {f"training.{key}": value for key, value in plan.training.model_dump(mode="json").items()}
     train_size = len(plan.dataset.load("train"))
     return lab.tracker.start(
