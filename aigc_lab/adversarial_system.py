@@ -11,7 +11,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from aigc_lab import augmentation, plugins
+from aigc_lab import plugins
+from aigc_lab.augmentations import base as augmentations
 from aigc_lab.config import Few, Positive, Strict, Times, Weight
 from aigc_lab.nets import spectral
 from aigc_lab.noise import Draw, Noise
@@ -25,9 +26,6 @@ from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
 Penalty = penalties.Name
 #: what is said of `penalty`: of what the critic reads, and of what it says of a sample beside the others
 PENALTY = "what keeps the critic smooth; of its inputs as they are augmented and packed; batch norm mixes samples in it"
-# Of the published adaptive augmentation (Karras et al. 2020, section 3.1): how often its strength is looked at, and
-# after how many images it may have gone from 0 to 1.
-_ADAPT_EVERY, _ADAPT_IMAGES = 4, 500_000
 
 
 class AdversarialSystem(System):
@@ -54,9 +52,7 @@ class AdversarialSystem(System):
         n_critic: Times = Field(1, description="critic updates for one of the generator")
         update: Literal["alternating", "simultaneous"] = "alternating"
         packing: Few = Field(1, description="samples that the critic judges together (PacGAN)")
-        augment: Literal["none", "diffaugment", "adaptive"] = Field(
-            "none", description="what the critic's inputs go through"
-        )
+        augment: augmentations.Name = Field("none", description="what the critic's inputs go through")
         augment_target: float = Field(0.6, gt=0, lt=1, description="E sign D(x) at which adaptive augmentation rests")
 
         @model_validator(mode="after")
@@ -66,11 +62,7 @@ class AdversarialSystem(System):
                     f"clip makes the critic's gradients small, and those of the {self.loss} loss vanish by themselves: "
                     "the generator would hardly move; use loss wasserstein with clip"
                 )
-            if self.augment == "adaptive" and adversarial.LOSSES[self.loss].relative:
-                raise ValueError(
-                    f"adaptive augmentation goes by the sign of D(x), which means nothing with the {self.loss} loss, "
-                    "whose critic may be shifted by any constant; use augment diffaugment with it"
-                )
+            _augmentation(self.augment).check_options(self)
             _penalty(self.penalty).check_options(self)
             if self.update == "simultaneous" and self.n_critic > 1:
                 raise ValueError(f"simultaneous updates are one of each network, and n_critic is {self.n_critic}")
@@ -81,12 +73,6 @@ class AdversarialSystem(System):
     config: Config
     generator: nn.Module
     critic: nn.Module
-    # Buffers, where the augmentation has any: its strength, E sign D(x) of the last batch (of D(x) − ½ with least
-    # squares, whose critic says 1 of what is real and 0 of what is made), their sum and number since a change.
-    augment_strength: Tensor
-    augment_sign: Tensor
-    augment_signs: Tensor
-    augment_batches: Tensor
 
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
@@ -94,16 +80,16 @@ class AdversarialSystem(System):
             raise ValueError(
                 f"augment: {config.augment} changes pictures (colour, place, cut-outs), not {shape.modality}"
             )
-        self._penalty = _penalty(config.penalty)
-        self.named = {"penalty": type(self._penalty)}
+        self._penalty, self._augmentation = _penalty(config.penalty), _augmentation(config.augment)
+        self.named = {"penalty": type(self._penalty), "augment": type(self._augmentation)}
         self._penalty.check_shape(shape)
-        remembered = self._penalty.memory()
-        self._remembered = tuple(remembered)
-        for name, value in remembered.items():
-            self.register_buffer(name, value)
-        if config.augment == "adaptive":
-            for name in ("augment_strength", "augment_sign", "augment_signs", "augment_batches"):
-                self.register_buffer(name, torch.zeros(()))
+        # What each of them remembers, as buffers of this system: a stack of replicas puts others in their place.
+        self._remembered: dict[str, tuple[str, ...]] = {}
+        for key, plugin in (("penalty", self._penalty), ("augment", self._augmentation)):
+            memory = plugin.memory()
+            self._remembered[key] = tuple(memory)
+            for name, value in memory.items():
+                self.register_buffer(name, value)
 
     # ---- what a subclass says
 
@@ -140,7 +126,7 @@ class AdversarialSystem(System):
         reason = self._penalty.unstackable(self)
         if reason is not None:
             self.unstackable = reason
-        self._augment_step = batch_size * _ADAPT_EVERY / _ADAPT_IMAGES
+        self._batch_size = batch_size
         latents = {"latents": self.latents(batch_size)}
         joint = "both" if config.update == "simultaneous" else None
         critic = Phase(
@@ -166,17 +152,8 @@ class AdversarialSystem(System):
 
     def _seen_noise(self, count: int, which: str) -> dict[str, Draw]:
         """What `_seen` draws for a batch."""
-        match self.config.augment:
-            case "diffaugment":
-                draws = {f"augment_{which}": Draw((count, augmentation.DIFFERENTIABLE), "unit")}
-            case "adaptive":
-                draws = {
-                    f"augment_{which}": Draw((count, augmentation.ADAPTIVE_UNIFORM), "unit"),
-                    f"augment_{which}_normal": Draw((count, augmentation.ADAPTIVE_NORMAL)),
-                }
-            case _:
-                draws = {}
-        return draws | self._penalty.sample_noise(which, count, self.shape.size)
+        size = self.shape.size
+        return self._augmentation.noise(which, count) | self._penalty.sample_noise(which, count, size)
 
     @property
     def _objective(self) -> adversarial.AdversarialLoss:
@@ -193,12 +170,7 @@ class AdversarialSystem(System):
 
     def _seen(self, samples: Tensor, noise: Noise, which: str) -> Tensor:
         """Samples as the critic gets them: augmented, noisy, packed."""
-        match self.config.augment:
-            case "diffaugment":
-                samples = augmentation.differentiable(samples, noise[f"augment_{which}"])
-            case "adaptive":
-                drawn = noise[f"augment_{which}"], noise[f"augment_{which}_normal"]
-                samples = augmentation.adaptive(samples, *drawn, self.augment_strength)
+        samples = self._augmentation.changed(samples, noise, which, self._memory("augment"))
         return self._packed(self._penalty.changed(samples, noise, which, self._weight))
 
     def _packed(self, samples: Tensor) -> Tensor:
@@ -218,9 +190,7 @@ class AdversarialSystem(System):
         real, fake = self._scores(self.critic, seen_real), self._scores(self.critic, seen_fake)
         loss = self._objective.critic(real, fake)
         dynamics = {"real_score": real.mean(), "fake_score": fake.mean()}
-        if self.config.augment == "adaptive":
-            dynamics["augment_strength"] = self.augment_strength.clone()
-            self.augment_sign.copy_((real.detach() - self._objective.boundary).sign().mean())
+        dynamics |= self._augmentation.seen(real, self._objective.boundary, self._memory("augment"))
         turn = CriticTurn(
             **self._turn(batch, samples, noise),
             seen_real=seen_real,
@@ -251,16 +221,15 @@ class AdversarialSystem(System):
             "generator": self.generator,
             "real": samples,
             "noise": noise,
-            "memory": self._memory,
+            "memory": self._memory("penalty"),
             "pack": self._packed,
             "critic_loss": lambda players: self._critic_value(players, batch, noise),
             "generator_loss": lambda players: self._generator_value(players, batch, noise),
         }
 
-    @property
-    def _memory(self) -> dict[str, Tensor]:
-        """What the penalty remembers: the buffers as they are now, for a stack puts others in their place."""
-        return {name: getattr(self, name) for name in self._remembered}
+    def _memory(self, key: str) -> dict[str, Tensor]:
+        """What the penalty, or the augmentation, remembers."""
+        return {name: getattr(self, name) for name in self._remembered[key]}
 
     def _generator_value(self, players: Players, batch: Any, noise: Noise) -> Tensor:
         fake = self._scores(players.critic, self._seen(players.generator(noise["latents"]), noise, "fake"))
@@ -279,7 +248,7 @@ class AdversarialSystem(System):
     def _moves(self) -> bool:
         """Whether there is anything for `_after` to do."""
         config = self.config
-        stateful = config.clip is not None or bool(self._remembered) or config.augment == "adaptive"
+        stateful = config.clip is not None or any(self._remembered.values())
         return stateful or spectral.is_spectral(self.critic)
 
     def _after(self, step: int) -> None:
@@ -287,24 +256,17 @@ class AdversarialSystem(System):
         if self.config.clip is not None:
             for weight in self.critic.parameters():
                 weight.copy_(weight.clamp(-self.config.clip, self.config.clip))
-        if memory := self._memory:
+        if memory := self._memory("penalty"):
             self._penalty.after(memory)
-        if self.config.augment == "adaptive":
-            self._adapt()
-
-    def _adapt(self) -> None:
-        """Augments more while the critic is surer of real samples than the target, and less while it is not."""
-        self.augment_signs.add_(self.augment_sign)
-        self.augment_batches.add_(1)
-        # A number and not a decision: replicas that are trained as one program do not branch.
-        due = (self.augment_batches == _ADAPT_EVERY).to(self.augment_signs.dtype)
-        surer = (self.augment_signs / _ADAPT_EVERY - self.config.augment_target).sign()
-        strength = (self.augment_strength + due * surer * self._augment_step).clamp(0, 1)
-        self.augment_strength.copy_(strength)
-        self.augment_signs.mul_(1 - due)
-        self.augment_batches.mul_(1 - due)
+        if memory := self._memory("augment"):
+            self._augmentation.after(memory, self.config, self._batch_size)
 
 
 def _penalty(name: str) -> penalties.Penalty:
     """The penalty of a name, or of a user's file. Raises `UsageError` for none."""
     return plugins.find(penalties.Penalty, name)()
+
+
+def _augmentation(name: str) -> augmentations.Augmentation:
+    """The augmentation of a name, or of a user's file. Raises `UsageError` for none."""
+    return plugins.find(augmentations.Augmentation, name)()

@@ -7,12 +7,19 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from aigc_lab import plugins
+from aigc_lab.augmentations.base import Augmentation
 from aigc_lab.data.base import Dataset
 from aigc_lab.metrics.base import Metric
 from aigc_lab.penalties.base import Penalty
 from aigc_lab.systems.base import System
 
-_BASES: dict[str, type[Any]] = {"systems": System, "data": Dataset, "metrics": Metric, "penalties": Penalty}
+_BASES: dict[str, type[Any]] = {
+    "systems": System,
+    "data": Dataset,
+    "metrics": Metric,
+    "penalties": Penalty,
+    "augmentations": Augmentation,
+}
 _NAME = r"[A-Z][\w'’-]+"
 # "Radford, Metz & Chintala 2016", "Miyato et al. 2018"
 _PAPER = re.compile(rf"{_NAME}(?:, {_NAME})*(?: & {_NAME}| et al\.)? (?:19|20)\d\d")
@@ -47,6 +54,8 @@ def _knobs(kind: type[Any]) -> list[dict[str, Any]]:
     if issubclass(kind, Penalty):
         about = "of its term, or of what it adds; null means this one"
         return [{"name": "penalty_weight", "default": kind.weight, "values": "number ≥ 0", "description": about}]
+    if issubclass(kind, Augmentation):
+        return []
     return [_knob(key, field) for key, field in kind.Config.model_fields.items()]
 
 

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from aigc_lab import confined, extractor_files, plugins, tables
 from aigc_lab import experiment as experiments
-from aigc_lab.contracts import datasets, extractors, metrics, penalties, systems
+from aigc_lab.augmentations.base import Augmentation
+from aigc_lab.contracts import augmentations, datasets, extractors, metrics, penalties, systems
 from aigc_lab.contracts.base import Begin, Result, Where, examine
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import Failure, UsageError
@@ -37,7 +38,7 @@ Row = dict[str, Any]
 
 BASES: tuple[type, ...] = (System, Dataset, Metric, Extractor)
 # What keys of an experiment name. `wgan_gp` means the system, which has the penalty of this name.
-KEYED: tuple[type, ...] = (Penalty,)
+KEYED: tuple[type, ...] = (Penalty, Augmentation)
 # Samples to train on, of a system; samples to score, of a metric.
 _TRAIN, _SCORED = 300, 400
 # A check that takes longer says how it could be shorter.
@@ -140,7 +141,10 @@ def _examined(
     if issubclass(kind, KEYED):
         for given in [*(option for _, _, option in changes), *(["--data"] if data else [])]:
             raise UsageError(f"{given}: it is checked in small GANs that ship; what differs is another file")
-        yield from examine(penalties.PENALTY, {"": penalties.Case(kind)}, file, begin)
+        if issubclass(kind, Augmentation):
+            yield from examine(augmentations.AUGMENTATION, {"": augmentations.Case(kind)}, file, begin)
+        else:
+            yield from examine(penalties.PENALTY, {"": penalties.Case(kind)}, file, begin)
         return
     options = _options(kind, changes)
     if issubclass(kind, System):

@@ -36,9 +36,10 @@ _NOUN = {
     "extractors": "feature extractor",
     "executors": "executor",
     "penalties": "penalty",
+    "augmentations": "augmentation",
 }
 #: a key of an experiment whose value names a plugin, beside `name` itself -> the folder of these plugins
-KEYS = {"penalty": "penalties"}
+KEYS = {"penalty": "penalties", "augment": "augmentations"}
 # More is no source code that somebody wrote.
 _LARGEST = 16 << 20
 # Modules made of users' files: named by content, so that a changed file is another module.

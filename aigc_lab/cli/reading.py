@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 
 # Kind -> the package's folder of plugins, or the content folder of YAML files.
-_PLUGINS = {"systems": "systems", "datasets": "data", "metrics": "metrics", "penalties": "penalties"}
+_PLUGINS = {
+    "systems": "systems",
+    "datasets": "data",
+    "metrics": "metrics",
+    "penalties": "penalties",
+    "augmentations": "augmentations",
+}
 _FILES: dict[str, Literal["experiments", "evaluation"]] = {"experiments": "experiments", "protocols": "evaluation"}
 
 
