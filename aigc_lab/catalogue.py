@@ -11,6 +11,7 @@ from aigc_lab.augmentations.base import Augmentation
 from aigc_lab.data.base import Dataset
 from aigc_lab.metrics.base import Metric
 from aigc_lab.penalties.base import Penalty
+from aigc_lab.pruners.base import Pruner
 from aigc_lab.systems.base import System
 
 _BASES: dict[str, type[Any]] = {
@@ -19,6 +20,7 @@ _BASES: dict[str, type[Any]] = {
     "metrics": Metric,
     "penalties": Penalty,
     "augmentations": Augmentation,
+    "pruners": Pruner,
 }
 _NAME = r"[A-Z][\w'’-]+"
 # "Radford, Metz & Chintala 2016", "Miyato et al. 2018"
@@ -54,7 +56,7 @@ def _knobs(kind: type[Any]) -> list[dict[str, Any]]:
     if issubclass(kind, Penalty):
         about = "of its term, or of what it adds; null means this one"
         return [{"name": "penalty_weight", "default": kind.weight, "values": "number ≥ 0", "description": about}]
-    if issubclass(kind, Augmentation):
+    if issubclass(kind, (Augmentation, Pruner)):
         return []
     return [_knob(key, field) for key, field in kind.Config.model_fields.items()]
 

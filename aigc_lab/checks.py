@@ -17,7 +17,7 @@ from rich.console import Console
 from aigc_lab import confined, extractor_files, plugins, tables
 from aigc_lab import experiment as experiments
 from aigc_lab.augmentations.base import Augmentation
-from aigc_lab.contracts import augmentations, datasets, extractors, metrics, penalties, systems
+from aigc_lab.contracts import augmentations, datasets, extractors, metrics, penalties, pruners, systems
 from aigc_lab.contracts.base import Begin, Result, Where, examine
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import Failure, UsageError
@@ -26,6 +26,7 @@ from aigc_lab.features import FeatureStore
 from aigc_lab.fitting import fitted
 from aigc_lab.metrics.base import Metric
 from aigc_lab.penalties.base import Penalty
+from aigc_lab.pruners.base import Pruner
 from aigc_lab.rehearsal import rehearse
 from aigc_lab.settings import Settings
 from aigc_lab.shape import Modality
@@ -38,7 +39,7 @@ Row = dict[str, Any]
 
 BASES: tuple[type, ...] = (System, Dataset, Metric, Extractor)
 # What keys of an experiment name. `wgan_gp` means the system, which has the penalty of this name.
-KEYED: tuple[type, ...] = (Penalty, Augmentation)
+KEYED: tuple[type, ...] = (Penalty, Augmentation, Pruner)
 # Samples to train on, of a system; samples to score, of a metric.
 _TRAIN, _SCORED = 300, 400
 # A check that takes longer says how it could be shorter.
@@ -140,9 +141,11 @@ def _examined(
         return
     if issubclass(kind, KEYED):
         for given in [*(option for _, _, option in changes), *(["--data"] if data else [])]:
-            raise UsageError(f"{given}: it is checked in small GANs that ship; what differs is another file")
+            raise UsageError(f"{given}: it is checked on what ships, without options; what differs is another file")
         if issubclass(kind, Augmentation):
             yield from examine(augmentations.AUGMENTATION, {"": augmentations.Case(kind)}, file, begin)
+        elif issubclass(kind, Pruner):
+            yield from examine(pruners.PRUNER, {"": pruners.Case(kind)}, file, begin)
         else:
             yield from examine(penalties.PENALTY, {"": penalties.Case(kind)}, file, begin)
         return

@@ -23,6 +23,7 @@ from aigc_lab import content, names, plugins, space
 from aigc_lab.config import BatchSize, Count, Seed, Steps, Strict, Times, Weight
 from aigc_lab.errors import UsageError
 from aigc_lab.overrides import override
+from aigc_lab.pruners import base as pruners
 from aigc_lab.trust import Allowed
 from aigc_lab.weights import PUBLISHED, WeightsPolicy
 from aigc_lab.yamlfile import Document, KeyPath, dotted, parse, read, shown, unknown_key
@@ -120,7 +121,7 @@ class Search(Strict):
     trials: Times = Field(10, description="the total, over all systems")
     seeds: Times = 1
     per_system: bool = True
-    pruner: Literal["median", "alarm", "none"] = Field(
+    pruner: pruners.Name = Field(
         "none", description="stops the search's runs: median, worse than most of their system; alarm, worse than before"
     )
     seed: Seed = Field(0, description="of the sampler")
@@ -207,6 +208,8 @@ class Configuration:
     values: dict[str, Any]
     #: everything, as plain data
     data: dict[str, Any]
+    #: what is said of a run that the search's pruner stops
+    pruned: str = ""
 
     @property
     def named_files(self) -> dict[str, str]:
@@ -269,6 +272,14 @@ class Experiment:
         """The id of the sweep that this is: its name and what it says, so that a changed file is another sweep."""
         return f"{self.name}-{self.digest[:8]}"
 
+    @cached_property
+    def pruner(self) -> type[pruners.Pruner]:
+        """What stops runs of the search."""
+        try:
+            return plugins.find(pruners.Pruner, self.file.search.pruner, self._folder, self._named_code)  # type: ignore[type-abstract]
+        except UsageError as error:
+            self.document.fail(("search", "pruner"), str(error))
+
     @property
     def _first_dataset(self) -> "Dataset":
         return self.resolve(lambda hole: hole.ends()[0]).dataset
@@ -315,6 +326,7 @@ class Experiment:
             },
             values=filled.values,
             data=filled.data,
+            pruned=self.pruner.reason,
         )
 
     def defaults(self, system: str) -> dict[str, Any]:

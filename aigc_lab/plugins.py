@@ -37,9 +37,10 @@ _NOUN = {
     "executors": "executor",
     "penalties": "penalty",
     "augmentations": "augmentation",
+    "pruners": "pruner",
 }
 #: a key of an experiment whose value names a plugin, beside `name` itself -> the folder of these plugins
-KEYS = {"penalty": "penalties", "augment": "augmentations"}
+KEYS = {"penalty": "penalties", "augment": "augmentations", "pruner": "pruners"}
 # More is no source code that somebody wrote.
 _LARGEST = 16 << 20
 # Modules made of users' files: named by content, so that a changed file is another module.

@@ -320,9 +320,7 @@ class _Run:
         try:
             yield
         except _Pruned:
-            alarmed = (self._job.configuration.data.get("search") or {}).get("pruner") == "alarm"
-            worse = "worse than the median of its system at this step"
-            self._end(RunState.PRUNED, "much worse than it has been" if alarmed else worse)
+            self._end(RunState.PRUNED, self._job.configuration.pruned)
         except Diverged as error:
             self._end(RunState.DIVERGED, str(error))
         except NotFinite as error:

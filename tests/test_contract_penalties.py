@@ -186,7 +186,7 @@ BREAKS: dict[str, tuple[str, dict[str, str]]] = {
         "begins with another value",
         {"    def noise": "    def memory(self):\n        return {'own': torch.rand(())}\n\n    def noise"},
     ),
-    "losses are finite": ("penalty is nan", {VALUE: VALUE + "        scores = scores * float('nan')\n"}),
+    "losses are finite": ("is nan at the first batch", {VALUE: VALUE + "        scores = scores * float('nan')\n"}),
     "a loss draws only from its noise": (
         "torch's stream",
         {VALUE: VALUE + "        scores = scores + torch.rand(())\n"},
@@ -368,7 +368,7 @@ def test_check_knows_a_file_and_a_name(
     assert [row["contract"] for row in rows] == [contract.name for contract in PENALTY]
     assert {row["state"] for row in rows} == {"kept"} and {row["plugin"] for row in rows} == {"mine"}
     assert capsys.readouterr().out.splitlines() == [f"✓ {contract.name}" for contract in PENALTY]
-    with pytest.raises(UsageError, match="--set weight=3: it is checked in small GANs that ship"):
+    with pytest.raises(UsageError, match="--set weight=3: it is checked on what ships, without options"):
         check("./mine.py", "weight=3")
     assert plugins.kinds([System, Penalty], "wgan_gp") == [System, Penalty]
     assert plugins.kinds([System, Penalty], "lecam") == [Penalty]

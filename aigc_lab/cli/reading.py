@@ -21,6 +21,7 @@ _PLUGINS = {
     "metrics": "metrics",
     "penalties": "penalties",
     "augmentations": "augmentations",
+    "pruners": "pruners",
 }
 _FILES: dict[str, Literal["experiments", "evaluation"]] = {"experiments": "experiments", "protocols": "evaluation"}
 
