@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from aigc_lab import checks, experiment, plugins, trust
+from aigc_lab.archive import bounds
 from aigc_lab.checkpoint import load_system, save_weights
 from aigc_lab.cli.options import changed
 from aigc_lab.contracts.base import Contract, Result, examine
 from aigc_lab.contracts.penalties import PENALTY, Case
 from aigc_lab.errors import UsageError
+from aigc_lab.model_code import code_of
 from aigc_lab.penalties.base import CriticTurn, Penalty
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import System
@@ -353,6 +355,26 @@ def test_weights_run_no_code_but_what_lies_beside_them_under_its_digest(name: st
     (tmp_path / "evil.py").write_text("raise SystemExit('it was run')")
     with pytest.raises(UsageError, match='"config.penalty" is .*, a file that "config_sources" does not say'):
         load_system(path)
+
+
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        ({"penalty": {"file": "penalty.mine.py", "sha256": "ab"}}, None),
+        ({"penalty": {"file": "penalty.mine.py", "sha256": "cd"}}, '"config_sources.penalty.sha256" is not that of'),
+        ({"penalty": {"file": "../penalty.mine.py", "sha256": "ab"}}, "must be a file of code beside it"),
+        (["penalty.mine.py"], "must hold keys and files"),
+    ],
+)
+def test_an_archive_names_code_beside_its_weights_alone(sources: Any, said: str | None) -> None:
+    told = {"system": "point_gan", "config_sources": sources}
+    digests = {"checkpoints/0.0/penalty.mine.py": "ab"}
+    if said is None:
+        bounds._check_description("checkpoints/0.0/last.json", told, digests)
+        assert code_of(told) == [("penalty.mine.py", "ab")]
+        return
+    with pytest.raises(UsageError, match=said):
+        bounds._check_description("checkpoints/0.0/last.json", told, digests)
 
 
 def test_check_knows_a_file_and_a_name(

@@ -107,7 +107,9 @@ def _check_description(name: str, told: Any, digests: dict[str, str]) -> None:
         raise UsageError(f'{name!r:.100}: "system" is {system!r:.100}, and must be a name and no file')
     sources = {"source": told["source"]} if "source" in told else {}
     keyed = told.get("config_sources", {})
-    sources |= {f"config_sources.{key}": each for key, each in (keyed if isinstance(keyed, dict) else {}).items()}
+    if not isinstance(keyed, dict):
+        raise UsageError(f'{name!r:.100}: "config_sources" is {keyed!r:.100}, and must hold keys and files')
+    sources |= {f"config_sources.{key}": each for key, each in keyed.items()}
     for key, given in sources.items():
         source = given if isinstance(given, dict) else {}
         beside, digest = source.get("file"), source.get("sha256")
