@@ -58,7 +58,8 @@ def borrow(contracts: Contracts[C], part: Callable[[C], D], needs: Check[Any], *
         def held(case: C, check: Check[D] = check) -> None:
             check(part(case))
 
-        contracts.add(needs, *checks[:number])(wraps(check)(held))
+        before: list[Check[Any]] = [needs, *checks[:number]]
+        contracts.add(*before)(wraps(check)(held))
 
 
 class Where(NamedTuple):
