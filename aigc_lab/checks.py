@@ -146,7 +146,7 @@ def _examined(
             yield from examine(augmentations.AUGMENTATION, {"": augmentations.Case(kind)}, file, begin)
         elif issubclass(kind, Pruner):
             yield from examine(pruners.PRUNER, {"": pruners.Case(kind)}, file, begin)
-        else:
+        elif issubclass(kind, Penalty):
             yield from examine(penalties.PENALTY, {"": penalties.Case(kind)}, file, begin)
         return
     options = _options(kind, changes)

@@ -38,7 +38,7 @@ class Contract(Generic[C]):
 class Contracts(list[Contract[C]]):
     """The contracts of one kind of plugin, in the order in which they are checked."""
 
-    def add(self, *needs: Check[C], once: bool = False) -> Callable[[Check[C]], Check[C]]:
+    def add(self, *needs: Check[Any], once: bool = False) -> Callable[[Check[C]], Check[C]]:
         """Makes a function a contract: its name is the contract's, and its docstring says why it matters."""
 
         def register(check: Check[C]) -> Check[C]:
@@ -58,8 +58,7 @@ def borrow(contracts: Contracts[C], part: Callable[[C], D], needs: Check[Any], *
         def held(case: C, check: Check[D] = check) -> None:
             check(part(case))
 
-        before: list[Check[Any]] = [needs, *checks[:number]]
-        contracts.add(*before)(wraps(check)(held))
+        contracts.add(needs, *checks[:number])(wraps(check)(held))
 
 
 class Where(NamedTuple):

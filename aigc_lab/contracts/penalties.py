@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from aigc_lab import plugins
 from aigc_lab.contracts import systems
 from aigc_lab.contracts.base import Broken, Contracts, borrow
+from aigc_lab.data.base import Dataset
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.ring import Ring
 from aigc_lab.noise import Draw
@@ -46,10 +47,11 @@ class Case:
 
     def into(self, **options: Any) -> systems.Case:
         """A GAN for points, or for pictures where the penalty refuses points, with these options."""
-        ring = Ring(Ring.Config(), Path())
+        ring: Dataset = Ring(Ring.Config(), Path())
+        small: dict[str, Any]
         try:
             self.kind().check_shape(ring.shape)
-            name, dataset, small = "point_gan", ring, _POINTS
+            name, dataset, small = "point_gan", ring, dict(_POINTS)
         except ValueError:
             name, dataset, small = "dcgan", Digits(Digits.Config(), Path()), _PICTURES
         kind = plugins.find(System, name)  # type: ignore[type-abstract]
