@@ -7,11 +7,21 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from aigc_lab import plugins
+from aigc_lab.augmentations.base import Augmentation
 from aigc_lab.data.base import Dataset
 from aigc_lab.metrics.base import Metric
+from aigc_lab.penalties.base import Penalty
+from aigc_lab.pruners.base import Pruner
 from aigc_lab.systems.base import System
 
-_BASES: dict[str, type[Any]] = {"systems": System, "data": Dataset, "metrics": Metric}
+_BASES: dict[str, type[Any]] = {
+    "systems": System,
+    "data": Dataset,
+    "metrics": Metric,
+    "penalties": Penalty,
+    "augmentations": Augmentation,
+    "pruners": Pruner,
+}
 _NAME = r"[A-Z][\w'’-]+"
 # "Radford, Metz & Chintala 2016", "Miyato et al. 2018"
 _PAPER = re.compile(rf"{_NAME}(?:, {_NAME})*(?: & {_NAME}| et al\.)? (?:19|20)\d\d")
@@ -36,17 +46,27 @@ def catalogue(folder: str) -> list[dict[str, Any]]:
                 "description": description,
                 "paper": paper and paper[0],
                 "about": about,
-                "knobs": [_knob(key, field) for key, field in kind.Config.model_fields.items()],
+                "knobs": _knobs(kind),
             }
         )
     return rows
 
 
+def _knobs(kind: type[Any]) -> list[dict[str, Any]]:
+    if issubclass(kind, Penalty):
+        about = "of its term, or of what it adds; null means this one"
+        return [{"name": "penalty_weight", "default": kind.weight, "values": "number ≥ 0", "description": about}]
+    if issubclass(kind, (Augmentation, Pruner)):
+        return []
+    return [_knob(key, field) for key, field in kind.Config.model_fields.items()]
+
+
 def _knob(name: str, field: FieldInfo) -> dict[str, Any]:
+    named = plugins.named(field)
     return {
         "name": name,
         "default": None if field.is_required() else field.get_default(call_default_factory=True),
-        "values": " ".join([_values(field.annotation), *_bounds(field)]),
+        "values": " ".join([" | ".join(named.options) if named else _values(field.annotation), *_bounds(field)]),
         "description": field.description or "",
     }
 

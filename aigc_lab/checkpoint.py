@@ -30,7 +30,7 @@ def save_weights(
     system: System, weights: dict[str, Tensor], path: Path, facts: dict[str, Any], same: Iterable[Path] = ()
 ) -> list[Path]:
     """Writes and returns the files of a model: `path` (safetensors) with the weights to sample from, and
-    beside it the JSON that says how to build the system, and the code of a system that came from a user's file.
+    beside it the JSON that says how to build the system, and the code of users' files that it is made of.
     What one of the models `same` holds already becomes one file with it.
 
     Of a moving average only the modules that `sample` uses are averaged; the others are the system's own.
@@ -38,15 +38,28 @@ def save_weights(
     name, source = plugins.name_of(type(system)), plugins.source_of(type(system))
     description = {"system": name, "config": system.config.model_dump(mode="json")}
     description |= {"shape": system.shape.dump()} | facts
+    # A user's file may change or go; weights without their code are worth nothing.
+    code = []
     if source is not None:
-        # A user's file may change or go; weights without their code are worth nothing.
-        code = path.with_name(f"{name}.py")
-        write_atomically(code, source)
-        description["source"] = {"file": f"{name}.py", "sha256": hashlib.sha256(source).hexdigest()}
+        code.append((path.with_name(f"{name}.py"), source))
+        description["source"] = _source(*code[-1])
+    for key, kind in system.named.items():
+        own = plugins.source_of(kind)
+        if own is not None:
+            # No system's file is called so: its name has no dot.
+            code.append((path.with_name(f"{key}.{plugins.name_of(kind)}.py"), own))
+            description["config"][key] = code[-1][0].name
+            description.setdefault("config_sources", {})[key] = _source(*code[-1])
+    for file, text in code:
+        write_atomically(file, text)
     _write(path, save({key: tensor.contiguous().cpu() for key, tensor in weights.items()}), same)
     beside = path.with_suffix(".json")
     _write(beside, json.dumps(description, indent=2).encode(), [each.with_suffix(".json") for each in same])
-    return [path, beside] if source is None else [path, beside, code]
+    return [path, beside, *(file for file, _ in code)]
+
+
+def _source(file: Path, text: bytes) -> dict[str, str]:
+    return {"file": file.name, "sha256": hashlib.sha256(text).hexdigest()}
 
 
 def _write(path: Path, content: bytes, same: Iterable[Path]) -> None:
@@ -69,7 +82,7 @@ def take(path: Path, folder: Path) -> Path:
 
 
 def load_system(path: Path, device: str = "cpu", allowed: Allowed | None = None) -> System:
-    """The system that `save_weights` stored, ready to sample; one that came from a user's file runs the stored code,
+    """The system that `save_weights` stored, ready to sample; one that is made of users' files runs the stored code,
     if `allowed` lets it pass.
 
     Raises `UsageError` when a part is missing or is not what was stored.
@@ -101,12 +114,32 @@ def _built(description: Any, path: Path, allowed: Allowed | None) -> System:
             raise UsageError(f"{code}: missing, or not the code that these weights were trained with")
         name = str(code)
     kind = plugins.find(System, name, allowed=allowed)  # type: ignore[type-abstract]
+    config = description["config"]
     system = kind(
-        kind.Config.model_validate(description["config"]),
+        kind.Config.model_validate(config | _keyed_code(description, path, allowed)),
         Shape.load(description["shape"]),
     )
     system.load_state_dict(load_file(path))
     return system
+
+
+def _keyed_code(description: Any, path: Path, allowed: Allowed | None) -> dict[str, str]:
+    """The keys of a stored configuration that name code, with where it lies: beside the weights, under its digest."""
+    found = {}
+    for key, name in plugins.keyed_files(description["config"]).items():
+        source = dict(description.get("config_sources") or {}).get(key)
+        if source is None or source["file"] != name:
+            raise UsageError(
+                f'{path.with_suffix(".json")}: "config.{key}" is {name!r:.100}, a file that "config_sources" does not '
+                "say the digest of"
+            )
+        code = path.with_name(name)
+        if not code.is_file() or sha256(code) != source["sha256"]:
+            raise UsageError(f"{code}: missing, or not the code that these weights were trained with")
+        if allowed is not None:
+            allowed(code, plugins.read(str(code)))
+        found[key] = str(code)
+    return found
 
 
 # ---- the state of a run that is under way

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from aigc_lab import confined, extractor_files, plugins, tables
 from aigc_lab import experiment as experiments
-from aigc_lab.contracts import datasets, extractors, metrics, systems
+from aigc_lab.augmentations.base import Augmentation
+from aigc_lab.contracts import augmentations, datasets, extractors, metrics, penalties, pruners, systems
 from aigc_lab.contracts.base import Begin, Result, Where, examine
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import Failure, UsageError
@@ -24,6 +25,8 @@ from aigc_lab.extractors.base import Extractor
 from aigc_lab.features import FeatureStore
 from aigc_lab.fitting import fitted
 from aigc_lab.metrics.base import Metric
+from aigc_lab.penalties.base import Penalty
+from aigc_lab.pruners.base import Pruner
 from aigc_lab.rehearsal import rehearse
 from aigc_lab.settings import Settings
 from aigc_lab.shape import Modality
@@ -35,6 +38,8 @@ Change = tuple[str, str, str]
 Row = dict[str, Any]
 
 BASES: tuple[type, ...] = (System, Dataset, Metric, Extractor)
+# What keys of an experiment name. `wgan_gp` means the system, which has the penalty of this name.
+KEYED: tuple[type, ...] = (Penalty, Augmentation, Pruner)
 # Samples to train on, of a system; samples to score, of a metric.
 _TRAIN, _SCORED = 300, 400
 # A check that takes longer says how it could be shorter.
@@ -78,10 +83,13 @@ def _here(
 ) -> Iterator[_Checked]:
     """Every contract of every plugin that the name stands for, in this process."""
     exported = extractor_files.is_file(wanted) and not plugins.is_file(wanted)
-    for base in [Extractor] if exported else plugins.kinds(BASES, wanted):
+    found = [Extractor] if exported else plugins.kinds([*BASES, *KEYED], wanted)
+    if not plugins.is_file(wanted):
+        found = [base for base in found if base in BASES] or found
+    for base in found:
         kind: type[Any] = extractor_files.find(wanted) if base is Extractor else plugins.find(base, wanted)
         for result in _examined(kind, data, changes, settings, begin):
-            yield _Checked(plugins.name_of(kind), issubclass(kind, System), result)
+            yield _Checked(plugins.name_of(kind), issubclass(kind, (System, *KEYED)), result)
 
 
 def _apart(own: str, wanted: str, data: str | None, changes: list[Change], home: Path | None) -> Iterator[_Checked]:
@@ -130,6 +138,16 @@ def _examined(
             kind.fetch(settings.weights, _say)  # what cannot be had here is no fault of the file
             case = extractors.Case(kind, dataset, cache, settings.weights, say=_say)
             yield from examine(extractors.EXTRACTOR, {"": case}, file, begin)
+        return
+    if issubclass(kind, KEYED):
+        for given in [*(option for _, _, option in changes), *(["--data"] if data else [])]:
+            raise UsageError(f"{given}: it is checked on what ships, without options; what differs is another file")
+        if issubclass(kind, Augmentation):
+            yield from examine(augmentations.AUGMENTATION, {"": augmentations.Case(kind)}, file, begin)
+        elif issubclass(kind, Pruner):
+            yield from examine(pruners.PRUNER, {"": pruners.Case(kind)}, file, begin)
+        elif issubclass(kind, Penalty):
+            yield from examine(penalties.PENALTY, {"": penalties.Case(kind)}, file, begin)
         return
     options = _options(kind, changes)
     if issubclass(kind, System):

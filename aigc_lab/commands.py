@@ -234,6 +234,8 @@ def _stored(row: dict[str, Any], settings: Settings, device: str) -> Experiment:
         _checked(experiment, device)
     except UsageError as error:
         code = sorted((settings.checkpoints / row["id"]).glob("*/*/*.py"))
+        # What a key names lies there under that key too: penalty.mine.py.
+        code = [path for path in code if f"{path.stem.rpartition('.')[2]}.py" in str(error)] or code
         if not code or "no such file" not in str(error):
             raise
         raise UsageError(f"{error}; the code of its runs came along: copy {code[0]} there") from None

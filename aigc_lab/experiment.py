@@ -23,6 +23,7 @@ from aigc_lab import content, names, plugins, space
 from aigc_lab.config import BatchSize, Count, Seed, Steps, Strict, Times, Weight
 from aigc_lab.errors import UsageError
 from aigc_lab.overrides import override
+from aigc_lab.pruners import base as pruners
 from aigc_lab.trust import Allowed
 from aigc_lab.weights import PUBLISHED, WeightsPolicy
 from aigc_lab.yamlfile import Document, KeyPath, dotted, parse, read, shown, unknown_key
@@ -120,7 +121,7 @@ class Search(Strict):
     trials: Times = Field(10, description="the total, over all systems")
     seeds: Times = 1
     per_system: bool = True
-    pruner: Literal["median", "alarm", "none"] = Field(
+    pruner: pruners.Name = Field(
         "none", description="stops the search's runs: median, worse than most of their system; alarm, worse than before"
     )
     seed: Seed = Field(0, description="of the sampler")
@@ -207,6 +208,13 @@ class Configuration:
     values: dict[str, Any]
     #: everything, as plain data
     data: dict[str, Any]
+    #: what is said of a run that the search's pruner stops
+    pruned: str = ""
+
+    @property
+    def named_files(self) -> dict[str, str]:
+        """The keys of the system that name users' files, as the experiment names them: wherever these lie now."""
+        return plugins.keyed_files(self.data["system"])
 
 
 # What a system's constructor refuses with; what torch, or the system of somebody else, raises for sizes that cannot be.
@@ -264,6 +272,14 @@ class Experiment:
         """The id of the sweep that this is: its name and what it says, so that a changed file is another sweep."""
         return f"{self.name}-{self.digest[:8]}"
 
+    @cached_property
+    def pruner(self) -> type[pruners.Pruner]:
+        """What stops runs of the search."""
+        try:
+            return plugins.find(pruners.Pruner, self.file.search.pruner, self._folder, self._named_code)  # type: ignore[type-abstract]
+        except UsageError as error:
+            self.document.fail(("search", "pruner"), str(error))
+
     @property
     def _first_dataset(self) -> "Dataset":
         return self.resolve(lambda hole: hole.ends()[0]).dataset
@@ -310,6 +326,7 @@ class Experiment:
             },
             values=filled.values,
             data=filled.data,
+            pruned=self.pruner.reason,
         )
 
     def defaults(self, system: str) -> dict[str, Any]:
@@ -517,10 +534,23 @@ class Experiment:
             kind = plugins.find(base, name, self._folder, self._named_code)
         except UsageError as error:
             self.document.fail(filled.source((section, "name")), str(error))
+        config |= self._knobs(filled, section, config)
         checked = validated(
             kind.Config, config, lambda at, message: self.document.fail(filled.source((section, *at)), message)
         )
         return plugins.name_of(kind), kind, checked
+
+    def _knobs(self, filled: space.Filled, section: str, config: dict[str, Any]) -> dict[str, str]:
+        """The keys of a section that name files of code (`penalty: ./mine.py`), with where these are."""
+        found = {}
+        for key, name in plugins.keyed_files(config).items():
+            try:
+                path = plugins.located(name, self._folder)
+                self._named_code(path, plugins.read(str(path)))
+            except UsageError as error:
+                self.document.fail(filled.source((section, key)), str(error))
+            found[key] = str(path)
+        return found
 
     def _dataset(self, filled: space.Filled, file: _File) -> "Dataset":
         from aigc_lab.data.base import Dataset
@@ -649,11 +679,20 @@ def _given(content: Mapping[str, Any]) -> tuple[str, Document]:
 
 
 def _files(node: Any) -> set[str]:
-    """The plugin files that an experiment names: the only names that end in .py."""
+    """The plugin files that an experiment names: the only names that end in .py, of plugins and of their knobs that
+    are plugins (`penalty`), those among which a search chooses included.
+    """
     if isinstance(node, dict):
-        own = {node["name"]} if isinstance(node.get("name"), str) and plugins.is_file(node["name"]) else set()
+        named = [node.get("name"), *(each for key in plugins.KEYS for each in _choices(node.get(key)))]
+        own = {name for name in named if isinstance(name, str) and plugins.is_file(name)}
         return own.union(*map(_files, node.values()))
     return set().union(*map(_files, node)) if isinstance(node, list) else set()
+
+
+def _choices(value: Any) -> list[Any]:
+    """What a key's value may be: itself, or the options of a choice."""
+    options = value.get("choice") if isinstance(value, dict) else None
+    return options if isinstance(options, list) else [value]
 
 
 def _feature_files(config: dict[str, Any]) -> list[tuple[str, str]]:

@@ -13,13 +13,13 @@ import inspect
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from aigc_lab import confined, files
 from aigc_lab.content import unknown
@@ -35,13 +35,40 @@ _NOUN = {
     "metrics": "metric",
     "extractors": "feature extractor",
     "executors": "executor",
+    "penalties": "penalty",
+    "augmentations": "augmentation",
+    "pruners": "pruner",
 }
+#: a key of an experiment whose value names a plugin, beside `name` itself -> the folder of these plugins
+KEYS = {"penalty": "penalties", "augment": "augmentations", "pruner": "pruners"}
 # More is no source code that somebody wrote.
 _LARGEST = 16 << 20
 # Modules made of users' files: named by content, so that a changed file is another module.
 _FILES = "aigc_lab_files"
 _SOURCES: dict[str, bytes] = {}
 _NAMES: dict[type, str] = {}
+
+
+class Named(NamedTuple):
+    """Says that a field of a `Config` names a plugin of a folder: `Annotated[str, Named("penalties")]`."""
+
+    folder: str
+
+    @property
+    def options(self) -> list[str]:
+        """The names that it may have, beside those of files; "none" first."""
+        return sorted(names(self.folder), key=lambda name: (name != "none", name))
+
+    def check(self, name: str) -> str:
+        """The name of a plugin that there is, or of a file. Raises `UsageError` with the nearest names."""
+        if not is_file(name) and name not in names(self.folder):
+            raise UsageError(unknown(_NOUN[self.folder], name, self.options))
+        return name
+
+
+def named(field: Any) -> Named | None:
+    """Which plugins a field of a `Config` names, if it names any."""
+    return next((each for each in field.metadata if isinstance(each, Named)), None)
 
 
 def names(folder: str) -> list[str]:
@@ -105,6 +132,11 @@ def file_of(kind: type) -> Path | None:
 def is_file(name: str) -> bool:
     """Whether a plugin's name means a user's file."""
     return name.endswith(".py")
+
+
+def keyed_files(config: Mapping[str, Any]) -> dict[str, str]:
+    """The keys of a plugin's configuration that name users' files of other plugins (`penalty: ./mine.py`)."""
+    return {key: name for key, name in config.items() if key in KEYS and isinstance(name, str) and is_file(name)}
 
 
 def foreign(name: str) -> str | None:

@@ -2,7 +2,7 @@
 train their first steps, all in a process of its own (`confined`). What ships is not tried.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -73,15 +73,28 @@ def perform(
         return
     environment.settle(experiment.file.training.threads)
     for system in experiment.systems:
-        values = {"system": system} | experiment.defaults(system)
-        plan = experiment.resolve(lambda hole, values=values: values.get(hole.name, hole.ends()[0]))  # type: ignore[misc]
-        if plugins.source_of(plan.system_class) is not None:
+        for plan in _plans(experiment, system):
             send(phase=f"{plan.system} trained its first steps", limit="work")
             state = _trained(plan, device)
             send(phase=f"{plan.system} said what it is", limit="work")
             _refuse_names(plan, state.system.summary())
             send(phase=f"{plan.system} was sampled", limit="work")
             state.average.generate(_SAMPLES, "rehearsal")
+
+
+def _plans(experiment: Experiment, system: str) -> Iterator[Configuration]:
+    """What is to be trained for two steps: the system, if it is a user's, and with each user's file that one of its
+    keys names.
+    """
+    values: dict[str, Any] = {"system": system} | experiment.defaults(system)
+    keyed = [hole for hole in experiment.holes if hole.path[-1] in plugins.KEYS and hole.kind == "choice"]
+    mine = [hole for hole in keyed if dict(hole.given).get("system", system) == system]
+    files = [{hole.name: name} for hole in mine for name in hole.labels if plugins.is_file(str(name))]
+    for chosen in ({}, *files):
+        picked = values | chosen
+        plan = experiment.resolve(lambda hole, picked=picked: picked.get(hole.name, hole.ends()[0]))  # type: ignore[misc]
+        if plugins.source_of(plan.system_class) is not None or plan.named_files:
+            yield plan
 
 
 def _trained(plan: Configuration, device: str) -> State:

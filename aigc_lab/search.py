@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from aigc_lab import noise, outage, space
+from aigc_lab import noise, outage, plugins, space
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.experiment import Experiment, Search
 from aigc_lab.experiment import confirmations as confirmations
@@ -27,10 +27,11 @@ from aigc_lab.experiment import most_runs as most_runs
 from aigc_lab.experiment import total_trials as total_trials
 from aigc_lab.files import beside, locked
 from aigc_lab.outage import StoreAway
+from aigc_lab.pruners.base import Curve, Pruner
 from aigc_lab.recollection import Recollection
 from aigc_lab.registry.opening import away, server_options, soon
 from aigc_lab.settings import discreet, masked
-from aigc_lab.verdicts.stability import Better, first_alarm
+from aigc_lab.verdicts.stability import Better
 
 _SYSTEM = "system"
 # Addresses at which this process has found a storage: what goes away there is waited for.
@@ -155,7 +156,9 @@ class Study:
                 storage=Recollection(self._storage, label, gone),
                 direction="minimize" if file.objective.better == "lower" else "maximize",
                 load_if_exists=True,
-                pruner=_pruner(file.search.pruner, file.training.steps),
+                pruner=optuna.pruners.NopPruner()
+                if experiment.pruner.idle
+                else _Pruning(experiment.pruner(file.training.steps)),
             )
 
     def close(self) -> None:
@@ -236,43 +239,19 @@ class Suggestion:
             self._study.tell(self._trial.number, None if state else value, state=state, skip_if_finished=True)
 
 
-def _pruner(name: Literal["median", "alarm", "none"], steps: int) -> optuna.pruners.BasePruner:
-    if name == "median":
-        return _WithinSystem(steps)
-    return _Alarm() if name == "alarm" else optuna.pruners.NopPruner()
+class _Pruning(optuna.pruners.BasePruner):
+    """A pruner of ours, as Optuna asks it: among trials of one system."""
 
-
-class _Alarm(optuna.pruners.BasePruner):
-    """The online alarm of the stability verdict: it stops a run whose objective has become much worse than it was, and
-    needs no other runs to say so. A study knows no standard errors: not before six evaluations.
-    """
+    def __init__(self, pruner: Pruner) -> None:
+        self._pruner = pruner
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        better: Better = "lower" if study.direction == optuna.study.StudyDirection.MINIMIZE else "higher"
-        steps = sorted(trial.intermediate_values)
-        values = [trial.intermediate_values[step] for step in steps]
-        return first_alarm(steps, values, better=better) is not None
-
-
-class _WithinSystem(optuna.pruners.BasePruner):
-    """The median rule among trials of one system: across systems it would stop whatever learns more slowly."""
-
-    def __init__(self, steps: int) -> None:
-        # Not before a quarter of the training, nor before two trials of the system have finished.
-        self._median = optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=steps // 4)
-
-    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        return self._median.prune(_Kin(study, trial.user_attrs.get(_SYSTEM)), trial)
-
-
-class _Kin(optuna.Study):
-    """A view of a study that holds the trials of one system."""
-
-    def __init__(self, study: optuna.Study, system: str | None) -> None:
-        super().__init__(study.study_name, study._storage, study.sampler, study.pruner)  # noqa: SLF001
-        self._system = system
-
-    def get_trials(self, *args: Any, **options: Any) -> list[FrozenTrial]:
-        return [
-            trial for trial in super().get_trials(*args, **options) if trial.user_attrs.get(_SYSTEM) == self._system
+        system = trial.user_attrs.get(_SYSTEM)
+        others = [
+            Curve(other.intermediate_values, other.state == TrialState.COMPLETE)
+            for other in study.get_trials(deepcopy=False)
+            if other.number != trial.number and other.user_attrs.get(_SYSTEM) == system
         ]
+        better: Better = "lower" if study.direction == optuna.study.StudyDirection.MINIMIZE else "higher"
+        with plugins.blamed(type(self._pruner)):
+            return bool(self._pruner.stops(Curve(trial.intermediate_values), others, better))

@@ -326,9 +326,7 @@ class _Run:
         try:
             yield
         except _Pruned:
-            alarmed = (self._job.configuration.data.get("search") or {}).get("pruner") == "alarm"
-            worse = "worse than the median of its system at this step"
-            self._end(RunState.PRUNED, "much worse than it has been" if alarmed else worse)
+            self._end(RunState.PRUNED, self._job.configuration.pruned)
         except Diverged as error:
             self._end(RunState.DIVERGED, str(error))
         except NotFinite as error:
@@ -670,7 +668,7 @@ def _open_tracker(job: Job, lab: Lab, attempt: int, chain: int) -> RunTracker:
     }
     params = {"system": plan.system, "seed": job.seed, "data": plan.dataset.name}
     params |= {f"data.{key}": value for key, value in plan.dataset.config.model_dump(mode="json").items()}
-    params |= plan.system_config.model_dump(mode="json")
+    params |= plan.system_config.model_dump(mode="json") | plan.named_files
     params |= {f"training.{key}": value for key, value in plan.training.model_dump(mode="json").items()}
     train_size = len(plan.dataset.load("train"))
     return lab.tracker.start(

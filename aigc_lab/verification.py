@@ -17,6 +17,7 @@ from aigc_lab.archive import belongings
 from aigc_lab.archive.projection import Projection, pictures_in, projections
 from aigc_lab.comparison import Compared, Comparison, Digests, is_picture
 from aigc_lab.errors import Failure, UsageError
+from aigc_lab.model_code import code_of
 from aigc_lab.registry import lives, queries, results
 from aigc_lab.registry.life import RESULTS
 from aigc_lab.registry.results import Result
@@ -304,9 +305,8 @@ def _fault_beside(weights: Path, digests: Digests) -> str | None:
     told = _parsed(description) if description.is_file() else None
     if not isinstance(told, dict):
         return f"has no description: {description.name} is {'damaged' if description.is_file() else 'missing'}"
-    source = told.get("source")
-    if source is None:
-        return None
-    code = weights.with_name(Path(source["file"]).name)
-    same = code.is_file() and digests.of(code) == source["sha256"]
-    return None if same else f"has lost its code: {code.name} is missing, or another"
+    for source in code_of(told):
+        code = weights.with_name(Path(source.file).name)
+        if not code.is_file() or digests.of(code) != source.sha256:
+            return f"has lost its code: {code.name} is missing, or another"
+    return None

@@ -44,11 +44,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("experiment", "training", "tracking", "features", "tables", "given"),
     ("heart", "nulls", "messages"),
     ("registry", "overrides"),
-    ("systems/*", "data/*", "metrics/*", "extractors/*"),
+    ("systems/*", "data/*", "metrics/*", "extractors/*", "penalties/*", "augmentations/*", "pruners/*"),
     ("information", "manifold_metric", "image_gan", "point_system", "quality_diversity", "text_metric"),
     ("adversarial_system", "language_system", "sentences"),
     ("text_scorer",),
-    ("systems.base", "metrics.base"),
+    ("systems.base", "metrics.base", "penalties.base", "augmentations.base", "pruners.base"),
     ("pretrained", "extractor_files", "pictures"),
     ("extractors.base", "torchvision_files"),
     ("data.base", "classification"),
@@ -71,6 +71,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "errors",
         "files",
         "host_copy",
+        "model_code",
         "precision",
         "crew",
         "interruption",
@@ -83,7 +84,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "",
     ),
 )
-PLUGINS = ("systems", "data", "metrics", "extractors", "executors")
+PLUGINS = ("systems", "data", "metrics", "extractors", "executors", "penalties", "augmentations", "pruners")
 # Rooms, or single modules of a room.
 LIGHT = (
     *("", "api", "attempts", "cli", "completion", "config", "content", "delivery", "doctor", "experiment"),

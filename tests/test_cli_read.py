@@ -130,7 +130,11 @@ def test_the_page_of_a_run(home: Path) -> None:
     assert "DIVERGED: loss is nan" in lab(home, "show", "digits.2.1").stdout
 
 
-@pytest.mark.parametrize("kind", ["systems", "datasets", "metrics", "experiments", "protocols"])
+PLUGINS = ["systems", "datasets", "metrics", "penalties", "augmentations", "pruners"]
+KINDS = [*PLUGINS, "experiments", "protocols"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_list_needs_no_registry(tmp_path: Path, kind: str) -> None:
     rows = strict(lab(tmp_path, "list", kind, "--json").stdout)
     assert all(row.keys() == {"name", "description"} for row in rows)
@@ -139,7 +143,7 @@ def test_list_needs_no_registry(tmp_path: Path, kind: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("kind", ["systems", "datasets", "metrics"])
+@pytest.mark.parametrize("kind", PLUGINS)
 def test_list_tells_papers_and_knobs(tmp_path: Path, kind: str) -> None:
     rows = strict(lab(tmp_path, "list", kind, "--verbose", "--json").stdout)
     assert [row["name"] for row in rows] == [
@@ -162,6 +166,7 @@ def test_list_tells_papers_and_knobs(tmp_path: Path, kind: str) -> None:
         }
         assert knobs["clip"]["values"] == "number | null > 0" and knobs["beta1"]["values"] == "number ≥ 0 < 1"
         assert knobs["critic_norm"]["values"] == "batch | layer | spectral | none"
+        assert knobs["penalty"]["values"].startswith("none | consensus | consistency | dragan")
     shown = lab(tmp_path, "list", kind, "--verbose", COLUMNS="200").stdout
     assert all(row["description"] in shown for row in rows)
 

@@ -248,11 +248,9 @@ def test_each_floor_stands_beside_as_many(judge: Path) -> None:
     found = evaluate.evaluate(made, dataset.load("reference"), **options, cache=judge, device="cpu")
     assert {score.name: score.floor_n for score in found} == {"auth_pct_rand": 300, "fd_gap_rand": 150}
     gap = found[1]
-    rows, half = torch.randperm(400, generator=torch.Generator().manual_seed(0)), []
-    against = Images(dataset.load("reference").values[150:])
-    for some in (rows[:150], rows[150:300]):
-        half.append(evaluate.evaluate(made.take(some), against, **options, cache=judge)[1].value)
-    whole = sum(half) / 2
+    rows = torch.randperm(400, generator=torch.Generator().manual_seed(0))
+    against, parts = Images(dataset.load("reference").values[150:]), (made.take(rows[:150]), made.take(rows[150:300]))
+    whole = sum(evaluate.evaluate(part, against, **options, cache=judge)[1].value for part in parts) / 2
     assert gap.at_floor is not None and abs(gap.at_floor - whole) < 0.5 * abs(gap.value - whole) + 0.01
 
 

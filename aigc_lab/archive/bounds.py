@@ -105,15 +105,19 @@ def _check_description(name: str, told: Any, digests: dict[str, str]) -> None:
     system = told.get("system") if isinstance(told, dict) else None
     if not isinstance(system, str) or system.endswith(".py"):
         raise UsageError(f'{name!r:.100}: "system" is {system!r:.100}, and must be a name and no file')
-    if "source" not in told:
-        return
-    source = told["source"] if isinstance(told["source"], dict) else {}
-    beside, digest = source.get("file"), source.get("sha256")
-    place = f"{name.rpartition('/')[0]}/{beside}"
-    if not isinstance(beside, str) or "/" in beside or not beside.endswith(".py") or place not in digests:
-        raise UsageError(f'{name!r:.100}: "source.file" is {beside!r:.100}, and must be a file of code beside it')
-    if digests[place] != digest:
-        raise UsageError(f'{name!r:.100}: "source.sha256" is not that of {place!r:.100}')
+    sources = {"source": told["source"]} if "source" in told else {}
+    keyed = told.get("config_sources", {})
+    if not isinstance(keyed, dict):
+        raise UsageError(f'{name!r:.100}: "config_sources" is {keyed!r:.100}, and must hold keys and files')
+    sources |= {f"config_sources.{key}": each for key, each in keyed.items()}
+    for key, given in sources.items():
+        source = given if isinstance(given, dict) else {}
+        beside, digest = source.get("file"), source.get("sha256")
+        place = f"{name.rpartition('/')[0]}/{beside}"
+        if not isinstance(beside, str) or "/" in beside or not beside.endswith(".py") or place not in digests:
+            raise UsageError(f'{name!r:.100}: "{key}.file" is {beside!r:.100}, and must be a file of code beside it')
+        if digests[place] != digest:
+            raise UsageError(f'{name!r:.100}: "{key}.sha256" is not that of {place!r:.100}')
 
 
 def check_names(experiment: Any) -> None:

@@ -22,6 +22,7 @@ from aigc_lab.archive import belongings, deletion, study, tape
 from aigc_lab.archive.belongings import Rows
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.files import replacing, sha256
+from aigc_lab.model_code import code_of
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import SCHEMA
@@ -138,8 +139,7 @@ def _described(weights: Path, row: dict[str, Any]) -> dict[str, Path]:
     folder = row["path"].rpartition("/")[0]
     description = _whole(weights.with_suffix(".json"), {"run_id": row["run_id"]})
     found = {f"{folder}/{description.name}": description}
-    source = json.loads(description.read_bytes()).get("source")
-    if source is not None:
-        code = weights.with_name(belongings.component(source["file"], "code file"))
-        found[f"{folder}/{code.name}"] = _whole(code, {"run_id": row["run_id"], "sha256": source["sha256"]})
+    for source in code_of(json.loads(description.read_bytes())):
+        code = weights.with_name(belongings.component(source.file, "code file"))
+        found[f"{folder}/{code.name}"] = _whole(code, {"run_id": row["run_id"], "sha256": source.sha256})
     return found

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 
 # Kind -> the package's folder of plugins, or the content folder of YAML files.
-_PLUGINS = {"systems": "systems", "datasets": "data", "metrics": "metrics"}
+_PLUGINS = {
+    "systems": "systems",
+    "datasets": "data",
+    "metrics": "metrics",
+    "penalties": "penalties",
+    "augmentations": "augmentations",
+    "pruners": "pruners",
+}
 _FILES: dict[str, Literal["experiments", "evaluation"]] = {"experiments": "experiments", "protocols": "evaluation"}
 
 
@@ -206,10 +213,10 @@ def _write(path: Path, content: bytes) -> None:
 def list_(
     kind: Annotated[
         str,
-        typer.Argument(metavar="systems|datasets|metrics|experiments|protocols", autocompletion=_complete_kind),
+        typer.Argument(metavar="|".join([*_PLUGINS, *_FILES]), autocompletion=_complete_kind),
     ],
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="The paper, the knobs and the defaults of each system, dataset or metric.")
+        bool, typer.Option("--verbose", help="The paper, the knobs and the defaults of each plugin: all but files.")
     ] = False,
     json: AsJson = False,
 ) -> None:

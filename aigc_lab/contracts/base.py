@@ -6,10 +6,12 @@ The tests run the contracts over every plugin that ships, `aigc-lab check` over 
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 C = TypeVar("C")
+D = TypeVar("D")
 Check = Callable[[C], None]
 Begin = Callable[[str], None]
 
@@ -36,7 +38,7 @@ class Contract(Generic[C]):
 class Contracts(list[Contract[C]]):
     """The contracts of one kind of plugin, in the order in which they are checked."""
 
-    def add(self, *needs: Check[C], once: bool = False) -> Callable[[Check[C]], Check[C]]:
+    def add(self, *needs: Check[Any], once: bool = False) -> Callable[[Check[C]], Check[C]]:
         """Makes a function a contract: its name is the contract's, and its docstring says why it matters."""
 
         def register(check: Check[C]) -> Check[C]:
@@ -45,6 +47,18 @@ class Contracts(list[Contract[C]]):
             return check
 
         return register
+
+
+def borrow(contracts: Contracts[C], part: Callable[[C], D], needs: Check[Any], *checks: Check[D]) -> None:
+    """Makes contracts of another kind of plugin, which a case has as its `part`, contracts of this one; each needs
+    those before it.
+    """
+    for number, check in enumerate(checks):
+
+        def held(case: C, check: Check[D] = check) -> None:
+            check(part(case))
+
+        contracts.add(needs, *checks[:number])(wraps(check)(held))
 
 
 class Where(NamedTuple):

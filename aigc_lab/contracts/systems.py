@@ -11,10 +11,11 @@ from typing import Any, Literal, get_args, get_origin
 
 import torch
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from aigc_lab import names, noise
+from aigc_lab import names, noise, plugins
 from aigc_lab.batches import Batches
 from aigc_lab.checkpoint import load_system, restore_state, save_state, save_weights
 from aigc_lab.config import Strict
@@ -77,7 +78,7 @@ def variants(kind: type[System], shape: Shape) -> Iterator[dict[str, Any]]:
     """
     yield {}
     fields = getattr(kind.Config, "model_fields", {})
-    choices = {name: _choices(info.annotation) for name, info in fields.items()}
+    choices = {name: _choices(info) for name, info in fields.items()}
     choices |= {name: (2,) for name in ("n_critic", "packing") if name in fields}
     for name, values in choices.items():
         for value in values:
@@ -85,10 +86,12 @@ def variants(kind: type[System], shape: Shape) -> Iterator[dict[str, Any]]:
                 yield {name: value}
 
 
-def _choices(annotation: Any) -> tuple[Any, ...]:
-    if annotation is bool:
+def _choices(info: FieldInfo) -> tuple[Any, ...]:
+    if info.annotation is bool:
         return (False, True)
-    return get_args(annotation) if get_origin(annotation) is Literal else ()
+    if named := plugins.named(info):
+        return tuple(named.options)
+    return get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
 
 
 def _possible(kind: type[System], shape: Shape, options: Mapping[str, Any]) -> bool:

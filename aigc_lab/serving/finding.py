@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aigc_lab import trust
 from aigc_lab.errors import UsageError
 from aigc_lab.files import sha256
+from aigc_lab.model_code import code_of
 from aigc_lab.registry import queries
 from aigc_lab.registry.queries import Final
 from aigc_lab.registry.states import State
@@ -177,15 +178,17 @@ def identity(weights: Path, digest: str) -> str:
     """What makes a model this one: its weights, and how the system around them is built; not the run it came from."""
     described = json.loads(weights.with_suffix(".json").read_text("utf-8"))
     parts = {key: described.get(key) for key in ("system", "config", "shape", "source")}
+    if "config_sources" in described:
+        parts["config_sources"] = described["config_sources"]
     return hashlib.sha256(f"{digest} {json.dumps(parts, sort_keys=True)}".encode()).hexdigest()
 
 
 def whole(weights: Path, digest: str, model: str) -> bool:
     """Whether a model's own copy is all there: weights, description and code, of this identity."""
     try:
-        source = json.loads(weights.with_suffix(".json").read_text("utf-8")).get("source")
-        code = source is None or sha256(weights.with_name(source["file"])) == source["sha256"]
-        return code and holds(weights, digest) and identity(weights, digest) == model
+        code = code_of(json.loads(weights.with_suffix(".json").read_text("utf-8")))
+        same = all(sha256(weights.with_name(source.file)) == source.sha256 for source in code)
+        return same and holds(weights, digest) and identity(weights, digest) == model
     except (OSError, ValueError):
         return False
 

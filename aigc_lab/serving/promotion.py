@@ -24,6 +24,7 @@ from sqlalchemy import delete, func, select, update
 from aigc_lab import __version__, ownership, trust
 from aigc_lab.errors import UsageError
 from aigc_lab.files import locked, umask
+from aigc_lab.model_code import code_of
 from aigc_lab.registry import queries
 from aigc_lab.registry.queries import Final
 from aigc_lab.registry.records import StoredPromotion
@@ -328,14 +329,14 @@ def _own_copy(weights: Weights, folder: Path, digest: str) -> Path:
     if finding.whole(copy, weights.origin["sha256"], digest):
         return copy
     description = weights.path.with_suffix(".json")
-    source = json.loads(description.read_text("utf-8")).get("source")
+    code = code_of(json.loads(description.read_text("utf-8")))
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         shutil.copyfile(weights.path, draft / copy.name)
         shutil.copyfile(description, draft / "model.json")
-        if source is not None:
-            shutil.copyfile(weights.path.with_name(source["file"]), draft / source["file"])
+        for source in code:
+            shutil.copyfile(weights.path.with_name(source.file), draft / source.file)
         draft.chmod(0o777 & ~umask())
         shutil.rmtree(folder, ignore_errors=True)  # a damaged copy
         draft.rename(folder)

@@ -113,6 +113,9 @@ class System(nn.Module, ABC):
     modality: ClassVar[Modality]
     #: why replicas of it cannot be trained as one program under `torch.func.vmap`; None when they can
     unstackable: str | None = None
+    #: the plugins that its configuration names, by key (`penalty`): the code of those that are users' files is stored
+    #: beside its weights
+    named: Mapping[str, type] = MappingProxyType({})
     #: fields of `Config` that reach the optimisers and nothing else: replicas trained as one program may differ in them
     optimizer_only: ClassVar[frozenset[str]] = frozenset()
     #: whether it draws nothing: neither its seed nor its latents change it

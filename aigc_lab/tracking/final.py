@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from aigc_lab.model_code import code_of
+
 KINDS = ("last", "selected")
 FOLDER = "model"  # of a run's artifacts
 
@@ -33,7 +35,7 @@ def tags(weights: Mapping[str, Path]) -> dict[str, str]:
 def _parts(weights: Path) -> list[Path]:
     description = weights.with_suffix(".json")
     try:
-        source = json.loads(description.read_bytes()).get("source")
-        return [weights, description] + ([] if source is None else [weights.with_name(Path(source["file"]).name)])
+        code = code_of(json.loads(description.read_bytes()))
+        return [weights, description, *(weights.with_name(Path(source.file).name) for source in code)]
     except (OSError, ValueError, AttributeError, TypeError, KeyError):  # gone or damaged: whoever reads it says so
         return [weights, description]

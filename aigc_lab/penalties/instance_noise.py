@@ -1,0 +1,18 @@
+"""Instance noise (Sønderby et al. 2017): normal noise on all that the critic reads; weight 0.1, its deviation."""
+
+from torch import Tensor
+
+from aigc_lab.noise import Draw, Noise
+from aigc_lab.penalties.base import Penalty
+
+
+class InstanceNoise(Penalty):
+    """The weight is the noise's standard deviation, in the range of the generator's output. No term of the loss."""
+
+    weight = 0.1
+
+    def sample_noise(self, which: str, count: int, size: tuple[int, ...]) -> dict[str, Draw]:
+        return {f"instance_{which}": Draw((count, *size))}
+
+    def changed(self, samples: Tensor, noise: Noise, which: str, weight: float) -> Tensor:
+        return samples + weight * noise[f"instance_{which}"]
