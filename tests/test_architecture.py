@@ -296,7 +296,7 @@ def undeclared(used: dict[str, str], declared: set[str]) -> tuple[list[str], lis
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_used() -> None:
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["project"]
-    declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    declared = {str(canonicalize_name(Requirement(text).name)) for text in project["dependencies"]}
     assert undeclared(libraries(PACKAGE), declared) == ([], [])
 
 
