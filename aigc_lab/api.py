@@ -98,12 +98,18 @@ def compare(
 
 
 def load(model: str, *, home: str | Path | None = None, device: str = "cpu", trust_code: bool = False) -> "Model":
-    """The weights of a run, of a sweep's best run, of a promoted model (`name@champion`, `models:/name/3`) or of a
-    `.safetensors` file, ready to `sample`. `trust_code` is what `--trust-code` is.
-    """
-    from aigc_lab.serving import model as serving
+    """A trained model, ready to `sample`.
 
-    return serving.load(model, home=_path(home), device=device, trust_code=trust_code)
+    `model` is what `aigc-lab sample` takes: a promoted model (`digits`, `digits@champion`, `models:/digits/3`), a run,
+    a sweep (its best run), or the path of a .safetensors file. Raises `UsageError` when there is no such thing, and for
+    code that came from elsewhere, unless it is trusted or `trust_code` (`--trust-code`) is set.
+    """
+    from aigc_lab import trust
+    from aigc_lab.serving.finding import find
+    from aigc_lab.settings import Settings
+
+    with trust.accepting(trust_code):
+        return find(model, Settings.load(_path(home))).load(device)
 
 
 def _changes(changes: Mapping[str, Any] | None, options: Mapping[str, Any]) -> list[tuple[str, str, str]]:

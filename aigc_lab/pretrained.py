@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import UsageError
 from aigc_lab.extractors.base import Extractor
-from aigc_lab.nets import inception
 from aigc_lab.weights import Published, WeightsPolicy
 
 
@@ -107,7 +106,9 @@ class InceptionFeatures(Pretrained):
     block = 32
 
     @classmethod
-    def built(cls, path: Path) -> inception.Inception:
+    def built(cls, path: Path) -> nn.Module:
+        from aigc_lab.nets import inception  # with torchvision: a second that other features need not wait
+
         return inception.Inception(read(path, inception.shapes()), cls.dimensions)
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -11,7 +11,8 @@ from pathlib import Path
 @dataclass(frozen=True)
 class Process:
     """A process for ever. `boot` is the kernel's id of this boot and of the pid's namespace, `started` the start of the
-    process in clock ticks since the boot; both are "" where the system does not tell.
+    process in clock ticks since the boot, or where there is no /proc what psutil knows it by; both are "" where the
+    system does not tell.
     """
 
     host: str
@@ -74,6 +75,25 @@ def _started(pid: int) -> str | None:
     except (OSError, IndexError):
         if Path("/proc/self/stat").exists():
             return None
+    return _started_without_proc(pid)
+
+
+def _started_without_proc(pid: int) -> str | None:
+    """The same by psutil, as on macOS.
+
+    The hash of a `psutil.Process` is of its pid and of its start by a clock that nobody sets, and is the same in every
+    Python. `create_time()` is not: psutil moves it when the system's clock is set, and a living process would look like
+    another one.
+    """
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else str(hash(process))
+    except psutil.ZombieProcess:
+        return None
+    except psutil.Error:
+        pass  # there may be a process all the same: of another user, or where psutil looks for a /proc in vain
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

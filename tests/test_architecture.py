@@ -1,11 +1,16 @@
 """The dependency direction, read from the imports: rightwards only, no cycle, nothing heavy where it would be felt."""
 
 import ast
+import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import aigc_lab
 
@@ -108,6 +113,7 @@ LIGHT = (
     ),
     *("history_files", "judging", "verdicts.seeds", "verdicts.stability", "verdicts.story"),
     *("serving.answering", "serving.finding", "serving.model", "serving.output", "serving.promotion"),
+    "serving.request",
 )
 HEAVY = {"torch", "torchvision", "mlflow", "optuna", "pandas", "scipy", "sklearn", "plotly", "jinja2"}
 
@@ -200,10 +206,13 @@ def violations(found: list[Import]) -> list[str]:
 
 
 def cycles(found: list[Import]) -> list[list[str]]:
-    """Modules that need each other when they are imported."""
+    """Modules that need each other, at import time or later: imports in functions and of types alone count too.
+
+    What the package's face imports does not count: it is imported before any module of the package in any case.
+    """
     needs: dict[str, set[str]] = {}
     for each in found:
-        if each.internal and each.at_import_time and each.target != each.module:
+        if each.module and each.internal and each.target != each.module:
             needs.setdefault(each.module, set()).add(each.target)
     closed: set[str] = set()
 
@@ -260,7 +269,44 @@ def unpickling(package: Path) -> list[str]:
     return said
 
 
+def libraries(package: Path) -> dict[str, str]:
+    """Import name -> where, of every library that a package imports, looks for or reads files of."""
+    used: dict[str, str] = {}
+    for each in imports(package):
+        if not each.internal:
+            used.setdefault(each.target.partition(".")[0], f"{each.module}:{each.line}")
+    for file in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("find_spec", "files"):
+                for word in node.args:
+                    if isinstance(word, ast.Constant) and isinstance(word.value, str):
+                        used.setdefault(word.value, f"{file.relative_to(package)}:{node.lineno}")
+    return {name: where for name, where in used.items() if name not in {*sys.stdlib_module_names, package.name}}
+
+
+def undeclared(used: dict[str, str], declared: set[str]) -> tuple[list[str], list[str]]:
+    """Libraries that are used and not declared, with where; and those that are declared and not used."""
+    known = packages_distributions()
+    needed = {name: {canonicalize_name(each) for each in known.get(name, [name])} for name in used}
+    lacking = [f"{used[name]} uses {name}" for name, names in needed.items() if not names & declared]
+    return lacking, sorted(declared - {each for names in needed.values() for each in names})
+
+
 # ---- the package
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_used() -> None:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = {str(canonicalize_name(Requirement(text).name)) for text in project["dependencies"]}
+    assert undeclared(libraries(PACKAGE), declared) == ([], [])
+
+
+def test_no_upper_bound_is_there_for_the_tests_alone() -> None:
+    """pytorch-fid's own distance needs an old scipy; only the cross-check computes it."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))
+    asked = {text for text in project["project"]["dependencies"] if Requirement(text).name == "scipy"}
+    assert [str(Requirement(text).specifier) for text in asked] == [">=1.14"]
+    assert "scipy<1.18" in project["dependency-groups"]["dev"]
 
 
 def test_imports_go_rightwards() -> None:
@@ -334,6 +380,18 @@ def tree(folder: Path, **files: str) -> Path:
             {"registry__in__a": "from aigc_lab.registry import b", "registry__in__b": "import aigc_lab.registry.a"},
             "cycle: registry.a → registry.b → registry.a",
         ),
+        (
+            {"serving__in__a": "from . import b", "serving__in__b": "def f():\n    from aigc_lab.serving.a import g"},
+            "cycle: serving.a → serving.b → serving.a",
+        ),
+        (
+            {
+                "serving__in__a": "def f():\n    import aigc_lab.serving.b",
+                "serving__in__b": "async def f():\n    import aigc_lab.serving.c",
+                "serving__in__c": "if TYPE_CHECKING:\n    from aigc_lab.serving.a import A",
+            },
+            "cycle: serving.a → serving.b → serving.c → serving.a",
+        ),
     ],
 )
 def test_a_violation_is_found(tmp_path: Path, files: dict[str, str], said: str) -> None:
@@ -367,6 +425,17 @@ def test_what_is_allowed_is_not_found(tmp_path: Path) -> None:
 )
 def test_a_burden_is_found(tmp_path: Path, files: dict[str, str], said: str) -> None:
     assert burdens(imports(tree(tmp_path, **files))) == [said]
+
+
+def test_a_library_that_is_not_declared_is_found(tmp_path: Path) -> None:
+    files = {
+        "trainer": "import os\nimport torch.nn\ndef f():\n    from PIL import Image",
+        "ui": "from importlib.util import find_spec\nfind_spec('flask_wtf')",
+    }
+    used = libraries(tree(tmp_path, **files))
+    assert sorted(used) == ["PIL", "flask_wtf", "torch"]
+    lacking, idle = undeclared(used, {"torch", "pytest"})
+    assert sorted(lacking) == ["trainer:4 uses PIL", "ui.py:2 uses flask_wtf"] and idle == ["pytest"]
 
 
 @pytest.mark.parametrize(

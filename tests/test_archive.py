@@ -23,7 +23,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy import insert, select, update
 from test_no_pickle import pickles
 
-from aigc_lab import commands, confined, scoring, trust, verification
+from aigc_lab import commands, confined, load, scoring, trust, verification
 from aigc_lab.archive import belongings, bounds, deletion, packing, projection, study, unpacking
 from aigc_lab.archive.unpacking import import_
 from aigc_lab.errors import Failure, UsageError
@@ -35,7 +35,6 @@ from aigc_lab.registry.records import StoredPromotion
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import METADATA, Attempt, Run, Sweep
 from aigc_lab.rejudging import rejudge
-from aigc_lab.serving.model import load
 from aigc_lab.serving.promotion import promote
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import address, moved, writer

@@ -94,6 +94,32 @@ def test_logits_are_torch_fidelitys_without_bias(inception_weights: WeightsPolic
     assert (got_logits - logits).norm() < 1e-4 * logits.norm()
 
 
+def test_it_is_pytorch_fids_module_which_downloads_nothing(
+    offline: None, inception_weights: WeightsPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("pytorch-fid asked for its weights")
+
+    monkeypatch.setattr(theirs, "load_state_dict_from_url", refuse)
+    before = dict(vars(theirs)), torch.random.get_rng_state()
+    network: Any = prepare(inception_weights).network
+    assert isinstance(network.blocks, theirs.InceptionV3)
+    assert vars(theirs) == before[0], "pytorch-fid's own module is as it was"
+    assert torch.equal(torch.random.get_rng_state(), before[1])
+
+
+@pytest.mark.parametrize("depth", NAMES)
+def test_normalisation_is_in_the_convolutions_and_channels_come_last(
+    depth: int, inception_weights: WeightsPolicy
+) -> None:
+    network = prepare(inception_weights, NAMES[depth]).network
+    assert not [each for each in network.modules() if isinstance(each, torch.nn.BatchNorm2d)]
+    kernels = [each.weight for each in network.modules() if isinstance(each, torch.nn.Conv2d)]
+    assert len(kernels) == {64: 3, 192: 5, 768: 70, 2048: 94}[depth]
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in kernels)
+    assert all(each.dtype == torch.float32 and not each.requires_grad for each in network.parameters())
+
+
 def test_each_depth_has_its_own_name_and_identity(inception_weights: WeightsPolicy) -> None:
     kinds = {depth: extractor_files.find(name) for depth, name in NAMES.items()}
     assert [kind.short for kind in kinds.values()] == list(NAMES.values())

@@ -19,7 +19,7 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from systems_of_users import MINE
 
-from aigc_lab import cli, commands, plugins, read_only, trust
+from aigc_lab import cli, commands, load, plugins, read_only, trust
 from aigc_lab.checkpoint import save_weights
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.files import locked, sha256
@@ -29,7 +29,7 @@ from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import METADATA
 from aigc_lab.serving import output, promotion
-from aigc_lab.serving.model import Model, load
+from aigc_lab.serving.model import Model
 from aigc_lab.serving.promotion import Promoted, promote
 from aigc_lab.settings import Settings
 from aigc_lab.shape import Modality, Shape

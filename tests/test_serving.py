@@ -31,8 +31,9 @@ from systems_of_users import MINE
 from aigc_lab import plugins
 from aigc_lab.checkpoint import save_weights
 from aigc_lab.errors import UsageError
-from aigc_lab.serving import answering, model, promotion
-from aigc_lab.serving.model import Model, Request
+from aigc_lab.serving import answering, model, promotion, request
+from aigc_lab.serving.model import Model
+from aigc_lab.serving.request import Request
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import System
 from aigc_lab.text.vocabulary import SPECIAL, Vocabulary
@@ -247,7 +248,7 @@ def test_text_is_drawn_as_each_row_asks(text: Served) -> None:
 def test_more_than_memory_holds_is_refused_before_it_is_drawn(
     pictures: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model, "free_memory", lambda: 8_000_000)
+    monkeypatch.setattr(request, "free_memory", lambda: 8_000_000)
     monkeypatch.delenv(model._SERVED)
     with pytest.raises(UsageError, match=r"n = 1,000,000,000: so many samples take 512.0 GB of memory, and 8\.0 MB"):
         pictures.model.sample(10**9)

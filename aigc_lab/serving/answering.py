@@ -17,14 +17,16 @@ import math
 import os
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from aigc_lab.errors import UsageError
-from aigc_lab.serving.model import Form, Model, Request, joined
+from aigc_lab.serving.request import Form, Request, joined
 
 if TYPE_CHECKING:
     import numpy.typing
+
+    from aigc_lab.systems.base import System
 
     Array = numpy.typing.NDArray[Any]
 
@@ -38,6 +40,16 @@ _TEXT = ("temperature", "top_k", "top_p", "prefix")
 _EXAMPLE = '{"dataframe_records": [{"n": 4, "seed": 0}]}'
 # One request after the other: what the network needs for a block is needed once.
 _one = threading.Lock()
+
+
+class Sampler(Protocol):
+    """What is needed of a model here, which itself answers by this module: `serving.model.Model`."""
+
+    system: "System"
+    name: str
+
+    def blocks(self, requests: Sequence[Request]) -> "Iterator[Array]":
+        """The samples of all requests, one after the other, in arrays."""
 
 
 def most() -> int:
@@ -62,7 +74,7 @@ def columns(*, conditional: bool, text: bool) -> tuple[str, ...]:
     return ("n", "seed", *(("label",) if conditional else ()), *(_TEXT if text else ()))
 
 
-def answer(model: Model, rows: Sequence[Mapping[str, Any]], form: str) -> Any:
+def answer(model: Sampler, rows: Sequence[Mapping[str, Any]], form: str) -> Any:
     """The answer to a request. Raises `UsageError`, one sentence, for rows that ask for what there is not."""
     text = model.system.modality == "text"
     _check_form(form, model)
@@ -79,7 +91,7 @@ def answer(model: Model, rows: Sequence[Mapping[str, Any]], form: str) -> Any:
     return samples if form == "array" else _records(requests, samples, form)
 
 
-def _check_form(form: str, model: Model) -> None:
+def _check_form(form: str, model: Sampler) -> None:
     if form not in get_args(Form):
         raise UsageError(f"format = {_shown(form)}: choose one of {', '.join(get_args(Form))}")
     kind = str(model.system.modality)
@@ -87,7 +99,7 @@ def _check_form(form: str, model: Model) -> None:
         raise UsageError(f"format = {form}: {model.name} makes {kind}, of which there are no pictures; leave it out")
 
 
-def _check_size(model: Model, total: int, form: str) -> None:
+def _check_size(model: Sampler, total: int, form: str) -> None:
     """Raises `UsageError` for an answer that would be too large to be made in memory."""
     each = math.prod(model.system.shape.size)
     limit, what = (_MOST_BYTES, "bytes of pixels") if form in ("png", "grid") else (_MOST_NUMBERS, "numbers")

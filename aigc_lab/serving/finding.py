@@ -6,7 +6,7 @@ import re
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aigc_lab import trust
 from aigc_lab.errors import UsageError
@@ -16,10 +16,8 @@ from aigc_lab.registry import queries
 from aigc_lab.registry.queries import Final
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
+from aigc_lab.serving.model import Model
 from aigc_lab.settings import Settings
-
-if TYPE_CHECKING:
-    from aigc_lab.serving.model import Model
 
 CHAMPION = "champion"
 
@@ -35,12 +33,10 @@ class Weights:
     home: Path
     origin: dict[str, Any] = field(default_factory=dict)
 
-    def load(self, device: str) -> "Model":
+    def load(self, device: str) -> Model:
         """The model, ready to sample. Raises `UsageError` for files that are missing or are not what was stored, and
         for code that is not trusted.
         """
-        from aigc_lab.serving.model import Model
-
         if not self.path.is_file():
             raise UsageError(f"{self.path}: the weights of {self.name} are gone; train or promote them again")
         wanted = self.origin.get("sha256")
@@ -56,8 +52,7 @@ class _Mlflow(Weights):
     uri: str = ""
     store: str = ""
 
-    def load(self, device: str) -> "Model":
-        from aigc_lab.serving.model import Model
+    def load(self, device: str) -> Model:
         from aigc_lab.tracking.models import download
 
         with tempfile.TemporaryDirectory() as folder:

@@ -1,17 +1,16 @@
-"""`load(name).sample(n)`: a trained model in a few words."""
+"""A trained model: a system with its weights, ready to sample."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from aigc_lab.capacity import free_memory, spelled
 from aigc_lab.errors import UsageError
+from aigc_lab.serving import answering
+from aigc_lab.serving.request import Request, joined
 
 if TYPE_CHECKING:
-    import numpy
     import numpy.typing
 
     from aigc_lab.samples import Samples
@@ -21,33 +20,6 @@ if TYPE_CHECKING:
 
 # MLflow's scoring server says by this variable, which is private to it, that it is one.
 _SERVED = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
-#: how the served model tells its samples
-Form = Literal["array", "records", "png", "grid"]
-
-
-@dataclass(frozen=True)
-class Request:
-    """`n` samples of a seed: of these classes, taken in turn; of text, drawn in this way (see `Model.sample`)."""
-
-    n: int
-    seed: int = 0
-    labels: Sequence[int] | None = None
-    drawing: Mapping[str, Any] = field(default_factory=dict)
-
-
-def load(model: str, *, home: Path | str | None = None, device: str = "cpu", trust_code: bool = False) -> "Model":
-    """A trained model, ready to sample.
-
-    `model` is what `aigc-lab sample` takes: a promoted model (`digits`, `digits@champion`, `models:/digits/3`), a run,
-    a sweep (its best run), or the path of a .safetensors file. Raises `UsageError` when there is no such thing, and for
-    one that needs code which came from elsewhere, unless that is trusted or `trust_code` says that it is.
-    """
-    from aigc_lab import trust
-    from aigc_lab.serving.finding import find
-    from aigc_lab.settings import Settings
-
-    with trust.accepting(trust_code):
-        return find(model, Settings.load(None if home is None else Path(home))).load(device)
 
 
 class Model:
@@ -79,12 +51,10 @@ class Model:
         for what cannot be asked for, and for more than memory holds; `blocks` needs no more for many than for few.
         """
         if os.environ.get(_SERVED) == "true":  # models promoted before `answer` was there come this way
-            from aigc_lab.serving.answering import check_total
-
-            check_total(n)
+            answering.check_total(n)
         return joined(self.blocks([Request(n, seed, labels, drawing)]), n)
 
-    def blocks(self, requests: "Sequence[Request]") -> "Iterator[numpy.typing.NDArray[Any]]":
+    def blocks(self, requests: Sequence[Request]) -> "Iterator[numpy.typing.NDArray[Any]]":
         """The samples of all requests, one after the other, in arrays of some hundred each. They are drawn together,
         and are those that `sample` gives for each request alone. All are checked before the first is drawn.
         """
@@ -104,11 +74,9 @@ class Model:
 
     def answer(self, rows: Sequence[Mapping[str, Any]], form: str = "array") -> Any:
         """What the served model answers to a request's rows: see `serving.answering`."""
-        from aigc_lab.serving.answering import answer
+        return answering.answer(self, rows, form)
 
-        return answer(self, rows, form)
-
-    def _checked(self, request: "Request") -> "tuple[Request, dict[str, Any]]":
+    def _checked(self, request: Request) -> tuple[Request, dict[str, Any]]:
         """The request with its classes checked, and what `System.sample` is told beside."""
         if request.n < 1:
             raise UsageError(f"n = {request.n}: ask for at least one sample")
@@ -144,21 +112,6 @@ class Model:
             raise UsageError(
                 f"label {wrong[0] if wrong else 'missing'}: {self.name} knows the classes 0 to {count - 1}"
             )
-
-
-def joined(blocks: "Iterator[numpy.typing.NDArray[Any]]", n: int) -> "numpy.typing.NDArray[Any]":
-    """`n` samples as one array. Raises `UsageError` after the first block when memory will not hold them."""
-    import numpy
-
-    first = next(blocks)
-    needed = 2 * first.nbytes * n // len(first)  # the parts, and the whole that they become
-    free = free_memory()
-    if needed > free:
-        raise UsageError(
-            f"n = {n:,}: so many samples take {spelled(needed)} of memory, and {spelled(free)} are free; ask for fewer,"
-            " or write them to files: aigc-lab sample"
-        )
-    return numpy.concatenate([first, *blocks])
 
 
 def _array(made: "Samples") -> "numpy.typing.NDArray[Any]":

@@ -22,7 +22,7 @@ from aigc_lab.errors import UsageError
 from aigc_lab.files import replacing, umask
 from aigc_lab.registry.queries import Final
 from aigc_lab.serving.finding import find
-from aigc_lab.serving.model import Request
+from aigc_lab.serving.request import Request
 from aigc_lab.settings import Settings
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Inception's images per second beside pytorch-fid's: `uv run python tests/benchmarks/bench_inception.py`.
+"""pytorch-fid's Inception as we run it beside itself: `uv run python tests/benchmarks/bench_inception.py`.
 
 Both read one file of random weights and grey images of 32×32 pixels, which both resize to 299×299. They are timed in
 turns in one process by its CPU time, so that a busy machine falsifies neither; the ratio counts.
