@@ -208,6 +208,17 @@ class Configuration:
     #: everything, as plain data
     data: dict[str, Any]
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The value of every knob, defaults included, by the name that MLflow shows: `lr`, `data.name` as `data`,
+        `training.steps`. Plain data.
+        """
+        sections: dict[str, BaseModel] = {"data.": self.dataset.config, "": self.system_config}
+        found: dict[str, Any] = {"data": self.dataset.name}
+        for prefix, section in (sections | {"training.": self.training}).items():
+            found |= {f"{prefix}{key}": value for key, value in section.model_dump(mode="json").items()}
+        return found
+
 
 # What a system's constructor refuses with; what torch, or the system of somebody else, raises for sizes that cannot be.
 _UNBUILT = (ValueError, TypeError, ArithmeticError, MemoryError, RuntimeError)

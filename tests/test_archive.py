@@ -181,6 +181,11 @@ def other(trained: Home, tmp_path: Path, empty: Path) -> Home:
     return Home(tmp_path / "other", trained.experiment)
 
 
+def own_tags(run: Any) -> dict[str, str]:
+    """The tags of an MLflow run without MLflow's."""
+    return {name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.")}
+
+
 # ---- export and import
 
 
@@ -248,7 +253,9 @@ def test_mlflow_shows_it_as_it_did_where_it_was_trained(trained: Home, archive: 
         scores = {name: value for name, value in there[key].data.metrics.items() if name.startswith(("score/", "loss"))}
         assert scores.items() <= run.data.metrics.items()
         assert run.data.tags["imported"] == "true" and run.data.tags["state"] == "FINISHED"
-        assert run.data.params["system"] == there[key].data.params["system"] == "mine"
+        assert run.data.params == there[key].data.params and run.data.params["system"] == "mine"
+        assert own_tags(run) == own_tags(there[key]) | {"imported": "true"}
+        assert run.inputs.to_dictionary() == there[key].inputs.to_dictionary()
         ours, theirs = (
             [(point.step, point.value) for point in home.client.get_metric_history(of.info.run_id, "score/rkl")]
             for home, of in ((other, run), (trained, there[key]))

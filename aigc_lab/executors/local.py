@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
-from aigc_lab import attempts, confined, environment
+from aigc_lab import confined, environment
 from aigc_lab.channel import Channel, Closed, Message
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import base
@@ -23,7 +23,8 @@ from aigc_lab.outage import StoreAway
 from aigc_lab.registry import lives, queries
 from aigc_lab.registry.life import RETRIES
 from aigc_lab.registry.states import State
-from aigc_lab.tracking.base import status_of
+from aigc_lab.tracking.base import run_key
+from aigc_lab.tracking.description import conclude
 from aigc_lab.tracking.spool import SpoolTracker
 
 _GRACE = 10.0
@@ -102,11 +103,10 @@ class Local(base.Executor):
         assert self._lab is not None
         registry = self._lab.registry
         attempt, state = registry.lose(job.run, State.KILLED, reason, crashed=not self._stopped)
-        key = f"{job.run}.{registry.chain(job.run)}"
+        key = run_key(job.run, registry.chain(job.run))
         if state not in (State.KILLED, State.QUEUED):  # its result is written down; it died before it could say so
-            outcome = self._stored(job)
-            self._conclude(job, key, attempt, outcome)
-            return attempt, outcome
+            conclude(registry, self._lab.settings, self._spool, key)
+            return attempt, self._stored(job)
         if self._stopped or registry.crashes(job.run) <= RETRIES:
             self._spool.abandon(job.sweep, key)
             if self._stopped:
@@ -114,16 +114,8 @@ class Local(base.Executor):
             return attempt, None
         reason = f"{reason}, {RETRIES + 1} times without progress"
         registry.lose(job.run, State.FAILED, reason)
-        outcome = Outcome(State.FAILED, None, reason)
-        self._conclude(job, key, attempt, outcome)
-        return attempt, outcome
-
-    def _conclude(self, job: Job, key: str, attempt: int, outcome: Outcome) -> None:
-        """What the run's process would have done after writing down how the run ended."""
-        assert self._lab is not None
-        tags = {"state": str(outcome.state)} | ({"reason": outcome.reason} if outcome.reason else {})
-        self._spool.end(key, status_of(outcome.state), tags)
-        attempts.collect(self._lab.settings, job.sweep, job.trial, job.seed, keep=attempt)
+        conclude(registry, self._lab.settings, self._spool, key)
+        return attempt, Outcome(State.FAILED, None, reason)
 
     def _stored(self, job: Job) -> Outcome:
         assert self._lab is not None

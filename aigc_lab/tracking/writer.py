@@ -25,6 +25,7 @@ from aigc_lab.messages import Deliver, Delivered, Finish
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import spool
+from aigc_lab.tracking.base import run_of_key
 from aigc_lab.tracking.mlflow import MlflowTracker
 from aigc_lab.tracking.shipper import Shipper
 from aigc_lab.tracking.waiting import Told
@@ -165,7 +166,7 @@ def shipping(settings: Settings, sweep: str, *, wait: bool = True) -> Iterator[S
 
         def opened(key: str, experiment: str, run: str) -> None:
             registry.set_mlflow_experiment(sweep, experiment)
-            registry.set_mlflow_run(key.rpartition(".")[0], run)
+            registry.set_mlflow_run(run_of_key(key), run)
 
         tracker.prewarm()
         yield Shipper(folder, tracker, opened)
