@@ -14,7 +14,7 @@ from rich.table import Table
 from aigc_lab import ownership, tables
 from aigc_lab.errors import Failure
 from aigc_lab.registry import queries
-from aigc_lab.registry.store import Registry
+from aigc_lab.registry.home import open_registry
 from aigc_lab.settings import Settings
 from aigc_lab.tables import Text
 from aigc_lab.tracking import waiting
@@ -38,7 +38,7 @@ def flush(sweep: str | None, settings: Settings) -> list[Row]:
     """Delivers what waits, with progress on standard error, and returns what `spool` says afterwards."""
     waits = [row["sweep"] for row in spool(sweep, settings) if row["records"]]
     if waits:
-        with Registry.open(settings.registry_url, home=settings.home) as registry:
+        with open_registry(settings, create=True) as registry:
             for each in waits:
                 ownership.refuse(registry, settings, each)
     reasons = {each: _deliver(each, settings) for each in waits}
@@ -78,7 +78,7 @@ def _sweeps(wanted: str | None, settings: Settings) -> list[str]:
     names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     if wanted is None or wanted in names:
         return names if wanted is None else [wanted]
-    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+    with open_registry(settings) as registry:
         return [queries.find_sweep(registry, wanted)]
 
 

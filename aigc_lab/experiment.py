@@ -23,7 +23,8 @@ from aigc_lab import content, names, plugins, space
 from aigc_lab.config import BatchSize, Count, Seed, Steps, Strict, Times, Weight
 from aigc_lab.errors import UsageError
 from aigc_lab.overrides import override
-from aigc_lab.trust import Allowed
+from aigc_lab.settings import Settings
+from aigc_lab.trust import Allowed, gate
 from aigc_lab.weights import PUBLISHED, WeightsPolicy
 from aigc_lab.yamlfile import Document, KeyPath, dotted, parse, read, shown, unknown_key
 
@@ -625,6 +626,14 @@ def load(
     for key, text, option in changes:
         override(document, key, parse(text, option), option, sections=list(_File.model_fields))
     return Experiment(name, document, data_dir, weights)
+
+
+def stored(row: Mapping[str, Any], settings: Settings, weights: WeightsPolicy | None = None) -> Experiment:
+    """The experiment of a sweep, from its row in the registry (`name`, `source`, `experiment`). Files of code that it
+    names are run only where the home trusts them.
+    """
+    document = Document(row["source"] or row["name"], row["experiment"])
+    return Experiment(row["name"], document, settings.data_dir, weights or settings.weights, gate(settings.home))
 
 
 def load_protocol(

@@ -223,8 +223,8 @@ def test_a_sweep_ends_when_the_runs_under_way_have(
     under_way: list[threading.Event] = []
 
     @contextlib.contextmanager
-    def watched(*given: Any) -> Iterator[Any]:
-        with opening.opened(*given) as found:
+    def watched(*given: Any, **options: Any) -> Iterator[Any]:
+        with opening.opened(*given, **options) as found:
             under_way.append(found.finishing)
             yield found
 

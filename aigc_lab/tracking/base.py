@@ -162,7 +162,8 @@ class Recorder:
         self.scalars(step, {f"score/{name}": value for name, value in values.items()})
 
     def _nonfinite_tag(self) -> str:
-        parts = (f"{name}: {count} from step {first}" for name, (count, first, _) in self._nonfinite.items())
+        known = sorted(self._nonfinite.items(), key=lambda each: (each[1][1], each[0]))  # the same however it is told
+        parts = (f"{name}: {count} from step {first}" for name, (count, first, _) in known)
         return shortened("; ".join(parts), TAG_LENGTH)
 
     def _check_image(self, key: str, pixels: "numpy.typing.NDArray[numpy.uint8]") -> None:

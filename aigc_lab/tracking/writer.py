@@ -22,7 +22,7 @@ from aigc_lab.channel import Channel, Closed
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.files import locked
 from aigc_lab.messages import Deliver, Delivered, Finish
-from aigc_lab.registry.store import Registry
+from aigc_lab.registry.home import open_registry
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import spool
 from aigc_lab.tracking.base import run_of_key
@@ -160,7 +160,7 @@ def shipping(settings: Settings, sweep: str, *, wait: bool = True) -> Iterator[S
     folder.mkdir(parents=True, exist_ok=True)
     with (
         locked(folder / spool.LOCK, wait=wait),
-        Registry.open(settings.registry_url, home=settings.home, patient=True) as registry,
+        open_registry(settings, create=True, patient=True) as registry,
     ):
         tracker = MlflowTracker(settings.tracking_uri, settings.artifacts)
 
