@@ -15,6 +15,7 @@ from aigc_lab import ownership, tables
 from aigc_lab.errors import Failure
 from aigc_lab.registry import queries
 from aigc_lab.registry.home import open_registry
+from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
 from aigc_lab.tables import Text
 from aigc_lab.tracking import waiting
@@ -37,11 +38,12 @@ def spool(sweep: str | None, settings: Settings) -> list[Row]:
 def flush(sweep: str | None, settings: Settings) -> list[Row]:
     """Delivers what waits, with progress on standard error, and returns what `spool` says afterwards."""
     waits = [row["sweep"] for row in spool(sweep, settings) if row["records"]]
+    reasons: dict[str, str] = {}
     if waits:
         with open_registry(settings, create=True) as registry:
             for each in waits:
                 ownership.refuse(registry, settings, each)
-    reasons = {each: _deliver(each, settings) for each in waits}
+            reasons = {each: _deliver(each, settings, registry) for each in waits}
     rows = [_row(name, settings) for name in reasons] or spool(sweep, settings)
     return [row | {"error": reasons.get(row["sweep"]) or row["error"]} for row in rows]
 
@@ -89,11 +91,11 @@ def _row(sweep: str, settings: Settings) -> Row:
     return row | times | {"writer": waiting.has_writer(folder)}
 
 
-def _deliver(sweep: str, settings: Settings) -> str:
+def _deliver(sweep: str, settings: Settings, registry: Registry) -> str:
     """Delivers for as long as something is taken; returns why the rest is not."""
     folder, left = spool_folder(settings, sweep), -1
     try:
-        with _progress(sweep, folder), shipping(settings, sweep, wait=False) as shipper:
+        with _progress(sweep, folder), shipping(settings, sweep, wait=False, registry=registry) as shipper:
             told = waiting.Told(folder)
             while True:
                 waits, reason, _ = attempt(shipper)
