@@ -46,10 +46,12 @@ def sweep(
     table: bool = True,
     json: bool = False,
     home: Path | None = None,
+    executor: str | None = None,
 ) -> list[dict[str, Any]]:
     """Runs the sweep with progress on standard error, and returns the rows of its comparison.
 
-    The `table` goes to standard output, or with `json` to standard error too.
+    The `table` goes to standard output, or with `json` to standard error too. `executor` names who does the runs, as
+    `opening.opened` says.
     """
     console = tables.console(stderr=True)
     settings, experiment = _prepare(wanted, changes, _devices(device)[0], home)
@@ -68,6 +70,7 @@ def sweep(
         table=table,
         json=json,
         home=home,
+        executor=executor,
     )
 
 
@@ -84,6 +87,7 @@ def _sweep(
     json: bool = False,
     home: Path | None = None,
     registry: Registry | None = None,
+    executor: str | None = None,
 ) -> list[dict[str, Any]]:
     """The sweep of a checked experiment; `registry` is the home's, where it is open already."""
     console = tables.console(stderr=True)
@@ -99,7 +103,7 @@ def _sweep(
         display = SweepDisplay(console, experiment.file.training.steps, cost.seconds, len(places))
         with (
             _interruptible(experiment, display, settings, home),
-            opened(experiment, settings, known, places, display.say) as opening,
+            opened(experiment, settings, known, places, display.say, executor=executor) as opening,
         ):
             run_sweep(experiment, opening, display, retry_failed=retry_failed)
         comparison = queries.compare(known, opening.sweep)

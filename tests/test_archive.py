@@ -242,6 +242,7 @@ def test_what_arrives_is_what_was_sent(trained: Home, archive: Path, other: Home
     assert {file["sha256"] for file in ours["checkpoints"]} == {file["sha256"] for file in theirs["checkpoints"]}
     assert ours["mlflow_run_id"] not in (None, theirs["mlflow_run_id"])
     assert ours["attempts"][-1]["state"] == "FINISHED" and sweep in page
+    assert "described" not in json.dumps(ours), "it is MLflow's"
 
 
 def test_mlflow_shows_it_as_it_did_where_it_was_trained(trained: Home, archive: Path, other: Home) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from aigc_lab import commands, interruption, plugins
 from aigc_lab import experiment as experiments
-from aigc_lab import interruption, plugins
 from aigc_lab.errors import UsageError
-from aigc_lab.executors.base import Place
+from aigc_lab.executors.base import Executor, Place
 from aigc_lab.job import Job, Outcome
 from aigc_lab.opening import Opened, opened, stores
 from aigc_lab.registry import lives, queries
@@ -49,7 +49,7 @@ training: {steps: 4, batch_size: 16, log_every: 2, evaluate_every: 4, threads: 1
 evaluation: {name: points, samples: 200}
 objective: {minimize: rkl}
 """
-# An executor of one's own: it does every run twice as carefully as it must.
+# An executor of one's own.
 THEIRS = '''
 """Runs in this process, counted."""
 from aigc_lab.executors import inline
@@ -58,7 +58,7 @@ class Counted(inline.Inline):
     count = 0
 
     def run(self, job, watcher):
-        type(self).count += 1
+        Counted.count += 1
         return super().run(job, watcher)
 '''
 NAMES = [*plugins.names("executors"), "./theirs.py"]
@@ -232,6 +232,16 @@ def test_a_stop_in_the_middle_interrupts_and_leaves_nothing(name: str, tmp_path:
     (process,) = processes
     assert process.pid == os.getpid() or not process.alive
     assert here.told(job.run)["end"] == "KILLED"
+
+
+def test_a_sweep_is_done_by_the_executor_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "Writer", Silent)
+    monkeypatch.chdir(tmp_path)
+    for name, text in {"told.py": SYSTEM, "theirs.py": THEIRS, "mine.yaml": EXPERIMENT}.items():
+        (tmp_path / name).write_text(text)
+    commands.sweep("mine.yaml", [], device="cpu", json=True, home=tmp_path / "home", executor="./theirs.py")
+    kind: Any = plugins.find(Executor, "./theirs.py")  # type: ignore[type-abstract]
+    assert kind.count == 1
 
 
 def test_an_executor_that_is_unknown_is_refused_before_anything_is_made(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A command opens settings and registry once and passes them on. Other processes, the writer among them, do not count."""
+"""A command opens settings and registry once and passes them on; what other processes open does not count."""
 
 from collections import Counter
 from pathlib import Path
