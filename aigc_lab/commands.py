@@ -217,7 +217,12 @@ def resume(
         experiment = _stored(row, settings, _devices(device)[0])
         given: dict[str, Any] = {"device": device, "retry_failed": retry_failed, "home": home, "registry": registry}
         if row["command"] != "train":
-            options = {"workers": workers, "trials_per_gpu": trials_per_gpu, "table": table, "json": json}
+            options: dict[str, Any] = {
+                "workers": workers,
+                "trials_per_gpu": trials_per_gpu,
+                "table": table,
+                "json": json,
+            }
             return _sweep(experiment, settings, **given, **options)
         if not seeds:
             done = f"All runs of {row['id']} were done before; aigc-lab train begins others."
