@@ -152,7 +152,6 @@ def working(folder: Path, name: str, said: list[str]) -> Iterator[tuple[Work, An
         plan = experiment.resolve(lambda hole: hole.ends()[0])
         given = [Place("cpu", 1)], said.append
         with (
-            interruption.handled(exits=False),
             stores(settings, experiment.sweep) as (registry, _),
             opened(experiment, settings, registry, *given, executor=name) as opening,
         ):
@@ -213,7 +212,7 @@ def test_a_job_whose_process_is_killed_is_done_all_the_same(work: tuple[Work, An
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stop_in_the_middle_interrupts_and_leaves_nothing(name: str, tmp_path: Path) -> None:
-    with working(tmp_path, name, []) as (here, objective):
+    with interruption.handled(exits=False), working(tmp_path, name, []) as (here, objective):
         job = here.job(objective)
         processes: list[Any] = []
 
