@@ -89,11 +89,11 @@ def compare(
     column `config.<key>` holds each value that the search chose. What has no score has NaN there.
     """
     from aigc_lab.registry import queries
-    from aigc_lab.registry.store import Registry
+    from aigc_lab.registry.home import open_registry
     from aigc_lab.settings import Settings
 
     settings = Settings.load(_path(home))
-    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+    with open_registry(settings) as registry:
         return _frame(queries.compare(registry, sweep, score=score, checkpoint=checkpoint).rows)
 
 

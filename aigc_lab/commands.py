@@ -10,17 +10,18 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from aigc_lab import content, environment, interruption, needs, outage, tables, trust
+from aigc_lab import content, environment, interruption, needs, outage, tables
 from aigc_lab import experiment as experiments
 from aigc_lab.display import SweepDisplay
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.estimate import estimate
+from aigc_lab.estimate import Estimate, estimate
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment import Experiment, Source
 from aigc_lab.fitting import fitted
-from aigc_lab.opening import check_stores, opened
+from aigc_lab.opening import opened, stores
 from aigc_lab.outage import StoreAway
 from aigc_lab.registry import queries
+from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.life import RESULTS
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
@@ -29,7 +30,6 @@ from aigc_lab.search import most_runs
 from aigc_lab.settings import Settings, as_typed, masked
 from aigc_lab.sweeps import run_seeds, run_sweep
 from aigc_lab.tables import Text
-from aigc_lab.yamlfile import Document
 
 Change = tuple[str, str, str]
 
@@ -46,10 +46,12 @@ def sweep(
     table: bool = True,
     json: bool = False,
     home: Path | None = None,
+    executor: str | None = None,
 ) -> list[dict[str, Any]]:
     """Runs the sweep with progress on standard error, and returns the rows of its comparison.
 
-    The `table` goes to standard output, or with `json` to standard error too.
+    The `table` goes to standard output, or with `json` to standard error too. `executor` names who does the runs, as
+    `opening.opened` says.
     """
     console = tables.console(stderr=True)
     settings, experiment = _prepare(wanted, changes, _devices(device)[0], home)
@@ -68,6 +70,7 @@ def sweep(
         table=table,
         json=json,
         home=home,
+        executor=executor,
     )
 
 
@@ -83,15 +86,45 @@ def _sweep(
     table: bool = True,
     json: bool = False,
     home: Path | None = None,
+    registry: Registry | None = None,
+    executor: str | None = None,
 ) -> list[dict[str, Any]]:
-    """The sweep of a checked experiment."""
+    """The sweep of a checked experiment; `registry` is the home's, where it is open already."""
     console = tables.console(stderr=True)
     places = _places(device, workers, trials_per_gpu, at_most=most_runs(experiment))
     needs.check(experiment, places)
     for note in experiment.check_data():
         console.print(Text(note), soft_wrap=True)
-    if not dry_run:
-        _check_stores(experiment, settings, console)
+    if dry_run:
+        _announced(experiment, places, console)
+        return []
+    with _stores(experiment, settings, console, registry) as known:
+        cost = _announced(experiment, places, console)
+        display = SweepDisplay(console, experiment.file.training.steps, cost.seconds, len(places))
+        with (
+            _interruptible(experiment, display, settings, home),
+            opened(experiment, settings, known, places, display.say, executor=executor) as opening,
+        ):
+            run_sweep(experiment, opening, display, retry_failed=retry_failed)
+        comparison = queries.compare(known, opening.sweep)
+        runs, best = queries.runs(known, opening.sweep), queries.best_run(known, opening.sweep)
+    result = tables.console(stderr=json)
+    if opening.finishing.is_set():
+        again = as_typed(f"aigc-lab resume {opening.sweep}", settings, home)
+        console.print(Text(f"Stopped as asked, with nothing under way; {again} goes on."), soft_wrap=True)
+    elif not display.ended:
+        console.print(f"All {len(runs)} runs were done before; --trials N asks for more.")
+    if table:
+        result.print(tables.compare_table(comparison), crop=False)
+        for line in _next_steps(best, opening.sweep, settings, home):
+            result.print(Text(line), soft_wrap=True)
+    if runs and all(run["state"] == State.FAILED for run in runs):
+        raise Failure(f"all {len(runs)} runs of {opening.sweep} failed; 'aigc-lab show {runs[0]['run']}' says why")
+    return comparison.rows
+
+
+def _announced(experiment: Experiment, places: list[Place], console: Console) -> Estimate:
+    """What the sweep will cost, which is said, and how its places share the machine."""
     cost = estimate(experiment, places)
     interruption.check()
     console.print(Text(f"{experiment.name}: {cost}"), soft_wrap=True)
@@ -99,30 +132,7 @@ def _sweep(
         console.print(Text(_shared(places, experiment)), soft_wrap=True)
     if told := _threads(experiment):
         console.print(Text(told), soft_wrap=True)
-    if dry_run:
-        return []
-    display = SweepDisplay(console, experiment.file.training.steps, cost.seconds, len(places))
-    with (
-        _interruptible(experiment, display, settings, home),
-        opened(experiment, settings, places, display.say) as opening,
-    ):
-        run_sweep(experiment, opening, display, retry_failed=retry_failed)
-    with Registry.open(settings.registry_url, home=settings.home) as registry:
-        comparison = queries.compare(registry, opening.sweep)
-        runs = queries.runs(registry, opening.sweep)
-        result = tables.console(stderr=json)
-        if opening.finishing.is_set():
-            again = as_typed(f"aigc-lab resume {opening.sweep}", settings, home)
-            console.print(Text(f"Stopped as asked, with nothing under way; {again} goes on."), soft_wrap=True)
-        elif not display.ended:
-            console.print(f"All {len(runs)} runs were done before; --trials N asks for more.")
-        if table:
-            result.print(tables.compare_table(comparison), crop=False)
-            for line in _next_steps(queries.best_run(registry, opening.sweep), opening.sweep, settings, home):
-                result.print(Text(line), soft_wrap=True)
-    if runs and all(run["state"] == State.FAILED for run in runs):
-        raise Failure(f"all {len(runs)} runs of {opening.sweep} failed; 'aigc-lab show {runs[0]['run']}' says why")
-    return comparison.rows
+    return cost
 
 
 def train(wanted: Source, changes: list[Change], *, seed: int = 0, **options: Any) -> dict[str, Any]:
@@ -159,8 +169,9 @@ def _train(
     device: str,
     retry_failed: bool,
     home: Path | None,
+    registry: Registry | None = None,
 ) -> list[dict[str, Any]]:
-    """Runs of a checked experiment without holes."""
+    """Runs of a checked experiment without holes; `registry` is the home's, where it is open already."""
     console = tables.console(stderr=True)
     places = _places(device, 1, None)
     needs.check(experiment, places, together=len(set(seeds)) if experiment.file.training.stacked else 1)
@@ -168,15 +179,14 @@ def _train(
         console.print(Text(note), soft_wrap=True)
     if told := _threads(experiment):
         console.print(Text(told), soft_wrap=True)
-    _check_stores(experiment, settings, console)
     display = SweepDisplay(console, experiment.file.training.steps)
-    with (
-        _interruptible(experiment, display, settings, home),
-        opened(experiment, settings, places, display.say, "train") as opening,
-    ):
-        runs = run_seeds(experiment, opening, display, list(dict.fromkeys(seeds)), retry_failed=retry_failed)
-    with Registry.open(settings.registry_url, home=settings.home) as registry:
-        rows = [queries.show(registry, run) for run in runs]
+    with _stores(experiment, settings, console, registry) as known:
+        with (
+            _interruptible(experiment, display, settings, home),
+            opened(experiment, settings, known, places, display.say, "train") as opening,
+        ):
+            runs = run_seeds(experiment, opening, display, list(dict.fromkeys(seeds)), retry_failed=retry_failed)
+        rows = [queries.show(known, run) for run in runs]
     if not display.ended and all(row["state"] in RESULTS for row in rows):
         was = f"{runs[0]} was" if len(runs) == 1 else f"{len(runs)} runs were"
         console.print(f"{was} done before; --seed N trains another.")
@@ -201,35 +211,43 @@ def resume(
     comparison.
     """
     settings = Settings.load(home)
-    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+    with open_registry(settings, connected=True) as registry:
         row = queries.sweep(registry, wanted)
         seeds = [run["seed"] for run in queries.outcomes(registry, row["id"]) if run["state"] not in RESULTS]
-    experiment = _stored(row, settings, _devices(device)[0])
-    if row["command"] != "train":
-        options: dict[str, Any] = {"table": table, "json": json, "retry_failed": retry_failed, "home": home}
-        return _sweep(experiment, settings, device=device, workers=workers, trials_per_gpu=trials_per_gpu, **options)
-    if not seeds:
-        tables.console(stderr=True).print(f"All runs of {row['id']} were done before; aigc-lab train begins others.")
-    else:
-        _train(experiment, settings, seeds, device, retry_failed, home)
-    with Registry.open(settings.registry_url, home=settings.home) as registry:
+        experiment = _stored(row, settings, _devices(device)[0])
+        given: dict[str, Any] = {"device": device, "retry_failed": retry_failed, "home": home, "registry": registry}
+        if row["command"] != "train":
+            options: dict[str, Any] = {
+                "workers": workers,
+                "trials_per_gpu": trials_per_gpu,
+                "table": table,
+                "json": json,
+            }
+            return _sweep(experiment, settings, **given, **options)
+        if not seeds:
+            done = f"All runs of {row['id']} were done before; aigc-lab train begins others."
+            tables.console(stderr=True).print(done)
+        else:
+            _train(experiment, settings, seeds, **given)
         comparison = queries.compare(registry, row["id"])
     if table:
         tables.console(stderr=json).print(tables.compare_table(comparison), crop=False)
     return comparison.rows
 
 
-def _check_stores(experiment: Experiment, settings: Settings, console: Console) -> None:
-    note = check_stores(settings, experiment.sweep)
-    if note is not None:
-        console.print(Text(note), soft_wrap=True)
+@contextmanager
+def _stores(
+    experiment: Experiment, settings: Settings, console: Console, registry: Registry | None
+) -> Iterator[Registry]:
+    with stores(settings, experiment.sweep, registry) as (found, note):
+        if note is not None:
+            console.print(Text(note), soft_wrap=True)
+        yield found
 
 
 def _stored(row: dict[str, Any], settings: Settings, device: str) -> Experiment:
     """The experiment of a sweep. Raises `UsageError` when what it names has changed since: it would be another one."""
-    document = Document(row["source"] or row["name"], row["experiment"])
-    allowed = trust.gate(settings.home)
-    experiment = Experiment(row["name"], document, settings.data_dir, settings.weights, allowed)
+    experiment = experiments.stored(row, settings)
     try:
         _checked(experiment, device)
     except UsageError as error:

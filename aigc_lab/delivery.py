@@ -14,6 +14,7 @@ from rich.table import Table
 from aigc_lab import ownership, tables
 from aigc_lab.errors import Failure
 from aigc_lab.registry import queries
+from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
 from aigc_lab.tables import Text
@@ -37,11 +38,12 @@ def spool(sweep: str | None, settings: Settings) -> list[Row]:
 def flush(sweep: str | None, settings: Settings) -> list[Row]:
     """Delivers what waits, with progress on standard error, and returns what `spool` says afterwards."""
     waits = [row["sweep"] for row in spool(sweep, settings) if row["records"]]
+    reasons: dict[str, str] = {}
     if waits:
-        with Registry.open(settings.registry_url, home=settings.home) as registry:
+        with open_registry(settings, create=True) as registry:
             for each in waits:
                 ownership.refuse(registry, settings, each)
-    reasons = {each: _deliver(each, settings) for each in waits}
+            reasons = {each: _deliver(each, settings, registry) for each in waits}
     rows = [_row(name, settings) for name in reasons] or spool(sweep, settings)
     return [row | {"error": reasons.get(row["sweep"]) or row["error"]} for row in rows]
 
@@ -78,7 +80,7 @@ def _sweeps(wanted: str | None, settings: Settings) -> list[str]:
     names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     if wanted is None or wanted in names:
         return names if wanted is None else [wanted]
-    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+    with open_registry(settings) as registry:
         return [queries.find_sweep(registry, wanted)]
 
 
@@ -89,11 +91,11 @@ def _row(sweep: str, settings: Settings) -> Row:
     return row | times | {"writer": waiting.has_writer(folder)}
 
 
-def _deliver(sweep: str, settings: Settings) -> str:
+def _deliver(sweep: str, settings: Settings, registry: Registry) -> str:
     """Delivers for as long as something is taken; returns why the rest is not."""
     folder, left = spool_folder(settings, sweep), -1
     try:
-        with _progress(sweep, folder), shipping(settings, sweep, wait=False) as shipper:
+        with _progress(sweep, folder), shipping(settings, sweep, wait=False, registry=registry) as shipper:
             told = waiting.Told(folder)
             while True:
                 waits, reason, _ = attempt(shipper)

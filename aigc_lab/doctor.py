@@ -85,10 +85,10 @@ def _safely(check: Callable[[Settings], Iterator[Check]], settings: Settings) ->
 
 def _repaired(settings: Settings) -> list[Check]:
     from aigc_lab import ownership
-    from aigc_lab.registry.store import Registry
+    from aigc_lab.registry.home import open_registry
 
     old, done = moved.old_homes(settings), list[str]()
-    with suppress(UsageError), Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+    with suppress(UsageError), open_registry(settings) as registry:
         for place in old:  # rows of the time when it recorded absolute paths too
             registry.relocate(place)
         done += ownership.repair(registry, settings)
@@ -100,9 +100,9 @@ def _repaired(settings: Settings) -> list[Check]:
 def _adopted(settings: Settings, wanted: str) -> list[Check]:
     from aigc_lab import ownership
     from aigc_lab.registry import queries
-    from aigc_lab.registry.store import Registry
+    from aigc_lab.registry.home import open_registry
 
-    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+    with open_registry(settings) as registry:
         sweep = queries.find_sweep(registry, wanted)
         ownership.adopt(registry, settings, [sweep])
     return [Check("adopt", "ok", f"{sweep} belongs to this home now; files that lie in another are missing here")]
@@ -212,15 +212,15 @@ def _disk(settings: Settings) -> Iterator[Check]:
 def _place(settings: Settings) -> Iterator[Check]:
     """Says nothing of a home that lies where it was made, and that shares its registry with no other."""
     from aigc_lab import ownership
+    from aigc_lab.registry.home import open_registry
     from aigc_lab.registry.opening import inspect_schema
-    from aigc_lab.registry.store import Registry
     from aigc_lab.registry.tables import SCHEMA
 
     moved.check(settings)
     with suppress(UsageError):  # `_registry` has the words for one that cannot be read
         if inspect_schema(settings.registry_url)[0] != SCHEMA:
             return
-    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+    with open_registry(settings) as registry:
         ownership.check(registry, settings)
         for home, sweeps in ownership.others(registry, settings).items():
             remedy = ownership.remedy(settings, sweeps) if ownership.lives_on(home) is False else ""
@@ -273,9 +273,9 @@ def _registry(settings: Settings) -> Iterator[Check]:
 def _abandoned(settings: Settings) -> Check:
     """Runs that are recorded as going on, and the processes that should be doing them."""
     from aigc_lab.registry import lives
-    from aigc_lab.registry.store import Registry
+    from aigc_lab.registry.home import open_registry
 
-    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+    with open_registry(settings) as registry:
         running = lives.running(registry)
     gone = [row["run"] for row in running if not row["alive"]]
     if gone:

@@ -24,7 +24,8 @@ from aigc_lab.config import BatchSize, Count, Seed, Steps, Strict, Times, Weight
 from aigc_lab.errors import UsageError
 from aigc_lab.overrides import override
 from aigc_lab.pruners import base as pruners
-from aigc_lab.trust import Allowed
+from aigc_lab.settings import Settings
+from aigc_lab.trust import Allowed, gate
 from aigc_lab.weights import PUBLISHED, WeightsPolicy
 from aigc_lab.yamlfile import Document, KeyPath, dotted, parse, read, shown, unknown_key
 
@@ -215,6 +216,17 @@ class Configuration:
     def named_files(self) -> dict[str, str]:
         """The keys of the system that name users' files, as the experiment names them: wherever these lie now."""
         return plugins.keyed_files(self.data["system"])
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The value of every knob, defaults included, by the name that MLflow shows: `lr`, `data.name` as `data`,
+        `training.steps`. Plain data.
+        """
+        sections: dict[str, BaseModel] = {"data.": self.dataset.config, "": self.system_config}
+        found: dict[str, Any] = {"data": self.dataset.name}
+        for prefix, section in (sections | {"training.": self.training}).items():
+            found |= {f"{prefix}{key}": value for key, value in section.model_dump(mode="json").items()}
+        return found | self.named_files
 
 
 # What a system's constructor refuses with; what torch, or the system of somebody else, raises for sizes that cannot be.
@@ -644,6 +656,14 @@ def load(
     for key, text, option in changes:
         override(document, key, parse(text, option), option, sections=list(_File.model_fields))
     return Experiment(name, document, data_dir, weights)
+
+
+def stored(row: Mapping[str, Any], settings: Settings, weights: WeightsPolicy | None = None) -> Experiment:
+    """The experiment of a sweep, from its row in the registry (`name`, `source`, `experiment`). Files of code that it
+    names are run only where the home trusts them.
+    """
+    document = Document(row["source"] or row["name"], row["experiment"])
+    return Experiment(row["name"], document, settings.data_dir, weights or settings.weights, gate(settings.home))
 
 
 def load_protocol(

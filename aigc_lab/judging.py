@@ -88,12 +88,12 @@ def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
     alone are counted: by the others it was chosen, and they flatter.
     """
     from aigc_lab.registry import queries
+    from aigc_lab.registry.home import open_registry
     from aigc_lab.registry.states import State
-    from aigc_lab.registry.store import Registry
     from aigc_lab.settings import Settings
 
     settings = Settings.load(home)
-    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+    with open_registry(settings) as registry:
         sweep = queries.sweep(registry, wanted)
         name = sweep["id"]
         verdicts, histories = queries.verdicts(registry, name), queries.histories(registry, name)

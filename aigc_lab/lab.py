@@ -32,16 +32,16 @@ class Lab:
 def open_lab(
     experiment: Experiment,
     settings: Settings,
+    registry: Registry,
     tracker: Tracker,
     device: str,
     say: Callable[[str], None],
     threads: int | None = None,
 ) -> Lab:
-    """Opens the registry, which has been checked, and prepares the judge of a checked experiment."""
+    """Prepares the judge of a checked experiment, and binds it to the open stores."""
     plan = experiment.resolve(lambda hole: hole.ends()[0])
     features = FeatureStore(plan.dataset, cache=settings.cache, weights=settings.weights, device=device, say=say)
     evaluator = Evaluator(experiment.protocol, experiment.metrics, plan.dataset, features)
-    registry = Registry.open(settings.registry_url, home=settings.home, connected=True, patient=True)
     lab = Lab(settings, registry, tracker, evaluator, device, threads)
     lab.settle(experiment.file.training)
     evaluator.prepare()

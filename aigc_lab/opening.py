@@ -2,20 +2,19 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from aigc_lab import interruption, outage, ownership, search, supervision, trust
+from aigc_lab import interruption, outage, ownership, plugins, search, supervision, trust
 from aigc_lab.archive import deletion
 from aigc_lab.errors import UsageError
 from aigc_lab.executors.base import Executor, Place
-from aigc_lab.executors.inline import Inline
-from aigc_lab.executors.local import Local
 from aigc_lab.experiment import Experiment
 from aigc_lab.lab import Lab, open_lab
 from aigc_lab.reconciling import reconcile
 from aigc_lab.registry import queries
+from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import address, writer
@@ -37,34 +36,34 @@ class Opened:
     finishing: threading.Event
 
 
-def check_stores(settings: Settings, sweep: str) -> str | None:
-    """Raises `UsageError` for a home or a store that cannot be used; makes them where there are none.
+@contextmanager
+def stores(settings: Settings, sweep: str, registry: Registry | None = None) -> Iterator[tuple[Registry, str | None]]:
+    """The registry of a command that runs a sweep, open until its end (or the one that it has opened already), once the
+    home and all its stores are found usable; they are made where there are none.
 
     MLflow's address must answer before a sweep begins, or a typo would show hours later. One that has begun goes on
-    without it, and what is to be said of that is returned: its runs spool what they show.
+    without it, and what is to be said of that is returned too: its runs spool what they show. Raises `UsageError` for a
+    home or a store that cannot be used.
     """
     settings.prepare()
     note = None
-    # All that exists is looked at before anything is made.
-    try:
-        address.check(settings.tracking_uri)
-    except address.Unreachable as error:
-        if not _has_begun(settings, sweep):
-            raise
-        note = f"{error}; the sweep goes on, and what it shows waits in {writer.spool_folder(settings, sweep)}"
-    search.check(settings.optuna_url, create=False)
-    with Registry.open(settings.registry_url, home=settings.home) as registry:
+    with ExitStack() as stack:
+        # All that exists is looked at before anything is made.
+        try:
+            address.check(settings.tracking_uri)
+        except address.Unreachable as error:
+            if registry is None:
+                with suppress(UsageError):  # there is none; or none that can be used, which is said when it is opened
+                    registry = stack.enter_context(open_registry(settings, connected=True))
+            if registry is None or all(row["sweep"] != sweep for row in queries.sweeps(registry)):
+                raise
+            note = f"{error}; the sweep goes on, and what it shows waits in {writer.spool_folder(settings, sweep)}"
+        search.check(settings.optuna_url, create=False)
+        if registry is None:
+            registry = stack.enter_context(open_registry(settings, create=True, connected=True))
         ownership.refuse(registry, settings, sweep)
-    search.check(settings.optuna_url)
-    return note
-
-
-def _has_begun(settings: Settings, sweep: str) -> bool:
-    try:
-        with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
-            return any(row["sweep"] == sweep for row in queries.sweeps(registry))
-    except UsageError:  # there is no registry, or none that could know it
-        return False
+        search.check(settings.optuna_url)
+        yield registry, note
 
 
 def _trust(experiment: Experiment, settings: Settings, say: Callable[[str], None]) -> None:
@@ -79,21 +78,28 @@ def _trust(experiment: Experiment, settings: Settings, say: Callable[[str], None
 def opened(
     experiment: Experiment,
     settings: Settings,
+    registry: Registry,
     places: Sequence[Place],
     say: Callable[[str], None],
     command: Literal["sweep", "train"] = "sweep",
+    *,
+    executor: str | None = None,
 ) -> Iterator[Opened]:
     """A checked experiment's sweep, ready to run: nobody else works on it, what was lost has been reconciled, its
     writer and its workers have started and the judge is prepared. At the end all that the runs showed has been
     delivered to MLflow, or it is said what was not.
+
+    `executor` names who does the runs, as systems are named: one that ships, a user's file, or an installed package's
+    (entry point group `aigc_lab.executors`); by default this process where there is one place, and else workers.
+    Raises `UsageError` for one that is unknown.
     """
+    kind = plugins.find(Executor, executor or ("local" if len(places) > 1 else "inline"))  # type: ignore[type-abstract]
     objective = experiment.file.objective
     sweep = experiment.sweep
     spool, first = writer.spool_folder(settings, sweep), places[0]
     with ExitStack() as stack:
         stack.enter_context(supervision.alone(settings, sweep))
         deletion.refuse_unfinished(settings, sweep)
-        registry = stack.enter_context(Registry.open(settings.registry_url, home=settings.home))
         ownership.refuse(registry, settings, sweep)
         registry.sweep(
             experiment.name,
@@ -113,17 +119,10 @@ def opened(
         shipping = writer.Writer(settings, sweep)
         shipping.start()
         try:
-            if len(places) > 1:
-                workers = stack.enter_context(Local(experiment, list(places), settings.home, say))
-                stack.enter_context(interruption.last_act(workers.kill))
-            lab = open_lab(experiment, settings, tracker, first.device, say, first.threads)
-            stack.enter_context(lab.registry)
-            executor: Executor = Inline(lab)
-            if len(places) > 1:
-                workers.open(lab, spool)
-                executor = workers
-            with executor:
-                yield Opened(sweep, lab, executor, finishing)
+            with kind(experiment, places, settings, say) as work, interruption.last_act(work.kill):
+                lab = open_lab(experiment, settings, registry, tracker, first.device, say, first.threads)
+                work.open(lab, spool)
+                yield Opened(sweep, lab, work, finishing)
         finally:
             told = shipping.finish(_FAREWELL if interruption.wanted() or outage.given_up() else None)
             if told:

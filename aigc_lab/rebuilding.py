@@ -73,7 +73,7 @@ class _Sweep:
             yield from self._models()
             return
         try:
-            with writer.shipping(self._settings, self._sweep, wait=False) as shipper:
+            with writer.shipping(self._settings, self._sweep, wait=False, registry=self._registry) as shipper:
                 if not exists(self._settings.tracking_uri) or waits:
                     left, reason, _ = writer.attempt(shipper)
                     if left:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from aigc_lab import attempts, ownership, processes
+from aigc_lab import ownership, processes
 from aigc_lab.errors import UsageError
 from aigc_lab.processes import Process
 from aigc_lab.registry import lives, queries
@@ -19,7 +19,8 @@ from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
 from aigc_lab.supervision import alone, refuse_supervised
 from aigc_lab.tracking import writer
-from aigc_lab.tracking.base import status_of
+from aigc_lab.tracking.base import run_of_key
+from aigc_lab.tracking.description import conclude
 from aigc_lab.tracking.spool import SpoolTracker
 
 # A worker whose supervisor died saves where it is and ends; it is given so many seconds for that.
@@ -133,18 +134,14 @@ class _Sweep:
     def _unended(self) -> Iterator[Finding]:
         """Logs for MLflow that do not end: their run has ended in the registry, or is lost."""
         for key in self._spool.open_keys():
-            run = lives.ended(self._registry, key.rpartition(".")[0])
+            run = lives.ended(self._registry, run_of_key(key))
             state = State.KILLED if run is None else State(run["state"])
             if state == State.RUNNING:
                 continue  # on another machine
             state = state if state.ended else State.KILLED
             yield self._found(key, f"MLflow has not been told that this run ended; it is told {state}")
-            if self._dry_run:
-                continue
-            reason = run["reason"] if run is not None else None
-            self._spool.end(key, status_of(state), {"state": state} | ({"reason": reason} if reason else {}))
-            if run is not None and state != State.KILLED:
-                attempts.collect(self._settings, self._sweep, run["trial"], run["seed"], keep=run["attempt"])
+            if not self._dry_run:
+                conclude(self._registry, self._settings, self._spool, key)
 
     def _unsupervised(self) -> Iterator[Finding]:
         row = lives.supervisor(self._registry, self._sweep)

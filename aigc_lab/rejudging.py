@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from aigc_lab import attempts, environment, experiment, ownership, trust
+from aigc_lab import attempts, environment, experiment, ownership
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.evaluate import Evaluator
@@ -15,13 +15,13 @@ from aigc_lab.features import FeatureStore
 from aigc_lab.files import write_atomically
 from aigc_lab.record import Curve, of_history
 from aigc_lab.registry import queries
+from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.life import RESULTS
 from aigc_lab.registry.records import StoredArtifact, StoredVerdict
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.serving import finding
 from aigc_lab.settings import Settings
-from aigc_lab.yamlfile import Document
 
 
 def rejudge(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]]:
@@ -33,12 +33,10 @@ def rejudge(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]
     verdict is None and the reason says why.
     """
     device = environment.device(device)
-    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+    with open_registry(settings) as registry:
         sweep = queries.sweep(registry, wanted)
         ownership.claim(registry, settings, sweep["id"])
-        document = Document(sweep["source"] or sweep["name"], sweep["experiment"])
-        allowed = trust.gate(settings.home)
-        plan = experiment.Experiment(sweep["name"], document, settings.data_dir, settings.weights, allowed)
+        plan = experiment.stored(sweep, settings)
         dataset = plan.resolve(lambda hole: hole.ends()[0]).dataset
         store = FeatureStore(dataset, cache=settings.cache, weights=settings.weights, device=device, say=_say)
         evaluator = Evaluator(plan.protocol, plan.metrics, dataset, store)

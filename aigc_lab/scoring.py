@@ -9,20 +9,19 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from aigc_lab import environment, plugins, tables, trust, visible
+from aigc_lab import environment, plugins, tables, visible
+from aigc_lab import experiment as experiments
 from aigc_lab.errors import UsageError
 from aigc_lab.evaluate import evaluate, judge
-from aigc_lab.experiment import Experiment
 from aigc_lab.given import Range, given
 from aigc_lab.metrics.base import Score
 from aigc_lab.registry import queries
-from aigc_lab.registry.store import Registry
+from aigc_lab.registry.home import open_registry
 from aigc_lab.samples import Text
 from aigc_lab.serving import finding
 from aigc_lab.settings import Settings
 from aigc_lab.verdicts.conclusion import CollapseVerdict
 from aigc_lab.weights import WeightsPolicy
-from aigc_lab.yamlfile import Document
 
 # A run is asked for so many samples unless told otherwise, or for as many as its reference has.
 _MOST = 5000
@@ -148,11 +147,9 @@ def _model(wanted: str, settings: Settings, policy: WeightsPolicy, device: str) 
     run = weights.origin.get("run")
     dataset = None
     if run is not None:
-        with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+        with open_registry(settings) as registry:
             row = queries.sweep(registry, run.rpartition(".")[0].rpartition(".")[0])
-        document = Document(row["source"] or row["name"], row["experiment"])
-        experiment = Experiment(row["name"], document, settings.data_dir, policy, trust.gate(settings.home))
-        dataset = experiment.resolve(lambda hole: hole.ends()[0]).dataset
+        dataset = experiments.stored(row, settings, policy).resolve(lambda hole: hole.ends()[0]).dataset
     return weights.load(device), dataset
 
 

@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,8 @@ from aigc_lab.samples import Text
 from aigc_lab.shape import Modality
 from aigc_lab.systems.base import System
 from aigc_lab.tracking import final
-from aigc_lab.tracking.base import DatasetInfo, RunTracker, status_of
+from aigc_lab.tracking.base import DatasetInfo, RunTracker, run_key, status_of
+from aigc_lab.tracking.description import Described, beginning, ending
 from aigc_lab.training.loop import train
 from aigc_lab.training.recorder import Diverged
 from aigc_lab.training.stacked import Stacked
@@ -150,6 +151,7 @@ class _Run:
         self._checkpoints = Checkpointer(self._mine, self._stored)
         with interruption.at_once():
             samples = job.configuration.dataset.load("train").to(self._lab.device)
+            described = _describe(job)
             # A run whose scoring failed goes on after its training, though for MLflow it is another.
             scoring = stored is not None and stored.history.get("scoring", False)
             follows = stored is not None and (chain != self._attempt or scoring)
@@ -159,7 +161,8 @@ class _Run:
         if history is not None:
             registry.beat(job.run, self._attempt, from_step=state.step, step=state.step)
         self._heart.add(job.run, self._attempt, lambda: state.step)
-        self.tracked = _open_tracker(job, self._lab, self._attempt, chain)
+        registry.describe(job.run, self._attempt, described.dump())
+        self.tracked = self._open_tracker(described, now, chain)
         self._begun = True
         if follows and chain == self._attempt:
             self._scoring = True
@@ -171,6 +174,22 @@ class _Run:
             self._evaluate()
         self._rest()
         self._scoring = False
+
+    def _open_tracker(self, described: Described, environment: Mapping[str, Any], chain: int) -> RunTracker:
+        job = self._job
+        name, params, tags, dataset = beginning(
+            described,
+            environment,
+            sweep=job.sweep,
+            trial=job.trial,
+            seed=job.seed,
+            role=job.role,
+            system=job.configuration.system,
+            attempt=self._attempt,
+        )
+        return self._lab.tracker.start(
+            job.sweep, name=name, key=run_key(job.run, chain), params=params, tags=tags, dataset=dataset
+        )
 
     def _state(self, stored: Iterable[checkpoint.Stored | None]) -> tuple[State, dict[str, Any] | None]:
         """The state to go on from, and the history up to there: None where the run begins."""
@@ -420,10 +439,8 @@ class _Run:
         self._heart.remove(self._job.run, self._attempt)
         if self._begun:
             self.replica.live = False
-            told = sorted(self._record.verdicts.items())
-            of_result = [each for each in told if each[0][0] != "collapse" or each[0][1] <= self._result_step]
-            said = {kind: verdict.verdict for (kind, _), verdict in of_result}
-            self.tracked.end(status_of(state), {"state": state} | said | ({"reason": reason} if reason else {}))
+            said = [(kind, step, verdict.verdict) for (kind, step), verdict in self._record.verdicts.items()]
+            self.tracked.end(status_of(state), ending(state, reason, said, self._result_step))
         if state != RunState.KILLED:
             job = self._job
             attempts.collect(
@@ -649,35 +666,10 @@ class _Selected:
     weights: dict[str, Tensor]
 
 
-def _open_tracker(job: Job, lab: Lab, attempt: int, chain: int) -> RunTracker:
+def _describe(job: Job) -> Described:
+    """What MLflow is told of a run's configuration and data."""
     plan = job.configuration
-    facts = environment.describe(lab.device)
-    tags = {
-        "sweep": job.sweep,
-        "trial": str(job.trial),
-        "seed": str(job.seed),
-        "attempt": str(attempt),
-        "role": job.role,
-        "system": plan.system,
-        "data_digest": plan.dataset.digest,
-        "protocol": plan.protocol.name,
-        "device": facts["device"],
-        "threads": str(facts["threads"]),
-        **{f"version.{name}": number for name, number in facts["versions"].items()},
-        **{name: str(value) for name, value in environment.code().items()},
-    }
-    params = {"system": plan.system, "seed": job.seed, "data": plan.dataset.name}
-    params |= {f"data.{key}": value for key, value in plan.dataset.config.model_dump(mode="json").items()}
-    params |= plan.system_config.model_dump(mode="json") | plan.named_files
-    params |= {f"training.{key}": value for key, value in plan.training.model_dump(mode="json").items()}
     train_size = len(plan.dataset.load("train"))
-    return lab.tracker.start(
-        job.sweep,
-        name=f"{plan.system} {job.trial}.{job.seed}",
-        key=f"{job.run}.{chain}",
-        params=params,
-        tags=tags,
-        dataset=DatasetInfo(
-            plan.dataset.name, plan.dataset.digest, plan.dataset.source, f"{plan.dataset.shape}, {train_size} samples"
-        ),
-    )
+    shape = f"{plan.dataset.shape}, {train_size} samples"
+    dataset = DatasetInfo(plan.dataset.name, plan.dataset.digest, plan.dataset.source, shape)
+    return Described(plan.parameters, plan.protocol.name, dataset)

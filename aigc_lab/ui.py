@@ -116,9 +116,9 @@ def _browser() -> webbrowser.BaseBrowser | None:
 def _newest(settings: Settings) -> str | None:
     """The MLflow experiment of the newest sweep; None where the registry knows of none."""
     from aigc_lab.registry import queries
-    from aigc_lab.registry.store import Registry
+    from aigc_lab.registry.home import open_registry
 
-    with suppress(UsageError, Failure), Registry.open(settings.registry_url, create=False) as registry:
+    with suppress(UsageError, Failure), open_registry(settings) as registry:
         known = [row["mlflow_experiment_id"] for row in queries.sweeps(registry)]
         return next(filter(None, known), None)
     return None

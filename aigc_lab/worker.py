@@ -94,6 +94,7 @@ def _serve(channel: Channel, inbox: _Inbox) -> None:
 def _open(first: Opening, say: Callable[[str], None]) -> "tuple[Experiment, Lab]":
     from aigc_lab.experiment import Experiment
     from aigc_lab.lab import open_lab
+    from aigc_lab.registry.home import open_registry
     from aigc_lab.settings import Settings
     from aigc_lab.tracking.spool import SpoolTracker
     from aigc_lab.training.state import State
@@ -105,7 +106,8 @@ def _open(first: Opening, say: Callable[[str], None]) -> "tuple[Experiment, Lab]
     if experiment.digest != first.digest:
         raise Failure(f"{first.file}: its protocol or a file that it names has changed since the sweep began")
     tracker = SpoolTracker(Path(first.spool))
-    lab = open_lab(experiment, settings, tracker, first.device, say, first.threads)
+    registry = open_registry(settings, create=True, connected=True, patient=True)
+    lab = open_lab(experiment, settings, registry, tracker, first.device, say, first.threads)
     # The first optimiser of a process imports for seconds; no run's time should have them.
     plan = experiment.resolve(lambda hole: hole.ends()[0])
     State.fresh(

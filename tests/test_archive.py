@@ -180,6 +180,11 @@ def other(trained: Home, tmp_path: Path, empty: Path) -> Home:
     return Home(tmp_path / "other", trained.experiment)
 
 
+def own_tags(run: Any) -> dict[str, str]:
+    """The tags of an MLflow run without MLflow's."""
+    return {name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.")}
+
+
 # ---- export and import
 
 
@@ -236,6 +241,7 @@ def test_what_arrives_is_what_was_sent(trained: Home, archive: Path, other: Home
     assert {file["sha256"] for file in ours["checkpoints"]} == {file["sha256"] for file in theirs["checkpoints"]}
     assert ours["mlflow_run_id"] not in (None, theirs["mlflow_run_id"])
     assert ours["attempts"][-1]["state"] == "FINISHED" and sweep in page
+    assert "described" not in json.dumps(ours), "it is MLflow's"
 
 
 def test_mlflow_shows_it_as_it_did_where_it_was_trained(trained: Home, archive: Path, other: Home) -> None:
@@ -247,7 +253,9 @@ def test_mlflow_shows_it_as_it_did_where_it_was_trained(trained: Home, archive: 
         scores = {name: value for name, value in there[key].data.metrics.items() if name.startswith(("score/", "loss"))}
         assert scores.items() <= run.data.metrics.items()
         assert run.data.tags["imported"] == "true" and run.data.tags["state"] == "FINISHED"
-        assert run.data.params["system"] == there[key].data.params["system"] == "mine"
+        assert run.data.params == there[key].data.params and run.data.params["system"] == "mine"
+        assert own_tags(run) == own_tags(there[key]) | {"imported": "true"}
+        assert run.inputs.to_dictionary() == there[key].inputs.to_dictionary()
         ours, theirs = (
             [(point.step, point.value) for point in home.client.get_metric_history(of.info.run_id, "score/rkl")]
             for home, of in ((other, run), (trained, there[key]))

@@ -36,7 +36,7 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import base as executors
 from aigc_lab.job import Job, Outcome, Watcher
 from aigc_lab.lab import Lab
-from aigc_lab.opening import Opened, check_stores
+from aigc_lab.opening import Opened, stores
 from aigc_lab.recollection import Recollection
 from aigc_lab.registry import lives, queries, store
 from aigc_lab.registry.states import State
@@ -727,8 +727,7 @@ def test_eight_processes_that_write_at_once() -> None:
     settings = Settings.load(Path("home"))
     experiment = experiments.load("mine.yaml", changes, data_dir=settings.data_dir, weights=WeightsPolicy())
     experiment.check()
-    check_stores(settings, "s")
-    with Registry.open(settings.registry_url) as opened, Hands(settings.registry_url) as hands:
+    with stores(settings, "s") as (opened, _), Hands(settings.registry_url) as hands:
         sweep = opened.sweep("mine", experiment.digest, experiment.document.data, "rkl", "lower")
         lab = Lab(settings, opened, mock.Mock(), mock.Mock(), "cpu")
         run_sweep(experiment, Opened(sweep, lab, hands, threading.Event()), mock.Mock())

@@ -223,8 +223,8 @@ def test_a_sweep_ends_when_the_runs_under_way_have(
     under_way: list[threading.Event] = []
 
     @contextlib.contextmanager
-    def watched(*given: Any) -> Iterator[Any]:
-        with opening.opened(*given) as found:
+    def watched(*given: Any, **options: Any) -> Iterator[Any]:
+        with opening.opened(*given, **options) as found:
             under_way.append(found.finishing)
             yield found
 
@@ -271,7 +271,7 @@ def test_stopping_kills_what_hears_nothing(tmp_path: Path, monkeypatch: pytest.M
     with Registry.open(url) as opened:
         sweep = opened.sweep("mine", "0123456789abcdef", {}, "fd", "lower")
         with supervisor(url, sweep) as process:
-            said = stopping.stop(opened, "mine", finish=False, home=tmp_path)
+            said = stopping.stop(opened, Settings.load(tmp_path), "mine", finish=False, home=tmp_path)
             assert process.wait(60) == -signal.SIGKILL
     again = f"aigc-lab resume {sweep} --home {tmp_path}"
     assert said == f"process {process.pid} did not stop within 0 s and was killed; {again} goes on"
@@ -282,16 +282,16 @@ def test_stopping_what_does_not_stop_or_is_gone(tmp_path: Path, monkeypatch: pyt
     with Registry.open(f"sqlite:///{tmp_path / 'registry.db'}") as opened:
         sweep = opened.sweep("mine", "0123456789abcdef", {}, "fd", "lower")
         with pytest.raises(UsageError, match="unknown sweep 'mini'; did you mean mine"):
-            stopping.stop(opened, "mini", finish=False, home=tmp_path)
+            stopping.stop(opened, Settings.load(tmp_path), "mini", finish=False, home=tmp_path)
         opened.supervise(sweep)
         pid = os.getpid()
         with pytest.raises(Failure, match=f"{sweep} has not stopped within 0 s: process {pid} on "):
-            stopping.stop(opened, "mine", finish=False, home=tmp_path)
+            stopping.stop(opened, Settings.load(tmp_path), "mine", finish=False, home=tmp_path)
         assert opened.wanted(sweep) == "checkpoint"
         # The same pid, of a process that was there before this one.
         with opened.write() as connection:
             connection.execute(update(Supervisor).values(process_started="1", wanted=None))
-        said = stopping.stop(opened, "mine", finish=True, home=tmp_path)
+        said = stopping.stop(opened, Settings.load(tmp_path), "mine", finish=True, home=tmp_path)
         assert said.startswith(f"process {pid} on ") and f"which ran {sweep}, was lost; aigc-lab resume {sweep}" in said
         assert opened.wanted(sweep) is None
 
@@ -330,7 +330,7 @@ def test_stopping_says_what_had_to_be_killed(
             return found
 
         monkeypatch.setattr(opened, "want", asked)
-        assert re.search(said, stopping.stop(opened, "mine", finish=False, home=tmp_path))
+        assert re.search(said, stopping.stop(opened, Settings.load(tmp_path), "mine", finish=False, home=tmp_path))
 
 
 def test_weights_kept_on_the_way_survive_a_resume_and_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,13 @@
 """What `verify` finds of MLflow, and the command that it names: runs, curves, files and models shown again."""
 
 import json
+import math
 import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from aigc_lab import commands, rebuilding, verification
 from aigc_lab.archive import projection
 from aigc_lab.cli import training
 from aigc_lab.errors import UsageError
+from aigc_lab.evaluate import Evaluator
 from aigc_lab.files import sha256
 from aigc_lab.reconciling import Finding
 from aigc_lab.registry import queries
@@ -98,6 +101,11 @@ def home(trained: Home, tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
 
 
+def own_tags(run: Shown) -> dict[str, str]:
+    """The tags of an MLflow run without MLflow's."""
+    return {name: value for name, value in run.tags.items() if not name.startswith("mlflow.")}
+
+
 def test_files_in_mlflow_are_compared_and_sent_again(home: Home) -> None:
     assert home.verify() == []
     first, second = sorted(home.shown())
@@ -158,13 +166,42 @@ def test_a_lost_database_is_made_again_wherever_that_was_interrupted(
     assert again.keys() == runs.keys()
     for name, run in again.items():
         assert run.status == "FINISHED" and run.tags["rebuilt"] == "true"
-        kept = ("state", "stability", "sweep", "trial", "seed", "version.torch", "weights.selected")
-        assert [run.tags[tag] for tag in kept] == [runs[name].tags[tag] for tag in kept]
-        assert run.params.items() <= runs[name].params.items() and run.params["lr"]
+        assert run.params == runs[name].params and run.params["training.ema"] == "0.999"
+        assert own_tags(run) == own_tags(runs[name]) | {"rebuilt": "true"}
+        assert {"state", "data_digest", "protocol", "weights.selected"} <= run.tags.keys()
     with home.registry() as registry:
         (row,) = queries.models(registry)
     assert (row["version"], row["aliases"]) == (1, ["champion"])
     assert row["mlflow_model_id"] in str(home.sql("SELECT model_id FROM logged_models"))
+
+
+def test_runs_that_went_wrong_are_told_alike(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose score is infinite, and one that diverges."""
+    examine = Evaluator.examine
+
+    def infinite(*given: Any, **options: Any) -> Any:
+        scores, said = examine(*given, **options)
+        return [replace(score, value=math.inf) for score in scores], said
+
+    monkeypatch.setattr(Evaluator, "examine", infinite)
+    monkeypatch.setattr(writer, "Writer", WriterHere)
+    text = POINTS.replace("{log: [1e-4, 1e-2]}", "{choice: [1.0e-9, 1.0e+30]}").replace("trials: 2", "sampler: grid")
+    (tmp_path / "points.yaml").write_text(text)
+    commands.sweep(str(tmp_path / "points.yaml"), [], device="cpu", json=True, home=home.path)
+    made = Home(home.path)
+    before = made.shown()
+    assert {run.tags["state"] for run in before.values()} == {"FINISHED", "DIVERGED"}
+    told = [run.tags.get("aigc_lab.nonfinite", "") for run in before.values()]
+    assert any("score/rkl: 2 from step 10" in each and "score/rkl_holdout: 1 from step 20" in each for each in told)
+    for run in before.values():  # so that they are made anew
+        made.sql("DELETE FROM tags WHERE run_uuid = ?", run.run_id)
+        made.sql("UPDATE runs SET lifecycle_stage = 'deleted' WHERE run_uuid = ?", run.run_id)
+    made.rebuild()
+    after = made.shown()
+    assert after.keys() == before.keys()
+    for name, run in after.items():
+        assert run.run_id != before[name].run_id and run.params == before[name].params
+        assert own_tags(run) == own_tags(before[name]) | {"rebuilt": "true"}
 
 
 def test_runs_curves_and_endings_come_back(home: Home) -> None:

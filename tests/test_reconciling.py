@@ -156,7 +156,7 @@ def test_a_sweep_that_another_process_runs_is_left_alone(
             reconcile(registry, here, mine=sweep)
         with pytest.raises(UsageError, match=refused), supervision.supervised(registry, sweep):
             pass
-        with pytest.raises(UsageError, match=refused), opened(same, here, [Place("cpu", 1)], print):
+        with pytest.raises(UsageError, match=refused), opened(same, here, registry, [Place("cpu", 1)], print):
             pass
         assert there.poll() is None
         known = lives.running(registry) + lives.supervisors(registry)

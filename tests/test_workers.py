@@ -209,12 +209,12 @@ class Played:
         unused: Any = None
         self.job = Job(registry.run(sweep, 0, 0, "search"), sweep, 0, 0, "search", unused, unused)
         Actor.lab = SimpleNamespace(registry=registry, settings=Settings.load(home))
-        Actor.spool, Actor.restarts, self._home = self.spool, 0, home
+        Actor.spool, Actor.restarts = self.spool, 0
 
     def play(self, *script: str) -> Outcome:
         Actor.script = list(script)
         experiment: Any = SimpleNamespace(name="mine", document=SimpleNamespace(file="", data={}), digest="")
-        executor = local.Local(experiment, [Place("cpu", 1)], self._home, self.said.append)
+        executor = local.Local(experiment, [Place("cpu", 1)], Actor.lab.settings, self.said.append)
         executor.open(Actor.lab, self.spool)
         return executor.run(self.job, mock.Mock())
 

@@ -19,6 +19,7 @@ from aigc_lab.archive import belongings, study
 from aigc_lab.errors import UsageError
 from aigc_lab.files import locked, write_atomically
 from aigc_lab.registry import queries
+from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Promotion, Run
 from aigc_lab.settings import Settings, as_typed
@@ -45,7 +46,7 @@ def delete(
 
     Raises `UsageError` for what is promoted, what is being run, and what nobody has confirmed.
     """
-    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry, ExitStack() as stack:
+    with open_registry(settings) as registry, ExitStack() as stack:
         doomed = _find(registry, settings, wanted)
         ownership.refuse(registry, settings, doomed.sweep)
         _refuse_promoted(registry, doomed)

@@ -24,7 +24,7 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.files import replacing, sha256
 from aigc_lab.model_code import code_of
 from aigc_lab.registry import queries
-from aigc_lab.registry.store import Registry
+from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.tables import SCHEMA
 from aigc_lab.settings import Settings
 
@@ -51,7 +51,7 @@ def export(wanted: str, settings: Settings, target: Path | None, *, force: bool)
     Raises `UsageError` for a sweep that is being run, and for a file that is there unless `force` replaces it;
     `Failure` for a sweep whose files are missing or damaged.
     """
-    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+    with open_registry(settings) as registry:
         sweep = queries.find_sweep(registry, wanted)
         path = target or Path(f"{sweep}.tar")
         _check(path, force)

@@ -23,10 +23,12 @@ from aigc_lab.errors import UsageError
 from aigc_lab.files import sha256, share
 from aigc_lab.names import checked
 from aigc_lab.record import table_of_sentences
+from aigc_lab.registry.records import DESCRIBED
 from aigc_lab.registry.states import State
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import final, writer
-from aigc_lab.tracking.base import Point, RunTracker, Tracker, status_of
+from aigc_lab.tracking.base import Point, RunTracker, Tracker, run_key, status_of
+from aigc_lab.tracking.description import Beginning, Described, beginning, ending
 from aigc_lab.tracking.mlflow import HeldFile
 from aigc_lab.tracking.spool import SpoolTracker
 
@@ -73,7 +75,7 @@ def projections(settings: Settings, rows: Rows, chains: Mapping[str, int] | None
     (sweep,) = rows["sweep"]
     for run in rows["run"]:
         if of[run["id"]]["attempt"]:
-            key = f"{run['id']}.{(chains or {}).get(run['id'], 1)}"
+            key = run_key(run["id"], (chains or {}).get(run["id"], 1))
             yield Projection(settings.home, key, sweep, run, trials[run["trial"]], of[run["id"]])
 
 
@@ -141,14 +143,19 @@ class Projection:
         tracker's id of the run.
         """
         lacks = lacks or self.lacks({}, {}, {}, run=True)
+        begins = self._beginning
         shown = tracker.start(
             experiment,
-            name=f"{self._trial['system']} {self._run['trial']}.{self._run['seed']}",
+            name=begins.name,
             key=self.key,
             params={name: value for name, value in self.params.items() if name in lacks.params},
-            tags=_nameable("tag", self._tags() | dict(tags)) if lacks.run else {},
+            tags=_nameable("tag", begins.tags | dict(tags)) if lacks.run else {},
+            dataset=begins.dataset if lacks.run else None,
             at=self._began,
         )
+        if lacks.run:
+            for step, name in self._not_finite():
+                shown.scalars(step, {name: math.nan})  # which a tag names
         points = [*self._curves(), *self._scores(), *self._verdicts()]
         shown.points(point for point in points if not lacks.has(point.name, point.step))
         shown.points(lacks.amends())
@@ -214,7 +221,7 @@ class Projection:
 
     @property
     def params(self) -> dict[str, Any]:
-        return _nameable("param", self._params())
+        return _nameable("param", self._beginning.params)
 
     def lacks(
         self,
@@ -257,62 +264,84 @@ class Projection:
 
     def _ending(self) -> dict[str, str]:
         """The tags that a run ends with."""
-        # Of samples, what is said of the result: training may have gone on after it.
         result = min((row["step"] for row in self._of("checkpoint") if row["kind"] == "last"), default=math.inf)
-        told = sorted(self._of("verdict"), key=lambda row: row["step"])
-        said = {row["kind"]: row["verdict"] for row in told if row["kind"] != "collapse" or row["step"] <= result}
-        reason = {"reason": self._run["reason"]} if self._run["reason"] else {}
-        return _nameable("tag", {"state": self.state.value} | said | reason | final.tags(self.weights))
+        said = [(row["kind"], row["step"], row["verdict"]) for row in self._of("verdict")]
+        return _nameable("tag", ending(self.state, self._run["reason"], said, result) | final.tags(self.weights))
 
-    def _params(self) -> dict[str, Any]:
-        """What the experiment fixed, and what the search chose for this trial."""
+    @cached_property
+    def _beginning(self) -> Beginning:
+        """What the run began with, as it was told when it was trained."""
+        run, facts = self._run, self._attempt["environment"]
+        facts = facts if isinstance(facts, dict) else {}
+        return beginning(
+            Described.load(facts.get(DESCRIBED)) or self._described(),
+            facts,
+            sweep=run["sweep_id"],
+            trial=run["trial"],
+            seed=run["seed"],
+            role=run["role"],
+            system=self._trial["system"],
+            attempt=self._attempt["number"],
+        )
+
+    def _described(self) -> Described:
+        """Of an attempt of an earlier version, which stored no description: what the experiment fixed, and what the
+        search chose for this trial.
+        """
         experiment = self._sweep["experiment"] if isinstance(self._sweep["experiment"], dict) else {}
-        params: dict[str, Any] = {"system": self._trial["system"], "seed": self._run["seed"]}
+        params: dict[str, Any] = {}
         for section in ("data", "training"):
             given = experiment.get(section)
             params |= {f"{section}.{key}": value for key, value in (given if isinstance(given, dict) else {}).items()}
         params["data"] = params.pop("data.name", "")
-        return params | (self._trial["config"] if isinstance(self._trial["config"], dict) else {})
+        params |= self._trial["config"] if isinstance(self._trial["config"], dict) else {}
+        protocol = experiment.get("evaluation")
+        protocol = protocol.get("name") if isinstance(protocol, dict) else protocol
+        return Described(params, Path(protocol).stem if isinstance(protocol, str) else None, None)
 
-    def _tags(self) -> dict[str, str]:
-        run, facts = self._run, self._attempt["environment"]
-        facts = facts if isinstance(facts, dict) else {}
-        versions = facts.get("versions")
-        tags = {"sweep": run["sweep_id"], "trial": run["trial"], "seed": run["seed"], "role": run["role"]}
-        tags |= {"attempt": self._attempt["number"], "system": self._trial["system"]}
-        tags |= {key: facts[key] for key in ("device", "threads", "git_commit", "git_dirty") if key in facts}
-        tags |= {f"version.{k}": v for k, v in versions.items()} if isinstance(versions, dict) else {}
-        return {key: str(value) for key, value in tags.items()}
+    def _not_finite(self) -> list[tuple[int, str]]:
+        """The values of curves and scores that were not finite, as (step, metric), in the order of the training."""
+        points = [*self._recorded(), *self._scored()]
+        return sorted(((step, name) for name, step, value in points if value is None), key=lambda each: each[0])
 
     def _curves(self) -> Iterator[Point]:
         """The curves of `curves.json`; of a run that has none, the last value of each scalar."""
+        for name, step, value in self._recorded():
+            if value is not None:
+                yield self._point(name, value, step)
+
+    def _recorded(self) -> Iterator[tuple[str, int, float | None]]:
+        """Metric, step and value of each point of the curves; None where it was not finite."""
         for row in self._of("artifact"):
             if row["name"] == "curves" and self._path(row).is_file():
-                yield from self._points_of(self._path(row))
+                yield from self._recorded_in(self._path(row))
                 return
         for row in self._of("scalar_summary"):
             if row["last"] is not None:
-                yield self._point(row["name"], row["last"], row["step"])
+                yield row["name"], row["step"], row["last"]
 
-    def _points_of(self, file: Path) -> Iterator[Point]:
+    def _recorded_in(self, file: Path) -> Iterator[tuple[str, int, float | None]]:
         try:
             for name, curve in json.loads(file.read_bytes()).items():
                 checked("metric", name)
                 for step, value in zip(curve["step"], curve["value"], strict=True):
-                    if value is not None:
-                        yield self._point(name, float(value), int(step))
+                    yield name, int(step), None if value is None else float(value)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
             _LOG.warning("run %s: its curves cannot be shown: %s", self._run["id"], error)
 
     def _scores(self) -> Iterator[Point]:
         """As a training shows them: those on the way, and at the end the last weights' on the holdout."""
+        for name, step, value in self._scored():
+            if value is not None:
+                yield self._point(name, value, step)
+
+    def _scored(self) -> Iterator[tuple[str, int, float | None]]:
+        """Metric, step and value of each of them; None where it was not finite."""
         for row in self._of("score"):
-            if row["value"] is None:
-                continue
             if row["checkpoint"] == "progress":
-                yield self._point(f"score/{row['name']}", row["value"], row["step"])
+                yield f"score/{row['name']}", row["step"], row["value"]
             elif row["checkpoint"] == "last" and row["split"] == "holdout":
-                yield self._point(f"score/{row['name']}_holdout", row["value"], row["step"])
+                yield f"score/{row['name']}_holdout", row["step"], row["value"]
 
     def _point(self, name: str, value: float, step: int) -> Point:
         return Point(name, value, self._at(step), step)

@@ -9,7 +9,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +22,7 @@ from aigc_lab.archive.packing import FORMAT, MANIFEST, REGISTRY, STUDY, check_na
 from aigc_lab.archive.tape import Member
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.files import replacing, sha256
+from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import SCHEMA
 from aigc_lab.settings import Settings
@@ -65,13 +66,13 @@ def import_(path: Path, settings: Settings, say: Callable[[str], None], *, trust
         except OSError as error:  # a folder, a disk that fails
             raise UsageError(f"{path} cannot be read ({error.strerror}); nothing was stored") from None
         search.check(settings.optuna_url, create=False)
-        _refuse_other(archive, settings)
-        deletion.refuse_unfinished(settings, archive.sweep)
-        settings.prepare()
-        with (
-            Registry.open(settings.registry_url, home=settings.home) as registry,
-            belongings.held(settings, archive.sweep, registry),
-        ):
+        with ExitStack() as stack:
+            registry = _refuse_other(archive, settings, stack)
+            deletion.refuse_unfinished(settings, archive.sweep)
+            settings.prepare()
+            if registry is None:
+                registry = stack.enter_context(open_registry(settings, create=True))
+            stack.enter_context(belongings.held(settings, archive.sweep, registry))
             ownership.refuse(registry, settings, archive.sweep)
             new = _is_new(registry, archive)
             if new:
@@ -210,17 +211,16 @@ def _check_rows(rows: Rows, sweep: str, files: dict[str, Member]) -> None:
 # ---- storing
 
 
-def _refuse_other(archive: Archive, settings: Settings) -> None:
-    """Raises `UsageError` for another sweep, or another study, of the same id, before anything is made for this one."""
-    try:
-        opened = Registry.open(settings.registry_url, home=settings.home, create=False)
-    except UsageError:  # there is none yet; or none that can be used, which is said when it is opened
-        new = True
-    else:
-        with opened as registry:
-            new = _is_new(registry, archive)
-    if new:
+def _refuse_other(archive: Archive, settings: Settings, stack: ExitStack) -> Registry | None:
+    """Raises `UsageError` for another sweep, or another study, of the same id, before anything is made for this one.
+    Returns the home's registry, which the stack closes, if there is one.
+    """
+    registry = None
+    with suppress(UsageError):  # there is none yet; or none that can be used, which is said when it is opened
+        registry = stack.enter_context(open_registry(settings))
+    if registry is None or _is_new(registry, archive):
         study.refuse_other(settings.optuna_url, archive.sweep, archive.study)
+    return registry
 
 
 def _is_new(registry: Registry, archive: Archive) -> bool:

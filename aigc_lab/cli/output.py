@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from aigc_lab.registry.store import Registry
-
-
-def opened(home: Path | None) -> "Registry":
-    from aigc_lab.registry.store import Registry
     from aigc_lab.settings import Settings
 
-    settings = Settings.load(home)
-    return Registry.open(settings.registry_url, home=settings.home, create=False)
+
+def opened(home: "Path | Settings | None") -> "Registry":
+    """The registry of a home, or of its settings where they are loaded already."""
+    from aigc_lab.registry.home import open_registry
+    from aigc_lab.settings import Settings
+
+    return open_registry(home if isinstance(home, Settings) else Settings.load(home))
 
 
 @contextmanager

@@ -177,9 +177,11 @@ def stop(
 ) -> None:
     """Stop a sweep that is being run, from another terminal. Its runs are stored where they are, to be resumed."""
     from aigc_lab import stopping
+    from aigc_lab.settings import Settings
 
-    with opened(home) as registry:
-        print(stopping.stop(registry, sweep, finish=finish, home=home))
+    settings = Settings.load(home)
+    with opened(settings) as registry:
+        print(stopping.stop(registry, settings, sweep, finish=finish, home=home))
 
 
 @app.command()
@@ -208,7 +210,7 @@ def reconcile(
     if sweep is not None and not mlflow:
         raise UsageError("reconcile looks at every sweep; to show one again in MLflow, say --mlflow")
     settings = Settings.load(home)
-    with opened(home) as registry:
+    with opened(settings) as registry:
         found = reconcile(registry, settings, dry_run=dry_run)
         if not json and (found or not mlflow):
             print("\n".join(map(str, found)) or "nothing was left behind")
@@ -242,7 +244,8 @@ def verify(
     from aigc_lab.read_only import readable
     from aigc_lab.settings import Settings
 
-    with opened(home) as registry, readable(Settings.load(home)) as settings, progress() as told:
+    known = Settings.load(home)
+    with opened(known) as registry, readable(known) as settings, progress() as told:
         result = verification.verify(registry, settings, sweep, deep=deep, told=told)
     if json:
         print_json(result.as_json())

@@ -1,12 +1,16 @@
 """Who does runs: in this process, in processes of this machine, on other machines."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from aigc_lab.experiment import Experiment
 from aigc_lab.job import Job, Outcome, Watcher
+from aigc_lab.lab import Lab
+from aigc_lab.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -18,10 +22,20 @@ class Place:
 
 
 class Executor(ABC):
-    """Does runs, at most `slots` at once. A context: leaving it ends whatever it started, whatever happened."""
+    """Does the runs of a checked experiment, one at each of its `places`. A context: leaving it ends whatever it
+    started, whatever happened.
+
+    It is made before the stores and the judge are ready, so that what starts slowly may start at once; `say` takes a
+    line about what happens. `open` follows, and then `run`. A file of this folder, or a user's, defines one subclass.
+    """
 
     #: how many runs it can do at once; with more than one, `run` is called from as many threads
     slots: int = 1
+
+    def __init__(
+        self, experiment: Experiment, places: Sequence[Place], settings: Settings, say: Callable[[str], None]
+    ) -> None:
+        self._experiment, self._places, self._settings, self._say = experiment, places, settings, say
 
     def __enter__(self) -> Self:
         return self
@@ -29,9 +43,16 @@ class Executor(ABC):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
+    def open(self, lab: Lab, spool: Path) -> None:
+        """Takes what this process shares with its runs, and the folder in which runs spool what MLflow is to show.
+        Returns when runs can be done. Raises `UsageError` and `Failure` when they cannot.
+        """
+        self._lab, self._spool = lab, spool
+
     @abstractmethod
     def run(self, job: Job, watcher: Watcher) -> Outcome:
-        """Does a run to its end and has it recorded. Waits for a free slot.
+        """Does a run to its end and has it recorded, whatever ends it: a run that fails of itself has the outcome
+        FAILED and a reason. Waits for a free slot.
 
         Raises `UsageError` and `Failure` for what the next run would meet too, and `KeyboardInterrupt` when `stop` was
         called or the user interrupted it.
@@ -44,3 +65,6 @@ class Executor(ABC):
     @abstractmethod
     def stop(self) -> None:
         """Interrupts what is being done: those runs are recorded as KILLED. Harmless when nothing is."""
+
+    def kill(self) -> None:  # noqa: B027 -- who starts nothing has nothing to end
+        """Ends at once what it started, and waits for nothing. Nothing was, unless a subclass says so."""

@@ -5,15 +5,11 @@ from collections.abc import Sequence
 from aigc_lab import interruption
 from aigc_lab.executors import base
 from aigc_lab.job import Job, Outcome, Watcher
-from aigc_lab.lab import Lab
 from aigc_lab.trial import execute
 
 
 class Inline(base.Executor):
     """What one device needs: nothing is started and nothing has to be sent."""
-
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
 
     def run(self, job: Job, watcher: Watcher) -> Outcome:
         return self.together([job], [watcher])[0]

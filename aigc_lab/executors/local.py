@@ -5,12 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
-from aigc_lab import attempts, confined, environment
+from aigc_lab import confined, environment
 from aigc_lab.channel import Channel, Closed, Message
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import base
@@ -23,7 +23,9 @@ from aigc_lab.outage import StoreAway
 from aigc_lab.registry import lives, queries
 from aigc_lab.registry.life import RETRIES
 from aigc_lab.registry.states import State
-from aigc_lab.tracking.base import status_of
+from aigc_lab.settings import Settings
+from aigc_lab.tracking.base import run_key
+from aigc_lab.tracking.description import conclude
 from aigc_lab.tracking.spool import SpoolTracker
 
 _GRACE = 10.0
@@ -33,21 +35,21 @@ _HEARD = (Said, Ready, Progressed, Scored, Ended, Broken, Interrupted)
 class Local(base.Executor):
     """One process a place. They start at once and import torch while the caller prepares what they will read."""
 
-    def __init__(self, experiment: Experiment, places: list[Place], home: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, experiment: Experiment, places: Sequence[Place], settings: Settings, say: Callable[[str], None]
+    ) -> None:
+        super().__init__(experiment, places, settings, say)
         self.slots = len(places)
-        self._experiment = experiment
-        self._home = home
-        self._say = say
         self._stopped = False
-        self._lab: Lab | None = None
-        self._workers = [_Worker(place, home / "logs" / f"worker-{i}.log") for i, place in enumerate(places)]
+        logs = settings.home / "logs"
+        self._workers = [_Worker(place, logs / f"worker-{i}.log") for i, place in enumerate(places)]
         self._free: SimpleQueue[_Worker] = SimpleQueue()
         for worker in self._workers:
             self._free.put(worker)
 
     def open(self, lab: Lab, spool: Path) -> None:
         """Lets the workers open what `lab` has prepared, and returns when they are ready."""
-        self._lab, self._spool = lab, SpoolTracker(spool)
+        super().open(lab, spool)
         for worker in self._workers:
             worker.open(self._opening(worker.place))
         for worker in self._workers:
@@ -55,8 +57,8 @@ class Local(base.Executor):
 
     def _opening(self, place: Place) -> Opening:
         return Opening(
-            home=str(self._home),
-            spool=str(self._spool.folder),
+            home=str(self._settings.home),
+            spool=str(self._spool),
             name=self._experiment.name,
             file=str(self._experiment.document.file),
             data=self._experiment.document.data,
@@ -66,7 +68,6 @@ class Local(base.Executor):
         )
 
     def run(self, job: Job, watcher: Watcher) -> Outcome:
-        assert self._lab is not None, "open comes first"
         worker = self._free.get()
         try:
             before, deaths = self._begun(job), 0
@@ -91,7 +92,6 @@ class Local(base.Executor):
 
     def _begun(self, job: Job) -> int:
         """The number of the run's newest attempt."""
-        assert self._lab is not None
         known = lives.ended(self._lab.registry, job.run)
         return (known["attempt"] or 0) if known is not None else 0
 
@@ -99,34 +99,23 @@ class Local(base.Executor):
         """Records that the run's process is gone. Returns the number of the attempt that it worked on, and how the run
         has ended if it is not to be tried again.
         """
-        assert self._lab is not None
-        registry = self._lab.registry
+        registry, spool = self._lab.registry, SpoolTracker(self._spool)
         attempt, state = registry.lose(job.run, State.KILLED, reason, crashed=not self._stopped)
-        key = f"{job.run}.{registry.chain(job.run)}"
+        key = run_key(job.run, registry.chain(job.run))
         if state not in (State.KILLED, State.QUEUED):  # its result is written down; it died before it could say so
-            outcome = self._stored(job)
-            self._conclude(job, key, attempt, outcome)
-            return attempt, outcome
+            conclude(registry, self._settings, spool, key)
+            return attempt, self._stored(job)
         if self._stopped or registry.crashes(job.run) <= RETRIES:
-            self._spool.abandon(job.sweep, key)
+            spool.abandon(job.sweep, key)
             if self._stopped:
                 raise KeyboardInterrupt
             return attempt, None
         reason = f"{reason}, {RETRIES + 1} times without progress"
         registry.lose(job.run, State.FAILED, reason)
-        outcome = Outcome(State.FAILED, None, reason)
-        self._conclude(job, key, attempt, outcome)
-        return attempt, outcome
-
-    def _conclude(self, job: Job, key: str, attempt: int, outcome: Outcome) -> None:
-        """What the run's process would have done after writing down how the run ended."""
-        assert self._lab is not None
-        tags = {"state": str(outcome.state)} | ({"reason": outcome.reason} if outcome.reason else {})
-        self._spool.end(key, status_of(outcome.state), tags)
-        attempts.collect(self._lab.settings, job.sweep, job.trial, job.seed, keep=attempt)
+        conclude(registry, self._settings, spool, key)
+        return attempt, Outcome(State.FAILED, None, reason)
 
     def _stored(self, job: Job) -> Outcome:
-        assert self._lab is not None
         rows = queries.outcomes(self._lab.registry, job.sweep)
         row = next(row for row in rows if (row["trial"], row["seed"]) == (job.trial, job.seed))
         return Outcome(State(row["state"]), row["value"], row["reason"])

@@ -10,7 +10,7 @@ from aigc_lab.processes import Process
 from aigc_lab.registry.life import LEASE
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry, repeated
-from aigc_lab.registry.tables import Attempt, Run, Supervisor
+from aigc_lab.registry.tables import Attempt, Checkpoint, Run, Supervisor, Verdict
 
 Json = dict[str, Any]
 
@@ -46,12 +46,21 @@ def supervisor(registry: Registry, sweep: str) -> Json | None:
 
 @repeated
 def ended(registry: Registry, run: str) -> Json | None:
-    """Of a run: trial, seed, state, reason, and the number of its newest attempt. None when there is no such run."""
+    """Of a run: sweep, trial, seed, state, reason, the number of its newest `attempt`, its `verdicts` as (kind, step,
+    verdict), and the `result_step`, of which its last weights are. None when there is no such run.
+    """
     newest = select(Attempt.c.number).where(Attempt.c.run_id == run).order_by(Attempt.c.number.desc()).limit(1)
-    columns = (Run.c.trial, Run.c.seed, Run.c.state, Run.c.reason, newest.scalar_subquery().label("attempt"))
+    last = select(Checkpoint.c.step).where(Checkpoint.c.run_id == run, Checkpoint.c.kind == "last")
+    columns = (
+        *(Run.c.sweep_id.label("sweep"), Run.c.trial, Run.c.seed, Run.c.state, Run.c.reason),
+        *(newest.scalar_subquery().label("attempt"), last.scalar_subquery().label("result_step")),
+    )
+    verdicts = select(Verdict.c.kind, Verdict.c.step, Verdict.c.verdict).where(Verdict.c.run_id == run)
     with registry.read() as connection:
         row = connection.execute(select(*columns).where(Run.c.id == run)).mappings().first()
-        return None if row is None else dict(row)
+        if row is None:
+            return None
+        return dict(row) | {"verdicts": [tuple(each) for each in connection.execute(verdicts)]}
 
 
 @repeated

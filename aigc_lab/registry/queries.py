@@ -16,6 +16,7 @@ from aigc_lab.content import unknown
 from aigc_lab.errors import UsageError
 from aigc_lab.registry.marks import DOUBTFUL, doubts
 from aigc_lab.registry.ranking import Comparison, Configuration, Outcome, rank
+from aigc_lab.registry.records import DESCRIBED
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry, repeated
 from aigc_lab.registry.tables import (
@@ -271,7 +272,7 @@ def show(registry: Registry, run: str) -> Json:
             "scalars": {name: last for name, last in scalars},
             "progress": [_json(entry) for entry in progress.mappings()],
             "verdicts": _verdicts(connection, Verdict.c.run_id == run).get(run, []),
-            "attempts": [_json(attempt) for attempt in attempts],
+            "attempts": [_attempt(attempt) for attempt in attempts],
         }
         checkpoints = select(*_columns(Checkpoint)).where(Checkpoint.c.run_id == run).order_by(Checkpoint.c.kind)
         artifacts = select(*_columns(Artifact)).where(Artifact.c.run_id == run).order_by(Artifact.c.name)
@@ -688,6 +689,12 @@ def _require_score(connection: Connection, score: str, checkpoint: str, of_sweep
 
 def _json(row: Mapping[Any, Any]) -> Json:
     return {str(key): value.isoformat() if isinstance(value, datetime) else value for key, value in row.items()}
+
+
+def _attempt(row: Mapping[Any, Any]) -> Json:
+    """An attempt, its environment without what is MLflow's."""
+    facts = {key: value for key, value in row["environment"].items() if key != DESCRIBED}
+    return _json(row) | {"environment": facts}
 
 
 def _columns(table: Table) -> list[Any]:

@@ -8,6 +8,8 @@ Role = Literal["search", "confirm"]
 Scored = Literal["last", "selected", "progress"]
 # "collapse_raw" is of the last weights as they were trained, without the moving average.
 Judged = Literal["collapse", "stability", "collapse_raw"]
+# Beside the environment of an attempt: what MLflow is told of the run (`tracking.description.Described`).
+DESCRIBED = "described"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from aigc_lab.processes import Process
 from aigc_lab.registry.life import Life, Outdated
 from aigc_lab.registry.opening import away, first_line, folder_of, label, open_engine
 from aigc_lab.registry.records import (
+    DESCRIBED,
     Better,
     Role,
     ScalarLike,
@@ -320,6 +321,15 @@ class Registry:
             )
             self._trial_goes_on(life.connection, run)
         return number
+
+    @repeated
+    def describe(self, run: str, attempt: int, described: Mapping[str, Any]) -> None:
+        """Stores what MLflow is told of the run beside the environment of an attempt."""
+        this = (Attempt.c.run_id == run, Attempt.c.number == attempt)
+        with self.write() as connection:
+            facts = connection.scalar(select(Attempt.c.environment).where(*this)) or {}
+            facts = facts | {DESCRIBED: _plain(described)}
+            connection.execute(update(Attempt).where(*this).values(environment=facts))
 
     def _is_mine(self, life: "_Living", process: Process, began: datetime) -> bool:
         """Whether the newest attempt is the one that this process began at this moment."""

@@ -132,7 +132,8 @@ Run = Table(
 # `host`, `boot`, `pid` and `process_started` name the process (`aigc_lab.processes`), which renews `heartbeat_at` and
 # `step`, the step it is at. It began at `from_step`, and its newest checkpoint is of `stored_step`. Attempts of one
 # `chain`, the number of the first of them, went on from one another and are one run in MLflow. It `crashed` if it died
-# of itself: the process that had started it lived, or the kernel was out of memory.
+# of itself: the process that had started it lived, or the kernel was out of memory. `environment` is what
+# `aigc_lab.environment` says of it, and under `records.DESCRIBED` what MLflow is told of the run.
 Attempt = Table(
     "attempt",
     METADATA,

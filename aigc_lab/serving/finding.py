@@ -13,6 +13,7 @@ from aigc_lab.errors import UsageError
 from aigc_lab.files import sha256
 from aigc_lab.model_code import code_of
 from aigc_lab.registry import queries
+from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.queries import Final
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
@@ -70,7 +71,7 @@ def find(wanted: str, settings: Settings, checkpoint: Final = "last") -> Weights
         return Weights(path, path.stem, settings.home, {"file": str(path)})
     if wanted.startswith("models:/"):
         return _of_uri(wanted, settings)
-    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+    with open_registry(settings) as registry:
         name, at, alias = wanted.partition("@")
         versions = queries.models(registry, name)
         if versions:
@@ -87,7 +88,7 @@ def _of_uri(uri: str, settings: Settings) -> Weights:
         raise UsageError(f"{uri}: write models:/NAME/VERSION or models:/NAME@ALIAS")
     name, version, alias = match.groups("")
     try:
-        with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+        with open_registry(settings) as registry:
             versions = queries.models(registry, name)
     except UsageError:  # a machine that only serves has MLflow, and no home
         versions = []

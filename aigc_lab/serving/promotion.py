@@ -26,6 +26,7 @@ from aigc_lab.errors import UsageError
 from aigc_lab.files import locked, umask
 from aigc_lab.model_code import code_of
 from aigc_lab.registry import queries
+from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.queries import Final
 from aigc_lab.registry.records import StoredPromotion
 from aigc_lab.registry.store import Registry
@@ -84,7 +85,7 @@ def promote(
         check_alias(alias)
     if name is not None:
         check_name(name)
-    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+    with open_registry(settings) as registry:
         run = finding.find_run(registry, wanted, checkpoint)
         row = queries.show(registry, run)
         ownership.claim(registry, settings, row["sweep"])

@@ -25,6 +25,16 @@ def status_of(state: str) -> Status:
     return "FAILED" if state == "FAILED" else "KILLED" if state == "KILLED" else "FINISHED"
 
 
+def run_key(run: str, chain: int) -> str:
+    """What finds a run in MLflow: the registry's run id, and the attempt that its chain of attempts began with."""
+    return f"{run}.{chain}"
+
+
+def run_of_key(key: str) -> str:
+    """The registry's run id in a key."""
+    return key.rpartition(".")[0]
+
+
 # MLflow's limits, which every tracker keeps.
 PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
@@ -110,9 +120,7 @@ class Tracker(Protocol):
         *,
         at: int | None = None,
     ) -> RunTracker:
-        """Opens the run of `key` (registry's run id, and the attempt that its chain of attempts began with): a new one,
-        or the one that was started before.
-        """
+        """Opens the run of `key` (see `run_key`): a new one, or the one that was started before."""
 
 
 class Point(NamedTuple):
@@ -154,7 +162,8 @@ class Recorder:
         self.scalars(step, {f"score/{name}": value for name, value in values.items()})
 
     def _nonfinite_tag(self) -> str:
-        parts = (f"{name}: {count} from step {first}" for name, (count, first, _) in self._nonfinite.items())
+        known = sorted(self._nonfinite.items(), key=lambda each: (each[1][1], each[0]))  # the same however it is told
+        parts = (f"{name}: {count} from step {first}" for name, (count, first, _) in known)
         return shortened("; ".join(parts), TAG_LENGTH)
 
     def _check_image(self, key: str, pixels: "numpy.typing.NDArray[numpy.uint8]") -> None:

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from aigc_lab import visible
@@ -22,9 +22,11 @@ from aigc_lab.channel import Channel, Closed
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.files import locked
 from aigc_lab.messages import Deliver, Delivered, Finish
+from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
 from aigc_lab.settings import Settings
 from aigc_lab.tracking import spool
+from aigc_lab.tracking.base import run_of_key
 from aigc_lab.tracking.mlflow import MlflowTracker
 from aigc_lab.tracking.shipper import Shipper
 from aigc_lab.tracking.waiting import Told
@@ -150,22 +152,24 @@ class Writer:
 
 
 @contextmanager
-def shipping(settings: Settings, sweep: str, *, wait: bool = True) -> Iterator[Shipper]:
-    """The shipper of a sweep's spool, which nobody else ships meanwhile.
+def shipping(
+    settings: Settings, sweep: str, *, wait: bool = True, registry: Registry | None = None
+) -> Iterator[Shipper]:
+    """The shipper of a sweep's spool, which nobody else ships meanwhile; `registry` is the home's, where it is open
+    already.
 
     Raises `BlockingIOError` when somebody does and this one is not to `wait`.
     """
     folder = spool_folder(settings, sweep)
     folder.mkdir(parents=True, exist_ok=True)
-    with (
-        locked(folder / spool.LOCK, wait=wait),
-        Registry.open(settings.registry_url, home=settings.home, patient=True) as registry,
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(locked(folder / spool.LOCK, wait=wait))
+        known = registry or stack.enter_context(open_registry(settings, create=True, patient=True))
         tracker = MlflowTracker(settings.tracking_uri, settings.artifacts)
 
         def opened(key: str, experiment: str, run: str) -> None:
-            registry.set_mlflow_experiment(sweep, experiment)
-            registry.set_mlflow_run(key.rpartition(".")[0], run)
+            known.set_mlflow_experiment(sweep, experiment)
+            known.set_mlflow_run(run_of_key(key), run)
 
         tracker.prewarm()
         yield Shipper(folder, tracker, opened)
