@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 Rows = npt.NDArray[np.int64]
+# Of so many dimensions a Fréchet distance takes milliseconds.
+_SMALL = 128
 Better = Literal["lower", "higher"]
 Need = Literal["train", "labels", "encoder", "game", "likelihood"]
 Fault = Literal["noise", "collapse", "copies"]
@@ -381,17 +383,19 @@ class Metric(ABC):
         signature: str,
         compute: Callable[[Part, Part], Mapping[K, float]],
         used: Callable[[int, int], object] = lambda made, real: (made, real),
+        times: int = 1,
     ) -> dict[K, Floor]:
         """What real samples score in the place of generated ones: `compute` of each draw of as many, held against other
-        real ones, and the mean over the draws. `used` says what of the sizes of two sets the score depends on, where
-        that is not simply both.
+        real ones, and the mean over the draws: `times` as many as usual of what is cheap. `used` says what of the sizes
+        of two sets the score depends on, where that is not simply both.
         """
         real, n = evidence.real, len(evidence.generated)
         if real.valued:
             return _Untold()
 
         def found() -> dict[K, Floor]:
-            sets = list(real.draws(self.drawn(real), n))
+            count = self.drawn(real)
+            sets = list(real.draws(count * times if count > 1 else 1, n))
             few = tuple(map(len, sets[0]))
             same = real.pool is None or used(*few) == used(n, len(real.reference))
             overlap = few[0] / real.pool.total if real.pool is not None and real.pool.against is not None else 0.0
@@ -570,7 +574,9 @@ def frechet_score(metric: Metric, name: str, extractor: str, evidence: Evidence)
         sets = (evidence.features(extractor, each).gaussian for each in (floor, against))
         return {name: distance(*sets)}
 
-    floor = metric.floors(evidence, signature, between)[name]
+    # One draw's distance goes far from another's where samples are few, and costs nothing where features are small.
+    times = 6 if generated.vectors.shape[1] <= _SMALL else 1
+    floor = metric.floors(evidence, signature, between, times=times)[name]
     return Score(name, value, max(value - margin, 0.0), value + margin, generated.count, floor, signature, "lower")
 
 
