@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from aigc_lab.cli.options import changed
 from aigc_lab.contracts.systems import SYSTEM, Case
 from aigc_lab.data.digits import Digits
 from aigc_lab.errors import Failure, UsageError
+from aigc_lab.metrics.base import Metric
 from aigc_lab.systems.base import System
 
 ROOT = Path(__file__).parent.parent
@@ -122,6 +124,12 @@ def test_an_experiment_a_dataset_and_a_metric_can_be_checked(mine: Path) -> None
 
 
 # ---- the system that the README shows
+
+
+def test_the_metric_that_its_base_shows_keeps_its_contracts(mine: Path) -> None:
+    shown = textwrap.dedent((Metric.__doc__ or "").partition("between two sets:\n")[2])
+    Path("brightness.py").write_text(shown, "utf-8")
+    checks.conclude(check("./brightness.py"))
 
 
 def test_the_system_of_the_readme_is_the_one_that_is_tested() -> None:

@@ -286,7 +286,40 @@ class Evidence:
 
 
 class Metric(ABC):
-    """A metric is pure: it knows neither training nor storage. `version` changes when its numbers would."""
+    """A metric is pure: it knows neither training nor storage. `version` changes when its numbers would.
+
+    One's own is a file with one subclass, named in a protocol as `metrics: [./brightness.py]`. `floors_alone` tells what
+    real samples score, of draws as large as what was generated; `floors` does so for what is measured between two sets:
+
+        \"\"\"How bright pictures are on the mean.\"\"\"
+
+        from aigc_lab.config import Strict
+        from aigc_lab.metrics.base import Metric, Score, mean_interval
+
+        class Brightness(Metric):
+            describes = frozenset({"brightness"})  # neither more nor less is better: no objective
+
+            class Config(Strict):
+                pass
+
+            @property
+            def gives(self):
+                return {"brightness": "higher"}
+
+            def check(self, dataset, samples):
+                if samples < 20:
+                    raise ValueError(f"a mean brightness needs at least 20 samples, not {samples}")
+
+            def scores(self, evidence):
+                def means(samples):  # [n]
+                    return samples.canonical().unit().double().flatten(1).mean(1)
+
+                signature, n = self.signature(evidence), len(evidence.generated)
+                of_one = lambda part: {"brightness": means(part.samples).mean().item()}
+                floor = self.floors_alone(evidence, signature, of_one)["brightness"]
+                ends = mean_interval(means(evidence.generated))  # value, low, high
+                return [Score("brightness", *ends, n, floor, signature, "higher")]
+    """
 
     Config: ClassVar[type[Strict]]
     version: ClassVar[int] = 1
