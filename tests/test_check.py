@@ -127,7 +127,7 @@ def test_an_experiment_a_dataset_and_a_metric_can_be_checked(mine: Path) -> None
 
 
 def test_the_metric_that_its_base_shows_keeps_its_contracts(mine: Path) -> None:
-    shown = textwrap.dedent((Metric.__doc__ or "").partition("between two sets:\n")[2])
+    shown = textwrap.dedent((Metric.__doc__ or "").partition("measured between two\n    sets:\n")[2])
     Path("brightness.py").write_text(shown, "utf-8")
     checks.conclude(check("./brightness.py"))
 

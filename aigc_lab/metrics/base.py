@@ -288,8 +288,9 @@ class Evidence:
 class Metric(ABC):
     """A metric is pure: it knows neither training nor storage. `version` changes when its numbers would.
 
-    One's own is a file with one subclass, named in a protocol as `metrics: [./brightness.py]`. `floors_alone` tells what
-    real samples score, of draws as large as what was generated; `floors` does so for what is measured between two sets:
+    One's own is a file with one subclass, named in a protocol as `metrics: [./brightness.py]`. `floors_alone` tells
+    what real samples score, of draws as large as what was generated; `floors` does so for what is measured between two
+    sets:
 
         \"\"\"How bright pictures are on the mean.\"\"\"
 
