@@ -250,7 +250,7 @@ def test_a_sweep_is_done_by_the_executor_that_is_named(tmp_path: Path, monkeypat
 
 def test_an_executor_that_is_unknown_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     with (
-        pytest.raises(UsageError, match="unknown executor 'lokal'; did you mean 'local'"),
+        pytest.raises(UsageError, match=r"unknown executor 'lokal'; did you mean local\?"),
         working(tmp_path, "lokal", []),
     ):
         raise AssertionError

@@ -123,10 +123,10 @@ def test_resume_hands_on_what_failed_and_the_environment_decides(
     """As when the command itself is typed again."""
     given: list[Any] = []
     monkeypatch.setattr(commands, "_stored", lambda row, settings, device: before.experiment)
-    monkeypatch.setattr(commands, "_train", lambda *words: given.append(words))
+    monkeypatch.setattr(commands, "_train", lambda *words, **options: given.append((*words, options)))
     commands.resume("mine", device="cpu", retry_failed=retry_failed, table=False, home=before.settings.home)
-    ((_, _, seeds, _, retried, _),) = given
-    assert (seeds, retried) == ([1, 2], retry_failed)
+    ((_, _, seeds, options),) = given
+    assert (seeds, options["retry_failed"]) == ([1, 2], retry_failed)
 
 
 @pytest.mark.parametrize("command", ["sweep", "train"])

@@ -1,6 +1,6 @@
 """What is measured: a metric turns evidence into scores, and a score says how it was computed.
 
-Nothing heavy is imported here: metrics of words are computed without torch.
+Nothing heavy is imported here: metrics of words are computed without torch, and an experiment is read without numpy.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
-
 from aigc_lab import plugins
 from aigc_lab.config import Strict
 from aigc_lab.shape import Modality
@@ -21,6 +18,8 @@ from aigc_lab.statistics import Z95
 from aigc_lab.text.likelihood import Likelihood
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
     from torch import Tensor
 
@@ -28,9 +27,10 @@ if TYPE_CHECKING:
     from aigc_lab.extractors.base import Features
     from aigc_lab.samples import Samples
 
+    Rows = npt.NDArray[np.int64]
+
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
-Rows = npt.NDArray[np.int64]
 # Of so many dimensions a Fréchet distance takes milliseconds.
 _SMALL = 128
 Better = Literal["lower", "higher"]
@@ -91,6 +91,8 @@ class Floor(float):
         """The mean of the draws' values; NaN where one of them is. Draws of a share `overlap` of a set go less far from
         each other than new samples would, by the root of what they leave.
         """
+        import numpy as np
+
         found = cls(sum(values) / len(values))
         spread = float(np.std(values, ddof=1)) / math.sqrt(1 - overlap) if len(values) > 1 else math.nan
         found.sd, found.n = spread if math.isfinite(spread) else None, n
@@ -137,6 +139,8 @@ class Part:
 
     def each(self) -> Iterator[tuple[Samples, Rows]]:
         """Each of the sets with those of its own rows that are meant."""
+        import numpy as np
+
         rows = np.arange(len(self)) if self.rows is None else self.rows
         first = 0
         for whole in self.wholes:
@@ -175,6 +179,8 @@ class Pool:
         return sum(map(len, self.wholes))
 
     def _order(self, number: int) -> Rows:
+        import numpy as np
+
         return np.random.default_rng((self.total, number)).permutation(self.total)
 
 
@@ -523,6 +529,8 @@ def scored(metric: Metric, evidence: Evidence, leave: Callable[[str, str], None]
 
 def _at_floor(metric: Metric, evidence: Evidence, n: int) -> dict[str, float]:
     """The scores of the n generated samples that the floor is of, held against what it is: means over draws."""
+    import numpy as np
+
     real, generated = evidence.real, evidence.generated
     values: dict[str, list[float]] = {}
     for number, (_, against) in enumerate(real.draws(metric.drawn(real), len(generated))):

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from aigc_lab.metrics.base import Better
 from aigc_lab.pruners.base import Curve, Pruner
-from aigc_lab.verdicts.stability import Better, first_alarm
+from aigc_lab.verdicts.stability import first_alarm
 
 
 class Alarm(Pruner):

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from aigc_lab.metrics.base import Better
 from aigc_lab.pruners.base import Curve, Pruner
-from aigc_lab.verdicts.stability import Better
 
 _FINISHED = 2
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from aigc_lab.metrics.base import Better
 from aigc_lab.pruners.base import Curve, Pruner
-from aigc_lab.verdicts.stability import Better
 
 
 class NoPruner(Pruner):
