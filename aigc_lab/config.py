@@ -3,12 +3,15 @@
 The types say what a number may be, so that none is met that no memory holds, no store takes, or no arithmetic survives.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 #: what registries, generators and tensors hold: 64 bits with a sign
 LEAST, MOST = -(2**63), 2**63 - 1
+
+#: which way a score is better
+Better = Literal["lower", "higher"]
 
 #: of samples, sentences, points
 Count = Annotated[int, Field(ge=1, le=10**9)]

@@ -8,10 +8,11 @@ from statistics import median
 from typing import Any
 
 from aigc_lab import history_files
+from aigc_lab.config import Better
 from aigc_lab.errors import UsageError
 from aigc_lab.text.tokenizer import Tokenizer
 from aigc_lab.verdicts.seeds import across_seeds, steps_to_best
-from aigc_lab.verdicts.stability import Better, Finding, StabilityVerdict, judge
+from aigc_lab.verdicts.stability import Finding, StabilityVerdict, judge
 
 
 def stability_of_file(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 from aigc_lab import checkpoint
+from aigc_lab.config import Better
 from aigc_lab.files import write_atomically
 from aigc_lab.metrics.base import Score
 from aigc_lab.registry.records import (
@@ -26,7 +27,7 @@ from aigc_lab.registry.records import (
 from aigc_lab.statistics import error_of
 from aigc_lab.verdicts import stability
 from aigc_lab.verdicts.conclusion import CollapseVerdict
-from aigc_lab.verdicts.stability import Better, StabilityVerdict
+from aigc_lab.verdicts.stability import StabilityVerdict
 
 # A gradient or a score of the critic so many times its median is worth a word.
 _UNREST = 3.0

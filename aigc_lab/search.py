@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from aigc_lab import noise, outage, plugins, space
+from aigc_lab.config import Better
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.experiment import Experiment, Search
 from aigc_lab.experiment import confirmations as confirmations
@@ -31,7 +32,6 @@ from aigc_lab.pruners.base import Curve, Pruner
 from aigc_lab.recollection import Recollection
 from aigc_lab.registry.opening import away, server_options, soon
 from aigc_lab.settings import discreet, masked
-from aigc_lab.verdicts.stability import Better
 
 _SYSTEM = "system"
 # Addresses at which this process has found a storage: what goes away there is waited for.

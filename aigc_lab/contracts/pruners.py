@@ -4,9 +4,9 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from aigc_lab.config import Better
 from aigc_lab.contracts.base import Broken, Contracts
 from aigc_lab.pruners.base import Curve, Pruner
-from aigc_lab.verdicts.stability import Better
 
 _STEPS, _EVERY, _RUNS, _TABLES = 1000, 50, 6, 20
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 from aigc_lab import plugins
+from aigc_lab.config import Better as Better  # metrics of users' import it from here
 from aigc_lab.config import Strict
 from aigc_lab.shape import Modality
 from aigc_lab.statistics import Z95
@@ -33,7 +34,6 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 # Of so many dimensions a Fréchet distance takes milliseconds.
 _SMALL = 128
-Better = Literal["lower", "higher"]
 Need = Literal["train", "labels", "encoder", "game", "likelihood"]
 Fault = Literal["noise", "collapse", "copies"]
 

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator
 
 from aigc_lab import plugins
-from aigc_lab.metrics.base import Better
+from aigc_lab.config import Better
 
 #: a key that names a pruner: one that ships or is installed, or a file that ends in .py
 Name = Annotated[str, plugins.Named("pruners"), AfterValidator(plugins.Named("pruners").check)]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aigc_lab.metrics.base import Better
+from aigc_lab.config import Better
 from aigc_lab.pruners.base import Curve, Pruner
 
 _FINISHED = 2

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from aigc_lab.metrics.base import Better
+from aigc_lab.config import Better
 from aigc_lab.pruners.base import Curve, Pruner
 
 

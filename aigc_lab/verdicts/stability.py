@@ -57,6 +57,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from aigc_lab.config import Better
+
 _VERSION = 3  # of the rules
 FEWEST = 10
 # How many times the best a value must be to have regressed, and by how many standard errors; the least part of the gain
@@ -81,7 +83,6 @@ _RISEN = 15.0
 # How much farther values reach to one side of zero than to the other if they do not just lie around it.
 _LOPSIDED = 3.0
 
-Better = Literal["lower", "higher"]
 Scale = Literal["log", "normalised"]
 Array = npt.NDArray[np.float64]
 
