@@ -37,7 +37,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("aigc-lab show rings", {"rings-11111111.0.0"}),
         ("aigc-lab sweep di", {"digits", "dirac"}),
         ("aigc-lab sweep mi", {"mine.yaml"}),
-        ("aigc-lab list ", {"systems", "datasets", "metrics", "experiments", "protocols"}),
+        (
+            "aigc-lab list ",
+            {"systems", "datasets", "metrics", "experiments", "protocols", "penalties", "augmentations", "pruners"},
+        ),
     ],
 )
 def test_bash_is_offered(here: Path, typed: str, offered: set[str]) -> None:

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aigc_lab.config import Better
-from aigc_lab.verdicts.stability import Array, StabilityVerdict
+from aigc_lab.verdicts.stability import Array, Better, StabilityVerdict
 
 CLAIM, SCREEN = 10, 5
 CONFIDENCE = 0.95

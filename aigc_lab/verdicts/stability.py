@@ -57,8 +57,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from aigc_lab.config import Better
-
 _VERSION = 3  # of the rules
 FEWEST = 10
 # How many times the best a value must be to have regressed, and by how many standard errors; the least part of the gain
@@ -84,6 +82,7 @@ _RISEN = 15.0
 _LOPSIDED = 3.0
 
 Scale = Literal["log", "normalised"]
+Better = Literal["lower", "higher"]
 Array = npt.NDArray[np.float64]
 
 
