@@ -121,10 +121,10 @@ _CODES = {ord(letter): f"%{ord(letter):02X}" for letter in "%?#{}"}
 def sqlite_url(path: Path) -> str:
     """The SQLAlchemy address of a SQLite file, whatever its folder is called.
 
-    >>> sqlite_url(Path("/work/home/mlflow.db"))
-    'sqlite:////work/home/mlflow.db'
-    >>> sqlite_url(Path("/work/feature%2Fgan/mlflow.db"))
-    'sqlite+pysqlite:////work/feature%252Fgan/mlflow.db'
+    >>> sqlite_url(Path("/srv/home/mlflow.db"))
+    'sqlite:////srv/home/mlflow.db'
+    >>> sqlite_url(Path("/srv/feature%2Fgan/mlflow.db"))
+    'sqlite+pysqlite:////srv/feature%252Fgan/mlflow.db'
     """
     coded = str(path).translate(_CODES)
     # MLflow takes what follows `sqlite:///` for a path as it is, and would make a folder of the coded name.
