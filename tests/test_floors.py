@@ -239,19 +239,36 @@ def test_fresh_words_are_as_likely_as_real_ones(tmp_path: Path) -> None:
     assert within.refused() == {}
 
 
-def test_each_floor_stands_beside_as_many(judge: Path) -> None:
+class Sizes(Metric):
+    """Of how many samples each of its scores was computed."""
+
+    class Config(Strict):
+        pass
+
+    @property
+    def gives(self) -> dict[str, Any]:
+        return {"alone": "lower", "between": "lower"}
+
+    def check(self, dataset: Dataset, samples: int) -> None:
+        pass
+
+    def scores(self, evidence: Evidence) -> list[Score]:
+        n = len(evidence.generated)
+        floors = self.floors_alone(evidence, "sizes", lambda part: {"alone": len(part)})
+        floors |= self.floors(evidence, "sizes", lambda floor, against: {"between": len(floor)})
+        return [Score(name, n, n, n, n, floors[name], "sizes", "lower") for name in self.gives]
+
+
+def test_each_floor_stands_beside_as_many() -> None:
     """More are scored than there are real ones: one floor is of all of these, another of half of them."""
-    dataset = Drawn(0)
-    both = [dataset.load(split) for split in ("fresh", "holdout")]
-    made = Images(torch.cat([part.values for part in both])).take(slice(0, 400))
-    options: dict[str, Any] = {"metrics": ["memorisation"], "features": "random", "train": dataset.load("train")}
-    found = evaluate.evaluate(made, dataset.load("reference"), **options, cache=judge, device="cpu")
-    assert {score.name: score.floor_n for score in found} == {"auth_pct_rand": 300, "fd_gap_rand": 150}
-    gap = found[1]
-    rows = torch.randperm(400, generator=torch.Generator().manual_seed(0))
-    against, parts = Images(dataset.load("reference").values[150:]), (made.take(rows[:150]), made.take(rows[150:300]))
-    whole = sum(evaluate.evaluate(part, against, **options, cache=judge)[1].value for part in parts) / 2
-    assert gap.at_floor is not None and abs(gap.at_floor - whole) < 0.5 * abs(gap.value - whole) + 0.01
+    reference, made = Points(torch.zeros(300, 2)), Points(torch.zeros(400, 2))
+    real = Real.drawn(reference, Pool((reference,), 150), 400)
+    evidence = Evidence(made, real, Sets(reference, None), cast(Any, None), str, "")
+    found = scored(Sizes(Sizes.Config()), evidence, lambda name, why: pytest.fail(f"{name}: {why}"))
+    assert {score.name: (score.value, score.floor, score.floor_n, score.at_floor) for score in found} == {
+        "alone": (400, 300, 300, 300),
+        "between": (400, 150, 150, 150),
+    }
 
 
 def test_more_points_than_real_ones_are_measured(tmp_path: Path) -> None:

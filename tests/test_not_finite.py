@@ -109,3 +109,44 @@ def test_seeds_whose_samples_are_nan_count_as_the_worst(tmp_path: Path) -> None:
     assert set(broken) == {"FINISHED", "DIVERGED"} and broken.count("DIVERGED") >= 3
     assert set(states[by_limit[9.0]["trial"]]) == {"FINISHED"}
     assert by_limit[9.0]["rank"] == 1 and by_limit[0.0]["state"] == "DIVERGED" and by_limit[0.0]["rank"] != 1
+
+
+NAN_FIRST = """
+from aigc_lab.config import Strict
+from aigc_lab.metrics.base import Metric, Score
+
+class Late(Metric):
+    # NaN at the first evaluation, then better each time.
+    values = [float("nan"), 0.5, 0.4, 0.3]
+    class Config(Strict):
+        pass
+    @property
+    def gives(self):
+        return {"late": "lower"}
+    def check(self, dataset, samples):
+        if samples < 20:
+            raise ValueError(f"at least 20 samples, not {samples}")
+    def scores(self, evidence):
+        value = self.values.pop(0) if len(self.values) > 1 else self.values[0]
+        return [Score("late", value, value, value, len(evidence.generated), 0.0, self.signature(evidence), "lower")]
+"""
+
+
+def test_a_value_that_is_none_is_never_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With patience it would be the result, and nothing that follows better than it."""
+    monkeypatch.setenv("AIGC_LAB_PLUGIN_SECONDS", "0")
+    source, metric = tmp_path / "breaking.py", tmp_path / "late.py"
+    source.write_text(BREAKING)
+    metric.write_text(NAN_FIRST)
+    changed: dict[str, Any] = {
+        "system": {"name": str(source)},
+        "training": EXPERIMENT["training"] | {"steps": 40, "patience": 3},
+        "evaluation": {"name": "points", "samples": 200, "metrics": [str(metric)]},
+        "objective": {"minimize": "late"},
+    }
+    sweep(EXPERIMENT | changed, home=tmp_path / "home")
+    settings = Settings.load(tmp_path / "home")
+    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+        (run,) = queries.runs(registry)
+        kept = queries.show(registry, run["run"])["checkpoints"]
+    assert run["state"] == "FINISHED" and {file["step"] for file in kept} == {40}
