@@ -313,8 +313,8 @@ class _Run:
         }
         state = self.replica.state
         known = shares | dict(state.system.summary())
-        self.tracked.scalars(state.step, known)
-        self._record.scalar(state.step, known)
+        # An attempt that was killed right here has shown its times already: registry and MLflow say the same.
+        self._record.scalar(state.step, self.tracked.scalars(state.step, known))
         self._end(RunState.FINISHED, None, best.value if step == best.step else self._value)
 
     @property

@@ -440,6 +440,27 @@ def test_who_is_killed_before_mlflow_is_told_of_the_end_has_shown_all(monkeypatc
 
 
 @pytest.mark.usefixtures("folder")
+def test_times_shown_by_an_attempt_that_was_killed_before_its_end_are_those_of_the_registry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next attempt measures others: one step would be shown with one time and recorded with another."""
+    original = Registry.finish
+
+    def killed(registry: Registry, run: str, attempt: int, state: State, **given: Any) -> None:
+        if attempt == 1 and state == "FINISHED":
+            raise KeyboardInterrupt
+        original(registry, run, attempt, state, **given)
+
+    with mock.patch.object(Registry, "finish", killed):
+        assert command(*SWEEP, *ONE).code == 130
+    assert attempts() == [["KILLED"]]
+    delivered(monkeypatch, *ONE, runs=1)
+    assert attempts() == [["KILLED", "FINISHED"]]
+    verified = command("verify", "--home", "home")
+    assert verified.code == 0, verified.why
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_pruner_whose_answer_never_came_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """It stops the run where it would have stopped it at once."""
     asked: list[int] = []

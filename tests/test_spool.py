@@ -336,6 +336,16 @@ def test_attempts_of_a_chain_are_one_run_with_one_point_a_step(folder: Path, fil
     assert list(folder.iterdir()) == []
 
 
+def test_a_later_attempt_is_told_what_its_step_shows(folder: Path) -> None:
+    first = opened(folder)
+    assert first.scalars(20, {"time/a": 3.0, "loss/b": 1.0}) == {"time/a": 3.0, "loss/b": 1.0}
+    first.scalars(10, {"time/c": 1.0})
+    first.flush()
+    later = opened(folder)
+    given = {"time/a": 7.0, "time/c": 2.0, "time/d": 5.0}
+    assert later.scalars(20, given) == given | {"time/a": 3.0}
+
+
 def test_a_killed_run_keeps_its_log_and_costs_nothing(folder: Path, file: Path) -> None:
     store = MemoryTracker()
     attempt(folder, file, 1, 0, 20).end("KILLED", {"state": "KILLED"})

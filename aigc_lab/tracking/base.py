@@ -60,8 +60,10 @@ class RunTracker(Protocol):
     run_id: str
     reason: str  # why something waits, as far as it is known
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Records values at a step, without any I/O. Values that are not finite are left out and named in a tag."""
+    def scalars(self, step: int, values: Mapping[str, float]) -> Mapping[str, float]:
+        """Records values at a step, without any I/O, and returns them as the store shows them: where an attempt that was
+        killed has shown a value of this step, that one stays. Values that are not finite are left out, named in a tag.
+        """
 
     def points(self, points: "Iterable[Point]") -> None:
         """Records points that carry their own time, as they were spooled."""
@@ -141,7 +143,7 @@ class Recorder:
         self._nonfinite: dict[str, tuple[int, int, int]] = {}  # name -> (how many, at which step first, and last)
         self._ended = False
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    def scalars(self, step: int, values: Mapping[str, float]) -> Mapping[str, float]:
         assert not self._ended, f"run {self.run_id} has ended"
         at = now()
         for name, value in values.items():
@@ -153,6 +155,7 @@ class Recorder:
             else:  # MLflow would show an infinity as 1.8e308
                 count, first, _ = self._nonfinite.get(name, (0, step, step))
                 self._nonfinite[name] = (count + 1, first, step)
+        return values
 
     def points(self, points: Iterable[Point]) -> None:
         """Records points that were checked before."""

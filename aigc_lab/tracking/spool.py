@@ -144,9 +144,11 @@ class SpoolRun(base.Recorder):
         """The tags that the attempt before ended with."""
         return self._before.last_words
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    def scalars(self, step: int, values: Mapping[str, float]) -> Mapping[str, float]:
         done = self._before.steps
         super().scalars(step, {name: value for name, value in values.items() if step > done.get(name, step - 1)})
+        shown = self._before.values
+        return dict(values) | {name: shown[name] for name in values if name in shown and done[name] == step}
 
     def image(
         self,
@@ -239,6 +241,7 @@ class _Content:
     """What a log holds of the attempts before this one."""
 
     steps: dict[str, int] = field(default_factory=dict)  # metric -> the last step recorded
+    values: dict[str, float] = field(default_factory=dict)  # metric -> its value at that step, where it is finite
     nonfinite: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # as the recorder counts them
     images: set[tuple[str, int]] = field(default_factory=set)
     texts: dict[str, str] = field(default_factory=dict)  # name -> digest
@@ -255,11 +258,14 @@ class _Content:
 
     def _add(self, record: Record, folder: Path, *, arrived: bool) -> None:
         if "points" in record:
-            for name, _, _, step in record["points"]:
-                self.steps[name] = max(step, self.steps.get(name, step))
+            for name, value, _, step in record["points"]:
+                if step >= self.steps.get(name, step):
+                    self.steps[name], self.values[name] = step, value
             for name, (count, first, last) in record.get("nonfinite", {}).items():
                 self.nonfinite[name] = (count, first, last)
-                self.steps[name] = max(last, self.steps.get(name, last))
+                if last > self.steps.get(name, last - 1):
+                    self.steps[name] = last
+                    self.values.pop(name, None)
         elif "image" in record:
             self.images.add((record["key"], record["step"]))
         elif "text" in record:
