@@ -16,7 +16,7 @@ from aigc_lab.errors import UsageError
 if TYPE_CHECKING:
     import pandas
 
-    from aigc_lab.experiment import Source
+    from aigc_lab.experiment.experiment import Source
     from aigc_lab.serving.model import Model
 
 
@@ -38,7 +38,7 @@ def sweep(
     sections; `changes` overrides keys (`{"training.batch_size": 32}`). The same call goes on where it ended. Returns
     the comparison, as `compare` does; progress goes to standard error.
     """
-    from aigc_lab import commands
+    from aigc_lab.commands import sweep as commands
 
     options = {"search.trials": trials, "search.seeds": seeds, "training.steps": steps}
     rows = commands.sweep(
@@ -65,7 +65,7 @@ def train(
     """One run of an experiment without open choices, as `aigc-lab train` does; returns all that is known of it, as
     `aigc-lab show RUN --json` prints it.
     """
-    from aigc_lab import commands
+    from aigc_lab.commands import sweep as commands
 
     return commands.train(
         experiment,
@@ -88,9 +88,9 @@ def compare(
     `score` names the score, `value`, `low`, `high`, `n`, `floor`, `confidence` and `signature` say what it is, and a
     column `config.<key>` holds each value that the search chose. What has no score has NaN there.
     """
+    from aigc_lab.host.settings import Settings
     from aigc_lab.registry import queries
     from aigc_lab.registry.home import open_registry
-    from aigc_lab.settings import Settings
 
     settings = Settings.load(_path(home))
     with open_registry(settings) as registry:
@@ -104,9 +104,9 @@ def load(model: str, *, home: str | Path | None = None, device: str = "cpu", tru
     a sweep (its best run), or the path of a .safetensors file. Raises `UsageError` when there is no such thing, and for
     code that came from elsewhere, unless it is trusted or `trust_code` (`--trust-code`) is set.
     """
-    from aigc_lab import trust
-    from aigc_lab.serving.finding import find
-    from aigc_lab.settings import Settings
+    from aigc_lab.host import trust
+    from aigc_lab.host.settings import Settings
+    from aigc_lab.serving.lookup import find
 
     with trust.accepting(trust_code):
         return find(model, Settings.load(_path(home))).load(device)

@@ -14,29 +14,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aigc_lab import content, environment, extractor_files, pictures, plugins, quality_diversity
+from aigc_lab import plugins
 from aigc_lab.data.base import Dataset, Modes
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment import Protocol, load_protocol
+from aigc_lab.experiment.experiment import Protocol, load_protocol
 from aigc_lab.extractors.base import Extractor, Features, choice, joined
-from aigc_lab.features import FeatureStore
-from aigc_lab.files import write_atomically
-from aigc_lab.given import Given, Pair, Range, Sets, given, numbered, parted
-from aigc_lab.jury import EXAMPLES, Jury, Pictures, chosen_bins, equal, judged, trivial, with_code
-from aigc_lab.language_system import LanguageSystem
+from aigc_lab.extractors.shared import lookup
+from aigc_lab.host import content, environment
+from aigc_lab.host.files import write_atomically
+from aigc_lab.host.settings import Settings
+from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.metrics import memorisation
 from aigc_lab.metrics.base import Autoencoder, Evidence, Game, Metric, Part, Pool, Real, Score, scored
-from aigc_lab.nulls import known_baseline, remembered, write_baseline
+from aigc_lab.pictures import drawing
 from aigc_lab.samples import Images, Points, Samples, Text
-from aigc_lab.settings import Settings
+from aigc_lab.scoring import temperature_curve as quality_diversity
+from aigc_lab.scoring.collapse_judge import EXAMPLES, Jury, Pictures, chosen_bins, equal, judged, trivial, with_code
+from aigc_lab.scoring.feature_store import FeatureStore
+from aigc_lab.scoring.inputs import Given, Pair, Range, Sets, given, numbered, parted
+from aigc_lab.scoring.null_cache import known_baseline, remembered, write_baseline
 from aigc_lab.shape import Modality
+from aigc_lab.systems.shared.language import LanguageSystem
 from aigc_lab.text.corpus import Corpus
 from aigc_lab.text.likelihood import Likelihood
 from aigc_lab.verdicts.collapse import Judge
 from aigc_lab.verdicts.conclusion import CollapseVerdict
 from aigc_lab.verdicts.missing import MISSING
 from aigc_lab.verdicts.sentences import Sentences
-from aigc_lab.weights import WeightsPolicy
 
 ScoringSplit = Literal["reference", "holdout"]
 SCORING_SPLITS: tuple[ScoringSplit, ...] = ("reference", "holdout")
@@ -109,7 +113,7 @@ class Evaluator:
             return None
         rows = [self._jury.examples(name, _IN_ROW).canonical().values for name in names]
         width = min(map(len, rows))
-        return pictures.png(pictures.grid(Images(torch.cat([row[:width] for row in rows])), columns=width))
+        return drawing.png(drawing.grid(Images(torch.cat([row[:width] for row in rows])), columns=width))
 
     @cached_property
     def _jury(self) -> Jury:
@@ -425,7 +429,7 @@ def judge(
             name, why = _best_features(dataset, weights)
             say(why)
         store = FeatureStore(dataset, cache=kept, weights=weights, device=environment.device(device), say=say)
-        extractor = extractor_files.find(name)
+        extractor = lookup.find(name)
         extractor.check(dataset, weights)
         extractor.fetch(weights, say)
         vectors = [store.made(name, made).vectors.cpu(), store.real(name, reference).vectors.cpu()]
@@ -547,7 +551,7 @@ def _draw_neighbours(path: Path, extractor: str, evidence: Evidence, say: Callab
         raise UsageError("--neighbours: a picture shows images, and these are none")
     tiles = memorisation.look_alikes(evidence.generated, evidence.train, made, known, columns=_NEIGHBOURS)
     try:
-        write_atomically(path, pictures.png(pictures.grid(tiles, columns=1 + _NEIGHBOURS)))
+        write_atomically(path, drawing.png(drawing.grid(tiles, columns=1 + _NEIGHBOURS)))
     except OSError as error:
         say(f"the picture cannot be written ({error.strerror}: {path}); the scores are not lost for that")
 
@@ -621,7 +625,7 @@ def _metric(
     metric.refuse_lacking(evidence)
     metric.refuse_few(evidence)
     if metric.extractor:
-        extractor = extractor_files.find(metric.extractor)
+        extractor = lookup.find(metric.extractor)
         extractor.check(evidence.dataset, weights)
         extractor.fetch(weights, say)
     return metric
@@ -629,7 +633,7 @@ def _metric(
 
 def _best_features(dataset: Dataset, weights: WeightsPolicy) -> tuple[str, str]:
     """Inception where its weights are, else the dataset's own classifier, else random ones; and why."""
-    inception: Any = extractor_files.find("inception")
+    inception: Any = lookup.find("inception")
     lacking = "Inception's weights are not on this machine; --features inception downloads them"
     if inception.published.found(weights) is not None:
         return "inception", "features: inception"

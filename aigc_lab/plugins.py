@@ -21,10 +21,10 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple, TypeVar
 
-from aigc_lab import confined, files
-from aigc_lab.content import unknown
 from aigc_lab.errors import UsageError
-from aigc_lab.trust import Allowed
+from aigc_lab.host import confined, files
+from aigc_lab.host.content import unknown
+from aigc_lab.host.trust import Allowed
 
 T = TypeVar("T")
 

@@ -34,17 +34,18 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 from torchmetrics.image import MultiScaleStructuralSimilarityIndexMeasure
 
-from aigc_lab import environment, extractor_files
 from aigc_lab.data.digits import Digits
-from aigc_lab.frechet import Gaussian, distance
-from aigc_lab.given import Pair, given
-from aigc_lab.information import exp_mutual_information
-from aigc_lab.kernels import customary_picks, mmd, mmd_of_subsets
+from aigc_lab.extractors.shared import lookup
+from aigc_lab.host import environment
+from aigc_lab.host.settings import Settings
+from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.metrics.ms_ssim import ms_ssim
-from aigc_lab.neighbours import manifolds
+from aigc_lab.metrics.shared.information import exp_mutual_information
 from aigc_lab.samples import Images
-from aigc_lab.settings import Settings
-from aigc_lab.weights import WeightsPolicy
+from aigc_lab.scoring.inputs import Pair, given
+from aigc_lab.statistics.frechet import Gaussian, distance
+from aigc_lab.statistics.mmd import customary_picks, mmd, mmd_of_subsets
+from aigc_lab.statistics.neighbours import manifolds
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def of_pictures(generated: Images, reference: Images, weights: Path, dims: int) 
     """
     data = Digits(Digits.Config(), Path())
     policy = WeightsPolicy(file=weights, allow_unverified=True)
-    extractor = extractor_files.find("inception").prepare(
+    extractor = lookup.find("inception").prepare(
         data, cache=Path(), weights=policy, device="cpu", say=lambda text: None
     )
     state = torch.load(weights, weights_only=True)

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple, NoReturn
 import pytest
 import torch
 
-from aigc_lab import confined, content
 from aigc_lab.data.digits import Digits
-from aigc_lab.settings import Settings
+from aigc_lab.host import confined, content
+from aigc_lab.host.settings import Settings
+from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.tracking import writer
-from aigc_lab.weights import WeightsPolicy
 
 torch.set_num_threads(1)
 
@@ -68,7 +68,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
 @pytest.fixture(scope="session")
 def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> WeightsPolicy:
     """A file of the right form with random weights, under the name of the published one, and that it may be used."""
-    from aigc_lab.pretrained import InceptionFeatures
+    from aigc_lab.extractors.shared.pretrained import InceptionFeatures
 
     digits = Digits(Digits.Config(), Path()).load("train").take(slice(0, 24))
     path = tmp_path_factory.mktemp("weights") / InceptionFeatures.published.file

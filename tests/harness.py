@@ -153,7 +153,7 @@ def family(home: Path) -> list[Being]:
 
 def _kind(command: bytes) -> Target | Literal["other"]:
     words = command.split(b"\0")
-    if b"aigc_lab.worker" in words:
+    if b"aigc_lab.runs.worker" in words:
         return "worker"
     if b"aigc_lab.tracking.writer" in words:
         return "writer"
@@ -713,7 +713,8 @@ class References:
 
     def of(self, case: Case, values: Mapping[str, Any], seed: int) -> Reference:
         """The run of a configuration, which `values` give by the names of the experiment's holes, to its end."""
-        from aigc_lab import api, experiment
+        from aigc_lab import api
+        from aigc_lab.experiment import experiment
         from aigc_lab.tracking import writer
 
         key = (case.name, json.dumps(values, sort_keys=True), seed)
@@ -1022,7 +1023,7 @@ def classifier(folder: Path) -> Path:
 
     from aigc_lab.data.digits import Digits
     from aigc_lab.extractors.classifier import Classifier
-    from aigc_lab.weights import WeightsPolicy
+    from aigc_lab.host.weights import WeightsPolicy
 
     torch.set_num_threads(1)
     dataset, cache = Digits(Digits.Config(), Path()), folder / "cache"

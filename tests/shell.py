@@ -9,7 +9,8 @@ from unittest import mock
 
 import pytest
 
-from aigc_lab import cli, sweeps
+from aigc_lab import cli
+from aigc_lab.sweeps import scheduler
 
 
 class Told(NamedTuple):
@@ -45,9 +46,9 @@ def command(*words: str) -> Told:
 @contextlib.contextmanager
 def at(evaluation: int, happen: Callable[[], object]) -> Iterator[None]:
     """Something happens before this evaluation of those that come within is told."""
-    scored, count = sweeps._Watcher.scored, 0
+    scored, count = scheduler._Watcher.scored, 0
 
-    def counted(watcher: sweeps._Watcher, step: int, value: float) -> bool:
+    def counted(watcher: scheduler._Watcher, step: int, value: float) -> bool:
         nonlocal count
         count += 1
         if count == evaluation:
@@ -55,6 +56,6 @@ def at(evaluation: int, happen: Callable[[], object]) -> Iterator[None]:
         return scored(watcher, step, value)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweeps._Watcher, "scored", counted)
+        patch.setattr(scheduler._Watcher, "scored", counted)
         yield
     assert count >= evaluation

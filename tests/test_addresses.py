@@ -10,9 +10,10 @@ from harness import plain_environment
 from shell import command
 from sqlalchemy.engine import make_url
 
-from aigc_lab import completion, verification
+from aigc_lab.cli import completion
+from aigc_lab.commands import verify
+from aigc_lab.host.settings import Settings, sqlite_path, sqlite_url
 from aigc_lab.registry.store import Registry
-from aigc_lab.settings import Settings, sqlite_path, sqlite_url
 from aigc_lab.tracking import writer
 
 NAMES = ["plain", "feature%2Fgan", "50%", "a?mode=ro", "no #3", "R&D", "zwei Wörter", "me@work:1", "{sweep}", "%7B+%"]
@@ -59,7 +60,7 @@ def test_a_sweep_stays_in_a_folder_of_any_name(tmp_path: Path, monkeypatch: pyte
     assert {path.name for path in folder.iterdir()} == {"mine.yaml", ".aigc-lab"}
     settings = Settings.load()
     with Registry.open(settings.registry_url, create=False) as registry:
-        result = verification.verify(registry, settings)
+        result = verify.verify(registry, settings)
     assert not result.problems, str(result)
     assert result.checked["MLflow runs"] == result.checked["runs"] == 2
     assert result.checked["models"] == 1
@@ -73,4 +74,4 @@ def test_a_sweep_stays_in_a_folder_of_any_name(tmp_path: Path, monkeypatch: pyte
     assert command("doctor", "--repair").code == 0
     settings = Settings.load()
     with Registry.open(settings.registry_url, create=False) as registry:
-        assert not verification.verify(registry, settings).problems
+        assert not verify.verify(registry, settings).problems

@@ -23,23 +23,28 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy import insert, select, update
 from test_no_pickle import pickles
 
-from aigc_lab import commands, confined, load, scoring, trust, verification
-from aigc_lab.archive import belongings, bounds, deletion, packing, projection, study, unpacking
-from aigc_lab.archive.unpacking import import_
+from aigc_lab import load
+from aigc_lab.archive import bounds, contents, deletion, mlflow_replay, optuna_study
+from aigc_lab.archive import export as packing
+from aigc_lab.archive import import_ as unpacking
+from aigc_lab.archive.import_ import import_
+from aigc_lab.commands import evaluate, verify
+from aigc_lab.commands import sweep as commands
+from aigc_lab.commands.rejudge import rejudge
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import inline
-from aigc_lab.files import locked, sha256
-from aigc_lab.job import Job, Outcome
+from aigc_lab.host import confined, trust
+from aigc_lab.host.files import locked, sha256
+from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries
 from aigc_lab.registry.records import StoredPromotion
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import METADATA, Attempt, Run, Sweep
-from aigc_lab.rejudging import rejudge
+from aigc_lab.runs.job import Job, Outcome
+from aigc_lab.runs.run import execute
 from aigc_lab.serving.promotion import promote
-from aigc_lab.settings import Settings
-from aigc_lab.tracking import address, moved, writer
+from aigc_lab.tracking import address, relocation, writer
 from aigc_lab.tracking.mlflow import MlflowTracker
-from aigc_lab.trial import execute
 from aigc_lab.web.report import report
 
 POINTS = """\
@@ -97,9 +102,9 @@ class Home:
         deletion.delete(wanted, self.settings, self.said.append, asked, dry_run=dry_run)
         return "\n".join(self.said)
 
-    def rows(self) -> belongings.Rows:
+    def rows(self) -> contents.Rows:
         with self.registry() as registry:
-            return belongings.rows(registry, self.id)
+            return contents.rows(registry, self.id)
 
     def counts(self) -> dict[str, int]:
         with self.registry() as registry, registry.read() as connection:
@@ -168,7 +173,7 @@ def archive(trained: Home) -> Path:
 def home(trained: Home, tmp_path: Path) -> Home:
     """The same, to be spoilt: a copy that MLflow knows the new place of."""
     shutil.copytree(trained.path, tmp_path / "home")
-    moved.repair(Settings.load(tmp_path / "home"))
+    relocation.repair(Settings.load(tmp_path / "home"))
     return Home(tmp_path / "home", trained.experiment)
 
 
@@ -232,7 +237,7 @@ def test_what_arrives_is_what_was_sent(trained: Home, archive: Path, other: Home
     sweep = other.take(archive)
     assert sweep == trained.id and other.said[0] == f"{sweep}: 5 runs, {len(_named(archive)) - 3} files"
     assert other.rows() == trained.rows()
-    assert study.dump(other.settings.optuna_url, sweep) == study.dump(trained.settings.optuna_url, sweep)
+    assert optuna_study.dump(other.settings.optuna_url, sweep) == optuna_study.dump(trained.settings.optuna_url, sweep)
     with trained.registry() as one, other.registry() as two:
         assert queries.compare(two, sweep).rows == queries.compare(one, sweep).rows
         ours, theirs = (queries.show(registry, f"{sweep}.0.0") for registry in (two, one))
@@ -345,7 +350,7 @@ def test_what_was_running_comes_to_rest(home: Home, other: Home) -> None:
 @pytest.mark.parametrize("at", ["_write_files", "restore", "spool", "store", "_show"])
 def test_a_kill_leaves_nothing_half(archive: Path, other: Home, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
     """Killed before or after each step: the sweep is here whole or not at all, and the same command finishes."""
-    owner: Any = {"restore": study, "spool": projection, "store": belongings}.get(at, unpacking)
+    owner: Any = {"restore": optuna_study, "spool": mlflow_replay, "store": contents}.get(at, unpacking)
     original = getattr(owner, at)
     for after in (False, True):
 
@@ -430,7 +435,7 @@ def test_a_run_that_was_lost_and_done_again_arrives_in_order(home: Home, other: 
     assert [row["crashed"] for row in other.rows()["attempt"]].count(True) == 2
     assert other.shown().keys() == {f"{row['id']}.1" for row in other.rows()["run"]}
     with other.registry() as registry:
-        found = verification.verify(registry, other.settings)
+        found = verify.verify(registry, other.settings)
     assert not found.problems and not found.notes, str(found)
     assert found.checked["MLflow runs"] == 5
 
@@ -726,9 +731,9 @@ def test_what_grows_when_it_is_read_is_refused(
 
 LATE: dict[str, Any] = {
     "changed": (unpacking, "_write_files"),
-    "study": (study, "restore"),
-    "spool": (projection, "spool"),
-    "rows": (belongings, "store"),
+    "study": (optuna_study, "restore"),
+    "spool": (mlflow_replay, "spool"),
+    "rows": (contents, "store"),
 }
 
 
@@ -751,7 +756,7 @@ def test_what_is_refused_late_leaves_nothing(
         other.take(archive)
     assert other.files() == set() and set(other.counts().values()) == {0}
     assert [path for folder in other.path.iterdir() for path in folder.rglob("*")] == []
-    assert study.dump(other.settings.optuna_url, archive.stem) is None
+    assert optuna_study.dump(other.settings.optuna_url, archive.stem) is None
     assert other.client.search_experiments(filter_string="name LIKE 'points-%'") == []
 
 
@@ -798,7 +803,7 @@ def test_code_that_travels_is_named_and_is_run_only_when_it_is_trusted(
         lambda: load(str(weights), home=other.path),
         lambda: load(str(received / weights.name), home=other.path),
         lambda: promote("points", other.settings, name=None, alias="champion", reason="a test"),
-        lambda: scoring.scores(f"{sweep}.0.0", None, home=other.path, device="cpu"),
+        lambda: evaluate.scores(f"{sweep}.0.0", None, home=other.path, device="cpu"),
         lambda: rejudge(sweep, other.settings, "cpu"),
         lambda: commands.resume(sweep, device="cpu", home=other.path),
     ]
@@ -813,7 +818,7 @@ def test_code_that_travels_is_named_and_is_run_only_when_it_is_trusted(
         assert ".py: " in str(error.value) and not marker.exists()
     with other.registry() as registry:
         report(registry, sweep, detailed=2)
-        verification.verify(registry, other.settings)
+        verify.verify(registry, other.settings)
     assert not marker.exists() and not trust.file_of(other.path).exists()
 
     with other.registry() as registry, registry.write() as connection:  # as it came
@@ -928,7 +933,7 @@ def test_nothing_is_left_of_a_deleted_sweep_and_it_can_be_run_again(home: Home) 
     assert said.startswith(f"{sweep}: 5 runs, ") and said.endswith(f"deleted {sweep}") and " MB" in said
     assert set((home.counts() | {"home": 0}).values()) == {0}  # where the home lies stays recorded
     assert {name for name in home.files() if sweep in name} == set()
-    assert study.dump(home.settings.optuna_url, sweep) is None
+    assert optuna_study.dump(home.settings.optuna_url, sweep) is None
     assert home.client.get_experiment(experiment).lifecycle_stage == "deleted"
     assert home.client.search_runs([experiment]) == []
     with pytest.raises(UsageError, match="unknown sweep"):
@@ -1026,9 +1031,9 @@ def test_a_typo_gets_the_nearest_name(home: Home) -> None:
 
 STEPS: dict[str, Any] = {
     "write_atomically": deletion,
-    "forget": belongings,
+    "forget": contents,
     "remove_experiment": deletion,
-    "remove": study,
+    "remove": optuna_study,
     "_remove": deletion,
 }
 
@@ -1052,8 +1057,8 @@ def test_a_killed_deletion_is_finished_by_the_same_command(
     # No row points at a file that is gone.
     with home.registry() as registry, registry.read() as connection:
         left = connection.execute(select(Sweep)).all()
-        paths = [row["path"] for row in belongings.with_path(belongings.rows(registry, sweep))]
-    assert all((home.path / belongings.place(path, sweep)).is_file() for path in paths) and bool(paths) == bool(left)
+        paths = [row["path"] for row in contents.with_path(contents.rows(registry, sweep))]
+    assert all((home.path / contents.place(path, sweep)).is_file() for path in paths) and bool(paths) == bool(left)
     if at != "write_atomically" or after:
         with pytest.raises(UsageError, match=f"the deletion of {sweep} was interrupted; finish it: aigc-lab delete"):
             home.take(archive)
@@ -1061,7 +1066,7 @@ def test_a_killed_deletion_is_finished_by_the_same_command(
     assert set((home.counts() | {"home": 0}).values()) == {0}  # where the home lies stays recorded
     assert {name for name in home.files() if sweep in name} == set()
     assert home.client.get_experiment_by_name(sweep) is None
-    assert study.dump(home.settings.optuna_url, sweep) is None
+    assert optuna_study.dump(home.settings.optuna_url, sweep) is None
 
 
 @pytest.mark.parametrize("by", ["name", "id"])

@@ -17,7 +17,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from aigc_lab import cli, commands
+from aigc_lab import cli
+from aigc_lab.commands import sweep
 from aigc_lab.executors import inline
 
 RING = """\
@@ -47,7 +48,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which something has been done, at rest."""
     folder = tmp_path_factory.mktemp("filled")
     (folder / "mine.yaml").write_text(RING)
-    commands.sweep(str(folder / "mine.yaml"), [], device="cpu", dry_run=False, json=True, home=folder / "home")
+    sweep.sweep(str(folder / "mine.yaml"), [], device="cpu", dry_run=False, json=True, home=folder / "home")
     for store in STORES:
         with closing(sqlite3.connect(folder / "home" / store)) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -61,7 +62,7 @@ def home(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def refuse(*_: object, **__: object) -> NoReturn:
         raise AssertionError("something was trained")
 
-    monkeypatch.setattr(commands, "estimate", refuse)
+    monkeypatch.setattr(sweep, "estimate", refuse)
     monkeypatch.setattr(inline, "execute", refuse)
     monkeypatch.chdir(tmp_path)
     return Path(shutil.copytree(filled, tmp_path / "home", ignore=shutil.ignore_patterns("*-wal", "*-shm")))

@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from aigc_lab.classification import fit
 from aigc_lab.data.digits import Digits
 from aigc_lab.evaluate import score
-from aigc_lab.features import FeatureStore
+from aigc_lab.extractors.shared.small_classifier import fit
+from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.metrics import cas
 from aigc_lab.metrics.base import Real, Score
 from aigc_lab.metrics.cas import CAS, accuracy_interval, gain_interval
 from aigc_lab.noise import Draw
 from aigc_lab.samples import Images, Samples
+from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import System
-from aigc_lab.weights import WeightsPolicy
 
 DATASET = Digits(Digits.Config(), Path())
 TRAIN, REFERENCE, HOLDOUT = (DATASET.load(split).take(slice(0, 120)) for split in ("train", "reference", "holdout"))

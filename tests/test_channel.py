@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from aigc_lab import interruption, messages
-from aigc_lab.channel import Channel, Closed, Message
 from aigc_lab.errors import Failure
 from aigc_lab.executors import local
 from aigc_lab.executors.base import Place
-from aigc_lab.messages import Answer, Ended, Opening, Progressed, Ready, Scored, Work
+from aigc_lab.host import signals
+from aigc_lab.host.channel import Channel, Closed, Message
 from aigc_lab.metrics.base import Score
-from aigc_lab.record import Record
 from aigc_lab.registry.states import State
-from aigc_lab.worker import _Inbox, _listen
+from aigc_lab.runs import messages
+from aigc_lab.runs.messages import Answer, Ended, Opening, Progressed, Ready, Scored, Work
+from aigc_lab.runs.record import Record
+from aigc_lab.runs.worker import _Inbox, _listen
 
 KINDS = [kind for kind in vars(messages).values() if isinstance(kind, type) and kind.__module__ == messages.__name__]
 WORK: dict[str, Any] = {"run": "s.0.0", "sweep": "s", "trial": 0, "seed": 0, "role": "search"}
@@ -134,7 +135,7 @@ def test_a_line_that_a_kill_cut_off_is_the_end(ends: Ends) -> None:
 
 def test_a_worker_that_hears_no_message_says_so(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     inbox, wish = _Inbox(), mock.Mock()
-    monkeypatch.setattr(interruption, "want", wish)  # of this process, whose tests go on
+    monkeypatch.setattr(signals, "want", wish)  # of this process, whose tests go on
     ends.raw.sendall(b"Hello\n")
     ends.there.send(Answer(stop=True))
     ends.raw.shutdown(socket.SHUT_RDWR)

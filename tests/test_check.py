@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from test_contracts_catch import SOUND
 
-from aigc_lab import checks, confined, plugins
+from aigc_lab import plugins
 from aigc_lab.cli.options import changed
+from aigc_lab.commands import check as checks
 from aigc_lab.contracts.systems import SYSTEM, Case
 from aigc_lab.data.digits import Digits
 from aigc_lab.errors import Failure, UsageError
+from aigc_lab.host import confined
 from aigc_lab.metrics.base import Metric
 from aigc_lab.systems.base import System
 

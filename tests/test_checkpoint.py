@@ -16,12 +16,13 @@ import pytest
 import torch
 from test_trainer import fresh, run
 
-from aigc_lab import attempts, checkpoint, files
-from aigc_lab.checkpoint import Checkpointer, checkpoints, restore_state
-from aigc_lab.files import replacing, write_atomically
-from aigc_lab.host_copy import HostCopy
-from aigc_lab.registry.life import Outdated
-from aigc_lab.settings import Settings
+from aigc_lab.host import files, run_folders
+from aigc_lab.host.files import replacing, write_atomically
+from aigc_lab.host.settings import Settings
+from aigc_lab.registry.run_lifecycle import Outdated
+from aigc_lab.training import checkpoint
+from aigc_lab.training.checkpoint import Checkpointer, checkpoints, restore_state
+from aigc_lab.training.host_copy import HostCopy
 from aigc_lab.training.state import State
 
 
@@ -348,15 +349,15 @@ def test_a_kill_within_a_write_leaves_no_half_checkpoint(
         assert steps(tmp_path) == [1]
     assert not caplog.records
     settings = Settings.load(tmp_path / "home")
-    of_the_run = attempts.folder(settings, "mine", 3, 1)
+    of_the_run = run_folders.folder(settings, "mine", 3, 1)
     shutil.copytree(tmp_path / "1", of_the_run / "1")
-    attempts.collect(settings, "mine", 3, 1, keep=1)
+    run_folders.collect(settings, "mine", 3, 1, keep=1)
     assert names(of_the_run / "1") == []
 
 
 def test_a_picture_that_was_being_written_goes_when_the_run_has_ended(tmp_path: Path) -> None:
     settings = Settings.load(tmp_path)
-    pictures = attempts.artifacts(settings, "mine", 3, 1) / "samples"
+    pictures = run_folders.artifacts(settings, "mine", 3, 1) / "samples"
     write_atomically(pictures / "000120.png", b"whole")
     (pictures / ".mine").write_bytes(b"of the user")
     child = os.fork()
@@ -369,5 +370,5 @@ def test_a_picture_that_was_being_written_goes_when_the_run_has_ended(tmp_path: 
             os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     assert len(names(pictures)) == 3, "it was not killed half-way"
-    attempts.collect(settings, "mine", 3, 1, keep=1)
+    run_folders.collect(settings, "mine", 3, 1, keep=1)
     assert sorted(names(pictures)) == [".mine", "000120.png"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aigc_lab import completion
+from aigc_lab.cli import completion
 from aigc_lab.registry.store import Registry
 
 LAB = "import sys; sys.argv[0] = 'aigc-lab'; from aigc_lab.cli import main; main()"

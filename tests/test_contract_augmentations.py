@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from aigc_lab import experiment, plugins
+from aigc_lab import plugins
 from aigc_lab.augmentations.base import Augmentation
-from aigc_lab.checkpoint import load_system, save_weights
 from aigc_lab.contracts.augmentations import AUGMENTATION, Case
 from aigc_lab.contracts.base import Contract, Result, examine
+from aigc_lab.experiment import experiment
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.dcgan import DCGAN
+from aigc_lab.training.checkpoint import load_system, save_weights
 
 NAMES = plugins.names("augmentations")
 

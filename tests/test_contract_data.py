@@ -23,9 +23,9 @@ from aigc_lab.data.base import SPLITS, Dataset, Split
 from aigc_lab.data.grid import Grid
 from aigc_lab.data.mnist import MNIST
 from aigc_lab.data.ring import Ring
+from aigc_lab.data.shared.published_files import CIFARLike
 from aigc_lab.errors import UsageError
 from aigc_lab.samples import Points, Samples, Text
-from aigc_lab.torchvision_files import CIFARLike
 
 every_dataset = pytest.mark.parametrize("name", plugins.names("data"))
 every_split = pytest.mark.parametrize("split", SPLITS)

@@ -11,16 +11,18 @@ from typing import Any
 
 import pytest
 
-from aigc_lab import commands, interruption, plugins
-from aigc_lab import experiment as experiments
+from aigc_lab import plugins
+from aigc_lab.commands import sweep
 from aigc_lab.errors import UsageError
 from aigc_lab.executors.base import Executor, Place
-from aigc_lab.job import Job, Outcome
-from aigc_lab.opening import Opened, opened, stores
-from aigc_lab.registry import lives, queries
+from aigc_lab.experiment import experiment as experiments
+from aigc_lab.host import signals
+from aigc_lab.host.settings import Settings
+from aigc_lab.registry import liveness, queries
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
-from aigc_lab.settings import Settings
+from aigc_lab.runs.job import Job, Outcome
+from aigc_lab.sweeps.session import Opened, opened, stores
 from aigc_lab.tracking import writer
 from aigc_lab.tracking.spool import records
 
@@ -111,7 +113,7 @@ class Work:
         return [attempt["state"] for attempt in queries.show(self.registry, run)["attempts"]]
 
     def process(self, run: str) -> Any:
-        return next(row["process"] for row in lives.running(self.registry) if row["run"] == run)
+        return next(row["process"] for row in liveness.running(self.registry) if row["run"] == run)
 
     @contextmanager
     def once_it_waits(self, do: Callable[[], None]) -> Iterator[None]:
@@ -212,14 +214,14 @@ def test_a_job_whose_process_is_killed_is_done_all_the_same(work: tuple[Work, An
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stop_in_the_middle_interrupts_and_leaves_nothing(name: str, tmp_path: Path) -> None:
-    with interruption.handled(exits=False), working(tmp_path, name, []) as (here, objective):
+    with signals.handled(exits=False), working(tmp_path, name, []) as (here, objective):
         job = here.job(objective)
         processes: list[Any] = []
 
         def stop() -> None:
             processes.append(here.process(job.run))
             here.opening.executor.stop()
-            interruption.want()
+            signals.want()
 
         with pytest.raises(KeyboardInterrupt), here.once_it_waits(stop):
             here.opening.executor.run(job, here.watcher)
@@ -244,7 +246,7 @@ def test_a_sweep_is_done_by_the_executor_that_is_named(tmp_path: Path, monkeypat
         (tmp_path / name).write_text(text)
     kind: Any = plugins.find(Executor, "./theirs.py")
     before = kind.count
-    commands.sweep("mine.yaml", [], device="cpu", json=True, home=tmp_path / "home", executor="./theirs.py")
+    sweep.sweep("mine.yaml", [], device="cpu", json=True, home=tmp_path / "home", executor="./theirs.py")
     assert kind.count == before + 1
 
 

@@ -11,15 +11,16 @@ from test_contract_metrics import Stacked
 from test_extractors import MINE
 from test_vit import FORMS, random
 
-from aigc_lab import extractor_files, plugins
+from aigc_lab import plugins
 from aigc_lab.contracts.base import Contract, examine
 from aigc_lab.contracts.extractors import EXTRACTOR, Case
 from aigc_lab.data.base import Dataset
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.extractors import stacked_digits
+from aigc_lab.extractors.shared import lookup
+from aigc_lab.host.weights import PUBLISHED, WeightsPolicy
 from aigc_lab.nets import vit
-from aigc_lab.weights import PUBLISHED, WeightsPolicy
 
 NAMES = plugins.names("extractors")
 SHAPES = {"dinov2": vit.dinov2_shapes, "clip": vit.clip_shapes}
@@ -35,7 +36,7 @@ def cases(
         patch.setattr(stacked_digits, "_ROUNDS", 1)
         patch.setattr(stacked_digits, "_GATE", 0.5)
         for name in NAMES:
-            kind, dataset, weights, n = extractor_files.find(name), judged.dataset, PUBLISHED, 64
+            kind, dataset, weights, n = lookup.find(name), judged.dataset, PUBLISHED, 64
             data: Dataset = dataset
             cache = judged.cache
             if name in FORMS:
@@ -94,7 +95,7 @@ def broken(path: Path, changes: dict[str, str]) -> dict[str, str]:
         assert before in text
         text = text.replace(before, after)
     path.write_text(text)
-    case = Case(extractor_files.find(str(path)), Digits(Digits.Config(), Path()), path.parent, PUBLISHED)
+    case = Case(lookup.find(str(path)), Digits(Digits.Config(), Path()), path.parent, PUBLISHED)
     results = list(examine(EXTRACTOR, {"": case}, path))
     return {result.contract: result.message for result in results if result.state == "broken"}
 

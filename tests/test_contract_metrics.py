@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from conftest import Judged
 from pydantic import ValidationError
 
-from aigc_lab import extractor_files, noise, plugins
+from aigc_lab import noise, plugins
 from aigc_lab.contracts.base import Contract
 from aigc_lab.contracts.metrics import METRIC, Case
 from aigc_lab.data.base import Dataset, Split
@@ -22,11 +22,12 @@ from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.data.ring import Ring
 from aigc_lab.evaluate import score
 from aigc_lab.extractors import stacked_digits
-from aigc_lab.features import FeatureStore
+from aigc_lab.extractors.shared import lookup
+from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.metrics.base import Metric, Real
 from aigc_lab.samples import Images
+from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.shape import Modality, Shape
-from aigc_lab.weights import WeightsPolicy
 
 # Less of what only costs time.
 SMALL: dict[str, dict[str, Any]] = {"cas": {"steps": 30}}
@@ -99,7 +100,7 @@ def suits(metric: Metric, dataset: Dataset, weights: WeightsPolicy) -> bool:
     try:
         metric.check(dataset, 2000)
         if metric.extractor:
-            extractor_files.find(metric.extractor).check(dataset, weights)
+            lookup.find(metric.extractor).check(dataset, weights)
     except ValueError as error:
         assert len(str(error)) > 20  # noqa: PT017 -- fine to be refused, and then in words
         return False

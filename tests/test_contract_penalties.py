@@ -8,18 +8,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from aigc_lab import checks, experiment, plugins, trust
+from aigc_lab import plugins
 from aigc_lab.archive import bounds
-from aigc_lab.checkpoint import load_system, save_weights
 from aigc_lab.cli.options import changed
+from aigc_lab.commands import check as checks
 from aigc_lab.contracts.base import Contract, Result, examine
 from aigc_lab.contracts.penalties import PENALTY, Case
 from aigc_lab.errors import UsageError
-from aigc_lab.model_code import code_of
+from aigc_lab.experiment import experiment
+from aigc_lab.host import trust
 from aigc_lab.penalties.base import CriticTurn, Penalty
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import System
 from aigc_lab.systems.point_gan import PointGAN
+from aigc_lab.training.checkpoint import load_system, save_weights
+from aigc_lab.training.model_code import code_of
 from aigc_lab.training.state import State
 
 NAMES = plugins.names("penalties")

@@ -5,12 +5,13 @@ from pathlib import Path
 import optuna
 import pytest
 
-from aigc_lab import experiment, plugins
+from aigc_lab import plugins
 from aigc_lab.contracts.base import Contract, examine
 from aigc_lab.contracts.pruners import PRUNER, Case, prefixes, tables
 from aigc_lab.errors import UsageError
+from aigc_lab.experiment import experiment
 from aigc_lab.pruners.base import Curve, Pruner
-from aigc_lab.search import Study
+from aigc_lab.sweeps.study import Study
 
 NAMES = plugins.names("pruners")
 

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from aigc_lab.crew import Crew
+from aigc_lab.host.thread_pool import Crew
 
 
 def within(seconds: float, work: Callable[[], Any]) -> Any:

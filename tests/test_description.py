@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from aigc_lab.archive.projection import Projection
+from aigc_lab.archive.mlflow_replay import Projection
 from aigc_lab.registry.records import DESCRIBED
 from aigc_lab.tracking.base import DatasetInfo, run_key, run_of_key
 from aigc_lab.tracking.description import Described, beginning, ending

@@ -18,9 +18,9 @@ import scipy.special
 import torch
 from pydantic import ValidationError
 
-from aigc_lab import pictures
-from aigc_lab.batches import Batches
 from aigc_lab.data.dirac import Dirac
+from aigc_lab.data.shared.batches import Batches
+from aigc_lab.pictures import drawing
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.dirac import DiracGAN
 from aigc_lab.training.loop import train_one
@@ -329,12 +329,12 @@ def test_the_portrait_is_drawn_of_the_same_field(
 ) -> None:
     drawn: dict[str, Any] = {}
 
-    def draw(velocity: Velocity, path: list[Point], end: Point, **options: Any) -> pictures.Pixels:
+    def draw(velocity: Velocity, path: list[Point], end: Point, **options: Any) -> drawing.Pixels:
         drawn.update(path=path, end=end, options=options)
         drawn["found"] = {at: velocity(at) for at in ((1.5, 0.5), (-0.7, 1.2), (0.4, -1.9))}  # type: ignore[call-arg]
         return np.zeros((2, 2, 3), np.uint8)
 
-    monkeypatch.setattr(pictures, "vector_field", draw)
+    monkeypatch.setattr(drawing, "vector_field", draw)
     system = fresh(loss=loss, penalty=penalty, update=update).system
     assert isinstance(system, DiracGAN)
     with torch.no_grad():

@@ -13,14 +13,14 @@ from torch import Tensor
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as theirs
 
 from aigc_lab.extractors.base import Features, choice
-from aigc_lab.frechet import Gaussian, frechet_distance
 from aigc_lab.metrics.memorisation import authentic, closeness, gap_and_error, look_alikes
 from aigc_lab.metrics.ms_ssim import MSSSIM, SMALLEST, ms_ssim
 from aigc_lab.metrics.ndb import different_bins, divergence
 from aigc_lab.metrics.vendi import entropy
-from aigc_lab.pictures import grid
+from aigc_lab.pictures.drawing import grid
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
+from aigc_lab.statistics.frechet import Gaussian, frechet_distance
 
 
 def drawn(n: int, d: int, seed: int = 0) -> Tensor:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from aigc_lab import cli, doctor, weights
-from aigc_lab.doctor import Check
-from aigc_lab.pretrained import InceptionFeatures
+from aigc_lab import cli
+from aigc_lab.commands import doctor
+from aigc_lab.commands.doctor import Check
+from aigc_lab.extractors.shared.pretrained import InceptionFeatures
+from aigc_lab.host import weights
+from aigc_lab.host.settings import Settings
 from aigc_lab.registry.store import Registry
-from aigc_lab.settings import Settings
 
 LAB = [sys.executable, "-c", "from aigc_lab.cli import main; main()"]
 

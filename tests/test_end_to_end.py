@@ -22,21 +22,22 @@ from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
 
-from aigc_lab import commands, delivery
+from aigc_lab.commands import spool
+from aigc_lab.commands import sweep as commands
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.estimate import Estimate
 from aigc_lab.executors import inline
-from aigc_lab.job import Job, Outcome
+from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
-from aigc_lab.search import Suggestion
-from aigc_lab.settings import Settings
+from aigc_lab.runs.job import Job, Outcome
+from aigc_lab.runs.run import execute
+from aigc_lab.sweeps.estimate import Estimate
+from aigc_lab.sweeps.study import Suggestion
 from aigc_lab.systems import base
 from aigc_lab.systems.point_gan import PointGAN
 from aigc_lab.tracking import writer
 from aigc_lab.tracking.mlflow import MlflowTracker
-from aigc_lab.trial import execute
 
 POINTS = """\
 data: {name: ring, points: 2000}
@@ -570,5 +571,5 @@ def test_a_sweep_that_has_begun_goes_on_while_mlflow_is_down(
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert len(home.mlflow()) == 1
-    assert [row["records"] for row in delivery.flush(None, Settings.load(home.path))] == [0]
+    assert [row["records"] for row in spool.flush(None, Settings.load(home.path))] == [0]
     assert [run.info.status for run in home.mlflow()] == ["FINISHED"] * 2

@@ -17,20 +17,24 @@ from PIL import Image
 from scipy.linalg import sqrtm
 from test_extractors import MINE
 
-from aigc_lab import cli, load, manifold_metric, neighbours, noise, pictures, plugins, tables, train
+from aigc_lab import cli, load, noise, plugins, train
 from aigc_lab import evaluate as evaluation
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.ring import Ring
+from aigc_lab.display import tables
 from aigc_lab.errors import UsageError
 from aigc_lab.evaluate import Evaluator, evaluate, judge
-from aigc_lab.experiment import Protocol
+from aigc_lab.experiment.experiment import Protocol
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.extractors.random import Random
-from aigc_lab.features import FeatureStore
+from aigc_lab.host.weights import PUBLISHED
 from aigc_lab.metrics import fd
 from aigc_lab.metrics.base import Metric, Score
+from aigc_lab.metrics.shared import manifolds
+from aigc_lab.pictures import drawing
 from aigc_lab.samples import Images, Points
-from aigc_lab.weights import PUBLISHED
+from aigc_lab.scoring.feature_store import FeatureStore
+from aigc_lab.statistics import neighbours
 
 OWN_METRIC = '''"""A metric."""
 
@@ -242,7 +246,7 @@ def test_a_run_is_compared_with_its_own_dataset(typed: Any, tmp_path: Path) -> N
     assert score["name"] == "norm" and "ref:holdout:100" in score["signature"]
     assert score["value"] == pytest.approx(math.hypot(row["scalars"]["theta"], row["scalars"]["psi"]), rel=1e-12)
     model = load(str(row["run"]), home=home)
-    assert pictures.scatter(model.system.generate(3).values, None).shape == (400, 400, 3)
+    assert drawing.scatter(model.system.generate(3).values, None).shape == (400, 400, 3)
 
 
 def test_a_protocol_and_features_of_ones_own(scored: Any, tmp_path: Path) -> None:
@@ -315,7 +319,7 @@ def test_a_sweep_computes_what_real_samples_score_once(judged: Judged, monkeypat
         calls.append(len(made))
         return true(made, *given, **options)
 
-    monkeypatch.setattr(manifold_metric, "manifolds", counted)
+    monkeypatch.setattr(manifolds, "manifolds", counted)
     kind = plugins.find(Metric, "prdc")  # type: ignore[type-abstract]
     store = FeatureStore(judged.dataset, cache=judged.cache, weights=PUBLISHED, device="cpu")
     protocol = Protocol(name="mine", samples=200, metrics=["prdc"])

@@ -7,13 +7,13 @@ from typing import Any, NoReturn
 import pytest
 from test_extractors import MINE
 
-from aigc_lab import content
 from aigc_lab.data.base import Dataset
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.mnist import MNIST
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment import Experiment, load
+from aigc_lab.experiment.experiment import Experiment, load
+from aigc_lab.host import content
 from aigc_lab.shape import Modality, Shape
 
 RING = """\

@@ -13,14 +13,15 @@ import torch
 from conftest import Judged
 from torch import Tensor, nn
 
-from aigc_lab import extractor_files, plugins
+from aigc_lab import plugins
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import UsageError
 from aigc_lab.extractors import base
-from aigc_lab.features import FeatureStore
+from aigc_lab.extractors.shared import lookup
+from aigc_lab.host.weights import PUBLISHED
 from aigc_lab.metrics.base import Metric
 from aigc_lab.samples import Images
-from aigc_lab.weights import PUBLISHED
+from aigc_lab.scoring.feature_store import FeatureStore
 
 MINE = '''"""Features of my own."""
 
@@ -73,7 +74,7 @@ def test_points_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(MINE.replace("SEED", "1"))
     with pytest.raises(UsageError, match=r"mine.*ring"):
-        extractor_files.find(str(path)).check(Ring(Ring.Config(), tmp_path), PUBLISHED)
+        lookup.find(str(path)).check(Ring(Ring.Config(), tmp_path), PUBLISHED)
 
 
 class Net(nn.Module):
@@ -106,9 +107,7 @@ def export(tmp_path: Path) -> Export:
 
 
 def made(path: Path, judged: Judged) -> base.Extractor:
-    return extractor_files.find(str(path)).prepare(
-        judged.dataset, cache=Path(), weights=PUBLISHED, device="cpu", say=print
-    )
+    return lookup.find(str(path)).prepare(judged.dataset, cache=Path(), weights=PUBLISHED, device="cpu", say=print)
 
 
 @pytest.mark.parametrize("logits", [False, True])
@@ -116,7 +115,7 @@ def test_an_exported_program_gives_its_networks_features(export: Export, judged:
     net = Net(logits)
     path = export(net)
     extractor = made(path, judged)
-    assert plugins.name_of(extractor_files.find(str(path))) == "net"
+    assert plugins.name_of(lookup.find(str(path))) == "net"
     images = grey()
     with torch.no_grad():
         truth = net(images.values.expand(-1, 3, -1, -1).float() / 255)
@@ -219,4 +218,4 @@ def test_no_archive_at_all_is_said(tmp_path: Path, judged: Judged) -> None:
     with pytest.raises(UsageError, match=r"net\.pt2: torch\.export\.save did not write it"):
         made(tmp_path / "net.pt2", judged)
     with pytest.raises(UsageError, match=r"absent\.pt2: no such file"):
-        extractor_files.find(str(tmp_path / "absent.pt2"))
+        lookup.find(str(tmp_path / "absent.pt2"))

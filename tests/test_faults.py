@@ -30,24 +30,28 @@ from shell import Told, at, command
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
-from aigc_lab import checkpoint, environment, search, supervision, sweeps, trial, verification
-from aigc_lab import experiment as experiments
+from aigc_lab.commands import verify
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import base as executors
-from aigc_lab.job import Job, Outcome, Watcher
-from aigc_lab.lab import Lab
-from aigc_lab.opening import Opened, stores
-from aigc_lab.recollection import Recollection
-from aigc_lab.registry import lives, queries, store
+from aigc_lab.experiment import experiment as experiments
+from aigc_lab.host import environment
+from aigc_lab.host.settings import Settings
+from aigc_lab.host.weights import WeightsPolicy
+from aigc_lab.registry import liveness, queries, store
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Attempt, Supervisor
-from aigc_lab.settings import Settings
-from aigc_lab.sweeps import run_sweep
+from aigc_lab.runs import run as trial
+from aigc_lab.runs.job import Job, Outcome, Watcher
+from aigc_lab.runs.resources import Lab
+from aigc_lab.sweeps import scheduler, study, supervision
+from aigc_lab.sweeps.cached_storage import Recollection
+from aigc_lab.sweeps.scheduler import run_sweep
+from aigc_lab.sweeps.session import Opened, stores
 from aigc_lab.tracking import base, writer
 from aigc_lab.tracking.spool import SpoolRun
+from aigc_lab.training import checkpoint
 from aigc_lab.training.loop import train
-from aigc_lab.weights import WeightsPolicy
 
 TEXT = """\
 data: {name: ring, points: 500}
@@ -123,7 +127,7 @@ def delivered(monkeypatch: pytest.MonkeyPatch, *words: str, runs: int = 3) -> No
     monkeypatch.setattr(writer, "Writer", WriterHere)
     assert command(*SWEEP, *words).code == 0
     with registry() as opened:
-        result = verification.verify(opened, Settings.load(Path("home")))
+        result = verify.verify(opened, Settings.load(Path("home")))
     assert not result.problems and not result.notes, str(result)
     assert result.checked["MLflow runs"] == runs
 
@@ -411,7 +415,7 @@ def test_a_storage_of_optuna_that_fails_is_no_fault_of_a_run(when: str, truth: d
     assert attempts() == [["FINISHED"], ["KILLED", "FINISHED"] if killed else ["FINISHED"]]
     assert bits() == {run: of for run, of in truth.items() if run != RUN.format(2)}
     (sweep,) = {run["sweep"] for run in shown().values()}
-    known = search.told(Settings.load(Path("home")).optuna_url, sweep)
+    known = study.told(Settings.load(Path("home")).optuna_url, sweep)
     assert [state for state, _ in known.values()] == ["COMPLETE", "COMPLETE"]
 
 
@@ -465,13 +469,13 @@ def test_a_pruner_whose_answer_never_came_is_asked_again(monkeypatch: pytest.Mon
     """It stops the run where it would have stopped it at once."""
     asked: list[int] = []
 
-    def scored(watcher: sweeps._Watcher, step: int, value: float) -> bool:
+    def scored(watcher: scheduler._Watcher, step: int, value: float) -> bool:
         asked.append(step)
         if asked == [10, 20]:
             raise KeyboardInterrupt
         return step == 20
 
-    monkeypatch.setattr(sweeps._Watcher, "scored", scored)
+    monkeypatch.setattr(scheduler._Watcher, "scored", scored)
     assert command(*SWEEP, *ONE).code == 130
     assert states()[-1] == "state-000000020.json"
     assert command(*SWEEP, *ONE).code == 0
@@ -523,7 +527,7 @@ def test_a_seed_that_failed_first_makes_the_stores_no_less_agreed(monkeypatch: p
     (sweep,) = {run["sweep"] for run in shown().values()}
     with registry() as opened:
         (row,) = queries.trials(opened, sweep)
-    known = search.told(Settings.load(Path("home")).optuna_url, sweep)
+    known = study.told(Settings.load(Path("home")).optuna_url, sweep)
     assert known[0][0] == "COMPLETE" and known[0][1] != row["value"]
 
 
@@ -583,7 +587,7 @@ def test_a_beat_from_the_future_is_as_old_as_one_from_the_past(tmp_path: Path, a
             opened.begin(opened.run(sweep, 0, 0, "search"), {})
 
         def told() -> list[bool]:
-            return [row["alive"] for row in lives.running(opened) + lives.supervisors(opened)]
+            return [row["alive"] for row in liveness.running(opened) + liveness.supervisors(opened)]
 
         assert told() == [True, True], "on this machine the process is looked for, whatever the clock says"
         for facts, wanted in (({"pid": 2**22 + 1}, False), ({"host": "elsewhere"}, alive)):
@@ -633,16 +637,17 @@ import sys
 from pathlib import Path
 from unittest import mock
 from harness import NoWriter
-from aigc_lab import cli, sweeps
+from aigc_lab import cli
+from aigc_lab.sweeps import scheduler
 from aigc_lab.tracking import writer
-import aigc_lab.commands
-scored = sweeps._Watcher.scored
+import aigc_lab.commands.sweep
+scored = scheduler._Watcher.scored
 def waits(watcher, step, value):
     print("TRAINING", flush=True, file=sys.__stdout__)  # with --json, standard output is kept for that
     sys.stdin.readline()
-    sweeps._Watcher.scored = scored
+    scheduler._Watcher.scored = scored
     return scored(watcher, step, value)
-sweeps._Watcher.scored = waits
+scheduler._Watcher.scored = waits
 writer.Writer = NoWriter
 print("READY", flush=True)
 sys.stdin.readline()
@@ -754,7 +759,7 @@ def test_eight_processes_that_write_at_once() -> None:
         run_sweep(experiment, Opened(sweep, lab, hands, threading.Event()), mock.Mock())
         assert attempts() == [["FINISHED"]] * 20
         assert {row["trial"] for row in queries.trials(opened, sweep)} == set(range(10))
-        assert search.told(settings.optuna_url, sweep) == {n: ("COMPLETE", float(n)) for n in range(10)}
+        assert study.told(settings.optuna_url, sweep) == {n: ("COMPLETE", float(n)) for n in range(10)}
 
 
 @pytest.mark.slow
@@ -767,6 +772,6 @@ def test_eight_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     logs = "".join(path.read_text() for path in Path("home/logs").iterdir())
     assert "locked" not in told.errors + logs
     with registry() as opened:
-        result = verification.verify(opened, Settings.load(Path("home")))
+        result = verify.verify(opened, Settings.load(Path("home")))
     assert not result.problems and not result.notes, str(result)
     assert result.checked["trials"] == 16

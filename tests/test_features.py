@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.extractors import base, classifier
 from aigc_lab.extractors.classifier import Classifier
-from aigc_lab.features import FeatureStore
-from aigc_lab.files import locked, write_atomically
-from aigc_lab.frechet import frechet_distance
+from aigc_lab.host.files import locked, write_atomically
+from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.samples import Images, Points
-from aigc_lab.weights import WeightsPolicy
+from aigc_lab.scoring.feature_store import FeatureStore
+from aigc_lab.statistics.frechet import frechet_distance
 
 
 class Counting(base.Extractor):

@@ -11,10 +11,11 @@ from typing import NoReturn
 
 import pytest
 
-from aigc_lab import cli, content, settings
+from aigc_lab import cli
 from aigc_lab.cli.output import as_typed as remedied
-from aigc_lab.files import denied, locked, share, write_atomically
-from aigc_lab.settings import Settings, as_typed
+from aigc_lab.host import content, settings
+from aigc_lab.host.files import denied, locked, share, write_atomically
+from aigc_lab.host.settings import Settings, as_typed
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
@@ -71,7 +72,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypa
 def test_a_command_is_told_as_it_must_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "my home"
     monkeypatch.chdir(tmp_path)
-    root = Path(settings.__file__).parent.parent
+    root = Path(settings.__file__).parents[2]
     assert as_typed("aigc-lab ui", Settings.load(), None) == "aigc-lab ui"
     assert as_typed("aigc-lab ui", Settings.load(home), home) == f"aigc-lab ui --home '{home}'"
     monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
@@ -105,7 +106,7 @@ def test_a_lock_is_held_by_one_process_and_freed_when_it_dies(tmp_path: Path) ->
     code = f"""
 import sys, time
 from pathlib import Path
-from aigc_lab.files import locked
+from aigc_lab.host.files import locked
 with locked(Path({str(path)!r})):
     print("held", flush=True)
     time.sleep(60)

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aigc_lab import commands, train
-from aigc_lab import experiment as experiments
+from aigc_lab import train
+from aigc_lab.commands import sweep as commands
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment import Experiment
-from aigc_lab.fitting import fitted
+from aigc_lab.experiment import experiment as experiments
+from aigc_lab.experiment.experiment import Experiment
+from aigc_lab.experiment.fitting import fitted
 
 
 def pictures(folder: Path, count: int) -> Path:

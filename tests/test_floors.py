@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from aigc_lab import evaluate, plugins, text_scoring
+from aigc_lab import evaluate, plugins
 from aigc_lab.config import Strict
 from aigc_lab.contracts.metrics import Components, Frequencies
 from aigc_lab.data.base import Dataset, Split
@@ -18,16 +18,17 @@ from aigc_lab.data.digits import Digits
 from aigc_lab.data.mnist import MNIST
 from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.data.ring import Ring
+from aigc_lab.data.shared.published_files import TrainAndTest
 from aigc_lab.errors import UsageError
 from aigc_lab.evaluate import Evaluator
-from aigc_lab.experiment import Protocol
-from aigc_lab.features import FeatureStore
-from aigc_lab.given import Sets
+from aigc_lab.experiment.experiment import Protocol
+from aigc_lab.host.weights import PUBLISHED
 from aigc_lab.metrics.base import Evidence, Metric, Pool, Real, Score, scored
 from aigc_lab.samples import Images, Points, Text
+from aigc_lab.scoring import text
+from aigc_lab.scoring.feature_store import FeatureStore
+from aigc_lab.scoring.inputs import Sets
 from aigc_lab.shape import Modality, Shape
-from aigc_lab.torchvision_files import TrainAndTest
-from aigc_lab.weights import PUBLISHED
 
 DRAWS = 20
 ALL = Digits(Digits.Config(), Path())._all
@@ -211,8 +212,8 @@ def test_fresh_sentences_score_what_a_given_file_does(prose: list[str]) -> None:
     """Twice as many references as sentences; floors were of half of them, and real sentences beat real ones."""
     within = Within()
     for fresh, reference, train in sets_of(prose, (60, 120, 100)):
-        within.add(text_scoring.scores(fresh, reference, train=train, metrics=SENTENCES))
-        within.add(text_scoring.scores(fresh, reference[: len(fresh)], metrics=PAIRED))
+        within.add(text.scores(fresh, reference, train=train, metrics=SENTENCES))
+        within.add(text.scores(fresh, reference[: len(fresh)], metrics=PAIRED))
     assert within.refused() == {}
 
 
@@ -414,14 +415,14 @@ def test_a_language_model_knows_the_words_of_the_reference(prose: list[str]) -> 
     """Neither a third set nor what was generated changes how many words share what is left for unseen ones."""
     fresh, reference, train = prose[:40], prose[40:120], prose[120:200]
     (forward, reverse), with_train = (
-        text_scoring.scores(fresh, reference, train=known, metrics=["lm_score"]) for known in (None, train)
+        text.scores(fresh, reference, train=known, metrics=["lm_score"]) for known in (None, train)
     )
     assert [vars(score) for score in with_train] == [vars(forward), vars(reverse)]
     words = sum(1 for part in forward.signature.split("|") if part.startswith("words:"))
     assert words == 1
-    with_junk = text_scoring.scores([*fresh, JUNK], reference, metrics=["lm_score"])
+    with_junk = text.scores([*fresh, JUNK], reference, metrics=["lm_score"])
     for score, clean in zip(with_junk, (forward, reverse), strict=True):
         # A sentence more: another n, and a floor of as many.
         assert score.floor == pytest.approx(clean.floor, abs=0.05), score.name
-    same = text_scoring.scores([*fresh[1:], JUNK], reference, metrics=["lm_score"])
+    same = text.scores([*fresh[1:], JUNK], reference, metrics=["lm_score"])
     assert [score.floor for score in same] == [forward.floor, reverse.floor]

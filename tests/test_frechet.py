@@ -12,9 +12,11 @@ from pytorch_fid.fid_score import calculate_frechet_distance
 from scipy.stats import t as student
 from torch import Tensor
 
-from aigc_lab import content, frechet, noise
-from aigc_lab.frechet import Gaussian, Moments, debiased, distance, frechet_distance, standard_error
+from aigc_lab import noise
+from aigc_lab.host import content
 from aigc_lab.metrics import fd_debiased
+from aigc_lab.statistics import frechet
+from aigc_lab.statistics.frechet import Gaussian, Moments, debiased, distance, frechet_distance, standard_error
 
 GOLDEN = json.loads((content.folder("evaluation") / "golden" / "frechet.json").read_text("utf-8"))["cases"]
 

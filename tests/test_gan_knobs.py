@@ -17,8 +17,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from aigc_lab import augmentation, noise
-from aigc_lab.batches import Batches
+from aigc_lab import noise
+from aigc_lab.data.shared.batches import Batches
+from aigc_lab.nets import augmentation
 from aigc_lab.samples import Images, Points, Samples
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import Phase, System

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from aigc_lab.errors import UsageError
-from aigc_lab.given import Pair, given
 from aigc_lab.metrics.base import Pool
 from aigc_lab.samples import Images, Points
+from aigc_lab.scoring.inputs import Pair, given
 
 
 def source(what: Any, **options: Any) -> Any:

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from aigc_lab import experiment, plugins
-from aigc_lab.batches import Batches
+from aigc_lab import plugins
 from aigc_lab.data.digits import Digits
+from aigc_lab.data.shared.batches import Batches
 from aigc_lab.evaluate import evaluate
+from aigc_lab.experiment import experiment
 from aigc_lab.shape import Modality
 from aigc_lab.systems.base import System
 from aigc_lab.training.loop import train_one

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from aigc_lab.errors import Failure
-from aigc_lab.heart import Heart
-from aigc_lab.registry import lives
-from aigc_lab.registry.life import Outdated
+from aigc_lab.registry import liveness
+from aigc_lab.registry.run_lifecycle import Outdated
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
+from aigc_lab.runs.heartbeat import Heart
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def runs(registry: Registry) -> list[str]:
 
 def seen(registry: Registry) -> dict[str, int | None]:
     """Run -> the step that its last beat told."""
-    return {row["run"]: row["step"] for row in lives.running(registry)}
+    return {row["run"]: row["step"] for row in liveness.running(registry)}
 
 
 def after(monkeypatch: pytest.MonkeyPatch, beats: int, then: Callable[[int], None] = lambda _: None) -> threading.Event:

@@ -11,8 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from aigc_lab import host_copy
-from aigc_lab.host_copy import HostCopy
+from aigc_lab.training import host_copy
+from aigc_lab.training.host_copy import HostCopy
 
 TYPES = sorted(host_copy._TYPES, key=str)
 SHAPES = st.lists(st.integers(0, 4), max_size=3).map(tuple)

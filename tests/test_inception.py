@@ -10,21 +10,21 @@ import torch.nn.functional as F
 from pytorch_fid import inception as theirs
 from torch import Tensor
 
-from aigc_lab import extractor_files
 from aigc_lab.data.digits import Digits
 from aigc_lab.errors import UsageError
 from aigc_lab.extractors.base import Extractor
+from aigc_lab.extractors.shared import lookup
+from aigc_lab.extractors.shared.pretrained import InceptionFeatures
+from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.nets import inception
-from aigc_lab.pretrained import InceptionFeatures
 from aigc_lab.samples import Images
-from aigc_lab.weights import WeightsPolicy
 
 NAMES = {64: "inception_64", 192: "inception_192", 768: "inception_768", 2048: "inception"}
 
 
 def prepare(weights: WeightsPolicy, name: str = "inception") -> Extractor:
     dataset = Digits(Digits.Config(), Path())
-    return extractor_files.find(name).prepare(dataset, cache=Path(), weights=weights, device="cpu", say=print)
+    return lookup.find(name).prepare(dataset, cache=Path(), weights=weights, device="cpu", say=print)
 
 
 def of(weights: WeightsPolicy) -> Path:
@@ -121,7 +121,7 @@ def test_normalisation_is_in_the_convolutions_and_channels_come_last(
 
 
 def test_each_depth_has_its_own_name_and_identity(inception_weights: WeightsPolicy) -> None:
-    kinds = {depth: extractor_files.find(name) for depth, name in NAMES.items()}
+    kinds = {depth: lookup.find(name) for depth, name in NAMES.items()}
     assert [kind.short for kind in kinds.values()] == list(NAMES.values())
     assert len({str(kind.kind) for kind in kinds.values()}) == 4  # type: ignore[attr-defined]
     assert tuple(kinds) == inception.DIMENSIONS

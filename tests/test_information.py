@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_isc import isc_features_to_metric
 
-from aigc_lab.information import exp_mutual_information, student
 from aigc_lab.metrics.base import Metric
+from aigc_lab.metrics.shared.information import exp_mutual_information, student
 from aigc_lab.plugins import find
 
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from aigc_lab import cli, content, experiment
+from aigc_lab import cli
 from aigc_lab.errors import UsageError
+from aigc_lab.experiment import experiment
+from aigc_lab.host import content
 
 
 @pytest.fixture

@@ -18,16 +18,22 @@ from conftest import WriterHere, supervisor
 from mlflow.tracking import MlflowClient
 from sqlalchemy import update
 
-from aigc_lab import cli, commands, interruption, opening, stopping, trial, verification
-from aigc_lab.checkpoint import load_system
+from aigc_lab import cli
+from aigc_lab.commands import stop as stopping
+from aigc_lab.commands import sweep as commands
+from aigc_lab.commands import verify
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.files import sha256
-from aigc_lab.registry import lives, queries
+from aigc_lab.host import signals
+from aigc_lab.host.files import sha256
+from aigc_lab.host.settings import Settings
+from aigc_lab.registry import liveness, queries
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Supervisor
-from aigc_lab.settings import Settings
+from aigc_lab.runs import run as trial
+from aigc_lab.sweeps import session
 from aigc_lab.tracking import writer
+from aigc_lab.training.checkpoint import load_system
 from aigc_lab.training.loop import train
 
 TEXT = """\
@@ -42,9 +48,10 @@ search: {trials: 2, seeds: 1}
 # nothing but a second Ctrl-C ends it.
 SLOW = """
 import signal, sys, time
-from aigc_lab import interruption, trial
+from aigc_lab.host import signals
+from aigc_lab.runs import run
 deaf = sys.argv.pop(1) == "deaf"
-train = trial.train
+train = run.train
 def slowly(replicas, *, interrupted, **options):
     begun = replicas[0].state.step
     def asked():
@@ -53,8 +60,8 @@ def slowly(replicas, *, interrupted, **options):
         time.sleep(0.01)
         return interrupted() and not deaf
     return train(replicas, interrupted=asked, **options)
-trial.train = slowly
-interruption.LIMIT = 600.0 if deaf else interruption.LIMIT
+run.train = slowly
+signals.LIMIT = 600.0 if deaf else signals.LIMIT
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests without it
 from aigc_lab.cli import main
 main()
@@ -135,7 +142,7 @@ def bits(folder: Path, home: str) -> dict[str, Any]:
 
 def agreed(folder: Path, home: str = "home") -> None:
     with registry(folder, home) as opened:
-        result = verification.verify(opened, Settings.load(folder / home))
+        result = verify.verify(opened, Settings.load(folder / home))
     assert not result.problems and not result.notes, str(result)
     assert result.checked["runs"] == result.checked["MLflow runs"] == 2
 
@@ -211,7 +218,7 @@ def test_a_sweep_is_stopped_from_another_terminal(
     assert "goes on from there" in said
     assert run["state"] == "KILLED" and run["reason"] == f"interrupted at step {stored_step(folder, run)}"
     with registry(folder) as opened:
-        assert not lives.running(opened) and not lives.supervisors(opened)
+        assert not liveness.running(opened) and not liveness.supervisors(opened)
     said = command(["stop", "mine", "--home", "home"], monkeypatch, capsys)
     assert said.startswith(f"nobody runs {run['sweep']}; aigc-lab resume")
 
@@ -224,7 +231,7 @@ def test_a_sweep_ends_when_the_runs_under_way_have(
 
     @contextlib.contextmanager
     def watched(*given: Any, **options: Any) -> Iterator[Any]:
-        with opening.opened(*given, **options) as found:
+        with session.opened(*given, **options) as found:
             under_way.append(found.finishing)
             yield found
 
@@ -245,7 +252,7 @@ def test_a_sweep_ends_when_the_runs_under_way_have(
     assert [attempt["state"] for attempt in run["attempts"]] == ["FINISHED"]
     with registry(folder) as opened:
         assert [row["run"] for row in queries.runs(opened)] == [run["run"]]  # no other was begun
-        assert not lives.supervisors(opened)
+        assert not liveness.supervisors(opened)
 
     commands.resume("mine", device="cpu", json=True, home=folder / "home")
     assert len(page(folder, "mine.0.0")["attempts"]) == 1
@@ -256,11 +263,11 @@ def test_a_sweep_ends_when_the_runs_under_way_have(
 def test_a_wish_that_the_work_cannot_hear_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python handles signals between two of its steps, and a call into a library may never return."""
     left, acts = threading.Event(), []
-    monkeypatch.setattr(interruption, "LIMIT", 0.0)
-    monkeypatch.setattr(interruption, "leave", left.set)
+    monkeypatch.setattr(signals, "LIMIT", 0.0)
+    monkeypatch.setattr(signals, "leave", left.set)
     monkeypatch.setattr(os, "kill", lambda *_: None)
-    with interruption.handled(), interruption.last_act(lambda: acts.append("children ended")):
-        interruption.want()
+    with signals.handled(), signals.last_act(lambda: acts.append("children ended")):
+        signals.want()
         assert left.wait(60)
     assert acts == ["children ended"]
 
@@ -391,6 +398,6 @@ def test_an_error_after_a_signal_is_not_the_runs_fault(folder: Path, monkeypatch
     assert page(folder, "mine.0.0")["state"] == "KILLED"
     assert page(folder, "mine.0.0")["reason"] == "interrupted at step 0"
     with registry(folder) as opened:
-        assert not lives.running(opened) and not lives.supervisors(opened)
+        assert not liveness.running(opened) and not liveness.supervisors(opened)
     commands.resume("mine", device="cpu", json=True, home=folder / "home")
     assert [attempt["state"] for attempt in page(folder, "mine.0.0")["attempts"]] == ["KILLED", "FINISHED"]

@@ -13,19 +13,21 @@ from conftest import WriterHere
 from harness import NoWriter, plain_environment, stored
 from shell import command
 
-from aigc_lab import confined, names, rehearsal, verification
-from aigc_lab import experiment as experiments
-from aigc_lab.checkpoint import load_system
+from aigc_lab.commands import verify
 from aigc_lab.errors import UsageError
+from aigc_lab.experiment import experiment as experiments
+from aigc_lab.host import confined, names
+from aigc_lab.host.settings import Settings
 from aigc_lab.metrics.modes import ModeCount
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
-from aigc_lab.settings import Settings
+from aigc_lab.sweeps import rehearsal
 from aigc_lab.systems.base import Loss, Phase
 from aigc_lab.systems.point_gan import PointGAN
 from aigc_lab.tracking import writer
 from aigc_lab.tracking.mlflow import MlflowTracker
 from aigc_lab.tracking.spool import SpoolRun
+from aigc_lab.training.checkpoint import load_system
 
 TEXT = """\
 data: {name: ring, points: 500}
@@ -211,7 +213,7 @@ def agreed() -> None:
     """All stores agree, and no file is missing."""
     settings = Settings.load()
     with Registry.open(settings.registry_url, create=False) as registry:
-        result = verification.verify(registry, settings)
+        result = verify.verify(registry, settings)
     assert not result.problems, str(result)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from aigc_lab.kernels import Estimate, customary_picks, mmd, mmd_of_subsets
+from aigc_lab.statistics.mmd import Estimate, customary_picks, mmd, mmd_of_subsets
 
 
 def drawn(n: int, d: int, source: torch.Generator, scale: float = 1.0) -> Tensor:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from aigc_lab import plugins
-from aigc_lab.batches import Batches
 from aigc_lab.data.base import Dataset
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.dirac import Dirac
 from aigc_lab.data.ring import Ring
+from aigc_lab.data.shared.batches import Batches
 from aigc_lab.shape import Modality
 from aigc_lab.systems.base import System
 from aigc_lab.systems.dirac import DiracGAN

@@ -16,14 +16,14 @@ from aigc_lab.data.digits import Digits
 from aigc_lab.data.ring import Ring
 from aigc_lab.extractors.base import Features
 from aigc_lab.extractors.random import Random
-from aigc_lab.frechet import frechet_distance
-from aigc_lab.information import exp_mutual_information
+from aigc_lab.host.weights import PUBLISHED
 from aigc_lab.metrics import stacked_modes
 from aigc_lab.metrics.base import Evidence, Part, Real, Score
 from aigc_lab.metrics.modes import ModeCount, assign, captured_modes
+from aigc_lab.metrics.shared.information import exp_mutual_information
 from aigc_lab.samples import Images, Points, Samples
-from aigc_lab.statistics import reverse_kl
-from aigc_lab.weights import PUBLISHED
+from aigc_lab.statistics.frechet import frechet_distance
+from aigc_lab.statistics.intervals import reverse_kl
 
 N = 2500
 RING = Ring(Ring.Config(), Path())

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from aigc_lab import cli, commands, experiment
-from aigc_lab.archive import belongings
+from aigc_lab import cli
+from aigc_lab.archive import contents as belongings
+from aigc_lab.commands import sweep
 from aigc_lab.errors import UsageError
-from aigc_lab.names import checked
+from aigc_lab.experiment import experiment
+from aigc_lab.host.names import checked
+from aigc_lab.host.settings import Settings
 from aigc_lab.registry.store import Registry
-from aigc_lab.settings import Settings
-from aigc_lab.tracking.memory import MemoryTracker
+from aigc_lab.tracking.in_memory import MemoryTracker
 from aigc_lab.tracking.spool import SpoolTracker
 
 NAMES = [
@@ -69,7 +71,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setattr(commands, "estimate", None)  # nothing is trained here
+    monkeypatch.setattr(sweep, "estimate", None)  # nothing is trained here
     Path("points.yaml").write_text(TEXT)
     settings = Settings.load(tmp_path / "home")
     settings.prepare()

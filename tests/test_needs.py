@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from aigc_lab import estimate, experiment, needs, space
 from aigc_lab.config import Strict
 from aigc_lab.errors import UsageError
 from aigc_lab.executors.base import Place
+from aigc_lab.experiment import experiment, space
+from aigc_lab.sweeps import estimate, needs
 
 FREE = 10**9
 HERE = [Place("cpu", 1)]

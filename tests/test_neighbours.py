@@ -12,9 +12,9 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from aigc_lab import neighbours
-from aigc_lab.neighbours import assign, k_means, manifolds, nearest, nearest_others
-from aigc_lab.statistics import clopper_pearson, groups
+from aigc_lab.statistics import neighbours
+from aigc_lab.statistics.intervals import clopper_pearson, groups
+from aigc_lab.statistics.neighbours import assign, k_means, manifolds, nearest, nearest_others
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "evaluation" / "golden" / "prdc.json").read_text())
 

@@ -5,7 +5,7 @@ import torch
 from scipy.stats import kstest
 
 from aigc_lab import noise
-from aigc_lab.batches import Batches
+from aigc_lab.data.shared.batches import Batches
 from aigc_lab.noise import Draw
 from aigc_lab.samples import Points
 

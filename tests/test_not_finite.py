@@ -8,9 +8,9 @@ import pytest
 
 from aigc_lab.api import compare, sweep
 from aigc_lab.errors import Failure
+from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
-from aigc_lab.settings import Settings
 
 BREAKING = """
 import torch

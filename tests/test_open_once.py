@@ -8,8 +8,8 @@ import pytest
 from conftest import WriterHere
 
 from aigc_lab.cli import app
+from aigc_lab.host.settings import Settings
 from aigc_lab.registry.store import Registry
-from aigc_lab.settings import Settings
 from aigc_lab.tracking import writer
 
 POINTS = """\

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from aigc_lab import outage
-from aigc_lab.outage import StoreAway
+from aigc_lab.host import outage
+from aigc_lab.host.outage import StoreAway
 
 
 @pytest.fixture

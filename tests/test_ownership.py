@@ -15,17 +15,19 @@ import typer
 from shell import command
 from sqlalchemy import update
 
-from aigc_lab import cli, doctor, ownership
-from aigc_lab import experiment as experiments
-from aigc_lab.archive.packing import export
+from aigc_lab import cli
+from aigc_lab.archive.export import export
+from aigc_lab.commands import doctor
 from aigc_lab.errors import UsageError
+from aigc_lab.experiment import experiment as experiments
+from aigc_lab.host.settings import Settings
 from aigc_lab.registry import homes, queries
 from aigc_lab.registry.records import StoredCheckpoint
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import METADATA, Home, Sweep
-from aigc_lab.settings import Settings
-from aigc_lab.tracking import moved, writer
+from aigc_lab.sweeps import ownership
+from aigc_lab.tracking import relocation, writer
 from aigc_lab.tracking.spool import SpoolTracker
 
 TEXT = """\
@@ -152,7 +154,7 @@ def armed(two: Two, monkeypatch: pytest.MonkeyPatch) -> Two:
 
 
 def export_of(two: Two) -> Path:
-    with mock.patch("aigc_lab.archive.packing._files", return_value={}):  # its files are none that could be packed
+    with mock.patch("aigc_lab.archive.export._files", return_value={}):  # its files are none that could be packed
         return export(two.sweep, Settings.load(two.a), two.folder / "mine.tar", force=True).path
 
 
@@ -171,7 +173,7 @@ def test_a_command_that_writes_asks_whether_the_home_has_moved(
 ) -> None:
     """`promote` in a copied home wrote into the old one."""
     before = armed.rows()
-    monkeypatch.setattr(moved, "old_homes", lambda settings: [Path("/there/before")])
+    monkeypatch.setattr(relocation, "old_homes", lambda settings: [Path("/there/before")])
     monkeypatch.setenv("AIGC_LAB_HOME", str(armed.a))
     spooled(armed.a, armed.sweep)
     told = command(*WRITES[name].format(run=armed.run).split())

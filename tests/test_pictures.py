@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from aigc_lab import pictures
 from aigc_lab.data.base import Modes
-from aigc_lab.pictures import grid, picture, scatter
+from aigc_lab.pictures import drawing
+from aigc_lab.pictures.drawing import grid, picture, scatter
 from aigc_lab.samples import Images, Points
 
 
@@ -40,7 +40,7 @@ def test_grey_becomes_three_equal_channels_and_floats_become_bytes() -> None:
     assert canvas[[2, 2, 49, 49], [2, 49, 2, 49], 0].tolist() == [0, 255, 128, 255]
 
 
-def place(canvas: pictures.Pixels, colour: tuple[int, int, int]) -> set[tuple[int, int]]:
+def place(canvas: drawing.Pixels, colour: tuple[int, int, int]) -> set[tuple[int, int]]:
     return {(int(row), int(column)) for row, column in np.argwhere((canvas == colour).all(2))}
 
 
@@ -52,14 +52,14 @@ def test_points_stand_at_their_places() -> None:
     far, near = round(200 / 1.35), round(100 / 1.35)
     # Rows count downwards: what is higher on the plane has the smaller row.
     truth = {(200, 200 - far), (200, 200 + far), (200 - near, 200), (200 + near, 200), (200, 200)}
-    assert place(canvas, pictures._DOT) == truth
+    assert place(canvas, drawing._DOT) == truth
 
 
 def test_the_frame_is_that_of_the_centres_and_strays_are_cut() -> None:
     modes = Modes(torch.tensor([[-1.0, 3.0], [1.0, 5.0]]), 0.1)
     canvas = scatter(torch.tensor([[-1.0, 3.0], [1.0, 5.0], [100.0, 4.0], [0.0, -1e6]]), modes)
     off = round(200 / 1.35)
-    assert place(canvas, pictures._DOT) == {(200 + off, 200 - off), (200 - off, 200 + off)}
+    assert place(canvas, drawing._DOT) == {(200 + off, 200 - off), (200 - off, 200 + off)}
 
 
 @pytest.mark.parametrize(("sigma", "radius"), [(0.1, 0.3 / 1.35 * 200), (1e-4, 6)])
@@ -67,7 +67,7 @@ def test_every_centre_has_its_circle(sigma: float, radius: float) -> None:
     modes = Modes(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), sigma)
     canvas = scatter(torch.tensor([[0.0, 0.0]]), modes)
     middles = [200 - 200 / 1.35, 200 + 200 / 1.35]
-    ring = place(canvas, pictures._RING)
+    ring = place(canvas, drawing._RING)
     distances = [[math.hypot(column - x, row - 200) for x in middles] for row, column in ring]
     assert all(abs(min(pair) - radius) < 1 for pair in distances)
     # Both are drawn, all the way round.
@@ -77,7 +77,7 @@ def test_every_centre_has_its_circle(sigma: float, radius: float) -> None:
 
 
 def test_one_point_alone_is_drawn_in_the_middle() -> None:
-    assert place(scatter(torch.tensor([[7.0, -3.0]]), None), pictures._DOT) == {(200, 200)}
+    assert place(scatter(torch.tensor([[7.0, -3.0]]), None), drawing._DOT) == {(200, 200)}
 
 
 def test_a_picture_is_a_grid_or_a_plane() -> None:

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from aigc_lab import confined, experiment, plugins
-from aigc_lab.checkpoint import load_system, save_weights
+from aigc_lab import plugins
 from aigc_lab.errors import UsageError
-from aigc_lab.rehearsal import rehearse
+from aigc_lab.experiment import experiment
+from aigc_lab.host import confined
 from aigc_lab.shape import Modality, Shape
+from aigc_lab.sweeps.rehearsal import rehearse
 from aigc_lab.systems.base import System
 from aigc_lab.systems.point_gan import PointGAN
+from aigc_lab.training.checkpoint import load_system, save_weights
 
 MINE = '''
 """A system that learns one point."""

@@ -20,14 +20,14 @@ from optuna.trial import TrialState
 from shell import at, command
 from sqlalchemy import func, select, update
 
-from aigc_lab import doctor, verification
-from aigc_lab.recollection import Recollection
-from aigc_lab.registry import lives, queries, store
+from aigc_lab.commands import doctor, verify
+from aigc_lab.host.settings import Settings
+from aigc_lab.registry import liveness, queries, store
 from aigc_lab.registry.records import StoredPromotion
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import AliasEvent, Attempt
-from aigc_lab.settings import Settings
+from aigc_lab.sweeps.cached_storage import Recollection
 from aigc_lab.tracking import writer
 
 TEXT = """\
@@ -81,7 +81,7 @@ def results() -> dict[str, Any]:
 def agreed() -> None:
     settings = Settings.load()
     with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
-        found = verification.verify(registry, settings)
+        found = verify.verify(registry, settings)
     assert not found.problems and not found.notes, str(found)
     assert found.checked["runs"] == found.checked["MLflow runs"] == 3
 
@@ -301,7 +301,7 @@ def test_silence_counts_from_when_the_server_could_hear_it(fresh: Postgres) -> N
             connection.execute(update(Attempt).values(host="elsewhere", heartbeat_at=before))
         fresh.stop()
         fresh.start()
-        (row,) = lives.running(registry, sweep)
+        (row,) = liveness.running(registry, sweep)
         assert row["alive"] and row["age"] > 400
 
 

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from aigc_lab import plugins
-from aigc_lab.batches import Batches
-from aigc_lab.checkpoint import restore_state, save_state
 from aigc_lab.data.digits import Digits
+from aigc_lab.data.shared.batches import Batches
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment import load
+from aigc_lab.experiment.experiment import load
 from aigc_lab.nets.spectral import SpectralConv2d
 from aigc_lab.samples import Images
 from aigc_lab.systems.base import System
+from aigc_lab.training.checkpoint import restore_state, save_state
 from aigc_lab.training.loop import train_one
 from aigc_lab.training.state import State
 

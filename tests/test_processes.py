@@ -14,10 +14,10 @@ from typing import Any
 import psutil
 import pytest
 
-from aigc_lab import processes
-from aigc_lab.processes import Process
-from aigc_lab.registry import lives
-from aigc_lab.registry.life import LEASE
+from aigc_lab.host import processes
+from aigc_lab.host.processes import Process
+from aigc_lab.registry import liveness
+from aigc_lab.registry.run_lifecycle import LEASE
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="it tells when a process started")
 
@@ -65,10 +65,10 @@ def test_where_nothing_is_known() -> None:
         assert (process.here, process.alive) == (None, None)
         process.signal(signal.SIGKILL)  # else this test would have no end
         # A lease decides, whichever way the clocks differ.
-        assert lives.alive(process, LEASE - 1) and lives.alive(process, 1 - LEASE)
-        assert not lives.alive(process, LEASE) and not lives.alive(process, -LEASE)
+        assert liveness.alive(process, LEASE - 1) and liveness.alive(process, 1 - LEASE)
+        assert not liveness.alive(process, LEASE) and not liveness.alive(process, -LEASE)
     # Here, the process itself is looked for, however long it has been silent.
-    assert lives.alive(this, 10 * LEASE) and not lives.alive(replace(this, started="1"), 0.0)
+    assert liveness.alive(this, 10 * LEASE) and not liveness.alive(replace(this, started="1"), 0.0)
 
 
 def test_a_dead_process_whether_it_is_buried_or_not() -> None:
@@ -121,7 +121,7 @@ def test_without_proc_psutil_tells_processes_apart(no_proc: None) -> None:
 
 def test_every_process_gives_another_the_same_start(no_proc: None) -> None:
     """The registry keeps it, and another Python compares it; strings' hashes differ between the two."""
-    told = "from aigc_lab import processes; import sys; print(processes._started_without_proc(int(sys.argv[1])))"
+    told = "from aigc_lab.host import processes; import sys; print(processes._started_without_proc(int(sys.argv[1])))"
     environment = os.environ | {"PYTHONHASHSEED": "1"}
     for pid in (os.getpid(), os.getppid()):
         words = [sys.executable, "-c", told, str(pid)]

@@ -19,24 +19,26 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from systems_of_users import MINE
 
-from aigc_lab import cli, commands, load, plugins, read_only, trust
-from aigc_lab.checkpoint import save_weights
+from aigc_lab import cli, load, plugins
+from aigc_lab.commands import sweep as commands
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.files import locked, sha256
-from aigc_lab.registry import queries
+from aigc_lab.host import trust
+from aigc_lab.host.files import locked, sha256
+from aigc_lab.host.settings import Settings
+from aigc_lab.registry import queries, read_only
 from aigc_lab.registry.records import StoredCheckpoint, StoredPromotion, StoredScore
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import METADATA
-from aigc_lab.serving import output, promotion
+from aigc_lab.serving import promotion, sample_files
 from aigc_lab.serving.model import Model
 from aigc_lab.serving.promotion import Promoted, promote
-from aigc_lab.settings import Settings
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import System
 from aigc_lab.tracking import spool, writer
 from aigc_lab.tracking.mlflow import MlflowTracker
 from aigc_lab.tracking.spool import SpoolTracker
+from aigc_lab.training.checkpoint import save_weights
 
 RING = """\
 data: {name: ring, points: 2000}
@@ -613,7 +615,7 @@ def test_models_of_a_home_that_cannot_be_written_are_compared(
 
 def draw(home: Home, wanted: str, place: str = "out", **changes: Any) -> Path:
     options: dict[str, Any] = {"n": 3, "seed": 0, "labels": None, "checkpoint": "last", "device": "cpu", "force": False}
-    return output.sample(wanted, home.settings, place=Path(place), **(options | changes))[1]
+    return sample_files.sample(wanted, home.settings, place=Path(place), **(options | changes))[1]
 
 
 def test_other_files_are_not_overwritten(promoted: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -636,9 +638,9 @@ def test_other_files_are_not_overwritten(promoted: Home, tmp_path: Path, monkeyp
 
 def test_pictures_of_an_earlier_call_go(tmp_path: Path) -> None:
     array = np.zeros((4, 8, 8, 3), np.uint8)
-    output.write(tmp_path / "out", [array[:3], array[3:]], 4, {"n": 4})
+    sample_files.write(tmp_path / "out", [array[:3], array[3:]], 4, {"n": 4})
     assert len(list((tmp_path / "out").glob("0*.png"))) == 4
-    output.write(tmp_path / "out", [array[:2]], 2, {"n": 2})
+    sample_files.write(tmp_path / "out", [array[:2]], 2, {"n": 2})
     assert sorted(path.name for path in (tmp_path / "out").glob("0*.png")) == ["00000.png", "00001.png"]
 
 

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aigc_lab import noise
-from aigc_lab.batches import Batches
-from aigc_lab.checkpoint import restore_state, save_state
+from aigc_lab.data.shared.batches import Batches
 from aigc_lab.nets import resnet
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import cosine
 from aigc_lab.systems.r3gan import R3GAN
+from aigc_lab.training.checkpoint import restore_state, save_state
 from aigc_lab.training.course import Course
 from aigc_lab.training.loop import train
 from aigc_lab.training.plain import Plain

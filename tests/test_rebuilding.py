@@ -14,19 +14,21 @@ from typing import Any
 import pytest
 from conftest import WriterHere
 
-from aigc_lab import commands, rebuilding, verification
-from aigc_lab.archive import projection
+from aigc_lab.archive import mlflow_replay
 from aigc_lab.cli import training
+from aigc_lab.commands import rebuild as rebuilding
+from aigc_lab.commands import sweep
+from aigc_lab.commands import verify as verification
 from aigc_lab.errors import UsageError
 from aigc_lab.evaluate import Evaluator
-from aigc_lab.files import sha256
-from aigc_lab.reconciling import Finding
+from aigc_lab.host.files import sha256
+from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
 from aigc_lab.serving.promotion import promote
-from aigc_lab.settings import Settings
-from aigc_lab.supervision import alone
-from aigc_lab.tracking import moved, writer
+from aigc_lab.sweeps.reconcile import Finding
+from aigc_lab.sweeps.supervision import alone
+from aigc_lab.tracking import relocation, writer
 from aigc_lab.tracking.mlflow import MlflowTracker, Shown
 
 POINTS = """\
@@ -87,7 +89,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         for name in list(os.environ):
             if name.startswith("AIGC_LAB_") or name == "MLFLOW_TRACKING_URI":
                 patch.delenv(name)
-        commands.sweep(str(folder / "points.yaml"), [], device="cpu", json=True, home=folder / "home")
+        sweep.sweep(str(folder / "points.yaml"), [], device="cpu", json=True, home=folder / "home")
         made = Home(folder / "home")
         promote("points", made.settings, name="toy", alias="champion", reason="a test")
         yield made
@@ -97,7 +99,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 def home(trained: Home, tmp_path: Path) -> Home:
     """The same, to be spoilt."""
     shutil.copytree(trained.path, tmp_path / "home")
-    moved.repair(Settings.load(tmp_path / "home"))
+    relocation.repair(Settings.load(tmp_path / "home"))
     return Home(tmp_path / "home")
 
 
@@ -146,7 +148,7 @@ def test_a_lost_database_is_made_again_wherever_that_was_interrupted(
     lost = home.verify()
     assert [text.endswith(f"is lost; aigc-lab reconcile --mlflow {home.sweep}") for text in lost] == [True]
     assert not (home.path / "mlflow.db").exists(), "who looks makes nothing"
-    show, calls = projection.Projection._file, []
+    show, calls = mlflow_replay.Projection._file, []
 
     def interrupted(*given: Any) -> None:
         show(*given)
@@ -154,7 +156,7 @@ def test_a_lost_database_is_made_again_wherever_that_was_interrupted(
         if len(calls) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(projection.Projection, "_file", interrupted)
+    monkeypatch.setattr(mlflow_replay.Projection, "_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         home.rebuild()
     assert [f"reconcile --mlflow {home.sweep}" in text for text in home.verify()][:1] == [True]
@@ -187,7 +189,7 @@ def test_runs_that_went_wrong_are_told_alike(home: Home, tmp_path: Path, monkeyp
     monkeypatch.setattr(writer, "Writer", WriterHere)
     text = POINTS.replace("{log: [1e-4, 1e-2]}", "{choice: [1.0e-9, 1.0e+30]}").replace("trials: 2", "sampler: grid")
     (tmp_path / "points.yaml").write_text(text)
-    commands.sweep(str(tmp_path / "points.yaml"), [], device="cpu", json=True, home=home.path)
+    sweep.sweep(str(tmp_path / "points.yaml"), [], device="cpu", json=True, home=home.path)
     made = Home(home.path)
     before = made.shown()
     assert {run.tags["state"] for run in before.values()} == {"FINISHED", "DIVERGED"}

@@ -14,18 +14,22 @@ import pytest
 from conftest import WriterHere, supervisor
 from sqlalchemy import update
 
-from aigc_lab import commands, processes, reconciling, supervision, verification
+from aigc_lab.commands import sweep as commands
+from aigc_lab.commands import verify
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors.base import Place
-from aigc_lab.opening import opened
-from aigc_lab.processes import Process
-from aigc_lab.reconciling import reconcile
-from aigc_lab.registry import lives, queries
-from aigc_lab.registry.life import RETRIES
+from aigc_lab.host import processes
+from aigc_lab.host.processes import Process
+from aigc_lab.host.settings import Settings
+from aigc_lab.registry import liveness, queries
+from aigc_lab.registry.run_lifecycle import RETRIES
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Attempt, Supervisor
-from aigc_lab.settings import Settings
+from aigc_lab.sweeps import reconcile as reconciling
+from aigc_lab.sweeps import supervision
+from aigc_lab.sweeps.reconcile import reconcile
+from aigc_lab.sweeps.session import opened
 from aigc_lab.tracking import writer
 
 GONE = "1"  # when a process started that is no more: this one has its pid now
@@ -72,7 +76,7 @@ class Lost:
         kills[0] += more
         assert reconcile(self.registry, self.settings, dry_run=True)
         found = [str(finding) for finding in reconcile(self.registry, self.settings)]
-        assert not lives.running(self.registry) and not lives.supervisors(self.registry)
+        assert not liveness.running(self.registry) and not liveness.supervisors(self.registry)
         return found
 
     @property
@@ -159,14 +163,14 @@ def test_a_sweep_that_another_process_runs_is_left_alone(
         with pytest.raises(UsageError, match=refused), opened(same, here, registry, [Place("cpu", 1)], print):
             pass
         assert there.poll() is None
-        known = lives.running(registry) + lives.supervisors(registry)
+        known = liveness.running(registry) + liveness.supervisors(registry)
         assert [(row["alive"], row["pid"]) for row in known] == [(True, there.pid)] * 2
     with supervision.supervised(registry, sweep):
-        (row,) = lives.supervisors(registry)
+        (row,) = liveness.supervisors(registry)
         assert row["process"] == Process.this()
         found = [str(finding) for finding in reconcile(registry, here, mine=sweep)]
         assert found == [f"{lost.run}: the process of attempt 1 was lost; the run can be resumed"]
-    assert lost.state == State.KILLED and not lives.supervisors(registry)
+    assert lost.state == State.KILLED and not liveness.supervisors(registry)
 
 
 def test_who_is_overtaken_between_looking_and_writing_is_refused(lost: Lost, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +187,7 @@ def test_who_is_overtaken_between_looking_and_writing_is_refused(lost: Lost, mon
     refused = pytest.raises(UsageError, match="was begun by another process at this moment")
     with refused, supervision.supervised(lost.registry, lost.sweep):
         pass
-    (row,) = lives.supervisors(lost.registry)
+    (row,) = liveness.supervisors(lost.registry)
     assert row["process"] == other
 
 
@@ -200,10 +204,10 @@ DIES = """
 import os, signal, sys
 sys.path.insert(0, sys.argv.pop(1))
 from conftest import WriterHere
-from aigc_lab import trial
+from aigc_lab.runs import run
 from aigc_lab.tracking import writer
 writer.Writer = WriterHere
-trial.train = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+run.train = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 from aigc_lab.cli import main
 main()
 """
@@ -215,7 +219,7 @@ def test_a_sweep_whose_own_process_is_ended(tmp_path: Path, monkeypatch: pytest.
         if name.startswith("AIGC_LAB_") or name == "MLFLOW_TRACKING_URI":
             monkeypatch.delenv(name)
     monkeypatch.setattr(writer, "Writer", WriterHere)
-    monkeypatch.setattr("aigc_lab.reconciling.RETRIES", 0)
+    monkeypatch.setattr("aigc_lab.sweeps.reconcile.RETRIES", 0)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(TEXT)
     words = [str(Path(__file__).parent), "sweep", "mine.yaml", "--home", "home", "--device", "cpu"]
@@ -231,10 +235,10 @@ def test_a_sweep_whose_own_process_is_ended(tmp_path: Path, monkeypatch: pytest.
         shown = queries.show(registry, "mine.0.0")
         assert (shown["state"], len(shown["attempts"])) == ("FAILED", 1)
         assert shown["reason"] == "its process was lost while the machine was out of memory, 1 times without progress"
-        assert not verification.verify(registry, Settings.load(tmp_path / "home")).problems
+        assert not verify.verify(registry, Settings.load(tmp_path / "home")).problems
         commands.resume("mine", device="cpu", json=True, retry_failed=True, home=tmp_path / "home")
         shown = queries.show(registry, "mine.0.0")
         assert [attempt["state"] for attempt in shown["attempts"]] == ["KILLED", "FINISHED"]
         assert registry.chain(shown["run"]) == 2
-        verified = verification.verify(registry, Settings.load(tmp_path / "home"))
+        verified = verify.verify(registry, Settings.load(tmp_path / "home"))
         assert not verified.problems and not verified.notes, str(verified)

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from aigc_lab import commands, environment, sweeps
+from aigc_lab.commands import sweep
 from aigc_lab.executors import base
-from aigc_lab.experiment import Experiment, load
-from aigc_lab.job import Job, Outcome, Watcher
-from aigc_lab.opening import Opened
+from aigc_lab.experiment.experiment import Experiment, load
+from aigc_lab.host import environment
+from aigc_lab.host.settings import Settings
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
-from aigc_lab.settings import Settings
+from aigc_lab.runs.job import Job, Outcome, Watcher
+from aigc_lab.sweeps import scheduler
+from aigc_lab.sweeps.session import Opened
 
 TEXT = """\
 data: {name: ring, points: 2000}
@@ -80,10 +82,10 @@ class Before:
         executor, display = Doing(), Told()
         opened = Opened(self.sweep, lab, executor, threading.Event())
         if command == "sweep":
-            sweeps.run_sweep(self.experiment, opened, display, retry_failed=retry_failed)
+            scheduler.run_sweep(self.experiment, opened, display, retry_failed=retry_failed)
         else:
             seeds: Sequence[int] = range(3)
-            sweeps.run_seeds(self.experiment, opened, display, seeds, retry_failed=retry_failed)
+            scheduler.run_seeds(self.experiment, opened, display, seeds, retry_failed=retry_failed)
         return executor.seeds, "\n".join(display.said)
 
 
@@ -122,9 +124,9 @@ def test_resume_hands_on_what_failed_and_the_environment_decides(
 ) -> None:
     """As when the command itself is typed again."""
     given: list[Any] = []
-    monkeypatch.setattr(commands, "_stored", lambda row, settings, device: before.experiment)
-    monkeypatch.setattr(commands, "_train", lambda *words, **options: given.append((*words, options)))
-    commands.resume("mine", device="cpu", retry_failed=retry_failed, table=False, home=before.settings.home)
+    monkeypatch.setattr(sweep, "_stored", lambda row, settings, device: before.experiment)
+    monkeypatch.setattr(sweep, "_train", lambda *words, **options: given.append((*words, options)))
+    sweep.resume("mine", device="cpu", retry_failed=retry_failed, table=False, home=before.settings.home)
     ((_, _, seeds, options),) = given
     assert (seeds, options["retry_failed"]) == ([1, 2], retry_failed)
 

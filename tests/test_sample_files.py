@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from aigc_lab import cli
-from aigc_lab.capacity import free_memory, spelled
 from aigc_lab.errors import UsageError
-from aigc_lab.serving import output
+from aigc_lab.host.capacity import free_memory, spelled
+from aigc_lab.serving import sample_files
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (7, 8, 8, 3), np.uint8)
@@ -27,32 +27,32 @@ def blocks(array: Any) -> list[Any]:
 
 @pytest.mark.parametrize("array", [IMAGES, POINTS], ids=["images", "points"])
 def test_an_archive_is_what_numpy_writes_of_the_whole(tmp_path: Path, array: Any) -> None:
-    place = output.write(tmp_path / "a.npz", blocks(array), 7, {"n": 7})
+    place = sample_files.write(tmp_path / "a.npz", blocks(array), 7, {"n": 7})
     with np.load(place, allow_pickle=False) as found:
         assert sorted(found) == ["note", "samples"]
         assert np.array_equal(found["samples"], array) and found["samples"].dtype == array.dtype
-    assert output._note(place) == {"n": 7}
+    assert sample_files._note(place) == {"n": 7}
     before = place.read_bytes()
-    output.write(place, [array], 7, {"n": 7})
+    sample_files.write(place, [array], 7, {"n": 7})
     assert place.read_bytes() == before
 
 
 def test_a_folder_holds_all_blocks_and_its_picture_the_first_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(output, "_SHOWN", 4)
-    grid = output.write(tmp_path / "images", blocks(IMAGES), 7, {"n": 7})
+    monkeypatch.setattr(sample_files, "_SHOWN", 4)
+    grid = sample_files.write(tmp_path / "images", blocks(IMAGES), 7, {"n": 7})
     found = [np.asarray(Image.open(tmp_path / "images" / f"{number:05d}.png")) for number in range(7)]
     assert np.array_equal(found, IMAGES)
-    assert Image.open(grid).size == Image.open(output.write(tmp_path / "four", [IMAGES[:4]], 4, {})).size
-    scatter = output.write(tmp_path / "points", blocks(POINTS), 7, {"n": 7})
+    assert Image.open(grid).size == Image.open(sample_files.write(tmp_path / "four", [IMAGES[:4]], 4, {})).size
+    scatter = sample_files.write(tmp_path / "points", blocks(POINTS), 7, {"n": 7})
     assert np.array_equal(np.load(tmp_path / "points" / "points.npy"), POINTS)
-    four = output.write(tmp_path / "points4", [POINTS[:4]], 4, {})
+    four = sample_files.write(tmp_path / "points4", [POINTS[:4]], 4, {})
     assert scatter.read_bytes() == four.read_bytes()
     for place in (tmp_path / "lines.txt", tmp_path / "lines"):
-        written = output.write(place, blocks(LINES), 7, {"n": 7})
+        written = sample_files.write(place, blocks(LINES), 7, {"n": 7})
         assert written.read_text("utf-8") == "a b\n\nc\ndé\ne\nf\ng\n"
-        assert output._note(place) == {"n": 7}
+        assert sample_files._note(place) == {"n": 7}
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ def test_whatever_ends_it_leaves_nothing_or_what_was_there(tmp_path: Path, name:
     for _ in range(2):
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
         with pytest.raises(KeyboardInterrupt):
-            output.write(tmp_path / name, torn(KeyboardInterrupt()), 9, {"n": 9})
+            sample_files.write(tmp_path / name, torn(KeyboardInterrupt()), 9, {"n": 9})
         with pytest.raises(UsageError, match=f"-o .*{name}: cannot be written .No space left on device."):
-            output.write(tmp_path / name, torn(OSError(28, "No space left on device")), 9, {"n": 9})
+            sample_files.write(tmp_path / name, torn(OSError(28, "No space left on device")), 9, {"n": 9})
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
         assert {path.name for path in tmp_path.iterdir()} <= {name, "o.json"}
-        output.write(tmp_path / name, blocks(array), 7, {"n": 7})  # the second time, over what is there
+        sample_files.write(tmp_path / name, blocks(array), 7, {"n": 7})  # the second time, over what is there
 
 
 def endless(array: Any) -> Iterator[Any]:
@@ -87,33 +87,33 @@ def endless(array: Any) -> Iterator[Any]:
 def test_more_than_the_disk_holds_is_refused_after_one_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, array: Any, needed: str
 ) -> None:
-    monkeypatch.setattr(output, "free_disk", lambda _: 10**9)
+    monkeypatch.setattr(sample_files, "free_disk", lambda _: 10**9)
     with pytest.raises(UsageError, match=rf"-n 1,000,000,000,000: .* about .*{needed}, and 1\.0 GB are free where "):
-        output.write(tmp_path / name, endless(array), 10**12, {})
-    monkeypatch.setattr(output, "free_disk", lambda _: 10**18)
-    monkeypatch.setattr(output, "free_files", lambda _: 5000)
+        sample_files.write(tmp_path / name, endless(array), 10**12, {})
+    monkeypatch.setattr(sample_files, "free_disk", lambda _: 10**18)
+    monkeypatch.setattr(sample_files, "free_files", lambda _: 5000)
     if array is IMAGES:
         with pytest.raises(UsageError, match="-n 5,001: a file for each picture is more than the 5,000 that can be"):
-            output.write(tmp_path / name, endless(array), 5001, {})
+            sample_files.write(tmp_path / name, endless(array), 5001, {})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_pictures_of_a_longer_earlier_call_go_and_other_files_stay(tmp_path: Path) -> None:
-    output.write(tmp_path / "o", blocks(IMAGES), 7, {"n": 7})
+    sample_files.write(tmp_path / "o", blocks(IMAGES), 7, {"n": 7})
     (tmp_path / "o" / "mine.png").touch()
-    output.write(tmp_path / "o", [IMAGES[:2]], 2, {"n": 2})
+    sample_files.write(tmp_path / "o", [IMAGES[:2]], 2, {"n": 2})
     names = {path.name for path in (tmp_path / "o").iterdir()}
     assert names == {"00000.png", "00001.png", "grid.png", "samples.json", "mine.png"}
     # As it was told before there were counts; names that lead elsewhere are not followed.
     (tmp_path / "kept.png").touch()
     (tmp_path / "o" / "samples.json").write_text(json.dumps({"note": {}, "files": ["00001.png", "../kept.png"]}))
-    output.write(tmp_path / "o", [IMAGES[:1]], 1, {"n": 1})
+    sample_files.write(tmp_path / "o", [IMAGES[:1]], 1, {"n": 1})
     assert not (tmp_path / "o" / "00001.png").exists() and (tmp_path / "kept.png").exists()
 
 
 def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be written .File name too long"):
-        output.check(tmp_path / ("a" * 300), {}, force=False)
+        sample_files.check(tmp_path / ("a" * 300), {}, force=False)
 
 
 @pytest.mark.parametrize(

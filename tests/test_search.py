@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import optuna
 import pytest
 
-from aigc_lab import search
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment import Experiment, load
-from aigc_lab.search import Study, Suggestion, total_trials
+from aigc_lab.experiment.experiment import Experiment, load
+from aigc_lab.sweeps import study as search
+from aigc_lab.sweeps.study import Study, Suggestion, total_trials
 
 TEXT = """\
 data: {name: digits}

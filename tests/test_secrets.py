@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from aigc_lab import cli, doctor
+from aigc_lab import cli
+from aigc_lab.commands import doctor
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.registry.opening import open_engine
+from aigc_lab.host.settings import Settings, discreet, masked
+from aigc_lab.registry.engine import open_engine
 from aigc_lab.registry.store import Registry
-from aigc_lab.settings import Settings, discreet, masked
 from aigc_lab.tracking.mlflow import MlflowTracker, _reason
 
 SECRETS = ("s3cret", "s3%40cret", "s3@cret")
@@ -105,7 +106,7 @@ def test_no_command_shows_a_password(
     home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], variable: str, address: str
 ) -> None:
     monkeypatch.setenv(variable, address)
-    monkeypatch.setattr("aigc_lab.ui._require_store", _stop)
+    monkeypatch.setattr("aigc_lab.commands.ui._require_store", _stop)
     for command in COMMANDS[variable]:
         monkeypatch.setattr(sys, "argv", ["aigc-lab", *command, "--home", str(home)])
         with contextlib.suppress(SystemExit):

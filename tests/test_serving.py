@@ -29,7 +29,6 @@ from PIL import Image
 from systems_of_users import MINE
 
 from aigc_lab import plugins
-from aigc_lab.checkpoint import save_weights
 from aigc_lab.errors import UsageError
 from aigc_lab.serving import answering, model, promotion, request
 from aigc_lab.serving.model import Model
@@ -37,7 +36,8 @@ from aigc_lab.serving.request import Request
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import System
 from aigc_lab.text.vocabulary import SPECIAL, Vocabulary
-from aigc_lab.tracking import models
+from aigc_lab.tracking import model_registry
+from aigc_lab.training.checkpoint import save_weights
 
 PICTURES = Shape(Modality.IMAGES, (1, 16, 16))
 POINTS = Shape(Modality.POINTS, (2,), classes=8)
@@ -58,7 +58,7 @@ class Served:
         self.model = Model.of_file(weights)
         package = promotion._package(weights.parent, self.model.sample(1), conditional=made.conditional)
         nobody = cast(Any, SimpleNamespace(model_id=None, source_run_id=None))
-        models._save(folder / "model", package, nobody)
+        model_registry._save(folder / "model", package, nobody)
         self.pyfunc = mlflow.pyfunc.load_model(str(folder / "model"))
         self.app = scoring_server.init(self.pyfunc)
 
@@ -84,7 +84,7 @@ class Served:
 def _plain_environment() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(answering.MOST, raising=False)
-        for name, value in models._ENVIRONMENT.items():
+        for name, value in model_registry._ENVIRONMENT.items():
             patch.setenv(name, value)
         patch.setenv(model._SERVED, "false")  # MLflow's application sets it, and other tests come after these
         yield

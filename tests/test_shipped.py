@@ -14,11 +14,13 @@ import pytest
 from conftest import Judged, WriterHere
 from PIL import Image
 
-from aigc_lab import commands, content, verification
+from aigc_lab.commands import sweep as commands
+from aigc_lab.commands import verify
+from aigc_lab.host import content
+from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
-from aigc_lab.search import Suggestion
-from aigc_lab.settings import Settings
+from aigc_lab.sweeps.study import Suggestion
 from aigc_lab.tracking import writer
 
 # Few steps, scored twice, and as few samples as the scores allow; keys that an experiment does not have are left out.
@@ -80,13 +82,13 @@ class Lab:
     def check(self) -> None:
         """The stores agree, and every run that finished is in MLflow."""
         with Registry.open(f"sqlite:///{self.home / 'registry.db'}") as registry:
-            found = verification.verify(registry, Settings.load(self.home))
+            found = verify.verify(registry, Settings.load(self.home))
         assert not found.problems and not found.notes, str(found)
         assert found.checked["MLflow runs"] == found.checked["runs"]
 
 
 def _value(name: str, key: str) -> Any:
-    from aigc_lab import experiment
+    from aigc_lab.experiment import experiment
 
     return experiment.load(name, [], data_dir=Path()).document.data[key]
 

@@ -10,10 +10,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aigc_lab import space
 from aigc_lab.errors import UsageError
-from aigc_lab.space import Filled, Hole
-from aigc_lab.yamlfile import Document, parse
+from aigc_lab.experiment import space
+from aigc_lab.experiment.space import Filled, Hole
+from aigc_lab.experiment.yaml_file import Document, parse
 
 NESTED = """\
 system:
@@ -31,7 +31,7 @@ training: {steps: 10, batch: {choice: [32, 64]}}
 
 def document(text: str) -> Document:
     """With the lines of a file, and without the file."""
-    from aigc_lab.yamlfile import _document
+    from aigc_lab.experiment.yaml_file import _document
 
     data, found = _document(text, "f.yaml")
     found.data = data

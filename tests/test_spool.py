@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aigc_lab import files
 from aigc_lab.errors import Failure
-from aigc_lab.files import locked
+from aigc_lab.host import files
+from aigc_lab.host.files import locked
 from aigc_lab.tracking import spool
 from aigc_lab.tracking.base import DatasetInfo, Point
-from aigc_lab.tracking.memory import MemoryRun, MemoryTracker
+from aigc_lab.tracking.in_memory import MemoryRun, MemoryTracker
 from aigc_lab.tracking.shipper import Shipper
 from aigc_lab.tracking.spool import SpoolRun, SpoolTracker
 

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from aigc_lab import noise, plugins
-from aigc_lab.batches import Batches
-from aigc_lab.checkpoint import restore_state, save_state
+from aigc_lab.data.shared.batches import Batches
 from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import System
@@ -27,6 +26,7 @@ from aigc_lab.systems.point_gan import PointGAN
 from aigc_lab.systems.transformer_lm import TransformerLM
 from aigc_lab.systems.vae import VAE
 from aigc_lab.text.vocabulary import SPECIAL, Vocabulary
+from aigc_lab.training.checkpoint import restore_state, save_state
 from aigc_lab.training.course import Course
 from aigc_lab.training.loop import train
 from aigc_lab.training.plain import Plain

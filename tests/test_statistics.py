@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from torch import Tensor
 
-from aigc_lab.statistics import binomial_tail, bootstrap_standard_error, clopper_pearson
+from aigc_lab.statistics.intervals import binomial_tail, bootstrap_standard_error, clopper_pearson
 
 
 def draws(rows: int, dimensions: int, seed: int, scale: float = 1.0) -> Tensor:

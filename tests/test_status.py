@@ -12,11 +12,11 @@ import pytest
 from sqlalchemy import update
 from test_cli_read import LAB, lab
 
+from aigc_lab.commands.status import Look, line
 from aigc_lab.registry.records import StoredScore
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Attempt, Supervisor
-from aigc_lab.status import Look, line
 
 # Two trials of two seeds: at most four runs, of 40 steps.
 EXPERIMENT = {

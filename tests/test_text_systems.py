@@ -12,22 +12,24 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from aigc_lab import noise, plugins, search, verification
+from aigc_lab import noise, plugins
 from aigc_lab.api import sweep
-from aigc_lab.batches import Batches
+from aigc_lab.commands import verify
 from aigc_lab.data.base import Dataset
 from aigc_lab.data.oracle import OracleText
 from aigc_lab.data.pydoc import PyDoc
-from aigc_lab.language_system import kept
+from aigc_lab.data.shared.batches import Batches
+from aigc_lab.host.settings import Settings
 from aigc_lab.metrics.elbo import active_units, codes
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
 from aigc_lab.samples import Text
-from aigc_lab.serving import finding
-from aigc_lab.settings import Settings
+from aigc_lab.serving import lookup
 from aigc_lab.shape import Modality
+from aigc_lab.sweeps import study
 from aigc_lab.systems.base import System
 from aigc_lab.systems.lstm_lm import LSTMLM
+from aigc_lab.systems.shared.language import kept
 from aigc_lab.systems.text_vae import TextVAE, kl_weight
 from aigc_lab.systems.transformer_lm import TransformerLM
 from aigc_lab.text.vocabulary import PAD, UNK
@@ -312,13 +314,13 @@ def test_with_patience_the_selected_weights_are_the_result(tmp_path: Path, monke
         run = queries.show(registry, f"{row['sweep']}.0.0")
         (trial,) = queries.trials(registry, row["sweep"])
         (outcome,) = queries.outcomes(registry, row["sweep"])
-        weights = finding.of_run(registry, run["run"], "last")
-        assert verification.verify(registry, settings).problems == []
+        weights = lookup.of_run(registry, run["run"], "last")
+        assert verify.verify(registry, settings).problems == []
         history = queries.histories(registry, row["sweep"])[run["run"]]
     best = min(history, key=lambda entry: entry["value"])
     assert history[-1]["value"] > best["value"]
     assert (outcome["value"], trial["value"]) == (best["value"], best["value"])
-    assert search.told(settings.optuna_url, row["sweep"])[0] == ("COMPLETE", best["value"])
+    assert study.told(settings.optuna_url, row["sweep"])[0] == ("COMPLETE", best["value"])
     assert {file["kind"]: file["step"] for file in run["checkpoints"]} == {
         "last": best["step"],
         "selected": best["step"],

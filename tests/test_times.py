@@ -11,24 +11,25 @@ import torch
 from harness import NoWriter, plain_environment
 from shell import command
 
-from aigc_lab import commands, environment
-from aigc_lab import display as displays
-from aigc_lab import experiment as experiments
-from aigc_lab.batches import Batches
-from aigc_lab.display import SweepDisplay
+from aigc_lab.commands import sweep as commands
+from aigc_lab.commands.status import Look
+from aigc_lab.data.shared.batches import Batches
+from aigc_lab.display import progress as displays
+from aigc_lab.display.progress import SweepDisplay
+from aigc_lab.display.tables import console
 from aigc_lab.executors.base import Place
-from aigc_lab.job import Job
-from aigc_lab.lab import Lab
-from aigc_lab.record import SharedClock
+from aigc_lab.experiment import experiment as experiments
+from aigc_lab.host import environment
+from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries
 from aigc_lab.registry.states import State as RunState
 from aigc_lab.registry.store import Registry
+from aigc_lab.runs.job import Job
+from aigc_lab.runs.record import SharedClock
+from aigc_lab.runs.resources import Lab
 from aigc_lab.samples import Points
-from aigc_lab.settings import Settings
 from aigc_lab.shape import Modality, Shape
-from aigc_lab.status import Look
 from aigc_lab.systems.point_gan import PointGAN
-from aigc_lab.tables import console
 from aigc_lab.tracking import writer
 from aigc_lab.training.averages import MovingAverage
 from aigc_lab.training.course import Course

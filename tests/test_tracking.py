@@ -24,12 +24,12 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from aigc_lab import files
 from aigc_lab.errors import Failure, UsageError
+from aigc_lab.host import files
 from aigc_lab.tracking import address, base
 from aigc_lab.tracking.address import Unreachable, check
 from aigc_lab.tracking.base import DatasetInfo, Tracker
-from aigc_lab.tracking.memory import MemoryRun, MemoryTracker
+from aigc_lab.tracking.in_memory import MemoryRun, MemoryTracker
 from aigc_lab.tracking.mlflow import MlflowRun, MlflowTracker
 
 DATA = DatasetInfo("digits", "0123456789abcdef" * 4, "https://example.org/digits.zip", "uint8 [8, 8, 1], 1797 samples")
@@ -224,7 +224,7 @@ class TestContract:
     def test_after_the_end_nothing_is_taken(self, tracker: Tracker, experiment: str, key: str) -> None:
         run = tracker.start(experiment, "r", key, {}, {})
         run.end("FINISHED", {})
-        late_calls: list[Callable[[], None]] = [
+        late_calls: list[Callable[[], object]] = [
             lambda: run.scalars(1, {"a": 1.0}),
             lambda: run.image("a", GRID, 1),
             lambda: run.text("a", "a"),

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aigc_lab import noise
-from aigc_lab.batches import Batches
 from aigc_lab.config import Strict
+from aigc_lab.data.shared.batches import Batches
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.samples import Points
 from aigc_lab.shape import Modality, Shape

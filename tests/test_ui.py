@@ -21,7 +21,7 @@ import pytest
 from asgi import ask
 from sqlalchemy.engine import make_url
 
-from aigc_lab import ui
+from aigc_lab.commands import ui
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.registry.store import Registry
 from aigc_lab.tracking import address, pages
@@ -37,7 +37,7 @@ async def app(scope, receive, send):
         await send({"type": "http.response.body", "body": b"OK"})
 """
 SERVE = (
-    "from aigc_lab import ui; ui.APPLICATION = {app!r};"
+    "from aigc_lab.commands import ui; ui.APPLICATION = {app!r};"
     " ui.ui(host={host!r}, port={port}, browse={browse}, home=None, writable={writable}, auth={auth})"
 )
 

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from rich.progress import Progress
 
-from aigc_lab import completion, tables, visible
-from aigc_lab.display import SweepDisplay
+from aigc_lab.cli import completion
+from aigc_lab.display import tables
+from aigc_lab.display.progress import SweepDisplay
+from aigc_lab.host import visible
 from aigc_lab.registry.records import StoredArtifact, StoredPromotion, StoredScalar, StoredScore, StoredVerdict
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry

@@ -10,18 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_clip import CLIPVisual
 
-from aigc_lab import extractor_files
 from aigc_lab.data.digits import Digits
 from aigc_lab.errors import UsageError
+from aigc_lab.extractors.shared import lookup
+from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.nets import vit
 from aigc_lab.samples import Images
-from aigc_lab.weights import WeightsPolicy
 
 FORMS = {"dinov2": vit.Form(64, 2, 4, 14, 37), "clip": vit.Form(64, 2, 1, 32, 7, output=16)}
 
 
 def published(name: str) -> Any:
-    return extractor_files.find(name)
+    return lookup.find(name)
 
 
 def random(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:

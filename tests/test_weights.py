@@ -12,9 +12,9 @@ import torch
 
 from aigc_lab.data.digits import Digits
 from aigc_lab.errors import UsageError
-from aigc_lab.extractor_files import find
-from aigc_lab.pretrained import InceptionFeatures
-from aigc_lab.weights import Published, WeightsPolicy
+from aigc_lab.extractors.shared.lookup import find
+from aigc_lab.extractors.shared.pretrained import InceptionFeatures
+from aigc_lab.host.weights import Published, WeightsPolicy
 
 CONTENT = bytes(range(256)) * 12_000
 FILE = Published("Nobody", "nobody.pth", hashlib.sha256(CONTENT).hexdigest(), "", ("also.pth",))

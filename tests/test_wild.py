@@ -10,8 +10,8 @@ import wild
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aigc_lab import experiment
 from aigc_lab.errors import UsageError
+from aigc_lab.experiment import experiment
 
 
 def tried(cases: list[wild.Case], folder: Path) -> list[str]:

@@ -16,16 +16,19 @@ from unittest import mock
 import pytest
 from conftest import WriterHere
 
-from aigc_lab import attempts, commands, delivery, verification
+from aigc_lab.commands import spool as delivery
+from aigc_lab.commands import sweep as commands
+from aigc_lab.commands import verify
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import local
 from aigc_lab.executors.base import Place
-from aigc_lab.job import Job, Outcome
+from aigc_lab.host import run_folders
+from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries
-from aigc_lab.registry.life import RETRIES
+from aigc_lab.registry.run_lifecycle import RETRIES
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
-from aigc_lab.settings import Settings
+from aigc_lab.runs.job import Job, Outcome
 from aigc_lab.tracking import writer
 from aigc_lab.tracking.spool import SpoolTracker, records
 
@@ -39,7 +42,7 @@ HERE = Path(__file__).parent
 
 class Spy(point_gan.PointGAN):
     def generate(self, *given, **options):
-        if "aigc_lab.worker" in " ".join(sys.orig_argv):
+        if "aigc_lab.runs.worker" in " ".join(sys.orig_argv):
             facts = {name: name in sys.modules for name in ("torch", "mlflow", "optuna")}
             facts["threads"] = __import__("torch").get_num_threads()
             (HERE / f"worker-{os.getpid()}.json").write_text(json.dumps(facts))
@@ -147,7 +150,7 @@ def test_a_run_whose_process_dies_is_tried_again(
         reason += ", 2 times without progress"
         assert {(run["state"], run["reason"]) for run in runs.values()} == {("FAILED", reason)}
         with Registry.open(f"sqlite:///{folder / 'home' / 'registry.db'}") as registry:
-            found = verification.verify(registry, Settings.load(folder / "home"))
+            found = verify.verify(registry, Settings.load(folder / "home"))
         assert not found.problems and found.checked["MLflow runs"] == 2
         assert not list((folder / "home" / "checkpoints").glob("*/*/*/state-*"))
 
@@ -184,7 +187,7 @@ class Actor:
         attempt = registry.begin(job.run, {})
         key = f"{job.run}.{registry.chain(job.run)}"
         shown = SpoolTracker(self.spool).start(job.sweep, "", key, {}, {})
-        folder = attempts.folder(self.lab.settings, job.sweep, job.trial, job.seed) / str(attempt)
+        folder = run_folders.folder(self.lab.settings, job.sweep, job.trial, job.seed) / str(attempt)
         folder.mkdir(parents=True)
         for name in ("state-000000010.json", "state-000000010.safetensors", "last.safetensors"):
             (folder / name).touch()
@@ -381,7 +384,7 @@ def test_places_that_there_are_not(folder: Path, options: dict[str, Any], said: 
 
 def test_places_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setattr("aigc_lab.environment.cores", lambda: 8)
+    monkeypatch.setattr("aigc_lab.host.environment.cores", lambda: 8)
 
     def places(*given: Any) -> list[tuple[str, int]]:
         return [(place.device, place.threads) for place in commands._places(*given)]

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from aigc_lab import delivery
-from aigc_lab.channel import Channel
-from aigc_lab.cli import upkeep
+from aigc_lab.cli import maintenance
+from aigc_lab.commands import spool as delivery
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.files import locked
-from aigc_lab.messages import Deliver
+from aigc_lab.host.channel import Channel
+from aigc_lab.host.files import locked
+from aigc_lab.host.settings import Settings
 from aigc_lab.registry.store import Registry
-from aigc_lab.settings import Settings
+from aigc_lab.tracking.messages import Deliver
 from aigc_lab.tracking import spool, writer
-from aigc_lab.tracking.memory import MemoryTracker
+from aigc_lab.tracking.in_memory import MemoryTracker
 from aigc_lab.tracking.spool import SpoolTracker
 from aigc_lab.tracking.writer import Writer, spool_folder
 
@@ -28,8 +28,8 @@ from aigc_lab.tracking.writer import Writer, spool_folder
 STAND_IN = """
 import os, sys, time, socket
 from pathlib import Path
-from aigc_lab.channel import Channel
-from aigc_lab.messages import Delivered, Deliver, Finish
+from aigc_lab.host.channel import Channel
+from aigc_lab.tracking.messages import Delivered, Deliver, Finish
 channel = Channel(socket.socket(fileno=int(sys.argv[-1])), Deliver, Finish)
 home = Path(channel.receive().home)
 with open(home / "pids", "a") as pids:
@@ -205,13 +205,13 @@ def test_what_waits_is_counted(settings: Settings, sweep: str) -> None:
 
 
 def test_flush_delivers(settings: Settings, sweep: str, capsys: pytest.CaptureFixture[str]) -> None:
-    upkeep.spool(None, flush=True, json=True, home=settings.home)
+    maintenance.spool(None, flush=True, json=True, home=settings.home)
     out, err = capsys.readouterr()
     (row,) = json.loads(out)
     assert (row["records"], row["bytes"], row["error"]) == (0, 0, None)
     assert row["delivered_at"] is not None
     assert "2 runs, 10 records, 2 pictures" in err
-    upkeep.spool(None, home=settings.home)
+    maintenance.spool(None, home=settings.home)
     assert "MLflow has everything" in capsys.readouterr().out
 
 
@@ -223,7 +223,7 @@ def test_flush_says_what_remains_and_why(
 
     monkeypatch.setattr(MemoryTracker, "experiment", down)
     with pytest.raises(Failure, match=f"{sweep}: 10 records wait on: the store is down"):
-        upkeep.spool("points", flush=True, home=settings.home)
+        maintenance.spool("points", flush=True, home=settings.home)
     assert "the store is down" in capsys.readouterr().out
     (row,) = delivery.spool(None, settings)
     assert (row["error"], row["records"]) == ("the store is down", 10)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aigc_lab.errors import UsageError
-from aigc_lab.yamlfile import Document, dotted, parse, read, unknown_key
+from aigc_lab.experiment.yaml_file import Document, dotted, parse, read, unknown_key
 
 
 def write(folder: Path, text: str | bytes) -> Path:

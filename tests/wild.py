@@ -170,8 +170,9 @@ def _paths(node: Any, path: Path_ = ()) -> Iterator[Path_]:
 
 def _allowed(data: dict[str, Any]) -> Iterator[Path_]:
     """What the types allow beside what a file says."""
-    from aigc_lab import experiment, plugins
+    from aigc_lab import plugins
     from aigc_lab.data.base import Dataset
+    from aigc_lab.experiment import experiment
     from aigc_lab.systems.base import System
 
     sections: dict[str, Any] = {
@@ -222,14 +223,15 @@ def _metric_keys() -> list[tuple[str, str]]:
 
 def keys(each: int, seed: int = 0) -> list[Case]:
     """So many cases for every key of every experiment and every key of every metric, the same for a seed."""
-    from aigc_lab import content, yamlfile
+    from aigc_lab.experiment import yaml_file
+    from aigc_lab.host import content
 
     source = random.Random(seed)
     cases = []
     for name in content.names("experiments"):
-        data = yamlfile.read(content.find("experiments", name)).data
+        data = yaml_file.read(content.find("experiments", name)).data
         for path in dict.fromkeys((*_paths(data), *_allowed(data))):
-            about = f"{name}: {yamlfile.dotted(path)}"
+            about = f"{name}: {yaml_file.dotted(path)}"
             for number, value in source.sample(list(enumerate(VALUES)), each):
                 plain = all(isinstance(part, str) and "." not in part for part in path) and "choice" not in path
                 if number % 2 and plain and "\x00" not in value:
@@ -489,9 +491,10 @@ def _prepared(folder: Path) -> Path:
     Path("good.yaml").write_text(_GOOD)
     from conftest import WriterHere
 
-    from aigc_lab import commands, estimate, needs
+    from aigc_lab.commands import sweep
     from aigc_lab.data.oracle import OracleText
     from aigc_lab.executors.base import Place
+    from aigc_lab.sweeps import estimate, needs
     from aigc_lab.tracking import writer
 
     setattr(writer, "Writer", WriterHere)  # noqa: B010 -- mypy allows no other class there
@@ -514,7 +517,7 @@ def _prepared(folder: Path) -> Path:
     for owner, name, instead in (
         (estimate, "_seconds_per_step", once),
         (OracleText, "_draw", silence),
-        (commands, "_train", train),
+        (sweep, "_train", train),
         (needs, "free_memory", lambda device="cpu": _FREE),
     ):
         setattr(owner, name, instead)

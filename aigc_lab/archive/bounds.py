@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
-from aigc_lab.archive import tape
-from aigc_lab.archive.tape import Member
-from aigc_lab.capacity import free_memory, spelled
+from aigc_lab.archive import tar
+from aigc_lab.archive.tar import Member
 from aigc_lab.errors import UsageError
+from aigc_lab.host.capacity import free_memory, spelled
 
 Members = dict[str, Member]
 
@@ -42,7 +42,7 @@ class Code:
 def parsed(file: BinaryIO, member: Member) -> Any:
     """The JSON of a member. Raises `UsageError` for what is not JSON, and for more than memory has room for."""
     free, wanted = free_memory(), 0
-    for piece in tape.pieces(file, member):
+    for piece in tar.pieces(file, member):
         if _CONTROLS.search(piece):
             raise UsageError(f"{member.name!r:.100} is not JSON (it holds control characters)")
         wanted += _BYTE * len(piece) + _OBJECT * sum(map(piece.count, (b",", b"[", b"{")))
@@ -51,7 +51,7 @@ def parsed(file: BinaryIO, member: Member) -> Any:
                 f"{member.name!r:.100} ({member.size:,} bytes) needs more memory than there is ({spelled(free)})"
             )
     try:
-        return json.loads(tape.content(file, member), parse_constant=_refuse, parse_float=_finite)
+        return json.loads(tar.content(file, member), parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{member.name!r:.100} is not JSON ({' '.join(str(error).split())[:100]})") from None
 
@@ -80,7 +80,7 @@ def check_size(file: BinaryIO, member: Member) -> None:
     if member.name.endswith(".json"):
         parsed(file, member)
     if member.name.endswith(".png"):
-        head = next(tape.pieces(file, member), b"")[:24]
+        head = next(tar.pieces(file, member), b"")[:24]
         width, height = struct.unpack(">II", head[16:]) if len(head) == 24 else (0, 0)
         if width * height > _LARGEST_PICTURE:
             raise UsageError(f"{member.name!r:.100} is too large ({width:,}×{height:,} pixels)")

@@ -14,17 +14,17 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
-from aigc_lab import ownership
-from aigc_lab.archive import belongings, study
+from aigc_lab.archive import contents, optuna_study
 from aigc_lab.errors import UsageError
-from aigc_lab.files import locked, write_atomically
+from aigc_lab.host.files import locked, write_atomically
+from aigc_lab.host.settings import Settings, as_typed
 from aigc_lab.registry import queries
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Promotion, Run
-from aigc_lab.settings import Settings, as_typed
+from aigc_lab.sweeps import ownership
 from aigc_lab.tracking import address
-from aigc_lab.tracking.removal import remove_experiment, remove_run
+from aigc_lab.tracking.deletion import remove_experiment, remove_run
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def delete(
         _refuse_promoted(registry, doomed)
         address.check(settings.tracking_uri)
         if not dry_run:
-            stack.enter_context(belongings.held(settings, doomed.sweep, registry))
+            stack.enter_context(contents.held(settings, doomed.sweep, registry))
         say(_described(registry, settings, doomed))
         if dry_run:
             return
@@ -120,7 +120,7 @@ def _described(registry: Registry, settings: Settings, doomed: Doomed) -> str:
     with registry.read() as connection:
         of = Run.c.sweep_id == doomed.sweep if doomed.run is None else Run.c.id == doomed.run
         runs = connection.scalar(select(func.count()).select_from(Run).where(of)) or 0
-    places = belongings.folders(settings, doomed.sweep, doomed.run)
+    places = contents.folders(settings, doomed.sweep, doomed.run)
     if doomed.run is None:
         places.append(_mlflow_folder(settings, doomed.sweep))
     files = [file.lstat().st_size for place in places for file in _files(place)]
@@ -147,25 +147,25 @@ def _carry_out(registry: Registry, settings: Settings, doomed: Doomed) -> None:
             note.unlink()
             raise
         with registry.write() as connection:
-            belongings.forget(connection, doomed.sweep, doomed.run)
-    places = belongings.folders(settings, doomed.sweep, doomed.run)
+            contents.forget(connection, doomed.sweep, doomed.run)
+    places = contents.folders(settings, doomed.sweep, doomed.run)
     if doomed.run is None:
         remove_experiment(settings.tracking_uri, doomed.sweep)
-        study.remove(settings.optuna_url, doomed.sweep)
+        optuna_study.remove(settings.optuna_url, doomed.sweep)
         places.append(_mlflow_folder(settings, doomed.sweep))
     else:
         removed = remove_run(settings.tracking_uri, doomed.sweep, doomed.run)
-        places += [_mlflow_folder(settings, doomed.sweep) / belongings.component(run, "MLflow run") for run in removed]
+        places += [_mlflow_folder(settings, doomed.sweep) / contents.component(run, "MLflow run") for run in removed]
     for place in places:
         _remove(place)
     note.unlink()
     if doomed.run is None:
-        belongings.lock_of(settings, doomed.sweep).unlink(missing_ok=True)
+        contents.lock_of(settings, doomed.sweep).unlink(missing_ok=True)
 
 
 def _mlflow_folder(settings: Settings, sweep: str) -> Path:
     """Where MLflow keeps the files of a sweep when it has no server (`MlflowTracker.experiment`)."""
-    return settings.artifacts / "mlflow" / belongings.component(sweep, "sweep")
+    return settings.artifacts / "mlflow" / contents.component(sweep, "sweep")
 
 
 def _remove(place: Path) -> None:
@@ -180,7 +180,7 @@ def _remove(place: Path) -> None:
 
 
 def _note(settings: Settings, doomed: Doomed) -> Path:
-    return settings.home / "deleting" / f"{belongings.component(doomed.name, 'run')}.json"
+    return settings.home / "deleting" / f"{contents.component(doomed.name, 'run')}.json"
 
 
 def _notes(settings: Settings) -> list[Doomed]:

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigc_lab import augmentation
 from aigc_lab.augmentations.base import Augmentation
+from aigc_lab.nets import augmentation
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives import adversarial
 

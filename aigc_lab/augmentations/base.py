@@ -1,6 +1,6 @@
 """Changes of pictures that a critic sees, one file each, real and made pictures alike (Karras et al. 2020, section 2).
 
-The changes of those that ship are pure functions in `aigc_lab.augmentation`; a file here says which of them is meant,
+The changes of those that ship are pure functions in `nets/augmentation.py`; a file here says which of them is meant,
 what it draws, and how its strength moves. An experiment names one as `augment: adaptive`, or a file: `./mine.py`.
 """
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from aigc_lab import augmentation
 from aigc_lab.augmentations.base import Augmentation
+from aigc_lab.nets import augmentation
 from aigc_lab.noise import Draw, Noise
 
 

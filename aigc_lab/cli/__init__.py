@@ -9,10 +9,11 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from aigc_lab import __version__, visible
+from aigc_lab import __version__
 from aigc_lab.cli import output
 from aigc_lab.cli.options import app
 from aigc_lab.errors import Failure, UsageError
+from aigc_lab.host import visible
 
 __all__ = ["app", "main"]
 
@@ -56,7 +57,7 @@ def main() -> None:
     except BaseException as error:
         _blame(error)
         if isinstance(error, OSError):
-            from aigc_lab.files import denied
+            from aigc_lab.host.files import denied
 
             told = denied(error)
             if told is not None:

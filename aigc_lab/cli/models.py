@@ -10,8 +10,8 @@ from aigc_lab.cli.options import MOST, AsJson, Home, TrustCode, app, complete_re
 from aigc_lab.cli.output import opened, print_json, print_table
 
 if TYPE_CHECKING:
+    from aigc_lab.host.settings import Settings
     from aigc_lab.serving.promotion import Promoted
-    from aigc_lab.settings import Settings
 
 
 Checkpoint = Annotated[
@@ -45,10 +45,10 @@ def promote(
     home: Home = None,
 ) -> None:
     """Make a run's weights a version of a model. The same weights are the same version, here and in MLflow."""
-    from aigc_lab import trust
     from aigc_lab.errors import UsageError
+    from aigc_lab.host import trust
+    from aigc_lab.host.settings import Settings
     from aigc_lab.serving.promotion import promote
-    from aigc_lab.settings import Settings
 
     if force != (reason is not None):
         raise UsageError("--force: say why, with --reason" if force else "--reason: is for --force; give both or none")
@@ -59,7 +59,7 @@ def promote(
     if json:
         print_json(done.as_json())
     else:
-        from aigc_lab.tables import promotion_page
+        from aigc_lab.display.tables import promotion_page
 
         print_table(promotion_page(done.as_json(), _uses(done, settings, home)))
 
@@ -67,7 +67,7 @@ def promote(
 def _uses(done: "Promoted", settings: "Settings", home: Path | None) -> list[str]:
     import shlex
 
-    from aigc_lab.settings import as_typed, masked
+    from aigc_lab.host.settings import as_typed, masked
 
     name, version = done.row["model"], done.row["version"]
     where = f"models:/{name}@{done.alias}" if done.alias else f"models:/{name}/{version}"
@@ -120,13 +120,13 @@ def sample(
     home: Home = None,
 ) -> None:
     """Draw samples of a model or a run. Pictures come with a grid, points with a scatter plot, text as lines."""
-    from aigc_lab import interruption, trust
-    from aigc_lab.serving.output import sample
-    from aigc_lab.settings import Settings, nameable
+    from aigc_lab.host import signals, trust
+    from aigc_lab.host.settings import Settings, nameable
+    from aigc_lab.serving.sample_files import sample
 
     if output is not None:
         nameable(output, "-o")
-    with interruption.handled(exits=False), trust.accepting(trust_code):  # SIGTERM, too, leaves nothing half-written
+    with signals.handled(exits=False), trust.accepting(trust_code):  # SIGTERM, too, leaves nothing half-written
         said, shown = sample(
             model,
             Settings.load(home),
@@ -146,8 +146,8 @@ def sample(
 @app.command()
 def models(json: AsJson = False, home: Home = None) -> None:
     """List the promoted models. Each version has its aliases, the run that it came from, and its score."""
+    from aigc_lab.display.tables import models_table
     from aigc_lab.registry import queries
-    from aigc_lab.tables import models_table
 
     with opened(home) as registry:
         rows = queries.models(registry)

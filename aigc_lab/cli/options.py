@@ -50,26 +50,26 @@ app = Commands(
 
 
 def complete_sweep(incomplete: str) -> list[str]:
-    from aigc_lab import completion
+    from aigc_lab.cli import completion
 
     return completion.sweeps(incomplete)
 
 
 def complete_run(incomplete: str) -> list[str]:
-    from aigc_lab import completion
+    from aigc_lab.cli import completion
 
     return completion.runs(incomplete)
 
 
 def complete_experiment(incomplete: str) -> list[str]:
-    from aigc_lab import completion
+    from aigc_lab.cli import completion
 
     return completion.experiments(incomplete)
 
 
 def complete_result(incomplete: str) -> list[str]:
     """Whatever has weights: runs, sweeps, promoted models."""
-    from aigc_lab import completion
+    from aigc_lab.cli import completion
 
     return completion.results(incomplete)
 

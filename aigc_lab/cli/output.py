@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from aigc_lab.host.settings import Settings
     from aigc_lab.registry.store import Registry
-    from aigc_lab.settings import Settings
 
 
 def opened(home: "Path | Settings | None") -> "Registry":
     """The registry of a home, or of its settings where they are loaded already."""
+    from aigc_lab.host.settings import Settings
     from aigc_lab.registry.home import open_registry
-    from aigc_lab.settings import Settings
 
     return open_registry(home if isinstance(home, Settings) else Settings.load(home))
 
@@ -45,7 +45,7 @@ def progress() -> "Iterator[Callable[[str], object]]":
     if not sys.stderr.isatty():
         yield lambda doing: None
         return
-    from aigc_lab.tables import console
+    from aigc_lab.display.tables import console
 
     with console(stderr=True).status("") as shown:
         yield shown.update
@@ -114,7 +114,7 @@ def print_rows(parts: "Iterable[list[dict[str, Any]]]") -> None:
 
 
 def print_table(renderable: "RenderableType") -> None:
-    from aigc_lab.tables import console
+    from aigc_lab.display.tables import console
 
     out = console()
     if out.is_terminal:

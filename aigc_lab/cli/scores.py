@@ -63,9 +63,10 @@ def evaluate(
     home: Home = None,
 ) -> None:
     """Score samples against real ones. Folders, arrays, text files, runs, models; no sweep and no home are needed."""
-    from aigc_lab import text_scoring, trust
-    from aigc_lab.settings import nameable
-    from aigc_lab.tables import scores_table
+    from aigc_lab.display.tables import scores_table
+    from aigc_lab.host import trust
+    from aigc_lab.host.settings import nameable
+    from aigc_lab.scoring import text as text_scoring
 
     if neighbours is not None:
         nameable(neighbours, "--neighbours")
@@ -86,7 +87,7 @@ def evaluate(
             rows = text_scoring.rows(generated, reference, train, seed=seed, device=device, home=home, **text)
         print_json(rows) if json else print_table(scores_table(rows))
         return
-    from aigc_lab.scoring import scores
+    from aigc_lab.commands.evaluate import scores
 
     with trust.accepting(trust_code):
         rows = scores(
@@ -117,7 +118,7 @@ app.add_typer(cache, name="cache")
 
 def _place(home: Path | None) -> Path:
     """The cache of the home that was named; without a home, the user's."""
-    from aigc_lab.settings import Settings
+    from aigc_lab.host.settings import Settings
 
     settings = Settings.load(home)
     if home is not None and not settings.home.is_dir():
@@ -128,8 +129,8 @@ def _place(home: Path | None) -> Path:
 @cache.command("list")
 def cache_list(json: AsJson = False, home: Home = None) -> None:
     """List what is kept, the largest first."""
-    from aigc_lab.features import cached
-    from aigc_lab.tables import cache_table
+    from aigc_lab.display.tables import cache_table
+    from aigc_lab.scoring.feature_store import cached
 
     rows = cached(_place(home))
     print_json(rows) if json else print_table(cache_table(rows))
@@ -138,7 +139,7 @@ def cache_list(json: AsJson = False, home: Home = None) -> None:
 @cache.command("verify")
 def cache_verify(json: AsJson = False, home: Home = None) -> None:
     """Read every file, and name those that are not what was written. They are made again when they are needed."""
-    from aigc_lab.features import cached, damaged
+    from aigc_lab.scoring.feature_store import cached, damaged
 
     place = _place(home)
     found = damaged(place)
@@ -158,7 +159,7 @@ def cache_clear(
     home: Home = None,
 ) -> None:
     """Remove the features of real samples and what verdicts rest on; they are computed again when they are needed."""
-    from aigc_lab.features import clear
+    from aigc_lab.scoring.feature_store import clear
 
     count, size = clear(_place(home), classifiers=classifiers)
     print(f"{count} files removed, {size / 1e6:.1f} MB")

@@ -71,10 +71,10 @@ def sweep(
     home: Home = None,
 ) -> None:
     """Search an experiment's variants, confirm the best, and rank them. The same command goes on where it ended."""
-    from aigc_lab import interruption
+    from aigc_lab.host import signals
 
-    with interruption.handled():
-        from aigc_lab import commands
+    with signals.handled():
+        from aigc_lab.commands import sweep as commands
 
         options = {"search.trials": trials, "search.seeds": seeds, "training.steps": steps}
         rows = commands.sweep(
@@ -110,10 +110,10 @@ def train(
     home: Home = None,
 ) -> None:
     """Train one run of an experiment, or one for each seed. Open choices, if it has any, are decided by --set."""
-    from aigc_lab import interruption
+    from aigc_lab.host import signals
 
-    with interruption.handled():
-        from aigc_lab import commands
+    with signals.handled():
+        from aigc_lab.commands import sweep as commands
 
         rows = commands.train_seeds(
             experiment,
@@ -126,7 +126,7 @@ def train(
     if json:
         print_json(rows[0] if len(rows) == 1 else rows)
     else:
-        from aigc_lab.tables import runs_table, show_page
+        from aigc_lab.display.tables import runs_table, show_page
 
         print_table(show_page(rows[0]) if len(rows) == 1 else runs_table(rows))
 
@@ -148,10 +148,11 @@ def resume(
     home: Home = None,
 ) -> None:
     """Go on with a sweep that was stopped or lost, from its last checkpoints. Nothing that ended is done again."""
-    from aigc_lab import interruption
+    from aigc_lab.host import signals
 
-    with interruption.handled():
-        from aigc_lab import commands, trust
+    with signals.handled():
+        from aigc_lab.commands import sweep as commands
+        from aigc_lab.host import trust
 
         with trust.accepting(trust_code):
             rows = commands.resume(
@@ -176,8 +177,8 @@ def stop(
     home: Home = None,
 ) -> None:
     """Stop a sweep that is being run, from another terminal. Its runs are stored where they are, to be resumed."""
-    from aigc_lab import stopping
-    from aigc_lab.settings import Settings
+    from aigc_lab.commands import stop as stopping
+    from aigc_lab.host.settings import Settings
 
     settings = Settings.load(home)
     with opened(settings) as registry:
@@ -202,10 +203,10 @@ def reconcile(
     home: Home = None,
 ) -> None:
     """Bring in order what processes that died left behind. Every sweep, train and resume begins with this."""
-    from aigc_lab import trust
     from aigc_lab.errors import Failure, UsageError
-    from aigc_lab.reconciling import reconcile
-    from aigc_lab.settings import Settings
+    from aigc_lab.host import trust
+    from aigc_lab.host.settings import Settings
+    from aigc_lab.sweeps.reconcile import reconcile
 
     if sweep is not None and not mlflow:
         raise UsageError("reconcile looks at every sweep; to show one again in MLflow, say --mlflow")
@@ -215,7 +216,7 @@ def reconcile(
         if not json and (found or not mlflow):
             print("\n".join(map(str, found)) or "nothing was left behind")
         if mlflow:
-            from aigc_lab.rebuilding import rebuild
+            from aigc_lab.commands.rebuild import rebuild
 
             with progress() as told, trust.accepting(trust_code):
                 for finding in rebuild(registry, settings, sweep, dry_run=dry_run, told=told):
@@ -240,9 +241,9 @@ def verify(
     home: Home = None,
 ) -> None:
     """Check that registry, files, MLflow and Optuna agree about every run that ended, and say what to do if not."""
-    from aigc_lab import verification
-    from aigc_lab.read_only import readable
-    from aigc_lab.settings import Settings
+    from aigc_lab.commands import verify as verification
+    from aigc_lab.host.settings import Settings
+    from aigc_lab.registry.read_only import readable
 
     known = Settings.load(home)
     with opened(known) as registry, readable(known) as settings, progress() as told:

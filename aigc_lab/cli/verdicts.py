@@ -43,13 +43,13 @@ def judge_stability(
     json: AsJson = False,
 ) -> None:
     """Judge the history of a score: STABLE, OSCILLATING, REGRESSED, NEVER-LEARNED, DIVERGED, or WITHHELD."""
-    from aigc_lab import judging
-    from aigc_lab.verdicts import story
+    from aigc_lab.commands import judge as judging
+    from aigc_lab.verdicts import wording
 
     found = judging.stability_of_file(
         history, value, step, se, baseline, better, floor=floor, diverged_at=diverged_at, where=where or (), nan=nan
     )
-    print_json(found) if json else print(story.of_stability(found))
+    print_json(found) if json else print(wording.of_stability(found))
 
 
 @judge.command("collapse")
@@ -87,8 +87,9 @@ def judge_collapse(
     home: Home = None,
 ) -> None:
     """Judge samples: NONE, PARTIAL, SEVERE, TOTAL, INCONCLUSIVE (with what would decide), or UNMEASURABLE."""
-    from aigc_lab import judging, trust
-    from aigc_lab.verdicts import story
+    from aigc_lab.commands import judge as judging
+    from aigc_lab.host import trust
+    from aigc_lab.verdicts import wording
 
     how: dict[str, Any] = {
         "features": features,
@@ -100,7 +101,7 @@ def judge_collapse(
     }
     with trust.accepting(trust_code):
         found = judging.collapse_of(generated, reference, labels, device=device, home=home, **how)
-    print_json(found) if json else print(f"{story.of_collapse(found)}\n{found['signature']}")
+    print_json(found) if json else print(f"{wording.of_collapse(found)}\n{found['signature']}")
 
 
 @judge.command("seeds")
@@ -112,8 +113,8 @@ def judge_seeds(
     """Judge each configuration of a sweep by all its seeds: how likely a run of it goes wrong, when, and how much
     seeds matter.
     """
-    from aigc_lab import judging
-    from aigc_lab.tables import seeds_table
+    from aigc_lab.commands import judge as judging
+    from aigc_lab.display.tables import seeds_table
 
     rows = judging.seeds_of(sweep, home)
     print_json(rows) if json else print_table(seeds_table(rows))
@@ -128,10 +129,10 @@ def rejudge(
     home: Home = None,
 ) -> None:
     """Judge a sweep's runs again, from their stored weights and histories; nothing is trained."""
-    from aigc_lab import trust
-    from aigc_lab.rejudging import rejudge as again
-    from aigc_lab.settings import Settings
-    from aigc_lab.tables import verdicts_table
+    from aigc_lab.commands.rejudge import rejudge as again
+    from aigc_lab.display.tables import verdicts_table
+    from aigc_lab.host import trust
+    from aigc_lab.host.settings import Settings
 
     with trust.accepting(trust_code):
         rows = again(sweep, Settings.load(home), device)

@@ -14,9 +14,9 @@ from aigc_lab.data.base import Dataset
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import UsageError
 from aigc_lab.extractors.base import Extractor, Features
-from aigc_lab.frechet import frechet_distance
+from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.samples import Images, Samples, Text
-from aigc_lab.weights import WeightsPolicy
+from aigc_lab.statistics.frechet import frechet_distance
 
 # Of the largest number of a set's vectors: other batches are added up in another order, and no further away than that.
 _ROUNDING = 1e-4

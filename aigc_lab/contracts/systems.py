@@ -15,16 +15,17 @@ from pydantic.fields import FieldInfo
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from aigc_lab import names, noise, plugins
-from aigc_lab.batches import Batches
-from aigc_lab.checkpoint import load_system, restore_state, save_state, save_weights
+from aigc_lab import noise, plugins
 from aigc_lab.config import Strict
 from aigc_lab.contracts.base import Broken, Contracts, say
+from aigc_lab.data.shared.batches import Batches
+from aigc_lab.host import names
 from aigc_lab.noise import Draw
 from aigc_lab.samples import Samples, Text
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import Loss, Phase, System
 from aigc_lab.text.vocabulary import SPECIAL, Vocabulary
+from aigc_lab.training.checkpoint import load_system, restore_state, save_state, save_weights
 from aigc_lab.training.loop import train_one
 from aigc_lab.training.optimizers import trained
 from aigc_lab.training.recorder import Diverged

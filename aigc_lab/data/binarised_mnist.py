@@ -7,8 +7,8 @@ from pydantic import Field
 
 from aigc_lab import noise
 from aigc_lab.config import Strict
+from aigc_lab.data.shared.published_files import MNISTLike
 from aigc_lab.samples import Images
-from aigc_lab.torchvision_files import MNISTLike
 
 
 class BinarisedMNIST(MNISTLike):

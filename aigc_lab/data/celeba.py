@@ -8,8 +8,8 @@ from pydantic import Field
 from aigc_lab import noise
 from aigc_lab.config import Strict
 from aigc_lab.data import base
+from aigc_lab.data.shared.image_files import Reading, Store, decode
 from aigc_lab.errors import UsageError
-from aigc_lab.image_files import Reading, Store, decode
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
 

@@ -1,7 +1,7 @@
 """CIFAR-10 (Krizhevsky 2009): 60,000 colour photographs of 32×32 pixels in ten classes; the published files."""
 
 from aigc_lab.config import Strict
-from aigc_lab.torchvision_files import CIFARLike
+from aigc_lab.data.shared.published_files import CIFARLike
 
 
 class CIFAR10(CIFARLike):

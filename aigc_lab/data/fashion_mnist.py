@@ -1,7 +1,7 @@
 """Fashion-MNIST (Xiao, Rasul & Vollgraf 2017): 70,000 pieces of clothing of 28×28 pixels, padded to 32×32."""
 
 from aigc_lab.config import Strict
-from aigc_lab.torchvision_files import MNISTLike
+from aigc_lab.data.shared.published_files import MNISTLike
 
 
 class FashionMNIST(MNISTLike):

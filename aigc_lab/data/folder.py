@@ -11,8 +11,8 @@ import torch
 from pydantic import Field
 
 from aigc_lab.data import base
+from aigc_lab.data.shared.image_files import File, Reading, Store, abbreviated, decode, find, most_common, reading_notes
 from aigc_lab.errors import UsageError
-from aigc_lab.image_files import File, Reading, Store, abbreviated, decode, find, most_common, reading_notes
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from pydantic import Field
 
+from aigc_lab.data.shared.sentences import Sentences
 from aigc_lab.errors import UsageError
-from aigc_lab.files import is_file
-from aigc_lab.sentences import Sentences
-from aigc_lab.text.reading import read_lines
+from aigc_lab.host.files import is_file
+from aigc_lab.text.sentence_files import read_lines
 
 
 class Lines(Sentences):

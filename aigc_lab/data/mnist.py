@@ -1,7 +1,7 @@
 """MNIST (LeCun et al. 1998): 70,000 handwritten digits of 28×28 pixels, padded to 32×32; the published files."""
 
 from aigc_lab.config import Strict
-from aigc_lab.torchvision_files import MNISTLike
+from aigc_lab.data.shared.published_files import MNISTLike
 
 
 class MNIST(MNISTLike):

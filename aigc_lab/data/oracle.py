@@ -15,16 +15,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from aigc_lab import decoding, noise
+from aigc_lab import noise
 from aigc_lab.config import Count, Seed, Strict, Width
 from aigc_lab.data import base
-from aigc_lab.decoding import Sampling
 from aigc_lab.errors import UsageError
-from aigc_lab.files import is_file, write_atomically
-from aigc_lab.language_system import first_word, nll_of, shifted
+from aigc_lab.host.files import is_file, write_atomically
+from aigc_lab.nets import decoding
+from aigc_lab.nets.decoding import Sampling
 from aigc_lab.nets.recurrent import RecurrentDecoder
 from aigc_lab.samples import Text
 from aigc_lab.shape import Modality, Shape
+from aigc_lab.systems.shared.language import first_word, nll_of, shifted
 from aigc_lab.text.vocabulary import SPECIAL, Vocabulary
 
 # How the published weights are named: input, forget, output gate and candidate, each with W of the word, U of the

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from aigc_lab.sentences import Sentences
+from aigc_lab.data.shared.sentences import Sentences
 
 # Prose is what stands at the margin, in paragraphs; what is indented, underlined or a signature is not.
 _END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"*])")

@@ -10,9 +10,9 @@ from pydantic import Field
 from aigc_lab import noise
 from aigc_lab.config import Count, Strict
 from aigc_lab.data import base
+from aigc_lab.data.shared.published_files import read_mnist
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
-from aigc_lab.torchvision_files import read_mnist
 
 
 class StackedMNIST(base.Dataset):

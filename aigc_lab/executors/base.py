@@ -7,10 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from aigc_lab.experiment import Experiment
-from aigc_lab.job import Job, Outcome, Watcher
-from aigc_lab.lab import Lab
-from aigc_lab.settings import Settings
+from aigc_lab.experiment.experiment import Experiment
+from aigc_lab.host.settings import Settings
+from aigc_lab.runs.job import Job, Outcome, Watcher
+from aigc_lab.runs.resources import Lab
 
 
 @dataclass(frozen=True)

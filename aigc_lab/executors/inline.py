@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from aigc_lab import interruption
 from aigc_lab.executors import base
-from aigc_lab.job import Job, Outcome, Watcher
-from aigc_lab.trial import execute
+from aigc_lab.host import signals
+from aigc_lab.runs.job import Job, Outcome, Watcher
+from aigc_lab.runs.run import execute
 
 
 class Inline(base.Executor):
@@ -15,7 +15,7 @@ class Inline(base.Executor):
         return self.together([job], [watcher])[0]
 
     def together(self, jobs: Sequence[Job], watchers: Sequence[Watcher]) -> list[Outcome]:
-        interruption.check()  # the run before may have been quicker than the signal
+        signals.check()  # the run before may have been quicker than the signal
         return execute(jobs, self._lab, watchers)
 
     def stop(self) -> None:

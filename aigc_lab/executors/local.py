@@ -10,20 +10,20 @@ from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
-from aigc_lab import confined, environment
-from aigc_lab.channel import Channel, Closed, Message
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import base
 from aigc_lab.executors.base import Place
-from aigc_lab.experiment import Experiment
-from aigc_lab.job import Job, Outcome, Watcher
-from aigc_lab.lab import Lab
-from aigc_lab.messages import Answer, Broken, Ended, Interrupted, Opening, Progressed, Ready, Said, Scored, Work
-from aigc_lab.outage import StoreAway
-from aigc_lab.registry import lives, queries
-from aigc_lab.registry.life import RETRIES
+from aigc_lab.experiment.experiment import Experiment
+from aigc_lab.host import confined, environment
+from aigc_lab.host.channel import Channel, Closed, Message
+from aigc_lab.host.outage import StoreAway
+from aigc_lab.host.settings import Settings
+from aigc_lab.registry import liveness, queries
+from aigc_lab.registry.run_lifecycle import RETRIES
 from aigc_lab.registry.states import State
-from aigc_lab.settings import Settings
+from aigc_lab.runs.job import Job, Outcome, Watcher
+from aigc_lab.runs.messages import Answer, Broken, Ended, Interrupted, Opening, Progressed, Ready, Said, Scored, Work
+from aigc_lab.runs.resources import Lab
 from aigc_lab.tracking.base import run_key
 from aigc_lab.tracking.description import conclude
 from aigc_lab.tracking.spool import SpoolTracker
@@ -92,7 +92,7 @@ class Local(base.Executor):
 
     def _begun(self, job: Job) -> int:
         """The number of the run's newest attempt."""
-        known = lives.ended(self._lab.registry, job.run)
+        known = liveness.ended(self._lab.registry, job.run)
         return (known["attempt"] or 0) if known is not None else 0
 
     def _lose(self, job: Job, reason: str) -> tuple[int, Outcome | None]:
@@ -167,7 +167,7 @@ class _Worker:
         share = {f"{name}_NUM_THREADS": threads for name in ("OMP", "OPENBLAS", "MKL")}
         with theirs, self._log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "aigc_lab.worker", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "aigc_lab.runs.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from aigc_lab import noise
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import UsageError
-from aigc_lab.frechet import Gaussian, Moments
+from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.samples import Samples
 from aigc_lab.shape import Modality
-from aigc_lab.weights import WeightsPolicy
+from aigc_lab.statistics.frechet import Gaussian, Moments
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from aigc_lab import noise
-from aigc_lab.classification import BATCH, DIMENSIONS, LR, VERSION, Network, fit
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.extractors import base
-from aigc_lab.files import locked, write_atomically
-from aigc_lab.frechet import frechet_distance
+from aigc_lab.extractors.shared.small_classifier import BATCH, DIMENSIONS, LR, VERSION, Network, fit
+from aigc_lab.host.files import locked, write_atomically
+from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality
-from aigc_lab.weights import WeightsPolicy
+from aigc_lab.statistics.frechet import frechet_distance
 
 _STEPS = 300
 _ACCURACY_GATE = 0.9

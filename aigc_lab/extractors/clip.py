@@ -5,10 +5,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from aigc_lab import pretrained
 from aigc_lab.extractors.base import as_rgb
+from aigc_lab.extractors.shared import pretrained
+from aigc_lab.host.weights import Published
 from aigc_lab.nets import vit
-from aigc_lab.weights import Published
 
 # Its sha256 is a part of the published address.
 _SHA256 = "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"

@@ -5,10 +5,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from aigc_lab import pretrained
 from aigc_lab.extractors.base import as_rgb
+from aigc_lab.extractors.shared import pretrained
+from aigc_lab.host.weights import Published
 from aigc_lab.nets import vit
-from aigc_lab.weights import Published
 
 
 class DINOv2(pretrained.Pretrained):

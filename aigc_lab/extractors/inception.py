@@ -1,6 +1,6 @@
 """The Inception of 2015-12-05 with pytorch-fid's weights and preprocessing: the only features that make a true FID."""
 
-from aigc_lab import pretrained
+from aigc_lab.extractors.shared import pretrained
 
 
 class Inception(pretrained.InceptionFeatures):

@@ -1,6 +1,6 @@
 """The same Inception after its second maximum pool: the mean of 192 channels each, as pytorch-fid's `--dims 192`."""
 
-from aigc_lab import pretrained
+from aigc_lab.extractors.shared import pretrained
 
 
 class Inception192(pretrained.InceptionFeatures):

@@ -1,6 +1,6 @@
 """The same Inception after its first maximum pool: the mean of 64 channels each, as pytorch-fid's `--dims 64`."""
 
-from aigc_lab import pretrained
+from aigc_lab.extractors.shared import pretrained
 
 
 class Inception64(pretrained.InceptionFeatures):

@@ -1,6 +1,6 @@
 """The same Inception before its auxiliary classifier: the mean of 768 channels each, as pytorch-fid's `--dims 768`."""
 
-from aigc_lab import pretrained
+from aigc_lab.extractors.shared import pretrained
 
 
 class Inception768(pretrained.InceptionFeatures):

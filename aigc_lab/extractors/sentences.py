@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import UsageError
 from aigc_lab.extractors import base
-from aigc_lab.files import locked, write_atomically
+from aigc_lab.host.files import locked, write_atomically
+from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.samples import Text
 from aigc_lab.shape import Modality
 from aigc_lab.text.corpus import Corpus
 from aigc_lab.text.vocabulary import EOS, PAD, SPECIAL
-from aigc_lab.weights import WeightsPolicy
 
 _SIZE = 32
 # Words so many places apart say something of each other.

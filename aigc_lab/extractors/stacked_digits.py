@@ -10,9 +10,9 @@ from aigc_lab import plugins
 from aigc_lab.data.base import Dataset, Split
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.extractors import base
+from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
-from aigc_lab.weights import WeightsPolicy
 
 # Three digits are right together when each is: 0.97³ = 0.91 of the stacks.
 _GATE = 0.97

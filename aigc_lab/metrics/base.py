@@ -15,7 +15,7 @@ from aigc_lab import plugins
 from aigc_lab.config import Better as Better  # metrics of users' import it from here
 from aigc_lab.config import Strict
 from aigc_lab.shape import Modality
-from aigc_lab.statistics import Z95
+from aigc_lab.statistics.intervals import Z95
 from aigc_lab.text.likelihood import Likelihood
 
 if TYPE_CHECKING:
@@ -487,10 +487,10 @@ class FeatureMetric(Metric):
         """The name of a score of these features: its own for Inception's, which tables mean where they say nothing,
         `<score>_<features>` for all others.
         """
-        from aigc_lab import extractor_files
+        from aigc_lab.extractors.shared import lookup
 
         name = self.extractor
-        return score if name == "inception" else f"{score}_{extractor_files.find(name).short}"
+        return score if name == "inception" else f"{score}_{lookup.find(name).short}"
 
     def describing(self) -> frozenset[str]:
         return frozenset(map(self.named, self.describes))
@@ -601,7 +601,7 @@ def mean_interval(values: Tensor) -> tuple[float, float, float]:
 
 def frechet_score(metric: Metric, name: str, extractor: str, evidence: Evidence) -> Score:
     """FD_N of an extractor's features with ±1.96 standard errors, which covers E[FD_N] at this n."""
-    from aigc_lab.frechet import distance, standard_error
+    from aigc_lab.statistics.frechet import distance, standard_error
 
     generated, reference = (
         evidence.features(extractor, samples) for samples in (evidence.generated, evidence.real.reference)

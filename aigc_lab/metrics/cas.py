@@ -7,13 +7,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from aigc_lab.classification import BATCH, VERSION, fit
 from aigc_lab.config import Strict, Times
 from aigc_lab.data.base import Dataset
+from aigc_lab.extractors.shared.small_classifier import BATCH, VERSION, fit
 from aigc_lab.metrics import base
 from aigc_lab.samples import Images, Samples
 from aigc_lab.shape import Modality, Shape
-from aigc_lab.statistics import Z95, clopper_pearson
+from aigc_lab.statistics.intervals import Z95, clopper_pearson
 
 
 class CAS(base.Metric):

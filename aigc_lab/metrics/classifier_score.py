@@ -1,6 +1,6 @@
 """Classifier score: the Inception score (Salimans et al. 2016) with the dataset's own classifier instead."""
 
-from aigc_lab import information
+from aigc_lab.metrics.shared import information
 
 
 class ClassifierScore(information.InformationScore):

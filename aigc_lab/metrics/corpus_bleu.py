@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from aigc_lab.config import Strict
 from aigc_lab.metrics import base
+from aigc_lab.metrics.shared.text import TextMetric, corpus_of, groups_of, jackknifed
 from aigc_lab.text.paired_bleu import corpus_bleu
-from aigc_lab.text_metric import TextMetric, corpus_of, groups_of, jackknifed
 
 
 class CorpusBLEU(TextMetric):

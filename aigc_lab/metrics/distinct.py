@@ -7,9 +7,9 @@ from pydantic import Field
 
 from aigc_lab.config import Order, Strict
 from aigc_lab.metrics import base
+from aigc_lab.metrics.shared.text import Floats, TextMetric, corpus_of, groups_of, share_jackknifed
 from aigc_lab.text import ngrams
 from aigc_lab.text.corpus import Corpus
-from aigc_lab.text_metric import Floats, TextMetric, corpus_of, groups_of, share_jackknifed
 
 
 class Distinct(TextMetric):

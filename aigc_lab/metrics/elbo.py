@@ -16,7 +16,7 @@ from aigc_lab.errors import NotFinite
 from aigc_lab.metrics import base
 from aigc_lab.samples import Images, Samples
 from aigc_lab.shape import Modality
-from aigc_lab.statistics import Z95
+from aigc_lab.statistics.intervals import Z95
 
 _ACTIVE = 0.01
 # Images of a block, and latents of each that are decoded together: part of the draws' key, so part of the numbers.

@@ -1,7 +1,7 @@
 """Fréchet distance between feature sets (Dowson & Landau 1982; Heusel et al. 2017), named by its features: `fd_clf`."""
 
-from aigc_lab import extractor_files
 from aigc_lab.data.base import Dataset
+from aigc_lab.extractors.shared import lookup
 from aigc_lab.metrics import base
 
 
@@ -17,7 +17,7 @@ class FD(base.FeatureMetric):
 
     @property
     def name(self) -> str:
-        return f"fd_{extractor_files.find(self.config.features).short}"
+        return f"fd_{lookup.find(self.config.features).short}"
 
     @property
     def gives(self) -> dict[str, base.Better]:

@@ -1,9 +1,9 @@
 """The Fréchet distance at n = ∞: the bias-corrected jackknife (Quenouille 1956; Tukey 1958) of an `fd` or a `fid`."""
 
-from aigc_lab import extractor_files
 from aigc_lab.data.base import Dataset
-from aigc_lab.frechet import debiased
+from aigc_lab.extractors.shared import lookup
 from aigc_lab.metrics import base
+from aigc_lab.statistics.frechet import debiased
 
 GROUPS = 20
 # Student's t at 97.5 % with 19 degrees of freedom: that many deviations are behind the error.
@@ -23,14 +23,14 @@ class DebiasedFD(base.FeatureMetric):
         features = self.config.features
         if features in ("inception", "inception_64", "inception_192", "inception_768"):
             return f"{features.replace('inception', 'fid')}_debiased"
-        return f"fd_{extractor_files.find(features).short}_debiased"
+        return f"fd_{lookup.find(features).short}_debiased"
 
     @property
     def gives(self) -> dict[str, base.Better]:
         return {self.name: "lower"}
 
     def check(self, dataset: Dataset, samples: int) -> None:
-        dimensions = extractor_files.find(self.config.features).dimensions
+        dimensions = lookup.find(self.config.features).dimensions
         # Of what says nothing about itself the features do, when they are there.
         self._enough(samples, "samples", dimensions or GROUPS // _PER_DIMENSION)
 

@@ -1,6 +1,6 @@
 """Inception score (Salimans et al. 2016): how decided Inception is on each picture, and undecided on all."""
 
-from aigc_lab import information
+from aigc_lab.metrics.shared import information
 
 
 class InceptionScore(information.InformationScore):

@@ -6,9 +6,9 @@ from typing import Literal
 from torch import Tensor
 
 from aigc_lab.data.base import Dataset
-from aigc_lab.kernels import Estimate, customary_picks, mmd, mmd_of_subsets
 from aigc_lab.metrics import base
-from aigc_lab.statistics import Z95
+from aigc_lab.statistics.intervals import Z95
+from aigc_lab.statistics.mmd import Estimate, customary_picks, mmd, mmd_of_subsets
 
 SUBSETS, SIZE = 100, 1000
 # In 400 draws each of n against n, of digits' features and of Gaussians, equal and not, the 95 % interval covered the

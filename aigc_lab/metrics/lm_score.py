@@ -9,7 +9,7 @@ from pydantic import Field
 
 from aigc_lab.config import Order, Strict
 from aigc_lab.metrics import base
-from aigc_lab.text_metric import Interval, TextMetric, corpus_of, ratio_of
+from aigc_lab.metrics.shared.text import Interval, TextMetric, corpus_of, ratio_of
 
 if TYPE_CHECKING:
     from aigc_lab.text.corpus import Corpus
@@ -61,7 +61,7 @@ class LMScore(TextMetric):
     def _nll(self, learned: Corpus, scored: Corpus) -> Interval:
         """What a model of the first says of the second."""
         if self.config.scorer == "lstm":
-            from aigc_lab.text_scorer import lstm_nll
+            from aigc_lab.metrics.shared.lstm_scorer import lstm_nll
 
             return ratio_of(*lstm_nll(learned, scored))
         from aigc_lab.text.ngram_model import NgramModel

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from aigc_lab.data.base import Dataset
 from aigc_lab.extractors.base import Features
-from aigc_lab.frechet import Gaussian, distance, influences
 from aigc_lab.metrics import base
-from aigc_lab.neighbours import nearest, nearest_others
 from aigc_lab.samples import Images, Samples
-from aigc_lab.statistics import Z95, clopper_pearson
+from aigc_lab.statistics.frechet import Gaussian, distance, influences
+from aigc_lab.statistics.intervals import Z95, clopper_pearson
+from aigc_lab.statistics.neighbours import nearest, nearest_others
 
 # So many of the generated samples are judged: a percentage is then known to ±1, and 50,000 would take minutes.
 _JUDGED = 10_000

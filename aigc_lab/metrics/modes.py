@@ -11,7 +11,7 @@ from torch import Tensor
 from aigc_lab.config import Strict, Times
 from aigc_lab.data.base import Dataset, Modes
 from aigc_lab.metrics import base
-from aigc_lab.statistics import (
+from aigc_lab.statistics.intervals import (
     Z95,
     binomial_tail,
     bootstrap_standard_error,

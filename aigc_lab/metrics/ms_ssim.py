@@ -13,7 +13,7 @@ from aigc_lab.data.base import Dataset
 from aigc_lab.metrics import base
 from aigc_lab.samples import Images, Samples
 from aigc_lab.shape import Modality
-from aigc_lab.statistics import Z95
+from aigc_lab.statistics.intervals import Z95
 
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _WINDOW, _SIGMA = 11, 1.5

@@ -7,9 +7,9 @@ from torch import Tensor
 from aigc_lab import noise
 from aigc_lab.data.base import Dataset
 from aigc_lab.metrics import base
-from aigc_lab.neighbours import assign, k_means
 from aigc_lab.samples import Samples
-from aigc_lab.statistics import Z95
+from aigc_lab.statistics.intervals import Z95
+from aigc_lab.statistics.neighbours import assign, k_means
 
 ALPHA = 0.05
 _REPLICATES = 200

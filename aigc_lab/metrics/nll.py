@@ -10,10 +10,10 @@ from pydantic import Field
 from aigc_lab.config import Strict
 from aigc_lab.errors import NotFinite
 from aigc_lab.metrics import base
-from aigc_lab.statistics import Z95
+from aigc_lab.metrics.shared.text import Interval, TextMetric, ratio_of
+from aigc_lab.statistics.intervals import Z95
 from aigc_lab.text.likelihood import Likelihood
 from aigc_lab.text.vocabulary import EOS, PAD
-from aigc_lab.text_metric import Interval, TextMetric, ratio_of
 
 if TYPE_CHECKING:
     from aigc_lab.data.base import Dataset

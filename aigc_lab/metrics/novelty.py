@@ -4,9 +4,9 @@ from typing import ClassVar
 
 from aigc_lab.config import Strict
 from aigc_lab.metrics import base
-from aigc_lab.statistics import clopper_pearson
+from aigc_lab.metrics.shared.text import TextMetric, corpus_of
+from aigc_lab.statistics.intervals import clopper_pearson
 from aigc_lab.text.ngrams import known_sentences
-from aigc_lab.text_metric import TextMetric, corpus_of
 
 
 class Novelty(TextMetric):

@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
-from aigc_lab.manifold_metric import ManifoldMetric
 from aigc_lab.metrics import base
+from aigc_lab.metrics.shared.manifolds import ManifoldMetric
 
 _SCORES = ("precision", "recall", "density", "coverage")
 

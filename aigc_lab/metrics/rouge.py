@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from aigc_lab.config import Strict
 from aigc_lab.metrics import base
+from aigc_lab.metrics.shared.text import TextMetric, corpus_of, mean_of
 from aigc_lab.text.rouge import rouge_l, rouge_n
-from aigc_lab.text_metric import TextMetric, corpus_of, mean_of
 
 if TYPE_CHECKING:
     from aigc_lab.text.corpus import Corpus

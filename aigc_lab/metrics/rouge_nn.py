@@ -7,9 +7,9 @@ from pydantic import Field
 
 from aigc_lab.config import Count, Strict
 from aigc_lab.metrics import base
+from aigc_lab.metrics.shared.text import TextMetric, corpus_of, mean_of
 from aigc_lab.text.corpus import Corpus
 from aigc_lab.text.rouge import rouge_nn
-from aigc_lab.text_metric import TextMetric, corpus_of, mean_of
 
 
 class NearestROUGE(TextMetric):

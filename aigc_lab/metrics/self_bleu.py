@@ -6,8 +6,8 @@ from pydantic import Field
 
 from aigc_lab.config import Order, Strict
 from aigc_lab.metrics import base
+from aigc_lab.metrics.shared.text import TextMetric, corpus_of, groups_of, jackknifed
 from aigc_lab.text import bleu
-from aigc_lab.text_metric import TextMetric, corpus_of, groups_of, jackknifed
 
 
 class SelfBLEU(TextMetric):

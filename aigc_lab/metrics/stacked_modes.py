@@ -8,9 +8,9 @@ from aigc_lab import plugins
 from aigc_lab.config import Strict, Times
 from aigc_lab.data.base import Dataset
 from aigc_lab.extractors.base import Extractor
+from aigc_lab.host.weights import PUBLISHED
 from aigc_lab.metrics import base
-from aigc_lab.statistics import Z95, binomial_tail, bootstrap_standard_error, captured_interval, reverse_kl
-from aigc_lab.weights import PUBLISHED
+from aigc_lab.statistics.intervals import Z95, binomial_tail, bootstrap_standard_error, captured_interval, reverse_kl
 
 
 class StackedModes(base.Metric):

@@ -9,10 +9,10 @@ from pydantic import Field
 from aigc_lab.config import Count, Strict
 from aigc_lab.errors import NotFinite
 from aigc_lab.metrics import base
+from aigc_lab.metrics.shared.text import TextMetric, groups_of, jackknifed, mean_of
 from aigc_lab.shape import Modality
 from aigc_lab.text.paired_bleu import corpus_bleu
 from aigc_lab.text.rouge import rouge_l
-from aigc_lab.text_metric import TextMetric, groups_of, jackknifed, mean_of
 
 if TYPE_CHECKING:
     from aigc_lab.data.base import Dataset

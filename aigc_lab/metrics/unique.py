@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from aigc_lab.config import Strict
 from aigc_lab.metrics import base
+from aigc_lab.metrics.shared.text import TextMetric, corpus_of, groups_of, share_jackknifed
 from aigc_lab.text import ngrams
-from aigc_lab.text_metric import TextMetric, corpus_of, groups_of, share_jackknifed
 
 
 class Unique(TextMetric):

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from aigc_lab.data.base import Dataset
-from aigc_lab.frechet import gram
 from aigc_lab.metrics import base
-from aigc_lab.statistics import T95_OF_GROUPS, groups, jackknife_error
+from aigc_lab.statistics.frechet import gram
+from aigc_lab.statistics.intervals import T95_OF_GROUPS, groups, jackknife_error
 
 
 class Entropy(NamedTuple):

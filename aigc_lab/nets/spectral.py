@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aigc_lab.precision import single
+from aigc_lab.nets.precision import single
 
 # Power iterations from the random start, so that the first weights that are used are normalised already.
 _WARM = 15

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from aigc_lab.precision import single
+from aigc_lab.nets.precision import single
 
 Critic = Callable[[Tensor], Tensor]
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from aigc_lab.nets.precision import single
 from aigc_lab.objectives import penalties
 from aigc_lab.penalties.base import CriticTurn, Penalty, Players, Turn
-from aigc_lab.precision import single
 
 
 class Consensus(Penalty):

@@ -4,11 +4,11 @@ from typing import Any
 
 from torch import Tensor
 
-from aigc_lab import augmentation
+from aigc_lab.nets import augmentation
+from aigc_lab.nets.precision import halved, single
 from aigc_lab.noise import Draw
 from aigc_lab.objectives import penalties
 from aigc_lab.penalties.base import CriticTurn, Penalty
-from aigc_lab.precision import halved, single
 from aigc_lab.shape import Modality, Shape
 
 

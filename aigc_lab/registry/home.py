@@ -1,7 +1,7 @@
 """The registry of a home, which a command opens once and passes on."""
 
+from aigc_lab.host.settings import Settings
 from aigc_lab.registry.store import Registry
-from aigc_lab.settings import Settings
 
 
 def open_registry(

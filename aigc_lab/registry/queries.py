@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, literal, or_, select, tuple_
 
-from aigc_lab.content import unknown
 from aigc_lab.errors import UsageError
+from aigc_lab.host.content import unknown
 from aigc_lab.registry.marks import DOUBTFUL, doubts
 from aigc_lab.registry.ranking import Comparison, Configuration, Outcome, rank
 from aigc_lab.registry.records import DESCRIBED

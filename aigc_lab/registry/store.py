@@ -17,11 +17,11 @@ from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 from sqlalchemy import ColumnElement, Connection, Engine, Table, delete, func, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from aigc_lab import outage
 from aigc_lab.errors import Failure
-from aigc_lab.processes import Process
-from aigc_lab.registry.life import Life, Outdated
-from aigc_lab.registry.opening import away, first_line, folder_of, label, open_engine
+from aigc_lab.host import outage
+from aigc_lab.host.processes import Process
+from aigc_lab.host.settings import discreet
+from aigc_lab.registry.engine import away, first_line, folder_of, label, open_engine
 from aigc_lab.registry.records import (
     DESCRIBED,
     Better,
@@ -33,6 +33,7 @@ from aigc_lab.registry.records import (
     StoredScore,
     StoredVerdict,
 )
+from aigc_lab.registry.run_lifecycle import Life, Outdated
 from aigc_lab.registry.states import State
 from aigc_lab.registry.tables import (
     AliasEvent,
@@ -48,7 +49,6 @@ from aigc_lab.registry.tables import (
     Trial,
     Verdict,
 )
-from aigc_lab.settings import discreet
 
 P = ParamSpec("P")
 T = TypeVar("T")

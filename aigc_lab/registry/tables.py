@@ -129,11 +129,11 @@ Run = Table(
 
 # One process that worked on a run. A run that crashed has several; only the newest may finish it (`life`).
 #
-# `host`, `boot`, `pid` and `process_started` name the process (`aigc_lab.processes`), which renews `heartbeat_at` and
+# `host`, `boot`, `pid` and `process_started` name the process (`host/processes.py`), which renews `heartbeat_at` and
 # `step`, the step it is at. It began at `from_step`, and its newest checkpoint is of `stored_step`. Attempts of one
 # `chain`, the number of the first of them, went on from one another and are one run in MLflow. It `crashed` if it died
 # of itself: the process that had started it lived, or the kernel was out of memory. `environment` is what
-# `aigc_lab.environment` says of it, and under `records.DESCRIBED` what MLflow is told of the run.
+# `aigc_lab.host.environment` says of it, and under `records.DESCRIBED` what MLflow is told of the run.
 Attempt = Table(
     "attempt",
     METADATA,

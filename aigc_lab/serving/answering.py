@@ -203,16 +203,16 @@ def picture(samples: "Array") -> "Array":
     """All of them in one picture, uint8 [H, W, 3]: images [n, H, W, C] as a grid, points [n, D] as a scatter plot."""
     import torch
 
-    from aigc_lab import pictures
+    from aigc_lab.pictures import drawing
     from aigc_lab.samples import Images
 
     values = torch.from_numpy(samples)
     if samples.ndim == 2:
-        return pictures.scatter(values, None)
-    return pictures.grid(Images(values.permute(0, 3, 1, 2)))
+        return drawing.scatter(values, None)
+    return drawing.grid(Images(values.permute(0, 3, 1, 2)))
 
 
 def _encoded(pixels: "Array") -> str:
-    from aigc_lab import pictures
+    from aigc_lab.pictures import drawing
 
-    return base64.b64encode(pictures.png(pixels)).decode("ascii")
+    return base64.b64encode(drawing.png(pixels)).decode("ascii")

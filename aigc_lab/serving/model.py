@@ -13,9 +13,9 @@ from aigc_lab.serving.request import Request, joined
 if TYPE_CHECKING:
     import numpy.typing
 
+    from aigc_lab.host.trust import Allowed
     from aigc_lab.samples import Samples
     from aigc_lab.systems.base import System
-    from aigc_lab.trust import Allowed
 
 
 # MLflow's scoring server says by this variable, which is private to it, that it is one.
@@ -35,7 +35,7 @@ class Model:
         it pass.
         """
         from aigc_lab import plugins
-        from aigc_lab.checkpoint import load_system
+        from aigc_lab.training.checkpoint import load_system
 
         system = load_system(path, device, allowed)
         return cls(system, plugins.name_of(type(system)))
@@ -58,7 +58,7 @@ class Model:
         """The samples of all requests, one after the other, in arrays of some hundred each. They are drawn together,
         and are those that `sample` gives for each request alone. All are checked before the first is drawn.
         """
-        from aigc_lab.serving.drawing import drawn, lots
+        from aigc_lab.serving.batching import drawn, lots
 
         checked = [self._checked(request) for request in requests]
 
@@ -85,8 +85,8 @@ class Model:
 
     def _drawing(self, given: dict[str, Any]) -> dict[str, Any]:
         """What `generate` is told of how text is drawn."""
-        from aigc_lab.decoding import Sampling
-        from aigc_lab.language_system import LanguageSystem
+        from aigc_lab.nets.decoding import Sampling
+        from aigc_lab.systems.shared.language import LanguageSystem
         from aigc_lab.text.tokenizer import tokenize
 
         if not given:

@@ -21,27 +21,29 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import delete, func, select, update
 
-from aigc_lab import __version__, ownership, trust
+from aigc_lab import __version__
 from aigc_lab.errors import UsageError
-from aigc_lab.files import locked, umask
-from aigc_lab.model_code import code_of
+from aigc_lab.host import trust
+from aigc_lab.host.files import locked, umask
+from aigc_lab.host.settings import Settings, masked
 from aigc_lab.registry import queries
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.queries import Final
 from aigc_lab.registry.records import StoredPromotion
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import AliasEvent, Promotion
-from aigc_lab.serving import finding
+from aigc_lab.serving import lookup
 from aigc_lab.serving.answering import columns
-from aigc_lab.serving.finding import Weights
-from aigc_lab.settings import Settings, masked
-from aigc_lab.tracking import spool, waiting, writer
+from aigc_lab.serving.lookup import Weights
+from aigc_lab.sweeps import ownership
+from aigc_lab.tracking import backlog, spool, writer
+from aigc_lab.training.model_code import code_of
 
 if TYPE_CHECKING:
     import numpy
     import numpy.typing
 
-    from aigc_lab.tracking.models import Package
+    from aigc_lab.tracking.model_registry import Package
 
     Array = numpy.typing.NDArray[Any]
 
@@ -86,12 +88,12 @@ def promote(
     if name is not None:
         check_name(name)
     with open_registry(settings) as registry:
-        run = finding.find_run(registry, wanted, checkpoint)
+        run = lookup.find_run(registry, wanted, checkpoint)
         row = queries.show(registry, run)
         ownership.claim(registry, settings, row["sweep"])
         model = check_name(name if name is not None else row["sweep"].rpartition("-")[0])
         _refuse_undelivered(row, settings)
-        weights = finding.of_run(registry, run, checkpoint)
+        weights = lookup.of_run(registry, run, checkpoint)
         if reason is None:
             _refuse_doubtful(registry, run, checkpoint)
         _refuse_other_store(registry, model, settings)
@@ -145,15 +147,15 @@ def _refuse_undelivered(row: dict[str, Any], settings: Settings) -> None:
     """What MLflow has not got of a run cannot be a model there."""
     folder = writer.spool_folder(settings, row["sweep"])
     spooled = [each for each in spool.runs(folder) if each.name.rpartition(".")[0] == row["run"]]
-    waits = sum(waiting.of_run(each).records for each in spooled)
+    waits = sum(backlog.of_run(each).records for each in spooled)
     if not waits:
         return
     told = f"MLflow has not got all of run {row['run']} yet: {waits} records wait here"
-    if waiting.has_writer(folder):
+    if backlog.has_writer(folder):
         raise UsageError(
             f"{told}, and are being delivered; wait for that ('aigc-lab spool' shows it), and promote then"
         )
-    error = waiting.Status.of(folder).error
+    error = backlog.Status.of(folder).error
     why = f" ({error})" if error else ""
     raise UsageError(f"{told}{why}; deliver them first: aigc-lab spool {row['sweep']} --flush")
 
@@ -190,12 +192,12 @@ def _register(
     reason: str | None,
 ) -> tuple[StoredPromotion, bool, int | None]:
     """The version, whether it is new, and where the alias pointed before."""
-    from aigc_lab.tracking.models import MlflowModels
+    from aigc_lab.tracking.model_registry import MlflowModels
 
     # It is loaded and asked for a sample before anything is written: what cannot be sampled is not promoted.
     loaded = weights.load("cpu")
     sample = loaded.sample(1)
-    digest = finding.identity(weights.path, weights.origin["sha256"])
+    digest = lookup.identity(weights.path, weights.origin["sha256"])
     mlflow = MlflowModels(settings.tracking_uri)
     experiment = mlflow.experiment(row["sweep"])
     if not mlflow.knows(model) and queries.models(registry, model):
@@ -269,14 +271,14 @@ def _forget(registry: Registry, stored: StoredPromotion, before: list[dict[str, 
 
 def is_whole(row: dict[str, Any]) -> bool:
     """Whether a version, as `queries.models` returns it, has its own files."""
-    return finding.whole(Path(row["path"]), row["sha256"], row["digest"])
+    return lookup.whole(Path(row["path"]), row["sha256"], row["digest"])
 
 
 def compared(rows: list[dict[str, Any]], settings: Settings) -> Iterator[tuple[dict[str, Any], str]]:
     """Versions, oldest first, of which this MLflow lacks something, and what that is. One that was deleted there while
     newer ones stayed is not missed. Raises `Failure`.
     """
-    from aigc_lab.tracking.models import MlflowModels
+    from aigc_lab.tracking.model_registry import MlflowModels
 
     mlflow, here = MlflowModels(settings.tracking_uri), _store(settings)
     for row in sorted(rows, key=lambda row: (row["model"], row["version"])):
@@ -297,7 +299,7 @@ def restore(registry: Registry, row: dict[str, Any], settings: Settings) -> None
     cannot be had again.
     """
     from aigc_lab.serving.model import Model
-    from aigc_lab.tracking.models import MlflowModels
+    from aigc_lab.tracking.model_registry import MlflowModels
 
     if not is_whole(row):
         raise UsageError(f"{row['model']} {row['version']}: its files are not whole: {row['path']}")
@@ -327,7 +329,7 @@ def _own_copy(weights: Weights, folder: Path, digest: str) -> Path:
     a run that is done again overwrites its own.
     """
     copy = folder / "model.safetensors"
-    if finding.whole(copy, weights.origin["sha256"], digest):
+    if lookup.whole(copy, weights.origin["sha256"], digest):
         return copy
     description = weights.path.with_suffix(".json")
     code = code_of(json.loads(description.read_text("utf-8")))
@@ -353,7 +355,7 @@ def _tags(row: dict[str, Any]) -> dict[str, str]:
 
 def _package(folder: Path, sample: "Array", *, conditional: bool) -> "Package":
     """The model as MLflow gets it."""
-    from aigc_lab.tracking.models import Package
+    from aigc_lab.tracking.model_registry import Package
 
     kinds: dict[str, Literal["uint8", "float32", "string"]] = {"u": "uint8", "f": "float32", "U": "string"}
     return Package(

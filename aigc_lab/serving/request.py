@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from aigc_lab.capacity import free_memory, spelled
 from aigc_lab.errors import UsageError
+from aigc_lab.host.capacity import free_memory, spelled
 
 if TYPE_CHECKING:
     import numpy.typing

@@ -1,6 +1,6 @@
 """DCGAN (Radford, Metz & Chintala 2016): convolutional generator and critic with batch normalisation, 16–64 pixels."""
 
-from aigc_lab.image_gan import ImageGAN
+from aigc_lab.systems.shared.image_gan import ImageGAN
 
 
 class DCGAN(ImageGAN):

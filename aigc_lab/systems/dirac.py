@@ -11,14 +11,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from aigc_lab import pictures
-from aigc_lab.adversarial_system import AdversarialSystem
 from aigc_lab.config import Positive, Real, Weight
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives import adversarial
+from aigc_lab.pictures import drawing
 from aigc_lab.samples import Points
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import OptimizerConfig, Phase
+from aigc_lab.systems.shared.adversarial import AdversarialSystem
 
 # Of the Gauss–Hermite quadrature behind the expectation over instance noise.
 _NODES = 64
@@ -139,7 +139,7 @@ class DiracGAN(AdversarialSystem):
 
     # ---- what it looks like
 
-    def portrait(self) -> pictures.Pixels:
+    def portrait(self) -> drawing.Pixels:
         """The vector field (θ̇, ψ̇) on [−2, 2]², the path from the start as gradient descent takes it, and the end."""
         game = copy.deepcopy(self).cpu().requires_grad_(True)
         points = Points(torch.zeros(1, 1))
@@ -178,7 +178,7 @@ class DiracGAN(AdversarialSystem):
             return found
 
         end = self.position().tolist()
-        drawn: pictures.Pixels = pictures.vector_field(
+        drawn: drawing.Pixels = drawing.vector_field(
             velocity, path(200), (end[0], end[1]), extent=2.0, labels=("theta", "psi")
         )
         return drawn

@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from aigc_lab.adversarial_system import PENALTY, Penalty
 from aigc_lab.config import Positive
-from aigc_lab.image_gan import ImageGAN
+from aigc_lab.systems.shared.adversarial import PENALTY, Penalty
+from aigc_lab.systems.shared.image_gan import ImageGAN
 
 
 class DRAGAN(ImageGAN):

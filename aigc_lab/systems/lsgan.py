@@ -1,7 +1,7 @@
 """LSGAN (Mao et al. 2017): least squares instead of cross-entropy, on DCGAN's networks."""
 
-from aigc_lab.image_gan import ImageGAN
 from aigc_lab.objectives import adversarial
+from aigc_lab.systems.shared.image_gan import ImageGAN
 
 
 class LSGAN(ImageGAN):

@@ -6,9 +6,9 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from aigc_lab.config import Depth, Positive, Width
-from aigc_lab.language_system import LanguageModel
 from aigc_lab.nets.recurrent import RecurrentDecoder
 from aigc_lab.shape import Shape
+from aigc_lab.systems.shared.language import LanguageModel
 
 _PRACTICAL = {"embedding": 128, "hidden": 256, "dropout": 0.3, "lr": 2e-3}
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from aigc_lab.config import Depth, Few, Positive, Width
 from aigc_lab.nets.mlp import Maxout
-from aigc_lab.point_system import PointSystem
 from aigc_lab.shape import Shape
+from aigc_lab.systems.shared.point_gan import PointSystem
 
 
 class MaxoutGAN(PointSystem):

@@ -3,8 +3,8 @@
 from pydantic import Field
 
 from aigc_lab.config import Positive, Width
-from aigc_lab.image_gan import ImageGAN
 from aigc_lab.nets.images import Network
+from aigc_lab.systems.shared.image_gan import ImageGAN
 
 
 class NonSaturatingGAN(ImageGAN):

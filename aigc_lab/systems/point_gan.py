@@ -6,8 +6,8 @@ from torch import nn
 from aigc_lab.config import Depth, Positive, Width
 from aigc_lab.nets.mlp import mlp
 from aigc_lab.nets.spectral import spectral
-from aigc_lab.point_system import PointSystem
 from aigc_lab.shape import Shape
+from aigc_lab.systems.shared.point_gan import PointSystem
 
 
 class PointGAN(PointSystem):

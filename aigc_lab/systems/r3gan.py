@@ -6,14 +6,14 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from aigc_lab.adversarial_system import PENALTY, Penalty
 from aigc_lab.config import Count, Few, Positive, Weight, Width
-from aigc_lab.image_gan import PictureGAN
 from aigc_lab.nets import resnet
 from aigc_lab.objectives import adversarial
 from aigc_lab.samples import Images
 from aigc_lab.shape import Shape
 from aigc_lab.systems.base import Decay, OptimizerConfig, Phase, cosine
+from aigc_lab.systems.shared.adversarial import PENALTY, Penalty
+from aigc_lab.systems.shared.image_gan import PictureGAN
 
 # Side in pixels, at most -> γ as it begins: the published presets of CIFAR-10 and of FFHQ at 64×64.
 _GAMMA = {32: 0.05, 64: 2.0}

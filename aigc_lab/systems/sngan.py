@@ -6,11 +6,11 @@ from pydantic import Field
 from torch import nn
 
 from aigc_lab.config import Times, Width
-from aigc_lab.image_gan import PictureGAN
 from aigc_lab.nets import resnet
 from aigc_lab.nets.spectral import spectral
 from aigc_lab.objectives import adversarial
 from aigc_lab.shape import Shape
+from aigc_lab.systems.shared.image_gan import PictureGAN
 
 
 class SNGAN(PictureGAN):

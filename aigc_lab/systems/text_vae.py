@@ -7,14 +7,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from aigc_lab.config import Positive, Steps, Strict, Times, Weight, Width
-from aigc_lab.decoding import Sampling
-from aigc_lab.language_system import LanguageSystem, nll_of, shifted
+from aigc_lab.nets.decoding import Sampling
 from aigc_lab.nets.recurrent import RecurrentDecoder, RecurrentEncoder
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives.likelihood import standard_normal_kl
 from aigc_lab.samples import Text
 from aigc_lab.shape import Shape
 from aigc_lab.systems import base
+from aigc_lab.systems.shared.language import LanguageSystem, nll_of, shifted
 from aigc_lab.text.vocabulary import PAD, UNK
 
 

@@ -4,9 +4,9 @@ from pydantic import Field
 from torch import nn
 
 from aigc_lab.config import Depth, Few, Positive, Width
-from aigc_lab.language_system import LanguageModel
 from aigc_lab.nets.transformer import TransformerDecoder
 from aigc_lab.shape import Shape
+from aigc_lab.systems.shared.language import LanguageModel
 
 
 class TransformerLM(LanguageModel):

@@ -5,9 +5,9 @@ from typing import Literal
 from pydantic import Field
 
 from aigc_lab.config import Positive, Times
-from aigc_lab.image_gan import ImageGAN
 from aigc_lab.objectives import adversarial
 from aigc_lab.systems.base import OptimizerConfig
+from aigc_lab.systems.shared.image_gan import ImageGAN
 
 
 class WGAN(ImageGAN):

@@ -4,11 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from aigc_lab.adversarial_system import PENALTY, Penalty
 from aigc_lab.config import Positive, Times
-from aigc_lab.image_gan import ImageGAN
 from aigc_lab.nets.critics import Norm
 from aigc_lab.objectives import adversarial
+from aigc_lab.systems.shared.adversarial import PENALTY, Penalty
+from aigc_lab.systems.shared.image_gan import ImageGAN
 
 
 class WGANGP(ImageGAN):

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from aigc_lab.errors import UsageError
-from aigc_lab.settings import discreet, masked, sqlite_path, sqlite_url
+from aigc_lab.host.settings import discreet, masked, sqlite_path, sqlite_url
 
 
 class Unreachable(UsageError):

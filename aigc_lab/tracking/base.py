@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from aigc_lab.names import checked
+from aigc_lab.host.names import checked
 
 if TYPE_CHECKING:
     import numpy
@@ -61,8 +61,8 @@ class RunTracker(Protocol):
     reason: str  # why something waits, as far as it is known
 
     def scalars(self, step: int, values: Mapping[str, float]) -> Mapping[str, float]:
-        """Records values at a step, without any I/O, and returns them as the store shows them: where an attempt that was
-        killed has shown a value of this step, that one stays. Values that are not finite are left out, named in a tag.
+        """Records values at a step, without any I/O, and returns them as the store shows them: a value of this step
+        that a killed attempt has shown stays. Values that are not finite are left out, and named in a tag.
         """
 
     def points(self, points: "Iterable[Point]") -> None:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from aigc_lab import attempts
-from aigc_lab.registry import lives
+from aigc_lab.host import run_folders
+from aigc_lab.host.settings import Settings
+from aigc_lab.registry import liveness
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
-from aigc_lab.settings import Settings
 from aigc_lab.tracking.base import DatasetInfo, run_of_key, status_of
 from aigc_lab.tracking.spool import SpoolTracker
 
@@ -101,7 +101,7 @@ def conclude(registry: Registry, settings: Settings, spool: SpoolTracker, key: s
     """What the process of a run would have done after it had written down how the run ended, if it had not died: tells
     MLflow, and removes what is no longer needed. A run that has not ended, or is unknown, was killed.
     """
-    run = lives.ended(registry, run_of_key(key))
+    run = liveness.ended(registry, run_of_key(key))
     state = State.KILLED if run is None or not State(run["state"]).ended else State(run["state"])
     told = () if run is None else run["verdicts"]
     result = math.inf if run is None or run["result_step"] is None else run["result_step"]
@@ -110,4 +110,4 @@ def conclude(registry: Registry, settings: Settings, spool: SpoolTracker, key: s
         # Of a run that failed while it was scored, what was trained is kept, and the state to go on from.
         rescued = state == State.FAILED and run["result_step"] is not None
         place = run["sweep"], run["trial"], run["seed"]
-        attempts.collect(settings, *place, keep=run["attempt"] or 0, states=not rescued)
+        run_folders.collect(settings, *place, keep=run["attempt"] or 0, states=not rescued)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from aigc_lab.model_code import code_of
+from aigc_lab.training.model_code import code_of
 
 KINDS = ("last", "selected")
 FOLDER = "model"  # of a run's artifacts

@@ -26,9 +26,9 @@ from urllib.parse import unquote, urlsplit
 from uuid import NAMESPACE_OID, uuid5
 
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.files import beside, locked, sha256, share
-from aigc_lab.names import checked
-from aigc_lab.settings import discreet, masked, sqlite_url
+from aigc_lab.host.files import beside, locked, sha256, share
+from aigc_lab.host.names import checked
+from aigc_lab.host.settings import discreet, masked, sqlite_url
 from aigc_lab.tracking import base
 from aigc_lab.tracking.address import check, sqlite_file
 from aigc_lab.tracking.base import KEY, NONFINITE, DatasetInfo, Status, shortened

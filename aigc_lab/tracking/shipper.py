@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aigc_lab.errors import Failure
-from aigc_lab.files import write_atomically
+from aigc_lab.host.files import write_atomically
 from aigc_lab.tracking import spool
 from aigc_lab.tracking.base import DatasetInfo, Point, RunTracker, Tracker
 from aigc_lab.tracking.spool import Record

@@ -22,8 +22,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aigc_lab import files
-from aigc_lab.names import checked
+from aigc_lab.host import files
+from aigc_lab.host.names import checked
 from aigc_lab.tracking import base
 from aigc_lab.tracking.base import NONFINITE, DatasetInfo, Status
 

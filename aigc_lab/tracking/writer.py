@@ -17,19 +17,19 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from aigc_lab import visible
-from aigc_lab.channel import Channel, Closed
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.files import locked
-from aigc_lab.messages import Deliver, Delivered, Finish
+from aigc_lab.host import visible
+from aigc_lab.host.channel import Channel, Closed
+from aigc_lab.host.files import locked
+from aigc_lab.host.settings import Settings
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
-from aigc_lab.settings import Settings
+from aigc_lab.tracking.messages import Deliver, Delivered, Finish
 from aigc_lab.tracking import spool
+from aigc_lab.tracking.backlog import Told
 from aigc_lab.tracking.base import run_of_key
 from aigc_lab.tracking.mlflow import MlflowTracker
 from aigc_lab.tracking.shipper import Shipper
-from aigc_lab.tracking.waiting import Told
 
 _LOG = logging.getLogger(__name__)
 

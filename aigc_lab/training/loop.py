@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from aigc_lab.batches import Batches
+from aigc_lab.data.shared.batches import Batches
 from aigc_lab.training.course import Course
 from aigc_lab.training.plain import Plain
 from aigc_lab.training.recorder import Diverged

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from aigc_lab import noise
-from aigc_lab.batches import Batches
+from aigc_lab.data.shared.batches import Batches
 from aigc_lab.systems.base import Phase, System
 from aigc_lab.training.averages import average_of
 from aigc_lab.training.optimizers import build_optimizer, trained

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aigc_lab.neighbours import assign, distances, k_means
+from aigc_lab.statistics.neighbours import assign, distances, k_means
 from aigc_lab.verdicts.conclusion import needed
 
 _MOST = 100  # clusters

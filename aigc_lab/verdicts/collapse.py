@@ -41,8 +41,8 @@ import torch
 from torch import Tensor
 
 from aigc_lab import noise
-from aigc_lab.neighbours import apart, assign, distances, nearest, nearest_others
-from aigc_lab.statistics import clopper_pearson
+from aigc_lab.statistics.intervals import clopper_pearson
+from aigc_lab.statistics.neighbours import apart, assign, distances, nearest, nearest_others
 from aigc_lab.verdicts.bins import Bins, order_of, told, voted
 from aigc_lab.verdicts.conclusion import FOUND, VARIED, Collapse, CollapseVerdict, Covered, Measured, Shift, conclude
 from aigc_lab.verdicts.diversity import scale_of, vendi

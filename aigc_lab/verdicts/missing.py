@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aigc_lab.statistics import clopper_pearson
+from aigc_lab.statistics.intervals import clopper_pearson
 
 MISSING, PRESENT, UNDECIDED = "missing", "present", "undecided"
 # All that is said holds together with 95 %: the bins' part of what may go wrong, and those of the mass's bounds.

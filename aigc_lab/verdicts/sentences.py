@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aigc_lab.statistics import GROUPS, T95_OF_GROUPS, Z95, jackknife_error
+from aigc_lab.statistics.intervals import GROUPS, T95_OF_GROUPS, Z95, jackknife_error
 from aigc_lab.text import bleu, ngrams
 from aigc_lab.text.corpus import Corpus
 from aigc_lab.text.ngram_model import NgramModel

@@ -11,7 +11,9 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from aigc_lab import __version__, content, tables, visible
+from aigc_lab import __version__
+from aigc_lab.display import tables
+from aigc_lab.host import content, visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -7,11 +7,7 @@ from typing import Any
 
 import yaml
 
-from aigc_lab.registry import queries
-from aigc_lab.registry.ranking import Comparison
-from aigc_lab.registry.states import State
-from aigc_lab.registry.store import Registry
-from aigc_lab.tables import (
+from aigc_lab.display.tables import (
     ARROW,
     TOLD,
     Row,
@@ -24,7 +20,11 @@ from aigc_lab.tables import (
     unbounded,
     verdicts,
 )
-from aigc_lab.web import evidence, pages
+from aigc_lab.registry import queries
+from aigc_lab.registry.ranking import Comparison
+from aigc_lab.registry.states import State
+from aigc_lab.registry.store import Registry
+from aigc_lab.web import embedded_files, pages
 from aigc_lab.web.whiskers import scale, whisker
 
 Json = dict[str, Any]
@@ -75,7 +75,7 @@ def report(registry: Registry, wanted: str, *, detailed: int) -> Report:
         colours=colours,
         rows=rows,
         left_out=len(runs) - len(rows),
-        points=evidence.POINTS,
+        points=embedded_files.POINTS,
         unfinished=[run for run in runs if run["state"] != State.FINISHED],
         experiment=yaml.safe_dump(sweep["experiment"], sort_keys=False, allow_unicode=True, default_flow_style=None),
         data=_figures(sweep, comparison, runs, rows, colours, queries.histories(registry, sweep["id"])),
@@ -155,17 +155,17 @@ def _bins(verdicts: Sequence[Json]) -> Json | None:
 
 
 def _with_evidence(run: Json, files: Sequence[Mapping[str, str]], verdicts: Sequence[Json]) -> Json:
-    pictures, thinned = evidence.pictures(files)
-    curves, no_curves = evidence.curves(files)
+    pictures, thinned = embedded_files.pictures(files)
+    curves, no_curves = embedded_files.curves(files)
     shown = "" if run["score"] is None else interval(run["score"])
     return run | {
         "pictures": pictures,
         "thinned": thinned,
         "curves": curves,
         "no_curves": no_curves,
-        "temperature": evidence.temperature(files),
+        "temperature": embedded_files.temperature(files),
         "bins": _bins(verdicts),
-        "missing": evidence.missing(files),
+        "missing": embedded_files.missing(files),
         "alarm": next(
             (each["evidence"].get("alarm_step") for each in reversed(verdicts) if each["kind"] == "stability"), None
         ),

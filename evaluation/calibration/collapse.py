@@ -12,11 +12,11 @@ from torch import Tensor
 
 from aigc_lab import plugins
 from aigc_lab.data.base import Dataset
-from aigc_lab.extractor_files import find
-from aigc_lab.neighbours import assign
+from aigc_lab.extractors.shared.lookup import find
+from aigc_lab.host.settings import Settings
 from aigc_lab.noise import generator
 from aigc_lab.samples import Images, Points, Samples, Text
-from aigc_lab.settings import Settings
+from aigc_lab.statistics.neighbours import assign
 from aigc_lab.text.vocabulary import SPECIAL
 from aigc_lab.verdicts.bins import Bins
 from aigc_lab.verdicts.collapse import Beside, Judge

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from aigc_lab.classification import Network, fit
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.extractors.random import Random
-from aigc_lab.jury import Pictures, chosen_bins, judged
+from aigc_lab.extractors.shared.small_classifier import Network, fit
 from aigc_lab.noise import generator
 from aigc_lab.samples import Images
+from aigc_lab.scoring.collapse_judge import Pictures, chosen_bins, judged
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.verdicts.collapse import Judge
 from aigc_lab.verdicts.conclusion import FOUND, Collapse

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from aigc_lab import environment
-from aigc_lab.batches import Batches
-from aigc_lab.checkpoint import Checkpointer
 from aigc_lab.data.ring import Ring
+from aigc_lab.data.shared.batches import Batches
+from aigc_lab.host import environment
 from aigc_lab.systems.point_gan import PointGAN
+from aigc_lab.training.checkpoint import Checkpointer
 from aigc_lab.training.loop import train_one
 from aigc_lab.training.state import State
 

@@ -19,7 +19,7 @@ from pytorch_fid.fid_score import calculate_frechet_distance
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from aigc_lab.frechet import Gaussian, distance, standard_error
+from aigc_lab.statistics.frechet import Gaussian, distance, standard_error
 
 D, REFERENCE = 2048, 5_000
 

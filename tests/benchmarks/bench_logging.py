@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench_train import prepare
 
-from aigc_lab import experiment
+from aigc_lab.experiment import experiment
 from aigc_lab.tracking.spool import SpoolTracker
 from aigc_lab.training.loop import train_one
 

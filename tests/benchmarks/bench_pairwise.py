@@ -14,9 +14,9 @@ import torch
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from aigc_lab.kernels import mmd
 from aigc_lab.metrics.vendi import entropy
-from aigc_lab.neighbours import manifolds
+from aigc_lab.statistics.mmd import mmd
+from aigc_lab.statistics.neighbours import manifolds
 
 ROUNDS = 1
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from aigc_lab import experiment
-from aigc_lab.batches import Batches
+from aigc_lab.data.shared.batches import Batches
+from aigc_lab.experiment import experiment
 from aigc_lab.training.loop import train
 from aigc_lab.training.plain import Plain
 from aigc_lab.training.stacked import Stacked

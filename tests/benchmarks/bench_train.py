@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from aigc_lab import experiment
-from aigc_lab.adversarial_system import AdversarialSystem
-from aigc_lab.batches import Batches
+from aigc_lab.data.shared.batches import Batches
+from aigc_lab.experiment import experiment
 from aigc_lab.noise import Draw
 from aigc_lab.systems.base import Phase
+from aigc_lab.systems.shared.adversarial import AdversarialSystem
 from aigc_lab.training.averages import average_of
 from aigc_lab.training.loop import train_one
 from aigc_lab.training.state import State

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from aigc_lab.nulls import remembered
+from aigc_lab.scoring.null_cache import remembered
 from aigc_lab.verdicts.bins import Bins
 from aigc_lab.verdicts.collapse import SPLITS, Judge, K
 from aigc_lab.verdicts.conclusion import CollapseVerdict

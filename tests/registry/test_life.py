@@ -15,9 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sqlalchemy import select
 
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.registry import lives, queries, results
-from aigc_lab.registry.life import RESULTS, Life, Outdated
+from aigc_lab.registry import audit, liveness, queries
 from aigc_lab.registry.records import StoredScore
+from aigc_lab.registry.run_lifecycle import RESULTS, Life, Outdated
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Attempt
@@ -287,7 +287,7 @@ class Lab(RuleBasedStateMachine):
         """Twice: the second time finds nothing."""
         for _ in range(2):
             at_work = {worker.run for worker in self.workers.values() if not worker.dead}
-            lost = [row["run"] for row in lives.running(self.registry, self.sweep) if row["run"] not in at_work]
+            lost = [row["run"] for row in liveness.running(self.registry, self.sweep) if row["run"] not in at_work]
             for run in lost:
                 self.registry.lose(run, KILLED, "its process was lost")
             for key, status in self.world.shown.items():
@@ -300,7 +300,7 @@ class Lab(RuleBasedStateMachine):
     # ---- what always holds
 
     def newest(self, run: str) -> tuple[int, State]:
-        row = lives.ended(self.registry, run)
+        row = liveness.ended(self.registry, run)
         return (0, State.QUEUED) if row is None else (row["attempt"] or 0, State(row["state"]))
 
     def stored(self, run: str) -> Any:
@@ -319,7 +319,7 @@ class Lab(RuleBasedStateMachine):
 
     @invariant()
     def attempts_are_in_order(self) -> None:
-        of = {result.run: result for result in results.results(self.registry, self.sweep)}
+        of = {result.run: result for result in audit.results(self.registry, self.sweep)}
         for run, rows in self.rows().items():
             assert [row.number for row in rows] == list(range(1, len(rows) + 1))
             assert all(row.state != RUNNING for row in rows[:-1])
@@ -332,7 +332,7 @@ class Lab(RuleBasedStateMachine):
 
     @invariant()
     def a_result_is_whole_and_stays(self) -> None:
-        for result in results.results(self.registry, self.sweep):
+        for result in audit.results(self.registry, self.sweep):
             assert (result.state in RESULTS) == (result.run in self.world.results)
             assert result.value == self.world.results.get(result.run)
             assert len(result.scored) == (4 if result.state in RESULTS else 0)
@@ -359,10 +359,10 @@ class Lab(RuleBasedStateMachine):
         self.reconcile()
         self.attempts_are_in_order()
         self.a_result_is_whole_and_stays()
-        found = results.results(self.registry, self.sweep)
+        found = audit.results(self.registry, self.sweep)
         assert [result.trial for result in found] == list(range(TRIALS))
         assert sorted(self.world.tells) == [(result.trial, result.value) for result in found]
-        assert results.trials(self.registry, self.sweep) == {result.trial: (FINISHED, result.value) for result in found}
+        assert audit.trials(self.registry, self.sweep) == {result.trial: (FINISHED, result.value) for result in found}
         for result in found:
             assert result.state == FINISHED
             chains = {row.chain for row in self.rows()[result.run]}

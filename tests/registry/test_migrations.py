@@ -10,7 +10,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from aigc_lab.registry import migrations, queries
-from aigc_lab.registry.opening import open_engine
+from aigc_lab.registry.engine import open_engine
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import METADATA, SCHEMA
 

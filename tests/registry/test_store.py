@@ -17,8 +17,8 @@ from sqlalchemy import Table, func, select
 from sqlalchemy.exc import IntegrityError
 
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.processes import Process
-from aigc_lab.registry import lives, queries
+from aigc_lab.host.processes import Process
+from aigc_lab.registry import liveness, queries
 from aigc_lab.registry.records import StoredArtifact, StoredCheckpoint, StoredPromotion, StoredScalar, StoredScore
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
@@ -193,7 +193,7 @@ def test_of_many_that_would_run_a_sweep_at_once_one_does(
     for thread in threads:
         thread.join()
     assert sorted(done.values()) == [False, False, False, True]
-    (row,) = lives.supervisors(registry)
+    (row,) = liveness.supervisors(registry)
     assert done[row["pid"]]
 
 
@@ -205,15 +205,15 @@ def test_who_is_no_longer_the_supervisor_takes_nothing_of_the_one_who_is(
     sweep = registry.sweep("digits", "0123456789abcdef", {}, "fd", "lower")
     monkeypatch.setattr(Process, "this", lambda: second)
     assert registry.supervise(sweep)
-    (began,) = (row["heartbeat_at"] for row in lives.supervisors(registry))
+    (began,) = (row["heartbeat_at"] for row in liveness.supervisors(registry))
     registry.release(sweep, first)
     monkeypatch.setattr(Process, "this", lambda: first)
     registry.watch(sweep)
     registry.release(sweep)
-    (row,) = lives.supervisors(registry)
+    (row,) = liveness.supervisors(registry)
     assert (row["process"], row["heartbeat_at"]) == (second, began)
     registry.release(sweep, second)
-    assert not lives.supervisors(registry)
+    assert not liveness.supervisors(registry)
 
 
 def test_writes_to_what_is_not_there_fail(registry: Registry) -> None:

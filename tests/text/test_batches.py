@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from aigc_lab.batches import Batches
+from aigc_lab.data.shared.batches import Batches
 from aigc_lab.noise import generator
 from aigc_lab.samples import Points, Text
 from aigc_lab.text.vocabulary import EOS, PAD, SPECIAL, Vocabulary

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aigc_lab import decoding
-from aigc_lab.decoding import Sampling, pick
+from aigc_lab.nets import decoding
+from aigc_lab.nets.decoding import Sampling, pick
 from aigc_lab.nets.recurrent import RecurrentDecoder
 from aigc_lab.nets.transformer import TransformerDecoder
 from aigc_lab.shape import Modality, Shape

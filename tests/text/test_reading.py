@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aigc_lab.errors import UsageError
-from aigc_lab.text.reading import read_lines
+from aigc_lab.text.sentence_files import read_lines
 
 BOM = b"\xef\xbb\xbf"
 

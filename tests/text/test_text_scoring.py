@@ -17,8 +17,8 @@ from aigc_lab import cli
 from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.errors import UsageError
 from aigc_lab.metrics.base import Score
+from aigc_lab.scoring.text import concerns, scores
 from aigc_lab.text.tokenizer import Tokenizer, tokenize
-from aigc_lab.text_scoring import concerns, scores
 
 NAMES = [
     *("bleu_2", "bleu_3", "bleu_4", "bleu_5", "self_bleu_2", "self_bleu_3", "self_bleu_4", "self_bleu_5", "unique"),
@@ -361,8 +361,8 @@ def test_blank_lines_keep_their_place_in_pairs(typed: Any) -> None:
 
 
 def rouge_1(made: list[str], real: list[str]) -> float:
+    from aigc_lab.scoring.text import _corpora
     from aigc_lab.text.rouge import rouge_n
-    from aigc_lab.text_scoring import _corpora
 
     sets = _corpora({"made": made, "real": real}, "none")
     return float(rouge_n(sets["made"], sets["real"], 1).mean())
@@ -476,7 +476,7 @@ def test_a_dataset_that_is_read_again_has_its_own_tokens(typed: Any) -> None:
 
 LIGHT = """
 import json, sys
-from aigc_lab.text_scoring import scores
+from aigc_lab.scoring.text import scores
 made, real, train = json.loads(sys.stdin.read())
 found = scores(made, real, train=train, protocol="text") + scores(made, real, train=train, metrics=["novelty"])
 print(json.dumps([score.name for score in found]))

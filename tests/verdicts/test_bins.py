@@ -9,7 +9,7 @@ from torch import Tensor
 from worlds import FOUND, SPLITS, missing, mixture, ring, world
 
 from aigc_lab import noise
-from aigc_lab.neighbours import assign, k_means
+from aigc_lab.statistics.neighbours import assign, k_means
 from aigc_lab.verdicts.bins import Bins
 from aigc_lab.verdicts.collapse import Judge
 from aigc_lab.verdicts.conclusion import Collapse, needed

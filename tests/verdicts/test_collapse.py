@@ -11,13 +11,13 @@ from torch import Tensor
 from worlds import FOUND, NAMES, SPLITS, judged_of, made_world, missing, ring, world
 
 from aigc_lab import noise
-from aigc_lab.features import FeatureStore
-from aigc_lab.neighbours import assign
+from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.samples import Images
+from aigc_lab.scoring.feature_store import FeatureStore
+from aigc_lab.statistics.neighbours import assign
 from aigc_lab.verdicts.bins import Bins
 from aigc_lab.verdicts.collapse import Beside, Judge, K
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict, needed
-from aigc_lab.weights import WeightsPolicy
 
 # ---- what is said
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from worlds import FOUND, NAMES, SPLITS, judged_of, missing, mixture, ring, world
 
 from aigc_lab import noise
-from aigc_lab.neighbours import assign
+from aigc_lab.statistics.neighbours import assign
 from aigc_lab.verdicts import collapse, diversity
 from aigc_lab.verdicts import missing as mass
 from aigc_lab.verdicts.bins import Bins

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from aigc_lab import cli
+from aigc_lab.commands.judge import stability_of_file
 from aigc_lab.errors import UsageError
-from aigc_lab.judging import stability_of_file
 from aigc_lab.verdicts.stability import judge
 
 STEPS = [500 * place for place in range(20)]

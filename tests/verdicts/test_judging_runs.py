@@ -15,20 +15,25 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from typer.testing import CliRunner
 
-from aigc_lab import cli, environment, rejudging, search, tables, trial
+from aigc_lab import cli
 from aigc_lab.api import sweep
+from aigc_lab.commands import rejudge as rejudging
+from aigc_lab.commands.judge import seeds_of
+from aigc_lab.commands.rejudge import rejudge
 from aigc_lab.data.ring import Ring
+from aigc_lab.display import tables
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.evaluate import Evaluator
-from aigc_lab.judging import seeds_of
-from aigc_lab.jury import Jury
+from aigc_lab.host import environment
+from aigc_lab.host.settings import Settings
 from aigc_lab.metrics.base import Evidence
 from aigc_lab.metrics.fd import FD
 from aigc_lab.registry import queries
 from aigc_lab.registry.records import StoredVerdict
 from aigc_lab.registry.store import Registry
-from aigc_lab.rejudging import rejudge
-from aigc_lab.settings import Settings
+from aigc_lab.runs import run as trial
+from aigc_lab.scoring.collapse_judge import Jury
+from aigc_lab.sweeps import study
 from aigc_lab.tracking import writer
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
 from aigc_lab.verdicts.seeds import wilson
@@ -223,7 +228,7 @@ def test_what_stability_is_measured_against_is_signed(broken: Done) -> None:
 
 
 def test_a_pruned_run_is_judged_again_by_its_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search.Suggestion, "should_stop", lambda self, system, step, value: step == 40)
+    monkeypatch.setattr(study.Suggestion, "should_stop", lambda self, system, step, value: step == 40)
     brief = BROKEN["training"] | {"steps": 60, "evaluate_every": 20, "log_every": 20}
     cut = BROKEN | {"name": "cut", "training": brief, "search": ONCE | {"pruner": "alarm"}}
     done = Done(tmp_path, sweep(cut, home=tmp_path).to_dict("records"))

@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from aigc_lab.cli import app
-from aigc_lab.nulls import known_nulls
+from aigc_lab.scoring.null_cache import known_nulls
+from aigc_lab.scoring.text import collapse
 from aigc_lab.text import bleu
 from aigc_lab.text.corpus import Corpus
-from aigc_lab.text_scoring import collapse
 from aigc_lab.verdicts import sentences as sentences_
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
 from aigc_lab.verdicts.sentences import Sentences, of_splits

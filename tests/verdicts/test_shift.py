@@ -10,8 +10,8 @@ from conftest import program
 from torch import Tensor
 
 from aigc_lab import noise
-from aigc_lab.jury import Pictures, chosen_bins, judged
 from aigc_lab.samples import Images
+from aigc_lab.scoring.collapse_judge import Pictures, chosen_bins, judged
 from aigc_lab.verdicts import shift
 from aigc_lab.verdicts.collapse import Judge
 from aigc_lab.verdicts.conclusion import FOUND, Collapse, CollapseVerdict

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aigc_lab import content
+from aigc_lab.host import content
 from aigc_lab.verdicts.stability import Alarm, Stability, StabilityVerdict, first_alarm, judge
 
 Values = Sequence[float]

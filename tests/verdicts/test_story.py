@@ -5,7 +5,7 @@ from typing import Any
 
 from worlds import judged_of, world
 
-from aigc_lab.verdicts import story
+from aigc_lab.verdicts import wording
 from aigc_lab.verdicts.stability import judge
 
 
@@ -15,7 +15,7 @@ def row(name: str, state: str, **others: Any) -> dict[str, Any]:
 
 
 def told(*rows: dict[str, Any]) -> list[str]:
-    return story.of_collapse({"verdict": "PARTIAL", "reason": "so it is", "bins": list(rows)}).split("\n")
+    return wording.of_collapse({"verdict": "PARTIAL", "reason": "so it is", "bins": list(rows)}).split("\n")
 
 
 def test_a_verdict_is_told_with_the_bins_behind_it() -> None:
@@ -42,8 +42,8 @@ def test_what_is_stored_can_be_told() -> None:
     said = json.loads(
         json.dumps(judged_of(world().draw(400, "dropped", 0, of=(0, 1, 2, 3))).as_dict(), allow_nan=False)
     )
-    assert "  eel: missing, 0.0% [0.0%, " in story.of_collapse(said)
+    assert "  eel: missing, 0.0% [0.0%, " in wording.of_collapse(said)
     found = judge([100 * place for place in range(14)], [300, 80, 30, 12, 11, *[10] * 6, 40, 42, 41]).as_dict()
-    lines = story.of_stability(json.loads(json.dumps(found))).split("\n")
+    lines = wording.of_stability(json.loads(json.dumps(found))).split("\n")
     assert lines[0].startswith("REGRESSED: ") and "  alarm at step 1200" in lines
     assert any(line.startswith("  the best of 14: 10 (step ") for line in lines)

@@ -15,14 +15,14 @@ import pytest
 from typer.testing import CliRunner
 
 from aigc_lab.cli import app
+from aigc_lab.display.tables import caption, interval
 from aigc_lab.errors import UsageError
-from aigc_lab.pictures import png
+from aigc_lab.pictures.drawing import png
 from aigc_lab.registry import queries
 from aigc_lab.registry.records import StoredArtifact, StoredScore
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
-from aigc_lab.tables import caption, interval
-from aigc_lab.web import evidence, pages
+from aigc_lab.web import embedded_files, pages
 from aigc_lab.web.report import report
 from aigc_lab.web.whiskers import scale, whisker
 
@@ -272,8 +272,8 @@ def test_a_wide_range_is_logarithmic_where_it_can_be() -> None:
 
 
 def test_thinning_keeps_the_ends() -> None:
-    assert evidence.thinned(range(5), 5) == [0, 1, 2, 3, 4]
-    assert evidence.thinned(range(101), 5) == [0, 25, 50, 75, 100]
+    assert embedded_files.thinned(range(5), 5) == [0, 1, 2, 3, 4]
+    assert embedded_files.thinned(range(101), 5) == [0, 25, 50, 75, 100]
 
 
 def test_a_closing_tag_inside_a_script_does_not_end_it() -> None:

@@ -1,0 +1,418 @@
+"""What MLflow shows of a run, made again from its rows and files: of a sweep that was trained elsewhere, and of one
+that MLflow has lost. `commands/verify.py` compares with it what MLflow has.
+
+Points get times spread evenly between the start and the end of their run: the registry holds steps, not times.
+"""
+
+import json
+import logging
+import math
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from aigc_lab.archive import contents
+from aigc_lab.archive.contents import Row, Rows
+from aigc_lab.errors import UsageError
+from aigc_lab.host.files import sha256, share
+from aigc_lab.host.names import checked
+from aigc_lab.host.settings import Settings
+from aigc_lab.registry.records import DESCRIBED
+from aigc_lab.registry.states import State
+from aigc_lab.runs.record import table_of_sentences
+from aigc_lab.tracking import final, writer
+from aigc_lab.tracking.base import Point, RunTracker, Tracker, run_key, status_of
+from aigc_lab.tracking.description import Beginning, Described, beginning, ending
+from aigc_lab.tracking.mlflow import HeldFile
+from aigc_lab.tracking.spool import SpoolTracker
+
+_LOG = logging.getLogger(__name__)
+
+GRID = "samples/grid"
+# Artifacts of ours that MLflow has at the top of a run's.
+_SHOWN = ("missing", "quality-diversity", "temperature")
+
+
+def check(rows: Rows) -> None:
+    """Raises `UsageError` for rows whose names MLflow would refuse."""
+    try:
+        for row in rows["score"]:
+            checked("metric", f"score/{row['name']}_{row['split']}")
+        for row in rows["scalar_summary"]:
+            checked("metric", row["name"])
+        for row in rows["run"]:
+            checked("run", row["id"])
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def spool(settings: Settings, sweep: str, rows: Rows) -> None:
+    """Spools every run of checked rows that has begun; the files are in the home already. What an interrupted import
+    has spooled is replaced.
+    """
+    _unite(settings.home, rows, sweep)
+    folder = writer.spool_folder(settings, sweep)
+    shutil.rmtree(folder, ignore_errors=True)
+    tracker = SpoolTracker(folder)
+    for run in projections(settings, rows):  # chains stay behind: what an attempt wrote on the way is not imported
+        run.show(tracker, sweep, {"imported": "true"})
+
+
+def projections(settings: Settings, rows: Rows, chains: Mapping[str, int] | None = None) -> "Iterator[Projection]":
+    """Every run of a sweep's rows that has begun; `chains` says with which attempt those of a run began that it is."""
+    trials = {row["number"]: row for row in rows["trial"]}
+    of: dict[str, Rows] = defaultdict(lambda: defaultdict(list))
+    for table, of_table in rows.items():
+        for row in of_table:
+            if "run_id" in row:
+                of[row["run_id"]][table].append(row)
+    (sweep,) = rows["sweep"]
+    for run in rows["run"]:
+        if of[run["id"]]["attempt"]:
+            key = run_key(run["id"], (chains or {}).get(run["id"], 1))
+            yield Projection(settings.home, key, sweep, run, trials[run["trial"]], of[run["id"]])
+
+
+def _unite(home: Path, rows: Rows, sweep: str) -> None:
+    """Equal weights of a run become one file."""
+    first: dict[tuple[str, str], Path] = {}
+    for row in rows["checkpoint"]:
+        path = home / contents.place(row["path"], sweep)
+        other = first.setdefault((row["run_id"], row["sha256"]), path)
+        if other != path:
+            share(other, path)
+
+
+@dataclass(frozen=True)
+class Lacks:
+    """What MLflow has not got of a run: the `run` itself, params, files by their place, and pictures by their step
+    (with the time that one of its files bears, if that is there). `steps` are those of each metric that it has.
+
+    `values` are the numbers at which metrics end that end at others there, and `ends` the step and the time of those.
+    """
+
+    run: bool
+    steps: Mapping[str, set[int]]
+    params: set[str]
+    pictures: Mapping[int, int | None]
+    files: set[str]
+    values: Mapping[str, float] = field(default_factory=dict)
+    ends: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def has(self, metric: str, step: int) -> bool:
+        return step in self.steps.get(metric, ())
+
+    def beside(self, steps: Mapping[str, set[int]], ends: Mapping[str, tuple[int, int]]) -> "Lacks":
+        """The same, of a run that has points at these steps, and whose metrics end at these steps and times."""
+        return replace(self, steps=steps, ends=ends)
+
+    def amends(self) -> "Iterator[Point]":
+        """Points that MLflow takes for newer than its wrong ones, which it never lets go of: of equal steps it shows
+        the later.
+        """
+        for name, value in self.values.items():
+            if name in self.ends:
+                step, at = self.ends[name]
+                yield Point(name, value, at + 1, step)
+
+
+class Projection:
+    """One run as MLflow is to have it: its newest attempt. `key` finds it there."""
+
+    def __init__(self, home: Path, key: str, sweep: Row, run: Row, trial: Row, rows: Rows) -> None:
+        self.key = key
+        self.run: str = run["id"]
+        self.state = State(run["state"])
+        self._home = home
+        self._rows = rows
+        self._sweep, self._run, self._trial, self._attempt = sweep, run, trial, rows["attempt"][-1]
+        self._began = _milliseconds(self._attempt["started_at"])
+        self._ended = max(_milliseconds(run["finished_at"] or self._attempt["started_at"]), self._began)
+        self._steps = max([1, *(row["step"] for table in ("score", "scalar_summary") for row in self._of(table))])
+
+    def show(
+        self, tracker: Tracker, experiment: str, tags: Mapping[str, str], lacks: Lacks | None = None
+    ) -> tuple[int, str]:
+        """Shows the run, or what is lacking of it, and returns how many pieces the tracker could not store, and the
+        tracker's id of the run.
+        """
+        lacks = lacks or self.lacks({}, {}, {}, run=True)
+        begins = self._beginning
+        shown = tracker.start(
+            experiment,
+            name=begins.name,
+            key=self.key,
+            params={name: value for name, value in self.params.items() if name in lacks.params},
+            tags=_nameable("tag", begins.tags | dict(tags)) if lacks.run else {},
+            dataset=begins.dataset if lacks.run else None,
+            at=self._began,
+        )
+        if lacks.run:
+            for step, name in self._not_finite():
+                shown.scalars(step, {name: math.nan})  # which a tag names
+        points = [*self._curves(), *self._scores(), *self._verdicts()]
+        shown.points(point for point in points if not lacks.has(point.name, point.step))
+        shown.points(lacks.amends())
+        shown.flush()
+        for step, at in lacks.pictures.items():
+            self._picture(shown, step, self.pictures[step], self._at(step) if at is None else at)
+        for place in sorted(lacks.files):
+            self._file(shown, place)
+        return shown.end(status_of(self.state), self._ending(), at=self._ended), shown.run_id
+
+    # ---- what belongs to it
+
+    @cached_property
+    def weights(self) -> dict[str, Path]:
+        """Kind -> the file of the final weights."""
+        return final.weights((row["kind"], self._path(row), row["sha256"]) for row in self._of("checkpoint"))
+
+    @cached_property
+    def files(self) -> dict[str, Path]:
+        """Place among MLflow's artifacts -> file of the home."""
+        found = {f"{final.FOLDER}/{path.name}": path for path in final.files(self.weights)}
+        for row in self._of("artifact"):
+            path = self._path(row)
+            if row["name"] in _SHOWN:
+                found[path.name] = path
+            elif row["kind"] == "text/plain" and _step(row) is not None:
+                found[f"{row['name']}.txt"] = path
+        return found
+
+    @cached_property
+    def _tables(self) -> list[str]:
+        """Files that are made of others: the sentences of all steps."""
+        texts = any(place.startswith("samples/") for place in self.files)
+        return ["samples.csv"] if texts else []
+
+    @cached_property
+    def pictures(self) -> dict[int, Path]:
+        """Step -> the samples of then, as PNG in the home."""
+        rows = [row for row in self._of("artifact") if row["kind"] != "text/plain"]
+        return {step: self._path(row) for row in rows if (step := _step(row)) is not None}
+
+    @cached_property
+    def last(self) -> dict[str, float]:
+        """Metric -> the number that it ends at, of all that end at one: as the registry has it, not `curves.json`."""
+        ends = {row["name"]: row["last"] for row in self._of("scalar_summary") if row["last"] is not None}
+        newest: dict[str, Point] = {}
+        for point in self._scores():
+            if point.name not in newest or point.step >= newest[point.name].step:
+                newest[point.name] = point
+        return ends | {name: point.value for name, point in newest.items()}
+
+    def fault_of_curves(self, curves: Any) -> str | None:
+        """What is wrong with the contents of `curves.json`: it has all scalars, and ends where the registry does."""
+        for row in self._of("scalar_summary"):
+            try:
+                curve = curves[row["name"]]
+                ends = int(curve["step"][-1]), curve["value"][-1]
+            except (TypeError, ValueError, KeyError, IndexError):
+                return f"lacks the curve {row['name']}"
+            if ends != (row["step"], row["last"]):
+                return f"ends {row['name']} at {ends[1]} (step {ends[0]}), not {row['last']} (step {row['step']})"
+        return None
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return _nameable("param", self._beginning.params)
+
+    def lacks(
+        self,
+        steps: Mapping[str, set[int]],
+        params: Mapping[str, str],
+        files: Mapping[str, HeldFile],
+        *,
+        run: bool = False,
+    ) -> Lacks:
+        """What an MLflow run lacks that has these values, params and files, whatever is in the files. A run that has
+        params has all of them: they come at once.
+        """
+        there = pictures_in(files)
+        lacking = [step for step in self.pictures if len(there.get(step, ())) < 2]
+        return Lacks(
+            run=run,
+            steps=steps,
+            params=set() if params else set(self.params),
+            pictures={step: next((at for _, at in there.get(step, {}).values()), None) for step in lacking},
+            files={place for place in (*self.files, *self._tables) if place not in files},
+        )
+
+    def has(self, place: str) -> bool:
+        """Whether a file that MLflow is to have is in the home, as it was written where that is known."""
+        if place in self._tables:
+            return True
+        path = self.files[place]
+        return path.is_file() and self.digests.get(path) in (None, sha256(path))
+
+    @cached_property
+    def digests(self) -> dict[Path, str]:
+        """File -> the sha256 that it had when it was written."""
+        return {self._path(row): row["sha256"] for row in self._of("checkpoint")}
+
+    def _of(self, table: str) -> list[Row]:
+        return self._rows[table]
+
+    def _path(self, row: Row) -> Path:
+        return self._home / contents.place(row["path"], self._sweep["id"])
+
+    def _ending(self) -> dict[str, str]:
+        """The tags that a run ends with."""
+        result = min((row["step"] for row in self._of("checkpoint") if row["kind"] == "last"), default=math.inf)
+        said = [(row["kind"], row["step"], row["verdict"]) for row in self._of("verdict")]
+        return _nameable("tag", ending(self.state, self._run["reason"], said, result) | final.tags(self.weights))
+
+    @cached_property
+    def _beginning(self) -> Beginning:
+        """What the run began with, as it was told when it was trained."""
+        run, facts = self._run, self._attempt["environment"]
+        facts = facts if isinstance(facts, dict) else {}
+        return beginning(
+            Described.load(facts.get(DESCRIBED)) or self._described(),
+            facts,
+            sweep=run["sweep_id"],
+            trial=run["trial"],
+            seed=run["seed"],
+            role=run["role"],
+            system=self._trial["system"],
+            attempt=self._attempt["number"],
+        )
+
+    def _described(self) -> Described:
+        """Of an attempt of an earlier version, which stored no description: what the experiment fixed, and what the
+        search chose for this trial.
+        """
+        experiment = self._sweep["experiment"] if isinstance(self._sweep["experiment"], dict) else {}
+        params: dict[str, Any] = {}
+        for section in ("data", "training"):
+            given = experiment.get(section)
+            params |= {f"{section}.{key}": value for key, value in (given if isinstance(given, dict) else {}).items()}
+        params["data"] = params.pop("data.name", "")
+        params |= self._trial["config"] if isinstance(self._trial["config"], dict) else {}
+        protocol = experiment.get("evaluation")
+        protocol = protocol.get("name") if isinstance(protocol, dict) else protocol
+        return Described(params, Path(protocol).stem if isinstance(protocol, str) else None, None)
+
+    def _not_finite(self) -> list[tuple[int, str]]:
+        """The values of curves and scores that were not finite, as (step, metric), in the order of the training."""
+        points = [*self._recorded(), *self._scored()]
+        return sorted(((step, name) for name, step, value in points if value is None), key=lambda each: each[0])
+
+    def _curves(self) -> Iterator[Point]:
+        """The curves of `curves.json`; of a run that has none, the last value of each scalar."""
+        for name, step, value in self._recorded():
+            if value is not None:
+                yield self._point(name, value, step)
+
+    def _recorded(self) -> Iterator[tuple[str, int, float | None]]:
+        """Metric, step and value of each point of the curves; None where it was not finite."""
+        for row in self._of("artifact"):
+            if row["name"] == "curves" and self._path(row).is_file():
+                yield from self._recorded_in(self._path(row))
+                return
+        for row in self._of("scalar_summary"):
+            if row["last"] is not None:
+                yield row["name"], row["step"], row["last"]
+
+    def _recorded_in(self, file: Path) -> Iterator[tuple[str, int, float | None]]:
+        try:
+            for name, curve in json.loads(file.read_bytes()).items():
+                checked("metric", name)
+                for step, value in zip(curve["step"], curve["value"], strict=True):
+                    yield name, int(step), None if value is None else float(value)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
+            _LOG.warning("run %s: its curves cannot be shown: %s", self._run["id"], error)
+
+    def _scores(self) -> Iterator[Point]:
+        """As a training shows them: those on the way, and at the end the last weights' on the holdout."""
+        for name, step, value in self._scored():
+            if value is not None:
+                yield self._point(name, value, step)
+
+    def _scored(self) -> Iterator[tuple[str, int, float | None]]:
+        """Metric, step and value of each of them; None where it was not finite."""
+        for row in self._of("score"):
+            if row["checkpoint"] == "progress":
+                yield f"score/{row['name']}", row["step"], row["value"]
+            elif row["checkpoint"] == "last" and row["split"] == "holdout":
+                yield f"score/{row['name']}_holdout", row["step"], row["value"]
+
+    def _point(self, name: str, value: float, step: int) -> Point:
+        return Point(name, value, self._at(step), step)
+
+    def _at(self, step: int) -> int:
+        passed: int = (self._ended - self._began) * min(step, self._steps) // self._steps
+        return self._began + passed
+
+    def _verdicts(self) -> Iterator[Point]:
+        """The numbers behind the verdicts on the samples of each evaluation."""
+        named = {"missing": "missing_seen", "diversity": "diversity", "coverage": "coverage", "precision": "precision"}
+        for row in self._of("verdict"):
+            evidence = row["evidence"] if row["kind"] == "collapse" and isinstance(row["evidence"], dict) else {}
+            for name, key in named.items():
+                value = evidence.get(key)
+                if isinstance(value, int | float) and abs(value) < 2**53:  # a share; an archive may hold anything
+                    yield self._point(f"verdict/{name}", float(value), row["step"])
+
+    def _picture(self, shown: RunTracker, step: int, path: Path, at: int) -> None:
+        import numpy as np
+        from PIL import Image
+
+        try:
+            with Image.open(path, formats=["PNG"]) as picture:
+                pixels = np.asarray(picture.convert("RGB"))
+            shown.image(GRID, pixels, step, at=at, png=path)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            _LOG.warning("run %s: %s cannot be shown: %s", self.run, path, error)
+
+    def _file(self, shown: RunTracker, place: str) -> None:
+        folder, _, name = place.rpartition("/")
+        try:
+            if place in self._tables:
+                texts = {place: path for place, path in self.files.items() if place.startswith("samples/")}
+                lines = {int(Path(place).stem): path.read_text("utf-8") for place, path in sorted(texts.items())}
+                shown.text(place, table_of_sentences(lines))
+            elif self.has(place):
+                shown.artifact(self.files[place], folder, name)
+            else:
+                _LOG.warning("run %s: %s is missing, or not what was written, and is not shown", self.run, place)
+        except (OSError, ValueError) as error:  # it is gone, or is not what it is called
+            _LOG.warning("run %s: %s cannot be shown: %s", self.run, place, error)
+
+
+def _step(row: Row) -> int | None:
+    """The step of which an artifact holds the samples."""
+    match = re.fullmatch(r"samples/(\d{1,18})", row["name"], re.ASCII)
+    return None if match is None else int(match[1])
+
+
+def pictures_in(files: Mapping[str, HeldFile]) -> dict[int, dict[str, tuple[str, int]]]:
+    """Step -> the samples of then among MLflow's artifacts: end of the name -> place, and the time that it bears."""
+    found: dict[int, dict[str, tuple[str, int]]] = defaultdict(dict)
+    pattern = re.compile(r"images/samples~grid\+step\+(\d+)\+timestamp\+(\d+)\+[\w-]+(\.png|\+compressed\.webp)")
+    for place, file in files.items():
+        match = pattern.fullmatch(place)
+        if match is not None and file.size:
+            found[int(match[1])][match[3]] = place, int(match[2])
+    return found
+
+
+def _nameable(noun: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """Without what has a name that MLflow does not take."""
+    kept = {}
+    for name, value in facts.items():
+        try:
+            kept[checked(noun, name)] = value
+        except ValueError:
+            _LOG.warning("%s %r is not shown: MLflow takes no such name", noun, name)
+    return kept
+
+
+def _milliseconds(moment: str) -> int:
+    return int(datetime.fromisoformat(moment).timestamp() * 1000)

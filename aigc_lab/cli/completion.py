@@ -1,0 +1,61 @@
+"""What the shell offers when Tab is pressed. Reads and never raises: a message would land in the line being typed.
+
+A name that would have to be escaped to be shown is left out: nobody could type it.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing, suppress
+from pathlib import Path
+
+from aigc_lab.host import content, visible
+from aigc_lab.host.settings import Settings, sqlite_path
+
+
+def experiments(typed: str) -> list[str]:
+    """Names of experiments, and YAML files where a path has been begun."""
+    with suppress(OSError):
+        names = _offered(content.names("experiments"), typed)
+        folder, _, start = typed.rpartition("/")
+        if not folder and names:
+            return names
+        places = sorted(Path(folder or ("/" if typed.startswith("/") else ".")).iterdir())
+        begun = [path for path in places if path.name.startswith(start) and not path.name.startswith(".")]
+        wanted = [path for path in begun if path.is_dir() or path.suffix == ".yaml"]
+        return _offered([f"{path}/" if path.is_dir() else str(path) for path in wanted], "")
+    return []
+
+
+def sweeps(typed: str) -> list[str]:
+    """Ids and names of the sweeps of the home that the environment names."""
+    rows = _read("SELECT id, name FROM sweep ORDER BY created_at DESC")
+    known = [identity for identity, _ in rows] + sorted({name for _, name in rows})
+    return _offered(known, typed)
+
+
+def runs(typed: str) -> list[str]:
+    """Ids of runs."""
+    rows = _read("SELECT id FROM run ORDER BY created_at DESC, id")
+    return _offered([identity for (identity,) in rows], typed)
+
+
+def results(typed: str) -> list[str]:
+    """Promoted models, then sweeps, then runs."""
+    models = sorted({model for (model,) in _read("SELECT DISTINCT model FROM promotion")})
+    return _offered(models, typed) + sweeps(typed) + runs(typed)
+
+
+def _offered(names: Iterable[str], typed: str) -> list[str]:
+    return [name for name in names if name.startswith(typed) and visible.line(name) == name]
+
+
+def _read(query: str) -> list[tuple[str, ...]]:
+    # A key press does not wait for SQLAlchemy (0.4 s), nor for a server on another machine.
+    file = sqlite_path(Settings.load().registry_url)
+    if file is None:
+        return []
+    with suppress(sqlite3.Error, OSError, ValueError):
+        address = f"{file.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True, timeout=0.5)) as database:
+            return database.execute(query).fetchall()
+    return []

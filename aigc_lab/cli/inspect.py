@@ -1,0 +1,258 @@
+"""Commands that read."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from aigc_lab.cli.options import MOST, AsJson, Home, Limit, OfSweep, app, changed, complete_run, complete_sweep
+from aigc_lab.cli.output import opened, print_json, print_rows, print_table, uncollected
+from aigc_lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from aigc_lab.registry.states import State
+
+
+# Kind -> the package's folder of plugins, or the content folder of YAML files.
+_PLUGINS = {
+    "systems": "systems",
+    "datasets": "data",
+    "metrics": "metrics",
+    "penalties": "penalties",
+    "augmentations": "augmentations",
+    "pruners": "pruners",
+}
+_FILES: dict[str, Literal["experiments", "evaluation"]] = {"experiments": "experiments", "protocols": "evaluation"}
+
+
+def _complete_kind(incomplete: str) -> list[str]:
+    return [kind for kind in (*_PLUGINS, *_FILES) if kind.startswith(incomplete)]
+
+
+@app.command()
+def status(
+    sweep: OfSweep = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again and again, until it has ended or Ctrl-C.")
+    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every sweep, not the newest 20 only.")] = False,
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Show how far the sweeps are, who runs them, and what comes next."""
+    from aigc_lab.commands import status as state
+
+    with opened(home) as registry:
+        look = state.Look(registry, sweep, most=None if every else 20, home=home)
+        if json:
+            print_json(look.rows() if sweep is None else look.rows()[0])
+        elif watch:
+            state.watch(look)
+        else:
+            print_table(look.page())
+
+
+@app.command()
+def runs(
+    sweep: OfSweep = None,
+    state: Annotated[
+        str | None, typer.Option(help="Only the runs in this state: FAILED, RUNNING, …", metavar="STATE")
+    ] = None,
+    limit: Limit = 50,
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """List the newest runs, with the score that each sweep optimises."""
+    from aigc_lab.display.tables import more, runs_table
+    from aigc_lab.registry import queries
+
+    with opened(home) as registry:
+        found = queries.newest_runs(registry, sweep, state=_state(state), most=limit or None)
+        if json:
+            print_rows(found.parts)
+            print(more(found.shown, found.total), end="\n" if found.shown < found.total else "", file=sys.stderr)
+        else:
+            print_table(runs_table([row for part in found.parts for row in part], found.total))
+
+
+def _state(wanted: str | None) -> "State | None":
+    from aigc_lab.host.content import unknown
+    from aigc_lab.registry.states import State
+
+    if wanted is not None and wanted.upper() not in State.__members__:
+        raise UsageError(f"--state: {unknown('state', wanted.upper(), list(State.__members__))}")
+    return None if wanted is None else State(wanted.upper())
+
+
+@app.command()
+def show(
+    run: Annotated[str, typer.Argument(help="A run's id: SWEEP.TRIAL.SEED", autocompletion=complete_run)],
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Show one run: its configuration, scores, attempts and files."""
+    from aigc_lab.display.tables import show_page
+    from aigc_lab.registry import queries
+
+    with opened(home) as registry:
+        row = queries.show(registry, run)
+    print_json(row) if json else print_table(show_page(row))
+
+
+@app.command()
+def compare(
+    sweep: OfSweep = None,
+    score: Annotated[
+        str | None, typer.Option(help="The score to rank by.  [default: each sweep's objective]", metavar="NAME")
+    ] = None,
+    checkpoint: Annotated[
+        Literal["last", "selected"], typer.Option(help="Which checkpoint's scores to rank.")
+    ] = "last",
+    limit: Limit = 50,
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Rank the trials by the median over their seeds on the reference split, and show their values on the holdout."""
+    from aigc_lab.display.tables import compare_table, more
+    from aigc_lab.registry import queries
+
+    with opened(home) as registry, uncollected():
+        comparison = queries.compare(registry, sweep, score=score, checkpoint=checkpoint, most=limit or None)
+    if json:
+        print_rows([comparison.rows])
+        for note in filter(None, (comparison.note, more(len(comparison.rows), comparison.total))):
+            print(note, file=sys.stderr)
+    else:
+        print_table(compare_table(comparison))
+
+
+@app.command()
+def check(
+    plugin: Annotated[
+        str,
+        typer.Argument(
+            help="A file with a system, dataset, metric or features; the name of one; or an experiment's YAML file.",
+            metavar="FILE|NAME",
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(help="The dataset to try it on: a name or a file.  [default: digits or ring]", metavar="DATASET"),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Set a key of its Config: --set width=8. May be given again.", metavar="KEY=VALUE"),
+    ] = None,
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Check your own system, dataset, metric or features: contracts run on real data, what is broken is explained."""
+    from aigc_lab.commands import check as checks
+
+    rows = checks.check(plugin, data, changed(overrides, {}), json=json, home=home)
+    if json:
+        print_json(rows)
+    checks.conclude(rows)
+
+
+@app.command()
+def report(
+    sweep: Annotated[
+        str, typer.Argument(help="A sweep's id, or its name for the newest.", autocompletion=complete_sweep)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file to write; - for stdout.  [default: SWEEP.html]", metavar="FILE"),
+    ] = None,
+    runs: Annotated[
+        int, typer.Option(help="Embed the pictures and curves of this many runs, the best first.", min=0, max=MOST)
+    ] = 12,
+    home: Home = None,
+) -> None:
+    """Write one page about a sweep. Ranking, curves, samples and configuration; it needs no network and no server."""
+    from aigc_lab.web.report import report as make
+
+    if output is not None and output != Path("-"):
+        _refuse_target(output)
+    with opened(home) as registry:
+        made = make(registry, sweep, detailed=runs)
+    content = made.html.encode()
+    if output == Path("-"):
+        sys.stdout.buffer.write(content)
+        return
+    path = output or Path(f"{made.sweep}.html")
+    _refuse_target(path)
+    _write(path, content)
+    print(f"{path}  {len(content) / 1e6:.1f} MB, {made.pictures} pictures")
+
+
+def _refuse_target(path: Path) -> None:
+    """A file that the user named: its folder must exist, and what it replaces must be a file."""
+    from aigc_lab.host.settings import nameable
+
+    nameable(path, "-o")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file in it")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is not a file that can be replaced; name another with -o, or - for stdout")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}; create it or name another file with -o")
+
+
+def _write(path: Path, content: bytes) -> None:
+    from aigc_lab.host.files import write_atomically
+
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror}); name another file with -o") from None
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[
+        str,
+        typer.Argument(metavar="|".join([*_PLUGINS, *_FILES]), autocompletion=_complete_kind),
+    ],
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="The paper, the knobs and the defaults of each plugin: all but files.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """List what there is to choose from."""
+    if verbose and kind in _PLUGINS:
+        from aigc_lab.commands.list_plugins import catalogue
+        from aigc_lab.display.tables import catalogue_page
+
+        found = catalogue(_PLUGINS[kind])
+        print_json(found) if json else print_table(catalogue_page(found))
+        return
+    rows = [{"name": name, "description": text} for name, text in _described(kind).items()]
+    if verbose:
+        raise UsageError(f"--verbose tells of {', '.join(_PLUGINS)}; of {kind}, open the file that is meant")
+    if json:
+        print_json(rows)
+    else:
+        from aigc_lab.display.tables import names_table
+
+        print_table(names_table(rows))
+
+
+def _described(kind: str) -> dict[str, str]:
+    """Name -> what it is: the first line of a plugin's docstring, or of the comment that a YAML file opens with."""
+    from aigc_lab import plugins
+    from aigc_lab.host import content
+
+    if kind in _PLUGINS:
+        return plugins.describe(_PLUGINS[kind])
+    if kind not in _FILES:
+        raise UsageError(content.unknown("kind", kind, [*_PLUGINS, *_FILES]))
+    folder = _FILES[kind]
+    described = {}
+    for name in content.names(folder):
+        first = content.find(folder, name).read_text("utf-8").lstrip().partition("\n")[0]
+        origin = content.origin(folder, name)
+        texts = (first.lstrip("# ").strip() if first.startswith("#") else "", f"({origin})" if origin else "")
+        described[name] = "  ".join(filter(None, texts))
+    return described

@@ -1,0 +1,152 @@
+"""Commands about a sweep as a whole, about this place, and about what MLflow lacks."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aigc_lab.cli.options import AsJson, Home, OfSweep, TrustCode, app, complete_result, complete_sweep
+from aigc_lab.cli.output import print_json, print_table
+
+
+@app.command()
+def delete(
+    wanted: Annotated[
+        str,
+        typer.Argument(
+            help="A sweep's id or name, or a run's id.", metavar="SWEEP|RUN", autocompletion=complete_result
+        ),
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and exit.")] = False,
+    home: Home = None,
+) -> None:
+    """Delete a sweep or a run: rows, files, Optuna's study, MLflow's runs. What is promoted stays."""
+    from aigc_lab.archive import deletion
+    from aigc_lab.host.settings import Settings
+
+    ask = (lambda question: typer.confirm(question)) if sys.stdin.isatty() else None
+    deletion.delete(wanted, Settings.load(home), print, (lambda _: True) if yes else ask, dry_run=dry_run)
+
+
+@app.command()
+def export(
+    sweep: Annotated[
+        str, typer.Argument(help="A sweep's id, or its name for the newest.", autocompletion=complete_sweep)
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write.  [default: SWEEP.tar]", metavar="FILE")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    home: Home = None,
+) -> None:
+    """Pack a sweep into one file: rows, pictures, final weights and Optuna's study, for another home to import."""
+    from aigc_lab.archive.export import export as pack
+    from aigc_lab.host.settings import Settings, nameable
+
+    if output is not None:
+        nameable(output, "-o")
+    packed = pack(sweep, Settings.load(home), output, force=force)
+    print(f"{packed.path}  {packed.bytes / 1e6:.1f} MB: {packed.sweep}, {packed.runs} runs, {packed.files} files")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A file that 'aigc-lab export' wrote.", metavar="FILE")],
+    trust_code: TrustCode = False,
+    home: Home = None,
+) -> None:
+    """Take in an exported sweep: to compare, sample, promote and go on with, as if it had been run here."""
+    from aigc_lab.archive.import_ import import_ as unpack
+    from aigc_lab.host import visible
+    from aigc_lab.host.settings import Settings
+
+    unpack(file, Settings.load(home), lambda said: print(visible.line(said)), trust_code=trust_code)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="The port; if it is in use, the next free one.", min=0, max=65535)] = 5000,
+    host: Annotated[str, typer.Option(help="The address to listen on.", metavar="ADDRESS")] = "127.0.0.1",
+    browse: Annotated[bool, typer.Option("--open", help="Open the link in a browser, if there is one.")] = False,
+    writable: Annotated[
+        bool, typer.Option("--writable", help="Let the pages change what is stored.  [default: read-only]")
+    ] = False,
+    auth: Annotated[
+        bool, typer.Option("--auth", help="Ask for a login; the password is made, and kept in the home.")
+    ] = False,
+    home: Home = None,
+) -> None:
+    """Serve MLflow's pages: curves, samples by step, comparisons. They are read-only, unless --writable is given."""
+    from aigc_lab.commands import ui as pages
+
+    pages.ui(host=host, port=port, browse=browse, home=home, writable=writable, auth=auth)
+
+
+@app.command()
+def doctor(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Correct the records of a home that was moved or copied.")
+    ] = False,
+    adopt: Annotated[
+        str | None,
+        typer.Option(
+            help="Take over a sweep whose home is gone for good.", metavar="SWEEP", autocompletion=complete_sweep
+        ),
+    ] = None,
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Check the machine, the home, its stores, data and clock."""
+    from aigc_lab.commands import doctor as checks
+
+    if not json and sys.stderr.isatty():
+        print("looking (importing torch takes some seconds) …", file=sys.stderr)
+    found = checks.examine(home, repair=repair, adopt=adopt)
+    if json:
+        print_json([vars(check) for check in found])
+    else:
+        from aigc_lab.display.tables import checks_table
+
+        print_table(checks_table([vars(check) for check in found]))
+    if any(check.state == "problem" for check in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder to fill; made if it is not there.", metavar="DIR")],
+    force: Annotated[bool, typer.Option("--force", help="Replace files that differ.")] = False,
+) -> None:
+    """Copy the experiments and protocols, to be edited."""
+    from aigc_lab.host import content
+    from aigc_lab.host.settings import nameable
+
+    nameable(folder, "DIR")
+    copied = content.copy(folder, force=force)
+    for name in copied.written:
+        print(f"wrote {folder / name}")
+    if copied.unchanged:
+        print(f"{len(copied.unchanged)} files were there already")
+    if "experiments" in os.listdir(folder):
+        print(f"Next: cd {folder}, edit experiments/digits.yaml, then: aigc-lab sweep digits --dry-run")
+
+
+@app.command()
+def spool(
+    sweep: OfSweep = None,
+    flush: Annotated[bool, typer.Option("--flush", help="Deliver it now.")] = False,
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Show what MLflow lacks, and why. It waits on disk until the sweep goes on, or --flush delivers it."""
+    from aigc_lab.commands import spool as delivery
+    from aigc_lab.host.settings import Settings
+
+    settings = Settings.load(home)
+    rows = delivery.flush(sweep, settings) if flush else delivery.spool(sweep, settings)
+    print_json(rows) if json else print_table(delivery.spool_table(rows))
+    if flush:
+        delivery.conclude(rows)

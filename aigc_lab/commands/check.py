@@ -1,0 +1,292 @@
+"""What `aigc-lab check` does: finds out what a file is, runs its contracts on real data, and explains each failure."""
+
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+from rich.console import Console
+
+from aigc_lab import plugins
+from aigc_lab.augmentations.base import Augmentation
+from aigc_lab.contracts import augmentations, datasets, extractors, metrics, penalties, pruners, systems
+from aigc_lab.contracts.base import Begin, Result, Where, examine
+from aigc_lab.data.base import Dataset
+from aigc_lab.display import tables
+from aigc_lab.display.tables import Text
+from aigc_lab.errors import Failure, UsageError
+from aigc_lab.experiment import experiment as experiments
+from aigc_lab.experiment.fitting import fitted
+from aigc_lab.experiment.yaml_file import dotted, parse
+from aigc_lab.extractors.base import Extractor
+from aigc_lab.extractors.shared import lookup
+from aigc_lab.host import confined
+from aigc_lab.host.settings import Settings
+from aigc_lab.metrics.base import Metric
+from aigc_lab.penalties.base import Penalty
+from aigc_lab.pruners.base import Pruner
+from aigc_lab.scoring.feature_store import FeatureStore
+from aigc_lab.shape import Modality
+from aigc_lab.sweeps.rehearsal import rehearse
+from aigc_lab.systems.base import System
+
+Change = tuple[str, str, str]
+Row = dict[str, Any]
+
+BASES: tuple[type, ...] = (System, Dataset, Metric, Extractor)
+# What keys of an experiment name. `wgan_gp` means the system, which has the penalty of this name.
+KEYED: tuple[type, ...] = (Penalty, Augmentation, Pruner)
+# Samples to train on, of a system; samples to score, of a metric.
+_TRAIN, _SCORED = 300, 400
+# A check that takes longer says how it could be shorter.
+_SLOW = 20.0
+
+
+def check(wanted: str, data: str | None, changes: list[Change], *, json: bool, home: Path | None) -> list[Row]:
+    """Checks every plugin that the file or name stands for, and prints a line for each contract as it is known.
+
+    Raises `UsageError` for what is no plugin at all, or an impossible option. `conclude` says how it ended.
+    """
+    settings = Settings.load(home)
+    torch.set_num_threads(1)  # batches this small lose more to the threads' meeting than they gain
+    # What a plugin prints must not end up in the middle of the JSON.
+    console = tables.console(stderr=json)
+    console.file = console.file  # the stream of now: while contracts run, what is printed goes elsewhere
+    if wanted.endswith((".yaml", ".yml")):
+        return [_experiment(wanted, changes, settings, console)]
+    own = plugins.foreign(wanted) if confined.seconds() else None
+    begun, trains = time.monotonic(), False
+    rows: list[Row] = []
+    found = _here(wanted, data, changes, settings) if own is None else _apart(own, wanted, data, changes, home)
+    for each in _shown(found, console):
+        rows.append({"plugin": each.plugin} | _row(each.result))
+        trains |= each.trains
+    if trains and time.monotonic() - begun > _SLOW:
+        console.print(Text("slow? smaller networks show the same: --set width=8, or whatever yours calls it"))
+    return rows
+
+
+class _Checked(NamedTuple):
+    """What became of one contract of a plugin, and whether it is one that trains."""
+
+    plugin: str
+    trains: bool
+    result: Result
+
+
+def _here(
+    wanted: str, data: str | None, changes: list[Change], settings: Settings, begin: Begin = lambda contract: None
+) -> Iterator[_Checked]:
+    """Every contract of every plugin that the name stands for, in this process."""
+    exported = lookup.is_file(wanted) and not plugins.is_file(wanted)
+    found = [Extractor] if exported else plugins.kinds([*BASES, *KEYED], wanted)
+    if not plugins.is_file(wanted):
+        found = [base for base in found if base in BASES] or found
+    for base in found:
+        kind: type[Any] = lookup.find(wanted) if base is Extractor else plugins.find(base, wanted)
+        for result in _examined(kind, data, changes, settings, begin):
+            yield _Checked(plugins.name_of(kind), issubclass(kind, (System, *KEYED)), result)
+
+
+def _apart(own: str, wanted: str, data: str | None, changes: list[Change], home: Path | None) -> Iterator[_Checked]:
+    """The same in a process of its own: somebody's code may never return, or end it."""
+    given = {"wanted": wanted, "data": data, "changes": changes, "home": home and str(home)}
+    for message in confined.call(f"{__name__}:perform", given, files=[own], doing="it was imported"):
+        if "say" in message:
+            _say(message["say"])
+            continue
+        row = message["result"]
+        where = row.pop("where")
+        yield _Checked(message["plugin"], message["trains"], Result(**row, where=where and Where(**where)))
+
+
+def perform(send: Any, wanted: str, data: str | None, changes: list[Change], home: str | None) -> None:
+    """The checks themselves, in the process of its own."""
+    torch.set_num_threads(1)
+
+    def begin(contract: str) -> None:
+        send(phase=f'"{contract}" was checked', limit="work")
+
+    for each in _here(wanted, data, changes, Settings.load(Path(home) if home else None), begin):
+        send(plugin=each.plugin, trains=each.trains, result=_row(each.result))
+
+
+def conclude(rows: list[Row]) -> None:
+    """The last line on standard error. Raises `Failure` when a contract is broken."""
+    states = [row["state"] for row in rows]
+    if "broken" in states:
+        unchecked = states.count("not checked")
+        rest = f", and {unchecked} could not be checked" if unchecked else ""
+        raise Failure(f"{states.count('broken')} of {len(rows)} contracts are broken{rest}")
+    print(f"all {len(rows)} contracts are kept", file=sys.stderr)
+
+
+def _examined(
+    kind: type, data: str | None, changes: list[Change], settings: Settings, begin: Begin
+) -> Iterator[Result]:
+    file = plugins.file_of(kind)
+    if issubclass(kind, Extractor):
+        if changes:
+            raise UsageError(f"{changes[0][2]}: features have no options; what differs is another file")
+        with _cache(settings) as cache:
+            serves = partial(kind.check, weights=settings.weights)
+            dataset = _served(kind.__name__, serves, data, settings)
+            kind.fetch(settings.weights, _say)  # what cannot be had here is no fault of the file
+            case = extractors.Case(kind, dataset, cache, settings.weights, say=_say)
+            yield from examine(extractors.EXTRACTOR, {"": case}, file, begin)
+        return
+    if issubclass(kind, KEYED):
+        for given in [*(option for _, _, option in changes), *(["--data"] if data else [])]:
+            raise UsageError(f"{given}: it is checked on what ships, without options; what differs is another file")
+        if issubclass(kind, Augmentation):
+            yield from examine(augmentations.AUGMENTATION, {"": augmentations.Case(kind)}, file, begin)
+        elif issubclass(kind, Pruner):
+            yield from examine(pruners.PRUNER, {"": pruners.Case(kind)}, file, begin)
+        elif issubclass(kind, Penalty):
+            yield from examine(penalties.PENALTY, {"": penalties.Case(kind)}, file, begin)
+        return
+    options = _options(kind, changes)
+    if issubclass(kind, System):
+        other = {Modality.IMAGES: "digits", Modality.POINTS: "ring", Modality.TEXT: "pydoc"}[kind.modality]
+        dataset = _dataset(data or other, settings)
+        if dataset.shape.modality != kind.modality:
+            raise UsageError(
+                f"{kind.__name__} makes {kind.modality}, and dataset {dataset.name} holds {dataset.shape.modality}; "
+                f"try --data {other}"
+            )
+        samples = dataset.load("train").take(slice(0, _TRAIN))
+        cases = {
+            " ".join(f"{key}={value}" for key, value in choice.items()): systems.Case(
+                kind, dataset.shape, samples, options | choice
+            )
+            for choice in systems.variants(kind, dataset.shape)
+            if not choice.keys() & options.keys()
+        }
+        yield from examine(systems.SYSTEM, cases, file, begin)
+    elif issubclass(kind, Dataset):
+        yield from examine(datasets.DATASET, {"": datasets.Case(kind, settings.data_dir, options)}, file, begin)
+    else:
+        assert issubclass(kind, Metric)
+        metric = kind(kind.Config(**options))
+        with _cache(settings) as cache:
+            dataset = _measurable(metric, data, settings)
+            store = FeatureStore(dataset, cache=cache, weights=settings.weights, device="cpu", say=_say)
+            case_of = metrics.Case.of(metric, dataset, store, _SCORED)
+            yield from examine(metrics.METRIC, {"": case_of}, file, begin)
+
+
+def _options(kind: type[Any], changes: list[Change]) -> dict[str, Any]:
+    """The keys of --set, checked by the plugin's Config; keys that it lacks are the contracts' business."""
+    options: dict[str, Any] = {}
+    words = {key: option for key, _, option in changes}
+    for key, text, option in changes:
+        options[key] = parse(text, option)
+
+    def fail(path: tuple[Any, ...], message: str) -> NoReturn:
+        raise UsageError(f"{words[str(path[0])]}: {dotted(path)}: {message}")
+
+    if options:
+        with suppress(KeyError):  # a required key that is not among them
+            experiments.validated(kind.Config, options, fail)
+    return options
+
+
+def _dataset(name: str, settings: Settings) -> Dataset:
+    kind = plugins.find(Dataset, name)  # type: ignore[type-abstract]
+    return kind(kind.Config(), settings.data_dir)
+
+
+def _measurable(metric: Metric, data: str | None, settings: Settings) -> Dataset:
+    """The dataset that was named, or the first of those that ship which the metric accepts."""
+
+    def check(dataset: Dataset) -> None:
+        metric.check(dataset, 1000)
+        if metric.extractor:
+            lookup.find(metric.extractor).check(dataset, settings.weights)
+
+    return _served(type(metric).__name__, check, data, settings)
+
+
+def _served(what: str, check: Callable[[Dataset], None], data: str | None, settings: Settings) -> Dataset:
+    """The dataset that was named, or the first of those that ship which `check` lets through."""
+    refusals = []
+    for dataset in [_dataset(name, settings) for name in ([data] if data else ["digits", "ring", "pydoc"])]:
+        try:
+            check(dataset)
+            return dataset
+        except ValueError as error:
+            refusals.append(f"{dataset.name}: {error}")
+    raise UsageError(f"{what} can measure none of these: {'; '.join(refusals)}; name one with --data")
+
+
+@contextmanager
+def _cache(settings: Settings) -> Iterator[Path]:
+    """The home's, where there is a home; a check makes none."""
+    if settings.home.is_dir():
+        yield settings.cache
+    else:
+        with tempfile.TemporaryDirectory(prefix="aigc-lab-check-") as folder:
+            yield Path(folder)
+
+
+def _experiment(wanted: str, changes: list[Change], settings: Settings, console: Console) -> Row:
+    experiment = experiments.load(wanted, changes, data_dir=settings.data_dir, weights=settings.weights)
+    rehearse(experiment, "cpu", _say)
+    experiment, notes = fitted(experiment)
+    for note in notes:
+        _say(note)
+    experiment.check()
+    experiment.check_data()
+    why = "A typo or an impossible combination must fail before any training."
+    result = Result("both ends of every hole can be run", "kept", why)
+    _print(result, console)
+    return {"plugin": experiment.name} | _row(result)
+
+
+# ---- output
+
+_MARK = {"kept": ("✓", "green"), "broken": ("✗", "bold red")}
+
+
+def _shown(results: Iterator[_Checked], console: Console) -> Iterator[_Checked]:
+    """The same results, each printed as it comes, with a spinner on a terminal while the next is worked on."""
+    status = tables.console(stderr=True).status("checking …")
+    with status, redirect_stdout(sys.stderr):
+        unchecked = Counter[str]()
+        for each in results:
+            if each.result.state == "not checked":
+                unchecked[each.result.message] += 1
+            else:
+                _print(each.result, console)
+            yield each
+        for message, count in unchecked.items():
+            contracts = "1 contract is" if count == 1 else f"{count} contracts are"
+            console.print(Text(f"· {contracts} not checked; {message}", style="dim"), soft_wrap=True)
+
+
+def _print(result: Result, console: Console) -> None:
+    mark, style = _MARK[result.state]
+    line = Text.assemble((mark, style), " ", result.contract)
+    if result.state == "broken":
+        line.append(f" — {result.message}" + (f" (with {result.case})" if result.case else ""))
+    console.print(line, soft_wrap=True)
+    if result.state == "broken":
+        if result.where:
+            console.print(Text(f"    {result.where.file}:{result.where.line}: {result.where.code}"), soft_wrap=True)
+        console.print(Text(f"    {result.why}", style="dim"), soft_wrap=True)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _row(result: Result) -> Row:
+    row: Mapping[str, Any] = asdict(result)
+    return {**row, "where": result.where._asdict() if result.where else None}

@@ -1,0 +1,391 @@
+"""What `aigc-lab doctor` looks at: this machine, this home and its stores; what is wrong, and what to do about it.
+
+Nothing is created, migrated or downloaded, whatever is missing.
+"""
+
+import os
+import shutil
+import sqlite3
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from aigc_lab.errors import Failure, UsageError
+from aigc_lab.host import environment
+from aigc_lab.host.settings import Settings, discreet, masked, sqlite_path
+from aigc_lab.tracking import address, relocation
+
+if TYPE_CHECKING:
+    from aigc_lab.registry.homes import StoredHome
+
+State = Literal["ok", "warning", "problem"]
+
+_NO_HOME = "none yet: made by the first sweep"
+# Runs and attempts are ordered by time.
+_SKEW_SECONDS = 5.0
+_LITTLE_DISK = 2 * 1024**3
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. `remedy` is empty where nothing needs to be done."""
+
+    name: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+def examine(home: Path | None = None, *, repair: bool = False, adopt: str | None = None) -> list[Check]:
+    """All checks, in the order in which to read them. With `repair`, the records of a moved or copied home are
+    corrected first, and sweeps whose files lie here and not in the home that they belong to are taken over; `adopt`
+    takes over a sweep of any other home.
+
+    A check that cannot be done is a problem of its own and keeps none of the others.
+    """
+    settings = Settings.load(home)
+    repaired = [*(_repaired(settings) if repair else []), *(_adopted(settings, adopt) if adopt else [])]
+    checks: tuple[Callable[[Settings], Iterator[Check]], ...] = (
+        _versions,
+        _machine,
+        _home,
+        _disk,
+        _place,
+        _registry,
+        _optuna,
+        _mlflow,
+        _clock,
+        _data,
+        _weights,
+    )
+    return [*repaired, *(found for check in checks for found in _safely(check, settings))]
+
+
+def _safely(check: Callable[[Settings], Iterator[Check]], settings: Settings) -> list[Check]:
+    name, done = check.__name__.strip("_"), list[Check]()
+    try:
+        done += check(settings)
+    except (UsageError, Failure) as error:
+        problem, _, remedy = str(error).rpartition("; ")
+        done.append(Check(name, "problem", problem or remedy, remedy if problem else ""))
+    except Exception as error:  # noqa: BLE001 -- a doctor who faints helps nobody
+        done.append(Check(name, "problem", f"cannot be examined ({type(error).__name__}: {error})"))
+    return done
+
+
+def _repaired(settings: Settings) -> list[Check]:
+    from aigc_lab.registry.home import open_registry
+    from aigc_lab.sweeps import ownership
+
+    old, done = relocation.old_homes(settings), list[str]()
+    with suppress(UsageError), open_registry(settings) as registry:
+        for place in old:  # rows of the time when it recorded absolute paths too
+            registry.relocate(place)
+        done += ownership.repair(registry, settings)
+    if old:
+        done.append(f"MLflow's records name this home now; as they were: {relocation.repair(settings)}")
+    return [Check("repair", "ok", said) for said in done or ["nothing to correct"]]
+
+
+def _adopted(settings: Settings, wanted: str) -> list[Check]:
+    from aigc_lab.registry import queries
+    from aigc_lab.registry.home import open_registry
+    from aigc_lab.sweeps import ownership
+
+    with open_registry(settings) as registry:
+        sweep = queries.find_sweep(registry, wanted)
+        ownership.adopt(registry, settings, [sweep])
+    return [Check("adopt", "ok", f"{sweep} belongs to this home now; files that lie in another are missing here")]
+
+
+# ---- the machine
+
+
+def _versions(_: Settings) -> Iterator[Check]:
+    yield Check("python", "ok", f"{sys.version.split()[0]} in {sys.prefix}")
+    wrong, shown = _unmet()
+    known = environment.versions()
+    libraries = ", ".join(f"{name} {known[name]}" for name in known if name != "python")
+    if wrong:
+        yield Check(
+            "libraries", "problem", "; ".join(wrong), "install what is asked for: uv sync, or pip install -U aigc-lab"
+        )
+    else:
+        yield Check("libraries", "ok", f"{libraries}; all {shown} requirements are met")
+
+
+def _unmet() -> tuple[list[str], int]:
+    """What the package's metadata asks for and this environment does not have, and how much it asks for."""
+    from packaging.requirements import Requirement
+
+    wanted = [Requirement(text) for text in requires("aigc-lab") or ()]
+    wanted = [each for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})]
+    wrong = []
+    for each in wanted:
+        try:
+            found = version(each.name)
+        except PackageNotFoundError:
+            wrong.append(f"{each.name} is not installed, {each} is needed")
+            continue
+        if not each.specifier.contains(found, prereleases=True):
+            wrong.append(f"{each.name} {found} is installed, {each} is needed")
+    return wrong, len(wanted)
+
+
+def _machine(_: Settings) -> Iterator[Check]:
+    cores, threads = environment.cores(), os.environ.get("OMP_NUM_THREADS")
+    if threads is None:
+        yield Check("cpu", "ok", f"{cores} cores; OMP_NUM_THREADS is not set: a training takes them all")
+    elif (said := environment.omp_threads()) is not None and said <= cores:
+        yield Check("cpu", "ok", f"{cores} cores; a training takes {said} of them: OMP_NUM_THREADS={threads}")
+    else:
+        remedy = "unset OMP_NUM_THREADS; training.threads in an experiment says how many a run takes"
+        found = f"{cores} cores, and OMP_NUM_THREADS={threads}: a training takes {environment.threads()}"
+        yield Check("cpu", "warning", found, remedy)
+
+    import torch
+
+    if not torch.cuda.is_available():
+        built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built without CUDA"
+        if torch.version.cuda and Path("/proc/driver/nvidia").exists():
+            remedy = "the driver may be older than this CUDA needs; nvidia-smi shows it"
+            yield Check("cuda", "warning", f"{built}; it cannot use this machine's GPU", remedy)
+        else:
+            yield Check("cuda", "ok", f"no device ({built}): trainings use the CPU")
+        return
+    for index in range(torch.cuda.device_count()):
+        free, total = (size / 1024**3 for size in torch.cuda.mem_get_info(index))
+        name = torch.cuda.get_device_name(index)
+        yield Check(
+            f"cuda:{index}", "ok", f"{name}, {free:.1f} of {total:.1f} GiB free{_driver()}; CUDA {torch.version.cuda}"
+        )
+
+
+def _driver() -> str:
+    with suppress(OSError, IndexError):
+        line = Path("/proc/driver/nvidia/version").read_text("utf-8").partition("\n")[0]
+        return f", driver {line.split('Module')[1].split()[0]}"
+    return ""
+
+
+# ---- the home
+
+
+def _home(settings: Settings) -> Iterator[Check]:
+    home, there = settings.home, _existing(settings.home)
+    other = "name another with --home or AIGC_LAB_HOME"
+    if not there.is_dir():
+        yield Check("home", "problem", f"{there} is not a folder", other)
+    elif not os.access(there, os.W_OK | os.X_OK):
+        yield Check("home", "problem", f"{home}: {there} cannot be written", other)
+    else:
+        yield Check("home", "ok", str(home) if home.exists() else f"{home}: {_NO_HOME}")
+
+
+def _existing(path: Path) -> Path:
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def _disk(settings: Settings) -> Iterator[Check]:
+    there = _existing(settings.home)
+    free = shutil.disk_usage(there).free
+    used = sum(path.lstat().st_size for path in settings.home.rglob("*") if path.is_file())
+    found = f"{_size(free)} free on {there}; the home takes {_size(used)}"
+    if free < used:
+        yield Check("disk", "warning", found, "make room, or name a home on another disk: less is free than it takes")
+    elif free < _LITTLE_DISK:
+        yield Check("disk", "warning", found, f"make room: a sweep may need more than {_size(_LITTLE_DISK)}")
+    else:
+        yield Check("disk", "ok", found)
+
+
+def _place(settings: Settings) -> Iterator[Check]:
+    """Says nothing of a home that lies where it was made, and that shares its registry with no other."""
+    from aigc_lab.registry.engine import inspect_schema
+    from aigc_lab.registry.home import open_registry
+    from aigc_lab.registry.tables import SCHEMA
+    from aigc_lab.sweeps import ownership
+
+    relocation.check(settings)
+    with suppress(UsageError):  # `_registry` has the words for one that cannot be read
+        if inspect_schema(settings.registry_url)[0] != SCHEMA:
+            return
+    with open_registry(settings) as registry:
+        ownership.check(registry, settings)
+        for home, sweeps in ownership.others(registry, settings).items():
+            remedy = ownership.remedy(settings, sweeps) if ownership.lives_on(home) is False else ""
+            yield _other(home, sweeps, remedy)
+
+
+def _other(home: "StoredHome", sweeps: list[str], remedy: str) -> Check:
+    """`remedy` is empty for a home that is there, or that cannot be seen."""
+    names = ", ".join(sweeps[:3]) + (", …" if len(sweeps) > 3 else "")
+    found = f"{len(sweeps)} sweeps of home {home.path} on {home.host} are in this registry: {names}"
+    if remedy:
+        return Check("sweeps", "warning", f"{found}; it is not there", remedy)
+    return Check("sweeps", "ok", f"{found}; this home reads them")
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+# ---- the stores
+
+
+def _registry(settings: Settings) -> Iterator[Check]:
+    from aigc_lab.registry.engine import inspect_schema
+    from aigc_lab.registry.tables import SCHEMA
+
+    shown = masked(settings.registry_url)
+    schema, now = inspect_schema(settings.registry_url)
+    if schema is None:
+        yield Check("registry", "ok", f"{shown}: {_NO_HOME}")
+        return
+    if schema < SCHEMA:
+        remedy = "back it up; the next command that opens it migrates it"
+        yield Check("registry", "warning", f"{shown}: schema {schema}, this version writes {SCHEMA}", remedy)
+        return
+    if schema > SCHEMA:
+        found = f"{shown}: schema {schema}, this version reads {SCHEMA}"
+        yield Check("registry", "problem", found, "upgrade aigc-lab, or name another home with --home")
+        return
+    yield Check("registry", "ok", f"{shown}: schema {schema}")
+    if not settings.registry_url.startswith("sqlite"):
+        yield _skew("registry's server", now)
+    yield _abandoned(settings)
+
+
+def _abandoned(settings: Settings) -> Check:
+    """Runs that are recorded as going on, and the processes that should be doing them."""
+    from aigc_lab.registry import liveness
+    from aigc_lab.registry.home import open_registry
+
+    with open_registry(settings) as registry:
+        running = liveness.running(registry)
+    gone = [row["run"] for row in running if not row["alive"]]
+    if gone:
+        names = ", ".join(gone[:3]) + (", …" if len(gone) > 3 else "")
+        found = f"{len(gone)} recorded as RUNNING whose process is gone: {names}"
+        return Check("runs", "warning", found, "aigc-lab reconcile marks them; aigc-lab resume SWEEP goes on with them")
+    elsewhere = sum(row["process"] is None or row["process"].here is None for row in running)
+    told = f", {elsewhere} of them on other machines" if elsewhere else ""
+    return Check("runs", "ok", f"{len(running)} going on{told}")
+
+
+def _optuna(settings: Settings) -> Iterator[Check]:
+    url, shown = settings.optuna_url, masked(settings.optuna_url)
+    remedy = "see AIGC_LAB_OPTUNA_URL"
+    try:
+        store = sqlite_path(url)
+        if store is not None:
+            if not store.exists():
+                yield Check("optuna", "ok", f"{shown}: {_NO_HOME}")
+                return
+            with closing(sqlite3.connect(f"{store.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as database:
+                studies = database.execute("SELECT count(*) FROM studies").fetchone()[0]
+        else:
+            from sqlalchemy import create_engine, inspect, text
+
+            engine = create_engine(url, connect_args={"connect_timeout": 4})
+            with engine.connect() as connection:
+                if not inspect(connection).get_table_names():
+                    yield Check("optuna", "ok", f"{shown}: {_NO_HOME}")
+                    return
+                studies = connection.scalar(text("SELECT count(*) FROM studies"))
+    except Exception as error:  # noqa: BLE001 -- SQLAlchemy's and the drivers' errors share no base
+        reason = discreet(str(error).partition("\n")[0], url)
+        yield Check("optuna", "problem", f"{shown} cannot be read ({reason})", remedy)
+    else:
+        yield Check("optuna", "ok", f"{shown}: {studies} studies")
+
+
+def _mlflow(settings: Settings) -> Iterator[Check]:
+    uri, shown = settings.tracking_uri, masked(settings.tracking_uri)
+    address.check(uri)
+    if uri.startswith("sqlite") and not address.sqlite_file(uri).exists():
+        yield Check("mlflow", "ok", f"{shown}: {_NO_HOME}")
+        return
+    yield Check("mlflow", "ok", f"{shown}: reachable")
+    if urlsplit(uri).scheme in ("http", "https"):
+        parts = urlsplit(uri)
+        bare = urlunsplit(
+            parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/") + "/health")
+        )
+        with urllib.request.urlopen(bare, timeout=4) as answer:
+            told = answer.headers.get("Date")
+        if told:
+            yield _skew("MLflow's server", parsedate_to_datetime(told).astimezone(UTC).timestamp())
+
+
+# ---- the clock
+
+
+def _clock(settings: Settings) -> Iterator[Check]:
+    home = settings.home
+    if not home.is_dir() or not os.access(home, os.W_OK):
+        yield Check("clock", "ok", time.strftime("%Y-%m-%d %H:%M:%S %Z"))
+        return
+    with tempfile.TemporaryFile(dir=home) as probe:  # has no name and leaves no trace
+        probe.write(b"now")
+        probe.flush()
+        stamped = os.fstat(probe.fileno()).st_mtime
+    yield _skew("home's file system", stamped)
+
+
+def _skew(whose: str, there: float) -> Check:
+    seconds = there - time.time()
+    if abs(seconds) <= _SKEW_SECONDS:
+        return Check("clock", "ok", f"the {whose} and this machine agree")
+    found = f"the {whose} is {abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} this machine"
+    return Check("clock", "warning", found, "set both by NTP: runs are ordered by time")
+
+
+# ---- data and weights
+
+
+def _data(settings: Settings) -> Iterator[Check]:
+    folder = settings.data_dir
+    if not folder.is_dir():
+        yield Check("data", "ok", f"{folder}: not there yet; ring and digits need no files, others download theirs")
+        return
+    if not os.access(folder, os.R_OK | os.X_OK):
+        yield Check("data", "problem", f"{folder} cannot be read", "name another in AIGC_LAB_DATA_DIR")
+        return
+    held = [f"{path.name} ({sum(file.is_file() for file in path.rglob('*'))} files)" for path in _subfolders(folder)]
+    yield Check("data", "ok", f"{folder}: {', '.join(held) or 'empty'}")
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir())
+
+
+def _weights(settings: Settings) -> Iterator[Check]:
+    from aigc_lab.extractors.shared.pretrained import InceptionFeatures
+
+    published = InceptionFeatures.published
+    found = published.found(settings.weights)
+    if found is None:
+        remedy = f"only protocols with Inception's features need it; they download {published.address}"
+        yield Check("weights", "ok", "Inception's weights are not on this machine", remedy)
+        return
+    try:
+        published.verified(found, settings.weights)
+    except UsageError:
+        yield Check("weights", "problem", f"{found} is damaged", f"replace it by {published.address}")
+    else:
+        yield Check("weights", "ok", f"{found}: intact")

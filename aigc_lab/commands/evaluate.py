@@ -1,0 +1,173 @@
+"""What `aigc-lab evaluate` does: finds what was named, scores it with a bar, and returns plain rows."""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from aigc_lab import plugins
+from aigc_lab.display import tables
+from aigc_lab.errors import UsageError
+from aigc_lab.evaluate import evaluate, judge
+from aigc_lab.experiment import experiment as experiments
+from aigc_lab.host import environment, visible
+from aigc_lab.host.settings import Settings
+from aigc_lab.host.weights import WeightsPolicy
+from aigc_lab.metrics.base import Score
+from aigc_lab.registry import queries
+from aigc_lab.registry.home import open_registry
+from aigc_lab.samples import Text
+from aigc_lab.scoring.inputs import Range, given
+from aigc_lab.serving import lookup
+from aigc_lab.verdicts.conclusion import CollapseVerdict
+
+# A run is asked for so many samples unless told otherwise, or for as many as its reference has.
+_MOST = 5000
+
+
+def scores(
+    generated: str,
+    reference: str | None,
+    *,
+    train: str | None = None,
+    metrics: Sequence[str] | None = None,
+    protocol: str | None = None,
+    features: str | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    size: int | None = None,
+    numbers: Range | None = None,
+    weights: Path | None = None,
+    allow_unverified_weights: bool = False,
+    skip_broken: bool = False,
+    neighbours: Path | None = None,
+    device: str = "auto",
+    home: Path | None = None,
+) -> list[dict[str, Any]]:
+    """The scores as rows, in the order in which they were asked for. Then a row for each metric that nobody asked for
+    and that cannot be computed: its `name`, the reason as `left_out`, and None for all else.
+    """
+    settings, device = Settings.load(home), environment.device(device)
+    policy = WeightsPolicy(settings.weights_dir, weights, allow_unverified_weights)
+    made: Any = generated
+    real: Any = reference
+    system = None
+    if not (Path(generated).expanduser().exists() or generated.partition(":")[0] in plugins.names("data")):
+        model, dataset = _model(generated, settings, policy, device)
+        system = model.system
+        if real is None:
+            if dataset is None:
+                raise UsageError(f"--reference: what shall {generated} be compared with? Name a folder or a dataset")
+            real = (dataset, "holdout")
+        count = samples or _MOST
+        if real is not reference:
+            count = samples or min(count, len(dataset.load("holdout")))
+        made = system.generate(count, seed, "evaluate")
+    elif real is None:
+        raise UsageError(f"--reference: what shall {generated} be compared with? Name a folder, a file or a dataset")
+    left_out: list[dict[str, Any]] = []
+    nothing = dict.fromkeys(field.name for field in dataclasses.fields(Score))
+    with _bar() as watch:
+        found = evaluate(
+            made,
+            real,
+            train=train,
+            metrics=metrics,
+            protocol=protocol,
+            features=features,
+            size=size,
+            samples=samples,
+            numbers=numbers,
+            weights=policy,
+            device=device,
+            cache=settings.shared_cache,
+            data_dir=settings.data_dir,
+            skip_broken=skip_broken,
+            system=system,
+            neighbours=neighbours,
+            say=lambda text: print(text, file=sys.stderr),
+            leave=lambda metric, reason: left_out.append({**nothing, "name": metric, "left_out": reason}),
+            watch=watch,
+        )
+    return [*map(vars, found), *left_out]
+
+
+def collapse(
+    generated: str,
+    reference: str,
+    labels: Sequence[int] | Sequence[str] | None,
+    *,
+    device: str,
+    home: Path | None,
+    weights: Path | None = None,
+    **options: Any,
+) -> CollapseVerdict:
+    """The verdict on what was named: a folder, an array, a dataset's split, a run or a model."""
+    settings, device = Settings.load(home), environment.device(device)
+    policy = WeightsPolicy(settings.weights_dir, weights)
+    made: Any = generated
+    if not (Path(generated).expanduser().exists() or generated.partition(":")[0] in plugins.names("data")):
+        model, _ = _model(generated, settings, policy, device)
+        made = model.system.generate(_MOST, 0, "evaluate")
+    return judge(
+        made,
+        reference,
+        labels=labels,
+        weights=policy,
+        device=device,
+        cache=settings.shared_cache,
+        data_dir=settings.data_dir,
+        say=lambda text: print(text, file=sys.stderr),
+        **options,
+    )
+
+
+def sentences_of(wanted: str, count: int | None, *, seed: int, device: str, home: Path | None) -> list[str]:
+    """The sentences of a dataset's split, or as many as are asked for of a run or a model."""
+    settings = Settings.load(home)
+    if wanted.partition(":")[0] in plugins.names("data"):
+        made = given(wanted, data_dir=settings.data_dir).load(0, None)
+    else:
+        policy = WeightsPolicy(settings.weights_dir)
+        model, _ = _model(wanted, settings, policy, environment.device(device))
+        made = model.system.generate(count or _MOST, seed, "evaluate")
+    if not isinstance(made, Text):
+        raise UsageError(f"{wanted} is of {made.modality}, and the other set of text: there is nothing to compare")
+    return made.sentences()
+
+
+def _model(wanted: str, settings: Settings, policy: WeightsPolicy, device: str) -> tuple[Any, Any]:
+    """The model that a run, a sweep or a promoted model means, and the dataset that it was trained on, if known."""
+    try:
+        weights = lookup.find(wanted, settings)
+    except UsageError as error:
+        raise UsageError(f"{wanted}: no such file, folder or dataset, and no run or model: {error}") from None
+    run = weights.origin.get("run")
+    dataset = None
+    if run is not None:
+        with open_registry(settings) as registry:
+            row = queries.sweep(registry, run.rpartition(".")[0].rpartition(".")[0])
+        dataset = experiments.stored(row, settings, policy).resolve(lambda hole: hole.ends()[0]).dataset
+    return weights.load(device), dataset
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on standard error for each pass over a set, where that is a terminal."""
+    console = tables.console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        if console.is_terminal:
+            visible.guard()
+        tasks: dict[str, Any] = {}
+
+        def watch(what: str, done: int, total: int) -> None:
+            if what not in tasks or progress.tasks[tasks[what]].finished:
+                tasks[what] = progress.add_task(visible.line(what), total=total)
+            progress.update(tasks[what], completed=done)
+
+        yield watch

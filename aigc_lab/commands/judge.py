@@ -1,0 +1,160 @@
+"""What `aigc-lab judge` does: histories of other programs, samples, and the seeds of a sweep, judged without torch."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from aigc_lab.config import Better
+from aigc_lab.errors import UsageError
+from aigc_lab.text.tokenizer import Tokenizer
+from aigc_lab.verdicts import history_files
+from aigc_lab.verdicts.seeds import across_seeds, steps_to_best
+from aigc_lab.verdicts.stability import Finding, StabilityVerdict, judge
+
+
+def stability_of_file(
+    path: Path,
+    value: str,
+    step: str = "step",
+    se: str | None = None,
+    baseline: float | None = None,
+    better: Better = "lower",
+    *,
+    floor: float | None = None,
+    diverged_at: float | None = None,
+    where: Sequence[str] = (),
+    nan: history_files.Nan | None = None,
+) -> dict[str, Any]:
+    """The stability verdict on a column of a file, as plain data: `judge`'s, on the columns `step`, `value` and `se` of
+    the rows that `where` chooses (`column=value`); `verdicts.history_files.read` says which files are read, and what `nan` says.
+    `diverged_at` is a step at which a loss, gradient or parameter was not finite.
+
+    Raises `UsageError` naming file, line, column and value for what cannot be read.
+    """
+    rows, notes = history_files.read(path, value, step, se, where, nan)
+    try:
+        verdict = judge(
+            [row.step for row in rows],
+            [row.value for row in rows],
+            None if se is None else [row.error for row in rows],
+            baseline=baseline,
+            better=better,
+            floor=floor,
+            diverged_at=None if diverged_at is None else (diverged_at, "a loss, gradient or parameter was not finite"),
+        )
+    except ValueError as error:
+        raise UsageError(f"--{str(error).replace('_', '-')}") from None
+    return replace(verdict, evidence=(*verdict.evidence, *map(Finding, notes))).as_dict()
+
+
+def collapse_of(
+    generated: str,
+    reference: str,
+    labels: Path | None,
+    *,
+    device: str,
+    home: Path | None,
+    tokenizer: Tokenizer | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """The collapse verdict on samples, as plain data: of folders, arrays, datasets, runs, and files of sentences, for
+    which vectors are made of the reference. `labels` is a file with a class for each reference sample.
+    """
+    from aigc_lab.scoring import text
+
+    known = None if labels is None else _labels(labels)
+    if text.concerns(generated, reference):
+        from aigc_lab.host.settings import Settings
+
+        where: dict[str, Any] = {"device": device, "home": home, "cache": Settings.load(home).shared_cache}
+        words = tokenizer or "words"
+        verdict = text.collapse(generated, reference, known, tokenizer=words, **where, **options)
+    else:
+        if tokenizer is not None:
+            raise UsageError("--tokenizer: is for sentences, and these are pictures or numbers")
+        from aigc_lab.commands.evaluate import collapse
+
+        verdict = collapse(generated, reference, known, device=device, home=home, **options)
+    found: dict[str, Any] = verdict.as_dict()
+    return found
+
+
+def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
+    """What the seeds of each configuration of a sweep say together, as plain data: `across_seeds` of those that ended
+    by themselves, with `trial`, `system`, `config`, the `objective`, the median of the `steps` to 1.1 times the best,
+    and how many were `pruned`, which would say too little of failures. Of a `confirmed` configuration the fresh seeds
+    alone are counted: by the others it was chosen, and they flatter.
+    """
+    from aigc_lab.host.settings import Settings
+    from aigc_lab.registry import queries
+    from aigc_lab.registry.home import open_registry
+    from aigc_lab.registry.states import State
+
+    settings = Settings.load(home)
+    with open_registry(settings) as registry:
+        sweep = queries.sweep(registry, wanted)
+        name = sweep["id"]
+        verdicts, histories = queries.verdicts(registry, name), queries.histories(registry, name)
+        told = queries.said_of_runs(registry, name)
+        finals = {each: queries.finals(registry, name, sweep["objective"], each) for each in ("last", "selected")}
+        trials, runs = queries.trials(registry, name), queries.runs(registry, name)
+    rows = []
+    for trial in trials:
+        every = [run for run in runs if run["trial"] == trial["trial"]]
+        fresh = [run for run in every if run["role"] == "confirm"]
+        confirmed = any(run["state"] in (State.FINISHED, State.DIVERGED) for run in fresh)
+        mine = fresh if confirmed else [run for run in every if run["role"] != "confirm"]
+        ended = [run["run"] for run in mine if run["state"] in (State.FINISHED, State.DIVERGED)]
+        histories_told: list[Mapping[str, Any]] = []
+        for run in ended:
+            histories_told += [each for each in verdicts.get(run, []) if each["kind"] == "stability"][-1:]
+        stories = [StabilityVerdict.of(each | each["evidence"]) for each in histories_told]
+        collapses = [told[run]["collapse"] for run in ended if "collapse" in told.get(run, {})]
+        values = {kind: [found[run] for run in ended if run in found] for kind, found in finals.items()}
+        steps = [_steps_to_best(histories.get(run, []), sweep["better"]) for run in ended]
+        rows.append(
+            {
+                **{key: trial[key] for key in ("sweep", "trial", "system", "config")},
+                "objective": sweep["objective"],
+                **across_seeds(stories, collapses, **values),
+                "runs": len(ended),
+                "confirmed": confirmed,
+                "steps": median(known) if (known := [each for each in steps if each is not None]) else None,
+                "pruned": sum(run["state"] == State.PRUNED for run in mine),
+            }
+        )
+    return rows
+
+
+def _steps_to_best(history: list[dict[str, Any]], better: Better) -> float | None:
+    """None where the best is not above zero, for which a tenth means nothing."""
+    values = [math.nan if each["value"] is None else each["value"] for each in history]
+    try:
+        return steps_to_best([each["step"] for each in history], values, better=better)
+    except ValueError:
+        return None
+
+
+def _labels(path: Path) -> list[int] | list[str]:
+    """The classes in a file: an array `.npy`, or text with one a line, which may be names."""
+    if path.suffix == ".npy":
+        import numpy as np
+
+        try:
+            found = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"--labels {path}: cannot be read as an array ({error})") from None
+        if found.ndim != 1 or found.dtype.kind not in "iu":
+            raise UsageError(f"--labels {path}: is {list(found.shape)} {found.dtype}, not one whole number a sample")
+        return [int(each) for each in found]
+    from aigc_lab.text.sentence_files import read_lines
+
+    lines, blank = read_lines(path, "--labels")
+    if blank:
+        raise UsageError(
+            f"--labels {path}: {blank} lines are blank; write a class on each, in the order of the reference"
+        )
+    return lines

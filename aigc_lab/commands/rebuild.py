@@ -1,0 +1,143 @@
+"""`aigc-lab reconcile --mlflow`: what MLflow has lost of a sweep, or never got, is shown there again.
+
+The registry and the files of the home say what that is. What MLflow has stays; the same command, interrupted anywhere,
+goes on. Lost for good are the times of points, and scalars that the registry does not keep (samples per second).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+from aigc_lab.archive import contents
+from aigc_lab.archive.mlflow_comparison import Comparison, Digests
+from aigc_lab.archive.mlflow_replay import projections
+from aigc_lab.errors import Failure, UsageError
+from aigc_lab.host.settings import Settings
+from aigc_lab.registry import audit, queries
+from aigc_lab.registry.store import Registry
+from aigc_lab.serving import promotion
+from aigc_lab.sweeps import ownership
+from aigc_lab.sweeps.reconcile import Finding
+from aigc_lab.sweeps.supervision import alone, refuse_supervised
+from aigc_lab.tracking import backlog, writer
+from aigc_lab.tracking.mlflow import MlflowTracker, exists
+
+_MARK = {"rebuilt": "true"}
+
+
+def rebuild(
+    registry: Registry,
+    settings: Settings,
+    sweep: str | None = None,
+    *,
+    dry_run: bool = False,
+    told: Callable[[str], object] = lambda doing: None,
+) -> Iterator[Finding]:
+    """Shows again what MLflow lacks of a sweep, or of all, and then what it lacks of the models that were promoted of
+    them; yields each as it is done. With `dry_run` nothing is changed. `told` hears what is being done.
+
+    Raises `UsageError` for a sweep that is being run or belongs to another home, when it is the one that is named, and
+    for a home that was moved or copied; `Failure` when MLflow does not take everything: the same command goes on.
+    """
+    ownership.check(registry, settings)
+    names = [queries.find_sweep(registry, sweep)] if sweep else [row["sweep"] for row in queries.sweeps(registry)]
+    for each in names:
+        with ExitStack() as stack:
+            try:
+                ownership.refuse_foreign(registry, settings, each)
+                stack.enter_context(alone(settings, each))
+                refuse_supervised(registry, each)
+            except UsageError as error:
+                if sweep:
+                    raise
+                yield Finding(each, None, f"{error}: it is left alone")
+                continue
+            yield from _Sweep(registry, settings, each, dry_run, told).rebuild()
+
+
+class _Sweep:
+    """A sweep that nobody runs, held by this process."""
+
+    def __init__(
+        self, registry: Registry, settings: Settings, sweep: str, dry_run: bool, told: Callable[[str], object]
+    ) -> None:
+        self._registry, self._settings, self._sweep = registry, settings, sweep
+        self._dry_run, self._told = dry_run, told
+        self._tracker = MlflowTracker(settings.tracking_uri, settings.artifacts)
+
+    def rebuild(self) -> Iterator[Finding]:
+        waits = backlog.of_sweep(writer.spool_folder(self._settings, self._sweep)).records
+        if self._dry_run:
+            if waits:
+                yield Finding(self._sweep, None, f"{waits} records wait for MLflow; they are delivered first")
+            yield from self._runs()
+            yield from self._models()
+            return
+        try:
+            with writer.shipping(self._settings, self._sweep, wait=False, registry=self._registry) as shipper:
+                if not exists(self._settings.tracking_uri) or waits:
+                    left, reason, _ = writer.attempt(shipper)
+                    if left:
+                        raise Failure(f"{self._sweep}: what waits for MLflow is not delivered: {reason}")
+                if waits:
+                    yield Finding(self._sweep, None, f"{waits} records waited for MLflow; it has them now")
+                self._tracker.restore(self._sweep)
+                yield from self._runs()
+                yield from self._models()
+        except BlockingIOError:
+            raise UsageError(f"{self._sweep} is being delivered to MLflow by another process; wait for it") from None
+
+    def _runs(self) -> Iterator[Finding]:
+        ended = {run.run: run for run in audit.results(self._registry, self._sweep) if run.state.ended}
+        if not ended:
+            return
+        chains = {name: run.chain for name, run in ended.items()}
+        rows = contents.rows(self._registry, self._sweep)
+        score = f"score/{rows['sweep'][0]['objective']}"
+        comparison = Comparison(self._tracker, Digests())
+        shown = self._tracker.shown(self._sweep) if exists(self._settings.tracking_uri) else {}
+        experiment = None if self._dry_run else self._tracker.experiment(self._sweep)
+        for number, wanted in enumerate(projections(self._settings, rows, chains), 1):
+            self._told(f"{self._sweep}: run {number} of {len(ended)}")
+            if wanted.run not in ended:
+                continue
+            here = shown.get(wanted.key, [])
+            compared = comparison.of(ended[wanted.run], wanted, here, score)
+            if not compared.differs:
+                continue
+            if compared.many or compared.lacks is None:
+                yield Finding(self._sweep, wanted.run, f"{compared.differs[0]}: delete the others in MLflow's pages")
+                continue
+            gone = sorted(place for place in compared.lacks.files if not wanted.has(place))
+            if experiment is not None:
+                lacks = compared.lacks
+                if here:
+                    lacks = lacks.beside(self._tracker.steps(here[0]), self._tracker.ends(here[0], lacks.values))
+                left, run = wanted.show(self._tracker, experiment, _MARK, lacks)
+                if left:
+                    raise Failure(f"{wanted.run}: MLflow did not take {left} pieces of it; the same command goes on")
+                self._registry.set_mlflow_run(wanted.run, run)
+            lost = f"; but not {gone[0]}, which is missing or damaged here too" if gone else ""
+            said = f"{'; '.join(compared.differs)}: {self._done}{lost}"
+            yield Finding(self._sweep, wanted.run, said, lost=bool(gone))
+        if experiment is not None:
+            self._registry.set_mlflow_experiment(self._sweep, experiment)
+
+    def _models(self) -> Iterator[Finding]:
+        rows = [row for row in queries.models(self._registry) if row["sweep"] == self._sweep]
+        if not rows or not exists(self._settings.tracking_uri):
+            return
+        for row, lacks in promotion.compared(rows, self._settings):
+            name = f"{row['model']} {row['version']}"
+            self._told(f"model {name}")
+            try:
+                if not self._dry_run:
+                    promotion.restore(self._registry, row, self._settings)
+                yield Finding(self._sweep, row["run"], f"model {name}: MLflow lacks {lacks}: {self._done}")
+            except (UsageError, Failure) as error:
+                yield Finding(
+                    self._sweep, row["run"], f"model {name}: MLflow lacks {lacks}, and still does: {error}", lost=True
+                )
+
+    @property
+    def _done(self) -> str:
+        return "it would be shown again" if self._dry_run else "shown again"

@@ -1,0 +1,171 @@
+"""`aigc-lab rejudge`: the verdicts of a sweep's runs again, from what is stored of them."""
+
+import json
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from aigc_lab.data.base import Dataset
+from aigc_lab.errors import Failure, UsageError
+from aigc_lab.evaluate import Evaluator
+from aigc_lab.experiment import experiment
+from aigc_lab.experiment.experiment import Protocol
+from aigc_lab.host import environment, run_folders
+from aigc_lab.host.files import write_atomically
+from aigc_lab.host.settings import Settings
+from aigc_lab.registry import queries
+from aigc_lab.registry.home import open_registry
+from aigc_lab.registry.records import StoredArtifact, StoredVerdict
+from aigc_lab.registry.run_lifecycle import RESULTS
+from aigc_lab.registry.states import State
+from aigc_lab.registry.store import Registry
+from aigc_lab.runs.record import Curve, of_history
+from aigc_lab.scoring.feature_store import FeatureStore
+from aigc_lab.serving import lookup
+from aigc_lab.sweeps import ownership
+
+
+def rejudge(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]]:
+    """Judges the last samples of every finished run by its stored weights, which give the same samples again, with the
+    picture of what they lack; and the histories of those and of pruned and diverged ones by their stored scores. Of
+    samples on the way what was said stays, for their weights are gone. MLflow follows.
+
+    Returns rows of run, kind, verdict, what it was `before`, and reason; where a run cannot be judged again, the
+    verdict is None and the reason says why.
+    """
+    device = environment.device(device)
+    with open_registry(settings) as registry:
+        sweep = queries.sweep(registry, wanted)
+        ownership.claim(registry, settings, sweep["id"])
+        plan = experiment.stored(sweep, settings)
+        dataset = plan.resolve(lambda hole: hole.ends()[0]).dataset
+        store = FeatureStore(dataset, cache=settings.cache, weights=settings.weights, device=device, say=_say)
+        evaluator = Evaluator(plan.protocol, plan.metrics, dataset, store)
+        known, histories = queries.verdicts(registry, sweep["id"]), queries.histories(registry, sweep["id"])
+        files = queries.files(registry, sweep["id"])
+        runs, rows, told = queries.runs(registry, sweep["id"]), [], dict[str, tuple[dict[str, str], list[Path]]]()
+        _same(dataset, plan.protocol, sweep["id"], runs)
+        for run in [queries.show(registry, run["run"]) for run in runs if run["state"] in RESULTS]:
+            before = [StoredVerdict(**each) for each in known.get(run["run"], [])]
+            history = histories.get(run["run"], [])
+            was: dict[str, StoredVerdict] = {each.kind: each for each in before}
+            found: list[StoredVerdict] = []
+            drawn: dict[str, StoredArtifact | None] = {}
+            try:
+                found += _of_samples(registry, run, evaluator, device, history)
+            except (UsageError, Failure) as error:
+                rows.append(_row(run["run"], "collapse", None, was, str(error)))
+            try:
+                for each in found:
+                    drawn["missing"] = _drawn(settings, run, evaluator, each)
+            except OSError as error:
+                _say(f"{run['run']}: the picture of what is missing cannot be written ({error.strerror or error})")
+            curves = _curves(files.get(run["run"], []))
+            found += _of_history(run, evaluator, sweep, history, was.get("stability"), curves)
+            for fresh in found:
+                rows.append(_row(run["run"], fresh.kind, fresh.verdict, was, fresh.reason))
+                # A run has one verdict on its history, and one on the samples of each evaluation.
+                step = None if fresh.kind == "stability" else fresh.step
+                before = [each for each in before if each.kind != fresh.kind or step not in (None, each.step)]
+            registry.rejudge(run["run"], [*before, *found], drawn)
+            if run["mlflow_run_id"] is not None:
+                tags: dict[str, str] = {fresh.kind: fresh.verdict for fresh in found}
+                told[run["mlflow_run_id"]] = tags, [Path(each.path) for each in drawn.values() if each is not None]
+    _amend(settings, told)
+    return rows
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _row(run: str, kind: str, verdict: str | None, was: dict[str, StoredVerdict], reason: str) -> dict[str, Any]:
+    before = was[kind].verdict if kind in was else None
+    return {"run": run, "kind": kind, "verdict": verdict, "before": before, "reason": reason}
+
+
+def _amend(settings: Settings, told: dict[str, tuple[dict[str, str], list[Path]]]) -> None:
+    """MLflow's pages filter by tags, and show what is missing. Where it is not there, what is stored here holds all the
+    same.
+    """
+    from aigc_lab.tracking.mlflow import MlflowTracker
+
+    tracker = MlflowTracker(settings.tracking_uri, settings.artifacts)
+    try:
+        for run, (tags, pictures) in told.items():
+            tracker.amend(run, tags, pictures)
+    except Failure as error:
+        _say(f"MLflow's tags still say what was said before: {error}; judge again when it is there")
+
+
+def _same(dataset: Dataset, protocol: Protocol, sweep: str, runs: list[dict[str, Any]]) -> None:
+    """Raises `UsageError` where the data, or how many samples the protocol asks for, are no longer those that the
+    sweep's scores are of.
+    """
+    parts = {part for run in runs for score in run["scores"] for part in (score["signature"] or "").split("|")}
+    for what, kind, here in (
+        ("other data", "data:", f"data:{dataset.name}:{dataset.digest[:8]}"),
+        (f"another number of samples ({protocol.name})", "n:", f"n:{protocol.samples}"),
+    ):
+        others = sorted(part for part in parts if part.startswith(kind) and part != here)
+        if others:
+            raise UsageError(
+                f"{sweep}: its scores are of {what}: {', '.join(others)}, and here is {here} now; bring those back, or "
+                "run the experiment again"
+            )
+
+
+def _of_samples(
+    registry: Registry, run: dict[str, Any], evaluator: Evaluator, device: str, history: list[dict[str, Any]]
+) -> list[StoredVerdict]:
+    if run["state"] != State.FINISHED or not history:
+        return []
+    environment.settle(run["environment"].get("threads"))  # another number of threads would give other bits
+    weights = lookup.of_run(registry, run["run"], "last")
+    system = weights.load(device).system
+    samples = system.generate(evaluator.protocol.samples, run["seed"], "evaluation", "reference")
+    _, said = evaluator.examine(samples, "reference", system, judged=True)
+    return [] if said is None else [StoredVerdict.of("collapse", weights.origin["step"], said.as_dict())]
+
+
+def _drawn(settings: Settings, run: dict[str, Any], evaluator: Evaluator, said: StoredVerdict) -> StoredArtifact | None:
+    """The picture of what is missing; None where nothing is."""
+    path = run_folders.artifacts(settings, run["sweep"], run["trial"], run["seed"]) / "missing.png"
+    picture = evaluator.missing(said.evidence["bins"])
+    if picture is None:
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, picture)
+    return StoredArtifact("missing", "image/png", str(path))
+
+
+def _curves(files: list[dict[str, Any]]) -> dict[str, Curve]:
+    """The training scalars of a run over its steps; none where their file is gone."""
+    path = next((file["path"] for file in files if file["name"] == "curves"), None)
+    with suppress(OSError, ValueError):
+        found: dict[str, Curve] = json.loads(Path(path).read_text("utf-8")) if path is not None else {}
+        return found
+    return {}
+
+
+def _of_history(
+    run: dict[str, Any],
+    evaluator: Evaluator,
+    sweep: dict[str, Any],
+    history: list[dict[str, Any]],
+    was: StoredVerdict | None,
+    curves: dict[str, Curve],
+) -> list[StoredVerdict]:
+    """At the step of the verdict before: a run may have diverged after its last evaluation, or before the first."""
+    if was is None and not history:
+        return []
+    step = history[-1]["step"] if was is None else was.step
+    said = of_history(
+        history,
+        curves,
+        baseline=evaluator.baseline(sweep["objective"]),
+        better=sweep["better"],
+        diverged_at=(step, run["reason"] or "diverged") if run["state"] == State.DIVERGED else None,
+    )
+    return [StoredVerdict.of("stability", step, said.as_dict())]

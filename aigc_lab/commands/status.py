@@ -1,0 +1,346 @@
+"""How far the sweeps are, who runs them, and what comes next: the registry's rows, put into words.
+
+An attempt that says RUNNING while its process is gone is told as lost, whatever the registry still says.
+"""
+
+import sys
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from sqlalchemy import Connection, func, select
+
+from aigc_lab.display import tables
+from aigc_lab.display.tables import Text
+from aigc_lab.errors import UsageError
+from aigc_lab.experiment.experiment import Experiment, most_runs
+from aigc_lab.experiment.yaml_file import Document
+from aigc_lab.host import visible
+from aigc_lab.host.settings import Settings, as_typed
+from aigc_lab.registry import liveness, queries
+from aigc_lab.registry.states import State
+from aigc_lab.registry.store import Registry
+from aigc_lab.registry.tables import Run, Sweep, Trial
+
+Json = dict[str, Any]
+
+# Seconds between two looks of `--watch`.
+_PAUSE = 2.0
+# The most runs that ended, and reasons, that are told of a sweep.
+_LAST = 5
+
+
+@dataclass(frozen=True)
+class Look:
+    """At one sweep (id or name), or at the newest `most` of all (None: at all)."""
+
+    registry: Registry
+    wanted: str | None
+    most: int | None = None
+    home: Path | None = None
+
+    def rows(self) -> list[Json]:
+        """One row a sweep, ready for JSON, the newest first; with a sweep named, what goes on in it too. Raises
+        `UsageError` for a sweep that is not there.
+        """
+        attempts: dict[str, list[Json]] = defaultdict(list)
+        supervisors = {row["sweep"]: row for row in liveness.supervisors(self.registry)}
+        for attempt in liveness.running(self.registry):
+            attempts[attempt["sweep"]].append(attempt)
+        sweep = None if self.wanted is None else queries.find_sweep(self.registry, self.wanted)
+        with self.registry.read() as connection:
+            rows = []
+            for found in _sweeps(connection, sweep, self.most):
+                budget = _Budget.of(found.pop("experiment"), found["name"])
+                row = _row(connection, found, budget, attempts[found["sweep"]], supervisors.get(found["sweep"]))
+                rows.append(row | (_details(connection, row, budget, attempts[sweep]) if sweep is not None else {}))
+        return rows
+
+    def page(self, rows: list[Json] | None = None) -> RenderableType:
+        """The same for a terminal."""
+        rows = self.rows() if rows is None else rows
+        if not rows:
+            return Text("no sweeps yet; aigc-lab sweep digits makes one")
+        parts: list[RenderableType] = [_table(rows)]
+        if self.wanted is not None:
+            parts += _page(rows[0])
+        elif total := self._left_out(rows):
+            parts.append(Text(f"… and {total:,} more; --all shows all"))
+        commands = dict.fromkeys(command for row in rows for command in row["next"])
+        shown = list(commands)[: 6 if self.wanted is not None else 3]
+        settings = Settings.load(self.home)
+        return Group(*parts, Text("Next:"), *(Text(f"  {as_typed(line, settings, self.home)}") for line in shown))
+
+    def _left_out(self, rows: list[Json]) -> int:
+        with self.registry.read() as connection:
+            return (connection.scalar(select(func.count()).select_from(Sweep)) or 0) - len(rows)
+
+
+def watch(look: Look) -> None:
+    """Shows the page every two seconds, on a terminal in place and in a pipe a line for each change, until nobody runs
+    what is looked at, or Ctrl-C.
+    """
+    console = tables.console()
+    try:
+        with Live(console=console, auto_refresh=False) as live:
+            before: list[str] = []
+            while True:
+                rows = look.rows()
+                if console.is_terminal:
+                    visible.guard()
+                    live.update(look.page(rows), refresh=True)
+                else:
+                    lines = [line(row) for row in rows]
+                    for changed in (text for text in lines if text not in before):
+                        print(visible.line(changed), flush=True)
+                    before = lines
+                if not any(row["condition"] == "running" for row in rows):
+                    return
+                time.sleep(_PAUSE)
+    except KeyboardInterrupt:
+        print("no longer watching; the sweep goes on", file=sys.stderr)
+
+
+def line(row: Json) -> str:
+    """A sweep in one line of a log."""
+    parts = [row["sweep"], row["condition"], _progress(row), _states(row), _best(row), _left(row)]
+    return " · ".join(filter(None, parts))
+
+
+# ---- what there is to know
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """What an experiment asks for; None where the stored one cannot be read by this version."""
+
+    runs: int | None
+    seeds: int
+    steps: int | None
+
+    @classmethod
+    def of(cls, stored: Any, name: str) -> "_Budget":
+        try:
+            experiment = Experiment(name, Document(name, stored), Path())
+            file = experiment.file
+            return cls(most_runs(experiment), file.search.seeds, file.training.steps)
+        except UsageError:
+            return cls(None, 1, None)
+
+
+def _sweeps(connection: Connection, sweep: str | None, most: int | None) -> list[Json]:
+    """The sweeps with the count of their runs in each state, their mean time, and the best value of a trial."""
+    columns = [Sweep.c.id.label("sweep"), Sweep.c.name, Sweep.c.command, Sweep.c.created_at]
+    columns += [Sweep.c.objective, Sweep.c.better]
+    wanted = select(*columns, Sweep.c.experiment).order_by(Sweep.c.created_at.desc(), Sweep.c.id)
+    wanted = wanted.limit(most) if sweep is None else wanted.where(Sweep.c.id == sweep)
+    rows = [dict(row) for row in connection.execute(wanted).mappings()]
+    ids = [row["sweep"] for row in rows]
+    states: dict[str, Counter[str]] = defaultdict(Counter)
+    seconds: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
+    counted = select(Run.c.sweep_id, Run.c.state, func.count(), func.sum(Run.c.seconds), func.count(Run.c.seconds))
+    counted = counted.where(Run.c.sweep_id.in_(ids)).group_by(Run.c.sweep_id, Run.c.state)
+    for of, state, count, total, timed in connection.execute(counted):
+        states[of][state] = count
+        seconds[of][0] += total or 0.0
+        seconds[of][1] += timed
+    best = {
+        of: (lowest, highest)
+        for of, lowest, highest in connection.execute(
+            select(Trial.c.sweep_id, func.min(Trial.c.value), func.max(Trial.c.value))
+            .where(Trial.c.sweep_id.in_(ids), Trial.c.state == State.FINISHED.value)
+            .group_by(Trial.c.sweep_id)
+        )
+    }
+    for row in rows:
+        total, timed = seconds[row["sweep"]]
+        row["best"] = best.get(row["sweep"], (None, None))[row["better"] == "higher"]
+        row["states"] = {state.value: states[row["sweep"]][state.value] for state in State}
+        row["seconds_per_run"] = total / timed if timed else None
+    return rows
+
+
+def _row(connection: Connection, found: Json, budget: _Budget, attempts: list[Json], supervisor: Json | None) -> Json:
+    states: Counter[str] = Counter(found["states"])
+    lost = sum(not attempt["alive"] for attempt in attempts)
+    states[State.RUNNING.value] -= lost
+    done = sum(states[state] for state in (State.FINISHED, State.PRUNED, State.DIVERGED, State.FAILED))
+    known = sum(states.values()) + lost
+    asked = known if found["command"] == "train" else budget.runs
+    # A pruned trial has no further seeds; --trials may have asked for more than the stored file says.
+    total = None if asked is None else max(asked - states[State.PRUNED] * (budget.seeds - 1), known)
+    row = found | {
+        "created_at": found["created_at"].isoformat(),
+        "age": max(0.0, (datetime.now(UTC) - found["created_at"]).total_seconds()),  # a clock may have been set back
+        "states": {state: states[state] for state in found["states"]},
+        "lost": lost,
+        "done": done,
+        "total": total,
+        "runner": None if supervisor is None else _where(supervisor),
+    }
+    row["condition"] = _condition(row, supervisor, attempts)
+    # Runs that are trained together are one process, and each of them costs its share of that process's time.
+    at_once = len({(attempt["host"], attempt["pid"]) for attempt in attempts if attempt["alive"]})
+    row["seconds_left"] = _seconds_left(row, at_once)
+    return row | {"next": _next(row)}
+
+
+def _where(row: Json) -> Json:
+    return {key: row[key] for key in ("host", "pid", "alive")} | {"seconds_since_beat": max(0.0, row["age"])}
+
+
+def _condition(row: Json, supervisor: Json | None, attempts: list[Json]) -> str:
+    """running: somebody works on it; lost: its process is gone; stopped: there is work left; ended: there is none."""
+    if (supervisor is not None and supervisor["alive"]) or any(attempt["alive"] for attempt in attempts):
+        return "running"
+    if supervisor is not None or row["lost"]:
+        return "lost"
+    waiting = row["states"][State.QUEUED] + row["states"][State.KILLED]
+    return "stopped" if waiting or (row["total"] is not None and row["done"] < row["total"]) else "ended"
+
+
+def _seconds_left(row: Json, processes: int) -> float | None:
+    """By the clock: the mean cost of the runs that ended, for those that are left, shared by the processes at work."""
+    each, total = row["seconds_per_run"], row["total"]
+    if row["condition"] != "running" or each is None or total is None:
+        return None
+    return float(each * max(0, total - row["done"]) / max(1, processes))
+
+
+def _next(row: Json) -> list[str]:
+    sweep = row["sweep"]
+    match row["condition"]:
+        case "running":
+            return [f"aigc-lab status {sweep} --watch", f"aigc-lab stop {sweep}"]
+        case "lost" | "stopped":
+            return [f"aigc-lab resume {sweep}"]
+    if row["states"][State.FINISHED]:
+        return [f"aigc-lab compare {sweep}", f"aigc-lab promote {sweep}"]
+    return [f"aigc-lab runs {sweep}"]
+
+
+def _details(connection: Connection, row: Json, budget: _Budget, attempts: list[Json]) -> Json:
+    """What goes on in a sweep: the runs under way, those that ended last, and why some failed."""
+    of_sweep = Run.c.sweep_id == row["sweep"]
+    configs = {
+        run: config
+        for run, config in connection.execute(
+            select(Run.c.id, Trial.c.config)
+            .join(Trial, (Trial.c.sweep_id == Run.c.sweep_id) & (Trial.c.number == Run.c.trial))
+            .where(of_sweep, Run.c.state == State.RUNNING.value)
+        )
+    }
+    last = connection.execute(
+        select(Run.c.id.label("run"), Run.c.state, Run.c.seconds, Run.c.finished_at, Run.c.reason)
+        .where(of_sweep, Run.c.finished_at.is_not(None))
+        .order_by(Run.c.finished_at.desc(), Run.c.id)
+        .limit(_LAST)
+    )
+    unlucky = (State.DIVERGED.value, State.FAILED.value, State.KILLED.value)
+    count = func.count().label("runs")
+    reasons = connection.execute(
+        select(Run.c.state, Run.c.reason, count)
+        .where(of_sweep, Run.c.state.in_(unlucky))
+        .group_by(Run.c.state, Run.c.reason)
+        .order_by(count.desc(), Run.c.state, Run.c.reason)
+        .limit(_LAST)
+    )
+    return {
+        "running": [
+            {key: attempt[key] for key in ("run", "number", "from_step", "step")}
+            | {"steps": configs.get(attempt["run"], {}).get("training.steps", budget.steps)}
+            | _where(attempt)
+            for attempt in attempts
+        ],
+        "last": [dict(run) | {"finished_at": run["finished_at"].isoformat()} for run in last.mappings()],
+        "failures": [dict(reason) for reason in reasons.mappings()],
+    }
+
+
+# ---- how it is shown
+
+
+def _table(rows: list[Json]) -> RenderableType:
+    table = tables.plain_table()
+    table.add_column("sweep", no_wrap=True, min_width=max(len(row["sweep"]) for row in rows))
+    for name in ("condition", "ended", "runs", "best (reference)", "begun"):
+        table.add_column(name, overflow="fold")
+    styles = {"running": "green", "lost": "bold red", "stopped": "yellow", "ended": ""}
+    for row in rows:
+        condition = Text(row["condition"], style=styles[row["condition"]])
+        cells = (_progress(row), _states(row), _best(row), f"{tables.duration(row['age'])} ago")
+        table.add_row(tables.cell(row["sweep"]), condition, *map(tables.cell, cells))
+    return table
+
+
+def _page(row: Json) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    if row["runner"] is not None:
+        runner = row["runner"]
+        gone = "" if runner["alive"] else ", which is gone"
+        parts.append(Text(f"run by process {runner['pid']} on {runner['host']}{gone}"))
+    if told := _left(row):
+        parts.append(Text(told))
+    if row["running"]:
+        parts += [Text("\nunder way", style="bold"), _under_way(row["running"])]
+    if row["last"]:
+        parts += [Text("\nended last", style="bold"), _last(row["last"])]
+    if row["failures"]:
+        parts.append(Text("\nwhy runs did not finish", style="bold"))
+        parts += [
+            Text(f"{each['runs']} {each['state']}: {visible.line(each['reason'] or 'no reason')}")
+            for each in row["failures"]
+        ]
+    return [*parts, Text()]
+
+
+def _under_way(rows: list[Json]) -> RenderableType:
+    table = tables.plain_table()
+    table.add_column("run", no_wrap=True, min_width=max(len(row["run"]) for row in rows))
+    for name in ("attempt", "step", "last heard", "process"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        heard = f"{tables.duration(row['seconds_since_beat'])} ago" if row["alive"] else "lost"
+        cells = (row["run"], str(row["number"]), _steps(row), heard, f"{row['pid'] or '?'} on {row['host'] or '?'}")
+        table.add_row(*map(tables.cell, cells))
+    return table
+
+
+def _steps(row: Json) -> str:
+    step = row["step"] or row["from_step"] or 0
+    share = f"/{row['steps']} ({step / row['steps']:.0%})" if row["steps"] else ""
+    return f"{step}{share}" + (f", went on from {row['from_step']}" if row["from_step"] else "")
+
+
+def _last(rows: list[Json]) -> RenderableType:
+    table = tables.plain_table()
+    table.add_column("run", no_wrap=True, min_width=max(len(row["run"]) for row in rows))
+    for name in ("state", "took", "ended"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        took = "" if row["seconds"] is None else tables.duration(row["seconds"])
+        ended = row["finished_at"][:19].replace("T", " ")
+        table.add_row(*map(tables.cell, (row["run"], row["state"], took, ended)))
+    return table
+
+
+def _progress(row: Json) -> str:
+    return f"{row['done']}/{row['total']}" if row["total"] is not None else str(row["done"])
+
+
+def _states(row: Json) -> str:
+    counted = row["states"] | {"LOST": row["lost"]}
+    return ", ".join(f"{count} {state.lower()}" for state, count in counted.items() if count)
+
+
+def _best(row: Json) -> str:
+    return "" if row["best"] is None else f"{row['objective']} {tables.number(row['best'])}"
+
+
+def _left(row: Json) -> str:
+    return "" if row["seconds_left"] is None else f"about {tables.duration(row['seconds_left'])} left"

@@ -1,0 +1,376 @@
+"""What `aigc-lab sweep` and `aigc-lab train` do, from their words to their last line."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from aigc_lab.display import tables
+from aigc_lab.display.progress import SweepDisplay
+from aigc_lab.display.tables import Text
+from aigc_lab.errors import Failure, UsageError
+from aigc_lab.executors.base import Place
+from aigc_lab.experiment import experiment as experiments
+from aigc_lab.experiment.experiment import Experiment, Source
+from aigc_lab.experiment.fitting import fitted
+from aigc_lab.host import content, environment, outage, signals
+from aigc_lab.host.outage import StoreAway
+from aigc_lab.host.settings import Settings, as_typed, masked
+from aigc_lab.registry import queries
+from aigc_lab.registry.home import open_registry
+from aigc_lab.registry.run_lifecycle import RESULTS
+from aigc_lab.registry.states import State
+from aigc_lab.registry.store import Registry
+from aigc_lab.sweeps import needs
+from aigc_lab.sweeps.estimate import Estimate, estimate
+from aigc_lab.sweeps.rehearsal import rehearse
+from aigc_lab.sweeps.scheduler import run_seeds, run_sweep
+from aigc_lab.sweeps.session import opened, stores
+from aigc_lab.sweeps.study import most_runs
+
+Change = tuple[str, str, str]
+
+
+def sweep(
+    wanted: Source,
+    changes: list[Change],
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    trials_per_gpu: int | None = None,
+    retry_failed: bool = False,
+    dry_run: bool = False,
+    table: bool = True,
+    json: bool = False,
+    home: Path | None = None,
+    executor: str | None = None,
+) -> list[dict[str, Any]]:
+    """Runs the sweep with progress on standard error, and returns the rows of its comparison.
+
+    The `table` goes to standard output, or with `json` to standard error too. `executor` names who does the runs, as
+    `sweeps.session.opened` says.
+    """
+    console = tables.console(stderr=True)
+    settings, experiment = _prepare(wanted, changes, _devices(device)[0], home)
+    named: dict[content.Folder, Source] = {"experiments": wanted, "evaluation": experiment.protocol.name}
+    for folder, name in named.items():
+        if isinstance(name, str) and name in content.names(folder) and (origin := content.origin(folder, name)):
+            console.print(Text(f"{name}: {origin}"), soft_wrap=True)
+    return _sweep(
+        experiment,
+        settings,
+        device=device,
+        workers=workers,
+        trials_per_gpu=trials_per_gpu,
+        retry_failed=retry_failed,
+        dry_run=dry_run,
+        table=table,
+        json=json,
+        home=home,
+        executor=executor,
+    )
+
+
+def _sweep(
+    experiment: Experiment,
+    settings: Settings,
+    *,
+    device: str,
+    workers: int | None,
+    trials_per_gpu: int | None,
+    retry_failed: bool = False,
+    dry_run: bool = False,
+    table: bool = True,
+    json: bool = False,
+    home: Path | None = None,
+    registry: Registry | None = None,
+    executor: str | None = None,
+) -> list[dict[str, Any]]:
+    """The sweep of a checked experiment; `registry` is the home's, where it is open already."""
+    console = tables.console(stderr=True)
+    places = _places(device, workers, trials_per_gpu, at_most=most_runs(experiment))
+    needs.check(experiment, places)
+    for note in experiment.check_data():
+        console.print(Text(note), soft_wrap=True)
+    if dry_run:
+        _announced(experiment, places, console)
+        return []
+    with _stores(experiment, settings, console, registry) as known:
+        cost = _announced(experiment, places, console)
+        display = SweepDisplay(console, experiment.file.training.steps, cost.seconds, len(places))
+        with (
+            _interruptible(experiment, display, settings, home),
+            opened(experiment, settings, known, places, display.say, executor=executor) as opening,
+        ):
+            run_sweep(experiment, opening, display, retry_failed=retry_failed)
+        comparison = queries.compare(known, opening.sweep)
+        runs, best = queries.runs(known, opening.sweep), queries.best_run(known, opening.sweep)
+    result = tables.console(stderr=json)
+    if opening.finishing.is_set():
+        again = as_typed(f"aigc-lab resume {opening.sweep}", settings, home)
+        console.print(Text(f"Stopped as asked, with nothing under way; {again} goes on."), soft_wrap=True)
+    elif not display.ended:
+        console.print(f"All {len(runs)} runs were done before; --trials N asks for more.")
+    if table:
+        result.print(tables.compare_table(comparison), crop=False)
+        for line in _next_steps(best, opening.sweep, settings, home):
+            result.print(Text(line), soft_wrap=True)
+    if runs and all(run["state"] == State.FAILED for run in runs):
+        raise Failure(f"all {len(runs)} runs of {opening.sweep} failed; 'aigc-lab show {runs[0]['run']}' says why")
+    return comparison.rows
+
+
+def _announced(experiment: Experiment, places: list[Place], console: Console) -> Estimate:
+    """What the sweep will cost, which is said, and how its places share the machine."""
+    cost = estimate(experiment, places)
+    signals.check()
+    console.print(Text(f"{experiment.name}: {cost}"), soft_wrap=True)
+    if len(places) > 1:
+        console.print(Text(_shared(places, experiment)), soft_wrap=True)
+    if told := _threads(experiment):
+        console.print(Text(told), soft_wrap=True)
+    return cost
+
+
+def train(wanted: Source, changes: list[Change], *, seed: int = 0, **options: Any) -> dict[str, Any]:
+    """Does one run, as `train_seeds` does several, and returns what `show` knows of it."""
+    return train_seeds(wanted, changes, seeds=[seed], **options)[0]
+
+
+def train_seeds(
+    wanted: Source,
+    changes: list[Change],
+    *,
+    seeds: Sequence[int],
+    device: str = "auto",
+    retry_failed: bool = False,
+    home: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Does runs of one configuration, trained together, with progress on standard error; returns what `show` knows of
+    each. Raises `Failure` when one of them failed.
+    """
+    settings, experiment = _prepare(wanted, changes, _devices(device)[0], home)
+    if experiment.holes:
+        names = ", ".join(hole.name for hole in experiment.holes)
+        raise UsageError(
+            f"{experiment.document.file}: train takes one configuration, and {names} "
+            f"{'is' if len(experiment.holes) == 1 else 'are'} still open; decide with --set, or use aigc-lab sweep"
+        )
+    return _train(experiment, settings, seeds, device, retry_failed, home)
+
+
+def _train(
+    experiment: Experiment,
+    settings: Settings,
+    seeds: Sequence[int],
+    device: str,
+    retry_failed: bool,
+    home: Path | None,
+    registry: Registry | None = None,
+) -> list[dict[str, Any]]:
+    """Runs of a checked experiment without holes; `registry` is the home's, where it is open already."""
+    console = tables.console(stderr=True)
+    places = _places(device, 1, None)
+    needs.check(experiment, places, together=len(set(seeds)) if experiment.file.training.stacked else 1)
+    for note in experiment.check_data():
+        console.print(Text(note), soft_wrap=True)
+    if told := _threads(experiment):
+        console.print(Text(told), soft_wrap=True)
+    display = SweepDisplay(console, experiment.file.training.steps)
+    with _stores(experiment, settings, console, registry) as known:
+        with (
+            _interruptible(experiment, display, settings, home),
+            opened(experiment, settings, known, places, display.say, "train") as opening,
+        ):
+            runs = run_seeds(experiment, opening, display, list(dict.fromkeys(seeds)), retry_failed=retry_failed)
+        rows = [queries.show(known, run) for run in runs]
+    if not display.ended and all(row["state"] in RESULTS for row in rows):
+        was = f"{runs[0]} was" if len(runs) == 1 else f"{len(runs)} runs were"
+        console.print(f"{was} done before; --seed N trains another.")
+    for row in rows:
+        if row["state"] == State.FAILED:
+            raise Failure(f"run {row['run']} failed: {row['reason']}")
+    return rows
+
+
+def resume(
+    wanted: str,
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    trials_per_gpu: int | None = None,
+    retry_failed: bool = False,
+    table: bool = True,
+    json: bool = False,
+    home: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Goes on with a sweep, or with the runs of a `train`, as the registry knows them, and returns the rows of its
+    comparison.
+    """
+    settings = Settings.load(home)
+    with open_registry(settings, connected=True) as registry:
+        row = queries.sweep(registry, wanted)
+        seeds = [run["seed"] for run in queries.outcomes(registry, row["id"]) if run["state"] not in RESULTS]
+        experiment = _stored(row, settings, _devices(device)[0])
+        given: dict[str, Any] = {"device": device, "retry_failed": retry_failed, "home": home, "registry": registry}
+        if row["command"] != "train":
+            options: dict[str, Any] = {
+                "workers": workers,
+                "trials_per_gpu": trials_per_gpu,
+                "table": table,
+                "json": json,
+            }
+            return _sweep(experiment, settings, **given, **options)
+        if not seeds:
+            done = f"All runs of {row['id']} were done before; aigc-lab train begins others."
+            tables.console(stderr=True).print(done)
+        else:
+            _train(experiment, settings, seeds, **given)
+        comparison = queries.compare(registry, row["id"])
+    if table:
+        tables.console(stderr=json).print(tables.compare_table(comparison), crop=False)
+    return comparison.rows
+
+
+@contextmanager
+def _stores(
+    experiment: Experiment, settings: Settings, console: Console, registry: Registry | None
+) -> Iterator[Registry]:
+    with stores(settings, experiment.sweep, registry) as (found, note):
+        if note is not None:
+            console.print(Text(note), soft_wrap=True)
+        yield found
+
+
+def _stored(row: dict[str, Any], settings: Settings, device: str) -> Experiment:
+    """The experiment of a sweep. Raises `UsageError` when what it names has changed since: it would be another one."""
+    experiment = experiments.stored(row, settings)
+    try:
+        _checked(experiment, device)
+    except UsageError as error:
+        code = sorted((settings.checkpoints / row["id"]).glob("*/*/*.py"))
+        # What a key names lies there under that key too: penalty.mine.py.
+        code = [path for path in code if f"{path.stem.rpartition('.')[2]}.py" in str(error)] or code
+        if not code or "no such file" not in str(error):
+            raise
+        raise UsageError(f"{error}; the code of its runs came along: copy {code[0]} there") from None
+    if experiment.digest != row["digest"]:
+        raise UsageError(
+            f"{row['id']}: its protocol, its data or a file that it names has changed since it began, and it would be "
+            f"another sweep; change it back, or begin that with aigc-lab {row['command'] or 'sweep'} {row['name']}"
+        )
+    return experiment
+
+
+def _prepare(wanted: Source, changes: list[Change], device: str, home: Path | None) -> tuple[Settings, Experiment]:
+    settings = Settings.load(home)
+    experiment = experiments.load(wanted, changes, data_dir=settings.data_dir, weights=settings.weights)
+    if experiment.protocol.fewer:
+        _rehearsed(experiment, device)
+        experiment, notes = fitted(experiment)
+        console = tables.console(stderr=True)
+        for note in notes:
+            console.print(Text(note), soft_wrap=True)
+    _checked(experiment, device)
+    return settings, experiment
+
+
+def _checked(experiment: Experiment, device: str) -> None:
+    _rehearsed(experiment, device)
+    experiment.check()
+
+
+def _rehearsed(experiment: Experiment, device: str) -> None:
+    """A user's code is tried elsewhere before it is loaded here."""
+    console = tables.console(stderr=True)
+    rehearse(experiment, device, lambda text: console.print(Text(text), soft_wrap=True))
+
+
+def _places(device: str, workers: int | None, trials_per_gpu: int | None, at_most: int | None = None) -> list[Place]:
+    """Where runs are done, one place a worker: so many a GPU, or shares of the CPU's cores."""
+    devices = _devices(device)
+    on_gpus = devices[0].startswith("cuda")
+    if trials_per_gpu is not None and not on_gpus:
+        raise UsageError("--trials-per-gpu needs CUDA devices, and there is none here; use --workers N on a CPU")
+    if trials_per_gpu is not None and workers is not None:
+        raise UsageError("--workers and --trials-per-gpu say the same in two ways; give one of them")
+    count = workers or (len(devices) * (trials_per_gpu or 1) if on_gpus else 1)
+    count = min(count, at_most or count)
+    threads = max(1, environment.cores() // count)
+    return [Place(devices[index % len(devices)], threads) for index in range(count)]
+
+
+def _shared(places: list[Place], experiment: Experiment) -> str:
+    threads, wanted = places[0].threads, experiment.file.training.threads or environment.threads()
+    names = ", ".join(dict.fromkeys(place.device for place in places))
+    text = f"{len(places)} workers on {names}, {min(threads, wanted)} CPU thread{'s' * (min(threads, wanted) > 1)} each"
+    if len(places) > environment.cores():
+        text += f", which share {environment.cores()} cores"
+    if experiment.file.training.threads and wanted > threads:
+        text += f" (training.threads asks for {wanted}: the same seed gives other bits than alone)"
+    return text
+
+
+def _threads(experiment: Experiment) -> str | None:
+    """What is to be said of OMP_NUM_THREADS where it is set: that it holds, or that the experiment's number does."""
+    said, wanted = environment.omp_threads(), experiment.file.training.threads
+    if said is None or said == (wanted or environment.cores()):
+        return None
+    if wanted is not None:
+        return f"OMP_NUM_THREADS={said} is not used: training.threads is {wanted}"
+    used = environment.threads()
+    return f"{used} CPU thread{'s' * (used > 1)} for a run, as OMP_NUM_THREADS={said} says"
+
+
+def _devices(wanted: str) -> list[str]:
+    """The devices of `--devices`: `auto` is every CUDA device, or the CPU."""
+    if wanted == "auto":
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+    devices = list(dict.fromkeys(environment.device(name.strip(), "--devices") for name in wanted.split(",")))
+    if "cpu" in devices and len(devices) > 1:
+        raise UsageError(f"--devices {wanted}: name the CPU, or GPUs, and not both")
+    return devices
+
+
+@contextmanager
+def _interruptible(
+    experiment: Experiment, display: SweepDisplay, settings: Settings, home: Path | None
+) -> Iterator[None]:
+    """The display while the work within goes on, and what there is to say when it is interrupted, or when a store stays
+    away.
+    """
+    again = as_typed(f"aigc-lab resume {experiment.sweep}", settings, home)
+    try:
+        with display, signals.handled(exits=False), signals.told(display.say), outage.told(display.say):
+            try:
+                yield
+            except StoreAway as error:
+                signals.check()  # it was not waited for any longer
+                raise Failure(f"{error}; where the runs were is stored: when it is back, {again} goes on") from None
+    except KeyboardInterrupt:
+        print(f"where the runs were is stored; {again} goes on from there", file=sys.stderr)
+        raise
+
+
+def _next_steps(best: dict[str, Any] | None, sweep_id: str, settings: Settings, home: Path | None) -> list[str]:
+    """What there is to look at, and the commands that go on from here."""
+    lines = [f"Samples of the best run: {_short(best['samples'])}"] if best and best["samples"] else []
+    marks = ", ".join(best["marks"]) if best else ""
+    lines += [f"! The best trial is marked: {marks}; look at its samples before its score is believed"] if marks else []
+    lines += ["Next:"]
+    commands = [f"show {best['run']}"] if best else []
+    commands += [f"compare {sweep_id}"] + ([f"promote {sweep_id}"] if best and not best["doubt"] else [])
+    lines += [f"  {as_typed(f'aigc-lab {command}', settings, home)}" for command in commands]
+    if settings.tracking_uri.startswith("http"):
+        return [*lines, f"  open {masked(settings.tracking_uri)} (experiment {sweep_id})"]
+    return [*lines, "  " + as_typed("aigc-lab ui", settings, home)]
+
+
+def _short(path: str) -> str:
+    relative = os.path.relpath(path)
+    return relative if not relative.startswith("..") else path

@@ -1,0 +1,362 @@
+"""MLflow's own pages on a home: a server that is ours from its first second to its last.
+
+uvicorn is started on MLflow's application as `mlflow server` would start it, without the import of MLflow that this
+command would pay for first (half of the time until it answers). The variables that hand it the store are MLflow's
+private ones: a test asks a real server for what it should know.
+"""
+
+import errno
+import ipaddress
+import os
+import secrets
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit, urlunsplit
+
+from aigc_lab.errors import Failure, UsageError
+from aigc_lab.host.files import replacing
+from aigc_lab.host.settings import Settings, masked, sqlite_url
+from aigc_lab.tracking import address, pages, relocation
+
+APPLICATION = "aigc_lab.tracking.pages:app"
+USER = "admin"
+_PATIENCE = 120.0
+_PORTS_TRIED = 50
+
+
+def ui(*, host: str, port: int, browse: bool, home: Path | None, writable: bool = False, auth: bool = False) -> None:
+    """Serves the pages until Ctrl-C or SIGTERM: read-only unless `writable`, behind a login with `auth`. Where the
+    store is a server already, only says where its pages are.
+
+    Raises `UsageError` when there is no store that can be served, or the home was moved, or the address cannot be had;
+    `Failure` with the end of its log when the server dies.
+    """
+    settings = Settings.load(home)
+    address.check(settings.tracking_uri)
+    scheme = urlsplit(settings.tracking_uri).scheme
+    if scheme in ("http", "https"):
+        if writable or auth:
+            raise UsageError(
+                f"{'--auth' if auth else '--writable'}: MLflow at {masked(settings.tracking_uri)} is a server of its"
+                " own, and decides itself who may do what"
+            )
+        _tell(_bare(settings.tracking_uri), _newest(settings), browse)
+        return
+    if scheme.partition("+")[0] not in address.DATABASES:
+        raise UsageError(
+            f"{masked(settings.tracking_uri)}: its pages are not for this command to serve; unset MLFLOW_TRACKING_URI"
+            " for those of the home, or set it to a database (sqlite:///…, postgresql://…)"
+        )
+    _require_store(settings)
+    relocation.check(settings)
+    found = _free_port(host, port)
+    if port not in (0, found):
+        print(f"port {port} is in use: taking {found}", file=sys.stderr)
+    login = _login(settings) if auth else None
+    print(_who_may(host, writable=writable, login=login), file=sys.stderr)
+    print(f"starting MLflow's pages on {settings.home} …", file=sys.stderr, flush=True)
+    base = f"http://{_reachable(host)}:{found}"
+    environment = _environment(settings, host, found) | (login.environment if login else {})
+    if writable:
+        environment[pages.WRITABLE] = "true"
+    with _until_told(), _server(settings, host, found, environment) as (process, log):
+        experiment = _newest(settings)  # imports SQLAlchemy, while the server imports MLflow
+        _wait_until_ready(process, base, log)
+        _tell(base, experiment, browse)
+        if _is_loopback(host) and ("SSH_CONNECTION" in os.environ or not _browser()):
+            user = shlex.quote(os.environ.get("USER", "user"))
+            print(f"From another machine: ssh -L {found}:{host}:{found} {user}@{socket.gethostname()}")
+        print("Ctrl-C ends it.", flush=True)
+        process.wait()
+        raise _died(log)
+
+
+# ---- what it says
+
+
+def _tell(base: str, experiment: str | None, browse: bool) -> None:
+    # Without the workflow in the address, MLflow opens its pages for conversations.
+    workflow = "workflowType=machine_learning"
+    if experiment is None:
+        runs = f"{base}/#/experiments?{workflow}"
+        print(f"Experiments: {runs}", flush=True)
+    else:
+        runs = f"{base}/#/experiments/{experiment}/runs?{workflow}"
+        print(f"Runs:        {runs}\nCompared:    {runs}&compareRunsMode=CHART", flush=True)
+    if browse:
+        browser = _browser()
+        if browser is None:
+            print("this machine has no browser to open; the link works in any that reaches it", file=sys.stderr)
+        else:
+            browser.open(runs)
+
+
+def _browser() -> webbrowser.BaseBrowser | None:
+    """One that shows pages in a window; without a display there is none, whatever text browsers are installed."""
+    if sys.platform != "darwin" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        return None
+    try:
+        return webbrowser.get()
+    except webbrowser.Error:
+        return None
+
+
+def _newest(settings: Settings) -> str | None:
+    """The MLflow experiment of the newest sweep; None where the registry knows of none."""
+    from aigc_lab.registry import queries
+    from aigc_lab.registry.home import open_registry
+
+    with suppress(UsageError, Failure), open_registry(settings) as registry:
+        known = [row["mlflow_experiment_id"] for row in queries.sweeps(registry)]
+        return next(filter(None, known), None)
+    return None
+
+
+def _bare(uri: str) -> str:
+    """A link is not the place for a password."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/")))
+
+
+# ---- who may do what
+
+
+def _who_may(host: str, *, writable: bool, login: "_Login | None") -> str:
+    """One line for whoever starts it: what others can do with these pages, and how to have it otherwise."""
+    do = "read, change and delete these runs" if writable else "read these runs"
+    if login is not None:
+        also = "" if writable else ", and nothing can be changed (--writable)"
+        return f"login: user {USER}, password in {login.password}{also}"
+    if not _is_loopback(host):
+        return (
+            f"warning: on {host}, everyone who can reach this machine can {do} without a login; --auth asks for one,"
+            " and --host 127.0.0.1 with ssh -L serves this machine alone"
+        )
+    rest = "--auth asks for a login" if writable else "--auth asks for a login, --writable allows changes"
+    return f"{'warning: ' * writable}every user of this machine can {do} without a login; {rest}"
+
+
+class _Login:
+    """The folder with MLflow's users and the password of the one that is made, both their owner's alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.password = folder / "password"
+        self.users = folder / "users.db"
+        self._configuration = folder / "basic_auth.ini"
+
+    def prepare(self) -> None:
+        """Makes the password, once. Raises `OSError`, and `UsageError` where one was made that is gone."""
+        self.password.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.password.parent.chmod(0o700)
+        if not self.password.is_file():
+            if self.users.exists():
+                raise UsageError(
+                    f"{self.password} is gone, and {self.users} knows users; restore it, or remove {self.users} to"
+                    " begin with a new one"
+                )
+            self._write(self.password, secrets.token_urlsafe(18) + "\n")
+        self._write(
+            self._configuration,
+            # Who has an account may look; who may change something, the first of them decides.
+            "[mlflow]\ndefault_permission = READ\n"
+            f"database_uri = {sqlite_url(self.users)}\nadmin_username = {USER}\n".replace("%", "%%"),
+        )
+
+    def _write(self, path: Path, text: str) -> None:
+        with replacing(path, 0o600) as temporary:
+            temporary.write_text(text, "utf-8")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What MLflow's server is told: private to its process."""
+        return {
+            pages.LOGIN: "true",
+            "MLFLOW_AUTH_CONFIG_PATH": str(self._configuration),
+            "MLFLOW_AUTH_ADMIN_USERNAME": USER,
+            "MLFLOW_AUTH_ADMIN_PASSWORD": self.password.read_text("utf-8").strip(),
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),
+            "_MLFLOW_SGI_NAME": "uvicorn",
+        }
+
+
+def _login(settings: Settings) -> _Login:
+    if find_spec("flask_wtf") is None:
+        raise UsageError("--auth needs the package Flask-WTF; install it: pip install 'mlflow[auth]'")
+    login = _Login(settings.home / "login")
+    try:
+        login.prepare()
+    except OSError as error:
+        raise UsageError(f"--auth: {login.password} cannot be written ({error.strerror})") from None
+    return login
+
+
+# ---- where it listens
+
+
+def _require_store(settings: Settings) -> None:
+    if not urlsplit(settings.tracking_uri).scheme.startswith("sqlite"):
+        return
+    store = address.sqlite_file(settings.tracking_uri)
+    if not store.is_file() or not store.stat().st_size:
+        raise UsageError(
+            f"no MLflow store at {masked(settings.tracking_uri)}; run a sweep first, or name the home with --home"
+        )
+
+
+def _free_port(host: str, port: int) -> int:
+    """The first port from `port` on that nobody has; any free one for 0."""
+    for candidate in range(port, min(port + _PORTS_TRIED, 65536)):
+        try:
+            family = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0][0]
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, candidate))
+                return int(probe.getsockname()[1])
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise UsageError(
+                    f"cannot listen on {host}:{candidate} ({error.strerror}); choose others with --host and --port"
+                ) from None
+    raise UsageError(f"ports {port} to {candidate} of {host} are all in use; choose another with --port")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _reachable(host: str) -> str:
+    """The name to write into a link: "all addresses" is none."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 -- compared, not bound
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
+
+
+# ---- the server
+
+
+@contextmanager
+def _server(
+    settings: Settings, host: str, port: int, environment: dict[str, str]
+) -> Iterator[tuple["subprocess.Popen[bytes]", "_Log"]]:
+    """The server in a process group of its own, which ends with this block, or with this process however it ends."""
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "aigc_lab.host.child_process",
+        sys.executable,
+        "-P",
+        "-m",
+        "uvicorn",
+        APPLICATION,
+    ]
+    command += ["--host", host, "--port", str(port), "--workers", "1", "--log-level", "warning"]
+    log = _Log(settings.home / "logs" / "ui.log")
+    with log.file as file:
+        process = subprocess.Popen(
+            command,
+            env=os.environ | environment,
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    assert process.stdin is not None
+    try:
+        yield process, log
+    finally:
+        process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        with suppress(ProcessLookupError):  # should the tether itself have been killed
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _environment(settings: Settings, host: str, port: int) -> dict[str, str]:
+    """What `mlflow server` would tell its workers. By environment, for a command line is everybody's to read."""
+    artifacts = (settings.artifacts / "mlflow").as_uri()
+    told = {
+        "_MLFLOW_SERVER_FILE_STORE": settings.tracking_uri,
+        "_MLFLOW_SERVER_REGISTRY_STORE": settings.tracking_uri,
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": artifacts,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    if not _is_loopback(host):
+        # By default MLflow answers to localhost and private addresses, and takes questions from pages of localhost.
+        names = {_reachable(host), socket.gethostname(), "localhost", "127.0.0.1"}
+        told["MLFLOW_SERVER_ALLOWED_HOSTS"] = ",".join(f"{name}:{port}" for name in sorted(names))
+        told["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(f"http://{name}:{port}" for name in sorted(names))
+    return {name: value for name, value in told.items() if name.startswith("_") or name not in os.environ}
+
+
+class _Log:
+    """The server's words: appended, for a second server on this home may be writing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file: BinaryIO = path.open("ab")
+        except OSError as error:
+            handle, name = tempfile.mkstemp(prefix="aigc-lab-ui-", suffix=".log")
+            self.path, self.file = Path(name), os.fdopen(handle, "ab")
+            print(
+                f"{path} cannot be written ({error.strerror}): a home that is read-only can be looked at; the log is"
+                f" {name}",
+                file=sys.stderr,
+            )
+        self._begin = self.file.tell()
+
+    def last(self) -> str:
+        with self.path.open("rb") as file:
+            file.seek(self._begin)
+            lines = file.read().decode("utf-8", "replace").strip().splitlines()
+        return " | ".join(lines[-3:]) or "it said nothing"
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", base: str, log: _Log) -> None:
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise _died(log)
+        with suppress(OSError), urllib.request.urlopen(f"{base}/health", timeout=5):
+            return
+        time.sleep(0.1)
+    raise Failure(f"MLflow's server does not answer after {_PATIENCE:.0f} s; {log.path} ends: {log.last()}")
+
+
+def _died(log: _Log) -> Failure:
+    return Failure(f"MLflow's server has ended by itself; {log.path} ends: {log.last()}")
+
+
+@contextmanager
+def _until_told() -> Iterator[None]:
+    """Ctrl-C and SIGTERM are how this ends well."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("ended", file=sys.stderr)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,312 @@
+"""Do the stores agree? The registry says what has ended; files, MLflow and Optuna must show the same.
+
+Weights are compared to the bit: their sha256 is recorded. Of other files none is, so pictures must be whole, and curves
+end at the step and value that the registry has; what MLflow has of them is compared with the home's. Each file is read
+once: about two seconds a gigabyte.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aigc_lab.archive import contents
+from aigc_lab.archive.mlflow_comparison import Compared, Comparison, Digests, is_picture
+from aigc_lab.archive.mlflow_replay import Projection, pictures_in, projections
+from aigc_lab.errors import Failure, UsageError
+from aigc_lab.host.settings import Settings, masked
+from aigc_lab.registry import audit, liveness, queries
+from aigc_lab.registry.audit import Result
+from aigc_lab.registry.run_lifecycle import RESULTS
+from aigc_lab.registry.states import State
+from aigc_lab.registry.store import Registry
+from aigc_lab.serving import promotion
+from aigc_lab.sweeps import ownership
+from aigc_lab.tracking import backlog, final, spool
+from aigc_lab.tracking.mlflow import MlflowTracker, exists
+from aigc_lab.tracking.writer import spool_folder
+from aigc_lab.training.model_code import code_of
+
+_SCORED = {(kind, split) for kind in ("last", "selected") for split in ("reference", "holdout")}
+
+
+@dataclass
+class Verification:
+    """What was looked at; what is wrong, a sentence each; and what is no fault, but not at its end."""
+
+    checked: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"checked": dict(self.checked), "problems": self.problems, "notes": self.notes}
+
+    def __str__(self) -> str:
+        looked = ", ".join(f"{name}: {count}" for name, count in self.checked.items() if count) or "nothing there yet"
+        count = len(self.problems)
+        found = "all agree" if not count else f"{count} problem{'s' * (count > 1)}"
+        return "\n".join([*(f"problem: {text}" for text in self.problems), *self.notes, f"{looked}; {found}"])
+
+
+def verify(
+    registry: Registry,
+    settings: Settings,
+    sweep: str | None = None,
+    *,
+    deep: bool = False,
+    told: Callable[[str], object] = lambda doing: None,
+) -> Verification:
+    """Checks one sweep, or all: every run that finished has its scores, its weights as they were written, its pictures
+    and curves, an MLflow run that ended as it did with the same score and the same files, and a trial of which Optuna
+    knows the value; promoted models are whole; and nothing says that it is RUNNING whose process is gone.
+
+    Sweeps of other homes, whose files are not here, are noted and not looked at; one that is named raises `UsageError`.
+    With `deep` files that MLflow keeps on another machine are fetched and read, not only measured. `told` hears what is
+    being done.
+    """
+    verification, digests = Verification(), Digests()
+    known = [row["sweep"] for row in queries.sweeps(registry)]
+    wanted, mine = [queries.find_sweep(registry, sweep)] if sweep else known, []
+    for each in wanted:
+        try:
+            ownership.refuse_foreign(registry, settings, each, remedy="; verify it there")
+        except UsageError as error:
+            if sweep:
+                raise
+            verification.notes.append(str(error))
+            continue
+        mine.append(each)
+        _Sweep(registry, settings, each, verification, digests, told, deep=deep).verify()
+    _models(registry, settings, mine, verification, told)
+    return verification
+
+
+def _models(
+    registry: Registry, settings: Settings, sweeps: list[str], found: Verification, told: Callable[[str], object]
+) -> None:
+    """Promoted models have their own files, and their version and aliases in MLflow."""
+    rows = [row for row in queries.models(registry) if row["sweep"] in sweeps]
+    if not rows:
+        return
+    told("models")
+    found.checked["models"] += len(rows)
+    for row in rows:
+        if not promotion.is_whole(row):
+            remedy = f"aigc-lab promote {row['run']} --name {row['model']} --checkpoint {row['checkpoint']} --no-alias"
+            found.problems.append(f"{row['model']} {row['version']}: its files are not whole; {remedy}")
+    if not exists(settings.tracking_uri):
+        return  # said of the sweeps
+    try:
+        for row, lacks in promotion.compared(rows, settings):
+            remedy = f"aigc-lab reconcile --mlflow {row['sweep']}"
+            found.problems.append(f"{row['model']} {row['version']}: MLflow lacks {lacks}; {remedy}")
+    except (Failure, UsageError) as error:
+        found.problems.append(f"models: {_unasked(error, settings)}")
+
+
+def _unasked(error: Exception, settings: Settings) -> str:
+    made = settings.tracking_uri.startswith("sqlite")
+    again = "; if it is damaged, move it away: aigc-lab reconcile --mlflow makes it again" if made else ""
+    return f"{_reason(error, settings)}{again}"
+
+
+def _reason(error: Exception, settings: Settings) -> str:
+    """Under MLflow's own address, if a copy was asked."""
+    return f"MLflow cannot be asked: {error}".replace(masked(settings.tracking_uri), settings.mlflow_address)
+
+
+class _Sweep:
+    """A sweep that is looked at."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        settings: Settings,
+        sweep: str,
+        verification: Verification,
+        digests: Digests,
+        told: Callable[[str], object],
+        *,
+        deep: bool,
+    ) -> None:
+        self._registry, self._settings, self._sweep, self._found = registry, settings, sweep, verification
+        self._digests, self._told, self._deep = digests, told, deep
+        self._row = queries.sweep(registry, sweep)
+        self._runs = audit.results(registry, sweep)
+
+    def verify(self) -> None:
+        self._found.checked["sweeps"] += 1
+        self._found.checked["runs"] += len(self._runs)
+        self._lives()
+        chains = {run.run: run.chain for run in self._runs}
+        rows = contents.rows(self._registry, self._sweep)
+        wanted = {each.run: each for each in projections(self._settings, rows, chains)}
+        compared = self._compared(wanted)
+        for number, run in enumerate(self._runs, 1):
+            self._told(f"{self._sweep}: run {number} of {len(self._runs)}")
+            if run.state == State.FINISHED:
+                self._scores(run)
+            self._files(run, wanted.get(run.run), compared(run))
+        if self._row["command"] != "train":
+            self._optuna()
+
+    def _problem(self, what: str, text: str) -> None:
+        self._found.problems.append(f"{what}: {text}")
+
+    def _lives(self) -> None:
+        """Nothing is RUNNING that nobody works on."""
+        for row in liveness.running(self._registry, self._sweep):
+            if not row["alive"]:
+                self._problem(row["run"], f"attempt {row['number']} is RUNNING, and its process is gone; reconcile")
+        supervisor = liveness.supervisor(self._registry, self._sweep)
+        left = sum(run.state not in RESULTS | {State.FAILED} for run in self._runs)
+        if supervisor is not None and supervisor["alive"]:
+            self._found.notes.append(f"{self._sweep} is being run: {left} runs have not ended")
+        elif left:
+            self._found.notes.append(f"{self._sweep}: {left} runs have not ended; aigc-lab resume goes on with them")
+
+    def _scores(self, run: Result) -> None:
+        lacking = [f"{kind} weights on {split}" for kind, split in sorted(_SCORED - run.scored)]
+        if lacking:
+            self._problem(run.run, f"it lacks scores of the {', the '.join(lacking)}")
+        if not {"last", "selected"} <= run.kinds:
+            self._problem(run.run, "its weights are not recorded")
+
+    def _files(self, run: Result, wanted: Projection | None, compared: Compared | None) -> None:
+        """What is in the home, and then what MLflow has of it."""
+        for name, digest in run.files.items():
+            self._found.checked["files"] += 1
+            fault = self._fault(Path(name), digest)
+            if (
+                fault is None
+                and wanted is not None
+                and run.state == State.FINISHED
+                and Path(name).name == "curves.json"
+            ):
+                fault = wanted.fault_of_curves(_parsed(Path(name)))
+            if fault is not None:
+                self._problem(run.run, f"{name} {fault}; {self._again(run, Path(name), digest, compared)}")
+        for text in compared.differs if compared is not None else ():
+            remedy = f"aigc-lab reconcile --mlflow {self._sweep}"
+            if compared is not None and compared.many:
+                remedy = f"keep {run.mlflow_run_id}, and delete the others in MLflow's pages"
+            self._problem(run.run, f"{text}; {remedy}")
+        for text in compared.unlike if compared is not None else ():
+            self._problem(run.run, text)
+
+    def _fault(self, path: Path, digest: str | None) -> str | None:
+        """What is wrong with a file of the home."""
+        if not path.is_file():
+            return "is missing"
+        if digest is not None and self._digests.of(path) != digest:
+            return "is not what was written (sha256)"
+        if path.suffix == ".safetensors":
+            return _fault_beside(path, self._digests)
+        if path.suffix == ".png" and not is_picture(path):
+            return "is cut off, or damaged"
+        return "is damaged" if path.suffix == ".json" and _parsed(path) is None else None
+
+    def _again(self, run: Result, path: Path, digest: str | None, compared: Compared | None) -> str:
+        """How a file of the home comes back."""
+        held = compared.files.get(f"{final.FOLDER}/{path.name}") if compared is not None else None
+        copy = held.path if held is not None else None
+        if path.parent.name == "samples" and path.stem.isdecimal() and compared is not None:
+            place, _ = pictures_in(compared.files).get(int(path.stem), {}).get(path.suffix, ("", 0))
+            shown = compared.files[place].path if place else None
+            if shown is not None and is_picture(shown):
+                return f"MLflow's is whole: cp --remove-destination {shown} {path}"
+        if copy is not None and digest is not None and self._digests.of(copy) == digest:
+            return f"MLflow's is whole: cp {copy} {path}"
+        return (
+            f"import its archive again if there is one, or do the run again: "
+            f"aigc-lab delete {run.run}, and then aigc-lab resume {self._sweep}"
+        )
+
+    def _compared(self, wanted: Mapping[str, Projection]) -> Callable[[Result], Compared | None]:
+        """What says of a run how MLflow's differs; None where it is not to be asked."""
+        nothing: Callable[[Result], Compared | None] = lambda run: None  # noqa: E731 -- it answers like the other
+        folder = spool_folder(self._settings, self._sweep)
+        waits = {run.name for run in spool.runs(folder) if backlog.of_run(run).records}
+        if waits:
+            counted = backlog.of_sweep(folder)
+            self._found.notes.append(
+                f"{self._sweep}: MLflow lacks {counted.records} records of {counted.runs} runs, which wait here;"
+                " aigc-lab spool --flush"
+            )
+        ended = [run for run in self._runs if run.state.ended and run.attempts]
+        ended = [run for run in ended if f"{run.run}.{run.chain}" not in waits]
+        remedy = f"aigc-lab reconcile --mlflow {self._sweep}"
+        if not ended:
+            return nothing
+        if not exists(self._settings.tracking_uri):
+            self._problem(self._sweep, f"MLflow's database {self._settings.mlflow_address} is lost; {remedy}")
+            return nothing
+        tracker = MlflowTracker(self._settings.tracking_uri, self._settings.artifacts)
+        try:
+            shown = tracker.shown(self._sweep)
+        except (Failure, UsageError) as error:
+            self._problem(self._sweep, _unasked(error, self._settings))
+            return nothing
+        keys = {run.run: f"{run.run}.{run.chain}" for run in ended}
+        if not any(key in shown for key in keys.values()):
+            self._problem(self._sweep, f"MLflow has none of its {len(ended)} runs; {remedy}")
+            return nothing
+        comparison = Comparison(tracker, self._digests, deep=self._deep)
+
+        def compared(run: Result) -> Compared | None:
+            if run.run not in keys:
+                return None
+            self._found.checked["MLflow runs"] += 1
+            try:
+                found = comparison.of(
+                    run, wanted[run.run], shown.get(keys[run.run], []), f"score/{self._row['objective']}"
+                )
+            except Failure as error:
+                return Compared([_reason(error, self._settings)])
+            self._found.checked["MLflow files"] += len(found.files)
+            return found
+
+        return compared
+
+    def _optuna(self) -> None:
+        """Optuna knows every trial that ended, and its value."""
+        from aigc_lab.sweeps import study
+
+        known = study.told(self._settings.optuna_url, self._sweep)
+        for number, (state, value) in audit.trials(self._registry, self._sweep).items():
+            self._found.checked["trials"] += 1
+            if state in (State.QUEUED, State.RUNNING, State.KILLED):
+                continue
+            wanted = ("PRUNED" if state == State.PRUNED else "FAIL" if value is None else "COMPLETE", value)
+            if known.get(number, ("", None))[0] in ("FAIL", "COMPLETE") and self._failed_before(number):
+                continue  # Optuna's word is final; the registry's is of the run that was done again
+            if known.get(number) != wanted:
+                self._problem(f"{self._sweep}, trial {number}", f"it is {wanted}, and Optuna says {known.get(number)}")
+
+    def _failed_before(self, trial: int) -> bool:
+        """Whether a run of it did, and was done again. One whose process was lost too often has no attempt that says
+        so, but its second life is another chain.
+        """
+        return any(State.FAILED in run.attempts or run.chain > 1 for run in self._runs if run.trial == trial)
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        return None
+
+
+def _fault_beside(weights: Path, digests: Digests) -> str | None:
+    """What is wrong with the description of weights, and with the code that it names."""
+    description = weights.with_suffix(".json")
+    told = _parsed(description) if description.is_file() else None
+    if not isinstance(told, dict):
+        return f"has no description: {description.name} is {'damaged' if description.is_file() else 'missing'}"
+    for source in code_of(told):
+        code = weights.with_name(Path(source.file).name)
+        if not code.is_file() or digests.of(code) != source.sha256:
+            return f"has lost its code: {code.name} is missing, or another"
+    return None

@@ -1,0 +1,120 @@
+"""Reading who works on what: attempts and supervisors, and whether their processes are alive."""
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, select, text
+
+from aigc_lab.host.processes import Process
+from aigc_lab.registry.run_lifecycle import LEASE
+from aigc_lab.registry.states import State
+from aigc_lab.registry.store import Registry, repeated
+from aigc_lab.registry.tables import Attempt, Checkpoint, Run, Supervisor, Verdict
+
+Json = dict[str, Any]
+
+
+@repeated
+def running(registry: Registry, sweep: str | None = None) -> list[Json]:
+    """The attempts that have begun and not ended, of one sweep or of all, the oldest first: run, sweep, number, steps,
+    `process`, the `age` of the last beat in seconds, and whether it is `alive` (see `alive`).
+    """
+    columns = [column for column in Attempt.columns if column.name not in ("run_id", "environment")]
+    wanted = (
+        select(Attempt.c.run_id.label("run"), Run.c.sweep_id.label("sweep"), *columns)
+        .join(Run, Run.c.id == Attempt.c.run_id)
+        .where(Attempt.c.state == State.RUNNING.value)
+        .order_by(Attempt.c.started_at, Attempt.c.run_id)
+    )
+    with registry.read() as connection:
+        return _told(connection, wanted if sweep is None else wanted.where(Run.c.sweep_id == sweep))
+
+
+@repeated
+def supervisors(registry: Registry) -> list[Json]:
+    """The processes that run sweeps now, or that died while they did: sweep, when, `process`, `age`, `alive`."""
+    with registry.read() as connection:
+        return _told(connection, select(Supervisor.c.sweep_id.label("sweep"), *Supervisor.columns))
+
+
+@repeated
+def supervisor(registry: Registry, sweep: str) -> Json | None:
+    """The one of a sweep; None when nobody runs it and its last one ended in order."""
+    return next((row for row in supervisors(registry) if row["sweep"] == sweep), None)
+
+
+@repeated
+def ended(registry: Registry, run: str) -> Json | None:
+    """Of a run: sweep, trial, seed, state, reason, the number of its newest `attempt`, its `verdicts` as (kind, step,
+    verdict), and the `result_step`, of which its last weights are. None when there is no such run.
+    """
+    newest = select(Attempt.c.number).where(Attempt.c.run_id == run).order_by(Attempt.c.number.desc()).limit(1)
+    last = select(Checkpoint.c.step).where(Checkpoint.c.run_id == run, Checkpoint.c.kind == "last")
+    columns = (
+        *(Run.c.sweep_id.label("sweep"), Run.c.trial, Run.c.seed, Run.c.state, Run.c.reason),
+        *(newest.scalar_subquery().label("attempt"), last.scalar_subquery().label("result_step")),
+    )
+    verdicts = select(Verdict.c.kind, Verdict.c.step, Verdict.c.verdict).where(Verdict.c.run_id == run)
+    with registry.read() as connection:
+        row = connection.execute(select(*columns).where(Run.c.id == run)).mappings().first()
+        if row is None:
+            return None
+        return dict(row) | {"verdicts": [tuple(each) for each in connection.execute(verdicts)]}
+
+
+@repeated
+def environment(registry: Registry, run: str, attempt: int) -> Json:
+    """Of an attempt, as it began."""
+    wanted = select(Attempt.c.environment).where(Attempt.c.run_id == run, Attempt.c.number == attempt)
+    with registry.read() as connection:
+        return dict(connection.scalar(wanted) or {})
+
+
+@repeated
+def failures(registry: Registry, sweep: str) -> dict[str, Json]:
+    """Run -> the environment of its newest attempt, for every run of a sweep that FAILED."""
+    wanted = (
+        select(Attempt.c.run_id, Attempt.c.environment)
+        .join(Run, Run.c.id == Attempt.c.run_id)
+        .where(Run.c.sweep_id == sweep, Run.c.state == State.FAILED.value)
+        .order_by(Attempt.c.run_id, Attempt.c.number)
+    )
+    with registry.read() as connection:
+        return {run: environment for run, environment in connection.execute(wanted)}
+
+
+def alive(process: Process | None, age: float) -> bool:
+    """Whether a process that last beat `age` seconds ago is taken to be alive. On this machine the process itself is
+    looked for; elsewhere a beat holds for a lease. A clock may have been set back: a beat from the future is as old.
+    """
+    known = None if process is None else process.alive
+    return abs(age) < LEASE if known is None else known
+
+
+def _told(connection: Connection, wanted: Any) -> list[Json]:
+    rows = connection.execute(wanted).mappings().all()
+    up = _up_seconds(connection) if rows else math.inf
+    return [_row(row, up) for row in rows]
+
+
+def _up_seconds(connection: Connection) -> float:
+    """For how long the server has been there to take beats; a file always is."""
+    if connection.dialect.name != "postgresql":
+        return math.inf
+    since = text("SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())")
+    return float(connection.scalar(since) or 0.0)
+
+
+def _row(row: RowMapping, up: float) -> Json:
+    told = dict(row)
+    process = None
+    if told["pid"] is not None:
+        process = Process(told["host"], told["boot"] or "", told["pid"], told["process_started"] or "")
+    beat = told["heartbeat_at"] or told["started_at"]
+    age = (datetime.now(UTC) - beat).total_seconds()
+    return told | {
+        "process": process,
+        "age": age,
+        "alive": alive(process, min(age, up)),
+    }  # it could not be heard before

@@ -1,0 +1,48 @@
+"""What all runs of a sweep share in one process: stores, the judge, the device."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aigc_lab.evaluate import Evaluator
+from aigc_lab.experiment.experiment import Experiment, Training
+from aigc_lab.host import environment
+from aigc_lab.host.settings import Settings
+from aigc_lab.registry.store import Registry
+from aigc_lab.scoring.feature_store import FeatureStore
+from aigc_lab.tracking.base import Tracker
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Stores are open and the judge is ready. `threads` is this process's share of the CPU's cores, None for all."""
+
+    settings: Settings
+    registry: Registry
+    tracker: Tracker
+    evaluator: Evaluator
+    device: str
+    threads: int | None = None
+
+    def settle(self, training: Training) -> None:
+        """Fixes what the bits of a run depend on: processes that share the cores take their part at most."""
+        wanted = training.threads or environment.threads()
+        environment.settle(wanted if self.threads is None else min(wanted, self.threads))
+
+
+def open_lab(
+    experiment: Experiment,
+    settings: Settings,
+    registry: Registry,
+    tracker: Tracker,
+    device: str,
+    say: Callable[[str], None],
+    threads: int | None = None,
+) -> Lab:
+    """Prepares the judge of a checked experiment, and binds it to the open stores."""
+    plan = experiment.resolve(lambda hole: hole.ends()[0])
+    features = FeatureStore(plan.dataset, cache=settings.cache, weights=settings.weights, device=device, say=say)
+    evaluator = Evaluator(experiment.protocol, experiment.metrics, plan.dataset, features)
+    lab = Lab(settings, registry, tracker, evaluator, device, threads)
+    lab.settle(experiment.file.training)
+    evaluator.prepare()
+    return lab

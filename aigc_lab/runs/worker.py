@@ -1,0 +1,187 @@
+"""A process that does runs for a sweep: `python -m aigc_lab.runs.worker`, started by `executors/local.py`.
+
+It keeps torch imported and the judge ready between runs, and never imports MLflow or Optuna: what a run shows goes to
+the spool, and whether it is pruned is asked of the process that holds the study. When that one dies, so does this.
+"""
+
+import contextlib
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, TypeVar
+
+from aigc_lab.errors import Failure, UsageError
+from aigc_lab.host import signals, visible
+from aigc_lab.host.channel import Channel, Closed, Message
+from aigc_lab.host.outage import StoreAway
+from aigc_lab.runs.messages import Answer, Broken, Ended, Interrupted, Opening, Progressed, Ready, Said, Scored, Work
+
+# What imports torch is imported once somebody listens: a supervisor that dies meanwhile would not be noticed.
+if TYPE_CHECKING:
+    from aigc_lab.experiment.experiment import Experiment
+    from aigc_lab.runs.job import Job
+    from aigc_lab.runs.resources import Lab
+    from aigc_lab.training.state import Progress
+
+M = TypeVar("M", bound=Message)
+
+# A display need not know more often how a run stands.
+_EVERY = 0.2
+
+
+class _Inbox:
+    """What the other process has said, in order; None at its end."""
+
+    def __init__(self) -> None:
+        self._queue = SimpleQueue[Message | Failure | None]()
+
+    def put(self, message: Message | Failure | None) -> None:
+        self._queue.put(message)
+
+    def get(self, kind: type[M]) -> M | None:
+        """Waits for the next, which must be of this kind. Raises `Failure` where it is not."""
+        message = self._queue.get()
+        if isinstance(message, Failure):
+            raise message
+        if message is not None and not isinstance(message, kind):
+            raise Failure(f"a worker process was told {type(message).__name__} where it waits for {kind.__name__}")
+        return message
+
+
+def main() -> None:
+    """Argument one is the number of the channel's end. The first message is the lab, every other one a job."""
+    visible.guard()
+    channel, inbox = Channel(socket.socket(fileno=int(sys.argv[1])), Opening, Work, Answer), _Inbox()
+    with contextlib.suppress(Closed, KeyboardInterrupt), signals.handled():
+        # Ctrl-C reaches the whole group; who started this says when to end.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        threading.Thread(target=_listen, args=(channel, inbox), daemon=True).start()
+        import aigc_lab.runs.run  # noqa: F401 -- for seconds, while the supervisor prepares what will be opened
+
+        _serve(channel, inbox)
+
+
+def _serve(channel: Channel, inbox: _Inbox) -> None:
+    from aigc_lab.runs.run import execute
+
+    try:
+        first = inbox.get(Opening)
+        if first is None:
+            return
+        experiment, lab = _open(first, lambda text: channel.send(Said(text=text)))
+        channel.send(Ready())
+        while (work := inbox.get(Work)) is not None and not signals.wanted():
+            (outcome,) = execute([_job(work, experiment)], lab, [_Remote(channel, inbox)])
+            channel.send(Ended(state=outcome.state, value=outcome.value, reason=outcome.reason))
+            if signals.wanted():  # the run was quicker
+                return
+    except KeyboardInterrupt:
+        channel.send(Interrupted())
+    except UsageError as error:
+        channel.send(Broken(error="UsageError", text=str(error)))
+    except StoreAway as error:
+        channel.send(Broken(error="StoreAway", text=str(error)))
+    except Failure as error:
+        channel.send(Broken(error="Failure", text=str(error)))
+
+
+def _open(first: Opening, say: Callable[[str], None]) -> "tuple[Experiment, Lab]":
+    from aigc_lab.experiment.experiment import Experiment
+    from aigc_lab.experiment.yaml_file import Document
+    from aigc_lab.host.settings import Settings
+    from aigc_lab.registry.home import open_registry
+    from aigc_lab.runs.resources import open_lab
+    from aigc_lab.tracking.spool import SpoolTracker
+    from aigc_lab.training.state import State
+
+    settings = Settings.load(Path(first.home))
+    document = Document(first.file, first.data)
+    experiment = Experiment(first.name, document, settings.data_dir, settings.weights)
+    if experiment.digest != first.digest:
+        raise Failure(f"{first.file}: its protocol or a file that it names has changed since the sweep began")
+    tracker = SpoolTracker(Path(first.spool))
+    registry = open_registry(settings, create=True, connected=True, patient=True)
+    lab = open_lab(experiment, settings, registry, tracker, first.device, say, first.threads)
+    # The first optimiser of a process imports for seconds; no run's time should have them.
+    plan = experiment.resolve(lambda hole: hole.ends()[0])
+    State.fresh(
+        plan.system_class,
+        plan.system_config,
+        plan.dataset.shape,
+        seed=0,
+        batch_size=plan.training.batch_size,
+        device=lab.device,
+    )
+    return experiment, lab
+
+
+def _job(work: Work, experiment: "Experiment") -> "Job":
+    from aigc_lab.runs.job import Job
+
+    return Job(
+        run=work.run,
+        sweep=work.sweep,
+        trial=work.trial,
+        seed=work.seed,
+        role=work.role,
+        configuration=experiment.resolve(lambda hole: work.values[hole.name]),
+        objective=experiment.file.objective,
+    )
+
+
+class _Remote:
+    """The watcher is in the other process."""
+
+    def __init__(self, channel: Channel, inbox: _Inbox) -> None:
+        self._channel = channel
+        self._inbox = inbox
+        self._told = 0.0
+
+    def progress(self, now: "Progress") -> None:
+        if time.monotonic() - self._told > _EVERY:
+            self._told = time.monotonic()
+            self._send(
+                Progressed(
+                    step=now.step,
+                    scalars=dict(now.scalars),
+                    seconds=now.seconds,
+                    samples_per_second=now.samples_per_second,
+                )
+            )
+
+    def scored(self, step: int, value: float) -> bool:
+        self._send(Scored(step=step, value=value))
+        answer = self._inbox.get(Answer)
+        if answer is None:
+            raise KeyboardInterrupt
+        return answer.stop
+
+    def _send(self, message: Message) -> None:
+        try:
+            self._channel.send(message)
+        except Closed:  # who looks on is gone: that is no fault of the run
+            raise KeyboardInterrupt from None
+
+
+def _listen(channel: Channel, inbox: _Inbox) -> None:
+    """Messages as they come. When the other end is gone, the run is told to end, and this process ends soon."""
+    message: Message | Failure | None
+    while True:
+        try:
+            message = channel.receive()
+        except Failure as failure:
+            message = failure
+        inbox.put(message)
+        if message is None:
+            signals.want()
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,324 @@
+"""Who judges whether a dataset's generators have collapsed: real samples as vectors, bins, and their nulls."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import torch
+from torch import Tensor
+
+from aigc_lab import noise
+from aigc_lab.data.base import Dataset, Modes
+from aigc_lab.extractors.base import Extractor, choice
+from aigc_lab.metrics.base import Evidence, Score
+from aigc_lab.metrics.shared.text import corpus_of
+from aigc_lab.samples import Images, Points, Samples, Text
+from aigc_lab.scoring.feature_store import FeatureStore
+from aigc_lab.scoring.null_cache import remembered
+from aigc_lab.shape import Modality
+from aigc_lab.statistics.neighbours import nearest_others
+from aigc_lab.text.vocabulary import EOS, PAD
+from aigc_lab.verdicts.bins import ACCURACY, Bins, told
+from aigc_lab.verdicts.collapse import Beside, Judge, K, alike
+from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
+from aigc_lab.verdicts.missing import MISSING
+from aigc_lab.verdicts.sentences import Sentences, of_splits
+from aigc_lab.verdicts.shift import shifted
+
+# Real samples that judge as many generated ones: enough for splits in which both sides are large.
+_TIMES, _LEAST = 4, 2000
+_NOT_PROVED = "clusters of these do not show that nothing is"
+# Less of its latents is a collapsed posterior.
+_ACTIVE = 0.2
+# An error of reconstruction so near to that of the mean picture is no better than it.
+_BLIND = 0.95
+# So many real samples are named of each missing bin.
+EXAMPLES = 5
+# Pictures that are looked at together for copies.
+_AT_ONCE = 512
+# Pictures of either side by which a shift of all generated ones is seen.
+_SHIFTED = 1000
+# Training samples that clusters are made of.
+_CLUSTERED = 5000
+# Up to so many numbers a picture's own covariance is used for a trivial one.
+_COVARIED = 1024
+
+
+class Jury:
+    """Judges samples of one dataset by the features of one `extractor`; points by themselves. The pool of real samples
+    is the reference and the holdout; bins are known modes, else classes, else clusters of the training split.
+    """
+
+    def __init__(self, dataset: Dataset, features: FeatureStore, extractor: str | None, samples: int) -> None:
+        self._dataset, self._features, self._samples = dataset, features, samples
+        self._extractor = extractor
+        if extractor is None and dataset.shape.modality == Modality.TEXT:
+            self._extractor = "sentences"
+
+    @property
+    def can(self) -> bool:
+        """Whether there is anything to judge by."""
+        points = self._dataset.shape.modality == Modality.POINTS
+        return self._dataset.distinct and self._samples >= 20 and (points or self._extractor is not None)
+
+    def collapse(self, evidence: Evidence) -> CollapseVerdict | None:
+        """The verdict on the generated samples; None where this cannot be judged."""
+        if not self.can:
+            return None
+        vectors, rows = self._vectors(evidence.generated, evidence)
+        # Of many samples the vectors of some are kept.
+        made = evidence.generated if len(rows) == len(evidence.generated) else evidence.generated.take(rows)
+        with remembered(self._judge, self._features.cache) as judge:
+            verdict = judged(judge, vectors, self._sentences, made, Pictures(self._real, self._made))
+        if self._sentences is not None:  # pictures are drawn of what a finished run lacks
+            for row in verdict.bins:
+                real = self.examples(row["name"], EXAMPLES) if row["state"] == MISSING else None
+                row["examples"] = real.sentences() if isinstance(real, Text) else []
+        return verdict
+
+    def examples(self, name: str, count: int) -> Samples:
+        """The real samples that are most like the mean of a bin."""
+        judge = self._judge
+        return self._real(judge.examples(name, count))
+
+    def _real(self, places: Tensor) -> Samples:
+        """The real samples at these places of the pool."""
+        splits = [self._dataset.load("reference"), self._dataset.load("holdout")]
+        first, rows = len(splits[0]), self._rows[places].tolist()
+        values = [splits[row >= first].values[row - first * (row >= first)] for row in rows]
+        return replace(splits[0], values=torch.stack(values), labels=None)
+
+    def _made(self, pictures: Images) -> Tensor:
+        assert self._extractor is not None
+        return self._features.made(self._extractor, pictures).vectors
+
+    def _vectors(self, samples: Samples, evidence: Evidence | None = None) -> tuple[Tensor, Tensor]:
+        """The vectors [k, d] that are kept of real samples, or of those that there is evidence of; and which of the
+        samples these are of [k].
+        """
+        if self._dataset.shape.modality == Modality.POINTS:
+            return samples.canonical().values, torch.arange(len(samples))
+        assert self._extractor is not None
+        known = evidence.features if evidence is not None else self._features.real
+        features = known(self._extractor, samples)
+        return features.vectors.cpu(), features.rows
+
+    @cached_property
+    def _sentences(self) -> Sentences | None:
+        texts = [self._dataset.load(split) for split in ("reference", "holdout", "train")]
+        corpora = [text.corpus for text in texts if isinstance(text, Text)]
+        with suppress(ValueError):  # so few sentences say nothing of others
+            return of_splits(corpora[:2], corpora[2]) if corpora else None
+        return None
+
+    @cached_property
+    def _judge(self) -> Judge:
+        splits = [self._dataset.load("reference"), self._dataset.load("holdout")]
+        vectors, kept = zip(*(self._vectors(split) for split in splits), strict=True)
+        pool, places = torch.cat(vectors), torch.cat([kept[0], len(splits[0]) + kept[1]])
+        most = max(_TIMES * self._samples, _LEAST)
+        chosen = torch.randperm(len(pool), generator=noise.generator("pool"))[:most].sort().values
+        pool, modes, self._rows = pool[chosen], self._dataset.modes, places[chosen]
+        labels = [split.labels for split in splits]
+        known = None if labels[0] is None or labels[1] is None else torch.cat([labels[0], labels[1]])[self._rows]
+
+        def apart() -> Tensor:
+            train = self._dataset.load("train")
+            return self._vectors(train.take(choice(len(train), _CLUSTERED)))[0]
+
+        names = self._dataset.class_names
+        extractor = None if self._extractor is None else self._features.extractor(self._extractor)
+        pictures = isinstance(splits[0], Images)
+        bins, kind = chosen_bins(
+            pool, self._samples, modes=modes, labels=known, names=names, apart=apart, by=extractor if pictures else None
+        )
+        of = "points" if extractor is None else extractor.identity
+        signature = f"{of}|data:{self._dataset.name}:{self._dataset.digest[:8]}|by:{kind}"
+        return Judge(pool, bins, signature, alike=equal(*splits, rows=self._rows))
+
+
+def chosen_bins(
+    pool: Tensor,
+    n: int,
+    *,
+    modes: Modes | None = None,
+    labels: Tensor | None = None,
+    names: Sequence[str] | None = None,
+    apart: Callable[[], Tensor] | None = None,
+    by: Extractor | None = None,
+) -> tuple[Bins, str]:
+    """What the mass of real vectors is counted in, and what that is by: modes that are known, else the classes of
+    `labels` if the vectors sort three of four real samples into theirs, else clusters that n samples can decide about,
+    of vectors `apart` from the pool if there are any. One class alone tells nothing apart. Clusters of
+    pictures do not show that nothing is missing, whatever network they are `by`: of ten classes one may be gone.
+    """
+    if modes is not None and pool.shape[1] == modes.centres.shape[1]:
+        return Bins.of_centres(pool, modes.centres), "modes"
+    classes = None if labels is None or len(torch.unique(labels)) < 2 else Bins.of_labels(labels, names)
+    accuracy = 1.0 if classes is None else _accuracy(pool, classes)
+    if classes is not None and accuracy >= ACCURACY:
+        return classes, "classes"
+    bins = Bins.of_clusters(pool, n, None if apart is None else apart())
+    if classes is not None:
+        return replace(
+            bins,
+            names=_mostly(bins, classes),
+            note=f"the features sort {accuracy:.0%} of real samples into their classes ({ACCURACY:.0%} are needed), so "
+            "that these are clusters",
+            withheld=f"nothing is proved to be missing, and {_NOT_PROVED}",
+            accuracy=accuracy,
+        ), "clusters"
+    note = "there is one class only, so that these are clusters" if labels is not None else ""
+    withheld = ""
+    if by is not None:
+        why = (
+            "no classes of the real samples are known (--labels), by which it could be measured what the features sort"
+        )
+        if by.untrained:
+            why = "the features are an untrained network's (--features names others)"
+        withheld = f"nothing is proved to be missing, and {why}: {_NOT_PROVED}"
+    return replace(bins, note=note, withheld=withheld), "clusters"
+
+
+def _accuracy(pool: Tensor, bins: Bins) -> float:
+    """The share of real vectors that the others sort into their bins."""
+    if len(pool) <= K:
+        return 1.0  # so few are refused anyway
+    vectors = pool.double()
+    neighbours = nearest_others(vectors, torch.arange(len(vectors)), K)[1]
+    return float((told(vectors, bins.of, len(bins.names), neighbours)[0] == bins.of).double().mean())
+
+
+def _mostly(clusters: Bins, classes: Bins) -> tuple[str, ...]:
+    """Clusters with the class that most of their real samples are of."""
+    called = []
+    for number, name in enumerate(clusters.names):
+        inside = torch.bincount(classes.of[clusters.of == number], minlength=len(classes.names))
+        most = int(inside.argmax())
+        called.append(f"{name} ({int(inside[most]) / max(int(inside.sum()), 1):.0%} {classes.names[most]})")
+    return tuple(called)
+
+
+def equal(*sets: Samples, rows: Tensor | None = None) -> Tensor | None:
+    """A number for each picture or sentence, of all or of those at `rows` of all sets [n], that equal ones share; None
+    for points, which are their vectors.
+    """
+    if not all(isinstance(each, Images | Text) for each in sets):
+        return None
+    rows = torch.arange(sum(map(len, sets))) if rows is None else rows
+    keys, first = [b""] * len(rows), 0
+    for each in sets:
+        mine = ((rows >= first) & (rows < first + len(each))).nonzero().flatten()
+        for block in torch.split(mine, _AT_ONCE):  # what is on a disk is not in memory all at once
+            for at, key in zip(block.tolist(), _keys(each.take(rows[block] - first)), strict=True):
+                keys[at] = key
+        first += len(each)
+    return alike(keys)
+
+
+def _keys(samples: Samples) -> list[bytes]:
+    if isinstance(samples, Text):
+        return [sentence.encode() for sentence in samples.corpus.texts()]
+    pixels = samples.canonical().values.cpu().flatten(1).contiguous().numpy()
+    return [hashlib.sha256(each).digest() for each in pixels]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The real pictures beside their vectors: those at some places of the pool [k], and the vectors of others."""
+
+    at: Callable[[Tensor], Samples]
+    vectors: Callable[[Images], Tensor]
+
+    def like(self, generated: Images, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors [k, d] of real pictures that look as all generated ones do, and their places in the pool [k]; their
+        means are taken by `weights` of all of the pool [m].
+        """
+        places = choice(len(weights), min(_SHIFTED, len(weights)))
+        some = generated.take(choice(len(generated), min(_SHIFTED, len(generated)))).canonical().values.cpu()
+        parts = weights[places]
+        parts = parts if parts.sum() > 0 else torch.ones_like(parts)
+        made = shifted(self.at(places).canonical().values.cpu(), some, parts)
+        return self.vectors(Images(made)).cpu(), places
+
+
+def judged(
+    judge: Judge, vectors: Tensor, sentences: Sentences | None, generated: object, real: Pictures | None = None
+) -> CollapseVerdict:
+    """The verdict on vectors of samples, with what sentences say besides; pictures are copies by their pixels, and the
+    `real` ones show whether a shift of all generated ones hides what is there.
+    """
+    if isinstance(generated, Images):
+        copies = equal(generated)
+        assert copies is not None
+        return judge.judge(vectors, Beside(copies, shifted=None if real is None else partial(real.like, generated)))
+    if sentences is None:
+        return judge.judge(vectors)
+    corpus, sentences.nulls = corpus_of(generated), judge.nulls
+    verdict = judge.judge(vectors, sentences.beside(corpus))
+    return sentences.with_phrases(verdict, corpus)
+
+
+def with_code(
+    collapse: CollapseVerdict | None, scores: Sequence[Score], system: object, reference: object = None
+) -> CollapseVerdict | None:
+    """The verdict, which a collapsed posterior takes the place of where nothing worse was found: proved to use less
+    than a fifth of its latents, or to reconstruct pictures of the `reference` no better than their mean does, an
+    autoencoder is a decoder that says the same of every code.
+    """
+    worse = (Collapse.PARTIAL, Collapse.SEVERE, Collapse.TOTAL)
+    if collapse is not None and collapse.verdict in worse:
+        return collapse
+    score, reason = _unused(scores, system) or _blind(scores, reference) or (None, "")
+    if score is None:
+        return collapse
+    if collapse is not None:
+        return replace(collapse, verdict=Collapse.POSTERIOR, reason=f"{reason}; of the samples: {collapse.reason}")
+    return CollapseVerdict(Collapse.POSTERIOR, reason, score.n, 0, 0, 1, None, None, 0, 0, [], score.signature)
+
+
+def _unused(scores: Sequence[Score], system: object) -> tuple[Score, str] | None:
+    active = next((score for score in scores if score.name == "active_units"), None)
+    units = getattr(getattr(system, "config", None), "latent_size", None)
+    if active is None or not units or active.high >= _ACTIVE * units:
+        return None
+    return active, f"{active.value:.0f} of {units} latents are used (at most {active.high:.0f}, of {active.n} samples)"
+
+
+def _blind(scores: Sequence[Score], reference: object) -> tuple[Score, str] | None:
+    error = next((score for score in scores if score.name == "reconstruction_mse"), None)
+    if error is None or not isinstance(reference, Images):
+        return None
+    pixels = reference.take(choice(len(reference), error.n)).unit().double()  # those that were reconstructed
+    mean = (pixels - pixels.mean(0)).square().mean().item()
+    if error.value < _BLIND * mean:
+        return None
+    errors = f"an error of {error.value:.3g}, beside {mean:.3g}"
+    return error, f"pictures are reconstructed no better than by their mean: {errors}"
+
+
+def trivial(train: Samples, count: int) -> Samples:
+    """What the simplest sampler makes: a Gaussian of the training samples' moments, of pictures with more than 1,024
+    numbers pixel by pixel; for text words drawn by their frequency, in sentences as long as real ones.
+    """
+    if isinstance(train, Text):
+        words, source = train.values, noise.generator("trivial")
+        counted = torch.bincount(words[(words != PAD) & (words != EOS)], minlength=len(train.vocabulary)).double()
+        lengths = words[torch.randint(len(words), (count,), generator=source)]
+        drawn = torch.multinomial(counted, count * words.shape[1], replacement=True, generator=source)
+        made = drawn.reshape(count, -1)
+        made = torch.where((lengths == PAD) | (lengths == EOS), lengths, made)
+        return Text(made, vocabulary=train.vocabulary)
+    values = train.unit() if isinstance(train, Images) else train.canonical().values
+    rows = values[:20_000].flatten(1).double()
+    noise_ = noise.draw(noise.Draw((count, rows.shape[1])), "trivial").double()
+    mean = rows.mean(0)
+    if rows.shape[1] <= _COVARIED:
+        spread, axes = torch.linalg.eigh(torch.cov(rows.T).reshape(rows.shape[1], -1))
+        made = mean + (noise_ * spread.clamp_min(0).sqrt()) @ axes.T
+    else:
+        made = mean + noise_ * rows.std(0)
+    shaped = made.float().reshape(count, *values.shape[1:])
+    return Images(shaped.clamp(0, 1)) if isinstance(train, Images) else Points(shaped)

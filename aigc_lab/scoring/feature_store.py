@@ -1,0 +1,226 @@
+"""One feature pass for all metrics: extractors by name, real features cached on disk by content."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from aigc_lab import plugins
+from aigc_lab.data.base import Dataset
+from aigc_lab.errors import UsageError
+from aigc_lab.extractors.base import Extractor, Features
+from aigc_lab.extractors.shared import lookup
+from aigc_lab.host.files import replacing, sha256
+from aigc_lab.host.weights import WeightsPolicy
+from aigc_lab.samples import Samples
+from aigc_lab.shape import Modality
+from aigc_lab.statistics.frechet import Gaussian
+
+# Part of every key: changes when the stored form does.
+_SCHEMA = "2"
+
+
+class FeatureStore:
+    """Extractors are prepared once; features of real samples are kept in `cache/features`, keyed by what they are of:
+    sha256(content of the samples | weights and preprocessing | how many vectors | dtype | schema). One changed pixel is
+    another key. Without a `cache` nothing is read or written.
+
+    `keep` says of how many samples an extractor's vectors are kept, at most; all where it does not say.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        cache: Path,
+        weights: WeightsPolicy,
+        device: str,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._dataset = dataset
+        self.cache = cache
+        self._weights = weights
+        self.device = device
+        self._say = say
+        self._extractors: dict[str, Extractor] = {}
+        self._memory: dict[tuple[str, int], tuple[Samples, Features]] = {}
+        self.keep: dict[str, int] = {}
+        #: told of each pass: what is read, how many of how many samples are done
+        self.watch: Callable[[str, int, int], object] = lambda what, done, total: None
+
+    def extractor(self, name: str) -> Extractor:
+        if name not in self._extractors:
+            kind = lookup.find(name)
+            with plugins.blamed(kind):
+                made = kind.prepare(
+                    self._dataset, cache=self.cache, weights=self._weights, device=self.device, say=self._say
+                )
+            source = plugins.source_of(kind)
+            if source is not None:
+                made.identity += f":file {hashlib.sha256(source).hexdigest()[:8]}"
+            self._extractors[name] = made
+        return self._extractors[name]
+
+    def real(self, name: str, samples: Samples) -> Features:
+        """Features of real samples: from memory, else from disk, else computed and stored."""
+        kept = self._memory.get((name, id(samples)))
+        if kept is not None:
+            return kept[1]
+        path = self._path(name, samples)
+        features = self._stored(path)
+        if features is None:
+            features = self.made(name, samples)
+            self._write(path, features, self.extractor(name).identity)
+        # The samples are held too: an id is only unique while its object lives.
+        self._memory[name, id(samples)] = (samples, features)
+        return features
+
+    def _path(self, name: str, samples: Samples) -> Path:
+        keep = self.keep.get(name)
+        parts = (
+            samples.digest(),
+            self.extractor(name).identity,
+            f"keep:{keep}" if keep is not None and keep < len(samples) else "all",
+            "float32",
+            _SCHEMA,
+        )
+        return self.cache / "features" / f"{hashlib.sha256('|'.join(parts).encode()).hexdigest()}.safetensors"
+
+    def _stored(self, path: Path) -> Features | None:
+        if not path.is_file():
+            return None
+        try:
+            return unpacked(path)
+        except (SafetensorError, KeyError, ValueError, OSError):
+            self._say(f"the stored features {path} are damaged; they are computed again")
+            return None
+
+    def _write(self, path: Path, features: Features, identity: str) -> None:
+        """A cache is a convenience: a disk that takes nothing costs the next command its time, and this one nothing."""
+        try:
+            pack(features, {"extractor": identity}, path)
+        except (OSError, SafetensorError) as error:
+            why = getattr(error, "strerror", None) or error
+            self._say(f"the features cannot be stored ({why}: {path}); they are computed again next time")
+
+    def made(self, name: str, samples: Samples) -> Features:
+        """Features of samples: computed, never stored. Raises `ValueError` for samples that it must not see."""
+        if samples.modality == Modality.POINTS:
+            raise UsageError(f"extractor {name} reads images or text, not {samples.modality}")
+        total, extractor = len(samples), self.extractor(name)
+        what = f"{name} features of {total:,} samples"
+        with plugins.blamed(type(extractor)):
+            return extractor.extract(samples, keep=self.keep.get(name), seen=lambda done: self.watch(what, done, total))
+
+
+def pack(features: Features, facts: Mapping[str, str], path: Path) -> None:
+    """Writes features as a safetensors file, with a digest of all tensors. Where a distance will need them, the moments
+    and their root are in it too: at d = 2048 they cost as much as the distance. Raises `OSError` or `SafetensorError`.
+    """
+    gaussian = features.gaussian
+    tensors = {"vectors": features.vectors.contiguous()}
+    if features.logits is not None:
+        tensors["logits"] = features.logits.contiguous()
+    if gaussian.covariance is not None:
+        tensors |= {"mean": gaussian.mean, "covariance": gaussian.covariance, "root": gaussian.root.contiguous()}
+    tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
+    told = {**facts, "count": features.count, "sha256": _digest(tensors)}
+    with replacing(path) as temporary:
+        # Under one key: safetensors writes several in any order, and the same features would be other bytes.
+        save_file(tensors, temporary, {"facts": json.dumps(told, sort_keys=True)})
+
+
+def unpacked(path: Path) -> Features:
+    """What `pack` wrote. Raises `SafetensorError`, `KeyError` or `ValueError` for anything else."""
+    tensors = load_file(path)
+    facts = described(path)
+    if _digest(tensors) != facts["sha256"]:
+        raise ValueError(f"{path}: its bytes are not those that were written")
+    features = Features(tensors["vectors"], tensors.get("logits"))
+    if "covariance" not in tensors:
+        return features
+    whole = Gaussian(facts["count"], tensors["mean"], tensors["covariance"])
+    whole.__dict__["root"] = tensors["root"]
+    return replace(features, whole=whole)
+
+
+def described(path: Path) -> dict[str, Any]:
+    """What is written of stored features: `count`, `extractor`, `sha256`; nothing where nothing is. Raises
+    `SafetensorError` or `ValueError`.
+    """
+    with safe_open(path, "pt") as file:
+        found: dict[str, Any] = json.loads((file.metadata() or {}).get("facts", "{}"))
+    return found
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].numpy().data)
+    return digest.hexdigest()
+
+
+# ---- the cache as a user sees it
+
+_FEATURES, _CLASSIFIERS = "features", "classifiers"
+# What verdicts rest on: small, and computed again.
+_NULLS, _BASELINES = "nulls", "baselines"
+
+
+def cached(cache: Path) -> list[dict[str, Any]]:
+    """The files of a cache, the largest first: kind, what, samples, bytes, age in seconds, file."""
+    rows = []
+    for kind in (_FEATURES, _CLASSIFIERS, _NULLS, _BASELINES):
+        ends = ("*.safetensors", "*.json") if kind in (_NULLS, _BASELINES) else ("*.safetensors",)
+        for path in sorted(each for end in ends for each in (cache / kind).glob(end)):
+            what, samples = "", None
+            with suppress(SafetensorError, KeyError, ValueError, OSError):
+                facts = described(path)
+                what, samples = facts.get("extractor", ""), facts.get("count")
+            stat = path.stat()
+            row = {"kind": kind, "what": what, "samples": samples, "bytes": stat.st_size}
+            rows.append(row | {"age": time.time() - stat.st_mtime, "file": str(path)})
+    return sorted(rows, key=lambda row: -row["bytes"])
+
+
+def damaged(cache: Path) -> list[tuple[Path, str]]:
+    """The files of a cache that are not what was written, and why: each is read whole."""
+    from aigc_lab.scoring.null_cache import known_baseline, known_nulls, neighbours
+
+    found = []
+    for path in sorted((cache / _FEATURES).glob("*.safetensors")):
+        try:
+            unpacked(path)
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            found.append((path, str(error)))
+    lists, nulls, baselines = (_NULLS, "*.safetensors"), (_NULLS, "*.json"), (_BASELINES, "*.json")
+    for (kind, end), read in ((lists, neighbours), (nulls, known_nulls), (baselines, known_baseline)):
+        for path in sorted((cache / kind).glob(end)):
+            try:
+                read(path)
+            except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+                found.append((path, str(error)))
+    judges = sorted((cache / _CLASSIFIERS).glob("*.safetensors"))
+    return found + [(path, "its bytes are not those that were written") for path in judges if sha256(path) != path.stem]
+
+
+def clear(cache: Path, *, classifiers: bool = False) -> tuple[int, int]:
+    """Removes stored features, nulls and baselines; the classifiers too if that is asked for: scores by others cannot
+    be compared with theirs. Returns how many files and bytes.
+    """
+    count = size = 0
+    for kind in (_FEATURES, _NULLS, _BASELINES, *([_CLASSIFIERS] if classifiers else [])):
+        for path in (cache / kind).glob("*"):
+            size += path.stat().st_size
+            path.unlink(missing_ok=True)
+            count += 1
+    return count, size

@@ -1,0 +1,281 @@
+"""What `aigc-lab evaluate` does with files of sentences: reads, tokenizes and scores them, without torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import numpy as np
+
+from aigc_lab import plugins
+from aigc_lab.errors import UsageError
+from aigc_lab.experiment.experiment import load_protocol, validated
+from aigc_lab.host import content
+from aigc_lab.host.files import is_file
+from aigc_lab.metrics.base import Evidence, Metric, Pool, Real, Score, scored
+from aigc_lab.shape import Modality, Shape
+from aigc_lab.text.corpus import Corpus, Ints
+from aigc_lab.text.sentence_files import read_every_line
+from aigc_lab.text.tokenizer import Tokenizer, tokenize
+from aigc_lab.text.tokenizer import named as tokenizer_named
+
+# As many as any protocol: what is checked is the kind of samples, and `least` says how few will do.
+_ENOUGH = 10_000
+if TYPE_CHECKING:
+    from aigc_lab.verdicts.conclusion import CollapseVerdict
+
+# Files that hold something else than sentences.
+_OTHERS = (".npy", ".npz", ".safetensors", ".png", ".jpg", ".jpeg", ".webp", ".zip")
+
+
+def concerns(*sources: str | None) -> bool:
+    """Whether one of these names a file of sentences: any file but those of arrays, weights and pictures."""
+    paths = [Path(source).expanduser() for source in sources if source]
+    return any(is_file(path) and path.suffix.lower() not in _OTHERS for path in paths)
+
+
+def scores(
+    generated: str | Sequence[str],
+    reference: str | Sequence[str],
+    *,
+    train: str | Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    protocol: str | None = None,
+    tokenizer: Tokenizer = "words",
+    samples: int | None = None,
+) -> list[Score]:
+    """Scores of sentences against real ones, each with its interval, n, floor and signature. Each set is a file, one
+    sentence a line, or the sentences themselves. The floor compares half of the reference with the other half, or as
+    many as were generated with the rest.
+
+    Raises `UsageError` naming the file or the metric for what cannot be scored.
+    """
+    given = {"generated": generated, "reference": reference} | ({"train": train} if train is not None else {})
+    every = _corpora({name: _lines(source, name) for name, source in given.items()}, tokenizer)
+    # Blank lines of a file hold the place of a pair, and are no sentences.
+    sets = {name: _sentences_of(given[name], each) for name, each in every.items()}
+    made, real = sets["generated"], sets["reference"]
+    if samples is not None and samples > len(made):
+        raise UsageError(f"{samples:,} samples are to be scored, and {len(made):,} are given")
+    if len(real) < 2:
+        raise UsageError("reference: one sentence is no reference; give two at the very least")
+    evidence = _evidence(_some(made, samples), real, sets.get("train"))
+    in_pairs = _InPairs(every["generated"], every["reference"], samples)
+    found = []
+    for name, config in _wanted(metrics, protocol):
+        try:
+            metric = _metric(name, config)
+            found += _scored(metric, in_pairs.evidence() if getattr(metric, "paired", False) else evidence)
+        except ValueError as error:
+            if metrics is not None or isinstance(error, UsageError):
+                raise UsageError(f"metric {name}: {str(error).removeprefix(f'{name} ')}") from None
+            print(f"{name} is left out: {str(error).removeprefix(f'{name} ')}", file=sys.stderr)
+    if not found:
+        raise UsageError("nothing can be scored: every metric was left out")
+    return found
+
+
+def collapse(
+    generated: str | Sequence[str],
+    reference: str | Sequence[str],
+    labels: Sequence[int] | Sequence[str] | None,
+    *,
+    device: str = "cpu",
+    home: Path | None = None,
+    cache: Path | None = None,
+    tokenizer: Tokenizer = "words",
+    **options: Any,
+) -> CollapseVerdict:
+    """Whether sentences have collapsed beside real ones: by vectors made of the reference's own words, in clusters of
+    these, or in classes that are given. Each set is a file, a dataset, a run or model that is asked for
+    sentences, or the sentences themselves.
+
+    Raises `UsageError` for what cannot be judged, and for `options` that are about pictures.
+    """
+    from aigc_lab.evaluate import RealSet, classes_of, known_sentences, verdict_on
+    from aigc_lab.extractors.sentences import vectors_of
+    from aigc_lab.verdicts.collapse import alike
+
+    for name, value in options.items():
+        if value:
+            raise UsageError(
+                f"--{name.replace('numbers', 'range').replace('_', '-')}: is for pictures, and these are sentences"
+            )
+    named = {"generated": generated, "reference": reference}
+    lines = {
+        name: [line for line in _lines(_sentences(source, None, 0, device, home), name) if line]
+        for name, source in named.items()
+    }
+    sets = _corpora(lines, tokenizer)
+    known = (None, None) if labels is None else classes_of(labels)
+    if labels is not None and len(labels) != len(sets["reference"]):
+        raise UsageError(f"--labels: {len(labels):,} are given for {len(sets['reference']):,} reference sentences")
+    sentences = known_sentences(sets["reference"], None)
+    made, real = vectors_of(sets["generated"], sets["reference"])
+    identity = f"sentences|data:given:{sets['reference'].digest()[:8]}|tok:{tokenizer_named(tokenizer)}"
+    beside = RealSet(
+        real,
+        identity,
+        lines["reference"].__getitem__,
+        labels=known[0],
+        names=known[1],
+        sentences=sentences,
+        alike=alike(sets["reference"].texts()),
+    )
+    return verdict_on(made, sets["generated"], beside, cache)
+
+
+def rows(
+    generated: str,
+    reference: str | None,
+    train: str | None,
+    *,
+    seed: int,
+    device: str,
+    home: Path | None,
+    samples: int | None,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """The scores as rows. What is no file may be a dataset, or a run or model that is asked for sentences."""
+    if reference is None:
+        raise UsageError(f"--reference: what shall {generated} be compared with? Name a text file or a dataset")
+
+    sources = (generated, reference, train)
+    given = [None if source is None else _sentences(source, samples, seed, device, home) for source in sources]
+    found = scores(given[0], given[1], train=given[2], samples=samples, **options)  # type: ignore[arg-type]
+    return [vars(score) for score in found]
+
+
+def _sentences(
+    source: str | Sequence[str], samples: int | None, seed: int, device: str, home: Path | None
+) -> str | Sequence[str]:
+    """The name of a file, or the sentences: those given, or of a dataset, a run or a model."""
+    if not isinstance(source, str):
+        return source
+    if os.path.exists(Path(source).expanduser()):
+        return source
+    from aigc_lab.commands.evaluate import sentences_of
+
+    return sentences_of(source, samples, seed=seed, device=device, home=home)
+
+
+def _lines(source: str | Sequence[str], what: str) -> list[str]:
+    if not isinstance(source, str):
+        return list(source)
+    path = Path(source).expanduser()
+    if not is_file(path):
+        raise UsageError(f"--{what} {source}: no such file; a set of sentences is a text file, one sentence a line")
+    if path.suffix.lower() in _OTHERS:
+        raise UsageError(f"--{what} {source}: is no text, and the other set is; compare like with like")
+    return read_every_line(path, f"--{what}")
+
+
+def _sentences_of(source: str | Sequence[str], lines: Corpus) -> Corpus:
+    """Without the blank lines of a file; a sentence of a list may be empty."""
+    blank = lines.lengths == 0
+    if not isinstance(source, str) or not blank.any():
+        return lines
+    count = int(blank.sum())
+    lines_are = "1 blank line is" if count == 1 else f"{count:,} blank lines are"
+    print(f"{source}: {lines_are} no sentence (in pairs of lines: an empty one)", file=sys.stderr)
+    return lines.take(~blank)
+
+
+def _some(sentences: Corpus, samples: int | None) -> Corpus:
+    return sentences if samples is None else sentences.take(_choice(len(sentences), samples))
+
+
+def _choice(of: int, samples: int) -> Ints:
+    """Which sentences are scored, of so many: a seeded choice, in their order."""
+    return np.sort(np.random.default_rng(0).permutation(of)[:samples])
+
+
+@dataclass
+class _InPairs:
+    """The lines of two sets as pairs, blank ones too; `samples` of the pairs."""
+
+    generated: Corpus
+    reference: Corpus
+    samples: int | None
+
+    def evidence(self) -> Evidence:
+        """Raises `ValueError` for sets that are no pairs: a line that is lost shifts all that follow."""
+        made, real = len(self.generated), len(self.reference)
+        if made != real:
+            raise ValueError(
+                f"it compares line i with line i, and {made:,} generated lines have {real:,} in the reference; "
+                "give as many, with an empty line where nothing was generated"
+            )
+        rows = np.arange(made) if self.samples is None else _choice(made, self.samples)
+        return _evidence(self.generated.take(rows), self.reference.take(rows), None)
+
+
+def _corpora(given: dict[str, list[str]], tokenizer: Tokenizer) -> dict[str, Corpus]:
+    """The sets in the numbers of one list of words."""
+    numbers: dict[str, int] = {}
+    rows = {
+        name: [[numbers.setdefault(word, len(numbers)) for word in tokenize(line, tokenizer)] for line in lines]
+        for name, lines in given.items()
+    }
+    words = tuple(numbers)
+    return {name: Corpus.of(sentences, words, tokenizer) for name, sentences in rows.items()}
+
+
+class _Given:
+    """The reference in the place of a dataset: its content is its identity."""
+
+    name = "given"
+    likelihood = modes = None
+
+    def __init__(self, reference: Corpus) -> None:
+        self.shape = Shape(Modality.TEXT, (int(reference.lengths.max()) + 1,))
+        self.digest = reference.digest()
+
+
+def _evidence(made: Corpus, real: Corpus, train: Corpus | None) -> Evidence:
+    few = min(len(made), len(real) // 2)
+    pool = Pool(cast(Any, (real,)), len(real) // 2)
+
+    def refused(*of: object) -> NoReturn:
+        raise ValueError("it needs features, which come with a dataset; score a run, or leave it out")
+
+    dataset = _Given(real)
+    details = [f"data:given:{dataset.digest[:8]}", f"ref:set:{len(real)}", f"n:{len(made)}"]
+    return Evidence(
+        cast(Any, made),
+        Real.drawn(cast(Any, real), pool, len(made), cast(Any, train)),
+        cast(Any, dataset),
+        refused,
+        refused,
+        "|".join([*details, f"floor:{few}:{len(real) - few}"]),
+    )
+
+
+def _wanted(metrics: Sequence[str] | None, protocol: str | None) -> list[tuple[str, dict[str, Any]]]:
+    if metrics is not None and protocol is not None:
+        raise UsageError("--metrics and --protocol say the same in two ways; give one of them")
+    if metrics is not None:
+        return [(name, {}) for name in metrics]
+    return load_protocol(content.find("evaluation", protocol or "text")).metrics
+
+
+def _metric(name: str, config: dict[str, Any]) -> Metric:
+    kind = plugins.find(Metric, name)  # type: ignore[type-abstract]
+
+    def fail(at: tuple[Any, ...], message: str) -> NoReturn:
+        raise UsageError(f"{'.'.join(map(str, at))}: {message}")
+
+    return kind(validated(kind.Config, config, fail))
+
+
+def _scored(metric: Metric, evidence: Evidence) -> list[Score]:
+    least = getattr(metric, "least", 1)
+    if len(evidence.generated) < least:
+        raise ValueError(f"it needs at least {least} generated sentences, not {len(evidence.generated)}")
+    metric.check(evidence.dataset, max(len(evidence.generated), _ENOUGH))
+    metric.refuse_lacking(evidence)
+    return scored(metric, evidence, lambda name, why: print(f"{name} is left out: {why}", file=sys.stderr))

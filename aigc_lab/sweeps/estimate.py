@@ -1,0 +1,90 @@
+"""What a sweep will cost, before it is begun."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from aigc_lab import plugins
+from aigc_lab.data.shared.batches import Batches
+from aigc_lab.display.tables import duration
+from aigc_lab.executors.base import Place
+from aigc_lab.experiment.experiment import Configuration, Experiment
+from aigc_lab.host import environment
+from aigc_lab.sweeps.study import confirmations, most_runs, total_trials
+from aigc_lab.training.loop import train_one
+from aigc_lab.training.recorder import Diverged
+from aigc_lab.training.state import State
+
+# Seconds that timing one system may take, about.
+_PATIENCE = 5.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a sweep will cost at most, from a few steps of each system that were timed now."""
+
+    trials: int
+    runs: int
+    seconds: float
+    step_ms: dict[str, float]
+    workers: int = 1
+
+    def __str__(self) -> str:
+        steps = ", ".join(f"{system} {ms:.1f} ms/step" for system, ms in self.step_ms.items())
+        shared = f" on {self.workers} workers" if self.workers > 1 else ""
+        return (
+            f"{_count(self.trials, 'trial')}, at most {_count(self.runs, 'run')}, about {duration(self.seconds)} of "
+            f"training{shared} ({steps}); starting and scoring come on top"
+        )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def estimate(experiment: Experiment, places: Sequence[Place]) -> Estimate:
+    """Times a few steps of every system at its paper's defaults, after a few that warm up, as one worker will have
+    them: on its device, with its share of the cores. That workers also share memory and caches is not in it.
+    """
+    trials, place = total_trials(experiment), places[0]
+    file = experiment.file
+    step_ms = {}
+    for system in experiment.systems:
+        values = {"system": system} | experiment.defaults(system)
+        plan = experiment.resolve(lambda hole, values=values: values.get(hole.name, hole.ends()[0]))  # type: ignore[misc]
+        with plugins.blamed(plan.system_class):
+            step_ms[plan.system] = 1000 * _seconds_per_step(plan, place)
+    searched, confirmed = trials * file.search.seeds, confirmations(experiment, trials)
+    # The confirmed ones may all be of the slowest system.
+    seconds = (searched * statistics.mean(step_ms.values()) + confirmed * max(step_ms.values())) / 1000
+    seconds *= file.training.steps / len(places)
+    return Estimate(trials, most_runs(experiment), seconds, step_ms, len(places))
+
+
+def _seconds_per_step(plan: Configuration, place: Place, warm: int = 3, timed: int = 10) -> float:
+    training = plan.training
+    environment.settle(min(training.threads or environment.threads(), place.threads))
+    state = State.fresh(
+        plan.system_class,
+        plan.system_config,
+        plan.dataset.shape,
+        seed=0,
+        batch_size=training.batch_size,
+        device=place.device,
+        channels_last=training.channels_last,
+    )
+    batches = Batches(plan.dataset.load("train").to(place.device), training.batch_size, seed=0)
+    options = {"seed": 0, "decay": training.ema, "precision": training.precision}
+    each = 0.0
+    for steps in (1, warm, warm + timed):
+        begun, started = state.step, time.perf_counter()
+        # What diverges here takes as long, and is told when it is a run.
+        with suppress(Diverged):
+            for _ in train_one(state, batches, steps=steps, every=steps, **options):  # type: ignore[arg-type]
+                pass
+        each = (time.perf_counter() - started) / max(steps - begun, 1)
+        if each * timed > _PATIENCE:
+            break  # a step that long is no longer for having been the first
+    return each

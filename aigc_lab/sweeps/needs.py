@@ -1,0 +1,222 @@
+"""What a sweep needs of memory, estimated before it is taken: too much is refused with the key, and what would fit."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from aigc_lab.errors import UsageError
+from aigc_lab.executors.base import Place
+from aigc_lab.experiment import space
+from aigc_lab.experiment.experiment import Configuration, Experiment
+from aigc_lab.experiment.yaml_file import KeyPath
+from aigc_lab.host.capacity import free_memory, spelled
+from aigc_lab.samples import Images, Points, Samples, Text
+from aigc_lab.shape import Modality, Shape
+from aigc_lab.systems.base import Phase, System
+
+# Of a weight: itself, its gradient, Adam's two moments and the moving average.
+_COPIES = 5
+# Batches up to here fit wherever their networks do, and are not tried, which takes a while.
+_USUAL = 256
+# What plugins of others may raise when they are built, or run without data.
+_REFUSALS = (ValueError, TypeError, ArithmeticError, MemoryError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bytes that a run holds at least while it trains: `fixed` for the networks, and for `each` sample of a batch."""
+
+    fixed: int
+    each: float = 0.0
+
+    def of(self, batch_size: int) -> int:
+        return self.fixed + round(self.each * batch_size)
+
+
+def check(experiment: Experiment, places: Sequence[Place], together: int = 1) -> None:
+    """Raises `UsageError` for data or runs that memory cannot hold: of all workers that share a device, or of so many
+    runs that are trained `together`. Nothing is loaded, and what is built is small or known to fit.
+    """
+    filled, first = _filled(experiment, {})
+    for key, need in first.dataset.memory().items():
+        free = free_memory()
+        if need > free:
+            value = getattr(first.dataset.config, key)
+            experiment.document.fail(
+                filled.source(("data", key)),
+                f"{value:,} take about {spelled(need)} of memory, and {spelled(free)} are free; "
+                f"{_rounded(int(value * free / need)):,} would fit",
+            )
+    for device in dict.fromkeys(place.device for place in places):
+        free = free_memory(device) // (together * sum(place.device == device for place in places))
+        for filled, plan in _plans(experiment):
+            try:
+                found = cost(plan, free)
+            except _REFUSALS:
+                continue  # a class of somebody else that needs real samples is not judged by samples of no content
+            if found.of(plan.training.batch_size) > free:
+                _refuse(experiment, filled, plan, found, free)
+
+
+def cost(plan: Configuration, free: int) -> Cost:
+    """About what a run takes: weights and what belongs to them, and for each sample its noise, itself, and what the
+    gradient needs of the way forward, which a loss of a few samples shows. That last part is looked at only for large
+    batches, of networks that fit into what is `free`.
+    """
+    shape, count = plan.dataset.shape, plan.training.batch_size
+    with torch.device("meta"):
+        system = plan.system_class(plan.system_config, shape)
+        phases = system.phases(count)
+    fixed = _COPIES * sum(_bytes(tensor) for tensor in (*system.parameters(), *system.buffers()))
+    noise = max(sum(4 * math.prod(draw.size) for draw in phase.noise.values()) for phase in phases)
+    least = 4 * math.prod(shape.size) + noise / count
+    few = min(count, _few(plan))
+    if count <= _USUAL or fixed + least * few > free:
+        return Cost(fixed, least)
+    return Cost(fixed, max(least, _held(plan, few)))
+
+
+def _few(plan: Configuration) -> int:
+    """A small batch: as many samples as a critic looks at, a few times."""
+    return 4 * int(getattr(plan.system_config, "packing", 1))
+
+
+def _held(plan: Configuration, count: int) -> float:
+    """Bytes for each sample of a batch of so many: those of noise, and those that autograd keeps of a phase's loss."""
+    with torch.random.fork_rng(devices=[]):
+        system = plan.system_class(plan.system_config, plan.dataset.shape)
+        batch = _batch(plan.dataset.shape, count)
+        most = max(_kept(system, phase, batch) for phase in system.phases(count))
+    return most / count
+
+
+def _kept(system: System, phase: Phase, batch: Samples) -> int:
+    noise = {name: torch.rand(draw.size) for name, draw in phase.noise.items()}
+    known = {tensor.untyped_storage().data_ptr() for tensor in (*system.parameters(), *system.buffers())}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage  # held, so that no other gets its place
+        return tensor
+
+    # A penalty on a gradient runs under torch.func, which forbids these hooks: what it keeps is not counted.
+    with suppress(*_REFUSALS), saved_tensors_hooks(keep, lambda tensor: tensor), torch.enable_grad():
+        phase.loss(batch, noise, 1)
+    return sum(map(_bytes, noise.values())) + sum(storage.nbytes() for storage in kept.values())
+
+
+def _batch(shape: Shape, count: int) -> Samples:
+    """A batch of the shape, of no content."""
+    labels = None if shape.classes is None else torch.zeros(count, dtype=torch.int64)
+    if shape.modality == Modality.TEXT:
+        assert shape.vocabulary is not None
+        words = torch.full((count, *shape.size), len(shape.vocabulary) - 1)
+        return Text(words, labels, vocabulary=shape.vocabulary)
+    if shape.modality == Modality.POINTS:
+        return Points(torch.rand((count, *shape.size)), labels)
+    return Images(torch.zeros((count, *shape.size), dtype=torch.uint8), labels)
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+# ---- which configurations
+
+
+def _filled(experiment: Experiment, values: dict[str, Any]) -> tuple[space.Filled, Configuration]:
+    def pick(hole: space.Hole) -> Any:
+        return values.get(hole.name, hole.ends()[0])
+
+    return space.fill(experiment.document, pick), experiment.resolve(pick)
+
+
+def _plans(experiment: Experiment) -> Iterator[tuple[space.Filled, Configuration]]:
+    """The configurations that take most: every option of every choice, with all whole numbers at their upper ends, and
+    each of them alone at its own, where they cannot be so together. Those that differ in real numbers take the same.
+    """
+    whole = {hole.name: _largest(hole) for hole in experiment.holes}
+    largest = {name: value for name, value in whole.items() if value is not None}
+    seen = set()
+    for corner in space.corners(experiment.document):
+        for values in (corner.values | largest, corner.values):
+            # Two numbers that do not go together, like a packing and a batch, are no configuration.
+            with suppress(UsageError):
+                filled, plan = _filled(experiment, values)
+                sizes = [(key, value) for key, value in plan.system_config if not isinstance(value, float)]
+                key = repr((plan.system, sizes, plan.training.batch_size))
+                if key not in seen:
+                    seen.add(key)
+                    yield filled, plan
+
+
+def _largest(hole: space.Hole) -> Any:
+    ends = hole.ends()
+    return max(ends) if all(type(end) is int for end in ends) else None
+
+
+# ---- what to say
+
+
+def _refuse(experiment: Experiment, filled: space.Filled, plan: Configuration, found: Cost, free: int) -> NoReturn:
+    """Names the key that is to blame: of those whose half would save a tenth, the one that is furthest from usual."""
+    count, need = plan.training.batch_size, found.of(plan.training.batch_size)
+    at: dict[KeyPath, int] = {
+        ("system", key): value for key, value in plan.system_config if type(value) is int and value > 1
+    }
+    saved: dict[KeyPath, float] = {path: found.fixed - _fixed(plan, path, value // 2) for path, value in at.items()}
+    at["training", "batch_size"], saved["training", "batch_size"] = count, found.each * count / 2
+    costly = [path for path in at if saved[path] > need / 10] or list(at)
+    path = max(costly, key=lambda path: at[path] / _usual(plan, path))
+    if path[0] == "training":
+        fits = int((free - found.fixed) / found.each)
+    else:
+        fits = _most(plan, path, at[path], int(free - found.each * count))
+    remedy = f"; {_rounded(fits):,} would fit" if fits > 1 else ""
+    experiment.document.fail(
+        filled.source(path),
+        f"{at[path]:,}: a run of {plan.system} takes about {spelled(need)} of memory, and "
+        f"{spelled(free)} are free for it{remedy}",
+    )
+
+
+def _usual(plan: Configuration, path: KeyPath) -> float:
+    """The default of a key, where it has one."""
+    model: type[BaseModel] = type(plan.training if path[0] == "training" else plan.system_config)
+    default = model.model_fields[str(path[-1])].get_default()
+    return default if isinstance(default, int) and default > 0 else 1
+
+
+def _fixed(plan: Configuration, path: KeyPath, value: int) -> float:
+    """Bytes of the networks with another value there; infinite where it cannot be."""
+    config = plan.system_config.model_copy(update={str(path[-1]): value})
+    try:
+        with torch.device("meta"):
+            system = plan.system_class(config, plan.dataset.shape)
+    except _REFUSALS:
+        return math.inf
+    return _COPIES * sum(_bytes(tensor) for tensor in (*system.parameters(), *system.buffers()))
+
+
+def _most(plan: Configuration, path: KeyPath, value: int, free: int) -> int:
+    """About the largest value whose networks fit; 0 where none does."""
+    low, high = 0, value
+    while high - low > max(low // 20, 1):
+        middle = (low + high) // 2
+        low, high = (middle, high) if _fixed(plan, path, middle) <= free else (low, middle)
+    return low
+
+
+def _rounded(value: int) -> int:
+    """Down, to two digits."""
+    step = int(10 ** max(len(str(value)) - 2, 0))
+    return value // step * step

@@ -1,0 +1,266 @@
+"""May this home write a sweep? Every command asks that before it changes something.
+
+A sweep belongs to the home that its files lie in; several homes may share a registry, and the others may read it. A
+home has an id in a file of its own, which is moved and copied with it, and the registry knows where the home of that id
+lies. So a home that was moved is told from one that was copied: of that, the original is still at its place.
+
+Nobody can see whether a home that is not at its place was moved, is not mounted or is gone: a sweep goes over to
+another home only where its files lie, or by name. Nor is a copy at the same path on another machine told from a folder
+that both machines mount: it counts as the same home.
+"""
+
+import os
+import secrets
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
+
+from aigc_lab.errors import UsageError
+from aigc_lab.host.files import write_atomically
+from aigc_lab.host.settings import Settings, masked
+from aigc_lab.registry import homes
+from aigc_lab.registry.engine import folder_of
+from aigc_lab.registry.homes import StoredHome
+from aigc_lab.registry.store import Registry
+from aigc_lab.tracking import relocation
+
+_IDENTITY = "home-id"
+_RUN_THERE = (
+    ", and this one may only read it; run this there, or export it there and import it into a home with a registry of "
+    "its own"
+)
+
+
+# ---- what commands ask
+
+
+def check(registry: Registry, settings: Settings) -> None:
+    """Raises `UsageError` for a home that was moved or copied, where it would write into the place of another."""
+    relocation.check(settings)
+    original = original_of(registry, settings)
+    if original is None or self_contained(settings):
+        return
+    if lives_on(original):
+        raise UsageError(
+            f"home {settings.home} is a copy of {original.path}, which is still there, and both use "
+            f"{masked(settings.registry_url)}; run this there, or make this a home of its own, which reads the sweeps "
+            "of the other and begins others: aigc-lab doctor --repair"
+        )
+    raise UsageError(
+        f"home {settings.home} was at {original.path} on {original.host} when it last wrote; if it is not used there "
+        "any more, aigc-lab doctor --repair records that it lies here now"
+    )
+
+
+def refuse(registry: Registry, settings: Settings, sweep: str) -> None:
+    """Raises `UsageError` when this home may not write the sweep. Changes nothing."""
+    check(registry, settings)
+    refuse_foreign(registry, settings, sweep)
+
+
+def refuse_foreign(registry: Registry, settings: Settings, sweep: str, *, remedy: str = _RUN_THERE) -> None:
+    """Raises `UsageError` for a sweep whose files lie in another home. `remedy` ends the sentence "it belongs to home
+    …", where that home is not gone.
+    """
+    owner = homes.owners(registry).get(sweep)
+    if owner is None:
+        elsewhere = not _has_files(settings, sweep) and not _own(settings.registry_url, settings.home)
+        if elsewhere and homes.has_begun(registry, sweep):
+            raise UsageError(
+                f"sweep {sweep} was begun in a home that is not recorded, and its files are not in {settings.home}; "
+                f"run this in the home that has them (if they are gone for good: aigc-lab doctor --adopt {sweep})"
+            )
+        return
+    if owner != _known(registry, settings):
+        raise _foreign(registry, settings, sweep, owner, remedy)
+
+
+def claim(registry: Registry, settings: Settings, sweep: str) -> None:
+    """As `refuse`, and the sweep is this home's from now on, if it was nobody's. Raises `UsageError` for a home that
+    cannot be written: its registry would say so in a database's words.
+    """
+    refuse(registry, settings, sweep)
+    settings.prepare()
+    mine = identity(registry, settings)
+    here = _here(settings, mine)
+    if here not in homes.homes(registry):
+        homes.settle(registry, here)
+    owner = homes.claim(registry, sweep, mine)
+    if owner not in (None, mine):
+        raise _foreign(registry, settings, sweep, str(owner))
+
+
+def _foreign(registry: Registry, settings: Settings, sweep: str, owner: str, remedy: str = _RUN_THERE) -> UsageError:
+    home = homes.home(registry, owner)
+    if home is None:
+        return UsageError(f"sweep {sweep} belongs to another home ({owner}); run this there")
+    there = lives_on(home)
+    where = home.path if home.host == socket.gethostname() else f"{home.path} on {home.host}"
+    if there is False and _keeps(settings.home, sweep):
+        remedy = ", which is not there, and its files lie here: aigc-lab doctor --repair takes it over"
+    elif there is False:
+        remedy = f", which is not there; {_if_moved([sweep])}"
+    elif there is None:
+        remedy += f" (if that home is gone for good: aigc-lab doctor --adopt {sweep})"
+    elif _keeps(settings.home, sweep) and not _keeps(Path(home.path), sweep):
+        remedy += " (its files lie here and not there: aigc-lab doctor --repair)"
+    elif _keeps(settings.home, sweep):
+        remedy += f" (both have files of it; if those here are the right ones: aigc-lab doctor --adopt {sweep})"
+    return UsageError(f"sweep {sweep} belongs to home {where}{remedy}")
+
+
+# ---- which home this is
+
+
+def identity(registry: Registry, settings: Settings) -> str:
+    """The id of this home, made now unless it has one. Raises `UsageError` when the home cannot be written."""
+    known = _known(registry, settings) or secrets.token_hex(16)
+    if _read(settings.home) != known:
+        write_identity(settings, known)
+    return known
+
+
+def write_identity(settings: Settings, identity: str) -> None:
+    """Raises `UsageError` when the home cannot be written."""
+    settings.prepare()
+    write_atomically(settings.home / _IDENTITY, f"{identity}\n".encode())
+
+
+def _known(registry: Registry, settings: Settings) -> str | None:
+    """The id of this home; one whose file is lost is known by its place."""
+    here = _here(settings, "")
+    return _read(settings.home) or next(
+        (each.id for each in homes.homes(registry) if (each.path, each.host) == (here.path, here.host)), None
+    )
+
+
+def _read(home: Path) -> str | None:
+    with suppress(OSError, UnicodeDecodeError):
+        return (home / _IDENTITY).read_text("ascii").strip() or None
+    return None
+
+
+def _here(settings: Settings, identity: str) -> StoredHome:
+    return StoredHome(identity, str(settings.home.resolve()), socket.gethostname())
+
+
+def original_of(registry: Registry, settings: Settings) -> StoredHome | None:
+    """Where the registry knows the home of this id, if that is elsewhere and it was not simply moved from there."""
+    mine = _read(settings.home)
+    recorded = None if mine is None else homes.home(registry, mine)
+    if recorded is None or recorded.path == str(settings.home.resolve()) or lives_on(recorded) is False:
+        return None
+    return recorded
+
+
+def lives_on(home: StoredHome) -> bool | None:
+    """Whether a home still lies where it was recorded; None where that cannot be seen from this machine."""
+    if _read(Path(home.path)) == home.id:
+        return True
+    return False if home.host == socket.gethostname() else None
+
+
+def self_contained(settings: Settings) -> bool:
+    """Whether the stores that only one home may write lie in this one: a copy of it has stores of its own."""
+    return _own(settings.registry_url, settings.home) and _own(settings.optuna_url, settings.home)
+
+
+def _own(url: str, home: Path) -> bool:
+    if make_url(url).get_backend_name() != "sqlite":
+        return False
+    folder = folder_of(url)
+    return folder is not None and folder.resolve().is_relative_to(home.resolve())
+
+
+def remedy(settings: Settings, sweeps: list[str]) -> str:
+    """What to do about sweeps of a home that is not where it was."""
+    if any(_keeps(settings.home, sweep) for sweep in sweeps):
+        return "aigc-lab doctor --repair takes over those whose files lie here, and says what to do about others"
+    return _if_moved(sweeps)
+
+
+def _if_moved(sweeps: list[str]) -> str:
+    """What to do about sweeps of a home that is not where it was: nobody can see from here whether it was moved."""
+    adopting = ", ".join(f"aigc-lab doctor --adopt {sweep}" for sweep in sweeps[:3]) + (
+        ", …" if len(sweeps) > 3 else ""
+    )
+    return f"if it was moved, run aigc-lab doctor --repair there; if it is gone for good: {adopting}"
+
+
+def _keeps(home: Path, sweep: str) -> bool:
+    """Whether a home has what runs of the sweep left: not only records that wait, or an empty folder."""
+    return any(files for place in ("checkpoints", "artifacts") for _, _, files in os.walk(home / place / sweep))
+
+
+def _has_files(settings: Settings, sweep: str) -> bool:
+    places = (settings.checkpoints, settings.artifacts, settings.home / "spool")
+    return any(os.path.isdir(place / sweep) for place in places)
+
+
+# ---- what `doctor --repair` does
+
+
+def repair(registry: Registry, settings: Settings) -> list[str]:
+    """Settles which home this is, and takes over the sweeps whose files lie here and not in the home that they belong
+    to. Returns a sentence for each.
+    """
+    said = []
+    original = original_of(registry, settings)
+    if original is not None and lives_on(original):
+        fresh = secrets.token_hex(16)
+        mine = [sweep for sweep, owner in homes.owners(registry).items() if owner == original.id]
+        write_identity(settings, fresh)
+        homes.settle(registry, _here(settings, fresh))
+        said.append(f"this home is a copy of {original.path}, and a home of its own now")
+        if self_contained(settings):  # the copies of its sweeps are its own
+            homes.adopt(registry, fresh, sweeps=mine)
+    elif (before := original or _moved_from(registry, settings)) is not None:
+        homes.settle(registry, _here(settings, before.id))
+        said.append(f"this home, which was at {before.path} on {before.host}, lies here now")
+    return [*said, *_take_over(registry, settings)]
+
+
+def _moved_from(registry: Registry, settings: Settings) -> StoredHome | None:
+    """Where the registry knows this home, if that is another place."""
+    mine = _read(settings.home)
+    recorded = None if mine is None else homes.home(registry, mine)
+    return recorded if recorded is not None and recorded.path != str(settings.home.resolve()) else None
+
+
+def _take_over(registry: Registry, settings: Settings) -> list[str]:
+    """Of a home that is there but has no files of a sweep, which this one has, the sweep was adopted while this one was
+    away.
+    """
+    said = []
+    for home, sweeps in others(registry, settings).items():
+        there = lives_on(home)
+        if there is None:
+            continue
+        lie_here = [sweep for sweep in sweeps if _keeps(settings.home, sweep)]
+        lie_here = [sweep for sweep in lie_here if not (there and _keeps(Path(home.path), sweep))]
+        if lie_here:
+            adopt(registry, settings, lie_here)
+            said.append(f"{', '.join(lie_here)} of home {home.path}, whose files lie here, belong to this home now")
+        left = [sweep for sweep in sweeps if sweep not in lie_here]
+        if left and not there:
+            said.append(f"home {home.path} is not there, nor are its files here: {', '.join(left)}; {_if_moved(left)}")
+    return said
+
+
+def adopt(registry: Registry, settings: Settings, sweeps: list[str]) -> None:
+    """Makes sweeps this home's, whosever they were."""
+    mine = identity(registry, settings)
+    homes.settle(registry, _here(settings, mine))
+    homes.adopt(registry, mine, sweeps=sweeps)
+
+
+def others(registry: Registry, settings: Settings) -> dict[StoredHome, list[str]]:
+    """The other homes of this registry -> their sweeps."""
+    mine, known = _known(registry, settings), {each.id: each for each in homes.homes(registry)}
+    found: dict[StoredHome, list[str]] = {}
+    for sweep, owner in sorted(homes.owners(registry).items()):
+        if owner != mine and owner in known:
+            found.setdefault(known[owner], []).append(sweep)
+    return found

@@ -1,0 +1,251 @@
+"""One execution of an experiment: as many trials as asked for, each over its seeds, and the best confirmed.
+
+The registry says what has been done; the same command goes on from there, after an end as after an interruption.
+"""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from aigc_lab.errors import Failure
+from aigc_lab.experiment.experiment import Configuration, Experiment
+from aigc_lab.host import environment
+from aigc_lab.host.thread_pool import Crew
+from aigc_lab.registry import liveness, queries
+from aigc_lab.registry.records import Role
+from aigc_lab.registry.run_lifecycle import RESULTS
+from aigc_lab.registry.states import State
+from aigc_lab.runs.job import Job, Outcome, Watcher
+from aigc_lab.sweeps.session import Opened
+from aigc_lab.sweeps.study import Study, Suggestion, most_runs, total_trials
+
+if TYPE_CHECKING:
+    from aigc_lab.training.state import Progress
+
+
+class Display(Protocol):
+    """Who shows a sweep while it goes on; called from as many threads as runs go on at once."""
+
+    def say(self, text: str) -> None:
+        """One line about what happens next."""
+
+    def begin(self, job: Job, number: int, total: int) -> None:
+        """A run starts: the `number`th of `total` (at most: a pruned trial has fewer)."""
+
+    def progress(self, job: Job, now: "Progress") -> None: ...
+
+    def scored(self, job: Job, step: int, value: float) -> None: ...
+
+    def end(self, job: Job, outcome: Outcome) -> None: ...
+
+
+def run_sweep(experiment: Experiment, opened: Opened, display: Display, *, retry_failed: bool = False) -> None:
+    """Runs, or goes on with, the sweep. Runs that failed are done again if that is asked for, or if something that may
+    have been the reason has changed: the libraries, the code, the device.
+    """
+    sweep = _Sweep(experiment, opened, display, retry_failed)
+    trials = total_trials(experiment)
+    sweep.total = most_runs(experiment)
+    with closing(Study(opened.sweep, opened.lab.settings.optuna_url, experiment)) as study:
+        sweep.search_all(study, trials)
+    sweep.confirm()
+
+
+def run_seeds(
+    experiment: Experiment, opened: Opened, display: Display, seeds: Sequence[int], *, retry_failed: bool = False
+) -> list[str]:
+    """Runs of an experiment without holes, trained together, and their ids. One that has ended is not repeated."""
+    sweep = _Sweep(experiment, opened, display, retry_failed)
+    sweep.total = len(seeds)
+    sweep.seeds(experiment.resolve(lambda hole: hole.ends()[0]), seeds)
+    return [f"{opened.sweep}.0.{seed}" for seed in seeds]
+
+
+class _Sweep:
+    """The bookkeeping of one sweep: what is done, what comes next."""
+
+    def __init__(self, experiment: Experiment, opened: Opened, display: Display, retry_failed: bool) -> None:
+        self._experiment = experiment
+        self._finishing = opened.finishing
+        self._id = opened.sweep
+        self._registry = opened.lab.registry
+        self._executor = opened.executor
+        self._display = display
+        self._crew = Crew(opened.executor.slots, opened.executor.stop)
+        self.total = 0
+        self._worst = max if experiment.file.objective.better == "lower" else min
+        kept = RESULTS if retry_failed else RESULTS | {State.FAILED}
+        changed = set() if retry_failed else self._failed_elsewhere(opened.lab.device)
+        self._done = {
+            (row["trial"], row["seed"]): Outcome(State(row["state"]), row["value"], row["reason"])
+            for row in queries.outcomes(self._registry, self._id)
+            if row["state"] in kept and row["run"] not in changed
+        }
+        failed = sum(outcome.state == State.FAILED for outcome in self._done.values())
+        if failed:
+            again = "the same would happen again; --retry-failed tries nevertheless"
+            display.say(
+                f"{failed} run{'s' * (failed > 1)} failed before and {'are' if failed > 1 else 'is'} left: {again}"
+            )
+
+        runs = Counter(trial for trial, seed in self._done if seed < experiment.file.search.seeds)
+        # (trial, number of its runs) -> how it ended
+        self._ended = {
+            (row["trial"], runs[row["trial"]]): (State(row["state"]), row["value"])
+            for row in queries.trials(self._registry, self._id)
+            if row["state"] in RESULTS
+        }
+
+    def _failed_elsewhere(self, device: str) -> set[str]:
+        """Runs that failed in another environment than this one: there, something may have been missing."""
+        now, kinds = environment.describe(device), ("device", "versions", "git_commit", "git_dirty")
+        return {
+            run
+            for run, then in liveness.failures(self._registry, self._id).items()
+            if any(then.get(kind) != now.get(kind) for kind in kinds)
+        }
+
+    def search_all(self, study: Study, trials: int) -> None:
+        """Every trial over its seeds. The next is asked for when somebody is free to begin it, and not before: the
+        sampler then knows as much as it can. Seeds of trials that were begun go before new trials.
+        """
+        with self._crew:
+            for number in range(trials):
+                self._crew.enter()
+                if self._finishing.is_set():
+                    self._crew.leave()
+                    return
+                suggestion = study.trial(number)
+                plan = self._experiment.resolve(suggestion.pick)
+                self._crew.start(self._trial, plan, number, range(self._experiment.file.search.seeds), suggestion)
+
+    def seeds(self, plan: Configuration, seeds: Sequence[int]) -> None:
+        """Trial 0 with these seeds besides those that it had."""
+        registry = self._registry
+        registry.trial(self._id, 0, plan.system, plan.chosen, plan.values)
+        jobs = [self._job(plan, 0, seed, "search") for seed in seeds if (0, seed) not in self._done]
+        if not jobs:
+            return
+        for job in jobs:
+            self._display.begin(job, 1, len(jobs))
+        try:
+            outcomes = self._executor.together(jobs, [_Watcher(self._display, job, None) for job in jobs])
+        except BaseException:
+            with suppress(Failure):  # the error that is being handled says more
+                registry.finish_trial(self._id, 0, State.KILLED, None)
+            raise
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            self._done[0, job.seed] = outcome
+            self._display.end(job, outcome)
+        known = [outcome for (_, _), outcome in sorted(self._done.items())]
+        registry.finish_trial(self._id, 0, *self._value(0, known))
+
+    def _trial(self, plan: Configuration, number: int, seeds: Sequence[int], suggestion: Suggestion | None) -> None:
+        """Does the runs of a trial and records what became of it: the first may be pruned, and then the others are not
+        run.
+        """
+        registry = self._registry
+        registry.trial(self._id, number, plan.system, plan.chosen, plan.values)
+        try:
+            found = [self._run(plan, number, seeds[0], "search", suggestion)]
+            if found[0] is not None and found[0].state not in (State.PRUNED, State.FAILED):
+                rest = [partial(self._run, plan, number, seed, "search", None) for seed in seeds[1:]]
+                found += self._crew.each(rest, holding=True)
+        except BaseException:
+            with suppress(Failure):  # the error that is being handled says more
+                registry.finish_trial(self._id, number, State.KILLED, None)
+            raise
+        outcomes = [outcome for outcome in found if outcome is not None]
+        if len(outcomes) < len(found):  # somebody asked that no further run be begun
+            registry.finish_trial(self._id, number, State.KILLED, None)
+            return
+        # What a trial was worth stays: a diverged seed counts as the worst value that had been seen by then.
+        known = self._ended.get((number, len(outcomes)))
+        state, value = known or self._value(number, outcomes)
+        registry.finish_trial(self._id, number, state, value)
+        if suggestion is not None:
+            suggestion.tell(value, pruned=state == State.PRUNED)
+
+    def _value(self, number: int, outcomes: list[Outcome]) -> tuple[State, float | None]:
+        """The median over the seeds; a diverged seed, or one whose value is not finite, counts as the worst value that
+        the search had seen by then, so that going on with a sweep does not change what a trial was worth.
+        """
+        if outcomes[0].state == State.PRUNED:
+            return State.PRUNED, None
+        seeds = self._experiment.file.search.seeds
+        by_then = [outcome for (trial, seed), outcome in list(self._done.items()) if trial <= number and seed < seeds]
+        seen = [value for outcome in by_then if (value := _finite(outcome)) is not None]
+        values = [
+            self._worst(seen) if outcome.state in RESULTS and _finite(outcome) is None and seen else _finite(outcome)
+            for outcome in outcomes
+        ]
+        known = [value for value in values if value is not None]
+        if not known:
+            return outcomes[0].state, None
+        diverged = all(outcome.state == State.DIVERGED for outcome in outcomes)
+        return State.DIVERGED if diverged else State.FINISHED, statistics.median(known)
+
+    def _run(
+        self, plan: Configuration, number: int, seed: int, role: Role, suggestion: Suggestion | None
+    ) -> Outcome | None:
+        """The outcome of a run: the stored one, or that of doing it now. None when it is not to be begun any more."""
+        if (number, seed) in self._done:
+            return self._done[number, seed]
+        if self._finishing.is_set():
+            return None
+        job = self._job(plan, number, seed, role)
+        self._display.begin(job, len(self._done) + 1, self.total)
+        outcome = self._executor.run(job, _Watcher(self._display, job, suggestion))
+        self._done[number, seed] = outcome
+        self._display.end(job, outcome)
+        return outcome
+
+    def _job(self, plan: Configuration, number: int, seed: int, role: Role) -> Job:
+        run = self._registry.run(self._id, number, seed, role)
+        return Job(run, self._id, number, seed, role, plan, self._experiment.file.objective)
+
+    def confirm(self) -> None:
+        """The best trials by what the search saw (the reference split), with seeds that it has not."""
+        confirm, file = self._experiment.file.confirm, self._experiment.file
+        if confirm is None or self._finishing.is_set():
+            return
+        finished = [
+            row
+            for row in queries.trials(self._registry, self._id)
+            if row["state"] == State.FINISHED and row["value"] is not None
+        ]
+        finished.sort(key=lambda row: row["value"], reverse=file.objective.better == "higher")
+        runs = []
+        for row in finished[: confirm.top]:
+            plan = self._experiment.resolve(lambda hole, row=row: row["params"][hole.name])  # type: ignore[misc]
+            seeds = range(file.search.seeds, file.search.seeds + confirm.seeds)
+            runs += [partial(self._run, plan, row["trial"], seed, "confirm", None) for seed in seeds]
+        with self._crew:
+            self._crew.each(runs)
+
+
+def _finite(outcome: Outcome) -> float | None:
+    """The value of a run; None also where it is not finite, as it is stored."""
+    return outcome.value if outcome.value is not None and math.isfinite(outcome.value) else None
+
+
+@dataclass(frozen=True)
+class _Watcher(Watcher):
+    """Passes what happens to the display, and asks the pruner where there is one to ask."""
+
+    display: Display
+    job: Job
+    suggestion: Suggestion | None
+
+    def progress(self, now: "Progress") -> None:
+        self.display.progress(self.job, now)
+
+    def scored(self, step: int, value: float) -> bool:
+        self.display.scored(self.job, step, value)
+        system = self.job.configuration.system
+        return self.suggestion is not None and self.suggestion.should_stop(system, step, value)

@@ -1,0 +1,131 @@
+"""Opening a sweep: the stores, the judge, the writer and the workers, and closing them whatever happened."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Literal
+
+from aigc_lab import plugins
+from aigc_lab.archive import deletion
+from aigc_lab.errors import UsageError
+from aigc_lab.executors.base import Executor, Place
+from aigc_lab.experiment.experiment import Experiment
+from aigc_lab.host import outage, signals, trust
+from aigc_lab.host.settings import Settings
+from aigc_lab.registry import queries
+from aigc_lab.registry.home import open_registry
+from aigc_lab.registry.store import Registry
+from aigc_lab.runs.resources import Lab, open_lab
+from aigc_lab.sweeps import ownership, study, supervision
+from aigc_lab.sweeps.reconcile import reconcile
+from aigc_lab.tracking import address, writer
+from aigc_lab.tracking.spool import SpoolTracker
+
+# So many seconds of an interrupted sweep's last ten belong to MLflow; what it does not take in them waits on the disk.
+_FAREWELL = 3.0
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A sweep that can be run: its id, what this process shares with its runs, who does them, and whether somebody has
+    asked that no further run be begun.
+    """
+
+    sweep: str
+    lab: Lab
+    executor: Executor
+    finishing: threading.Event
+
+
+@contextmanager
+def stores(settings: Settings, sweep: str, registry: Registry | None = None) -> Iterator[tuple[Registry, str | None]]:
+    """The registry of a command that runs a sweep, open until its end (or the one that it has opened already), once the
+    home and all its stores are found usable; they are made where there are none.
+
+    MLflow's address must answer before a sweep begins, or a typo would show hours later. One that has begun goes on
+    without it, and what is to be said of that is returned too: its runs spool what they show. Raises `UsageError` for a
+    home or a store that cannot be used.
+    """
+    settings.prepare()
+    note = None
+    with ExitStack() as stack:
+        # All that exists is looked at before anything is made.
+        try:
+            address.check(settings.tracking_uri)
+        except address.Unreachable as error:
+            if registry is None:
+                with suppress(UsageError):  # there is none; or none that can be used, which is said when it is opened
+                    registry = stack.enter_context(open_registry(settings, connected=True))
+            if registry is None or all(row["sweep"] != sweep for row in queries.sweeps(registry)):
+                raise
+            note = f"{error}; the sweep goes on, and what it shows waits in {writer.spool_folder(settings, sweep)}"
+        study.check(settings.optuna_url, create=False)
+        if registry is None:
+            registry = stack.enter_context(open_registry(settings, create=True, connected=True))
+        ownership.refuse(registry, settings, sweep)
+        study.check(settings.optuna_url)
+        yield registry, note
+
+
+def _trust(experiment: Experiment, settings: Settings, say: Callable[[str], None]) -> None:
+    """The code that it names has been named by the user, or was allowed: later commands of this home run it too."""
+    try:
+        trust.remember(settings.home, experiment.code)
+    except UsageError as error:  # of a home that another user has opened to this one, say
+        say(f"{error}; commands that need {', '.join(sorted(experiment.code.values()))} will ask for --trust-code")
+
+
+@contextmanager
+def opened(
+    experiment: Experiment,
+    settings: Settings,
+    registry: Registry,
+    places: Sequence[Place],
+    say: Callable[[str], None],
+    command: Literal["sweep", "train"] = "sweep",
+    *,
+    executor: str | None = None,
+) -> Iterator[Opened]:
+    """A checked experiment's sweep, ready to run: nobody else works on it, what was lost has been reconciled, its
+    writer and its workers have started and the judge is prepared. At the end all that the runs showed has been
+    delivered to MLflow, or it is said what was not.
+
+    `executor` names who does the runs, as systems are named: one that ships, a user's file, or an installed package's
+    (entry point group `aigc_lab.executors`); by default this process where there is one place, and else workers.
+    Raises `UsageError` for one that is unknown.
+    """
+    kind = plugins.find(Executor, executor or ("local" if len(places) > 1 else "inline"))  # type: ignore[type-abstract]
+    objective = experiment.file.objective
+    sweep = experiment.sweep
+    spool, first = writer.spool_folder(settings, sweep), places[0]
+    with ExitStack() as stack:
+        stack.enter_context(supervision.alone(settings, sweep))
+        deletion.refuse_unfinished(settings, sweep)
+        ownership.refuse(registry, settings, sweep)
+        registry.sweep(
+            experiment.name,
+            experiment.digest,
+            experiment.document.data,
+            objective.score,
+            objective.better,
+            source=experiment.document.file,
+            command=command,
+        )
+        ownership.claim(registry, settings, sweep)
+        _trust(experiment, settings, say)
+        for finding in reconcile(registry, settings, mine=sweep):
+            say(str(finding))
+        finishing = stack.enter_context(supervision.supervised(registry, sweep))
+        tracker = SpoolTracker(spool)
+        shipping = writer.Writer(settings, sweep)
+        shipping.start()
+        try:
+            with kind(experiment, places, settings, say) as work, signals.last_act(work.kill):
+                lab = open_lab(experiment, settings, registry, tracker, first.device, say, first.threads)
+                work.open(lab, spool)
+                yield Opened(sweep, lab, work, finishing)
+        finally:
+            told = shipping.finish(_FAREWELL if signals.wanted() or outage.given_up() else None)
+            if told:
+                say(told)

@@ -1,0 +1,314 @@
+"""States and weights on disk: safetensors + JSON, written whole or not at all, and no pickle anywhere."""
+
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from aigc_lab import plugins
+from aigc_lab.errors import UsageError
+from aigc_lab.host.files import replacing, sha256, share, write_atomically
+from aigc_lab.host.trust import Allowed
+from aigc_lab.shape import Shape
+from aigc_lab.systems.base import System
+from aigc_lab.training.host_copy import HostCopy
+from aigc_lab.training.optimizers import laid_out
+from aigc_lab.training.state import State
+
+_LOG = logging.getLogger(__name__)
+
+
+def save_weights(
+    system: System, weights: dict[str, Tensor], path: Path, facts: dict[str, Any], same: Iterable[Path] = ()
+) -> list[Path]:
+    """Writes and returns the files of a model: `path` (safetensors) with the weights to sample from, and
+    beside it the JSON that says how to build the system, and the code of users' files that it is made of.
+    What one of the models `same` holds already becomes one file with it.
+
+    Of a moving average only the modules that `sample` uses are averaged; the others are the system's own.
+    """
+    name, source = plugins.name_of(type(system)), plugins.source_of(type(system))
+    description = {"system": name, "config": system.config.model_dump(mode="json")}
+    description |= {"shape": system.shape.dump()} | facts
+    # A user's file may change or go; weights without their code are worth nothing.
+    code = []
+    if source is not None:
+        code.append((path.with_name(f"{name}.py"), source))
+        description["source"] = _source(*code[-1])
+    for key, kind in system.named.items():
+        own = plugins.source_of(kind)
+        if own is not None:
+            # No system's file is called so: its name has no dot.
+            code.append((path.with_name(f"{key}.{plugins.name_of(kind)}.py"), own))
+            description["config"][key] = code[-1][0].name
+            description.setdefault("config_sources", {})[key] = _source(*code[-1])
+    for file, text in code:
+        write_atomically(file, text)
+    _write(path, save({key: tensor.contiguous().cpu() for key, tensor in weights.items()}), same)
+    beside = path.with_suffix(".json")
+    _write(beside, json.dumps(description, indent=2).encode(), [each.with_suffix(".json") for each in same])
+    return [path, beside, *(file for file, _ in code)]
+
+
+def _source(file: Path, text: bytes) -> dict[str, str]:
+    return {"file": file.name, "sha256": hashlib.sha256(text).hexdigest()}
+
+
+def _write(path: Path, content: bytes, same: Iterable[Path]) -> None:
+    digest = hashlib.sha256(content).hexdigest()
+    for other in same:
+        if other != path and other.is_file() and other.stat().st_size == len(content) and sha256(other) == digest:
+            share(other, path)
+            return
+    write_atomically(path, content)
+
+
+def take(path: Path, folder: Path) -> Path:
+    """The model at `path`, with the files beside it, in another folder too, without copying where that is possible."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (path, path.with_suffix(".json"), *path.parent.glob("*.py")):
+        target = folder / file.name
+        if file.is_file() and not target.exists():
+            share(file, target)
+    return folder / path.name
+
+
+def load_system(path: Path, device: str = "cpu", allowed: Allowed | None = None) -> System:
+    """The system that `save_weights` stored, ready to sample; one that is made of users' files runs the stored code,
+    if `allowed` lets it pass.
+
+    Raises `UsageError` when a part is missing or is not what was stored.
+    """
+    beside = path.with_suffix(".json")
+    for file in (path, beside):
+        if not file.is_file():
+            raise UsageError(f"{file}: no such file; a model is a .safetensors file with its .json beside it")
+    try:
+        return _built(json.loads(beside.read_text("utf-8")), path, allowed).to(device).eval()
+    except UsageError:
+        raise
+    # Whatever else lies there: no JSON, other keys, a Config that has changed, weights of another network.
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"{path}: not a model that this version can load ({type(error).__name__}: {reason})") from None
+
+
+def _built(description: Any, path: Path, allowed: Allowed | None) -> System:
+    name = description["system"]
+    if plugins.is_file(name):  # `save_weights` never writes it: the code would lie anywhere, under no digest
+        raise UsageError(
+            f'{path.with_suffix(".json")}: "system" is {name!r:.100}, a file, and must be a name: the code of a '
+            'system lies beside its weights, and "source" says which file it is'
+        )
+    if "source" in description:
+        code = path.with_name(description["source"]["file"])
+        if not code.is_file() or sha256(code) != description["source"]["sha256"]:
+            raise UsageError(f"{code}: missing, or not the code that these weights were trained with")
+        name = str(code)
+    kind = plugins.find(System, name, allowed=allowed)  # type: ignore[type-abstract]
+    config = description["config"]
+    system = kind(
+        kind.Config.model_validate(config | _keyed_code(description, path, allowed)),
+        Shape.load(description["shape"]),
+    )
+    system.load_state_dict(load_file(path))
+    return system
+
+
+def _keyed_code(description: Any, path: Path, allowed: Allowed | None) -> dict[str, str]:
+    """The keys of a stored configuration that name code, with where it lies: beside the weights, under its digest."""
+    found = {}
+    for key, name in plugins.keyed_files(description["config"]).items():
+        source = dict(description.get("config_sources") or {}).get(key)
+        if source is None or source["file"] != name:
+            raise UsageError(
+                f'{path.with_suffix(".json")}: "config.{key}" is {name!r:.100}, a file that "config_sources" does not '
+                "say the digest of"
+            )
+        code = path.with_name(name)
+        if not code.is_file() or sha256(code) != source["sha256"]:
+            raise UsageError(f"{code}: missing, or not the code that these weights were trained with")
+        if allowed is not None:
+            allowed(code, plugins.read(str(code)))
+        found[key] = str(code)
+    return found
+
+
+# ---- the state of a run that is under way
+
+
+def save_state(state: State, path: Path) -> None:
+    """All that a run is after `state.step` steps: networks, their average, what the optimisers remember, and the rows
+    of an interval that is under way.
+    """
+    tensors, facts = _parts(state)
+    copy = HostCopy()
+    ready = copy.take(tensors)
+    with replacing(path) as temporary:
+        ready()
+        copy.write(temporary, facts)
+
+
+def restore_state(state: State, path: Path) -> None:
+    """Puts a freshly built state of the same configuration where the stored one was, to the bit."""
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        facts = file.metadata()
+    state.step = int(facts["step"])
+    for part, module in (("system", state.system), ("average", state.average)):
+        stored = _below(f"{part}.", tensors)
+        lacking = module.load_state_dict(stored, strict=False)
+        # The modules that the average shares with the system were stored with the system alone.
+        if lacking.unexpected_keys or not set(lacking.missing_keys) <= _shared(state):
+            raise ValueError(f"{path}: not a state of this {type(state.system).__name__}")
+    for name, optimizer in state.optimizers.items():
+        memory: dict[int, dict[str, Tensor]] = {}
+        weights = optimizer.param_groups[0]["params"]
+        for key, value in _below(f"optimizer.{name}.", tensors).items():
+            index, _, entry = key.partition(".")
+            weight = weights[int(index)]
+            # As the weight lies in memory: fused Adam pairs them by their place.
+            memory.setdefault(int(index), {})[entry] = (
+                laid_out(value.to(weight.device), weight.detach()) if value.shape == weight.shape else value
+            )
+        optimizer.load_state_dict({"state": memory, "param_groups": optimizer.state_dict()["param_groups"]})
+    state.recorder.load(tensors.get("recorder.rows"), json.loads(facts["recorder"]))
+
+
+def _parts(state: State) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a state by name, each once, and the rest as text."""
+    shared = _shared(state)
+    tensors = {f"system.{key}": value for key, value in state.system.state_dict().items()}
+    tensors |= {f"average.{key}": value for key, value in state.average.state_dict().items() if key not in shared}
+    for name, optimizer in state.optimizers.items():
+        for index, memory in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{name}.{index}.{key}": value for key, value in memory.items()}
+    rows, meaning = state.recorder.dump()
+    if rows is not None:
+        tensors["recorder.rows"] = rows
+    return tensors, {"step": str(state.step), "recorder": json.dumps(meaning)}
+
+
+def _shared(state: State) -> set[str]:
+    """The names under which the average holds the very tensors of the system."""
+    theirs = state.system.state_dict()
+    return {key for key, value in state.average.state_dict().items() if value.data_ptr() == theirs[key].data_ptr()}
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A checkpoint of a run under way. `history` is what the run had to show by then, `selected` the weights that the
+    reference split has chosen so far, `state` the file of the rest.
+    """
+
+    step: int
+    state: Path
+    history: dict[str, Any]
+
+    @property
+    def selected(self) -> dict[str, Tensor]:
+        with safe_open(self.state, "pt") as file:
+            names = [name for name in file.keys() if name.startswith(_SELECTED)]  # noqa: SIM118 -- it is no dict
+            return {name.removeprefix(_SELECTED): file.get_tensor(name) for name in names}
+
+
+_SELECTED = "selected."
+# So many checkpoints of a run under way are kept: if the newest turns out to be damaged, there is one before it.
+_KEPT = 2
+
+
+class Checkpointer:
+    """Stores the state of a run under way in its folder. Copying is all that the training waits for: a thread writes,
+    syncs, renames, and removes what is older than the last two. While one is being written, the next is left out.
+
+    `<folder>/state-<step>.safetensors` comes first; the `.json` beside it, with its sha256 and the history, makes it
+    a checkpoint. `stored(step)` is called, in that thread, when one is on the disk.
+    """
+
+    def __init__(self, folder: Path, stored: Callable[[int], object]) -> None:
+        self._folder = folder
+        self._stored = stored
+        self._copy = HostCopy()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._warned = False
+
+    def save(
+        self, state: State, history: Mapping[str, Any], selected: Mapping[str, Tensor] | None, *, wait: bool = False
+    ) -> None:
+        """Stores it, unless the one before is still being written; with `wait` it is on the disk on return.
+
+        A disk that takes nothing is a warning: the run goes on with the checkpoints that it has. Raises, at the
+        latest at the next call, what `stored` raised.
+        """
+        if self._thread is not None and self._thread.is_alive() and not wait:
+            return
+        self.finish()
+        tensors, facts = _parts(state)
+        tensors |= {f"{_SELECTED}{key}": value for key, value in (selected or {}).items()}
+        ready = self._copy.take(tensors)
+        told = json.dumps(history).encode()
+        self._thread = threading.Thread(
+            target=self._write, args=(state.step, ready, facts, told), name="checkpoint", daemon=True
+        )
+        self._thread.start()
+        if wait:
+            self.finish()
+
+    def finish(self) -> None:
+        """Returns when nothing is being written any more."""
+        if self._thread is not None:
+            self._thread.join()
+        self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _write(self, step: int, ready: Callable[[], object], facts: dict[str, str], history: bytes) -> None:
+        try:
+            ready()
+            path = self._folder / f"state-{step:09d}.safetensors"
+            with replacing(path) as temporary:
+                digest = self._copy.write(temporary, facts)
+            told = {"step": step, "sha256": digest, "history": json.loads(history)}
+            write_atomically(path.with_suffix(".json"), json.dumps(told).encode())
+            for older in sorted(self._folder.glob("state-*.json"))[:-_KEPT]:
+                older.unlink()  # first: without it, the other is nobody's checkpoint
+                older.with_suffix(".safetensors").unlink(missing_ok=True)
+            self._stored(step)
+        except OSError as error:
+            if not self._warned:
+                _LOG.warning("%s: a checkpoint could not be written: %s", self._folder, error)
+            self._warned = True
+        except BaseException as error:  # noqa: BLE001 -- it is raised again, in the thread that trains
+            self._error = error
+
+
+def checkpoints(folder: Path) -> Iterator[Stored]:
+    """The checkpoints of a run, the one to go on from first. `folder` holds a folder for each attempt. One that was cut
+    off, or whose bytes are not those that were written, is said and left out.
+    """
+    found = sorted(folder.glob("*/state-*.json"), key=lambda path: (path.stem, int(path.parent.name)))
+    for path in reversed(found):
+        state = path.with_suffix(".safetensors")
+        try:
+            told = json.loads(path.read_bytes())
+            if sha256(state) != told["sha256"]:
+                raise ValueError("its bytes are not those that were written")
+            stored = Stored(told["step"], state, told["history"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _LOG.warning("%s: damaged, so an older checkpoint is used: %s", state, error)
+            continue
+        yield stored
