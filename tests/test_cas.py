@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from aigc_lab.data.digits import Digits
-from aigc_lab.evaluate import score
 from aigc_lab.extractors.shared.small_classifier import fit
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.metrics import cas
@@ -17,6 +16,7 @@ from aigc_lab.metrics.base import Real, Score
 from aigc_lab.metrics.cas import CAS, accuracy_interval, gain_interval
 from aigc_lab.noise import Draw
 from aigc_lab.samples import Images, Samples
+from aigc_lab.scoring.evidence import score
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import System

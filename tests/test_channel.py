@@ -23,6 +23,7 @@ from aigc_lab.runs import messages
 from aigc_lab.runs.messages import Answer, Ended, Opening, Progressed, Ready, Scored, Work
 from aigc_lab.runs.record import Record
 from aigc_lab.runs.worker import _Inbox, _listen
+from aigc_lab.tracking.messages import Deliver, Delivered, Finish
 
 KINDS = [kind for kind in vars(messages).values() if isinstance(kind, type) and kind.__module__ == messages.__name__]
 WORK: dict[str, Any] = {"run": "s.0.0", "sweep": "s", "trial": 0, "seed": 0, "role": "search"}
@@ -161,7 +162,7 @@ def test_a_supervisor_that_hears_something_else_says_so(ends: Ends, tmp_path: Pa
 
 def test_all_that_a_worker_may_say_is_heard() -> None:
     """A kind of message that is new is known to both ends."""
-    heard = {*local._HEARD, Opening, Work, Answer, messages.Deliver, messages.Finish, messages.Delivered}
+    heard = {*local._HEARD, Opening, Work, Answer, Deliver, Finish, Delivered}
     assert set(KINDS) == heard
     assert set(get_args(messages.Broken.model_fields["error"].annotation)) == {"UsageError", "StoreAway", "Failure"}
 

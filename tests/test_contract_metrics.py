@@ -20,12 +20,12 @@ from aigc_lab.data.digits import Digits
 from aigc_lab.data.dirac import Dirac
 from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.data.ring import Ring
-from aigc_lab.evaluate import score
 from aigc_lab.extractors import stacked_digits
 from aigc_lab.extractors.shared import lookup
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.metrics.base import Metric, Real
 from aigc_lab.samples import Images
+from aigc_lab.scoring.evidence import score
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.shape import Modality, Shape
 

@@ -15,13 +15,13 @@ from torch.distributions import Bernoulli, Distribution, Normal, kl_divergence
 
 from aigc_lab import noise
 from aigc_lab.data.digits import Digits
-from aigc_lab.evaluate import score
 from aigc_lab.extractors.base import choice
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.metrics.base import Autoencoder, Metric, Real, Score, mean_interval
 from aigc_lab.metrics.elbo import ELBO, active_units, codes, mutual_information
 from aigc_lab.metrics.reconstruction import Reconstruction, squared_errors
 from aigc_lab.samples import Images
+from aigc_lab.scoring.evidence import score
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.vae import VAE

@@ -23,7 +23,7 @@ from aigc_lab.data.digits import Digits
 from aigc_lab.data.ring import Ring
 from aigc_lab.display import tables
 from aigc_lab.errors import UsageError
-from aigc_lab.evaluate import Evaluator, evaluate, judge
+from aigc_lab.evaluate import evaluate, judge
 from aigc_lab.experiment.experiment import Protocol
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.extractors.random import Random
@@ -33,6 +33,7 @@ from aigc_lab.metrics.base import Metric, Score
 from aigc_lab.metrics.shared import manifolds
 from aigc_lab.pictures import drawing
 from aigc_lab.samples import Images, Points
+from aigc_lab.scoring.evaluator import Evaluator
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.statistics import neighbours
 

@@ -20,12 +20,12 @@ from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.data.ring import Ring
 from aigc_lab.data.shared.published_files import TrainAndTest
 from aigc_lab.errors import UsageError
-from aigc_lab.evaluate import Evaluator
 from aigc_lab.experiment.experiment import Protocol
 from aigc_lab.host.weights import PUBLISHED
 from aigc_lab.metrics.base import Evidence, Metric, Pool, Real, Score, scored
 from aigc_lab.samples import Images, Points, Text
-from aigc_lab.scoring import text
+from aigc_lab.scoring import evidence, text
+from aigc_lab.scoring.evaluator import Evaluator
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.scoring.inputs import Sets
 from aigc_lab.shape import Modality, Shape
@@ -324,8 +324,8 @@ def test_a_test_set_in_the_order_of_its_writers_is_shuffled(tmp_path: Path) -> N
 def test_where_splits_are_two_populations_the_floor_is_of_both(tmp_path: Path) -> None:
     """A model of the training samples cannot come nearer to others' than real training samples do."""
     near, far = Points(torch.randn(1000, 2)), Points(torch.randn(1000, 2) + 1)
-    apart = evaluate.pool_of(near, far, exchangeable=False)
-    mixed = evaluate.pool_of(near, far, exchangeable=True)
+    apart = evidence.pool_of(near, far, exchangeable=False)
+    mixed = evidence.pool_of(near, far, exchangeable=True)
     for pool, wanted in ((apart, 1.0), (mixed, 0.0)):
         floor, against = pool.draw(3, 400)
         assert len(floor) == 400 and len(against) == 1000

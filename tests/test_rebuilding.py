@@ -20,11 +20,11 @@ from aigc_lab.commands import rebuild as rebuilding
 from aigc_lab.commands import sweep
 from aigc_lab.commands import verify as verification
 from aigc_lab.errors import UsageError
-from aigc_lab.evaluate import Evaluator
 from aigc_lab.host.files import sha256
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
+from aigc_lab.scoring.evaluator import Evaluator
 from aigc_lab.serving.promotion import promote
 from aigc_lab.sweeps.reconcile import Finding
 from aigc_lab.sweeps.supervision import alone

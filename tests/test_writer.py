@@ -18,9 +18,9 @@ from aigc_lab.host.channel import Channel
 from aigc_lab.host.files import locked
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry.store import Registry
-from aigc_lab.tracking.messages import Deliver
 from aigc_lab.tracking import spool, writer
 from aigc_lab.tracking.in_memory import MemoryTracker
+from aigc_lab.tracking.messages import Deliver
 from aigc_lab.tracking.spool import SpoolTracker
 from aigc_lab.tracking.writer import Writer, spool_folder
 

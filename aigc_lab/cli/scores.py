@@ -66,12 +66,12 @@ def evaluate(
     from aigc_lab.display.tables import scores_table
     from aigc_lab.host import trust
     from aigc_lab.host.settings import nameable
-    from aigc_lab.scoring import text as text_scoring
+    from aigc_lab.scoring.text import concerns
 
     if neighbours is not None:
         nameable(neighbours, "--neighbours")
     wanted = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
-    if text_scoring.concerns(generated, reference):
+    if concerns(generated, reference):
         images = {"--features": features, "--size": size, "--range": numbers, "--neighbours": neighbours}
         images |= {"--weights": weights, "--allow-unverified-weights": allow_unverified_weights or None}
         images |= {"--skip-broken": skip_broken or None}
@@ -83,8 +83,10 @@ def evaluate(
             "tokenizer": tokenizer or "words",
             "samples": samples,
         }
+        from aigc_lab.commands.sentences import rows as rows_of
+
         with trust.accepting(trust_code):
-            rows = text_scoring.rows(generated, reference, train, seed=seed, device=device, home=home, **text)
+            rows = rows_of(generated, reference, train, seed=seed, device=device, home=home, **text)
         print_json(rows) if json else print_table(scores_table(rows))
         return
     from aigc_lab.commands.evaluate import scores

@@ -29,7 +29,7 @@ def stability_of_file(
     nan: history_files.Nan | None = None,
 ) -> dict[str, Any]:
     """The stability verdict on a column of a file, as plain data: `judge`'s, on the columns `step`, `value` and `se` of
-    the rows that `where` chooses (`column=value`); `verdicts.history_files.read` says which files are read, and what `nan` says.
+    the rows that `where` chooses (`column=value`); `history_files.read` says which files are read, and what `nan` says.
     `diverged_at` is a step at which a loss, gradient or parameter was not finite.
 
     Raises `UsageError` naming file, line, column and value for what cannot be read.
@@ -67,11 +67,12 @@ def collapse_of(
 
     known = None if labels is None else _labels(labels)
     if text.concerns(generated, reference):
+        from aigc_lab.commands.sentences import sentences
         from aigc_lab.host.settings import Settings
 
-        where: dict[str, Any] = {"device": device, "home": home, "cache": Settings.load(home).shared_cache}
-        words = tokenizer or "words"
-        verdict = text.collapse(generated, reference, known, tokenizer=words, **where, **options)
+        made, real = (sentences(source, device=device, home=home) for source in (generated, reference))
+        cache = Settings.load(home).shared_cache
+        verdict = text.collapse(made, real, known, tokenizer=tokenizer or "words", cache=cache, **options)
     else:
         if tokenizer is not None:
             raise UsageError("--tokenizer: is for sentences, and these are pictures or numbers")

@@ -8,7 +8,6 @@ from typing import Any
 
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.evaluate import Evaluator
 from aigc_lab.experiment import experiment
 from aigc_lab.experiment.experiment import Protocol
 from aigc_lab.host import environment, run_folders
@@ -21,6 +20,7 @@ from aigc_lab.registry.run_lifecycle import RESULTS
 from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.runs.record import Curve, of_history
+from aigc_lab.scoring.evaluator import Evaluator
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.serving import lookup
 from aigc_lab.sweeps import ownership

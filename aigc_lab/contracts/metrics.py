@@ -10,16 +10,17 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from aigc_lab import evaluate, noise
+from aigc_lab import noise
 from aigc_lab.config import Strict
 from aigc_lab.contracts.base import Broken, Contracts, say
 from aigc_lab.data.base import SPLITS, Dataset, Modes, Split
-from aigc_lab.evaluate import SCORING_SPLITS, Evaluator, ScoringSplit
 from aigc_lab.experiment.experiment import Protocol
 from aigc_lab.host import names
 from aigc_lab.metrics.base import Autoencoder, Game, Metric, Real, Score
 from aigc_lab.objectives.likelihood import gaussian_nll
 from aigc_lab.samples import Images, Samples, Text
+from aigc_lab.scoring import evidence
+from aigc_lab.scoring.evaluator import SCORING_SPLITS, Evaluator, ScoringSplit
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.shape import Shape
 from aigc_lab.text.likelihood import Likelihood
@@ -113,7 +114,7 @@ class Case:
         reference, holdout = self.dataset.load("reference"), self.dataset.load("holdout").take(slice(0, self.n))
         real = Real(reference, holdout, reference)
         system = self.systems.get("real")
-        return evaluate.score([self.metric], samples, real, self.dataset, self.store, "reference", system)
+        return evidence.score([self.metric], samples, real, self.dataset, self.store, "reference", system)
 
     def like(self, metric: Metric) -> "Case":
         return replace(self, metric=metric)

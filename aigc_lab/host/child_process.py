@@ -1,8 +1,9 @@
 """Runs a command that ends when whoever started it ends.
 
-`python -m aigc_lab.host.child_process COMMAND …`, with a pipe as standard input. The kernel closes the pipe even when its holder is killed with -9, and a process that watches it can still end the whole
-group, grandchildren included; a signal on the parent's death (PR_SET_PDEATHSIG) would reach the child alone. Start it
-in a session of its own: what it ends is its process group.
+`python -m aigc_lab.host.child_process COMMAND …`, with a pipe as standard input. The kernel closes the pipe even when
+its holder is killed with -9, and a process that watches it can still end the whole group, grandchildren included; a
+signal on the parent's death (PR_SET_PDEATHSIG) would reach the child alone. Start it in a session of its own: what it
+ends is its process group.
 """
 
 import os

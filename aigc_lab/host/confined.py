@@ -1,8 +1,8 @@
 """Code of a user's file in a process of its own, with a limit of time and of memory, and in one line how it ended.
 
 `call("aigc_lab.plugins:load", …)` runs that function in `python -m aigc_lab.host.confined` and gives what it sends. A
-file that never returns, ends its process or takes all memory is refused with a sentence that names its line, and whoever
-asked goes on living. What has passed once is remembered by its content, and not tried again.
+file that never returns, ends its process or takes all memory is refused with a sentence that names its line; whoever
+asked lives on. What has passed once is remembered by its content, and not tried again.
 """
 
 import ctypes

@@ -133,7 +133,7 @@ Run = Table(
 # `step`, the step it is at. It began at `from_step`, and its newest checkpoint is of `stored_step`. Attempts of one
 # `chain`, the number of the first of them, went on from one another and are one run in MLflow. It `crashed` if it died
 # of itself: the process that had started it lived, or the kernel was out of memory. `environment` is what
-# `aigc_lab.host.environment` says of it, and under `records.DESCRIBED` what MLflow is told of the run.
+# `host/environment.py` says of it, and under `records.DESCRIBED` what MLflow is told of the run.
 Attempt = Table(
     "attempt",
     METADATA,

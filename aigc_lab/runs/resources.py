@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aigc_lab.evaluate import Evaluator
 from aigc_lab.experiment.experiment import Experiment, Training
 from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry.store import Registry
+from aigc_lab.scoring.evaluator import Evaluator
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.tracking.base import Tracker
 

@@ -21,7 +21,6 @@ from torch import Tensor
 from aigc_lab import plugins
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.errors import Failure, NotFinite, UsageError
-from aigc_lab.evaluate import SCORING_SPLITS, ScoringSplit
 from aigc_lab.experiment.experiment import Training
 from aigc_lab.host import environment, outage, run_folders, signals
 from aigc_lab.host.files import refused, sha256
@@ -36,6 +35,7 @@ from aigc_lab.runs.record import PNG, TEXT, Kind, Record, SharedClock, of_histor
 from aigc_lab.runs.resources import Lab
 from aigc_lab.samples import Text
 from aigc_lab.scoring import temperature_curve
+from aigc_lab.scoring.evaluator import SCORING_SPLITS, ScoringSplit
 from aigc_lab.shape import Modality
 from aigc_lab.systems.base import System
 from aigc_lab.systems.shared.language import LanguageSystem

@@ -1,8 +1,7 @@
-"""What `aigc-lab evaluate` does with files of sentences: reads, tokenizes and scores them, without torch."""
+"""Files of sentences, or the sentences themselves: read, tokenized and scored without torch."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,20 +83,17 @@ def collapse(
     reference: str | Sequence[str],
     labels: Sequence[int] | Sequence[str] | None,
     *,
-    device: str = "cpu",
-    home: Path | None = None,
     cache: Path | None = None,
     tokenizer: Tokenizer = "words",
     **options: Any,
 ) -> CollapseVerdict:
     """Whether sentences have collapsed beside real ones: by vectors made of the reference's own words, in clusters of
-    these, or in classes that are given. Each set is a file, a dataset, a run or model that is asked for
-    sentences, or the sentences themselves.
+    these, or in classes that are given. Each set is a file or the sentences themselves.
 
     Raises `UsageError` for what cannot be judged, and for `options` that are about pictures.
     """
-    from aigc_lab.evaluate import RealSet, classes_of, known_sentences, verdict_on
     from aigc_lab.extractors.sentences import vectors_of
+    from aigc_lab.scoring.given_collapse import RealSet, classes_of, known_sentences, verdict_on
     from aigc_lab.verdicts.collapse import alike
 
     for name, value in options.items():
@@ -106,10 +102,7 @@ def collapse(
                 f"--{name.replace('numbers', 'range').replace('_', '-')}: is for pictures, and these are sentences"
             )
     named = {"generated": generated, "reference": reference}
-    lines = {
-        name: [line for line in _lines(_sentences(source, None, 0, device, home), name) if line]
-        for name, source in named.items()
-    }
+    lines = {name: [line for line in _lines(source, name) if line] for name, source in named.items()}
     sets = _corpora(lines, tokenizer)
     known = (None, None) if labels is None else classes_of(labels)
     if labels is not None and len(labels) != len(sets["reference"]):
@@ -127,40 +120,6 @@ def collapse(
         alike=alike(sets["reference"].texts()),
     )
     return verdict_on(made, sets["generated"], beside, cache)
-
-
-def rows(
-    generated: str,
-    reference: str | None,
-    train: str | None,
-    *,
-    seed: int,
-    device: str,
-    home: Path | None,
-    samples: int | None,
-    **options: Any,
-) -> list[dict[str, Any]]:
-    """The scores as rows. What is no file may be a dataset, or a run or model that is asked for sentences."""
-    if reference is None:
-        raise UsageError(f"--reference: what shall {generated} be compared with? Name a text file or a dataset")
-
-    sources = (generated, reference, train)
-    given = [None if source is None else _sentences(source, samples, seed, device, home) for source in sources]
-    found = scores(given[0], given[1], train=given[2], samples=samples, **options)  # type: ignore[arg-type]
-    return [vars(score) for score in found]
-
-
-def _sentences(
-    source: str | Sequence[str], samples: int | None, seed: int, device: str, home: Path | None
-) -> str | Sequence[str]:
-    """The name of a file, or the sentences: those given, or of a dataset, a run or a model."""
-    if not isinstance(source, str):
-        return source
-    if os.path.exists(Path(source).expanduser()):
-        return source
-    from aigc_lab.commands.evaluate import sentences_of
-
-    return sentences_of(source, samples, seed=seed, device=device, home=home)
 
 
 def _lines(source: str | Sequence[str], what: str) -> list[str]:

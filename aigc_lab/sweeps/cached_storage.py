@@ -34,8 +34,8 @@ class Recollection(BaseStorage):
         name: str = "Optuna's storage",
         away: Callable[[Exception], str | None] | None = None,
     ) -> None:
-        """`away` says of an error whether the database, called `name`, is away (`host.outage.ask`); unless given, it never
-        is.
+        """`away` says of an error whether the database, called `name`, is away (`host.outage.ask`); unless given,
+        it never is.
         """
         self._database = database
         self._name = name

@@ -24,10 +24,10 @@ from aigc_lab.host.files import locked
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
-from aigc_lab.tracking.messages import Deliver, Delivered, Finish
 from aigc_lab.tracking import spool
 from aigc_lab.tracking.backlog import Told
 from aigc_lab.tracking.base import run_of_key
+from aigc_lab.tracking.messages import Deliver, Delivered, Finish
 from aigc_lab.tracking.mlflow import MlflowTracker
 from aigc_lab.tracking.shipper import Shipper
 

@@ -53,10 +53,10 @@ def bare(file: Path, home: Path) -> float:
 def loop(file: Path, home: Path) -> None:
     """The bare loop of `bare`: build, train, sample, score on both splits, 20 times."""
     from aigc_lab.data.shared.batches import Batches
-    from aigc_lab.evaluate import SCORING_SPLITS, Evaluator
     from aigc_lab.experiment import experiment
     from aigc_lab.host import environment
     from aigc_lab.host.weights import WeightsPolicy
+    from aigc_lab.scoring.evaluator import SCORING_SPLITS, Evaluator
     from aigc_lab.scoring.feature_store import FeatureStore
     from aigc_lab.training.loop import train_one
     from aigc_lab.training.state import State

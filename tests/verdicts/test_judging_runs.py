@@ -23,7 +23,6 @@ from aigc_lab.commands.rejudge import rejudge
 from aigc_lab.data.ring import Ring
 from aigc_lab.display import tables
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.evaluate import Evaluator
 from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings
 from aigc_lab.metrics.base import Evidence
@@ -33,6 +32,7 @@ from aigc_lab.registry.records import StoredVerdict
 from aigc_lab.registry.store import Registry
 from aigc_lab.runs import run as trial
 from aigc_lab.scoring.collapse_judge import Jury
+from aigc_lab.scoring.evaluator import Evaluator
 from aigc_lab.sweeps import study
 from aigc_lab.tracking import writer
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict

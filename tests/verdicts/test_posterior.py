@@ -11,11 +11,11 @@ from worlds import NAMES, world
 
 from aigc_lab import noise
 from aigc_lab.errors import UsageError
-from aigc_lab.evaluate import classes_of
 from aigc_lab.extractors.base import choice
 from aigc_lab.metrics.base import Score
 from aigc_lab.samples import Images, Points
 from aigc_lab.scoring.collapse_judge import equal, judged, with_code
+from aigc_lab.scoring.given_collapse import classes_of
 from aigc_lab.verdicts.bins import Bins
 from aigc_lab.verdicts.collapse import Judge
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict

@@ -1,0 +1,163 @@
+"""An experiment's own scores: one protocol on one dataset, whose real features all runs share."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+
+from aigc_lab.data.base import Dataset
+from aigc_lab.experiment.experiment import Protocol
+from aigc_lab.metrics.base import Metric, Pool, Real, Score
+from aigc_lab.pictures import drawing
+from aigc_lab.samples import Images, Samples, Text
+from aigc_lab.scoring import temperature_curve as quality_diversity
+from aigc_lab.scoring.collapse_judge import Jury, trivial, with_code
+from aigc_lab.scoring.evidence import evidence_of, kept, pool_of, score, scores_of
+from aigc_lab.scoring.feature_store import FeatureStore
+from aigc_lab.scoring.null_cache import known_baseline, write_baseline
+from aigc_lab.shape import Modality
+from aigc_lab.systems.shared.language import LanguageSystem
+from aigc_lab.verdicts.conclusion import CollapseVerdict
+from aigc_lab.verdicts.missing import MISSING
+
+ScoringSplit = Literal["reference", "holdout"]
+
+
+SCORING_SPLITS: tuple[ScoringSplit, ...] = ("reference", "holdout")
+
+
+# Rows of the picture of what is missing, and real samples in each.
+_LACKING, _IN_ROW = 20, 8
+
+
+# The split that is compared with, and the one that shows what real samples score against it.
+_FLOOR: dict[ScoringSplit, ScoringSplit] = {"reference": "holdout", "holdout": "reference"}
+
+
+class Evaluator:
+    """Scores samples under one protocol on one dataset; real features are computed once for all runs."""
+
+    def __init__(self, protocol: Protocol, metrics: list[Metric], dataset: Dataset, features: FeatureStore) -> None:
+        self.protocol = protocol
+        self.metrics = metrics
+        self._dataset = dataset
+        self._features = features
+        features.keep |= kept(metrics)
+        self._baselines: dict[str, float | None] = {}
+
+    def prepare(self) -> None:
+        """Loads the real splits, makes or reads the extractors, and fills the cache of real features."""
+        for split in SCORING_SPLITS:
+            for extractor in sorted({metric.extractor for metric in self.metrics if metric.extractor}):
+                self._features.real(extractor, self._reals[split].reference)
+        _ = self._reals
+
+    def evaluate(self, generated: Samples, split: ScoringSplit, system: object = None) -> list[Score]:
+        """The protocol's scores of generated samples against a real split, in the protocol's order."""
+        return self.examine(generated, split, system)[0]
+
+    def examine(
+        self, generated: Samples, split: ScoringSplit, system: object = None, *, judged: bool = False
+    ) -> tuple[list[Score], CollapseVerdict | None]:
+        """The scores, and, where that is asked for and can be said, whether the samples have collapsed: of the same
+        features.
+        """
+        evidence = evidence_of(generated, self._reals[split], self._dataset, self._features, split, system, ())
+        scores = scores_of(self.metrics, evidence)
+        if not judged:
+            return scores, None
+        return scores, with_code(self._jury.collapse(evidence), scores, system, evidence.real.reference)
+
+    def computable(self, generated: Samples, split: ScoringSplit, system: object = None) -> list[Score]:
+        """The scores of those metrics that can be computed, of a run of which another metric cannot."""
+        evidence = evidence_of(generated, self._reals[split], self._dataset, self._features, split, system, ())
+        found: list[Score] = []
+        for metric in self.metrics:
+            with suppress(Exception):  # what was wrong is the reason of the run's failure
+                found += scores_of([metric], evidence)
+        return found
+
+    def judge(self, generated: Samples) -> CollapseVerdict | None:
+        """Whether the samples have collapsed, of the same features as their scores would be; None if nobody can say."""
+        return self._jury.collapse(
+            evidence_of(generated, self._reals["reference"], self._dataset, self._features, "reference", None, ())
+        )
+
+    def missing(self, bins: Sequence[Mapping[str, Any]]) -> bytes | None:
+        """A PNG of real pictures of what is missing, by the bins of a verdict on this dataset: a row of eight for each.
+        None where nothing is, or samples are no pictures.
+        """
+        names = [row["name"] for row in bins if row["state"] == MISSING][:_LACKING]
+        if not names or self._dataset.shape.modality != Modality.IMAGES:
+            return None
+        rows = [self._jury.examples(name, _IN_ROW).canonical().values for name in names]
+        width = min(map(len, rows))
+        return drawing.png(drawing.grid(Images(torch.cat([row[:width] for row in rows])), columns=width))
+
+    @cached_property
+    def _jury(self) -> Jury:
+        extractor = next((metric.extractor for metric in self.metrics if metric.extractor), None)
+        return Jury(self._dataset, self._features, extractor, self.protocol.samples)
+
+    def baseline(self, objective: str) -> float | None:
+        """What a trivial sampler scores on the reference split: the measure of whether anything was learned. None for
+        scores of a system and not of its samples, and for those that the trivial sampler does well at (where modes
+        are wide, a Gaussian's points lie in all of them alike, and its reverse KL is that of real ones).
+        """
+        if objective not in self._baselines:
+            self._baselines[objective] = self._kept_baseline(objective)
+        return self._baselines[objective]
+
+    def _kept_baseline(self, objective: str) -> float | None:
+        """It costs as much as an evaluation, and is the same for every sweep of the protocol on the dataset."""
+        judges = [self._features.extractor(name).identity for name in sorted(kept(self.metrics))]
+        versions = [metric.version for metric in self.metrics]
+        told = [objective, self.protocol.model_dump(mode="json"), versions, self._dataset.digest, judges]
+        key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+        path = self._features.cache / "baselines" / f"{key}.json"
+        with suppress(OSError, ValueError):
+            return known_baseline(path)
+        value = self._trivial_score(objective)
+        with suppress(OSError):
+            write_baseline(path, value)
+        return value
+
+    def _trivial_score(self, objective: str) -> float | None:
+        metric = next(metric for metric in self.metrics if objective in metric.gives)
+        if metric.needs & {"encoder", "game", "likelihood", "labels"}:
+            return None
+        made = trivial(self._dataset.load("train"), self.protocol.samples)
+        found = score([metric], made, self._reals["reference"], self._dataset, self._features, "reference")
+        trivially = next(each for each in found if each.name == objective)
+        return trivially.value if _tells(trivially) else None
+
+    def temperature_curve(self, system: LanguageSystem, temperatures: Sequence[float], seed: int) -> dict[str, Any]:
+        """Quality against diversity of a language model at these temperatures and at 1, against the holdout."""
+        real = self._reals["holdout"]
+        assert isinstance(real.reference, Text) and isinstance(real.floor, Text), "a language model is of text"
+        return quality_diversity.curve(system, real.reference, real.floor, temperatures, self.protocol.samples, seed)
+
+    @cached_property
+    def _reals(self) -> dict[ScoringSplit, Real]:
+        whole: dict[ScoringSplit, Samples] = {split: self._dataset.load(split) for split in _FLOOR}
+        for split, samples in whole.items():
+            assert len(samples) >= self.protocol.samples, (
+                f"{split}: the experiment's check lets no such protocol through"
+            )
+        train = self._dataset.load("train")
+        n = self.protocol.samples
+        return {split: Real.drawn(whole[split], self._pool(whole, split), n, train) for split in _FLOOR}
+
+    def _pool(self, whole: Mapping[ScoringSplit, Samples], split: ScoringSplit) -> Pool:
+        return pool_of(whole[split], whole[_FLOOR[split]], self._dataset.exchangeable)
+
+
+def _tells(trivial: Score) -> bool:
+    """Whether a score tells trivial samples from real ones well enough to measure learning by it."""
+    if trivial.better == "lower":
+        return trivial.low > trivial.floor and trivial.value > 2 * abs(trivial.floor)
+    return trivial.high < trivial.floor and trivial.value < 0.75 * trivial.floor

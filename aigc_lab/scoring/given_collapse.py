@@ -1,0 +1,82 @@
+"""Whether given samples have collapsed beside given real ones."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from aigc_lab.data.base import Modes
+from aigc_lab.errors import UsageError
+from aigc_lab.extractors.base import Extractor
+from aigc_lab.scoring.collapse_judge import EXAMPLES, Pictures, chosen_bins, judged
+from aigc_lab.scoring.inputs import numbered
+from aigc_lab.scoring.null_cache import remembered
+from aigc_lab.text.corpus import Corpus
+from aigc_lab.verdicts.collapse import Judge
+from aigc_lab.verdicts.conclusion import CollapseVerdict
+from aigc_lab.verdicts.missing import MISSING
+from aigc_lab.verdicts.sentences import Sentences
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """Real samples that others are judged beside: `vectors` [m, d], whose they are, and what a user calls each; their
+    classes [m] with names, the modes that they are known to have, the sentences that they are, if any, a number [m]
+    that equal ones share, the pictures that they are, and what made their vectors, if they are any.
+    """
+
+    vectors: Tensor
+    identity: str
+    called: Callable[[int], str]
+    labels: Tensor | None = None
+    names: Sequence[str] | None = None
+    modes: Modes | None = None
+    sentences: Sentences | None = None
+    alike: Tensor | None = None
+    pictures: Pictures | None = None
+    by: Extractor | None = None
+
+
+def known_sentences(reference: Corpus, train: Corpus | None) -> Sentences:
+    """What real sentences say. Raises `UsageError` where they are too few."""
+    try:
+        return Sentences(reference, train)
+    except ValueError as error:
+        raise UsageError(f"reference: {error}") from None
+
+
+def classes_of(labels: Sequence[int] | Sequence[str] | Tensor) -> tuple[Tensor, Sequence[str] | None]:
+    """The numbers of classes, and their names if they have any. Raises `UsageError` for what is neither."""
+    if not isinstance(labels, Tensor) and len(labels) and isinstance(labels[0], str):
+        return numbered([str(each) for each in labels])
+    try:
+        found = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"labels: are neither whole numbers nor names ({error})") from None
+    if found.ndim != 1 or found.is_floating_point() or found.is_complex():
+        raise UsageError(f"labels: are {list(found.shape)} {found.dtype}, not one whole number or name a sample")
+    return found.long(), None
+
+
+def verdict_on(vectors: Tensor, made: object, real: RealSet, cache: Path | None) -> CollapseVerdict:
+    """The verdict on generated samples and their vectors [n, d]; each bin that is missing has `examples`, what the real
+    samples that are most like its mean are called. What depends on the real ones alone is kept in `cache`.
+
+    Raises `UsageError` for what cannot be judged.
+    """
+    count = min(len(vectors), len(real.vectors) // 2)
+    try:
+        bins, kind = chosen_bins(
+            real.vectors, count, modes=real.modes, labels=real.labels, names=real.names, by=real.by
+        )
+        known = Judge(real.vectors, bins, f"{real.identity}|by:{kind}", alike=real.alike)
+        with remembered(known, cache) as judge:
+            verdict = judged(judge, vectors, real.sentences, made, real.pictures)
+        for row in verdict.bins:
+            places = judge.examples(row["name"], EXAMPLES).tolist() if row["state"] == MISSING else []
+            row["examples"] = [real.called(place) for place in places]
+        return verdict
+    except ValueError as error:
+        raise UsageError(str(error)) from None

@@ -1,0 +1,101 @@
+"""Which metrics score samples that nobody has written a protocol for, and in which features."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from aigc_lab import plugins
+from aigc_lab.data.base import Dataset
+from aigc_lab.errors import UsageError
+from aigc_lab.experiment.experiment import load_protocol
+from aigc_lab.extractors.shared import lookup
+from aigc_lab.host import content
+from aigc_lab.host.weights import WeightsPolicy
+from aigc_lab.metrics.base import Evidence, Metric
+from aigc_lab.samples import Images
+from aigc_lab.scoring.inputs import Sets
+from aigc_lab.shape import Modality
+
+
+def chosen_metrics(
+    names: Sequence[str] | None,
+    protocol: str | None,
+    features: str | None,
+    evidence: Evidence,
+    weights: WeightsPolicy,
+    say: Callable[[str], None],
+    leave_out: Callable[[str, str], None],
+) -> list[Metric]:
+    """The metrics to be scored, each of which can be; `leave_out` is told of those that nobody has asked for."""
+    if names is not None and protocol is not None:
+        raise UsageError("--metrics and --protocol say the same in two ways; give one of them")
+    chosen = features
+    if chosen is None and isinstance(evidence.generated, Images):
+        chosen, why = best_features(evidence.dataset, weights)
+        say(why)
+    asked = names is not None or protocol is not None
+    if protocol is not None:
+        named = load_protocol(content.find("evaluation", protocol))
+        specs, asked = named.metrics, not named.fewer
+    else:
+        specs = [(name, {}) for name in (names or _panel(evidence.generated.modality, chosen))]
+    found, left_out = [], dict[str, str]()
+    for name, config in specs:
+        # A protocol says itself which features it reads, unless the user does.
+        options = {"features": chosen} if chosen and (features or protocol is None) else {}
+        try:
+            found.append(_metric(name, config, options, evidence, weights, say))
+        except ValueError as error:
+            if asked:
+                raise UsageError(f"metric {name}: {str(error).removeprefix(f'{name} ')}") from None
+            left_out[name] = str(error).removeprefix(f"{name} ")
+    if not found:
+        name, reason = next(iter(left_out.items()))
+        raise UsageError(f"nothing can be scored: {name} is left out: {reason}")
+    for name, reason in left_out.items():
+        leave_out(name, reason)
+    return found
+
+
+def _metric(
+    name: str,
+    config: Mapping[str, Any],
+    options: Mapping[str, Any],
+    evidence: Evidence,
+    weights: WeightsPolicy,
+    say: Callable[[str], None],
+) -> Metric:
+    kind = plugins.find(Metric, name)  # type: ignore[type-abstract]
+    known = {key: value for key, value in options.items() if key in kind.Config.model_fields}
+    metric = kind(kind.Config.model_validate({**config, **known}))
+    metric.check(evidence.dataset, len(evidence.generated))
+    metric.refuse_lacking(evidence)
+    metric.refuse_few(evidence)
+    if metric.extractor:
+        extractor = lookup.find(metric.extractor)
+        extractor.check(evidence.dataset, weights)
+        extractor.fetch(weights, say)
+    return metric
+
+
+def best_features(dataset: Dataset, weights: WeightsPolicy) -> tuple[str, str]:
+    """Inception where its weights are, else the dataset's own classifier, else random ones; and why."""
+    inception: Any = lookup.find("inception")
+    lacking = "Inception's weights are not on this machine; --features inception downloads them"
+    if inception.published.found(weights) is not None:
+        return "inception", "features: inception"
+    # Trained on given samples, a classifier would judge the very samples that it knows.
+    if not isinstance(dataset, Sets) and dataset.shape.classes is not None:
+        return "classifier", f"features: the classifier of {dataset.name} ({lacking})"
+    return "random", f"features: a random network's, which rank and mean nothing beyond that ({lacking})"
+
+
+def _panel(modality: Modality, features: str | None) -> list[str]:
+    """What is measured where nobody says."""
+    if modality == Modality.TEXT:
+        return ["bleu", "self_bleu", "unique", "distinct", "repetition", "rouge_nn", "lm_score", "embedding_fd"]
+    if features is None:
+        return ["modes"]
+    first = ["fid", "inception_score"] if features == "inception" else ["fd"]
+    if features == "classifier":
+        first.append("classifier_score")
+    return [*first, "fd_debiased", "kid", "prdc", "vendi", "memorisation"]
