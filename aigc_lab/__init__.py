@@ -12,5 +12,8 @@ __version__ = "0.1.0"
 
 from aigc_lab.api import compare, load, sweep, train
 from aigc_lab.errors import Failure, UsageError
+from aigc_lab.host import former_names
+
+former_names.install()
 
 __all__ = ["Failure", "UsageError", "__version__", "compare", "load", "sweep", "train"]

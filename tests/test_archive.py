@@ -43,6 +43,7 @@ from aigc_lab.registry.tables import METADATA, Attempt, Run, Sweep
 from aigc_lab.runs.job import Job, Outcome
 from aigc_lab.runs.run import execute
 from aigc_lab.serving.promotion import promote
+from aigc_lab.sweeps.unfinished_deletion import Doomed
 from aigc_lab.tracking import address, relocation, writer
 from aigc_lab.tracking.mlflow import MlflowTracker
 from aigc_lab.web.report import report
@@ -998,7 +999,7 @@ def test_a_promotion_in_the_last_moment_is_seen(home: Home, monkeypatch: pytest.
     sweep, looks = home.id, iter([False, True])
     original = deletion._refuse_promoted
 
-    def refuse(registry: Registry, doomed: deletion.Doomed) -> None:
+    def refuse(registry: Registry, doomed: Doomed) -> None:
         if next(looks):
             raise UsageError("it is promoted")
         original(registry, doomed)

@@ -12,7 +12,7 @@ from aigc_lab.commands import sweep as commands
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import experiment as experiments
 from aigc_lab.experiment.experiment import Experiment
-from aigc_lab.experiment.fitting import fitted
+from aigc_lab.sweeps.fitting import fitted
 
 
 def pictures(folder: Path, count: int) -> Path:

@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from sqlalchemy import func, select
@@ -23,20 +23,9 @@ from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Promotion, Run
 from aigc_lab.sweeps import ownership
+from aigc_lab.sweeps.unfinished_deletion import Doomed, unfinished_deletions
 from aigc_lab.tracking import address
 from aigc_lab.tracking.deletion import remove_experiment, remove_run
-
-
-@dataclass(frozen=True)
-class Doomed:
-    """What is to go: a sweep, or one `run` of it."""
-
-    sweep: str
-    run: str | None
-
-    @property
-    def name(self) -> str:
-        return self.run or self.sweep
 
 
 def delete(
@@ -68,18 +57,11 @@ def delete(
         say(f"The sweep stays, and does this run again when it goes on: {again}")
 
 
-def refuse_unfinished(settings: Settings, sweep: str) -> None:
-    """Raises `UsageError` for a sweep whose deletion was interrupted."""
-    for note in _notes(settings):
-        if note.sweep == sweep:
-            raise UsageError(f"the deletion of {note.name} was interrupted; finish it: aigc-lab delete {note.name}")
-
-
 def _find(registry: Registry, settings: Settings, wanted: str) -> Doomed:
     """A sweep by its id or name, a run by its id; or what an interrupted deletion has left of either."""
     begun = [
         note
-        for note in _notes(settings)
+        for note in unfinished_deletions(settings)
         if wanted == note.name or (note.run is None and wanted == note.sweep.rpartition("-")[0])
     ]
     if begun and not any(row["sweep"] == wanted for row in queries.sweeps(registry)):
@@ -181,7 +163,3 @@ def _remove(place: Path) -> None:
 
 def _note(settings: Settings, doomed: Doomed) -> Path:
     return settings.home / "deleting" / f"{contents.component(doomed.name, 'run')}.json"
-
-
-def _notes(settings: Settings) -> list[Doomed]:
-    return [Doomed(**json.loads(path.read_bytes())) for path in sorted((settings.home / "deleting").glob("*.json"))]

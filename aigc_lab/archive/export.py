@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from aigc_lab import __version__
-from aigc_lab.archive import contents, deletion, optuna_study, tar
+from aigc_lab.archive import contents, optuna_study, tar
 from aigc_lab.archive.contents import Rows
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host.files import replacing, sha256
@@ -26,7 +26,7 @@ from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.tables import SCHEMA
-from aigc_lab.sweeps import ownership
+from aigc_lab.sweeps import ownership, unfinished_deletion
 from aigc_lab.training.model_code import code_of
 
 FORMAT = 1
@@ -57,7 +57,7 @@ def export(wanted: str, settings: Settings, target: Path | None, *, force: bool)
         path = target or Path(f"{sweep}.tar")
         _check(path, force)
         ownership.refuse_foreign(registry, settings, sweep)
-        deletion.refuse_unfinished(settings, sweep)
+        unfinished_deletion.refuse_unfinished(settings, sweep)
         with contents.held(settings, sweep, registry):
             rows = contents.rows(registry, sweep)
             files = _files(rows, settings.home, sweep)

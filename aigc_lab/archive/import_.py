@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from aigc_lab.archive import bounds, contents, deletion, mlflow_replay, optuna_study, tar
+from aigc_lab.archive import bounds, contents, mlflow_replay, optuna_study, tar
 from aigc_lab.archive.bounds import Code
 from aigc_lab.archive.contents import Rows
 from aigc_lab.archive.export import FORMAT, MANIFEST, REGISTRY, STUDY, check_name
@@ -26,7 +26,7 @@ from aigc_lab.host.settings import Settings
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import SCHEMA
-from aigc_lab.sweeps import ownership
+from aigc_lab.sweeps import ownership, unfinished_deletion
 from aigc_lab.sweeps import study as search
 from aigc_lab.tracking import writer
 from aigc_lab.verdicts.stability import Stability
@@ -70,7 +70,7 @@ def import_(path: Path, settings: Settings, say: Callable[[str], None], *, trust
         search.check(settings.optuna_url, create=False)
         with ExitStack() as stack:
             registry = _refuse_other(archive, settings, stack)
-            deletion.refuse_unfinished(settings, archive.sweep)
+            unfinished_deletion.refuse_unfinished(settings, archive.sweep)
             settings.prepare()
             if registry is None:
                 registry = stack.enter_context(open_registry(settings, create=True))

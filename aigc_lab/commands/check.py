@@ -23,7 +23,6 @@ from aigc_lab.display import tables
 from aigc_lab.display.tables import Text
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.experiment import experiment as experiments
-from aigc_lab.experiment.fitting import fitted
 from aigc_lab.experiment.yaml_file import dotted, parse
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.extractors.shared import lookup
@@ -34,6 +33,7 @@ from aigc_lab.penalties.base import Penalty
 from aigc_lab.pruners.base import Pruner
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.shape import Modality
+from aigc_lab.sweeps.fitting import fitted
 from aigc_lab.sweeps.rehearsal import rehearse
 from aigc_lab.systems.base import System
 

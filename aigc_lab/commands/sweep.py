@@ -17,7 +17,6 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment import experiment as experiments
 from aigc_lab.experiment.experiment import Experiment, Source
-from aigc_lab.experiment.fitting import fitted
 from aigc_lab.host import content, environment, outage, signals
 from aigc_lab.host.outage import StoreAway
 from aigc_lab.host.settings import Settings, as_typed, masked
@@ -28,6 +27,7 @@ from aigc_lab.registry.states import State
 from aigc_lab.registry.store import Registry
 from aigc_lab.sweeps import needs
 from aigc_lab.sweeps.estimate import Estimate, estimate
+from aigc_lab.sweeps.fitting import fitted
 from aigc_lab.sweeps.rehearsal import rehearse
 from aigc_lab.sweeps.scheduler import run_seeds, run_sweep
 from aigc_lab.sweeps.session import opened, stores

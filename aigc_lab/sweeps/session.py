@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aigc_lab import plugins
-from aigc_lab.archive import deletion
 from aigc_lab.errors import UsageError
 from aigc_lab.executors.base import Executor, Place
 from aigc_lab.experiment.experiment import Experiment
@@ -17,7 +16,7 @@ from aigc_lab.registry import queries
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
 from aigc_lab.runs.resources import Lab, open_lab
-from aigc_lab.sweeps import ownership, study, supervision
+from aigc_lab.sweeps import ownership, study, supervision, unfinished_deletion
 from aigc_lab.sweeps.reconcile import reconcile
 from aigc_lab.tracking import address, writer
 from aigc_lab.tracking.spool import SpoolTracker
@@ -101,7 +100,7 @@ def opened(
     spool, first = writer.spool_folder(settings, sweep), places[0]
     with ExitStack() as stack:
         stack.enter_context(supervision.alone(settings, sweep))
-        deletion.refuse_unfinished(settings, sweep)
+        unfinished_deletion.refuse_unfinished(settings, sweep)
         ownership.refuse(registry, settings, sweep)
         registry.sweep(
             experiment.name,
