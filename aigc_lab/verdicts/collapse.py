@@ -48,7 +48,7 @@ from aigc_lab.verdicts.conclusion import FOUND, VARIED, Collapse, CollapseVerdic
 from aigc_lab.verdicts.diversity import scale_of, vendi
 from aigc_lab.verdicts.missing import BINS, MISSING, UNDECIDED, decide, least_missing, most_missing
 
-_VERSION = 4  # of the rules: what one says is not compared with what another does
+_VERSION = 5  # of the rules: what one says is not compared with what another does
 K = 5  # neighbours that a ball reaches to
 SPLITS = 200
 _LISTED = 60  # neighbours of each vector that are known: of real halves, enough to find the fifth
@@ -348,18 +348,23 @@ class Judge:
         """In which way the samples are one thing over and over; None if they are not. What does not look real may lie
         close together in the features, as noise does: it is one thing only if it is copied, or as narrow as if it were;
         and where most is strange, words that nobody knows among them, what is near in the features means nothing. Nor
-        is it where real samples with the `shift` of the generated ones lie as close together.
+        is it where real samples with the `shift` of the generated ones lie as close together, or are not told apart.
         """
         if duplicates > 0.9:
             return f"{duplicates:.0%} of the samples are copies of others"
         everything = self._diversity(None, made, self.pool, len(self.bins.names))
         if everything is None or (strange is not None and (strange > 1).double().mean() > 0.5):
             return None
-        if everything.high >= (0.1 if fidelity >= _REAL else everything.least + 0.02):
+        narrow = everything.least + 0.02
+        if everything.high >= (0.1 if fidelity >= _REAL else narrow):
             return None
         real = shift()
-        if real is not None and real.diversity is not None and everything.value > VARIED * real.diversity:
-            return None
+        if real is not None:
+            if real.diversity is not None and everything.value > VARIED * real.diversity:
+                return None
+            # Features that do not sort real samples with this shift do not say how much the others vary.
+            if real.hides and everything.high >= narrow:
+                return None
         return f"samples vary at most {everything.high:.2f} times as much as real ones"
 
     def _covered(self, kept: Tensor, found: _Fidelity, fidelity: float) -> Covered:

@@ -97,6 +97,11 @@ class Shift(NamedTuple):
     diversities: list[float | None]
     diversity: float | None
 
+    @property
+    def hides(self) -> bool:
+        """Whether fewer real samples are sorted into their bins with the shift than without."""
+        return self.accuracy < _STILL * self.usual
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -184,7 +189,7 @@ class Measured:
         """Whether real samples with the same shift are not sorted either: bins that seem to be empty may be there. Few
         samples over and over are no shift of all, and vary less than real ones with it do.
         """
-        if self.shift is None or self.shift.accuracy >= _STILL * self.shift.usual:
+        if self.shift is None or not self.shift.hides:
             return False
         both = [(row["real"], row["diversity"], _varied(row)) for row in self.known]
         alone, with_it = (sum(row[0] * row[at] for row in both) for at in (1, 2))
