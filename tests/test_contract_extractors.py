@@ -7,9 +7,8 @@ from unittest import mock
 import pytest
 import torch
 from conftest import Judged
+from networks_of_users import FORMS, MINE, random
 from test_contract_metrics import Stacked
-from test_extractors import MINE
-from test_vit import FORMS, random
 
 from aigc_lab import plugins
 from aigc_lab.contracts.base import Contract, examine

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import Judged
+from networks_of_users import MINE
 from PIL import Image
 from scipy.linalg import sqrtm
-from test_extractors import MINE
 
 from aigc_lab import cli, load, noise, plugins, train
 from aigc_lab import evaluate as evaluation

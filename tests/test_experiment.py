@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from test_extractors import MINE
+from networks_of_users import MINE
 
 from aigc_lab.data.base import Dataset
 from aigc_lab.data.digits import Digits

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Judged
+from networks_of_users import MINE
 from torch import Tensor, nn
 
 from aigc_lab import plugins
@@ -22,22 +23,6 @@ from aigc_lab.host.weights import PUBLISHED
 from aigc_lab.metrics.base import Metric
 from aigc_lab.samples import Images
 from aigc_lab.scoring.feature_store import FeatureStore
-
-MINE = '''"""Features of my own."""
-
-import torch
-
-from aigc_lab.extractors.base import Extractor, as_rgb
-
-
-class Mine(Extractor):
-    def __init__(self) -> None:
-        torch.manual_seed(SEED)
-        self.network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2), torch.nn.ReLU())
-
-    def __call__(self, images):
-        return self.network(as_rgb(images).float() / 127.5 - 1).mean((2, 3)), None
-'''
 
 
 def store(judged: Judged, folder: Path) -> FeatureStore:

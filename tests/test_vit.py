@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from networks_of_users import FORMS, random
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_clip import CLIPVisual
 
@@ -17,16 +18,9 @@ from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.nets import vit
 from aigc_lab.samples import Images
 
-FORMS = {"dinov2": vit.Form(64, 2, 4, 14, 37), "clip": vit.Form(64, 2, 1, 32, 7, output=16)}
-
 
 def published(name: str) -> Any:
     return lookup.find(name)
-
-
-def random(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    source = torch.Generator().manual_seed(0)
-    return {name: 0.3 * torch.randn(shape, generator=source) for name, shape in shapes.items()}
 
 
 @pytest.fixture(autouse=True)
