@@ -27,6 +27,9 @@ torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# A worker of pytest-xdist has this set, and tables would be as narrow as that.
+os.environ.pop("COLUMNS", None)
+
 # A command is told as it must be typed, which is another under `uv run`; a test that is about that sets it.
 os.environ.pop("UV_RUN_RECURSION_DEPTH", None)
 

@@ -16,7 +16,7 @@ from aigc_lab.statistics import neighbours
 from aigc_lab.statistics.intervals import clopper_pearson, groups
 from aigc_lab.statistics.neighbours import assign, k_means, manifolds, nearest, nearest_others
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "evaluation" / "golden" / "prdc.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[2] / "evaluation" / "golden" / "prdc.json").read_text())
 
 
 def drawn(n: int, d: int, seed: int, scale: float = 1.0) -> Tensor:

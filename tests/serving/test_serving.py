@@ -259,7 +259,7 @@ def test_what_was_promoted_before_is_still_served_and_bounded(pictures: Served, 
     """The code beside the weights is a copy: older ones ask `Model.sample` row by row."""
     mlflow.pyfunc.save_model(
         tmp_path / "model",
-        python_model=str(Path(__file__).with_name("data") / "pyfunc_before.py"),
+        python_model=str(Path(__file__).parents[1] / "fixtures" / "pyfunc_before.py"),
         artifacts={"model": str(pictures.folder / "files")},
         signature=ModelSignature(Schema([ColSpec("long", "n"), ColSpec("long", "seed", required=False)])),
         pip_requirements=[],

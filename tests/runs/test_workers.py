@@ -38,7 +38,7 @@ import json, os, signal, sys, time
 from pathlib import Path
 from aigc_lab.systems import point_gan
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 class Spy(point_gan.PointGAN):
     def generate(self, *given, **options):

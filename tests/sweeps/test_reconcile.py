@@ -222,7 +222,7 @@ def test_a_sweep_whose_own_process_is_ended(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("aigc_lab.sweeps.reconcile.RETRIES", 0)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(TEXT)
-    words = [str(Path(__file__).parent), "sweep", "mine.yaml", "--home", "home", "--device", "cpu"]
+    words = [str(Path(__file__).parents[1]), "sweep", "mine.yaml", "--home", "home", "--device", "cpu"]
     done = subprocess.run([sys.executable, "-c", DIES, *words], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     before = processes.oom_kills()

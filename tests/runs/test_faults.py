@@ -658,7 +658,7 @@ cli.main()
 def test_of_two_commands_at_the_same_instant_one_runs(
     folder: Path, truth: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    there = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    there = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     both = [
         subprocess.Popen(
             [sys.executable, "-c", TWICE, *SWEEP],

@@ -22,9 +22,9 @@ from aigc_lab.host import confined
 from aigc_lab.metrics.base import Metric
 from aigc_lab.systems.base import System
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SHOWN = ROOT / "tests" / "data" / "readme_system.py"
-MARKER = "<!-- tests/data/readme_system.py -->"
+MARKER = "<!-- tests/fixtures/readme_system.py -->"
 
 
 @pytest.fixture
