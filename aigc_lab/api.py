@@ -106,10 +106,10 @@ def load(model: str, *, home: str | Path | None = None, device: str = "cpu", tru
     """
     from aigc_lab.host import trust
     from aigc_lab.host.settings import Settings
-    from aigc_lab.serving.lookup import find
+    from aigc_lab.serving.lookup import find_weights
 
     with trust.accepting(trust_code):
-        return find(model, Settings.load(_path(home))).load(device)
+        return find_weights(model, Settings.load(_path(home))).load(device)
 
 
 def _changes(changes: Mapping[str, Any] | None, options: Mapping[str, Any]) -> list[tuple[str, str, str]]:

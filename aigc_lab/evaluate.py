@@ -22,7 +22,7 @@ from aigc_lab.scoring.collapse_judge import Pictures, equal
 from aigc_lab.scoring.evidence import evidence_of, kept, pool_of
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.scoring.given_collapse import RealSet, classes_of, known_sentences, verdict_on
-from aigc_lab.scoring.inputs import Given, Pair, Range, Sets, given, parted
+from aigc_lab.scoring.inputs import GivenDataset, Input, Pair, Range, parted, read_input
 from aigc_lab.scoring.metric_choice import best_features, chosen_metrics
 from aigc_lab.scoring.neighbours_picture import draw_neighbours, neighbours_by
 from aigc_lab.verdicts.conclusion import CollapseVerdict
@@ -87,7 +87,7 @@ def evaluate(
         made = made.take(choice(len(made), samples))
     dataset, sets = _real(pair, real, len(made))
     if train is not None:
-        known = given(train, name="train", **options)
+        known = read_input(train, name="train", **options)
         sets = replace(sets, train=pair.another(known))
         for note in known.notes:
             say(note)
@@ -169,7 +169,7 @@ def judge(
         known = None if known is None else known[rows]
     elif features == "classifier" and real.split and real.split[1] == "train":
         raise UsageError(f"reference: the classifier has learned {real.name}; name another split, or other features")
-    dataset = real.split[0] if real.split else Sets(reference, classes, learned)
+    dataset = real.split[0] if real.split else GivenDataset(reference, classes, learned)
     names = names or (dataset.class_names if labels is None else None)
     made, modes, sentences, kept = pair.generated, None, None, cache or where.shared_cache
     pictures, network = None, None
@@ -184,7 +184,7 @@ def judge(
             name, why = best_features(dataset, weights)
             say(why)
         store = FeatureStore(dataset, cache=kept, weights=weights, device=environment.device(device), say=say)
-        extractor = lookup.find(name)
+        extractor = lookup.find_extractor(name)
         extractor.check(dataset, weights)
         extractor.fetch(weights, say)
         vectors = [store.made(name, made).vectors.cpu(), store.real(name, reference).vectors.cpu()]
@@ -207,22 +207,22 @@ def judge(
 
 def _paired(
     generated: Any, reference: Any, size: int | None, options: Mapping[str, Any], say: Callable[[str], None]
-) -> tuple[Given, Pair]:
+) -> tuple[Input, Pair]:
     """What was given as real, and both sets in one form; says what was done to them and what was not read."""
-    real = given(reference, name="reference", **options)
-    pair = Pair(given(generated, name="generated", **options), real, size)
+    real = read_input(reference, name="reference", **options)
+    pair = Pair(read_input(generated, name="generated", **options), real, size)
     for note in pair.notes:
         say(note)
     return real, pair
 
 
-def _real(pair: Pair, real: Given, count: int) -> tuple[Dataset, Real]:
+def _real(pair: Pair, real: Input, count: int) -> tuple[Dataset, Real]:
     if real.split is None:
         classes = None if pair.reference.labels is None else int(pair.reference.labels.max()) + 1
         if len(pair.reference) < 2:
             raise UsageError(f"{real.name}: one sample is no reference; give two at the very least")
         pool = Pool((pair.reference,), len(pair.reference) // 2)
-        return Sets(pair.reference, classes), Real.drawn(pair.reference, pool, count)
+        return GivenDataset(pair.reference, classes), Real.drawn(pair.reference, pool, count)
     dataset, split = real.split
     other = dataset.load("holdout" if split != "holdout" else "reference")
     # Systems know the training split, and so do their judges: what is held against it is no part of it.

@@ -147,7 +147,7 @@ def foreign(name: str) -> str | None:
     return found[0].value if found else None
 
 
-def read(name: str, near: Path | None = None) -> bytes:
+def read_source(name: str, near: Path | None = None) -> bytes:
     """The source of the file that a name means. Raises `UsageError` when there is none."""
     path = located(name, near)
     try:
@@ -246,7 +246,7 @@ def _of_file(base: type[T], path: Path, allowed: Allowed | None) -> type[T]:
 
 def _module(path: Path, allowed: Allowed | None = None) -> ModuleType:
     """The module made of a user's file, run once for each content that it has, and only where that is `allowed`."""
-    source = read(str(path))
+    source = read_source(str(path))
     if allowed is not None:
         allowed(path, source)
     name = f"{_FILES}.{hashlib.sha256(source).hexdigest()[:16]}.{path.stem}"

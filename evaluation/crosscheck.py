@@ -42,7 +42,7 @@ from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.metrics.ms_ssim import ms_ssim
 from aigc_lab.metrics.shared.information import exp_mutual_information
 from aigc_lab.samples import Images
-from aigc_lab.scoring.inputs import Pair, given
+from aigc_lab.scoring.inputs import Pair, read_input
 from aigc_lab.statistics.frechet import Gaussian, distance
 from aigc_lab.statistics.mmd import customary_picks, mmd, mmd_of_subsets
 from aigc_lab.statistics.neighbours import manifolds
@@ -206,7 +206,7 @@ def of_pictures(generated: Images, reference: Images, weights: Path, dims: int) 
     """
     data = Digits(Digits.Config(), Path())
     policy = WeightsPolicy(file=weights, allow_unverified=True)
-    extractor = lookup.find("inception").prepare(
+    extractor = lookup.find_extractor("inception").prepare(
         data, cache=Path(), weights=policy, device="cpu", say=lambda text: None
     )
     state = torch.load(weights, weights_only=True)
@@ -262,7 +262,7 @@ def main(words: list[str] | None = None) -> int:
     where = Settings.load().data_dir
     with tempfile.TemporaryDirectory() as folder:
         if options.generated and options.reference:
-            first, second = (given(each, data_dir=where) for each in (options.generated, options.reference))
+            first, second = (read_input(each, data_dir=where) for each in (options.generated, options.reference))
             pair = Pair(first, second)
             sets = [each.take(slice(0, options.count)) for each in (pair.generated, pair.reference)]
             made, real = (Images(each.canonical().values.expand(-1, 3, -1, -1).contiguous()) for each in sets)

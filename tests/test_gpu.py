@@ -13,7 +13,7 @@ from aigc_lab.experiment import experiment
 from aigc_lab.shape import Modality
 from aigc_lab.systems.base import System
 from aigc_lab.training.loop import train_one
-from aigc_lab.training.state import State
+from aigc_lab.training.state import TrainingState
 
 pytestmark = [
     pytest.mark.gpu,
@@ -40,7 +40,7 @@ def test_no_step_waits_for_the_device_and_the_bits_repeat(
 
     def run() -> list[torch.Tensor]:
         where = {"seed": 0, "batch_size": 64, "device": "cuda", "channels_last": channels_last}
-        state = State.fresh(plan.system_class, plan.system_config, plan.dataset.shape, **where)  # type: ignore[arg-type]
+        state = TrainingState.fresh(plan.system_class, plan.system_config, plan.dataset.shape, **where)  # type: ignore[arg-type]
         steps = train_one(state, Batches(data, 64, 0), seed=0, steps=40, every=20, decay=0.9, precision=precision)
         next(steps)  # kernels are chosen and memory is taken in the first interval
         crossings = []

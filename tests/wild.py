@@ -229,7 +229,7 @@ def keys(each: int, seed: int = 0) -> list[Case]:
     source = random.Random(seed)
     cases = []
     for name in content.names("experiments"):
-        data = yaml_file.read(content.find("experiments", name)).data
+        data = yaml_file.read_yaml(content.find_file("experiments", name)).data
         for path in dict.fromkeys((*_paths(data), *_allowed(data))):
             about = f"{name}: {yaml_file.dotted(path)}"
             for number, value in source.sample(list(enumerate(VALUES)), each):

@@ -31,7 +31,7 @@ from sqlalchemy.exc import IntegrityError
 from aigc_lab.errors import UsageError
 from aigc_lab.host.files import locked
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import METADATA, Attempt, Moment, Run, Supervisor, Sweep
 from aigc_lab.sweeps.supervision import refuse_supervised
@@ -107,8 +107,8 @@ def _travelling(table: Table, row: Row) -> Row:
 def settled(table: str, row: Row) -> Row:
     """A row as it travels: at rest, and without what means something in one home only."""
     row = row | dict.fromkeys(_HOMEBOUND.get(table, ()))
-    if row.get("state") == State.RUNNING:
-        row["state"] = State.KILLED.value
+    if row.get("state") == RunState.RUNNING:
+        row["state"] = RunState.KILLED.value
         if "reason" in row:
             row["reason"] = _INTERRUPTED
     return row
@@ -135,7 +135,7 @@ def _checked(table: Table, row: Any) -> Row:
         value = plain[column.name]
         if not (column.nullable if value is None else _fits(column.type, value)):
             raise UsageError(f"{table.name}.{column.name} cannot be {value!r:.60}")
-    if "state" in plain and plain["state"] not in set(State):
+    if "state" in plain and plain["state"] not in set(RunState):
         raise UsageError(f"{table.name}.state cannot be {plain['state']!r:.60}")
     return settled(table.name, plain)
 

@@ -39,7 +39,7 @@ def delete(
         doomed = _find(registry, settings, wanted)
         ownership.refuse(registry, settings, doomed.sweep)
         _refuse_promoted(registry, doomed)
-        address.check(settings.tracking_uri)
+        address.check_address(settings.tracking_uri)
         if not dry_run:
             stack.enter_context(contents.held(settings, doomed.sweep, registry))
         say(_described(registry, settings, doomed))

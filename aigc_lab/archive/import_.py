@@ -60,14 +60,14 @@ def import_(path: Path, settings: Settings, say: Callable[[str], None], *, trust
         raise UsageError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from None
     with file:
         try:
-            archive = read(file, trust_code=trust_code)
+            archive = read_archive(file, trust_code=trust_code)
             missing = _missing(archive, settings)
             _check_room(missing, archive, settings)
         except UsageError as error:
             raise UsageError(f"{path}: {error}; nothing was stored") from None
         except OSError as error:  # a folder, a disk that fails
             raise UsageError(f"{path} cannot be read ({error.strerror}); nothing was stored") from None
-        search.check(settings.optuna_url, create=False)
+        search.check_storage(settings.optuna_url, create=False)
         with ExitStack() as stack:
             registry = _refuse_other(archive, settings, stack)
             unfinished_deletion.refuse_unfinished(settings, archive.sweep)
@@ -107,7 +107,7 @@ def _tell_of_code(archive: Archive, settings: Settings, say: Callable[[str], Non
 # ---- reading
 
 
-def read(file: BinaryIO, *, trust_code: bool = False) -> Archive:
+def read_archive(file: BinaryIO, *, trust_code: bool = False) -> Archive:
     """The checked content of an exported file. Raises `UsageError` for whatever an export would not have written, and,
     unless `trust_code`, for an experiment that names code by a path of its maker's.
     """
@@ -207,7 +207,7 @@ def _check_rows(rows: Rows, sweep: str, files: dict[str, Member]) -> None:
         check_name(row["path"], row["run_id"].removeprefix(f"{sweep}."))
         if row["path"] not in files:
             raise UsageError(f"it lacks {row['path']!r:.100}")
-    mlflow_replay.check(rows)
+    mlflow_replay.check_rows(rows)
 
 
 # ---- storing

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from aigc_lab.archive.mlflow_replay import Lacks, Projection, pictures_in
 from aigc_lab.host.files import sha256
-from aigc_lab.registry.audit import Result
-from aigc_lab.registry.states import State
+from aigc_lab.registry.audit import RecordedRun
+from aigc_lab.registry.states import RunState
 from aigc_lab.tracking.base import status_of
 from aigc_lab.tracking.mlflow import HeldFile, MlflowTracker, Shown
 
@@ -57,7 +57,7 @@ class Comparison:
     def __init__(self, tracker: MlflowTracker, digests: Digests, *, deep: bool = False) -> None:
         self._tracker, self._digests, self._deep = tracker, digests, deep
 
-    def of(self, run: Result, wanted: Projection, shown: Sequence[Shown], score: str) -> Compared:
+    def of(self, run: RecordedRun, wanted: Projection, shown: Sequence[Shown], score: str) -> Compared:
         if not shown:
             return Compared(["MLflow has no run of it"], wanted.lacks({}, {}, {}, run=True))
         if len(shown) > 1:
@@ -133,21 +133,21 @@ class Comparison:
         return self._tracker.sha256(here, place, held) if self._deep else None
 
 
-def _others(run: Result, wanted: Projection, here: Shown) -> dict[str, float]:
+def _others(run: RecordedRun, wanted: Projection, here: Shown) -> dict[str, float]:
     """Metric -> the number that it ends at, where MLflow has another. Of a run that did not finish MLflow may know more
     than the registry.
     """
-    ends = wanted.last if run.state == State.FINISHED else {}
+    ends = wanted.last if run.state == RunState.FINISHED else {}
     return {name: value for name, value in sorted(ends.items()) if here.metrics.get(name, value) != value}
 
 
-def _ends(run: Result, wanted: Projection, here: Shown, score: str) -> list[str]:
+def _ends(run: RecordedRun, wanted: Projection, here: Shown, score: str) -> list[str]:
     differs = []
     # A run with patience trains on after its result: its curve ends elsewhere.
     value = wanted.last.get(score, run.value)
     if here.status != status_of(run.state):
         differs.append(f"it is {run.state}, and MLflow says {here.status}")
-    if run.state == State.FINISHED and here.metrics.get(score) != value:
+    if run.state == RunState.FINISHED and here.metrics.get(score) != value:
         differs.append(f"{score} is {value}, and MLflow says {here.metrics.get(score)}")
     if here.run_id != run.mlflow_run_id:
         differs.append(f"its MLflow run is {here.run_id}, and {run.mlflow_run_id} is recorded")

@@ -24,10 +24,10 @@ from aigc_lab.host.files import sha256, share
 from aigc_lab.host.names import checked
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry.records import DESCRIBED
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.runs.record import table_of_sentences
 from aigc_lab.tracking import final, writer
-from aigc_lab.tracking.base import Point, RunTracker, Tracker, run_key, status_of
+from aigc_lab.tracking.base import MetricPoint, RunTracker, Tracker, run_key, status_of
 from aigc_lab.tracking.description import Beginning, Described, beginning, ending
 from aigc_lab.tracking.mlflow import HeldFile
 from aigc_lab.tracking.spool import SpoolTracker
@@ -39,7 +39,7 @@ GRID = "samples/grid"
 _SHOWN = ("missing", "quality-diversity", "temperature")
 
 
-def check(rows: Rows) -> None:
+def check_rows(rows: Rows) -> None:
     """Raises `UsageError` for rows whose names MLflow would refuse."""
     try:
         for row in rows["score"]:
@@ -112,14 +112,14 @@ class Lacks:
         """The same, of a run that has points at these steps, and whose metrics end at these steps and times."""
         return replace(self, steps=steps, ends=ends)
 
-    def amends(self) -> "Iterator[Point]":
+    def amends(self) -> "Iterator[MetricPoint]":
         """Points that MLflow takes for newer than its wrong ones, which it never lets go of: of equal steps it shows
         the later.
         """
         for name, value in self.values.items():
             if name in self.ends:
                 step, at = self.ends[name]
-                yield Point(name, value, at + 1, step)
+                yield MetricPoint(name, value, at + 1, step)
 
 
 class Projection:
@@ -128,7 +128,7 @@ class Projection:
     def __init__(self, home: Path, key: str, sweep: Row, run: Row, trial: Row, rows: Rows) -> None:
         self.key = key
         self.run: str = run["id"]
-        self.state = State(run["state"])
+        self.state = RunState(run["state"])
         self._home = home
         self._rows = rows
         self._sweep, self._run, self._trial, self._attempt = sweep, run, trial, rows["attempt"][-1]
@@ -201,7 +201,7 @@ class Projection:
     def last(self) -> dict[str, float]:
         """Metric -> the number that it ends at, of all that end at one: as the registry has it, not `curves.json`."""
         ends = {row["name"]: row["last"] for row in self._of("scalar_summary") if row["last"] is not None}
-        newest: dict[str, Point] = {}
+        newest: dict[str, MetricPoint] = {}
         for point in self._scores():
             if point.name not in newest or point.step >= newest[point.name].step:
                 newest[point.name] = point
@@ -304,7 +304,7 @@ class Projection:
         points = [*self._recorded(), *self._scored()]
         return sorted(((step, name) for name, step, value in points if value is None), key=lambda each: each[0])
 
-    def _curves(self) -> Iterator[Point]:
+    def _curves(self) -> Iterator[MetricPoint]:
         """The curves of `curves.json`; of a run that has none, the last value of each scalar."""
         for name, step, value in self._recorded():
             if value is not None:
@@ -329,7 +329,7 @@ class Projection:
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
             _LOG.warning("run %s: its curves cannot be shown: %s", self._run["id"], error)
 
-    def _scores(self) -> Iterator[Point]:
+    def _scores(self) -> Iterator[MetricPoint]:
         """As a training shows them: those on the way, and at the end the last weights' on the holdout."""
         for name, step, value in self._scored():
             if value is not None:
@@ -343,14 +343,14 @@ class Projection:
             elif row["checkpoint"] == "last" and row["split"] == "holdout":
                 yield f"score/{row['name']}_holdout", row["step"], row["value"]
 
-    def _point(self, name: str, value: float, step: int) -> Point:
-        return Point(name, value, self._at(step), step)
+    def _point(self, name: str, value: float, step: int) -> MetricPoint:
+        return MetricPoint(name, value, self._at(step), step)
 
     def _at(self, step: int) -> int:
         passed: int = (self._ended - self._began) * min(step, self._steps) // self._steps
         return self._began + passed
 
-    def _verdicts(self) -> Iterator[Point]:
+    def _verdicts(self) -> Iterator[MetricPoint]:
         """The numbers behind the verdicts on the samples of each evaluation."""
         named = {"missing": "missing_seen", "diversity": "diversity", "coverage": "coverage", "precision": "precision"}
         for row in self._of("verdict"):

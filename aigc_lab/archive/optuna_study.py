@@ -46,7 +46,7 @@ def restore(url: str, name: str, wanted: Json | None) -> None:
     if wanted is None or found == wanted:
         return
     remove(url, name)
-    search.check(url)
+    search.check_storage(url)
     storage = _storage(url)
     assert storage is not None
     with _quiet():
@@ -116,7 +116,7 @@ def _number(value: float) -> float | str:
 
 def _storage(url: str) -> optuna.storages.RDBStorage | None:
     """Optuna's storage; None where there is no file yet. Raises `UsageError` for one that cannot be used."""
-    search.check(url, create=False)
+    search.check_storage(url, create=False)
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
         return None

@@ -11,7 +11,7 @@ from aigc_lab.cli.output import opened, print_json, print_rows, print_table, unc
 from aigc_lab.errors import UsageError
 
 if TYPE_CHECKING:
-    from aigc_lab.registry.states import State
+    from aigc_lab.registry.states import RunState
 
 
 # Kind -> the package's folder of plugins, or the content folder of YAML files.
@@ -76,13 +76,13 @@ def runs(
             print_table(runs_table([row for part in found.parts for row in part], found.total))
 
 
-def _state(wanted: str | None) -> "State | None":
+def _state(wanted: str | None) -> "RunState | None":
     from aigc_lab.host.content import unknown
-    from aigc_lab.registry.states import State
+    from aigc_lab.registry.states import RunState
 
-    if wanted is not None and wanted.upper() not in State.__members__:
-        raise UsageError(f"--state: {unknown('state', wanted.upper(), list(State.__members__))}")
-    return None if wanted is None else State(wanted.upper())
+    if wanted is not None and wanted.upper() not in RunState.__members__:
+        raise UsageError(f"--state: {unknown('state', wanted.upper(), list(RunState.__members__))}")
+    return None if wanted is None else RunState(wanted.upper())
 
 
 @app.command()
@@ -150,7 +150,7 @@ def check(
     """Check your own system, dataset, metric or features: contracts run on real data, what is broken is explained."""
     from aigc_lab.commands import check as checks
 
-    rows = checks.check(plugin, data, changed(overrides, {}), json=json, home=home)
+    rows = checks.check_file(plugin, data, changed(overrides, {}), json=json, home=home)
     if json:
         print_json(rows)
     checks.conclude(rows)
@@ -251,7 +251,7 @@ def _described(kind: str) -> dict[str, str]:
     folder = _FILES[kind]
     described = {}
     for name in content.names(folder):
-        first = content.find(folder, name).read_text("utf-8").lstrip().partition("\n")[0]
+        first = content.find_file(folder, name).read_text("utf-8").lstrip().partition("\n")[0]
         origin = content.origin(folder, name)
         texts = (first.lstrip("# ").strip() if first.startswith("#") else "", f"({origin})" if origin else "")
         described[name] = "  ".join(filter(None, texts))

@@ -17,7 +17,7 @@ from rich.console import Console
 from aigc_lab import plugins
 from aigc_lab.augmentations.base import Augmentation
 from aigc_lab.contracts import augmentations, datasets, extractors, metrics, penalties, pruners, systems
-from aigc_lab.contracts.base import Begin, Result, Where, examine
+from aigc_lab.contracts.base import Begin, ContractResult, Where, examine
 from aigc_lab.data.base import Dataset
 from aigc_lab.display import tables
 from aigc_lab.display.tables import Text
@@ -49,7 +49,7 @@ _TRAIN, _SCORED = 300, 400
 _SLOW = 20.0
 
 
-def check(wanted: str, data: str | None, changes: list[Change], *, json: bool, home: Path | None) -> list[Row]:
+def check_file(wanted: str, data: str | None, changes: list[Change], *, json: bool, home: Path | None) -> list[Row]:
     """Checks every plugin that the file or name stands for, and prints a line for each contract as it is known.
 
     Raises `UsageError` for what is no plugin at all, or an impossible option. `conclude` says how it ended.
@@ -78,7 +78,7 @@ class _Checked(NamedTuple):
 
     plugin: str
     trains: bool
-    result: Result
+    result: ContractResult
 
 
 def _here(
@@ -90,7 +90,7 @@ def _here(
     if not plugins.is_file(wanted):
         found = [base for base in found if base in BASES] or found
     for base in found:
-        kind: type[Any] = lookup.find(wanted) if base is Extractor else plugins.find(base, wanted)
+        kind: type[Any] = lookup.find_extractor(wanted) if base is Extractor else plugins.find(base, wanted)
         for result in _examined(kind, data, changes, settings, begin):
             yield _Checked(plugins.name_of(kind), issubclass(kind, (System, *KEYED)), result)
 
@@ -104,7 +104,7 @@ def _apart(own: str, wanted: str, data: str | None, changes: list[Change], home:
             continue
         row = message["result"]
         where = row.pop("where")
-        yield _Checked(message["plugin"], message["trains"], Result(**row, where=where and Where(**where)))
+        yield _Checked(message["plugin"], message["trains"], ContractResult(**row, where=where and Where(**where)))
 
 
 def perform(send: Any, wanted: str, data: str | None, changes: list[Change], home: str | None) -> None:
@@ -130,7 +130,7 @@ def conclude(rows: list[Row]) -> None:
 
 def _examined(
     kind: type, data: str | None, changes: list[Change], settings: Settings, begin: Begin
-) -> Iterator[Result]:
+) -> Iterator[ContractResult]:
     file = plugins.file_of(kind)
     if issubclass(kind, Extractor):
         if changes:
@@ -209,7 +209,7 @@ def _measurable(metric: Metric, data: str | None, settings: Settings) -> Dataset
     def check(dataset: Dataset) -> None:
         metric.check(dataset, 1000)
         if metric.extractor:
-            lookup.find(metric.extractor).check(dataset, settings.weights)
+            lookup.find_extractor(metric.extractor).check(dataset, settings.weights)
 
     return _served(type(metric).__name__, check, data, settings)
 
@@ -245,7 +245,7 @@ def _experiment(wanted: str, changes: list[Change], settings: Settings, console:
     experiment.check()
     experiment.check_data()
     why = "A typo or an impossible combination must fail before any training."
-    result = Result("both ends of every hole can be run", "kept", why)
+    result = ContractResult("both ends of every hole can be run", "kept", why)
     _print(result, console)
     return {"plugin": experiment.name} | _row(result)
 
@@ -271,7 +271,7 @@ def _shown(results: Iterator[_Checked], console: Console) -> Iterator[_Checked]:
             console.print(Text(f"· {contracts} not checked; {message}", style="dim"), soft_wrap=True)
 
 
-def _print(result: Result, console: Console) -> None:
+def _print(result: ContractResult, console: Console) -> None:
     mark, style = _MARK[result.state]
     line = Text.assemble((mark, style), " ", result.contract)
     if result.state == "broken":
@@ -287,6 +287,6 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _row(result: Result) -> Row:
+def _row(result: ContractResult) -> Row:
     row: Mapping[str, Any] = asdict(result)
     return {**row, "where": result.where._asdict() if result.where else None}

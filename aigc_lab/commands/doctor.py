@@ -216,12 +216,12 @@ def _place(settings: Settings) -> Iterator[Check]:
     from aigc_lab.registry.tables import SCHEMA
     from aigc_lab.sweeps import ownership
 
-    relocation.check(settings)
+    relocation.check_relocation(settings)
     with suppress(UsageError):  # `_registry` has the words for one that cannot be read
         if inspect_schema(settings.registry_url)[0] != SCHEMA:
             return
     with open_registry(settings) as registry:
-        ownership.check(registry, settings)
+        ownership.check_home(registry, settings)
         for home, sweeps in ownership.others(registry, settings).items():
             remedy = ownership.remedy(settings, sweeps) if ownership.lives_on(home) is False else ""
             yield _other(home, sweeps, remedy)
@@ -316,7 +316,7 @@ def _optuna(settings: Settings) -> Iterator[Check]:
 
 def _mlflow(settings: Settings) -> Iterator[Check]:
     uri, shown = settings.tracking_uri, masked(settings.tracking_uri)
-    address.check(uri)
+    address.check_address(uri)
     if uri.startswith("sqlite") and not address.sqlite_file(uri).exists():
         yield Check("mlflow", "ok", f"{shown}: {_NO_HOME}")
         return

@@ -21,7 +21,7 @@ from aigc_lab.metrics.base import Score
 from aigc_lab.registry import queries
 from aigc_lab.registry.home import open_registry
 from aigc_lab.samples import Text
-from aigc_lab.scoring.inputs import Range, given
+from aigc_lab.scoring.inputs import Range, read_input
 from aigc_lab.serving import lookup
 from aigc_lab.verdicts.conclusion import CollapseVerdict
 
@@ -130,7 +130,7 @@ def sentences_of(wanted: str, count: int | None, *, seed: int, device: str, home
     """The sentences of a dataset's split, or as many as are asked for of a run or a model."""
     settings = Settings.load(home)
     if wanted.partition(":")[0] in plugins.names("data"):
-        made = given(wanted, data_dir=settings.data_dir).load(0, None)
+        made = read_input(wanted, data_dir=settings.data_dir).load(0, None)
     else:
         policy = WeightsPolicy(settings.weights_dir)
         model, _ = _model(wanted, settings, policy, environment.device(device))
@@ -143,7 +143,7 @@ def sentences_of(wanted: str, count: int | None, *, seed: int, device: str, home
 def _model(wanted: str, settings: Settings, policy: WeightsPolicy, device: str) -> tuple[Any, Any]:
     """The model that a run, a sweep or a promoted model means, and the dataset that it was trained on, if known."""
     try:
-        weights = lookup.find(wanted, settings)
+        weights = lookup.find_weights(wanted, settings)
     except UsageError as error:
         raise UsageError(f"{wanted}: no such file, folder or dataset, and no run or model: {error}") from None
     run = weights.origin.get("run")

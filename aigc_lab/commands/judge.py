@@ -29,12 +29,12 @@ def stability_of_file(
     nan: history_files.Nan | None = None,
 ) -> dict[str, Any]:
     """The stability verdict on a column of a file, as plain data: `judge`'s, on the columns `step`, `value` and `se` of
-    the rows that `where` chooses (`column=value`); `history_files.read` says which files are read, and what `nan` says.
+    the rows that `where` chooses (`column=value`); `read_history` says which files are read, and what `nan` says.
     `diverged_at` is a step at which a loss, gradient or parameter was not finite.
 
     Raises `UsageError` naming file, line, column and value for what cannot be read.
     """
-    rows, notes = history_files.read(path, value, step, se, where, nan)
+    rows, notes = history_files.read_history(path, value, step, se, where, nan)
     try:
         verdict = judge(
             [row.step for row in rows],
@@ -92,7 +92,7 @@ def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
     from aigc_lab.host.settings import Settings
     from aigc_lab.registry import queries
     from aigc_lab.registry.home import open_registry
-    from aigc_lab.registry.states import State
+    from aigc_lab.registry.states import RunState
 
     settings = Settings.load(home)
     with open_registry(settings) as registry:
@@ -106,9 +106,9 @@ def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
     for trial in trials:
         every = [run for run in runs if run["trial"] == trial["trial"]]
         fresh = [run for run in every if run["role"] == "confirm"]
-        confirmed = any(run["state"] in (State.FINISHED, State.DIVERGED) for run in fresh)
+        confirmed = any(run["state"] in (RunState.FINISHED, RunState.DIVERGED) for run in fresh)
         mine = fresh if confirmed else [run for run in every if run["role"] != "confirm"]
-        ended = [run["run"] for run in mine if run["state"] in (State.FINISHED, State.DIVERGED)]
+        ended = [run["run"] for run in mine if run["state"] in (RunState.FINISHED, RunState.DIVERGED)]
         histories_told: list[Mapping[str, Any]] = []
         for run in ended:
             histories_told += [each for each in verdicts.get(run, []) if each["kind"] == "stability"][-1:]
@@ -124,7 +124,7 @@ def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
                 "runs": len(ended),
                 "confirmed": confirmed,
                 "steps": median(known) if (known := [each for each in steps if each is not None]) else None,
-                "pruned": sum(run["state"] == State.PRUNED for run in mine),
+                "pruned": sum(run["state"] == RunState.PRUNED for run in mine),
             }
         )
     return rows

@@ -38,7 +38,7 @@ def rebuild(
     Raises `UsageError` for a sweep that is being run or belongs to another home, when it is the one that is named, and
     for a home that was moved or copied; `Failure` when MLflow does not take everything: the same command goes on.
     """
-    ownership.check(registry, settings)
+    ownership.check_home(registry, settings)
     names = [queries.find_sweep(registry, sweep)] if sweep else [row["sweep"] for row in queries.sweeps(registry)]
     for each in names:
         with ExitStack() as stack:

@@ -17,7 +17,7 @@ from aigc_lab.registry import queries
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.records import StoredArtifact, StoredVerdict
 from aigc_lab.registry.run_lifecycle import RESULTS
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.runs.record import Curve, of_history
 from aigc_lab.scoring.evaluator import Evaluator
@@ -119,7 +119,7 @@ def _same(dataset: Dataset, protocol: Protocol, sweep: str, runs: list[dict[str,
 def _of_samples(
     registry: Registry, run: dict[str, Any], evaluator: Evaluator, device: str, history: list[dict[str, Any]]
 ) -> list[StoredVerdict]:
-    if run["state"] != State.FINISHED or not history:
+    if run["state"] != RunState.FINISHED or not history:
         return []
     environment.settle(run["environment"].get("threads"))  # another number of threads would give other bits
     weights = lookup.of_run(registry, run["run"], "last")
@@ -166,6 +166,6 @@ def _of_history(
         curves,
         baseline=evaluator.baseline(sweep["objective"]),
         better=sweep["better"],
-        diverged_at=(step, run["reason"] or "diverged") if run["state"] == State.DIVERGED else None,
+        diverged_at=(step, run["reason"] or "diverged") if run["state"] == RunState.DIVERGED else None,
     )
     return [StoredVerdict.of("stability", step, said.as_dict())]

@@ -23,7 +23,7 @@ from aigc_lab.experiment.yaml_file import Document
 from aigc_lab.host import visible
 from aigc_lab.host.settings import Settings, as_typed
 from aigc_lab.registry import liveness, queries
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Run, Sweep, Trial
 
@@ -153,14 +153,14 @@ def _sweeps(connection: Connection, sweep: str | None, most: int | None) -> list
         of: (lowest, highest)
         for of, lowest, highest in connection.execute(
             select(Trial.c.sweep_id, func.min(Trial.c.value), func.max(Trial.c.value))
-            .where(Trial.c.sweep_id.in_(ids), Trial.c.state == State.FINISHED.value)
+            .where(Trial.c.sweep_id.in_(ids), Trial.c.state == RunState.FINISHED.value)
             .group_by(Trial.c.sweep_id)
         )
     }
     for row in rows:
         total, timed = seconds[row["sweep"]]
         row["best"] = best.get(row["sweep"], (None, None))[row["better"] == "higher"]
-        row["states"] = {state.value: states[row["sweep"]][state.value] for state in State}
+        row["states"] = {state.value: states[row["sweep"]][state.value] for state in RunState}
         row["seconds_per_run"] = total / timed if timed else None
     return rows
 
@@ -168,12 +168,12 @@ def _sweeps(connection: Connection, sweep: str | None, most: int | None) -> list
 def _row(connection: Connection, found: Json, budget: _Budget, attempts: list[Json], supervisor: Json | None) -> Json:
     states: Counter[str] = Counter(found["states"])
     lost = sum(not attempt["alive"] for attempt in attempts)
-    states[State.RUNNING.value] -= lost
-    done = sum(states[state] for state in (State.FINISHED, State.PRUNED, State.DIVERGED, State.FAILED))
+    states[RunState.RUNNING.value] -= lost
+    done = sum(states[state] for state in (RunState.FINISHED, RunState.PRUNED, RunState.DIVERGED, RunState.FAILED))
     known = sum(states.values()) + lost
     asked = known if found["command"] == "train" else budget.runs
     # A pruned trial has no further seeds; --trials may have asked for more than the stored file says.
-    total = None if asked is None else max(asked - states[State.PRUNED] * (budget.seeds - 1), known)
+    total = None if asked is None else max(asked - states[RunState.PRUNED] * (budget.seeds - 1), known)
     row = found | {
         "created_at": found["created_at"].isoformat(),
         "age": max(0.0, (datetime.now(UTC) - found["created_at"]).total_seconds()),  # a clock may have been set back
@@ -200,7 +200,7 @@ def _condition(row: Json, supervisor: Json | None, attempts: list[Json]) -> str:
         return "running"
     if supervisor is not None or row["lost"]:
         return "lost"
-    waiting = row["states"][State.QUEUED] + row["states"][State.KILLED]
+    waiting = row["states"][RunState.QUEUED] + row["states"][RunState.KILLED]
     return "stopped" if waiting or (row["total"] is not None and row["done"] < row["total"]) else "ended"
 
 
@@ -219,7 +219,7 @@ def _next(row: Json) -> list[str]:
             return [f"aigc-lab status {sweep} --watch", f"aigc-lab stop {sweep}"]
         case "lost" | "stopped":
             return [f"aigc-lab resume {sweep}"]
-    if row["states"][State.FINISHED]:
+    if row["states"][RunState.FINISHED]:
         return [f"aigc-lab compare {sweep}", f"aigc-lab promote {sweep}"]
     return [f"aigc-lab runs {sweep}"]
 
@@ -232,7 +232,7 @@ def _details(connection: Connection, row: Json, budget: _Budget, attempts: list[
         for run, config in connection.execute(
             select(Run.c.id, Trial.c.config)
             .join(Trial, (Trial.c.sweep_id == Run.c.sweep_id) & (Trial.c.number == Run.c.trial))
-            .where(of_sweep, Run.c.state == State.RUNNING.value)
+            .where(of_sweep, Run.c.state == RunState.RUNNING.value)
         )
     }
     last = connection.execute(
@@ -241,7 +241,7 @@ def _details(connection: Connection, row: Json, budget: _Budget, attempts: list[
         .order_by(Run.c.finished_at.desc(), Run.c.id)
         .limit(_LAST)
     )
-    unlucky = (State.DIVERGED.value, State.FAILED.value, State.KILLED.value)
+    unlucky = (RunState.DIVERGED.value, RunState.FAILED.value, RunState.KILLED.value)
     count = func.count().label("runs")
     reasons = connection.execute(
         select(Run.c.state, Run.c.reason, count)

@@ -8,7 +8,7 @@ from aigc_lab.errors import Failure
 from aigc_lab.host.processes import Process
 from aigc_lab.host.settings import Settings, as_typed
 from aigc_lab.registry import liveness, queries
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.sweeps import ownership
 
@@ -68,7 +68,7 @@ def _was_killed(registry: Registry, run: str) -> bool:
     it was interrupted, and where.
     """
     row = liveness.ended(registry, run)
-    unfinished = (State.RUNNING, State.KILLED, State.QUEUED)
+    unfinished = (RunState.RUNNING, RunState.KILLED, RunState.QUEUED)
     return row is not None and row["state"] in unfinished and not (row["reason"] or "").startswith("interrupted ")
 
 

@@ -23,7 +23,7 @@ from aigc_lab.host.settings import Settings, as_typed, masked
 from aigc_lab.registry import queries
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.run_lifecycle import RESULTS
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.sweeps import needs
 from aigc_lab.sweeps.estimate import Estimate, estimate
@@ -94,7 +94,7 @@ def _sweep(
     """The sweep of a checked experiment; `registry` is the home's, where it is open already."""
     console = tables.console(stderr=True)
     places = _places(device, workers, trials_per_gpu, at_most=most_runs(experiment))
-    needs.check(experiment, places)
+    needs.check_memory(experiment, places)
     for note in experiment.check_data():
         console.print(Text(note), soft_wrap=True)
     if dry_run:
@@ -120,7 +120,7 @@ def _sweep(
         result.print(tables.compare_table(comparison), crop=False)
         for line in _next_steps(best, opening.sweep, settings, home):
             result.print(Text(line), soft_wrap=True)
-    if runs and all(run["state"] == State.FAILED for run in runs):
+    if runs and all(run["state"] == RunState.FAILED for run in runs):
         raise Failure(f"all {len(runs)} runs of {opening.sweep} failed; 'aigc-lab show {runs[0]['run']}' says why")
     return comparison.rows
 
@@ -128,7 +128,7 @@ def _sweep(
 def _announced(experiment: Experiment, places: list[Place], console: Console) -> Estimate:
     """What the sweep will cost, which is said, and how its places share the machine."""
     cost = estimate(experiment, places)
-    signals.check()
+    signals.raise_if_interrupted()
     console.print(Text(f"{experiment.name}: {cost}"), soft_wrap=True)
     if len(places) > 1:
         console.print(Text(_shared(places, experiment)), soft_wrap=True)
@@ -176,7 +176,7 @@ def _train(
     """Runs of a checked experiment without holes; `registry` is the home's, where it is open already."""
     console = tables.console(stderr=True)
     places = _places(device, 1, None)
-    needs.check(experiment, places, together=len(set(seeds)) if experiment.file.training.stacked else 1)
+    needs.check_memory(experiment, places, together=len(set(seeds)) if experiment.file.training.stacked else 1)
     for note in experiment.check_data():
         console.print(Text(note), soft_wrap=True)
     if told := _threads(experiment):
@@ -193,7 +193,7 @@ def _train(
         was = f"{runs[0]} was" if len(runs) == 1 else f"{len(runs)} runs were"
         console.print(f"{was} done before; --seed N trains another.")
     for row in rows:
-        if row["state"] == State.FAILED:
+        if row["state"] == RunState.FAILED:
             raise Failure(f"run {row['run']} failed: {row['reason']}")
     return rows
 
@@ -350,7 +350,7 @@ def _interruptible(
             try:
                 yield
             except StoreAway as error:
-                signals.check()  # it was not waited for any longer
+                signals.raise_if_interrupted()  # it was not waited for any longer
                 raise Failure(f"{error}; where the runs were is stored: when it is back, {again} goes on") from None
     except KeyboardInterrupt:
         print(f"where the runs were is stored; {again} goes on from there", file=sys.stderr)

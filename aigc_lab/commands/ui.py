@@ -44,7 +44,7 @@ def ui(*, host: str, port: int, browse: bool, home: Path | None, writable: bool 
     `Failure` with the end of its log when the server dies.
     """
     settings = Settings.load(home)
-    address.check(settings.tracking_uri)
+    address.check_address(settings.tracking_uri)
     scheme = urlsplit(settings.tracking_uri).scheme
     if scheme in ("http", "https"):
         if writable or auth:
@@ -60,7 +60,7 @@ def ui(*, host: str, port: int, browse: bool, home: Path | None, writable: bool 
             " for those of the home, or set it to a database (sqlite:///…, postgresql://…)"
         )
     _require_store(settings)
-    relocation.check(settings)
+    relocation.check_relocation(settings)
     found = _free_port(host, port)
     if port not in (0, found):
         print(f"port {port} is in use: taking {found}", file=sys.stderr)

@@ -18,9 +18,9 @@ from aigc_lab.archive.mlflow_replay import Projection, pictures_in, projections
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host.settings import Settings, masked
 from aigc_lab.registry import audit, liveness, queries
-from aigc_lab.registry.audit import Result
+from aigc_lab.registry.audit import RecordedRun
 from aigc_lab.registry.run_lifecycle import RESULTS
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.serving import promotion
 from aigc_lab.sweeps import ownership
@@ -146,7 +146,7 @@ class _Sweep:
         compared = self._compared(wanted)
         for number, run in enumerate(self._runs, 1):
             self._told(f"{self._sweep}: run {number} of {len(self._runs)}")
-            if run.state == State.FINISHED:
+            if run.state == RunState.FINISHED:
                 self._scores(run)
             self._files(run, wanted.get(run.run), compared(run))
         if self._row["command"] != "train":
@@ -161,20 +161,20 @@ class _Sweep:
             if not row["alive"]:
                 self._problem(row["run"], f"attempt {row['number']} is RUNNING, and its process is gone; reconcile")
         supervisor = liveness.supervisor(self._registry, self._sweep)
-        left = sum(run.state not in RESULTS | {State.FAILED} for run in self._runs)
+        left = sum(run.state not in RESULTS | {RunState.FAILED} for run in self._runs)
         if supervisor is not None and supervisor["alive"]:
             self._found.notes.append(f"{self._sweep} is being run: {left} runs have not ended")
         elif left:
             self._found.notes.append(f"{self._sweep}: {left} runs have not ended; aigc-lab resume goes on with them")
 
-    def _scores(self, run: Result) -> None:
+    def _scores(self, run: RecordedRun) -> None:
         lacking = [f"{kind} weights on {split}" for kind, split in sorted(_SCORED - run.scored)]
         if lacking:
             self._problem(run.run, f"it lacks scores of the {', the '.join(lacking)}")
         if not {"last", "selected"} <= run.kinds:
             self._problem(run.run, "its weights are not recorded")
 
-    def _files(self, run: Result, wanted: Projection | None, compared: Compared | None) -> None:
+    def _files(self, run: RecordedRun, wanted: Projection | None, compared: Compared | None) -> None:
         """What is in the home, and then what MLflow has of it."""
         for name, digest in run.files.items():
             self._found.checked["files"] += 1
@@ -182,7 +182,7 @@ class _Sweep:
             if (
                 fault is None
                 and wanted is not None
-                and run.state == State.FINISHED
+                and run.state == RunState.FINISHED
                 and Path(name).name == "curves.json"
             ):
                 fault = wanted.fault_of_curves(_parsed(Path(name)))
@@ -208,7 +208,7 @@ class _Sweep:
             return "is cut off, or damaged"
         return "is damaged" if path.suffix == ".json" and _parsed(path) is None else None
 
-    def _again(self, run: Result, path: Path, digest: str | None, compared: Compared | None) -> str:
+    def _again(self, run: RecordedRun, path: Path, digest: str | None, compared: Compared | None) -> str:
         """How a file of the home comes back."""
         held = compared.files.get(f"{final.FOLDER}/{path.name}") if compared is not None else None
         copy = held.path if held is not None else None
@@ -224,9 +224,9 @@ class _Sweep:
             f"aigc-lab delete {run.run}, and then aigc-lab resume {self._sweep}"
         )
 
-    def _compared(self, wanted: Mapping[str, Projection]) -> Callable[[Result], Compared | None]:
+    def _compared(self, wanted: Mapping[str, Projection]) -> Callable[[RecordedRun], Compared | None]:
         """What says of a run how MLflow's differs; None where it is not to be asked."""
-        nothing: Callable[[Result], Compared | None] = lambda run: None  # noqa: E731 -- it answers like the other
+        nothing: Callable[[RecordedRun], Compared | None] = lambda run: None  # noqa: E731 -- it answers like the other
         folder = spool_folder(self._settings, self._sweep)
         waits = {run.name for run in spool.runs(folder) if backlog.of_run(run).records}
         if waits:
@@ -255,7 +255,7 @@ class _Sweep:
             return nothing
         comparison = Comparison(tracker, self._digests, deep=self._deep)
 
-        def compared(run: Result) -> Compared | None:
+        def compared(run: RecordedRun) -> Compared | None:
             if run.run not in keys:
                 return None
             self._found.checked["MLflow runs"] += 1
@@ -277,9 +277,9 @@ class _Sweep:
         known = study.told(self._settings.optuna_url, self._sweep)
         for number, (state, value) in audit.trials(self._registry, self._sweep).items():
             self._found.checked["trials"] += 1
-            if state in (State.QUEUED, State.RUNNING, State.KILLED):
+            if state in (RunState.QUEUED, RunState.RUNNING, RunState.KILLED):
                 continue
-            wanted = ("PRUNED" if state == State.PRUNED else "FAIL" if value is None else "COMPLETE", value)
+            wanted = ("PRUNED" if state == RunState.PRUNED else "FAIL" if value is None else "COMPLETE", value)
             if known.get(number, ("", None))[0] in ("FAIL", "COMPLETE") and self._failed_before(number):
                 continue  # Optuna's word is final; the registry's is of the run that was done again
             if known.get(number) != wanted:
@@ -289,7 +289,7 @@ class _Sweep:
         """Whether a run of it did, and was done again. One whose process was lost too often has no attempt that says
         so, but its second life is another chain.
         """
-        return any(State.FAILED in run.attempts or run.chain > 1 for run in self._runs if run.trial == trial)
+        return any(RunState.FAILED in run.attempts or run.chain > 1 for run in self._runs if run.trial == trial)
 
 
 def _parsed(path: Path) -> Any:

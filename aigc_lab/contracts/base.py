@@ -70,7 +70,7 @@ class Where(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Result:
+class ContractResult:
     """What became of one contract; `case` names the options with which it broke."""
 
     contract: str
@@ -86,7 +86,7 @@ def examine(
     cases: Mapping[str, C],
     file: Path | None,
     begin: Begin = lambda contract: None,
-) -> Iterator[Result]:
+) -> Iterator[ContractResult]:
     """Every contract on every case, the first of which is the plugin as it comes; `file` is the plugin's own. `begin`
     is told of each contract before it is checked.
     """
@@ -97,19 +97,19 @@ def examine(
             begin(contract.name)
             result = _result(contract, cases, file)
         else:
-            result = Result(contract.name, "not checked", contract.why, f"first repair: {first}")
+            result = ContractResult(contract.name, "not checked", contract.why, f"first repair: {first}")
         if result.state != "kept":
             lost[contract.name] = first or contract.name
         yield result
 
 
-def _result(contract: Contract[C], cases: Mapping[str, C], file: Path | None) -> Result:
+def _result(contract: Contract[C], cases: Mapping[str, C], file: Path | None) -> ContractResult:
     for label, case in list(cases.items())[: 1 if contract.once else None]:
         try:
             contract.check(case)
         except Exception as error:  # noqa: BLE001 -- whatever a plugin raises is said with its line
-            return Result(contract.name, "broken", contract.why, say(error), label, _where(error, file))
-    return Result(contract.name, "kept", contract.why)
+            return ContractResult(contract.name, "broken", contract.why, say(error), label, _where(error, file))
+    return ContractResult(contract.name, "kept", contract.why)
 
 
 def say(error: BaseException) -> str:

@@ -30,7 +30,7 @@ from aigc_lab.training.loop import train_one
 from aigc_lab.training.optimizers import trained
 from aigc_lab.training.recorder import Diverged
 from aigc_lab.training.stack import Stack
-from aigc_lab.training.state import Progress, State
+from aigc_lab.training.state import Progress, TrainingState
 
 BATCH = 12
 # Stacked sums are taken in another order: single precision, with the cancellation of a batch normalisation in between.
@@ -50,20 +50,20 @@ class Case:
     def config(self) -> Any:
         return self.kind.Config(**self.options)
 
-    def fresh(self, *, seed: int = 0, **options: Any) -> State:
+    def fresh(self, *, seed: int = 0, **options: Any) -> TrainingState:
         config = self.kind.Config(**(dict(self.options) | options)) if options else self.config
-        return State.fresh(self.kind, config, self.shape, seed=seed, batch_size=BATCH, device="cpu")
+        return TrainingState.fresh(self.kind, config, self.shape, seed=seed, batch_size=BATCH, device="cpu")
 
     def batches(self, seed: int = 0) -> Batches:
         return Batches(self.samples, BATCH, seed)
 
     def run(
-        self, state: State, steps: int, *, seed: int = 0, every: int = 1, decay: float = 0.9, **options: Any
+        self, state: TrainingState, steps: int, *, seed: int = 0, every: int = 1, decay: float = 0.9, **options: Any
     ) -> Iterator[Progress]:
         options |= {"steps": steps, "every": every, "decay": decay, "precision": "fp32"}
         return train_one(state, self.batches(seed), seed=seed, **options)
 
-    def finished(self, state: State, steps: int, **options: Any) -> State:
+    def finished(self, state: TrainingState, steps: int, **options: Any) -> TrainingState:
         for _ in self.run(state, steps, **options):
             pass
         return state
@@ -575,7 +575,7 @@ def samplers_names_all_that_sample_uses(case: Case) -> None:
         raise Broken("samples of the average move with the raw weights: is a module missing from samplers()?")
 
 
-def _own_modules(state: State) -> None:
+def _own_modules(state: TrainingState) -> None:
     system, average = state.system, state.average
     if not system.samplers():
         raise Broken("samplers() names no module: name those that sample calls")
@@ -645,7 +645,7 @@ def it_stacks_under_vmap_or_says_why_not(case: Case) -> None:
                     raise Broken(f"phase {name}: stacked, a loss, gradient or buffer is {off:.3g} off {size:.3g}")
 
 
-def _differentiated(state: State, index: int, batch: Samples, draws: dict[str, Tensor]) -> list[Tensor | None]:
+def _differentiated(state: TrainingState, index: int, batch: Samples, draws: dict[str, Tensor]) -> list[Tensor | None]:
     """The loss of a phase, its gradients, and the buffers as the loss leaves them."""
     loss = state.phases[index].loss(batch, draws, state.step).total
     gradients = torch.autograd.grad(loss, trained(state.phases[index]), allow_unused=True)
@@ -675,7 +675,7 @@ def what_only_the_optimisers_read_leaves_the_losses_alone(case: Case) -> None:
                 )
 
 
-def _with_another(case: Case, name: str) -> State:
+def _with_another(case: Case, name: str) -> TrainingState:
     """A state whose configuration has another value at `name`, a number."""
     value = getattr(case.config, name)
     for another in (value / 2, value * 2, value + 1, value + 0.5) if isinstance(value, int | float) else ():

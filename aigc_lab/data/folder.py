@@ -11,7 +11,16 @@ import torch
 from pydantic import Field
 
 from aigc_lab.data import base
-from aigc_lab.data.shared.image_files import File, Reading, Store, abbreviated, decode, find, most_common, reading_notes
+from aigc_lab.data.shared.image_files import (
+    File,
+    Reading,
+    Store,
+    abbreviated,
+    decode,
+    find_images,
+    most_common,
+    reading_notes,
+)
 from aigc_lab.errors import UsageError
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
@@ -78,7 +87,7 @@ class Folder(base.Dataset):
 
     @cached_property
     def _found(self) -> tuple[list[File], Counter[str]]:
-        files, others = find(self._root)
+        files, others = find_images(self._root)
         if len(files) < 3:
             has = f"{len(files) or 'no'} image{'s' * (len(files) != 1)}"
             besides = f" and {others.total()} other files ({most_common(others)})" if others else ""

@@ -14,7 +14,7 @@ from rich.progress import Progress as Bars
 
 from aigc_lab.display.tables import Text, duration
 from aigc_lab.host import visible
-from aigc_lab.runs.job import Job, Outcome
+from aigc_lab.runs.job import Job, RunOutcome
 from aigc_lab.training.state import Progress
 
 # Where there are no bars, a long run says in so many seconds how it stands.
@@ -95,7 +95,7 @@ class SweepDisplay:
     def scored(self, job: Job, step: int, value: float) -> None:
         self._runs[job.run].score = f" · score {value:.4g}"
 
-    def end(self, job: Job, outcome: Outcome) -> None:
+    def end(self, job: Job, outcome: RunOutcome) -> None:
         with self._lock:
             run = self._runs.pop(job.run)
             took = time.monotonic() - run.begun

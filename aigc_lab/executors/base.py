@@ -9,8 +9,8 @@ from typing import Self
 
 from aigc_lab.experiment.experiment import Experiment
 from aigc_lab.host.settings import Settings
-from aigc_lab.runs.job import Job, Outcome, Watcher
-from aigc_lab.runs.resources import Lab
+from aigc_lab.runs.job import Job, RunOutcome, Watcher
+from aigc_lab.runs.resources import Resources
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class Executor(ABC):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
-    def open(self, lab: Lab, spool: Path) -> None:
+    def open(self, resources: Resources, spool: Path) -> None:
         """Takes what this process shares with its runs, and the folder in which runs spool what MLflow is to show.
         Returns when runs can be done. Raises `UsageError` and `Failure` when they cannot.
         """
-        self._lab, self._spool = lab, spool
+        self._resources, self._spool = resources, spool
 
     @abstractmethod
-    def run(self, job: Job, watcher: Watcher) -> Outcome:
+    def run(self, job: Job, watcher: Watcher) -> RunOutcome:
         """Does a run to its end and has it recorded, whatever ends it: a run that fails of itself has the outcome
         FAILED and a reason. Waits for a free slot.
 
@@ -58,7 +58,7 @@ class Executor(ABC):
         called or the user interrupted it.
         """
 
-    def together(self, jobs: Sequence[Job], watchers: Sequence[Watcher]) -> list[Outcome]:
+    def together(self, jobs: Sequence[Job], watchers: Sequence[Watcher]) -> list[RunOutcome]:
         """Does runs of one shape, trained together where that is possible, and after one another where it is not."""
         return [self.run(job, watcher) for job, watcher in zip(jobs, watchers, strict=True)]
 

@@ -20,10 +20,10 @@ from aigc_lab.host.outage import StoreAway
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import liveness, queries
 from aigc_lab.registry.run_lifecycle import RETRIES
-from aigc_lab.registry.states import State
-from aigc_lab.runs.job import Job, Outcome, Watcher
+from aigc_lab.registry.states import RunState
+from aigc_lab.runs.job import Job, RunOutcome, Watcher
 from aigc_lab.runs.messages import Answer, Broken, Ended, Interrupted, Opening, Progressed, Ready, Said, Scored, Work
-from aigc_lab.runs.resources import Lab
+from aigc_lab.runs.resources import Resources
 from aigc_lab.tracking.base import run_key
 from aigc_lab.tracking.description import conclude
 from aigc_lab.tracking.spool import SpoolTracker
@@ -47,9 +47,9 @@ class Local(base.Executor):
         for worker in self._workers:
             self._free.put(worker)
 
-    def open(self, lab: Lab, spool: Path) -> None:
-        """Lets the workers open what `lab` has prepared, and returns when they are ready."""
-        super().open(lab, spool)
+    def open(self, resources: Resources, spool: Path) -> None:
+        """Lets the workers open what `resources` has prepared, and returns when they are ready."""
+        super().open(resources, spool)
         for worker in self._workers:
             worker.open(self._opening(worker.place))
         for worker in self._workers:
@@ -67,7 +67,7 @@ class Local(base.Executor):
             threads=place.threads,
         )
 
-    def run(self, job: Job, watcher: Watcher) -> Outcome:
+    def run(self, job: Job, watcher: Watcher) -> RunOutcome:
         worker = self._free.get()
         try:
             before, deaths = self._begun(job), 0
@@ -92,17 +92,20 @@ class Local(base.Executor):
 
     def _begun(self, job: Job) -> int:
         """The number of the run's newest attempt."""
-        known = liveness.ended(self._lab.registry, job.run)
+        known = liveness.ended(self._resources.registry, job.run)
         return (known["attempt"] or 0) if known is not None else 0
 
-    def _lose(self, job: Job, reason: str) -> tuple[int, Outcome | None]:
+    def _lose(self, job: Job, reason: str) -> tuple[int, RunOutcome | None]:
         """Records that the run's process is gone. Returns the number of the attempt that it worked on, and how the run
         has ended if it is not to be tried again.
         """
-        registry, spool = self._lab.registry, SpoolTracker(self._spool)
-        attempt, state = registry.lose(job.run, State.KILLED, reason, crashed=not self._stopped)
+        registry, spool = self._resources.registry, SpoolTracker(self._spool)
+        attempt, state = registry.lose(job.run, RunState.KILLED, reason, crashed=not self._stopped)
         key = run_key(job.run, registry.chain(job.run))
-        if state not in (State.KILLED, State.QUEUED):  # its result is written down; it died before it could say so
+        if state not in (
+            RunState.KILLED,
+            RunState.QUEUED,
+        ):  # its result is written down; it died before it could say so
             conclude(registry, self._settings, spool, key)
             return attempt, self._stored(job)
         if self._stopped or registry.crashes(job.run) <= RETRIES:
@@ -111,14 +114,14 @@ class Local(base.Executor):
                 raise KeyboardInterrupt
             return attempt, None
         reason = f"{reason}, {RETRIES + 1} times without progress"
-        registry.lose(job.run, State.FAILED, reason)
+        registry.lose(job.run, RunState.FAILED, reason)
         conclude(registry, self._settings, spool, key)
-        return attempt, Outcome(State.FAILED, None, reason)
+        return attempt, RunOutcome(RunState.FAILED, None, reason)
 
-    def _stored(self, job: Job) -> Outcome:
-        rows = queries.outcomes(self._lab.registry, job.sweep)
+    def _stored(self, job: Job) -> RunOutcome:
+        rows = queries.outcomes(self._resources.registry, job.sweep)
         row = next(row for row in rows if (row["trial"], row["seed"]) == (job.trial, job.seed))
-        return Outcome(State(row["state"]), row["value"], row["reason"])
+        return RunOutcome(RunState(row["state"]), row["value"], row["reason"])
 
     def stop(self) -> None:
         self._stopped = True
@@ -200,7 +203,7 @@ class _Worker:
         self.open(opening)
         self.ready(say)
 
-    def do(self, job: Job, watcher: Watcher) -> Outcome:
+    def do(self, job: Job, watcher: Watcher) -> RunOutcome:
         try:
             self._channel.send(
                 Work(
@@ -219,7 +222,7 @@ class _Worker:
             self.interrupt()  # it waits for an answer that will not come
             raise
 
-    def _follow(self, watcher: Watcher) -> Outcome:
+    def _follow(self, watcher: Watcher) -> RunOutcome:
         """Tells the watcher of a run until it has ended."""
         from aigc_lab.training.state import Progress
 
@@ -230,7 +233,7 @@ class _Worker:
                 case Scored(step=step, value=value):
                     self._channel.send(Answer(stop=watcher.scored(step, value)))
                 case Ended(state=state, value=value, reason=reason):
-                    return Outcome(state, value, reason)
+                    return RunOutcome(state, value, reason)
                 case Broken() as broken:
                     raise _sent(broken)
                 case Interrupted():

@@ -24,7 +24,7 @@ from aigc_lab.config import BatchSize, Count, Seed, Steps, Strict, Times, Weight
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import space
 from aigc_lab.experiment.overrides import override
-from aigc_lab.experiment.yaml_file import Document, KeyPath, dotted, parse, read, shown, unknown_key
+from aigc_lab.experiment.yaml_file import Document, KeyPath, dotted, parse, read_yaml, shown, unknown_key
 from aigc_lab.host import content, names
 from aigc_lab.host.settings import Settings
 from aigc_lab.host.trust import Allowed, gate
@@ -269,7 +269,7 @@ class Experiment:
         data = json.loads(json.dumps(self.document.data))
         # A plugin file is a part of the experiment: when it changes, this is another one.
         features = {name for _, config in self.protocol.metrics for _, name in _feature_files(config)}
-        sources = {name: plugins.read(name, self._folder) for name in sorted(_files(data) | features)}
+        sources = {name: plugins.read_source(name, self._folder) for name in sorted(_files(data) | features)}
         data["files"] = {name: hashlib.sha256(source).hexdigest() for name, source in sources.items()}
         if not sources:
             del data["files"]
@@ -367,7 +367,7 @@ class Experiment:
         if not isinstance(name, str):
             self.document.fail(("evaluation",), "name a protocol, like evaluation: image-small")
         try:
-            path = content.find("evaluation", name)
+            path = content.find_file("evaluation", name)
         except UsageError as error:
             self.document.fail(("evaluation",), str(error))
         overridden = {key: self.document.where(("evaluation", key)) for key in wanted}
@@ -397,7 +397,7 @@ class Experiment:
         files = {key: plugins.located(value, self._folder) for key, value in _feature_files(config)}
         for path in files.values():
             if plugins.is_file(path.name):
-                self._named_code(path, plugins.read(str(path)))
+                self._named_code(path, plugins.read_source(str(path)))
         return config | {key: str(path) for key, path in files.items()}
 
     def _named_code(self, path: Path, source: bytes) -> None:
@@ -476,7 +476,7 @@ class Experiment:
         from aigc_lab.extractors.shared import lookup
 
         for name in {metric.extractor for metric in self.metrics if metric.extractor}:
-            lookup.find(name).fetch(self.weights, lambda text: print(text, file=sys.stderr))
+            lookup.find_extractor(name).fetch(self.weights, lambda text: print(text, file=sys.stderr))
         dataset = self.resolve(lambda hole: hole.ends()[0]).dataset
         splits: tuple[Literal["reference", "holdout"], ...] = ("reference", "holdout")
         for split in splits:
@@ -508,7 +508,7 @@ class Experiment:
                 names.refuse_scores(metric.gives)
                 metric.check(dataset, self.protocol.samples)
                 if metric.extractor:
-                    lookup.find(metric.extractor).check(dataset, self.weights)
+                    lookup.find_extractor(metric.extractor).check(dataset, self.weights)
                 _check_needs(metric, dataset, kinds)
             except ValueError as error:
                 self.document.fail(("evaluation",), f"protocol {self.protocol.name}: metric {name}: {error}")
@@ -560,7 +560,7 @@ class Experiment:
         for key, name in plugins.keyed_files(config).items():
             try:
                 path = plugins.located(name, self._folder)
-                self._named_code(path, plugins.read(str(path)))
+                self._named_code(path, plugins.read_source(str(path)))
             except UsageError as error:
                 self.document.fail(filled.source((section, key)), str(error))
             found[key] = str(path)
@@ -652,8 +652,8 @@ def load(
     if isinstance(wanted, Mapping):
         name, document = _given(wanted)
     else:
-        path = content.find("experiments", str(wanted))
-        name, document = path.stem, read(path)
+        path = content.find_file("experiments", str(wanted))
+        name, document = path.stem, read_yaml(path)
         _refuse_name(name, f"{path}: rename the file")
     for key, text, option in changes:
         override(document, key, parse(text, option), option, sections=list(_File.model_fields))
@@ -672,7 +672,7 @@ def load_protocol(
     path: Path, changes: Mapping[str, Any] | None = None, said: Mapping[str, str] | None = None
 ) -> Protocol:
     """The protocol of a file, with changed keys and where each was `said`. Raises `UsageError` naming the place."""
-    document = read(path)
+    document = read_yaml(path)
     for key, value in (changes or {}).items():
         document.data[key] = value
         document.overridden[(key,)] = (said or {}).get(key, key)

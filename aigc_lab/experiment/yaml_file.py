@@ -193,7 +193,7 @@ def _read_text(path: Path) -> str:
         raise UsageError(f"{path}: cannot be read ({error})") from None
 
 
-def read(path: Path) -> Document:
+def read_yaml(path: Path) -> Document:
     """The document of a file whose top level is a mapping. Raises `UsageError` when it cannot be read or is not."""
     data, document = _document(_read_text(path), str(path))
     if not isinstance(data, dict):

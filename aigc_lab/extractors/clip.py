@@ -27,7 +27,7 @@ class CLIP(pretrained.Pretrained):
 
     @classmethod
     def built(cls, path: Path) -> vit.ViT:
-        return vit.clip(pretrained.read(path, vit.clip_shapes(cls.form)), cls.form)
+        return vit.clip(pretrained.read_weights(path, vit.clip_shapes(cls.form)), cls.form)
 
     def __call__(self, images: Tensor) -> tuple[Tensor, None]:
         return self.network(as_rgb(images)), None

@@ -27,7 +27,7 @@ class DINOv2(pretrained.Pretrained):
 
     @classmethod
     def built(cls, path: Path) -> vit.ViT:
-        return vit.dinov2(pretrained.read(path, vit.dinov2_shapes(cls.form)), cls.form)
+        return vit.dinov2(pretrained.read_weights(path, vit.dinov2_shapes(cls.form)), cls.form)
 
     def __call__(self, images: Tensor) -> tuple[Tensor, None]:
         return self.network(as_rgb(images)), None

@@ -43,7 +43,7 @@ def names(name: Folder) -> list[str]:
     return sorted({path.stem for place in folders(name) for path in place.glob("*.yaml")})
 
 
-def find(name: Folder, wanted: str) -> Path:
+def find_file(name: Folder, wanted: str) -> Path:
     """The file that `wanted` means: a path to a YAML file, or the name of one in the content folder.
 
     Raises `UsageError` with the nearest names when there is no such file.
@@ -62,7 +62,7 @@ def find(name: Folder, wanted: str) -> Path:
 
 def origin(name: Folder, wanted: str) -> str:
     """Whose file a name means, where that is not the package's: `yours: experiments/digits.yaml, instead of ours`."""
-    path, ours = find(name, wanted), folder(name) / f"{wanted}.yaml"
+    path, ours = find_file(name, wanted), folder(name) / f"{wanted}.yaml"
     if path == ours:
         return ""
     shown = f"yours: {name}/{path.name}"

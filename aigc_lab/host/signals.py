@@ -39,7 +39,7 @@ def wanted() -> bool:
     return _wish.is_set()
 
 
-def check() -> None:
+def raise_if_interrupted() -> None:
     """Raises `KeyboardInterrupt` when the work under way is to end."""
     if _wish.is_set():
         raise KeyboardInterrupt
@@ -151,7 +151,7 @@ def deferred() -> Iterator[None]:
 def at_once() -> Iterator[None]:
     """Within deferred work: a signal raises at once, and so does one that has come before."""
     with _at_depth(0):
-        check()
+        raise_if_interrupted()
         yield
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Crew:
+class ThreadPool:
     """`slots` pieces of work at once; with one slot everything happens in the calling thread, in order.
 
     A context: leaving it waits for what was started, and raises the first error. `stop` is called on an error or an
@@ -108,7 +108,7 @@ class Crew:
         if first:
             self._stop()
 
-    def __enter__(self) -> "Crew":
+    def __enter__(self) -> "ThreadPool":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -490,7 +490,7 @@ class FeatureMetric(Metric):
         from aigc_lab.extractors.shared import lookup
 
         name = self.extractor
-        return score if name == "inception" else f"{score}_{lookup.find(name).short}"
+        return score if name == "inception" else f"{score}_{lookup.find_extractor(name).short}"
 
     def describing(self) -> frozenset[str]:
         return frozenset(map(self.named, self.describes))

@@ -17,7 +17,7 @@ class FD(base.FeatureMetric):
 
     @property
     def name(self) -> str:
-        return f"fd_{lookup.find(self.config.features).short}"
+        return f"fd_{lookup.find_extractor(self.config.features).short}"
 
     @property
     def gives(self) -> dict[str, base.Better]:

@@ -23,14 +23,14 @@ class DebiasedFD(base.FeatureMetric):
         features = self.config.features
         if features in ("inception", "inception_64", "inception_192", "inception_768"):
             return f"{features.replace('inception', 'fid')}_debiased"
-        return f"fd_{lookup.find(features).short}_debiased"
+        return f"fd_{lookup.find_extractor(features).short}_debiased"
 
     @property
     def gives(self) -> dict[str, base.Better]:
         return {self.name: "lower"}
 
     def check(self, dataset: Dataset, samples: int) -> None:
-        dimensions = lookup.find(self.config.features).dimensions
+        dimensions = lookup.find_extractor(self.config.features).dimensions
         # Of what says nothing about itself the features do, when they are there.
         self._enough(samples, "samples", dimensions or GROUPS // _PER_DIMENSION)
 

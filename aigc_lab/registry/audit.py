@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import and_, select
 
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry, repeated
 from aigc_lab.registry.tables import Artifact, Attempt, Checkpoint, Run, Score, Sweep, Trial
 
 
 @dataclass
-class Result:
+class RecordedRun:
     """A run: how it ended and what is stored of it. `attempts` are states; `scored` are pairs of checkpoint and split;
     `files` are paths with their sha256, None where none is recorded; `value` is the objective of the last weights on
     the reference split.
@@ -19,18 +19,18 @@ class Result:
     run: str
     trial: int
     seed: int
-    state: State
+    state: RunState
     mlflow_run_id: str | None
     value: float | None
     chain: int = 1
-    attempts: list[State] = field(default_factory=list)
+    attempts: list[RunState] = field(default_factory=list)
     scored: set[tuple[str, str]] = field(default_factory=set)
     kinds: set[str] = field(default_factory=set)
     files: dict[str, str | None] = field(default_factory=dict)
 
 
 @repeated
-def results(registry: Registry, sweep: str) -> list[Result]:
+def results(registry: Registry, sweep: str) -> list[RecordedRun]:
     """The runs of a sweep, by trial and seed."""
     on_reference = and_(
         Score.c.run_id == Run.c.id,
@@ -52,9 +52,9 @@ def results(registry: Registry, sweep: str) -> list[Result]:
     weights = select(Checkpoint.c.run_id, Checkpoint.c.kind, Checkpoint.c.path, Checkpoint.c.sha256)
     others = select(Artifact.c.run_id, Artifact.c.path)
     with registry.read() as connection:
-        found = {row[0]: Result(*row[:3], State(row[3]), *row[4:]) for row in connection.execute(runs)}
+        found = {row[0]: RecordedRun(*row[:3], RunState(row[3]), *row[4:]) for row in connection.execute(runs)}
         for run, state, chain in connection.execute(attempts.join(Run, Run.c.id == Attempt.c.run_id).where(of_sweep)):
-            found[run].attempts.append(State(state))
+            found[run].attempts.append(RunState(state))
             found[run].chain = chain or 1
         for run, kind, split in connection.execute(scored.join(Run, Run.c.id == Score.c.run_id).where(of_sweep)):
             found[run].scored.add((kind, split))
@@ -69,8 +69,8 @@ def results(registry: Registry, sweep: str) -> list[Result]:
 
 
 @repeated
-def trials(registry: Registry, sweep: str) -> dict[int, tuple[State, float | None]]:
+def trials(registry: Registry, sweep: str) -> dict[int, tuple[RunState, float | None]]:
     """Trial -> how it ended, and its value."""
     wanted = select(Trial.c.number, Trial.c.state, Trial.c.value).where(Trial.c.sweep_id == sweep)
     with registry.read() as connection:
-        return {number: (State(state), value) for number, state, value in connection.execute(wanted)}
+        return {number: (RunState(state), value) for number, state, value in connection.execute(wanted)}

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, RowMapping, select, text
 
 from aigc_lab.host.processes import Process
 from aigc_lab.registry.run_lifecycle import LEASE
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry, repeated
 from aigc_lab.registry.tables import Attempt, Checkpoint, Run, Supervisor, Verdict
 
@@ -24,7 +24,7 @@ def running(registry: Registry, sweep: str | None = None) -> list[Json]:
     wanted = (
         select(Attempt.c.run_id.label("run"), Run.c.sweep_id.label("sweep"), *columns)
         .join(Run, Run.c.id == Attempt.c.run_id)
-        .where(Attempt.c.state == State.RUNNING.value)
+        .where(Attempt.c.state == RunState.RUNNING.value)
         .order_by(Attempt.c.started_at, Attempt.c.run_id)
     )
     with registry.read() as connection:
@@ -77,7 +77,7 @@ def failures(registry: Registry, sweep: str) -> dict[str, Json]:
     wanted = (
         select(Attempt.c.run_id, Attempt.c.environment)
         .join(Run, Run.c.id == Attempt.c.run_id)
-        .where(Run.c.sweep_id == sweep, Run.c.state == State.FAILED.value)
+        .where(Run.c.sweep_id == sweep, Run.c.state == RunState.FAILED.value)
         .order_by(Attempt.c.run_id, Attempt.c.number)
     )
     with registry.read() as connection:

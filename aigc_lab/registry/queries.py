@@ -15,9 +15,9 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, lit
 from aigc_lab.errors import UsageError
 from aigc_lab.host.content import unknown
 from aigc_lab.registry.marks import DOUBTFUL, doubts
-from aigc_lab.registry.ranking import Comparison, Configuration, Outcome, rank
+from aigc_lab.registry.ranking import Comparison, Configuration, SeedOutcome, rank
 from aigc_lab.registry.records import DESCRIBED
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry, repeated
 from aigc_lab.registry.tables import (
     AliasEvent,
@@ -143,7 +143,7 @@ class Runs:
 
 @repeated
 def newest_runs(
-    registry: Registry, sweep: str | None = None, *, state: State | None = None, most: int | None = None
+    registry: Registry, sweep: str | None = None, *, state: RunState | None = None, most: int | None = None
 ) -> Runs:
     """The rows of `runs`: of those in a `state`, and no more than `most`, the newest ones."""
     with registry.read() as connection:
@@ -350,7 +350,7 @@ def best_run(registry: Registry, sweep: str, checkpoint: Final = "last") -> Json
             .outerjoin(Artifact, and_(Artifact.c.run_id == Run.c.id, Artifact.c.name == "samples"))
             .where(Run.c.sweep_id == first["sweep"], Run.c.trial == first["trial"], Run.c.role == role)
             .where(Score.c.checkpoint == checkpoint, Score.c.value.is_not(None))
-            .where(Run.c.state == State.FINISHED.value)  # one that failed after its training has scores too
+            .where(Run.c.state == RunState.FINISHED.value)  # one that failed after its training has scores too
             .order_by(Score.c.split != "reference", value)
             .limit(1)
         )
@@ -614,13 +614,13 @@ class _ScoredRuns:
     def add(self, configurations: dict[tuple[str, int], Configuration], condition: ColumnElement[bool]) -> None:
         """To each of the configurations those of its runs, with all that is known of them."""
         for row in self._found(condition, Run.c.role, Run.c.state, *_SCORE[:-1], Run.c.seconds):
-            configurations[row[0], row[1]].outcomes.append(Outcome._make(row[2:]))
+            configurations[row[0], row[1]].outcomes.append(SeedOutcome._make(row[2:]))
 
     def brief(self, configurations: dict[tuple[str, int], Configuration], condition: ColumnElement[bool]) -> None:
         """The same, with only what ranking needs: a value that is fetched costs as much as what is done with it."""
         columns = Run.c.role, Run.c.state, Score.c.value, Score.c.signature, Score.c.better, self._name
         for row in self._found(condition, *columns):
-            configurations[row[0], row[1]].outcomes.append(Outcome.brief(*row[2:]))
+            configurations[row[0], row[1]].outcomes.append(SeedOutcome.brief(*row[2:]))
 
     def whole(self, some: list[Configuration]) -> Iterable[Configuration]:
         """The same configurations, with all that is known of their runs."""

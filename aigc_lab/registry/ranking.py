@@ -16,18 +16,18 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from aigc_lab.registry.marks import NOT_CONFIRMED
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 
 Row = dict[str, Any]
 
 # As the registry writes them: a hundred thousand times the way through the enumeration is long.
-_FINISHED, _DIVERGED = State.FINISHED.value, State.DIVERGED.value
+_FINISHED, _DIVERGED = RunState.FINISHED.value, RunState.DIVERGED.value
 
 
 _UNTOLD = (None,) * 5  # low, high, n, floor and its spread, of an outcome that is only ranked
 
 
-class Outcome(NamedTuple):
+class SeedOutcome(NamedTuple):
     """A run as far as ranking cares. A run that has no such score has None from `name` on. `value` is that on the
     holdout, and `reference` that on the reference split: None where it was scored on one split only, NaN where it is
     not finite.
@@ -57,7 +57,7 @@ class Outcome(NamedTuple):
         better: str | None,
         name: str,
         reference: float | None = None,
-    ) -> "Outcome":
+    ) -> "SeedOutcome":
         """Of one that is to be ranked, what its rank depends on; the rest is None."""
         named = None if signature is None else name
         return cls(role, state, named, value, *_UNTOLD, signature, better, None, reference)
@@ -75,7 +75,7 @@ class Configuration:
     trial: int
     system: str
     state: str
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[SeedOutcome] = field(default_factory=list)
 
     @property
     def key(self) -> tuple[str, int]:
@@ -125,8 +125,8 @@ class _Standing(NamedTuple):
     """
 
     configuration: Configuration
-    used: list[Outcome]
-    scored: list[Outcome]
+    used: list[SeedOutcome]
+    scored: list[SeedOutcome]
     confirmed: bool
     value: float | None
     chosen: float
@@ -157,7 +157,7 @@ def rank(
             (unranked if standing.value is None else members[standing.group]).append(standing)
     groups = [Group(*key, rows=len(found)) for key, found in members.items()]
     groups.sort(key=lambda group: (-group.rows, group.name, group.signature))
-    unranked.sort(key=lambda standing: _state(standing) != State.DIVERGED)
+    unranked.sort(key=lambda standing: _state(standing) != RunState.DIVERGED)
 
     def ordered() -> Iterator[tuple[_Standing, int | None, bool]]:
         for group in groups:
@@ -209,7 +209,7 @@ def _standings(configuration: Configuration) -> Iterator[_Standing]:
     if confirming:
         confirmed = any(outcome.state in (_FINISHED, _DIVERGED) for outcome in confirming)
         used = confirming if confirmed else [outcome for outcome in used if outcome.role != "confirm"]
-    by_signature: dict[str | None, list[Outcome]] = {}
+    by_signature: dict[str | None, list[SeedOutcome]] = {}
     for outcome in used:
         if outcome.name is not None and outcome.state == _FINISHED:  # `scored`, without a call
             by_signature.setdefault(outcome.signature, []).append(outcome)
@@ -219,17 +219,19 @@ def _standings(configuration: Configuration) -> Iterator[_Standing]:
         yield _Standing(configuration, used, scored, confirmed, value if math.isfinite(value) else None, chosen)
 
 
-def _values(scored: Sequence[Outcome], used: Sequence[Outcome]) -> list[float]:
+def _values(scored: Sequence[SeedOutcome], used: Sequence[SeedOutcome]) -> list[float]:
     """The values that the median is of: a seed that diverged, and a value that is not finite, is the worst possible."""
     return _with_worst([outcome.value for outcome in scored], scored, used)
 
 
-def _references(scored: Sequence[Outcome], used: Sequence[Outcome]) -> list[float]:
+def _references(scored: Sequence[SeedOutcome], used: Sequence[SeedOutcome]) -> list[float]:
     """The same on the reference split, where they were scored there."""
     return _with_worst([each.value if each.reference is None else each.reference for each in scored], scored, used)
 
 
-def _with_worst(found: Sequence[float | None], scored: Sequence[Outcome], used: Sequence[Outcome]) -> list[float]:
+def _with_worst(
+    found: Sequence[float | None], scored: Sequence[SeedOutcome], used: Sequence[SeedOutcome]
+) -> list[float]:
     worst = math.inf if scored[0].better == "lower" else -math.inf
     values = [worst if value is None or value != value else value for value in found]  # NaN alone is not itself
     return values + [worst for outcome in used if outcome.state == _DIVERGED]
@@ -244,8 +246,8 @@ def _row(standing: _Standing, rank: int | None, flatters: bool) -> Row:
         "trial": configuration.trial,
         "system": configuration.system,
         "config": {},
-        "seeds": len(scored) if scored else states[State.FINISHED],
-        "states": {state.value: states[state] for state in State if states[state]},
+        "seeds": len(scored) if scored else states[RunState.FINISHED],
+        "states": {state.value: states[state] for state in RunState if states[state]},
         "state": _state(standing).value,
         "confirmed": standing.confirmed,
         "marks": [NOT_CONFIRMED] if flatters else [],
@@ -285,22 +287,22 @@ def _score(standing: _Standing) -> dict[str, Any]:
     }
 
 
-def _state(standing: _Standing) -> State:
+def _state(standing: _Standing) -> RunState:
     """One word for a trial: work that goes on, else what became of it."""
-    if standing.value is None and (standing.scored or any(each.state == State.DIVERGED for each in standing.used)):
-        return State.DIVERGED
+    if standing.value is None and (standing.scored or any(each.state == RunState.DIVERGED for each in standing.used)):
+        return RunState.DIVERGED
     present = {outcome.state for outcome in standing.configuration.outcomes}
-    told = State(standing.configuration.state)
-    given_up = told in (State.PRUNED, State.FAILED, State.KILLED)
-    if State.RUNNING in present:
-        return State.RUNNING
-    if State.QUEUED in present and not given_up:
-        return State.QUEUED
-    if standing.value is not None or State.FINISHED in present:
-        return State.FINISHED
+    told = RunState(standing.configuration.state)
+    given_up = told in (RunState.PRUNED, RunState.FAILED, RunState.KILLED)
+    if RunState.RUNNING in present:
+        return RunState.RUNNING
+    if RunState.QUEUED in present and not given_up:
+        return RunState.QUEUED
+    if standing.value is not None or RunState.FINISHED in present:
+        return RunState.FINISHED
     if given_up or not present:
         return told
-    return next((state for state in (State.PRUNED, State.FAILED, State.KILLED) if state in present), told)
+    return next((state for state in (RunState.PRUNED, RunState.FAILED, RunState.KILLED) if state in present), told)
 
 
 def _note(groups: list[Group]) -> str:

@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 
-class State(StrEnum):
+class RunState(StrEnum):
     """Where a run stands. Verdicts (collapse, stability) are something else."""
 
     QUEUED = "QUEUED"
@@ -16,4 +16,4 @@ class State(StrEnum):
 
     @property
     def ended(self) -> bool:
-        return self not in (State.QUEUED, State.RUNNING)
+        return self not in (RunState.QUEUED, RunState.RUNNING)

@@ -34,7 +34,7 @@ from aigc_lab.registry.records import (
     StoredVerdict,
 )
 from aigc_lab.registry.run_lifecycle import Life, Outdated
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.tables import (
     AliasEvent,
     Artifact,
@@ -234,7 +234,7 @@ class Registry:
                 system=system,
                 config=wanted[1],
                 params=wanted[2],
-                state=State.QUEUED.value,
+                state=RunState.QUEUED.value,
             )
             stored = connection.execute(
                 select(Trial.c.system, Trial.c.config, Trial.c.params).where(
@@ -245,13 +245,13 @@ class Registry:
                 raise Failure(f"trial {number} of sweep {sweep} is already recorded with another configuration")
 
     @repeated
-    def finish_trial(self, sweep: str, number: int, state: State, value: float | None) -> None:
+    def finish_trial(self, sweep: str, number: int, state: RunState, value: float | None) -> None:
         """What the search made of the trial. A value that is not finite is stored as none."""
         with self.write() as connection:
             changed = connection.execute(
                 update(Trial)
                 .where(Trial.c.sweep_id == sweep, Trial.c.number == number)
-                .values(state=State(state).value, value=_finite(value))
+                .values(state=RunState(state).value, value=_finite(value))
             )
             _require(changed.rowcount, f"trial {number} of sweep {sweep}")
 
@@ -268,7 +268,7 @@ class Registry:
                 trial=trial,
                 seed=seed,
                 role=role,
-                state=State.QUEUED.value,
+                state=RunState.QUEUED.value,
                 created_at=_now(),
             )
             stored = connection.scalar(select(Run.c.role).where(Run.c.id == run))
@@ -293,7 +293,7 @@ class Registry:
             number = life.before.newest + 1
             if life.before.writable(life.before.newest) and self._is_mine(life, process, now):
                 return life.before.newest  # the answer to its commit was lost
-            follows = life.before.state in (State.KILLED, State.RUNNING)
+            follows = life.before.state in (RunState.KILLED, RunState.RUNNING)
             if follows and not resumes:
                 that = (Attempt.c.run_id == run, Attempt.c.number == life.chain)
                 then = life.connection.scalar(select(Attempt.c.environment).where(*that)) or {}
@@ -304,7 +304,7 @@ class Registry:
                 insert(Attempt).values(
                     run_id=run,
                     number=number,
-                    state=State.RUNNING.value,
+                    state=RunState.RUNNING.value,
                     started_at=now,
                     environment=_plain(environment),
                     host=process.host,
@@ -352,9 +352,9 @@ class Registry:
             .where(
                 Trial.c.sweep_id == select(of_run.c.sweep_id).scalar_subquery(),
                 Trial.c.number == select(of_run.c.trial).scalar_subquery(),
-                Trial.c.state == State.QUEUED.value,
+                Trial.c.state == RunState.QUEUED.value,
             )
-            .values(state=State.RUNNING.value)
+            .values(state=RunState.RUNNING.value)
         )
 
     @repeated
@@ -367,7 +367,7 @@ class Registry:
         with self.write() as connection:
             changed = connection.execute(
                 update(Attempt)
-                .where(*this, Attempt.c.state == State.RUNNING.value)
+                .where(*this, Attempt.c.state == RunState.RUNNING.value)
                 .values(heartbeat_at=_now(), **facts)
             )
             if not changed.rowcount:
@@ -384,7 +384,7 @@ class Registry:
         self,
         run: str,
         attempt: int,
-        state: State,
+        state: RunState,
         *,
         reason: str | None = None,
         seconds: float | None = None,
@@ -399,8 +399,8 @@ class Registry:
         Raises `Failure` when a newer attempt has begun, or when this one already ended in another state.
         """
         with self._living(run) as life:
-            after = life.before.end(attempt, State(state))
-            if after == life.before and state == State.KILLED:
+            after = life.before.end(attempt, RunState(state))
+            if after == life.before and state == RunState.KILLED:
                 return  # the last words of a process that was given up, or a replay
             life.save(after, reason=reason)
             life.connection.execute(
@@ -437,7 +437,7 @@ class Registry:
                 connection.execute(insert(Artifact), rows)
 
     @repeated
-    def lose(self, run: str, state: State, reason: str, *, crashed: bool = False) -> tuple[int, State]:
+    def lose(self, run: str, state: RunState, reason: str, *, crashed: bool = False) -> tuple[int, RunState]:
         """Ends a run whose process is gone, in `state` (KILLED, or FAILED if it is not to be tried again). A run whose
         result was written down keeps it. Returns the number of the newest attempt (0 for none) and the run's state.
 
@@ -445,7 +445,7 @@ class Registry:
         """
         with self._living(run) as life:
             lost = life.before.lose(state)
-            if crashed and life.before.attempts[-1:] == (State.RUNNING,):
+            if crashed and life.before.attempts[-1:] == (RunState.RUNNING,):
                 newest = (Attempt.c.run_id == run, Attempt.c.number == lost.newest)
                 life.connection.execute(update(Attempt).where(*newest).values(crashed=True))
             if lost != life.before:
@@ -465,7 +465,7 @@ class Registry:
             attempts = connection.execute(wanted).all()
         count = 0
         for attempt in attempts:
-            if attempt.state != State.KILLED or attempt.chain != attempts[0].chain:
+            if attempt.state != RunState.KILLED or attempt.chain != attempts[0].chain:
                 break
             count += bool(attempt.crashed)
             if (attempt.stored_step or 0) > (attempt.from_step or 0):
@@ -482,7 +482,7 @@ class Registry:
             rows = connection.execute(
                 select(Attempt.c.state, Attempt.c.chain).where(Attempt.c.run_id == run).order_by(Attempt.c.number)
             ).all()
-            before = Life(State(state), tuple(State(row.state) for row in rows))
+            before = Life(RunState(state), tuple(RunState(row.state) for row in rows))
             try:
                 yield _Living(connection, run, before, rows[-1].chain if rows else None)
             except Failure as error:

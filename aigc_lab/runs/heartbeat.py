@@ -18,7 +18,7 @@ _LOG = logging.getLogger(__name__)
 _SOON = 2.0
 
 
-class Heart:
+class Heartbeat:
     """A context: a thread beats for what was `add`ed until it is left. A registry that fails for a while costs beats
     and nothing else; who works on an attempt `check`s whether the registry has given it up meanwhile.
     """

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from aigc_lab.experiment.experiment import Configuration, Objective
 from aigc_lab.registry.records import Role
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 
 if TYPE_CHECKING:
     from aigc_lab.training.state import Progress
@@ -25,10 +25,10 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """How a run ended; `value` is the objective on the reference split, of the weights that are the result."""
 
-    state: State
+    state: RunState
     value: float | None
     reason: str | None = None
 

@@ -6,7 +6,7 @@ from pydantic import JsonValue
 
 from aigc_lab.host.channel import Message, Number
 from aigc_lab.registry.records import Role
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 
 # ---- to a worker
 
@@ -73,7 +73,7 @@ class Scored(Message):
 class Ended(Message):
     """The fields of `runs.job.Outcome`: the run is recorded, and the next may come."""
 
-    state: State
+    state: RunState
     value: Number | None
     reason: str | None
 

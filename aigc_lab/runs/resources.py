@@ -13,7 +13,7 @@ from aigc_lab.tracking.base import Tracker
 
 
 @dataclass(frozen=True)
-class Lab:
+class Resources:
     """Stores are open and the judge is ready. `threads` is this process's share of the CPU's cores, None for all."""
 
     settings: Settings
@@ -29,7 +29,7 @@ class Lab:
         environment.settle(wanted if self.threads is None else min(wanted, self.threads))
 
 
-def open_lab(
+def open_resources(
     experiment: Experiment,
     settings: Settings,
     registry: Registry,
@@ -37,12 +37,12 @@ def open_lab(
     device: str,
     say: Callable[[str], None],
     threads: int | None = None,
-) -> Lab:
+) -> Resources:
     """Prepares the judge of a checked experiment, and binds it to the open stores."""
     plan = experiment.resolve(lambda hole: hole.ends()[0])
     features = FeatureStore(plan.dataset, cache=settings.cache, weights=settings.weights, device=device, say=say)
     evaluator = Evaluator(experiment.protocol, experiment.metrics, plan.dataset, features)
-    lab = Lab(settings, registry, tracker, evaluator, device, threads)
-    lab.settle(experiment.file.training)
+    resources = Resources(settings, registry, tracker, evaluator, device, threads)
+    resources.settle(experiment.file.training)
     evaluator.prepare()
-    return lab
+    return resources

@@ -28,11 +28,11 @@ from aigc_lab.metrics.base import Score
 from aigc_lab.pictures import drawing
 from aigc_lab.registry.records import StoredCheckpoint
 from aigc_lab.registry.run_lifecycle import RESULTS, Outdated
-from aigc_lab.registry.states import State as RunState
-from aigc_lab.runs.heartbeat import Heart
-from aigc_lab.runs.job import Job, Outcome, Watcher
+from aigc_lab.registry.states import RunState as RunState
+from aigc_lab.runs.heartbeat import Heartbeat
+from aigc_lab.runs.job import Job, RunOutcome, Watcher
 from aigc_lab.runs.record import PNG, TEXT, Kind, Record, SharedClock, of_history
-from aigc_lab.runs.resources import Lab
+from aigc_lab.runs.resources import Resources
 from aigc_lab.samples import Text
 from aigc_lab.scoring import temperature_curve
 from aigc_lab.scoring.evaluator import SCORING_SPLITS, ScoringSplit
@@ -47,7 +47,7 @@ from aigc_lab.training.checkpoint import Checkpointer
 from aigc_lab.training.loop import train
 from aigc_lab.training.recorder import Diverged
 from aigc_lab.training.stacked import Stacked
-from aigc_lab.training.state import Progress, Replica, Round, State
+from aigc_lab.training.state import Progress, Replica, Round, TrainingState
 from aigc_lab.verdicts.conclusion import CollapseVerdict
 
 _LOG = logging.getLogger(__name__)
@@ -63,15 +63,15 @@ class _Pruned(Exception):
     pass
 
 
-def execute(jobs: Sequence[Job], lab: Lab, watchers: Sequence[Watcher]) -> list[Outcome]:
+def execute(jobs: Sequence[Job], resources: Resources, watchers: Sequence[Watcher]) -> list[RunOutcome]:
     """Does the runs, trained together, and records each, whatever happens. An interruption stores where they are; it, a
     user's mistake and a store that fails leave as exceptions: the next run would meet them too.
     """
     training = jobs[0].configuration.training
-    lab.settle(training)
-    with signals.deferred(), Heart(lab.registry) as heart:
+    resources.settle(training)
+    with signals.deferred(), Heartbeat(resources.registry) as heartbeat:
         clock = SharedClock(len(jobs))
-        runs = [_Run(job, lab, watcher, heart, clock) for job, watcher in zip(jobs, watchers, strict=True)]
+        runs = [_Run(job, resources, watcher, heartbeat, clock) for job, watcher in zip(jobs, watchers, strict=True)]
         try:
             for run in runs:
                 with run.recorded():
@@ -81,7 +81,7 @@ def execute(jobs: Sequence[Job], lab: Lab, watchers: Sequence[Watcher]) -> list[
                 for replica, end in reached:
                     with of[id(replica)].recorded():
                         of[id(replica)].reach(end)
-            signals.check()
+            signals.raise_if_interrupted()
             for run in of.values():
                 if run.goes_on:
                     with run.recorded():
@@ -119,12 +119,20 @@ class _Run:
     replica: Replica
     tracked: RunTracker
 
-    def __init__(self, job: Job, lab: Lab, watcher: Watcher, heart: Heart, clock: SharedClock) -> None:
-        self.outcome: Outcome | None = None
-        self._job, self._lab, self._watcher, self._heart, self._clock = job, lab, watcher, heart, clock
+    def __init__(
+        self, job: Job, resources: Resources, watcher: Watcher, heartbeat: Heartbeat, clock: SharedClock
+    ) -> None:
+        self.outcome: RunOutcome | None = None
+        self._job, self._resources, self._watcher, self._heartbeat, self._clock = (
+            job,
+            resources,
+            watcher,
+            heartbeat,
+            clock,
+        )
         self._training = job.configuration.training
-        self._folder = run_folders.folder(lab.settings, job.sweep, job.trial, job.seed)
-        self._record = Record(run_folders.artifacts(lab.settings, job.sweep, job.trial, job.seed), clock=clock)
+        self._folder = run_folders.folder(resources.settings, job.sweep, job.trial, job.seed)
+        self._record = Record(run_folders.artifacts(resources.settings, job.sweep, job.trial, job.seed), clock=clock)
         self._attempt = 0
         self._begun = False
         self._scoring = False  # the training is done, up to here: what fails now must cost none of it
@@ -143,18 +151,18 @@ class _Run:
 
     def begin(self) -> None:
         """An attempt, from the newest checkpoint of its chain where there is one."""
-        job, registry = self._job, self._lab.registry
+        job, registry = self._job, self._resources.registry
         older = checkpoint.checkpoints(self._folder)
         stored = next(older, None)
         if stored is not None:
             environment.settle(stored.history["threads"])  # another number of threads would give other bits
-        now = environment.describe(self._lab.device)
+        now = environment.describe(self._resources.device)
         self._attempt = registry.begin(job.run, now, resumes=stored is not None)
         chain = registry.chain(job.run)
         self._mine = self._folder / str(self._attempt)
         self._checkpoints = Checkpointer(self._mine, self._stored)
         with signals.at_once():
-            samples = job.configuration.dataset.load("train").to(self._lab.device)
+            samples = job.configuration.dataset.load("train").to(self._resources.device)
             described = _describe(job)
             # A run whose scoring failed goes on after its training, though for MLflow it is another.
             scoring = stored is not None and stored.history.get("scoring", False)
@@ -164,7 +172,7 @@ class _Run:
         self._from = state.step
         if history is not None:
             registry.beat(job.run, self._attempt, from_step=state.step, step=state.step)
-        self._heart.add(job.run, self._attempt, lambda: state.step)
+        self._heartbeat.add(job.run, self._attempt, lambda: state.step)
         registry.describe(job.run, self._attempt, described.dump())
         self.tracked = self._open_tracker(described, now, chain)
         self._begun = True
@@ -191,21 +199,21 @@ class _Run:
             system=job.configuration.system,
             attempt=self._attempt,
         )
-        return self._lab.tracker.start(
+        return self._resources.tracker.start(
             job.sweep, name=name, key=run_key(job.run, chain), params=params, tags=tags, dataset=dataset
         )
 
-    def _state(self, stored: Iterable[checkpoint.Stored | None]) -> tuple[State, dict[str, Any] | None]:
+    def _state(self, stored: Iterable[checkpoint.Stored | None]) -> tuple[TrainingState, dict[str, Any] | None]:
         """The state to go on from, and the history up to there: None where the run begins."""
         plan = self._job.configuration
         for each in itertools.chain(stored, [None]):
-            state = State.fresh(
+            state = TrainingState.fresh(
                 plan.system_class,
                 plan.system_config,
                 plan.dataset.shape,
                 seed=self._job.seed,
                 batch_size=self._training.batch_size,
-                device=self._lab.device,
+                device=self._resources.device,
                 channels_last=self._training.channels_last,
             )
             if each is None:
@@ -221,7 +229,7 @@ class _Run:
 
     def reach(self, end: Progress | Diverged) -> None:
         """An interval has ended: its scalars, an evaluation, a checkpoint, each where it is due."""
-        self._heart.check(self._job.run, self._attempt)
+        self._heartbeat.check(self._job.run, self._attempt)
         self._scoring = False
         if isinstance(end, Diverged):
             raise end
@@ -300,7 +308,7 @@ class _Run:
             self._draw_missing(step)
             last = _weights(self.replica.state.average)
         self._judge_raw()
-        self._heart.check(self._job.run, self._attempt)
+        self._heartbeat.check(self._job.run, self._attempt)
         self._keep("last", step, last)
         if best.step == step:
             self._record.select()
@@ -435,12 +443,12 @@ class _Run:
                 raise Failure(f"run {self._job.run}: its log cannot be written: {self.tracked.reason}")
             if state != RunState.KILLED:
                 self._record.close()
-        self._lab.registry.finish(
+        self._resources.registry.finish(
             self._job.run, self._attempt, state, reason=reason, seconds=self._record.seconds, **self._record.result()
         )
-        self.outcome = Outcome(state, value, reason)
+        self.outcome = RunOutcome(state, value, reason)
         self._clock.leave()
-        self._heart.remove(self._job.run, self._attempt)
+        self._heartbeat.remove(self._job.run, self._attempt)
         if self._begun:
             self.replica.live = False
             said = [(kind, step, verdict.verdict) for (kind, step), verdict in self._record.verdicts.items()]
@@ -448,7 +456,7 @@ class _Run:
         if state != RunState.KILLED:
             job = self._job
             run_folders.collect(
-                self._lab.settings, job.sweep, job.trial, job.seed, keep=self._attempt, states=not self._rescued
+                self._resources.settings, job.sweep, job.trial, job.seed, keep=self._attempt, states=not self._rescued
             )
 
     def _judge_history(self, state: RunState, reason: str | None) -> None:
@@ -463,7 +471,7 @@ class _Run:
             said = of_history(
                 [vars(score) for score in history],
                 self._record.curves,
-                baseline=self._lab.evaluator.baseline(objective.score),
+                baseline=self._resources.evaluator.baseline(objective.score),
                 better=objective.better,
                 diverged_at=(step, reason or "diverged") if state == RunState.DIVERGED else None,
             )
@@ -492,7 +500,7 @@ class _Run:
     def _stored(self, step: int) -> None:
         # A registry that fails for a while, or has given this attempt up, is asked again by others.
         with suppress(Failure), outage.tries_once():
-            self._lab.registry.beat(self._job.run, self._attempt, step=step, stored_step=step)
+            self._resources.registry.beat(self._job.run, self._attempt, step=step, stored_step=step)
 
     def _recall(self, stored: checkpoint.Stored) -> None:
         history = stored.history
@@ -542,13 +550,13 @@ class _Run:
         with signals.at_once():
             samples = self._job.configuration.protocol.samples
             generated = self.replica.state.average.generate(samples, self._job.seed, "evaluation", split)
-            return self._lab.evaluator.examine(generated, split, self.replica.state.average, judged=judged)
+            return self._resources.evaluator.examine(generated, split, self.replica.state.average, judged=judged)
 
     def _computable(self, split: ScoringSplit) -> list[Score]:
         with signals.at_once():
             samples = self._job.configuration.protocol.samples
             generated = self.replica.state.average.generate(samples, self._job.seed, "evaluation", split)
-            return self._lab.evaluator.computable(generated, split, self.replica.state.average)
+            return self._resources.evaluator.computable(generated, split, self.replica.state.average)
 
     @property
     def _kind(self) -> Kind:
@@ -585,7 +593,7 @@ class _Run:
         if not temperatures or not isinstance(system, LanguageSystem):
             return
         with signals.at_once():
-            found = self._lab.evaluator.temperature_curve(system, temperatures, self._job.seed)
+            found = self._resources.evaluator.temperature_curve(system, temperatures, self._job.seed)
         told = json.dumps(found, allow_nan=False)
         self._record.file("temperature", "application/json", ".json", told.encode())
         picture = drawing.png(temperature_curve.picture(found))
@@ -606,7 +614,7 @@ class _Run:
             finally:
                 system.train()
             with suppress(ValueError):  # samples that cannot be judged are no reason to lose a result
-                self._record.judge("collapse_raw", self.replica.state.step, self._lab.evaluator.judge(made))
+                self._record.judge("collapse_raw", self.replica.state.step, self._resources.evaluator.judge(made))
 
     def _draw_missing(self, until: int) -> None:
         """Real pictures of what the last samples up to a step lack: as the record has it, for a resumed run may not
@@ -614,7 +622,7 @@ class _Run:
         """
         steps = [step for kind, step in self._record.verdicts if kind == "collapse" and step <= until]
         last = self._record.verdicts["collapse", max(steps)].evidence["bins"] if steps else []
-        picture = self._lab.evaluator.missing(last)
+        picture = self._resources.evaluator.missing(last)
         if picture is not None:
             self._record.file("missing", "image/png", ".png", picture)
             self.tracked.artifact(Path(self._record.artifacts["missing"].path), "")

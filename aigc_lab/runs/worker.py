@@ -25,7 +25,7 @@ from aigc_lab.runs.messages import Answer, Broken, Ended, Interrupted, Opening, 
 if TYPE_CHECKING:
     from aigc_lab.experiment.experiment import Experiment
     from aigc_lab.runs.job import Job
-    from aigc_lab.runs.resources import Lab
+    from aigc_lab.runs.resources import Resources
     from aigc_lab.training.state import Progress
 
 M = TypeVar("M", bound=Message)
@@ -54,7 +54,7 @@ class _Inbox:
 
 
 def main() -> None:
-    """Argument one is the number of the channel's end. The first message is the lab, every other one a job."""
+    """Argument one is the number of the channel's end. The first message is the resources, every other one a job."""
     visible.guard()
     channel, inbox = Channel(socket.socket(fileno=int(sys.argv[1])), Opening, Work, Answer), _Inbox()
     with contextlib.suppress(Closed, KeyboardInterrupt), signals.handled():
@@ -74,10 +74,10 @@ def _serve(channel: Channel, inbox: _Inbox) -> None:
         first = inbox.get(Opening)
         if first is None:
             return
-        experiment, lab = _open(first, lambda text: channel.send(Said(text=text)))
+        experiment, resources = _open(first, lambda text: channel.send(Said(text=text)))
         channel.send(Ready())
         while (work := inbox.get(Work)) is not None and not signals.wanted():
-            (outcome,) = execute([_job(work, experiment)], lab, [_Remote(channel, inbox)])
+            (outcome,) = execute([_job(work, experiment)], resources, [_Remote(channel, inbox)])
             channel.send(Ended(state=outcome.state, value=outcome.value, reason=outcome.reason))
             if signals.wanted():  # the run was quicker
                 return
@@ -91,14 +91,14 @@ def _serve(channel: Channel, inbox: _Inbox) -> None:
         channel.send(Broken(error="Failure", text=str(error)))
 
 
-def _open(first: Opening, say: Callable[[str], None]) -> "tuple[Experiment, Lab]":
+def _open(first: Opening, say: Callable[[str], None]) -> "tuple[Experiment, Resources]":
     from aigc_lab.experiment.experiment import Experiment
     from aigc_lab.experiment.yaml_file import Document
     from aigc_lab.host.settings import Settings
     from aigc_lab.registry.home import open_registry
-    from aigc_lab.runs.resources import open_lab
+    from aigc_lab.runs.resources import open_resources
     from aigc_lab.tracking.spool import SpoolTracker
-    from aigc_lab.training.state import State
+    from aigc_lab.training.state import TrainingState
 
     settings = Settings.load(Path(first.home))
     document = Document(first.file, first.data)
@@ -107,18 +107,18 @@ def _open(first: Opening, say: Callable[[str], None]) -> "tuple[Experiment, Lab]
         raise Failure(f"{first.file}: its protocol or a file that it names has changed since the sweep began")
     tracker = SpoolTracker(Path(first.spool))
     registry = open_registry(settings, create=True, connected=True, patient=True)
-    lab = open_lab(experiment, settings, registry, tracker, first.device, say, first.threads)
+    resources = open_resources(experiment, settings, registry, tracker, first.device, say, first.threads)
     # The first optimiser of a process imports for seconds; no run's time should have them.
     plan = experiment.resolve(lambda hole: hole.ends()[0])
-    State.fresh(
+    TrainingState.fresh(
         plan.system_class,
         plan.system_config,
         plan.dataset.shape,
         seed=0,
         batch_size=plan.training.batch_size,
-        device=lab.device,
+        device=resources.device,
     )
-    return experiment, lab
+    return experiment, resources
 
 
 def _job(work: Work, experiment: "Experiment") -> "Job":

@@ -46,7 +46,7 @@ _CLUSTERED = 5000
 _COVARIED = 1024
 
 
-class Jury:
+class CollapseJudge:
     """Judges samples of one dataset by the features of one `extractor`; points by themselves. The pool of real samples
     is the reference and the holdout; bins are known modes, else classes, else clusters of the training split.
     """

@@ -15,7 +15,7 @@ from aigc_lab.metrics.base import Metric, Pool, Real, Score
 from aigc_lab.pictures import drawing
 from aigc_lab.samples import Images, Samples, Text
 from aigc_lab.scoring import temperature_curve as quality_diversity
-from aigc_lab.scoring.collapse_judge import Jury, trivial, with_code
+from aigc_lab.scoring.collapse_judge import CollapseJudge, trivial, with_code
 from aigc_lab.scoring.evidence import evidence_of, kept, pool_of, score, scores_of
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.scoring.null_cache import known_baseline, write_baseline
@@ -99,9 +99,9 @@ class Evaluator:
         return drawing.png(drawing.grid(Images(torch.cat([row[:width] for row in rows])), columns=width))
 
     @cached_property
-    def _jury(self) -> Jury:
+    def _jury(self) -> CollapseJudge:
         extractor = next((metric.extractor for metric in self.metrics if metric.extractor), None)
-        return Jury(self._dataset, self._features, extractor, self.protocol.samples)
+        return CollapseJudge(self._dataset, self._features, extractor, self.protocol.samples)
 
     def baseline(self, objective: str) -> float | None:
         """What a trivial sampler scores on the reference split: the measure of whether anything was learned. None for

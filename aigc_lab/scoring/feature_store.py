@@ -58,7 +58,7 @@ class FeatureStore:
 
     def extractor(self, name: str) -> Extractor:
         if name not in self._extractors:
-            kind = lookup.find(name)
+            kind = lookup.find_extractor(name)
             with plugins.blamed(kind):
                 made = kind.prepare(
                     self._dataset, cache=self.cache, weights=self._weights, device=self.device, say=self._say

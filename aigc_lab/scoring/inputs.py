@@ -28,7 +28,7 @@ from aigc_lab.data.shared.image_files import (
     abbreviated,
     conversions,
     decode,
-    find,
+    find_images,
     look,
     most_common,
     reading_notes,
@@ -45,7 +45,7 @@ Range = Literal["unit", "signed", "byte"]
 Source = "str | Path | Samples | Tensor | Array"
 
 
-class Given(ABC):
+class Input(ABC):
     """A set of samples that was given. `name` is what the user called it; `sides` are height and width of its images,
     None where they are mixed; points have neither sides nor channels.
     """
@@ -78,11 +78,11 @@ class Given(ABC):
         """The samples with so many channels; images as they are, or `side`×`side` where that is given."""
 
 
-class _Folder(Given):
+class _Folder(Input):
     """Every image below a folder. Its classes are its first level of folders, where every image lies in one."""
 
     def __init__(self, root: Path, skip_broken: bool) -> None:
-        files, self._others = find(root)
+        files, self._others = find_images(root)
         if not files:
             besides = f" but {self._others.total():,} other files ({most_common(self._others)})" if self._others else ""
             raise UsageError(f"{root}: holds no image{besides}; name a folder with images")
@@ -165,7 +165,7 @@ def numbered(labels: Sequence[str]) -> tuple[Tensor, Sequence[str] | None]:
     return torch.tensor([places[each] for each in labels]), classes
 
 
-class _Loaded(Given):
+class _Loaded(Input):
     """Samples that are in memory."""
 
     def __init__(self, samples: Samples, name: str, split: tuple[Dataset, Split] | None = None) -> None:
@@ -212,9 +212,9 @@ def _resized(images: Images, side: int) -> Tensor:
     return rows
 
 
-def given(
+def read_input(
     source: Any, *, data_dir: Path, name: str = "array", numbers: Range | None = None, skip_broken: bool = False
-) -> Given:
+) -> Input:
     """What `source` is: a folder, a `.npy` or `.npz` file, `dataset` or `dataset:split`, a dataset with the name of a
     split, samples, a tensor or an array.
 
@@ -345,7 +345,7 @@ class Pair:
     `notes` are what a user should know of how they were read.
     """
 
-    def __init__(self, generated: Given, reference: Given, side: int | None = None) -> None:
+    def __init__(self, generated: Input, reference: Input, side: int | None = None) -> None:
         if generated.modality != reference.modality:
             raise UsageError(
                 f"{generated.name} holds {generated.modality}, and {reference.name} {reference.modality}: "
@@ -378,7 +378,7 @@ class Pair:
     def notes(self) -> list[str]:
         return list(dict.fromkeys(note for each in self._given for note in each.notes))
 
-    def another(self, other: Given) -> Samples:
+    def another(self, other: Input) -> Samples:
         """A further set in the same form."""
         samples = other.load(self._channels, None if other.split else self._side)
         if samples.values.shape[1:] != self.reference.values.shape[1:]:
@@ -386,7 +386,7 @@ class Pair:
             raise UsageError(f"{other.name} holds {has}, and {self._given[1].name} {wanted}")
         return samples
 
-    def _fit(self, generated: Given, reference: Given, side: int | None) -> None:
+    def _fit(self, generated: Input, reference: Input, side: int | None) -> None:
         """Grey becomes RGB where the other set has colours; what generates for a dataset takes on its form."""
         self._channels = reference.channels if reference.split else max(generated.channels, reference.channels)
         mixed = [each for each in (generated, reference) if each.sides is None]
@@ -401,7 +401,7 @@ class Pair:
             self.rule = "|".join(filter(None, [self.rule, "grey:rgb" if self._channels == 3 else "rgb:luma"]))
 
 
-class Sets(Dataset):
+class GivenDataset(Dataset):
     """A reference set that was given, in the place of a dataset: its content is its identity. A part of it may be set
     aside to `train` what judges by the rest.
     """

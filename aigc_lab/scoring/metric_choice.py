@@ -12,7 +12,7 @@ from aigc_lab.host import content
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.metrics.base import Evidence, Metric
 from aigc_lab.samples import Images
-from aigc_lab.scoring.inputs import Sets
+from aigc_lab.scoring.inputs import GivenDataset
 from aigc_lab.shape import Modality
 
 
@@ -34,7 +34,7 @@ def chosen_metrics(
         say(why)
     asked = names is not None or protocol is not None
     if protocol is not None:
-        named = load_protocol(content.find("evaluation", protocol))
+        named = load_protocol(content.find_file("evaluation", protocol))
         specs, asked = named.metrics, not named.fewer
     else:
         specs = [(name, {}) for name in (names or _panel(evidence.generated.modality, chosen))]
@@ -71,7 +71,7 @@ def _metric(
     metric.refuse_lacking(evidence)
     metric.refuse_few(evidence)
     if metric.extractor:
-        extractor = lookup.find(metric.extractor)
+        extractor = lookup.find_extractor(metric.extractor)
         extractor.check(evidence.dataset, weights)
         extractor.fetch(weights, say)
     return metric
@@ -79,12 +79,12 @@ def _metric(
 
 def best_features(dataset: Dataset, weights: WeightsPolicy) -> tuple[str, str]:
     """Inception where its weights are, else the dataset's own classifier, else random ones; and why."""
-    inception: Any = lookup.find("inception")
+    inception: Any = lookup.find_extractor("inception")
     lacking = "Inception's weights are not on this machine; --features inception downloads them"
     if inception.published.found(weights) is not None:
         return "inception", "features: inception"
     # Trained on given samples, a classifier would judge the very samples that it knows.
-    if not isinstance(dataset, Sets) and dataset.shape.classes is not None:
+    if not isinstance(dataset, GivenDataset) and dataset.shape.classes is not None:
         return "classifier", f"features: the classifier of {dataset.name} ({lacking})"
     return "random", f"features: a random network's, which rank and mean nothing beyond that ({lacking})"
 

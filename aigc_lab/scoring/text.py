@@ -219,7 +219,7 @@ def _wanted(metrics: Sequence[str] | None, protocol: str | None) -> list[tuple[s
         raise UsageError("--metrics and --protocol say the same in two ways; give one of them")
     if metrics is not None:
         return [(name, {}) for name in metrics]
-    return load_protocol(content.find("evaluation", protocol or "text")).metrics
+    return load_protocol(content.find_file("evaluation", protocol or "text")).metrics
 
 
 def _metric(name: str, config: dict[str, Any]) -> Metric:

@@ -15,7 +15,7 @@ from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.queries import Final
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.serving.model import Model
 from aigc_lab.training.model_code import code_of
@@ -60,7 +60,7 @@ class _Mlflow(Weights):
             return Model.of_file(download(self.store, self.uri, Path(folder)), device, trust.gate(self.home))
 
 
-def find(wanted: str, settings: Settings, checkpoint: Final = "last") -> Weights:
+def find_weights(wanted: str, settings: Settings, checkpoint: Final = "last") -> Weights:
     """The weights that `wanted` means: a file, `models:/NAME/VERSION`, `NAME@ALIAS`, the name of a promoted model (its
     champion, else its newest version), a run, or a sweep (its best run).
     """
@@ -131,19 +131,19 @@ def find_run(registry: Registry, wanted: str, checkpoint: Final) -> str:
 
 
 _REMEDY = {
-    State.QUEUED: "wait for it",
-    State.RUNNING: "wait for it",
-    State.PRUNED: "it was stopped early",
-    State.DIVERGED: "it has no weights worth keeping",
+    RunState.QUEUED: "wait for it",
+    RunState.RUNNING: "wait for it",
+    RunState.PRUNED: "it was stopped early",
+    RunState.DIVERGED: "it has no weights worth keeping",
 }
 
 
 def of_run(registry: Registry, run: str, checkpoint: Final) -> Weights:
     """The weights of a finished run. Raises `UsageError` for any other, saying how it ended, and for a lost file."""
     row = queries.show(registry, run)
-    if row["state"] != State.FINISHED:
+    if row["state"] != RunState.FINISHED:
         why = f" ({row['reason']})" if row["reason"] else ""
-        remedy = _REMEDY.get(State(row["state"]), "the command that started it does it again")
+        remedy = _REMEDY.get(RunState(row["state"]), "the command that started it does it again")
         raise UsageError(
             f"run {run} is {row['state']}{why}: only a FINISHED run has a model; {remedy},"
             f" or take another: aigc-lab compare {row['sweep']}"

@@ -24,7 +24,7 @@ from aigc_lab.host.capacity import free_disk, free_files, spelled
 from aigc_lab.host.files import replacing, umask
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry.queries import Final
-from aigc_lab.serving.lookup import find
+from aigc_lab.serving.lookup import find_weights
 from aigc_lab.serving.request import Request
 
 if TYPE_CHECKING:
@@ -58,12 +58,12 @@ def sample(
 ) -> tuple[str, Path]:
     """What `aigc-lab sample` does: writes `n` samples, and returns what to say of them and what to look at."""
     classes = _labels(labels)
-    weights = find(wanted, settings, checkpoint)
+    weights = find_weights(wanted, settings, checkpoint)
     place = place or Path(f"samples-{weights.name}")
     device = environment.device(device)
     note = {**weights.origin, "n": n, "seed": seed, "labels": classes, "device": device, "aigc_lab": __version__}
     note |= {key: value for key, value in drawing.items() if value is not None}
-    check(place, note, force=force)
+    check_place(place, note, force=force)
     model = weights.load(device)
     _refuse_kind(place, text=model.system.modality == "text")
     if classes == "all":
@@ -82,7 +82,7 @@ def _labels(text: str | None) -> list[int] | Literal["all"] | None:
         raise UsageError(f"--labels {text}: write class numbers like 3,7 or all") from None
 
 
-def check(place: Path, note: dict[str, Any], *, force: bool) -> None:
+def check_place(place: Path, note: dict[str, Any], *, force: bool) -> None:
     """Raises `UsageError` when something else is at `place`. The same samples may be written again."""
     if place.suffix in (".npy", ".png", ".jpg", ".zip"):
         raise UsageError(f"-o {place}: name a folder, or a file that ends in .npz or .txt")
@@ -303,7 +303,7 @@ def _earlier(written: dict[str, Any]) -> Iterator[str]:
 def _note(place: Path) -> object:
     """The note of the samples at `place`; None where there are none."""
     if place.suffix == ".txt":
-        return sample_note.read(place.with_suffix(".json"))
+        return sample_note.read_note(place.with_suffix(".json"))
     if place.suffix != ".npz":
         return _written(place).get("note")
     import numpy
@@ -316,4 +316,4 @@ def _note(place: Path) -> object:
 
 
 def _written(folder: Path) -> dict[str, Any]:
-    return sample_note.read(folder / sample_note.NAME)
+    return sample_note.read_note(folder / sample_note.NAME)

@@ -23,7 +23,7 @@ from aigc_lab.host import outage
 T = TypeVar("T")
 
 
-class Recollection(BaseStorage):
+class CachedStorage(BaseStorage):
     """Every write goes to the database first, and is then remembered; trials are read when a study is first asked for
     them. A trial that is remembered is replaced and never changed: who was given one before goes on reading it.
     """

@@ -15,7 +15,7 @@ from aigc_lab.host import environment
 from aigc_lab.sweeps.study import confirmations, most_runs, total_trials
 from aigc_lab.training.loop import train_one
 from aigc_lab.training.recorder import Diverged
-from aigc_lab.training.state import State
+from aigc_lab.training.state import TrainingState
 
 # Seconds that timing one system may take, about.
 _PATIENCE = 5.0
@@ -66,7 +66,7 @@ def estimate(experiment: Experiment, places: Sequence[Place]) -> Estimate:
 def _seconds_per_step(plan: Configuration, place: Place, warm: int = 3, timed: int = 10) -> float:
     training = plan.training
     environment.settle(min(training.threads or environment.threads(), place.threads))
-    state = State.fresh(
+    state = TrainingState.fresh(
         plan.system_class,
         plan.system_config,
         plan.dataset.shape,

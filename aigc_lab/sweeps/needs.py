@@ -40,7 +40,7 @@ class Cost:
         return self.fixed + round(self.each * batch_size)
 
 
-def check(experiment: Experiment, places: Sequence[Place], together: int = 1) -> None:
+def check_memory(experiment: Experiment, places: Sequence[Place], together: int = 1) -> None:
     """Raises `UsageError` for data or runs that memory cannot hold: of all workers that share a device, or of so many
     runs that are trained `together`. Nothing is loaded, and what is built is small or known to fit.
     """

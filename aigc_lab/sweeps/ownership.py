@@ -36,9 +36,9 @@ _RUN_THERE = (
 # ---- what commands ask
 
 
-def check(registry: Registry, settings: Settings) -> None:
+def check_home(registry: Registry, settings: Settings) -> None:
     """Raises `UsageError` for a home that was moved or copied, where it would write into the place of another."""
-    relocation.check(settings)
+    relocation.check_relocation(settings)
     original = original_of(registry, settings)
     if original is None or self_contained(settings):
         return
@@ -56,7 +56,7 @@ def check(registry: Registry, settings: Settings) -> None:
 
 def refuse(registry: Registry, settings: Settings, sweep: str) -> None:
     """Raises `UsageError` when this home may not write the sweep. Changes nothing."""
-    check(registry, settings)
+    check_home(registry, settings)
     refuse_foreign(registry, settings, sweep)
 
 

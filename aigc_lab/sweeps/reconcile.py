@@ -15,7 +15,7 @@ from aigc_lab.host.processes import Process
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import liveness, queries
 from aigc_lab.registry.run_lifecycle import RETRIES
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.sweeps import ownership
 from aigc_lab.sweeps.supervision import alone, refuse_supervised
@@ -52,7 +52,7 @@ def reconcile(
     """
     found: list[Finding] = []
     if not dry_run:
-        ownership.check(registry, settings)
+        ownership.check_home(registry, settings)
     for sweep in _left(registry, settings):
         try:
             ownership.refuse_foreign(registry, settings, sweep)
@@ -112,10 +112,10 @@ class _Sweep:
                     _end(process)
                 crashed = self._out_of_memory(attempt)
                 reason = f"its process was lost{' while the machine was out of memory' if crashed else ''}"
-                self._registry.lose(run, State.KILLED, reason, crashed=crashed)
+                self._registry.lose(run, RunState.KILLED, reason, crashed=crashed)
                 if crashed and self._registry.crashes(run) > RETRIES:
                     reason += f", {RETRIES + 1} times without progress"
-                    self._registry.lose(run, State.FAILED, reason)
+                    self._registry.lose(run, RunState.FAILED, reason)
                     yield self._found(run, f"{reason}: it has failed; --retry-failed tries it nevertheless")
 
     def _out_of_memory(self, attempt: liveness.Json) -> bool:
@@ -136,10 +136,10 @@ class _Sweep:
         """Logs for MLflow that do not end: their run has ended in the registry, or is lost."""
         for key in self._spool.open_keys():
             run = liveness.ended(self._registry, run_of_key(key))
-            state = State.KILLED if run is None else State(run["state"])
-            if state == State.RUNNING:
+            state = RunState.KILLED if run is None else RunState(run["state"])
+            if state == RunState.RUNNING:
                 continue  # on another machine
-            state = state if state.ended else State.KILLED
+            state = state if state.ended else RunState.KILLED
             yield self._found(key, f"MLflow has not been told that this run ended; it is told {state}")
             if not self._dry_run:
                 conclude(self._registry, self._settings, self._spool, key)

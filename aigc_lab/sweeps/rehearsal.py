@@ -16,7 +16,7 @@ from aigc_lab.host import confined, environment, names
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.training.loop import train_one
 from aigc_lab.training.recorder import Diverged
-from aigc_lab.training.state import State
+from aigc_lab.training.state import TrainingState
 
 _STEPS, _SAMPLES = 2, 4
 
@@ -98,9 +98,9 @@ def _plans(experiment: Experiment, system: str) -> Iterator[Configuration]:
             yield plan
 
 
-def _trained(plan: Configuration, device: str) -> State:
+def _trained(plan: Configuration, device: str) -> TrainingState:
     training = plan.training
-    state = State.fresh(
+    state = TrainingState.fresh(
         plan.system_class,
         plan.system_config,
         plan.dataset.shape,

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Protocol
 from aigc_lab.errors import Failure
 from aigc_lab.experiment.experiment import Configuration, Experiment
 from aigc_lab.host import environment
-from aigc_lab.host.thread_pool import Crew
+from aigc_lab.host.thread_pool import ThreadPool
 from aigc_lab.registry import liveness, queries
 from aigc_lab.registry.records import Role
 from aigc_lab.registry.run_lifecycle import RESULTS
-from aigc_lab.registry.states import State
-from aigc_lab.runs.job import Job, Outcome, Watcher
+from aigc_lab.registry.states import RunState
+from aigc_lab.runs.job import Job, RunOutcome, Watcher
 from aigc_lab.sweeps.session import Opened
 from aigc_lab.sweeps.study import Study, Suggestion, most_runs, total_trials
 
@@ -41,7 +41,7 @@ class Display(Protocol):
 
     def scored(self, job: Job, step: int, value: float) -> None: ...
 
-    def end(self, job: Job, outcome: Outcome) -> None: ...
+    def end(self, job: Job, outcome: RunOutcome) -> None: ...
 
 
 def run_sweep(experiment: Experiment, opened: Opened, display: Display, *, retry_failed: bool = False) -> None:
@@ -51,7 +51,7 @@ def run_sweep(experiment: Experiment, opened: Opened, display: Display, *, retry
     sweep = _Sweep(experiment, opened, display, retry_failed)
     trials = total_trials(experiment)
     sweep.total = most_runs(experiment)
-    with closing(Study(opened.sweep, opened.lab.settings.optuna_url, experiment)) as study:
+    with closing(Study(opened.sweep, opened.resources.settings.optuna_url, experiment)) as study:
         sweep.search_all(study, trials)
     sweep.confirm()
 
@@ -73,20 +73,20 @@ class _Sweep:
         self._experiment = experiment
         self._finishing = opened.finishing
         self._id = opened.sweep
-        self._registry = opened.lab.registry
+        self._registry = opened.resources.registry
         self._executor = opened.executor
         self._display = display
-        self._crew = Crew(opened.executor.slots, opened.executor.stop)
+        self._crew = ThreadPool(opened.executor.slots, opened.executor.stop)
         self.total = 0
         self._worst = max if experiment.file.objective.better == "lower" else min
-        kept = RESULTS if retry_failed else RESULTS | {State.FAILED}
-        changed = set() if retry_failed else self._failed_elsewhere(opened.lab.device)
+        kept = RESULTS if retry_failed else RESULTS | {RunState.FAILED}
+        changed = set() if retry_failed else self._failed_elsewhere(opened.resources.device)
         self._done = {
-            (row["trial"], row["seed"]): Outcome(State(row["state"]), row["value"], row["reason"])
+            (row["trial"], row["seed"]): RunOutcome(RunState(row["state"]), row["value"], row["reason"])
             for row in queries.outcomes(self._registry, self._id)
             if row["state"] in kept and row["run"] not in changed
         }
-        failed = sum(outcome.state == State.FAILED for outcome in self._done.values())
+        failed = sum(outcome.state == RunState.FAILED for outcome in self._done.values())
         if failed:
             again = "the same would happen again; --retry-failed tries nevertheless"
             display.say(
@@ -96,7 +96,7 @@ class _Sweep:
         runs = Counter(trial for trial, seed in self._done if seed < experiment.file.search.seeds)
         # (trial, number of its runs) -> how it ended
         self._ended = {
-            (row["trial"], runs[row["trial"]]): (State(row["state"]), row["value"])
+            (row["trial"], runs[row["trial"]]): (RunState(row["state"]), row["value"])
             for row in queries.trials(self._registry, self._id)
             if row["state"] in RESULTS
         }
@@ -137,7 +137,7 @@ class _Sweep:
             outcomes = self._executor.together(jobs, [_Watcher(self._display, job, None) for job in jobs])
         except BaseException:
             with suppress(Failure):  # the error that is being handled says more
-                registry.finish_trial(self._id, 0, State.KILLED, None)
+                registry.finish_trial(self._id, 0, RunState.KILLED, None)
             raise
         for job, outcome in zip(jobs, outcomes, strict=True):
             self._done[0, job.seed] = outcome
@@ -153,30 +153,30 @@ class _Sweep:
         registry.trial(self._id, number, plan.system, plan.chosen, plan.values)
         try:
             found = [self._run(plan, number, seeds[0], "search", suggestion)]
-            if found[0] is not None and found[0].state not in (State.PRUNED, State.FAILED):
+            if found[0] is not None and found[0].state not in (RunState.PRUNED, RunState.FAILED):
                 rest = [partial(self._run, plan, number, seed, "search", None) for seed in seeds[1:]]
                 found += self._crew.each(rest, holding=True)
         except BaseException:
             with suppress(Failure):  # the error that is being handled says more
-                registry.finish_trial(self._id, number, State.KILLED, None)
+                registry.finish_trial(self._id, number, RunState.KILLED, None)
             raise
         outcomes = [outcome for outcome in found if outcome is not None]
         if len(outcomes) < len(found):  # somebody asked that no further run be begun
-            registry.finish_trial(self._id, number, State.KILLED, None)
+            registry.finish_trial(self._id, number, RunState.KILLED, None)
             return
         # What a trial was worth stays: a diverged seed counts as the worst value that had been seen by then.
         known = self._ended.get((number, len(outcomes)))
         state, value = known or self._value(number, outcomes)
         registry.finish_trial(self._id, number, state, value)
         if suggestion is not None:
-            suggestion.tell(value, pruned=state == State.PRUNED)
+            suggestion.tell(value, pruned=state == RunState.PRUNED)
 
-    def _value(self, number: int, outcomes: list[Outcome]) -> tuple[State, float | None]:
+    def _value(self, number: int, outcomes: list[RunOutcome]) -> tuple[RunState, float | None]:
         """The median over the seeds; a diverged seed, or one whose value is not finite, counts as the worst value that
         the search had seen by then, so that going on with a sweep does not change what a trial was worth.
         """
-        if outcomes[0].state == State.PRUNED:
-            return State.PRUNED, None
+        if outcomes[0].state == RunState.PRUNED:
+            return RunState.PRUNED, None
         seeds = self._experiment.file.search.seeds
         by_then = [outcome for (trial, seed), outcome in list(self._done.items()) if trial <= number and seed < seeds]
         seen = [value for outcome in by_then if (value := _finite(outcome)) is not None]
@@ -187,12 +187,12 @@ class _Sweep:
         known = [value for value in values if value is not None]
         if not known:
             return outcomes[0].state, None
-        diverged = all(outcome.state == State.DIVERGED for outcome in outcomes)
-        return State.DIVERGED if diverged else State.FINISHED, statistics.median(known)
+        diverged = all(outcome.state == RunState.DIVERGED for outcome in outcomes)
+        return RunState.DIVERGED if diverged else RunState.FINISHED, statistics.median(known)
 
     def _run(
         self, plan: Configuration, number: int, seed: int, role: Role, suggestion: Suggestion | None
-    ) -> Outcome | None:
+    ) -> RunOutcome | None:
         """The outcome of a run: the stored one, or that of doing it now. None when it is not to be begun any more."""
         if (number, seed) in self._done:
             return self._done[number, seed]
@@ -217,7 +217,7 @@ class _Sweep:
         finished = [
             row
             for row in queries.trials(self._registry, self._id)
-            if row["state"] == State.FINISHED and row["value"] is not None
+            if row["state"] == RunState.FINISHED and row["value"] is not None
         ]
         finished.sort(key=lambda row: row["value"], reverse=file.objective.better == "higher")
         runs = []
@@ -229,7 +229,7 @@ class _Sweep:
             self._crew.each(runs)
 
 
-def _finite(outcome: Outcome) -> float | None:
+def _finite(outcome: RunOutcome) -> float | None:
     """The value of a run; None also where it is not finite, as it is stored."""
     return outcome.value if outcome.value is not None and math.isfinite(outcome.value) else None
 

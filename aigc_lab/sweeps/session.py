@@ -15,7 +15,7 @@ from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
-from aigc_lab.runs.resources import Lab, open_lab
+from aigc_lab.runs.resources import Resources, open_resources
 from aigc_lab.sweeps import ownership, study, supervision, unfinished_deletion
 from aigc_lab.sweeps.reconcile import reconcile
 from aigc_lab.tracking import address, writer
@@ -32,7 +32,7 @@ class Opened:
     """
 
     sweep: str
-    lab: Lab
+    resources: Resources
     executor: Executor
     finishing: threading.Event
 
@@ -51,7 +51,7 @@ def stores(settings: Settings, sweep: str, registry: Registry | None = None) -> 
     with ExitStack() as stack:
         # All that exists is looked at before anything is made.
         try:
-            address.check(settings.tracking_uri)
+            address.check_address(settings.tracking_uri)
         except address.Unreachable as error:
             if registry is None:
                 with suppress(UsageError):  # there is none; or none that can be used, which is said when it is opened
@@ -59,11 +59,11 @@ def stores(settings: Settings, sweep: str, registry: Registry | None = None) -> 
             if registry is None or all(row["sweep"] != sweep for row in queries.sweeps(registry)):
                 raise
             note = f"{error}; the sweep goes on, and what it shows waits in {writer.spool_folder(settings, sweep)}"
-        study.check(settings.optuna_url, create=False)
+        study.check_storage(settings.optuna_url, create=False)
         if registry is None:
             registry = stack.enter_context(open_registry(settings, create=True, connected=True))
         ownership.refuse(registry, settings, sweep)
-        study.check(settings.optuna_url)
+        study.check_storage(settings.optuna_url)
         yield registry, note
 
 
@@ -121,9 +121,9 @@ def opened(
         shipping.start()
         try:
             with kind(experiment, places, settings, say) as work, signals.last_act(work.kill):
-                lab = open_lab(experiment, settings, registry, tracker, first.device, say, first.threads)
-                work.open(lab, spool)
-                yield Opened(sweep, lab, work, finishing)
+                resources = open_resources(experiment, settings, registry, tracker, first.device, say, first.threads)
+                work.open(resources, spool)
+                yield Opened(sweep, resources, work, finishing)
         finally:
             told = shipping.finish(_FAREWELL if signals.wanted() or outage.given_up() else None)
             if told:

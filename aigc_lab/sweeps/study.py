@@ -33,7 +33,7 @@ from aigc_lab.host.outage import StoreAway
 from aigc_lab.host.settings import discreet, masked
 from aigc_lab.pruners.base import Curve, Pruner
 from aigc_lab.registry.engine import away, server_options, soon
-from aigc_lab.sweeps.cached_storage import Recollection
+from aigc_lab.sweeps.cached_storage import CachedStorage
 
 _SYSTEM = "system"
 # Addresses at which this process has found a storage: what goes away there is waited for.
@@ -54,7 +54,7 @@ def _fixed(experiment: Experiment) -> list[dict[str, Any]]:
     return [of[system][i] for i in range(longest) for system in systems if i < len(of[system])]
 
 
-def check(url: str, *, create: bool = True) -> None:
+def check_storage(url: str, *, create: bool = True) -> None:
     """Raises `UsageError` for a storage that cannot be used. Makes one where there is none, if `create`."""
     parsed = make_url(url) if url.startswith("sqlite") else None
     path = Path(parsed.database) if parsed is not None and parsed.database else None
@@ -155,7 +155,7 @@ class Study:
             self._storage = outage.ask(label, lambda: storage(url, connected=True), gone)
             self._study = optuna.create_study(
                 study_name=name,
-                storage=Recollection(self._storage, label, gone),
+                storage=CachedStorage(self._storage, label, gone),
                 direction="minimize" if file.objective.better == "lower" else "maximize",
                 load_if_exists=True,
                 pruner=optuna.pruners.NopPruner()

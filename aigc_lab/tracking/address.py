@@ -28,7 +28,7 @@ DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
-def check(tracking_uri: str) -> None:
+def check_address(tracking_uri: str) -> None:
     """Raises `UsageError` for a tracking address that cannot work, and `Unreachable` for one that does not for now,
     within 5 seconds, importing and changing nothing.
     """

@@ -65,7 +65,7 @@ class RunTracker(Protocol):
         that a killed attempt has shown stays. Values that are not finite are left out, and named in a tag.
         """
 
-    def points(self, points: "Iterable[Point]") -> None:
+    def points(self, points: "Iterable[MetricPoint]") -> None:
         """Records points that carry their own time, as they were spooled."""
 
     def scores(self, step: int, values: Mapping[str, float]) -> None:
@@ -125,7 +125,7 @@ class Tracker(Protocol):
         """Opens the run of `key` (see `run_key`): a new one, or the one that was started before."""
 
 
-class Point(NamedTuple):
+class MetricPoint(NamedTuple):
     name: str
     value: float
     timestamp: int
@@ -138,7 +138,7 @@ class Recorder:
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.reason = ""
-        self._points: list[Point] = []
+        self._points: list[MetricPoint] = []
         self._names: set[str] = set()
         self._nonfinite: dict[str, tuple[int, int, int]] = {}  # name -> (how many, at which step first, and last)
         self._ended = False
@@ -151,13 +151,13 @@ class Recorder:
                 self._names.add(checked("metric", name))
             number = float(value)
             if math.isfinite(number):
-                self._points.append(Point(name, number, at, step))
+                self._points.append(MetricPoint(name, number, at, step))
             else:  # MLflow would show an infinity as 1.8e308
                 count, first, _ = self._nonfinite.get(name, (0, step, step))
                 self._nonfinite[name] = (count + 1, first, step)
         return values
 
-    def points(self, points: Iterable[Point]) -> None:
+    def points(self, points: Iterable[MetricPoint]) -> None:
         """Records points that were checked before."""
         self._points += points
 

@@ -3,7 +3,7 @@
 import re
 from urllib.parse import urlsplit
 
-from aigc_lab.tracking.address import check, sqlite_file
+from aigc_lab.tracking.address import check_address, sqlite_file
 from aigc_lab.tracking.base import KEY
 from aigc_lab.tracking.mlflow import _failing, _open
 
@@ -54,5 +54,5 @@ def remove_run(tracking_uri: str, experiment: str, run: str) -> list[str]:
 
 def _exists(tracking_uri: str) -> bool:
     """Whether there is a store to take something out of. Raises `UsageError` for an address that does not answer."""
-    check(tracking_uri)
+    check_address(tracking_uri)
     return urlsplit(tracking_uri).scheme.partition("+")[0] != "sqlite" or sqlite_file(tracking_uri).exists()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from aigc_lab.host import run_folders
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import liveness
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.tracking.base import DatasetInfo, run_of_key, status_of
 from aigc_lab.tracking.spool import SpoolTracker
@@ -102,12 +102,12 @@ def conclude(registry: Registry, settings: Settings, spool: SpoolTracker, key: s
     MLflow, and removes what is no longer needed. A run that has not ended, or is unknown, was killed.
     """
     run = liveness.ended(registry, run_of_key(key))
-    state = State.KILLED if run is None or not State(run["state"]).ended else State(run["state"])
+    state = RunState.KILLED if run is None or not RunState(run["state"]).ended else RunState(run["state"])
     told = () if run is None else run["verdicts"]
     result = math.inf if run is None or run["result_step"] is None else run["result_step"]
     spool.end(key, status_of(state), ending(state, None if run is None else run["reason"], told, result))
-    if run is not None and state != State.KILLED:
+    if run is not None and state != RunState.KILLED:
         # Of a run that failed while it was scored, what was trained is kept, and the state to go on from.
-        rescued = state == State.FAILED and run["result_step"] is not None
+        rescued = state == RunState.FAILED and run["result_step"] is not None
         place = run["sweep"], run["trial"], run["seed"]
         run_folders.collect(settings, *place, keep=run["attempt"] or 0, states=not rescued)

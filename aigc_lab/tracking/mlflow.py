@@ -30,7 +30,7 @@ from aigc_lab.host.files import beside, locked, sha256, share
 from aigc_lab.host.names import checked
 from aigc_lab.host.settings import discreet, masked, sqlite_url
 from aigc_lab.tracking import base
-from aigc_lab.tracking.address import check, sqlite_file
+from aigc_lab.tracking.address import check_address, sqlite_file
 from aigc_lab.tracking.base import KEY, NONFINITE, DatasetInfo, Status, shortened
 
 if TYPE_CHECKING:
@@ -414,7 +414,7 @@ class MlflowRun(base.Recorder):
 
 def _open(uri: str) -> "MlflowClient":
     """A client of a store that is there, with its tables; the first call of a process imports MLflow."""
-    check(uri)
+    check_address(uri)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow.tracking import MlflowClient

@@ -32,7 +32,7 @@ def old_homes(settings: Settings) -> list[Path]:
         return [_path(uri) for uri in _old(database, settings.home)]
 
 
-def check(settings: Settings) -> None:
+def check_relocation(settings: Settings) -> None:
     """Raises `UsageError` for a home that was moved: new files would go to the old place, and old ones not be found."""
     found = old_homes(settings)
     if found:
@@ -89,7 +89,7 @@ def _old(database: sqlite3.Connection, home: Path) -> list[str]:
     """Homes as MLflow's experiments name them, without those that are another name for this one."""
     try:
         locations = [row[0] for row in database.execute("SELECT artifact_location FROM experiments")]
-    except sqlite3.Error:  # not MLflow's: `address.check` has the words for it
+    except sqlite3.Error:  # not MLflow's: `address.check_address` has the words for it
         return []
     named = {match[1] for match in map(_OURS.fullmatch, filter(None, locations)) if match}
     return sorted(uri for uri in named if _path(uri).resolve() != home.resolve())

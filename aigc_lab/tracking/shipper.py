@@ -12,7 +12,7 @@ from pathlib import Path
 from aigc_lab.errors import Failure
 from aigc_lab.host.files import write_atomically
 from aigc_lab.tracking import spool
-from aigc_lab.tracking.base import DatasetInfo, Point, RunTracker, Tracker
+from aigc_lab.tracking.base import DatasetInfo, MetricPoint, RunTracker, Tracker
 from aigc_lab.tracking.spool import Record
 
 _LOG = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ class _Delivery:
 
     def _show(self, run: RunTracker, record: Record) -> None:
         if "points" in record:
-            run.points(Point(*point) for point in record["points"])
+            run.points(MetricPoint(*point) for point in record["points"])
         if record.get("tags"):
             run.tags(record["tags"])
         if "image" in record:

@@ -21,7 +21,7 @@ from aigc_lab.shape import Shape
 from aigc_lab.systems.base import System
 from aigc_lab.training.host_copy import HostCopy
 from aigc_lab.training.optimizers import laid_out
-from aigc_lab.training.state import State
+from aigc_lab.training.state import TrainingState
 
 _LOG = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ def _keyed_code(description: Any, path: Path, allowed: Allowed | None) -> dict[s
         if not code.is_file() or sha256(code) != source["sha256"]:
             raise UsageError(f"{code}: missing, or not the code that these weights were trained with")
         if allowed is not None:
-            allowed(code, plugins.read(str(code)))
+            allowed(code, plugins.read_source(str(code)))
         found[key] = str(code)
     return found
 
@@ -145,7 +145,7 @@ def _keyed_code(description: Any, path: Path, allowed: Allowed | None) -> dict[s
 # ---- the state of a run that is under way
 
 
-def save_state(state: State, path: Path) -> None:
+def save_state(state: TrainingState, path: Path) -> None:
     """All that a run is after `state.step` steps: networks, their average, what the optimisers remember, and the rows
     of an interval that is under way.
     """
@@ -157,7 +157,7 @@ def save_state(state: State, path: Path) -> None:
         copy.write(temporary, facts)
 
 
-def restore_state(state: State, path: Path) -> None:
+def restore_state(state: TrainingState, path: Path) -> None:
     """Puts a freshly built state of the same configuration where the stored one was, to the bit."""
     tensors = load_file(path)
     with safe_open(path, "pt") as file:
@@ -183,7 +183,7 @@ def restore_state(state: State, path: Path) -> None:
     state.recorder.load(tensors.get("recorder.rows"), json.loads(facts["recorder"]))
 
 
-def _parts(state: State) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _parts(state: TrainingState) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a state by name, each once, and the rest as text."""
     shared = _shared(state)
     tensors = {f"system.{key}": value for key, value in state.system.state_dict().items()}
@@ -197,7 +197,7 @@ def _parts(state: State) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, {"step": str(state.step), "recorder": json.dumps(meaning)}
 
 
-def _shared(state: State) -> set[str]:
+def _shared(state: TrainingState) -> set[str]:
     """The names under which the average holds the very tensors of the system."""
     theirs = state.system.state_dict()
     return {key for key, value in state.average.state_dict().items() if value.data_ptr() == theirs[key].data_ptr()}
@@ -246,7 +246,12 @@ class Checkpointer:
         self._warned = False
 
     def save(
-        self, state: State, history: Mapping[str, Any], selected: Mapping[str, Tensor] | None, *, wait: bool = False
+        self,
+        state: TrainingState,
+        history: Mapping[str, Any],
+        selected: Mapping[str, Tensor] | None,
+        *,
+        wait: bool = False,
     ) -> None:
         """Stores it, unless the one before is still being written; with `wait` it is on the disk on return.
 

@@ -15,7 +15,7 @@ from aigc_lab.data.shared.batches import Batches
 from aigc_lab.training.course import Course
 from aigc_lab.training.plain import Plain
 from aigc_lab.training.recorder import Diverged
-from aigc_lab.training.state import Precision, Progress, Replica, Round, State
+from aigc_lab.training.state import Precision, Progress, Replica, Round, TrainingState
 
 
 def train(
@@ -59,7 +59,7 @@ def train(
             each.close()
 
 
-def train_one(state: State, batches: Batches, *, seed: int, **options: Any) -> Iterator[Progress]:
+def train_one(state: TrainingState, batches: Batches, *, seed: int, **options: Any) -> Iterator[Progress]:
     """`train` of a single run. Raises `Diverged` at the end of the interval in which a value stopped being finite."""
     for ((_, end),) in train([Replica(state, batches, seed)], **options):
         if isinstance(end, Diverged):

@@ -26,7 +26,7 @@ from aigc_lab.systems.base import Loss, OptimizerConfig, Phase
 from aigc_lab.text.vocabulary import PAD
 from aigc_lab.training.averages import average_of
 from aigc_lab.training.optimizers import MEMORY, build_optimizer, shortened_by_replica, trained
-from aigc_lab.training.state import State
+from aigc_lab.training.state import TrainingState
 
 
 class Stack:
@@ -42,7 +42,7 @@ class Stack:
     configuration but for what the system declares as `optimizer_only`.
     """
 
-    def __init__(self, states: Sequence[State]) -> None:
+    def __init__(self, states: Sequence[TrainingState]) -> None:
         _refuse_unlike(states)
         self.states = list(states)
         first = self.states[0]
@@ -94,7 +94,7 @@ def by_replica(loss: Loss) -> list[Loss]:
 # ---- the tensors in common
 
 
-def _both(state: State) -> tuple[nn.Module, nn.Module]:
+def _both(state: TrainingState) -> tuple[nn.Module, nn.Module]:
     return state.system, state.average
 
 
@@ -183,7 +183,7 @@ class _Optimizer:
     Seeds of one configuration are one call; replicas with learning rates of their own are one call each, on their rows.
     """
 
-    def __init__(self, states: Sequence[State], index: int, phase: Phase) -> None:
+    def __init__(self, states: Sequence[TrainingState], index: int, phase: Phase) -> None:
         self._shares: list[tuple[slice, torch.optim.Optimizer, OptimizerConfig]] = []
         first = 0
         for config, group in groupby(states, key=lambda state: state.phases[index].optimizer):
@@ -232,7 +232,7 @@ def _blank(weight: Tensor, kept: Sequence[str]) -> dict[str, Tensor]:
 # ---- who may be stacked
 
 
-def _refuse_unlike(states: Sequence[State]) -> None:
+def _refuse_unlike(states: Sequence[TrainingState]) -> None:
     if not states:
         raise ValueError("there is no state to stack")
     first = states[0]
@@ -251,7 +251,7 @@ def _refuse_unlike(states: Sequence[State]) -> None:
             )
 
 
-def _identity(state: State) -> dict[str, object]:
+def _identity(state: TrainingState) -> dict[str, object]:
     """All that replicas of one stack must have in common, by the name under which a difference is told."""
     system = state.system
     config = system.config.model_dump()

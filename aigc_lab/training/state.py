@@ -17,7 +17,7 @@ Precision = Literal["fp32", "bf16"]
 
 
 @dataclass
-class State:
+class TrainingState:
     """All that a run is between two steps: `system`, the moving `average` of what it samples with, optimisers, and what
     the `recorder` holds of the interval that is under way.
 
@@ -48,7 +48,7 @@ class State:
         batch_size: int,
         device: str,
         channels_last: bool = False,
-    ) -> "State":
+    ) -> "TrainingState":
         """A system with initial weights keyed by the seed, on the device, ready for step 1; with `channels_last` its
         convolutions' weights lie so in memory, which makes their outputs follow.
         """
@@ -66,7 +66,7 @@ class Replica:
     the training may set `live` to False: the state is then left as it is.
     """
 
-    state: State
+    state: TrainingState
     batches: Batches
     seed: int
     live: bool = True

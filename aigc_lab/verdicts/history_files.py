@@ -36,7 +36,7 @@ class Row(NamedTuple):
     error: float | None
 
 
-def read(
+def read_history(
     path: Path,
     value: str,
     step: str = "step",

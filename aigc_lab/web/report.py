@@ -22,7 +22,7 @@ from aigc_lab.display.tables import (
 )
 from aigc_lab.registry import queries
 from aigc_lab.registry.ranking import Comparison
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.web import embedded_files, pages
 from aigc_lab.web.whiskers import scale, whisker
@@ -76,7 +76,7 @@ def report(registry: Registry, wanted: str, *, detailed: int) -> Report:
         rows=rows,
         left_out=len(runs) - len(rows),
         points=embedded_files.POINTS,
-        unfinished=[run for run in runs if run["state"] != State.FINISHED],
+        unfinished=[run for run in runs if run["state"] != RunState.FINISHED],
         experiment=yaml.safe_dump(sweep["experiment"], sort_keys=False, allow_unicode=True, default_flow_style=None),
         data=_figures(sweep, comparison, runs, rows, colours, queries.histories(registry, sweep["id"])),
     )
@@ -189,7 +189,7 @@ def _best_picture(best: Json | None, rows: Sequence[Json]) -> Json | None:
 def _facts(sweep: Json, runs: Sequence[Json], environments: Sequence[Json]) -> dict[str, str]:
     """What was run, when and on what. The host and the process are left out: a report is made to be sent."""
     states = Counter(run["state"] for run in runs)
-    counted = ", ".join(f"{states[state]} {state.lower()}" for state in State if states[state])
+    counted = ", ".join(f"{states[state]} {state.lower()}" for state in RunState if states[state])
     counted = f"{len(runs)}: {counted}" if len(states) > 1 else counted
     versions = [environment.get("versions", {}) for environment in environments]
     facts = {

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aigc_lab import plugins
 from aigc_lab.data.base import Dataset
-from aigc_lab.extractors.shared.lookup import find
+from aigc_lab.extractors.shared.lookup import find_extractor
 from aigc_lab.host.settings import Settings
 from aigc_lab.noise import generator
 from aigc_lab.samples import Images, Points, Samples, Text
@@ -203,7 +203,7 @@ def _vectors(dataset: Dataset, settings: Settings) -> Callable[[Samples], Tensor
     if dataset.modes is not None:
         return lambda samples: samples.canonical().values
     name = {"stacked_mnist": "stacked_digits"}.get(dataset.name, "classifier")
-    extractor = find("sentences" if isinstance(dataset.load("train"), Text) else name).prepare(
+    extractor = find_extractor("sentences" if isinstance(dataset.load("train"), Text) else name).prepare(
         dataset, cache=settings.shared_cache, weights=settings.weights, device="cpu", say=print
     )
     return lambda samples: extractor.extract(samples).vectors

@@ -40,7 +40,7 @@ from aigc_lab.registry import queries
 from aigc_lab.registry.records import StoredPromotion
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import METADATA, Attempt, Run, Sweep
-from aigc_lab.runs.job import Job, Outcome
+from aigc_lab.runs.job import Job, RunOutcome
 from aigc_lab.runs.run import execute
 from aigc_lab.serving.promotion import promote
 from aigc_lab.sweeps.unfinished_deletion import Doomed
@@ -283,7 +283,7 @@ def test_it_is_sampled_promoted_and_gone_on_with(
     assert promote("points", other.settings, name=None, alias="champion", reason="a test").row["version"] == 1
     done: list[str] = []
 
-    def noted(jobs: Sequence[Job], *rest: Any) -> list[Outcome]:
+    def noted(jobs: Sequence[Job], *rest: Any) -> list[RunOutcome]:
         done.extend(job.run for job in jobs)
         return execute(jobs, *rest)
 
@@ -1107,7 +1107,7 @@ def test_mlflow_that_does_not_answer_is_told_before_anything_goes(home: Home, mo
     def refuse(uri: str) -> None:
         raise UsageError("MLflow cannot be reached")
 
-    monkeypatch.setattr(address, "check", refuse)
+    monkeypatch.setattr(address, "check_address", refuse)
     with pytest.raises(UsageError, match="cannot be reached"):
         home.delete()
     assert home.counts()["run"] == 5

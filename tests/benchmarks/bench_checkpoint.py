@@ -22,7 +22,7 @@ from aigc_lab.host import environment
 from aigc_lab.systems.point_gan import PointGAN
 from aigc_lab.training.checkpoint import Checkpointer
 from aigc_lab.training.loop import train_one
-from aigc_lab.training.state import State
+from aigc_lab.training.state import TrainingState
 
 BATCH = 64
 
@@ -39,7 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = Ring(Ring.Config(points=1000), Path(folder))
         torch.nn.init.orthogonal_ = torch.nn.init.xavier_normal_  # it would take minutes
-        state = State.fresh(PointGAN, config, data.shape, seed=0, batch_size=BATCH, device="cpu")
+        state = TrainingState.fresh(PointGAN, config, data.shape, seed=0, batch_size=BATCH, device="cpu")
         weights = sum(value.numel() * 4 for value in state.system.parameters()) / 1e6
         stored: list[float] = []
         checkpoints = Checkpointer(Path(folder) / "1", lambda step: stored.append(time.perf_counter()))

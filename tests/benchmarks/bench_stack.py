@@ -16,7 +16,7 @@ from aigc_lab.experiment import experiment
 from aigc_lab.training.loop import train
 from aigc_lab.training.plain import Plain
 from aigc_lab.training.stacked import Stacked
-from aigc_lab.training.state import Replica, State
+from aigc_lab.training.state import Replica, TrainingState
 
 SEGMENT, ROUNDS = 32, 3
 
@@ -29,7 +29,9 @@ def prepare(name: str, system: str, count: int) -> list[Replica]:
     made = []
     for seed in range(count):
         config = plan.system_config.model_copy(update={"lr": plan.system_config.lr * (1 + seed / 10)})
-        state = State.fresh(plan.system_class, config, plan.dataset.shape, seed=seed, batch_size=size, device="cpu")
+        state = TrainingState.fresh(
+            plan.system_class, config, plan.dataset.shape, seed=seed, batch_size=size, device="cpu"
+        )
         made.append(Replica(state, Batches(samples, size, seed), seed))
     return made
 

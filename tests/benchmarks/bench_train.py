@@ -20,7 +20,7 @@ from aigc_lab.systems.base import Phase
 from aigc_lab.systems.shared.adversarial import AdversarialSystem
 from aigc_lab.training.averages import average_of
 from aigc_lab.training.loop import train_one
-from aigc_lab.training.state import State
+from aigc_lab.training.state import TrainingState
 
 SEGMENT, ROUNDS = 100, 7
 RACES = [
@@ -29,13 +29,13 @@ RACES = [
 ]
 
 
-def prepare(name: str, system: str) -> tuple[Callable[[], State], Batches, float]:
+def prepare(name: str, system: str) -> tuple[Callable[[], TrainingState], Batches, float]:
     loaded = experiment.load(name, [("system", system, "bench")], data_dir=Path("data"))
     plan = loaded.resolve(lambda hole: loaded.defaults(system).get(hole.name, hole.ends()[0]))
     torch.set_num_threads(plan.training.threads or torch.get_num_threads())
 
-    def fresh() -> State:
-        return State.fresh(
+    def fresh() -> TrainingState:
+        return TrainingState.fresh(
             plan.system_class,
             plan.system_config,
             plan.dataset.shape,
@@ -47,7 +47,7 @@ def prepare(name: str, system: str) -> tuple[Callable[[], State], Batches, float
     return fresh, Batches(plan.dataset.load("train"), plan.training.batch_size, 0), plan.training.ema
 
 
-def ours(state: State, batches: Batches, decay: float) -> Callable[[], None]:
+def ours(state: TrainingState, batches: Batches, decay: float) -> Callable[[], None]:
     def segment() -> None:
         for _ in train_one(
             state, batches, seed=0, steps=state.step + SEGMENT, every=SEGMENT, decay=decay, precision="fp32"
@@ -64,7 +64,7 @@ def drawn(what: Draw, source: torch.Generator) -> torch.Tensor:
     return values * 2 - 1 if what.law == "uniform" else values
 
 
-def bare(state: State, batches: Batches, decay: float) -> Callable[[], None]:
+def bare(state: TrainingState, batches: Batches, decay: float) -> Callable[[], None]:
     """The step as one writes it by hand, with autograd's usual backward."""
     system, average = state.system, average_of(state.system)
     source = torch.Generator().manual_seed(0)

@@ -59,7 +59,7 @@ def loop(file: Path, home: Path) -> None:
     from aigc_lab.scoring.evaluator import SCORING_SPLITS, Evaluator
     from aigc_lab.scoring.feature_store import FeatureStore
     from aigc_lab.training.loop import train_one
-    from aigc_lab.training.state import State
+    from aigc_lab.training.state import TrainingState
 
     environment.settle(1)
     read = experiment.load(file, [], data_dir=home)
@@ -70,7 +70,7 @@ def loop(file: Path, home: Path) -> None:
     seconds, batch = [], plan.training.batch_size
     for seed in range(20):
         begun = time.perf_counter()
-        state = State.fresh(
+        state = TrainingState.fresh(
             plan.system_class, plan.system_config, plan.dataset.shape, seed=seed, batch_size=batch, device="cpu"
         )
         batches = Batches(plan.dataset.load("train"), batch, seed)

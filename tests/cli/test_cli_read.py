@@ -11,7 +11,7 @@ import pytest
 
 from aigc_lab import __version__
 from aigc_lab.registry.records import StoredArtifact, StoredCheckpoint, StoredScalar, StoredScore
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 
 LAB = [sys.executable, "-c", "from aigc_lab.cli import main; main()"]
@@ -39,7 +39,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 run = registry.run(sweep, trial, seed, "search")
                 attempt = registry.begin(run, {"host": "here", "threads": 2})
                 if (trial, seed) == (2, 1):
-                    registry.finish(run, attempt, State.DIVERGED, reason="loss is nan", seconds=1.0)
+                    registry.finish(run, attempt, RunState.DIVERGED, reason="loss is nan", seconds=1.0)
                     continue
                 final = [("last", 20, "holdout", 10.0 + trial + seed), ("selected", 10, "holdout", 9.0)]
                 final += [("progress", step, "reference", 20.0 - step) for step in (5, 10)]
@@ -50,7 +50,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 registry.finish(
                     run,
                     attempt,
-                    State.FINISHED,
+                    RunState.FINISHED,
                     seconds=12.5,
                     scores=scores,
                     scalars={"loss/critic": StoredScalar(1.0, 0.5, 2.0, 20)},

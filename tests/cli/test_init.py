@@ -39,7 +39,7 @@ def test_what_is_copied_loads_as_ours_does(here: Path) -> None:
     assert (here / "experiments/digits.yaml").read_bytes() == (
         content.folder("experiments") / "digits.yaml"
     ).read_bytes()
-    assert content.find("experiments", "digits") == here / "experiments" / "digits.yaml"
+    assert content.find_file("experiments", "digits") == here / "experiments" / "digits.yaml"
     assert {name: says(experiment.load(name, data_dir=here)) for name in before} == before
     assert content.copy(here, force=False).written == []
 
@@ -77,7 +77,7 @@ def test_whose_a_name_is(here: Path) -> None:
     assert content.origin("experiments", "mine") == "yours: experiments/mine.yaml"
     assert "mine" in content.names("experiments")
     with pytest.raises(UsageError, match="unknown experiment 'mime'; did you mean mine?"):
-        content.find("experiments", "mime")
+        content.find_file("experiments", "mime")
 
 
 def test_the_checkout_itself_is_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from test_cli_read import LAB, lab
 
 from aigc_lab.commands.status import Look, line
 from aigc_lab.registry.records import StoredScore
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Attempt, Supervisor
 
@@ -39,7 +39,7 @@ class Told:
         for trial in range(2):
             self.registry.trial(self.sweep, trial, "dcgan", {"lr": 0.0002}, {})
 
-    def run(self, trial: int, seed: int, state: State = State.FINISHED, reason: str | None = None) -> str:
+    def run(self, trial: int, seed: int, state: RunState = RunState.FINISHED, reason: str | None = None) -> str:
         run = self.registry.run(self.sweep, trial, seed, "search")
         attempt = self.registry.begin(run, {})
         if state.ended:
@@ -69,7 +69,7 @@ def gone() -> int:
 def test_a_sweep_that_somebody_runs(told: Told) -> None:
     told.registry.supervise(told.sweep)
     told.run(0, 0)
-    run = told.run(0, 1, State.RUNNING)
+    run = told.run(0, 1, RunState.RUNNING)
     told.registry.beat(run, 1, step=10, from_step=4)
     row = told.row
     assert (row["condition"], row["done"], row["total"]) == ("running", 1, 4)
@@ -93,7 +93,7 @@ def test_a_sweep_that_somebody_runs(told: Told) -> None:
 
 def test_a_process_that_is_gone_is_told_as_lost(told: Told) -> None:
     told.registry.supervise(told.sweep)
-    told.run(0, 0, State.RUNNING)
+    told.run(0, 0, RunState.RUNNING)
     with told.registry.write() as connection:
         for table in (Attempt, Supervisor):
             connection.execute(update(table).values(pid=gone()))
@@ -106,8 +106,8 @@ def test_a_process_that_is_gone_is_told_as_lost(told: Told) -> None:
 def test_stopped_and_ended(told: Told) -> None:
     for trial in range(2):
         told.run(trial, 0)
-    told.registry.finish_trial(told.sweep, 0, State.FINISHED, 7.0)
-    told.registry.finish_trial(told.sweep, 1, State.FINISHED, 5.0)
+    told.registry.finish_trial(told.sweep, 0, RunState.FINISHED, 7.0)
+    told.registry.finish_trial(told.sweep, 1, RunState.FINISHED, 5.0)
     assert (told.row["condition"], told.row["best"]) == ("stopped", 5.0)
     assert told.row["next"] == [f"aigc-lab resume {told.sweep}"]
     for trial in range(2):
@@ -117,14 +117,14 @@ def test_stopped_and_ended(told: Told) -> None:
 
 
 def test_a_pruned_trial_has_no_further_seeds(told: Told) -> None:
-    told.run(0, 0, State.PRUNED)
+    told.run(0, 0, RunState.PRUNED)
     assert told.row["total"] == 3
 
 
 def test_failures_are_grouped_by_reason(told: Told) -> None:
     for seed in range(2):
-        told.run(0, seed, State.FAILED, "out of memory")
-    told.run(1, 0, State.DIVERGED, "[loss] is nan")
+        told.run(0, seed, RunState.FAILED, "out of memory")
+    told.run(1, 0, RunState.DIVERGED, "[loss] is nan")
     assert told.row["failures"] == [
         {"state": "FAILED", "reason": "out of memory", "runs": 2},
         {"state": "DIVERGED", "reason": "[loss] is nan", "runs": 1},

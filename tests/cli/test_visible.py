@@ -17,7 +17,7 @@ from aigc_lab.display import tables
 from aigc_lab.display.progress import SweepDisplay
 from aigc_lab.host import visible
 from aigc_lab.registry.records import StoredArtifact, StoredPromotion, StoredScalar, StoredScore, StoredVerdict
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 
 # A colour, a title, a bell, an 8-bit escape, a turned name, marks that are not seen, a line of its own, rich's markup.
@@ -79,14 +79,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         registry.finish(
             done,
             attempt,
-            State.FINISHED,
+            RunState.FINISHED,
             seconds=1.0,
             scores=scores,
             scalars={NAME: StoredScalar(1.0, 0.5, 2.0, 20)},
             artifacts=[StoredArtifact(NAME, "image/png", f"artifacts/{NAME}.png")],
             verdicts=[StoredVerdict.of("collapse", 20, {"verdict": "SEVERE", "reason": NAME, "signature": NAME})],
         )
-        registry.finish(failed, registry.begin(failed, {}), State.FAILED, reason=NAME)
+        registry.finish(failed, registry.begin(failed, {}), RunState.FAILED, reason=NAME)
         registry.begin(going, {"host": NAME})
         registry.promote(StoredPromotion(NAME, 1, done, "last", "d", "0" * 64, f"models/{NAME}", NAME, ""))
         registry.point(NAME, NAME, 1, NAME)

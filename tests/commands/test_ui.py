@@ -296,7 +296,7 @@ def test_of_a_server_that_is_there_only_the_link_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@tracking.example:8080/")
-    monkeypatch.setattr(address, "check", lambda uri: None)
+    monkeypatch.setattr(address, "check_address", lambda uri: None)
     ui.ui(host="127.0.0.1", port=0, browse=False, home=None)
     assert capsys.readouterr().out == (
         "Experiments: http://tracking.example:8080/#/experiments?workflowType=machine_learning\n"
@@ -305,7 +305,7 @@ def test_of_a_server_that_is_there_only_the_link_is_told(
 
 def test_options_for_a_server_that_is_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@tracking.example:8080/")
-    monkeypatch.setattr(address, "check", lambda uri: None)
+    monkeypatch.setattr(address, "check_address", lambda uri: None)
     for option in ({"auth": True}, {"writable": True}):
         with pytest.raises(
             UsageError, match=r"--(auth|writable): MLflow at http://me:\*\*\*@.* is a server of its own"

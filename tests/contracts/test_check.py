@@ -37,7 +37,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def check(wanted: str, *changes: str, data: str | None = None, json: bool = False) -> list[dict[str, Any]]:
-    return checks.check(wanted, data, changed(list(changes), {}), json=json, home=None)
+    return checks.check_file(wanted, data, changed(list(changes), {}), json=json, home=None)
 
 
 def test_a_sound_file_keeps_all_and_leaves_nothing_behind(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:

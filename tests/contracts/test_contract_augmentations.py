@@ -8,7 +8,7 @@ import torch
 from aigc_lab import plugins
 from aigc_lab.augmentations.base import Augmentation
 from aigc_lab.contracts.augmentations import AUGMENTATION, Case
-from aigc_lab.contracts.base import Contract, Result, examine
+from aigc_lab.contracts.base import Contract, ContractResult, examine
 from aigc_lab.experiment import experiment
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.dcgan import DCGAN
@@ -82,7 +82,7 @@ BREAKS: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
-def examined(folder: Path, text: str) -> list[Result]:
+def examined(folder: Path, text: str) -> list[ContractResult]:
     path = folder / "mine.py"
     path.write_text(text)
     return list(examine(AUGMENTATION, {"": Case(plugins.find(Augmentation, str(path)))}, path))

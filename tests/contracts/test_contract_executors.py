@@ -19,9 +19,9 @@ from aigc_lab.experiment import experiment as experiments
 from aigc_lab.host import signals
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import liveness, queries
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
-from aigc_lab.runs.job import Job, Outcome
+from aigc_lab.runs.job import Job, RunOutcome
 from aigc_lab.sweeps.session import Opened, opened, stores
 from aigc_lab.tracking import writer
 from aigc_lab.tracking.spool import records
@@ -170,7 +170,7 @@ def test_a_small_job_is_done_and_recorded(work: tuple[Work, Any]) -> None:
     here, objective = work
     job = here.job(objective)
     outcome = here.opening.executor.run(job, here.watcher)
-    assert outcome.state == State.FINISHED and outcome.reason is None
+    assert outcome.state == RunState.FINISHED and outcome.reason is None
     row = queries.show(here.registry, job.run)
     assert (row["state"], here.attempts(job.run)) == ("FINISHED", ["FINISHED"])
     assert here.watcher.steps == [4]
@@ -187,10 +187,10 @@ def test_a_job_that_fails_is_recorded_and_the_next_is_done(work: tuple[Work, Any
         outcome = here.opening.executor.run(job, here.watcher)
     finally:
         (here.folder / "fail").unlink()
-    assert outcome == Outcome(State.FAILED, None, "RuntimeError: it was told to")
+    assert outcome == RunOutcome(RunState.FAILED, None, "RuntimeError: it was told to")
     assert queries.show(here.registry, job.run)["state"] == "FAILED"
     assert here.told(job.run)["end"] == "FAILED"
-    assert here.opening.executor.run(here.job(objective), here.watcher).state == State.FINISHED
+    assert here.opening.executor.run(here.job(objective), here.watcher).state == RunState.FINISHED
 
 
 def test_a_job_whose_process_is_killed_is_done_all_the_same(work: tuple[Work, Any]) -> None:
@@ -207,7 +207,7 @@ def test_a_job_whose_process_is_killed_is_done_all_the_same(work: tuple[Work, An
 
     with here.once_it_waits(kill):
         outcome = here.opening.executor.run(job, here.watcher)
-    assert outcome.state == State.FINISHED
+    assert outcome.state == RunState.FINISHED
     assert here.attempts(job.run) == ["KILLED"] * len(killed) + ["FINISHED"]
     assert here.told(job.run)["end"] == "FINISHED"
 

@@ -35,7 +35,7 @@ def cases(
         patch.setattr(stacked_digits, "_ROUNDS", 1)
         patch.setattr(stacked_digits, "_GATE", 0.5)
         for name in NAMES:
-            kind, dataset, weights, n = lookup.find(name), judged.dataset, PUBLISHED, 64
+            kind, dataset, weights, n = lookup.find_extractor(name), judged.dataset, PUBLISHED, 64
             data: Dataset = dataset
             cache = judged.cache
             if name in FORMS:
@@ -94,7 +94,7 @@ def broken(path: Path, changes: dict[str, str]) -> dict[str, str]:
         assert before in text
         text = text.replace(before, after)
     path.write_text(text)
-    case = Case(lookup.find(str(path)), Digits(Digits.Config(), Path()), path.parent, PUBLISHED)
+    case = Case(lookup.find_extractor(str(path)), Digits(Digits.Config(), Path()), path.parent, PUBLISHED)
     results = list(examine(EXTRACTOR, {"": case}, path))
     return {result.contract: result.message for result in results if result.state == "broken"}
 

@@ -100,7 +100,7 @@ def suits(metric: Metric, dataset: Dataset, weights: WeightsPolicy) -> bool:
     try:
         metric.check(dataset, 2000)
         if metric.extractor:
-            lookup.find(metric.extractor).check(dataset, weights)
+            lookup.find_extractor(metric.extractor).check(dataset, weights)
     except ValueError as error:
         assert len(str(error)) > 20  # noqa: PT017 -- fine to be refused, and then in words
         return False

@@ -12,7 +12,7 @@ from aigc_lab import plugins
 from aigc_lab.archive import bounds
 from aigc_lab.cli.options import changed
 from aigc_lab.commands import check as checks
-from aigc_lab.contracts.base import Contract, Result, examine
+from aigc_lab.contracts.base import Contract, ContractResult, examine
 from aigc_lab.contracts.penalties import PENALTY, Case
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import experiment
@@ -23,7 +23,7 @@ from aigc_lab.systems.base import System
 from aigc_lab.systems.point_gan import PointGAN
 from aigc_lab.training.checkpoint import load_system, save_weights
 from aigc_lab.training.model_code import code_of
-from aigc_lab.training.state import State
+from aigc_lab.training.state import TrainingState
 
 NAMES = plugins.names("penalties")
 DIGEST = "cae80f4a906f887034bb7483887d637a191e150876dde574ab4c449de0c4a906"
@@ -233,7 +233,7 @@ BREAKS: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
-def examined(folder: Path, text: str) -> list[Result]:
+def examined(folder: Path, text: str) -> list[ContractResult]:
     path = folder / "mine.py"
     path.write_text(text)
     kind = plugins.find(Penalty, str(path))
@@ -326,7 +326,7 @@ def test_code_that_nobody_has_trusted_is_not_run(mine: Path, tmp_path: Path) -> 
 
 def test_weights_keep_the_code_of_a_users_penalty(mine: Path, tmp_path: Path) -> None:
     config = PointGAN.Config(hidden=8, latent_size=4, penalty=str(mine))
-    system = State.fresh(PointGAN, config, SHAPE, seed=0, batch_size=8, device="cpu").system
+    system = TrainingState.fresh(PointGAN, config, SHAPE, seed=0, batch_size=8, device="cpu").system
     path = tmp_path / "model" / "last.safetensors"
     files = save_weights(system, system.state_dict(), path, {})
     assert sorted(file.name for file in files) == ["last.json", "last.safetensors", "penalty.mine.py"]
@@ -387,7 +387,7 @@ def test_check_knows_a_file_and_a_name(
     monkeypatch.delenv("AIGC_LAB_HOME", raising=False)
 
     def check(wanted: str, *changes: str) -> list[dict[str, Any]]:
-        return checks.check(wanted, None, changed(list(changes), {}), json=False, home=None)
+        return checks.check_file(wanted, None, changed(list(changes), {}), json=False, home=None)
 
     rows = check("./mine.py")
     assert [row["contract"] for row in rows] == [contract.name for contract in PENALTY]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from aigc_lab import plugins
-from aigc_lab.contracts.base import Result, examine
+from aigc_lab.contracts.base import ContractResult, examine
 from aigc_lab.contracts.systems import SYSTEM, Case
 from aigc_lab.data.ring import Ring
 from aigc_lab.systems.base import System
@@ -158,7 +158,7 @@ BREAKS: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
-def examined(tmp_path: Path, text: str) -> dict[str, Result]:
+def examined(tmp_path: Path, text: str) -> dict[str, ContractResult]:
     path = tmp_path / "mine.py"
     path.write_text(text)
     kind = plugins.find(System, str(path))  # type: ignore[type-abstract]

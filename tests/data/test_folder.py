@@ -52,7 +52,9 @@ def refusal(root: Path, **config: Any) -> str:
 
 def read(path: Path, **config: Any) -> tuple[Any, list[str]]:
     """[size, size, channels] and the remarks."""
-    pixels, remarks = image_files.read(path, image_files.Reading.model_validate({"size": 8} | config, strict=True))
+    pixels, remarks = image_files.read_image(
+        path, image_files.Reading.model_validate({"size": 8} | config, strict=True)
+    )
     return pixels.transpose(1, 2, 0), remarks
 
 
@@ -233,7 +235,7 @@ def test_formats_that_pillow_reads_are_read(root: Path, suffix: str) -> None:
     if suffix.lower() not in image_files.readable():
         pytest.skip(f"this Pillow was built without {suffix}")
     fill(root, 6, suffix=suffix)
-    files, others = image_files.find(root)
+    files, others = image_files.find_images(root)
     assert len(files) == 6 and not others
     data = folder(root)
     assert sum(len(data.load(split)) for split in SPLITS) == 6 and len(data.notes) == 1
@@ -257,11 +259,11 @@ def test_a_contact_sheet_is_no_picture_of_the_set(root: Path) -> None:
     assert (root / "made" / "grid.png").is_file()
     fill(root / "other", 3)
     shutil.copy(root / "other" / "0.png", root / "other" / "grid.png")
-    files, others = image_files.find(root)
+    files, others = image_files.find_images(root)
     assert len(files) == 44 and "made/grid.png" not in {file.name for file in files}
     assert others == {"grid.png": 1}
     (root / "other" / "samples.json").write_text('{"files": ["grid.png"]}')  # somebody else's
-    files, others = image_files.find(root)
+    files, others = image_files.find_images(root)
     assert len(files) == 44 and others == {"grid.png": 1, ".json": 1}
 
 

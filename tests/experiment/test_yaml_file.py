@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment.yaml_file import Document, dotted, parse, read, unknown_key
+from aigc_lab.experiment.yaml_file import Document, dotted, parse, read_yaml, unknown_key
 
 
 def write(folder: Path, text: str | bytes) -> Path:
@@ -21,7 +21,7 @@ def write(folder: Path, text: str | bytes) -> Path:
 
 def refusal(folder: Path, text: str | bytes) -> str:
     with pytest.raises(UsageError) as caught:
-        read(write(folder, text))
+        read_yaml(write(folder, text))
     message = str(caught.value)
     assert message.startswith(str(folder / "file.yaml"))
     assert "\n" not in message
@@ -135,11 +135,11 @@ LINES = {
 
 
 def test_every_path_has_its_line(tmp_path: Path) -> None:
-    assert read(write(tmp_path, TEXT)).lines == LINES
+    assert read_yaml(write(tmp_path, TEXT)).lines == LINES
 
 
 def test_a_place_is_the_nearest_that_is_known(tmp_path: Path) -> None:
-    document = read(write(tmp_path, TEXT))
+    document = read_yaml(write(tmp_path, TEXT))
     file = tmp_path / "file.yaml"
     assert document.where(("training", "steps")) == f"{file}:11"
     assert document.where(("training", "missing", "deeper")) == f"{file}:10"
@@ -197,13 +197,13 @@ def test_a_control_character_is_no_yaml(tmp_path: Path) -> None:
 
 def test_only_utf8_is_read(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(tmp_path, "a: é".encode("latin-1"))
-    assert read(write(tmp_path, "a: é")).data == {"a": "é"}
+    assert read_yaml(write(tmp_path, "a: é")).data == {"a": "é"}
 
 
 def test_what_is_no_file_cannot_be_read(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing.yaml"):
         with pytest.raises(UsageError, match="cannot be read"):
-            read(path)
+            read_yaml(path)
 
 
 @pytest.mark.parametrize("text", ["a: &x [*x]\n", "a: " + "[" * 3000 + "]" * 3000])
@@ -212,7 +212,7 @@ def test_what_nests_without_end_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_an_alias_is_a_copy(tmp_path: Path) -> None:
-    data = read(write(tmp_path, "a: &x {k: 1}\nb: *x\n")).data
+    data = read_yaml(write(tmp_path, "a: &x {k: 1}\nb: *x\n")).data
     assert data == {"a": {"k": 1}, "b": {"k": 1}}
     assert data["a"] is not data["b"]
 
@@ -249,12 +249,12 @@ def test_what_no_person_writes_is_refused(tmp_path: Path, text: str, said: str) 
 
 
 def test_a_byte_order_mark_is_none_of_the_text(tmp_path: Path) -> None:
-    assert read(write(tmp_path, "\ufeffa: 1")).data == {"a": 1}
+    assert read_yaml(write(tmp_path, "\ufeffa: 1")).data == {"a": 1}
     assert "save it as UTF-8" in refusal(tmp_path, "a: 1".encode("utf-16"))
 
 
 def test_tags_of_what_a_value_is_anyway(tmp_path: Path) -> None:
-    assert read(write(tmp_path, "!!map {a: !!int 5, b: !!seq [!!str x, 2020-01-01, =]}")).data["a"] == 5
+    assert read_yaml(write(tmp_path, "!!map {a: !!int 5, b: !!seq [!!str x, 2020-01-01, =]}")).data["a"] == 5
 
 
 def test_a_pipe_and_a_device_are_no_files(tmp_path: Path) -> None:
@@ -262,4 +262,4 @@ def test_a_pipe_and_a_device_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path / ("n" * 300)):
         with pytest.raises(UsageError, match="cannot be read"):
-            read(path)
+            read_yaml(path)

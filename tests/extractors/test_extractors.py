@@ -59,7 +59,7 @@ def test_points_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(MINE.replace("SEED", "1"))
     with pytest.raises(UsageError, match=r"mine.*ring"):
-        lookup.find(str(path)).check(Ring(Ring.Config(), tmp_path), PUBLISHED)
+        lookup.find_extractor(str(path)).check(Ring(Ring.Config(), tmp_path), PUBLISHED)
 
 
 class Net(nn.Module):
@@ -92,7 +92,9 @@ def export(tmp_path: Path) -> Export:
 
 
 def made(path: Path, judged: Judged) -> base.Extractor:
-    return lookup.find(str(path)).prepare(judged.dataset, cache=Path(), weights=PUBLISHED, device="cpu", say=print)
+    return lookup.find_extractor(str(path)).prepare(
+        judged.dataset, cache=Path(), weights=PUBLISHED, device="cpu", say=print
+    )
 
 
 @pytest.mark.parametrize("logits", [False, True])
@@ -100,7 +102,7 @@ def test_an_exported_program_gives_its_networks_features(export: Export, judged:
     net = Net(logits)
     path = export(net)
     extractor = made(path, judged)
-    assert plugins.name_of(lookup.find(str(path))) == "net"
+    assert plugins.name_of(lookup.find_extractor(str(path))) == "net"
     images = grey()
     with torch.no_grad():
         truth = net(images.values.expand(-1, 3, -1, -1).float() / 255)
@@ -203,4 +205,4 @@ def test_no_archive_at_all_is_said(tmp_path: Path, judged: Judged) -> None:
     with pytest.raises(UsageError, match=r"net\.pt2: torch\.export\.save did not write it"):
         made(tmp_path / "net.pt2", judged)
     with pytest.raises(UsageError, match=r"absent\.pt2: no such file"):
-        lookup.find(str(tmp_path / "absent.pt2"))
+        lookup.find_extractor(str(tmp_path / "absent.pt2"))

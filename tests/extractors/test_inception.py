@@ -24,7 +24,7 @@ NAMES = {64: "inception_64", 192: "inception_192", 768: "inception_768", 2048: "
 
 def prepare(weights: WeightsPolicy, name: str = "inception") -> Extractor:
     dataset = Digits(Digits.Config(), Path())
-    return lookup.find(name).prepare(dataset, cache=Path(), weights=weights, device="cpu", say=print)
+    return lookup.find_extractor(name).prepare(dataset, cache=Path(), weights=weights, device="cpu", say=print)
 
 
 def of(weights: WeightsPolicy) -> Path:
@@ -121,7 +121,7 @@ def test_normalisation_is_in_the_convolutions_and_channels_come_last(
 
 
 def test_each_depth_has_its_own_name_and_identity(inception_weights: WeightsPolicy) -> None:
-    kinds = {depth: lookup.find(name) for depth, name in NAMES.items()}
+    kinds = {depth: lookup.find_extractor(name) for depth, name in NAMES.items()}
     assert [kind.short for kind in kinds.values()] == list(NAMES.values())
     assert len({str(kind.kind) for kind in kinds.values()}) == 4  # type: ignore[attr-defined]
     assert tuple(kinds) == inception.DIMENSIONS

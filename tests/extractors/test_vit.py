@@ -20,7 +20,7 @@ from aigc_lab.samples import Images
 
 
 def published(name: str) -> Any:
-    return lookup.find(name)
+    return lookup.find_extractor(name)
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from aigc_lab.executors.base import Place
 from aigc_lab.host import signals
 from aigc_lab.host.channel import Channel, Closed, Message
 from aigc_lab.metrics.base import Score
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.runs import messages
 from aigc_lab.runs.messages import Answer, Ended, Opening, Progressed, Ready, Scored, Work
 from aigc_lab.runs.record import Record
@@ -51,7 +51,7 @@ def ends() -> Iterator[Ends]:
     [
         Answer(stop=True),
         Scored(step=3, value=math.inf),
-        Ended(state=State.PRUNED, value=None, reason="two\nlines, and \u2028 one"),
+        Ended(state=RunState.PRUNED, value=None, reason="two\nlines, and \u2028 one"),
         Progressed(**PROGRESS, scalars={"loss/critic/total": -math.inf, "x": 1e-300}),
         Work(**WORK, values={"on": True, "few": 3, "lr": 1e-4, "whole": 3.0, "loss": "hinge", "none": None}),
         Opening(**OPENING, threads=1, data={"system": {"choice": [{"name": "vae"}, {"lr": {"log": [1e-4, 1.0]}}]}}),

@@ -27,7 +27,7 @@ from aigc_lab.host import signals
 from aigc_lab.host.files import sha256
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import liveness, queries
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Supervisor
 from aigc_lab.runs import run as trial
@@ -332,7 +332,7 @@ def test_stopping_says_what_had_to_be_killed(
                 with opened.write() as connection:
                     connection.execute(update(Supervisor).values(process_started="1"))
             else:
-                opened.finish(run, attempt, State.KILLED, reason=reason)
+                opened.finish(run, attempt, RunState.KILLED, reason=reason)
                 opened.release(sweep)
             return found
 

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from aigc_lab.host.thread_pool import Crew
+from aigc_lab.host.thread_pool import ThreadPool
 
 
 def within(seconds: float, work: Callable[[], Any]) -> Any:
@@ -41,7 +41,7 @@ def test_so_much_at_once_and_results_in_order(slots: int) -> None:
             now -= 1
         return number * number
 
-    with Crew(slots, lambda: None) as crew:
+    with ThreadPool(slots, lambda: None) as crew:
         assert crew.each([lambda n=n: piece(n) for n in range(12)]) == [n * n for n in range(12)]  # type: ignore[misc]
     assert most == slots
 
@@ -54,7 +54,7 @@ def test_an_error_ends_all_that_waits(count: int) -> None:
         raise ValueError("the first")
 
     def run() -> None:
-        with Crew(2, lambda: stopped.append(1)) as crew:
+        with ThreadPool(2, lambda: stopped.append(1)) as crew:
             crew.each([breaks, *[lambda: time.sleep(0.02)] * count])
 
     error = within(10, run)
@@ -65,7 +65,7 @@ def test_an_interruption_ends_what_was_started_and_what_waits() -> None:
     ended = threading.Event()
 
     def run() -> None:
-        with Crew(2, ended.set) as crew:
+        with ThreadPool(2, ended.set) as crew:
 
             def trial() -> None:
                 crew.each([lambda: ended.wait(20)] * 8, holding=True)
@@ -82,7 +82,7 @@ def test_what_was_begun_goes_first() -> None:
     told: list[str] = []
 
     def run() -> None:
-        with Crew(2, lambda: None) as crew:
+        with ThreadPool(2, lambda: None) as crew:
 
             def trial(number: int) -> None:
                 time.sleep(0.01)

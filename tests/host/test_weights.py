@@ -12,7 +12,7 @@ import torch
 
 from aigc_lab.data.digits import Digits
 from aigc_lab.errors import UsageError
-from aigc_lab.extractors.shared.lookup import find
+from aigc_lab.extractors.shared.lookup import find_extractor
 from aigc_lab.extractors.shared.pretrained import InceptionFeatures
 from aigc_lab.host.weights import Published, WeightsPolicy
 
@@ -121,7 +121,7 @@ def test_a_bad_download_leaves_nothing(
 @pytest.mark.usefixtures("offline")
 def test_without_a_network_the_remedy_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        find("inception").fetch(WeightsPolicy(folder=tmp_path), lambda text: None)
+        find_extractor("inception").fetch(WeightsPolicy(folder=tmp_path), lambda text: None)
     published, said = InceptionFeatures.published, str(caught.value)
     for word in (published.file, published.address, "AIGC_LAB_WEIGHTS_DIR", str(tmp_path), "--weights", "no network"):
         assert word in said
@@ -131,7 +131,7 @@ def test_without_a_network_the_remedy_is_one_line(tmp_path: Path) -> None:
 def test_a_check_refuses_a_bad_file_and_asks_no_network(
     offline: None, tmp_path: Path, inception_weights: WeightsPolicy
 ) -> None:
-    kind, digits = find("inception"), Digits(Digits.Config(), tmp_path)
+    kind, digits = find_extractor("inception"), Digits(Digits.Config(), tmp_path)
     kind.check(digits, WeightsPolicy())
     kind.check(digits, inception_weights)
     with pytest.raises(UsageError, match="6726825d"):
@@ -140,7 +140,7 @@ def test_a_check_refuses_a_bad_file_and_asks_no_network(
 
 def test_unverified_weights_are_named_in_the_identity(inception_weights: WeightsPolicy) -> None:
     digits = Digits(Digits.Config(), Path())
-    kind = find("inception_64")
+    kind = find_extractor("inception_64")
     made = kind.prepare(digits, cache=Path(), weights=inception_weights, device="cpu", say=print)
     path = InceptionFeatures.published.found(inception_weights)
     assert path is not None

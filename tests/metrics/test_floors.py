@@ -27,7 +27,7 @@ from aigc_lab.samples import Images, Points, Text
 from aigc_lab.scoring import evidence, text
 from aigc_lab.scoring.evaluator import Evaluator
 from aigc_lab.scoring.feature_store import FeatureStore
-from aigc_lab.scoring.inputs import Sets
+from aigc_lab.scoring.inputs import GivenDataset
 from aigc_lab.shape import Modality, Shape
 
 DRAWS = 20
@@ -264,7 +264,7 @@ def test_each_floor_stands_beside_as_many() -> None:
     """More are scored than there are real ones: one floor is of all of these, another of half of them."""
     reference, made = Points(torch.zeros(300, 2)), Points(torch.zeros(400, 2))
     real = Real.drawn(reference, Pool((reference,), 150), 400)
-    evidence = Evidence(made, real, Sets(reference, None), cast(Any, None), str, "")
+    evidence = Evidence(made, real, GivenDataset(reference, None), cast(Any, None), str, "")
     found = scored(Sizes(Sizes.Config()), evidence, lambda name, why: pytest.fail(f"{name}: {why}"))
     assert {score.name: (score.value, score.floor, score.floor_n, score.at_floor) for score in found} == {
         "alone": (400, 300, 300, 300),
@@ -360,7 +360,7 @@ def test_a_spread_is_that_of_a_draw(tmp_path: Path) -> None:
     reference, fresh = (Points(torch.randn(count, 1, generator=source)) for count in (20_000, 100))
     pool = Pool((reference,), 10_000)
     real = Real.drawn(reference, pool, 100)
-    dataset = Sets(reference, None)
+    dataset = GivenDataset(reference, None)
     evidence = Evidence(fresh, real, dataset, cast(Any, None), str, "")
     (score,) = scored(Mean(Mean.Config()), evidence, lambda name, why: pytest.fail(f"{name}: {why}"))
     assert score.floor_sd == pytest.approx(0.1, rel=0.2) and abs(score.floor) < 0.03

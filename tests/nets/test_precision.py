@@ -17,7 +17,7 @@ from aigc_lab.samples import Images
 from aigc_lab.systems.base import System
 from aigc_lab.training.checkpoint import restore_state, save_state
 from aigc_lab.training.loop import train_one
-from aigc_lab.training.state import State
+from aigc_lab.training.state import TrainingState
 
 SMALL = {"width": 8, "latent_size": 6, "groups": 4}
 DIGITS = Digits(Digits.Config(), Path())
@@ -25,15 +25,15 @@ DATA = DIGITS.load("train").take(slice(0, 96))
 IMAGE_SYSTEMS = ["dcgan", "wgan_gp", "dragan", "began", "sngan", "r3gan", "vae"]
 
 
-def fresh(name: str, *, channels_last: bool = False, **options: Any) -> State:
+def fresh(name: str, *, channels_last: bool = False, **options: Any) -> TrainingState:
     kind = plugins.find(System, name)  # type: ignore[type-abstract]
     small = {key: value for key, value in SMALL.items() if key in kind.Config.model_fields}
     config = kind.Config(**(small | options))
     where: dict[str, Any] = {"seed": 0, "batch_size": 16, "device": "cpu"}
-    return State.fresh(kind, config, DIGITS.shape, channels_last=channels_last, **where)
+    return TrainingState.fresh(kind, config, DIGITS.shape, channels_last=channels_last, **where)
 
 
-def trained(state: State, steps: int, precision: Any = "fp32") -> dict[str, float]:
+def trained(state: TrainingState, steps: int, precision: Any = "fp32") -> dict[str, float]:
     scalars: dict[str, float] = {}
     for end in train_one(state, Batches(DATA, 16, 0), seed=0, steps=steps, every=1, precision=precision):
         scalars = dict(end.scalars)

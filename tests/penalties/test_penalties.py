@@ -16,7 +16,7 @@ from aigc_lab.objectives import penalties
 from aigc_lab.samples import Points
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.point_gan import PointGAN
-from aigc_lab.training.state import State
+from aigc_lab.training.state import TrainingState
 
 Penalty = Callable[[nn.Module], Tensor]
 
@@ -369,7 +369,7 @@ def test_a_system_penalises_what_its_critic_reads(penalty: Any, weight: float | 
     """Real and made samples in their places, packed, with the weight of the paper unless another is given."""
     config = PointGAN.Config(penalty=penalty, penalty_weight=weight, packing=2, latent_size=4, hidden=8, gain=2.0)
     shape = Shape(Modality.POINTS, (2,))
-    state = State.fresh(PointGAN, config, shape, seed=0, batch_size=8, device="cpu")
+    state = TrainingState.fresh(PointGAN, config, shape, seed=0, batch_size=8, device="cpu")
     system: Any = state.system
     phase = next(phase for phase in state.phases if phase.name == "critic")
     drawn = {name: noise.draw(what, 3, name) for name, what in phase.noise.items()}

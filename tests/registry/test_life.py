@@ -18,12 +18,12 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.registry import audit, liveness, queries
 from aigc_lab.registry.records import StoredScore
 from aigc_lab.registry.run_lifecycle import RESULTS, Life, Outdated
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Attempt
 
-RUNNING, KILLED, FAILED, FINISHED = State.RUNNING, State.KILLED, State.FAILED, State.FINISHED
-ENDS = (FINISHED, State.PRUNED, State.DIVERGED, FAILED, KILLED)
+RUNNING, KILLED, FAILED, FINISHED = RunState.RUNNING, RunState.KILLED, RunState.FAILED, RunState.FINISHED
+ENDS = (FINISHED, RunState.PRUNED, RunState.DIVERGED, FAILED, KILLED)
 MOST = 3  # attempts of a run, in the small model
 
 Step = Callable[[Life], Life]
@@ -299,9 +299,9 @@ class Lab(RuleBasedStateMachine):
 
     # ---- what always holds
 
-    def newest(self, run: str) -> tuple[int, State]:
+    def newest(self, run: str) -> tuple[int, RunState]:
         row = liveness.ended(self.registry, run)
-        return (0, State.QUEUED) if row is None else (row["attempt"] or 0, State(row["state"]))
+        return (0, RunState.QUEUED) if row is None else (row["attempt"] or 0, RunState(row["state"]))
 
     def stored(self, run: str) -> Any:
         try:

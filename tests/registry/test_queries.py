@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from aigc_lab.errors import UsageError
 from aigc_lab.registry import queries
-from aigc_lab.registry.ranking import Configuration, Outcome, median_interval, rank
+from aigc_lab.registry.ranking import Configuration, SeedOutcome, median_interval, rank
 from aigc_lab.registry.records import Judged, Role, StoredCheckpoint, StoredScore, StoredVerdict
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 
 # ---- the interval of a median
@@ -77,14 +77,14 @@ class Lab:
         seed: int,
         value: float | None = None,
         *,
-        state: State = State.FINISHED,
+        state: RunState = RunState.FINISHED,
         role: Role = "search",
         signature: str = SIGNATURE,
         **changes: Any,
     ) -> str:
         self.registry.trial(sweep, trial, "vae", {"lr": trial / 10}, {})
         run = self.registry.run(sweep, trial, seed, role)
-        if state is State.QUEUED:
+        if state is RunState.QUEUED:
             return run
         attempt = self.registry.begin(run, {"host": "here"})
         if state.ended:
@@ -139,13 +139,13 @@ def test_trials_are_ranked_by_the_median_over_their_seeds(lab: Lab) -> None:
 
 def on_both(lab: Lab, sweep: str, trial: int, seed: int, reference: float, holdout: float, **changes: Any) -> str:
     """A finished run that was scored on both splits."""
-    run = lab.run(sweep, trial, seed, state=State.RUNNING, **changes)
+    run = lab.run(sweep, trial, seed, state=RunState.RUNNING, **changes)
     (attempt,) = queries.show(lab.registry, run)["attempts"]
     scores = [
         StoredScore("fd", value, value - 1, value + 1, 1000, 0.5, SIGNATURE, "lower", "last", 10, split)
         for split, value in (("reference", reference), ("holdout", holdout))
     ]
-    lab.registry.finish(run, attempt["number"], State.FINISHED, seconds=1.0, scores=scores)
+    lab.registry.finish(run, attempt["number"], RunState.FINISHED, seconds=1.0, scores=scores)
     return run
 
 
@@ -169,7 +169,7 @@ def test_what_the_holdout_says_of_the_best_of_equal_trials_is_unbiased() -> None
     for _ in range(2000):
         values = [(source.gauss(10, 1), source.gauss(10, 1)) for _ in range(20)]
         outcomes = [
-            Outcome(
+            SeedOutcome(
                 "search", "FINISHED", "fd", holdout, None, None, 1000, None, None, SIGNATURE, "lower", 1.0, reference
             )
             for reference, holdout in values
@@ -233,7 +233,7 @@ def test_a_row_whose_samples_a_score_says_little_of_is_marked(lab: Lab) -> None:
 def test_a_verdict_on_samples_is_that_of_the_checkpoint(lab: Lab) -> None:
     """Training went on for two evaluations after the weights that are the result, and collapsed."""
     sweep = lab.sweep()
-    run = lab.run(sweep, 0, 0, state=State.RUNNING)
+    run = lab.run(sweep, 0, 0, state=RunState.RUNNING)
     (attempt,) = queries.show(lab.registry, run)["attempts"]
     said: list[tuple[Judged, int, str]] = [
         ("collapse", 10, "NONE"),
@@ -244,7 +244,7 @@ def test_a_verdict_on_samples_is_that_of_the_checkpoint(lab: Lab) -> None:
     lab.registry.finish(
         run,
         attempt["number"],
-        State.FINISHED,
+        RunState.FINISHED,
         seconds=1.0,
         scores=[
             StoredScore("fd", 1.0, None, None, 1000, 0.5, SIGNATURE, "lower", "last", 20, "holdout"),
@@ -262,12 +262,12 @@ def test_a_verdict_on_samples_is_that_of_the_checkpoint(lab: Lab) -> None:
 
 
 def judged(lab: Lab, sweep: str, trial: int, seed: int, value: float, verdict: str) -> None:
-    run = lab.run(sweep, trial, seed, state=State.RUNNING)
+    run = lab.run(sweep, trial, seed, state=RunState.RUNNING)
     (attempt,) = queries.show(lab.registry, run)["attempts"]
     lab.registry.finish(
         run,
         attempt["number"],
-        State.FINISHED,
+        RunState.FINISHED,
         seconds=1.0,
         scores=[StoredScore("fd", value, None, None, 1000, 0.5, SIGNATURE, "lower", "last", 10, "holdout")],
         verdicts=[StoredVerdict("collapse", 10, verdict, "why", {}, "signature")],
@@ -304,11 +304,11 @@ def test_a_diverged_seed_is_the_worst_value(lab: Lab) -> None:
     sweep = lab.sweep()
     for seed, value in enumerate([1.0, 2.0]):
         lab.run(sweep, 0, seed, value)
-    lab.run(sweep, 0, 2, state=State.DIVERGED)
+    lab.run(sweep, 0, 2, state=RunState.DIVERGED)
     lab.run(sweep, 1, 0, 1.5)
     lab.run(sweep, 2, 0, 0.1)
     for seed in (1, 2):
-        lab.run(sweep, 2, seed, state=State.DIVERGED)
+        lab.run(sweep, 2, seed, state=RunState.DIVERGED)
     comparison = queries.compare(lab.registry)
     assert order(comparison.rows) == [(1, 1, 1.5), (2, 0, 2.0), (None, 2, None)]
     with_one, with_two = comparison.rows[1:]
@@ -327,7 +327,7 @@ def test_a_score_that_is_not_finite_counts_like_a_divergence(lab: Lab) -> None:
 def test_only_finished_runs_have_a_score(lab: Lab) -> None:
     sweep = lab.sweep()
     lab.run(sweep, 0, 0, 9.0)
-    states = [State.PRUNED, State.FAILED, State.KILLED, State.RUNNING, State.QUEUED]
+    states = [RunState.PRUNED, RunState.FAILED, RunState.KILLED, RunState.RUNNING, RunState.QUEUED]
     for trial, state in enumerate(states, start=1):
         lab.run(sweep, trial, 0, 1.0, state=state)
     rows = queries.compare(lab.registry).rows
@@ -368,7 +368,7 @@ def test_verdicts_are_counted_of_the_runs_that_the_score_is_of(lab: Lab) -> None
 def test_a_confirmation_that_only_diverged_is_not_forgotten(lab: Lab) -> None:
     sweep = lab.sweep()
     lab.run(sweep, 0, 0, 1.0)
-    lab.run(sweep, 0, 100, role="confirm", state=State.DIVERGED)
+    lab.run(sweep, 0, 100, role="confirm", state=RunState.DIVERGED)
     (row,) = queries.compare(lab.registry).rows
     assert (row["rank"], row["state"], row["confirmed"]) == (None, "DIVERGED", True)
 
@@ -376,7 +376,7 @@ def test_a_confirmation_that_only_diverged_is_not_forgotten(lab: Lab) -> None:
 def test_a_confirmation_that_is_under_way_does_not_hide_the_search(lab: Lab) -> None:
     sweep = lab.sweep()
     lab.run(sweep, 0, 0, 1.0)
-    lab.run(sweep, 0, 100, role="confirm", state=State.RUNNING)
+    lab.run(sweep, 0, 100, role="confirm", state=RunState.RUNNING)
     (row,) = queries.compare(lab.registry).rows
     assert (row["score"]["value"], row["state"], row["confirmed"]) == (1.0, "RUNNING", False)
 
@@ -406,7 +406,7 @@ def test_score_and_checkpoint_can_be_chosen(lab: Lab) -> None:
         StoredScore("kid", 0.3, None, None, 10, None, "kid", "lower", "last", 10, "holdout"),
         StoredScore("fd", 4.0, None, None, 10, None, "fd", "lower", "selected", 6, "holdout"),
     ]
-    lab.registry.finish(run, 1, State.FINISHED, scores=more)
+    lab.registry.finish(run, 1, RunState.FINISHED, scores=more)
     assert order(queries.compare(lab.registry, score="kid").rows) == [(1, 0, 0.3)]
     assert order(queries.compare(lab.registry, checkpoint="selected").rows) == [(1, 0, 4.0)]
     assert order(queries.compare(lab.registry).rows) == [(None, 0, None)]
@@ -423,7 +423,7 @@ def test_the_holdout_counts_when_a_score_stands_on_two_splits(lab: Lab, stored: 
         )
         for split in stored
     ]
-    lab.registry.finish(run, 1, State.FINISHED, scores=both)
+    lab.registry.finish(run, 1, RunState.FINISHED, scores=both)
     assert order(queries.compare(lab.registry).rows) == [(1, 0, 6.0)]
     (row,) = queries.runs(lab.registry)
     assert [(score["value"], score["split"]) for score in row["scores"]] == [(6.0, "holdout")]
@@ -472,7 +472,7 @@ def test_what_is_shown_of_a_run_is_ready_for_json(lab: Lab) -> None:
         StoredScore("fd", value, None, None, 10, None, "fd", "lower", "progress", step, "reference")
         for step, value in ((20, 7.0), (10, 9.0))
     ]
-    lab.registry.finish(run, 1, State.FINISHED, scores=progress)
+    lab.registry.finish(run, 1, RunState.FINISHED, scores=progress)
     shown = queries.show(lab.registry, run)
     assert json.loads(json.dumps(shown, allow_nan=False)) == shown
     assert [(entry["step"], entry["value"]) for entry in shown["progress"]] == [(10, 9.0), (20, 7.0)]
@@ -517,7 +517,7 @@ def reference(configurations: list[Configuration]) -> list[tuple[int | None, str
 
 
 OUTCOMES = st.builds(
-    lambda role, state, value: Outcome(role, state, "fd", value, None, None, 10, None, None, "fd", "lower", 1.0),
+    lambda role, state, value: SeedOutcome(role, state, "fd", value, None, None, 10, None, None, "fd", "lower", 1.0),
     st.sampled_from(["search", "search", "confirm"]),
     st.sampled_from(["FINISHED", "FINISHED", "FINISHED", "DIVERGED", "FAILED", "RUNNING"]),
     st.one_of(st.none(), st.integers(0, 6).map(float)),
@@ -525,7 +525,7 @@ OUTCOMES = st.builds(
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.lists(OUTCOMES, max_size=5)), max_size=8), st.integers(0, 9))
-def test_the_first_rows_are_those_of_the_whole_ranking(drawn: list[tuple[str, list[Outcome]]], most: int) -> None:
+def test_the_first_rows_are_those_of_the_whole_ranking(drawn: list[tuple[str, list[SeedOutcome]]], most: int) -> None:
     configurations = [Configuration(sweep, trial, "vae", "FINISHED", runs) for trial, (sweep, runs) in enumerate(drawn)]
     whole, first = rank(configurations), rank(configurations, most)
     ranked = [(row["rank"], row["sweep"], row["trial"], row["score"]["value"]) for row in whole.rows if row["score"]]
@@ -540,12 +540,12 @@ SIGNED = OUTCOMES.flatmap(
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.lists(SIGNED, max_size=5)), max_size=8), st.integers(0, 9))
-def test_ranking_needs_but_little_of_an_outcome(drawn: list[tuple[str, list[Outcome]]], most: int) -> None:
+def test_ranking_needs_but_little_of_an_outcome(drawn: list[tuple[str, list[SeedOutcome]]], most: int) -> None:
     known, brief = {}, []
     for trial, (sweep, runs) in enumerate(drawn):
         known[sweep, trial] = Configuration(sweep, trial, "vae", "FINISHED", runs)
         little = [
-            Outcome.brief(run.role, run.state, run.value, run.signature if run.name else None, run.better, "fd")
+            SeedOutcome.brief(run.role, run.state, run.value, run.signature if run.name else None, run.better, "fd")
             for run in runs
         ]
         brief.append(Configuration(sweep, trial, "vae", "FINISHED", little))
@@ -579,8 +579,8 @@ def test_the_first_rows_are_told_in_full(lab: Lab, monkeypatch: pytest.MonkeyPat
 def test_the_newest_runs_of_a_state(lab: Lab) -> None:
     sweep = lab.sweep()
     for trial in range(12):
-        lab.run(sweep, trial, 0, 1.0, state=State.FAILED if trial % 2 else State.FINISHED)
-    found = queries.newest_runs(lab.registry, state=State.FAILED, most=2)
+        lab.run(sweep, trial, 0, 1.0, state=RunState.FAILED if trial % 2 else RunState.FINISHED)
+    found = queries.newest_runs(lab.registry, state=RunState.FAILED, most=2)
     assert [row["trial"] for part in found.parts for row in part] == [9, 11]
     assert (found.shown, found.total) == (2, 6)
     assert len(queries.runs(lab.registry)) == 12

@@ -20,7 +20,7 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host.processes import Process
 from aigc_lab.registry import liveness, queries
 from aigc_lab.registry.records import StoredArtifact, StoredCheckpoint, StoredPromotion, StoredScalar, StoredScore
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import (
     AliasEvent,
@@ -66,7 +66,7 @@ def finish(registry: Registry, run: str, attempt: int) -> None:
     registry.finish(
         run,
         attempt,
-        State.FINISHED,
+        RunState.FINISHED,
         seconds=3.5,
         scores=[a_score(), a_score("kid", 0.1), a_score(checkpoint="progress", step=5, split="reference")],
         scalars={"loss/g": StoredScalar(last=1.0, minimum=0.5, maximum=math.inf, step=10)},
@@ -83,7 +83,7 @@ def test_every_write_may_be_replayed(registry: Registry) -> None:
     attempt = registry.begin(run, {"host": "h"})
     for _ in range(2):
         finish(registry, run, attempt)
-        registry.finish_trial("digits-01234567", 0, State.FINISHED, 12.0)
+        registry.finish_trial("digits-01234567", 0, RunState.FINISHED, 12.0)
     rows = {table: count(registry, table) for table in (Sweep, Trial, Run, Attempt, Score, ScalarSummary)}
     assert rows == {Sweep: 1, Trial: 1, Run: 1, Attempt: 1, Score: 3, ScalarSummary: 1}
     assert count(registry, Checkpoint) == count(registry, Artifact) == 1
@@ -106,7 +106,7 @@ def test_a_replayed_finish_keeps_the_time_it_ended(registry: Registry) -> None:
 def test_a_new_attempt_closes_the_one_that_never_ended_and_replaces_what_it_stored(registry: Registry) -> None:
     run = a_run(registry)
     first = registry.begin(run, {"pid": 1})
-    registry.finish(run, first, State.FAILED, reason="out of memory", scores=[a_score("old", 1.0)])
+    registry.finish(run, first, RunState.FAILED, reason="out of memory", scores=[a_score("old", 1.0)])
     second = registry.begin(run, {"pid": 2})
     assert queries.show(registry, run)["reason"] is None
     third = registry.begin(run, {"pid": 3})
@@ -127,17 +127,17 @@ def test_an_outdated_attempt_cannot_finish(registry: Registry) -> None:
     assert count(registry, Score) == 0
     finish(registry, run, new)
     with pytest.raises(Failure, match="already ended as FINISHED; it cannot end as KILLED"):
-        registry.finish(run, new, State.KILLED)
+        registry.finish(run, new, RunState.KILLED)
     assert count(registry, Score) == 3
 
 
 def test_a_finish_that_fails_half_way_changes_nothing(registry: Registry) -> None:
     run = a_run(registry)
     first = registry.begin(run, {})
-    registry.finish(run, first, State.FAILED, scores=[a_score(), a_score("kid", 0.1)])
+    registry.finish(run, first, RunState.FAILED, scores=[a_score(), a_score("kid", 0.1)])
     attempt = registry.begin(run, {})
     with pytest.raises(IntegrityError):
-        registry.finish(run, attempt, State.FINISHED, scores=[a_score("new"), a_score("new")])
+        registry.finish(run, attempt, RunState.FINISHED, scores=[a_score("new"), a_score("new")])
     shown = queries.show(registry, run)
     assert shown["state"] == "RUNNING"
     finish(registry, run, attempt)
@@ -150,8 +150,8 @@ def test_what_is_not_finite_is_stored_as_none(registry: Registry) -> None:
     run = a_run(registry)
     attempt = registry.begin(run, {"loss": math.nan})
     bad = a_score(value=math.inf, low=-math.inf, high=math.nan, floor=None)
-    registry.finish(run, attempt, State.DIVERGED, reason="loss is nan\x00", seconds=1.0, scores=[bad])
-    registry.finish_trial("digits-01234567", 0, State.DIVERGED, math.inf)
+    registry.finish(run, attempt, RunState.DIVERGED, reason="loss is nan\x00", seconds=1.0, scores=[bad])
+    registry.finish_trial("digits-01234567", 0, RunState.DIVERGED, math.inf)
     shown = queries.show(registry, run)
     assert [shown["scores"][0][key] for key in ("value", "low", "high", "floor")] == [None] * 4
     assert shown["environment"] == {"loss": None}

@@ -38,14 +38,14 @@ from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.registry import liveness, queries, store
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Attempt, Supervisor
 from aigc_lab.runs import run as trial
-from aigc_lab.runs.job import Job, Outcome, Watcher
-from aigc_lab.runs.resources import Lab
+from aigc_lab.runs.job import Job, RunOutcome, Watcher
+from aigc_lab.runs.resources import Resources
 from aigc_lab.sweeps import scheduler, study, supervision
-from aigc_lab.sweeps.cached_storage import Recollection
+from aigc_lab.sweeps.cached_storage import CachedStorage
 from aigc_lab.sweeps.scheduler import run_sweep
 from aigc_lab.sweeps.session import Opened, stores
 from aigc_lab.tracking import base, writer
@@ -389,9 +389,9 @@ UNUSABLE = OperationalError("UPDATE trials", {}, sqlite3.OperationalError("disk 
 def test_a_storage_of_optuna_that_fails_is_no_fault_of_a_run(when: str, truth: dict[str, Any]) -> None:
     """In the second trial: the sweep ends with the reason, and goes on from where it was."""
     method, then = OPTUNA[when]
-    original = getattr(Recollection, method)
+    original = getattr(CachedStorage, method)
 
-    def fails(storage: Recollection, *given: Any, **named: Any) -> Any:
+    def fails(storage: CachedStorage, *given: Any, **named: Any) -> Any:
         passed = [*given, *named.values()]
         if method == "create_new_trial":
             now = len(passed) == 1  # the first has a template, of fixed values
@@ -405,7 +405,7 @@ def test_a_storage_of_optuna_that_fails_is_no_fault_of_a_run(when: str, truth: d
         raise UNUSABLE
 
     two = ("--trials", "2")
-    with mock.patch.object(Recollection, method, fails):
+    with mock.patch.object(CachedStorage, method, fails):
         told = command(*SWEEP, *two)
     assert told.code == 1 and "Optuna's storage: " in told.why and "disk I/O error" in told.why
     assert attempts() == then
@@ -450,7 +450,7 @@ def test_times_shown_by_an_attempt_that_was_killed_before_its_end_are_those_of_t
     """The next attempt measures others: one step would be shown with one time and recorded with another."""
     original = Registry.finish
 
-    def killed(registry: Registry, run: str, attempt: int, state: State, **given: Any) -> None:
+    def killed(registry: Registry, run: str, attempt: int, state: RunState, **given: Any) -> None:
         if attempt == 1 and state == "FINISHED":
             raise KeyboardInterrupt
         original(registry, run, attempt, state, **given)
@@ -494,8 +494,8 @@ def test_a_pruner_whose_answer_never_came_is_asked_again(monkeypatch: pytest.Mon
 def test_what_diverged_is_no_checkpoint_when_its_end_could_not_be_recorded() -> None:
     finish = Registry.finish
 
-    def fails(registry: Registry, run: str, attempt: int, state: State, **facts: Any) -> None:
-        if state == State.DIVERGED:
+    def fails(registry: Registry, run: str, attempt: int, state: RunState, **facts: Any) -> None:
+        if state == RunState.DIVERGED:
             raise Failure("registry: it is gone")
         finish(registry, run, attempt, state, **facts)
 
@@ -730,7 +730,7 @@ class Hands(executors.Executor):
             assert hand.stdout is not None and hand.stdout.readline() == "READY\n"
             self._free.put(hand)
 
-    def run(self, job: Job, watcher: Watcher) -> Outcome:
+    def run(self, job: Job, watcher: Watcher) -> RunOutcome:
         hand = self._free.get()
         assert hand.stdin is not None and hand.stdout is not None
         hand.stdin.write(f"{job.run}\n")
@@ -739,7 +739,7 @@ class Hands(executors.Executor):
             watcher.scored(step, float(job.trial))
         assert hand.stdout.readline() == f"{job.run}\n", "it has died"
         self._free.put(hand)
-        return Outcome(State.FINISHED, float(job.trial))
+        return RunOutcome(RunState.FINISHED, float(job.trial))
 
     def stop(self) -> None:
         for hand in self._hands:
@@ -755,8 +755,8 @@ def test_eight_processes_that_write_at_once() -> None:
     experiment.check()
     with stores(settings, "s") as (opened, _), Hands(settings.registry_url) as hands:
         sweep = opened.sweep("mine", experiment.digest, experiment.document.data, "rkl", "lower")
-        lab = Lab(settings, opened, mock.Mock(), mock.Mock(), "cpu")
-        run_sweep(experiment, Opened(sweep, lab, hands, threading.Event()), mock.Mock())
+        resources = Resources(settings, opened, mock.Mock(), mock.Mock(), "cpu")
+        run_sweep(experiment, Opened(sweep, resources, hands, threading.Event()), mock.Mock())
         assert attempts() == [["FINISHED"]] * 20
         assert {row["trial"] for row in queries.trials(opened, sweep)} == set(range(10))
         assert study.told(settings.optuna_url, sweep) == {n: ("COMPLETE", float(n)) for n in range(10)}

@@ -12,9 +12,9 @@ import pytest
 from aigc_lab.errors import Failure
 from aigc_lab.registry import liveness
 from aigc_lab.registry.run_lifecycle import Outdated
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
-from aigc_lab.runs.heartbeat import Heart
+from aigc_lab.runs.heartbeat import Heartbeat
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_every_attempt_is_told_with_its_step_while_the_context_lasts(
 ) -> None:
     steps = {run: itertools.count(100 * index) for index, run in enumerate(runs, start=1)}
     done = after(monkeypatch, 6)
-    with Heart(registry, every=0.001) as heart:
+    with Heartbeat(registry, every=0.001) as heart:
         for run in runs:
             heart.add(run, 1, lambda run=run: next(steps[run]))  # type: ignore[misc]
         assert done.wait(60)
@@ -74,10 +74,10 @@ def test_every_attempt_is_told_with_its_step_while_the_context_lasts(
 
 
 def test_who_is_outdated_is_told_so_and_nobody_else(registry: Registry, runs: list[str]) -> None:
-    heart = Heart(registry)
+    heart = Heartbeat(registry)
     for run in runs:
         heart.add(run, 1, lambda: 5)
-    registry.lose(runs[0], State.KILLED, "it was taken for dead")
+    registry.lose(runs[0], RunState.KILLED, "it was taken for dead")
     heart.beat()
     with pytest.raises(Outdated, match=f"attempt 1 of run {runs[0]} was given up"):
         heart.check(runs[0], 1)
@@ -91,7 +91,7 @@ def test_who_is_outdated_is_told_so_and_nobody_else(registry: Registry, runs: li
 
 
 def test_what_was_removed_is_not_told(registry: Registry, runs: list[str]) -> None:
-    heart = Heart(registry)
+    heart = Heartbeat(registry)
     heart.add(runs[0], 1, lambda: 5)
     heart.remove(runs[0], 1)
     heart.remove(runs[1], 1)  # which was never there
@@ -107,7 +107,7 @@ def test_a_registry_that_fails_costs_beats_only(
             raise Failure("the disk is gone")
 
     done = after(monkeypatch, 6, fails)
-    with caplog.at_level(logging.WARNING), Heart(registry, every=0.001) as heart:
+    with caplog.at_level(logging.WARNING), Heartbeat(registry, every=0.001) as heart:
         for run in runs:
             heart.add(run, 1, lambda: 9)
         assert done.wait(60)
@@ -120,11 +120,11 @@ def test_a_registry_that_fails_costs_beats_only(
 
 def test_beats_come_until_the_work_has_raised(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     def work() -> Any:
-        with Heart(registry, every=0.001) as heart:
+        with Heartbeat(registry, every=0.001) as heart:
             hearts.append(heart)
             raise ValueError("the work")
 
-    hearts: list[Heart] = []
+    hearts: list[Heartbeat] = []
     with pytest.raises(ValueError, match="the work"):
         work()
     hearts[0]._thread.join(60)

@@ -13,9 +13,9 @@ from aigc_lab.executors import base
 from aigc_lab.experiment.experiment import Experiment, load
 from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
-from aigc_lab.runs.job import Job, Outcome, Watcher
+from aigc_lab.runs.job import Job, RunOutcome, Watcher
 from aigc_lab.sweeps import scheduler
 from aigc_lab.sweeps.session import Opened
 
@@ -36,9 +36,9 @@ class Doing(base.Executor):
     def __init__(self) -> None:
         self.seeds: list[int] = []
 
-    def run(self, job: Job, watcher: Watcher) -> Outcome:
+    def run(self, job: Job, watcher: Watcher) -> RunOutcome:
         self.seeds.append(job.seed)
-        return Outcome(State.FINISHED, 1.0, None)
+        return RunOutcome(RunState.FINISHED, 1.0, None)
 
     def stop(self) -> None: ...
 
@@ -58,7 +58,7 @@ class Told:
 
     def scored(self, job: Job, step: int, value: float) -> None: ...
 
-    def end(self, job: Job, outcome: Outcome) -> None: ...
+    def end(self, job: Job, outcome: RunOutcome) -> None: ...
 
 
 class Before:
@@ -72,7 +72,7 @@ class Before:
         self.sweep = self.registry.sweep("mine", self.experiment.digest, {}, "rkl", "lower", command="train")
         plan = self.experiment.resolve(lambda hole: hole.ends()[0])
         self.registry.trial(self.sweep, 0, plan.system, plan.chosen, plan.values)
-        for seed, state in enumerate((State.FINISHED, State.FAILED, State.KILLED)):
+        for seed, state in enumerate((RunState.FINISHED, RunState.FAILED, RunState.KILLED)):
             run = self.registry.run(self.sweep, 0, seed, "search")
             self.registry.finish(run, self.registry.begin(run, environment.describe("cpu")), state)
 
@@ -141,7 +141,7 @@ def test_it_is_the_newest_attempt_that_counts(before: Before, monkeypatch: pytes
     here = environment.describe("cpu")
     run = f"{before.sweep}.0.1"
     elsewhere = here | {"versions": {"torch": "0.0.1"}}
-    before.registry.finish(run, before.registry.begin(run, elsewhere), State.FAILED)
+    before.registry.finish(run, before.registry.begin(run, elsewhere), RunState.FAILED)
     assert before.again()[0] == [1, 2]
-    before.registry.finish(run, before.registry.begin(run, here), State.FAILED)
+    before.registry.finish(run, before.registry.begin(run, here), RunState.FAILED)
     assert before.again("train")[0] == [2]

@@ -22,11 +22,11 @@ from aigc_lab.experiment import experiment as experiments
 from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries
-from aigc_lab.registry.states import State as RunState
+from aigc_lab.registry.states import RunState as RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.runs.job import Job
 from aigc_lab.runs.record import SharedClock
-from aigc_lab.runs.resources import Lab
+from aigc_lab.runs.resources import Resources
 from aigc_lab.samples import Points
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.point_gan import PointGAN
@@ -36,7 +36,7 @@ from aigc_lab.training.course import Course
 from aigc_lab.training.loop import train
 from aigc_lab.training.plain import Plain
 from aigc_lab.training.stacked import Stacked
-from aigc_lab.training.state import Progress, Replica, Round, State
+from aigc_lab.training.state import Progress, Replica, Round, TrainingState
 
 TEXT = """\
 data: {name: ring, points: 500}
@@ -73,7 +73,7 @@ def replicas(count: int) -> list[Replica]:
     points = Points(torch.randn(60, 2, generator=torch.Generator().manual_seed(0)))
     found = []
     for seed in range(count):
-        state = State.fresh(
+        state = TrainingState.fresh(
             PointGAN,
             PointGAN.Config(hidden=8, latent_size=2),
             Shape(Modality.POINTS, (2,)),
@@ -235,8 +235,8 @@ def test_threads_are_those_that_were_asked_for(
         monkeypatch.setenv("OMP_NUM_THREADS", said)
     before = torch.get_num_threads()
     try:
-        lab = Lab(None, None, None, None, "cpu", share)  # type: ignore[arg-type]
-        lab.settle(experiments.Training(steps=1, threads=given, log_every=1, evaluate_every=1))
+        resources = Resources(None, None, None, None, "cpu", share)  # type: ignore[arg-type]
+        resources.settle(experiments.Training(steps=1, threads=given, log_every=1, evaluate_every=1))
         assert torch.get_num_threads() == environment.describe("cpu")["threads"] == used
     finally:
         torch.set_num_threads(before)

@@ -26,9 +26,9 @@ from aigc_lab.host import run_folders
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries
 from aigc_lab.registry.run_lifecycle import RETRIES
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
-from aigc_lab.runs.job import Job, Outcome
+from aigc_lab.runs.job import Job, RunOutcome
 from aigc_lab.tracking import writer
 from aigc_lab.tracking.spool import SpoolTracker, records
 
@@ -180,7 +180,7 @@ class Actor:
     def restart(self, *given: object) -> None:
         type(self).restarts += 1
 
-    def do(self, job: Job, watcher: object) -> Outcome:
+    def do(self, job: Job, watcher: object) -> RunOutcome:
         act, registry = self.script.pop(0), self.lab.registry
         if act == "dies before it begins":
             raise local._Gone("it died")
@@ -193,12 +193,12 @@ class Actor:
             (folder / name).touch()
         if act == "dies in the run":
             raise local._Gone("it died")
-        state, reason = State(act.split()[0]), "as it is" if act.startswith("DIVERGED") else None
+        state, reason = RunState(act.split()[0]), "as it is" if act.startswith("DIVERGED") else None
         registry.finish(job.run, attempt, state, reason=reason)
         if act.endswith("and dies"):
             raise local._Gone("it died")
         shown.end("FINISHED", {})
-        return Outcome(state, None, reason)
+        return RunOutcome(state, None, reason)
 
 
 class Played:
@@ -214,7 +214,7 @@ class Played:
         Actor.lab = SimpleNamespace(registry=registry, settings=Settings.load(home))
         Actor.spool, Actor.restarts = self.spool, 0
 
-    def play(self, *script: str) -> Outcome:
+    def play(self, *script: str) -> RunOutcome:
         Actor.script = list(script)
         experiment: Any = SimpleNamespace(name="mine", document=SimpleNamespace(file="", data={}), digest="")
         executor = local.Local(experiment, [Place("cpu", 1)], Actor.lab.settings, self.said.append)
@@ -253,12 +253,12 @@ def test_a_worker_may_die_once_before_it_can_begin(
 ) -> None:
     """A start that fails now and then is tried again; one that fails twice would always fail."""
     if resumed:
-        played.registry.finish(played.job.run, played.registry.begin(played.job.run, {}), State.KILLED)
+        played.registry.finish(played.job.run, played.registry.begin(played.job.run, {}), RunState.KILLED)
     if ends:
         with pytest.raises(Failure, match="a worker process cannot go on: it died"):
             played.play(*script)
     else:
-        assert played.play(*script).state == State.FINISHED
+        assert played.play(*script).state == RunState.FINISHED
     assert Actor.script == [] and Actor.restarts == len(script) - 1
     began = [{WITHIN: "KILLED"}.get(act, act) for act in script if act != EARLY]
     assert played.states() == ["KILLED"] * resumed + began
@@ -279,13 +279,13 @@ def test_what_a_worker_left_undone_when_its_run_had_ended(played: Played, state:
 def test_a_run_that_was_lost_too_often_begins_a_new_chain_when_told_to(played: Played) -> None:
     outcome = played.play(*[WITHIN] * (RETRIES + 1))
     reason = f"it died, {RETRIES + 1} times without progress"
-    assert (outcome.state, outcome.reason) == (State.FAILED, reason)
+    assert (outcome.state, outcome.reason) == (RunState.FAILED, reason)
     shown = queries.show(played.registry, played.job.run)
-    assert (shown["state"], shown["reason"]) == (State.FAILED, reason)
+    assert (shown["state"], shown["reason"]) == (RunState.FAILED, reason)
     *_, last = played.log(1)
     assert (last["end"], last["tags"]) == ("FAILED", {"state": "FAILED", "reason": reason})
     assert not list(Actor.lab.settings.checkpoints.rglob("state-*"))
-    assert played.play(*[WITHIN] * RETRIES, "FINISHED").state == State.FINISHED
+    assert played.play(*[WITHIN] * RETRIES, "FINISHED").state == RunState.FINISHED
     assert played.registry.chain(played.job.run) == RETRIES + 2
     assert played.log(RETRIES + 2)[-1]["end"] == "FINISHED"
 

@@ -11,11 +11,11 @@ from PIL import Image
 from aigc_lab.errors import UsageError
 from aigc_lab.metrics.base import Pool
 from aigc_lab.samples import Images, Points
-from aigc_lab.scoring.inputs import Pair, given
+from aigc_lab.scoring.inputs import Pair, read_input
 
 
 def source(what: Any, **options: Any) -> Any:
-    return given(what, data_dir=Path("nowhere"), **options)
+    return read_input(what, data_dir=Path("nowhere"), **options)
 
 
 def pixels(*shape: int, seed: int = 0) -> np.ndarray[Any, Any]:
@@ -175,4 +175,4 @@ def test_a_set_of_samples_is_itself() -> None:
 @pytest.mark.parametrize("source", [["a sentence", "another"], None, 3, ([[1.0]], "holdout")])
 def test_what_is_no_set_of_samples_is_named(source: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=rf"generated: a {type(source).__name__} is no set of samples; give an array"):
-        given(source, data_dir=tmp_path, name="generated")
+        read_input(source, data_dir=tmp_path, name="generated")

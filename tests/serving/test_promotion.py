@@ -27,7 +27,7 @@ from aigc_lab.host.files import locked, sha256
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries, read_only
 from aigc_lab.registry.records import StoredCheckpoint, StoredPromotion, StoredScore
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import METADATA
 from aigc_lab.serving import promotion, sample_files
@@ -66,7 +66,7 @@ class Home:
         return Registry.open(self.settings.registry_url)
 
     def run(
-        self, system: str, shape: Shape, config: dict[str, Any], seed: int = 0, state: State = State.FINISHED
+        self, system: str, shape: Shape, config: dict[str, Any], seed: int = 0, state: RunState = RunState.FINISHED
     ) -> str:
         """A run of the sweep `toy`, whose weights are those that the seed gives."""
         kind: type[System] = plugins.find(System, system)  # type: ignore[type-abstract]
@@ -85,8 +85,8 @@ class Home:
             save_weights(made, made.state_dict(), path, {"run": run})
             score = StoredScore("fd", 10.0 - seed, 9.0, 11.0, 500, 0.4, "fd|n:500", "lower", "last", 20, "holdout")
             stored = StoredCheckpoint("last", 20, str(path), sha256(path), path.stat().st_size)
-            reason = None if state == State.FINISHED else "because"
-            if state != State.RUNNING:
+            reason = None if state == RunState.FINISHED else "because"
+            if state != RunState.RUNNING:
                 registry.finish(run, attempt, state, reason=reason, scores=[score], checkpoints=[stored])
         return run
 
@@ -131,7 +131,7 @@ def home(tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch) ->
     return Home(tmp_path / "home")
 
 
-def small(home: Home, seed: int = 0, state: State = State.FINISHED) -> str:
+def small(home: Home, seed: int = 0, state: RunState = RunState.FINISHED) -> str:
     return home.run("point_gan", POINTS, {"hidden": 4, "latent_size": 4}, seed, state)
 
 
@@ -484,10 +484,12 @@ def test_a_number_that_stands_for_another_model_is_refused(home: Home) -> None:
 # ---- refusals
 
 
-@pytest.mark.parametrize("state", [State.RUNNING, State.KILLED, State.FAILED, State.DIVERGED, State.PRUNED])
-def test_what_did_not_finish_is_refused(home: Home, state: State) -> None:
+@pytest.mark.parametrize(
+    "state", [RunState.RUNNING, RunState.KILLED, RunState.FAILED, RunState.DIVERGED, RunState.PRUNED]
+)
+def test_what_did_not_finish_is_refused(home: Home, state: RunState) -> None:
     run = small(home, state=state)
-    why = "" if state == State.RUNNING else r" \(because\)"
+    why = "" if state == RunState.RUNNING else r" \(because\)"
     with pytest.raises(UsageError, match=rf"run {run} is {state}{why}: only a FINISHED run .* aigc-lab compare toy-"):
         home.promote(run)
     with pytest.raises(UsageError, match=r"no finished run with a score .* 'aigc-lab runs toy-"):

@@ -113,7 +113,7 @@ def test_pictures_of_a_longer_earlier_call_go_and_other_files_stay(tmp_path: Pat
 
 def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be written .File name too long"):
-        sample_files.check(tmp_path / ("a" * 300), {}, force=False)
+        sample_files.check_place(tmp_path / ("a" * 300), {}, force=False)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from aigc_lab.executors import inline
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
-from aigc_lab.runs.job import Job, Outcome
+from aigc_lab.runs.job import Job, RunOutcome
 from aigc_lab.runs.run import execute
 from aigc_lab.sweeps.estimate import Estimate
 from aigc_lab.sweeps.study import Suggestion
@@ -388,7 +388,7 @@ def test_more_trials_are_the_new_ones_only(home: Home) -> None:
     first = home.sweep(POINTS, *SHORT, "search.trials=1")
     did: list[str] = []
 
-    def watched(jobs: Sequence[Job], *rest: Any) -> list[Outcome]:
+    def watched(jobs: Sequence[Job], *rest: Any) -> list[RunOutcome]:
         did.extend(f"{job.trial}.{job.seed}" for job in jobs)
         return execute(jobs, *rest)
 

@@ -38,12 +38,12 @@ def _free(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def refusal(found: experiment.Experiment, **options: Any) -> str:
     with pytest.raises(UsageError) as caught:
-        needs.check(found, HERE, **options)
+        needs.check_memory(found, HERE, **options)
     return str(caught.value)
 
 
 def test_what_fits_is_let_through() -> None:
-    needs.check(made(), HERE)
+    needs.check_memory(made(), HERE)
 
 
 @pytest.mark.parametrize(
@@ -71,14 +71,14 @@ def test_what_would_fit_does(monkeypatch: pytest.MonkeyPatch) -> None:
     message = refusal(made(training={"batch_size": 2**20}))
     largest = int(message.split("; ")[-1].split()[0].replace(",", ""))
     assert 1000 < largest < 2**20
-    needs.check(made(training={"batch_size": largest}), HERE)
+    needs.check_memory(made(training={"batch_size": largest}), HERE)
 
 
 def test_workers_share_what_is_free() -> None:
     found = made(system={"hidden": 4000})
-    needs.check(found, HERE)
+    needs.check_memory(found, HERE)
     with pytest.raises(UsageError, match=r"system\.hidden: 4,000: .* 200.0 MB are free for it"):
-        needs.check(found, HERE * 5)
+        needs.check_memory(found, HERE * 5)
     assert "200.0 MB are free for it" in refusal(found, together=5)
 
 
@@ -139,7 +139,7 @@ def test_sizes_of_a_system_of_ones_own(tmp_path: Path, wide: int, how: str, said
     (tmp_path / "mine.py").write_text(SYSTEM)
     system = {"name": str(tmp_path / "mine.py"), "wide": wide, "how": how}
     with pytest.raises(UsageError) as caught:
-        needs.check(made(system=system), HERE)
+        needs.check_memory(made(system=system), HERE)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -23,7 +23,7 @@ from aigc_lab.experiment import experiment as experiments
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import homes, queries
 from aigc_lab.registry.records import StoredCheckpoint
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import METADATA, Home, Sweep
 from aigc_lab.sweeps import ownership
@@ -94,7 +94,7 @@ class Two:
             weights.parent.mkdir(parents=True)
             weights.write_bytes(b"")
             kept = StoredCheckpoint("last", 40, str(weights), "00", 0)
-            registry.finish(self.run, registry.begin(self.run, {}), State.FINISHED, checkpoints=[kept])
+            registry.finish(self.run, registry.begin(self.run, {}), RunState.FINISHED, checkpoints=[kept])
             ownership.claim(registry, settings, self.sweep)
 
     def registry(self, home: Path | None = None) -> Registry:

@@ -24,10 +24,10 @@ from aigc_lab.commands import doctor, verify
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import liveness, queries, store
 from aigc_lab.registry.records import StoredPromotion
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import AliasEvent, Attempt
-from aigc_lab.sweeps.cached_storage import Recollection
+from aigc_lab.sweeps.cached_storage import CachedStorage
 from aigc_lab.tracking import writer
 
 TEXT = """\
@@ -234,7 +234,7 @@ def test_a_write_whose_answer_was_lost_is_done_once(registry: Registry) -> None:
     assert registry.supervise(sweep)
     assert registry.begin(run, {}) == 1
     registry.beat(run, 1, step=3)
-    registry.finish(run, 1, State.FINISHED, seconds=1.0)
+    registry.finish(run, 1, RunState.FINISHED, seconds=1.0)
     promoted = StoredPromotion("m", 1, run, "last", "d", "s", "p", "uri", "id")
     assert registry.promote(promoted) and not registry.promote(promoted)
     assert registry.point("m", "champion", 1, "me") is None
@@ -269,7 +269,7 @@ def test_an_answer_of_optuna_that_was_lost_leaves_no_gap(tmp_path: Path) -> None
 
     def trials(name: str, kind: type[RDBStorage]) -> list[Any]:
         away = lambda error: str(error) if isinstance(error, ConnectionError) else None  # noqa: E731
-        storage = Recollection(kind(f"sqlite:///{tmp_path / name}.db"), name, away)
+        storage = CachedStorage(kind(f"sqlite:///{tmp_path / name}.db"), name, away)
         made = optuna.create_study(storage=storage, sampler=optuna.samplers.RandomSampler(seed=1))
         for number in range(4):
             if number == 1:

@@ -23,7 +23,7 @@ from aigc_lab.host.processes import Process
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import liveness, queries
 from aigc_lab.registry.run_lifecycle import RETRIES
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Attempt, Supervisor
 from aigc_lab.sweeps import reconcile as reconciling
@@ -93,18 +93,18 @@ def lost(registry: Registry, tmp_path: Path) -> Lost:
 def test_a_run_that_eats_the_memory_of_its_sweep_fails_after_its_retries(lost: Lost, kills: list[int]) -> None:
     for _ in range(RETRIES):
         lost.lose(kills, 1)
-        assert lost.state == State.KILLED
+        assert lost.state == RunState.KILLED
     found = lost.lose(kills, 1)
     reason = f"its process was lost while the machine was out of memory, {RETRIES + 1} times without progress"
     assert f"{lost.run}: {reason}: it has failed; --retry-failed tries it nevertheless" in found
     shown = queries.show(lost.registry, lost.run)
-    assert (shown["state"], shown["reason"]) == (State.FAILED, reason)
+    assert (shown["state"], shown["reason"]) == (RunState.FAILED, reason)
     # Told to try again, it has as many retries as before.
     for _ in range(RETRIES):
         lost.lose(kills, 1)
-        assert lost.state == State.KILLED
+        assert lost.state == RunState.KILLED
     lost.lose(kills, 1)
-    assert lost.state == State.FAILED
+    assert lost.state == RunState.FAILED
 
 
 OTHERWISE: dict[str, tuple[int, dict[str, Any]]] = {
@@ -121,7 +121,7 @@ def test_no_run_fails_for_what_else_may_happen(lost: Lost, kills: list[int], why
     for attempt in range(1, RETRIES + 4):
         found = lost.lose(kills, more, **other)
         assert found[0] == f"{lost.run}: the process of attempt {attempt} was lost; the run can be resumed"
-        assert lost.state == State.KILLED
+        assert lost.state == RunState.KILLED
 
 
 def test_a_last_loss_of_another_kind_is_no_crash(lost: Lost, kills: list[int]) -> None:
@@ -129,9 +129,9 @@ def test_a_last_loss_of_another_kind_is_no_crash(lost: Lost, kills: list[int]) -
         lost.lose(kills, 1)
     for _ in range(3):
         lost.lose(kills, 0)
-        assert lost.state == State.KILLED
+        assert lost.state == RunState.KILLED
     lost.lose(kills, 1)
-    assert lost.state == State.FAILED
+    assert lost.state == RunState.FAILED
 
 
 # ---- homes that share a registry
@@ -170,7 +170,7 @@ def test_a_sweep_that_another_process_runs_is_left_alone(
         assert row["process"] == Process.this()
         found = [str(finding) for finding in reconcile(registry, here, mine=sweep)]
         assert found == [f"{lost.run}: the process of attempt 1 was lost; the run can be resumed"]
-    assert lost.state == State.KILLED and not liveness.supervisors(registry)
+    assert lost.state == RunState.KILLED and not liveness.supervisors(registry)
 
 
 def test_who_is_overtaken_between_looking_and_writing_is_refused(lost: Lost, monkeypatch: pytest.MonkeyPatch) -> None:

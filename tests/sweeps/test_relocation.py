@@ -12,7 +12,7 @@ from aigc_lab.errors import UsageError
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries
 from aigc_lab.registry.records import StoredArtifact, StoredCheckpoint
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.tracking import relocation
 from aigc_lab.tracking.mlflow import MlflowTracker
@@ -51,7 +51,7 @@ def record(home: Path, elsewhere: Path) -> None:
                 ("elsewhere", f"{elsewhere}-2/samples.png"),
             )
         ]
-        registry.finish(run, registry.begin(run, {}), State.FINISHED, checkpoints=[checkpoint], artifacts=artifacts)
+        registry.finish(run, registry.begin(run, {}), RunState.FINISHED, checkpoints=[checkpoint], artifacts=artifacts)
 
 
 def files(home: Path) -> list[str]:
@@ -90,15 +90,15 @@ def test_a_moved_home_is_refused_then_repaired(made: tuple[Path, str], tmp_path:
             inside = "path NOT LIKE '/%'"
             connection.exec_driver_sql(f"UPDATE {table} SET path = ? || '/' || path WHERE {inside}", (str(old),))
     settings = Settings.load(home)
-    relocation.check(Settings.load(old))
+    relocation.check_relocation(Settings.load(old))
     with pytest.raises(UsageError, match="was made at .*100%_home.*'aigc-lab doctor --repair'") as refused:
-        relocation.check(settings)
+        relocation.check_relocation(settings)
     assert "\n" not in str(refused.value)
 
     found = {check.name: check for check in doctor.examine(home, repair=True)}
     assert found["repair"].state == "ok"
     assert "place" not in found
-    relocation.check(settings)
+    relocation.check_relocation(settings)
     assert files(home) == expected(home, old)
     client = MlflowClient(tracking_uri=settings.tracking_uri)
     assert client.get_run(run).info.artifact_uri.startswith(home.as_uri())
@@ -118,12 +118,12 @@ def test_a_moved_home_is_refused_then_repaired(made: tuple[Path, str], tmp_path:
 def test_another_name_of_the_same_home_is_not_a_move(made: tuple[Path, str], tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(made[0])
-    relocation.check(Settings.load(link))
+    relocation.check_relocation(Settings.load(link))
 
 
 def test_a_store_outside_the_home_may_serve_several(
     made: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{made[0] / 'mlflow.db'}")
-    relocation.check(Settings.load(tmp_path / "another"))
+    relocation.check_relocation(Settings.load(tmp_path / "another"))
     assert relocation.repair(Settings.load(tmp_path / "another")) is None

@@ -344,7 +344,7 @@ def test_a_trial_that_has_ended_is_left_alone(tmp_path: Path) -> None:
     ],
 )
 def test_a_storage_that_cannot_be_used_is_told_without_its_password(tmp_path: Path, bad: str) -> None:
-    for use in (search.check, lambda where: Study("s", where, experiment(tmp_path))):
+    for use in (search.check_storage, lambda where: Study("s", where, experiment(tmp_path))):
         with pytest.raises(UsageError) as caught:
             use(bad)
         message = str(caught.value)
@@ -357,7 +357,7 @@ def test_a_storage_that_cannot_be_used_is_told_without_its_password(tmp_path: Pa
 def test_a_file_that_is_no_storage_is_left_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "optuna.db").write_text("words " * 1000)
     with pytest.raises(UsageError, match="not a database"):
-        search.check(url(tmp_path))
+        search.check_storage(url(tmp_path))
     assert (tmp_path / "optuna.db").read_text() == "words " * 1000
 
 

@@ -24,7 +24,7 @@ from aigc_lab.pictures import drawing
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.dirac import DiracGAN
 from aigc_lab.training.loop import train_one
-from aigc_lab.training.state import State
+from aigc_lab.training.state import TrainingState
 
 GAMMA, STEP = 0.3, 0.2
 LOSSES = ("minimax", "nonsaturating", "least_squares", "wasserstein", "hinge", "relativistic")
@@ -159,10 +159,10 @@ def orbit(velocity: Velocity, update: str, steps: int, start: tuple[float, float
 # ---- the system
 
 
-def fresh(**config: Any) -> State:
+def fresh(**config: Any) -> TrainingState:
     dataset = Dirac(Dirac.Config(), Path())
     chosen = DiracGAN.Config(**config)
-    return State.fresh(DiracGAN, chosen, dataset.shape, seed=0, batch_size=2, device="cpu")
+    return TrainingState.fresh(DiracGAN, chosen, dataset.shape, seed=0, batch_size=2, device="cpu")
 
 
 def trained(steps: int, **config: Any) -> DiracGAN:

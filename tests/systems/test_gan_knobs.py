@@ -30,7 +30,7 @@ from aigc_lab.systems.maxout_gan import MaxoutGAN
 from aigc_lab.systems.point_gan import PointGAN
 from aigc_lab.systems.wgan import WGAN
 from aigc_lab.training.loop import train_one
-from aigc_lab.training.state import State
+from aigc_lab.training.state import TrainingState
 
 Array = npt.NDArray[Any]
 
@@ -50,12 +50,14 @@ def data_of(kind: type[System]) -> Samples:
     return PICTURES if kind.modality == Modality.IMAGES else POINTS
 
 
-def fresh(kind: type[System], **config: Any) -> State:
+def fresh(kind: type[System], **config: Any) -> TrainingState:
     shape = Shape(kind.modality, tuple(data_of(kind).values.shape[1:]))
-    return State.fresh(kind, kind.Config(**SMALL[kind], **config), shape, seed=SEED, batch_size=BATCH, device="cpu")
+    return TrainingState.fresh(
+        kind, kind.Config(**SMALL[kind], **config), shape, seed=SEED, batch_size=BATCH, device="cpu"
+    )
 
 
-def train(state: State, steps: int) -> list[dict[str, float]]:
+def train(state: TrainingState, steps: int) -> list[dict[str, float]]:
     """The scalars of each step, up to `steps` from the beginning."""
     batches = Batches(data_of(type(state.system)), BATCH, SEED)
     return [

@@ -21,7 +21,7 @@ from aigc_lab.shape import Modality
 from aigc_lab.systems.base import System
 from aigc_lab.systems.dirac import DiracGAN
 from aigc_lab.training.loop import train_one
-from aigc_lab.training.state import State
+from aigc_lab.training.state import TrainingState
 
 # Wide enough that a few hundred steps are enough; the modes are 7.7 standard deviations apart.
 RING = Ring(Ring.Config(sigma=0.1, points=20_000), Path())
@@ -66,7 +66,7 @@ def learned(
     """Energy distance to the holdout before and after training, and samples after it."""
     kind = plugins.find(System, name)  # type: ignore[type-abstract]
     data = dataset.load("train")
-    state = State.fresh(kind, kind.Config(**options), dataset.shape, seed=0, batch_size=batch, device="cpu")
+    state = TrainingState.fresh(kind, kind.Config(**options), dataset.shape, seed=0, batch_size=batch, device="cpu")
     real = dataset.load("holdout").take(slice(0, count))
     real_values = real.values.float().flatten(1) / (255 if dataset.shape.modality == Modality.IMAGES else 1)
 
@@ -162,7 +162,9 @@ def test_every_system_learns(name: str) -> None:
 @pytest.mark.nightly
 def test_the_dirac_gan_comes_to_rest_with_a_penalty() -> None:
     dirac = Dirac(Dirac.Config(), Path())
-    state = State.fresh(DiracGAN, DiracGAN.Config(penalty="r1"), dirac.shape, seed=0, batch_size=2, device="cpu")
+    state = TrainingState.fresh(
+        DiracGAN, DiracGAN.Config(penalty="r1"), dirac.shape, seed=0, batch_size=2, device="cpu"
+    )
     batches = Batches(dirac.load("train"), 2, 0)
     for _ in train_one(state, batches, seed=0, steps=500, every=500, decay=0.0, precision="fp32"):
         pass

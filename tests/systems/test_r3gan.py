@@ -23,17 +23,17 @@ from aigc_lab.training.course import Course
 from aigc_lab.training.loop import train
 from aigc_lab.training.plain import Plain
 from aigc_lab.training.stacked import Stacked
-from aigc_lab.training.state import Replica, State
+from aigc_lab.training.state import Replica, TrainingState
 
 BATCH, STEPS = 4, 12
 SMALL: dict[str, Any] = {"width": 4, "groups": 2, "latent_size": 3, "decay_images": BATCH * 8}
 PICTURES = Images(torch.randint(0, 256, (24, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8))
 
 
-def state(side: int = 16, *, seed: int = 0, **options: Any) -> State:
+def state(side: int = 16, *, seed: int = 0, **options: Any) -> TrainingState:
     shape = Shape(Modality.IMAGES, (1, side, side))
     config = R3GAN.Config(**(SMALL | options))
-    return State.fresh(R3GAN, config, shape, seed=seed, batch_size=BATCH, device="cpu")
+    return TrainingState.fresh(R3GAN, config, shape, seed=seed, batch_size=BATCH, device="cpu")
 
 
 def replica(seed: int = 0, **options: Any) -> Replica:

@@ -35,7 +35,7 @@ from aigc_lab.systems.transformer_lm import TransformerLM
 from aigc_lab.text.vocabulary import PAD, UNK
 from aigc_lab.training.loop import train_one
 from aigc_lab.training.optimizers import shortened
-from aigc_lab.training.state import State
+from aigc_lab.training.state import TrainingState
 
 
 @cache
@@ -49,11 +49,13 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> OracleText:
     return OracleText(OracleText.Config(words=12, length=6, train=1500, scored=500), tmp_path_factory.mktemp("data"))
 
 
-def state_of(kind: type[System], data: Dataset, options: dict[str, Any], *, batch: int = 32, seed: int = 0) -> State:
-    return State.fresh(kind, kind.Config(**options), data.shape, seed=seed, batch_size=batch, device="cpu")
+def state_of(
+    kind: type[System], data: Dataset, options: dict[str, Any], *, batch: int = 32, seed: int = 0
+) -> TrainingState:
+    return TrainingState.fresh(kind, kind.Config(**options), data.shape, seed=seed, batch_size=batch, device="cpu")
 
 
-def taught(kind: type[System], data: Dataset, options: dict[str, Any], steps: int, **more: Any) -> State:
+def taught(kind: type[System], data: Dataset, options: dict[str, Any], steps: int, **more: Any) -> TrainingState:
     state = state_of(kind, data, options, **more)
     batches = Batches(data.load("train"), state.batch_size, 0)
     for _ in train_one(state, batches, seed=0, steps=steps, every=steps, decay=0.9, precision="fp32"):

@@ -17,7 +17,7 @@ from aigc_lab.errors import Failure
 from aigc_lab.host import files
 from aigc_lab.host.files import locked
 from aigc_lab.tracking import spool
-from aigc_lab.tracking.base import DatasetInfo, Point
+from aigc_lab.tracking.base import DatasetInfo, MetricPoint
 from aigc_lab.tracking.in_memory import MemoryRun, MemoryTracker
 from aigc_lab.tracking.shipper import Shipper
 from aigc_lab.tracking.spool import SpoolRun, SpoolTracker
@@ -106,7 +106,7 @@ def test_all_arrives_and_nothing_is_left(folder: Path, file: Path) -> None:
 
 
 def test_points_keep_the_time_of_their_recording(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[Point] = []
+    taken: list[MetricPoint] = []
     monkeypatch.setattr(MemoryRun, "points", lambda self, points: taken.extend(points))
     monkeypatch.setattr("aigc_lab.tracking.base.now", lambda: 123456)
     run = opened(folder)
@@ -115,7 +115,7 @@ def test_points_keep_the_time_of_their_recording(folder: Path, monkeypatch: pyte
     monkeypatch.undo()
     monkeypatch.setattr(MemoryRun, "points", lambda self, points: taken.extend(points))
     shipper(folder, MemoryTracker()).ship()
-    assert taken == [Point("loss/a", 1.0, 123456, 1)]
+    assert taken == [MetricPoint("loss/a", 1.0, 123456, 1)]
 
 
 @pytest.mark.parametrize("restart", [False, True])

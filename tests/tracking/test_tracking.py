@@ -27,7 +27,7 @@ import pytest
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host import files
 from aigc_lab.tracking import address, base
-from aigc_lab.tracking.address import Unreachable, check
+from aigc_lab.tracking.address import Unreachable, check_address
 from aigc_lab.tracking.base import DatasetInfo, Tracker
 from aigc_lab.tracking.in_memory import MemoryRun, MemoryTracker
 from aigc_lab.tracking.mlflow import MlflowRun, MlflowTracker
@@ -628,19 +628,19 @@ def _free_port() -> int:
 
 class TestCheck:
     def test_a_server_with_a_password(self, server: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        check(f"http://lab:p%40ss@127.0.0.1:{server}")
-        check(f"http://lab:p%40ss@127.0.0.1:{server}/")
+        check_address(f"http://lab:p%40ss@127.0.0.1:{server}")
+        check_address(f"http://lab:p%40ss@127.0.0.1:{server}/")
         with pytest.raises(UsageError, match=r"lab:\*\*\*@.*refuses the credentials") as caught:
-            check(f"http://lab:wrong@127.0.0.1:{server}")
+            check_address(f"http://lab:wrong@127.0.0.1:{server}")
         assert "wrong" not in str(caught.value)
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "lab")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "p@ss")
-        check(f"http://127.0.0.1:{server}")
+        check_address(f"http://127.0.0.1:{server}")
 
     @pytest.mark.parametrize("path", ["/other", "/missing"])
     def test_another_server(self, server: int, path: str) -> None:
         with pytest.raises(UsageError, match="is not an MLflow server"):
-            check(f"http://127.0.0.1:{server}{path}")
+            check_address(f"http://127.0.0.1:{server}{path}")
 
     @pytest.mark.parametrize("scheme", ["http", "postgresql", "postgresql+psycopg"])
     def test_nobody_listens(self, scheme: str) -> None:
@@ -648,12 +648,12 @@ class TestCheck:
         with pytest.raises(
             UsageError, match=rf"{scheme.replace('+', '.')}://lab:\*\*\*@127.0.0.1:{port}.*refused.*unset"
         ):
-            check(f"{scheme}://lab:secret@127.0.0.1:{port}/x")
+            check_address(f"{scheme}://lab:secret@127.0.0.1:{port}/x")
 
     @pytest.mark.parametrize("status", [502, 503])
     def test_a_proxy_whose_server_is_down(self, server: int, status: int) -> None:
         with pytest.raises(Unreachable, match=f"cannot be reached .{status} .*start one with"):
-            check(f"http://127.0.0.1:{server}/{status}")
+            check_address(f"http://127.0.0.1:{server}/{status}")
 
     def test_a_server_that_never_answers(self) -> None:
         with socket.socket() as silent:
@@ -661,7 +661,7 @@ class TestCheck:
             silent.listen()
             start = time.monotonic()
             with pytest.raises(UsageError, match="cannot be reached"):
-                check(f"http://127.0.0.1:{silent.getsockname()[1]}")
+                check_address(f"http://127.0.0.1:{silent.getsockname()[1]}")
             assert time.monotonic() - start < 5
 
     def test_a_port_that_speaks_something_else(self) -> None:
@@ -677,21 +677,21 @@ class TestCheck:
 
             threading.Thread(target=greet, daemon=True).start()
             with pytest.raises(UsageError, match="is not an MLflow server"):
-                check(f"http://127.0.0.1:{listening.getsockname()[1]}")
+                check_address(f"http://127.0.0.1:{listening.getsockname()[1]}")
 
     @pytest.mark.parametrize("uri", ["mlruns", "/data/mlruns", "file:///data/mlruns"])
     def test_folders(self, uri: str) -> None:
         with pytest.raises(UsageError, match="sqlite:///.*mlruns/mlflow.db"):
-            check(uri)
+            check_address(uri)
 
     @pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///:memory:"])
     def test_memory(self, uri: str) -> None:
         with pytest.raises(UsageError, match="no other process"):
-            check(uri)
+            check_address(uri)
 
     def test_a_typo(self) -> None:
         with pytest.raises(UsageError, match="not an address"):
-            check("http://127.0.0.1:50O0")
+            check_address("http://127.0.0.1:50O0")
 
     def test_files_that_are_not_mlflows(self, tmp_path: Path) -> None:
         junk, registry, empty = tmp_path / "junk.db", tmp_path / "registry.db", tmp_path / "empty.db"
@@ -703,18 +703,18 @@ class TestCheck:
         before = {path: path.read_bytes() for path in tmp_path.iterdir()}
         for path, message in ((junk, "cannot be read as a database"), (registry, "other than MLflow")):
             with pytest.raises(UsageError, match=message):
-                check(f"sqlite:///{path}")
+                check_address(f"sqlite:///{path}")
             with pytest.raises(UsageError, match=message):
                 MlflowTracker(f"sqlite:///{path}", tmp_path).experiment("e")
         with pytest.raises(UsageError, match="not a file"):
-            check(f"sqlite:///{tmp_path}")
-        check(f"sqlite:///{empty}")
-        check(f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}")
+            check_address(f"sqlite:///{tmp_path}")
+        check_address(f"sqlite:///{empty}")
+        check_address(f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}")
         assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
     def test_other_versions(self, home: Path, uri: str, mlflow_tracker: MlflowTracker, tmp_path: Path) -> None:
         mlflow_tracker.experiment("contract")
-        check(uri)
+        check_address(uri)
         known, head = address._revisions()
         assert head is not None
         assert len(known) > 40
@@ -728,7 +728,7 @@ class TestCheck:
                     target.commit()
                 before = path.read_bytes()
                 with pytest.raises(UsageError, match=message):
-                    check(f"sqlite:///{path}")
+                    check_address(f"sqlite:///{path}")
                 assert path.read_bytes() == before
 
 
@@ -792,7 +792,7 @@ class TestProcesses:
             deadline = time.monotonic() + 60
             while True:
                 try:
-                    check(address)
+                    check_address(address)
                     break
                 except UsageError:
                     assert time.monotonic() < deadline and server.poll() is None, (tmp_path / "log").read_text()

@@ -23,11 +23,11 @@ from aigc_lab.registry.run_lifecycle import Outdated
 from aigc_lab.training import checkpoint
 from aigc_lab.training.checkpoint import Checkpointer, checkpoints, restore_state
 from aigc_lab.training.host_copy import HostCopy
-from aigc_lab.training.state import State
+from aigc_lab.training.state import TrainingState
 
 
 @pytest.fixture(scope="module")
-def states() -> list[State]:
+def states() -> list[TrainingState]:
     """A run after 1, 2, … steps, within an interval."""
     found = []
     for steps in range(1, 6):
@@ -46,7 +46,7 @@ def selected(step: int) -> dict[str, torch.Tensor]:
     return {"weight": torch.full((3,), float(step))}
 
 
-def save(to: Checkpointer, state: State, *, wait: bool = True) -> None:
+def save(to: Checkpointer, state: TrainingState, *, wait: bool = True) -> None:
     to.save(state, told(state.step), selected(state.step), wait=wait)
 
 
@@ -61,7 +61,7 @@ def steps(folder: Path) -> list[int]:
     return [stored.step for stored in checkpoints(folder)]
 
 
-def same(one: State, other: State) -> bool:
+def same(one: TrainingState, other: TrainingState) -> bool:
     """Whether two states are the same to the bit."""
     (tensors, facts), (others, their) = checkpoint._parts(one), checkpoint._parts(other)
     equal = tensors.keys() == others.keys() and all(torch.equal(tensors[key], others[key]) for key in tensors)
@@ -86,7 +86,7 @@ class Gate:
 # ---- which are kept
 
 
-def test_the_last_two_are_kept_and_come_back_to_the_bit(tmp_path: Path, states: list[State]) -> None:
+def test_the_last_two_are_kept_and_come_back_to_the_bit(tmp_path: Path, states: list[TrainingState]) -> None:
     stored: list[int] = []
     to = Checkpointer(tmp_path / "1", stored.append)
     for state in states:
@@ -107,12 +107,14 @@ def test_the_last_two_are_kept_and_come_back_to_the_bit(tmp_path: Path, states: 
         assert same(state, states[each.step - 1])
 
 
-def test_nothing_selected_yet(tmp_path: Path, states: list[State]) -> None:
+def test_nothing_selected_yet(tmp_path: Path, states: list[TrainingState]) -> None:
     Checkpointer(tmp_path / "1", nothing).save(states[0], told(1), None, wait=True)
     assert next(checkpoints(tmp_path)).selected == {}
 
 
-def test_the_newest_step_goes_first_and_of_two_that_of_the_newest_attempt(tmp_path: Path, states: list[State]) -> None:
+def test_the_newest_step_goes_first_and_of_two_that_of_the_newest_attempt(
+    tmp_path: Path, states: list[TrainingState]
+) -> None:
     for attempt, state in (("1", states[1]), ("2", states[2]), ("3", states[2]), ("10", states[0])):
         save(Checkpointer(tmp_path / attempt, nothing), state)
         os.utime(tmp_path / attempt, (int(attempt), int(attempt)))
@@ -124,7 +126,7 @@ def test_the_newest_step_goes_first_and_of_two_that_of_the_newest_attempt(tmp_pa
 
 
 def test_while_one_is_being_written_the_next_is_left_out(
-    tmp_path: Path, states: list[State], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, states: list[TrainingState], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, to = Gate(monkeypatch), Checkpointer(tmp_path / "1", nothing)
     save(to, states[0], wait=False)
@@ -158,7 +160,7 @@ def test_what_the_training_does_meanwhile_is_not_in_it(tmp_path: Path, monkeypat
     assert stored.history == told(2) and same(kept, state)
 
 
-def test_who_waits_waits_for_both(tmp_path: Path, states: list[State], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_waits_for_both(tmp_path: Path, states: list[TrainingState], monkeypatch: pytest.MonkeyPatch) -> None:
     gate, to = Gate(monkeypatch), Checkpointer(tmp_path / "1", nothing)
     save(to, states[0], wait=False)
     assert gate.reached.wait(60)
@@ -176,7 +178,7 @@ def test_who_waits_waits_for_both(tmp_path: Path, states: list[State], monkeypat
 
 def test_a_disk_that_takes_nothing_is_one_warning(
     tmp_path: Path,
-    states: list[State],
+    states: list[TrainingState],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -202,7 +204,9 @@ def test_a_disk_that_takes_nothing_is_one_warning(
 
 
 @pytest.mark.parametrize("how", ["finish", "save", "wait"])
-def test_what_stored_raises_is_raised_where_the_training_is(tmp_path: Path, states: list[State], how: str) -> None:
+def test_what_stored_raises_is_raised_where_the_training_is(
+    tmp_path: Path, states: list[TrainingState], how: str
+) -> None:
     def outdated(step: int) -> None:
         if step == 1:
             raise Outdated("another has taken over")
@@ -243,7 +247,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_one_that_is_damaged_is_said_and_the_one_before_is_used(
-    tmp_path: Path, states: list[State], caplog: pytest.LogCaptureFixture, damage: str
+    tmp_path: Path, states: list[TrainingState], caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     to = Checkpointer(tmp_path / "1", nothing)
     for state in states[:2]:
@@ -262,7 +266,7 @@ def test_one_that_is_damaged_is_said_and_the_one_before_is_used(
 WRITING = {checkpoint.__file__, files.__file__}
 
 
-def killed_at(line: int, folder: Path, state: State) -> bool:
+def killed_at(line: int, folder: Path, state: TrainingState) -> bool:
     """A process that stores a checkpoint, killed before the so many-th line of ours in its writing thread. False when
     it was done before that.
     """
@@ -289,7 +293,7 @@ def killed_at(line: int, folder: Path, state: State) -> bool:
 
 
 def test_a_kill_at_any_line_leaves_no_half_checkpoint(
-    tmp_path: Path, states: list[State], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, states: list[TrainingState], caplog: pytest.LogCaptureFixture
 ) -> None:
     before = tmp_path / "before"
     for state in states[:2]:
@@ -316,7 +320,11 @@ def test_a_kill_at_any_line_leaves_no_half_checkpoint(
 
 @pytest.mark.parametrize("what", ["state", "json"])
 def test_a_kill_within_a_write_leaves_no_half_checkpoint(
-    tmp_path: Path, states: list[State], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
+    tmp_path: Path,
+    states: list[TrainingState],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    what: str,
 ) -> None:
     save(Checkpointer(tmp_path / "1", nothing), states[0])
     child = os.fork()

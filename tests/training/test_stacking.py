@@ -33,7 +33,7 @@ from aigc_lab.training.plain import Plain
 from aigc_lab.training.recorder import Diverged
 from aigc_lab.training.stack import Stack
 from aigc_lab.training.stacked import Stacked
-from aigc_lab.training.state import Progress, Replica, State
+from aigc_lab.training.state import Progress, Replica, TrainingState
 
 STEPS, EVERY, DECAY, BATCH = 24, 8, 0.9, 8
 DOUBLE = 1e-8  # of a tensor's largest entry
@@ -68,7 +68,7 @@ def replicas(setup: Setup, rates: Sequence[float] = RATES, *, first_seed: int = 
     made = []
     for seed in range(first_seed, first_seed + count):
         config = kind.Config(**(options | {"lr": rates[seed - first_seed]}))
-        state = State.fresh(kind, config, shape, seed=seed, batch_size=BATCH, device="cpu")
+        state = TrainingState.fresh(kind, config, shape, seed=seed, batch_size=BATCH, device="cpu")
         made.append(Replica(state, Batches(data, BATCH, seed), seed))
     return made
 
@@ -283,7 +283,7 @@ def test_what_is_not_alike_is_not_stacked() -> None:
     kind, options, data, count = SETUPS["point_gan"]
     first = replicas(SETUPS["point_gan"])[0].state
 
-    def other(**changes: Any) -> State:
+    def other(**changes: Any) -> TrainingState:
         return replicas((kind, options | changes, data, count))[0].state
 
     later = other()

@@ -25,7 +25,7 @@ from aigc_lab.training.optimizers import build_optimizer, trained
 from aigc_lab.training.plain import Plain
 from aigc_lab.training.recorder import Diverged, Recorder
 from aigc_lab.training.stacked import Stacked
-from aigc_lab.training.state import Progress, State
+from aigc_lab.training.state import Progress, TrainingState
 
 SHAPE = Shape(Modality.POINTS, (2,))
 DATA = Points(torch.randn(40, 2, generator=torch.Generator().manual_seed(0)))
@@ -97,13 +97,15 @@ class Pair(System):
         return Points(self.parts["maker"](latents).float())
 
 
-def fresh(**config: Any) -> tuple[State, Pair]:
-    state = State.fresh(Pair, Pair.Config(**config), SHAPE, seed=0, batch_size=BATCH, device="cpu")
+def fresh(**config: Any) -> tuple[TrainingState, Pair]:
+    state = TrainingState.fresh(Pair, Pair.Config(**config), SHAPE, seed=0, batch_size=BATCH, device="cpu")
     assert isinstance(state.system, Pair)
     return state, state.system
 
 
-def run(state: State, steps: int, *, every: int = 1, decay: float = 0.0, precision: Any = "fp32") -> Iterator[Progress]:
+def run(
+    state: TrainingState, steps: int, *, every: int = 1, decay: float = 0.0, precision: Any = "fp32"
+) -> Iterator[Progress]:
     return train_one(state, Batches(DATA, BATCH, 0), seed=0, steps=steps, every=every, decay=decay, precision=precision)
 
 
@@ -213,9 +215,9 @@ class Shared(Plain):
 def test_another_way_to_take_a_step_is_another_course() -> None:
     """The loop is told its class, and knows no more of it."""
 
-    def state() -> State:
+    def state() -> TrainingState:
         config = PointGAN.Config(hidden=8, latent_size=2, n_critic=2)
-        return State.fresh(PointGAN, config, SHAPE, seed=0, batch_size=BATCH, device="cpu")
+        return TrainingState.fresh(PointGAN, config, SHAPE, seed=0, batch_size=BATCH, device="cpu")
 
     shared, plain, untrained = state(), state(), state()
     totals = []
@@ -465,7 +467,7 @@ class Game(System):
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_joint_phases_are_differentiated_at_the_same_point(joint: bool) -> None:
-    state = State.fresh(Game, Game.Config(joint=joint), SHAPE, seed=0, batch_size=BATCH, device="cpu")
+    state = TrainingState.fresh(Game, Game.Config(joint=joint), SHAPE, seed=0, batch_size=BATCH, device="cpu")
     game = state.system
     assert isinstance(game, Game)
     x, y = game.x.weight.detach().double(), game.y.weight.detach().double()
@@ -485,7 +487,8 @@ def test_joint_phases_are_differentiated_at_the_same_point(joint: bool) -> None:
 def test_a_gradient_in_another_order_moves_the_right_weights(rule: Any) -> None:
     """Fused Adam pairs weights and gradients by their place in memory: here every gradient comes transposed."""
     fast, plain = (
-        State.fresh(Game, Game.Config(rule=rule), SHAPE, seed=0, batch_size=BATCH, device="cpu") for _ in range(2)
+        TrainingState.fresh(Game, Game.Config(rule=rule), SHAPE, seed=0, batch_size=BATCH, device="cpu")
+        for _ in range(2)
     )
     plain.optimizers = {
         phase.name: build_optimizer(phase.optimizer, trained(phase), fast=False) for phase in plain.phases

@@ -17,7 +17,7 @@ from aigc_lab import cli, noise
 from aigc_lab.data.base import SPLITS
 from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.data.ring import Ring
-from aigc_lab.scoring.inputs import given as given_
+from aigc_lab.scoring.inputs import read_input as given_
 
 
 class Command:

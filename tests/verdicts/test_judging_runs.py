@@ -31,7 +31,7 @@ from aigc_lab.registry import queries
 from aigc_lab.registry.records import StoredVerdict
 from aigc_lab.registry.store import Registry
 from aigc_lab.runs import run as trial
-from aigc_lab.scoring.collapse_judge import Jury
+from aigc_lab.scoring.collapse_judge import CollapseJudge
 from aigc_lab.scoring.evaluator import Evaluator
 from aigc_lab.sweeps import study
 from aigc_lab.tracking import writer
@@ -305,14 +305,14 @@ def test_of_many_pictures_some_are_judged_and_their_labels_are_theirs(
     protocol = tmp_path / "many.yaml"
     protocol.write_text("metrics: [{fd: {features: classifier}}]\nsamples: 300\n")
     many = SOUND | {"name": "many", "training": brief, "evaluation": str(protocol)}
-    juries: list[Jury] = []
-    collapse = Jury.collapse
+    juries: list[CollapseJudge] = []
+    collapse = CollapseJudge.collapse
 
-    def seen(jury: Jury, evidence: Evidence) -> CollapseVerdict | None:
+    def seen(jury: CollapseJudge, evidence: Evidence) -> CollapseVerdict | None:
         juries.append(jury)
         return collapse(jury, evidence)
 
-    monkeypatch.setattr(Jury, "collapse", seen)
+    monkeypatch.setattr(CollapseJudge, "collapse", seen)
     done = Done(tmp_path / "home", sweep(many, home=tmp_path / "home").to_dict("records"))
     _, verdicts = done.run()
     assert [each["evidence"]["n"] for each in verdicts if each["kind"] == "collapse"] == [250]

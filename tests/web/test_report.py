@@ -20,7 +20,7 @@ from aigc_lab.errors import UsageError
 from aigc_lab.pictures.drawing import png
 from aigc_lab.registry import queries
 from aigc_lab.registry.records import StoredArtifact, StoredScore
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.web import embedded_files, pages
 from aigc_lab.web.report import report
@@ -116,11 +116,11 @@ def registry(tmp_path: Path) -> Registry:
             about = {"device": "cpu", "threads": 1, "host": "secret-host", "versions": {"torch": "9.9"}}
             attempt = registry.begin(run, about)
             if (trial, seed) == (2, 0):
-                registry.finish(run, attempt, State.DIVERGED, reason=f"loss is nan {HOSTILE}", seconds=1.0)
+                registry.finish(run, attempt, RunState.DIVERGED, reason=f"loss is nan {HOSTILE}", seconds=1.0)
                 continue
             made = files(tmp_path / f"{trial}.{seed}")
             registry.finish(
-                run, attempt, State.FINISHED, seconds=2.0, scores=scores(5 + trial - seed, 20), artifacts=made
+                run, attempt, RunState.FINISHED, seconds=2.0, scores=scores(5 + trial - seed, 20), artifacts=made
             )
     return registry
 
@@ -215,8 +215,8 @@ def test_neither_host_nor_process_is_told(registry: Registry) -> None:
     assert "6: 1 queued, 4 finished, 1 diverged" in page.text
 
 
-@pytest.mark.parametrize("state", [None, State.QUEUED, State.FAILED])
-def test_a_sweep_without_a_score_says_so(tmp_path: Path, state: State | None) -> None:
+@pytest.mark.parametrize("state", [None, RunState.QUEUED, RunState.FAILED])
+def test_a_sweep_without_a_score_says_so(tmp_path: Path, state: RunState | None) -> None:
     registry = Registry.open(f"sqlite:///{tmp_path / 'registry.db'}")
     sweep = registry.sweep("empty", "0" * 16, {}, "fd", "lower")
     if state is not None:
@@ -226,7 +226,7 @@ def test_a_sweep_without_a_score_says_so(tmp_path: Path, state: State | None) ->
             registry.finish(run, registry.begin(run, {}), state, reason="out of memory")
     text = read(report(registry, "empty", detailed=12).html).text
     assert ("No trials yet" if state is None else "No run has finished with a score yet") in text
-    assert ("out of memory" in text) == (state is State.FAILED)
+    assert ("out of memory" in text) == (state is RunState.FAILED)
 
 
 def test_several_signatures_are_several_tables(registry: Registry) -> None:
@@ -234,7 +234,7 @@ def test_several_signatures_are_several_tables(registry: Registry) -> None:
     registry.trial(sweep, 3, "vae", {}, {})
     run = registry.run(sweep, 3, 0, "search")
     other = StoredScore("fd", 1.0, None, None, 500, None, "other|v2", "lower", "last", 20, "holdout")
-    registry.finish(run, registry.begin(run, {}), State.FINISHED, scores=[other])
+    registry.finish(run, registry.begin(run, {}), RunState.FINISHED, scores=[other])
     page = read(report(registry, HOSTILE, detailed=12).html)
     assert len([table for table in page.all("table") if table.get("class") == "sortable"]) == 3
     assert queries.compare(registry, HOSTILE).note in page.text

@@ -91,7 +91,7 @@ def readable() -> frozenset[str]:
         return SUFFIXES.union(*(some for feature, some in _OPTIONAL.items() if features.check(feature)))
 
 
-def find(root: Path) -> tuple[list[File], Counter[str]]:
+def find_images(root: Path) -> tuple[list[File], Counter[str]]:
     """Every image file below `root` by its suffix (any case), sorted by name, and a count of the others' suffixes.
 
     A picture that `aigc-lab sample` drew of its samples (`grid.png`, as `samples.json` says) is no image of the set: it
@@ -135,7 +135,7 @@ def _litter(name: str) -> bool:
     return name.startswith(".") or name in ("Thumbs.db", "desktop.ini", "__MACOSX")
 
 
-def read(path: Path, how: Reading, crop: int | None = None, *, as_is: bool = False) -> tuple[Pixels, list[str]]:
+def read_image(path: Path, how: Reading, crop: int | None = None, *, as_is: bool = False) -> tuple[Pixels, list[str]]:
     """uint8 [channels, size, size] and what was converted; `crop` takes the middle square of so many pixels first. With
     `as_is` the picture keeps its own height and width.
 
@@ -306,7 +306,7 @@ def decode(
 
     def one(name: str) -> Decoded:
         try:
-            return Decoded(name, *read(root / name, how, crop, as_is=as_is))
+            return Decoded(name, *read_image(root / name, how, crop, as_is=as_is))
         except Broken as error:
             return Decoded(name, None, [str(error)])
 

@@ -9,7 +9,7 @@ from typing import Any
 NAME = "samples.json"
 
 
-def read(file: Path) -> dict[str, Any]:
+def read_note(file: Path) -> dict[str, Any]:
     """The note; empty where there is none, or none that can be read."""
     try:
         found = json.loads(file.read_text("utf-8"))
@@ -22,7 +22,7 @@ def overviews(folder: Path) -> frozenset[str]:
     """The names of the files in `folder` that `sample` wrote beside samples and that are none: `grid.png`. Empty for a
     folder that it did not write; a `samples.json` of somebody else names nothing.
     """
-    written = read(folder / NAME)
+    written = read_note(folder / NAME)
     named = written.get("files")
     if not isinstance(written.get("note"), dict) or not isinstance(named, list):
         return frozenset()

@@ -30,7 +30,7 @@ def is_file(name: str) -> bool:
     return plugins.is_file(name) or name.endswith(_EXPORTED)
 
 
-def find(name: str, near: Path | None = None) -> type[Extractor]:
+def find_extractor(name: str, near: Path | None = None) -> type[Extractor]:
     """The extractor that a name means; files are looked for in the folder `near` and then in the working directory."""
     if name.endswith(_EXPORTED):
         return _exported(plugins.located(name, near))

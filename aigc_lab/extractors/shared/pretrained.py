@@ -53,7 +53,7 @@ class Pretrained(Extractor):
         return made
 
 
-def read(path: Path, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def read_weights(path: Path, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """The tensors that are `wanted`, by name and shape, from a file that `torch.save` or safetensors wrote; what else
     is in it is left. Nothing is unpickled. Raises `UsageError` with the file and the first name that does not fit.
     """
@@ -109,7 +109,7 @@ class InceptionFeatures(Pretrained):
     def built(cls, path: Path) -> nn.Module:
         from aigc_lab.nets import inception  # with torchvision: a second that other features need not wait
 
-        return inception.Inception(read(path, inception.shapes()), cls.dimensions)
+        return inception.Inception(read_weights(path, inception.shapes()), cls.dimensions)
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         vectors, logits = self.network(images)
