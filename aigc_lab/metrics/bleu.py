@@ -11,9 +11,11 @@ from aigc_lab.text import bleu
 
 
 class BLEU(TextMetric):
-    """The mean over the generated sentences of sentence BLEU with weights 1/n and NLTK's `method1`, ±1.96 standard
-    errors over them: the reference stands for itself. It rises with the number of references, which is a part of the
-    signature; one sentence that is often right, over and over, scores high: never read it without Self-BLEU.
+    """Mean sentence BLEU of the generated sentences, with weights 1/n and NLTK's `method1`, ±1.96 standard errors over
+    them.
+
+    The reference set is taken as fixed. BLEU rises with the number of references, so that number is in the signature.
+    One good sentence repeated scores high: read it beside Self-BLEU.
     """
 
     version: ClassVar[int] = 2  # unknown words match nothing
@@ -32,9 +34,11 @@ class BLEU(TextMetric):
         signature = self.signature(evidence, "smooth:method1", f"orders:{','.join(map(str, orders))}")
 
         def between(floor: base.Part, against: base.Part) -> dict[int, float]:
-            found = bleu.bleu(corpus_of(floor), corpus_of(against), orders)
-            return {n: float(values.mean()) for n, values in found.items()}
+            scores = bleu.bleu(corpus_of(floor), corpus_of(against), orders)
+            return {n: float(values.mean()) for n, values in scores.items()}
 
-        floor = self.floors(evidence, signature, between, used=lambda made, real: real)
-        made = bleu.bleu(generated, reference, orders)
-        return [self.score(f"bleu_{n}", mean_of(made[n]), len(generated), floor[n], signature) for n in orders]
+        floor = self.floors(evidence, signature, between, used=lambda n, m: m)
+        generated_scores = bleu.bleu(generated, reference, orders)
+        return [
+            self.score(f"bleu_{n}", mean_of(generated_scores[n]), len(generated), floor[n], signature) for n in orders
+        ]

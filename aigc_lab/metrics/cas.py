@@ -17,16 +17,16 @@ from aigc_lab.statistics.intervals import Z95, clopper_pearson
 
 
 class CAS(base.Metric):
-    """`cas_accuracy`: of a classifier that has seen labelled generated samples only, on the real reference. Its floor
-    is the accuracy after as many real ones of another split: a ceiling here, since higher is better.
+    """`cas_accuracy`: accuracy on the real reference of a classifier trained on labelled generated samples only. Its
+    floor is the accuracy after as many real samples of another split: a ceiling here, since higher is better.
 
-    `augmentation_gain`: the accuracy after all training samples and the generated ones together, minus that after the
-    training samples alone. Its floor is the gain by as many more real samples.
+    `augmentation_gain`: accuracy after training and generated samples together, minus the accuracy after the training
+    samples alone. Its floor is the gain by as many more real samples.
 
-    Network and recipe are those of the `classifier` features, which look at as many images whatever set they are drawn
-    from: a gain is not one of longer training. Accuracies are means over seeds. The intervals hold the chance of the
-    real images (Clopper–Pearson; of a difference, Agresti & Min 2005) and that of the seeds (Student's t over so many),
-    added in squares. An evaluation costs 2 trainings a seed, and 3 more, of real samples, that are made once.
+    Network and recipe are those of the `classifier` features. Every classifier sees the same number of images, whatever
+    the size of its set, so a gain is not one of longer training. Accuracies are means over seeds. Intervals add two
+    errors in squares: that of the real images (Clopper–Pearson; of a difference, Agresti & Min 2005) and that of the
+    seeds (Student's t). An evaluation costs 2 trainings a seed, and 3 more of real samples, once.
     """
 
     needs: ClassVar[frozenset[base.Need]] = frozenset({"labels", "train"})
@@ -69,7 +69,7 @@ class CAS(base.Metric):
             gain = -alone() + self._correct(_both(train, floor.samples), real.reference, shape)
             return {"cas_accuracy": accuracy, "augmentation_gain": gain.mean().item()}
 
-        floors = self.floors(evidence, signature, between, used=lambda made, real: made)
+        floors = self.floors(evidence, signature, between, used=lambda n, m: n)
         accuracy = self._correct(generated, real.reference, shape)
         gain = self._correct(_both(train, generated), real.reference, shape) - alone()
         return [
@@ -81,7 +81,7 @@ class CAS(base.Metric):
         ]
 
     def _correct(self, learned: Samples, tested: Samples, shape: Shape) -> Tensor:
-        """[seeds, m] float64: which tested samples the classifier of each seed names rightly."""
+        """Correctness of each tested sample, float64 [seeds, m] of 0 and 1, for the classifier of each seed."""
         learned, tested = _labelled(learned, shape), _labelled(tested, shape)
         rows = []
         for seed in range(self.config.seeds):
@@ -94,12 +94,12 @@ class CAS(base.Metric):
 
 
 def _labelled(samples: Samples, shape: Shape) -> Samples:
-    form, classes = samples.canonical().to("cpu"), shape.classes
-    assert form.labels is not None and classes is not None
-    if not bool(((form.labels >= 0) & (form.labels < classes)).all()):
-        least, most = form.labels.aminmax()
+    images, classes = samples.canonical().to("cpu"), shape.classes
+    assert images.labels is not None and classes is not None
+    if not bool(((images.labels >= 0) & (images.labels < classes)).all()):
+        least, most = images.labels.aminmax()
         raise ValueError(f"labels of {classes} classes are 0 … {classes - 1}, not {int(least)} … {int(most)}")
-    return form
+    return images
 
 
 def _both(a: Samples, b: Samples) -> Images:
@@ -109,7 +109,9 @@ def _both(a: Samples, b: Samples) -> Images:
 
 
 def accuracy_interval(correct: Tensor) -> tuple[float, float, float]:
-    """The accuracy of seeds on the same samples [seeds, m], and its ends: chance of the samples, and of the seeds."""
+    """Mean accuracy of correctness [seeds, m], and the ends of its 95 % interval: the error of the samples and that of
+    the seeds.
+    """
     value, m = correct.mean().item(), correct.shape[1]
     # The exact interval of one classifier: the mean of several is no less certain.
     low, high = clopper_pearson(round(value * m), m)
@@ -119,7 +121,9 @@ def accuracy_interval(correct: Tensor) -> tuple[float, float, float]:
 
 
 def gain_interval(differences: Tensor) -> tuple[float, float, float]:
-    """The mean of paired differences in [−1, 1] [seeds, m], and its ends, as above."""
+    """Mean of paired differences [seeds, m] in [−1, 1], and the ends of its 95 % interval as in `accuracy_interval`:
+    errors of the samples and of the seeds.
+    """
     value, each = differences.mean().item(), differences.mean(0)
     # Half an observation in each cell of the paired table: no difference at all among m samples is no proof of none.
     m = len(each) + 2

@@ -4,7 +4,7 @@ from aigc_lab.metrics.shared import information
 
 
 class ClassifierScore(information.InformationScore):
-    """From 1 to the number of the dataset's classes."""
+    """Score in [1, number of the dataset's classes]."""
 
     what, score = "a classifier score", "classifier_score"
 

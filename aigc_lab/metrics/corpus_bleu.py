@@ -9,8 +9,8 @@ from aigc_lab.text.paired_bleu import corpus_bleu
 
 
 class CorpusBLEU(TextMetric):
-    """Line i with the reference's line i, of our tokens. n is the number of pairs. The interval is a delete-group
-    jackknife's over the pairs.
+    """Corpus BLEU of line i against the reference's line i, of our tokens; n is the number of pairs. The interval is a
+    delete-group jackknife's over the pairs.
     """
 
     paired: ClassVar[bool] = True
@@ -27,12 +27,12 @@ class CorpusBLEU(TextMetric):
         real = evidence.real
         generated, reference = corpus_of(evidence.generated), corpus_of(real.reference)
         pairs = min(len(generated), len(reference))
-        value, without, theirs = corpus_bleu(generated, reference, groups_of(pairs) if pairs > 2 else None)
-        signature = self.signature(evidence, f"pairs:lines:{pairs}", theirs)
+        value, without, sacrebleu_signature = corpus_bleu(generated, reference, groups_of(pairs) if pairs > 2 else None)
+        signature = self.signature(evidence, f"pairs:lines:{pairs}", sacrebleu_signature)
 
         def between(floor: base.Part, against: base.Part) -> dict[str, float]:
             return {"corpus_bleu": corpus_bleu(corpus_of(floor), corpus_of(against))[0]}
 
-        floor = self.floors(evidence, signature, between, used=lambda made, real: "unbiased")["corpus_bleu"]
-        of = jackknifed(value, without)
-        return [self.score("corpus_bleu", of, pairs, floor, signature, within=(0.0, 100.0))]
+        floor = self.floors(evidence, signature, between, used=lambda n, m: "unbiased")["corpus_bleu"]
+        interval = jackknifed(value, without)
+        return [self.score("corpus_bleu", interval, pairs, floor, signature, within=(0.0, 100.0))]

@@ -13,8 +13,11 @@ from aigc_lab.text.corpus import Corpus
 
 
 class Distinct(TextMetric):
-    """It falls as the number of sentences grows, so the floor has as many. More than the floor is no gain: noise has
-    the most. The interval is a delete-group jackknife's, wider where few repeat another.
+    """Share in [0, 1] of n-grams that are different. It falls as the number of sentences grows, so the floor has
+    equally many.
+
+    More than the floor is no gain: noise has the most. The interval is a delete-group jackknife's, wider where few
+    n-grams repeat another.
     """
 
     tells: ClassVar[base.Fault] = "collapse"
@@ -35,17 +38,19 @@ class Distinct(TextMetric):
             return {n: _distinct(real, n) for n in orders}
 
         floor, count = self.floors_alone(evidence, signature, of_one), len(generated)
-        found = []
+        scores = []
         for n in orders:
             value = _distinct(generated, n)
             total = int(np.maximum(generated.lengths - n + 1, 0).sum())
-            of = share_jackknifed(round(value * total), total, _without(generated, n)) if total else (0.0, 0.0, 1.0)
-            found.append(self.score(f"distinct_{n}", of, count, floor[n], signature))
-        return found
+            interval = (
+                share_jackknifed(round(value * total), total, _without(generated, n)) if total else (0.0, 0.0, 1.0)
+            )
+            scores.append(self.score(f"distinct_{n}", interval, count, floor[n], signature))
+        return scores
 
 
 def _without(corpus: Corpus, n: int) -> Floats | None:
-    """The values without each group; None where sentences are too few, or one group alone has all n-grams."""
+    """Values without each group [G]; None for fewer than 3 sentences, or if one group has all n-grams."""
     groups = groups_of(len(corpus))
     if len(corpus) < 3 or len(np.unique(groups[corpus.lengths >= n])) < 2:
         return None
@@ -53,5 +58,5 @@ def _without(corpus: Corpus, n: int) -> Floats | None:
 
 
 def _distinct(corpus: Corpus, n: int) -> float:
-    """0 where no sentence has n words: there is no n-gram, and so none that differs."""
+    """Distinct-n, and 0 if no sentence has n words."""
     return ngrams.distinct(corpus, n) if int(corpus.lengths.max(initial=0)) >= n else 0.0

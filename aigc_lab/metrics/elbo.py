@@ -26,8 +26,8 @@ _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 @dataclass(frozen=True)
 class Codes:
-    """What an autoencoder says of n images: mean and log variance of q(z|x) [n, d], and log p(x, z) − log q(z|x) of K
-    latents of q each [n, K]; float64, on the host.
+    """Posteriors of n samples, float64 on the host: mean and log variance of q(z|x), each [n, d], and log p(x, z) − log
+    q(z|x) of K latents drawn from each q [n, K].
     """
 
     mean: Tensor
@@ -36,23 +36,27 @@ class Codes:
 
     @property
     def elbo(self) -> Tensor:
-        """[n]. Its KL is that of the drawn latents: with the exact posterior every draw gives log p(x) itself."""
+        """ELBO [n] in nats. The KL term is that of the drawn latents: with the exact posterior every draw gives log
+        p(x) itself.
+        """
         return self.log_weights.mean(1)
 
     @property
     def nll(self) -> Tensor:
-        """−log p(x) [n], from above: the bound falls to the truth as K grows (Burda et al. 2016, theorem 1)."""
+        """Upper bound of −log p(x) [n] in nats, which falls to it as K grows (Burda et al. 2016, theorem 1)."""
         return math.log(self.log_weights.shape[1]) - torch.logsumexp(self.log_weights, 1)
 
     @property
     def kl(self) -> Tensor:
-        """KL(q(z|x) ‖ N(0, I)) [n], exact."""
+        """KL(q(z|x) ‖ N(0, I)) [n] in nats, in closed form."""
         return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance).sum(1)
 
 
 @torch.inference_mode()
 def codes(system: base.Autoencoder, samples: Samples, latents: int) -> Codes:
-    """Encodes the samples and weighs `latents` draws of each. Raises `ValueError` where that is NaN or infinity."""
+    """Codes of the samples with `latents` draws of each. Raises `NotFinite` if a code or a likelihood is NaN or
+    infinite.
+    """
     samples.check()
     device, parts = base.device_of(system), []
     for first in range(0, len(samples), _BLOCK):
@@ -64,12 +68,12 @@ def codes(system: base.Autoencoder, samples: Samples, latents: int) -> Codes:
             for drawn in _draws(first // _BLOCK, latents, mean.shape[1])
         ]
         parts.append([each.double().cpu() for each in (mean, log_variance, torch.cat(weights, 1))])
-    found = Codes(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-    whole = torch.cat([found.mean, found.log_variance, found.log_weights], 1).isfinite().all(1)
+    all_codes = Codes(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+    whole = torch.cat([all_codes.mean, all_codes.log_variance, all_codes.log_weights], 1).isfinite().all(1)
     if not whole.all():
         bad = int((~whole).sum())
         raise NotFinite(f"{bad} of {len(whole)} samples are encoded, or their likelihood is, as NaN or infinity")
-    return found
+    return all_codes
 
 
 def _draws(block: int, latents: int, size: int) -> Iterator[Tensor]:
@@ -93,8 +97,10 @@ def _log_weights(system: base.Autoencoder, images: Tensor, mean: Tensor, log_var
 
 
 def active_units(mean: Tensor) -> tuple[int, int, int]:
-    """How many latents have Var_x E[z|x] > 0.01; and how many are proved to, and are not proved not to: the variance's
-    own standard error, Bonferroni over the latents.
+    """Number of latents with Var_x E[z|x] > 0.01 (Burda et al. 2016), and its lower and upper end.
+
+    The ends count the latents whose variance is significantly above, and is not significantly below, the threshold: by
+    its standard error, Bonferroni-corrected over the latents.
     """
     n, units = mean.shape
     centred = mean - mean.mean(0)
@@ -106,10 +112,11 @@ def active_units(mean: Tensor) -> tuple[int, int, int]:
 
 
 def mutual_information(mean: Tensor, log_variance: Tensor, rows: int = 500) -> tuple[float, float]:
-    """I(x; z) under q in nats, by the aggregated posterior of the same n images (Hoffman & Johnson 2016), and its
-    standard error: E log q(z|x) − log 1/n Σ_j q(z|x_j), one draw of z for each image. Never above ln n.
+    """I(x; z) under q in nats, and its standard error, from means and log variances [n, d] (Hoffman & Johnson 2016).
 
-    Each image stands in the sum of all others too: the error is that of its whole influence (the delta method).
+    The estimate is the mean of log q(z|x) − log 1/n Σ_j q(z|x_j) over one draw of z for each image, and never exceeds
+    ln n. Each image is also a term in the sum of all others, so the standard error is that of its whole influence
+    (delta method). `rows` images are compared with all at a time.
     """
     n, size = mean.shape
     precision = (-log_variance).exp()
@@ -126,18 +133,18 @@ def mutual_information(mean: Tensor, log_variance: Tensor, rows: int = 500) -> t
 
 
 class ELBO(base.Metric):
-    """Scores of a system and not of its samples: n is how many real ones were scored, a seeded choice, and the
-    floor is the same of as many that it was trained on: what it knows by heart.
+    """Scores of a system, not of its samples: n is the number of real samples scored, a seeded choice. The floor is the
+    same score of as many training samples, which measures overfitting.
 
-    `elbo`, `iw_nll` and `kl` are nats a sample, means ± 1.96 standard errors over the samples. `elbo` and `iw_nll`
-    share the K drawn latents: −iw_nll is never below elbo. K is a part of the number: the papers' tables have K = 5000.
-    What a likelihood's nats are of is for the system to say; two likelihoods do not compare, and the signature has its
-    name.
-    `kl` (exact), `active_units` (Var_x E[z_i] > 0.01; its interval has the units that are proved to be, and those that
-    are not proved not to be) and `mutual_information` (the part of kl that tells images apart; it cannot exceed ln n,
-    and near that it only says that n is too small; ±1.96 standard errors of the estimate at this n) tell whether the
-    code is used. More is called better, for a collapsed posterior has none of them; none is an objective, for they are
-    raised by a worse model too.
+    `elbo`, `iw_nll` and `kl` are in nats a sample, means ± 1.96 standard errors. `elbo` and `iw_nll` share K drawn
+    latents, so −iw_nll is never below elbo. K is a part of the number: published tables use K = 5000. Nats of two
+    likelihoods are not comparable, so the signature names the likelihood.
+
+    Three scores tell whether the code is used: `kl` (exact); `active_units` (Var_x E[z_i] > 0.01, with an interval over
+    units that are proved active and units not proved inactive); and `mutual_information` (the part of kl that tells
+    images apart, ±1.96 standard errors at this n). Mutual information cannot exceed ln n; near that it only says that n
+    is too small. Higher is better, since a collapsed posterior has none of them, but none is an objective: a worse
+    model can raise them too.
     """
 
     needs: ClassVar[frozenset[base.Need]] = frozenset({"encoder", "train"})
@@ -167,7 +174,7 @@ class ELBO(base.Metric):
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
         system, reference, train = base.autoencoded(evidence, self.config.limit)
-        held_out, known = (codes(system, images, self.config.importance) for images in (reference, train))
+        reference_codes, train_codes = (codes(system, images, self.config.importance) for images in (reference, train))
         n = len(reference)
         details = [f"scored:{n}≤{self.config.limit}", f"K:{self.config.importance}", f"cap:{math.log(n):.3f}"]
         details.append(f"likelihood:{base.likelihood_of(system)}")
@@ -176,19 +183,23 @@ class ELBO(base.Metric):
         def score(name: str, value: float, low: float, high: float, floor: float) -> base.Score:
             return base.Score(name, value, low, high, n, floor, signature, self.gives[name])
 
-        units, low, high = active_units(held_out.mean)
-        information, error = mutual_information(held_out.mean, held_out.log_variance)
+        units, low, high = active_units(reference_codes.mean)
+        information, error = mutual_information(reference_codes.mean, reference_codes.log_variance)
         return [
             *(
-                score(name, *base.mean_interval(getattr(held_out, key)), base.Floor.measured(getattr(known, key)))
+                score(
+                    name,
+                    *base.mean_interval(getattr(reference_codes, key)),
+                    base.Floor.measured(getattr(train_codes, key)),
+                )
                 for name, key in (("elbo", "elbo"), ("iw_nll", "nll"), ("kl", "kl"))
             ),
-            score("active_units", units, low, high, active_units(known.mean)[0]),
+            score("active_units", units, low, high, active_units(train_codes.mean)[0]),
             score(
                 "mutual_information",
                 information,
                 information - Z95 * error,
                 information + Z95 * error,
-                base.Floor.known(*mutual_information(known.mean, known.log_variance)),
+                base.Floor.known(*mutual_information(train_codes.mean, train_codes.log_variance)),
             ),
         ]

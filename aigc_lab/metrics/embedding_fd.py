@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
 
 class EmbeddingFD(base.FeatureMetric):
-    """FD_N of the named embedder's vectors, whose identity is in the signature: `sentences` is our own, made of the
-    training split; a file of the user's may name another. ±1.96 standard errors, which cover E[FD_N] at this n.
+    """FD_N of the vectors of the embedder that `features` names, whose identity is in the signature. `sentences` is our
+    own embedder, fitted to the training split; a user's file may name another. The interval of ±1.96 standard errors
+    covers E[FD_N] at this n.
     """
 
     class Config(base.FeatureMetric.Config):
@@ -21,7 +22,7 @@ class EmbeddingFD(base.FeatureMetric):
 
     @property
     def name(self) -> str:
-        """Of the package's own sentence vectors it is `embedding_fd`; of others it says which."""
+        """`embedding_fd` for the package's own sentence vectors; with the extractor's name for others."""
         return "embedding_fd" if self.extractor == "sentences" else self.named("embedding_fd")
 
     @property

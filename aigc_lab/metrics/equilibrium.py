@@ -9,7 +9,9 @@ from aigc_lab.metrics import base
 
 
 class Equilibrium(base.Metric):
-    """‖(θ, ψ)‖ of the system itself, in float64: nothing is sampled, so its interval is the value; floor 0."""
+    """Norm ‖(θ, ψ)‖ of the system's parameters, in float64. Nothing is sampled, so the interval is the value; the floor
+    is 0.
+    """
 
     needs = frozenset({"game"})
 

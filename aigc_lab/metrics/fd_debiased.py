@@ -12,10 +12,10 @@ _PER_DIMENSION = 4
 
 
 class DebiasedFD(base.FeatureMetric):
-    """Its interval covers the true distance, where that of FD_N covers FD_N's own mean; real samples score 0, and below
-    it half of the time.
+    """Estimate of the Fréchet distance at n = ∞. Its interval covers the true distance, where that of FD_N covers
+    E[FD_N]; real samples score 0 on average, and below 0 half of the time.
 
-    Only from four samples a dimension on: with fewer the bias is no longer of order 1/n, and the interval misses.
+    It needs four samples for each feature dimension: with fewer the bias is not of order 1/n, and the interval misses.
     """
 
     @property
@@ -31,7 +31,7 @@ class DebiasedFD(base.FeatureMetric):
 
     def check(self, dataset: Dataset, samples: int) -> None:
         dimensions = lookup.find_extractor(self.config.features).dimensions
-        # Of what says nothing about itself the features do, when they are there.
+        # An extractor that does not declare its dimensions is checked when its features are there.
         self._enough(samples, "samples", dimensions or GROUPS // _PER_DIMENSION)
 
     def _enough(self, samples: int, what: str, dimensions: int) -> None:
@@ -43,25 +43,27 @@ class DebiasedFD(base.FeatureMetric):
             )
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
-        made, reference = (
+        generated, reference = (
             evidence.features(self.extractor, samples) for samples in (evidence.generated, evidence.real.reference)
         )
-        dimensions = made.vectors.shape[1]
-        self._enough(len(made.vectors), "generated samples", dimensions)
+        dimensions = generated.vectors.shape[1]
+        self._enough(len(generated.vectors), "generated samples", dimensions)
         self._enough(len(reference.vectors), "reference samples", dimensions)
-        value, error = debiased(made.vectors, reference.vectors, GROUPS)
+        value, error = debiased(generated.vectors, reference.vectors, GROUPS)
         signature = self.signature(
             evidence,
             evidence.identity(self.extractor),
             f"d:{dimensions}",
             f"jackknife:{GROUPS}",
-            *(f"kept:{len(made.vectors)}" for _ in range(len(made.vectors) < made.count)),
+            *(f"kept:{len(generated.vectors)}" for _ in range(len(generated.vectors) < generated.count)),
         )
 
         def between(floor: base.Part, against: base.Part) -> dict[str, float]:
             first, second = (evidence.features(self.extractor, each).vectors for each in (floor, against))
             return {self.name: debiased(first, second, GROUPS)[0]}
 
-        floor = self.floors(evidence, signature, between, used=lambda made, real: "unbiased")[self.name]
+        floor = self.floors(evidence, signature, between, used=lambda n, m: "unbiased")[self.name]
         margin = _T95 * error
-        return [base.Score(self.name, value, value - margin, value + margin, made.count, floor, signature, "lower")]
+        return [
+            base.Score(self.name, value, value - margin, value + margin, generated.count, floor, signature, "lower")
+        ]

@@ -10,7 +10,8 @@ from aigc_lab.metrics import base
 class FID(base.Metric):
     """FID_N with ±1.96 standard errors. Its bias depends on n and on the model: read it beside the floor.
 
-    Earlier layers have fewer `dims` and want fewer samples; what they give is another measure, with a name of its own.
+    Features of earlier layers have fewer `dims` and need fewer samples. They are another measure, under a name of its
+    own.
     """
 
     class Config(Strict):

@@ -7,8 +7,8 @@ from aigc_lab.metrics.shared.manifolds import ManifoldMetric
 
 
 class ImprovedPrecisionRecall(ManifoldMetric):
-    """`prdc` has the later definition of the same two names, with k = 5 and balls without their rim: these are called
-    `improved_precision` and `improved_recall`, as their paper calls them. Both sets have the same size, 10,000 at most.
+    """`improved_precision` and `improved_recall`, as their paper calls them: with k = 3 and closed balls, where `prdc`
+    has a later definition of the two with k = 5 and open balls. Both sets have the same size, at most 10,000.
     """
 
     closed = True
@@ -21,11 +21,18 @@ class ImprovedPrecisionRecall(ManifoldMetric):
         return {self.named(f"improved_{name}"): "higher" for name in ("precision", "recall")}
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
-        found, floors, signature = self.manifolds(evidence)
+        manifolds, floors, signature = self.manifolds(evidence)
         n = len(evidence.generated)
         return [
             base.Score(
-                self.named(f"improved_{name}"), got.value, got.low, got.high, n, floors[name], signature, "higher"
+                self.named(f"improved_{name}"),
+                interval.value,
+                interval.low,
+                interval.high,
+                n,
+                floors[name],
+                signature,
+                "higher",
             )
-            for name, got in (("precision", found.precision), ("recall", found.recall))
+            for name, interval in (("precision", manifolds.precision), ("recall", manifolds.recall))
         ]

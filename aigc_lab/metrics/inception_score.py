@@ -4,11 +4,11 @@ from aigc_lab.metrics.shared import information
 
 
 class InceptionScore(information.InformationScore):
-    """Of the 1008 logits without their bias, which is what the first implementation read, in ten splits.
+    """Inception score of the 1008 logits without bias, as the first implementation reads them, in ten splits.
 
-    torch-fidelity's differs by its resize, which is TensorFlow's of old, where pytorch-fid's is used here: of the same
-    logits in the same order both give the same. The classes are ImageNet's: the score knows what they are, and says
-    little of digits or faces. A copy of the training set scores as the training set does.
+    torch-fidelity resizes as old TensorFlow does, this package as pytorch-fid does: the same logits in the same order
+    give the same score. The classes are ImageNet's, so the score says little of digits or faces. A copy of the training
+    set scores as the training set does.
     """
 
     what, score = "an Inception score", "inception_score"

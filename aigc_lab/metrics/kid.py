@@ -17,13 +17,13 @@ _LEAST = 10
 
 
 class KID(base.FeatureMetric):
-    """Unbiased: its expectation does not depend on n, and for samples of the true distribution it is 0, so that values
-    below 0 come as often as above. ±1.96 standard errors of the whole sets' U-statistic, the reference's included.
+    """Unbiased estimate of the squared MMD: its expectation does not depend on n, and is 0 for samples of the true
+    distribution, so values below 0 are as frequent as above. ±1.96 standard errors of the U-statistic of both sets.
 
     `full` uses every pair of up to 10,000 vectors of each set. `subsets` is what the literature prints: the mean over
-    100 pairs of subsets of 1,000 without replacement (all, where there are fewer), as torch-fidelity draws them. Its
-    interval is that of `full` and the subsets' own noise together: the spread of overlapping subsets, which is printed
-    with ± elsewhere, says little about either.
+    100 pairs of subsets of 1,000 (all, if there are fewer) without replacement, as torch-fidelity draws them. Its
+    interval adds the noise of the subsets to that of `full`; the spread of overlapping subsets, often printed with ±,
+    measures neither.
     """
 
     keeps = 10_000
@@ -59,7 +59,7 @@ class KID(base.FeatureMetric):
         def between(floor: base.Part, against: base.Part) -> dict[str, float]:
             return {name: self._estimate(self.vectors(evidence, floor), self.vectors(evidence, against)).value}
 
-        floor = self.floors(evidence, signature, between, used=lambda made, real: "unbiased")[name]
+        floor = self.floors(evidence, signature, between, used=lambda n, m: "unbiased")[name]
         return [base.Score(name, value, value - margin, value + margin, n, floor, signature, "lower")]
 
     def _estimate(self, generated: Tensor, real: Tensor) -> Estimate:

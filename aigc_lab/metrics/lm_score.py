@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 
 
 class LMScore(TextMetric):
-    """Nats a word, the end of the sentence counted as one. `lm_forward` is what a model trained on the reference says
-    of generated sentences: it is low for sentences that are likely, one of them over and over included. `lm_reverse` is
-    what a model trained on the generated sentences says of the reference: it is low only where those are as diverse as
-    real ones. Both depend on how many sentences the scorer learns from, and on how many words it knows: those of the
-    reference and `<unk>` for all others, which the signature says.
+    """Negative log-likelihood in nats a word, the end of a sentence counted as one.
 
-    `ngram` is an interpolated Kneser-Ney model (Chen & Goodman 1999); `lstm` a small network trained from a fixed seed,
-    for some passes over the sentences, one tenth of which say when to stop: tens of seconds. ±1.96 standard errors over
-    the sentences that are scored: the scorer is taken as it is.
+    `lm_forward` is the score of generated sentences under a model trained on the reference: low for likely sentences,
+    even one of them repeated. `lm_reverse` is the score of the reference under a model trained on the generated
+    sentences: low only if these are as diverse as real ones. Both depend on the number of training sentences and on the
+    vocabulary (words of the reference, and `<unk>` for others), which are in the signature.
+
+    `ngram` is an interpolated Kneser-Ney model (Chen & Goodman 1999). `lstm` is a small network trained from a fixed
+    seed with early stopping on a tenth of the sentences, which takes tens of seconds. ±1.96 standard errors over the
+    scored sentences, the model taken as fixed.
     """
 
     least: ClassVar[int] = 2
@@ -51,15 +52,18 @@ class LMScore(TextMetric):
             return {"lm_forward": self._nll(against, floor)[0], "lm_reverse": self._nll(floor, against)[0]}
 
         floor = self.floors(evidence, signature, between)
-        found = {"lm_forward": self._nll(reference, generated), "lm_reverse": self._nll(generated, reference)}
+        intervals = {"lm_forward": self._nll(reference, generated), "lm_reverse": self._nll(generated, reference)}
         within = (0.0, float("inf"))
-        return [self.score(name, of, len(generated), floor[name], signature, within) for name, of in found.items()]
+        return [
+            self.score(name, interval, len(generated), floor[name], signature, within)
+            for name, interval in intervals.items()
+        ]
 
     def drawn(self, real: base.Real) -> int:
         return 1 if self.config.scorer == "lstm" else super().drawn(real)  # tens of seconds each
 
     def _nll(self, learned: Corpus, scored: Corpus) -> Interval:
-        """What a model of the first says of the second."""
+        """NLL of the sentences `scored` under a model trained on `learned`, in nats a word."""
         if self.config.scorer == "lstm":
             from aigc_lab.metrics.shared.lstm_scorer import lstm_nll
 
@@ -70,5 +74,5 @@ class LMScore(TextMetric):
 
 
 def vocabulary_of(corpus: Corpus) -> str:
-    """How many words a model of the corpus knows, and which, as signatures say it."""
+    """Part of a signature: the size of a corpus's vocabulary, and a hash of its words."""
     return f"words:{len(corpus.words)}:{hashlib.sha256(' '.join(corpus.words).encode()).hexdigest()[:8]}"

@@ -13,22 +13,23 @@ from aigc_lab.statistics.frechet import Gaussian, distance, influences
 from aigc_lab.statistics.intervals import Z95, clopper_pearson
 from aigc_lab.statistics.neighbours import nearest, nearest_others
 
-# So many of the generated samples are judged: a percentage is then known to ±1, and 50,000 would take minutes.
+# Largest number of generated samples judged: it gives a percentage to ±1, and 50,000 would take minutes.
 _JUDGED = 10_000
 
 
 class Memorisation(base.FeatureMetric):
-    """Flags to read beside a distance, which a copy of real samples wins. Both are near their floor for samples that
-    were not copied, and below it for copies; noise passes, and neither is a quality to be optimised.
+    """Signs of copying, to read beside a distance, which copies of real samples win. Both scores are near their floor
+    for new samples and below it for copies. Noise passes, and neither is a quality to optimise.
 
-    `auth_pct`: the percentage of generated samples that are further from their nearest training sample than this is
-    from the nearest other one. Copies have 0. Its interval is Clopper and Pearson's, the training set as it is.
+    `auth_pct`: percentage of generated samples whose distance to the nearest training sample exceeds that sample's
+    distance to its own nearest neighbour. Copies have 0. The interval is Clopper and Pearson's, the training set taken
+    as fixed.
 
-    `fd_gap`: FD to training samples minus FD to as many real samples that nobody trained on (the reference). Below 0:
-    the training set is nearer than unseen data. Where a dataset's splits are of different populations (MNIST's test
-    set has other writers), the floor says how far that alone goes. It has little power where the training set is large:
-    copies of 4,000 of MNIST's 50,000 are no nearer to 10,000 of them (and their auth_pct is 0). ±1.96 standard errors
-    of the infinitesimal jackknife of all three sets.
+    `fd_gap`: FD to training samples minus FD to as many unseen real samples (the reference). Below 0 the generated
+    samples are nearer to the training set than to unseen data. If the splits are of different populations (MNIST's test
+    set has other writers), the floor shows the gap due to that alone. Power is low for large training sets: copies of
+    4,000 of MNIST's 50,000 are no nearer to 10,000 of them, while their auth_pct is 0. ±1.96 standard errors of the
+    infinitesimal jackknife of all three sets.
     """
 
     version = 2  # the gap's interval
@@ -65,24 +66,24 @@ class Memorisation(base.FeatureMetric):
             f"cap:{_JUDGED},{self.keeps}",
         )
 
-        def new(samples: Samples | base.Part) -> Tensor:
-            """Which samples are authentic."""
+        def authenticity(samples: Samples | base.Part) -> Tensor:
+            """Authenticity of each sample."""
             return authentic(Features(vectors(samples)).some(_JUDGED).vectors, train)
 
         def gap(samples: Samples | base.Part, unseen: Tensor) -> tuple[float, float]:
             return gap_and_error(Features(vectors(samples)).some(_JUDGED).vectors, train, unseen, each)
 
         def alone(part: base.Part) -> dict[str, float]:
-            return {"auth_pct": 100 * float(new(part).double().mean())}
+            return {"auth_pct": 100 * float(authenticity(part).double().mean())}
 
         def between(floor: base.Part, against: base.Part) -> dict[str, float]:
             return {"fd_gap": gap(floor, vectors(against))[0]}
 
         floors = self.floors_alone(evidence, signature, alone)
-        floors |= self.floors(evidence, signature, between, used=lambda made, real: made)
-        fresh, (apart, error) = new(evidence.generated), gap(evidence.generated, reference)
-        low, high = clopper_pearson(int(fresh.sum()), len(fresh))
-        auth, margin = 100 * float(fresh.double().mean()), Z95 * error
+        floors |= self.floors(evidence, signature, between, used=lambda n, m: n)
+        authentic_samples, (apart, error) = authenticity(evidence.generated), gap(evidence.generated, reference)
+        low, high = clopper_pearson(int(authentic_samples.sum()), len(authentic_samples))
+        auth, margin = 100 * float(authentic_samples.double().mean()), Z95 * error
         return [
             base.Score(self.named(name), value, *ends, n, floors[name], signature, "higher")
             for name, value, ends in (
@@ -93,8 +94,8 @@ class Memorisation(base.FeatureMetric):
 
 
 def closeness(generated: Tensor, train: Tensor) -> Tensor:
-    """[N]: how far each generated vector is from its nearest training vector, over how far that is from the nearest
-    other one. 0 for a copy; a copy of a training vector that is there twice too.
+    """Distance of each generated vector [N, d] to its nearest training vector, over the distance of that one to its
+    nearest other: [N]. It is 0 for copies, also of a training vector that occurs twice.
     """
     away, index = nearest(generated, train)
     picked, back = torch.unique(index[:, 0], return_inverse=True)
@@ -103,37 +104,49 @@ def closeness(generated: Tensor, train: Tensor) -> Tensor:
 
 
 def authentic(generated: Tensor, train: Tensor) -> Tensor:
-    """Which generated vectors [N] are no noisy copies of their nearest training vector."""
+    """Whether each generated vector [N] is no noisy copy of its nearest training vector (Alaa et al. 2022)."""
     return closeness(generated, train) > 1
 
 
 def gap_and_error(generated: Tensor, train: Tensor, unseen: Tensor, each: int | None = None) -> tuple[float, float]:
-    """FD(generated, train) − FD(generated, unseen), and its standard error as all three sets vary: of the infinitesimal
-    jackknife (`frechet.influences`), in which a generated vector counts by the difference of what it does to both. Of
-    the two real sets a seeded choice of `each` is used, or all.
+    """FD(generated, train) − FD(generated, unseen) of vectors [n, d], and its standard error as all three sets vary.
+
+    The error is that of the infinitesimal jackknife (`frechet.influences`): a generated vector counts by the difference
+    of its influences on both distances. `each` is the size of a seeded choice from both real sets, None for all.
     """
-    made = Gaussian.of(generated)
+    gaussian = Gaussian.of(generated)
 
     def compared(rows: Tensor) -> tuple[float, Tensor, Tensor]:
-        some = rows if each is None else Features(rows).some(each).vectors
-        real = Gaussian.of(some)
-        return distance(made, real), *influences(made, generated, real, some)
+        vectors = rows if each is None else Features(rows).some(each).vectors
+        real = Gaussian.of(vectors)
+        return distance(gaussian, real), *influences(gaussian, generated, real, vectors)
 
-    to_train, of_made, of_train = compared(train)
-    to_unseen, of_made_too, of_unseen = compared(unseen)
-    variance = sum(float(part.var()) / len(part) for part in (of_made - of_made_too, of_train, of_unseen))
+    to_train, to_train_influence, of_train = compared(train)
+    to_unseen, to_unseen_influence, of_unseen = compared(unseen)
+    variance = sum(
+        float(part.var()) / len(part) for part in (to_train_influence - to_unseen_influence, of_train, of_unseen)
+    )
     return to_train - to_unseen, math.sqrt(variance)
 
 
 def look_alikes(
-    generated: Images, train: Images, made: Features, known: Features, *, rows: int = 10, columns: int = 5
+    generated: Images,
+    train: Images,
+    generated_features: Features,
+    train_features: Features,
+    *,
+    rows: int = 10,
+    columns: int = 5,
 ) -> Images:
-    """A picture's tiles, row by row: the generated image that is closest to a copy, and the `columns` training images
-    nearest to it; then the second closest, and so on. `pictures.grid(…, columns=columns + 1)` draws it.
+    """Tiles of a picture, row by row: a generated image and the `columns` training images nearest to it, the `rows`
+    images closest to a copy first. `pictures.grid(…, columns=columns + 1)` draws it.
     """
-    order = closeness(made.vectors, known.vectors).argsort()[:rows]
-    _, index = nearest(made.vectors[order], known.vectors, columns)
-    sources, found = generated.take(made.rows[order]).canonical(), train.take(known.rows[index.flatten()]).canonical()
+    order = closeness(generated_features.vectors, train_features.vectors).argsort()[:rows]
+    _, index = nearest(generated_features.vectors[order], train_features.vectors, columns)
+    sources, neighbours = (
+        generated.take(generated_features.rows[order]).canonical(),
+        train.take(train_features.rows[index.flatten()]).canonical(),
+    )
     size = sources.values.shape[1:]
-    found_rows = found.values.reshape(len(order), -1, *size)
-    return Images(torch.cat([sources.values[:, None], found_rows], 1).reshape(-1, *size))
+    neighbour_rows = neighbours.values.reshape(len(order), -1, *size)
+    return Images(torch.cat([sources.values[:, None], neighbour_rows], 1).reshape(-1, *size))

@@ -26,18 +26,17 @@ _RECOGNISED = 0.2
 
 
 class ModeCount(base.Metric):
-    """A point is of high quality within 3σ of its nearest centre (a perfect 2-D sampler: 98.9 % of its points).
+    """Points are of high quality if they lie within 3σ of their nearest centre (98.9 % of a perfect 2-D sampler's).
 
-    `modes` counts the centres that hold more high-quality points than the tails of the others explain. Its interval
-    has, below, the modes whose share is proved to exceed a quarter of the true one, and above, those whose share is not
-    proved to be less (Clopper–Pearson, Bonferroni over the modes): a mode with a single point in it is counted, and the
-    lower end says that it is hardly there. `hq` has its exact interval.
+    `modes` counts the centres with more high-quality points than the tails of the others explain. The lower end of its
+    interval counts modes proved to have more than a quarter of their true share, the upper end modes not proved to have
+    less (Clopper–Pearson, Bonferroni over the modes). A mode with a single point is counted in the value, and not in
+    the lower end. `hq` has its exact interval.
 
     `rkl` (nats, ±1.96 bootstrap standard errors) is KL(shares of the modes ‖ equal shares) of the high-quality points
-    alone: what lies beyond 3σ of every centre is in no mode, and noise far from all of them would look even. It is at
-    most ln K of K modes, when one is left. Where `hq` is less than a fifth of what real points have, it is
-    ln K + 1 − hq / (a fifth of theirs): worse than any collapse, at worst ln K + 1 with no such point, and finite, for
-    a generator that has not learned yet has not diverged.
+    alone, because noise far from all centres would look even. It is at most ln K of K modes, when one is left. If `hq`
+    is less than a fifth of what real points have, `rkl` is ln K + 1 − hq / (a fifth of theirs): worse than any
+    collapse, and finite, since a generator that has not learned yet has not diverged.
     """
 
     version = 2  # 1 assigned every point to its nearest centre
@@ -88,36 +87,36 @@ class ModeCount(base.Metric):
             score("rkl", *rkl),
         ]
 
-    def _reverse_kl(self, found: Tensor, n: int, count: int, *, recognised: float) -> tuple[float, float, float]:
-        """The value and its interval, from the modes [m] of the m high-quality ones of n points, of which a share of
-        `recognised` is needed.
+    def _reverse_kl(self, modes: Tensor, n: int, count: int, *, recognised: float) -> tuple[float, float, float]:
+        """Reverse KL in nats and its interval, from the modes [m] of the m high-quality ones of n points. Below a share
+        of `recognised` high-quality points it is a penalty above ln K.
         """
-        if len(found) < recognised * n:
-            low, high = clopper_pearson(len(found), n)
+        if len(modes) < recognised * n:
+            low, high = clopper_pearson(len(modes), n)
             value, least, most = (
-                math.log(count) + max(0.0, 1 - share / recognised) for share in (len(found) / n, high, low)
+                math.log(count) + max(0.0, 1 - share / recognised) for share in (len(modes) / n, high, low)
             )
             return value, least, most
-        value = reverse_kl(found, count)
+        value = reverse_kl(modes, count)
         margin = Z95 * bootstrap_standard_error(
-            lambda rows: reverse_kl(found[rows], count), len(found), replicates=self.config.replicates
+            lambda rows: reverse_kl(modes[rows], count), len(modes), replicates=self.config.replicates
         )
         return value, max(value - margin, 0.0), value + margin
 
 
 def _perfect(dimensions: int) -> float:
-    """The share of an isotropic Gaussian's points within 3σ of its centre: the χ² law of their squared distances."""
+    """Share of an isotropic Gaussian's points within 3σ of its centre: the χ² distribution of squared distances."""
     return float(torch.special.gammainc(torch.tensor(dimensions / 2), torch.tensor(4.5)))
 
 
 def assign(points: Tensor, modes: Modes) -> tuple[Tensor, Tensor]:
-    """The nearest centre of each point [N], and whether it lies within 3σ of it [N]."""
+    """Nearest centre of each point [N], and whether the point lies within 3σ of it [N]."""
     distance, nearest = torch.cdist(points.double(), modes.centres.double()).min(1)
     return nearest, distance <= 3 * modes.sigma
 
 
 def captured_modes(hits: list[int], n: int, modes: Modes) -> int:
-    """How many centres hold more high-quality points than the tails of the others explain, at 5 % over all centres."""
+    """Number of centres with more high-quality points than the tails of the others explain, at 5 % over all centres."""
     # A Gaussian whose centre is d away puts at most exp(−(d/σ − 3)²/2) of its own share within 3σ of this one.
     away = torch.cdist(modes.centres.double(), modes.centres.double()).fill_diagonal_(math.inf)
     tails = (-((away / modes.sigma - 3).clamp_min(0) ** 2) / 2).exp().sum(1) / len(hits)

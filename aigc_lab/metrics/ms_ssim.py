@@ -25,11 +25,12 @@ _BLOCK = 16
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """[N] of images [N, C, H, W] in [0, 1]: contrast and structure at each of five scales, luminance at the coarsest.
+    """MS-SSIM [N] of pairs of images [N, C, H, W] in [0, 1]: contrast and structure at five scales, luminance at the
+    coarsest.
 
-    As torchmetrics computes it: negative structure counts as 0, channels and positions are averaged before the product
-    over scales, contrast where the window lies within the image, and at the coarsest scale images are reflected at
-    their rims (Wang et al. stay within the image there, too).
+    Computed as in torchmetrics: negative structure counts as 0, channels and positions are averaged before the product
+    over scales, and contrast is taken where the window lies within the image. At the coarsest scale images are
+    reflected at their borders; Wang et al. stay within the image there too.
     """
     positions = torch.arange(_WINDOW, dtype=a.dtype, device=a.device) - _WINDOW // 2
     window = (-positions.square() / (2 * _SIGMA**2)).exp()
@@ -55,9 +56,11 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 class MSSSIM(base.Metric):
-    """The mean over disjoint random pairs of one set: 1 when all images are the same, and for real images the floor.
-    Lower is more diverse, and noise is the most diverse of all. Pairs share no image, so that ±1.96 standard errors of
-    their mean are honest. Odena et al. pair images within one class; these pairs are of all classes.
+    """Mean MS-SSIM over disjoint random pairs of one set: 1 if all images are equal. Lower is more diverse, and noise
+    is the most diverse.
+
+    Pairs share no image, so that ±1.96 standard errors of their mean are valid. Odena et al. pair images within one
+    class; these pairs are of all classes.
     """
 
     tells = "collapse"
@@ -84,9 +87,9 @@ class MSSSIM(base.Metric):
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
         generated = evidence.generated.canonical()
-        made = self._of_pairs(generated)
-        value, margin = float(made.mean()), Z95 * float(made.std()) / math.sqrt(len(made))
-        signature = self.signature(evidence, f"pairs:{self.config.pairs}", f"used:{len(made)}", "sigma:1.5")
+        similarities = self._of_pairs(generated)
+        value, margin = float(similarities.mean()), Z95 * float(similarities.std()) / math.sqrt(len(similarities))
+        signature = self.signature(evidence, f"pairs:{self.config.pairs}", f"used:{len(similarities)}", "sigma:1.5")
 
         def of_one(part: base.Part) -> dict[str, float]:
             return {"ms_ssim": float(self._of_pairs(part.samples.canonical()).mean())}
@@ -97,7 +100,7 @@ class MSSSIM(base.Metric):
         return [base.Score("ms_ssim", value, low, high, len(generated), floor, signature, "lower")]
 
     def _of_pairs(self, images: Samples) -> Tensor:
-        """[pairs] in float64."""
+        """MS-SSIM of each pair, float64 [pairs]."""
         assert isinstance(images, Images)
         order = torch.randperm(len(images), generator=noise.generator("pairs", len(images)))
         count = min(self.config.pairs, len(images) // 2)

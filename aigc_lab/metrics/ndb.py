@@ -16,13 +16,14 @@ _REPLICATES = 200
 
 
 class NDB(base.FeatureMetric):
-    """Bins are the k-means clusters of the training features. `ndb` counts the bins whose shares of the generated and
-    of the reference samples differ by a two-proportion z-test at α = 0.05: of K bins αK differ by chance, which the
-    signature states. It grows with n wherever there is any difference. `jsd`, between the two sets' shares, is in
-    nats: 0 … ln 2, and above 0 by chance as well.
+    """Comparison of histograms over bins, the k-means clusters of the training features.
 
-    The paper compares with the training samples that the bins were made of; the reference has not seen them. The
-    intervals are of ±1.96 standard errors of the bootstrap of both sets' counts and cover the expectation at this n.
+    `ndb` counts the bins whose shares differ between generated and reference samples, by a two-proportion z-test at α =
+    0.05. Of K bins αK differ by chance, which the signature states; it grows with n if there is any difference. `jsd`
+    is the Jensen–Shannon divergence of the two histograms in nats: 0 … ln 2, and above 0 by chance as well.
+
+    The paper compares with the training samples that define the bins; here it is the reference, which had no part in
+    them. Intervals of ±1.96 bootstrap standard errors of both histograms cover the expectation at this n.
     """
 
     needs = frozenset({"train"})
@@ -62,18 +63,18 @@ class NDB(base.FeatureMetric):
             return {"ndb": float(different_bins(*sets)), "jsd": float(divergence(*sets))}
 
         floors = self.floors(evidence, signature, between)
-        made, real = filled(evidence.generated), filled(evidence.real.reference)
-        again = _resampled(made, "generated"), _resampled(real, "real")
+        generated_hits, real_hits = filled(evidence.generated), filled(evidence.real.reference)
+        replicates = _resampled(generated_hits, "generated"), _resampled(real_hits, "real")
         scores = []
-        for name, of, most in (("ndb", different_bins, float(bins)), ("jsd", divergence, torch.inf)):
-            value, margin = float(of(made, real)), Z95 * float(of(*again).std())
+        for name, statistic, most in (("ndb", different_bins, float(bins)), ("jsd", divergence, torch.inf)):
+            value, margin = float(statistic(generated_hits, real_hits)), Z95 * float(statistic(*replicates).std())
             low, high = max(value - margin, 0.0), min(value + margin, most)
             scores.append(base.Score(self.named(name), value, low, high, n, floors[name], signature, "lower"))
         return scores
 
 
 def different_bins(a: Tensor, b: Tensor) -> Tensor:
-    """How many bins' shares differ by a two-proportion z-test, of counts [..., K] and [..., K]."""
+    """Number of bins whose shares differ by a two-proportion z-test, for counts [..., K] of each set."""
     from scipy.special import ndtri
 
     n, m = a.sum(-1, keepdim=True), b.sum(-1, keepdim=True)
@@ -86,7 +87,7 @@ def different_bins(a: Tensor, b: Tensor) -> Tensor:
 
 
 def divergence(a: Tensor, b: Tensor) -> Tensor:
-    """The Jensen–Shannon divergence of counts [..., K], in nats."""
+    """Jensen–Shannon divergence of counts [..., K], in nats."""
     p, q = (counts.double() / counts.sum(-1, keepdim=True) for counts in (a, b))
     middle = (p + q) / 2
     entropies = [torch.special.entr(shares).sum(-1) for shares in (middle, p, q)]
@@ -95,7 +96,7 @@ def divergence(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _resampled(counts: Tensor, key: str) -> Tensor:
-    """Counts [replicates, K] of as many samples, each drawn with the observed shares."""
+    """Bootstrap replicates [replicates, K] of counts [K]."""
     total = int(counts.sum())
     edges = (counts.double().cumsum(0) / total).contiguous()
     edges[-1] = 1.0

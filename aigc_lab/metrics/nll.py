@@ -23,15 +23,16 @@ _BLOCK = 250
 
 
 class NLL(TextMetric):
-    """`nll_gen`: real sentences, which it was not trained on, under the model. `nll_div`: its own sentences under it,
-    which equals nll_gen where the model is the truth: lower says that it is less diverse than what it learned from.
-    `nll_oracle`: its sentences under what made the data (`oracle: true`, where that is known). One good sentence over
-    and over beats the truth at it: never read it without nll_gen.
+    """Negative log-likelihood in nats a word, ±1.96 standard errors over n sentences.
 
-    The start token is none of the words. `eos` says whether the end of a sentence counts as one: sentences of one
-    length have none. The floor is what the truth says of real sentences for `nll_oracle`, its own entropy; for the
-    others what the model says of as many that it was trained on. ±1.96 standard errors over the sentences, of which n
-    are scored.
+    `nll_gen`: unseen real sentences under the model. `nll_div`: generated sentences under the model itself; it equals
+    nll_gen for a perfect model, and lower means less diverse than the data. `nll_oracle`: generated sentences under the
+    oracle that made the data (`oracle: true`). One good sentence repeated beats the oracle's own: read nll_oracle
+    beside nll_gen.
+
+    The start token is no word. `eos` says whether the end of a sentence counts as one; sentences of fixed length have
+    none. The floor of `nll_oracle` is the oracle's score of real sentences, its entropy. The floor of the others is the
+    model's score of as many training sentences.
     """
 
     needs: ClassVar[frozenset[base.Need]] = frozenset({"likelihood", "train"})
@@ -46,8 +47,8 @@ class NLL(TextMetric):
 
     @property
     def gives(self) -> dict[str, base.Better]:
-        given: dict[str, base.Better] = {"nll_gen": "lower", "nll_div": "lower"}
-        return given | ({"nll_oracle": "lower"} if self.config.oracle else {})
+        directions: dict[str, base.Better] = {"nll_gen": "lower", "nll_div": "lower"}
+        return directions | ({"nll_oracle": "lower"} if self.config.oracle else {})
 
     def check(self, dataset: Dataset, samples: int) -> None:
         super().check(dataset, samples)
@@ -62,21 +63,23 @@ class NLL(TextMetric):
         assert isinstance(system, Likelihood)
         ends = f"eos:{'counted' if self.config.eos else 'left out'}"
         signature = self.signature(evidence, ends, "per:word", *(["oracle"] if self.config.oracle else []))
-        known, unseen = (_some(samples, n) for samples in (evidence.train, real.reference))
-        by_heart = _with_error(self._of(system, known))
-        found = {
-            "nll_gen": (self._of(system, unseen), by_heart),
+        train, reference = (_choice(samples, n) for samples in (evidence.train, real.reference))
+        by_heart = _with_error(self._of(system, train))
+        estimates = {
+            "nll_gen": (self._of(system, reference), by_heart),
             "nll_div": (self._of(system, evidence.generated), by_heart),
         }
         truth = evidence.dataset.likelihood
         if self.config.oracle and truth is not None:
             floor = self.floors_alone(evidence, signature, lambda part: {"": self._of(truth, part.samples)[0]})[""]
-            found["nll_oracle"] = self._of(truth, evidence.generated), floor
+            estimates["nll_oracle"] = self._of(truth, evidence.generated), floor
         within = (0.0, float("inf"))
-        return [self.score(name, of, n, floor, signature, within) for name, (of, floor) in found.items()]
+        return [
+            self.score(name, interval, n, floor, signature, within) for name, (interval, floor) in estimates.items()
+        ]
 
     def _of(self, model: Likelihood, samples: Samples) -> Interval:
-        """Nats a word of the sentences."""
+        """NLL of the sentences in nats a word. Raises `NotFinite` if one is not finite."""
         import torch
 
         device = next(model.parameters()).device if isinstance(model, torch.nn.Module) else torch.device("cpu")
@@ -94,13 +97,13 @@ class NLL(TextMetric):
         return ratio_of(total.numpy(), words.numpy().astype(np.float64))
 
 
-def _with_error(of: Interval) -> base.Floor:
-    value, low, high = of
+def _with_error(interval: Interval) -> base.Floor:
+    value, low, high = interval
     return base.Floor.known(value, (high - low) / (2 * Z95))
 
 
-def _some(samples: Samples, count: int) -> Samples:
-    """A seeded choice of so many at most: a split may lie in the order of its source."""
+def _choice(samples: Samples, count: int) -> Samples:
+    """Seeded choice of at most `count` samples: a split may lie in the order of its source."""
     from aigc_lab.extractors.base import choice
 
     return samples if len(samples) <= count else samples.take(choice(len(samples), count))

@@ -10,8 +10,8 @@ from aigc_lab.text.ngrams import known_sentences
 
 
 class Novelty(TextMetric):
-    """Real sentences repeat some of the training set too: the floor, where equal sentences were not kept apart.
-    The interval is that of Clopper and Pearson.
+    """Share in [0, 1], with Clopper and Pearson's interval. Real sentences repeat some of the training set too: the
+    floor, unless equal sentences were kept in one split.
     """
 
     needs: ClassVar[frozenset[base.Need]] = frozenset({"train"})
@@ -33,5 +33,5 @@ class Novelty(TextMetric):
 
         floor = self.floors_alone(evidence, signature, of_one)["novelty"]
         new, count = int((~known_sentences(generated, train)).sum()), len(generated)
-        of = (new / count, *clopper_pearson(new, count))
-        return [self.score("novelty", of, count, floor, signature)]
+        interval = (new / count, *clopper_pearson(new, count))
+        return [self.score("novelty", interval, count, floor, signature)]

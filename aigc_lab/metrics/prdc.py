@@ -9,12 +9,12 @@ _SCORES = ("precision", "recall", "density", "coverage")
 
 
 class PRDC(ManifoldMetric):
-    """Precision and density: generated samples near real ones. Recall and coverage: real ones near generated ones.
-    Both sets have the same size, as in the paper: what generated and reference samples both have, 10,000 at most.
+    """Precision and density measure how many generated samples lie near real ones; recall and coverage, how many real
+    ones near generated ones. Both sets have the same size, as in the paper: at most 10,000.
 
-    Two samples of one distribution do not score 1: density has expectation 1, and coverage 1 − ½ᵏ at large n (0.97);
-    the floor says what is to be expected at this n. Blur raises precision and density. Of the intervals see
-    `neighbours.manifolds`: a simulation found 96 to 100 % coverage where Clopper and Pearson's have 47 to 97 %.
+    Two samples of one distribution do not score 1: density has expectation 1, and coverage 1 − ½ᵏ at large n (0.97).
+    The floor is the expected value at this n. Blur raises precision and density. In a simulation the intervals of
+    `neighbours.manifolds` covered 96 to 100 %, Clopper and Pearson's 47 to 97 %.
     """
 
     closed = False
@@ -27,9 +27,11 @@ class PRDC(ManifoldMetric):
         return {self.named(name): "higher" for name in _SCORES}
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
-        found, floors, signature = self.manifolds(evidence)
+        manifolds, floors, signature = self.manifolds(evidence)
         n = len(evidence.generated)
         return [
-            base.Score(self.named(name), got.value, got.low, got.high, n, floors[name], signature, "higher")
-            for name, got in zip(_SCORES, found, strict=True)
+            base.Score(
+                self.named(name), interval.value, interval.low, interval.high, n, floors[name], signature, "higher"
+            )
+            for name, interval in zip(_SCORES, manifolds, strict=True)
         ]

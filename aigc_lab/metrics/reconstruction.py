@@ -16,7 +16,7 @@ from aigc_lab.shape import Modality
 
 @torch.inference_mode()
 def squared_errors(system: base.Autoencoder, images: Images, block: int = 256) -> Tensor:
-    """Mean squared error of each image [n], float64, pixels in [0, 1]. Raises `NotFinite` where it is."""
+    """Mean squared error of each image, float64 [n], for pixels in [0, 1]. Raises `NotFinite` for NaN or infinity."""
     images.check()
     device, parts = base.device_of(system), []
     for first in range(0, len(images), block):
@@ -31,13 +31,11 @@ def squared_errors(system: base.Autoencoder, images: Images, block: int = 256) -
 
 
 class Reconstruction(base.Metric):
-    """A score of a system and not of its samples: n is how many real ones were reconstructed, a seeded choice;
-    the floor is the same of as many that it was trained on. Mean squared error a pixel of [0, 1], ± 1.96 standard
-    errors over the images.
+    """Score of a system, not of its samples: mean squared error for pixels in [0, 1], ± 1.96 standard errors over n
+    real images, a seeded choice. The floor is the error of as many training images.
 
     A decoder that ignores its code does best with the mean image, whose error is the mean variance of a pixel: 0.044 on
-    the digits, 0.052 on MNIST. What is no lower has reconstructed nothing (the collapse of a posterior), however low
-    it looks.
+    the digits, 0.052 on MNIST. An error that is no lower means posterior collapse.
     """
 
     needs: ClassVar[frozenset[base.Need]] = frozenset({"encoder", "train"})

@@ -11,8 +11,8 @@ from aigc_lab.text import ngrams
 
 
 class Repetition(TextMetric):
-    """The mean over sentences, ±1.96 standard errors. Real ones repeat a little, too: what is near the floor is right,
-    and neither more nor less is better.
+    """Mean over sentences, in [0, 1), ±1.96 standard errors. Real sentences repeat a little too: a value near the floor
+    is right, and neither more nor less is better.
     """
 
     describes: ClassVar[frozenset[str]] = frozenset({"repetition"})
@@ -32,5 +32,5 @@ class Repetition(TextMetric):
             return {"repetition": float(ngrams.repetition(corpus_of(part), n).mean())}
 
         floor = self.floors_alone(evidence, signature, of_one)["repetition"]
-        of = mean_of(ngrams.repetition(generated, n))
-        return [self.score("repetition", of, len(generated), floor, signature)]
+        interval = mean_of(ngrams.repetition(generated, n))
+        return [self.score("repetition", interval, len(generated), floor, signature)]

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 
 class ROUGE(TextMetric):
-    """As the package rouge-score has it, of our tokens and without stemming. It means something where line i was made
-    for line i of the reference; of unpaired text it says how like two random sentences are, and its floor says the same
-    of real ones (`rouge_nn` compares with the nearest). n is the number of pairs. ±1.96 standard errors over the pairs.
+    """Mean F1 in [0, 1] as in the package rouge-score, of our tokens and without stemming. n is the number of pairs;
+    ±1.96 standard errors over them.
+
+    It is meaningful if line i was generated for line i of the reference. For unpaired text it measures how similar two
+    random sentences are; use `rouge_nn` there.
     """
 
     paired: ClassVar[bool] = True
@@ -36,22 +38,23 @@ class ROUGE(TextMetric):
         signature = self.signature(evidence, f"pairs:lines:{pairs}", "f1")
 
         def between(floor: base.Part, against: base.Part) -> dict[str, float]:
-            found = _paired(corpus_of(floor), corpus_of(against))
-            return {name: value for name, (value, _, _) in found.items()}
+            intervals = _paired(corpus_of(floor), corpus_of(against))
+            return {name: value for name, (value, _, _) in intervals.items()}
 
         # A mean over pairs: of how many is for its interval to say.
-        floor = self.floors(evidence, signature, between, used=lambda made, real: "unbiased")
+        floor = self.floors(evidence, signature, between, used=lambda n, m: "unbiased")
         return [
-            self.score(name, of, pairs, floor[name], signature) for name, of in _paired(generated, reference).items()
+            self.score(name, interval, pairs, floor[name], signature)
+            for name, interval in _paired(generated, reference).items()
         ]
 
 
 def _paired(first: Corpus, second: Corpus) -> dict[str, tuple[float, float, float]]:
     pairs = slice(0, min(len(first), len(second)))
     hypotheses, references = first.take(pairs), second.take(pairs)
-    found = {
+    f1 = {
         "rouge_1": rouge_n(hypotheses, references, 1),
         "rouge_2": rouge_n(hypotheses, references, 2),
         "rouge_l": rouge_l(hypotheses, references),
     }
-    return {name: mean_of(values) for name, values in found.items()}
+    return {name: mean_of(values) for name, values in f1.items()}

@@ -13,8 +13,11 @@ from aigc_lab.text.rouge import rouge_nn
 
 
 class NearestROUGE(TextMetric):
-    """For unconditional text, which has no partner. It costs hypotheses × references, so both are seeded choices of at
-    most so many; it rises with the number of references. ±1.96 standard errors over the hypotheses.
+    """Mean F1 in [0, 1] for unconditional text, whose sentences have no partner. ±1.96 standard errors over the
+    hypotheses.
+
+    Cost grows with hypotheses × references, so both are seeded choices of limited size. The score rises with the number
+    of references.
     """
 
     version: ClassVar[int] = 2  # unknown words match nothing
@@ -30,22 +33,22 @@ class NearestROUGE(TextMetric):
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
         config, real = self.config, evidence.real
-        generated = _some(corpus_of(evidence.generated), config.hypotheses)
-        reference = _some(corpus_of(real.reference), config.references)
+        generated = _choice(corpus_of(evidence.generated), config.hypotheses)
+        reference = _choice(corpus_of(real.reference), config.references)
         signature = self.signature(
             evidence, f"of:{len(generated)}≤{config.hypotheses}", f"refs:{len(reference)}≤{config.references}", "f1"
         )
 
         def between(floor: base.Part, against: base.Part) -> dict[str, float]:
-            first = _some(corpus_of(floor), config.hypotheses)
-            return {"rouge_nn": float(rouge_nn(first, _some(corpus_of(against), config.references)).mean())}
+            first = _choice(corpus_of(floor), config.hypotheses)
+            return {"rouge_nn": float(rouge_nn(first, _choice(corpus_of(against), config.references)).mean())}
 
-        floors = self.floors(evidence, signature, between, used=lambda made, real: min(real, config.references))
-        of = mean_of(rouge_nn(generated, reference))
-        return [self.score("rouge_nn", of, len(generated), floors["rouge_nn"], signature)]
+        floors = self.floors(evidence, signature, between, used=lambda n, m: min(m, config.references))
+        interval = mean_of(rouge_nn(generated, reference))
+        return [self.score("rouge_nn", interval, len(generated), floors["rouge_nn"], signature)]
 
 
-def _some(corpus: Corpus, most: int) -> Corpus:
+def _choice(corpus: Corpus, most: int) -> Corpus:
     if len(corpus) <= most:
         return corpus
     return corpus.take(np.sort(np.random.default_rng(0).permutation(len(corpus))[:most]))

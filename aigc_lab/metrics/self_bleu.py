@@ -11,9 +11,11 @@ from aigc_lab.text import bleu
 
 
 class SelfBLEU(TextMetric):
-    """BLEU of each sentence with all others as its references, on the mean; exact, of all of them. Real sentences have
-    some too: the floor, at the same n. Below it lies noise, and not more diversity. The interval is a delete-group
-    jackknife's: a sentence counts as a hypothesis and as a reference of the others.
+    """Mean BLEU in [0, 1] of each sentence with all others as its references, exact. Real sentences have some too: the
+    floor, at the same n. Values below it mean noise, not more diversity.
+
+    The interval is a delete-group jackknife's, because a sentence counts as a hypothesis and as a reference of the
+    others.
     """
 
     least: ClassVar[int] = 2
@@ -39,9 +41,15 @@ class SelfBLEU(TextMetric):
             return {n: float(values.mean()) for n, values in bleu.self_bleu(corpus_of(part), orders).items()}
 
         floor = self.floors_alone(evidence, signature, of_one)
-        made, count = bleu.self_bleu(generated, orders), len(generated)
+        generated_scores, count = bleu.self_bleu(generated, orders), len(generated)
         without = bleu.self_bleu_without(generated, groups_of(count), orders) if count > 2 else {}
         return [
-            self.score(f"self_bleu_{n}", jackknifed(float(made[n].mean()), without.get(n)), count, floor[n], signature)
+            self.score(
+                f"self_bleu_{n}",
+                jackknifed(float(generated_scores[n].mean()), without.get(n)),
+                count,
+                floor[n],
+                signature,
+            )
             for n in orders
         ]

@@ -14,12 +14,12 @@ from aigc_lab.statistics.intervals import Z95, binomial_tail, bootstrap_standard
 
 
 class StackedModes(base.Metric):
-    """A mode is three digits in their order. `modes` counts those that hold more stacks than the classifier's errors
-    on all others explain, at 5 % over all modes; its interval is that of the ring's `modes`. `rkl` (nats, ±1.96
-    bootstrap standard errors) is taken over the judged modes as they are. The literature counts a mode with a single
-    stack in it: a misread digit is then a mode, and its counts are no lower than these.
+    """Modes are ordered triples of digits. `modes` counts those with more stacks than the classifier's errors on all
+    others explain, at 5 % over all modes; its interval is that of the ring's `modes`. `rkl` (nats, ±1.96 bootstrap
+    standard errors) is taken over the classified modes as they are.
 
-    A share of high-quality stacks has no meaning here: the classifier names a digit in everything.
+    The literature counts a mode with a single stack, so that a misread digit is a mode: its counts are no lower than
+    these. A share of high-quality stacks has no meaning here, since the classifier names a digit in everything.
     """
 
     class Config(Strict):
@@ -50,22 +50,22 @@ class StackedModes(base.Metric):
         each = round(count ** (1 / 3))
         errors = [confusion(labels // each ** (2 - channel) % each, judged[:, channel], each) for channel in range(3)]
         place = torch.tensor([each**2, each, 1])
-        found, n = (digits * place).sum(1), len(digits)
-        hits = torch.bincount(found, minlength=count)
+        modes, n = (digits * place).sum(1), len(digits)
+        hits = torch.bincount(modes, minlength=count)
         captured = captured_modes(hits, errors)
         low, high = captured_interval(hits.tolist(), n)
-        rkl = reverse_kl(found, count)
+        rkl = reverse_kl(modes, count)
         margin = Z95 * bootstrap_standard_error(
-            lambda rows: reverse_kl(found[rows], count), n, replicates=self.config.replicates
+            lambda rows: reverse_kl(modes[rows], count), n, replicates=self.config.replicates
         )
         signature = self.signature(
             evidence, evidence.identity(self.extractor), f"modes:{count}", f"bootstrap:{self.config.replicates}"
         )
 
         def of_one(part: base.Part) -> dict[str, float]:
-            found = (_digits(evidence.features(self.extractor, part).logits) * place).sum(1)
-            captured = captured_modes(torch.bincount(found, minlength=count), errors)
-            return {"modes": captured, "rkl": reverse_kl(found, count)}
+            modes = (_digits(evidence.features(self.extractor, part).logits) * place).sum(1)
+            captured = captured_modes(torch.bincount(modes, minlength=count), errors)
+            return {"modes": captured, "rkl": reverse_kl(modes, count)}
 
         floors = self.floors_alone(evidence, signature, of_one)
 
@@ -79,23 +79,26 @@ class StackedModes(base.Metric):
 
 
 def _digits(logits: Tensor | None) -> Tensor:
-    """The judged digit of each channel [N, 3]."""
+    """Classified digit of each channel [N, 3], from logits [N, 3K]."""
     assert logits is not None
     return logits.reshape(len(logits), 3, -1).argmax(2)
 
 
 def confusion(true: Tensor, judged: Tensor, classes: int) -> Tensor:
-    """[classes, classes] float64: how often a digit (row) is judged to be another (column), measured on real ones."""
+    """Confusion matrix [classes, classes] float64: the share of each true class (row) that is classified as each
+    (column), measured on real samples.
+    """
     table = torch.bincount(true * classes + judged, minlength=classes**2).reshape(classes, classes).double()
     return table / table.sum(1, keepdim=True).clamp_min(1)
 
 
 def captured_modes(hits: Tensor, errors: list[Tensor]) -> int:
-    """How many of K³ modes hold more hits than strays from all others explain, at 5 % over all modes.
+    """Number of the K³ modes with more `hits` [K³] than misclassified stacks of all others explain, at 5 % over all
+    modes.
 
-    The channels are judged apart, so a stack of (a, b, c) is judged (i, j, k) with the product of their confusions;
-    ten digits a channel are measured well where a thousand modes would not be. The true shares are not known: the
-    judged ones stand for them.
+    Channels are classified independently, so a stack of (a, b, c) is classified as (i, j, k) with the product of their
+    confusions `errors` [K, K]. Ten digits a channel are measured well where a thousand modes would not be. The true
+    shares are not known, so the classified ones stand for them.
     """
     each, n = len(errors[0]), int(hits.sum())
     share = hits.double().reshape(each, each, each) / n

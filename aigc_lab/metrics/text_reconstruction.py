@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 
 class TextReconstruction(TextMetric):
-    """A score of a system and not of its samples: n is how many real sentences were encoded and decoded, word by word
-    the most likely, a seeded choice; the floor is the same of as many that it was trained on.
-    `reconstruction_bleu` is sacreBLEU's corpus BLEU, 0 to 100; `reconstruction_rouge_l` the mean F1. A decoder that
-    ignores its code gives one sentence for all: a little of both, and no more with training.
+    """Scores of a system, not of its samples: n real sentences, a seeded choice, are encoded and decoded greedily. The
+    floor is the same of as many training sentences.
+
+    `reconstruction_bleu` is sacreBLEU's corpus BLEU, 0 to 100; `reconstruction_rouge_l` is the mean F1. A decoder that
+    ignores its code gives one sentence for all, which scores a little above 0 and does not improve with training.
     """
 
     needs: ClassVar[frozenset[base.Need]] = frozenset({"encoder", "train"})
@@ -48,13 +49,13 @@ class TextReconstruction(TextMetric):
 
         system, reference, train = base.autoencoded(evidence, self.config.limit)
         assert isinstance(reference, Text) and isinstance(train, Text)
-        pairs, known = ((_reconstructed(system, each), each) for each in (reference, train))
-        value, without, theirs = corpus_bleu(pairs[0].corpus, pairs[1].corpus, groups_of(len(reference)))
+        pairs, train_pairs = ((_reconstructed(system, each), each) for each in (reference, train))
+        value, without, sacrebleu_signature = corpus_bleu(pairs[0].corpus, pairs[1].corpus, groups_of(len(reference)))
         n = len(reference)
-        signature = self.signature(evidence, f"scored:{n}≤{self.config.limit}", theirs)
-        floor = corpus_bleu(known[0].corpus, known[1].corpus)[0]
+        signature = self.signature(evidence, f"scored:{n}≤{self.config.limit}", sacrebleu_signature)
+        floor = corpus_bleu(train_pairs[0].corpus, train_pairs[1].corpus)[0]
         nearness = mean_of(rouge_l(pairs[0].corpus, pairs[1].corpus))
-        low = float(rouge_l(known[0].corpus, known[1].corpus).mean())
+        low = float(rouge_l(train_pairs[0].corpus, train_pairs[1].corpus).mean())
         return [
             self.score("reconstruction_bleu", jackknifed(value, without), n, floor, signature, (0.0, 100.0)),
             self.score("reconstruction_rouge_l", nearness, n, low, signature),

@@ -9,7 +9,9 @@ from aigc_lab.text import ngrams
 
 
 class Unique(TextMetric):
-    """1 where no two are alike. The interval is a delete-group jackknife's, wider where few repeat another."""
+    """Share in (0, 1], 1 if no two sentences are equal. The interval is a delete-group jackknife's, wider where few
+    repeat another.
+    """
 
     tells: ClassVar[base.Fault] = "collapse"
 
@@ -30,5 +32,5 @@ class Unique(TextMetric):
         floor = self.floors_alone(evidence, signature, of_one)["unique"]
         count = len(generated)
         without = ngrams.unique_without(generated, groups_of(count)) if count > 2 else None
-        of = share_jackknifed(count - ngrams.duplicates(generated), count, without)
-        return [self.score("unique", of, count, floor, signature)]
+        interval = share_jackknifed(count - ngrams.duplicates(generated), count, without)
+        return [self.score("unique", interval, count, floor, signature)]

@@ -18,33 +18,34 @@ class Entropy(NamedTuple):
 
 
 def entropy(vectors: Tensor) -> Entropy:
-    """−Σ λ log λ over the eigenvalues of K/n, K the cosines of vectors [n, d]; its exponential is the Vendi score.
+    """−Σ λ log λ over the eigenvalues of K/n, K the cosine similarities of vectors [n, d]; its exponential is the Vendi
+    score.
 
-    The standard error is that of a jackknife of 20 groups: the first-order influence of single samples, which would
-    need one decomposition instead of 21, misses a quarter of it where n < d.
+    The standard error is that of a jackknife of 20 groups. First-order influences of single samples would need one
+    decomposition instead of 21, but miss a quarter of the error for n < d.
     """
     rows = _directions(vectors)
     part = groups(len(rows)).to(rows.device)
     whole = _alike(rows)
     replicates = []
-    for left in range(int(part.max()) + 1):
-        kept = part != left
-        # What is left of a group's part of XᵀX costs a twentieth of multiplying again; K without it is a part of K.
-        alike = whole - gram(rows[~kept]) if rows.shape[1] < len(rows) else whole[kept][:, kept]
-        replicates.append(_of_spectrum(alike / kept.sum()))
+    for group in range(int(part.max()) + 1):
+        rest = part != group
+        # Subtracting the group's part of XᵀX costs a twentieth of a new product; K without the group is a submatrix.
+        alike = whole - gram(rows[~rest]) if rows.shape[1] < len(rows) else whole[rest][:, rest]
+        replicates.append(_of_spectrum(alike / rest.sum()))
     error = jackknife_error(torch.tensor(replicates, dtype=torch.float64))
     return Entropy(_of_spectrum(whole / len(rows)), error)
 
 
 def nats(vectors: Tensor) -> float:
-    """The entropy without its error."""
+    """Entropy without its standard error."""
     rows = _directions(vectors)
     return _of_spectrum(_alike(rows) / len(rows))
 
 
 def _directions(vectors: Tensor) -> Tensor:
-    """Unit vectors in float64. A zero vector has no direction: all of them are alike and unlike the rest, a dimension
-    of their own.
+    """Unit vectors [n, d + 1] in float64. Zero vectors have no direction: they are alike and unlike the rest, by a
+    dimension of their own.
     """
     rows = vectors.double()
     lengths = rows.norm(dim=1, keepdim=True)
@@ -52,7 +53,9 @@ def _directions(vectors: Tensor) -> Tensor:
 
 
 def _alike(rows: Tensor) -> Tensor:
-    """K of unit vectors [n, d], or with d < n the d × d matrix XᵀX, which has the same eigenvalues."""
+    """Cosine similarities K of unit vectors [n, d]; if d < n, the matrix XᵀX [d, d], which has the same nonzero
+    eigenvalues.
+    """
     return gram(rows) if rows.shape[1] < len(rows) else gram(rows.T)
 
 
@@ -62,11 +65,11 @@ def _of_spectrum(alike: Tensor) -> float:
 
 
 class Vendi(base.FeatureMetric):
-    """The ratio of two Vendi scores of cosines, each of as many vectors as generated and reference samples both have,
-    10,000 at most: the score of one set alone depends on n and on the features. 1 is real samples' diversity.
+    """Ratio of two Vendi scores of cosines, since the score of one set depends on n and on the features. Both sets have
+    equally many vectors, at most 10,000; 1 is the diversity of real samples.
 
-    The interval is of ±2.09 standard errors of the ratio's logarithm, both sets' together; it covers the ratio's
-    expectation at this n. Diversity is all that it sees: noise may have more than real samples.
+    The interval of ±2.09 standard errors of the ratio's logarithm covers the expected ratio at this n. It measures
+    diversity alone: noise may have more than real samples.
     """
 
     keeps = 10_000
@@ -96,7 +99,13 @@ class Vendi(base.FeatureMetric):
             return {name: math.exp(nats(sets[0]) - nats(sets[1]))}
 
         floor = self.floors(evidence, signature, between, used=min)[name]
-        made, real = entropy(generated), self.of_real(evidence, signature, lambda: entropy(reference))
-        value, factor = math.exp(made.nats - real.nats), math.exp(T95_OF_GROUPS * math.hypot(made.error, real.error))
+        generated_entropy, real_entropy = (
+            entropy(generated),
+            self.of_real(evidence, signature, lambda: entropy(reference)),
+        )
+        value, factor = (
+            math.exp(generated_entropy.nats - real_entropy.nats),
+            math.exp(T95_OF_GROUPS * math.hypot(generated_entropy.error, real_entropy.error)),
+        )
         n = len(evidence.generated)
         return [base.Score(name, value, value / factor, value * factor, n, floor, signature, "higher")]

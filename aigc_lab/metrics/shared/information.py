@@ -16,10 +16,10 @@ from aigc_lab.metrics import base
 
 
 def exp_mutual_information(logits: Tensor, splits: int, order: Tensor | None = None) -> tuple[float, float]:
-    """Exp E KL(p(y|x) ‖ p(y)) of logits [N, K]: its mean over the splits of a seeded shuffle (or of an `order` that is
-    given), and its standard error.
+    """Exp E KL(p(y|x) ‖ p(y)) of logits [N, K]: the mean over `splits` of a shuffle (seeded, or `order`), and its
+    standard error (NaN for one split).
 
-    From 1 (every sample alike, or none decided) to K (every sample decided, all classes equally often).
+    Values range from 1 (all samples alike, or none decided) to K (all decided, classes equally frequent).
     """
     count = len(logits)
     if order is None:
@@ -36,19 +36,19 @@ def exp_mutual_information(logits: Tensor, splits: int, order: Tensor | None = N
 
 
 def student(degrees: int) -> float:
-    """The 97.5 % quantile of Student's t: of a standard error that so few splits told."""
+    """97.5 % quantile of Student's t with `degrees` of freedom."""
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, 0.975))
 
 
 class InformationScore(base.Metric):
-    """Its floor is what real samples score at the same n: a ceiling here, since higher is better.
+    """Score whose floor, that of real samples at the same n, is a ceiling, since higher is better.
 
-    The interval is mean ± t·(standard error of the splits), which covers the expectation of the score of n / splits
-    samples: in 94.7 % of 2,000 simulated sets of 200 samples and 20 classes, where ± 1.96 standard errors cover 91.6 %.
-    It does not cover the score of infinitely many samples (there 47 %): a marginal of few samples lies near each of
-    them, and the score is too low, the more so the more classes there are. Compare equal n.
+    The interval is mean ± t·(standard error over the splits) and covers the expected score of n / splits samples: in
+    94.7 % of 2,000 simulated sets of 200 samples and 20 classes, where ± 1.96 standard errors cover 91.6 %. It does not
+    cover the score of infinitely many samples (there 47 %): with few samples the marginal is close to each of them,
+    which biases the score downwards, the more so the more classes there are. Compare equal n.
     """
 
     version = 2  # Student's interval; splits of unequal length are torch-fidelity's

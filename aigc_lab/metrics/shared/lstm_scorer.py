@@ -14,14 +14,15 @@ from aigc_lab.text.ngrams import Floats
 
 # Part of its numbers: `lm_score` names a version of them.
 _EMBEDDING, _HIDDEN, _LR, _BATCH, _PASSES = 64, 128, 4e-3, 64, 12
-# Of the probability, so much is shared out among all words alike: one that was not learned has some, too.
+# Share of the probability that is uniform over all words, so that words never learned have some too.
 _UNIFORM = 0.01
 _PAD = 0
 
 
 def lstm_nll(learned: Corpus, scored: Corpus) -> tuple[Floats, Ints]:
-    """Nats [N] of each scored sentence, and its words [N], the end of the sentence among both. A tenth of `learned`
-    is held out: the pass after which it is likeliest is the last.
+    """NLL [N] of each scored sentence in nats, and its number of words [N], both with the end of the sentence.
+
+    A tenth of `learned` is held out, and training stops when its likelihood no longer improves.
     """
     words = len(learned.words) + 2  # with padding, which stands for the beginning too, and the end
     order = np.random.default_rng(0).permutation(len(learned))
@@ -32,7 +33,7 @@ def lstm_nll(learned: Corpus, scored: Corpus) -> tuple[Floats, Ints]:
         decoder, output = RecurrentDecoder(words, _EMBEDDING, _HIDDEN), nn.Linear(_HIDDEN, words)
     model = nn.ModuleList([decoder, output])
     optimizer = torch.optim.Adam(model.parameters(), lr=_LR, fused=True)
-    best, kept = float("inf"), model.state_dict()
+    best, best_state = float("inf"), model.state_dict()
     for turn in range(_PASSES):
         shuffled = torch.randperm(len(fitting), generator=noise.generator("scorer", turn))
         for batch in torch.split(fitting[shuffled], _BATCH):
@@ -44,13 +45,13 @@ def lstm_nll(learned: Corpus, scored: Corpus) -> tuple[Floats, Ints]:
         value = float(now[0].sum() / now[1].sum())
         if value >= best:
             break
-        best, kept = value, copy.deepcopy(model.state_dict())
-    model.load_state_dict(kept)
+        best, best_state = value, copy.deepcopy(model.state_dict())
+    model.load_state_dict(best_state)
     return _likely(decoder, output, _rows(scored))
 
 
 def _rows(corpus: Corpus) -> Tensor:
-    """int64 [N, L]: words from 2 on, 1 at the end, padding."""
+    """Word numbers int64 [N, L]: words from 2 on, 1 at the end, 0 as padding."""
     rows = np.zeros((len(corpus), int(corpus.lengths.max(initial=0)) + 1), dtype=np.int64)
     inside = np.arange(rows.shape[1]) < corpus.lengths[:, None]
     rows[inside] = corpus.tokens + 2
@@ -61,8 +62,8 @@ def _rows(corpus: Corpus) -> Tensor:
 def _nll(decoder: RecurrentDecoder, output: nn.Linear, rows: Tensor) -> tuple[Tensor, Tensor]:
     rows = rows[:, : int((rows != _PAD).sum(1).max())]
     logits = output(decoder(F.pad(rows[:, :-1], (1, 0), value=_PAD)))
-    found = F.cross_entropy(logits.flatten(0, 1), rows.flatten(), ignore_index=_PAD, reduction="none")
-    return found.reshape(rows.shape), rows != _PAD
+    nats = F.cross_entropy(logits.flatten(0, 1), rows.flatten(), ignore_index=_PAD, reduction="none")
+    return nats.reshape(rows.shape), rows != _PAD
 
 
 @torch.inference_mode()

@@ -9,9 +9,7 @@ from aigc_lab.statistics.neighbours import Manifolds, enough_neighbours, manifol
 
 
 class ManifoldMetric(base.FeatureMetric):
-    """Both sets have the same size: what generated and reference samples both have, 10,000 at most. The `Config` of a
-    metric of this kind has a rank `k`.
-    """
+    """Metric of two sets of equal size, at most 10,000 of each. The `Config` of a subclass has a rank `k`."""
 
     keeps = 10_000
     draws = 5  # distances of all pairs each
@@ -22,22 +20,22 @@ class ManifoldMetric(base.FeatureMetric):
         enough_neighbours(self.config.k, samples)
 
     def manifolds(self, evidence: base.Evidence) -> tuple[Manifolds, dict[str, base.Floor], str]:
-        """Of the generated samples; the floors of precision, recall, density and coverage; and the signature."""
+        """Precision, recall, density and coverage of the generated samples; their floors by name; and the signature."""
         k = self.config.k
 
         def of(a: Samples | base.Part, b: Samples | base.Part, most: int) -> tuple[Manifolds, int]:
             some, others = base.paired(evidence, self.extractor, a, b, most)
             return manifolds(some, others, k, closed=self.closed), len(some)
 
-        found, each = of(evidence.generated, evidence.real.reference, self.keeps)
+        intervals, each = of(evidence.generated, evidence.real.reference, self.keeps)
         rim = "in" if self.closed else "out"
         signature = self.signature(evidence, evidence.identity(self.extractor), f"k:{k}", f"rim:{rim}", f"each:{each}")
 
-        def compared(made: int, real: int) -> int:
-            return min(made, real, self.keeps)
+        def compared(n: int, m: int) -> int:
+            return min(n, m, self.keeps)
 
         def between(floor: base.Part, against: base.Part) -> dict[str, float]:
             scores = of(floor, against, each)[0]._asdict()
             return {name: score.value for name, score in scores.items()}
 
-        return found, self.floors(evidence, signature, between, used=compared), signature
+        return intervals, self.floors(evidence, signature, between, used=compared), signature

@@ -18,23 +18,25 @@ if TYPE_CHECKING:
     from aigc_lab.data.base import Dataset
 
 Floats = npt.NDArray[np.float64]
-# Fewer are no protocol; of two files anyone may ask what they say.
+# Least number of sentences in a protocol; two files given by hand may have fewer.
 _WORTH = 20
-# So many repeats are few.
+# Repeats below which a group jackknife is unreliable.
 _FEW = 10
 # Value, and the ends of its 95 % interval.
 Interval = tuple[float, float, float]
 
 
 def corpus_of(samples: Any) -> Corpus:
-    """The sentences of `Text`, of a part of it, or of what is a corpus anyway."""
+    """Corpus of `Text`, of a `Part` of it, or of a corpus, which is returned as it is."""
     samples = samples.samples if isinstance(samples, base.Part) else samples
     return samples if isinstance(samples, Corpus) else samples.corpus
 
 
 class TextMetric(base.Metric):
-    """A metric of sentences. `least` is how many generated ones it can be computed of at all. One that is `paired`
-    compares line i with the reference's line i: blank lines keep their place, and there must be as many of both.
+    """Metric of sentences. `least` is the smallest number of generated sentences that it can be computed of.
+
+    A metric that is `paired` compares line i with the reference's line i: blank lines keep their place, and both sides
+    need equally many lines.
     """
 
     least: ClassVar[int] = 1
@@ -53,13 +55,13 @@ class TextMetric(base.Metric):
     def score(
         self, name: str, of: Interval, n: int, floor: float, signature: str, within: tuple[float, float] = (0.0, 1.0)
     ) -> base.Score:
-        """A score whose interval ends where its values do."""
+        """Score with its interval clipped to the range `within` of its values."""
         value, low, high = of
         return base.Score(name, value, max(low, within[0]), min(high, within[1]), n, floor, signature, self.gives[name])
 
 
 def mean_of(values: Floats) -> Interval:
-    """The mean of values [N] with ±1.96 of its standard errors."""
+    """Mean of values [N] with ±1.96 standard errors; an infinite interval for one value."""
     mean = float(values.mean())
     margin = Z95 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf
     return mean, mean - margin, mean + margin
@@ -74,13 +76,16 @@ def ratio_of(sums: Floats, counts: Ints | Floats) -> Interval:
 
 
 def groups_of(count: int) -> Ints:
-    """A group for each of `count` sentences, a seeded choice: 20 of equal sizes up to one, or as many as sentences."""
+    """Group of each of `count` sentences [count], a seeded choice: 20 groups whose sizes differ by at most one, or
+    `count` groups if that is less.
+    """
     return np.random.default_rng(0).permutation(count) % min(GROUPS, count)
 
 
 def jackknifed(value: float, without: Floats | None) -> Interval:
-    """A value of sentences together with the 95 % interval of a delete-group jackknife: `without` [G] are the values
-    without each of the `groups_of` the sentences; None for too few sentences, which say nothing of it.
+    """Value of a corpus with the 95 % interval of a delete-group jackknife.
+
+    `without` [G] are the values without each group of `groups_of`; None gives an infinite interval.
     """
     if without is None:
         return value, -math.inf, math.inf
@@ -89,8 +94,10 @@ def jackknifed(value: float, without: Floats | None) -> Interval:
 
 
 def share_jackknifed(different: int, total: int, without: Floats | None) -> Interval:
-    """The share of different ones with the interval of `jackknifed`. Where fewer than 10 repeat another, groups say too
-    little of it (its coverage is 25 % at 0.3 repeats): there it is no narrower than Clopper and Pearson's.
+    """Share different / total with the interval of `jackknifed`.
+
+    If fewer than 10 items repeat another, the groups say too little (coverage is 25 % at 0.3 repeats): the interval is
+    then no narrower than Clopper and Pearson's.
     """
     value, low, high = jackknifed(different / total, without)
     if total - different >= _FEW:
@@ -100,7 +107,7 @@ def share_jackknifed(different: int, total: int, without: Floats | None) -> Inte
 
 
 def _quantile(groups: int) -> float:
-    """Student's 97.5 % quantile with one degree of freedom less than there are groups."""
+    """97.5 % quantile of Student's t with `groups` − 1 degrees of freedom."""
     if groups == GROUPS:
         return T95_OF_GROUPS
     from scipy.special import stdtrit
