@@ -1,4 +1,4 @@
-"""Networks that turn images into the features that metrics compare; each is addressed by the hash of its weights."""
+"""Feature extractors, whose features metrics compare; each is identified by the hash of its weights."""
 
 import hashlib
 import json
@@ -26,9 +26,10 @@ from aigc_lab.statistics.frechet import Gaussian, Moments
 
 @dataclass(frozen=True)
 class Features:
-    """What an extractor makes of `count` samples: float32 `vectors` [k, d], and `logits` [k, classes] where it
-    classifies; on the host. k is `count`, or of more samples than were to be kept a seeded choice: then `whole` has the
-    moments of all.
+    """Features of `count` samples on the host: float32 `vectors` [k, d], and `logits` [k, classes] if the extractor
+    classifies.
+
+    k is `count`, or less if only a seeded choice of the samples was kept: `whole` then holds the moments of all.
     """
 
     vectors: Tensor
@@ -37,27 +38,27 @@ class Features:
 
     @property
     def count(self) -> int:
-        """How many samples there were."""
+        """Number of samples, kept or not."""
         return len(self.vectors) if self.whole is None else self.whole.count
 
     @cached_property
     def gaussian(self) -> Gaussian:
-        """Mean and covariance of all samples."""
+        """Gaussian fitted to all samples."""
         return self.whole or Gaussian.of(self.vectors)
 
     @property
     def rows(self) -> Tensor:
-        """Which of the samples the vectors are of [k]."""
+        """Indices of the kept samples [k]."""
         return torch.arange(self.count) if self.whole is None else choice(self.count, len(self.vectors))
 
     def take(self, index: Tensor | slice) -> "Features":
-        """Those of the kept samples at `index`."""
+        """Features of the kept samples at `index`, which indexes the vectors."""
         return Features(self.vectors[index], None if self.logits is None else self.logits[index])
 
     def some(self, count: int) -> "Features":
-        """Those of `count` of the kept samples, a seeded choice without repetition; of all where there are no more.
+        """Features of a seeded choice of `count` kept samples without repetition; all if there are no more.
 
-        The choice is of all samples: how many vectors another metric made to be kept changes nothing.
+        Indices are drawn over all samples, so the selection does not depend on how many vectors were kept.
         """
         if count >= len(self.vectors):
             return self
@@ -65,36 +66,40 @@ class Features:
 
 
 def joined(parts: Sequence[Features]) -> Features:
-    """One set of several, none of which was thinned."""
-    logits = [part.logits for part in parts]
-    known = None if any(each is None for each in logits) else torch.cat([each for each in logits if each is not None])
-    return Features(torch.cat([part.vectors for part in parts]), known)
+    """Features of several sets in a row, of all of which every sample was kept."""
+    parts_logits = [part.logits for part in parts]
+    logits = (
+        None
+        if any(each is None for each in parts_logits)
+        else torch.cat([each for each in parts_logits if each is not None])
+    )
+    return Features(torch.cat([part.vectors for part in parts]), logits)
 
 
 def choice(total: int, count: int) -> Tensor:
-    """`count` of the rows 0 … total − 1 without repetition, in order, the same every time."""
+    """Seeded choice of `count` indices from 0 … total − 1 without repetition, ascending [count]."""
     picked: Tensor = torch.randperm(total, generator=noise.generator("choice", total))[:count].sort().values
     return picked
 
 
 def digest(network: nn.Module) -> str:
-    """The first eight digits of the sha256 of a network's weights."""
+    """First eight digits of the sha256 of a network's weights."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     return hashlib.sha256(save(weights)).hexdigest()[:8]
 
 
 def addressed(index: Path) -> bytes | None:
-    """The weights that an index file points at by their sha256, or None when either file is not what was written."""
+    """Stored weights to which an index file points by their sha256; None if either file is missing or damaged."""
     try:
-        wanted = json.loads(index.read_text("utf-8"))["sha256"]
-        weights = (index.parent / f"{wanted}.safetensors").read_bytes()
+        sha256 = json.loads(index.read_text("utf-8"))["sha256"]
+        weights = (index.parent / f"{sha256}.safetensors").read_bytes()
     except (OSError, ValueError, KeyError):
         return None
-    return weights if hashlib.sha256(weights).hexdigest() == wanted else None
+    return weights if hashlib.sha256(weights).hexdigest() == sha256 else None
 
 
 def as_rgb(images: Tensor) -> Tensor:
-    """Grey images [N, 1, H, W] three times over, without a copy; others as they are."""
+    """RGB images: grey ones [N, 1, H, W] repeated without a copy, others as they are."""
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
 
@@ -140,30 +145,32 @@ class Extractor(ABC):
 
     @classmethod
     def check(cls, dataset: Dataset, weights: WeightsPolicy) -> None:
-        """Raises `UsageError` when it cannot serve this dataset here. Loads and downloads nothing."""
+        """Raises `UsageError` if the extractor cannot serve this dataset here. Loads and downloads nothing."""
         if dataset.shape.modality != Modality.IMAGES:
             raise UsageError(f"{cls.short} features need images, and dataset {dataset.name} holds {dataset.shape}")
 
     @classmethod
     def fetch(cls, weights: WeightsPolicy, say: Callable[[str], None]) -> None:
-        """Downloads what `prepare` would, so that it fails before anything else is done."""
+        """Downloads the files that `prepare` needs, so that a failure comes before anything else is done."""
         return None
 
     @classmethod
     def prepare(
         cls, dataset: Dataset, *, cache: Path, weights: WeightsPolicy, device: str, say: Callable[[str], None]
     ) -> Self:
-        """The extractor, ready on the device; a stored one is made first where it is missing, and `say` tells so."""
+        """Extractor on the device, ready to use. One that is trained on the dataset is trained first if it is not
+        stored, which is reported through `say`.
+        """
         cls.check(dataset, weights)
-        made = cls()
-        made.network.to(device).eval().requires_grad_(False)
-        if not hasattr(made, "identity"):
-            made.identity = f"{cls.short}:{digest(made.network)}"
-        return made
+        extractor = cls()
+        extractor.network.to(device).eval().requires_grad_(False)
+        if not hasattr(extractor, "identity"):
+            extractor.identity = f"{cls.short}:{digest(extractor.network)}"
+        return extractor
 
     @abstractmethod
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Vectors and logits of uint8 images [N, C, H, W] on the device."""
+        """Vectors [N, d], and logits or None, of uint8 images [N, C, H, W] on the device."""
 
     @torch.inference_mode()
     def extract(
@@ -173,20 +180,21 @@ class Extractor(ABC):
         keep: int | None = None,
         seen: Callable[[int], object] = lambda count: None,
     ) -> Features:
-        """Features of any number of images, in blocks. Of more than `keep` images the vectors of a seeded choice are
-        kept, with the moments of all: memory does not grow with the count. `seen` is told how many are done.
+        """Features of any number of images, in blocks of `block`.
 
-        Raises `ValueError` for images that it turns into NaN or infinity.
+        Of more than `keep` images the vectors of a seeded choice are kept, with the moments of all: memory does not
+        grow with the count. `seen` is called with the number of images done. Raises `ValueError` for vectors that are
+        NaN or infinite, and for another number of rows than images.
         """
         images.check()
         count, block = len(images), block or self.block
-        kept = None if keep is None or count <= keep else choice(count, keep)
+        selected = None if keep is None or count <= keep else choice(count, keep)
         weight = next(chain(self.network.parameters(), self.network.buffers()), torch.empty(0))
         device, moments = weight.device, Moments()
         # One table each, filled as they come: a list of parts would be in memory twice when it is put together.
         vectors_of: Tensor | None = None
         logits_of: Tensor | None = None
-        done = 0
+        filled = 0
         for first in range(0, count, block):
             # Canonical by blocks: float images of a run take four times the room of their bytes.
             values = images.take(slice(first, first + block)).canonical().values
@@ -198,19 +206,19 @@ class Extractor(ABC):
             if not torch.isfinite(vectors).all():
                 raise ValueError(f"{self.identity} turns images into NaN or infinity: its weights are damaged")
             rows: Tensor | slice = slice(None)
-            if kept is not None:
+            if selected is not None:
                 moments.add(vectors)
-                rows = kept[(kept >= first) & (kept < first + len(vectors))].to(device) - first
+                rows = selected[(selected >= first) & (selected < first + len(vectors))].to(device) - first
             seen(first + len(vectors))
             vectors = vectors[rows]
             if vectors_of is None:
-                size = count if kept is None else len(kept)
+                size = count if selected is None else len(selected)
                 vectors_of = torch.empty(size, *vectors.shape[1:])
                 logits_of = None if logits is None else torch.empty(size, *logits.shape[1:])
-            places = slice(done, done + len(vectors))
+            places = slice(filled, filled + len(vectors))
             vectors_of[places] = vectors
             if logits_of is not None and logits is not None:
                 logits_of[places] = logits[rows]
-            done += len(vectors)
+            filled += len(vectors)
         assert vectors_of is not None
-        return Features(vectors_of, logits_of, None if kept is None else moments.done())
+        return Features(vectors_of, logits_of, None if selected is None else moments.gaussian())

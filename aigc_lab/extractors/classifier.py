@@ -27,8 +27,8 @@ _RECIPE = f"{VERSION} d{DIMENSIONS} steps{_STEPS} batch{BATCH} lr{LR}"
 
 
 class Classifier(base.Extractor):
-    """Addressed by the sha256 of its stored weights: the same recipe gives other bits on other machines, so the file
-    is the truth and not the recipe, and scores of two files are never compared.
+    """Classifier identified by the sha256 of its stored weights. The same recipe gives other bits on other machines, so
+    scores of two files are never compared.
     """
 
     short = "clf"
@@ -59,19 +59,21 @@ class Classifier(base.Extractor):
         say: Callable[[str], None],
         rounds: int = 1,
     ) -> "Classifier":
-        """Reads the stored classifier of this dataset, or trains, tests and stores one (a few seconds); `rounds` times
-        the steps where a judge must be better than that.
+        """Stored classifier of this dataset; trained, tested and stored first if there is none (a few seconds).
+
+        `rounds` multiplies the training steps for judges that must be better. Raises `Failure` if the classifier fails
+        its test.
         """
         folder = cache / "classifiers"
-        wanted = _RECIPE if rounds == 1 else f"{_RECIPE} rounds{rounds}"
-        recipe = hashlib.sha256(f"{wanted} {dataset.digest}".encode()).hexdigest()
-        index = folder / f"{dataset.name}-{recipe[:16]}.json"
+        recipe = _RECIPE if rounds == 1 else f"{_RECIPE} rounds{rounds}"
+        key = hashlib.sha256(f"{recipe} {dataset.digest}".encode()).hexdigest()
+        index = folder / f"{dataset.name}-{key[:16]}.json"
         stored = base.addressed(index)
         if stored is not None:
             return cls(stored, dataset, device)
         folder.mkdir(parents=True, exist_ok=True)
         lock = index.with_suffix(".lock")
-        # Of two that find none, one trains and the other reads: two would judge with weights that differ in their bits.
+        # Of two processes that find none, one trains and the other reads: two trainings would differ in their bits.
         with locked(lock):
             try:
                 stored = base.addressed(index)
@@ -80,13 +82,13 @@ class Classifier(base.Extractor):
                 if index.is_file():
                     say(f"the stored classifier of {index} is missing or damaged")
                 say(f"training the classifier that judges {dataset.name}, once")
-                made, facts = _train(dataset, device, rounds)
-                extractor = cls(made, dataset, device)
+                content, facts = _train(dataset, device, rounds)
+                extractor = cls(content, dataset, device)
                 facts |= _probe(extractor, dataset)
-                digest = hashlib.sha256(made).hexdigest()
+                digest = hashlib.sha256(content).hexdigest()
                 # The weights first: an index that exists points at a file that exists.
-                write_atomically(folder / f"{digest}.safetensors", made)
-                facts |= {"dataset": dataset.name, "data": dataset.digest, "recipe": wanted, "sha256": digest}
+                write_atomically(folder / f"{digest}.safetensors", content)
+                facts |= {"dataset": dataset.name, "data": dataset.digest, "recipe": recipe, "sha256": digest}
                 write_atomically(index, json.dumps(facts, indent=2).encode())
                 return extractor
             finally:
@@ -98,7 +100,7 @@ class Classifier(base.Extractor):
 
 
 def _train(dataset: Dataset, device: str, rounds: int) -> tuple[bytes, dict[str, object]]:
-    """Weights after the recipe, as safetensors bytes."""
+    """Trained weights as safetensors bytes, and facts about the training."""
     steps = rounds * _STEPS
     network = fit(dataset.load("train"), dataset.shape, steps, device=device)
     weights = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
@@ -106,9 +108,8 @@ def _train(dataset: Dataset, device: str, rounds: int) -> tuple[bytes, dict[str,
 
 
 def _probe(extractor: Classifier, dataset: Dataset) -> dict[str, object]:
-    """Refuses a classifier that cannot be trusted as a judge: an accuracy gate, and damage that must raise the FD.
-
-    The probes compare damaged reference images with the holdout: noise of rising strength, and modes dropped.
+    """Facts about a classifier that passed its test: accuracy on the reference, and FD of damaged reference images to
+    the holdout, which must rise with noise and with dropped modes. Raises `Failure` for one that does not pass.
     """
     reference, holdout = dataset.load("reference"), dataset.load("holdout")
     assert isinstance(reference, Images) and isinstance(holdout, Images) and reference.labels is not None

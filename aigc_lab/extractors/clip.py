@@ -15,7 +15,7 @@ _SHA256 = "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"
 
 
 class CLIP(pretrained.Pretrained):
-    """512 features of images resized to 224×224, bicubic and smoothed, before they are scaled to a length of one."""
+    """Features [N, 512] before they are scaled to unit length, of images resized to 224×224 (bicubic, antialiased)."""
 
     short = "clip"
     kind = "clip-vitb32:bicubic224"

@@ -12,7 +12,7 @@ from aigc_lab.nets import vit
 
 
 class DINOv2(pretrained.Pretrained):
-    """1024 features of images resized to 224×224, bicubic and smoothed; dgm-eval lets PIL resize them."""
+    """Features [N, 1024] of images resized to 224×224 (bicubic, antialiased); dgm-eval resizes with PIL."""
 
     short = "dinov2"
     kind = "dinov2-vitl14:bicubic224"

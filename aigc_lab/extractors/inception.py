@@ -4,7 +4,7 @@ from aigc_lab.extractors.shared import pretrained
 
 
 class Inception(pretrained.InceptionFeatures):
-    """2048 pool3 features, and the 1008 logits without bias that the Inception score reads."""
+    """Features of pool3 [N, 2048], and the logits without bias [N, 1008] that the Inception score reads."""
 
     short = "inception"
     kind = "inception-2015-12-05"

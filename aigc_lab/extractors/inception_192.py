@@ -4,7 +4,7 @@ from aigc_lab.extractors.shared import pretrained
 
 
 class Inception192(pretrained.InceptionFeatures):
-    """Less of what is shown and more of texture; fewer samples determine it. Never called FID."""
+    """Features [N, 192], more of texture and less of content; fewer samples determine them. Never called FID."""
 
     short = "inception_192"
     kind = "inception-2015-12-05-d192"

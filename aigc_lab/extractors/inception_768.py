@@ -4,7 +4,9 @@ from aigc_lab.extractors.shared import pretrained
 
 
 class Inception768(pretrained.InceptionFeatures):
-    """Less of what is shown and more of texture; fewer samples determine it. Never called FID."""
+    """Features [N, 768], more of texture and less of content than pool3; fewer samples determine them. Never called
+    FID.
+    """
 
     short = "inception_768"
     kind = "inception-2015-12-05-d768"

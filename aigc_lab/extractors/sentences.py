@@ -29,7 +29,7 @@ _RECIPE = f"sentences 1: ppmi, window {_WINDOW}, {_SIZE}"
 
 
 class _Mean(nn.Module):
-    """The mean word vector of a sentence, and the mean of neighbours' products: which words, and in which order."""
+    """Mean word vector of a sentence, and mean product of neighbouring vectors, which encodes the order of words."""
 
     def __init__(self, vectors: Tensor) -> None:
         super().__init__()
@@ -45,8 +45,8 @@ class _Mean(nn.Module):
 
 
 class SentenceVectors(base.Extractor):
-    """64 numbers a sentence. The word vectors are made once of a dataset's training split and addressed by the sha256
-    of what is stored: scores of two files are never compared.
+    """Vectors [N, 64] of sentences. Word vectors are fitted once to a dataset's training split and identified by the
+    sha256 of the stored file: scores of two files are never compared.
     """
 
     short = "sentences"
@@ -66,7 +66,9 @@ class SentenceVectors(base.Extractor):
     def prepare(
         cls, dataset: Dataset, *, cache: Path, weights: WeightsPolicy, device: str, say: Callable[[str], None]
     ) -> "SentenceVectors":
-        """Reads the word vectors of this dataset, or makes and stores them (a second)."""
+        """Extractor with the stored word vectors of this dataset; they are fitted and stored first if there are none (a
+        second).
+        """
         folder = cache / "classifiers"  # with what else judges: whoever clears the cache keeps both, or neither
         recipe = hashlib.sha256(f"{_RECIPE} {dataset.digest}".encode()).hexdigest()
         index = folder / f"{dataset.name}-{recipe[:16]}.json"
@@ -84,28 +86,28 @@ class SentenceVectors(base.Extractor):
         return cls(stored, dataset, device)
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Vectors of sentences, int64 [N, L]."""
+        """Vectors [N, 64] of sentences, int64 [N, L]."""
         return self.network(images), None
 
 
 def vectors_of(generated: Corpus, reference: Corpus) -> tuple[Tensor, Tensor]:
-    """Vectors [N, 64] of two sets of sentences of one list of words, by the word vectors of the reference."""
+    """Vectors [N, 64] of two corpora with the same words, by word vectors of the reference."""
     marks = len(SPECIAL)
     sets = [
         replace(each, tokens=each.tokens + marks, words=(*SPECIAL, *reference.words)) for each in (generated, reference)
     ]
     network = _Mean(torch.from_numpy(word_vectors(sets[1])))
-    made = []
+    vectors = []
     for each in sets:
         rows = np.full((len(each), max(2, int(each.lengths.max()))), PAD, dtype=np.int64)
         rows[np.arange(rows.shape[1]) < each.lengths[:, None]] = each.tokens
-        made.append(network(torch.from_numpy(rows)))
-    return made[0], made[1]
+        vectors.append(network(torch.from_numpy(rows)))
+    return vectors[0], vectors[1]
 
 
 def word_vectors(corpus: Corpus, size: int = _SIZE) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """float32 [words, size]: U·√S of the positive pointwise mutual information of words at most 4 places apart; zero
-    for words that do not occur.
+    """Word vectors, float32 [words, size]: U·√S of the positive pointwise mutual information of words at most 4 places
+    apart. They are zero for words that do not occur.
     """
     from scipy.sparse import csr_matrix
     from sklearn.utils.extmath import randomized_svd
@@ -121,8 +123,8 @@ def word_vectors(corpus: Corpus, size: int = _SIZE) -> np.ndarray[Any, np.dtype[
     together = (together + together.T).tocoo()
     words = np.asarray(together.sum(1)).ravel()
     information = np.log(together.data * words.sum() / (words[together.row] * words[together.col]))
-    kept = information > 0
-    matrix = csr_matrix((information[kept], (together.row[kept], together.col[kept])), shape=(count, count))
+    positive = information > 0
+    matrix = csr_matrix((information[positive], (together.row[positive], together.col[positive])), shape=(count, count))
     left, values, _ = randomized_svd(matrix, min(size, count), n_iter=5, random_state=0)
     vectors = left * np.sqrt(values)
     padded = np.zeros((count, size), dtype=np.float32)

@@ -21,7 +21,9 @@ _ROUNDS = 5
 
 
 def classes_per_channel(dataset: Dataset) -> int:
-    """K where the dataset has K³ classes of three channels, the label of (a, b, c) being aK² + bK + c; 0 for others."""
+    """Number K of classes of each channel, for datasets of three channels whose label of (a, b, c) is aK² + bK + c; 0
+    for others.
+    """
     shape = dataset.shape
     if shape.modality != Modality.IMAGES or shape.size[0] != 3 or shape.classes is None:
         return 0
@@ -30,7 +32,7 @@ def classes_per_channel(dataset: Dataset) -> int:
 
 
 class _Red(Dataset):
-    """The first channel alone, with its digit."""
+    """Dataset of the first channel, labelled by its digit."""
 
     def __init__(self, stacked: Dataset) -> None:
         super().__init__(stacked.config, stacked.data_dir)
@@ -52,10 +54,10 @@ class _Red(Dataset):
 
 
 class StackedDigits(base.Extractor):
-    """The stored classifier of the `classifier` features, trained on the train split's first channel. Vectors are the
-    three channels' side by side; logits [N, 3K] are K for each channel, and not one for each of the K³ classes.
+    """Classifier of the `classifier` features, trained on the first channel of the train split. Vectors are those of
+    the three channels side by side; logits [N, 3K] are K for each channel, not one for each of the K³ classes.
 
-    Its judge of real MNIST is the one published with the scores: see the index beside its weights (`accuracy`).
+    Its accuracy on real MNIST is in the index beside its weights (`accuracy`), and is published with the scores.
     """
 
     short = "stacked"

@@ -14,17 +14,18 @@ from aigc_lab import noise
 _EPS = torch.finfo(torch.float64).eps
 # A share of a feature's variance that the features before it leave unexplained: below it, Cholesky's pivots are noise.
 _SINGULAR = 1e-10
-# Of more vectors than these the covariance is added up in parts, and products that need several copies in blocks.
+# From this many vectors on the covariance is summed in parts; block size of products that need several copies.
 _MANY, _BLOCK = 8192, 2048
-# From so many dimensions on the symmetry of a product is made use of.
+# Dimension from which on the symmetry of a product is exploited.
 _LARGE = 512
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """What a Fréchet distance knows of a set of `count` vectors: the mean [d], and the covariance [d, d] (ddof = 1),
-    both float64, or with fewer vectors than dimensions the `vectors` [count, d] themselves, which say the same in less.
-    With them at hand a singular covariance costs no digits either.
+    """Gaussian fitted to `count` vectors: the mean [d], and the covariance [d, d] (ddof = 1), both float64.
+
+    With fewer vectors than dimensions the `vectors` [count, d] are kept instead of the covariance. Vectors that are at
+    hand also avoid a loss of digits if the covariance is singular.
     """
 
     count: int
@@ -34,12 +35,12 @@ class Gaussian:
 
     @classmethod
     def of(cls, vectors: Tensor) -> "Gaussian":
-        """Of vectors [N, d]."""
+        """Gaussian of vectors [N, d]."""
         if len(vectors) > _MANY:
             moments = Moments()
             for part in torch.split(vectors, _BLOCK):
                 moments.add(part)
-            return replace(moments.done(), vectors=vectors)
+            return replace(moments.gaussian(), vectors=vectors)
         rows = vectors.double()
         if len(rows) < rows.shape[1]:
             return cls(len(rows), rows.mean(0), None, vectors)
@@ -51,15 +52,15 @@ class Gaussian:
 
     @cached_property
     def trace(self) -> Tensor:
-        """Tr Σ."""
+        """Trace of the covariance, Tr Σ."""
         return self.root.square().sum() if self.covariance is None else self.covariance.trace()
 
     @cached_property
     def root(self) -> Tensor:
-        """Some L [d, k] with LLᵀ = Σ, in which small variances are as exact as in the vectors.
+        """Matrix L [d, k] with LLᵀ = Σ, in which small variances are as exact as in the vectors.
 
-        Cholesky's, where Σ determines it. Squaring has halved the digits of Σ: of features that depend on each other
-        it says 1e-16 where 0 is meant, and the distance would read the root of that, 1e-8.
+        It is Cholesky's factor if Σ determines it. Squaring has halved the digits of Σ: for features that depend on
+        each other it holds 1e-16 instead of 0, and the distance would read the root of that, 1e-8.
         """
         if self.covariance is None:
             return torch.cat(list(self._scaled_rows())).T
@@ -84,12 +85,14 @@ class Gaussian:
 
     @cached_property
     def triangular(self) -> bool:
-        """Whether the root is a lower triangle."""
+        """Whether the root is a lower triangular matrix."""
         return self.root.shape[0] == self.root.shape[1] and not bool(self.root.triu(1).any())
 
     def _scaled_rows(self) -> Iterator[Tensor]:
-        """Rows R [count − 1, d] with RᵀR = Σ, in parts. N centred rows depend on each other; a reflection of their
-        common direction leaves one of them zero and the others independent.
+        """Rows R [count − 1, d] with RᵀR = Σ, in parts.
+
+        Centred rows are linearly dependent; a Householder reflection of their common direction makes one of them zero
+        and leaves the others independent.
         """
         assert self.vectors is not None
         count = len(self.vectors)
@@ -99,7 +102,7 @@ class Gaussian:
 
 
 class Moments:
-    """Adds blocks of vectors up to their `Gaussian`: memory does not grow with their number."""
+    """Streaming moments: adds blocks of vectors up to a `Gaussian`, in memory that does not grow with their number."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -108,6 +111,7 @@ class Moments:
         self._square: Tensor | float = 0.0
 
     def add(self, vectors: Tensor) -> None:
+        """Adds vectors [n, d]."""
         rows = vectors.double()
         if self._centre is None:
             self._centre = rows.mean(0)
@@ -116,7 +120,8 @@ class Moments:
         self._sum = self._sum + rows.sum(0)
         self._square = self._square + gram(rows)
 
-    def done(self) -> Gaussian:
+    def gaussian(self) -> Gaussian:
+        """Gaussian of all vectors added so far, at least two."""
         assert self._centre is not None and isinstance(self._sum, Tensor) and isinstance(self._square, Tensor)
         shift = self._sum / self._count
         covariance = (self._square - self._count * torch.outer(shift, shift)) / (self._count - 1)
@@ -124,22 +129,25 @@ class Moments:
 
 
 def distance(a: Gaussian, b: Gaussian) -> float:
-    """‖μ₁ − μ₂‖² + Tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½): squared, as everybody quotes it. No ε is added to any diagonal.
+    """Squared Fréchet distance ‖μ₁ − μ₂‖² + Tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½), as the literature quotes it. No ε is added to any
+    diagonal.
 
-    With LLᵀ = Σ₁ the eigenvalues of the symmetric LᵀΣ₂L are those of Σ₁Σ₂, and they cost a fifth of the singular
-    values of L₁ᵀL₂, which are their roots. But a root magnifies the rounding of a small eigenvalue, to 1e-8 at 0: where
-    that might show in the tenth digit of the distance, the singular values are taken.
+    With LLᵀ = Σ₁ the eigenvalues of the symmetric LᵀΣ₂L are those of Σ₁Σ₂, at a fifth of the cost of the singular
+    values of L₁ᵀL₂, which are their roots. A root magnifies the rounding of a small eigenvalue, to 1e-8 at 0: if that
+    could change the tenth digit of the distance, the singular values are computed instead.
     """
     apart = float((a.mean - b.mean).square().sum() + a.trace + b.trace)
     values = torch.linalg.eigvalsh(_product(a, b)).clamp_min(0)
-    found = apart - 2 * float(values.sqrt().sum())
-    if _doubt(values) > max(2e-9 * found, 1e-14 * apart):
-        found = apart - 2 * float(torch.linalg.svdvals(a.root.T @ b.root).sum())
-    return max(found, 0.0)
+    value = apart - 2 * float(values.sqrt().sum())
+    if _doubt(values) > max(2e-9 * value, 1e-14 * apart):
+        value = apart - 2 * float(torch.linalg.svdvals(a.root.T @ b.root).sum())
+    return max(value, 0.0)
 
 
 def _doubt(values: Tensor) -> float:
-    """What rounding may do to 2 Σ √λ. Measured at d = 128 to 512, spectra i^-½ to i^-4: a hundredth of it at most."""
+    """Estimated rounding error of 2 Σ √λ. Measured errors at d = 128 to 512, spectra i^-½ to i^-4, were at most a
+    hundredth of it.
+    """
     if not len(values):
         return 0.0
     rounding = _EPS * values[-1]
@@ -149,8 +157,8 @@ def _doubt(values: Tensor) -> float:
 
 
 def _product(a: Gaussian, b: Gaussian) -> Tensor:
-    """A symmetric matrix with those eigenvalues of Σ₁Σ₂ that are not 0, of the vectors' size where they are few: its
-    lower triangle at least.
+    """Symmetric matrix with the nonzero eigenvalues of Σ₁Σ₂, at least its lower triangle; of the number of vectors'
+    size if that is less than d.
     """
     if a.covariance is None and b.covariance is None:
         inner = a.root.T @ b.root
@@ -164,8 +172,10 @@ def _product(a: Gaussian, b: Gaussian) -> Tensor:
 
 
 def gram(rows: Tensor) -> Tensor:
-    """RᵀR. On a CPU by numpy, which sees that one half mirrors the other and computes one; with torch's threads, on
-    whose number the bits depend.
+    """Gram matrix RᵀR [d, d] of rows [n, d].
+
+    On a CPU large ones are computed by numpy, which computes only one of the two mirrored halves. It uses torch's
+    number of threads, on which the bits depend.
     """
     if rows.is_cuda or rows.shape[1] < _LARGE:
         return rows.T @ rows
@@ -175,24 +185,25 @@ def gram(rows: Tensor) -> Tensor:
 
 
 def _carried(root: Tensor, covariance: Tensor) -> Tensor:
-    """LᵀΣL of a lower triangle L: its lower triangle alone, in a quarter of the multiplications."""
+    """LᵀΣL of a lower triangular L: its lower triangle, by a quarter of the multiplications."""
     from scipy.linalg.lapack import dsygst
 
     with threadpool_limits(torch.get_num_threads(), "blas"):
-        made, failed = dsygst(covariance.numpy().T, root.numpy().T, itype=2, lower=0)  # rows are LAPACK's columns
+        product, failed = dsygst(covariance.numpy().T, root.numpy().T, itype=2, lower=0)  # rows are LAPACK's columns
     assert failed == 0
-    return torch.from_numpy(made.T)
+    return torch.from_numpy(product.T)
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Squared Fréchet distance between Gaussians fitted to vectors [N, d] and [M, d]: see `distance`."""
+    """Squared Fréchet distance between Gaussians fitted to vectors [N, d] and [M, d] (see `distance`)."""
     return distance(Gaussian.of(a), Gaussian.of(b))
 
 
 def standard_error(a: Gaussian, x: Tensor, b: Gaussian, y: Tensor) -> float:
-    """Of `distance(a, b)` as both sets vary, from vectors x of a's and y of b's: all, or a random choice.
+    """Standard error of `distance(a, b)` as both sets vary, from vectors x of a's and y of b's: all, or a random
+    choice.
 
-    The infinitesimal jackknife (Jaeckel 1972). ±1.96 of it covers E[FD_N], and not the distance at n = ∞. Bootstrap
+    By the infinitesimal jackknife (Jaeckel 1972). ±1.96 of it covers E[FD_N], and not the distance at n = ∞. Bootstrap
     errors are 1.5 to 2 times too large near 0.
     """
     of_a, of_b = influences(a, x, b, y)
@@ -200,41 +211,42 @@ def standard_error(a: Gaussian, x: Tensor, b: Gaussian, y: Tensor) -> float:
 
 
 def influences(a: Gaussian, x: Tensor, b: Gaussian, y: Tensor) -> tuple[Tensor, Tensor]:
-    """What `distance(a, b)` is the mean of, to first order, up to a constant: a number for each of the vectors x of a's
-    and y of b's, float64.
+    """Influences on `distance(a, b)` of vectors x [n, d] of a's and y [m, d] of b's, float64 [n] and [m], up to a
+    constant.
 
-    Those of x are 2(μ₁ − μ₂)ᵀx + xᵀ(I − T)x, where T = Σ₁^-½(Σ₁^½Σ₂Σ₁^½)^½Σ₁^-½ carries one Gaussian to the other and
-    x is centred. With fewer vectors than dimensions T is what reweighting them feels: it never leaves their span.
+    The influence of x is 2(μ₁ − μ₂)ᵀx + xᵀ(I − T)x with x centred, where T = Σ₁^-½(Σ₁^½Σ₂Σ₁^½)^½Σ₁^-½ is the transport
+    from one Gaussian to the other. With fewer vectors than dimensions T is restricted to their span, which reweighting
+    never leaves.
     """
     inner = a.root.T @ b.root
     small = len(inner) <= inner.shape[1]
     values, left = torch.linalg.eigh(inner @ inner.T if small else inner.T @ inner)
-    # Of directions with a millionth of the largest root nothing would be seen, and they cannot be told apart.
-    known = values > 1e-12 * values[-1:].clamp_min(torch.finfo(torch.float64).tiny)
-    roots, left = values[known].sqrt(), left[:, known]
+    # Directions with a millionth of the largest root do not affect the result, and rounding mixes them.
+    nonzero = values > 1e-12 * values[-1:].clamp_min(torch.finfo(torch.float64).tiny)
+    roots, left = values[nonzero].sqrt(), left[:, nonzero]
     right = (inner.T if small else inner) @ left / roots
     to_a, to_b = (right, left) if small else (left, right)  # left are of a's root where inner @ inner.T was smaller
     shift = a.mean - b.mean
 
     def each(of: Gaussian, vectors: Tensor, other: Tensor, shift: Tensor) -> Tensor:
         spreads = other / roots.sqrt()
-        found = []
+        parts = []
         for part in torch.split(vectors, _BLOCK):
             rows = part.double() - of.mean
             carried = rows @ spreads
             spread = (rows.square().sum(1) - carried.square().sum(1)) * of.count / max(of.count - 1, 1)
-            found.append(2 * rows @ shift + spread)
-        return torch.cat(found)
+            parts.append(2 * rows @ shift + spread)
+        return torch.cat(parts)
 
     return each(a, x, b.root @ to_a, shift), each(b, y, a.root @ to_b, -shift)
 
 
 def debiased(x: Tensor, y: Tensor, groups: int = 20) -> tuple[float, float]:
-    """The distance at n = ∞ of what vectors [N, d] and [M, d] were drawn from, and the standard error of this estimate.
+    """Estimate of the Fréchet distance at n = ∞ from vectors [N, d] and [M, d], and its standard error.
 
-    The jackknife (Quenouille 1956; Tukey 1958) over a seeded partition: group g is deleted from both sets at once, as
-    the bias is of both. It removes what is of order 1/n, so that some 4d vectors of each are needed, and it can be
-    negative.
+    A jackknife (Quenouille 1956; Tukey 1958) over a seeded partition: group g is deleted from both sets at once,
+    because the bias is of both. It removes the bias of order 1/n, so some 4d vectors of each set are needed; the
+    estimate can be negative.
     """
     whole = frechet_distance(x, y)
     without = torch.tensor(
@@ -247,7 +259,7 @@ def debiased(x: Tensor, y: Tensor, groups: int = 20) -> tuple[float, float]:
 
 
 def _without_each(vectors: Tensor, groups: int) -> Iterator[Gaussian]:
-    """The moments without each of the groups, as differences of sums."""
+    """Gaussian without each of the groups, by differences of sums."""
     order = torch.randperm(len(vectors), generator=noise.generator("jackknife", len(vectors)))
     centre = vectors.double().mean(0)
     parts = order.tensor_split(groups)

@@ -1,4 +1,4 @@
-"""The statistics behind scores: pure functions of float64 tensors, with their standard errors."""
+"""Intervals and standard errors of scores: pure functions of float64 values."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Z95 = 1.959963984540054
 
 
 def error_of(low: float | None, high: float | None) -> float:
-    """The standard error that a 95 % interval stands for; NaN where it has no end, or one at infinity."""
+    """Standard error behind a 95 % interval, NaN if an end is missing or infinite."""
     if low is None or high is None or not math.isfinite(high - low):
         return math.nan
     return (high - low) / (2 * Z95)
 
 
 def bootstrap_standard_error(statistic: Callable[[Tensor], float], rows: int, *, replicates: int) -> float:
-    """Standard error of a statistic of resampled row indices [rows]."""
+    """Bootstrap standard error of a statistic of row indices [rows], drawn with replacement `replicates` times."""
     import torch
 
     from aigc_lab import noise
@@ -33,7 +33,7 @@ def bootstrap_standard_error(statistic: Callable[[Tensor], float], rows: int, *,
 
 
 def clopper_pearson(successes: int, trials: int, alpha: float = 0.05) -> tuple[float, float]:
-    """The exact two-sided interval of a proportion at confidence 1 − α (Clopper & Pearson 1934)."""
+    """Exact two-sided interval of a proportion at confidence 1 − α (Clopper & Pearson 1934)."""
     from scipy.special import betaincinv  # scipy.stats says the same, and takes seconds to import
 
     low = betaincinv(successes, trials - successes + 1, alpha / 2) if successes > 0 else 0.0
@@ -42,7 +42,7 @@ def clopper_pearson(successes: int, trials: int, alpha: float = 0.05) -> tuple[f
 
 
 def binomial_tail(hits: Tensor, trials: int, chances: Tensor) -> Tensor:
-    """P(X ≥ hits) for X of a binomial distribution, float64, elementwise: 1 where no hit is asked for."""
+    """P(X ≥ hits) of a binomial X, float64, elementwise; 1 for 0 hits."""
     import torch
     from scipy.special import betainc
 
@@ -52,7 +52,9 @@ def binomial_tail(hits: Tensor, trials: int, chances: Tensor) -> Tensor:
 
 
 def captured_interval(hits: list[int], n: int) -> tuple[int, int]:
-    """Modes proved to have more than a quarter of their share, and modes not proved to have less."""
+    """Number of modes proved to have more than a quarter of their share, and of modes not proved to have less, at 95 %
+    over all.
+    """
     bounds = [clopper_pearson(hit, n, 0.05 / len(hits)) for hit in hits]
     quarter = 0.25 / len(hits)
     return sum(low > quarter for low, _ in bounds), sum(high >= quarter for _, high in bounds)
@@ -72,7 +74,7 @@ T95_OF_GROUPS = 2.093024054408263
 
 
 def groups(count: int) -> Tensor:
-    """The group 0 … 19 of each of `count` rows: of equal sizes up to one, a seeded choice."""
+    """Group 0 … 19 of each of `count` rows [count], a seeded choice: sizes differ by at most one."""
     import torch
 
     from aigc_lab import noise

@@ -12,12 +12,14 @@ BLOCK = 2048
 
 
 class Estimate(NamedTuple):
+    """Estimate and its standard error."""
+
     value: float
     error: float
 
 
 class _Sums(NamedTuple):
-    """Of a kernel matrix: the sum of each row and of each column, and of all squares."""
+    """Sums of a kernel matrix [n, m]: of each row [n], of each column [m], and of all squares."""
 
     rows: Tensor
     columns: Tensor
@@ -25,18 +27,18 @@ class _Sums(NamedTuple):
 
 
 def cubic(x: Tensor, y: Tensor) -> Tensor:
-    """(x·y/d + 1)³ of every pair of rows: the kernel of KID (Bińkowski et al. 2018)."""
+    """Kernel (x·y/d + 1)³ [n, m] of every pair of rows [n, d] and [m, d], that of KID (Bińkowski et al. 2018)."""
     inner = torch.addmm(x.new_ones(()), x, y.T, alpha=1 / x.shape[1])
     return inner.square().mul_(inner)
 
 
 def mmd(x: Tensor, y: Tensor, block: int = BLOCK) -> Estimate:
-    """The unbiased MMD² between vectors [n, d] and [m, d], as the full two-sample U-statistic, and its standard error.
+    """Unbiased MMD² between vectors [n, d] and [m, d], the full two-sample U-statistic, and its standard error.
 
-    Every pair is used, so that no noise of subsets is in it. The variance comes from the row sums that the value needs
-    anyway: the jackknife over single rows of both sets counts the second-order part of a U-statistic twice (Efron &
-    Stein 1981), so it is taken off once, measured by the sums of squares. What is left is at least that part itself,
-    and for two sets of one distribution, where the first-order part is zero, no more.
+    Every pair is used, so there is no noise of subsets. The variance comes from the row sums that the value needs
+    anyway. A jackknife over single rows of both sets counts the second-order part of a U-statistic twice (Efron & Stein
+    1981), so that part, measured by the sums of squares, is subtracted once. The variance is at least the second-order
+    part itself, and no more for two sets of one distribution, where the first-order part is zero.
     """
     x, y = x.double(), y.double()
     n, m = len(x), len(y)
@@ -45,12 +47,12 @@ def mmd(x: Tensor, y: Tensor, block: int = BLOCK) -> Estimate:
     value = own_sum / (n * (n - 1)) + other_sum / (m * (m - 1)) - 2 * cross_sum / (n * m)
 
     def jackknife(total: Tensor, rows: Tensor, towards: Tensor, count: int, others: int) -> Tensor:
-        """The variance over leaving out each of `count` rows; what it does not change is left away."""
-        left = (total - 2 * rows) / ((count - 1) * (count - 2)) - 2 * (cross_sum - towards) / ((count - 1) * others)
-        return (left - left.mean()).square().sum() * (count - 1) / count
+        """Jackknife variance over leaving out each of `count` rows; terms that are constant are omitted."""
+        without = (total - 2 * rows) / ((count - 1) * (count - 2)) - 2 * (cross_sum - towards) / ((count - 1) * others)
+        return (without - without.mean()).square().sum() * (count - 1) / count
 
     def interaction(sums: _Sums, pairs: int) -> Tensor:
-        """The variance of k(x, y) that neither x nor y alone explains."""
+        """Variance of k(x, y) that neither x nor y alone explains."""
         rows, columns = (part * len(part) / pairs for part in (sums.rows, sums.columns))
         return (sums.squares / pairs - rows.square().mean() - columns.square().mean() + rows.mean() ** 2).clamp_min(0)
 
@@ -64,13 +66,13 @@ def mmd(x: Tensor, y: Tensor, block: int = BLOCK) -> Estimate:
 
 
 def mmd_of_subsets(x: Tensor, y: Tensor, picks: Iterable[tuple[Tensor, Tensor]]) -> Estimate:
-    """The mean of the unbiased MMD² over pairs of subsets, and how much of its error the choice of subsets makes."""
+    """Mean of the unbiased MMD² over pairs of subsets, and the standard error due to the choice of subsets."""
     values = torch.tensor([mmd(x[rows], y[columns]).value for rows, columns in picks], dtype=torch.float64)
     return Estimate(float(values.mean()), float(values.std() / math.sqrt(len(values))))
 
 
 def customary_picks(n: int, m: int, subsets: int, size: int, seed: int = 2020) -> Iterator[tuple[Tensor, Tensor]]:
-    """The subsets that torch-fidelity draws by default, each without replacement."""
+    """Row indices [size] of pairs of subsets as torch-fidelity draws them by default, each without replacement."""
     import numpy as np
 
     source = np.random.RandomState(seed)
@@ -80,7 +82,7 @@ def customary_picks(n: int, m: int, subsets: int, size: int, seed: int = 2020) -
 
 
 def _within(x: Tensor, block: int) -> _Sums:
-    """Without the diagonal; the kernel is symmetric, so each pair of blocks is computed once."""
+    """Sums over pairs of different rows; the kernel is symmetric, so each pair of blocks is computed once."""
     rows, squares = x.new_zeros(len(x)), x.new_zeros(())
     for first in range(0, len(x), block):
         one = slice(first, first + block)

@@ -11,7 +11,7 @@ from aigc_lab.statistics.intervals import T95_OF_GROUPS, clopper_pearson, groups
 
 # How many distances are in memory at a time: 32 MiB.
 _CELLS = 2**22
-# Of so many vectors distances are taken at a time.
+# Columns of distances that are computed at a time.
 _COLUMNS = 4096
 # Two distances are equal when they differ by less than this part of the vectors' squared lengths: more than rounding
 # makes of them at d = 2048, and less than float32 features can tell apart. Copies are then ties, whichever block they
@@ -20,6 +20,8 @@ _TIE = 1e-12
 
 
 class Interval(NamedTuple):
+    """Value with its 95 % interval."""
+
     value: float
     low: float
     high: float
@@ -35,7 +37,9 @@ class Manifolds(NamedTuple):
 
 
 def enough_neighbours(k: int, samples: int) -> None:
-    """Raises `ValueError` where balls to the k-th neighbour hold too much of the set to say anything."""
+    """Raises `ValueError` for fewer than 20k samples: balls to the k-th neighbour then hold too much of the set to be
+    informative.
+    """
     if samples < 20 * k:
         raise ValueError(f"neighbours of rank {k} need at least {20 * k} samples, not {samples}")
 
@@ -52,14 +56,14 @@ def _squared(x: Tensor, y: Tensor, slack: float = 0.0) -> Tensor:
 
 
 def _centred(*sets: Tensor) -> list[Tensor]:
-    """In float64 around the last set's mean: distances stay, and the shorter the vectors, the less rounding."""
+    """Sets in float64, centred at the last one's mean: distances stay, and rounding is smaller for shorter vectors."""
     centre = sets[-1].double().mean(0)
     return [points.double() - centre for points in sets]
 
 
 def distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Squared distances of some rows of x [n, d] to all of y [m, d], block by block: which rows, and [rows, m]. What
-    is told by several things about them is told in one pass. Rounded, so that a copy may be 1e-12 away, or -1e-12.
+    """Blocks of squared distances from x [n, d] to y [m, d]: the rows of x as a slice, and the distances [rows, m].
+    Rounding leaves a copy at up to ±1e-12.
     """
     x, y = _centred(x, y)
     for rows in _rows(len(x), len(y)):
@@ -67,22 +71,22 @@ def distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def nearest(x: Tensor, y: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-    """Distances [n, k] and indices [n, k] of the k rows of y that are nearest to each row of x, nearest first."""
+    """Distances [n, k] and indices [n, k] of the k rows of y nearest to each row of x, nearest first."""
     return _nearest(x, y, k, None)
 
 
 def nearest_others(points: Tensor, of: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-    """Distances [n, k] and indices [n, k] of the k rows that are nearest to each row `of` points, itself excluded."""
+    """Distances [n, k] and indices [n, k] of the k points nearest to each of the rows `of` [n], itself excluded."""
     return _nearest(points, points, k, of)
 
 
 def _nearest(x: Tensor, y: Tensor, k: int, of: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The k rows of y nearest to each row of x; or, where x is y, to each row `of` x, other than itself.
+    """Distances and indices of the k rows of y nearest to each row of x; or, if x is y, to each row `of` x other than
+    itself.
 
-    Of both sets no more than a block is in float64 at a time: where y is large, its copy would be the most that a
-    scoring needs.
+    Only a block of each set is in float64 at a time: a copy of a large y would dominate the memory of a scoring.
     """
-    # Around it vectors are short, and rounding little; exact it need not be, and in float64 it would be of a copy.
+    # Centring shortens the vectors and so reduces rounding. A float32 mean is good enough; float64 would need a copy.
     centre = y.mean(0).double()
     blocks = [slice(first, first + _COLUMNS) for first in range(0, len(y), _COLUMNS)]
 
@@ -102,9 +106,9 @@ def _nearest(x: Tensor, y: Tensor, k: int, of: Tensor | None) -> tuple[Tensor, T
                 mine = of[rows] - columns.start
                 here = torch.nonzero((mine >= 0) & (mine < len(others))).flatten()
                 squared[here, mine[here]] = torch.inf
-            found, places = torch.topk(squared, min(k, len(others)), largest=False)
+            block_least, places = torch.topk(squared, min(k, len(others)), largest=False)
             least, picked = torch.topk(
-                torch.cat([least, found], 1), min(k, least.shape[1] + len(others)), largest=False
+                torch.cat([least, block_least], 1), min(k, least.shape[1] + len(others)), largest=False
             )
             index = torch.cat([index, places + columns.start], 1).gather(1, picked)
         indices.append(index)
@@ -113,24 +117,25 @@ def _nearest(x: Tensor, y: Tensor, k: int, of: Tensor | None) -> tuple[Tensor, T
 
 
 def apart(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
-    """Distances [n, k] of rows [n, d] to the rows of y in their lists [n, k], from differences: exactly 0 of copies."""
+    """Distances [n, k] of rows [n, d] to the rows of y with indices [n, k], from differences: exactly 0 for copies."""
     each = max(1, _CELLS // max(1, index.shape[1] * x.shape[1]))
     parts = zip(torch.split(x, each), torch.split(index, each), strict=True)
     return torch.cat([(some[:, None].double() - y[listed].double()).norm(dim=2) for some, listed in parts])
 
 
 def manifolds(generated: Tensor, real: Tensor, k: int, *, closed: bool = False) -> Manifolds:
-    """How generated vectors [n, d] and real ones [m, d] lie in the balls that reach to each other's k-th neighbour.
+    """Precision, recall, density and coverage of generated vectors [n, d] and real ones [m, d], by balls to the k-th
+    neighbour.
 
-    Precision is the share of generated vectors in some real ball, recall that of real ones in some generated ball,
-    density the mean number of real balls around a generated vector over k, and coverage the share of real balls with
-    something generated in them. A ball has its rim where it is `closed`. A vector is no neighbour of its own, but a
-    copy of it is.
+    Precision is the share of generated vectors in some real ball, recall that of real ones in some generated ball.
+    Density is the mean number of real balls around a generated vector over k, and coverage the share of real balls with
+    a generated vector inside. A `closed` ball includes its boundary. A vector is not its own neighbour, but a copy of
+    it is.
 
-    The radii are as random as what lies within them, so that intervals of proportions are too narrow: these are of
-    ±2.09 standard errors (Student's t) of a jackknife that leaves 20 groups out of both sets, with the radii of what
-    is left; they cover the expectation at this n. A share is never given a narrower one than Clopper and Pearson's:
-    at 0 and 1 all groups agree.
+    The radii are as random as their contents, so intervals of proportions are too narrow. These are ±2.09 standard
+    errors (Student's t) of a jackknife that leaves 20 groups out of both sets and recomputes the radii; they cover the
+    expectation at this n. The interval of a share is never narrower than Clopper and Pearson's, because at 0 and 1 all
+    groups agree. Raises `ValueError` for fewer than 2k + 2 vectors in a set.
     """
     generated, real = _centred(generated, real)
     n, m, device = len(generated), len(real), real.device
@@ -146,18 +151,18 @@ def manifolds(generated: Tensor, real: Tensor, k: int, *, closed: bool = False) 
         # Few pairs are within any radius: those alone are looked at again for every group.
         row, column = torch.nonzero(_within(squared, widest_real, closed), as_tuple=True)
         away, row_of = squared[row, column], row + rows.start
-        for left, hit in _hits(away, radii_real[:, column], group[row_of], group_real[column], closed):
-            balls[left] += torch.bincount(row_of[hit], minlength=n)
-            visitors[left] += torch.bincount(column[hit], minlength=m)
+        for omitted, hit in _hits(away, radii_real[:, column], group[row_of], group_real[column], closed):
+            balls[omitted] += torch.bincount(row_of[hit], minlength=n)
+            visitors[omitted] += torch.bincount(column[hit], minlength=m)
         row, column = torch.nonzero(_within(squared, widest[rows, None], closed), as_tuple=True)
         away, row_of = squared[row, column], row + rows.start
-        for left, hit in _hits(away, radii[:, row_of], group[row_of], group_real[column], closed):
-            seen[left] += torch.bincount(column[hit], minlength=m)
+        for omitted, hit in _hits(away, radii[:, row_of], group[row_of], group_real[column], closed):
+            seen[omitted] += torch.bincount(column[hit], minlength=m)
 
     def over(hits: Tensor, group: Tensor) -> Tensor:
         """Means over all, and over all but each group: [count + 1]."""
-        kept = group != torch.arange(-1, count, device=device)[:, None]
-        return ((hits.double() * kept).sum(1) / kept.sum(1)).cpu()
+        mask = group != torch.arange(-1, count, device=device)[:, None]
+        return ((hits.double() * mask).sum(1) / mask.sum(1)).cpu()
 
     shares = [over(hits > 0, of) for hits, of in ((balls, group), (seen, group_real), (visitors, group_real))]
     precision, recall, coverage = (_of_share(share, size) for share, size in zip(shares, (n, m, m), strict=True))
@@ -168,14 +173,14 @@ def manifolds(generated: Tensor, real: Tensor, k: int, *, closed: bool = False) 
 
 
 def _radii(points: Tensor, k: int, group: Tensor, count: int) -> Tensor:
-    """Squared distance to the k-th other vector [count + 1, n]: among all, then among all but each group."""
+    """Squared distances to the k-th other vector [count + 1, n]: among all, then among all but each group."""
     n = len(points)
     # A list that is twice as long holds k others after any group has gone.
     distances, index = nearest_others(points, torch.arange(n, device=points.device), min(2 * k + 10, n - 1))
     squared, listed = distances.square(), group[index]
     radii = [squared[:, k - 1]]
-    for left in range(count):
-        rank = (listed != left).cumsum(1)
+    for omitted in range(count):
+        rank = (listed != omitted).cumsum(1)
         last = (rank < k).sum(1, keepdim=True).clamp_max(index.shape[1] - 1)
         radii.append(squared.gather(1, last).squeeze(1))
     return torch.stack(radii)
@@ -186,13 +191,13 @@ def _within(squared: Tensor, radii: Tensor, closed: bool) -> Tensor:
 
 
 def _hits(away: Tensor, radii: Tensor, group: Tensor, group_real: Tensor, closed: bool) -> Iterator[tuple[int, Tensor]]:
-    """Which pairs are hits: of all, then without each group."""
-    for left, reach in enumerate(radii):
-        yield left, _within(away, reach, closed) & (group != left - 1) & (group_real != left - 1)
+    """Mask of the pairs that lie within the radius [p]: among all (0), then without each group (1 …)."""
+    for omitted, reach in enumerate(radii):
+        yield omitted, _within(away, reach, closed) & (group != omitted - 1) & (group_real != omitted - 1)
 
 
 def _interval(values: Tensor) -> Interval:
-    """Of a value and its jackknife replicates."""
+    """Interval of a value and its jackknife replicates."""
     value, margin = float(values[0]), T95_OF_GROUPS * jackknife_error(values[1:])
     return Interval(value, max(value - margin, 0.0), value + margin)
 
@@ -204,9 +209,11 @@ def _of_share(values: Tensor, trials: int) -> Interval:
 
 
 def k_means(points: Tensor, count: int, rounds: int = 50) -> Tensor:
-    """`count` centres [count, d] in float64: Lloyd's rounds from a seeded k-means++ start (Arthur & Vassilvitskii
-    2007), until nothing changes or for `rounds`. A centre that loses all its points stays where it is. The rounds are
-    in float32 around the points' mean, where that is exact enough.
+    """K-means centres [count, d] in float64: Lloyd's iterations from a seeded k-means++ start (Arthur & Vassilvitskii
+    2007), until nothing changes or for `rounds`.
+
+    A centre that loses all its points stays where it is. Iterations run in float32 around the points' mean, which is
+    exact enough. Raises `ValueError` for fewer points than centres.
     """
     if len(points) < count:
         raise ValueError(f"{count} clusters need at least as many vectors, not {len(points)}")
@@ -217,7 +224,7 @@ def k_means(points: Tensor, count: int, rounds: int = 50) -> Tensor:
     centres = points.new_empty(count, points.shape[1])
     away = points.new_ones(len(points), dtype=torch.float64)
     for place, draw in enumerate(draws):
-        # Where all points are centres already, any will do.
+        # If every point is a centre already, any point will do.
         total = (away if away.sum() > 0 else torch.ones_like(away)).cumsum(0)
         pick = int(torch.searchsorted(total, total[-1] * draw, right=True).clamp_max(len(points) - 1))
         centres[place] = points[pick]
@@ -235,7 +242,9 @@ def k_means(points: Tensor, count: int, rounds: int = 50) -> Tensor:
 
 
 def assign(points: Tensor, centres: Tensor) -> Tensor:
-    """The nearest centre of each point [N]: wherever both lie, for distances are taken around the centres' mean."""
+    """Index of the nearest centre of each point [N]. Distances are taken around the centres' mean, so that rounding
+    does not depend on where both lie.
+    """
     middle = centres.double().mean(0)
     return _assign(points.double() - middle, (centres.double() - middle).float())
 

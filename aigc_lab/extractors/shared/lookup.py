@@ -1,4 +1,4 @@
-"""What a name of features means: a plugin of ours or of a package, a user's file `./mine.py`, or `./net.pt2`, which
+"""Lookup of extractors by name: a plugin of ours or of a package, a user's file `./mine.py`, or `./net.pt2`, which
 `torch.export.save` wrote.
 """
 
@@ -26,12 +26,12 @@ _EXPORTED = ".pt2"
 
 
 def is_file(name: str) -> bool:
-    """Whether a name of features means a user's file."""
+    """Whether a name of features is that of a user's file."""
     return plugins.is_file(name) or name.endswith(_EXPORTED)
 
 
 def find_extractor(name: str, near: Path | None = None) -> type[Extractor]:
-    """The extractor that a name means; files are looked for in the folder `near` and then in the working directory."""
+    """Extractor class of a name; files are looked for in the folder `near` and then in the working directory."""
     if name.endswith(_EXPORTED):
         return _exported(plugins.located(name, near))
     return plugins.find(Extractor, name, near)  # type: ignore[type-abstract]
@@ -44,11 +44,11 @@ def _exported(path: Path) -> type[Extractor]:
 
 
 class Exported(Extractor):
-    """A program that `torch.export.save` wrote: the network of a user who wants no code of it to be loaded.
+    """Program that `torch.export.save` wrote, for networks of users that are loaded without their code.
 
-    It takes one tensor: float32 [N, C, H, W] from 0 to 1. Where it fixes H and W, images are resized to that (bilinear,
-    smoothed); where it fixes N, the last batch is filled up; where C is 3, grey images become RGB. What it gives is
-    vectors [N, d], or vectors and logits. Its identity is the sha256 of the file.
+    Its one input is float32 [N, C, H, W] in [0, 1]. If it fixes H and W, images are resized to that (bilinear,
+    antialiased); if it fixes N, the last batch is filled up; if C is 3, grey images become RGB. Its output is vectors
+    [N, d], or vectors and logits. The identity is the sha256 of the file. Raises `UsageError` for other programs.
     """
 
     path: ClassVar[Path]
@@ -88,10 +88,10 @@ class Exported(Extractor):
         cls, dataset: Dataset, *, cache: Path, weights: WeightsPolicy, device: str, say: Callable[[str], None]
     ) -> Self:
         cls.check(dataset, weights)
-        made, channels = cls(device), dataset.shape.size[0]
-        if made._channels not in (None, 3, channels):
-            raise UsageError(f"{cls.path}: it reads {made._channels} channels, and {dataset.name} has {channels}")
-        return made
+        extractor, channels = cls(device), dataset.shape.size[0]
+        if extractor._channels not in (None, 3, channels):
+            raise UsageError(f"{cls.path}: it reads {extractor._channels} channels, and {dataset.name} has {channels}")
+        return extractor
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         values = (as_rgb(images) if self._channels == 3 else images).float() / 255
@@ -107,8 +107,8 @@ class Exported(Extractor):
     def _one(self, values: Tensor) -> tuple[Tensor, Any]:
         if self._batch:
             values = F.pad(values, (0, 0, 0, 0, 0, 0, 0, self._batch - len(values)))
-        given = self.network(values.contiguous())
-        vectors, logits, *_ = (*given, None) if isinstance(given, tuple | list) else (given, None)
+        outputs = self.network(values.contiguous())
+        vectors, logits, *_ = (*outputs, None) if isinstance(outputs, tuple | list) else (outputs, None)
         if not isinstance(vectors, Tensor) or vectors.ndim != 2:
             raise UsageError(
                 f"{self.path}: it gives {getattr(vectors, 'shape', type(vectors))}, and not vectors [N, d]"
@@ -133,12 +133,12 @@ _SYMBOLIC = re.compile(
 
 
 def _harmless(path: Path) -> None:
-    """Raises `UsageError` for a file that could make `torch.export.load` run what somebody wrote into it.
+    """Raises `UsageError` for a file that could make `torch.export.load` execute code from it.
 
-    Of torch 2.15 it unpickles weights and constants where their index says so, and sample inputs where they are more
-    than tensors; loads compiled libraries; evaluates symbolic sizes as Python; and looks operators up by any name
-    below `torch`. None of this is needed for a network of tensors, and each is looked for here. What is left is the
-    trust in torch's own reader of zip files and in the operators' code.
+    In torch 2.15 that function unpickles weights and constants if their index says so, and sample inputs if they are
+    more than tensors; loads compiled libraries; evaluates symbolic sizes as Python; and looks operators up by any name
+    below `torch`. A network of tensors needs none of this, and each is checked here. What remains is trust in torch's
+    reader of zip files and in the operators' code.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -154,8 +154,8 @@ def _harmless(path: Path) -> None:
                         raise _Harm(f"{name} is a pickle")
             model = json.loads(archive.read(f"{root}models/model.json"))
             for key, text in _strings(model):
-                known = {"target": _OPERATORS, "expr_str": _SYMBOLIC}.get(key)
-                if known and not known.fullmatch(text):
+                pattern = {"target": _OPERATORS, "expr_str": _SYMBOLIC}.get(key)
+                if pattern and not pattern.fullmatch(text):
                     raise _Harm(f"it calls {text:.60}" if key == "target" else f"it computes {text:.60}")
             torch.load(io.BytesIO(archive.read(f"{root}data/sample_inputs/model.pt")), weights_only=True)
     except _Harm as harm:
@@ -168,7 +168,7 @@ class _Harm(Exception): ...
 
 
 def _strings(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every string of a JSON document, under the key that is nearest above it."""
+    """Every string of a JSON document, with the nearest key above it."""
     if isinstance(node, str):
         yield key, node
     elif isinstance(node, dict):

@@ -1,4 +1,4 @@
-"""What extractors share that read a published file of weights."""
+"""Extractors with published weights: download, check, and reading without unpickling."""
 
 import warnings
 import zipfile
@@ -16,7 +16,7 @@ from aigc_lab.host.weights import Published, WeightsPolicy
 
 
 class Pretrained(Extractor):
-    """Its network is made of a file of weights, and of nothing else; the identity has the file's hash."""
+    """Extractor whose network is built from one published file of weights, whose hash is in the identity."""
 
     published: ClassVar[Published]
     #: the network and its preprocessing, as identities name them before the hash
@@ -28,15 +28,15 @@ class Pretrained(Extractor):
 
     @classmethod
     def built(cls, path: Path) -> nn.Module:
-        """The network of a file that may be used. Raises `UsageError` that names the file and what is wrong in it."""
+        """Network of a verified file. Raises `UsageError` naming the file and what is wrong in it."""
         raise NotImplementedError
 
     @classmethod
     def check(cls, dataset: Dataset, weights: WeightsPolicy) -> None:
         super().check(dataset, weights)
-        found = cls.published.found(weights)
-        if found is not None:
-            cls.published.verified(found, weights)
+        path = cls.published.found(weights)
+        if path is not None:
+            cls.published.verified(path, weights)
 
     @classmethod
     def fetch(cls, weights: WeightsPolicy, say: Callable[[str], None]) -> None:
@@ -48,14 +48,16 @@ class Pretrained(Extractor):
     ) -> Self:
         cls.check(dataset, weights)
         path = cls.published.fetched(weights, say)
-        made = cls(cls.built(path), cls.published.verified(path, weights))
-        made.network.to(device).eval().requires_grad_(False)
-        return made
+        extractor = cls(cls.built(path), cls.published.verified(path, weights))
+        extractor.network.to(device).eval().requires_grad_(False)
+        return extractor
 
 
-def read_weights(path: Path, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """The tensors that are `wanted`, by name and shape, from a file that `torch.save` or safetensors wrote; what else
-    is in it is left. Nothing is unpickled. Raises `UsageError` with the file and the first name that does not fit.
+def read_weights(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Tensors with the names and shapes of `shapes`, from a file that `torch.save`, TorchScript or safetensors wrote;
+    other entries are ignored.
+
+    Nothing is unpickled. Raises `UsageError` with the file and the first name that does not fit.
     """
     try:
         if path.suffix == ".safetensors":
@@ -74,13 +76,13 @@ def read_weights(path: Path, wanted: Mapping[str, tuple[int, ...]]) -> dict[str,
         raise UsageError(f"{path}: it is no file of weights ({reason:.200})") from None
     if not isinstance(tensors, Mapping):
         raise UsageError(f"{path}: it holds a {type(tensors).__name__}, not tensors by name")
-    for name, shape in wanted.items():
-        found = tensors.get(name)
-        if not isinstance(found, Tensor):
+    for name, shape in shapes.items():
+        tensor = tensors.get(name)
+        if not isinstance(tensor, Tensor):
             raise UsageError(f"{path}: {name} is missing: these are weights of another network")
-        if tuple(found.shape) != tuple(shape):
-            raise UsageError(f"{path}: {name} has the shape {list(found.shape)}, and {list(shape)} is wanted")
-    return {name: tensors[name] for name in wanted}
+        if tuple(tensor.shape) != tuple(shape):
+            raise UsageError(f"{path}: {name} has the shape {list(tensor.shape)}, and {list(shape)} is wanted")
+    return {name: tensors[name] for name in shapes}
 
 
 def _is_script(path: Path) -> bool:
@@ -91,7 +93,7 @@ def _is_script(path: Path) -> bool:
 
 
 class InceptionFeatures(Pretrained):
-    """The Inception of 2015-12-05 with pytorch-fid's preprocessing, at one of its four depths."""
+    """Inception of 2015-12-05 with pytorch-fid's preprocessing, at one of its four depths."""
 
     #: of `nets.inception.DIMENSIONS`
     dimensions: ClassVar[int]

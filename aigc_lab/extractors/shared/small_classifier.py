@@ -1,4 +1,4 @@
-"""The small network of a dataset's own classes and its recipe: the judge of `fd_clf`, and what `cas` trains."""
+"""Small classifier of a dataset's classes and its training recipe: the judge of `fd_clf`, and what `cas` trains."""
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +17,9 @@ BATCH, LR = 128, 2e-3
 
 
 class Network(nn.Module):
-    """uint8 images -> (features [N, 32], logits [N, classes]).
+    """Convolutional classifier: uint8 images [N, C, H, W] -> (features [N, 32], logits [N, classes]).
 
-    Few dimensions on purpose: the Fréchet distance is then well determined (n ≥ 4d) by a few hundred samples.
+    Features have few dimensions on purpose: some hundred samples then determine the Fréchet distance well (n ≥ 4d).
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -46,7 +46,7 @@ class Network(nn.Module):
 
 
 def fit(samples: Samples, shape: Shape, steps: int, *, seed: int = 0, device: str = "cpu") -> Network:
-    """The network after the recipe on labelled images; the stored judges are of seed 0."""
+    """Classifier trained on labelled images for `steps`; the stored judges have seed 0."""
     key: tuple[Key, ...] = (seed,) if seed else ()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(noise.generator("classifier", "weights", *key).initial_seed())
