@@ -20,7 +20,7 @@ from aigc_lab.scoring.null_cache import remembered
 from aigc_lab.shape import Modality
 from aigc_lab.statistics.neighbours import nearest_others
 from aigc_lab.text.vocabulary import EOS, PAD
-from aigc_lab.verdicts.bins import ACCURACY, Bins, told
+from aigc_lab.verdicts.bins import ACCURACY, Bins, predicted_bins
 from aigc_lab.verdicts.collapse import Beside, Judge, K, alike
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
 from aigc_lab.verdicts.missing import MISSING
@@ -188,7 +188,7 @@ def _accuracy(pool: Tensor, bins: Bins) -> float:
         return 1.0  # so few are refused anyway
     vectors = pool.double()
     neighbours = nearest_others(vectors, torch.arange(len(vectors)), K)[1]
-    return float((told(vectors, bins.of, len(bins.names), neighbours)[0] == bins.of).double().mean())
+    return float((predicted_bins(vectors, bins.of, len(bins.names), neighbours)[0] == bins.of).double().mean())
 
 
 def _mostly(clusters: Bins, classes: Bins) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What the mass of real samples is counted in: classes, known modes, or clusters."""
+"""Bins in which the mass of real samples is counted: classes, known modes, or clusters."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from aigc_lab.statistics.neighbours import assign, distances, k_means
 from aigc_lab.verdicts.conclusion import needed
 
 _MOST = 100  # clusters
-# Of real samples so many must be sorted into their classes by the features, for a verdict to be about classes.
+# Least leave-one-out accuracy of real samples for classes to be used as bins.
 ACCURACY = 0.75
 
 
 @dataclass(frozen=True)
 class Bins:
-    """What the mass is counted in: `names` [K], and the bin of each of the pool's vectors [m]. With `centres` [K, d] a
-    vector is in the bin whose centre is nearest, without in that which real vectors near it are of. A `note` says why
-    it is these and not others, where one would wonder; `withheld` why bins that are all there do not show that nothing
-    is missing, where they do not. `accuracy` is the share of real samples that are sorted into the known classes, where
-    these are no bins for it.
+    """Bins of a pool of real vectors: `names` [K], and the bin `of` each vector [m].
+
+    With `centres` [K, d] a vector belongs to the nearest centre, without them to the bin of the real vectors near it.
+    `note` explains the choice of bins to a reader. `withheld` is the reason why NONE cannot be concluded from them, ""
+    if it can. `accuracy` is the share of real samples sorted into their known classes, for bins that are not these
+    classes.
     """
 
     names: tuple[str, ...]
@@ -36,22 +37,23 @@ class Bins:
 
     @classmethod
     def of_labels(cls, labels: Tensor, names: Sequence[str] | None = None) -> Bins:
-        """The classes that occur. `names` are those of all classes."""
+        """Classes that occur in labels [m]. `names` are those of all classes."""
         present, of = torch.unique(labels, return_inverse=True)
         called = [str(int(each)) if names is None else names[int(each)] for each in present]
         return cls(tuple(called), of, noun=("class", "classes"))
 
     @classmethod
     def of_centres(cls, pool: Tensor, centres: Tensor, noun: tuple[str, str] = ("mode", "modes")) -> Bins:
-        """Known modes."""
+        """Known modes with centres [K, d]."""
         names = tuple(str(number) for number in range(len(centres)))
         return cls(names, assign(pool, centres), centres.double(), noun)
 
     @classmethod
     def of_clusters(cls, pool: Tensor, n: int, apart: Tensor | None = None) -> Bins:
-        """K-means clusters of other real vectors than the pool's where these are known, as many as n samples can decide
-        about: n ≥ 8·K·ln(K / 0.05), from 2 to 100. One with less than half of what equal ones would have is given up,
-        and its vectors go to the others.
+        """K-means clusters, as many as n samples can decide about: n ≥ 8·K·ln(K / 0.05), from 2 to 100.
+
+        The centres are fitted to the real vectors `apart` if given, else to the pool. A cluster with less than half of
+        an equal share is dissolved into the others.
         """
         count = next(k for k in range(_MOST, 1, -1) if k == 2 or n >= needed(k))
         clustered = pool if apart is None else apart
@@ -64,16 +66,18 @@ class Bins:
             centres = torch.cat([centres[:smallest], centres[smallest + 1 :]])
 
 
-def told(pool: Tensor, of: Tensor, count: int, neighbours: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The bin that each real vector [m, d] is taken for by the others [m]: that of most of its `neighbours` [m, k],
-    nearest first, or that with the nearest mean, whichever is right more often; and the means [count, d], if it is
-    these. Neighbours tell bins of any form; of few vectors in each of many bins means tell more.
+def predicted_bins(pool: Tensor, of: Tensor, count: int, neighbours: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Leave-one-out prediction of the bin of each real vector [m, d]: [m], and the bins' means [count, d] if they
+    predict it.
+
+    A vector is classified by the majority of its `neighbours` [m, k], nearest first, or by the nearest mean, whichever
+    is right more often. Neighbours suit bins of any form; means are better for few vectors in each of many bins.
     """
     by_votes = voted(of[neighbours])
     sizes = torch.bincount(of, minlength=count).double()
     means = torch.zeros(count, pool.shape[1], dtype=torch.float64).index_add_(0, of, pool)
     means /= sizes[:, None].clamp_min(1)
-    # Without itself; one that is alone has no mean.
+    # Distance to the mean without the vector itself; a vector alone in its bin has no such mean.
     own = (pool - means[of]).norm(dim=1) * sizes[of] / (sizes[of] - 1).clamp_min(1)
     own = own.masked_fill(sizes[of] == 1, torch.inf)
     by_means = torch.empty_like(of)
@@ -86,7 +90,7 @@ def told(pool: Tensor, of: Tensor, count: int, neighbours: Tensor) -> tuple[Tens
 
 
 def voted(bins: Tensor) -> Tensor:
-    """The most frequent bin of each row [n, k], nearest neighbours first; of two as frequent the nearer."""
+    """Most frequent bin of each row [n, k], nearest neighbours first; of two as frequent the nearer."""
     weights = 1 - 0.01 * torch.arange(bins.shape[1], dtype=torch.float64)
     votes = ((bins[:, :, None] == bins[:, None]) * weights).sum(2)
     most: Tensor = bins.gather(1, votes.argmax(1, keepdim=True)).squeeze(1)
@@ -94,5 +98,5 @@ def voted(bins: Tensor) -> Tensor:
 
 
 def order_of(vectors: Tensor) -> Tensor:
-    """An order of the rows that is theirs alone, whatever the order in which they come."""
+    """Lexicographic order of the rows [n], which does not depend on the order in which they come."""
     return torch.from_numpy(np.lexsort(vectors.T.flip(0).numpy()))

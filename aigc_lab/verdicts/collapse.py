@@ -43,7 +43,7 @@ from torch import Tensor
 from aigc_lab import noise
 from aigc_lab.statistics.intervals import clopper_pearson
 from aigc_lab.statistics.neighbours import apart, assign, distances, nearest, nearest_others
-from aigc_lab.verdicts.bins import Bins, order_of, told, voted
+from aigc_lab.verdicts.bins import Bins, order_of, predicted_bins, voted
 from aigc_lab.verdicts.conclusion import FOUND, VARIED, Collapse, CollapseVerdict, Covered, Measured, Shift, conclude
 from aigc_lab.verdicts.diversity import scale_of, vendi
 from aigc_lab.verdicts.missing import BINS, MISSING, UNDECIDED, decide, least_missing, most_missing
@@ -67,7 +67,7 @@ _RECALLED = 0.75
 
 
 class Null(NamedTuple):
-    """What real samples of a number look like against the rest of the pool: medians, and low quantiles."""
+    """Statistics of n real samples against the rest of the pool: medians, and the 0.5 % quantile of coverage."""
 
     precision: float
     coverage: float
@@ -76,11 +76,12 @@ class Null(NamedTuple):
 
 
 class Beside(NamedTuple):
-    """What is known of generated samples beside their vectors: a number [n] that equal samples share, for vectors of
-    copies may differ by rounding; and, where there is other evidence, how unlike real ones each is [n], so that of
-    real ones 2.5 % are above 1. Of pictures `shifted` makes real ones that look as all generated ones do: of weights
-    [m] of the pool's samples, vectors [s, d] and the places in the pool [s] that these are of, both in the order in
-    which the pool was given.
+    """Facts about generated samples beside their vectors.
+
+    `alike` [n] is a number that equal samples share, since vectors of copies may differ by rounding. `strangeness` [n]
+    measures how unlike real samples each is, by other evidence; 2.5 % of real ones are above 1. `shifted`, for
+    pictures, makes real ones that look as all generated ones do: it takes weights [m] of the pool's samples and returns
+    vectors [s, d] with their places in the pool [s], both in the order in which the pool was given.
     """
 
     alike: Tensor
@@ -90,9 +91,12 @@ class Beside(NamedTuple):
 
 @dataclass
 class Judge:
-    """Real vectors, known once, that generated ones are judged by. `pool` [m, d] are samples of the reference and of
-    the holdout, none of which anything was trained on; at least twice as many as are judged at a time. `signature`
-    says what the vectors are of. Equal samples share a number in `alike` [m]; without it, those of equal vectors do.
+    """Judge of generated vectors by a pool of real ones.
+
+    `pool` [m, d] are samples of the reference and of the holdout, none of which was trained on: at least twice as many
+    as are judged at a time. `signature` identifies the features. `alike` [m] is a number that equal samples share; by
+    default equal vectors share one. Raises `ValueError` for fewer than 40 real samples, bins of another number, NaN or
+    infinity.
     """
 
     pool: Tensor
@@ -122,7 +126,7 @@ class Judge:
 
     @cached_property
     def digest(self) -> str:
-        """Of the vectors and their bins, by whose names nulls are kept: what these depend on."""
+        """Hash of the vectors and their bins, under which nulls are cached."""
         digest = hashlib.sha256(f"{_VERSION} {K} {_LISTED} {_DRAWS} {self.bins.names}".encode())
         digest.update(self.pool.contiguous().numpy().tobytes())
         digest.update(self.bins.of.contiguous().numpy().tobytes())
@@ -132,8 +136,8 @@ class Judge:
 
     @cached_property
     def lists(self) -> tuple[Tensor, Tensor]:
-        """Distances and places [m, ≤ 60] of the other vectors that are nearest to each, nearest first: those of all
-        splits are in them.
+        """Distances and places [m, ≤ 60] of the other vectors nearest to each, nearest first, from which those of every
+        split are taken.
         """
         if self.listed is not None:
             return apart(self.pool, self.pool, self.listed), self.listed
@@ -141,70 +145,72 @@ class Judge:
 
     @cached_property
     def shares(self) -> Tensor:
-        """p_k: the share of each bin in the pool [K]."""
+        """Share p_k of each bin in the pool [K]."""
         return torch.bincount(self.bins.of, minlength=len(self.bins.names)).double() / len(self.pool)
 
     @cached_property
     def strays(self) -> Tensor:
-        """ε_k: the share that all other bins would give each bin if it were empty [K], by how real vectors are taken
-        for members of other bins than theirs. Known centres part the plane: nothing strays.
+        """Share ε_k that all other bins would give each bin if it were empty [K], from misclassified real vectors. It
+        is 0 for known centres, which partition the space.
         """
         count = len(self.bins.names)
         if self.bins.centres is not None:
             return torch.zeros(count, dtype=torch.float64)
-        said = self._told[0]
-        away = torch.bincount(said[said != self.bins.of], minlength=count).double() / len(self.pool)
+        predicted = self._predictions[0]
+        away = torch.bincount(predicted[predicted != self.bins.of], minlength=count).double() / len(self.pool)
         return away / (1 - self.shares).clamp_min(1e-9)
 
     @cached_property
     def expected(self) -> Tensor:
-        """r_k: the share of real vectors that is taken for each bin's, rightly or not [K]."""
+        """Share r_k of real vectors that is classified into each bin, rightly or not [K]."""
         if self.bins.centres is not None:
             return self.shares
-        return torch.bincount(self._told[0], minlength=len(self.bins.names)).double() / len(self.pool)
+        return torch.bincount(self._predictions[0], minlength=len(self.bins.names)).double() / len(self.pool)
 
     @property
     def thresholds(self) -> Tensor:
-        """What a missing bin has less than: a quarter of what is expected, beyond what strays into it [K]."""
+        """Share below which a bin is missing [K]: a quarter of the expected share, beyond the strays."""
         return self.strays + (self.expected - self.strays) / 4
 
     @property
     def clear(self) -> Tensor:
-        """Which bins the vectors tell from the others [K]: of what is taken for theirs, so much is their own as makes
-        half of their share. Labels that the vectors know little of would else seem missing, or present.
+        """Which bins the vectors separate from the others [K]: the correctly classified share is at least half of the
+        bin's. Bins of labels that the vectors do not separate would seem missing, or present.
         """
         return self.expected - self.strays >= self.shares / 2
 
     @cached_property
     def accuracy(self) -> float | None:
-        """The share of real vectors that the others sort into their classes, where these are known."""
+        """Leave-one-out accuracy of real vectors in [0, 1]; for bins with centres that of `bins.accuracy`, which may be
+        None.
+        """
         if self.bins.centres is not None:
             return self.bins.accuracy
-        return float((self._told[0] == self.bins.of).double().mean())
+        return float((self._predictions[0] == self.bins.of).double().mean())
 
     @cached_property
-    def _told(self) -> tuple[Tensor, Tensor | None]:
-        return told(self.pool, self.bins.of, len(self.bins.names), self.lists[1][:, :K])
+    def _predictions(self) -> tuple[Tensor, Tensor | None]:
+        return predicted_bins(self.pool, self.bins.of, len(self.bins.names), self.lists[1][:, :K])
 
     def _reach(self, outside: Tensor) -> Tensor:
-        """How far the ball of each vector that is `outside` the judged part reaches: to the K-th of the others outside;
-        −1 for those inside [m].
+        """Radius of the ball of each vector `outside` the judged part, to the K-th of the others outside; −1 for those
+        inside [m].
         """
         reach = self._reach_of(outside, slice(_FIRST), slice(None))
-        # Where the first of a list do not hold K from outside, all of it is looked at.
+        # If the first columns hold fewer than K from outside, the whole list is searched.
         short = (reach == torch.inf).nonzero().flatten()
         reach[short] = self._reach_of(outside, slice(None), short).minimum(self.lists[0][short, -1])
         return reach.where(outside, -1.0)
 
     def _reach_of(self, outside: Tensor, columns: slice, rows: Tensor | slice) -> Tensor:
-        """The same by some of the lists' columns; infinity where these are too few."""
+        """Radii by some columns of the lists; infinity where these hold fewer than K."""
         away, index = self.lists[0][rows, columns], self.lists[1][rows, columns]
         place = (outside[index].cumsum(1, dtype=torch.int8) < K).sum(1, keepdim=True)
         few, place = place >= away.shape[1], place.clamp_max(away.shape[1] - 1)
         return away.gather(1, place).masked_fill(few, torch.inf).squeeze(1)
 
     def _parts(self, n: int, count: int) -> list[Tensor]:
-        """Masks of the pool: what is left of it when n are taken out."""
+        """Masks [m] of the pool without n random samples, one for each split."""
         masks = []
         for split in range(count):
             order = torch.randperm(len(self.pool), generator=noise.generator("null", n, split))
@@ -214,41 +220,43 @@ class Judge:
         return masks
 
     def null(self, n: int) -> Null:
-        """Precision and coverage of n real samples against the rest, over the splits."""
+        """Statistics of n real samples against the rest of the pool, over the splits."""
         key = f"manifold {n} {self.splits}"
         if key not in self.nulls:
             parts = self._parts(n, self.splits)
             reaches = torch.stack([self._reach(outside) for outside in parts])
-            # What is in a ball is in its centre's list.
+            # Vectors in a ball are in the list of its centre.
             away, index = self.lists
             rows, place = ((away < reaches.amax(0)[:, None]) | (away == 0)).nonzero(as_tuple=True)
             pairs = _Pairs(away[rows, place], index[rows, place], rows)
             alike = torch.unique(self.pool, dim=0, return_inverse=True)[1] if self.alike is None else self.alike
-            found = []
+            statistics = []
             for reach, outside in zip(reaches, parts, strict=True):
                 row, centre = pairs.within(reach)
                 judged = ~outside[row]
                 precision = _marked(row[judged], len(self.pool))[~outside].double().mean()
                 coverage = _marked(centre[judged], len(self.pool))[outside].double().mean()
-                found.append(torch.stack([precision, coverage, torch.tensor(_duplicates(alike[~outside])).double()]))
-            middle, low = torch.stack(found).median(0).values, torch.stack(found).quantile(0.005, dim=0)
+                statistics.append(
+                    torch.stack([precision, coverage, torch.tensor(_duplicates(alike[~outside])).double()])
+                )
+            middle, low = torch.stack(statistics).median(0).values, torch.stack(statistics).quantile(0.005, dim=0)
             self.nulls[key] = [*middle[:2].tolist(), low[1].item(), middle[2].item()]
         return Null(*self.nulls[key])
 
     def _diversity_null(self, name: str | None, members: Tensor, scale: float, size: int) -> tuple[float, float]:
-        """Mean and spread of the logarithm of the diversity of `size` real members of a bin."""
+        """Mean and standard deviation of the log diversity of `size` real members of a bin."""
         key = f"diversity {size}" + ("" if name is None else f" in {name}")
         if key not in self.nulls:
             source = noise.generator("diversity", name or "", size)
             picks = torch.stack([torch.randperm(len(members), generator=source)[:size] for _ in range(_DRAWS)])
-            found = vendi(members[picks], scale).log()
-            self.nulls[key] = [found.mean().item(), found.std().item()]
+            logs = vendi(members[picks], scale).log()
+            self.nulls[key] = [logs.mean().item(), logs.std().item()]
         mean, spread = self.nulls[key]
         return mean, spread
 
     def examples(self, name: str, count: int) -> Tensor:
-        """The places, in the pool as it was given, of the real samples that are most like their bin's mean [≤ count]:
-        what is missing.
+        """Places, in the pool as it was given, of the real samples nearest to their bin's mean [≤ count]: examples of a
+        missing bin.
         """
         members = (self.bins.of == self.bins.names.index(name)).nonzero().flatten()
         vectors = self.pool[members]
@@ -258,40 +266,24 @@ class Judge:
     # ---- the verdict
 
     def judge(self, generated: Tensor, beside: Beside | None = None) -> CollapseVerdict:
-        """The verdict on generated vectors [n, d]; of more than half as many as the pool holds, a seeded choice.
+        """Verdict on generated vectors [n, d]. If n is more than half of the pool, a seeded choice of that size is
+        judged.
 
-        Where more is known `beside`, what is stranger than 1 does not look real, whatever its vector, and what is
-        stranger than 2 does not even nearly.
+        By `beside`, samples stranger than 1 do not look real, whatever their vector, and samples stranger than 2 not
+        nearly.
 
-        Raises `ValueError` for fewer than 20, other dimensions, and vectors that are not finite.
+        Raises `ValueError` for fewer than 20 vectors, for other dimensions, and for NaN or infinity.
         """
-        made, strange, alike = self._accepted(generated, beside)
-        n, found = len(made), self._fidelity(made, strange)
-        null, kept = found.null, made[found.good]
-        fidelity = found.precision / max(null.precision, 1e-9)
+        vectors, strange, alike = self._accepted(generated, beside)
+        n, manifold = len(vectors), self._fidelity(vectors, strange)
+        null, realistic = manifold.null, vectors[manifold.good]
+        fidelity = manifold.precision / max(null.precision, 1e-9)
         # Copies that real samples have too are none of a generator's.
         duplicates = (_duplicates(alike) - null.duplicates) / (1 - null.duplicates) if null.duplicates < 1 else 0.0
-        rules = f"n:{n}|pool:{len(self.pool)}|bins:{len(self.bins.names)}|splits:{self.splits}|v:{_VERSION}"
-        verdict = CollapseVerdict(
-            verdict=Collapse.UNMEASURABLE,
-            reason=f"{found.precision:.0%} of the samples look real, and {null.precision:.0%} of real ones do: what is "
-            "missing among the others cannot be told",
-            n=n,
-            missing_low=0.0,
-            missing_seen=0.0,
-            missing_high=1.0,
-            diversity=None,
-            coverage=None,
-            precision=fidelity,
-            duplicates=max(duplicates, 0.0),
-            bins=[],
-            signature=f"{self.signature}|{rules}",
-            null=null._asdict(),
-            accuracy=self.accuracy,
-        )
+        verdict = self._unmeasurable(n, manifold, fidelity, max(duplicates, 0.0))
         measured = None
-        if fidelity >= _REAL and len(kept) >= _LEAST:
-            measured = self._measured(made, found, fidelity, verdict.duplicates)
+        if fidelity >= _REAL and len(realistic) >= _LEAST:
+            measured = self._measured(vectors, manifold, fidelity, verdict.duplicates)
             verdict = replace(
                 verdict,
                 missing_low=measured.low,
@@ -305,26 +297,24 @@ class Judge:
         @cache
         def shift() -> Shift | None:
             shifted = None if beside is None else beside.shifted
-            return None if shifted is None else self._shift(made, shifted)
+            return None if shifted is None else self._shift(vectors, shifted)
 
-        one = self._one_thing(made, strange, duplicates, fidelity, shift)
+        one = self._one_thing(vectors, strange, duplicates, fidelity, shift)
         if one is not None:
             return replace(verdict, verdict=Collapse.TOTAL, reason=f"one thing over and over: {one}")
         if fidelity < _REAL:
             return verdict
         if measured is None:
-            few = f"{len(kept)} samples that look real say nothing of a collapse: {_LEAST} at least are needed"
-            few += f", which about {math.ceil(_LEAST * n / len(kept)):,} samples would hold" if len(kept) else ""
-            return replace(verdict, verdict=Collapse.INCONCLUSIVE, reason=few)
+            return replace(verdict, verdict=Collapse.INCONCLUSIVE, reason=_too_few(len(realistic), n))
 
         def covered() -> Covered:
-            return self._covered(kept, found, fidelity)
+            return self._covered(realistic, manifold, fidelity)
 
-        said, reason, low = conclude(measured, covered)
-        # What is not recognised of real samples either, as the generated ones look, is not missing for that.
-        if said in FOUND and (alike_real := shift()) is not None:
-            measured = self._measured(made, found, fidelity, verdict.duplicates, alike_real)
-            said, reason, low = conclude(measured, covered)
+        kind, reason, low = conclude(measured, covered)
+        # A bin is not missing if real samples with the same shift are not recognised in it either.
+        if kind in FOUND and (alike_real := shift()) is not None:
+            measured = self._measured(vectors, manifold, fidelity, verdict.duplicates, alike_real)
+            kind, reason, low = conclude(measured, covered)
             verdict = replace(
                 verdict,
                 missing_seen=measured.seen,
@@ -335,24 +325,47 @@ class Judge:
         notes = [self.bins.note] * bool(self.bins.note)
         if len(generated) > n:
             notes.append(f"{n:,} of {len(generated):,} samples are judged, half as many as there are real ones")
-        return replace(verdict, verdict=said, reason="; ".join([reason, *notes]), missing_low=low)
+        return replace(verdict, verdict=kind, reason="; ".join([reason, *notes]), missing_low=low)
+
+    def _unmeasurable(self, n: int, manifold: _Fidelity, fidelity: float, duplicates: float) -> CollapseVerdict:
+        """The verdict as long as no bin has been measured: the mass of all of them may be missing."""
+        rules = f"n:{n}|pool:{len(self.pool)}|bins:{len(self.bins.names)}|splits:{self.splits}|v:{_VERSION}"
+        return CollapseVerdict(
+            verdict=Collapse.UNMEASURABLE,
+            reason=f"{manifold.precision:.0%} of the samples look real, and {manifold.null.precision:.0%} of real ones "
+            "do: what is missing among the others cannot be told",
+            n=n,
+            missing_low=0.0,
+            missing_seen=0.0,
+            missing_high=1.0,
+            diversity=None,
+            coverage=None,
+            precision=fidelity,
+            duplicates=duplicates,
+            bins=[],
+            signature=f"{self.signature}|{rules}",
+            null=manifold.null._asdict(),
+            accuracy=self.accuracy,
+        )
 
     def _one_thing(
         self,
-        made: Tensor,
+        vectors: Tensor,
         strange: Tensor | None,
         duplicates: float,
         fidelity: float,
         shift: Callable[[], Shift | None],
     ) -> str | None:
-        """In which way the samples are one thing over and over; None if they are not. What does not look real may lie
-        close together in the features, as noise does: it is one thing only if it is copied, or as narrow as if it were;
-        and where most is strange, words that nobody knows among them, what is near in the features means nothing. Nor
-        is it where real samples with the `shift` of the generated ones lie as close together, or are not told apart.
+        """How the samples repeat one thing, in words; None if they do not.
+
+        Samples that do not look real may lie close together in the features, as noise does: they count as one thing
+        only if they are copies, or as narrow as copies. If most are strange (by a language model), nearness in the
+        features means nothing. Nor are samples one thing if real ones with the same `shift` lie as close together, or
+        are not sorted into their bins.
         """
         if duplicates > 0.9:
             return f"{duplicates:.0%} of the samples are copies of others"
-        everything = self._diversity(None, made, self.pool, len(self.bins.names))
+        everything = self._diversity(None, vectors, self.pool, len(self.bins.names))
         if everything is None or (strange is not None and (strange > 1).double().mean() > 0.5):
             return None
         narrow = everything.least + 0.02
@@ -367,57 +380,57 @@ class Judge:
                 return None
         return f"samples vary at most {everything.high:.2f} times as much as real ones"
 
-    def _covered(self, kept: Tensor, found: _Fidelity, fidelity: float) -> Covered:
-        """Coverage by what looks real. Where that is much less than was generated, it is compared with fewer real
-        samples; of numbers a tenth apart, so that not every one has a null of its own.
+    def _covered(self, realistic: Tensor, manifold: _Fidelity, fidelity: float) -> Covered:
+        """Coverage by the samples that look real. If these are much fewer than were generated, it is compared with
+        equally few real samples, of sizes a tenth apart, so that not every size needs a null.
         """
         if fidelity <= 0.9:
-            count = max(_LEAST, math.floor(1.1 ** math.floor(math.log(len(kept), 1.1))))
-            source = noise.generator("covered", len(kept))
-            found = self._fidelity(kept[torch.randperm(len(kept), generator=source)[:count]], None)
-        usual = max(found.null.coverage, 1e-9)
-        return Covered(found.coverage / usual, min(1.0, found.null.coverage_low / usual))
+            count = max(_LEAST, math.floor(1.1 ** math.floor(math.log(len(realistic), 1.1))))
+            source = noise.generator("covered", len(realistic))
+            manifold = self._fidelity(realistic[torch.randperm(len(realistic), generator=source)[:count]], None)
+        usual = max(manifold.null.coverage, 1e-9)
+        return Covered(manifold.coverage / usual, min(1.0, manifold.null.coverage_low / usual))
 
     def _accepted(self, generated: Tensor, beside: Beside | None) -> tuple[Tensor, Tensor | None, Tensor]:
-        """What is judged of the samples, in an order of their own: vectors, strangeness, and which are alike."""
-        made = generated.double()
-        if made.ndim != 2 or made.shape[1] != self.pool.shape[1]:
-            raise ValueError(f"generated vectors are {list(made.shape)}, and real ones [m, {self.pool.shape[1]}]")
-        if not made.isfinite().all():
-            bad = int((~made.isfinite()).any(1).sum())
-            raise ValueError(f"{bad} of {len(made)} samples hold NaN or infinity")
-        if len(made) < _LEAST:
-            raise ValueError(f"{len(made)} samples say nothing of a collapse: give at least {_LEAST}")
-        told_ = [] if beside is None else [beside.alike, beside.strangeness]
-        known = [each[:, None].double() for each in told_ if each is not None]
-        order = order_of(torch.cat([made, *known], 1))
+        """Validated vectors, strangeness and copy numbers, in an order that does not depend on that of the samples."""
+        vectors = generated.double()
+        if vectors.ndim != 2 or vectors.shape[1] != self.pool.shape[1]:
+            raise ValueError(f"generated vectors are {list(vectors.shape)}, and real ones [m, {self.pool.shape[1]}]")
+        if not vectors.isfinite().all():
+            bad = int((~vectors.isfinite()).any(1).sum())
+            raise ValueError(f"{bad} of {len(vectors)} samples hold NaN or infinity")
+        if len(vectors) < _LEAST:
+            raise ValueError(f"{len(vectors)} samples say nothing of a collapse: give at least {_LEAST}")
+        facts = [] if beside is None else [beside.alike, beside.strangeness]
+        columns = [each[:, None].double() for each in facts if each is not None]
+        order = order_of(torch.cat([vectors, *columns], 1))
         most = len(self.pool) // 2
         if len(order) > most:
             some = torch.randperm(len(order), generator=noise.generator("judged", len(order)))[:most]
             order = order[some.sort().values]
         if beside is None:
-            return made[order], None, torch.unique(made[order], dim=0, return_inverse=True)[1]
+            return vectors[order], None, torch.unique(vectors[order], dim=0, return_inverse=True)[1]
         strange = None if beside.strangeness is None else beside.strangeness.double()[order]
-        return made[order], strange, beside.alike[order]
+        return vectors[order], strange, beside.alike[order]
 
-    def _fidelity(self, made: Tensor, strange: Tensor | None) -> _Fidelity:
-        """How the samples lie among what is left of the pool over some splits; which are near real ones is of all of
+    def _fidelity(self, vectors: Tensor, strange: Tensor | None) -> _Fidelity:
+        """Manifold statistics of the samples, against the rest of the pool over some splits; nearness against all of
         the pool.
         """
-        n, null = len(made), self.null(len(made))
+        n, null = len(vectors), self.null(len(vectors))
         parts = self._parts(n, _PARTS)
         reaches = torch.stack([self._reach(outside) for outside in parts])
         farthest, wide = reaches.amax(0), 2 * self.lists[0][:, K - 1]
-        # So much may be between copies.
+        # Largest squared distance that rounding leaves between copies.
         rounding = 1e-9 * (self.pool - self.pool.mean(0)).square().sum(1).mean()
-        found, near = [], torch.zeros(n, dtype=torch.bool)
-        for rows, squared in distances(made, self.pool):
+        blocks, near = [], torch.zeros(n, dtype=torch.bool)
+        for rows, squared in distances(vectors, self.pool):
             near[rows] = (squared < wide.square()).any(1)
             # Few pairs are nearer than any ball reaches: those alone are looked at for each part.
             row, centre = (squared < farthest.square() * (1 + 1e-9) + rounding).nonzero(as_tuple=True)
-            away = apart(made[rows][row], self.pool, centre[:, None]).squeeze(1)
-            found.append(_Pairs(away, row + rows.start, centre))
-        pairs = _Pairs(*(torch.cat(each) for each in zip(*found, strict=True)))
+            away = apart(vectors[rows][row], self.pool, centre[:, None]).squeeze(1)
+            blocks.append(_Pairs(away, row + rows.start, centre))
+        pairs = _Pairs(*(torch.cat(each) for each in zip(*blocks, strict=True)))
         if strange is not None:
             near &= strange <= 2
             pairs = _Pairs(*(each[strange[pairs.row] <= 1] for each in pairs))
@@ -431,26 +444,26 @@ class Judge:
         precision, coverage = (votes.mean() / len(parts)).item(), torch.stack(covered).mean().item()
         return _Fidelity(precision, coverage, good, near | good, null)
 
-    def _shift(self, made: Tensor, shifted: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Shift:
-        """How the features sort real samples that look as all generated ones do. Of the real ones those are looked at
-        that are sorted as the generated ones are, for what these show is no shift.
+    def _shift(self, generated: Tensor, shifted: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Shift:
+        """How the features sort real samples with the shift of all generated ones. Real samples are weighted so that
+        their bins are as frequent as the generated ones', because missing classes are no shift.
         """
         count = len(self.bins.names)
-        said = self.bins.of if self.bins.centres is not None else self._told[0]
-        hits, real = (torch.bincount(each, minlength=count).double() for each in (self._bins_of(made), said))
-        weights = torch.empty(len(said), dtype=torch.float64)
-        weights[self._places] = (hits / real.clamp_min(1))[said]
+        predicted = self.bins.of if self.bins.centres is not None else self._predictions[0]
+        hits, real = (torch.bincount(each, minlength=count).double() for each in (self._bins_of(generated), predicted))
+        weights = torch.empty(len(predicted), dtype=torch.float64)
+        weights[self._places] = (hits / real.clamp_min(1))[predicted]
         vectors, places = shifted(weights)
         order = torch.empty_like(self._places)
         order[self._places] = torch.arange(len(order))
         vectors, rows = vectors.double(), order[places]
-        of, now, before = self.bins.of[rows], self._bins_of(vectors), said[rows]
+        of, now, before = self.bins.of[rows], self._bins_of(vectors), predicted[rows]
         sizes = torch.bincount(of, minlength=count).double()
         right_now, right_before = (torch.bincount(of[each == of], minlength=count).double() for each in (now, before))
         every, varied = self._diversity(None, vectors, self.pool, count), []
         for bin_, name in enumerate(self.bins.names):
-            found = self._diversity(name, vectors[now == bin_], self.pool[self.bins.of == bin_], count)
-            varied.append(None if found is None else min(found.value, 1.0))
+            diversity = self._diversity(name, vectors[now == bin_], self.pool[self.bins.of == bin_], count)
+            varied.append(None if diversity is None else min(diversity.value, 1.0))
         return Shift(
             accuracy=float((right_now.sum() / sizes.sum()).item()),
             usual=float((right_before.sum() / sizes.sum()).item()),
@@ -460,55 +473,59 @@ class Judge:
         )
 
     def _measured(
-        self, made: Tensor, found: _Fidelity, fidelity: float, duplicates: float, shift: Shift | None = None
+        self, vectors: Tensor, manifold: _Fidelity, fidelity: float, duplicates: float, shift: Shift | None = None
     ) -> Measured:
-        of = self._bins_of(made)
-        rows, together = self._rows(made[found.good], of[found.good], of[found.near], shift)
+        of = self._bins_of(vectors)
+        rows, together = self._rows(vectors[manifold.good], of[manifold.good], of[manifold.near], shift)
         unclear = [name for name, clear in zip(self.bins.names, self.clear.tolist(), strict=True) if not clear]
         return Measured(
             rows=rows,
             together=together,
             noun=self.bins.noun,
             unclear=unclear,
-            n=len(made),
-            kept=int(found.good.sum()),
+            n=len(vectors),
+            realistic=int(manifold.good.sum()),
             pool=len(self.pool),
             fidelity=fidelity,
-            coverage=found.coverage / max(found.null.coverage, 1e-9),
+            coverage=manifold.coverage / max(manifold.null.coverage, 1e-9),
             duplicates=duplicates,
             withheld=self.bins.withheld,
             shift=shift,
         )
 
     def _rows(
-        self, kept: Tensor, of: Tensor, near: Tensor, shift: Shift | None = None
+        self, realistic: Tensor, bins_of_realistic: Tensor, near: Tensor, shift: Shift | None = None
     ) -> tuple[list[dict[str, Any]], tuple[float, float]]:
-        """Each bin: its real share, its generated one with bounds, its state, its diversity; of samples that look real
-        [n, d] and their bins [n], and of the bins of those `near` real ones. And the bounds of the mass of all missing
-        bins together.
+        """Rows of the bins (real share, generated share with bounds, state, diversity), and bounds of the mass of all
+        missing bins together.
 
-        Blur does not fall on all bins alike: one whose samples no longer look real is not missing while samples are
-        near it, which look real in balls twice as wide. Nor is one into which real samples are not sorted either that
-        have the `shift` of all generated ones.
+        `realistic` [n, d] are the samples that look real, `bins_of_realistic` [n] their bins, and `near` [m] the bins
+        of the samples near real ones.
+
+        Blur affects bins unequally: a bin whose samples do not look real is not missing while there are samples near
+        it, that is in balls twice as wide. Nor is a bin into which real samples with the `shift` of all generated ones
+        are not sorted.
         """
-        count, n = len(self.bins.names), len(kept)
-        hits: list[int] = torch.bincount(of, minlength=count).tolist()
+        count, n = len(self.bins.names), len(realistic)
+        hits: list[int] = torch.bincount(bins_of_realistic, minlength=count).tolist()
         around: list[int] = torch.bincount(near, minlength=count).tolist()
         shares, thresholds = self.shares.tolist(), self.thresholds.tolist()
         rows: list[dict[str, Any]] = []
         for bin_, name in enumerate(self.bins.names):
-            found = self._diversity(name, kept[of == bin_], self.pool[self.bins.of == bin_], count)
+            diversity = self._diversity(
+                name, realistic[bins_of_realistic == bin_], self.pool[self.bins.of == bin_], count
+            )
             rows.append(
                 {
                     "name": name,
                     "real": shares[bin_],
                     "generated": hits[bin_] / n,
                     "threshold": thresholds[bin_],
-                    "diversity": found and found.value,
-                    "diversity_low": found and found.low,
-                    "diversity_high": found and found.high,
-                    "diversity_alone": found and found.alone,
-                    "diversity_least": found and found.least,
+                    "diversity": diversity and diversity.value,
+                    "diversity_low": diversity and diversity.low,
+                    "diversity_high": diversity and diversity.high,
+                    "diversity_alone": diversity and diversity.alone,
+                    "diversity_least": diversity and diversity.least,
                 }
             )
         decide(rows, hits, n)
@@ -529,16 +546,16 @@ class Judge:
     def _bins_of(self, vectors: Tensor) -> Tensor:
         if self.bins.centres is not None:
             return assign(vectors, self.bins.centres)
-        means = self._told[1]
+        means = self._predictions[1]
         if means is not None:
             return assign(vectors, means)
         return voted(self.bins.of[nearest(vectors, self.pool, K)[1]])
 
-    def _diversity(self, name: str | None, made: Tensor, real: Tensor, bins: int) -> _Diversity | None:
-        """The Vendi score of the generated members of a bin, or of all samples, over that of as many real ones; None
-        where there are too few.
+    def _diversity(self, name: str | None, generated: Tensor, real: Tensor, bins: int) -> _Diversity | None:
+        """Vendi score of the generated members of a bin (or of all samples) over that of as many real ones; None if
+        there are too few.
         """
-        sizes = [size for size in _SIZES if size <= min(len(made), len(real) // 2)]
+        sizes = [size for size in _SIZES if size <= min(len(generated), len(real) // 2)]
         if not sizes:
             return None
         size = sizes[-1]
@@ -549,9 +566,9 @@ class Judge:
         taken = size / len(real)
         spread /= math.sqrt(1 - taken)
         # Parts that share nothing say how uncertain the value is; of one part, the null's spread does.
-        order = torch.randperm(len(made), generator=noise.generator("part", len(made)))
-        parts = order[: len(made) // size * size].reshape(-1, size)[:10]
-        logs = vendi(made[parts], scale).log() - mean
+        order = torch.randperm(len(generated), generator=noise.generator("part", len(generated)))
+        parts = order[: len(generated) // size * size].reshape(-1, size)[:10]
+        logs = vendi(generated[parts], scale).log() - mean
         error = max(logs.std().item() if len(parts) > 1 else 0.0, spread) / math.sqrt(len(parts))
         error = math.hypot(error, spread * math.sqrt(taken))
         middle, margin = logs.mean().item(), _normal(1 - _ALPHA / (2 * bins)) * error
@@ -563,8 +580,8 @@ class Judge:
 
 
 class _Diversity(NamedTuple):
-    """A ratio to real samples' with bounds of a 95 % family over the bins; the lower one that the bin has by itself;
-    and the ratio that one thing over and over would have.
+    """Ratio to the diversity of real samples: the value, bounds at 95 % over all bins, the lower bound of the bin
+    alone, and the ratio of one thing repeated.
     """
 
     value: float
@@ -575,7 +592,7 @@ class _Diversity(NamedTuple):
 
 
 class _Fidelity(NamedTuple):
-    """Precision and coverage, the samples that look real [n] and those near real ones [n], and the null of so many."""
+    """Precision and coverage, which samples look real [n] and are near real ones [n], and the null at this n."""
 
     precision: float
     coverage: float
@@ -585,15 +602,15 @@ class _Fidelity(NamedTuple):
 
 
 class _Pairs(NamedTuple):
-    """How far samples are from real vectors: distance, place of the sample, place of the real vector [p]."""
+    """Pairs of a sample and a real vector: distance [p], place of the sample [p], place of the real vector [p]."""
 
     away: Tensor
     row: Tensor
     centre: Tensor
 
     def within(self, reach: Tensor) -> tuple[Tensor, Tensor]:
-        """Sample and real vector of those that are in its ball, which reaches so far. A copy of a real vector is in its
-        ball, though that may have no width: real ones may be copies too.
+        """Samples and real vectors of the pairs within the balls of radius `reach` [m]. A copy of a real vector is in
+        its ball, even if that has radius 0 because real vectors are copies of each other.
         """
         reached = reach[self.centre]
         hit = (self.away < reached) | ((self.away == 0) & (reached >= 0))
@@ -601,18 +618,24 @@ class _Pairs(NamedTuple):
 
 
 def alike(samples: Sequence[str | bytes]) -> Tensor:
-    """A number for each sample that equal ones share, whatever their order [n]."""
+    """Number of each sample [n] that equal samples share; it does not depend on their order."""
     numbers = {sample: number for number, sample in enumerate(sorted(set(samples)))}
     return torch.tensor([numbers[sample] for sample in samples])
 
 
+def _too_few(realistic: int, n: int) -> str:
+    """Reason of INCONCLUSIVE if fewer than 20 of n samples look real."""
+    reason = f"{realistic} samples that look real say nothing of a collapse: {_LEAST} at least are needed"
+    return reason + (f", which about {math.ceil(_LEAST * n / realistic):,} samples would hold" if realistic else "")
+
+
 def _duplicates(alike: Tensor) -> float:
-    """The share of samples that are copies of others, by numbers [n] that equal ones share."""
+    """Share of samples that are copies of others, by their numbers [n]."""
     return 1 - len(torch.unique(alike)) / len(alike)
 
 
 def _marked(places: Tensor, count: int) -> Tensor:
-    """Which of `count` places are named."""
+    """Mask [count] of the given places."""
     marks = torch.zeros(count, dtype=torch.bool)
     marks[places] = True
     return marks

@@ -1,11 +1,11 @@
-"""How much samples differ from each other: the Vendi score with a kernel of the width of real samples."""
+"""Diversity of samples: the Vendi score with a kernel of the width of real samples."""
 
 import torch
 from torch import Tensor
 
 
 def scale_of(real: Tensor) -> float:
-    """The width of the kernel: a quarter of the mean squared distance of two real members."""
+    """Kernel width of real vectors [m, d]: a quarter of the mean squared distance of two of them."""
     centred = real - real.mean(0)
     return max(0.25 * 2 * centred.square().sum(1).mean().item(), 1e-12)
 

@@ -17,7 +17,7 @@ from aigc_lab.host.files import is_file
 Nan = Literal["missing", "diverged"]
 Cells = Mapping[str, Any]
 
-# What programs write in the place of a value that was not measured. NaN may mean that too, or that the run diverged.
+# Cells that programs write for a value that was not measured. NaN may mean that too, or that the run diverged.
 _NOTHING = ("", "na", "n/a", "null", "none")
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 # 1234,5 and 1.234,5, as half of the world writes them; only where the comma separates no cells.
@@ -29,7 +29,7 @@ _REGULAR = 0.8
 
 
 class Row(NamedTuple):
-    """One evaluation; a value or a standard error of None was not measured."""
+    """Evaluation of a history; a value or a standard error that was not measured is None."""
 
     step: float
     value: float | None
@@ -44,33 +44,32 @@ def read_history(
     where: Sequence[str] = (),
     nan: Nan | None = None,
 ) -> tuple[list[Row], list[str]]:
-    """The rows of a history in the order of the file, and what was assumed in reading them.
+    """Rows of a history in the order of the file, and notes on what was assumed in reading them.
 
     The file is a table with a header, separated by commas, semicolons or tabs (then also with decimal commas), or JSON:
     an object a line, a list of objects, or one object that holds such a list (`trainer_state.json`) or a list for each
-    column. `results.fid50k_full` is a column inside another. A step may be the number in a file's name. `where` keeps
-    the rows of which a column has a value (`metric=score/fid`). An empty cell was not measured. `nan` says what NaN
-    means; unless told, it diverged, but in a column that is mostly NaN, with values at regular steps, NaN between them
-    was not evaluated.
+    column. `results.fid50k_full` is a column inside another. A step may be the number in a file's name. `where` selects
+    rows by the value of a column (`metric=score/fid`). An empty cell was not measured. `nan` says whether NaN means
+    "missing" or "diverged"; by default it diverged, except in a column that is mostly NaN with values at regular steps.
 
-    Raises `UsageError` naming file, line, column and value for what cannot be read, and the column by which the rows
-    are those of several histories.
+    Raises `UsageError` naming file, line, column and value for what cannot be read, and the column that tells several
+    histories apart.
     """
-    wanted = [step, value] + ([se] if se is not None else [])
+    columns = [step, value] + ([se] if se is not None else [])
     conditions = [_condition(each) for each in where]
-    found = list(_found(path, wanted, conditions))
-    kept = [each for each in found if all(_meets(each[1], *condition) for condition in conditions)]
-    if found and not kept:
-        raise UsageError(f"{path}: no row has {' and '.join(where)}; {_held(found, conditions[0][0])}")
+    entries = list(_entries(path, columns, conditions))
+    matching = [each for each in entries if all(_meets(each[1], *condition) for condition in conditions)]
+    if entries and not matching:
+        raise UsageError(f"{path}: no row has {' and '.join(where)}; {_values_in(entries, conditions[0][0])}")
     rows, cells = [], []
-    for place, each in kept:
-        row = _row(f"{path}, {place}", each, wanted)
+    for place, each in matching:
+        row = _row(f"{path}, {place}", each, columns)
         if row is not None:
             rows.append(row)
             cells.append(each)
     if not rows:
         raise UsageError(f"{path}: there is no row under the names of the columns; give one for each evaluation")
-    _refuse_several(path, rows, cells, {*wanted} | {name for name, _ in conditions})
+    _refuse_several(path, rows, cells, {*columns} | {name for name, _ in conditions})
     return _evaluated(rows, nan)
 
 
@@ -78,25 +77,25 @@ def read_history(
 
 
 def _condition(text: str) -> tuple[str, str]:
-    name, equals, wanted = text.partition("=")
+    name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise UsageError(f"--where {text!r} is no condition; write COLUMN=VALUE, such as metric=score/fid")
-    return name.strip(), wanted.strip()
+    return name.strip(), value.strip()
 
 
-def _meets(cells: Cells, name: str, wanted: str) -> bool:
-    held = _text_of(_cell(cells, name))
-    if held == wanted:
+def _meets(cells: Cells, name: str, value: str) -> bool:
+    text = _text_of(_cell(cells, name))
+    if text == value:
         return True
     try:
-        return float(held) == float(wanted)
+        return float(text) == float(value)
     except ValueError:
         return False
 
 
-def _held(found: list[tuple[str, Cells]], name: str) -> str:
-    held = sorted({_text_of(_cell(cells, name)) for _, cells in found})
-    return f"column {name} holds {', '.join(map(repr, held[:5]))}{' …' if len(held) > 5 else ''}"
+def _values_in(entries: list[tuple[str, Cells]], name: str) -> str:
+    values = sorted({_text_of(_cell(cells, name)) for _, cells in entries})
+    return f"column {name} holds {', '.join(map(repr, values[:5]))}{' …' if len(values) > 5 else ''}"
 
 
 def _refuse_several(path: Path, rows: list[Row], cells: list[Cells], used: set[str]) -> None:
@@ -123,7 +122,7 @@ def _rises(steps: list[float]) -> bool:
 
 
 def _evaluated(rows: list[Row], nan: Nan | None) -> tuple[list[Row], list[str]]:
-    """The rows with NaN as it is meant, and the words for it where that is not plain."""
+    """Rows with NaN as it is meant, and a note if that was assumed."""
     missing = [place for place, row in enumerate(rows) if row.value is not None and math.isnan(row.value)]
     if not missing or nan == "diverged":
         return rows, []
@@ -138,12 +137,12 @@ def _evaluated(rows: list[Row], nan: Nan | None) -> tuple[list[Row], list[str]]:
         return rows, []
     # A value that was due after the last one, and is NaN, diverged.
     between = [place for place in missing if place < valued[-1] + every]
-    said = f"NaN in {len(between)} of {len(rows)} rows is taken for not evaluated, for every {every}th row has a value"
-    return _without(rows, between), [f"{said}; --nan diverged takes it for a score that was not finite"]
+    note = f"NaN in {len(between)} of {len(rows)} rows is taken for not evaluated, for every {every}th row has a value"
+    return _without(rows, between), [f"{note}; --nan diverged takes it for a score that was not finite"]
 
 
 def _without(rows: list[Row], missing: list[int]) -> list[Row]:
-    """The rows, and no value where it is missing; those at the end are no evaluations."""
+    """Rows with None for the missing values; missing ones at the end are dropped."""
     gone = {*missing}
     rows = [row._replace(value=None) if place in gone else row for place, row in enumerate(rows)]
     while rows and len(rows) - 1 in gone:
@@ -154,11 +153,11 @@ def _without(rows: list[Row], missing: list[int]) -> list[Row]:
 # ---- what a row says
 
 
-def _row(place: str, cells: Cells, wanted: list[str]) -> Row | None:
-    """Step, value and error; None for what has neither step nor value."""
-    places = [f"{place}, column {name}" for name in wanted]
+def _row(place: str, cells: Cells, columns: list[str]) -> Row | None:
+    """Step, value and error of a row; None if it has neither step nor value."""
+    places = [f"{place}, column {name}" for name in columns]
     read = [_step, _number, _number]
-    numbers = [kind(_cell(cells, name), where) for kind, name, where in zip(read, wanted, places, strict=False)]
+    numbers = [kind(_cell(cells, name), where) for kind, name, where in zip(read, columns, places, strict=False)]
     step, value, error = (*numbers, None)[:3]
     if step is None and value is None:
         return None
@@ -188,7 +187,7 @@ def _number(cell: Any, place: str) -> float | None:
 
 
 def _cell(cells: Cells, name: str) -> Any:
-    """The cell of a column; of `a.b`, what `b` is of the object in column `a`."""
+    """Cell of a column; for `a.b`, the entry `b` of the object in column `a`."""
     if name in cells:
         return cells[name]
     for at in (match.start() for match in re.finditer(r"\.", name)):
@@ -205,21 +204,21 @@ def _text_of(cell: Any) -> str:
 # ---- tables and JSON
 
 
-def _found(path: Path, wanted: list[str], conditions: list[tuple[str, str]]) -> Iterator[tuple[str, Cells]]:
-    """The place and the cells of every row of a file that has all these columns."""
+def _entries(path: Path, columns: list[str], conditions: list[tuple[str, str]]) -> Iterator[tuple[str, Cells]]:
+    """Place and cells of every row of a file that has all the columns."""
     text = _text(path)
-    names = [*wanted, *(name for name, _ in conditions if name not in wanted)]
+    names = [*columns, *(name for name, _ in conditions if name not in columns)]
     if re.match(r"\s*(\{|\[\s*[\]{])", text):
-        return _objects(path, text, names, wanted)
+        return _objects(path, text, names, columns)
     return _table(path, text, names)
 
 
-def _table(path: Path, text: str, wanted: list[str]) -> Iterator[tuple[str, Cells]]:
-    """The line and cells of each row, by the names in the header; a header that comes again is none."""
+def _table(path: Path, text: str, columns: list[str]) -> Iterator[tuple[str, Cells]]:
+    """Line and cells of each row, by the names in the header; repeated headers are skipped."""
     lines = text.split("\n")
     line = 1
     try:
-        header, delimiter = _header(path, lines, wanted)
+        header, delimiter = _header(path, lines, columns)
         reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, skipinitialspace=True, strict=True)
         for row in reader:
             line = reader.line_num
@@ -240,8 +239,8 @@ def _with_point(cell: str) -> str:
     return cell
 
 
-def _header(path: Path, lines: list[str], wanted: list[str]) -> tuple[list[str], str]:
-    """The names of the columns and what separates them: that by which the wanted ones are found, else most."""
+def _header(path: Path, lines: list[str], columns: list[str]) -> tuple[list[str], str]:
+    """Names of the columns and the delimiter: the one that yields most of the wanted columns, then most columns."""
     first = next((line for line in lines if line.strip()), "")
     if not first:
         raise UsageError(f"{path}: is empty; write the names of the columns, and below them a line an evaluation")
@@ -250,11 +249,11 @@ def _header(path: Path, lines: list[str], wanted: list[str]) -> tuple[list[str],
         return [name.strip() for name in next(csv.reader([first], delimiter=delimiter, skipinitialspace=True))]
 
     def fit(delimiter: str) -> tuple[int, int]:
-        return len({*wanted} & {*names(delimiter)}), len(names(delimiter))
+        return len({*columns} & {*names(delimiter)}), len(names(delimiter))
 
     delimiter = max(_DELIMITERS, key=fit)
     header = names(delimiter)
-    for name in wanted:
+    for name in columns:
         if name not in header:
             raise UsageError(f"{path}, line 1: {unknown('column', name, header)}")
         if header.count(name) > 1:
@@ -262,52 +261,52 @@ def _header(path: Path, lines: list[str], wanted: list[str]) -> tuple[list[str],
     return header, delimiter
 
 
-def _objects(path: Path, text: str, names: list[str], wanted: list[str]) -> Iterator[tuple[str, Cells]]:
-    """The place and cells of each object, of one a line or of a list; what one lacks was not measured there."""
+def _objects(path: Path, text: str, names: list[str], columns: list[str]) -> Iterator[tuple[str, Cells]]:
+    """Place and cells of each object, one a line or of a list; a key that one lacks was not measured there."""
     pieces: list[tuple[str, Any]] = []
-    whole = _whole(path, text, wanted)
+    whole = _whole(path, text, columns)
     if whole is not None:
         pieces = [(f"object {number}", each) for number, each in enumerate(whole, 1)]
     else:
         for number, line in enumerate(text.split("\n"), 1):
             pieces.append((f"line {number}", _json(path, line, number, "one object a line") if line.strip() else {}))
-    known: dict[str, None] = {}
+    keys: dict[str, None] = {}
     for place, cells in pieces:
         if not isinstance(cells, dict):
             shown = json.dumps(cells)[:40]
             raise UsageError(f"{path}, {place}: {shown} is no object; write one for each evaluation")
-        known |= dict.fromkeys(cells)
+        keys |= dict.fromkeys(cells)
     if not pieces:
         raise UsageError(f"{path}: the list is empty; write an object for each evaluation")
     for name in names:
-        if name not in known and all(_cell(cells, name) is None for _, cells in pieces):
+        if name not in keys and all(_cell(cells, name) is None for _, cells in pieces):
             raise UsageError(f"{path}: {unknown('column', name, _columns(pieces))}")
     # Other objects of a log tell of other things: losses, the time.
     yield from ((place, cells) for place, cells in pieces if _cell(cells, names[1]) is not None or whole is None)
 
 
-def _whole(path: Path, text: str, wanted: list[str]) -> list[Any] | None:
-    """The objects of a file that is one list, or one object with the list in it; None for an object a line."""
+def _whole(path: Path, text: str, columns: list[str]) -> list[Any] | None:
+    """Objects of a file that is one list, or one object with the list in it; None for an object a line."""
     if text.lstrip().startswith("["):
         listed: list[Any] = _json(path, text, 1, "one list of objects")
         return listed
     try:
-        told = json.loads(text)
+        document = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    columns = [told[name] for name in wanted if isinstance(told.get(name), list)]
-    if len(columns) == len(wanted):
-        if len({*map(len, columns)}) > 1:
-            lengths = ", ".join(f"{name} {len(each)}" for name, each in zip(wanted, columns, strict=True))
+    arrays = [document[name] for name in columns if isinstance(document.get(name), list)]
+    if len(arrays) == len(columns):
+        if len({*map(len, arrays)}) > 1:
+            lengths = ", ".join(f"{name} {len(each)}" for name, each in zip(columns, arrays, strict=True))
             raise UsageError(f"{path}: the lists differ in length ({lengths}); write a value for each step")
-        return [dict(zip(wanted, cells, strict=True)) for cells in zip(*columns, strict=True)]
-    lists = [each for each in told.values() if isinstance(each, list) and each and isinstance(each[0], dict)]
-    fitting = [each for each in lists if any(isinstance(row, dict) and wanted[1] in row for row in each)]
+        return [dict(zip(columns, cells, strict=True)) for cells in zip(*arrays, strict=True)]
+    lists = [each for each in document.values() if isinstance(each, list) and each and isinstance(each[0], dict)]
+    fitting = [each for each in lists if any(isinstance(row, dict) and columns[1] in row for row in each)]
     return next(iter(fitting or lists), None)
 
 
 def _columns(pieces: list[tuple[str, Any]]) -> list[str]:
-    """The names that could have been asked for, those inside others as `a.b`."""
+    """Names that could have been asked for, nested ones as `a.b`."""
     names: dict[str, None] = {}
     for _, cells in pieces:
         for name, cell in cells.items():
@@ -315,14 +314,14 @@ def _columns(pieces: list[tuple[str, Any]]) -> list[str]:
     return [*names]
 
 
-def _json(path: Path, text: str, line: int, wanted: str) -> Any:
+def _json(path: Path, text: str, line: int, form: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        told = f"{path}, line {line + error.lineno - 1}: no JSON ({error.msg}, column {error.colno})"
-        raise UsageError(f"{told}; write {wanted}") from None
+        problem = f"{path}, line {line + error.lineno - 1}: no JSON ({error.msg}, column {error.colno})"
+        raise UsageError(f"{problem}; write {form}") from None
     except (ValueError, RecursionError) as error:  # a number of too many digits; lists within lists
-        raise UsageError(f"{path}, line {line}: no JSON that can be read ({error}); write {wanted}") from None
+        raise UsageError(f"{path}, line {line}: no JSON that can be read ({error}); write {form}") from None
 
 
 def _text(path: Path) -> str:

@@ -23,9 +23,10 @@ Floats = npt.NDArray[np.float64]
 
 
 def decide(rows: list[dict[str, Any]], hits: Sequence[int], n: int) -> None:
-    """Gives each bin its bounds `low` and `high`, which hold together (Clopper–Pearson, Bonferroni), and its `state`,
-    by such bounds at Holm's levels, the clearest bin first. `rows` hold the `threshold` of each, `hits` how many of n
-    samples are in it.
+    """Adds to each row the bounds `low` and `high` of its share, which hold together (Clopper–Pearson, Bonferroni), and
+    its `state`, by such bounds at Holm's levels, the clearest bin first.
+
+    `rows` hold the `threshold` of each bin; `hits` [K] are the counts of n samples.
     """
 
     def state(level: float, row: dict[str, Any], hit: int) -> str:
@@ -35,15 +36,15 @@ def decide(rows: list[dict[str, Any]], hits: Sequence[int], n: int) -> None:
     for row, hit in zip(rows, hits, strict=True):
         row["low"], row["high"] = clopper_pearson(hit, n, BINS / len(rows))
         row["state"] = UNDECIDED
-    left = sorted(range(len(rows)), key=lambda at: _tail(hits[at], n, rows[at]["threshold"]))
-    for place, at in enumerate(left):
+    order = sorted(range(len(rows)), key=lambda at: _tail(hits[at], n, rows[at]["threshold"]))
+    for place, at in enumerate(order):
         rows[at]["state"] = state(BINS / (len(rows) - place), rows[at], hits[at])
         if rows[at]["state"] == UNDECIDED:
             return  # Holm stops at the first that is not clear
 
 
 def _tail(hit: int, n: int, share: float) -> float:
-    """How likely a count as far out is, if the bin had this share: the smaller of both tails."""
+    """Binomial probability of a count as extreme, given the share: the smaller of both tails."""
     from scipy.special import betainc
 
     share = min(max(share, 1e-12), 1 - 1e-12)
@@ -55,11 +56,11 @@ def _tail(hit: int, n: int, share: float) -> float:
 def least_missing(
     hits: Sequence[int], n: int, shares: Sequence[float], thresholds: Sequence[float], level: float = MASS
 ) -> float:
-    """A lower bound, too high with probability `level` at most, of the mass of all missing bins together.
+    """Lower bound of the mass of all missing bins together, too high with probability at most `level`.
 
-    It is the mass of the bins with few samples, less what bins that are there hold of it by chance. Counts of one
-    sample are negatively associated (Joag-Dev & Proschan 1983), so that Chernoff's bound for independent ones holds.
-    What few means decides how strong the bound is, and several are tried, each at its part of the level.
+    It is the mass of the bins with few samples, less the part that present bins hold of it by chance. Counts of one
+    sample are negatively associated (Joag-Dev & Proschan 1983), so Chernoff's bound for independent ones holds. The
+    strength of the bound depends on the definition of few: several are tried, each at its part of the level.
     """
     p, count, allowed = _real(hits, shares, thresholds)
     if not len(p):
@@ -68,7 +69,9 @@ def least_missing(
 
 
 def _least(p: Floats, count: Floats, n: int, allowed: Floats, few: Floats, level: float) -> float:
-    """The bound by the bins with at most so `few` samples. Were M missing, bins of 1 − M could hold some of it."""
+    """Bound by the bins with at most `few` samples each. Were a mass M missing, bins of the other 1 − M could be among
+    them.
+    """
     lambdas = _lambdas(p)
     chance_of = _at_most(few, n, allowed)
     with np.errstate(divide="ignore"):  # what is never, or always, has a logarithm of −∞ beside it
@@ -79,7 +82,7 @@ def _least(p: Floats, count: Floats, n: int, allowed: Floats, few: Floats, level
     seen = float(p[count <= few].sum())
 
     def explained(missing: float) -> float:
-        """How much mass would be seen to have few samples, at most."""
+        """Largest mass that would be seen to have few samples, were `missing` of it missing."""
         there = [np.interp(1 - missing, *each) for each in zip(mass, chance, strict=True)]
         return missing + float(((np.array(there) - np.log(level)) / lambdas).min())
 
@@ -95,10 +98,10 @@ def _least(p: Floats, count: Floats, n: int, allowed: Floats, few: Floats, level
 def most_missing(
     hits: Sequence[int], n: int, shares: Sequence[float], thresholds: Sequence[float], level: float = MASS
 ) -> float:
-    """An upper bound, too low with probability `level` at most, of the mass of all missing bins together.
+    """Upper bound of the mass of all missing bins together, too low with probability at most `level`.
 
-    Of such bins half have few samples, at the least: were there more of them, more bins would be seen to have few. The
-    bound holds for whichever bins they are, for it is taken of those that hide best.
+    At least half of the missing bins have few samples: were there more missing bins, more would be seen to have few.
+    The bound is taken over the bins that are hardest to see, so it holds for any.
     """
     p, count, allowed = _real(hits, shares, thresholds)
     if not len(p):
@@ -111,31 +114,31 @@ def most_missing(
         rates = -np.log1p(chance * np.expm1(-lambda_ * p))
         order = np.argsort(rates / p)
         exponent, mass = np.cumsum(rates[order]), np.cumsum(p[order])
-        wanted = lambda_ * seen - np.log(level)
-        at = int(np.searchsorted(exponent, wanted))
+        target = lambda_ * seen - np.log(level)
+        at = int(np.searchsorted(exponent, target))
         if at < len(p):
             before = exponent[at - 1] if at else 0.0
-            part = (wanted - before) / rates[order][at]
+            part = (target - before) / rates[order][at]
             bound = min(bound, float((mass[at - 1] if at else 0.0) + part * p[order][at]))
     return bound
 
 
 def _real(hits: Sequence[int], shares: Sequence[float], thresholds: Sequence[float]) -> tuple[Floats, Floats, Floats]:
-    """Shares, counts and thresholds of the bins that real samples are in."""
+    """Shares, counts and thresholds of the bins with real samples."""
     p, count, allowed = (np.asarray(each, dtype=np.float64) for each in (shares, hits, thresholds))
     return p[p > 0], count[p > 0], allowed[p > 0]
 
 
 def _at_most(count: Floats, n: int, share: Floats) -> Floats:
-    """The probability of a binomial count of at most so many."""
+    """P(X ≤ count) of a binomial X."""
     from scipy.special import bdtr
 
-    found: Floats = np.asarray(bdtr(count, n, np.clip(share, 0, 1)))
-    return found
+    probability: Floats = np.asarray(bdtr(count, n, np.clip(share, 0, 1)))
+    return probability
 
 
 def _most_below(n: int, share: Floats, rare: float) -> Floats:
-    """The greatest count that a bin of that share has, or less, so rarely; 0 where that is too often."""
+    """Largest count that a bin of that share stays at or below with probability at most `rare`; 0 if there is none."""
     few = np.zeros(len(share))
     while True:
         more = few + 1
@@ -146,5 +149,5 @@ def _most_below(n: int, share: Floats, rare: float) -> Floats:
 
 
 def _lambdas(shares: Floats) -> Floats:
-    """What Chernoff's bound is taken over: any will do, and the best is about 1 over a bin's share."""
+    """Parameters of Chernoff's bound: it holds for any, and is tightest at about 1 over a bin's share."""
     return np.geomspace(1, 20 / float(shares.min()), 40)

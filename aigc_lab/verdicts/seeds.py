@@ -27,7 +27,7 @@ _UNDECIDED = frozenset({"WITHHELD", "INCONCLUSIVE", "UNMEASURABLE"})
 
 
 class Strength(StrEnum):
-    """What so many seeds are good for."""
+    """Strength of evidence from a number of seeds."""
 
     CLAIM = "CLAIM"
     SCREEN = "SCREEN"
@@ -42,7 +42,7 @@ class Strength(StrEnum):
 
 
 def wilson(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The score interval of a proportion (Wilson 1927): 0 of 10 gives [0, 0.278]. Nothing tried gives [0, 1]."""
+    """Score interval of a proportion (Wilson 1927): 0 of 10 gives [0, 0.278], no trials give [0, 1]."""
     if not 0 <= successes <= trials:
         raise ValueError(f"{successes} of {trials} is no proportion")
     if trials == 0:
@@ -57,8 +57,8 @@ def wilson(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple
 
 @dataclass(frozen=True)
 class Chance:
-    """The probability that a run goes wrong: `value` among the decided runs, None without any. The interval leaves open
-    how the undecided ones went.
+    """Probability that a run goes wrong: `value` among the decided runs, None without any. The interval allows for
+    either outcome of the undecided ones.
     """
 
     wrong: int
@@ -85,20 +85,20 @@ class Chance:
 
 
 def p_unstable(verdicts: Iterable[str], confidence: float = CONFIDENCE) -> Chance:
-    """Of stability verdicts: all but STABLE are wrong, WITHHELD is undecided."""
+    """Probability of an unstable run: all verdicts but STABLE are wrong, WITHHELD is undecided."""
     return _chance(verdicts, UNSTABLE, confidence)
 
 
 def p_collapse(verdicts: Iterable[str], confidence: float = CONFIDENCE) -> Chance:
-    """Of collapse verdicts: all but NONE are wrong, INCONCLUSIVE and UNMEASURABLE are undecided."""
+    """Probability of a collapsed run: all verdicts but NONE are wrong, INCONCLUSIVE and UNMEASURABLE are undecided."""
     return _chance(verdicts, COLLAPSED, confidence)
 
 
 def _chance(verdicts: Iterable[str], wrong: frozenset[str], confidence: float) -> Chance:
     names = [str(verdict) for verdict in verdicts]
-    known = wrong | _UNDECIDED | _SOUND
-    if strange := next((name for name in names if name not in known), None):
-        raise ValueError(f"unknown verdict {strange!r}; there are {', '.join(sorted(known))}")
+    recognised = wrong | _UNDECIDED | _SOUND
+    if strange := next((name for name in names if name not in recognised), None):
+        raise ValueError(f"unknown verdict {strange!r}; there are {', '.join(sorted(recognised))}")
     bad, open_ = sum(name in wrong for name in names), sum(name in _UNDECIDED for name in names)
     decided = len(names) - open_
     low, _ = wilson(bad, len(names), confidence)
@@ -111,8 +111,8 @@ def _chance(verdicts: Iterable[str], wrong: frozenset[str], confidence: float) -
 
 @dataclass(frozen=True)
 class Survival:
-    """The Kaplan–Meier curve, after each time at which a run failed. `errors` are Greenwood's, `low` and `high` of the
-    log(−log) interval; where none is left alive the interval is of what was left before.
+    """Kaplan–Meier curve, at each time at which a run failed. `errors` are Greenwood's, `low` and `high` those of the
+    log(−log) interval. If no run survives, the last interval is that of the time before.
     """
 
     times: Array
@@ -124,22 +124,22 @@ class Survival:
     high: Array
 
     def at(self, time: float) -> float:
-        """The share of runs that has not failed up to this time, it included."""
+        """Share of runs that have not failed up to and including this time."""
         before = int(np.searchsorted(self.times, time, side="right"))
         return float(self.survival[before - 1]) if before else 1.0
 
     @property
     def median(self) -> float | None:
-        """The first time at which at most half of the runs have not failed; None if that was not seen."""
+        """First time by which at least half of the runs have failed; None if fewer did."""
         half = np.flatnonzero(self.survival <= 0.5)
         return float(self.times[half[0]]) if len(half) else None
 
 
 def kaplan_meier(times: Iterable[float], failed: Iterable[bool], confidence: float = CONFIDENCE) -> Survival:
-    """Time to failure of runs, of which those that had not failed were watched until `times` (Kaplan & Meier 1958).
+    """Survival curve of runs watched until `times`, at which they `failed` or were censored (Kaplan & Meier 1958).
 
-    A run that ends when another fails was still at risk. Raises `ValueError` for lengths that differ, no runs, and
-    times that are negative or not finite.
+    A run that ends when another fails was still at risk. Raises `ValueError` for different lengths, no runs, and times
+    that are negative or not finite.
     """
     t, d = np.array([*times], dtype=float), np.array([*failed], dtype=bool)
     if len(t) != len(d) or not len(t):
@@ -161,7 +161,9 @@ def kaplan_meier(times: Iterable[float], failed: Iterable[bool], confidence: flo
 
 
 def time_to_failure(verdict: StabilityVerdict) -> tuple[float, bool]:
-    """Until when a run was watched, and whether it failed there: at its alarm, else at its last evaluation."""
+    """Step until which a run was watched, and whether it failed there: its alarm if it failed, else its last
+    evaluation.
+    """
     failed = str(verdict.verdict) in UNSTABLE
     step = verdict.alarm_step if failed and verdict.alarm_step is not None else verdict.last and verdict.last.step
     if step is None:
@@ -174,7 +176,7 @@ def time_to_failure(verdict: StabilityVerdict) -> tuple[float, bool]:
 
 @dataclass(frozen=True)
 class Spread:
-    """The standard deviation over seeds with its interval, which assumes normal values."""
+    """Standard deviation over seeds with its interval, which assumes normal values."""
 
     n: int
     median: float
@@ -184,9 +186,9 @@ class Spread:
 
 
 def seed_spread(values: Iterable[float], confidence: float = CONFIDENCE) -> Spread:
-    """Of a final score over seeds. A seed without one, because it diverged, belongs to `p_unstable` and not in here.
+    """Spread of a final score over seeds. Seeds that diverged have none, and belong to `p_unstable`.
 
-    Raises `ValueError` for fewer than two values and for what is not finite.
+    Raises `ValueError` for fewer than two values and for values that are not finite.
     """
     from scipy.special import gammaincinv  # the quantile of chi-square; scipy.stats takes seconds to import
 
@@ -209,10 +211,10 @@ def steps_to_best(
     baseline: float | None = None,
     better: Better = "lower",
 ) -> float | None:
-    """The first step at which a run's score is within `factor` × its best; None without a finite score.
+    """First step at which a score is within `factor` × the run's best; None without a finite score.
 
-    That is a ratio where the values are positive, × best or / best. With a baseline it is (factor − 1) of what was
-    gained over it, which values at or below zero need. Raises `ValueError` where they have none.
+    For positive values that is a ratio, × best or / best. With a baseline it is (factor − 1) of the gain over it, which
+    values at or below zero need. Raises `ValueError` if these have no baseline.
     """
     t, sign = np.array(steps, dtype=float), 1.0 if better == "lower" else -1.0
     x = sign * np.array(values, dtype=float)
@@ -241,8 +243,8 @@ def across_seeds(
     last: Sequence[float] = (),
     selected: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """Plain data about a system: the chances, the time to failure, and the spread of its final scores, each None where
-    nothing is known of it.
+    """Plain data about a system: the probabilities of failure, the time to failure, and the spread of its final scores,
+    each None if it is not known.
     """
     chances = {"unstable": p_unstable(run.verdict for run in runs) if runs else None}
     chances["collapse"] = p_collapse(collapses) if collapses else None

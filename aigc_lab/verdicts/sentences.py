@@ -33,16 +33,15 @@ _STRANGE = 0.025
 _ORDER, _DRAWS = 4, 20
 _LEAST = 20
 _DIFFERENT = 40  # real sentences, at least
-# Where real sentences share nearly all their phrases there is nothing to compare.
+# Least 1 − Self-BLEU of real sentences: if they share nearly all phrases, there is nothing to compare.
 _PHRASES = 0.02
 
 
 class Sentences:
-    """Real sentences, none of which a generator was trained on, and those that it was trained on where they are known:
-    an n-gram model of these says how strange sentences are. Without, one of half of the real ones does, by how strange
-    the other half is to it.
+    """Real sentences as a reference for strangeness, by an n-gram model of the sentences that the generator was trained
+    on. If these are unknown, the model is of one half of the real sentences and is calibrated on the other.
 
-    Raises `ValueError` for fewer than 40 different real sentences, which say nothing of others.
+    Raises `ValueError` for fewer than 40 different real sentences.
     """
 
     def __init__(self, real: Corpus, train: Corpus | None = None) -> None:
@@ -60,21 +59,21 @@ class Sentences:
 
     @cached_property
     def _usual(self) -> tuple[float, float]:
-        """The surprise of a word in real sentences that the model has not read: the median, and what 2.5 % exceed."""
-        found = _surprise(self._model, self._real.take(self._half) if self._train is None else self._real)
-        middle, most = np.quantile(found, [0.5, 1 - _STRANGE]).tolist()
+        """Surprise of unseen real sentences in nats a word: the median and the 97.5 % quantile."""
+        surprises = _surprise(self._model, self._real.take(self._half) if self._train is None else self._real)
+        middle, most = np.quantile(surprises, [0.5, 1 - _STRANGE]).tolist()
         return middle, max(most, middle + 1e-6)
 
     def strangeness(self, sentences: Corpus) -> Floats:
-        """How much less likely than real ones sentences are, word for word [N]: 0 for what is as likely as the median
-        of them or more so, 1 for what 2.5 % of them exceed.
+        """Strangeness of each sentence [N]: 0 at the median surprise of real ones or below, 1 at their 97.5 % quantile,
+        linear beyond.
         """
         middle, most = self._usual
         strange: Floats = np.maximum(_surprise(self._model, sentences) - middle, 0) / (most - middle)
         return strange
 
     def beside(self, sentences: Corpus) -> Beside:
-        """What a judge of vectors is told of the sentences besides."""
+        """Facts about the sentences for the judge of their vectors."""
         import torch
 
         from aigc_lab.verdicts.collapse import Beside, alike
@@ -82,54 +81,55 @@ class Sentences:
         return Beside(alike(sentences.texts()), torch.from_numpy(self.strangeness(sentences)))
 
     def with_phrases(self, verdict: CollapseVerdict, sentences: Corpus) -> CollapseVerdict:
-        """The verdict with how much of the generated phrases is not another sentence's too, 1 − Self-BLEU-4, beside as
-        many real sentences: below half for certain is a collapse of its own; not above it for certain is no NONE.
+        """Verdict with the diversity of phrases, 1 − Self-BLEU-4, over that of as many real sentences.
+
+        Significantly below half it is a collapse by itself; not significantly above half it withholds NONE.
         """
         from aigc_lab.verdicts.conclusion import Collapse, round_up
 
-        made, _ = _ordered(sentences.take(self.strangeness(sentences) <= 1))
-        n = min(len(made), len(self._real) // 2)
+        generated, _ = _ordered(sentences.take(self.strangeness(sentences) <= 1))
+        n = min(len(generated), len(self._real) // 2)
         if n < _LEAST:
             return verdict
-        made = made.take(np.sort(np.random.default_rng(0).permutation(len(made))[:n]))
+        generated = generated.take(np.sort(np.random.default_rng(0).permutation(len(generated))[:n]))
         if self._null(n)[0] < _PHRASES:
             return verdict
-        value, low, high = self.variety(made)
-        found = replace(verdict, phrases=value)
-        told = f"phrases vary {value:.2f} [{low:.2f}, {high:.2f}] times as much as real ones (1 − Self-BLEU-{_ORDER})"
+        value, low, high = self.variety(generated)
+        with_ratio = replace(verdict, phrases=value)
+        reason = f"phrases vary {value:.2f} [{low:.2f}, {high:.2f}] times as much as real ones (1 − Self-BLEU-{_ORDER})"
         if high < 0.5 and verdict.verdict in (Collapse.NONE, Collapse.INCONCLUSIVE):
-            return replace(found, verdict=Collapse.PARTIAL, reason=told)
+            return replace(with_ratio, verdict=Collapse.PARTIAL, reason=reason)
         if low < 0.5 and verdict.verdict == Collapse.NONE:
             # The interval narrows with the root of n.
-            wanted = round_up(n * ((high - low) / 2 / max(abs(value - 0.5), 0.005)) ** 2)
-            told += f", and {wanted:,} sentences like real ones would decide ({n:,} were compared)"
-            return replace(found, verdict=Collapse.INCONCLUSIVE, reason=told)
-        return found
+            enough = round_up(n * ((high - low) / 2 / max(abs(value - 0.5), 0.005)) ** 2)
+            reason += f", and {enough:,} sentences like real ones would decide ({n:,} were compared)"
+            return replace(with_ratio, verdict=Collapse.INCONCLUSIVE, reason=reason)
+        return with_ratio
 
-    def variety(self, made: Corpus) -> tuple[float, float, float]:
-        """The ratio of 1 − Self-BLEU to that of as many real sentences, with its 95 % interval."""
-        usual, spread = self._null(len(made))
-        value, error = _different(made), T95_OF_GROUPS * jackknife_error(_without(made))
+    def variety(self, generated: Corpus) -> tuple[float, float, float]:
+        """Ratio of 1 − Self-BLEU to that of as many real sentences, with its 95 % interval."""
+        usual, spread = self._null(len(generated))
+        value, error = _different(generated), T95_OF_GROUPS * jackknife_error(_without(generated))
         ratio, margin = value / usual, math.hypot(error, Z95 * spread * value) / usual
         return ratio, max(ratio - margin, 0.0), ratio + margin
 
     def _null(self, n: int) -> tuple[float, float]:
-        """1 − Self-BLEU of n real sentences: the mean, and the relative error of it as what other real ones have."""
+        """1 − Self-BLEU of n real sentences: the mean, and its relative error for other real sentences."""
         key = f"phrases {n} of {self._real.digest()}"
         if key not in self.nulls:
             random = np.random.default_rng(0)
             draws = [np.sort(random.permutation(len(self._real))[:n]) for _ in range(_DRAWS)]
-            found = np.array([_different(self._real.take(each)) for each in draws])
+            values = np.array([_different(self._real.take(each)) for each in draws])
             # Draws of the same real sentences share some of them: twice their spread is what others would have.
-            middle, spread = float(found.mean()), float(found.std(ddof=1))
+            middle, spread = float(values.mean()), float(values.std(ddof=1))
             self.nulls[key] = [middle, 2 * spread / middle if middle else 0.0]
         mean, error = self.nulls[key]
         return mean, error
 
 
 def _ordered(sentences: Corpus) -> tuple[Corpus, Bools]:
-    """The sentences in an order that is theirs, however they come, and which are of one half of those that differ:
-    equal ones are of the same.
+    """Sentences in an order that does not depend on how they come, and the mask [N] of one half of the different ones;
+    equal sentences are in one half.
     """
     hashes = [hashlib.sha256(text.encode()).digest() for text in sentences.texts()]
     order = np.array(sorted(range(len(hashes)), key=hashes.__getitem__), dtype=np.int64)
@@ -138,10 +138,10 @@ def _ordered(sentences: Corpus) -> tuple[Corpus, Bools]:
 
 
 def _surprise(model: NgramModel, sentences: Corpus) -> Floats:
-    """−log p of a word on the mean, the end included, in nats [N]."""
+    """Mean −log p of a word, the end included, in nats [N]."""
     nats, words = model.nll(sentences)
-    found: Floats = nats / words
-    return found
+    mean: Floats = nats / words
+    return mean
 
 
 def _different(sentences: Corpus) -> float:
@@ -154,5 +154,5 @@ def _without(sentences: Corpus) -> Floats:
 
 
 def of_splits(splits: Sequence[Corpus], train: Corpus | None) -> Sentences:
-    """Of several splits of real sentences together."""
+    """Reference of several splits of real sentences together."""
     return Sentences(ngrams.joined(*splits), train)

@@ -101,7 +101,7 @@ class Point(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """One thing that a verdict rests on; what concerns no single evaluation has neither step nor value."""
+    """Fact that a verdict rests on; step and value are None if it concerns no single evaluation."""
 
     what: str
     step: float | None = None
@@ -110,9 +110,11 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class StabilityVerdict:
-    """`best` is the best value as it was measured, `last` the median of the last three at the last step, `alarm_step`
-    where the alarm went off first, whatever came of it; `n` counts the evaluations. `signature` says by which rules and
-    what the values were measured against: what differs in it is not compared.
+    """Verdict on the stability of a run.
+
+    `best` is the best measured value, `last` the median of the last three at the last step. `alarm_step` is the step of
+    the first alarm, even if it passed. `n` counts the evaluations. `signature` holds the version of the rules, the
+    baseline and the floor: verdicts of different signatures are not compared.
     """
 
     verdict: Stability
@@ -126,16 +128,16 @@ class StabilityVerdict:
     signature: str = ""
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> "StabilityVerdict":
-        """The verdict that `as_dict` told of."""
-        best, last = (told[name] and Point(**told[name]) for name in ("best", "last"))
-        evidence = tuple(Finding(**each) for each in told["evidence"])
-        kind = Stability(told["verdict"])
-        signature = told.get("signature", "")
-        return cls(kind, told["reason"], told["alarm_step"], best, last, evidence, told["scale"], told["n"], signature)
+    def of(cls, data: Mapping[str, Any]) -> "StabilityVerdict":
+        """Verdict from the data of `as_dict`."""
+        best, last = (data[name] and Point(**data[name]) for name in ("best", "last"))
+        evidence = tuple(Finding(**each) for each in data["evidence"])
+        kind = Stability(data["verdict"])
+        signature = data.get("signature", "")
+        return cls(kind, data["reason"], data["alarm_step"], best, last, evidence, data["scale"], data["n"], signature)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, fit for strict JSON."""
+        """Plain data for strict JSON."""
         return {
             "verdict": str(self.verdict),
             "reason": self.reason,
@@ -159,16 +161,15 @@ def judge(
     floor: float | None = None,
     diverged_at: tuple[float, str] | None = None,
 ) -> StabilityVerdict:
-    """The verdict on a history of one score, by the rules above.
+    """Verdict on a history of one score, by the rules above.
 
-    `errors` are standard errors; None or NaN where one is unknown. `baseline` is a trivial sampler's score, `floor`
-    what real samples score (0 where lower is better): half of the baseline is half of the way from it to the floor.
-    `diverged_at` tells of a loss, gradient or parameter that was not finite: (step, what). Evaluations need no equal
-    spacing; they come in the order in which they were made, or all from the last to the first. Where a step goes back,
-    training was resumed there, and the evaluations at that step and after it are void. A value of None was not
-    measured; NaN and ±inf diverged.
+    `errors` are standard errors; None or NaN if unknown. `baseline` is a trivial sampler's score, `floor` that of real
+    samples (0 if lower is better): half of the baseline is half of the way from it to the floor. `diverged_at` reports
+    a loss, gradient or parameter that was not finite: (step, what). Evaluations need no equal spacing; they come in the
+    order in which they were made, or all in reverse. If a step goes back, training was resumed there: evaluations made
+    before, at that step or a later one, are void. A value of None was not measured; NaN and ±inf diverged.
 
-    Raises `ValueError` naming the offending value for lengths that differ, what is no number, a step, baseline or floor
+    Raises `ValueError` naming the value for different lengths, a value that is no number, a step, baseline or floor
     that is not finite, and a negative standard error.
     """
     run, notes = _run(steps, values, errors, baseline, better)
@@ -176,12 +177,14 @@ def judge(
     if floor is not None:
         ideal = run.sign * _finite("floor", floor)
     finite = np.isfinite(run.x)
-    breaks = [Finding(f"the score is {run.sign * run.x[i]}", _whole(run.steps[i])) for i in np.flatnonzero(~finite)[:1]]
+    breaks = [
+        Finding(f"the score is {run.sign * run.x[i]}", _as_integer(run.steps[i])) for i in np.flatnonzero(~finite)[:1]
+    ]
     if diverged_at is not None:
-        breaks.append(Finding(diverged_at[1], _whole(_finite("diverged_at", diverged_at[0]))))
+        breaks.append(Finding(diverged_at[1], _as_integer(_finite("diverged_at", diverged_at[0]))))
     with np.errstate(all="ignore"):  # of numbers near the largest there are, inf and NaN compare as they should
         alarm = _first_alarm(run, FACTOR)
-        whole = _Whole(run.where(finite))
+        whole = _History(run.where(finite))
         verdict, reason = _verdict(whole, len(run.x), breaks, ideal)
         if verdict is Stability.STABLE and alarm is not None:
             reason += f"; the alarm of step {_text(alarm)} has passed"
@@ -204,37 +207,37 @@ def first_alarm(
     better: Better = "lower",
     factor: float = FACTOR,
 ) -> float | None:
-    """The step at which `Alarm` would have been raised, told the whole history; None where it would not."""
+    """Step at which `Alarm` would have been raised on a whole history, None if it would not."""
     run, _ = _run(steps, values, errors, baseline, better)
     with np.errstate(all="ignore"):
         return _first_alarm(run, factor)
 
 
 class Alarm:
-    """The online alarm, told one evaluation after the other: the same as that of `judge` on the same history.
+    """Online alarm, fed one evaluation after the other: the same as that of `judge` on the same history.
 
         alarm = Alarm(baseline=300.0)
         if alarm.add(step, fd, error): ...  # prune
 
-    A value that is not finite raises it at once. Without standard errors it needs six evaluations to know the noise. A
-    step that is not after the last one takes the history back to it: a run that was resumed.
+    A value that is not finite raises it at once. Without standard errors it needs six evaluations to estimate the
+    noise. A step that is not after the last one resets the history to it, as when a run is resumed.
     """
 
     def __init__(self, *, baseline: float | None = None, better: Better = "lower", factor: float = FACTOR) -> None:
         self.step: float | None = None
         self._baseline, self._better, self._factor = baseline, better, factor
-        self._told: list[tuple[float, float, float | None]] = []
+        self._evaluations: list[tuple[float, float, float | None]] = []
 
     def add(self, step: float, value: float, error: float | None = None) -> bool:
-        """Whether the alarm is raised, at this evaluation or before; `step` says at which."""
+        """Whether the alarm is raised at this evaluation or was before; `step` is where."""
         if self.step is not None and self.step >= step:
             self.step = None
-        self._told = [*(each for each in self._told if each[0] < step), (step, value, error)]
-        steps, values, errors = zip(*self._told, strict=True)
+        self._evaluations = [*(each for each in self._evaluations if each[0] < step), (step, value, error)]
+        steps, values, errors = zip(*self._evaluations, strict=True)
         run, _ = _run(steps, values, errors, self._baseline, self._better)
         with np.errstate(all="ignore"):
             if self.step is None and (not np.isfinite(run.x[-1]) or _alarming(run, len(run.x) - 1, self._factor)):
-                self.step = _whole(step)
+                self.step = _as_integer(step)
         return self.step is not None
 
 
@@ -243,7 +246,7 @@ class Alarm:
 
 @dataclass(frozen=True)
 class _Run:
-    """Evaluations in the order of their steps, with the sign that makes less better; an unknown error is NaN."""
+    """History in the order of its steps, with the sign that makes less better; an unknown error is NaN."""
 
     steps: Array
     x: Array
@@ -252,17 +255,17 @@ class _Run:
     sign: float
     unvalued: int = 0  # evaluations after the last one that has a value
 
-    def where(self, kept: Any) -> "_Run":
-        return replace(self, steps=self.steps[kept], x=self.x[kept], errors=self.errors[kept])
+    def where(self, rows: Any) -> "_Run":
+        return replace(self, steps=self.steps[rows], x=self.x[rows], errors=self.errors[rows])
 
     @property
     def start(self) -> float:
-        """What the gain is counted from."""
+        """Value from which the gain is counted."""
         return float(self.x[:3].max()) if self.baseline is None else self.baseline
 
     @property
-    def told(self) -> bool:
-        """Whether any standard error was given."""
+    def has_errors(self) -> bool:
+        """Whether any standard error is known."""
         return bool(np.isfinite(self.errors).any())
 
 
@@ -273,7 +276,7 @@ def _run(
     baseline: float | None,
     better: Better,
 ) -> tuple[_Run, list[Finding]]:
-    """The history put in order, and what had to be done to it."""
+    """History in order, and findings on what was left out."""
     if better not in ("lower", "higher"):
         raise ValueError(f"better is {better!r}; it is 'lower' or 'higher'")
     sign = 1.0 if better == "lower" else -1.0
@@ -301,39 +304,39 @@ def _run(
     notes = [Finding(f"left out: {missing} of {len(x)} evaluations, which have no value")] * bool(missing)
     notes += [Finding(f"left out: {repeated} evaluations, followed by others of the same step")] * bool(repeated)
     notes += [
-        Finding(f"left out: {count} evaluations from here on, for training went back to this step", _whole(step))
+        Finding(f"left out: {count} evaluations from here on, for training went back to this step", _as_integer(step))
         for step, count in void
     ]
     return run, notes
 
 
 def _sequence(steps: Sequence[float], values: Sequence[float | None]) -> tuple[list[int], list[tuple[float, int]], int]:
-    """The places of the evaluations that count, in the order of their steps; where training went back to a step, and
-    how many evaluations that made void; and how many were followed by another of the same step.
+    """Places of the valid evaluations in the order of their steps; steps to which training went back, with the number
+    of evaluations that this made void; and the number of evaluations followed by another of the same step.
 
-    Evaluations are told in the order in which they were made, or all from the last to the first.
+    Evaluations come in the order in which they were made, or all in reverse.
     """
     places = [place for place, value in enumerate(values) if value is not None]
     if len(places) > 1 and all(steps[later] < steps[earlier] for earlier, later in pairwise(places)):
         return places[::-1], [], 0
-    kept: list[int] = []
+    order: list[int] = []
     void: list[tuple[float, int]] = []
     repeated = 0
     for place in places:
-        at = len(kept)
-        while at and steps[kept[at - 1]] >= steps[place]:
+        at = len(order)
+        while at and steps[order[at - 1]] >= steps[place]:
             at -= 1
-        if len(kept) - at == 1 and steps[kept[at]] == steps[place]:
+        if len(order) - at == 1 and steps[order[at]] == steps[place]:
             repeated += 1
-        elif len(kept) > at:
-            void.append((steps[place], len(kept) - at))
-        kept[at:] = [place]
-    return kept, void, repeated
+        elif len(order) > at:
+            void.append((steps[place], len(order) - at))
+        order[at:] = [place]
+    return order, void, repeated
 
 
-def _numbers(what: str, given: Iterable[Any]) -> list[float | None]:
+def _numbers(what: str, values: Iterable[Any]) -> list[float | None]:
     numbers: list[float | None] = []
-    for place, each in enumerate(given):
+    for place, each in enumerate(values):
         try:
             numbers.append(None if each is None else float(each))
         except (TypeError, ValueError, OverflowError):
@@ -355,22 +358,23 @@ def _scale(run: _Run) -> Scale:
     if run.sign < 0 or not len(x) or x.min() <= 0:
         return "normalised"
     # An error that is not known compares as false.
-    far = not (x <= _FAR * run.errors).any() if run.told else x.min() > _NEAR * run.start
+    far = not (x <= _FAR * run.errors).any() if run.has_errors else x.min() > _NEAR * run.start
     return "log" if far else "normalised"
 
 
 def _errors(run: _Run, scale: Scale) -> Array:
-    """The standard error of every value: as given, of the usual size where only others are given, else estimated."""
+    """Standard error of every value: as given, of the median size if only others are given, else estimated."""
     size = run.x if scale == "log" else np.ones_like(run.x)
-    if run.told:
+    if run.has_errors:
         return np.where(np.isfinite(run.errors), run.errors, np.nanmedian(run.errors / size) * size)
     return _noise(run, scale) * size
 
 
 def _noise(run: _Run, scale: Scale) -> float:
-    """The standard deviation of the noise in a curve, of the logarithm on that scale; infinite where too few values
-    tell. It is the smaller of two estimates, for each may hold more than noise: of the latest half, which may be what
-    became of the run, and of the evaluations between the first and the last that were nearly as good as the best.
+    """Standard deviation of a curve's noise (of its logarithm on that scale); infinite for too few values.
+
+    It is the smaller of two estimates, since each may hold more than noise: of the latest half, which may be a wreck,
+    and of the evaluations between the first and the last that were nearly as good as the best.
     """
     y = np.log(run.x) if scale == "log" else run.x
     least, most = _TAIL
@@ -379,40 +383,40 @@ def _noise(run: _Run, scale: Scale) -> float:
 
 
 def _prime(run: _Run, scale: Scale) -> slice:
-    """The evaluations between the first and the last that were so near the best that they had not regressed from it."""
+    """Evaluations between the first and the last that were near enough to the best not to have regressed from it."""
     near = np.flatnonzero(run.x <= _bar(run, scale, float(run.x.min()), FACTOR, final=False))
     return slice(int(near[0]), int(near[-1]) + 1)
 
 
 def _bent(y: Array) -> float:
-    """The standard deviation of white noise whose second differences have the median size of those of y; infinite
-    where they are too few to tell.
+    """Standard deviation of white noise whose second differences have the median size of those of y; infinite for too
+    few.
     """
     bends = np.abs(np.diff(y, n=2))
     return float(np.median(bends)) / (NormalDist().inv_cdf(0.75) * math.sqrt(6)) if len(bends) >= _BENDS else math.inf
 
 
 def _luck(n: int) -> float:
-    """By how many standard errors the best of n noisy values is too good (Blom 1958)."""
+    """Expected standard errors by which the best of n noisy values is too good (Blom 1958)."""
     return NormalDist().inv_cdf((n - 0.375) / (n + 0.25))
 
 
 def _fair(x: Array, errors: Array) -> float:
-    """The best value, worse by what the best of so many noisy values is too good."""
+    """Best value, corrected for the luck of the best of so many noisy values."""
     luck, at = _luck(len(x)), int(x.argmin())
     return float(x[at] + luck * errors[at]) if luck else float(x[at])
 
 
 def _noisy(run: _Run, scale: Scale, errors: Array, error: Array, share: float = 1.0) -> Array:
-    """Up to where the latest two evaluations may lie by noise alone, beside the best of those before; `error` is the
-    standard error of what is compared, of which `share` counts.
+    """Upper ends of the latest evaluations under noise alone, against the best before them; `error` is the standard
+    error of what is compared, of which `share` counts.
 
-    Noise that is estimated is a ratio where values are compared as ratios: taken at the size of a wrecked value, it
-    would excuse the wreck. What has not risen out of the noise can only be compared with the noise, of which
-    correlation hides a part.
+    Estimated noise is a ratio if values are compared as ratios: taken at the size of a wrecked value, it would excuse
+    the wreck. A score that has not risen out of the noise can only be compared with the noise, part of which
+    correlation hides.
     """
     before = run.x[:-_LATEST]
-    if scale == "log" and not run.told:
+    if scale == "log" and not run.has_errors:
         ratio = float(errors[0] / run.x[0])
         # The best was drawn from those that could have been it: a wreck's evaluations add no luck.
         rivals = before[_prime(run.where(slice(-_LATEST)), scale)]
@@ -423,8 +427,8 @@ def _noisy(run: _Run, scale: Scale, errors: Array, error: Array, share: float = 
 
 
 def _bar(run: _Run, scale: Scale, best: float, factor: float, *, final: bool) -> float:
-    """The value from which on a run has regressed from its best. Before training has ended, the gain over the baseline
-    sets no upper bound: it may be at its beginning.
+    """Value from which on a run has regressed from its best. Before training has ended, the gain over the baseline sets
+    no upper bound, since it may be at its beginning.
     """
     own = (factor - 1) * abs(best)
     if scale == "log":
@@ -435,8 +439,8 @@ def _bar(run: _Run, scale: Scale, best: float, factor: float, *, final: bool) ->
 
 
 def _alarming(run: _Run, at: int, factor: float) -> bool:
-    """Whether this evaluation and the one before have regressed from the best of those before them, as far as can be
-    known at this step.
+    """Whether this evaluation and the one before have regressed from the best before them, by what is known at this
+    step.
     """
     if at < _LATEST:
         return False
@@ -454,22 +458,22 @@ def _first_alarm(run: _Run, factor: float) -> float | None:
     x = sound.x
     if len(x) > _LATEST:
         best = np.minimum.accumulate(x)[:-_LATEST]
-        # What every scale asks at least, for all evaluations at once: few of a sound run pass it.
+        # A necessary condition on every scale, checked for all evaluations at once: few of a sound run meet it.
         doubtful = np.minimum(x[1:-1], x[2:]) - best >= (factor - 1) * np.abs(best)
         for at in np.flatnonzero(doubtful) + _LATEST:
             if _alarming(sound, int(at), factor):
-                return _whole(run.steps[at])
-    return _whole(run.steps[broken[0]]) if len(broken) else None
+                return _as_integer(run.steps[at])
+    return _as_integer(run.steps[broken[0]]) if len(broken) else None
 
 
 def _from_trend(y: Array) -> Array:
-    """What y differs by from the monotone sequence nearest to it, falling or rising."""
+    """Residuals of y from the nearest monotone sequence, falling or rising."""
     either = y - _falling(y), y + _falling(-y)
     return min(either, key=lambda residuals: float((residuals**2).sum()))
 
 
 def _falling(y: Array) -> Array:
-    """The non-increasing sequence nearest to y in least squares (pool adjacent violators; Ayer et al. 1955)."""
+    """Non-increasing sequence nearest to y in least squares (pool adjacent violators; Ayer et al. 1955)."""
     means: list[float] = []
     sizes: list[int] = []
     for value in y.tolist():
@@ -486,8 +490,8 @@ def _falling(y: Array) -> Array:
 # ---- the rules
 
 
-class _Whole:
-    """What the rules look at: the finite evaluations of a whole history."""
+class _History:
+    """Finite evaluations of a whole history, with the quantities that the rules compare."""
 
     def __init__(self, run: _Run) -> None:
         self.run = run
@@ -500,16 +504,16 @@ class _Whole:
     @property
     def best(self) -> Point | None:
         run = self.run
-        return Point(_whole(run.steps[self.at]), float(run.sign * run.x[self.at])) if len(run.x) else None
+        return Point(_as_integer(run.steps[self.at]), float(run.sign * run.x[self.at])) if len(run.x) else None
 
     @property
     def last(self) -> Point | None:
         run = self.run
-        return Point(_whole(run.steps[-1]), run.sign * self.end) if len(run.x) else None
+        return Point(_as_integer(run.steps[-1]), run.sign * self.end) if len(run.x) else None
 
     @cached_property
     def end(self) -> float:
-        """The median of the last three; of two, their mean, halved first lest their sum overflows."""
+        """Median of the last three; of two, their mean, halved first lest their sum overflows."""
         few = np.sort(self.run.x[-3:])
         return float(few[len(few) // 2] if len(few) % 2 else few[0] / 2 + few[1] / 2)
 
@@ -519,30 +523,32 @@ class _Whole:
 
     @cached_property
     def reached(self) -> float:
-        """The best that training came to; noise that is only estimated may be oscillation, and excuses nothing here."""
-        return _fair(self.run.x, self.errors) if self.run.told else float(self.run.x[self.at])
+        """Best value corrected for luck; uncorrected if the noise is only estimated, since that may be oscillation."""
+        return _fair(self.run.x, self.errors) if self.run.has_errors else float(self.run.x[self.at])
 
     @cached_property
     def before(self) -> float:
-        """The best that the last two evaluations could have fallen from."""
+        """Best value that the last two evaluations could have fallen from."""
         return float(self.run.x[:-_LATEST].min())
 
     @cached_property
     def bar(self) -> float:
-        """From where on the median of the last three has regressed: so much worse, and beyond what is luck."""
+        """Value from which on the median of the last three has regressed: worse by the factor, and beyond noise."""
         error = np.sqrt(np.mean(self.errors[-3:] ** 2, keepdims=True))
         noisy = float(_noisy(self.run, self.scale, self.errors, error, _MEDIAN_OF_3)[0])
         return max(_bar(self.run, self.scale, self.before, FACTOR, final=True), noisy)
 
     @cached_property
     def unit(self) -> float:
-        """What the normalised scale divides by: the gain over the baseline, or what stands in for it."""
+        """Divisor of the normalised scale: the gain over the baseline, or its substitute."""
         best = float(self.run.x[self.at])
         gain = self.run.start - best
         return (gain if self.run.baseline is not None else max(gain, abs(best))) or 1.0
 
     def learned(self, ideal: float | None) -> bool:
-        """Half of the way from the baseline to the ideal; where that is unknown, better than the baseline at all."""
+        """Whether the best is more than half of the way from the baseline to the ideal, or significantly better than
+        the baseline if the ideal is unknown.
+        """
         baseline = self.run.baseline
         if baseline is None:
             return True
@@ -551,65 +557,65 @@ class _Whole:
         return baseline - self.reached > SIGMAS * float(self.errors[self.at])
 
     def regressed(self) -> bool:
-        """Not where the very last evaluation is the best of all."""
+        """Whether the end has regressed from the best; not if the very last evaluation is the best of all."""
         return self.end >= self.bar and self.end > self.before and self.run.x[-1] > self.before
 
     @cached_property
     def swing(self) -> tuple[float, float, bool]:
-        """The standard deviation of the last half around its trend, the part that the standard errors explain, and
-        whether what is left is too much; without the evaluation that lies farthest from the trend.
+        """Standard deviation of the last half around its trend, the part that the standard errors explain, and whether
+        the rest is too much; without the evaluation farthest from the trend.
         """
         half = slice(len(self.run.x) // 2, None)
         x, errors = self.run.x[half], self.errors[half]
         y, s = (np.log(x), errors / x) if self.scale == "log" else (x / self.unit, errors / self.unit)
-        kept = np.arange(len(y)) != np.abs(_from_trend(y)).argmax()
-        y, s = y[kept], s[kept]
+        inner = np.arange(len(y)) != np.abs(_from_trend(y)).argmax()
+        y, s = y[inner], s[inner]
         spread = float(np.std(_from_trend(y), ddof=1))
         if self.blind:
             return spread, 0.0, False
-        explained = math.sqrt(float(np.mean(s**2))) if self.run.told else 0.0
+        explained = math.sqrt(float(np.mean(s**2))) if self.run.has_errors else 0.0
         beyond = spread**2 > explained**2 * (1 + SIGMAS * math.sqrt(2 / (len(y) - 1)))
         return spread, explained, beyond and spread**2 - explained**2 > SWING**2
 
     @cached_property
     def blind(self) -> bool:
-        """Whether nothing tells swings from noise: neither errors nor a baseline, and values all around zero."""
+        """Whether nothing tells swings from noise: no errors, no baseline, and values on both sides of zero."""
         below, above = -float(self.run.x.min()), float(self.run.x.max())
         around_zero = max(below, above) < _LOPSIDED * min(below, above)
-        return around_zero and not self.run.told and self.run.baseline is None
+        return around_zero and not self.run.has_errors and self.run.baseline is None
 
     # ---- in words
 
     def loss(self) -> str:
-        """How far the end is from the best, in the words of the scale."""
+        """Distance of the end from the best, in the words of the scale."""
         if self.scale == "log":
             return f"{self.end / self.run.x[self.at]:.2f} times"
         of = "the gain" if self.run.baseline is not None else "the range"
         return f"{_percent((self.end - self.run.x[self.at]) / self.unit)} of {of} worse than"
 
     def findings(self, ideal: float | None) -> list[Finding]:
-        """What the rules saw, in the order in which they look."""
+        """Findings of the rules, in their order."""
         if self.best is None or self.last is None:
             return []
         run, sign = self.run, self.run.sign
         if len(run.x) < FEWEST:
             few = f"the median of the last {min(len(run.x), 3)}"
             return [Finding(f"the best of {len(run.x)}", *self.best), Finding(few, *self.last)]
-        found = [Finding(self._compared()), Finding(self._known())]
+        evidence = [Finding(self._compared()), Finding(self._noise_source())]
         if run.baseline is not None:
-            found.append(Finding(f"the baseline is {_text(sign * run.baseline)}; {self.goal(ideal)}"))
-        found.append(Finding(f"the best of {len(run.x)}", *self.best))
+            evidence.append(Finding(f"the baseline is {_text(sign * run.baseline)}; {self.goal(ideal)}"))
+        evidence.append(Finding(f"the best of {len(run.x)}", *self.best))
         bar = _text(sign * self.bar)
-        found.append(Finding(f"the median of the last 3; from {bar} on it has regressed", *self.last))
+        evidence.append(Finding(f"the median of the last 3; from {bar} on it has regressed", *self.last))
         sound = np.flatnonzero(run.x < self.bar)
         since = int(sound[-1]) + 1 if len(sound) else 0
         if since < len(run.x):
             what = "beyond that since" if self.regressed() else "the last evaluations alone are beyond that, since"
-            found.append(Finding(what, _whole(run.steps[since]), float(sign * run.x[since])))
+            evidence.append(Finding(what, _as_integer(run.steps[since]), float(sign * run.x[since])))
         spread, explained, _ = self.swing
-        of = f", of which standard errors explain {_percent(explained)}" if run.told else ""
-        found.append(Finding(f"the last half swings by {_percent(spread)} around its trend{of}"))
-        return found
+        of = f", of which standard errors explain {_percent(explained)}" if run.has_errors else ""
+        evidence.append(Finding(f"the last half swings by {_percent(spread)} around its trend{of}"))
+        return evidence
 
     def _compared(self) -> str:
         if self.scale == "log":
@@ -618,15 +624,15 @@ class _Whole:
             return "compared as (x − best)/(baseline − best)"
         return "compared with the best and with the gain since the first 3 evaluations, for want of a baseline"
 
-    def _known(self) -> str:
-        if self.run.told:
+    def _noise_source(self) -> str:
+        if self.run.has_errors:
             lacking = int(np.isnan(self.run.errors).sum())
             return "standard errors are given" + (f", the {lacking} lacking taken for the usual" if lacking else "")
         noise = _text(float(self.errors[self.at]))
         return f"no standard errors are given; the noise of the curve itself is about {noise} at the best"
 
     def not_learned(self, ideal: float | None) -> str:
-        """Why the best is no sign of learning."""
+        """Reason that the best is no sign of learning."""
         baseline, best = self.run.baseline or 0.0, float(self.run.x[self.at])
         shown = _text(self.run.sign * baseline)
         if best >= baseline:
@@ -642,7 +648,7 @@ class _Whole:
         return f"learned is what is better than {_text(self.run.sign * (baseline + ideal) / 2)}"
 
 
-def _verdict(whole: _Whole, n: int, breaks: Sequence[Finding], ideal: float | None) -> tuple[Stability, str]:
+def _verdict(whole: _History, n: int, breaks: Sequence[Finding], ideal: float | None) -> tuple[Stability, str]:
     if breaks:
         first = min(breaks, key=lambda each: each.step or 0.0)
         return Stability.DIVERGED, f"{first.what} at step {_text(first.step or 0)}"
@@ -658,7 +664,7 @@ def _verdict(whole: _Whole, n: int, breaks: Sequence[Finding], ideal: float | No
     if whole.regressed():
         return Stability.REGRESSED, f"{end}; and {swing}" if too_much else end
     if too_much:
-        of = f", of which standard errors explain {_percent(explained)}" if whole.run.told else ""
+        of = f", of which standard errors explain {_percent(explained)}" if whole.run.has_errors else ""
         return Stability.OSCILLATING, f"{swing}{of}; up to {_percent(SWING)} would be sound"
     unknown = "" if whole.run.baseline is not None else "; whether it learned cannot be told without a baseline"
     unknown += ", nor swings from noise without standard errors" if whole.blind else ""
@@ -668,8 +674,8 @@ def _verdict(whole: _Whole, n: int, breaks: Sequence[Finding], ideal: float | No
     return Stability.STABLE, f"{end}, and {swing}{unknown}"
 
 
-def _whole(number: float) -> float:
-    """An integer where it is one: steps are printed as they were counted."""
+def _as_integer(number: float) -> float:
+    """Integer for a whole number, so that steps are printed as they were counted."""
     return int(number) if float(number).is_integer() and abs(number) < 2**53 else float(number)
 
 

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-# So many bins are told of.
+# Largest number of bins that are listed.
 _MOST = 12
 
 
-def of_collapse(found: Mapping[str, Any]) -> str:
-    """The verdict and the bins behind it, for a reader; those that are missing first."""
-    lines = [f"{found['verdict']}: {found['reason']}"]
-    rows = [row for row in found["bins"] if row["state"] != "present" or (row["diversity_high"] or 1) < 1]
+def of_collapse(verdict: Mapping[str, Any]) -> str:
+    """Verdict on a collapse and the bins behind it as text, missing ones first."""
+    lines = [f"{verdict['verdict']}: {verdict['reason']}"]
+    rows = [row for row in verdict["bins"] if row["state"] != "present" or (row["diversity_high"] or 1) < 1]
     rows.sort(key=lambda row: row["state"] != "missing")
     if rows:
         lines.append("  share of the samples that look real [bounds of all bins together, 95 %] of the real share:")
@@ -26,12 +26,12 @@ def of_collapse(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def of_stability(found: Mapping[str, Any]) -> str:
-    """The verdict and what it rests on, for a reader."""
-    lines = [f"{found['verdict']}: {found['reason']}"]
-    if found["alarm_step"] is not None and "alarm" not in found["reason"]:
-        lines.append(f"  alarm at step {found['alarm_step']}")
-    for finding in found["evidence"]:
+def of_stability(verdict: Mapping[str, Any]) -> str:
+    """Verdict on stability and its evidence as text."""
+    lines = [f"{verdict['verdict']}: {verdict['reason']}"]
+    if verdict["alarm_step"] is not None and "alarm" not in verdict["reason"]:
+        lines.append(f"  alarm at step {verdict['alarm_step']}")
+    for finding in verdict["evidence"]:
         where = "" if finding["step"] is None else f" (step {finding['step']})"
         number = "" if finding["value"] is None else f": {finding['value']:.4g}"
         lines.append(f"  {finding['what']}{number}{where}")

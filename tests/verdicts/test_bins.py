@@ -79,7 +79,7 @@ def test_a_class_of_one_is_told_by_no_mean() -> None:
     labels = torch.cat([torch.arange(100), 100 + torch.arange(200) // 2])
     judge = Judge(torch.randn((300, 4), generator=source), Bins.of_labels(labels), "singles", splits=5)
     single = judge.shares == 1 / 300
-    told = judge._told[0] == judge.bins.of
+    told = judge._predictions[0] == judge.bins.of
     assert single.sum() == 100 and not told[single[judge.bins.of]].any()
 
 

@@ -317,7 +317,8 @@ def test_where_the_vectors_lie_changes_nothing(kind: str) -> None:
     def said(offset: float) -> CollapseVerdict:
         near = bins if kind != "clusters" else Bins.of_clusters(pool + offset, len(made))
         judge = Judge(pool + offset, near, "far", splits=5)
-        assert (judge._told[1] is not None) == (kind == "classes") if kind != "clusters" else near.centres is not None
+        means = judge._predictions[1]
+        assert (means is not None) == (kind == "classes") if kind != "clusters" else near.centres is not None
         return judge.judge(made + offset)
 
     here, far = said(0.0), said(2.0**15)

@@ -319,7 +319,7 @@ def test_of_many_pictures_some_are_judged_and_their_labels_are_theirs(
     judge, splits = juries[0]._judge, [judged.dataset.load(split) for split in ("reference", "holdout")]
     assert len(judge.pool) == 500
     # The classifier knows digits: nearly all of the pool's vectors are told to be of their own label.
-    assert (judge._told[0] == judge.bins.of).double().mean() > 0.9
+    assert (judge._predictions[0] == judge.bins.of).double().mean() > 0.9
     shown = juries[0].examples("7", 8).values
     sevens = torch.cat([each.values[each.labels == 7] for each in splits])
     assert all(any(torch.equal(each, seven) for seven in sevens) for each in shown)
