@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Likelihood(Protocol):
-    """A model of sentences word by word: a system, or the truth of data that was made."""
+    """Autoregressive model of sentences: a system, or the oracle that made the data."""
 
     def token_nll(self, words: Tensor) -> Tensor:
         """−log p of each word given those before it, in nats [N, L], of `Text.values` [N, L]; 0 at `<pad>`."""

@@ -1,7 +1,7 @@
 """ROUGE F1 (Lin 2004) as the rouge-score package computes it, from our tokens; unknown words match nothing.
 
-The longest common subsequence is found by bits, of many pairs at a time: a bit for each token of the reference, in one
-pass over the tokens of the hypothesis (Crochemore et al. 2001; Hyyrö 2004).
+The longest common subsequence is computed bit-parallel for many pairs at a time: a bit for each token of the reference,
+in one pass over the tokens of the hypothesis (Crochemore et al. 2001; Hyyrö 2004).
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _CELLS = 2**20
 def rouge_n(hypotheses: Corpus, references: Corpus, n: int) -> Floats:
     """ROUGE-n F1 [N] of each hypothesis with the reference of the same row, in [0, 1] (Lin 2004, section 2).
 
-    Raises `ValueError` where the numbers of sentences or the words differ, and for n < 1.
+    Raises `ValueError` for different numbers of sentences, different words, and n < 1.
     """
     hypotheses, references = _paired(hypotheses, references)
     both, pairs = ngrams.joined(hypotheses, references), len(hypotheses)
@@ -40,7 +40,7 @@ def rouge_n(hypotheses: Corpus, references: Corpus, n: int) -> Floats:
 def rouge_l(hypotheses: Corpus, references: Corpus) -> Floats:
     """ROUGE-L F1 [N] of each hypothesis with the reference of the same row, in [0, 1] (Lin 2004, section 3.1).
 
-    Raises `ValueError` where the numbers of sentences or the words differ.
+    Raises `ValueError` for different numbers of sentences, and for different words.
     """
     hypotheses, references = _paired(hypotheses, references)
     common = np.zeros(len(hypotheses), dtype=np.int64)
@@ -51,9 +51,9 @@ def rouge_l(hypotheses: Corpus, references: Corpus) -> Floats:
 
 
 def rouge_nn(hypotheses: Corpus, references: Corpus) -> Floats:
-    """The largest ROUGE-L F1 [N] that each hypothesis has with any reference, in [0, 1].
+    """Largest ROUGE-L F1 [N] of each hypothesis with any reference, in [0, 1].
 
-    It costs about hypotheses × references. Raises `ValueError` where there is no reference or the words differ.
+    Cost grows with hypotheses × references. Raises `ValueError` without a reference, and for different words.
     """
     hypotheses, references = ngrams.apart(hypotheses, references)
     if len(references) == 0:
@@ -71,7 +71,7 @@ def _paired(hypotheses: Corpus, references: Corpus) -> list[Corpus]:
 
 
 def _f1(overlap: Ints, hypothesis: Ints, reference: Ints) -> Floats:
-    """F1 of so many tokens or n-grams that are in both; 0 where none is."""
+    """F1 from the number of common tokens or n-grams; 0 if there are none."""
     precision = overlap / np.maximum(hypothesis, 1)
     recall = overlap / np.maximum(reference, 1)
     total = precision + recall
@@ -79,7 +79,9 @@ def _f1(overlap: Ints, hypothesis: Ints, reference: Ints) -> Floats:
 
 
 def _blocks(lengths: Ints) -> Iterator[Ints]:
-    """Rows whose references have as many words of bits, few enough at a time; not those of empty references."""
+    """Row indices of references with equally many words of bits, in blocks that fit into memory; empty references are
+    left out.
+    """
     words = -(-lengths // _WORD)
     for width in np.unique(words[words > 0]):
         rows = np.flatnonzero(words == width)
@@ -88,17 +90,17 @@ def _blocks(lengths: Ints) -> Iterator[Ints]:
 
 
 def _places(corpus: Corpus) -> Ints:
-    """The place of each token [T] in its sentence."""
+    """Position of each token [T] in its sentence."""
     return np.arange(len(corpus.tokens)) - corpus.starts[corpus.owners]
 
 
 def _width(references: Corpus) -> int:
-    """How many words of bits the longest reference needs."""
+    """Number of words of bits that the longest reference needs."""
     return -(-int(references.lengths.max()) // _WORD)
 
 
 def _advance(rows: Bits, matches: Bits) -> Bits:
-    """One token of the hypotheses further: V ← (V + (V & M)) | (V & ~M), over [words, pairs] with carries.
+    """State after one more token of the hypotheses: V ← (V + (V & M)) | (V & ~M), over [words, pairs] with carries.
 
     A bit of V that is 0 is a token of the reference by which the subsequence grew.
     """
@@ -113,13 +115,15 @@ def _advance(rows: Bits, matches: Bits) -> Bits:
 
 
 def _length(rows: Bits) -> Ints:
-    """The subsequence's length [pairs]: the bits that are 0. Those beyond the reference match nothing and stay 1."""
+    """Length of the subsequence [pairs]: the number of 0 bits. Bits beyond the reference match nothing and stay 1."""
     ones: Ints = np.bitwise_count(rows).sum(0, dtype=np.int64)
     return _WORD * len(rows) - ones
 
 
 def _common(hypotheses: Corpus, references: Corpus) -> Ints:
-    """The longest common subsequence of each pair [P]; the longest hypothesis is the first, no reference is empty."""
+    """Length of the longest common subsequence of each pair [P]; the longest hypothesis comes first, no reference is
+    empty.
+    """
     width = _width(references)
     table = np.full((len(references), _WORD * width), -1, dtype=np.int32)
     table[references.owners, _places(references)] = references.tokens
@@ -134,13 +138,13 @@ def _common(hypotheses: Corpus, references: Corpus) -> Ints:
 
 
 def _best(hypotheses: Corpus, references: Corpus) -> Floats:
-    """The largest ROUGE-L F1 of each hypothesis with any of the references, none of which is empty."""
+    """Largest ROUGE-L F1 of each hypothesis [N] with any of the references, none of which is empty."""
     # A column for each word of each reference, in the order of the words: where in the sentence it is, as bits.
-    known, column = np.unique(references.tokens * len(references) + references.owners, return_inverse=True)
-    word, reference = np.divmod(known, len(references))
+    keys, column = np.unique(references.tokens * len(references) + references.owners, return_inverse=True)
+    word, reference = np.divmod(keys, len(references))
     starts = np.searchsorted(word, np.arange(len(references.words) + 1))
     places = _places(references)
-    masks = np.zeros((_width(references), len(known)), dtype=np.uint64)
+    masks = np.zeros((_width(references), len(keys)), dtype=np.uint64)
     np.bitwise_or.at(masks, (places // _WORD, column), np.left_shift(np.uint64(1), (places % _WORD).astype(np.uint64)))
     best = np.zeros(len(hypotheses))
     for row in range(len(hypotheses)):

@@ -1,4 +1,4 @@
-"""Files of sentences, one a line. What cannot be a sentence is named by its line and byte."""
+"""Files of sentences, one a line. Errors name the line and the byte."""
 
 from pathlib import Path
 
@@ -6,19 +6,19 @@ from aigc_lab.errors import UsageError
 
 
 def read_lines(path: Path, what: str = "") -> tuple[list[str], int]:
-    """The sentences of a UTF-8 file, without white space around them, and how many lines were blank. Raises
-    `UsageError` as `read_every_line` does.
+    """Sentences of a UTF-8 file, stripped of white space, and the number of blank lines. Raises `UsageError` as
+    `read_every_line` does.
     """
     lines = read_every_line(path, what)
-    kept = [line for line in lines if line]
-    return kept, len(lines) - len(kept)
+    sentences = [line for line in lines if line]
+    return sentences, len(lines) - len(sentences)
 
 
 def read_every_line(path: Path, what: str = "") -> list[str]:
-    """The lines of a UTF-8 file, blank ones too, without white space around them: line i is where it was.
+    """Lines of a UTF-8 file, blank ones included, stripped of white space.
 
-    Windows and old Macintosh line ends, a byte order mark and tabs are all right. Raises `UsageError` with the line
-    and the byte where the file is not text, and for one without any sentence.
+    Windows and old Macintosh line ends, a byte order mark and tabs are accepted. Raises `UsageError` with the line and
+    the byte if the file is not text, and for a file without a sentence.
     """
     name = f"{what}: {path}" if what else str(path)
     try:

@@ -1,4 +1,4 @@
-"""From a line of text to its tokens. Nothing is downloaded; what is done is a part of every score's signature."""
+"""Tokens of a line of text. Nothing is downloaded, and the tokenizer is a part of every score's signature."""
 
 import unicodedata
 from collections.abc import Callable
@@ -22,15 +22,17 @@ _WORDS = regex.compile(
     rf"<unk>|{_LETTER}(?:{_INNER})*(?:['’\-](?:{_INNER})+)*"
     rf"|\p{{N}}+(?:[.,]\p{{N}}+)*(?:(?!{_SPACELESS})[\p{{L}}{_MARK}])*|\X"
 )
-# What a signature says of a tokenizer whose tokens are not those of its first version.
+# Names in signatures of tokenizers whose tokens differ from those of their first version.
 _VERSIONS = {"words": "words:2"}
 
 
 def tokenize(line: str, how: Tokenizer = "words") -> list[str]:
-    """The tokens of a line, in Unicode's composed form (NFC). `words` parts punctuation from words, and of scripts that
-    write no spaces between words (Chinese characters, kana, Thai, Lao, Khmer, Burmese) every grapheme; `none` takes
-    what stands between white space as it is; `characters` every grapheme, with spaces as `▁`; `nltk` is NLTK's
-    `word_tokenize(line, preserve_line=True)`, by which published tables of BLEU were made.
+    """Tokens of a line, in Unicode's composed form (NFC).
+
+    `words` separates punctuation from words, and every grapheme in scripts without spaces between words (Chinese
+    characters, kana, Thai, Lao, Khmer, Burmese). `none` splits at white space only. `characters` gives every grapheme,
+    with spaces as `▁`. `nltk` is NLTK's `word_tokenize(line, preserve_line=True)`, by which published tables of BLEU
+    were made.
     """
     return _SPLIT[how](unicodedata.normalize("NFC", line))
 
@@ -66,10 +68,10 @@ _SPLIT: dict[str, Callable[[str], list[str]]] = {
 
 
 def named(tokenizer: str) -> str:
-    """A tokenizer with its version, as a signature names it."""
+    """Name of a tokenizer with its version, for signatures."""
     return _VERSIONS.get(tokenizer, tokenizer)
 
 
 def untokenize(tokens: list[str], how: str) -> str:
-    """A line of the tokens: `tokenize` parts it into the same again."""
+    """Line of the tokens, which `tokenize` splits into the same tokens again."""
     return "".join(tokens).replace("▁", " ") if how == "characters" else " ".join(tokens)

@@ -1,4 +1,4 @@
-"""The words that a text model knows. They come from the training split alone and travel with the model's weights."""
+"""Vocabulary of a text model. It comes from the training split alone and is stored with the model's weights."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ class Vocabulary:
     """Words by number: `<pad>`, `<eos>`, `<unk>`, then the words, the most frequent first.
 
     `tokenizer` made them. With `ends` a sentence is closed by `<eos>`; without, all have the same length, and neither
-    `<eos>` nor `<unk>` ever stands in one.
+    `<eos>` nor `<unk>` occurs. Raises `ValueError` for words that do not begin with the marks or repeat.
     """
 
     words: tuple[str, ...]
@@ -35,7 +35,9 @@ class Vocabulary:
     def of(
         cls, sentences: Iterable[Sequence[str]], tokenizer: str, *, least: int = 1, most: int | None = None
     ) -> "Vocabulary":
-        """The words that occur `least` times in the sentences, the `most` frequent of them; ties by spelling."""
+        """Vocabulary of the `most` frequent words that occur at least `least` times in the sentences; ties
+        by spelling.
+        """
         counts = Counter(word for sentence in sentences for word in sentence)
         for mark in SPECIAL:
             counts.pop(mark, None)
@@ -44,24 +46,24 @@ class Vocabulary:
 
     @cached_property
     def numbers(self) -> dict[str, int]:
-        """The number of each word."""
+        """Number of each word."""
         return {word: number for number, word in enumerate(self.words)}
 
     def encode(self, sentence: Sequence[str]) -> list[int]:
-        """The numbers of words; `<unk>` for what it does not know, and for a spelt-out mark."""
-        known = self.numbers
-        return [number if (number := known.get(word, UNK)) > UNK else UNK for word in sentence]
+        """Word numbers of a sentence; `<unk>` for unknown words, and for spelt-out marks."""
+        numbers = self.numbers
+        return [number if (number := numbers.get(word, UNK)) > UNK else UNK for word in sentence]
 
     @property
     def impossible(self) -> tuple[int, ...]:
-        """The numbers that never follow in a sentence."""
+        """Numbers that never occur within a sentence."""
         return (PAD,) if self.ends else (PAD, EOS, UNK)
 
     def dump(self) -> dict[str, Any]:
-        """All of it, as JSON."""
+        """Plain data for JSON."""
         return {"words": list(self.words), "tokenizer": self.tokenizer, "ends": self.ends}
 
     @classmethod
-    def load(cls, told: dict[str, Any]) -> "Vocabulary":
-        """What `dump` returned."""
-        return cls(tuple(told["words"]), told["tokenizer"], told["ends"])
+    def load(cls, data: dict[str, Any]) -> "Vocabulary":
+        """Vocabulary from the data of `dump`."""
+        return cls(tuple(data["words"]), data["tokenizer"], data["ends"])
