@@ -1,4 +1,4 @@
-"""Where real samples come from: disjoint train, reference and holdout splits, and what is known of their structure."""
+"""Datasets: disjoint train, reference and holdout splits of real samples, and what is known of their structure."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -22,18 +22,20 @@ SPLITS: tuple[Split, ...] = ("train", "reference", "holdout")
 
 @dataclass(frozen=True)
 class Modes:
-    """A mixture of equally likely, isotropic Gaussians: `centres` [K, D], and the `sigma` they share."""
+    """Mixture of equally likely, isotropic Gaussians: `centres` [K, D], and the standard deviation `sigma`
+    they share.
+    """
 
     centres: Tensor
     sigma: float
 
 
 class Dataset(ABC):
-    """Systems train on `train`; `reference` scores them on the way and chooses what ranks first and is promoted;
-    `holdout` says what that is worth, and chooses nothing.
+    """Base class of datasets with three splits. Systems train on `train`. `reference` scores them during training and
+    decides the ranking and the promotion. `holdout` gives the final scores and decides nothing.
 
-    `data_dir` is where files are looked for and downloaded to; a dataset that makes its samples ignores it. Building
-    one touches no file, so that a configuration can be checked before anything is loaded.
+    Files are looked for in `data_dir` and downloaded to it; datasets that draw their samples ignore it. Construction
+    touches no file, so that a configuration can be checked before anything is loaded.
     """
 
     Config: ClassVar[type[Strict]]
@@ -57,43 +59,43 @@ class Dataset(ABC):
     @property
     @abstractmethod
     def shape(self) -> Shape:
-        """What every sample looks like; known without loading."""
+        """Shape of every sample; known without loading."""
 
     @property
     def modes(self) -> Modes | None:
-        """The true mixture, where it is known."""
+        """True mixture, or None if it is not known."""
         return None
 
     @property
     def class_names(self) -> Sequence[str] | None:
-        """What its classes are called, in the order of their numbers; None where these are their names."""
+        """Names of the classes in the order of their numbers; None if the numbers are their names."""
         return None
 
     @property
     def likelihood(self) -> Likelihood | None:
-        """What made the sentences, where that is known: it gives each word's probability."""
+        """Model that the sentences were drawn from, or None if it is not known."""
         return None
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know of the loaded data before a run, one sentence each; it may load the data."""
+        """Remarks on the loaded data for the user, one sentence each; may load the data."""
         return []
 
     def memory(self) -> Mapping[str, int]:
-        """About how many bytes loading takes, by the key of `Config` that says how many samples are made. Empty for
-        what is read: a file is as large as it is.
+        """Approximate bytes of memory for loading, by the key of `Config` that sets the number of drawn samples. Empty
+        for data read from files.
         """
         return {}
 
     @abstractmethod
     def load(self, split: Split) -> Samples:
-        """The split in its stored form (uint8 images, float32 points, int64 words), always in the same order and on
-        the host.
+        """Samples of a split in their stored form (uint8 images, float32 points, int64 words), always in the same order
+        and on the host.
 
-        Raises `UsageError` naming the file and the remedy when the data cannot be had.
+        Raises `UsageError` naming the file and the remedy if the data cannot be had.
         """
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over the content of all splits: two datasets of one digest hold the same samples."""
+        """sha256 over the content of all splits: datasets of one digest hold the same samples."""
         return hashlib.sha256("".join(self.load(split).digest() for split in SPLITS).encode()).hexdigest()

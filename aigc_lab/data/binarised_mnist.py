@@ -12,12 +12,14 @@ from aigc_lab.samples import Images
 
 
 class BinarisedMNIST(MNISTLike):
-    """`static`: a pixel is white with the probability of its grey level, drawn once with our own keyed noise, so its
-    likelihoods stand beside published ones in distribution and not picture by picture. `threshold`: white from a grey
-    level of one half. Drawing anew for every batch is no fixed set of samples, and is not offered.
+    """Images of pixels 0 or 255, 1×32×32.
 
-    Pixels are 0 or 255. The border that pads 28×28 to 32×32 is always black: what a model's nats per picture hold
-    beyond the literature's 784 pixels is what it has not learned of that.
+    `static`: a pixel is white with the probability of its grey level, drawn once with our own keyed noise, so
+    likelihoods are comparable to published ones in distribution and not image by image. `threshold`: a pixel is white
+    from a grey level of one half. Drawing anew for every batch gives no fixed set of samples and is not offered.
+
+    The border that pads 28×28 to 32×32 is always black: nats an image beyond those of the literature's 784 pixels are
+    what a model has not learned of the border.
     """
 
     source = "http://yann.lecun.com/exdb/mnist/"

@@ -20,14 +20,14 @@ _NUMBER: dict[base.Split, str] = {"train": "0", "reference": "1", "holdout": "2"
 
 
 class CelebA(base.Dataset):
-    """The published partition: 162,770 train, the 19,867 of `valid` are the reference, the 19,962 of `test` the
-    holdout. Unlabelled, each shuffled by key. From the middle of the aligned 178×218 pictures a square of `crop` pixels
-    (148: Larsen et al. 2016) becomes `size`×`size`; decoded once into `<data_dir>/decoded` and mapped into memory from
-    there.
+    """Images of the published partition: 162,770 train, the 19,867 of `valid` as the reference, the 19,962 of `test` as
+    the holdout. They are unlabelled, and each split is shuffled by key. The middle square of `crop` pixels (148: Larsen
+    et al. 2016) of the aligned 178×218 images is resized to `size`×`size`, decoded once into `<data_dir>/decoded` and
+    memory-mapped from there.
 
-    Files lie as torchvision wants them: `<data_dir>/celeba/img_align_celeba/*.jpg` and `list_eval_partition.txt`.
-    Their host asks for a browser, so they are not downloaded. The partition's md5 is verified, and that every file
-    it names is whole; the authors publish no sums of single pictures.
+    Files are expected as torchvision lays them out: `<data_dir>/celeba/img_align_celeba/*.jpg` and
+    `list_eval_partition.txt`. Their host asks for a browser, so they are not downloaded. The partition's md5 is
+    verified, and that every file it names is whole; the authors publish no checksums of single images.
     """
 
     exchangeable = False
@@ -55,7 +55,7 @@ class CelebA(base.Dataset):
                 f"img_align_celeba.zip of {self.source} there, or point AIGC_LAB_DATA_DIR at a folder with celeba/"
             )
         rows = [line.split() for line in partition.read_text("utf-8").splitlines()]
-        members = {split: [name for name, number in rows if number == wanted] for split, wanted in _NUMBER.items()}
+        members = {split: [name for name, number in rows if number == code] for split, code in _NUMBER.items()}
         for split, names in members.items():  # the first of a split are no special ones
             order = torch.randperm(len(names), generator=noise.generator("celeba", split))
             members[split] = [names[place] for place in order.tolist()]

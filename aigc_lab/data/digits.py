@@ -17,7 +17,7 @@ from aigc_lab.shape import Modality, Shape
 
 
 class Digits(base.Dataset):
-    """997 digits train, 400 are the reference and 400 the holdout; grey, bilinearly enlarged to 16×16."""
+    """Grey images, bilinearly enlarged to 16×16: 997 digits train, 400 are the reference and 400 the holdout."""
 
     source = "https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits"
 

@@ -12,7 +12,7 @@ from aigc_lab.shape import Modality, Shape
 
 
 class Dirac(base.Dataset):
-    """Every sample of every split is 0: the one dataset whose splits cannot be told apart."""
+    """Samples that are all 0, in every split: the one dataset whose splits are equal."""
 
     distinct = False
 

@@ -43,17 +43,17 @@ _FACTS = 2
 
 
 class Folder(base.Dataset):
-    """Every image below `path`, decoded once to `size`×`size` and kept in `<data_dir>/decoded` until a file, its size
-    or its time of change, or a key is another.
+    """Images of all files below `path`, decoded once to `size`×`size` and kept in `<data_dir>/decoded` until a file,
+    its size, its time of change or a key changes.
 
-    Splits: pictures are ordered by the hash of their pixels, and the first shares of that order are the holdout and
-    the reference. A new file then moves at most a picture at each border, names and the order on disk play no part,
-    and equal pictures lie side by side: a group of them is never cut, so no picture is in two splits. With
-    `splits: auto`, top folders that are all named train, val(id), test, … are the splits instead; what is lacking is
-    taken from train, and a picture that is in two of them stays in the one that is scored.
+    Splits: images are ordered by the hash of their pixels, and the first shares of that order are the holdout and the
+    reference. A new file then moves at most one image at each border, names and the order on disk do not matter, and
+    equal images are never in two splits. With `splits: auto`, top folders that are all named train, val(id), test, …
+    are the splits instead. A missing one is taken from train, and an image in two of them stays in the one that is
+    scored.
 
-    Labels: the class is the first folder below `path` (or below train, test, …). `auto` uses them where every image
-    lies in one and there are at least two.
+    Labels: the class is the first folder below `path` (or below train, test, …). `auto` uses them if every image lies
+    in one and there are at least two.
     """
 
     fixed = False
@@ -86,7 +86,7 @@ class Folder(base.Dataset):
         return root
 
     @cached_property
-    def _found(self) -> tuple[list[File], Counter[str]]:
+    def _files(self) -> tuple[list[File], Counter[str]]:
         files, others = find_images(self._root)
         if len(files) < 3:
             has = f"{len(files) or 'no'} image{'s' * (len(files) != 1)}"
@@ -101,19 +101,19 @@ class Folder(base.Dataset):
     def _split_folders(self) -> bool:
         if self.config.splits == "shares":
             return False
-        tops = {_top(file.name, 0).lower() for file in self._found[0]}
+        tops = {_top(file.name, 0).lower() for file in self._files[0]}
         return "train" in {_SPLIT_OF.get(top) for top in tops} and len(tops) > 1 and tops <= _SPLIT_OF.keys()
 
     @cached_property
     def _classes(self) -> list[str]:
-        """The names of the classes, sorted; none without labels."""
+        """Sorted names of the classes; none without labels."""
         if self.config.labels == "none":
             return []
-        tops = {self._class_of(file.name) for file in self._found[0]}
+        tops = {self._class_of(file.name) for file in self._files[0]}
         if "" not in tops and len(tops) > 1:
             return sorted(tops)
         if self.config.labels == "folders":
-            loose = next((file.name for file in self._found[0] if not self._class_of(file.name)), None)
+            loose = next((file.name for file in self._files[0] if not self._class_of(file.name)), None)
             why = f"{loose} lies in none" if loose else f"there is only {next(iter(tops))}"
             raise UsageError(
                 f"data.labels: {self._root} should have a folder for each class, and {why}; "
@@ -126,7 +126,7 @@ class Folder(base.Dataset):
 
     @cached_property
     def _stored(self) -> tuple[torch.Tensor, dict[str, Any]]:
-        files, _ = self._found
+        files, _ = self._files
         config = self.config.model_dump(exclude={"path"})
         key = [[file.name, file.size, file.modified] for file in files]
         store = Store(self.data_dir / "decoded", "folder", f"facts:{_FACTS}", config, key)
@@ -139,7 +139,7 @@ class Folder(base.Dataset):
 
     def _decode(self, store: Store) -> None:
         """Decodes every file, decides the splits, and stores train, reference and holdout one after the other."""
-        names = [file.name for file in self._found[0]]
+        names = [file.name for file in self._files[0]]
         good: list[str] = []
         hashes: list[bytes] = []
         broken: list[str] = []
@@ -179,7 +179,7 @@ class Folder(base.Dataset):
             store.write(rows, order, facts)
 
     def _split(self, names: Sequence[str], hashes: Sequence[bytes]) -> tuple[dict[base.Split, list[int]], int]:
-        """The rows of each split, and how many were left out because a scored split has the same picture."""
+        """Rows of each split, and the number of images left out because a scored split has them too."""
         by_hash = sorted(range(len(names)), key=lambda row: (hashes[row], names[row]))
         splits: dict[base.Split, list[int]] = {split: [] for split in base.SPLITS}
         if self._split_folders:
@@ -191,23 +191,23 @@ class Folder(base.Dataset):
         doubles = 0
         for split in ("holdout", "reference"):
             if not splits[split]:
-                wanted = round(getattr(self.config, split) * len(names)) or 1
-                splits[split], splits["train"] = _cut(splits["train"], wanted, hashes)
+                count = round(getattr(self.config, split) * len(names)) or 1
+                splits[split], splits["train"] = _cut(splits["train"], count, hashes)
         for split in reversed(base.SPLITS):
-            kept = [row for row in splits[split] if hashes[row] not in seen]
-            doubles += len(splits[split]) - len(kept)
-            seen |= {hashes[row] for row in kept}
-            splits[split] = kept
+            members = [row for row in splits[split] if hashes[row] not in seen]
+            doubles += len(splits[split]) - len(members)
+            seen |= {hashes[row] for row in members}
+            splits[split] = members
         return splits, doubles
 
     @property
     def exchangeable(self) -> bool:  # type: ignore[override]
-        """Not where folders say what is which, and not where pictures are there twice: equal ones are in one split."""
+        """False if folders are the splits, and if images occur twice, because equal ones are kept in one split."""
         return not self._split_folders and not self._stored[1]["equal"]
 
     @property
     def notes(self) -> list[str]:
-        facts, others = self._stored[1], self._found[1]
+        facts, others = self._stored[1], self._files[1]
         sizes = ", ".join(f"{size:,} {split}" for split, size in facts["sizes"].items())
         by = "as its folders say" if self._split_folders else "by the hash of the pixels"
         classes = f"{len(self._classes)} classes by folder" if self._classes else "without labels"
@@ -245,13 +245,13 @@ class Folder(base.Dataset):
 
 
 def _top(name: str, level: int) -> str:
-    """The folder at this level of a file's name, or nothing."""
+    """Folder at this level of a file's name, or ""."""
     folders = name.split("/")[:-1]
     return folders[level] if len(folders) > level else ""
 
 
-def _cut(rows: list[int], wanted: int, hashes: Sequence[bytes]) -> tuple[list[int], list[int]]:
-    """The first `wanted` rows and the rest; rows of one picture stay together."""
-    while 0 < wanted < len(rows) and hashes[rows[wanted]] == hashes[rows[wanted - 1]]:
-        wanted += 1
-    return rows[:wanted], rows[wanted:]
+def _cut(rows: list[int], count: int, hashes: Sequence[bytes]) -> tuple[list[int], list[int]]:
+    """First `count` rows and the rest; rows of equal images stay together."""
+    while 0 < count < len(rows) and hashes[rows[count]] == hashes[rows[count - 1]]:
+        count += 1
+    return rows[:count], rows[count:]

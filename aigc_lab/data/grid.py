@@ -14,7 +14,7 @@ from aigc_lab.shape import Modality, Shape
 
 
 class Grid(base.Dataset):
-    """A mixture of equally likely Gaussians at {−4, −2, 0, 2, 4}²; a point's label is its mode, row by row."""
+    """Mixture of equally likely Gaussians at {−4, −2, 0, 2, 4}²; a point's label is its mode, row by row."""
 
     class Config(Strict):
         side: Few = Field(5, ge=2, description="modes along one side of the square")

@@ -12,8 +12,8 @@ from aigc_lab.text.sentence_files import read_lines
 
 
 class Lines(Sentences):
-    """`path` is looked for in the working directory, then in the data folder. With `scored`, a second file, train is
-    all of the first, and the reference and the holdout are halves of the second.
+    """Sentences of the file `path`, looked for in the working directory, then in the data folder. With a second file
+    `scored`, train is the whole first file, and reference and holdout are halves of the second.
     """
 
     class Config(Sentences.Config):
@@ -21,10 +21,10 @@ class Lines(Sentences):
         scored: str | None = Field(None, description="a file whose sentences are only scored against")
 
     def lines(self) -> tuple[list[str], list[str]]:
-        given, blank = read_lines(self._find("path", self.config.path), "data.path")
+        sentences, blank = read_lines(self._find("path", self.config.path), "data.path")
         scored, more = ([], 0) if self.config.scored is None else self._scored(self.config.scored)
         self._blank = blank + more
-        return given, scored
+        return sentences, scored
 
     def _scored(self, name: str) -> tuple[list[str], int]:
         return read_lines(self._find("scored", name), "data.scored")
@@ -35,11 +35,11 @@ class Lines(Sentences):
         return [*notes, f"{self._blank:,} blank lines are left out"] if self._blank else notes
 
     def _find(self, key: str, name: str) -> Path:
-        wanted = Path(name).expanduser()
-        for path in (wanted, self.data_dir / wanted):
+        file = Path(name).expanduser()
+        for path in (file, self.data_dir / file):
             if is_file(path):
                 return path
             if os.path.isdir(path):
                 raise UsageError(f"data.{key}: {path} is a folder; name a text file, one sentence a line")
-        where = "" if wanted.is_absolute() else f", nor in the data folder {self.data_dir} (AIGC_LAB_DATA_DIR)"
+        where = "" if file.is_absolute() else f", nor in the data folder {self.data_dir} (AIGC_LAB_DATA_DIR)"
         raise UsageError(f"data.{key}: {name}: no such file here{where}")

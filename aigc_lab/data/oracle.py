@@ -31,14 +31,14 @@ from aigc_lab.text.vocabulary import SPECIAL, Vocabulary
 # How the published weights are named: input, forget, output gate and candidate, each with W of the word, U of the
 # memory, and b; `torch.nn.LSTM` has them as input, forget, candidate, output.
 _GATES = ("i", "f", "c", "og")
-# What numpy and zipfile raise for an archive that is absent, cut off, flipped, encrypted or of another kind.
+# Exceptions of numpy and zipfile for an archive that is absent, cut off, flipped, encrypted or of another kind.
 DAMAGED = (OSError, ValueError, EOFError, LookupError, RuntimeError, TypeError, zipfile.BadZipFile, zlib.error)
 _SCHEMA = "oracle 2"
 _BLOCK = 500
 
 
 class Oracle(nn.Module):
-    """p(sentence) of an LSTM whose first input is the word 0, the start token; all sentences have one length."""
+    """LSTM language model whose first input is word 0, the start token; all sentences have one length."""
 
     def __init__(self, weights: dict[str, Tensor], length: int, vocabulary: Vocabulary) -> None:
         super().__init__()
@@ -59,22 +59,22 @@ class Oracle(nn.Module):
         self.output.load_state_dict({"weight": weights["Wo"].T, "bias": weights["bo"]})
         self.eval().requires_grad_(False)
 
-    def _heard(self, words: Tensor) -> Tensor:
-        """Its own numbers: the beginning is its start token 0, and word k of the vocabulary its word k − 3."""
+    def _own_numbers(self, words: Tensor) -> Tensor:
+        """Oracle's own word numbers: 0 for the start, and k − 3 for word k of the vocabulary."""
         return (words - self.first).clamp_min(0)
 
     @torch.inference_mode()
     def token_nll(self, words: Tensor) -> Tensor:
         """−log p of each word [N, L] in nats; 0 at `<pad>`."""
-        logits = self.output(self.decoder(self._heard(shifted(words))))
+        logits = self.output(self.decoder(self._own_numbers(shifted(words))))
         return nll_of(logits.float(), words, self.first)
 
     @torch.inference_mode()
     def sample(self, uniform: Tensor) -> Text:
-        """A sentence for each row of uniform numbers [N, length]."""
+        """Sentence for each row of uniform numbers [N, length]."""
 
         def predict(words: Tensor, memory: object) -> tuple[Tensor, object]:
-            features, memory = self.decoder.step(self._heard(words), memory)  # type: ignore[arg-type]
+            features, memory = self.decoder.step(self._own_numbers(words), memory)  # type: ignore[arg-type]
             return self.output(features[:, -1]), memory
 
         memory = self.decoder.start(len(uniform), self.length)
@@ -83,7 +83,7 @@ class Oracle(nn.Module):
 
 
 def random_weights(words: int, embedding: int, hidden: int, seed: int) -> dict[str, Tensor]:
-    """All weights and biases of N(0, 1), as in the published benchmark."""
+    """Weights and biases drawn from N(0, 1), as in the published benchmark."""
     shapes: dict[str, tuple[int, ...]] = {"embeddings": (words, embedding)}
     for gate in _GATES:
         shapes |= {f"W{gate}": (embedding, hidden), f"U{gate}": (hidden, hidden), f"b{gate}": (hidden,)}
@@ -92,37 +92,38 @@ def random_weights(words: int, embedding: int, hidden: int, seed: int) -> dict[s
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The weights of an `.npz` file with the arrays that `random_weights` names. Raises `UsageError` naming the file
-    and the array for anything else; never unpickles.
+    """Weights of an `.npz` file with the arrays that `random_weights` names. Never unpickles. Raises `UsageError`
+    naming the file and the array for anything else.
     """
     if not zipfile.is_zipfile(path):
         raise UsageError(f"data.weights: {path}: is no .npz file, or not all of one")
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            found = {name: torch.from_numpy(np.array(arrays[name], dtype=np.float32)) for name in arrays.files}
+            weights = {name: torch.from_numpy(np.array(arrays[name], dtype=np.float32)) for name in arrays.files}
     except DAMAGED as error:
         raise UsageError(f"data.weights: {path}: cannot be read as .npz ({error})") from None
-    wanted = random_weights(1, 1, 1, 0)
-    lacking = [name for name in wanted if name not in found]
+    expected = random_weights(1, 1, 1, 0)
+    lacking = [name for name in expected if name not in weights]
     if lacking:
-        raise UsageError(f"data.weights: {path}: lacks {', '.join(lacking)}; it needs {', '.join(wanted)}")
-    if found["embeddings"].ndim != 2 or found["Wo"].ndim != 2:
+        raise UsageError(f"data.weights: {path}: lacks {', '.join(lacking)}; it needs {', '.join(expected)}")
+    if weights["embeddings"].ndim != 2 or weights["Wo"].ndim != 2:
         raise UsageError(f"data.weights: {path}: embeddings and Wo have two dimensions")
-    (words, embedding), hidden = found["embeddings"].shape, found["Wo"].shape[0]
+    (words, embedding), hidden = weights["embeddings"].shape, weights["Wo"].shape[0]
     for name, like in random_weights(words, embedding, hidden, 0).items():
-        if found[name].shape != like.shape:
-            raise UsageError(f"data.weights: {path}: {name} is {list(found[name].shape)}, not {list(like.shape)}")
-        if not found[name].isfinite().all():
+        if weights[name].shape != like.shape:
+            raise UsageError(f"data.weights: {path}: {name} is {list(weights[name].shape)}, not {list(like.shape)}")
+        if not weights[name].isfinite().all():
             raise UsageError(f"data.weights: {path}: {name} holds NaN or infinity")
-    return {name: found[name] for name in wanted}
+    return {name: weights[name] for name in expected}
 
 
 class OracleText(base.Dataset):
-    """Defaults are the benchmark's: 5,000 words, embedding and memory of 32, sentences of 20 words (or 40), 10,000 to
-    train on; all of one length, and none ended. They are drawn once and kept in the data folder.
+    """Sentences of the oracle, all of one length and without an end token, drawn once and kept in the data folder.
+    Defaults are the benchmark's: 5,000 words, embedding and hidden size 32, 20 words a sentence (or 40), 10,000
+    training sentences.
 
-    Every split is a fresh draw: a small oracle may say a sentence twice, and in two splits. Were that prevented, what
-    is held out would be rarer than what the oracle says, and its likelihood no entropy.
+    Every split is a fresh draw: a small oracle may repeat a sentence, also in two splits. Preventing that would make
+    held-out sentences rarer than the oracle's, and their NLL would not be its entropy.
     """
 
     distinct = False
@@ -143,7 +144,7 @@ class OracleText(base.Dataset):
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The oracle's words by number, behind the marks."""
+        """Vocabulary of the marks and the oracle's words by number."""
         count = self.config.words if self.config.weights is None else len(self._weights["embeddings"])
         return Vocabulary((*SPECIAL, *map(str, range(count))), "none", ends=False)
 
@@ -156,8 +157,8 @@ class OracleText(base.Dataset):
         config = self.config
         if config.weights is None:
             return random_weights(config.words, config.embedding, config.hidden, config.seed)
-        wanted = Path(config.weights).expanduser()
-        path = wanted if is_file(wanted) else self.data_dir / wanted
+        file = Path(config.weights).expanduser()
+        path = file if is_file(file) else self.data_dir / file
         if not is_file(path):
             raise UsageError(f"data.weights: {config.weights}: no such file here, nor in {self.data_dir}")
         return read_weights(path)
@@ -180,27 +181,27 @@ class OracleText(base.Dataset):
 
     @cached_property
     def _drawn(self) -> Tensor:
-        """The sentences of all splits, one after the other."""
-        wanted = self.config.train + 2 * self.config.scored
+        """Sentences of all splits in a row [N, length]."""
+        count = self.config.train + 2 * self.config.scored
         key = [_SCHEMA, {**self.config.model_dump(), "weights": self._hash}]
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
         path = self.data_dir / "made" / f"oracle-{name}.npz"
         try:
             with np.load(path, allow_pickle=False) as arrays:  # an archive, for its checksum
                 stored = torch.from_numpy(arrays["words"].astype(np.int64))
-            if stored.shape == (wanted, self.config.length):
+            if stored.shape == (count, self.config.length):
                 return stored
         except DAMAGED:
             pass  # none, or one that is not whole: it is drawn again
-        made = self._draw(wanted)
+        sentences = self._draw(count)
         buffer = io.BytesIO()
-        np.savez(buffer, words=made.numpy().astype(np.int32))
+        np.savez(buffer, words=sentences.numpy().astype(np.int32))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, buffer.getvalue())
         except OSError:
             pass  # a folder that cannot be written costs the drawing again, and nothing else
-        return made
+        return sentences
 
     @cached_property
     def _hash(self) -> str:
@@ -209,12 +210,12 @@ class OracleText(base.Dataset):
             digest.update(tensor.numpy().tobytes())
         return digest.hexdigest()
 
-    def _draw(self, wanted: int) -> Tensor:
+    def _draw(self, count: int) -> Tensor:
         blocks = []
-        for block in range(math.ceil(wanted / _BLOCK)):
+        for block in range(math.ceil(count / _BLOCK)):
             uniform = noise.draw(noise.Draw((_BLOCK, self.config.length), "unit"), "oracle", self.config.seed, block)
             blocks.append(self.likelihood.sample(uniform).values)
-        return torch.cat(blocks)[:wanted]
+        return torch.cat(blocks)[:count]
 
     @property
     def notes(self) -> list[str]:

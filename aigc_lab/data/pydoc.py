@@ -15,9 +15,10 @@ _STRESS = re.compile(r"(?<![\w\"*])(\*{1,2})(\w[^*\"]*)(?<!\s)\1(?![\w\"*])")
 
 
 class PyDoc(Sentences):
-    """The documentation's own words differ from version to version of Python, so its digest is a part of every score.
-    Whole passages stand under several topics, so a sentence is taken once.
-    Paragraphs are joined to lines and cut after full stops; sentences of less than 5 words are left out.
+    """Sentences of the documentation, at least 5 words long: paragraphs are joined to lines and cut after full stops.
+
+    The text differs between versions of Python, so its digest is a part of every score. Whole passages stand under
+    several topics, so repeated sentences are dropped by default.
     """
 
     source = "https://docs.python.org/3/reference/"
@@ -30,11 +31,11 @@ class PyDoc(Sentences):
     def lines(self) -> tuple[list[str], list[str]]:
         from pydoc_data.topics import topics
 
-        found = []
+        sentences = []
         for name in sorted(topics):
             for paragraph in re.split(r"\n\s*\n", topics[name]):
-                found += [each for each in _END.split(_prose(paragraph)) if _is_sentence(each)]
-        return found, []
+                sentences += [each for each in _END.split(_prose(paragraph)) if _is_sentence(each)]
+        return sentences, []
 
 
 def _prose(paragraph: str) -> str:

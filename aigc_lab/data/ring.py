@@ -15,7 +15,7 @@ from aigc_lab.shape import Modality, Shape
 
 
 class Ring(base.Dataset):
-    """A mixture of `modes` equally likely Gaussians at equal angles; a point's label is its mode."""
+    """Mixture of `modes` equally likely Gaussians at equal angles; a point's label is its mode."""
 
     class Config(Strict):
         modes: Few = Field(8, ge=2)

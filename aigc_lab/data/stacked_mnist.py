@@ -16,9 +16,9 @@ from aigc_lab.shape import Modality, Shape
 
 
 class StackedMNIST(base.Dataset):
-    """Every stack draws three digits, with replacement, of its own split's digits: 50,000 of MNIST's training images
-    are drawn from for `train` and the other 10,000 for `holdout`, the test images for `reference`. The label of
-    digits a, b, c is 100a + 10b + c. 26,000 generated stacks are the customary number (Lin et al. 2018).
+    """Stacks of three digits, drawn with replacement from their own split's digits: 50,000 of MNIST's training images
+    for `train`, the other 10,000 for `holdout`, the test images for `reference`. The label of digits a, b, c is 100a +
+    10b + c. 26,000 generated stacks are the customary number (Lin et al. 2018).
     """
 
     exchangeable = False

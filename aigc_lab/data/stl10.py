@@ -28,12 +28,13 @@ _BLOCK = 1000
 
 
 class STL10(base.Dataset):
-    """The 100,000 unlabelled images train, as in Miyato et al. 2018; the 8,000 test images are the reference, the
-    5,000 labelled training images the holdout. The unlabelled ones come from a broader set of classes, so real samples
-    of the two sides differ a little: read scores beside their floor. Each is shuffled by key. Labels are not used.
+    """Unlabelled images: the 100,000 unlabelled ones train, as in Miyato et al. 2018; the 8,000 test images are the
+    reference, the 5,000 labelled training images the holdout. Each split is shuffled by key, and labels are not used.
+    The unlabelled images come from more classes, so real samples of the splits differ a little: read scores beside
+    their floor.
 
     Files are read from `<data_dir>/stl10_binary` as torchvision lays them out, downloaded (2.6 GB) only when absent,
-    and verified by their md5 before they are shrunk into `<data_dir>/decoded`, which is mapped into memory.
+    and verified by their md5 before they are resized into `<data_dir>/decoded`, which is memory-mapped.
     """
 
     exchangeable = False

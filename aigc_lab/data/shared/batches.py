@@ -8,15 +8,15 @@ from torch import Tensor
 from aigc_lab import noise
 from aigc_lab.samples import Samples, Text
 
-# Sentences of so many batches are sorted by length among themselves.
+# Batches whose sentences are sorted by length among themselves.
 _WINDOW = 50
 
 
 class Batches:
-    """Batch k of an endless concatenation of epochs, each a fresh permutation keyed by (seed, epoch).
+    """Batches of an endless concatenation of epochs, each a fresh permutation keyed by (seed, epoch).
 
     The data stays on the device as it is stored (uint8 for images), so a batch is one index operation: no worker
-    processes, no copies from the host. Sentences of like length share a batch, which is as long as its longest.
+    processes, no copies from the host. Sentences of similar length share a batch, which is as long as its longest.
     """
 
     def __init__(self, samples: Samples, size: int, seed: int) -> None:
@@ -29,7 +29,7 @@ class Batches:
         self._orders: dict[int, tuple[Tensor, Tensor]] = {}
 
     def _order(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """The rows in the order of an epoch, on the host and on the device."""
+        """Row indices in the order of an epoch, on the host and on the device."""
         if epoch not in self._orders:
             self._orders = {old: order for old, order in self._orders.items() if old == epoch - 1}
             source = noise.generator(self._seed, "order", epoch)
@@ -43,8 +43,8 @@ class Batches:
         return self._orders[epoch]
 
     def _by_length(self, order: Tensor, places: Tensor, begun: int, source: torch.Generator) -> Tensor:
-        """The order with neighbours of like length, and the batches of it shuffled. The first `begun` rows belong to a
-        batch that the epoch before began.
+        """Order with neighbours of similar length, whose batches are shuffled. The first `begun` rows belong to a batch
+        that the previous epoch began, and stay.
         """
         windows = torch.split(order[begun:], _WINDOW * self.size)
         alike = torch.cat([window[places[window].argsort(stable=True)] for window in windows])

@@ -1,6 +1,6 @@
-"""A folder of image files as one array: what is found, how each file becomes pixels, and the decoded copy on disk.
+"""Folders of image files as one array: the files, their conversion to pixels, and the decoded copy on disk.
 
-Nothing happens in silence: every conversion that loses something has a key that names it, and is counted.
+Every conversion that loses information has a key that names it, and is counted.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ _WORKERS = min(8, os.cpu_count() or 1)
 
 
 class Reading(Strict):
-    """How a file becomes `channels`×`size`×`size` bytes. The EXIF orientation is applied, always."""
+    """Conversion of a file to uint8 [channels, size, size]. The EXIF orientation is always applied."""
 
     size: int = Field(32, ge=8, le=1024, description="pixels of a side; systems of this package take 16, 32 or 64")
     channels: Literal[1, 3] = Field(3, description="3: RGB, grey is repeated; 1: colours become their luma (BT.601)")
@@ -62,7 +62,7 @@ class Reading(Strict):
     animated: Literal["first", "refuse"] = Field("first", description="the first frame of several")
 
 
-# What `read` remarks of a file that it converted, and the key of `Reading` that says how.
+# Remarks of `read_image` on a file that it converted -> the key of `Reading` that says how.
 _DEEP = "16-bit"
 _KEYS = {"transparent": "alpha", _DEEP: "deep", "CMYK": "cmyk", "animated": "animated"}
 # Remarked of a 16-bit file besides: none of its values is above 4095, as 12 bits are written without being scaled.
@@ -70,12 +70,14 @@ _SHALLOW = "16-bit up to 4095"
 
 
 class Broken(Exception):
-    """A file that cannot become pixels; says why."""
+    """File that cannot be decoded, with the reason."""
 
 
 @dataclass(frozen=True)
 class File:
-    """`name` is the path below the root, with forward slashes."""
+    """Image file: `name` is the path below the root with forward slashes, `size` in bytes, `modified` in
+    nanoseconds.
+    """
 
     name: str
     size: int
@@ -84,7 +86,7 @@ class File:
 
 @cache
 def readable() -> frozenset[str]:
-    """The suffixes of image files that can be read here."""
+    """Suffixes of image files that this machine's Pillow reads."""
     from PIL import features
 
     with warnings.catch_warnings(action="ignore"):  # Pillow 11.0 does not know of AVIF
@@ -92,25 +94,25 @@ def readable() -> frozenset[str]:
 
 
 def find_images(root: Path) -> tuple[list[File], Counter[str]]:
-    """Every image file below `root` by its suffix (any case), sorted by name, and a count of the others' suffixes.
+    """Image files below `root` by their suffix (any case), sorted by name, and a count of the other files by suffix.
 
-    A picture that `aigc-lab sample` drew of its samples (`grid.png`, as `samples.json` says) is no image of the set: it
-    is counted among the others, by its name. Hidden files and folders, and what macOS and Windows leave behind, are not
-    looked at. Links are followed, and no folder is entered twice. Raises `UsageError` for a folder that cannot be read.
+    An overview that `aigc-lab sample` drew (`grid.png`, named in `samples.json`) is no image of the set, and is counted
+    among the others by its name. Hidden files and folders, and what macOS and Windows leave behind, are skipped. Links
+    are followed, and no folder is entered twice. Raises `UsageError` for a folder that cannot be read.
     """
 
     def refuse(error: OSError) -> None:
         raise UsageError(f"{error.filename}: cannot be read ({error.strerror}); give yourself the right to read it")
 
-    found, others, entered = [], Counter[str](), {os.path.realpath(root)}
+    files, others, entered = [], Counter[str](), {os.path.realpath(root)}
     for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):
-        kept = []
+        subfolders = []
         for each in sorted(folders):
             real = os.path.realpath(os.path.join(folder, each))
             if not _litter(each) and real not in entered:
                 entered.add(real)
-                kept.append(each)
-        folders[:] = kept
+                subfolders.append(each)
+        folders[:] = subfolders
         overviews = sample_note.overviews(Path(folder)) if sample_note.NAME in names else frozenset()
         for name in names:
             path = Path(folder, name)
@@ -125,10 +127,10 @@ def find_images(root: Path) -> tuple[list[File], Counter[str]]:
             try:
                 facts = path.stat()
             except OSError:  # a link to nothing: it is named as broken when it is opened
-                found.append(File(path.relative_to(root).as_posix(), 0, 0))
+                files.append(File(path.relative_to(root).as_posix(), 0, 0))
             else:
-                found.append(File(path.relative_to(root).as_posix(), facts.st_size, facts.st_mtime_ns))
-    return sorted(found, key=lambda file: file.name), others
+                files.append(File(path.relative_to(root).as_posix(), facts.st_size, facts.st_mtime_ns))
+    return sorted(files, key=lambda file: file.name), others
 
 
 def _litter(name: str) -> bool:
@@ -136,10 +138,10 @@ def _litter(name: str) -> bool:
 
 
 def read_image(path: Path, how: Reading, crop: int | None = None, *, as_is: bool = False) -> tuple[Pixels, list[str]]:
-    """uint8 [channels, size, size] and what was converted; `crop` takes the middle square of so many pixels first. With
-    `as_is` the picture keeps its own height and width.
+    """Pixels, uint8 [channels, size, size], and the conversions that were needed.
 
-    Raises `Broken` for what is no whole image, and `UsageError` for a conversion that `how` refuses.
+    `crop` takes the middle square of so many pixels first. With `as_is` the image keeps its own height and width.
+    Raises `Broken` for a damaged file or one that is no image, and `UsageError` for a conversion that `how` refuses.
     """
     from PIL import Image, ImageOps
 
@@ -161,7 +163,9 @@ def read_image(path: Path, how: Reading, crop: int | None = None, *, as_is: bool
 
 
 class Look(NamedTuple):
-    """What the head of a file tells: height and width once it is turned upright, and whether it has colours."""
+    """Header of an image file: height and width in pixels after its orientation is applied, and whether it
+    has colours.
+    """
 
     height: int
     width: int
@@ -169,7 +173,7 @@ class Look(NamedTuple):
 
 
 def look(root: Path, names: Sequence[str]) -> list[Look | None]:
-    """The heads of files, in their order; None for one that is no image."""
+    """Headers of files, in their order; None for a file that is no image."""
     from PIL import Image
 
     def one(name: str) -> Look | None:
@@ -197,7 +201,7 @@ def _reason(error: Exception) -> str:
 
 
 def _remarks(image: Any, path: Path, how: Reading) -> list[str]:
-    """The conversions that this file needs, by the words that count them; refuses those that are not wanted."""
+    """Conversions that a file needs, by their names. Raises `UsageError` for those that `how` refuses."""
     needs = {
         "transparent": image.has_transparency_data,
         _DEEP: image.mode.startswith("I;16") or any(";16" in str(tile[3]) for tile in image.tile),
@@ -215,23 +219,23 @@ def _remarks(image: Any, path: Path, how: Reading) -> list[str]:
 
 
 def _shallow(image: Any) -> bool:
-    """Whether no value of a 16-bit image is above 4095. Colours come from Pillow with their upper eight bits alone."""
+    """Whether no value of a 16-bit image is above 4095. For colours Pillow gives only the upper eight bits."""
     pixels = np.asarray(image)
     colours = pixels[..., :-1] if image.mode.endswith("A") else pixels
     return bool(colours.max() <= (4095 if image.mode.startswith("I;16") else 15))
 
 
 def conversions(remarks: Counter[str], how: Reading) -> list[str]:
-    """What was done to pixels, by the remarks of all files of a set: `key:value` of each conversion that happened."""
+    """`key:value` of each conversion that occurred, from the remarks on all files of a set."""
     return [f"{key}:{getattr(how, key)}" for word, key in _KEYS.items() if remarks[word]]
 
 
 def reading_notes(remarks: Counter[str], others: Counter[str], how: Reading, where: str = "") -> list[str]:
-    """Sentences about what was converted and what was not read; `where` goes before the names of keys."""
+    """Sentences about conversions and about files that were not read; `where` goes before the names of keys."""
     notes = []
-    if done := conversions(remarks, how):
+    if changes := conversions(remarks, how):
         counts = ", ".join(f"{remarks[word]:,} {word}" for word in sorted(_KEYS) if remarks[word])
-        notes.append(f"converted images: {counts} ({where}{', '.join(done).replace(':', '=')})")
+        notes.append(f"converted images: {counts} ({where}{', '.join(changes).replace(':', '=')})")
     if remarks[_DEEP] and remarks[_SHALLOW] == remarks[_DEEP]:
         notes.append(
             "no 16-bit value is above 4095, so that the brightest becomes 16 of 255 at most: if the files hold 12 bits "
@@ -243,17 +247,17 @@ def reading_notes(remarks: Counter[str], others: Counter[str], how: Reading, whe
 
 
 def most_common(counts: Counter[str]) -> str:
-    """The most frequent three, each with its count."""
+    """Most frequent three, each with its count."""
     return abbreviated([f"{count:,} {name}" for name, count in counts.most_common()])
 
 
 def abbreviated(names: Sequence[str], count: int = 3) -> str:
-    """The first names, and how many more there are."""
+    """First `count` names, and how many more there are."""
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
 def _plain(image: Any, how: Reading) -> Any:
-    """The image in mode L or RGB."""
+    """Image in mode L or RGB."""
     from PIL import Image
 
     if image.mode.startswith("I;16"):
@@ -273,7 +277,7 @@ def _mode(how: Reading) -> str:
 
 
 def _square(image: Any, how: Reading, crop: int | None) -> Any:
-    """`size`×`size` by Pillow's bicubic filter, which averages over what it shrinks."""
+    """Image of `size`×`size` by Pillow's bicubic filter, which averages when it shrinks."""
     from PIL import Image, ImageOps
 
     size = (how.size, how.size)
@@ -290,7 +294,7 @@ def _square(image: Any, how: Reading, crop: int | None) -> Any:
 
 @dataclass(frozen=True)
 class Decoded:
-    """One picture of `decode`: its row, or why there is none."""
+    """Image of `decode`: its pixels, uint8 [channels, size, size], or None with the reason in `remarks`."""
 
     name: str
     pixels: Pixels | None
@@ -300,8 +304,8 @@ class Decoded:
 def decode(
     root: Path, names: Sequence[str], how: Reading, crop: int | None = None, *, as_is: bool = False
 ) -> Iterator[Decoded]:
-    """The files in their order, read by a few threads (Pillow decodes outside the interpreter's lock), with a bar on
-    a terminal. A broken file comes without pixels, and with its reason.
+    """Decoded files in their order, read by a few threads (Pillow decodes outside the interpreter's lock), with a
+    progress bar on a terminal. A broken file has no pixels, and its reason instead.
     """
 
     def one(name: str) -> Decoded:
@@ -311,7 +315,7 @@ def decode(
             return Decoded(name, None, [str(error)])
 
     with ThreadPoolExecutor(_WORKERS) as pool, _bar(len(names)) as advance:
-        # In blocks, so that pictures are not decoded faster than they are written.
+        # In blocks: otherwise images would be decoded faster than they are written, and fill the memory.
         rest = iter(names)
         while block := list(islice(rest, 32 * _WORKERS)):
             for each in pool.map(one, block):
@@ -321,7 +325,7 @@ def decode(
 
 @contextmanager
 def _bar(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on standard error while images are decoded, where that is a terminal."""
+    """Progress bar on standard error, if that is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -332,9 +336,9 @@ def _bar(total: int) -> Iterator[Callable[[], None]]:
 
 
 class Store:
-    """Decoded arrays in one folder, by a key that holds all they depend on: `<key>.npy`, and its facts as `<key>.json`.
+    """Decoded arrays in one folder, under a key of all they depend on: `<key>.npy`, and facts in `<key>.json`.
 
-    The facts are written last: where they are, the array is whole.
+    The facts are written last, so an array with facts is whole.
     """
 
     def __init__(self, folder: Path, *key: object) -> None:
@@ -342,9 +346,10 @@ class Store:
         self.array, self.index = folder / f"{digest[:32]}.npy", folder / f"{digest[:32]}.json"
 
     def read(self) -> tuple[Tensor, dict[str, Any]] | None:
-        """uint8 [N, C, H, W] and the facts, or None where there are none that can be used.
+        """Array, uint8 [N, C, H, W], and its facts; None if there is none that can be used.
 
-        Past `MAPPED_FROM` the array is a private map of the file: pages are read when they are indexed.
+        Past `MAPPED_FROM` bytes the array is a private memory map of the file, whose pages are read when they are
+        indexed.
         """
         try:
             facts = json.loads(self.index.read_text("utf-8"))
@@ -359,7 +364,9 @@ class Store:
 
     @contextmanager
     def scratch(self, shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.uint8]]:
-        """An array of this shape on disk beside the stored ones, gone after use."""
+        """Temporary array of this shape on disk beside the stored ones. Raises `UsageError` if the folder cannot be
+        written.
+        """
         try:
             self.array.parent.mkdir(parents=True, exist_ok=True)
             file = tempfile.TemporaryFile(dir=self.array.parent)  # noqa: SIM115 -- what fails inside `with` is not ours
@@ -372,7 +379,7 @@ class Store:
             yield np.memmap(file, np.uint8, "w+", shape=shape)
 
     def write(self, rows: npt.NDArray[np.uint8], order: Sequence[int], facts: dict[str, Any]) -> None:
-        """Stores the rows in the given order."""
+        """Stores the rows in the given order, and then the facts."""
         handle, temporary = tempfile.mkstemp(dir=self.array.parent, prefix=f".{self.array.name}.")
         try:
             with os.fdopen(handle, "wb") as file:

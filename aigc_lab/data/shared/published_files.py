@@ -1,7 +1,7 @@
-"""Published image sets as torchvision lays out and downloads their files: a train part and a test part each.
+"""Published image sets in torchvision's layout, with a train part and a test part each.
 
-Files that are there are used; absent ones are downloaded, and torchvision checks the published md5 sums: of the
-archives it downloads (the MNIST family) or of the files themselves before it opens them (CIFAR).
+Existing files are used; absent ones are downloaded, and torchvision checks the published md5 sums: of the archives it
+downloads (the MNIST family) or of the files themselves before it opens them (CIFAR).
 """
 
 from abc import abstractmethod
@@ -23,8 +23,9 @@ _HELD = 10_000
 
 
 class TrainAndTest(base.Dataset):
-    """A keyed shuffle of the published train part gives `train` and, its last 10,000, `holdout`; the published test
-    part is the `reference`, shuffled by key too: MNIST's lies in the order of its writers.
+    """Dataset of a published train part and test part, each shuffled by key. The last 10,000 of the train part are the
+    `holdout`, the others `train`; the test part is the `reference`. MNIST's test part lies in the order of its writers,
+    so it is shuffled too.
     """
 
     exchangeable = False
@@ -34,7 +35,7 @@ class TrainAndTest(base.Dataset):
 
     @abstractmethod
     def _read(self, train: bool) -> Images:
-        """One published part, in the order of its files."""
+        """Images of one published part, in the order of its files."""
 
     @cached_property
     def _train(self) -> Images:
@@ -46,12 +47,12 @@ class TrainAndTest(base.Dataset):
         if split == "reference":
             test = self._read(train=False)
             return test.take(torch.randperm(len(test), generator=noise.generator(self.name, "test")))
-        kept = self.published - _HELD
-        return self._train.take(slice(0, kept) if split == "train" else slice(kept, None))
+        size = self.published - _HELD
+        return self._train.take(slice(0, size) if split == "train" else slice(size, None))
 
 
 class MNISTLike(TrainAndTest):
-    """50,000 train, 10,000 reference and 10,000 holdout grey images of 28×28 pixels, padded with black to 32×32."""
+    """Grey images of 28×28 pixels, padded with black to 32×32: 50,000 train, 10,000 reference and 10,000 holdout."""
 
     published = 60_000
     #: torchvision's class, whose name is also the folder's
@@ -66,10 +67,10 @@ class MNISTLike(TrainAndTest):
 
 
 class CIFARLike(TrainAndTest):
-    """40,000 train, 10,000 reference and 10,000 holdout colour images of 32×32 pixels.
+    """Colour images of 32×32 pixels: 40,000 train, 10,000 reference and 10,000 holdout.
 
-    The published files are Python pickles. torchvision compares the md5 of every one with the published sum before it
-    opens any, so nothing is ever unpickled but what the authors made; a file that differs is refused.
+    The published files are Python pickles. torchvision compares the md5 of every file with the published sum before it
+    opens any, so only the authors' files are ever unpickled; a file that differs is refused.
     """
 
     published = 50_000
@@ -82,18 +83,20 @@ class CIFARLike(TrainAndTest):
 
     def _read(self, train: bool) -> Images:
         kind = _kind(self.files)
-        found = _opened(
+        part = _opened(
             kind, self.data_dir, self.name, self.data_dir / kind.base_folder, f"the files of {kind.filename}", train
         )
-        values = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
-        return Images(values, torch.tensor(found.targets, dtype=torch.int64))
+        values = torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()
+        return Images(values, torch.tensor(part.targets, dtype=torch.int64))
 
 
 def read_mnist(files: str, data_dir: Path, name: str, *, train: bool) -> Images:
-    """One part of a set in MNIST's own format (IDX), padded to 32×32. Raises `UsageError` naming folder and remedy."""
+    """Images of one part of a set in MNIST's format (IDX), uint8 [N, 1, 32, 32]. Raises `UsageError` naming folder and
+    remedy.
+    """
     folder, count = data_dir / files / "raw", 60_000 if train else _HELD
-    found = _opened(_kind(files), data_dir, name, folder, "the four published *-ubyte files", train, count)
-    return Images(F.pad(found.data[:, None], (2, 2, 2, 2)).to(torch.uint8), found.targets.long())
+    part = _opened(_kind(files), data_dir, name, folder, "the four published *-ubyte files", train, count)
+    return Images(F.pad(part.data[:, None], (2, 2, 2, 2)).to(torch.uint8), part.targets.long())
 
 
 def _kind(files: str) -> Any:
@@ -103,17 +106,17 @@ def _kind(files: str) -> Any:
 
 
 def _opened(
-    kind: Any, data_dir: Path, name: str, folder: Path, wanted: str, train: bool, count: int | None = None
+    kind: Any, data_dir: Path, name: str, folder: Path, what: str, train: bool, count: int | None = None
 ) -> Any:
     try:
-        found = kind(str(data_dir), train=train, download=True)
-        if count is not None and not len(found.data) == len(found.targets) == count:
-            raise ValueError(f"{len(found.data):,} images and {len(found.targets):,} labels, not {count:,}")
+        part = kind(str(data_dir), train=train, download=True)
+        if count is not None and not len(part.data) == len(part.targets) == count:
+            raise ValueError(f"{len(part.data):,} images and {len(part.targets):,} labels, not {count:,}")
     # torchvision asserts the format of the files.
     except (OSError, RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).partition("\n")[0] or "a file is not in the IDX format"
         raise UsageError(
-            f"{name}: no usable files in {folder} and none downloaded ({reason}); put {wanted} there, or point "
+            f"{name}: no usable files in {folder} and none downloaded ({reason}); put {what} there, or point "
             "AIGC_LAB_DATA_DIR at a folder that has them"
         ) from None
-    return found
+    return part

@@ -1,5 +1,5 @@
-"""`samples.json`, the note that `aigc-lab sample` writes beside the samples of a folder: where they come from, and
-which of the files are samples and which show or hold all of them.
+"""`samples.json`, the note that `aigc-lab sample` writes into a folder of samples: their origin, and which files are
+samples and which are overviews of them.
 """
 
 import json
@@ -10,17 +10,17 @@ NAME = "samples.json"
 
 
 def read_note(file: Path) -> dict[str, Any]:
-    """The note; empty where there is none, or none that can be read."""
+    """Content of the note; empty if there is none that can be read."""
     try:
-        found = json.loads(file.read_text("utf-8"))
+        note = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return note if isinstance(note, dict) else {}
 
 
 def overviews(folder: Path) -> frozenset[str]:
-    """The names of the files in `folder` that `sample` wrote beside samples and that are none: `grid.png`. Empty for a
-    folder that it did not write; a `samples.json` of somebody else names nothing.
+    """Names of the files in `folder` that `sample` wrote beside the samples, such as `grid.png`. Empty for a folder
+    that it did not write; a `samples.json` of other origin names nothing.
     """
     written = read_note(folder / NAME)
     named = written.get("files")

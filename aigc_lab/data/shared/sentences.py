@@ -1,4 +1,4 @@
-"""Datasets of sentences: tokens, splits, and a vocabulary of the training split, whatever the lines come from."""
+"""Datasets of sentences: tokens, splits, and a vocabulary of the training split, whatever the source of the lines."""
 
 import hashlib
 from abc import abstractmethod
@@ -22,11 +22,12 @@ Row = TypeVar("Row", Words, tuple[int, ...])
 
 
 class Sentences(base.Dataset):
-    """Lines of text, each a sentence. Which split one is in, the hash of its tokens decides: equal ones are together.
+    """Dataset of lines of text, each a sentence. The hash of its tokens decides its split, so equal sentences are in
+    one.
 
-    A word that occurs less than `min_count` times in the training split is `<unk>`, there as elsewhere: a model that
-    never met `<unk>` would give what it does not know no probability at all. Training sentences that read like one of a
-    scored split are left out.
+    A word that occurs less than `min_count` times in the training split is `<unk>` in all splits: a model that never
+    met `<unk>` would give unknown words no probability. Training sentences whose word numbers equal those of a scored
+    one are left out.
     """
 
     fixed: ClassVar[bool] = False
@@ -44,7 +45,9 @@ class Sentences(base.Dataset):
 
     @abstractmethod
     def lines(self) -> tuple[list[str], list[str]]:
-        """The sentences, and those of a file of its own that is only scored against (none: a share of the first)."""
+        """Sentences, and those of a second file that is only scored against. Without the latter, scored splits are
+        shares of the first.
+        """
 
     @property
     def shape(self) -> Shape:
@@ -53,7 +56,7 @@ class Sentences(base.Dataset):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The words of the training split, with the marks."""
+        """Vocabulary of the training split, with the marks."""
         return self._parts[1]
 
     def load(self, split: base.Split) -> Text:
@@ -66,12 +69,12 @@ class Sentences(base.Dataset):
     @cached_property
     def _parts(self) -> tuple[dict[base.Split, Text], Vocabulary, list[str]]:
         config = self.config
-        given, scored = self.lines()
-        (sentences, long), (others, long_others) = self._tokens(given), self._tokens(scored)
-        for lines, kept in ((given, sentences), (scored, others)):
-            if lines and not kept:
+        lines, scored = self.lines()
+        (sentences, long), (others, long_others) = self._tokens(lines), self._tokens(scored)
+        for raw, tokenised in ((lines, sentences), (scored, others)):
+            if raw and not tokenised:
                 raise UsageError(
-                    f"{self.name}: all {len(lines):,} sentences are longer than {config.max_length} tokens; "
+                    f"{self.name}: all {len(raw):,} sentences are longer than {config.max_length} tokens; "
                     "raise data.max_length, or set data.longer: cut"
                 )
         repeated = sum(len(each) - len(set(each)) for each in (sentences, others))
@@ -93,12 +96,12 @@ class Sentences(base.Dataset):
             )
         rows = {split: [tuple(vocabulary.encode(each)) for each in members] for split, members in splits.items()}
         left_out += self._disjoint(rows)
-        made = {split: Text.of(rows[split], config.max_length + 1, vocabulary) for split in base.SPLITS}
-        return made, vocabulary, self._told(rows, vocabulary, long + long_others, repeated, left_out)
+        texts = {split: Text.of(rows[split], config.max_length + 1, vocabulary) for split in base.SPLITS}
+        return texts, vocabulary, self._describe(rows, vocabulary, long + long_others, repeated, left_out)
 
     def _tokens(self, lines: Sequence[str]) -> tuple[list[Words], int]:
-        """The sentences by their tokens, and how many were longer than allowed."""
-        config, kept, long = self.config, list[Words](), 0
+        """Tokens of each sentence, and the number of sentences that were too long."""
+        config, sentences, long = self.config, list[Words](), 0
         for line in lines:
             words = tuple(tokenize(line.lower() if config.lowercase else line, config.tokenizer))
             if len(words) > config.max_length:
@@ -106,11 +109,11 @@ class Sentences(base.Dataset):
                 if config.longer == "leave out":
                     continue
             if words:
-                kept.append(words[: config.max_length])
-        return kept, long
+                sentences.append(words[: config.max_length])
+        return sentences, long
 
     def _split(self, sentences: Sequence[Words], others: Sequence[Words]) -> dict[base.Split, list[Words]]:
-        """Equal sentences stay together; the order is that of the hashes, which is none."""
+        """Sentences of each split, in the order of their hashes; equal ones stay together."""
         groups = _grouped(others or sentences)
         total = sum(len(group) for group in groups)
         shares = (0.5, 0.5) if others else (self.config.reference, self.config.holdout)
@@ -126,22 +129,24 @@ class Sentences(base.Dataset):
         return splits
 
     def _disjoint(self, rows: dict[base.Split, list[Row]]) -> int:
-        """Takes from train what a scored split has, and from the holdout what the reference has; how many."""
+        """Removes from train what a scored split has, and from the holdout what the reference has; returns how many.
+        Raises `UsageError` if nothing is left of a split.
+        """
         seen, out = set[Row](), 0
         order: tuple[base.Split, ...] = ("reference", "holdout", "train")
         for split in order:
-            kept = [row for row in rows[split] if row not in seen]
-            if not kept:
+            unseen = [row for row in rows[split] if row not in seen]
+            if not unseen:
                 raise UsageError(
                     f"{self.name}: every sentence of the {split} split is in a scored one too, if not word for word "
                     "then with <unk> for rare words; give other lines, or lower data.min_count"
                 )
-            out += len(rows[split]) - len(kept)
+            out += len(rows[split]) - len(unseen)
             seen |= set(rows[split])
-            rows[split] = kept
+            rows[split] = unseen
         return out
 
-    def _told(
+    def _describe(
         self, rows: dict[base.Split, list[tuple[int, ...]]], vocabulary: Vocabulary, long: int, repeated: int, out: int
     ) -> list[str]:
         config = self.config
@@ -168,7 +173,7 @@ class Sentences(base.Dataset):
 
 
 def _grouped(sentences: Sequence[Words]) -> list[list[Words]]:
-    """Equal sentences together, in the order of their hashes."""
+    """Groups of equal sentences, in the order of their hashes."""
     groups: dict[Words, list[Words]] = {}
     for each in sentences:
         groups.setdefault(each, []).append(each)
