@@ -1,4 +1,4 @@
-"""The exponential moving average of what a system samples with."""
+"""Exponential moving average of the modules that a system samples with."""
 
 import copy
 
@@ -8,7 +8,7 @@ from aigc_lab.systems.base import System
 
 
 def average_of(system: System) -> System:
-    """A copy for sampling: the modules of `samplers()` are its own, all else is shared with the system."""
+    """Copy of a system for sampling: the modules of `samplers()` are its own, all others are shared with the system."""
     own = {id(part) for module in system.samplers() for part in module.modules()}
     shared = {id(part): part for part in system.modules() if part is not system and id(part) not in own}
     # A container that holds a module of its own must be copied, or the copy would sample with the raw weights.
@@ -22,10 +22,11 @@ def average_of(system: System) -> System:
 
 
 class MovingAverage:
-    """average ← d·average + (1 − d)·system, over parameters and floating buffers, in one fused call.
+    """Exponential moving average, average ← d·average + (1 − d)·system, over parameters and floating-point buffers, in
+    one fused call.
 
-    d = min(`decay`, (1 + step) / (10 + step)): it warms up, so that early samples show the system and not its initial
-    weights. A `decay` of 0 is a plain copy.
+    d = min(`decay`, (1 + step) / (10 + step)): the warm-up lets early samples show the system, not its initial weights.
+    A `decay` of 0 copies.
     """
 
     def __init__(self, system: System, average: System, decay: float) -> None:
@@ -41,7 +42,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Follows the update of `step`, counted from 0."""
+        """Updates the average after `step`, counted from 0."""
         decay = min(self._decay, (1 + step) / (10 + step))
         old, new = (list(side) for side in zip(*self._moving, strict=True))
         if decay > 0:

@@ -1,4 +1,4 @@
-"""States and weights on disk: safetensors + JSON, written whole or not at all, and no pickle anywhere."""
+"""States and weights on disk: safetensors and JSON, written atomically, without pickle."""
 
 import hashlib
 import json
@@ -29,11 +29,11 @@ _LOG = logging.getLogger(__name__)
 def save_weights(
     system: System, weights: dict[str, Tensor], path: Path, facts: dict[str, Any], same: Iterable[Path] = ()
 ) -> list[Path]:
-    """Writes and returns the files of a model: `path` (safetensors) with the weights to sample from, and
-    beside it the JSON that says how to build the system, and the code of users' files that it is made of.
-    What one of the models `same` holds already becomes one file with it.
+    """Writes a model and returns its files: `path` (safetensors) with the weights to sample from, beside it the JSON
+    that says how to build the system, and the code of users' files.
 
-    Of a moving average only the modules that `sample` uses are averaged; the others are the system's own.
+    Content that one of the models `same` holds already is shared with it. Of a moving average only the modules that
+    `sample` uses are averaged; the others are the system's own.
     """
     name, source = plugins.name_of(type(system)), plugins.source_of(type(system))
     description = {"system": name, "config": system.config.model_dump(mode="json")}
@@ -72,7 +72,7 @@ def _write(path: Path, content: bytes, same: Iterable[Path]) -> None:
 
 
 def take(path: Path, folder: Path) -> Path:
-    """The model at `path`, with the files beside it, in another folder too, without copying where that is possible."""
+    """Model at `path` with the files beside it in another folder, shared without copying if that is possible."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in (path, path.with_suffix(".json"), *path.parent.glob("*.py")):
         target = folder / file.name
@@ -82,10 +82,10 @@ def take(path: Path, folder: Path) -> Path:
 
 
 def load_system(path: Path, device: str = "cpu", allowed: Allowed | None = None) -> System:
-    """The system that `save_weights` stored, ready to sample; one that is made of users' files runs the stored code,
-    if `allowed` lets it pass.
+    """System that `save_weights` stored, on the device and in evaluation mode. Code of users' files is the stored code,
+    and runs only if `allowed` lets it pass.
 
-    Raises `UsageError` when a part is missing or is not what was stored.
+    Raises `UsageError` if a part is missing or is not what was stored.
     """
     beside = path.with_suffix(".json")
     for file in (path, beside):
@@ -124,8 +124,8 @@ def _built(description: Any, path: Path, allowed: Allowed | None) -> System:
 
 
 def _keyed_code(description: Any, path: Path, allowed: Allowed | None) -> dict[str, str]:
-    """The keys of a stored configuration that name code, with where it lies: beside the weights, under its digest."""
-    found = {}
+    """Paths of the code that keys of a stored configuration name, beside the weights, verified by their digests."""
+    files = {}
     for key, name in plugins.keyed_files(description["config"]).items():
         source = dict(description.get("config_sources") or {}).get(key)
         if source is None or source["file"] != name:
@@ -138,16 +138,16 @@ def _keyed_code(description: Any, path: Path, allowed: Allowed | None) -> dict[s
             raise UsageError(f"{code}: missing, or not the code that these weights were trained with")
         if allowed is not None:
             allowed(code, plugins.read_source(str(code)))
-        found[key] = str(code)
-    return found
+        files[key] = str(code)
+    return files
 
 
 # ---- the state of a run that is under way
 
 
 def save_state(state: TrainingState, path: Path) -> None:
-    """All that a run is after `state.step` steps: networks, their average, what the optimisers remember, and the rows
-    of an interval that is under way.
+    """Writes the state of a run after `state.step` steps: networks, their average, the optimisers' memory, and the rows
+    of the current interval.
     """
     tensors, facts = _parts(state)
     copy = HostCopy()
@@ -158,7 +158,9 @@ def save_state(state: TrainingState, path: Path) -> None:
 
 
 def restore_state(state: TrainingState, path: Path) -> None:
-    """Puts a freshly built state of the same configuration where the stored one was, to the bit."""
+    """Restores a freshly built state of the same configuration from a file, to the bit. Raises `ValueError` for the
+    state of another system.
+    """
     tensors = load_file(path)
     with safe_open(path, "pt") as file:
         facts = file.metadata()
@@ -184,7 +186,7 @@ def restore_state(state: TrainingState, path: Path) -> None:
 
 
 def _parts(state: TrainingState) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a state by name, each once, and the rest as text."""
+    """Tensors of a state by name, each once, and the rest as text."""
     shared = _shared(state)
     tensors = {f"system.{key}": value for key, value in state.system.state_dict().items()}
     tensors |= {f"average.{key}": value for key, value in state.average.state_dict().items() if key not in shared}
@@ -198,7 +200,7 @@ def _parts(state: TrainingState) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _shared(state: TrainingState) -> set[str]:
-    """The names under which the average holds the very tensors of the system."""
+    """Names of the average's tensors that are shared with the system."""
     theirs = state.system.state_dict()
     return {key for key, value in state.average.state_dict().items() if value.data_ptr() == theirs[key].data_ptr()}
 
@@ -209,8 +211,8 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Stored:
-    """A checkpoint of a run under way. `history` is what the run had to show by then, `selected` the weights that the
-    reference split has chosen so far, `state` the file of the rest.
+    """Checkpoint of an unfinished run: the scores and curves so far (`history`), the weights chosen by the reference
+    split so far (`selected`), and the file of the `state`.
     """
 
     step: int
@@ -225,16 +227,16 @@ class Stored:
 
 
 _SELECTED = "selected."
-# So many checkpoints of a run under way are kept: if the newest turns out to be damaged, there is one before it.
+# Checkpoints that are kept of an unfinished run: if the newest is damaged, the one before it is used.
 _KEPT = 2
 
 
 class Checkpointer:
-    """Stores the state of a run under way in its folder. Copying is all that the training waits for: a thread writes,
-    syncs, renames, and removes what is older than the last two. While one is being written, the next is left out.
+    """Writer of checkpoints of an unfinished run. Training waits only for the copy to the host: a thread writes, syncs,
+    renames, and removes all but the last two. A checkpoint that falls due while one is being written is skipped.
 
-    `<folder>/state-<step>.safetensors` comes first; the `.json` beside it, with its sha256 and the history, makes it
-    a checkpoint. `stored(step)` is called, in that thread, when one is on the disk.
+    `<folder>/state-<step>.safetensors` is written first; the `.json` beside it, with its sha256 and the history, makes
+    it a checkpoint. `stored(step)` is called in that thread when one is on disk.
     """
 
     def __init__(self, folder: Path, stored: Callable[[int], object]) -> None:
@@ -253,10 +255,10 @@ class Checkpointer:
         *,
         wait: bool = False,
     ) -> None:
-        """Stores it, unless the one before is still being written; with `wait` it is on the disk on return.
+        """Writes a checkpoint, unless one is being written; with `wait` it is on disk on return.
 
-        A disk that takes nothing is a warning: the run goes on with the checkpoints that it has. Raises, at the
-        latest at the next call, what `stored` raised.
+        A disk that cannot be written is a warning: the run goes on with the checkpoints that it has. Exceptions of
+        `stored` are raised at the next call at the latest.
         """
         if self._thread is not None and self._thread.is_alive() and not wait:
             return
@@ -264,16 +266,16 @@ class Checkpointer:
         tensors, facts = _parts(state)
         tensors |= {f"{_SELECTED}{key}": value for key, value in (selected or {}).items()}
         ready = self._copy.take(tensors)
-        told = json.dumps(history).encode()
+        history_json = json.dumps(history).encode()
         self._thread = threading.Thread(
-            target=self._write, args=(state.step, ready, facts, told), name="checkpoint", daemon=True
+            target=self._write, args=(state.step, ready, facts, history_json), name="checkpoint", daemon=True
         )
         self._thread.start()
         if wait:
             self.finish()
 
     def finish(self) -> None:
-        """Returns when nothing is being written any more."""
+        """Waits until nothing is being written."""
         if self._thread is not None:
             self._thread.join()
         self._thread = None
@@ -287,8 +289,8 @@ class Checkpointer:
             path = self._folder / f"state-{step:09d}.safetensors"
             with replacing(path) as temporary:
                 digest = self._copy.write(temporary, facts)
-            told = {"step": step, "sha256": digest, "history": json.loads(history)}
-            write_atomically(path.with_suffix(".json"), json.dumps(told).encode())
+            index = {"step": step, "sha256": digest, "history": json.loads(history)}
+            write_atomically(path.with_suffix(".json"), json.dumps(index).encode())
             for older in sorted(self._folder.glob("state-*.json"))[:-_KEPT]:
                 older.unlink()  # first: without it, the other is nobody's checkpoint
                 older.with_suffix(".safetensors").unlink(missing_ok=True)
@@ -302,17 +304,17 @@ class Checkpointer:
 
 
 def checkpoints(folder: Path) -> Iterator[Stored]:
-    """The checkpoints of a run, the one to go on from first. `folder` holds a folder for each attempt. One that was cut
-    off, or whose bytes are not those that were written, is said and left out.
+    """Checkpoints of a run, the newest first. `folder` holds a folder for each attempt. Damaged ones are logged and
+    skipped.
     """
-    found = sorted(folder.glob("*/state-*.json"), key=lambda path: (path.stem, int(path.parent.name)))
-    for path in reversed(found):
+    paths = sorted(folder.glob("*/state-*.json"), key=lambda path: (path.stem, int(path.parent.name)))
+    for path in reversed(paths):
         state = path.with_suffix(".safetensors")
         try:
-            told = json.loads(path.read_bytes())
-            if sha256(state) != told["sha256"]:
+            index = json.loads(path.read_bytes())
+            if sha256(state) != index["sha256"]:
                 raise ValueError("its bytes are not those that were written")
-            stored = Stored(told["step"], state, told["history"])
+            stored = Stored(index["step"], state, index["history"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             _LOG.warning("%s: damaged, so an older checkpoint is used: %s", state, error)
             continue

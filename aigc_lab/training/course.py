@@ -1,7 +1,7 @@
-"""What the loop asks of a course: replicas at one step that take their steps as one program.
+"""Courses, by which the loop trains: replicas at one step that take their steps as one program.
 
 `plain` is a course of one replica, `stacked` one of many. Another way to compute a step (captured, distributed) is
-another subclass, in a file of its own, which `train` is given by its class.
+another subclass in its own file, which `train` is given by its class.
 """
 
 from abc import ABC, abstractmethod
@@ -23,10 +23,10 @@ Gradients = tuple[Tensor, ...]
 
 
 class Course(ABC):
-    """Replicas under way, all at the same step: `step` takes one, `collect` says what an interval of them came to.
+    """Training of replicas that are all at the same step: `step` takes one, `collect` gives the scalars of an interval.
 
-    A subclass differentiates a phase (`_differentiate`) and moves what the phase trains (`_update`), or computes the
-    whole `step` in a way of its own.
+    A subclass differentiates a phase (`_differentiate`) and updates what the phase trains (`_update`), or overrides
+    `step`.
     """
 
     def __init__(
@@ -43,15 +43,17 @@ class Course(ABC):
     @classmethod
     @abstractmethod
     def of(cls, replicas: Sequence[Replica], decay: float, precision: Precision) -> list[Self]:
-        """The courses in which these replicas are trained, none for no replicas; `decay` is the moving average's."""
+        """Courses that train these replicas, none for no replicas; `decay` is the moving average's."""
 
     @property
     def at(self) -> int:
-        """How many steps its replicas have done."""
+        """Number of steps its replicas have taken."""
         return self.replicas[0].state.step
 
     def step(self) -> None:
-        """Every phase as often as it repeats, each time on a batch and noise of its own; then the average follows."""
+        """Takes one step: every phase as often as it repeats, each time on its own batch and noise; then the average is
+        updated.
+        """
         for turn in self._turns:
             for repeat in range(self._phases[turn[0]].repeat):
                 # The phases of a turn are differentiated at the same point, before any of them is updated.
@@ -65,14 +67,14 @@ class Course(ABC):
 
     @abstractmethod
     def _differentiate(self, number: int, repeat: int) -> tuple[Loss, Gradients]:
-        """The loss of phase `number` at this point, and the gradients of what it trains."""
+        """Loss of phase `number`, and the gradients of the parameters that it trains."""
 
     @abstractmethod
     def _update(self, number: int, loss: Loss, gradients: Gradients) -> None:
-        """Moves what phase `number` trains, does what comes `after` it, and records it."""
+        """Updates the parameters that phase `number` trains, calls `after`, and records the loss."""
 
     def _inputs(self, replica: Replica, number: int, repeat: int) -> tuple[Samples, Noise]:
-        """What a loss reads: the batch and the noise are functions of the replica's seed and step alone."""
+        """Batch and noise of a loss, functions of the replica's seed and step alone."""
         step, phase = replica.state.step, self._phases[number]
         batch = replica.batches[step * self._batches_per_step + repeat]
         draws = {
@@ -84,13 +86,13 @@ class Course(ABC):
     # ---- between two steps
 
     def resume(self) -> None:
-        """Puts the systems in training mode, which whatever was done with them since may have left."""
+        """Puts the systems in training mode, which scoring and sampling may have left."""
         for replica in self.replicas:
             replica.state.system.train()
 
     def collect(self) -> list[tuple[Replica, Mapping[str, float] | Diverged]]:
-        """The scalars of each replica over the interval that ends here; waits for the device. One that diverged is
-        `live` no more.
+        """Scalars of each replica over the interval that ends here; waits for the device. A replica that diverged is no
+        longer `live`.
         """
         return [(replica, self._scalars(replica)) for replica in self.replicas]
 
@@ -102,15 +104,15 @@ class Course(ABC):
             return diverged
 
     def close(self) -> None:  # noqa: B027 -- a course that trains its states in place has nothing to give back
-        """Gives the replicas' states back, to the bit what they are. The course is not to be used after that."""
+        """Gives the replicas' states back, equal to the bit. The course must not be used after that."""
 
 
 def turns(phases: Sequence[Phase]) -> list[list[int]]:
-    """The numbers of the phases that are differentiated at the same point, in order: mostly one by one."""
-    found: list[list[int]] = []
+    """Indices of the phases that are differentiated at the same point, in order: mostly one by one."""
+    groups: list[list[int]] = []
     for number, phase in enumerate(phases):
-        if phase.joint is not None and found and phases[found[-1][0]].joint == phase.joint:
-            found[-1].append(number)
+        if phase.joint is not None and groups and phases[groups[-1][0]].joint == phase.joint:
+            groups[-1].append(number)
         else:
-            found.append([number])
-    return found
+            groups.append([number])
+    return groups

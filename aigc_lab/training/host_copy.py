@@ -1,8 +1,8 @@
-"""Tensors copied to the host in the order in which they will lie in a file, so that writing them needs no second copy.
+"""Copies of tensors on the host, in the layout of the file, so that writing them needs no second copy.
 
 The format is safetensors (https://github.com/huggingface/safetensors#format): eight bytes with the length of a JSON
-header, the header, and the tensors' bytes. Its library reads what is written here; writing through it would hand over
-the file before its hash is known, which is then a second pass over all bytes.
+header, the header, and the tensors' bytes. Its library reads these files; writing through it would give the file before
+its hash is known, which is then a second pass over all bytes.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-# What the format calls them.
+# Names of the dtypes in the format.
 _TYPES = {
     torch.complex64: "C64",
     torch.float64: "F64",
@@ -36,13 +36,13 @@ _TYPES = {
     torch.float8_e5m2: "F8_E5M2",
     torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
 }
-# So many bytes are written and hashed at once: they are still in the processor's cache.
+# Bytes that are written and hashed at a time: few enough to stay in the processor's cache.
 _PIECE = 1 << 20
 
 
 class HostCopy:
-    """A copy of tensors in one buffer on the host. The buffer is used again as long as it is large enough: memory that
-    is new to a process costs more than the copy itself, and memory from which a GPU can copy costs far more.
+    """Copy of tensors in one buffer on the host. The buffer is reused as long as it is large enough: fresh memory costs
+    more than the copy itself, and pinned memory far more.
     """
 
     def __init__(self) -> None:
@@ -52,10 +52,10 @@ class HostCopy:
         self._header: dict[str, object] = {}
 
     def take(self, tensors: Mapping[str, Tensor]) -> Callable[[], object]:
-        """Copies the tensors, and returns what waits until they are there. Those of a GPU are queued behind its last
-        step, so that the next one, queued behind them, needs no wait.
+        """Copies the tensors, and returns a function that waits until they are on the host. Copies from a GPU are
+        queued behind its last step, so the next step needs no wait.
 
-        Raises `KeyError` for a type of numbers that the format does not have.
+        Raises `KeyError` for a dtype that the format does not have.
         """
         # Large numbers first: each tensor begins at a multiple of its numbers' size.
         ordered = sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
@@ -88,15 +88,15 @@ class HostCopy:
         return wait
 
     def write(self, path: Path, facts: Mapping[str, str]) -> str:
-        """Writes what was copied, with `facts` as the file's metadata, and returns the sha256 of the file."""
-        header = json.dumps({"__metadata__": dict(facts)} | self._header, separators=(",", ":"), ensure_ascii=False)
-        told = header.encode()
-        told += b" " * (-len(told) % 8)  # the numbers are to begin at a multiple of their size
+        """Writes the copy with `facts` as the file's metadata, and returns the sha256 of the file."""
+        text = json.dumps({"__metadata__": dict(facts)} | self._header, separators=(",", ":"), ensure_ascii=False)
+        header = text.encode()
+        header += b" " * (-len(header) % 8)  # the numbers are to begin at a multiple of their size
         digest = hashlib.sha256()
         content = self._buffer[: self._size].numpy()
         pieces = (content[start : start + _PIECE].data for start in range(0, self._size, _PIECE))
         with path.open("wb", buffering=0) as file:
-            for piece in itertools.chain([memoryview(struct.pack("<Q", len(told)) + told)], pieces):
+            for piece in itertools.chain([memoryview(struct.pack("<Q", len(header)) + header)], pieces):
                 digest.update(piece)
                 rest = piece
                 while rest:  # a nearly full disk takes a part, and refuses the next

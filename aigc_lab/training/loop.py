@@ -28,13 +28,16 @@ def train(
     course: type[Course] = Plain,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[Round]:
-    """Trains the states in place to `steps` steps, yielding those that are at a multiple of `every` or at the last
-    step: how each stands, or that it has `Diverged` in this interval. A state that diverged is not worth keeping. It is
-    not trained further, nor is one whose replica was set `live = False`; the others go on.
+    """Trains the states in place to `steps` steps. Yields the replicas that are at a multiple of `every` or at the last
+    step, each with its progress, or with `Diverged` if it diverged in this interval.
+
+    A state that diverged is not worth keeping. It is not trained further, nor is one whose replica was set `live =
+    False`; the others go on.
 
     `course` is `Plain`, one replica after another, or `Stacked`, all as one program. `decay` is the moving average's, 0
-    for none. When `interrupted()` it ends after a whole step, wherever in an interval that is: the states can be stored
-    and trained further, to the same bits. Raises `ValueError` for replicas that the course cannot train together.
+    for none. When `interrupted()` is true, training ends after a whole step, wherever in an interval: the states can be
+    stored and trained further, to the same bits. Raises `ValueError` for replicas that the course cannot train
+    together.
     """
     form = partial(course.of, decay=decay, precision=precision)
     courses = form([replica for replica in replicas if _goes_on(replica, steps)])
@@ -60,7 +63,9 @@ def train(
 
 
 def train_one(state: TrainingState, batches: Batches, *, seed: int, **options: Any) -> Iterator[Progress]:
-    """`train` of a single run. Raises `Diverged` at the end of the interval in which a value stopped being finite."""
+    """Progress of a single run by `train`. Raises `Diverged` at the end of the interval in which a value stopped being
+    finite.
+    """
     for ((_, end),) in train([Replica(state, batches, seed)], **options):
         if isinstance(end, Diverged):
             raise end
@@ -72,7 +77,7 @@ def _goes_on(replica: Replica, steps: int) -> bool:
 
 
 def _remaining(course: Course, steps: int, form: Callable[[list[Replica]], list[Course]]) -> list[Course]:
-    """The course; where replicas of it have left or are at their end, courses of the others."""
+    """The course; if some of its replicas have left or ended, courses of the others."""
     others = [replica for replica in course.replicas if _goes_on(replica, steps)]
     if len(others) == len(course.replicas):
         return [course]
@@ -81,7 +86,7 @@ def _remaining(course: Course, steps: int, form: Callable[[list[Replica]], list[
 
 
 def _resumed(courses: Sequence[Course]) -> float:
-    """The time at which the courses go on, with their systems in training mode."""
+    """Time at which the courses go on, with their systems in training mode."""
     for each in courses:
         each.resume()
     return time.perf_counter()
@@ -89,8 +94,8 @@ def _resumed(courses: Sequence[Course]) -> float:
 
 @dataclass
 class _Interval:
-    """The steps of a replica since it was last told of: the first, and their seconds, by the clock and as the replica's
-    share among all that were in training.
+    """Interval of a replica: its first step, and its seconds, by the clock and as the replica's share among all in
+    training.
     """
 
     first: int
@@ -101,7 +106,7 @@ class _Interval:
         self.by_clock, self.share = self.by_clock + seconds, self.share + seconds / together
 
     def end(self, replica: Replica, scalars: Mapping[str, float] | Diverged) -> Progress | Diverged:
-        """How the replica stands at the end of the interval; the next one begins."""
+        """Progress of the replica at the end of the interval; the next one begins."""
         step, first, by_clock, share = replica.state.step, self.first, self.by_clock, self.share
         self.first, self.by_clock, self.share = step, 0.0, 0.0
         if isinstance(scalars, Diverged):

@@ -1,4 +1,4 @@
-"""Replicas one by one: each its own program, step by step in turn."""
+"""Course of one replica: each replica is its own program, and they take their steps in turn."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -13,7 +13,7 @@ from aigc_lab.training.state import Precision, Replica
 
 
 class Plain(Course):
-    """A course of one replica, which trains its state in place."""
+    """Course of one replica, which trains its state in place."""
 
     def __init__(self, replica: Replica, decay: float, precision: Precision) -> None:
         state = replica.state

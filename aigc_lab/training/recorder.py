@@ -1,4 +1,4 @@
-"""What the steps of an interval came to: losses, dynamics and gradient norms, kept on the device."""
+"""Scalars of the steps of an interval: losses, dynamics and gradient norms, kept on the device."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,9 @@ from aigc_lab.training.optimizers import trained
 
 
 class Diverged(ArithmeticError):
-    """A loss or a gradient stopped being finite. `step` counts from 1; `tensor` is the first that did."""
+    """Divergence: a loss or a gradient that is not finite. `step` counts from 1; `tensor` names the first
+    such value.
+    """
 
     def __init__(self, step: int, tensor: str) -> None:
         super().__init__(f"{tensor} is not finite at step {step}")
@@ -21,10 +23,11 @@ class Diverged(ArithmeticError):
 
 
 class Recorder:
-    """One row of scalars a step, kept on the device; a non-finite one is found, and named, when the rows cross.
+    """Row of scalars for each step, kept on the device; non-finite ones are detected and named when the rows are copied
+    to the host.
 
-    A row holds, for each phase in turn, what its loss was made of, the loss, and the norm of every gradient tensor: an
-    order in which the first non-finite entry is a cause, and those after it may be its consequences.
+    A row holds, for each phase in turn, the dynamics, the parts of its loss, the loss, and the norm of every gradient
+    tensor. In that order the first non-finite entry is a cause, and those after it may be its consequences.
     """
 
     def __init__(self, system: System) -> None:
@@ -44,6 +47,7 @@ class Recorder:
         dynamics: Mapping[str, Tensor],
         gradients: tuple[Tensor, ...],
     ) -> None:
+        """Adds the scalars of a phase to the row of the current step."""
         if not self._rows:
             parameters = trained(phase)
             self._names += [f"dynamics/{name}" for name in dynamics]
@@ -55,21 +59,26 @@ class Recorder:
 
     @torch.no_grad()
     def end_step(self) -> None:
+        """Completes the row of the current step."""
         self._rows.append(torch.stack([value.detach().float() for value in self._row]))
         self._row = []
 
     def dump(self) -> tuple[Tensor | None, dict[str, Any]]:
-        """The rows of the interval so far [steps, names], None at its beginning, and what they mean, as JSON."""
+        """Rows of the interval so far [steps, names], None at its beginning, and the names of their columns as JSON
+        data.
+        """
         return torch.stack(self._rows) if self._rows else None, {"names": self._names, "phases": self._phases}
 
     def load(self, rows: Tensor | None, meaning: dict[str, Any]) -> None:
-        """Goes on from what `dump` returned."""
+        """Restores the rows that `dump` returned."""
         device = next(iter(self._parameters)).device
         self._rows = [] if rows is None else list(rows.to(device))
         self._names, self._phases = list(meaning["names"]), {k: list(v) for k, v in meaning["phases"].items()}
 
     def collect(self, step: int) -> dict[str, float]:
-        """Means over the interval that ends at `step`, after one copy to the host. Raises `Diverged`."""
+        """Means over the interval that ends at `step`, after one copy to the host. Raises `Diverged` for non-finite
+        values.
+        """
         table = torch.stack(self._rows).double().cpu()
         self._rows = []
         if not torch.isfinite(table).all():

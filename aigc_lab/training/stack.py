@@ -30,16 +30,15 @@ from aigc_lab.training.state import TrainingState
 
 
 class Stack:
-    """States of one system as one: `system` and `average` hold the weights of all, `loss` is a phase's of all replicas,
-    and `move` updates what the phase trains.
+    """Stacked states of one system: `system` and `average` hold the weights of all replicas, `loss` computes a phase's
+    loss of all, and `move` updates what the phase trains.
 
-    While they are stacked the states' weights, buffers, averages and optimisers' memory are windows onto the stack's:
-    read them between two steps, and leave the training to the stack. `unstack` gives them memory of their own.
+    Meanwhile the states' weights, buffers, averages and optimisers' memory are views of the stack's: read them between
+    two steps, and leave the training to the stack. `unstack` gives them memory of their own. Each replica uses its own
+    rows: if one diverges its numbers are left as they are, and no other reads them.
 
-    Each replica keeps to its own rows: where one diverges its numbers are left as they are, and no other reads them.
-
-    Raises `ValueError` naming what differs, unless the states are of one class, shape, device and step, and of one
-    configuration but for what the system declares as `optimizer_only`.
+    Raises `ValueError` naming what differs, unless the states have one class, shape, device and step, and one
+    configuration apart from keys that the system declares as `optimizer_only`.
     """
 
     def __init__(self, states: Sequence[TrainingState]) -> None:
@@ -59,23 +58,26 @@ class Stack:
 
     @property
     def step(self) -> int:
+        """Number of steps taken."""
         return self.states[0].step
 
     def loss(self, index: int, batches: Sequence[Samples], draws: Sequence[Noise]) -> Loss:
-        """The losses of phase `index`, each [R], every replica on its own batch and noise; buffers move along.
+        """Losses of phase `index`, each [R], every replica on its own batch and noise; updates buffers.
 
-        The gradient of their sum has each replica's own in its row: no row reaches another's loss.
+        The gradient of their sum holds each replica's own in its row, since no row enters another's loss.
         """
         return self._functions[index].of_all(batches, draws, self.step)
 
     def move(self, index: int, gradients: Sequence[Tensor]) -> None:
-        """Updates what phase `index` trains by gradients [R, …], and does what comes after the update."""
+        """Updates the parameters that phase `index` trains by gradients [R, …], and calls what comes after
+        the update.
+        """
         self._optimizers[index].step(gradients, self.step)
         if self.phases[index].after is not None:
             self._functions[index].afterwards(self.step)
 
     def unstack(self) -> None:
-        """Gives each state memory of its own, to the bit what it was; the stack is not to be used after that."""
+        """Gives each state memory of its own, equal to the bit. The stack must not be used after that."""
         for state in self.states:
             for tensor in _tensors(*_both(state)):
                 tensor.data = tensor.data.clone()
@@ -85,7 +87,7 @@ class Stack:
 
 
 def by_replica(loss: Loss) -> list[Loss]:
-    """The loss of each replica, from those [R] of all."""
+    """Loss of each replica, from the losses [R] of all."""
     return [
         Loss(total, _row(loss.parts, number), _row(loss.dynamics, number)) for number, total in enumerate(loss.total)
     ]
@@ -99,13 +101,13 @@ def _both(state: TrainingState) -> tuple[nn.Module, nn.Module]:
 
 
 def _tensors(*modules: nn.Module) -> list[Tensor]:
-    """All parameters and buffers, each once: an average shares most of its modules with the system."""
-    found = (tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
-    return list({id(tensor): tensor for tensor in found}.values())
+    """Parameters and buffers, each once, since an average shares most modules with the system."""
+    tensors = (tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
+    return list({id(tensor): tensor for tensor in tensors}.values())
 
 
 def _join(whole: Tensor, rows: Sequence[Tensor]) -> None:
-    """Makes `whole` the tensor of all rows [R, …], and each of `rows` a window onto its own."""
+    """Makes `whole` the tensor of all rows [R, …], and each of `rows` a view of its own."""
     whole.data = torch.stack([row.data for row in rows])
     for row, window in zip(rows, whole.data.unbind(), strict=True):
         row.data = window
@@ -119,7 +121,7 @@ def _row(scalars: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
 
 
 class _Function(nn.Module):
-    """A phase's loss as a module, so that its weights and buffers can be given from outside."""
+    """Loss of a phase as a module, so that its weights and buffers can be replaced by a functional call."""
 
     def __init__(self, system: nn.Module, phase: Phase) -> None:
         super().__init__()
@@ -130,10 +132,10 @@ class _Function(nn.Module):
         return loss.total, dict(loss.parts), dict(loss.dynamics)
 
     def of_all(self, batches: Sequence[Samples], draws: Sequence[Noise], step: int) -> Loss:
-        """The losses [R] of all replicas, each on its own batch and noise."""
+        """Losses [R] of all replicas, each on its own batch and noise."""
         values = torch.stack(_alike(batches))
-        known = [batch.labels for batch in batches if batch.labels is not None]
-        labels = torch.stack(known) if known else None
+        label_rows = [batch.labels for batch in batches if batch.labels is not None]
+        labels = torch.stack(label_rows) if label_rows else None
         noises = {name: torch.stack([draw[name] for draw in draws]) for name in draws[0]}
 
         def one(weights: Any, values: Tensor, labels: Tensor | None, noises: Noise) -> Any:
@@ -147,7 +149,7 @@ class _Function(nn.Module):
 
     @torch.no_grad()
     def afterwards(self, step: int) -> None:
-        """What the phase does after an update, for each replica on its own weights and buffers, in place."""
+        """Calls the phase's `after` for each replica on its own weights and buffers, in place."""
 
         def one(weights: Any) -> Tensor:
             torch.func.functional_call(_After(self.system, self._phase), weights, (step,))
@@ -157,7 +159,7 @@ class _Function(nn.Module):
 
 
 def _alike(batches: Sequence[Samples]) -> list[Tensor]:
-    """The batches' values in one shape: sentences are as long as the longest of all, by padding that no loss reads."""
+    """Values of the batches in one shape: sentences are padded to the longest of all, which no loss reads."""
     longest = max(batch.values.shape[-1] for batch in batches)
     return [
         F.pad(batch.values, (0, longest - batch.values.shape[-1]), value=PAD)
@@ -178,7 +180,7 @@ class _After(nn.Module):
 
 
 class _Optimizer:
-    """The update of one phase: torch's own optimiser, once for all neighbours that share its numbers.
+    """Update of one phase: torch's own optimiser, one for each group of neighbouring replicas with the same settings.
 
     Seeds of one configuration are one call; replicas with learning rates of their own are one call each, on their rows.
     """
@@ -210,22 +212,22 @@ class _Optimizer:
 
 
 def _remember(
-    owners: Sequence[tuple[dict[Tensor, dict[str, Tensor]], Tensor]], kept: Sequence[str]
+    owners: Sequence[tuple[dict[Tensor, dict[str, Tensor]], Tensor]], keys: Sequence[str]
 ) -> dict[str, Tensor]:
-    """The memory of one stacked weight, from those of its rows, which become windows onto it.
+    """Optimiser state of one stacked weight, from those of its rows, which become views of it.
 
-    The count of steps is one for all; an optimiser that has not stepped remembers zeros.
+    The step count is common to all; an optimiser that has not stepped starts from zeros.
     """
-    memories = [state.get(weight) or _blank(weight, kept) for state, weight in owners]
+    memories = [state.get(weight) or _blank(weight, keys) for state, weight in owners]
     together = {"step": memories[0]["step"].clone()}
-    together |= {key: torch.stack([memory[key] for memory in memories]) for key in kept}
+    together |= {key: torch.stack([memory[key] for memory in memories]) for key in keys}
     for row, (state, weight) in enumerate(owners):
         state[weight] = {key: value if key == "step" else value[row] for key, value in together.items()}
     return together
 
 
-def _blank(weight: Tensor, kept: Sequence[str]) -> dict[str, Tensor]:
-    blank = {key: torch.zeros_like(weight, requires_grad=False) for key in kept}
+def _blank(weight: Tensor, keys: Sequence[str]) -> dict[str, Tensor]:
+    blank = {key: torch.zeros_like(weight, requires_grad=False) for key in keys}
     return {"step": torch.zeros((), device=weight.device), **blank}
 
 
@@ -252,7 +254,7 @@ def _refuse_unlike(states: Sequence[TrainingState]) -> None:
 
 
 def _identity(state: TrainingState) -> dict[str, object]:
-    """All that replicas of one stack must have in common, by the name under which a difference is told."""
+    """Everything that replicas of one stack must have in common, by the name under which a difference is reported."""
     system = state.system
     config = system.config.model_dump()
     weights = [(tuple(tensor.shape), tensor.dtype, tensor.device) for tensor in _tensors(system)]

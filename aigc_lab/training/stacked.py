@@ -14,9 +14,9 @@ from aigc_lab.training.state import Precision, Replica
 
 
 class Stacked(Course):
-    """A course of replicas that are at the same step and alike. Where one leaves, the others go on as a smaller stack.
+    """Course of replicas that are alike and at the same step. If one leaves, the others go on as a smaller stack.
 
-    Raises `ValueError` when they cannot be stacked.
+    Raises `ValueError` if they cannot be stacked.
     """
 
     def __init__(self, replicas: Sequence[Replica], decay: float, precision: Precision) -> None:

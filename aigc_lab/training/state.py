@@ -1,4 +1,4 @@
-"""What a run is between two steps, and how it stands at the end of an interval of them."""
+"""State of a run between two steps, and its progress at the end of an interval."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,10 +18,10 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass
 class TrainingState:
-    """All that a run is between two steps: `system`, the moving `average` of what it samples with, optimisers, and what
-    the `recorder` holds of the interval that is under way.
+    """State of a run between two steps: `system`, the moving `average` of the modules it samples with, optimisers, and
+    the `recorder` with the rows of the current interval.
 
-    Noise and data order are functions of the seed and the step, so this and the step are enough to continue.
+    Noise and data order are functions of the seed and the step, so this state is enough to continue.
     """
 
     system: System
@@ -49,8 +49,8 @@ class TrainingState:
         device: str,
         channels_last: bool = False,
     ) -> "TrainingState":
-        """A system with initial weights keyed by the seed, on the device, ready for step 1; with `channels_last` its
-        convolutions' weights lie so in memory, which makes their outputs follow.
+        """State before step 1: a system on the device with initial weights keyed by the seed. With `channels_last`
+        convolution weights have that memory layout, and so do their outputs.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(noise.generator(seed, "weights").initial_seed())
@@ -62,8 +62,8 @@ class TrainingState:
 
 @dataclass
 class Replica:
-    """One of the runs that are trained together: its state, its data, and the seed of its noise. Whoever iterates over
-    the training may set `live` to False: the state is then left as it is.
+    """Run among those that are trained together: its state, its data, and the seed of its noise. Whoever iterates over
+    the training may set `live` to False, which ends its training.
     """
 
     state: TrainingState
@@ -74,10 +74,10 @@ class Replica:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands after `step` steps; scalars are means over the steps since the last one.
+    """Progress of a run after `step` steps; scalars are means over the steps since the last one.
 
-    `seconds` is what these steps cost: the time that they took, shared among the runs that were trained in it.
-    `samples_per_second` is the run's own pace by the clock.
+    `seconds` is the cost of these steps: their duration, shared among the runs that were trained in it.
+    `samples_per_second` is the run's own speed by the clock.
     """
 
     step: int
