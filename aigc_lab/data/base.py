@@ -39,13 +39,13 @@ class Dataset(ABC):
     """
 
     Config: ClassVar[type[Strict]]
-    #: where the data is published, or None for samples that are made
+    #: where the data is published, or None for samples that are drawn
     source: ClassVar[str | None] = None
-    #: whether name and configuration say what the samples are; if not, their content is a part of a sweep's identity
+    #: whether name and configuration determine the samples; if not, their content is a part of a sweep's identity
     fixed: ClassVar[bool] = True
-    #: whether reference and holdout are random parts of one set: not where authors published them as two
+    #: whether reference and holdout are random parts of one set; not if authors published them as two
     exchangeable: bool = True
-    #: whether no two of its samples are the same: those of a point mass are, and what an oracle says may be
+    #: whether no two of its samples are equal: those of a point mass are, those of an oracle may be
     distinct: ClassVar[bool] = True
 
     def __init__(self, config: Any, data_dir: Path) -> None:

@@ -104,10 +104,11 @@ def as_rgb(images: Tensor) -> Tensor:
 
 
 class Extractor(ABC):
-    """`identity` names the weights and the preprocessing: features of one identity may be compared and cached.
+    """Base class of feature extractors. `identity` names the weights and the preprocessing: features of one identity
+    may be compared and cached.
 
-    One's own is a file with one subclass, named in a protocol as `fd: {features: ./mine.py}`; its score is `fd_mine`,
-    and its identity has the sha256 of the file and of the weights:
+    An extractor of one's own is a file with one subclass, named in a protocol as `fd: {features: ./mine.py}`. Its score
+    is `fd_mine`, and its identity has the sha256 of the file and of the weights:
 
         \"\"\"Features of my own network.\"\"\"
 
@@ -127,13 +128,13 @@ class Extractor(ABC):
                 return self.network(as_rgb(images).float() / 127.5 - 1).mean((2, 3)), None
     """
 
-    #: how scores name it: `fd_<short>`; the name of its file where it does not say
+    #: its name in scores, `fd_<short>`; by default the name of its file
     short: ClassVar[str]
     #: images that pass through the network at once
     block: int = 256
-    #: whether its weights were drawn and never learned: what its clusters are of is then not what is shown
+    #: whether its weights are random: its clusters then do not reflect the content of images
     untrained: ClassVar[bool] = False
-    #: the length of its vectors, where that is known without loading it
+    #: length of its vectors, if that is known without loading it
     dimensions: ClassVar[int | None] = None
     identity: str
     network: nn.Module

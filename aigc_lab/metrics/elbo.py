@@ -84,7 +84,7 @@ def _draws(block: int, latents: int, size: int) -> Iterator[Tensor]:
 
 
 def _log_weights(system: base.Autoencoder, images: Tensor, mean: Tensor, log_variance: Tensor, drawn: Tensor) -> Tensor:
-    """The log of p(x|z) p(z) / q(z|x), float64 [n, k], of z = mean + σ·drawn."""
+    """Log of p(x|z) p(z) / q(z|x), float64 [n, k], at z = mean + σ·drawn."""
     drawn = drawn[: len(images)]
     latents = mean.unsqueeze(1) + (0.5 * log_variance).exp().unsqueeze(1) * drawn
     repeated = images.repeat_interleave(drawn.shape[1], 0)

@@ -1,4 +1,4 @@
-"""Sentences as numbers: what text metrics read. Nothing here needs torch, so that two files are scored without it."""
+"""Corpus of sentences as numbers, the input of text metrics; without torch, so that two files are scored without it."""
 
 import hashlib
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""What gives sentences a probability."""
+"""Protocol of models that give sentences a probability."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Corpus BLEU of sentences in pairs: sacreBLEU's (Post 2018), of our tokens."""
+"""Corpus BLEU of sentence pairs by sacreBLEU (Post 2018), of our tokens."""
 
 from typing import Any
 

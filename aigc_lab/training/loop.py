@@ -1,4 +1,4 @@
-"""The training loop: one page, read top to bottom.
+"""Training loop: one page, read top to bottom.
 
 `train` is a generator over R ≥ 1 runs. Every so many steps it yields how they stand; whoever iterates logs, evaluates,
 saves, or stops. It knows neither Optuna nor MLflow, and the device is waited for once an interval: when the scalars

@@ -1,4 +1,4 @@
-"""Replicas of one system as one program: a step of all is one computation, on a `Stack` of their states."""
+"""Course of alike replicas as one program: a step of all is one computation, on a `Stack` of their states."""
 
 from collections.abc import Sequence
 from typing import Self

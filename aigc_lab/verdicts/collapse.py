@@ -1,4 +1,4 @@
-"""Has a generator collapsed? A verdict with its evidence, from the features of generated and of real samples.
+"""Collapse verdict with its evidence, from features of generated and of real samples.
 
 Everything is compared with a null: what real samples look like against other real samples, over seeded splits of a
 pool of them. What decides is the mass of the bins (classes, known modes, or clusters) that is missing, with exact

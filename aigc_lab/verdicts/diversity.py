@@ -11,7 +11,7 @@ def scale_of(real: Tensor) -> float:
 
 
 def vendi(members: Tensor, scale: float) -> Tensor:
-    """The Vendi score [B] (Friedman & Dieng 2023) of sets [B, s, d] with the kernel exp(−‖x−y‖²/scale)."""
+    """Vendi score [B] (Friedman & Dieng 2023) of sets [B, s, d] with the kernel exp(−‖x−y‖²/scale)."""
     lengths = members.square().sum(2)
     squared = lengths[:, :, None] + lengths[:, None] - 2 * members @ members.transpose(1, 2)
     values = torch.linalg.eigvalsh((-squared.clamp_min(0) / scale).exp() / members.shape[1]).clamp_min(0)

@@ -1,4 +1,4 @@
-"""Histories of scores as other programs write them: tables (CSV) and JSON, read without torch and without pandas."""
+"""Files of histories of scores by other programs: tables (CSV) and JSON, read without torch and without pandas."""
 
 import csv
 import json
@@ -99,8 +99,8 @@ def _values_in(entries: list[tuple[str, Cells]], name: str) -> str:
 
 
 def _refuse_several(path: Path, rows: list[Row], cells: list[Cells], used: set[str]) -> None:
-    """Raises `UsageError` where steps go back or repeat because the rows are those of several runs or metrics: another
-    column tells them apart, and the steps rise within each of its values.
+    """Raises `UsageError` if the rows are those of several runs or metrics: steps go back or repeat, but rise within
+    each value of another column.
     """
     steps = [row.step for row in rows]
     if _rises(steps) or _rises(steps[::-1]):

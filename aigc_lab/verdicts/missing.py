@@ -1,4 +1,4 @@
-"""Which bins a generator leaves empty, and how much of the real mass that is: from counts, with exact bounds.
+"""Missing bins of a generator, and their share of the real mass: from counts, with exact bounds.
 
 A bin is missing if the generator gives it less than its threshold: a quarter of what real samples give it, beyond what
 strays into it anyway. Each bin is decided by itself where n allows that. Where there are many bins and each gets few

@@ -1,8 +1,8 @@
-"""The verdict of a system: what its runs with different seeds say together, and how little a few of them say.
+"""Verdict on a system over seeds: probabilities of failure, time to failure and spread, each with its uncertainty.
 
-Ten seeds are needed for a claim, five to screen; an interval stands beside every share, because even 0 of 10 allows
-28 %. Time to failure is estimated from runs that were not pruned: a pruner stops the runs that were about to fail, and
-such censoring tells something, which Kaplan and Meier assume it does not.
+Ten seeds are needed for a claim, five to screen; every share has an interval, because even 0 of 10 allows 28 %. Time to
+failure is estimated from runs that were not pruned: a pruner stops the runs that are about to fail, and such censoring
+is informative, which Kaplan and Meier assume it is not.
 """
 
 import math

@@ -1,9 +1,9 @@
-"""What the vectors of sentences do not show of a collapse: whether they read like real ones, and whether their phrases
-are the same ones over and over.
+"""Evidence of a collapse of text beside sentence vectors: whether sentences read like real ones, and whether their
+phrases repeat.
 
-A sentence's vector is a mean over its words, and that of words drawn at random lies in the middle of all real ones:
-half noise was PARTIAL in all of 20 sets of captions, and noise TOTAL, until a language model said which sentences are
-unlike real ones.
+A sentence's vector is a mean over its words, and that of random words lies in the middle of all real ones. Half noise
+was PARTIAL in all of 20 sets of captions, and noise TOTAL, until a language model said which sentences are unlike real
+ones.
 """
 
 from __future__ import annotations

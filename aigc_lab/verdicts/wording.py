@@ -1,4 +1,4 @@
-"""Verdicts in words, from what is stored of them."""
+"""Text of stored verdicts, for a reader."""
 
 from collections.abc import Mapping
 from typing import Any

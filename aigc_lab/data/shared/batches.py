@@ -1,4 +1,4 @@
-"""The order in which a run sees its training data: a function of (seed, batch number), on the device."""
+"""Training batches on the device, in an order that is a function of (seed, batch number)."""
 
 from dataclasses import replace
 

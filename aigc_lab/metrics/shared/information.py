@@ -1,4 +1,6 @@
-"""What the Inception score and the classifier score share: exp E KL(p(y|x) ‖ p(y)) (Salimans et al. 2016)."""
+"""Exponential of the mutual information of samples and predicted classes, exp E KL(p(y|x) ‖ p(y)) (Salimans et al.
+2016): base of the Inception score and the classifier score.
+"""
 
 import math
 from abc import abstractmethod

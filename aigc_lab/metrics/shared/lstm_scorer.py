@@ -1,4 +1,4 @@
-"""A small LSTM that judges sentences: trained on one set, it says how likely another is."""
+"""Small LSTM language model: trained on one set of sentences, it gives the likelihood of another."""
 
 import copy
 

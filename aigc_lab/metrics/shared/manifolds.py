@@ -1,4 +1,4 @@
-"""What `prdc` and `improved_precision_recall` share: two sets of one size, and the balls to their neighbours."""
+"""Base of `prdc` and `improved_precision_recall`: two sets of equal size, and the balls to their neighbours."""
 
 from typing import ClassVar
 

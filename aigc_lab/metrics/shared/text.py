@@ -1,4 +1,4 @@
-"""What metrics of sentences share: how they read them, and the intervals of their means and ratios. Without torch."""
+"""Base of metrics of sentences: reading of corpora, and intervals of means and ratios. Without torch."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def mean_of(values: Floats) -> Interval:
 
 
 def ratio_of(sums: Floats, counts: Ints | Floats) -> Interval:
-    """Σ sums / Σ counts over sentences [N], with ±1.96 standard errors of the ratio (linearised)."""
+    """Ratio Σ sums / Σ counts over sentences [N], with ±1.96 standard errors of the linearised ratio."""
     value = float(sums.sum() / counts.sum())
     residual = (sums - value * counts) / counts.mean()
     margin = Z95 * float(residual.std(ddof=1)) / math.sqrt(len(sums)) if len(sums) > 1 else math.inf
