@@ -99,20 +99,20 @@ def test_what_stands_against_none() -> None:
     assert "coverage is 0.80 of real samples'" in reason(lambda: Covered(0.80, 0.98))
     assert conclude(honest, lambda: Covered(0.89, 0.98))[0] == Collapse.NONE  # 0.9 of what real ones have at worst
     whether = "to say whether class ant varies as real samples do, and 100 do"
-    told = reason(rows=changed(diversity=None), kept=100)
+    told = reason(rows=changed(diversity=None), realistic=100)
     assert f"it would take {math.ceil(20 / share):,} samples that look real {whether}" in told
     # Diversity of 1 is told from a half where its error is ln 2: half of that with four times as many samples.
-    told = reason(rows=changed(diversity=1.0, diversity_alone=0.25), kept=100)
+    told = reason(rows=changed(diversity=1.0, diversity_alone=0.25), realistic=100)
     assert f"it would take 400 samples that look real {whether}" in told
-    told = reason(rows=changed(diversity=0.51, diversity_alone=0.4), kept=100)
+    told = reason(rows=changed(diversity=0.51, diversity_alone=0.4), realistic=100)
     assert told.startswith("class ant varies about half as much as real samples do (0.51 times)")
     # Of a bin of which nothing is known, and of one that is not near a half, that is not said.
     unsure = [row | {"diversity": 0.8, "diversity_alone": 0.1} for row in honest.rows[1:2]]
-    told = reason(rows=[*changed(diversity=None)[:1], *unsure, *honest.rows[2:]], kept=100)
+    told = reason(rows=[*changed(diversity=None)[:1], *unsure, *honest.rows[2:]], realistic=100)
     assert told.startswith("it would take") and "classes ant, bee vary" in told
-    told = reason(rows=changed(diversity=0.25, diversity_alone=0.1, diversity_high=1.0), kept=100)
+    told = reason(rows=changed(diversity=0.25, diversity_alone=0.1, diversity_high=1.0), realistic=100)
     assert f"it would take 400 samples that look real {whether}" in told
-    told = reason(rows=changed(diversity=None), kept=100, pool=round(19 / share))
+    told = reason(rows=changed(diversity=None), realistic=100, pool=round(19 / share))
     assert f"beside {2 * math.ceil(20 / share):,} real ones (there are {round(19 / share):,}) to say" in told
     assert 0.003 < share * 0.02 < 0.004
     small = [row | {"real": row["real"] * 0.02} for row in changed(diversity=None)[:1]] + honest.rows[1:]
@@ -124,15 +124,15 @@ def test_what_stands_against_none() -> None:
         assert verdict == Collapse.NONE and told.startswith("all but at most 0.4% of the real mass")
     undecided = changed(state="undecided", low=0.0, high=0.9)
     wanted = f"{needed(6, share):,} samples that look real would decide, and 100 do"
-    assert wanted in reason(rows=undecided, kept=100)
+    assert wanted in reason(rows=undecided, realistic=100)
     beside = f"{needed(6, share):,} samples that look real beside {2 * needed(6, share):,} real ones (there are 300)"
-    assert beside in reason(rows=undecided, kept=100, pool=300)
-    assert "and 100 of 400 do" in reason(rows=undecided, kept=100, fidelity=0.3)
-    assert "they hold more than nothing and less than their share" in reason(rows=undecided, kept=10**5)
+    assert beside in reason(rows=undecided, realistic=100, pool=300)
+    assert "and 100 of 400 do" in reason(rows=undecided, realistic=100, fidelity=0.3)
+    assert "they hold more than nothing and less than their share" in reason(rows=undecided, realistic=10**5)
     near = changed(state="undecided", low=0.0, high=0.0, threshold=0.1)
-    assert "what is near them does not look real" in reason(rows=near, kept=10**5)
+    assert "what is near them does not look real" in reason(rows=near, realistic=10**5)
     assert "by these features class ant cannot be told from" in reason(rows=undecided, unclear=["ant"])
-    assert "up to 5% of the real mass may be missing" in reason(rows=undecided, together=(0.0, 0.05), kept=100)
+    assert "up to 5% of the real mass may be missing" in reason(rows=undecided, together=(0.0, 0.05), realistic=100)
     coarse = reason(noun=("cluster", "clusters"))
     assert (
         "all of 6 clusters are there, and so few are too coarse" in coarse
