@@ -16,7 +16,7 @@ from rich.console import Console
 
 from aigc_lab import plugins
 from aigc_lab.augmentations.base import Augmentation
-from aigc_lab.contracts import augmentations, datasets, extractors, metrics, penalties, pruners, systems
+from aigc_lab.contracts import augmentations, datasets, extractors, metrics, penalties, pruners, system_case, systems
 from aigc_lab.contracts.base import Begin, ContractResult, Where, examine
 from aigc_lab.data.base import Dataset
 from aigc_lab.display import tables
@@ -163,10 +163,10 @@ def _examined(
             )
         samples = dataset.load("train").take(slice(0, _TRAIN))
         cases = {
-            " ".join(f"{key}={value}" for key, value in choice.items()): systems.Case(
+            " ".join(f"{key}={value}" for key, value in choice.items()): system_case.Case(
                 kind, dataset.shape, samples, options | choice
             )
-            for choice in systems.variants(kind, dataset.shape)
+            for choice in system_case.variants(kind, dataset.shape)
             if not choice.keys() & options.keys()
         }
         yield from examine(systems.SYSTEM, cases, file, begin)
