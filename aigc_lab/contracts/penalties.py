@@ -150,7 +150,7 @@ def a_flat_critic_has_finite_gradients(case: Case) -> None:
     """A critic that says the same of all has a gradient of norm 0, where a square root has an infinite slope."""
     state = case.system.fresh()
     with torch.no_grad():
-        for parameter in state.system.critic.parameters():
+        for parameter in state.system.critic.parameters():  # type: ignore[union-attr]
             parameter.zero_()
     for phase in state.phases:
         loss = case.system.loss(phase, 0)

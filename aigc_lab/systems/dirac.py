@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from aigc_lab.config import Positive, Real, Weight
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives import adversarial
+from aigc_lab.optimizers import base as optimizers
 from aigc_lab.pictures import drawing
 from aigc_lab.samples import Points
 from aigc_lab.shape import Modality, Shape
-from aigc_lab.systems.base import OptimizerConfig, Phase
+from aigc_lab.systems.base import Phase
 from aigc_lab.systems.shared.adversarial import AdversarialSystem
 
 # Of the Gauss–Hermite quadrature behind the expectation over instance noise.
@@ -65,6 +66,7 @@ class DiracGAN(AdversarialSystem):
         )
         penalty_weight: Weight | None = Field(0.3, description="γ, or the noise's standard deviation")
         lr: Positive = Field(0.2, description="step of plain gradient descent")
+        optimizer: optimizers.Name = Field("sgd", description=optimizers.NAME)
         theta: Real = Field(1.0, description="where the generator starts")
         psi: Real = Field(1.0, description="where the critic starts")
 
@@ -78,9 +80,6 @@ class DiracGAN(AdversarialSystem):
             raise ValueError(f"it plays with single points on a line, dataset dirac's, not {shape}")
         self.generator = _Point(config.theta)
         self.critic = _Line(config.psi)
-
-    def optimizer(self, lr: float) -> OptimizerConfig:
-        return OptimizerConfig(lr, rule="sgd")
 
     def phases(self, batch_size: int) -> list[Phase]:
         return super().phases(batch_size)[::-1]

@@ -17,6 +17,7 @@ from aigc_lab.config import Few, Positive, Strict, Times, Weight
 from aigc_lab.nets import spectral
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives import adversarial
+from aigc_lab.optimizers import base as optimizers
 from aigc_lab.penalties import base as penalties
 from aigc_lab.penalties.base import CriticTurn, Players, Turn
 from aigc_lab.shape import Modality, Shape
@@ -49,6 +50,8 @@ class AdversarialSystem(System):
         critic_lr_ratio: Positive = Field(1.0, description="the critic's step over the generator's (TTUR)")
         beta1: float = Field(0.5, ge=0, lt=1, description="of Adam")
         beta2: float = Field(0.999, ge=0, lt=1, description="of Adam")
+        optimizer: optimizers.Name = Field("adam", description=optimizers.NAME)
+        optimizer_options: optimizers.Options = Field({}, description=optimizers.OPTIONS)
         n_critic: Times = Field(1, description="critic updates for one of the generator")
         update: Literal["alternating", "simultaneous"] = "alternating"
         packing: Few = Field(1, description="samples that the critic judges together (PacGAN)")
@@ -81,7 +84,7 @@ class AdversarialSystem(System):
                 f"augment: {config.augment} changes pictures (colour, place, cut-outs), not {shape.modality}"
             )
         self._penalty, self._augmentation = _penalty(config.penalty), _augmentation(config.augment)
-        self.named = {"penalty": type(self._penalty), "augment": type(self._augmentation)}
+        self.named = {**self.named, "penalty": type(self._penalty), "augment": type(self._augmentation)}
         self._penalty.check_shape(shape)
         # What each of them remembers, as buffers of this system: a stack of replicas puts others in their place.
         self._remembered: dict[str, tuple[str, ...]] = {}
@@ -98,7 +101,7 @@ class AdversarialSystem(System):
         """The batch in the range of the generator's output."""
 
     def optimizer(self, lr: float) -> OptimizerConfig:
-        return OptimizerConfig(lr, (self.config.beta1, self.config.beta2))
+        return OptimizerConfig.of(self.config, lr, (self.config.beta1, self.config.beta2))
 
     def samplers(self) -> list[nn.Module]:
         return [self.generator]
