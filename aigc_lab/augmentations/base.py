@@ -33,6 +33,8 @@ class Augmentation:
     #: the name of the number in its `memory` by which each change is applied with this probability; at 0 it changes
     #: nothing. None for one that always changes
     probability: ClassVar[str | None] = None
+    #: whether it leaves every sample as it is; it then goes with samples that are no pictures
+    identity: ClassVar[bool] = False
 
     def check_options(self, config: Any) -> None:
         """Raises `ValueError` for a system's `Config` that it does not go with."""

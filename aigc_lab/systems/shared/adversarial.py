@@ -79,11 +79,11 @@ class AdversarialSystem(System):
 
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
-        if shape.modality != Modality.IMAGES and config.augment != "none":
+        self._penalty, self._augmentation = _penalty(config.penalty), _augmentation(config.augment)
+        if shape.modality != Modality.IMAGES and not self._augmentation.identity:
             raise ValueError(
                 f"augment: {config.augment} changes pictures (colour, place, cut-outs), not {shape.modality}"
             )
-        self._penalty, self._augmentation = _penalty(config.penalty), _augmentation(config.augment)
         self.named = {**self.named, "penalty": type(self._penalty), "augment": type(self._augmentation)}
         self._penalty.check_shape(shape)
         # What each of them remembers, as buffers of this system: a stack of replicas puts others in their place.
