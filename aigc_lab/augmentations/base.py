@@ -56,8 +56,8 @@ class Augmentation:
         return {}
 
     def seen(self, real_scores: Tensor, boundary: float, memory: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Notes what the critic said of real pictures, in place, and returns what is to be logged of it, by name. A
-        score above `boundary` takes a picture for real.
+        """Updates the memory in place by the critic's scores of real pictures, and returns the scalars to be logged, by
+        name. A score above `boundary` takes a picture for real.
         """
         return {}
 

@@ -95,10 +95,10 @@ def shape_and_range_are_kept(case: Case) -> None:
 def the_same_key_gives_the_same_bits(case: Case) -> None:
     """A resumed run must see what an uninterrupted one saw, and a picture may not depend on the pictures before it."""
     images = pictures(_SIZES[0])
-    kept = images.clone()
+    before = images.clone()
     if not torch.equal(case.changed(images, 1), case.changed(images, 1)):
         raise Broken("the same pictures and noise give other pictures: draw nothing but what noise() declares")
-    if not torch.equal(images, kept):
+    if not torch.equal(images, before):
         raise Broken("it changes its pictures in place: use the form without underscore")
 
 

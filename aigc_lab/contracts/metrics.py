@@ -38,7 +38,7 @@ System = Autoencoder | Game | Likelihood
 
 @dataclass(frozen=True)
 class Case:
-    """A metric, a dataset that it can measure, a store that makes its features, and how many samples are scored.
+    """A metric, a dataset that it accepts, a store of its features, and the number `n` of samples that are scored.
 
     What is scored is `real` or `noise`. The samples that a system trained on are the rest of the train split: `real`
     ones that were among them would be copies. A metric that needs an encoder scores what made the samples: for `real`
@@ -53,15 +53,15 @@ class Case:
 
     @classmethod
     def of(cls, metric: Metric, dataset: Dataset, store: FeatureStore, n: int) -> "Case":
-        """With `n` samples, or fewer where the splits do not have as many."""
+        """A case of `n` samples, or of as many as the smallest split has."""
         spare = len(dataset.load("train")) // (2 if "train" in metric.needs else 1)
         return cls(metric, dataset, store, min(n, spare, *(len(dataset.load(split)) for split in SCORING_SPLITS)))
 
     @cached_property
     def evaluator(self) -> Evaluator:
         protocol = Protocol(name="contract", samples=self.n, metrics=["any"])
-        known = WithoutFirst(self.dataset, self.n) if "train" in self.metric.needs else self.dataset
-        return Evaluator(protocol, [self.metric], known, self.store)
+        dataset = WithoutFirst(self.dataset, self.n) if "train" in self.metric.needs else self.dataset
+        return Evaluator(protocol, [self.metric], dataset, self.store)
 
     def real(self, count: int | None = None) -> Samples:
         return self.dataset.load("train").take(slice(0, count or self.n))
@@ -79,7 +79,7 @@ class Case:
 
     @cached_property
     def systems(self) -> Mapping[str, System]:
-        """What made the `real` samples and the `noise`, for a metric that looks at it."""
+        """Stand-ins for the generators of the `real` samples and the `noise`; empty for a metric of samples alone."""
         if "game" in self.metric.needs:
             return {"real": FixedGame(0.0), "noise": FixedGame(1.0)}
         if "likelihood" in self.metric.needs:
@@ -87,8 +87,8 @@ class Case:
         if "encoder" not in self.metric.needs:
             return {}
         if isinstance(self.real(), Text):
-            known = [self.dataset.load(split).values for split in SPLITS]
-            return {"real": Codebook(torch.cat(known)), "noise": Codebook(known[0][:1])}
+            sentences = [self.dataset.load(split).values for split in SPLITS]
+            return {"real": Codebook(torch.cat(sentences)), "noise": Codebook(sentences[0][:1])}
         return {"real": Components.fitted(self.dataset.load("train")), "noise": Components.blind(self.real())}
 
     def scores(
@@ -105,18 +105,18 @@ class Case:
     def of_noise(self) -> dict[str, Score]:
         return self.scores(self.noise(), system=self.systems.get("noise"))
 
-    def told_apart(self) -> tuple[dict[str, Score], dict[str, Score], str]:
-        """Scores of real samples, of as many with the fault that the metric tells them from, and what those are."""
+    def contrast(self) -> tuple[dict[str, Score], dict[str, Score], str]:
+        """Scores of real samples, scores of as many faulty ones (`Metric.tells` says which fault), and their name."""
         if self.metric.tells == "collapse":
             one = self.real(1).take(torch.zeros(self.n, dtype=torch.long))
             return self.of_real, self.scores(one), "one sample over and over"
         if self.metric.tells == "copies":
-            known = self.dataset.load("train").take(slice(self.n, 2 * self.n))
-            return self.of_real, self.scores(known), "copies of training samples"
+            copies = self.dataset.load("train").take(slice(self.n, 2 * self.n))
+            return self.of_real, self.scores(copies), "copies of training samples"
         return self.of_real, self.of_noise, "noise"
 
     def scores_without_train(self, samples: Samples) -> list[Score]:
-        """As where only two folders are given."""
+        """Scores without a training split, as of two folders."""
         reference, holdout = self.dataset.load("reference"), self.dataset.load("holdout").take(slice(0, self.n))
         real = Real(reference, holdout, reference)
         system = self.systems.get("real")
@@ -146,10 +146,10 @@ def unknown_keys_are_refused(case: Case) -> None:
 @METRIC.add()
 def it_gives_the_scores_that_it_declares(case: Case) -> None:
     """An experiment's objective is checked against `gives` before training: a score that never comes ends it after."""
-    declared, made = dict(case.metric.gives), case.of_real
-    if made.keys() != declared.keys():
-        raise Broken(f"gives names {sorted(declared)}, and scores returns {sorted(made)}")
-    for name, score in made.items():
+    declared, scores = dict(case.metric.gives), case.of_real
+    if scores.keys() != declared.keys():
+        raise Broken(f"gives names {sorted(declared)}, and scores returns {sorted(scores)}")
+    for name, score in scores.items():
         if score.better != declared[name]:
             raise Broken(f"{name} is declared better when {declared[name]}, and its score says {score.better}")
 
@@ -183,7 +183,7 @@ def the_interval_holds_the_value(case: Case) -> None:
 @METRIC.add(the_interval_holds_the_value)
 def real_samples_score_better_than_faulty_ones(case: Case) -> None:
     """The least that a measure of samples can know; one that does not would let a sweep select noise."""
-    real, static, what = case.told_apart()
+    real, static, what = case.contrast()
     for name, better in case.metric.gives.items():
         if name in case.metric.describing() and case.metric.tells != "copies":
             continue
@@ -259,7 +259,7 @@ def signatures(scores: dict[str, Score]) -> set[str]:
 
 
 def changed(metric: Metric) -> Iterator[tuple[str, Metric]]:
-    """The metric with each number, switch and choice of its Config set to something else, and what was set."""
+    """Pairs of `key=value` and the metric with this key of its Config changed, for each number, switch and choice."""
     for field, info in type(metric.config).model_fields.items():
         value = getattr(metric.config, field)
         if get_origin(info.annotation) is Literal:

@@ -269,8 +269,8 @@ def stacked_it_does_as_alone_or_says_why_not(case: Case) -> None:
     for one, two in zip(alone, together, strict=True):
         tensors = [dict(each.state.system.state_dict()) for each in (one, two)]
         for index, memories in enumerate(zip(_memory(one.state), _memory(two.state), strict=True)):
-            for found, memory in zip(tensors, memories, strict=True):
-                found |= {f"{name} of weight {index}": value for name, value in memory.items()}
+            for of_state, memory in zip(tensors, memories, strict=True):
+                of_state |= {f"{name} of weight {index}": value for name, value in memory.items()}
         for name, value in tensors[0].items():
             size, off = value.abs().max().item(), (value - tensors[1][name]).abs().max().item()
             if not off <= _STACKED * size + 1e-7:

@@ -1,4 +1,4 @@
-"""Stand-ins for what made the samples that a metric scores: linear models whose answers are known exactly."""
+"""Stand-ins for the systems whose samples a metric scores: models small enough that the right answer is known."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from aigc_lab.text.vocabulary import PAD
 
 
 class WithoutFirst(Dataset):
-    """A dataset of which the first `n` training samples are taken away."""
+    """A dataset without its first `n` training samples."""
 
     def __init__(self, whole: Dataset, n: int) -> None:
         super().__init__(whole.config, whole.data_dir)
@@ -48,7 +48,7 @@ class WithoutFirst(Dataset):
 
 @dataclass(frozen=True)
 class FixedGame:
-    """A game whose two numbers are both `place`."""
+    """A game (`metrics.base.Game`) that stands still, with both of its numbers at `place`."""
 
     place: float
 
@@ -58,13 +58,13 @@ class FixedGame:
 
 @dataclass(frozen=True)
 class Frequencies:
-    """Words that do not know of each other: each has its own probability [V]."""
+    """A unigram language model: words are independent, with the probabilities `share` [V]."""
 
     share: Tensor
 
     @classmethod
     def fitted(cls, samples: Samples) -> "Frequencies":
-        """As often as in the samples, and one time more."""
+        """The relative frequencies of words in the samples, each count raised by 1 (Laplace); 0 for `<pad>`."""
         assert isinstance(samples, Text)
         counts = torch.bincount(samples.values.flatten(), minlength=len(samples.vocabulary)).double() + 1
         counts[PAD] = 0
@@ -80,7 +80,7 @@ class Frequencies:
 
 
 class NaNFrequencies(Frequencies):
-    """What it says of a few sentences is no number."""
+    """The same, with NaN as the likelihood of the fourth sentence of a batch."""
 
     def token_nll(self, words: Tensor) -> Tensor:
         return super().token_nll(words).index_fill(0, torch.tensor([3]), math.nan)
@@ -88,17 +88,17 @@ class NaNFrequencies(Frequencies):
 
 @dataclass(frozen=True)
 class Codebook:
-    """A code of sentences that it knows by heart [N, L]: the number of the sentence, or of the first for another."""
+    """An autoencoder that stores `sentences` [N, L]: the code of one is its index, and that of an unknown one is 0."""
 
-    known: Tensor
+    sentences: Tensor
 
     def encode(self, words: Tensor) -> tuple[Tensor, Tensor]:
-        same = (words[:, None, : self.known.shape[1]] == self.known).all(2)
+        same = (words[:, None, : self.sentences.shape[1]] == self.sentences).all(2)
         mean = same.double().argmax(1, keepdim=True).double()
         return mean, torch.zeros_like(mean)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self.known[latents[:, 0].long()]
+        return self.sentences[latents[:, 0].long()]
 
     def log_likelihood(self, words: Tensor, latents: Tensor) -> Tensor:
         return -(self.decode(latents) != words).double().sum(1)
@@ -106,7 +106,7 @@ class Codebook:
 
 @dataclass(frozen=True)
 class NaNCodebook(Codebook):
-    """One of the sentences that it sees together is encoded as no number."""
+    """The same, with NaN as the code of the fourth sentence of a batch."""
 
     def encode(self, words: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_variance = super().encode(words)
@@ -126,7 +126,7 @@ class Components:
 
     @classmethod
     def fitted(cls, samples: Samples, latents: int = 8) -> "Components":
-        """The maximum of the likelihood."""
+        """The maximum-likelihood model with this number of latents, from the eigenvectors of the covariance."""
         rows = _pixels(samples)
         values, vectors = torch.linalg.eigh(torch.cov(rows.T))
         variance = values[:-latents].mean()
@@ -135,7 +135,7 @@ class Components:
 
     @classmethod
     def blind(cls, like: Samples, latents: int = 8) -> "Components":
-        """Whatever it is shown, it encodes nothing and expects grey."""
+        """A model that ignores its input: the code is the prior, and the reconstruction is grey."""
         size = tuple(like.values.shape[1:])
         grey = torch.full((math.prod(size),), 0.5, dtype=torch.float64)
         return cls(grey.new_zeros(len(grey), latents), grey, 1.0, size)
@@ -158,7 +158,7 @@ class Components:
 
 @dataclass(frozen=True)
 class NaNComponents(Components):
-    """One of the images that it sees together is encoded as no number."""
+    """The same, with NaN as the code of the fourth image of a batch."""
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_variance = super().encode(images)

@@ -83,7 +83,7 @@ def _choices(info: FieldInfo) -> tuple[Any, ...]:
 
 
 def _possible(kind: type[System], shape: Shape, options: Mapping[str, Any]) -> bool:
-    """Whether a choice goes with the shape and the defaults: one that is refused beside them is no variant."""
+    """Whether the system accepts these options for the shape; what it refuses with `ValueError` is no variant."""
     try:
         with torch.device("meta"):
             kind(kind.Config(**options), shape)
@@ -118,5 +118,5 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def listed(names: list[str]) -> str:
-    """The first three, and how many more."""
+    """The first three names, and the number of the others: "a, b, c and 2 more"."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -96,9 +96,9 @@ def a_loss_leaves_its_arguments_alone(case: Case) -> None:
     """The batch and the noise belong to the loop: changed in place, the next reader gets something else."""
     for phase in case.fresh().phases:
         batch, draws = case.batches()[3], drawn(phase, 7)
-        values, kept = batch.values.clone(), copied(draws)
+        values, draws_before = batch.values.clone(), copied(draws)
         phase.loss(batch, draws, 0)
-        changed = differing(kept, draws) + ([] if torch.equal(values, batch.values) else ["its batch"])
+        changed = differing(draws_before, draws) + ([] if torch.equal(values, batch.values) else ["its batch"])
         if changed:
             raise Broken(f"phase {phase.name} changes {listed(changed)} in place: use the form without underscore")
 
@@ -143,7 +143,7 @@ def a_step_makes_its_tensors_where_the_weights_are(case: Case) -> None:
 
 
 class _Asked(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the operations for which the host would wait for the device."""
+    """Records the names of operations whose result the host must wait for (`.item()`, a mask as index)."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -49,7 +49,7 @@ def it_stacks_under_vmap_or_says_why_not(case: Case) -> None:
 
 
 def _differentiated(state: TrainingState, index: int, batch: Samples, draws: dict[str, Tensor]) -> list[Tensor | None]:
-    """The loss of a phase, its gradients, and the buffers as the loss leaves them."""
+    """The loss of a phase, the gradients of what it trains, and copies of the buffers after it."""
     loss = state.phases[index].loss(batch, draws, state.step).total
     gradients = torch.autograd.grad(loss, trained(state.phases[index]), allow_unused=True)
     return [loss, *gradients, *(buffer.clone() for buffer in state.system.buffers())]
@@ -79,7 +79,7 @@ def what_only_the_optimisers_read_leaves_the_losses_alone(case: Case) -> None:
 
 
 def _with_another(case: Case, name: str) -> TrainingState:
-    """A state whose configuration has another value at `name`, a number."""
+    """A fresh state with another number at the key `name`. Raises `Broken` if there is none that the Config takes."""
     value = getattr(case.config, name)
     for another in (value / 2, value * 2, value + 1, value + 0.5) if isinstance(value, int | float) else ():
         try:

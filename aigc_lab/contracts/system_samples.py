@@ -21,9 +21,9 @@ def samples_have_the_declared_shape_and_range(case: Case) -> None:
             raise Broken(f"sample returns a {type(samples).__name__}: wrap it, as in Images(values)")
         if samples.modality != system.modality:
             raise Broken(f"it declares {system.modality}, and sample returns {samples.modality}")
-        values, wanted = samples.values, (7, *system.shape.size)
-        if tuple(values.shape) != wanted:
-            raise Broken(f"seven samples have the shape {list(values.shape)}, not {list(wanted)}")
+        values, expected = samples.values, (7, *system.shape.size)
+        if tuple(values.shape) != expected:
+            raise Broken(f"seven samples have the shape {list(values.shape)}, not {list(expected)}")
         if isinstance(samples, Text):
             samples.canonical()
             if samples.vocabulary != system.shape.vocabulary:

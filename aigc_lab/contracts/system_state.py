@@ -107,9 +107,9 @@ def _own_modules(state: TrainingState) -> None:
     system, average = state.system, state.average
     if not system.samplers():
         raise Broken("samplers() names no module: name those that sample calls")
-    known = {id(part) for part in system.modules()}
+    modules = {id(part) for part in system.modules()}
     own = {id(part) for module in system.samplers() for part in module.modules()}
-    if not any(True for module in system.samplers() for _ in module.parameters()) or not own & known:
+    if not any(True for module in system.samplers() for _ in module.parameters()) or not own & modules:
         raise Broken("samplers() returns modules that are not the system's: return those that __init__ assigned")
     copied = {value.data_ptr() for module in average.samplers() for value in module.state_dict().values()}
     if not copied.isdisjoint(value.data_ptr() for value in system.state_dict().values()):

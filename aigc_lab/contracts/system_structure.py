@@ -97,9 +97,9 @@ def what_it_does_not_make_is_refused(case: Case) -> None:
         if refusal is not None and "15×17" not in str(refusal):
             raise Broken(f"it refuses pictures of 15×17 without naming the size: {say(refusal)}")
         if refusal is None:
-            made = case.kind(case.config, odd).eval().generate(2).values.shape
-            if made != (2, 1, 15, 17):
-                raise Broken(f"it accepts pictures of 15×17 and makes {list(made)}: raise ValueError from __init__")
+            size = case.kind(case.config, odd).eval().generate(2).values.shape
+            if size != (2, 1, 15, 17):
+                raise Broken(f"it accepts pictures of 15×17 and makes {list(size)}: raise ValueError from __init__")
 
 
 def _refusal(case: Case, shape: Shape) -> ValueError | None:

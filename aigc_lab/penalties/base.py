@@ -1,4 +1,4 @@
-"""What keeps a critic smooth, one file each: a term of its loss, or a change of what it reads.
+"""Penalties, one file each: they keep a critic smooth by a term of its loss, or by a change of its inputs.
 
 The mathematics of those that ship are pure functions in `objectives.penalties`; a file here says which of them is
 meant, what it draws, and what it remembers. An experiment names one as `penalty: r1`, or a file: `penalty: ./mine.py`.

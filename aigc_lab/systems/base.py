@@ -1,4 +1,4 @@
-"""What is trained: networks, the objectives of their phases, and `sample()`.
+"""Systems, the generative models that are trained: networks, the losses of their phases, and `sample()`.
 
 A system knows nothing of the loop, of Optuna, MLflow or metrics. Its configuration is its own `Config`, whose defaults
 are those of the paper.
@@ -84,7 +84,7 @@ class OptimizerConfig:
         return from_name(self.rule, used | dict(self.options))
 
     def at(self, step: int) -> dict[str, Any]:
-        """What differs of the optimiser's options in the update of `step` (from 0), as torch names them."""
+        """The optimiser's options in the update of `step` (from 0), by torch's names; empty without a schedule."""
         if self.decay is None:
             return {}
         done = step / self.decay.steps
@@ -165,18 +165,18 @@ class System(nn.Module, ABC):
 
     @abstractmethod
     def latents(self, count: int) -> Draw:
-        """What `sample` starts from, as a draw of `count` latents."""
+        """The draw of `count` latents, the input of `sample`."""
 
     @abstractmethod
     def sample(self, latents: Tensor, *, labels: Tensor | None = None) -> Samples:
         """One sample for each latent. Images come as floats in [0, 1]."""
 
     def summary(self) -> Mapping[str, float]:
-        """What is to be known of the finished system beside its scores, by name: logged with its last scalars."""
+        """Numbers of the finished system by name, logged with its last scalars; none unless a subclass has some."""
         return {}
 
     def portrait(self) -> Any:
-        """A picture that says more than samples do, uint8 [H, W, 3], where there is one."""
+        """A picture of the finished system, uint8 [H, W, 3]; None unless a subclass draws one."""
         return None
 
     @torch.inference_mode()

@@ -65,8 +65,8 @@ class BEGAN(System):
 
     def _critic_loss(self, batch: Any, noise: Noise, step: int) -> Loss:
         with torch.no_grad():
-            made = self.generator(noise["latents"])
-        real, fake = (began.reconstruction(seen, self.critic(seen).float()) for seen in (batch.signed(), made.float()))
+            fakes = self.generator(noise["latents"])
+        real, fake = (began.reconstruction(seen, self.critic(seen).float()) for seen in (batch.signed(), fakes.float()))
         k = self.k.clone()
         with torch.no_grad():
             next_k, convergence = began.control(real, fake, k, gamma=self.config.gamma, step=self.config.control)
@@ -78,8 +78,8 @@ class BEGAN(System):
         self.k.copy_(self.next_k)
 
     def _generator_loss(self, batch: Any, noise: Noise, step: int) -> Loss:
-        made = self.generator(noise["latents"]).float()
-        return Loss(began.reconstruction(made, self.critic(made).float()).mean())
+        fakes = self.generator(noise["latents"]).float()
+        return Loss(began.reconstruction(fakes, self.critic(fakes).float()).mean())
 
     def samplers(self) -> list[nn.Module]:
         return [self.generator]

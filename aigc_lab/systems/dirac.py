@@ -182,7 +182,7 @@ class DiracGAN(AdversarialSystem):
 
         def path(steps: int) -> list[tuple[float, float]]:
             put((self.config.theta, self.config.psi))
-            found = [(self.config.theta, self.config.psi)]
+            positions = [(self.config.theta, self.config.psi)]
             for _ in range(steps):
                 turns = [phases] if self.config.update == "simultaneous" else [[phase] for phase in phases]
                 for turn in turns:
@@ -193,8 +193,8 @@ class DiracGAN(AdversarialSystem):
                         if phase.after is not None:
                             with torch.no_grad():
                                 phase.after(0)
-                found.append((game.generator.theta.item(), game.critic.psi.item()))
-            return found
+                positions.append((game.generator.theta.item(), game.critic.psi.item()))
+            return positions
 
         end = self.position().tolist()
         drawn: drawing.Pixels = drawing.vector_field(

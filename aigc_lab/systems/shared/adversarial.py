@@ -1,5 +1,5 @@
-"""What generative adversarial networks share, whatever their networks: two players, a loss, a penalty, and the knobs
-that every variant may turn.
+"""Generative adversarial networks, whatever their networks: two players, a loss, a penalty, and the knobs that every
+variant has.
 """
 
 from abc import abstractmethod
@@ -108,7 +108,7 @@ class AdversarialSystem(System):
 
     @property
     def critic_bias(self) -> bool:
-        """Whether the critic's last layer needs a bias: one that no loss can see would be drawn along untrained."""
+        """Whether the critic's last layer needs a bias; a relative loss does not depend on it, nor train it."""
         return not self._objective.relative or self._penalty.sees_constant
 
     @property
@@ -154,7 +154,7 @@ class AdversarialSystem(System):
         return [critic, generator]
 
     def _seen_noise(self, count: int, which: str) -> dict[str, Draw]:
-        """What `_seen` draws for a batch."""
+        """The noise that `_seen` draws for `count` samples of one side."""
         size = self.shape.size
         return self._augmentation.noise(which, count) | self._penalty.sample_noise(which, count, size)
 
@@ -186,9 +186,9 @@ class AdversarialSystem(System):
 
     def _critic_loss(self, batch: Any, noise: Noise, step: int) -> Loss:
         with torch.no_grad():
-            made = self.generator(noise["latents"])
+            fakes = self.generator(noise["latents"])
         samples = self.real(batch)
-        seen_real, seen_fake = self._seen(samples, noise, "real"), self._seen(made, noise, "fake")
+        seen_real, seen_fake = self._seen(samples, noise, "real"), self._seen(fakes, noise, "fake")
         # Separate passes: batch normalisation sees real or made samples, never a mixture.
         real, fake = self._scores(self.critic, seen_real), self._scores(self.critic, seen_fake)
         loss = self._objective.critic(real, fake)
@@ -231,7 +231,7 @@ class AdversarialSystem(System):
         }
 
     def _memory(self, key: str) -> dict[str, Tensor]:
-        """What the penalty, or the augmentation, remembers."""
+        """The buffers of the penalty (`key` "penalty") or of the augmentation ("augment"), by name."""
         return {name: getattr(self, name) for name in self._remembered[key]}
 
     def _generator_value(self, players: Players, batch: Any, noise: Noise) -> Tensor:
@@ -249,7 +249,7 @@ class AdversarialSystem(System):
 
     @property
     def _moves(self) -> bool:
-        """Whether there is anything for `_after` to do."""
+        """Whether `_after` does anything: a clipped or spectral critic, or a plugin with memory."""
         config = self.config
         stateful = config.clip is not None or any(self._remembered.values())
         return stateful or spectral.is_spectral(self.critic)

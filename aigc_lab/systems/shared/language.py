@@ -20,7 +20,7 @@ from aigc_lab.text.vocabulary import EOS, PAD, Vocabulary
 
 
 def shifted(words: Tensor) -> Tensor:
-    """What is known before each word [N, L]: the word before it; `<pad>` stands for the beginning."""
+    """The inputs of a language model [N, L] of words [N, L]: at each place the word before it, `<pad>` at the first."""
     return F.pad(words[:, :-1], (1, 0), value=PAD)
 
 
@@ -32,8 +32,8 @@ def first_word(vocabulary: Vocabulary) -> int:
 def nll_of(logits: Tensor, words: Tensor, first: int) -> Tensor:
     """−log p of each word [N, L] in nats, 0 at `<pad>`, of logits [N, L, V − first] of the words from `first` on."""
     targets = words - first
-    found = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD - first, reduction="none")
-    return found.reshape(words.shape)
+    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD - first, reduction="none")
+    return losses.reshape(words.shape)
 
 
 def kept(uniform: Tensor, rate: float) -> Tensor:
