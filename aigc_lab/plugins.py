@@ -38,9 +38,10 @@ _NOUN = {
     "penalties": "penalty",
     "augmentations": "augmentation",
     "pruners": "pruner",
+    "optimizers": "optimizer",
 }
 #: a key of an experiment whose value names a plugin, beside `name` itself -> the folder of these plugins
-KEYS = {"penalty": "penalties", "augment": "augmentations", "pruner": "pruners"}
+KEYS = {"penalty": "penalties", "augment": "augmentations", "pruner": "pruners", "optimizer": "optimizers"}
 # More is no source code that somebody wrote.
 _LARGEST = 16 << 20
 # Modules made of users' files: named by content, so that a changed file is another module.

@@ -32,12 +32,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training", "data/*", "extractors.shared"),
     ("systems.shared", "data.shared", "extractors.base", "pictures"),
     ("systems.base", "data.base", "penalties/*", "augmentations/*", "pruners/*"),
-    ("penalties.base", "augmentations.base", "pruners.base", "objectives", "samples"),
+    ("optimizers/*",),
+    ("penalties.base", "augmentations.base", "pruners.base", "optimizers.base", "objectives", "samples"),
     ("nets", "verdicts", "registry", "plugins", "shape"),
     ("statistics", "text", "host"),
     ("config", "errors", "modality", "noise", ""),
 )
-PLUGINS = ("systems", "data", "metrics", "extractors", "executors", "penalties", "augmentations", "pruners")
+PLUGINS = (
+    *("systems", "data", "metrics", "extractors", "executors", "penalties", "augmentations", "pruners", "optimizers"),
+)
 # Rooms, or single modules of a room, that are imported to print a table: what is heavy would be felt.
 LIGHT = (
     *("", "api", "cli", "config", "experiment", "host", "metrics.base", "plugins", "registry", "text", "web"),

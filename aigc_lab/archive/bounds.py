@@ -10,12 +10,12 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 from aigc_lab.archive import tar
 from aigc_lab.archive.tar import Member
 from aigc_lab.errors import UsageError
+from aigc_lab.experiment.code_files import leads_out
 from aigc_lab.host.capacity import free_memory, spelled
 
 Members = dict[str, Member]
@@ -125,16 +125,11 @@ def check_names(experiment: Any) -> None:
     disk code is to be found and run.
     """
     for key, name in _strings(experiment):
-        if name.endswith((".py", ".pt2")) and _leads_out(name):
+        if name.endswith((".py", ".pt2")) and leads_out(name):
             raise UsageError(
                 f"its experiment names a file of code by a path out of its folder: {key} is {name!r:.100}; name it "
                 "like ./mine.py, or take the sweep in with --trust-code if you trust who made it"
             )
-
-
-def _leads_out(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.is_absolute() or name.startswith("~") or ".." in path.parts
 
 
 def _strings(node: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@
 | `study.json` | Optuna's study, or null |
 | `artifacts/<trial>.<seed>/…` | curves and pictures of a run |
 | `checkpoints/<trial>.<seed>/…` | its final weights, their description, and the code of a system from a user's file |
+| `checkpoints/code/…` | every file of code that the experiment names: pruners, metrics, datasets, systems |
 
 What belongs to a home stays there: promotions, MLflow's ids, and the states that an interrupted run would go on from.
 """
@@ -21,6 +22,7 @@ from aigc_lab import __version__
 from aigc_lab.archive import contents, optuna_study, tar
 from aigc_lab.archive.contents import Rows
 from aigc_lab.errors import Failure, UsageError
+from aigc_lab.experiment import code_files
 from aigc_lab.host.files import replacing, sha256
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries
@@ -29,7 +31,10 @@ from aigc_lab.registry.tables import SCHEMA
 from aigc_lab.sweeps import ownership, unfinished_deletion
 from aigc_lab.training.model_code import code_of
 
-FORMAT = 1
+# Format 2 has code beside that of weights; without any, an archive is of format 1, which older versions read.
+FORMAT = 2
+#: how the names of the copies of code begin that belong to the sweep, and to none of its runs
+CODE = f"checkpoints/{code_files.FOLDER}/"
 MANIFEST, REGISTRY, STUDY = "manifest.json", "registry.json", "study.json"
 # Results are their owner's until they are shared, as a home is.
 _MODE = 0o600
@@ -60,7 +65,7 @@ def export(wanted: str, settings: Settings, target: Path | None, *, force: bool)
         unfinished_deletion.refuse_unfinished(settings, sweep)
         with contents.held(settings, sweep, registry):
             rows = contents.rows(registry, sweep)
-            files = _files(rows, settings.home, sweep)
+            files = _files(rows, settings.home, sweep) | _code(settings, sweep)
             texts = {REGISTRY: _json(rows), STUDY: _json(optuna_study.dump(settings.optuna_url, sweep))}
             _pack(path, sweep, texts, files)
     return Packed(sweep, path, len(rows["run"]), len(files), path.stat().st_size)
@@ -85,7 +90,8 @@ def _check(path: Path, force: bool) -> None:
 def _pack(path: Path, sweep: str, texts: dict[str, bytes], files: dict[str, Path]) -> None:
     facts = {name: {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()} for name, text in texts.items()}
     facts |= {name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for name, file in files.items()}
-    manifest = {"format": FORMAT, "aigc_lab": __version__, "schema": SCHEMA, "sweep": sweep, "files": facts}
+    number = FORMAT if any(name.startswith(CODE) for name in files) else 1
+    manifest = {"format": number, "aigc_lab": __version__, "schema": SCHEMA, "sweep": sweep, "files": facts}
     try:
         with replacing(path, _MODE) as draft, draft.open("wb") as output, tar.writer(output) as archive:
             for name, text in {MANIFEST: _json(manifest), **texts}.items():
@@ -104,7 +110,9 @@ def _json(value: Any) -> bytes:
 
 
 def check_name(name: str, run: str) -> None:
-    """Raises `UsageError` for a name in an archive that no file of this run (`<trial>.<seed>`) has."""
+    """Raises `UsageError` for a name in an archive that no file of this run (`<trial>.<seed>`) has; or, of `code`, no
+    copy of the sweep's code.
+    """
     first, *rest = name.split("/")
     if first not in ("artifacts", "checkpoints") or len(rest) < 2 or rest[0] != run:
         raise UsageError(f"{name!r:.100} is no file of run {run}")
@@ -124,6 +132,19 @@ def _files(rows: Rows, home: Path, sweep: str) -> dict[str, Path]:
         files[row["path"]] = _whole(path, row)
         if path.suffix == ".safetensors":
             files |= _described(path, row)
+    return files
+
+
+def _code(settings: Settings, sweep: str) -> dict[str, Path]:
+    """The same of the files of code that the sweep's experiment names. Raises `Failure` for one that is no file."""
+    copies = code_files.folder(settings, sweep)
+    files = {}
+    for path in sorted(copies.rglob("*.py")):
+        name = f"{CODE}{path.relative_to(copies).as_posix()}"
+        check_name(name, code_files.FOLDER)
+        if path.is_symlink() or not path.is_file():
+            raise Failure(f"{path} is no file of code; remove it")
+        files[name] = path
     return files
 
 

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from aigc_lab.archive import bounds, contents, mlflow_replay, optuna_study, tar
 from aigc_lab.archive.bounds import Code
 from aigc_lab.archive.contents import Rows
-from aigc_lab.archive.export import FORMAT, MANIFEST, REGISTRY, STUDY, check_name
+from aigc_lab.archive.export import CODE, FORMAT, MANIFEST, REGISTRY, STUDY, check_name
 from aigc_lab.archive.tar import Member
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host import trust
@@ -97,7 +97,8 @@ def _tell_of_code(archive: Archive, settings: Settings, say: Callable[[str], Non
     known = trust.trusted(settings.home)
     for code in archive.code:
         place = settings.home / contents.place(code.members[0], archive.sweep)
-        say(f"it brings code: system {code.name}, sha256 {code.sha256}, {place}")
+        what = "file" if all(name.startswith(CODE) for name in code.members) else "system"
+        say(f"it brings code: {what} {code.name}, sha256 {code.sha256}, {place}")
     if any(code.sha256 not in known for code in archive.code):
         say("code is run only where it is trusted: read it, and then import this file again with --trust-code")
     elif archive.code:
@@ -177,7 +178,8 @@ def _match(file: BinaryIO, found: dict[str, Member], listed: dict[str, Any]) -> 
     for name, member in found.items():
         if name not in (REGISTRY, STUDY):
             run = name.split("/")[1] if "/" in name else ""
-            check_name(name, run if re.fullmatch(r"\d+\.\d+", run, re.ASCII) else "of this archive")
+            own_code = name.startswith(CODE) and name.endswith(".py")
+            check_name(name, run if own_code or re.fullmatch(r"\d+\.\d+", run, re.ASCII) else "of this archive")
         if _digest(file, member) != listed[name]["sha256"]:
             raise UsageError(f"{name!r:.100} in it is damaged")
 

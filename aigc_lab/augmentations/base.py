@@ -33,6 +33,8 @@ class Augmentation:
     #: the name of the number in its `memory` by which each change is applied with this probability; at 0 it changes
     #: nothing. None for one that always changes
     probability: ClassVar[str | None] = None
+    #: whether it leaves every sample as it is; it then goes with samples that are no pictures
+    identity: ClassVar[bool] = False
 
     def check_options(self, config: Any) -> None:
         """Raises `ValueError` for a system's `Config` that it does not go with."""
@@ -54,8 +56,8 @@ class Augmentation:
         return {}
 
     def seen(self, real_scores: Tensor, boundary: float, memory: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Notes what the critic said of real pictures, in place, and returns what is to be logged of it, by name. A
-        score above `boundary` takes a picture for real.
+        """Updates the memory in place by the critic's scores of real pictures, and returns the scalars to be logged, by
+        name. A score above `boundary` takes a picture for real.
         """
         return {}
 

@@ -22,6 +22,7 @@ _PLUGINS = {
     "penalties": "penalties",
     "augmentations": "augmentations",
     "pruners": "pruners",
+    "optimizers": "optimizers",
 }
 _FILES: dict[str, Literal["experiments", "evaluation"]] = {"experiments": "experiments", "protocols": "evaluation"}
 

@@ -16,7 +16,17 @@ from rich.console import Console
 
 from aigc_lab import plugins
 from aigc_lab.augmentations.base import Augmentation
-from aigc_lab.contracts import augmentations, datasets, extractors, metrics, penalties, pruners, systems
+from aigc_lab.contracts import (
+    augmentations,
+    datasets,
+    extractors,
+    metrics,
+    optimizers,
+    penalties,
+    pruners,
+    system_case,
+    systems,
+)
 from aigc_lab.contracts.base import Begin, ContractResult, Where, examine
 from aigc_lab.data.base import Dataset
 from aigc_lab.display import tables
@@ -29,6 +39,7 @@ from aigc_lab.extractors.shared import lookup
 from aigc_lab.host import confined
 from aigc_lab.host.settings import Settings
 from aigc_lab.metrics.base import Metric
+from aigc_lab.optimizers.base import Optimizer
 from aigc_lab.penalties.base import Penalty
 from aigc_lab.pruners.base import Pruner
 from aigc_lab.scoring.feature_store import FeatureStore
@@ -42,7 +53,7 @@ Row = dict[str, Any]
 
 BASES: tuple[type, ...] = (System, Dataset, Metric, Extractor)
 # What keys of an experiment name. `wgan_gp` means the system, which has the penalty of this name.
-KEYED: tuple[type, ...] = (Penalty, Augmentation, Pruner)
+KEYED: tuple[type, ...] = (Penalty, Augmentation, Pruner, Optimizer)
 # Samples to train on, of a system; samples to score, of a metric.
 _TRAIN, _SCORED = 300, 400
 # A check that takes longer says how it could be shorter.
@@ -147,6 +158,8 @@ def _examined(
             raise UsageError(f"{given}: it is checked on what ships, without options; what differs is another file")
         if issubclass(kind, Augmentation):
             yield from examine(augmentations.AUGMENTATION, {"": augmentations.Case(kind)}, file, begin)
+        elif issubclass(kind, Optimizer):
+            yield from examine(optimizers.OPTIMIZER, {"": optimizers.Case(kind)}, file, begin)
         elif issubclass(kind, Pruner):
             yield from examine(pruners.PRUNER, {"": pruners.Case(kind)}, file, begin)
         elif issubclass(kind, Penalty):
@@ -163,10 +176,10 @@ def _examined(
             )
         samples = dataset.load("train").take(slice(0, _TRAIN))
         cases = {
-            " ".join(f"{key}={value}" for key, value in choice.items()): systems.Case(
+            " ".join(f"{key}={value}" for key, value in choice.items()): system_case.Case(
                 kind, dataset.shape, samples, options | choice
             )
-            for choice in systems.variants(kind, dataset.shape)
+            for choice in system_case.variants(kind, dataset.shape)
             if not choice.keys() & options.keys()
         }
         yield from examine(systems.SYSTEM, cases, file, begin)

@@ -10,6 +10,7 @@ from aigc_lab import plugins
 from aigc_lab.augmentations.base import Augmentation
 from aigc_lab.data.base import Dataset
 from aigc_lab.metrics.base import Metric
+from aigc_lab.optimizers.base import Optimizer
 from aigc_lab.penalties.base import Penalty
 from aigc_lab.pruners.base import Pruner
 from aigc_lab.systems.base import System
@@ -21,6 +22,7 @@ _BASES: dict[str, type[Any]] = {
     "penalties": Penalty,
     "augmentations": Augmentation,
     "pruners": Pruner,
+    "optimizers": Optimizer,
 }
 _NAME = r"[A-Z][\w'’-]+"
 # "Radford, Metz & Chintala 2016", "Miyato et al. 2018"

@@ -253,7 +253,8 @@ def _stored(row: dict[str, Any], settings: Settings, device: str) -> Experiment:
     try:
         _checked(experiment, device)
     except UsageError as error:
-        code = sorted((settings.checkpoints / row["id"]).glob("*/*/*.py"))
+        kept = settings.checkpoints / row["id"]
+        code = sorted([*kept.glob("*/*/*.py"), *kept.glob("code/*.py")])
         # What a key names lies there under that key too: penalty.mine.py.
         code = [path for path in code if f"{path.stem.rpartition('.')[2]}.py" in str(error)] or code
         if not code or "no such file" not in str(error):

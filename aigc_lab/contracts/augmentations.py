@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aigc_lab import noise, plugins
 from aigc_lab.augmentations.base import Augmentation
-from aigc_lab.contracts import systems
+from aigc_lab.contracts import system_case, system_losses, system_replicas, system_state, system_structure
 from aigc_lab.contracts.base import Broken, Contracts, borrow
 from aigc_lab.data.digits import Digits
 from aigc_lab.noise import Draw
@@ -38,12 +38,12 @@ class Case:
         return str(file) if file else plugins.name_of(self.kind)
 
     @cached_property
-    def system(self) -> systems.Case:
+    def system(self) -> system_case.Case:
         """A small GAN that uses it."""
         kind = plugins.find(System, "dcgan")  # type: ignore[type-abstract]
         digits = Digits(Digits.Config(), Path())
         samples = digits.load("train").take(slice(0, _SAMPLES))
-        return systems.Case(kind, digits.shape, samples, _SMALL | {"augment": self.name})
+        return system_case.Case(kind, digits.shape, samples, _SMALL | {"augment": self.name})
 
     def memory(self, probability: float) -> dict[str, Tensor]:
         memory = self.kind().memory()
@@ -95,10 +95,10 @@ def shape_and_range_are_kept(case: Case) -> None:
 def the_same_key_gives_the_same_bits(case: Case) -> None:
     """A resumed run must see what an uninterrupted one saw, and a picture may not depend on the pictures before it."""
     images = pictures(_SIZES[0])
-    kept = images.clone()
+    before = images.clone()
     if not torch.equal(case.changed(images, 1), case.changed(images, 1)):
         raise Broken("the same pictures and noise give other pictures: draw nothing but what noise() declares")
-    if not torch.equal(images, kept):
+    if not torch.equal(images, before):
         raise Broken("it changes its pictures in place: use the form without underscore")
 
 
@@ -130,14 +130,14 @@ borrow(
     AUGMENTATION,
     lambda case: case.system,
     the_same_key_gives_the_same_bits,
-    systems.it_can_be_built,
-    systems.losses_are_finite,
-    systems.a_loss_draws_only_from_its_noise,
-    systems.a_loss_leaves_its_arguments_alone,
-    systems.a_step_asks_the_device_for_no_number,
-    systems.a_step_makes_its_tensors_where_the_weights_are,
-    systems.a_loss_is_a_function_of_its_arguments,
-    systems.a_seed_decides_the_weights_to_the_bit,
-    systems.a_restored_run_goes_on_as_if_never_stopped,
-    systems.it_stacks_under_vmap_or_says_why_not,
+    system_structure.it_can_be_built,
+    system_losses.losses_are_finite,
+    system_losses.a_loss_draws_only_from_its_noise,
+    system_losses.a_loss_leaves_its_arguments_alone,
+    system_losses.a_step_asks_the_device_for_no_number,
+    system_losses.a_step_makes_its_tensors_where_the_weights_are,
+    system_losses.a_loss_is_a_function_of_its_arguments,
+    system_state.a_seed_decides_the_weights_to_the_bit,
+    system_state.a_restored_run_goes_on_as_if_never_stopped,
+    system_replicas.it_stacks_under_vmap_or_says_why_not,
 )

@@ -1,6 +1,6 @@
-"""What a contract is: a named check of a plugin, with one sentence on what goes wrong in a sweep when it is broken.
+"""Contracts: named checks of a plugin, each with one sentence on what goes wrong in a sweep when it is broken.
 
-The tests run the contracts over every plugin that ships, `aigc-lab check` over a user's file: the same functions.
+The tests run them over every plugin that ships, and `aigc-lab check` over a user's file.
 """
 
 import traceback
@@ -17,15 +17,15 @@ Begin = Callable[[str], None]
 
 
 class Broken(Exception):
-    """A contract does not hold. The message says in one line what was seen, with numbers, and the remedy."""
+    """A contract does not hold. The message is one line: the observation, with numbers, and the remedy."""
 
 
 @dataclass(frozen=True)
 class Contract(Generic[C]):
-    """`check(case)` raises `Broken`, or whatever the plugin's own code raises.
+    """A check of a case: it raises `Broken`, or whatever the plugin's own code raises.
 
-    It is not checked when one that it `needs` is broken: it would only tell of the same fault again. With `once` it
-    says nothing about a plugin's options, and the defaults are enough.
+    `needs` are the titles of contracts without which it would repeat their fault: it is skipped when one of them is
+    broken. With `once` it does not depend on a plugin's options, and only the first case is checked.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Contracts(list[Contract[C]]):
     """The contracts of one kind of plugin, in the order in which they are checked."""
 
     def add(self, *needs: Check[Any], once: bool = False) -> Callable[[Check[C]], Check[C]]:
-        """Makes a function a contract: its name is the contract's, and its docstring says why it matters."""
+        """A decorator that adds a function: its name becomes the title, its docstring the reason why it matters."""
 
         def register(check: Check[C]) -> Check[C]:
             why = " ".join((check.__doc__ or "").split())
@@ -50,8 +50,8 @@ class Contracts(list[Contract[C]]):
 
 
 def borrow(contracts: Contracts[C], part: Callable[[C], D], needs: Check[Any], *checks: Check[D]) -> None:
-    """Makes contracts of another kind of plugin, which a case has as its `part`, contracts of this one; each needs
-    those before it.
+    """Adds contracts of another kind of plugin to `contracts`, checked on a `part` of each case: a penalty's case has a
+    GAN, whose contracts it shares. The first needs `needs`, and each needs those before it.
     """
     for number, check in enumerate(checks):
 
@@ -71,7 +71,7 @@ class Where(NamedTuple):
 
 @dataclass(frozen=True)
 class ContractResult:
-    """What became of one contract; `case` names the options with which it broke."""
+    """The outcome of one contract; `case` names the options with which it is broken, "" for the defaults."""
 
     contract: str
     state: Literal["kept", "broken", "not checked"]
@@ -87,8 +87,9 @@ def examine(
     file: Path | None,
     begin: Begin = lambda contract: None,
 ) -> Iterator[ContractResult]:
-    """Every contract on every case, the first of which is the plugin as it comes; `file` is the plugin's own. `begin`
-    is told of each contract before it is checked.
+    """Checks every contract on every case and yields the results in order. `cases` are named by their options; the
+    first has the defaults. `file` is the plugin's, of which broken lines are quoted. `begin` is called with the title
+    of each contract before it is checked.
     """
     lost: dict[str, str] = {}  # what is not known to be kept -> the broken contract behind it
     for contract in contracts:
@@ -113,18 +114,18 @@ def _result(contract: Contract[C], cases: Mapping[str, C], file: Path | None) ->
 
 
 def say(error: BaseException) -> str:
-    """An error in one line."""
+    """The first line of an error's message, after the name of its class unless it is `Broken`."""
     text = next(iter(str(error).strip().splitlines()), "")
     return text if isinstance(error, Broken) else f"{type(error).__name__}: {text}"
 
 
 def _where(error: BaseException, file: Path | None) -> Where | None:
-    """The deepest line of the plugin's file that led to the error, or to its cause."""
+    """The innermost line of the plugin's file in the traceback of the error, or of its cause; None if there is none."""
     if file is None:
         return None
-    found = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-    if found and found[-1].lineno is not None:
-        return Where(str(file), found[-1].lineno, found[-1].line or "")
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    if frames and frames[-1].lineno is not None:
+        return Where(str(file), frames[-1].lineno, frames[-1].line or "")
     return _where(error.__cause__, file) if error.__cause__ else None
 
 

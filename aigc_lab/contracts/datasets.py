@@ -81,9 +81,9 @@ def check_split(dataset: Dataset, split: Split) -> None:
         raise Broken(f"{split} holds {len(samples)} samples; scores need at least 100")
     if samples.modality != shape.modality or tuple(values.shape[1:]) != shape.size:
         raise Broken(f"{split} holds {samples.modality} {list(values.shape[1:])}, and the shape says {shape}")
-    wanted = torch.uint8 if isinstance(samples, Images) else torch.int64 if isinstance(samples, Text) else torch.float32
-    if values.dtype != wanted or values.device.type != "cpu":
-        raise Broken(f"{split} is {values.dtype} on {values.device.type}: store {samples.modality} as {wanted} on cpu")
+    dtype = torch.uint8 if isinstance(samples, Images) else torch.int64 if isinstance(samples, Text) else torch.float32
+    if values.dtype != dtype or values.device.type != "cpu":
+        raise Broken(f"{split} is {values.dtype} on {values.device.type}: store {samples.modality} as {dtype} on cpu")
     if isinstance(samples, Text):
         if samples.vocabulary != shape.vocabulary:
             raise Broken(f"{split} has another vocabulary than the shape: make it once, of the training split")
@@ -118,9 +118,9 @@ def check_labels(dataset: Dataset, split: Split) -> None:
         return
     if labels.dtype != torch.int64 or tuple(labels.shape) != (len(samples),):
         raise Broken(f"{split}: labels are {labels.dtype} {list(labels.shape)}, not int64 [{len(samples)}]")
-    found = sorted(set(labels.tolist()))
-    if found != list(range(classes)):
-        raise Broken(f"{split}: labels are {found[:12]}, and the shape declares 0 to {classes - 1}")
+    label_values = sorted(set(labels.tolist()))
+    if label_values != list(range(classes)):
+        raise Broken(f"{split}: labels are {label_values[:12]}, and the shape declares 0 to {classes - 1}")
 
 
 @DATASET.add(samples_are_what_the_shape_declares)

@@ -43,7 +43,7 @@ class Case:
 
     @cached_property
     def images(self) -> Samples:
-        """Or sentences; all, where there are fewer."""
+        """The first `n` images, or sentences, of the training split; all if there are fewer."""
         return self.dataset.load("train").take(slice(0, self.n))
 
     def copy(self) -> Samples:
@@ -116,7 +116,7 @@ def two_objects_give_the_same(case: Case) -> None:
 
 
 def _apart(first: Features, second: Features) -> str | None:
-    """How far two passes over the same images are apart, if they are."""
+    """A sentence on the largest difference of two passes over the same images; None if they are equal."""
     for what, a, b in (("vectors", first.vectors, second.vectors), ("logits", first.logits, second.logits)):
         if a is None or b is None:
             if a is not b:

@@ -3,28 +3,34 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Literal, get_args, get_origin
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor
 
 from aigc_lab import noise
 from aigc_lab.config import Strict
 from aigc_lab.contracts.base import Broken, Contracts, say
-from aigc_lab.data.base import SPLITS, Dataset, Modes, Split
+from aigc_lab.contracts.stand_ins import (
+    Codebook,
+    Components,
+    FixedGame,
+    Frequencies,
+    NaNCodebook,
+    NaNComponents,
+    NaNFrequencies,
+    WithoutFirst,
+)
+from aigc_lab.data.base import SPLITS, Dataset
 from aigc_lab.experiment.experiment import Protocol
 from aigc_lab.host import names
 from aigc_lab.metrics.base import Autoencoder, Game, Metric, Real, Score
-from aigc_lab.objectives.likelihood import gaussian_nll
 from aigc_lab.samples import Images, Samples, Text
 from aigc_lab.scoring import evidence
 from aigc_lab.scoring.evaluator import SCORING_SPLITS, Evaluator, ScoringSplit
 from aigc_lab.scoring.feature_store import FeatureStore
-from aigc_lab.shape import Shape
 from aigc_lab.text.likelihood import Likelihood
-from aigc_lab.text.vocabulary import PAD
 
 # What a metric may look at besides samples.
 System = Autoencoder | Game | Likelihood
@@ -32,7 +38,7 @@ System = Autoencoder | Game | Likelihood
 
 @dataclass(frozen=True)
 class Case:
-    """A metric, a dataset that it can measure, a store that makes its features, and how many samples are scored.
+    """A metric, a dataset that it accepts, a store of its features, and the number `n` of samples that are scored.
 
     What is scored is `real` or `noise`. The samples that a system trained on are the rest of the train split: `real`
     ones that were among them would be copies. A metric that needs an encoder scores what made the samples: for `real`
@@ -47,15 +53,15 @@ class Case:
 
     @classmethod
     def of(cls, metric: Metric, dataset: Dataset, store: FeatureStore, n: int) -> "Case":
-        """With `n` samples, or fewer where the splits do not have as many."""
+        """A case of `n` samples, or of as many as the smallest split has."""
         spare = len(dataset.load("train")) // (2 if "train" in metric.needs else 1)
         return cls(metric, dataset, store, min(n, spare, *(len(dataset.load(split)) for split in SCORING_SPLITS)))
 
     @cached_property
     def evaluator(self) -> Evaluator:
         protocol = Protocol(name="contract", samples=self.n, metrics=["any"])
-        known = _Rest(self.dataset, self.n) if "train" in self.metric.needs else self.dataset
-        return Evaluator(protocol, [self.metric], known, self.store)
+        dataset = WithoutFirst(self.dataset, self.n) if "train" in self.metric.needs else self.dataset
+        return Evaluator(protocol, [self.metric], dataset, self.store)
 
     def real(self, count: int | None = None) -> Samples:
         return self.dataset.load("train").take(slice(0, count or self.n))
@@ -73,16 +79,16 @@ class Case:
 
     @cached_property
     def systems(self) -> Mapping[str, System]:
-        """What made the `real` samples and the `noise`, for a metric that looks at it."""
+        """Stand-ins for the generators of the `real` samples and the `noise`; empty for a metric of samples alone."""
         if "game" in self.metric.needs:
-            return {"real": At(0.0), "noise": At(1.0)}
+            return {"real": FixedGame(0.0), "noise": FixedGame(1.0)}
         if "likelihood" in self.metric.needs:
             return {"real": Frequencies.fitted(self.dataset.load("train")), "noise": Frequencies.uniform(self.real())}
         if "encoder" not in self.metric.needs:
             return {}
         if isinstance(self.real(), Text):
-            known = [self.dataset.load(split).values for split in SPLITS]
-            return {"real": Codebook(torch.cat(known)), "noise": Codebook(known[0][:1])}
+            sentences = [self.dataset.load(split).values for split in SPLITS]
+            return {"real": Codebook(torch.cat(sentences)), "noise": Codebook(sentences[0][:1])}
         return {"real": Components.fitted(self.dataset.load("train")), "noise": Components.blind(self.real())}
 
     def scores(
@@ -99,18 +105,18 @@ class Case:
     def of_noise(self) -> dict[str, Score]:
         return self.scores(self.noise(), system=self.systems.get("noise"))
 
-    def told_apart(self) -> tuple[dict[str, Score], dict[str, Score], str]:
-        """Scores of real samples, of as many with the fault that the metric tells them from, and what those are."""
+    def contrast(self) -> tuple[dict[str, Score], dict[str, Score], str]:
+        """Scores of real samples, scores of as many faulty ones (`Metric.tells` says which fault), and their name."""
         if self.metric.tells == "collapse":
             one = self.real(1).take(torch.zeros(self.n, dtype=torch.long))
             return self.of_real, self.scores(one), "one sample over and over"
         if self.metric.tells == "copies":
-            known = self.dataset.load("train").take(slice(self.n, 2 * self.n))
-            return self.of_real, self.scores(known), "copies of training samples"
+            copies = self.dataset.load("train").take(slice(self.n, 2 * self.n))
+            return self.of_real, self.scores(copies), "copies of training samples"
         return self.of_real, self.of_noise, "noise"
 
     def scores_without_train(self, samples: Samples) -> list[Score]:
-        """As where only two folders are given."""
+        """Scores without a training split, as of two folders."""
         reference, holdout = self.dataset.load("reference"), self.dataset.load("holdout").take(slice(0, self.n))
         real = Real(reference, holdout, reference)
         system = self.systems.get("real")
@@ -118,161 +124,6 @@ class Case:
 
     def like(self, metric: Metric) -> "Case":
         return replace(self, metric=metric)
-
-
-class _Rest(Dataset):
-    """A dataset of which the first `n` training samples are taken away."""
-
-    def __init__(self, whole: Dataset, n: int) -> None:
-        super().__init__(whole.config, whole.data_dir)
-        self._whole, self._n = whole, n
-        # The same data: what is scored is named by it.
-        self.digest = whole.digest
-
-    @property
-    def name(self) -> str:
-        return self._whole.name
-
-    @property
-    def shape(self) -> Shape:
-        return self._whole.shape
-
-    @property
-    def modes(self) -> Modes | None:
-        return self._whole.modes
-
-    @property
-    def likelihood(self) -> Likelihood | None:
-        return self._whole.likelihood
-
-    @lru_cache(maxsize=3)  # noqa: B019 -- real features are kept by object
-    def load(self, split: Split) -> Samples:
-        samples = self._whole.load(split)
-        return samples.take(slice(self._n, None)) if split == "train" else samples
-
-
-@dataclass(frozen=True)
-class At:
-    """A game whose two numbers are both `place`."""
-
-    place: float
-
-    def position(self) -> torch.Tensor:
-        return torch.full((2,), self.place, dtype=torch.float64)
-
-
-@dataclass(frozen=True)
-class Frequencies:
-    """Words that do not know of each other: each has its own probability [V]."""
-
-    share: Tensor
-
-    @classmethod
-    def fitted(cls, samples: Samples) -> "Frequencies":
-        """As often as in the samples, and one time more."""
-        assert isinstance(samples, Text)
-        counts = torch.bincount(samples.values.flatten(), minlength=len(samples.vocabulary)).double() + 1
-        counts[PAD] = 0
-        return cls(counts / counts.sum())
-
-    @classmethod
-    def uniform(cls, like: Samples) -> "Frequencies":
-        assert isinstance(like, Text)
-        return cls(torch.full((len(like.vocabulary),), 1 / len(like.vocabulary), dtype=torch.float64))
-
-    def token_nll(self, words: Tensor) -> Tensor:
-        return torch.where(words == PAD, 0.0, -self.share[words].log())
-
-
-class _Endless(Frequencies):
-    """What it says of a few sentences is no number."""
-
-    def token_nll(self, words: Tensor) -> Tensor:
-        return super().token_nll(words).index_fill(0, torch.tensor([3]), math.nan)
-
-
-@dataclass(frozen=True)
-class Codebook:
-    """A code of sentences that it knows by heart [N, L]: the number of the sentence, or of the first for another."""
-
-    known: Tensor
-
-    def encode(self, words: Tensor) -> tuple[Tensor, Tensor]:
-        same = (words[:, None, : self.known.shape[1]] == self.known).all(2)
-        mean = same.double().argmax(1, keepdim=True).double()
-        return mean, torch.zeros_like(mean)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return self.known[latents[:, 0].long()]
-
-    def log_likelihood(self, words: Tensor, latents: Tensor) -> Tensor:
-        return -(self.decode(latents) != words).double().sum(1)
-
-
-@dataclass(frozen=True)
-class _BreakingCodes(Codebook):
-    """One of the sentences that it sees together is encoded as no number."""
-
-    def encode(self, words: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_variance = super().encode(words)
-        return mean.index_fill(0, torch.tensor([3]), math.nan), log_variance
-
-
-@dataclass(frozen=True)
-class Components:
-    """The linear autoencoder whose posterior is exact: p(x|z) = N(Wz + μ, σ²), probabilistic principal components
-    (Tipping & Bishop 1999).
-    """
-
-    weight: Tensor
-    mean: Tensor
-    sigma: float
-    size: tuple[int, ...]
-
-    @classmethod
-    def fitted(cls, samples: Samples, latents: int = 8) -> "Components":
-        """The maximum of the likelihood."""
-        rows = _pixels(samples)
-        values, vectors = torch.linalg.eigh(torch.cov(rows.T))
-        variance = values[:-latents].mean()
-        weight = vectors[:, -latents:] * (values[-latents:] - variance).clamp_min(0).sqrt()
-        return cls(weight, rows.mean(0), variance.sqrt().item(), tuple(samples.values.shape[1:]))
-
-    @classmethod
-    def blind(cls, like: Samples, latents: int = 8) -> "Components":
-        """Whatever it is shown, it encodes nothing and expects grey."""
-        size = tuple(like.values.shape[1:])
-        grey = torch.full((math.prod(size),), 0.5, dtype=torch.float64)
-        return cls(grey.new_zeros(len(grey), latents), grey, 1.0, size)
-
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        # WᵀW is diagonal, so the posterior's covariance is too.
-        precision = self.weight.square().sum(0) / self.sigma**2 + 1
-        mean = (images.flatten(1).double() - self.mean) @ self.weight / self.sigma**2 / precision
-        return mean, (-precision.log()).expand_as(mean)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return self._centres(latents).clamp(0, 1).float().reshape(-1, *self.size)
-
-    def log_likelihood(self, images: Tensor, latents: Tensor) -> Tensor:
-        return -gaussian_nll(self._centres(latents), torch.tensor(self.sigma).log(), images.flatten(1).double())
-
-    def _centres(self, latents: Tensor) -> Tensor:
-        return latents.double() @ self.weight.T + self.mean
-
-
-@dataclass(frozen=True)
-class _Breaking(Components):
-    """One of the images that it sees together is encoded as no number."""
-
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_variance = super().encode(images)
-        return mean.index_fill(0, torch.tensor([3]), math.nan), log_variance
-
-
-def _pixels(samples: Samples) -> Tensor:
-    values = samples.unit() if isinstance(samples, Images) else samples.values
-    return values.flatten(1).double()
 
 
 METRIC: Contracts[Case] = Contracts()
@@ -295,10 +146,10 @@ def unknown_keys_are_refused(case: Case) -> None:
 @METRIC.add()
 def it_gives_the_scores_that_it_declares(case: Case) -> None:
     """An experiment's objective is checked against `gives` before training: a score that never comes ends it after."""
-    declared, made = dict(case.metric.gives), case.of_real
-    if made.keys() != declared.keys():
-        raise Broken(f"gives names {sorted(declared)}, and scores returns {sorted(made)}")
-    for name, score in made.items():
+    declared, scores = dict(case.metric.gives), case.of_real
+    if scores.keys() != declared.keys():
+        raise Broken(f"gives names {sorted(declared)}, and scores returns {sorted(scores)}")
+    for name, score in scores.items():
         if score.better != declared[name]:
             raise Broken(f"{name} is declared better when {declared[name]}, and its score says {score.better}")
 
@@ -332,7 +183,7 @@ def the_interval_holds_the_value(case: Case) -> None:
 @METRIC.add(the_interval_holds_the_value)
 def real_samples_score_better_than_faulty_ones(case: Case) -> None:
     """The least that a measure of samples can know; one that does not would let a sweep select noise."""
-    real, static, what = case.told_apart()
+    real, static, what = case.contrast()
     for name, better in case.metric.gives.items():
         if name in case.metric.describing() and case.metric.tells != "copies":
             continue
@@ -408,7 +259,7 @@ def signatures(scores: dict[str, Score]) -> set[str]:
 
 
 def changed(metric: Metric) -> Iterator[tuple[str, Metric]]:
-    """The metric with each number, switch and choice of its Config set to something else, and what was set."""
+    """Pairs of `key=value` and the metric with this key of its Config changed, for each number, switch and choice."""
     for field, info in type(metric.config).model_fields.items():
         value = getattr(metric.config, field)
         if get_origin(info.annotation) is Literal:
@@ -427,12 +278,12 @@ def changed(metric: Metric) -> Iterator[tuple[str, Metric]]:
 def what_is_no_number_is_refused(case: Case) -> None:
     """One NaN among the samples must stop the scoring with a count, and not become a score or a crash."""
     if "likelihood" in case.metric.needs:
-        endless = _Endless(Frequencies.fitted(case.dataset.load("train")).share)
+        endless = NaNFrequencies(Frequencies.fitted(case.dataset.load("train")).share)
         refused(case, case.real(), f" of {case.n} sentences", "a likelihood of NaN", endless)
         return
     if isinstance(case.real(), Text):
         if "encoder" in case.metric.needs:
-            breaking_codes = _BreakingCodes(case.dataset.load("train").values)
+            breaking_codes = NaNCodebook(case.dataset.load("train").values)
             refused(case, case.real(), f" of {case.of_real[min(case.of_real)].n} s", "codes with NaN", breaking_codes)
             return
         wrong = case.noise()
@@ -441,11 +292,11 @@ def what_is_no_number_is_refused(case: Case) -> None:
         return
     if "encoder" in case.metric.needs:
         whole = Components.fitted(case.dataset.load("train"))
-        breaking = _Breaking(whole.weight, whole.mean, whole.sigma, whole.size)
+        breaking = NaNComponents(whole.weight, whole.mean, whole.sigma, whole.size)
         refused(case, case.real(), f" of {case.of_real[min(case.of_real)].n} samples", "codes with NaN", breaking)
         return
     if "game" in case.metric.needs:
-        refused(case, case.real(), "not finite", "a position of NaN", At(math.nan))
+        refused(case, case.real(), "not finite", "a position of NaN", FixedGame(math.nan))
         return
     for bad in (math.nan, math.inf):
         samples = case.noise()

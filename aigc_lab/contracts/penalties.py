@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from aigc_lab import plugins
-from aigc_lab.contracts import systems
+from aigc_lab.contracts import system_case, system_losses, system_replicas, system_state, system_structure
 from aigc_lab.contracts.base import Broken, Contracts, borrow
 from aigc_lab.data.base import Dataset
 from aigc_lab.data.digits import Digits
@@ -42,10 +42,10 @@ class Case:
         return str(file) if file else plugins.name_of(self.kind)
 
     @cached_property
-    def system(self) -> systems.Case:
+    def system(self) -> system_case.Case:
         return self.into(penalty=self.name)
 
-    def into(self, **options: Any) -> systems.Case:
+    def into(self, **options: Any) -> system_case.Case:
         """A GAN for points, or for pictures where the penalty refuses points, with these options."""
         ring: Dataset = Ring(Ring.Config(), Path())
         small: dict[str, Any]
@@ -56,7 +56,7 @@ class Case:
             name, dataset, small = "dcgan", Digits(Digits.Config(), Path()), _PICTURES
         kind = plugins.find(System, name)  # type: ignore[type-abstract]
         samples = dataset.load("train").take(slice(0, _SAMPLES))
-        return systems.Case(kind, dataset.shape, samples, small | dict(self.options) | options)
+        return system_case.Case(kind, dataset.shape, samples, small | dict(self.options) | options)
 
     def losses(self, **options: Any) -> list[Loss]:
         """Of both players, on one batch."""
@@ -79,7 +79,7 @@ def its_weight_is_a_number(case: Case) -> None:
 def it_goes_with_a_small_gan(case: Case) -> None:
     """Every experiment that names it is refused otherwise."""
     try:
-        systems.it_can_be_built(case.system)
+        system_structure.it_can_be_built(case.system)
     except ValidationError as error:
         raise Broken(f"it refuses the options of a small GAN: {error.errors()[0]['msg']}") from error
 
@@ -111,16 +111,16 @@ borrow(
     PENALTY,
     lambda case: case.system,
     what_it_remembers_has_names_of_its_own,
-    systems.losses_are_finite,
-    systems.a_loss_draws_only_from_its_noise,
-    systems.a_loss_leaves_its_arguments_alone,
-    systems.a_step_asks_the_device_for_no_number,
-    systems.a_step_makes_its_tensors_where_the_weights_are,
-    systems.a_loss_is_a_function_of_its_arguments,
+    system_losses.losses_are_finite,
+    system_losses.a_loss_draws_only_from_its_noise,
+    system_losses.a_loss_leaves_its_arguments_alone,
+    system_losses.a_step_asks_the_device_for_no_number,
+    system_losses.a_step_makes_its_tensors_where_the_weights_are,
+    system_losses.a_loss_is_a_function_of_its_arguments,
 )
 
 
-@PENALTY.add(systems.a_loss_is_a_function_of_its_arguments)
+@PENALTY.add(system_losses.a_loss_is_a_function_of_its_arguments)
 def a_weight_of_zero_changes_no_loss(case: Case) -> None:
     """A search over the weight compares with no penalty at its lower end."""
     for with_it, without in zip(
@@ -130,7 +130,7 @@ def a_weight_of_zero_changes_no_loss(case: Case) -> None:
             raise Broken(f"with weight 0 a loss is {with_it.total.item():.6g}, and {without.total.item():.6g} without")
 
 
-@PENALTY.add(systems.a_loss_is_a_function_of_its_arguments)
+@PENALTY.add(system_losses.a_loss_is_a_function_of_its_arguments)
 def its_term_is_added_with_its_weight(case: Case) -> None:
     """The curves show the penalty without its weight, and the loss with it."""
     one, two = (case.losses(penalty=case.name, penalty_weight=weight) for weight in (0.5, 2.0))
@@ -145,7 +145,7 @@ def its_term_is_added_with_its_weight(case: Case) -> None:
             raise Broken("value() depends on the weight, by which it is multiplied afterwards")
 
 
-@PENALTY.add(systems.a_loss_is_a_function_of_its_arguments)
+@PENALTY.add(system_losses.a_loss_is_a_function_of_its_arguments)
 def a_flat_critic_has_finite_gradients(case: Case) -> None:
     """A critic that says the same of all has a gradient of norm 0, where a square root has an infinite slope."""
     state = case.system.fresh()
@@ -162,8 +162,8 @@ def a_flat_critic_has_finite_gradients(case: Case) -> None:
 borrow(
     PENALTY,
     lambda case: case.system,
-    systems.a_loss_is_a_function_of_its_arguments,
-    systems.a_seed_decides_the_weights_to_the_bit,
-    systems.a_restored_run_goes_on_as_if_never_stopped,
-    systems.it_stacks_under_vmap_or_says_why_not,
+    system_losses.a_loss_is_a_function_of_its_arguments,
+    system_state.a_seed_decides_the_weights_to_the_bit,
+    system_state.a_restored_run_goes_on_as_if_never_stopped,
+    system_replicas.it_stacks_under_vmap_or_says_why_not,
 )

@@ -18,12 +18,14 @@ class Case:
     kind: type[Pruner]
 
     def stops(self, run: Curve, others: list[Curve], better: Better) -> bool:
-        """The answer of a pruner that has seen nothing before."""
+        """The answer of a newly made pruner."""
         return self.kind(_STEPS).stops(run, others, better)
 
 
 def tables() -> Iterator[tuple[list[Curve], Better]]:
-    """Searches with finished, pruned and unfinished runs: noisy curves that improve towards a level of their own."""
+    """Pairs of the runs of a search and which way is better: noisy curves that fall, or rise, towards a level of their
+    own; two of three are finished.
+    """
     source = random.Random(0)  # noqa: S311 -- curves, and no secrets
     for number in range(_TABLES):
         better: Better = "lower" if number % 2 else "higher"
@@ -38,10 +40,10 @@ def tables() -> Iterator[tuple[list[Curve], Better]]:
 
 
 def prefixes(run: Curve) -> Iterator[Curve]:
-    """The run as it is known after each of its evaluations."""
-    known = sorted(run.values)
-    for end in range(1, len(known) + 1):
-        yield Curve({step: run.values[step] for step in known[:end]})
+    """The run's curve up to each of its evaluations, the shortest first."""
+    steps = sorted(run.values)
+    for end in range(1, len(steps) + 1):
+        yield Curve({step: run.values[step] for step in steps[:end]})
 
 
 PRUNER: Contracts[Case] = Contracts()

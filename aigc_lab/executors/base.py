@@ -15,7 +15,7 @@ from aigc_lab.runs.resources import Resources
 
 @dataclass(frozen=True)
 class Place:
-    """Where runs are done, one at a time: a device, and how many CPU threads they may use."""
+    """A slot for one run at a time: its device, and the number of CPU threads that the run may use."""
 
     device: str
     threads: int

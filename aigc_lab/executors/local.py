@@ -60,7 +60,7 @@ class Local(base.Executor):
             home=str(self._settings.home),
             spool=str(self._spool),
             name=self._experiment.name,
-            file=str(self._experiment.document.file),
+            file=self._experiment.path,
             data=self._experiment.document.data,
             digest=self._experiment.digest,
             device=place.device,
@@ -92,8 +92,8 @@ class Local(base.Executor):
 
     def _begun(self, job: Job) -> int:
         """The number of the run's newest attempt."""
-        known = liveness.ended(self._resources.registry, job.run)
-        return (known["attempt"] or 0) if known is not None else 0
+        newest = liveness.ended(self._resources.registry, job.run)
+        return (newest["attempt"] or 0) if newest is not None else 0
 
     def _lose(self, job: Job, reason: str) -> tuple[int, RunOutcome | None]:
         """Records that the run's process is gone. Returns the number of the attempt that it worked on, and how the run
@@ -244,7 +244,7 @@ class _Worker:
                     raise _unexpected(message)
 
     def _how(self) -> str:
-        """How the process ended, as far as it can be known."""
+        """The end of the process in words: its exit code or signal, where the system tells it."""
         try:
             code = self._process.wait(_GRACE)
         except subprocess.TimeoutExpired:
@@ -263,7 +263,7 @@ class _Worker:
             self._process.kill()
 
     def end(self) -> None:
-        """Returns when the process has ended; it may still write down that its run was interrupted."""
+        """Waits for the end of the process, which may still record that its run was interrupted."""
         self.interrupt()
         try:
             self._process.wait(_GRACE)

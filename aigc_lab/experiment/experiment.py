@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_va
 from aigc_lab import plugins
 from aigc_lab.config import BatchSize, Count, Seed, Steps, Strict, Times, Weight
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment import space
+from aigc_lab.experiment import code_files, space
 from aigc_lab.experiment.overrides import override
 from aigc_lab.experiment.yaml_file import Document, KeyPath, dotted, parse, read_yaml, shown, unknown_key
 from aigc_lab.host import content, names
@@ -250,6 +250,8 @@ class Experiment:
     allowed: Allowed | None = None
     #: sha256 -> name of every file of code that it named so far
     code: dict[str, str] = field(default_factory=dict)
+    #: the folder of the copies of the files that it names, where these are not beside it any more
+    copies: Path | None = None
     _datasets: dict[str, "Dataset"] = field(default_factory=dict)
 
     @cached_property
@@ -301,17 +303,27 @@ class Experiment:
     @property
     def _folder(self) -> Path:
         """Where the files that the experiment names are looked for first."""
-        return Path(self.document.file).parent
+        return self.copies or Path(self.document.file).parent
+
+    @property
+    def path(self) -> str:
+        """The experiment's file, or where it would lie beside the copies of the files that it names."""
+        return self.document.file if self.copies is None else str(self.copies / Path(self.document.file).name)
+
+    @property
+    def own_names(self) -> list[str]:
+        """The files of a user's code, as the experiment and its protocol name them."""
+        named = _files(self.document.data)
+        for metric, config in self.protocol.metrics:
+            named |= {name for name in (metric, *config.values()) if isinstance(name, str) and plugins.is_file(name)}
+        return sorted(named)
 
     @property
     def own_files(self) -> list[Path]:
         """The files of a user's code that the experiment and its protocol name. Raises `UsageError` for one that is
         not there.
         """
-        named = _files(self.document.data)
-        for metric, config in self.protocol.metrics:
-            named |= {name for name in (metric, *config.values()) if isinstance(name, str) and plugins.is_file(name)}
-        return [plugins.located(name, self._folder) for name in sorted(named)]
+        return [plugins.located(name, self._folder) for name in self.own_names]
 
     @property
     def systems(self) -> list[str]:
@@ -661,11 +673,15 @@ def load(
 
 
 def stored(row: Mapping[str, Any], settings: Settings, weights: WeightsPolicy | None = None) -> Experiment:
-    """The experiment of a sweep, from its row in the registry (`name`, `source`, `experiment`). Files of code that it
-    names are run only where the home trusts them.
+    """The experiment of a sweep, from its row in the registry (`id`, `name`, `source`, `experiment`). Files of code
+    that it names are run only where the home trusts them, and their copies where they are gone.
     """
     document = Document(row["source"] or row["name"], row["experiment"])
-    return Experiment(row["name"], document, settings.data_dir, weights or settings.weights, gate(settings.home))
+    found = Experiment(row["name"], document, settings.data_dir, weights or settings.weights, gate(settings.home))
+    copies = code_files.folder(settings, row["id"])
+    if copies.is_dir() and code_files.needed(found.own_names, Path(document.file).parent, copies):
+        found.copies = copies
+    return found
 
 
 def load_protocol(

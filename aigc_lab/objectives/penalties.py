@@ -1,4 +1,4 @@
-"""What keeps a critic smooth: terms of its loss, in single precision whatever the networks run in.
+"""Penalties of a critic as pure functions: terms of its loss, in single precision whatever the networks run in.
 
 Each takes a critic [N, …] -> [N, …] and samples [N, …], and returns a 0-d tensor without its weight. The gradient of a
 sample is that of its own output: over all of its dimensions, for a critic that reads every sample by itself. A square

@@ -1,4 +1,4 @@
-"""What keeps a critic smooth, one file each: a term of its loss, or a change of what it reads.
+"""Penalties, one file each: they keep a critic smooth by a term of its loss, or by a change of its inputs.
 
 The mathematics of those that ship are pure functions in `objectives.penalties`; a file here says which of them is
 meant, what it draws, and what it remembers. An experiment names one as `penalty: r1`, or a file: `penalty: ./mine.py`.
@@ -78,6 +78,14 @@ class Penalty:
     sees_constant: ClassVar[bool] = False
     #: whether the generator's loss has a term too (`generator_value`); it is then given the real batch as well
     both_players: ClassVar[bool] = False
+    #: the samples, "real" and "fake", at which it draws the critic's gradient to zero
+    zero_centred: ClassVar[frozenset[str]] = frozenset()
+    #: whether it is normal noise on all that the critic reads, of which the weight is the standard deviation, and no
+    #: term of the loss: an expectation over it can then be computed instead of sampled
+    gaussian_noise: ClassVar[bool] = False
+    #: the factor of the weight γ that makes the term γ/2 times a square, as Mescheder et al. 2018 write it for the
+    #: Dirac-GAN; None for a penalty that has no vector field in this game
+    dirac_weight: ClassVar[float | None] = None
 
     def check_options(self, config: Any) -> None:
         """Raises `ValueError` for a system's `Config` that it does not go with."""

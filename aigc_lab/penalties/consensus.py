@@ -16,6 +16,7 @@ class Consensus(Penalty):
     """Each player's gradient is that of its own loss, at the weights as they are (eq. 13–14)."""
 
     weight = 10.0
+    dirac_weight = 1.0
     both_players = True
 
     def unstackable(self, system: nn.Module) -> str | None:

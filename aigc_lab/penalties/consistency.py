@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
+from aigc_lab import plugins
+from aigc_lab.augmentations.base import Augmentation
 from aigc_lab.nets import augmentation
 from aigc_lab.nets.precision import halved, single
 from aigc_lab.noise import Draw
@@ -20,7 +22,7 @@ class Consistency(Penalty):
     weight = 10.0
 
     def check_options(self, config: Any) -> None:
-        if config.augment != "none":
+        if not plugins.find(Augmentation, config.augment).identity:
             raise ValueError("penalty consistency changes pictures by itself: leave out augment, or the penalty")
 
     def check_shape(self, shape: Shape) -> None:

@@ -10,6 +10,8 @@ class InstanceNoise(Penalty):
     """The weight is the noise's standard deviation, in the range of the generator's output. No term of the loss."""
 
     weight = 0.1
+    gaussian_noise = True
+    dirac_weight = 1.0
 
     def sample_noise(self, which: str, count: int, size: tuple[int, ...]) -> dict[str, Draw]:
         return {f"instance_{which}": Draw((count, *size))}

@@ -7,3 +7,4 @@ class NoPenalty(Penalty):
     """The critic's loss is its adversarial loss alone."""
 
     weight = 0.0
+    dirac_weight = 1.0

@@ -10,6 +10,8 @@ class R1(Penalty):
     """The weight is the paper's γ (eq. 9)."""
 
     weight = 10.0
+    zero_centred = frozenset({"real"})
+    dirac_weight = 1.0
 
     def value(self, turn: CriticTurn) -> Tensor:
         return penalties.zero_centred(turn.critic, turn.seen_real)

@@ -11,6 +11,7 @@ class R1R2(Penalty):
     """The sum of both, with one weight γ."""
 
     weight = 10.0
+    zero_centred = frozenset({"real", "fake"})
 
     def value(self, turn: CriticTurn) -> Tensor:
         both = (penalties.zero_centred(turn.critic, seen) for seen in (turn.seen_real, turn.seen_fake))

@@ -10,6 +10,7 @@ class R2(Penalty):
     """The weight is the paper's γ (eq. 10)."""
 
     weight = 10.0
+    zero_centred = frozenset({"fake"})
 
     def value(self, turn: CriticTurn) -> Tensor:
         return penalties.zero_centred(turn.critic, turn.seen_fake)

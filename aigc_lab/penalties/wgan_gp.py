@@ -11,6 +11,7 @@ class WGANGP(Penalty):
     """The gradient at a random place on the line from each real sample to a made one has norm 1 (eq. 3)."""
 
     weight = 10.0
+    dirac_weight = 0.5  # its value is a square without the ½
 
     def noise(self, count: int, packs: int, critic_shape: tuple[int, ...]) -> dict[str, Draw]:
         return {"alpha": Draw((packs,), "unit")}

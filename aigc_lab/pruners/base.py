@@ -1,4 +1,4 @@
-"""What stops the runs of a search that come to nothing, one file each. An experiment names one as
+"""Pruners, one file each: rules that stop the hopeless runs of a search. An experiment names one as
 `search: {pruner: median}`, or a file: `search: {pruner: ./mine.py}`.
 """
 
@@ -18,8 +18,8 @@ Name = Annotated[str, plugins.Named("pruners"), AfterValidator(plugins.Named("pr
 
 @dataclass(frozen=True)
 class Curve:
-    """The objective of a trial by training step, as far as it is known, and whether the trial has finished its
-    training. What was pruned, failed or is under way has not.
+    """The objective of a trial by training step, up to now. `finished` is False for a trial that was pruned, has failed
+    or still trains.
     """
 
     values: Mapping[int, float]

@@ -39,7 +39,7 @@ def rehearse(experiment: Experiment, device: str, say: Callable[[str], None]) ->
     weights = experiment.weights
     given: dict[str, Any] = {
         "name": experiment.name,
-        "file": experiment.document.file,
+        "file": experiment.path,
         "data": experiment.document.data,
         "data_dir": str(experiment.data_dir),
         "weights": [weights.folder and str(weights.folder), weights.allow_unverified],

@@ -9,6 +9,7 @@ from typing import Literal
 from aigc_lab import plugins
 from aigc_lab.errors import UsageError
 from aigc_lab.executors.base import Executor, Place
+from aigc_lab.experiment import code_files
 from aigc_lab.experiment.experiment import Experiment
 from aigc_lab.host import outage, signals, trust
 from aigc_lab.host.settings import Settings
@@ -75,6 +76,16 @@ def _trust(experiment: Experiment, settings: Settings, say: Callable[[str], None
         say(f"{error}; commands that need {', '.join(sorted(experiment.code.values()))} will ask for --trust-code")
 
 
+def _keep_code(experiment: Experiment, settings: Settings, say: Callable[[str], None]) -> None:
+    """The files of code that it names are kept with the sweep, which an export takes along."""
+    named = dict(zip(experiment.own_names, experiment.own_files, strict=True))
+    copies = code_files.folder(settings, experiment.sweep)
+    try:
+        code_files.keep(named, copies)
+    except OSError as error:
+        say(f"{copies}: cannot be written ({error.strerror}); an export of this sweep will lack the code that it names")
+
+
 @contextmanager
 def opened(
     experiment: Experiment,
@@ -113,6 +124,7 @@ def opened(
         )
         ownership.claim(registry, settings, sweep)
         _trust(experiment, settings, say)
+        _keep_code(experiment, settings, say)
         for finding in reconcile(registry, settings, mine=sweep):
             say(str(finding))
         finishing = stack.enter_context(supervision.supervised(registry, sweep))

@@ -1,4 +1,4 @@
-"""What is trained: networks, the objectives of their phases, and `sample()`.
+"""Systems, the generative models that are trained: networks, the losses of their phases, and `sample()`.
 
 A system knows nothing of the loop, of Optuna, MLflow or metrics. Its configuration is its own `Config`, whose defaults
 are those of the paper.
@@ -7,15 +7,18 @@ are those of the paper.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
+from aigc_lab import plugins
 from aigc_lab.config import Strict
 from aigc_lab.noise import Draw, Key, Noise, draw
+from aigc_lab.optimizers.base import Optimizer, from_name
 from aigc_lab.samples import Samples
 from aigc_lab.shape import Modality, Shape
 
@@ -38,7 +41,7 @@ def cosine(first: float, last: float, done: float) -> float:
 
 @dataclass(frozen=True)
 class Decay:
-    """What an optimiser's step size and Adam's β₂ come to after `steps` steps, along half a cosine."""
+    """What an optimiser's step size and its β₂ come to after `steps` steps, along half a cosine."""
 
     steps: float
     lr: float
@@ -47,28 +50,47 @@ class Decay:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """An optimiser, described and not built: the loop builds it (and may stack it). `betas` are Adam's; RMSProp keeps
-    a mean square with decay 0.99; SGD is plain gradient descent. A gradient of a norm above `max_norm`, over all that
+    """An optimiser, described and not built: the loop builds it (and may stack it).
+
+    `rule` is its name, or a user's file, and `options` are its knobs. `betas` and `eps` reach a rule whose knobs are
+    called `beta1`, `beta2` and `eps`; None means the rule's own. A gradient of a norm above `max_norm`, over all that
     the phase trains, is shortened to it (Pascanu et al. 2013). With `decay` the loop sets what `at` says before every
     update: a function of the step, so that a resumed run goes on to the same bits.
+
+    >>> OptimizerConfig(1e-3, (0.5, 0.9)).optimizer.config
+    Config(beta1=0.5, beta2=0.9, eps=1e-08)
     """
 
     lr: float
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    rule: Literal["adam", "rmsprop", "sgd"] = "adam"
+    betas: tuple[float, float] | None = None
+    eps: float | None = None
+    rule: str = "adam"
     max_norm: float | None = None
     decay: Decay | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: Any, lr: float, betas: tuple[float, float] | None = None, **others: Any) -> Self:
+        """The optimiser that a system's `Config` names by its keys `optimizer` and `optimizer_options`."""
+        return cls(lr, betas, rule=config.optimizer, options=config.optimizer_options, **others)
+
+    @cached_property
+    def optimizer(self) -> Optimizer:
+        """The rule with its knobs. Raises `ValueError` for knobs that it refuses."""
+        beta1, beta2 = self.betas or (None, None)
+        knobs = plugins.find(Optimizer, self.rule).Config.model_fields  # type: ignore[type-abstract]
+        shared = {"beta1": beta1, "beta2": beta2, "eps": self.eps}
+        used = {key: value for key, value in shared.items() if value is not None and key in knobs}
+        return from_name(self.rule, used | dict(self.options))
 
     def at(self, step: int) -> dict[str, Any]:
-        """What differs of the optimiser's options in the update of `step` (from 0), as torch names them."""
+        """The optimiser's options in the update of `step` (from 0), by torch's names; empty without a schedule."""
         if self.decay is None:
             return {}
         done = step / self.decay.steps
-        options: dict[str, Any] = {"lr": cosine(self.lr, self.decay.lr, done)}
-        if self.rule == "adam":
-            options["betas"] = (self.betas[0], cosine(self.betas[1], self.decay.beta2, done))
-        return options
+        beta2 = getattr(self.optimizer.config, "beta2", None)
+        scheduled = None if beta2 is None else cosine(beta2, self.decay.beta2, done)
+        return self.optimizer.options(cosine(self.lr, self.decay.lr, done), scheduled)
 
 
 class Loss(NamedTuple):
@@ -129,6 +151,9 @@ class System(nn.Module, ABC):
             raise ValueError(f"it makes {self.modality}, and the dataset holds {shape.modality}")
         self.config = config
         self.shape = shape
+        fields = getattr(type(config), "model_fields", {})
+        rules = [key for key, field in fields.items() if (each := plugins.named(field)) and each.folder == "optimizers"]
+        self.named = {key: plugins.find(Optimizer, getattr(config, key)) for key in rules}  # type: ignore[type-abstract]
 
     @abstractmethod
     def phases(self, batch_size: int) -> list[Phase]:
@@ -140,18 +165,18 @@ class System(nn.Module, ABC):
 
     @abstractmethod
     def latents(self, count: int) -> Draw:
-        """What `sample` starts from, as a draw of `count` latents."""
+        """The draw of `count` latents, the input of `sample`."""
 
     @abstractmethod
     def sample(self, latents: Tensor, *, labels: Tensor | None = None) -> Samples:
         """One sample for each latent. Images come as floats in [0, 1]."""
 
     def summary(self) -> Mapping[str, float]:
-        """What is to be known of the finished system beside its scores, by name: logged with its last scalars."""
+        """Numbers of the finished system by name, logged with its last scalars; none unless a subclass has some."""
         return {}
 
     def portrait(self) -> Any:
-        """A picture that says more than samples do, uint8 [H, W, 3], where there is one."""
+        """A picture of the finished system, uint8 [H, W, 3]; None unless a subclass draws one."""
         return None
 
     @torch.inference_mode()

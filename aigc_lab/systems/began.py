@@ -11,6 +11,7 @@ from aigc_lab.nets import began as nets
 from aigc_lab.nets import images
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives import began
+from aigc_lab.optimizers import base as optimizers
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
@@ -32,6 +33,8 @@ class BEGAN(System):
         control: Positive = Field(1e-3, description="step λ of the balance k")
         lr: Positive = Field(1e-4, description="Adam's step, of both networks")
         beta1: float = Field(0.5, ge=0, lt=1, description="of Adam")
+        optimizer: optimizers.Name = Field("adam", description=optimizers.NAME)
+        optimizer_options: optimizers.Options = Field({}, description=optimizers.OPTIONS)
 
     k: Tensor
     next_k: Tensor
@@ -53,7 +56,7 @@ class BEGAN(System):
     def phases(self, batch_size: int) -> list[Phase]:
         noise, optimizer = (
             {"latents": self.latents(batch_size)},
-            OptimizerConfig(self.config.lr, (self.config.beta1, 0.999)),
+            OptimizerConfig.of(self.config, self.config.lr, (self.config.beta1, 0.999)),
         )
         return [
             Phase("critic", self._critic_loss, [self.critic], optimizer, noise, after=self._control),
@@ -62,8 +65,8 @@ class BEGAN(System):
 
     def _critic_loss(self, batch: Any, noise: Noise, step: int) -> Loss:
         with torch.no_grad():
-            made = self.generator(noise["latents"])
-        real, fake = (began.reconstruction(seen, self.critic(seen).float()) for seen in (batch.signed(), made.float()))
+            fakes = self.generator(noise["latents"])
+        real, fake = (began.reconstruction(seen, self.critic(seen).float()) for seen in (batch.signed(), fakes.float()))
         k = self.k.clone()
         with torch.no_grad():
             next_k, convergence = began.control(real, fake, k, gamma=self.config.gamma, step=self.config.control)
@@ -75,8 +78,8 @@ class BEGAN(System):
         self.k.copy_(self.next_k)
 
     def _generator_loss(self, batch: Any, noise: Noise, step: int) -> Loss:
-        made = self.generator(noise["latents"]).float()
-        return Loss(began.reconstruction(made, self.critic(made).float()).mean())
+        fakes = self.generator(noise["latents"]).float()
+        return Loss(began.reconstruction(fakes, self.critic(fakes).float()).mean())
 
     def samplers(self) -> list[nn.Module]:
         return [self.generator]

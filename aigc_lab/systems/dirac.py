@@ -4,20 +4,23 @@ import copy
 import math
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
+from aigc_lab import plugins
 from aigc_lab.config import Positive, Real, Weight
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives import adversarial
+from aigc_lab.optimizers import base as optimizers
+from aigc_lab.penalties.base import Penalty
 from aigc_lab.pictures import drawing
 from aigc_lab.samples import Points
 from aigc_lab.shape import Modality, Shape
-from aigc_lab.systems.base import OptimizerConfig, Phase
+from aigc_lab.systems.base import Phase
 from aigc_lab.systems.shared.adversarial import AdversarialSystem
 
 # Of the Gauss–Hermite quadrature behind the expectation over instance noise.
@@ -44,6 +47,24 @@ class _Line(nn.Module):
         return -self.psi * x
 
 
+class _PenaltyOfTheGame(plugins.Named):
+    """The penalties that have a vector field in this game."""
+
+    __slots__ = ()
+
+    @property
+    def options(self) -> list[str]:
+        return [name for name in super().options if plugins.find(Penalty, name).dirac_weight is not None]
+
+    def check(self, name: str) -> str:
+        if plugins.find(Penalty, super().check(name)).dirac_weight is None:
+            raise ValueError(f"{name} has no vector field in this game; use {', '.join(self.options)}")
+        return name
+
+
+_OF_THE_GAME = _PenaltyOfTheGame("penalties")
+
+
 class DiracGAN(AdversarialSystem):
     """All data lie at 0, the generator is a point θ, the critic D(x) = ψx; the game rests at θ = ψ = 0 (with
     least squares wherever ψ = 0: a line through the data can say nothing of them). In float64, by
@@ -60,11 +81,12 @@ class DiracGAN(AdversarialSystem):
 
     class Config(AdversarialSystem.Config):
         loss: adversarial.Name = "minimax"
-        penalty: Literal["none", "wgan_gp", "r1", "consensus", "instance_noise"] = Field(
+        penalty: Annotated[str, _OF_THE_GAME, AfterValidator(_OF_THE_GAME.check)] = Field(
             "none", description="what keeps the critic smooth"
         )
         penalty_weight: Weight | None = Field(0.3, description="γ, or the noise's standard deviation")
         lr: Positive = Field(0.2, description="step of plain gradient descent")
+        optimizer: optimizers.Name = Field("sgd", description=optimizers.NAME)
         theta: Real = Field(1.0, description="where the generator starts")
         psi: Real = Field(1.0, description="where the critic starts")
 
@@ -78,9 +100,6 @@ class DiracGAN(AdversarialSystem):
             raise ValueError(f"it plays with single points on a line, dataset dirac's, not {shape}")
         self.generator = _Point(config.theta)
         self.critic = _Line(config.psi)
-
-    def optimizer(self, lr: float) -> OptimizerConfig:
-        return OptimizerConfig(lr, rule="sgd")
 
     def phases(self, batch_size: int) -> list[Phase]:
         return super().phases(batch_size)[::-1]
@@ -110,10 +129,10 @@ class DiracGAN(AdversarialSystem):
 
     @property
     def _weight(self) -> float:
-        return super()._weight / 2 if self.config.penalty == "wgan_gp" else super()._weight
+        return super()._weight * (self._penalty.dirac_weight or 1.0)
 
     def _seen(self, samples: Tensor, noise: Noise, which: str) -> Tensor:
-        if self.config.penalty != "instance_noise":
+        if not self._penalty.gaussian_noise:
             return samples
         nodes, _ = _quadrature()
         # Every node of the real side meets every node of the made one: the noises are independent.
@@ -123,7 +142,7 @@ class DiracGAN(AdversarialSystem):
     @property
     def _objective(self) -> adversarial.AdversarialLoss:
         plain = super()._objective
-        if self.config.penalty != "instance_noise":
+        if not self._penalty.gaussian_noise:
             return plain
         _, weights = _quadrature()
         pairs = torch.outer(weights, weights).flatten()
@@ -163,7 +182,7 @@ class DiracGAN(AdversarialSystem):
 
         def path(steps: int) -> list[tuple[float, float]]:
             put((self.config.theta, self.config.psi))
-            found = [(self.config.theta, self.config.psi)]
+            positions = [(self.config.theta, self.config.psi)]
             for _ in range(steps):
                 turns = [phases] if self.config.update == "simultaneous" else [[phase] for phase in phases]
                 for turn in turns:
@@ -174,8 +193,8 @@ class DiracGAN(AdversarialSystem):
                         if phase.after is not None:
                             with torch.no_grad():
                                 phase.after(0)
-                found.append((game.generator.theta.item(), game.critic.psi.item()))
-            return found
+                positions.append((game.generator.theta.item(), game.critic.psi.item()))
+            return positions
 
         end = self.position().tolist()
         drawn: drawing.Pixels = drawing.vector_field(

@@ -75,7 +75,7 @@ class R3GAN(PictureGAN):
 
     @property
     def _weight(self) -> float:
-        if self.config.penalty != "r1_r2" or self.config.penalty_weight is not None:
+        if self._penalty.zero_centred != {"real", "fake"} or self.config.penalty_weight is not None:
             return super()._weight
         return next(gamma for side, gamma in _GAMMA.items() if self.shape.size[-1] <= side)
 

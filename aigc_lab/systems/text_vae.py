@@ -11,6 +11,7 @@ from aigc_lab.nets.decoding import Sampling
 from aigc_lab.nets.recurrent import RecurrentDecoder, RecurrentEncoder
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives.likelihood import standard_normal_kl
+from aigc_lab.optimizers import base as optimizers
 from aigc_lab.samples import Text
 from aigc_lab.shape import Shape
 from aigc_lab.systems import base
@@ -55,6 +56,8 @@ class TextVAE(LanguageSystem):
         word_dropout: float = Field(0.3, ge=0, le=1, description="share of the decoder's inputs replaced by <unk>")
         lr: Positive = Field(1e-3, description="Adam's step")
         max_norm: Positive = Field(5.0, description="a longer gradient is shortened to this")
+        optimizer: optimizers.Name = Field("adam", description=optimizers.NAME)
+        optimizer_options: optimizers.Options = Field({}, description=optimizers.OPTIONS)
 
     optimizer_only = frozenset({"lr", "max_norm"})
 
@@ -70,7 +73,7 @@ class TextVAE(LanguageSystem):
             "latents": Draw((batch_size, self.config.latent_size)),
             "words": Draw((batch_size, self.length), "unit"),
         }
-        rule = base.OptimizerConfig(self.config.lr, max_norm=self.config.max_norm)
+        rule = base.OptimizerConfig.of(self.config, self.config.lr, max_norm=self.config.max_norm)
         return [base.Phase("vae", self._loss, [self], rule, noise)]
 
     def _loss(self, batch: Any, noise: Noise, step: int) -> base.Loss:

@@ -10,6 +10,7 @@ from aigc_lab.config import Positive, Strict, Weight, Width
 from aigc_lab.nets import images as networks
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives.likelihood import bernoulli_nll, gaussian_nll, standard_normal_kl
+from aigc_lab.optimizers import base as optimizers
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems import base
@@ -36,6 +37,8 @@ class VAE(base.System):
         latent_size: Width = 20
         width: Width = Field(64, description="channels at the widest picture; doubled at every halving")
         lr: Positive = Field(5e-4, description="Adam's step")
+        optimizer: optimizers.Name = Field("adam", description=optimizers.NAME)
+        optimizer_options: optimizers.Options = Field({}, description=optimizers.OPTIONS)
 
     optimizer_only = frozenset({"lr"})
 
@@ -51,7 +54,11 @@ class VAE(base.System):
         # The whole system is trained: the learned σ belongs to neither network.
         return [
             base.Phase(
-                "vae", self._loss, [self], base.OptimizerConfig(self.config.lr), {"latents": self.latents(batch_size)}
+                "vae",
+                self._loss,
+                [self],
+                base.OptimizerConfig.of(self.config, self.config.lr),
+                {"latents": self.latents(batch_size)},
             )
         ]
 

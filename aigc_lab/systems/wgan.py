@@ -6,7 +6,7 @@ from pydantic import Field
 
 from aigc_lab.config import Positive, Times
 from aigc_lab.objectives import adversarial
-from aigc_lab.systems.base import OptimizerConfig
+from aigc_lab.optimizers import base as optimizers
 from aigc_lab.systems.shared.image_gan import ImageGAN
 
 
@@ -20,7 +20,5 @@ class WGAN(ImageGAN):
         clip: Positive | None = Field(0.01, description="the critic's weights are kept within ± this")
         latent_law: Literal["uniform", "normal"] = "normal"
         lr: Positive = Field(5e-5, description="step of both networks' optimisers")
+        optimizer: optimizers.Name = Field("rmsprop", description=optimizers.NAME)
         n_critic: Times = Field(5, description="critic updates for one of the generator")
-
-    def optimizer(self, lr: float) -> OptimizerConfig:
-        return OptimizerConfig(lr, rule="rmsprop")

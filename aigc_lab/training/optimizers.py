@@ -1,4 +1,4 @@
-"""Optimisers as systems describe them (`OptimizerConfig`), and what happens to a gradient before it is used."""
+"""The optimiser of a phase, the weights that it updates, and what happens to a gradient before it is used."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from aigc_lab.systems.base import OptimizerConfig, Phase
-
-#: rule -> the tensors that torch's optimiser keeps of every weight, beside the count of its steps
-MEMORY: dict[str, tuple[str, ...]] = {"adam": ("exp_avg", "exp_avg_sq"), "rmsprop": ("square_avg",), "sgd": ()}
 
 
 def trained(phase: Phase) -> list[nn.Parameter]:
@@ -20,14 +17,7 @@ def build_optimizer(
     config: OptimizerConfig, parameters: list[nn.Parameter], *, fast: bool = True
 ) -> torch.optim.Optimizer:
     """The optimiser that is described. Without `fast` it goes through the weights one by one, to the same numbers."""
-    match config.rule:
-        case "adam":
-            how = {"fused": True} if fast else {"foreach": False, "fused": False}
-            return torch.optim.Adam(parameters, lr=config.lr, betas=config.betas, eps=config.eps, **how)
-        case "rmsprop":
-            return torch.optim.RMSprop(parameters, lr=config.lr, eps=config.eps, foreach=fast)
-        case "sgd":
-            return torch.optim.SGD(parameters, lr=config.lr, foreach=fast)
+    return config.optimizer.build(parameters, config.lr, fast=fast)
 
 
 def laid_out(gradient: Tensor, like: Tensor) -> Tensor:

@@ -21,11 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aigc_lab.noise import Noise
+from aigc_lab.optimizers.base import Optimizer
 from aigc_lab.samples import Samples, Text
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase
 from aigc_lab.text.vocabulary import PAD
 from aigc_lab.training.averages import average_of
-from aigc_lab.training.optimizers import MEMORY, build_optimizer, shortened_by_replica, trained
+from aigc_lab.training.optimizers import build_optimizer, shortened_by_replica, trained
 from aigc_lab.training.state import TrainingState
 
 
@@ -195,9 +196,9 @@ class _Optimizer:
             optimizer = build_optimizer(config, windows)
             owners = [(state.optimizers[phase.name], trained(state.phases[index])) for state in members]
             for number, window in enumerate(windows):
-                if MEMORY[config.rule]:
+                if config.optimizer.memory or config.optimizer.counters:
                     rows_of = [(own.state, weights[number]) for own, weights in owners]
-                    optimizer.state[window] = _remember(rows_of, MEMORY[config.rule])
+                    optimizer.state[window] = _remember(rows_of, config.optimizer)
             self._shares.append((rows, optimizer, config))
             first += len(members)
 
@@ -211,24 +212,22 @@ class _Optimizer:
             optimizer.step()
 
 
-def _remember(
-    owners: Sequence[tuple[dict[Tensor, dict[str, Tensor]], Tensor]], keys: Sequence[str]
-) -> dict[str, Tensor]:
-    """Optimiser state of one stacked weight, from those of its rows, which become views of it.
+def _remember(owners: Sequence[tuple[dict[Tensor, dict[str, Tensor]], Tensor]], rule: Optimizer) -> dict[str, Tensor]:
+    """The memory of one stacked weight, from those of its rows, which become windows onto it.
 
-    The step count is common to all; an optimiser that has not stepped starts from zeros.
+    The counters, like that of steps, are one for all; an optimiser that has not stepped remembers zeros.
     """
-    memories = [state.get(weight) or _blank(weight, keys) for state, weight in owners]
-    together = {"step": memories[0]["step"].clone()}
-    together |= {key: torch.stack([memory[key] for memory in memories]) for key in keys}
+    memories = [state.get(weight) or _blank(weight, rule) for state, weight in owners]
+    together = {key: memories[0][key].clone() for key in rule.counters}
+    together |= {key: torch.stack([memory[key] for memory in memories]) for key in rule.memory}
     for row, (state, weight) in enumerate(owners):
-        state[weight] = {key: value if key == "step" else value[row] for key, value in together.items()}
+        state[weight] = {key: value if key in rule.counters else value[row] for key, value in together.items()}
     return together
 
 
-def _blank(weight: Tensor, keys: Sequence[str]) -> dict[str, Tensor]:
-    blank = {key: torch.zeros_like(weight, requires_grad=False) for key in keys}
-    return {"step": torch.zeros((), device=weight.device), **blank}
+def _blank(weight: Tensor, rule: Optimizer) -> dict[str, Tensor]:
+    counters = {key: torch.zeros((), device=weight.device) for key in rule.counters}
+    return counters | {key: torch.zeros_like(weight, requires_grad=False) for key in rule.memory}
 
 
 # ---- who may be stacked
@@ -238,7 +237,8 @@ def _refuse_unlike(states: Sequence[TrainingState]) -> None:
     if not states:
         raise ValueError("there is no state to stack")
     first = states[0]
-    reason = first.system.unstackable
+    of_rules = [phase.optimizer.optimizer.unstackable for phase in first.phases]
+    reason = next((reason for reason in (first.system.unstackable, *of_rules) if reason is not None), None)
     if reason is not None:
         raise ValueError(f"{type(first.system).__name__} cannot be stacked: {reason}")
     weights = [id(weight) for state in states for weight in state.system.parameters()]

@@ -515,7 +515,7 @@ def _verdict(word: str) -> Callable[[Any], Any]:
 
 DAMAGE: dict[str, tuple[dict[str, Callable[[Any], Any]], str]] = {
     "format": (
-        {"manifest": lambda m: m.update(format=2, aigc_lab="9.9")},
+        {"manifest": lambda m: m.update(format=3, aigc_lab="9.9")},
         "written by a newer aigc-lab .'9.9'.; upgrade",
     ),
     "schema": ({"manifest": lambda m: m.update(schema="9999")}, "written by a newer aigc-lab"),

@@ -130,7 +130,7 @@ def test_the_page_of_a_run(home: Path) -> None:
     assert "DIVERGED: loss is nan" in lab(home, "show", "digits.2.1").stdout
 
 
-PLUGINS = ["systems", "datasets", "metrics", "penalties", "augmentations", "pruners"]
+PLUGINS = ["systems", "datasets", "metrics", "penalties", "augmentations", "pruners", "optimizers"]
 KINDS = [*PLUGINS, "experiments", "protocols"]
 
 

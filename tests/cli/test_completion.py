@@ -39,7 +39,17 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("aigc-lab sweep mi", {"mine.yaml"}),
         (
             "aigc-lab list ",
-            {"systems", "datasets", "metrics", "experiments", "protocols", "penalties", "augmentations", "pruners"},
+            {
+                "systems",
+                "datasets",
+                "metrics",
+                "experiments",
+                "protocols",
+                "penalties",
+                "augmentations",
+                "pruners",
+                "optimizers",
+            },
         ),
     ],
 )

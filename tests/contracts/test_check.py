@@ -15,7 +15,8 @@ from test_contracts_catch import SOUND
 from aigc_lab import plugins
 from aigc_lab.cli.options import changed
 from aigc_lab.commands import check as checks
-from aigc_lab.contracts.systems import SYSTEM, Case
+from aigc_lab.contracts.system_case import Case
+from aigc_lab.contracts.systems import SYSTEM
 from aigc_lab.data.digits import Digits
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host import confined

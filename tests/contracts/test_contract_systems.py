@@ -9,7 +9,8 @@ import pytest
 
 from aigc_lab import plugins
 from aigc_lab.contracts.base import Contract
-from aigc_lab.contracts.systems import SYSTEM, Case, variants
+from aigc_lab.contracts.system_case import Case, variants
+from aigc_lab.contracts.systems import SYSTEM
 from aigc_lab.data.base import Dataset
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.dirac import Dirac

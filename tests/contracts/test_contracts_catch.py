@@ -6,7 +6,8 @@ import pytest
 
 from aigc_lab import plugins
 from aigc_lab.contracts.base import ContractResult, examine
-from aigc_lab.contracts.systems import SYSTEM, Case
+from aigc_lab.contracts.system_case import Case
+from aigc_lab.contracts.systems import SYSTEM
 from aigc_lab.data.ring import Ring
 from aigc_lab.systems.base import System
 

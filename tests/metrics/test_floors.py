@@ -12,7 +12,7 @@ import torch
 
 from aigc_lab import evaluate, plugins
 from aigc_lab.config import Strict
-from aigc_lab.contracts.metrics import Components, Frequencies
+from aigc_lab.contracts.stand_ins import Components, Frequencies
 from aigc_lab.data.base import Dataset, Split
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.mnist import MNIST

@@ -1,5 +1,5 @@
-"""What generative adversarial networks share, whatever their networks: two players, a loss, a penalty, and the knobs
-that every variant may turn.
+"""Generative adversarial networks, whatever their networks: two players, a loss, a penalty, and the knobs that every
+variant has.
 """
 
 from abc import abstractmethod
@@ -17,6 +17,7 @@ from aigc_lab.config import Few, Positive, Strict, Times, Weight
 from aigc_lab.nets import spectral
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives import adversarial
+from aigc_lab.optimizers import base as optimizers
 from aigc_lab.penalties import base as penalties
 from aigc_lab.penalties.base import CriticTurn, Players, Turn
 from aigc_lab.shape import Modality, Shape
@@ -49,6 +50,8 @@ class AdversarialSystem(System):
         critic_lr_ratio: Positive = Field(1.0, description="the critic's step over the generator's (TTUR)")
         beta1: float = Field(0.5, ge=0, lt=1, description="of Adam")
         beta2: float = Field(0.999, ge=0, lt=1, description="of Adam")
+        optimizer: optimizers.Name = Field("adam", description=optimizers.NAME)
+        optimizer_options: optimizers.Options = Field({}, description=optimizers.OPTIONS)
         n_critic: Times = Field(1, description="critic updates for one of the generator")
         update: Literal["alternating", "simultaneous"] = "alternating"
         packing: Few = Field(1, description="samples that the critic judges together (PacGAN)")
@@ -76,12 +79,12 @@ class AdversarialSystem(System):
 
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
-        if shape.modality != Modality.IMAGES and config.augment != "none":
+        self._penalty, self._augmentation = _penalty(config.penalty), _augmentation(config.augment)
+        if shape.modality != Modality.IMAGES and not self._augmentation.identity:
             raise ValueError(
                 f"augment: {config.augment} changes pictures (colour, place, cut-outs), not {shape.modality}"
             )
-        self._penalty, self._augmentation = _penalty(config.penalty), _augmentation(config.augment)
-        self.named = {"penalty": type(self._penalty), "augment": type(self._augmentation)}
+        self.named = {**self.named, "penalty": type(self._penalty), "augment": type(self._augmentation)}
         self._penalty.check_shape(shape)
         # What each of them remembers, as buffers of this system: a stack of replicas puts others in their place.
         self._remembered: dict[str, tuple[str, ...]] = {}
@@ -98,14 +101,14 @@ class AdversarialSystem(System):
         """The batch in the range of the generator's output."""
 
     def optimizer(self, lr: float) -> OptimizerConfig:
-        return OptimizerConfig(lr, (self.config.beta1, self.config.beta2))
+        return OptimizerConfig.of(self.config, lr, (self.config.beta1, self.config.beta2))
 
     def samplers(self) -> list[nn.Module]:
         return [self.generator]
 
     @property
     def critic_bias(self) -> bool:
-        """Whether the critic's last layer needs a bias: one that no loss can see would be drawn along untrained."""
+        """Whether the critic's last layer needs a bias; a relative loss does not depend on it, nor train it."""
         return not self._objective.relative or self._penalty.sees_constant
 
     @property
@@ -151,7 +154,7 @@ class AdversarialSystem(System):
         return [critic, generator]
 
     def _seen_noise(self, count: int, which: str) -> dict[str, Draw]:
-        """What `_seen` draws for a batch."""
+        """The noise that `_seen` draws for `count` samples of one side."""
         size = self.shape.size
         return self._augmentation.noise(which, count) | self._penalty.sample_noise(which, count, size)
 
@@ -183,9 +186,9 @@ class AdversarialSystem(System):
 
     def _critic_loss(self, batch: Any, noise: Noise, step: int) -> Loss:
         with torch.no_grad():
-            made = self.generator(noise["latents"])
+            fakes = self.generator(noise["latents"])
         samples = self.real(batch)
-        seen_real, seen_fake = self._seen(samples, noise, "real"), self._seen(made, noise, "fake")
+        seen_real, seen_fake = self._seen(samples, noise, "real"), self._seen(fakes, noise, "fake")
         # Separate passes: batch normalisation sees real or made samples, never a mixture.
         real, fake = self._scores(self.critic, seen_real), self._scores(self.critic, seen_fake)
         loss = self._objective.critic(real, fake)
@@ -228,7 +231,7 @@ class AdversarialSystem(System):
         }
 
     def _memory(self, key: str) -> dict[str, Tensor]:
-        """What the penalty, or the augmentation, remembers."""
+        """The buffers of the penalty (`key` "penalty") or of the augmentation ("augment"), by name."""
         return {name: getattr(self, name) for name in self._remembered[key]}
 
     def _generator_value(self, players: Players, batch: Any, noise: Noise) -> Tensor:
@@ -246,7 +249,7 @@ class AdversarialSystem(System):
 
     @property
     def _moves(self) -> bool:
-        """Whether there is anything for `_after` to do."""
+        """Whether `_after` does anything: a clipped or spectral critic, or a plugin with memory."""
         config = self.config
         stateful = config.clip is not None or any(self._remembered.values())
         return stateful or spectral.is_spectral(self.critic)

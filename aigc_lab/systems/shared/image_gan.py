@@ -1,4 +1,4 @@
-"""What GANs for images share that differ in their losses: networks by name, and how the critic normalises."""
+"""GANs for images: networks by name, and the normalisation of the critic."""
 
 from typing import Any, Literal
 

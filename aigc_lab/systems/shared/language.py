@@ -12,6 +12,7 @@ from aigc_lab.config import Positive, Strict
 from aigc_lab.nets import decoding
 from aigc_lab.nets.decoding import Sampling
 from aigc_lab.noise import Draw, Noise
+from aigc_lab.optimizers import base as optimizers
 from aigc_lab.samples import Text
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems import base
@@ -19,7 +20,7 @@ from aigc_lab.text.vocabulary import EOS, PAD, Vocabulary
 
 
 def shifted(words: Tensor) -> Tensor:
-    """What is known before each word [N, L]: the word before it; `<pad>` stands for the beginning."""
+    """The inputs of a language model [N, L] of words [N, L]: at each place the word before it, `<pad>` at the first."""
     return F.pad(words[:, :-1], (1, 0), value=PAD)
 
 
@@ -31,8 +32,8 @@ def first_word(vocabulary: Vocabulary) -> int:
 def nll_of(logits: Tensor, words: Tensor, first: int) -> Tensor:
     """−log p of each word [N, L] in nats, 0 at `<pad>`, of logits [N, L, V − first] of the words from `first` on."""
     targets = words - first
-    found = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD - first, reduction="none")
-    return found.reshape(words.shape)
+    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD - first, reduction="none")
+    return losses.reshape(words.shape)
 
 
 def kept(uniform: Tensor, rate: float) -> Tensor:
@@ -98,6 +99,8 @@ class LanguageModel(LanguageSystem):
         dropout: float = Field(0.0, ge=0, lt=1, description="of what enters and leaves the network, locked over places")
         lr: Positive = Field(1e-3, description="Adam's step")
         max_norm: Positive = Field(5.0, description="a longer gradient is shortened to this")
+        optimizer: optimizers.Name = Field("adam", description=optimizers.NAME)
+        optimizer_options: optimizers.Options = Field({}, description=optimizers.OPTIONS)
 
     optimizer_only = frozenset({"lr", "max_norm"})
 
@@ -108,7 +111,7 @@ class LanguageModel(LanguageSystem):
     def phases(self, batch_size: int) -> list[base.Phase]:
         inside, outside = self.decoder.input_width, self.decoder.width
         drawn = {"dropout": Draw((batch_size, inside + outside), "unit")} if self.config.dropout else {}
-        rule = base.OptimizerConfig(self.config.lr, max_norm=self.config.max_norm)
+        rule = base.OptimizerConfig.of(self.config, self.config.lr, max_norm=self.config.max_norm)
         return [base.Phase("model", self._loss, [self], rule, drawn)]
 
     def _loss(self, batch: Any, noise: Noise, step: int) -> base.Loss:

@@ -1,4 +1,4 @@
-"""What GANs for points share."""
+"""GANs for points [N, d]."""
 
 from typing import Any
 

@@ -1,0 +1,67 @@
+"""The samples of a system: their shape and range, and what they are functions of."""
+
+import torch
+
+from aigc_lab.contracts.base import Broken, Contracts
+from aigc_lab.contracts.system_case import Case
+from aigc_lab.contracts.system_losses import losses_are_finite
+from aigc_lab.samples import Samples, Text
+from aigc_lab.shape import Modality
+
+SAMPLES: Contracts[Case] = Contracts()
+
+
+@SAMPLES.add(losses_are_finite)
+def samples_have_the_declared_shape_and_range(case: Case) -> None:
+    """Metrics and pictures read every value literally: a picture in [−1, 1] is half black, and scores as such."""
+    for state in (case.fresh(), case.finished(case.fresh(), 2)):
+        system = state.average
+        samples = system.generate(7, "samples")
+        if not isinstance(samples, Samples):
+            raise Broken(f"sample returns a {type(samples).__name__}: wrap it, as in Images(values)")
+        if samples.modality != system.modality:
+            raise Broken(f"it declares {system.modality}, and sample returns {samples.modality}")
+        values, expected = samples.values, (7, *system.shape.size)
+        if tuple(values.shape) != expected:
+            raise Broken(f"seven samples have the shape {list(values.shape)}, not {list(expected)}")
+        if isinstance(samples, Text):
+            samples.canonical()
+            if samples.vocabulary != system.shape.vocabulary:
+                raise Broken("its samples have another vocabulary than its data: make them Text(…, self.vocabulary)")
+            continue
+        if values.dtype != torch.float32:
+            raise Broken(f"samples are {values.dtype}: end sample with .float()")
+        if not values.isfinite().all():
+            raise Broken(f"{int((~values.isfinite()).sum())} of {values.numel()} values are not finite")
+        low, high = values.min().item(), values.max().item()
+        if system.modality == Modality.IMAGES and not 0 <= low <= high <= 1:
+            raise Broken(f"pixels go from {low:.3g} to {high:.3g}, and images are in [0, 1]: after tanh, (x + 1) / 2")
+
+
+@SAMPLES.add(samples_have_the_declared_shape_and_range)
+def every_latent_gives_its_own_sample(case: Case) -> None:
+    """A sampler that ignores its latents makes one picture n times, and every metric counts them as n."""
+    if case.kind.deterministic:
+        return
+    values = case.fresh().average.generate(7, "samples").values
+    count = len({row.numpy().tobytes() for row in values})
+    if count < 7:
+        raise Broken(f"seven latents give {count} different samples")
+
+
+@SAMPLES.add(every_latent_gives_its_own_sample, once=True)
+def more_samples_of_one_key_begin_with_the_same(case: Case) -> None:
+    """Scores at another n, and the pictures of all steps, must show the same latents: sample may draw nothing."""
+    system = case.finished(case.fresh(), 1).average
+    few, some, many = (system.generate(count, "key", 1, block=8).values for count in (3, 8, 21))
+    for shorter in (few, some):
+        if not torch.equal(many[: len(shorter)], shorter):
+            raise Broken(
+                f"the first {len(shorter)} of 21 samples are others than {len(shorter)} alone: does sample draw?"
+            )
+    if case.kind.deterministic:
+        return
+    if len({row.numpy().tobytes() for row in many}) < 21 or torch.equal(
+        system.generate(3, "key", 2, block=8).values, few
+    ):
+        raise Broken("another block, or another key, gives the same samples")
