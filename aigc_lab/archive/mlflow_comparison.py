@@ -16,7 +16,7 @@ from aigc_lab.host.files import sha256
 from aigc_lab.registry.audit import RecordedRun
 from aigc_lab.registry.states import RunState
 from aigc_lab.tracking.base import status_of
-from aigc_lab.tracking.mlflow import HeldFile, MlflowTracker, Shown
+from aigc_lab.tracking.mlflow import MlflowFile, MlflowTracker, RunSnapshot
 
 _NAMED = 3
 
@@ -32,7 +32,7 @@ class Compared:
     lacks: Lacks | None = None
     many: bool = False
     unlike: list[str] = field(default_factory=list)
-    files: Mapping[str, HeldFile] = field(default_factory=dict)
+    files: Mapping[str, MlflowFile] = field(default_factory=dict)
 
 
 class Digests:
@@ -57,7 +57,7 @@ class Comparison:
     def __init__(self, tracker: MlflowTracker, digests: Digests, *, deep: bool = False) -> None:
         self._tracker, self._digests, self._deep = tracker, digests, deep
 
-    def of(self, run: RecordedRun, wanted: Projection, shown: Sequence[Shown], score: str) -> Compared:
+    def of(self, run: RecordedRun, wanted: Projection, shown: Sequence[RunSnapshot], score: str) -> Compared:
         if not shown:
             return Compared(["MLflow has no run of it"], wanted.lacks({}, {}, {}, run=True))
         if len(shown) > 1:
@@ -86,7 +86,7 @@ class Comparison:
         differs += [f"the samples of step {step} in MLflow are damaged" for step in sorted(pictures)]
         return Compared(differs, lacks if differs else None, unlike=unlike, files=files)
 
-    def _damaged(self, wanted: Projection, here: Shown, files: Mapping[str, HeldFile]) -> dict[str, str]:
+    def _damaged(self, wanted: Projection, here: RunSnapshot, files: Mapping[str, MlflowFile]) -> dict[str, str]:
         """Place -> why the file there is another than the one of this home."""
         found = {}
         for place, path in wanted.files.items():
@@ -102,7 +102,7 @@ class Comparison:
         return found
 
     def _pictures(
-        self, wanted: Projection, here: Shown, files: Mapping[str, HeldFile]
+        self, wanted: Projection, here: RunSnapshot, files: Mapping[str, MlflowFile]
     ) -> tuple[dict[int, int | None], list[str]]:
         """Step -> the time that the picture's name bears, where it cannot be read; and what is said of pictures that
         show something else. One that is damaged in the home says nothing about MLflow's.
@@ -126,14 +126,14 @@ class Comparison:
                 )
         return damaged, unlike
 
-    def _digest(self, here: Shown, place: str, held: HeldFile) -> str | None:
+    def _digest(self, here: RunSnapshot, place: str, held: MlflowFile) -> str | None:
         """None where it would have to be fetched, and nobody asked for that."""
         if held.path is not None:
             return self._digests.of(held.path)
         return self._tracker.sha256(here, place, held) if self._deep else None
 
 
-def _others(run: RecordedRun, wanted: Projection, here: Shown) -> dict[str, float]:
+def _others(run: RecordedRun, wanted: Projection, here: RunSnapshot) -> dict[str, float]:
     """Metric -> the number that it ends at, where MLflow has another. Of a run that did not finish MLflow may know more
     than the registry.
     """
@@ -141,7 +141,7 @@ def _others(run: RecordedRun, wanted: Projection, here: Shown) -> dict[str, floa
     return {name: value for name, value in sorted(ends.items()) if here.metrics.get(name, value) != value}
 
 
-def _ends(run: RecordedRun, wanted: Projection, here: Shown, score: str) -> list[str]:
+def _ends(run: RecordedRun, wanted: Projection, here: RunSnapshot, score: str) -> list[str]:
     differs = []
     # A run with patience trains on after its result: its curve ends elsewhere.
     value = wanted.last.get(score, run.value)

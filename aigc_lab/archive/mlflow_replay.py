@@ -28,8 +28,8 @@ from aigc_lab.registry.states import RunState
 from aigc_lab.runs.record import table_of_sentences
 from aigc_lab.tracking import final, writer
 from aigc_lab.tracking.base import MetricPoint, RunTracker, Tracker, run_key, status_of
-from aigc_lab.tracking.description import Beginning, Described, beginning, ending
-from aigc_lab.tracking.mlflow import HeldFile
+from aigc_lab.tracking.description import Beginning, RunDescription, beginning, ending
+from aigc_lab.tracking.mlflow import MlflowFile
 from aigc_lab.tracking.spool import SpoolTracker
 
 _LOG = logging.getLogger(__name__)
@@ -227,7 +227,7 @@ class Projection:
         self,
         steps: Mapping[str, set[int]],
         params: Mapping[str, str],
-        files: Mapping[str, HeldFile],
+        files: Mapping[str, MlflowFile],
         *,
         run: bool = False,
     ) -> Lacks:
@@ -274,7 +274,7 @@ class Projection:
         run, facts = self._run, self._attempt["environment"]
         facts = facts if isinstance(facts, dict) else {}
         return beginning(
-            Described.load(facts.get(DESCRIBED)) or self._described(),
+            RunDescription.load(facts.get(DESCRIBED)) or self._described(),
             facts,
             sweep=run["sweep_id"],
             trial=run["trial"],
@@ -284,7 +284,7 @@ class Projection:
             attempt=self._attempt["number"],
         )
 
-    def _described(self) -> Described:
+    def _described(self) -> RunDescription:
         """Of an attempt of an earlier version, which stored no description: what the experiment fixed, and what the
         search chose for this trial.
         """
@@ -297,7 +297,7 @@ class Projection:
         params |= self._trial["config"] if isinstance(self._trial["config"], dict) else {}
         protocol = experiment.get("evaluation")
         protocol = protocol.get("name") if isinstance(protocol, dict) else protocol
-        return Described(params, Path(protocol).stem if isinstance(protocol, str) else None, None)
+        return RunDescription(params, Path(protocol).stem if isinstance(protocol, str) else None, None)
 
     def _not_finite(self) -> list[tuple[int, str]]:
         """The values of curves and scores that were not finite, as (step, metric), in the order of the training."""
@@ -392,7 +392,7 @@ def _step(row: Row) -> int | None:
     return None if match is None else int(match[1])
 
 
-def pictures_in(files: Mapping[str, HeldFile]) -> dict[int, dict[str, tuple[str, int]]]:
+def pictures_in(files: Mapping[str, MlflowFile]) -> dict[int, dict[str, tuple[str, int]]]:
     """Step -> the samples of then among MLflow's artifacts: end of the name -> place, and the time that it bears."""
     found: dict[int, dict[str, tuple[str, int]]] = defaultdict(dict)
     pattern = re.compile(r"images/samples~grid\+step\+(\d+)\+timestamp\+(\d+)\+[\w-]+(\.png|\+compressed\.webp)")

@@ -19,7 +19,8 @@ from aigc_lab.sweeps import ownership
 from aigc_lab.sweeps.reconcile import Finding
 from aigc_lab.sweeps.supervision import alone, refuse_supervised
 from aigc_lab.tracking import backlog, writer
-from aigc_lab.tracking.mlflow import MlflowTracker, exists
+from aigc_lab.tracking.mlflow import MlflowTracker
+from aigc_lab.tracking.mlflow_store import store_exists
 
 _MARK = {"rebuilt": "true"}
 
@@ -74,7 +75,7 @@ class _Sweep:
             return
         try:
             with writer.shipping(self._settings, self._sweep, wait=False, registry=self._registry) as shipper:
-                if not exists(self._settings.tracking_uri) or waits:
+                if not store_exists(self._settings.tracking_uri) or waits:
                     left, reason, _ = writer.attempt(shipper)
                     if left:
                         raise Failure(f"{self._sweep}: what waits for MLflow is not delivered: {reason}")
@@ -94,7 +95,7 @@ class _Sweep:
         rows = contents.rows(self._registry, self._sweep)
         score = f"score/{rows['sweep'][0]['objective']}"
         comparison = Comparison(self._tracker, Digests())
-        shown = self._tracker.shown(self._sweep) if exists(self._settings.tracking_uri) else {}
+        shown = self._tracker.runs_by_key(self._sweep) if store_exists(self._settings.tracking_uri) else {}
         experiment = None if self._dry_run else self._tracker.experiment(self._sweep)
         for number, wanted in enumerate(projections(self._settings, rows, chains), 1):
             self._told(f"{self._sweep}: run {number} of {len(ended)}")
@@ -124,7 +125,7 @@ class _Sweep:
 
     def _models(self) -> Iterator[Finding]:
         rows = [row for row in queries.models(self._registry) if row["sweep"] == self._sweep]
-        if not rows or not exists(self._settings.tracking_uri):
+        if not rows or not store_exists(self._settings.tracking_uri):
             return
         for row, lacks in promotion.compared(rows, self._settings):
             name = f"{row['model']} {row['version']}"

@@ -24,8 +24,9 @@ from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.serving import promotion
 from aigc_lab.sweeps import ownership
-from aigc_lab.tracking import backlog, final, spool
-from aigc_lab.tracking.mlflow import MlflowTracker, exists
+from aigc_lab.tracking import backlog, final, spool_log
+from aigc_lab.tracking.mlflow import MlflowTracker
+from aigc_lab.tracking.mlflow_store import store_exists
 from aigc_lab.tracking.writer import spool_folder
 from aigc_lab.training.model_code import code_of
 
@@ -96,7 +97,7 @@ def _models(
         if not promotion.is_whole(row):
             remedy = f"aigc-lab promote {row['run']} --name {row['model']} --checkpoint {row['checkpoint']} --no-alias"
             found.problems.append(f"{row['model']} {row['version']}: its files are not whole; {remedy}")
-    if not exists(settings.tracking_uri):
+    if not store_exists(settings.tracking_uri):
         return  # said of the sweeps
     try:
         for row, lacks in promotion.compared(rows, settings):
@@ -228,7 +229,7 @@ class _Sweep:
         """What says of a run how MLflow's differs; None where it is not to be asked."""
         nothing: Callable[[RecordedRun], Compared | None] = lambda run: None  # noqa: E731 -- it answers like the other
         folder = spool_folder(self._settings, self._sweep)
-        waits = {run.name for run in spool.runs(folder) if backlog.of_run(run).records}
+        waits = {run.name for run in spool_log.logged_runs(folder) if backlog.of_run(run).records}
         if waits:
             counted = backlog.of_sweep(folder)
             self._found.notes.append(
@@ -240,12 +241,12 @@ class _Sweep:
         remedy = f"aigc-lab reconcile --mlflow {self._sweep}"
         if not ended:
             return nothing
-        if not exists(self._settings.tracking_uri):
+        if not store_exists(self._settings.tracking_uri):
             self._problem(self._sweep, f"MLflow's database {self._settings.mlflow_address} is lost; {remedy}")
             return nothing
         tracker = MlflowTracker(self._settings.tracking_uri, self._settings.artifacts)
         try:
-            shown = tracker.shown(self._sweep)
+            shown = tracker.runs_by_key(self._sweep)
         except (Failure, UsageError) as error:
             self._problem(self._sweep, _unasked(error, self._settings))
             return nothing

@@ -41,7 +41,7 @@ from aigc_lab.systems.base import System
 from aigc_lab.systems.shared.language import LanguageSystem
 from aigc_lab.tracking import final
 from aigc_lab.tracking.base import DatasetInfo, RunTracker, run_key, status_of
-from aigc_lab.tracking.description import Described, beginning, ending
+from aigc_lab.tracking.description import RunDescription, beginning, ending
 from aigc_lab.training import checkpoint
 from aigc_lab.training.checkpoint import Checkpointer
 from aigc_lab.training.loop import train
@@ -187,7 +187,7 @@ class _Run:
         self._rest()
         self._scoring = False
 
-    def _open_tracker(self, described: Described, environment: Mapping[str, Any], chain: int) -> RunTracker:
+    def _open_tracker(self, described: RunDescription, environment: Mapping[str, Any], chain: int) -> RunTracker:
         job = self._job
         name, params, tags, dataset = beginning(
             described,
@@ -678,10 +678,10 @@ class _Selected:
     weights: dict[str, Tensor]
 
 
-def _describe(job: Job) -> Described:
+def _describe(job: Job) -> RunDescription:
     """What MLflow is told of a run's configuration and data."""
     plan = job.configuration
     train_size = len(plan.dataset.load("train"))
     shape = f"{plan.dataset.shape}, {train_size} samples"
     dataset = DatasetInfo(plan.dataset.name, plan.dataset.digest, plan.dataset.source, shape)
-    return Described(plan.parameters, plan.protocol.name, dataset)
+    return RunDescription(plan.parameters, plan.protocol.name, dataset)

@@ -36,7 +36,7 @@ from aigc_lab.serving import lookup
 from aigc_lab.serving.answering import columns
 from aigc_lab.serving.lookup import Weights
 from aigc_lab.sweeps import ownership
-from aigc_lab.tracking import backlog, spool, writer
+from aigc_lab.tracking import backlog, spool_log, writer
 from aigc_lab.training.model_code import code_of
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _refuse_other_store(registry: Registry, model: str, settings: Settings) -> N
 def _refuse_undelivered(row: dict[str, Any], settings: Settings) -> None:
     """What MLflow has not got of a run cannot be a model there."""
     folder = writer.spool_folder(settings, row["sweep"])
-    spooled = [each for each in spool.runs(folder) if each.name.rpartition(".")[0] == row["run"]]
+    spooled = [each for each in spool_log.logged_runs(folder) if each.name.rpartition(".")[0] == row["run"]]
     waits = sum(backlog.of_run(each).records for each in spooled)
     if not waits:
         return
@@ -155,7 +155,7 @@ def _refuse_undelivered(row: dict[str, Any], settings: Settings) -> None:
         raise UsageError(
             f"{told}, and are being delivered; wait for that ('aigc-lab spool' shows it), and promote then"
         )
-    error = backlog.Status.of(folder).error
+    error = backlog.DeliveryStatus.of(folder).error
     why = f" ({error})" if error else ""
     raise UsageError(f"{told}{why}; deliver them first: aigc-lab spool {row['sweep']} --flush")
 
@@ -284,7 +284,7 @@ def compared(rows: list[dict[str, Any]], settings: Settings) -> Iterator[tuple[d
     for row in sorted(rows, key=lambda row: (row["model"], row["version"])):
         if row["mlflow_uri"] != here:
             continue
-        versions, aliases = mlflow.held(row["model"])
+        versions, aliases = mlflow.versions_and_aliases(row["model"])
         if versions.get(row["version"]) == row["digest"]:
             lacking = [alias for alias in row["aliases"] if aliases.get(alias) != row["version"]]
             if lacking:

@@ -24,7 +24,7 @@ from aigc_lab.registry.store import Registry
 from aigc_lab.runs.job import Job, RunOutcome
 from aigc_lab.sweeps.session import Opened, opened, stores
 from aigc_lab.tracking import writer
-from aigc_lab.tracking.spool import records
+from aigc_lab.tracking.spool_log import records
 
 # Does what files beside it ask for, while it is scored.
 SYSTEM = """

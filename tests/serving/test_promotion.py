@@ -35,7 +35,7 @@ from aigc_lab.serving.model import Model
 from aigc_lab.serving.promotion import Promoted, promote
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import System
-from aigc_lab.tracking import spool, writer
+from aigc_lab.tracking import spool_log, writer
 from aigc_lab.tracking.mlflow import MlflowTracker
 from aigc_lab.tracking.spool import SpoolTracker
 from aigc_lab.training.checkpoint import save_weights
@@ -451,7 +451,7 @@ def test_a_run_that_mlflow_has_not_got_yet_is_promoted_later(home: Home) -> None
     before = left(home)
     with pytest.raises(UsageError, match=f"2 records wait here; deliver them first: aigc-lab spool {sweep} --flush"):
         home.promote(run)
-    with locked(folder / spool.LOCK), pytest.raises(UsageError, match="being delivered; wait for that"):
+    with locked(folder / spool_log.LOCK), pytest.raises(UsageError, match="being delivered; wait for that"):
         home.promote(run)
     assert left(home) == before
     shutil.rmtree(folder)
