@@ -221,7 +221,7 @@ def test_a_stop_in_the_middle_interrupts_and_leaves_nothing(name: str, tmp_path:
         def stop() -> None:
             processes.append(here.process(job.run))
             here.opening.executor.stop()
-            signals.want()
+            signals.request_stop()
 
         with pytest.raises(KeyboardInterrupt), here.once_it_waits(stop):
             here.opening.executor.run(job, here.watcher)
