@@ -87,7 +87,7 @@ def _sweeps(wanted: str | None, settings: Settings) -> list[str]:
 
 def _row(sweep: str, settings: Settings) -> Row:
     folder = spool_folder(settings, sweep)
-    row = {"sweep": sweep} | vars(backlog.of_sweep(folder)) | vars(DeliveryStatus.of(folder))
+    row = {"sweep": sweep} | vars(backlog.sweep_backlog(folder)) | vars(DeliveryStatus.of(folder))
     times = {name: _iso(row[name]) for name in ("since", "delivered_at", "error_at")}
     return row | times | {"writer": backlog.has_writer(folder)}
 
@@ -101,7 +101,7 @@ def _deliver(sweep: str, settings: Settings, registry: Registry) -> str:
             while True:
                 waits, reason, _ = attempt(shipper)
                 told(reason)
-                before, left = left, backlog.of_sweep(folder).bytes
+                before, left = left, backlog.sweep_backlog(folder).bytes
                 if not waits or left == before:
                     return reason
     except BlockingIOError:
@@ -114,7 +114,7 @@ def _progress(sweep: str, folder: Path) -> Iterator[None]:
     done, console = threading.Event(), tables.console(stderr=True)
 
     def line() -> str:
-        left = backlog.of_sweep(folder)
+        left = backlog.sweep_backlog(folder)
         return f"{sweep}: {left.runs} runs, {left.records} records, {left.pictures} pictures, {_size(left.bytes)} wait"
 
     if not console.is_terminal:

@@ -42,6 +42,7 @@ def check_address(tracking_uri: str) -> None:
             file = sqlite_url(Path(masked(unquote(parts.path))) / "mlflow.db")
             raise UsageError(f"{masked(tracking_uri)}: MLflow no longer writes to folders; use {file}, or {unset}")
         if scheme in ("http", "https"):
+            # Less than the promised five seconds: the rest of the check takes time, too.
             _within(4.5, lambda: _check_server(tracking_uri))
         elif scheme == "sqlite":
             _check_sqlite(tracking_uri)
@@ -126,6 +127,7 @@ def sqlite_file(uri: str) -> Path:
 
 def _check_sqlite(uri: str) -> None:
     path = sqlite_file(uri)
+    # SQLite creates an empty file at the first connection; MLflow makes its tables in either.
     if not path.exists() or (path.is_file() and path.stat().st_size == 0):
         return
     other = "name another file in MLFLOW_TRACKING_URI, or unset it"

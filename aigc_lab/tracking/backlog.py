@@ -26,12 +26,12 @@ class Backlog:
     since: int | None = None
 
 
-def of_sweep(folder: Path) -> Backlog:
+def sweep_backlog(folder: Path) -> Backlog:
     """Backlog of a sweep's spool. Other processes may write and deliver it meanwhile."""
     total = Backlog()
     for run in spool_log.logged_runs(folder):
         with contextlib.suppress(FileNotFoundError):  # it has been delivered meanwhile
-            _add(total, of_run(run))
+            _add(total, run_backlog(run))
     return total
 
 
@@ -43,7 +43,7 @@ def _add(total: Backlog, run: Backlog) -> None:
     total.since = min(since, default=None)
 
 
-def of_run(folder: Path) -> Backlog:
+def run_backlog(folder: Path) -> Backlog:
     """Backlog of one run."""
     run, begun = Backlog(), spool_log.delivery_note(folder)["bytes"]
     for record in spool_log.records(folder, begun):

@@ -223,6 +223,7 @@ class MlflowTracker:
 
     def runs_by_key(self, experiment: str) -> "dict[str, list[RunSnapshot]]":
         """Runs of an experiment by key. More than one run of a key is a fault of the store. Raises `Failure`."""
+        # None asks for the first page, and "" says that there is no further one.
         client, token = self._client(), None
         by_key: dict[str, list[RunSnapshot]] = {}
         with store_errors(self._uri, f"experiment {experiment}"):

@@ -57,6 +57,7 @@ class MlflowRun(base.Recorder):
         png: Path | None = None,
     ) -> None:
         self._check_image(key, pixels)
+        # A copy: the picture may wait in the outbox, and its array is the caller's.
         send = partial(self._send_image, pixels.copy(), key, step, at or base.now(), png)
         self._deliver(f"image {key} of step {step}", send)
 

@@ -40,6 +40,7 @@ class Shipper:
         work.
         """
         waiting = 0
+        # Of a shipper that was killed while it deleted a run's folder.
         for leftover in self._folder.glob(".*.gone"):
             spool_log.clear_leftover(leftover)
         for folder in spool_log.logged_runs(self._folder):

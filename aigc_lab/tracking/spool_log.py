@@ -70,7 +70,9 @@ def append(folder: Path, record: Mapping[str, Any]) -> None:
     disk that refuses it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # NaN is not JSON; values that are not finite are counted in a tag instead.
     line = json.dumps(record, allow_nan=False).encode() + b"\n"
+    # Unbuffered: the line is with the kernel when this returns, and a short write shows a full disk.
     with (folder / LOG).open("ab+", buffering=0) as file:
         size = _complete_size(file)
         if file.write(line) != len(line):

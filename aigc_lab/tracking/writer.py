@@ -73,6 +73,7 @@ class Writer:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as output:
                 process = subprocess.Popen(
+                    # -P: a file in the working directory must not take the place of a module.
                     [sys.executable, "-P", "-m", "aigc_lab.tracking.writer", str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
@@ -246,6 +247,7 @@ def _ship(
             return waiting, reason
         pause = min(2 * pause, _LONGEST) if waiting else _PAUSE
         if last:
+            # The event is set by now, so that waiting for it would return at once.
             time.sleep(min(pause, 2.0, instructions.patience / 4))
         else:
             instructions.finish.wait(pause)

@@ -751,7 +751,8 @@ def _finished(process: "subprocess.Popen[str]") -> str:
 
 class TestProcesses:
     def test_importing_costs_nothing(self) -> None:
-        code = "import sys, aigc_lab.tracking.address as t; t.check('sqlite:////nowhere/x.db'); print(*sys.modules)"
+        check = "aigc_lab.tracking.address as address; address.check_address('sqlite:////nowhere/x.db')"
+        code = f"import sys, {check}; print(*sys.modules)"
         loaded = set(_finished(_python(code)).split())
         assert not loaded & {"mlflow", "numpy", "torch", "sqlalchemy", "pandas"}
 
