@@ -1,6 +1,6 @@
-"""The base of everything that is written in YAML: unknown keys are refused, values cannot change, no NaN passes.
+"""Base of everything that is written in YAML: unknown keys are refused, values cannot change, no NaN passes.
 
-The types say what a number may be, so that none is met that no memory holds, no store takes, or no arithmetic survives.
+The types limit numbers to those that memory, stores and arithmetic can hold.
 """
 
 from typing import Annotated, Any, Literal
@@ -43,7 +43,9 @@ class Strict(BaseModel):
     @field_validator("*", mode="after")
     @classmethod
     def _holdable(cls, value: Any) -> Any:
-        """For every field of every class, those of others' systems too, whose types may say no more than `int`."""
+        """Refuses integers beyond 64 bits in every field, since fields of users' systems may be
+        declared as mere `int`.
+        """
         if _beyond(value):
             raise ValueError("it holds a whole number beyond 64 bits")
         return value

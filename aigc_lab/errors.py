@@ -1,18 +1,20 @@
-"""The two ways a command ends badly through no fault of the program, and one in which a model does."""
+"""Errors that end a command, and the error of a model that diverged."""
 
 
 class UsageError(ValueError):
-    """Something the user can put right: a typo, an impossible value, a missing file.
+    """Mistake that the user can correct: a typo, an impossible value, a missing file.
 
     The message is one line that names the place (file, key, value) and the remedy. Commands print it and exit with 2.
     """
 
 
 class NotFinite(ValueError):
-    """Samples, codes or likelihoods of a model that are NaN or infinite: a run that comes to them has diverged. Metrics
-    raise it with how many of how many; it is a `ValueError`, for given samples may be wrong so too.
+    """Samples, codes or likelihoods of a model are NaN or infinite; a run that produces them has diverged.
+
+    Metrics raise it with the numbers of bad and of all values. It is a `ValueError`, since samples given by a user may
+    be wrong in the same way.
     """
 
 
 class Failure(RuntimeError):
-    """Work that was asked for correctly and could not be done. Commands print the message and exit with 1."""
+    """Correct request that could not be carried out. Commands print the message and exit with 1."""

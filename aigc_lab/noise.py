@@ -1,7 +1,7 @@
 """Randomness by key: every draw is a function of (seed, step, phase, name), never of a shared stream.
 
-A run's result is then independent of what else draws in the process, and a run continues from any step without a
-generator's state to restore.
+A run's result is thus independent of other draws in the process, and a run continues from any step without restoring
+the state of a generator.
 """
 
 import hashlib
@@ -23,17 +23,18 @@ class Draw(NamedTuple):
 
 
 def generator(*key: Key, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator seeded by the key alone.
+    """Generator seeded by the key alone.
 
-    On a CPU, torch's generator takes 32 bits of the seed: among 10⁵ draws of a run one pair may be the same, which is
-    as harmless as one batch that comes twice.
+    On a CPU, torch's generator uses 32 bits of the seed: among 10⁵ draws of a run one pair may be equal, which is as
+    harmless as one batch that comes twice.
     """
+    # 63 bits: a positive number in an int64.
     seed = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest()) >> 1
     return torch.Generator(device).manual_seed(seed)
 
 
 def draw(what: Draw, *key: Key, device: torch.device | str = "cpu") -> Tensor:
-    """float32 of the drawn size on the device; the same key gives the same bits on the same kind of device."""
+    """float32 of the draw's size on the device; the same key gives the same bits on the same kind of device."""
     source = generator(*key, device=device)
     if what.law != "normal":
         values = torch.rand(what.size, generator=source, device=device)

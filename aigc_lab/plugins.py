@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from aigc_lab.errors import UsageError
 from aigc_lab.host import confined, files
-from aigc_lab.host.content import unknown
+from aigc_lab.host.content import unknown_name
 from aigc_lab.host.trust import Allowed
 
 T = TypeVar("T")
@@ -51,34 +51,36 @@ _NAMES: dict[type, str] = {}
 
 
 class Named(NamedTuple):
-    """Says that a field of a `Config` names a plugin of a folder: `Annotated[str, Named("penalties")]`."""
+    """Marks a field of a `Config` as the name of a plugin of a folder: `Annotated[str, Named("penalties")]`."""
 
     folder: str
 
     @property
     def options(self) -> list[str]:
-        """The names that it may have, beside those of files; "none" first."""
+        """Names of the plugins of the folder, "none" first."""
         return sorted(names(self.folder), key=lambda name: (name != "none", name))
 
     def check(self, name: str) -> str:
-        """The name of a plugin that there is, or of a file. Raises `UsageError` with the nearest names."""
+        """The name, if it is that of a plugin or of a file. Raises `UsageError` with the nearest names."""
         if not is_file(name) and name not in names(self.folder):
-            raise UsageError(unknown(_NOUN[self.folder], name, self.options))
+            raise UsageError(unknown_name(_NOUN[self.folder], name, self.options))
         return name
 
 
 def named(field: Any) -> Named | None:
-    """Which plugins a field of a `Config` names, if it names any."""
-    return next((each for each in field.metadata if isinstance(each, Named)), None)
+    """`Named` mark of a field of a `Config`; None if the field names no plugins."""
+    return next((mark for mark in field.metadata if isinstance(mark, Named)), None)
 
 
 def names(folder: str) -> list[str]:
-    """The plugins of one folder of the package (`systems`, `data`, `metrics`), sorted; installed ones included."""
+    """Names of the plugins of one folder of the package (`systems`, `data`, `metrics`), sorted; installed ones
+    included.
+    """
     return sorted({*_own(folder), *_installed(folder)})
 
 
 def describe(folder: str) -> dict[str, str]:
-    """Name -> first line of the file's docstring, without importing the files; of an installed one, its package."""
+    """First line of each plugin's docstring by name, without importing the files; for an installed one, its package."""
     place = Path(__file__).parent / folder
     texts = {name: ast.get_docstring(ast.parse((place / f"{name}.py").read_text("utf-8"))) for name in _own(folder)}
     described = {name: (text or "").partition("\n")[0] for name, text in texts.items()}
@@ -90,9 +92,9 @@ def describe(folder: str) -> dict[str, str]:
 def find(base: type[T], name: str, near: Path | None = None, allowed: Allowed | None = None) -> type[T]:
     """The class that the plugin `name` defines for `base` (`System`, `Dataset`, `Metric`).
 
-    A name that ends in `.py` is a file, looked for in the folder `near` and then in the working directory. One that the
-    user did not name himself is run only where `allowed` lets it pass. Raises `UsageError` with the nearest names when
-    there is none, and for a file that is no plugin, with what is wrong in it.
+    A name that ends in `.py` is a file, looked up in the folder `near` and then in the working directory; it runs only
+    if `allowed` does not raise. Raises `UsageError` with the nearest names when there is no such plugin, and for a file
+    that is no plugin, with the fault in it.
     """
     if is_file(name):
         return _of_file(base, located(name, near), allowed)
@@ -102,54 +104,56 @@ def find(base: type[T], name: str, near: Path | None = None, allowed: Allowed | 
         return _the_class(base, importlib.import_module(f"{package}.{name}"))
     point = _installed(folder).get(name)
     if point is None:
-        raise UsageError(unknown(_NOUN.get(folder, folder), name, names(folder)))
+        raise UsageError(unknown_name(_NOUN.get(folder, folder), name, names(folder)))
     return _of_package(base, name, point)
 
 
 def kinds(bases: Sequence[type], name: str, near: Path | None = None) -> list[type]:
-    """Which of these bases a name gives a plugin for: a file may define several. Raises `UsageError` for none."""
+    """Bases for which a name gives a plugin; a file may define several. Raises `UsageError` if there is none."""
     if is_file(name):
         path = located(name, near)
         module = _module(path)
-        found = [base for base in bases if _defined(base, module)]
-        if not found:
+        matching = [base for base in bases if _defined(base, module)]
+        if not matching:
             nouns = " or ".join(f"{base.__module__}.{base.__name__}" for base in bases)
             raise UsageError(f"{path}: defines no plugin; a plugin file has one subclass of {nouns}")
-        return found
+        return matching
     folders = {base: base.__module__.split(".")[1] for base in bases}
-    found = [base for base, folder in folders.items() if name in names(folder)]
-    if not found:
-        known = [each for folder in folders.values() for each in names(folder)]
-        raise UsageError(f"{unknown('plugin', name, known)} (a file's name ends in .py)")
-    return found
+    matching = [base for base, folder in folders.items() if name in names(folder)]
+    if not matching:
+        plugin_names = [plugin_name for folder in folders.values() for plugin_name in names(folder)]
+        raise UsageError(f"{unknown_name('plugin', name, plugin_names)} (a file's name ends in .py)")
+    return matching
 
 
 def file_of(kind: type) -> Path | None:
-    """The file that defines a class."""
+    """File that defines a class; None if its module has none."""
     path = getattr(sys.modules.get(kind.__module__), "__file__", None)
     return Path(path) if path else None
 
 
 def is_file(name: str) -> bool:
-    """Whether a plugin's name means a user's file."""
+    """Whether a plugin's name is the path of a user's file."""
     return name.endswith(".py")
 
 
 def keyed_files(config: Mapping[str, Any]) -> dict[str, str]:
-    """The keys of a plugin's configuration that name users' files of other plugins (`penalty: ./mine.py`)."""
+    """Keys of a plugin's configuration that name users' files of other plugins (`penalty: ./mine.py`), with these
+    names.
+    """
     return {key: name for key, name in config.items() if key in KEYS and isinstance(name, str) and is_file(name)}
 
 
 def foreign(name: str) -> str | None:
-    """What to call a plugin that is a user's file, or an installed package's; None for what ships."""
+    """Name of a plugin that is a user's file or comes from an installed package; None for one of this package."""
     if is_file(name):
         return str(located(name, None))
-    found = [point for folder in _NOUN if name not in _own(folder) and (point := _installed(folder).get(name))]
-    return found[0].value if found else None
+    points = [point for folder in _NOUN if name not in _own(folder) and (point := _installed(folder).get(name))]
+    return points[0].value if points else None
 
 
 def read_source(name: str, near: Path | None = None) -> bytes:
-    """The source of the file that a name means. Raises `UsageError` when there is none."""
+    """Source of a plugin file. Raises `UsageError` when there is no such file, or it is too large."""
     path = located(name, near)
     try:
         if path.stat().st_size > _LARGEST:
@@ -160,19 +164,19 @@ def read_source(name: str, near: Path | None = None) -> bytes:
 
 
 def name_of(kind: type) -> str:
-    """What a plugin class is called in files and tables: the stem of its file, or the name of its entry point."""
+    """Name of a plugin class in files and tables: the stem of its file, or the name of its entry point."""
     return _NAMES.get(kind) or kind.__module__.rpartition(".")[2]
 
 
 def source_of(kind: type) -> bytes | None:
-    """The source of a class that came from a user's file, as it was when it was loaded; None for all others."""
+    """Source of a class from a user's file, as it was when it was loaded; None for all others."""
     return _SOURCES.get(kind.__module__)
 
 
 @contextmanager
 def blamed(kind: type, *expected: type[Exception]) -> Iterator[None]:
-    """What a user's file raises in here is a `UsageError` that names its line; all else, and what is `expected`, passes
-    as it is.
+    """Context in which errors of a user's file become a `UsageError` that names its line. All other errors, and
+    `expected` ones, pass unchanged.
     """
     path = getattr(sys.modules.get(kind.__module__), "__file__", None)
     try:
@@ -185,7 +189,7 @@ def blamed(kind: type, *expected: type[Exception]) -> Iterator[None]:
 
 
 def raised(error: BaseException) -> str | None:
-    """What is to be said of an error that a line of a user's file raised; None for all others."""
+    """Sentence on an error that a line of a user's file raised; None for all others."""
     frames = traceback.extract_tb(error.__traceback__)
     users = {str(getattr(sys.modules.get(name), "__file__", None)) for name in _SOURCES}
     return _broken(Path(frames[-1].filename), error) if frames and frames[-1].filename in users else None
@@ -198,23 +202,23 @@ def load(send: object, file: str) -> None:
 
 
 def load_package(send: object, folder: str, name: str) -> None:
-    """The same of an installed package's plugin."""
+    """Loads an installed package's plugin in a process of its own, before any other does. Raises `UsageError`."""
     point = _installed(folder)[name]
     _loaded(name, point)
     refuse_threads(point.value)
 
 
 class LeftRunning(UsageError):
-    """A file that was loaded, and keeps the process alive."""
+    """A loaded file left a thread running that keeps the process alive."""
 
 
 def refuse_threads(what: str) -> None:
-    """Raises `LeftRunning` when this process could not end any more."""
+    """Raises `LeftRunning` when threads would keep this process from ending."""
     main = threading.main_thread()
-    if left := [thread.name for thread in threading.enumerate() if thread is not main and not thread.daemon]:
+    if running := [thread.name for thread in threading.enumerate() if thread is not main and not thread.daemon]:
         raise LeftRunning(
-            f"{what}: leaves a thread running ({left[0]}) that keeps the process alive; make it a daemon, or start it "
-            "where it is needed"
+            f"{what}: leaves a thread running ({running[0]}) that keeps the process alive; make it a daemon, or start "
+            "it where it is needed"
         )
 
 
@@ -229,14 +233,14 @@ def _installed(folder: str) -> dict[str, EntryPoint]:
 
 
 def located(name: str, near: Path | None) -> Path:
-    """The file that a name means. Raises `UsageError` when there is none."""
-    wanted = Path(name).expanduser()
-    places = [Path(place, wanted) for place in (near, Path.cwd()) if place is not None]
-    found = next((path for path in places if files.is_file(path)), None)
-    if found is None:
-        looked = " and ".join(dict.fromkeys(str(path.parent.resolve()) for path in places))
+    """Path of a plugin file. Raises `UsageError` when there is none."""
+    path = Path(name).expanduser()
+    places = [Path(place, path) for place in (near, Path.cwd()) if place is not None]
+    file = next((place for place in places if files.is_file(place)), None)
+    if file is None:
+        looked = " and ".join(dict.fromkeys(str(place.parent.resolve()) for place in places))
         raise UsageError(f"{name}: no such file in {looked}")
-    return found.resolve()
+    return file.resolve()
 
 
 def _of_file(base: type[T], path: Path, allowed: Allowed | None) -> type[T]:
@@ -246,14 +250,14 @@ def _of_file(base: type[T], path: Path, allowed: Allowed | None) -> type[T]:
 
 
 def _module(path: Path, allowed: Allowed | None = None) -> ModuleType:
-    """The module made of a user's file, run once for each content that it has, and only where that is `allowed`."""
+    """Module of a user's file, run once for each content, and only where `allowed` does not raise."""
     source = read_source(str(path))
     if allowed is not None:
         allowed(path, source)
     name = f"{_FILES}.{hashlib.sha256(source).hexdigest()[:16]}.{path.stem}"
     if name not in sys.modules:
         tree = _compiled(path, source)
-        _tried(str(path), confined.key([source]), "load", file=str(path))
+        _tried(str(path), confined.content_key([source]), "load", file=str(path))
         module = ModuleType(name, None)
         module.__file__ = str(path)
         sys.modules[name] = module  # dataclasses look their module up while it is being made
@@ -279,12 +283,12 @@ def _compiled(path: Path, source: bytes) -> CodeType:
         raise UsageError(f"{path}: Python cannot read it ({type(error).__name__}); it is nested too deeply") from None
 
 
-def _tried(what: str, passed: str, how: str, **given: str) -> None:
-    """Before a user's code is loaded here, a process of its own does it, once for each content."""
+def _tried(what: str, passed: str, how: str, **arguments: str) -> None:
+    """Loads a user's code in a process of its own before it is loaded here, once for each content."""
     if confined.seconds() and not confined.has_passed(passed):
-        for _ in confined.call(f"{__name__}:{how}", given, files=[what], doing="it was imported", quiet=True):
+        for _ in confined.call(f"{__name__}:{how}", arguments, files=[what], doing="it was imported", quiet=True):
             pass
-        confined.passes(passed)
+        confined.remember_pass(passed)
 
 
 def _broken(path: Path, error: BaseException) -> str:
@@ -299,10 +303,12 @@ def _of_package(base: type[T], name: str, point: EntryPoint) -> type[T]:
     if point.dist is not None:
         file = Path(str(point.dist.locate_file(point.module.replace(".", "/"))))
         file = next((path for path in (file.with_suffix(".py"), file / "__init__.py") if files.is_file(path)), file)
-        passed = confined.key([], point.value, point.dist.version, files.is_file(file) and file.stat().st_mtime_ns)
+        passed = confined.content_key(
+            [], point.value, point.dist.version, files.is_file(file) and file.stat().st_mtime_ns
+        )
         _tried(str(file), passed, "load_package", folder=point.group.rpartition(".")[2], name=name)
-    found = _loaded(name, point)
-    kind: type[T] = found if isinstance(found, type) else _the_class(base, found)
+    loaded = _loaded(name, point)
+    kind: type[T] = loaded if isinstance(loaded, type) else _the_class(base, loaded)
     if not issubclass(kind, base):
         raise UsageError(f"{point.value} of entry point {name} is not a subclass of {base.__name__}")
     _complete(base, kind, point.value)
@@ -321,13 +327,13 @@ def _loaded(name: str, point: EntryPoint) -> Any:
 
 
 def _the_class(base: type[T], module: ModuleType) -> type[T]:
-    found = _defined(base, module)
-    if len(found) == 1:
-        return found[0]
-    defines = f"defines {', '.join(kind.__name__ for kind in found)}" if found else f"defines no {base.__name__}"
+    classes = _defined(base, module)
+    if len(classes) == 1:
+        return classes[0]
+    defines = f"defines {', '.join(kind.__name__ for kind in classes)}" if classes else f"defines no {base.__name__}"
     raise UsageError(
         f"{module.__file__}: {defines}; a plugin file has one subclass of {base.__module__}.{base.__name__}"
-        f"{' (others may begin with an underscore)' if found else ''}"
+        f"{' (others may begin with an underscore)' if classes else ''}"
     )
 
 
@@ -343,7 +349,7 @@ def _defined(base: type[T], module: ModuleType) -> list[type[T]]:
 
 
 def _complete(base: type, kind: type, where: str) -> None:
-    """Says what a class lacks before anything is made of it."""
+    """Raises `UsageError` for a class that lacks methods or class variables of its base."""
     missing = sorted(getattr(kind, "__abstractmethods__", ()))
     declared = [name for name in base.__annotations__ if "ClassVar" in str(base.__annotations__[name])]
     missing += [name for name in declared if not hasattr(kind, name)]

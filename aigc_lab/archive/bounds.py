@@ -16,7 +16,7 @@ from aigc_lab.archive import tar
 from aigc_lab.archive.tar import Member
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment.code_files import leads_out
-from aigc_lab.host.capacity import free_memory, spelled
+from aigc_lab.host.capacity import format_bytes, free_memory
 
 Members = dict[str, Member]
 
@@ -48,7 +48,7 @@ def parsed(file: BinaryIO, member: Member) -> Any:
         wanted += _BYTE * len(piece) + _OBJECT * sum(map(piece.count, (b",", b"[", b"{")))
         if wanted > max(free // 2, _SLACK):
             raise UsageError(
-                f"{member.name!r:.100} ({member.size:,} bytes) needs more memory than there is ({spelled(free)})"
+                f"{member.name!r:.100} ({member.size:,} bytes) needs more memory than there is ({format_bytes(free)})"
             )
     try:
         return json.loads(tar.content(file, member), parse_constant=_refuse, parse_float=_finite)

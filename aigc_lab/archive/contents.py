@@ -1,7 +1,7 @@
-"""What belongs to a sweep: its rows in the registry, whatever tables there are, and its folders in the home.
+"""Contents of a sweep: its rows in all tables of the registry, and its folders in the home.
 
-Rows are found by the schema: a table belongs to a sweep when its rows go with it (`ON DELETE CASCADE`). Promotions do
-not: they are a home's own.
+Rows are found by the schema: a table belongs to a sweep when its rows are deleted with it (`ON DELETE CASCADE`).
+Promotions are not, since they belong to the home.
 """
 
 import json
@@ -59,39 +59,39 @@ _INTERRUPTED = "its process stayed in another home"
 
 
 def rows(registry: Registry, sweep: str) -> Rows:
-    """Table -> the rows of a sweep, as plain JSON, in the order of their keys. Empty lists for a sweep that is unknown.
+    """Rows of a sweep by table, as plain JSON, in the order of their keys; empty lists for an unknown sweep.
 
-    What means something in one home only is None; what was RUNNING is KILLED, for its process is not elsewhere; and a
-    path is the name of a file in an archive (`name`).
+    Values that hold in one home only are None. RUNNING becomes KILLED, since the process stays behind, and a path
+    becomes the name of a file in an archive (see `name`).
     """
-    found: Rows = {}
+    by_table: Rows = {}
     with registry.read() as connection:
         for table in _TABLES:
-            query = select(table).where(_of(table, sweep)).order_by(*table.primary_key)
-            found[table.name] = [_travelling(table, dict(row)) for row in connection.execute(query).mappings()]
-    for row in with_path(found):
+            query = select(table).where(_belongs_to(table, sweep)).order_by(*table.primary_key)
+            by_table[table.name] = [_plain_row(table, dict(row)) for row in connection.execute(query).mappings()]
+    for row in with_path(by_table):
         row["path"] = name(registry.recorded(registry.located(row["path"])), sweep)
-    return found
+    return by_table
 
 
 def with_path(rows: Rows) -> list[Row]:
-    """The rows that point at a file."""
+    """Rows with the path of a file."""
     return [row for of_table in rows.values() for row in of_table if "path" in row]
 
 
 def name(recorded: str, sweep: str) -> str:
-    """`artifacts/<sweep>/0.1/samples.png`, a place in the home, as it is called in an archive: without the sweep."""
+    """Name in an archive of a place in the home: `artifacts/<sweep>/0.1/samples.png` without the sweep."""
     first, _, rest = recorded.partition("/")
     return f"{first}/{rest.removeprefix(f'{sweep}/')}" if rest.startswith(f"{sweep}/") else recorded
 
 
 def place(name: str, sweep: str) -> str:
-    """The place in the home of a file of an archive."""
+    """Place in the home of a file of an archive."""
     first, _, rest = name.partition("/")
     return f"{first}/{sweep}/{rest}"
 
 
-def _of(table: Table, sweep: str) -> ColumnElement[bool]:
+def _belongs_to(table: Table, sweep: str) -> ColumnElement[bool]:
     if table is Sweep:
         return Sweep.c.id == sweep
     if "sweep_id" in table.c:
@@ -99,13 +99,13 @@ def _of(table: Table, sweep: str) -> ColumnElement[bool]:
     return table.c.run_id.in_(select(Run.c.id).where(Run.c.sweep_id == sweep))
 
 
-def _travelling(table: Table, row: Row) -> Row:
+def _plain_row(table: Table, row: Row) -> Row:
     plain = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
-    return settled(table.name, plain)
+    return travelling_row(table.name, plain)
 
 
-def settled(table: str, row: Row) -> Row:
-    """A row as it travels: at rest, and without what means something in one home only."""
+def travelling_row(table: str, row: Row) -> Row:
+    """Row for another home: not RUNNING, and without values that hold in one home only."""
     row = row | dict.fromkeys(_HOMEBOUND.get(table, ()))
     if row.get("state") == RunState.RUNNING:
         row["state"] = RunState.KILLED.value
@@ -114,17 +114,17 @@ def settled(table: str, row: Row) -> Row:
     return row
 
 
-def checked(given: Any) -> Rows:
-    """Rows that were read from a file, if they fit the tables. Raises `UsageError` for those that do not."""
-    if not isinstance(given, dict) or not all(isinstance(of, list) for of in given.values()):
+def parse_rows(content: Any) -> Rows:
+    """Rows read from a file, checked against the tables. Raises `UsageError` for rows that do not fit them."""
+    if not isinstance(content, dict) or not all(isinstance(of, list) for of in content.values()):
         raise UsageError("its rows are not tables")
-    unknown = sorted(given.keys() - {table.name for table in _TABLES})
+    unknown = sorted(content.keys() - {table.name for table in _TABLES})
     if unknown:
         raise UsageError(f"table {unknown[0]!r} is unknown; upgrade aigc-lab")
-    return {table.name: [_checked(table, row) for row in given.get(table.name, [])] for table in _TABLES}
+    return {table.name: [_parse_row(table, row) for row in content.get(table.name, [])] for table in _TABLES}
 
 
-def _checked(table: Table, row: Any) -> Row:
+def _parse_row(table: Table, row: Any) -> Row:
     if not isinstance(row, dict):
         raise UsageError(f"a row of table {table.name} is not a mapping")
     unknown = sorted(row.keys() - set(table.c.keys()))
@@ -137,11 +137,12 @@ def _checked(table: Table, row: Any) -> Row:
             raise UsageError(f"{table.name}.{column.name} cannot be {value!r:.60}")
     if "state" in plain and plain["state"] not in set(RunState):
         raise UsageError(f"{table.name}.state cannot be {plain['state']!r:.60}")
-    return settled(table.name, plain)
+    return travelling_row(table.name, plain)
 
 
 def _fits(kind: Any, value: Any) -> bool:
     if isinstance(kind, JSON):
+        # Escaped, a lone surrogate would pass for text.
         return _is_text(json.dumps(value, ensure_ascii=False))
     if isinstance(kind, BigInteger):
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
@@ -155,7 +156,7 @@ def _fits(kind: Any, value: Any) -> bool:
 
 
 def _is_text(value: str) -> bool:
-    """Halves of characters, which JSON can name, are none, and no database stores them."""
+    """Whether a string has no lone surrogates: JSON can hold them, and no database stores them."""
     return not re.search("[\ud800-\udfff]", value)
 
 
@@ -167,7 +168,7 @@ def _moment(text: str) -> datetime | None:
 
 
 def check_together(rows: Rows, sweep: str) -> None:
-    """Raises `UsageError` for checked rows that contradict each other: they are tried in a registry in memory."""
+    """Raises `UsageError` for rows that contradict each other; they are inserted into a registry in memory."""
     engine = create_engine("sqlite://")
     try:
         with engine.connect() as connection:
@@ -178,30 +179,30 @@ def check_together(rows: Rows, sweep: str) -> None:
         engine.dispose()
 
 
-def store(registry: Registry, stored: Rows, sweep: str) -> None:
-    """Inserts checked rows, all of them or none. Raises `UsageError` for rows that do not fit together."""
+def store(registry: Registry, checked_rows: Rows, sweep: str) -> None:
+    """Inserts checked rows, all of them or none. Raises `UsageError` for rows that contradict each other."""
     with registry.write() as connection:
-        _insert(connection, stored, sweep)
+        _insert(connection, checked_rows, sweep)
 
 
 def _insert(connection: Connection, rows: Rows, sweep: str) -> None:
     try:
         for table in _TABLES:
-            if made := [_stored(table, row, sweep) for row in rows[table.name]]:
-                connection.execute(insert(table), made)
+            if table_rows := [_database_row(table, row, sweep) for row in rows[table.name]]:
+                connection.execute(insert(table), table_rows)
     except IntegrityError as error:
         reason = str(error.orig).partition("\n")[0]
         raise UsageError(f"the rows of {sweep} do not fit together ({reason})") from None
 
 
-def _stored(table: Table, row: Row, sweep: str) -> Row:
+def _database_row(table: Table, row: Row, sweep: str) -> Row:
     moments = (column.name for column in table.c if isinstance(column.type, Moment))
-    made = row | {moment: row[moment] and _moment(row[moment]) for moment in moments}
-    return made | {"path": place(row["path"], sweep)} if "path" in row else made
+    stored_row = row | {moment: row[moment] and _moment(row[moment]) for moment in moments}
+    return stored_row | {"path": place(row["path"], sweep)} if "path" in row else stored_row
 
 
-def forget(connection: Connection, sweep: str, run: str | None) -> None:
-    """Deletes the rows of a sweep, or of one of its runs; everything that belongs to them goes with them."""
+def delete_rows(connection: Connection, sweep: str, run: str | None) -> None:
+    """Deletes the rows of a sweep, or of one of its runs, with all rows that depend on them."""
     connection.execute(delete(Sweep).where(Sweep.c.id == sweep) if run is None else delete(Run).where(Run.c.id == run))
 
 
@@ -216,7 +217,7 @@ def component(name: str, what: str) -> str:
 
 
 def folders(settings: Settings, sweep: str, run: str | None = None) -> list[Path]:
-    """Where the files of a sweep, or of one of its runs, lie, apart from MLflow's. Not all need exist."""
+    """Folders with files of a sweep, or of one of its runs, apart from MLflow's. Some may not exist."""
     component(sweep, "sweep")
     spool = writer.spool_folder(settings, sweep)
     if run is None:
@@ -230,14 +231,17 @@ def folders(settings: Settings, sweep: str, run: str | None = None) -> list[Path
 
 
 @contextmanager
-def held(settings: Settings, sweep: str, registry: Registry | None = None) -> Iterator[None]:
-    """Nobody runs the sweep meanwhile. Raises `UsageError` when somebody does, or still delivers it to MLflow."""
+def exclusive(settings: Settings, sweep: str, registry: Registry | None = None) -> Iterator[None]:
+    """Context in which no other process runs the sweep. Raises `UsageError` when one does, or still delivers it to
+    MLflow.
+    """
     lock = lock_of(settings, sweep)
     lock.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         spool = writer.spool_folder(settings, sweep)
         for path, doing in ((lock, "run"), (spool / ".lock", "delivered to MLflow")):
             try:
+                # Without a spool nothing is being delivered, and there is no folder for its lock.
                 if path is lock or spool.is_dir():
                     stack.enter_context(locked(path, wait=False))
             except BlockingIOError:
@@ -248,5 +252,5 @@ def held(settings: Settings, sweep: str, registry: Registry | None = None) -> It
 
 
 def lock_of(settings: Settings, sweep: str) -> Path:
-    """The lock that whoever runs the sweep holds."""
+    """Lock file of a sweep, held by the process that runs it."""
     return settings.home / "locks" / f"{component(sweep, 'sweep')}.lock"

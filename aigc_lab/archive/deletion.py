@@ -1,8 +1,8 @@
-"""`aigc-lab delete`: a sweep, or one run, taken out of every store.
+"""Deletion of a sweep, or of one run, from every store: `aigc-lab delete`.
 
-In this order, so that no row ever points at a file that this took away: a note of what is to go, the rows (all in one
-transaction, which refuses what is promoted), MLflow, Optuna's study, the files, and the note. Killed before the rows
-went, nothing is lost; killed after, the note lets the same command finish.
+The order keeps every row's file in place as long as the row: a note of the deletion, the rows (in one transaction,
+which refuses promoted runs), MLflow, Optuna's study, the files, and the note. A kill before the rows are deleted loses
+nothing; after it, the note lets the same command finish.
 """
 
 import json
@@ -29,19 +29,19 @@ from aigc_lab.tracking.deletion import remove_experiment, remove_run
 
 
 def delete(
-    wanted: str, settings: Settings, say: Callable[[str], None], sure: Callable[[str], bool] | None, *, dry_run: bool
+    reference: str, settings: Settings, say: Callable[[str], None], sure: Callable[[str], bool] | None, *, dry_run: bool
 ) -> None:
-    """Says what will go and, once it is `sure` (None: nobody can be asked), takes it away.
+    """Describes what will be deleted and, once it is `sure` (None: nobody can be asked), deletes it.
 
-    Raises `UsageError` for what is promoted, what is being run, and what nobody has confirmed.
+    Raises `UsageError` for promoted runs, for runs in progress, and without a confirmation.
     """
     with open_registry(settings) as registry, ExitStack() as stack:
-        doomed = _find(registry, settings, wanted)
+        doomed = _find(registry, settings, reference)
         ownership.refuse(registry, settings, doomed.sweep)
         _refuse_promoted(registry, doomed)
         address.check_address(settings.tracking_uri)
         if not dry_run:
-            stack.enter_context(contents.held(settings, doomed.sweep, registry))
+            stack.enter_context(contents.exclusive(settings, doomed.sweep, registry))
         say(_described(registry, settings, doomed))
         if dry_run:
             return
@@ -57,48 +57,50 @@ def delete(
         say(f"The sweep stays, and does this run again when it goes on: {again}")
 
 
-def _find(registry: Registry, settings: Settings, wanted: str) -> Doomed:
-    """A sweep by its id or name, a run by its id; or what an interrupted deletion has left of either."""
-    begun = [
+def _find(registry: Registry, settings: Settings, reference: str) -> Doomed:
+    """Sweep by id or name, run by id, or the remains of an interrupted deletion of either."""
+    notes = [
         note
         for note in unfinished_deletions(settings)
-        if wanted == note.name or (note.run is None and wanted == note.sweep.rpartition("-")[0])
+        if reference == note.name or (note.run is None and reference == note.sweep.rpartition("-")[0])
     ]
-    if begun and not any(row["sweep"] == wanted for row in queries.sweeps(registry)):
-        return begun[0]  # a name means the newest sweep, and that may be another by now
+    if notes and not any(row["sweep"] == reference for row in queries.sweeps(registry)):
+        return notes[0]  # a name means the newest sweep, and that may be another by now
     try:
-        if _is_run(wanted):
-            run = queries.find_run(registry, wanted)
+        if _is_run(reference):
+            run = queries.find_run(registry, reference)
             return Doomed(run.rsplit(".", 2)[0], run)
-        return Doomed(queries.find_sweep(registry, wanted), None)
+        return Doomed(queries.find_sweep(registry, reference), None)
     except UsageError:
-        if begun:
-            return begun[0]
+        if notes:
+            return notes[0]
         raise
 
 
-def _is_run(wanted: str) -> bool:
-    sweep, *place = wanted.rsplit(".", 2)
+def _is_run(reference: str) -> bool:
+    sweep, *place = reference.rsplit(".", 2)
     return bool(sweep) and len(place) == 2 and all(part.isdecimal() for part in place)
 
 
 def _refuse_promoted(registry: Registry, doomed: Doomed) -> None:
-    """What a model was made of stays as long as the model: its record points at it."""
+    """Raises `UsageError` for runs with a promoted model: its record points at them."""
     with registry.read() as connection:
-        found = connection.execute(
+        promotions = connection.execute(
             select(Promotion.c.model, Promotion.c.version, Promotion.c.run_id)
             .join(Run, Run.c.id == Promotion.c.run_id)
             .where(Run.c.sweep_id == doomed.sweep if doomed.run is None else Run.c.id == doomed.run)
             .order_by(Promotion.c.model, Promotion.c.version)
         ).all()
-    if found:
-        listed = ", ".join(f"{model} {version} (run {run})" for model, version, run in found[:3])
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    if promotions:
+        listed = ", ".join(f"{model} {version} (run {run})" for model, version, run in promotions[:3])
+        more = f" and {len(promotions) - 3} more" if len(promotions) > 3 else ""
         raise UsageError(f"{doomed.name} is not deleted: it is promoted as {listed}{more}")
 
 
 def _described(registry: Registry, settings: Settings, doomed: Doomed) -> str:
-    """`points-01234567: 6 runs, 42 files, 1.3 MB, …`: MLflow's own files are counted where they lie in the home."""
+    """Summary such as `points-01234567: 6 runs, 42 files, 1.3 MB, …`. MLflow's files count where
+    they lie in the home.
+    """
     with registry.read() as connection:
         of = Run.c.sweep_id == doomed.sweep if doomed.run is None else Run.c.id == doomed.run
         runs = connection.scalar(select(func.count()).select_from(Run).where(of)) or 0
@@ -129,7 +131,7 @@ def _carry_out(registry: Registry, settings: Settings, doomed: Doomed) -> None:
             note.unlink()
             raise
         with registry.write() as connection:
-            contents.forget(connection, doomed.sweep, doomed.run)
+            contents.delete_rows(connection, doomed.sweep, doomed.run)
     places = contents.folders(settings, doomed.sweep, doomed.run)
     if doomed.run is None:
         remove_experiment(settings.tracking_uri, doomed.sweep)
@@ -146,12 +148,12 @@ def _carry_out(registry: Registry, settings: Settings, doomed: Doomed) -> None:
 
 
 def _mlflow_folder(settings: Settings, sweep: str) -> Path:
-    """Where MLflow keeps the files of a sweep when it has no server (`MlflowTracker.experiment`)."""
+    """MLflow's folder for the files of a sweep when it has no server (`MlflowTracker.experiment`)."""
     return settings.artifacts / "mlflow" / contents.component(sweep, "sweep")
 
 
 def _remove(place: Path) -> None:
-    """A folder and all in it; of a link, the link."""
+    """Deletes a folder with its content; of a link, the link."""
     if place.is_symlink():
         place.unlink()
     elif place.exists():

@@ -63,7 +63,7 @@ def export(wanted: str, settings: Settings, target: Path | None, *, force: bool)
         _check(path, force)
         ownership.refuse_foreign(registry, settings, sweep)
         unfinished_deletion.refuse_unfinished(settings, sweep)
-        with contents.held(settings, sweep, registry):
+        with contents.exclusive(settings, sweep, registry):
             rows = contents.rows(registry, sweep)
             files = _files(rows, settings.home, sweep) | _code(settings, sweep)
             texts = {REGISTRY: _json(rows), STUDY: _json(optuna_study.dump(settings.optuna_url, sweep))}

@@ -74,7 +74,7 @@ def import_(path: Path, settings: Settings, say: Callable[[str], None], *, trust
             settings.prepare()
             if registry is None:
                 registry = stack.enter_context(open_registry(settings, create=True))
-            stack.enter_context(contents.held(settings, archive.sweep, registry))
+            stack.enter_context(contents.exclusive(settings, archive.sweep, registry))
             ownership.refuse(registry, settings, archive.sweep)
             new = _is_new(registry, archive)
             if new:
@@ -122,10 +122,10 @@ def _read(file: BinaryIO, *, trust_code: bool) -> Archive:
     manifest, found = _members(file)
     _match(file, found, manifest["files"])
     sweep = manifest["sweep"]
-    rows = contents.checked(bounds.parsed(file, found.pop(REGISTRY)))
+    rows = contents.parse_rows(bounds.parsed(file, found.pop(REGISTRY)))
     dumped = bounds.parsed(file, found.pop(STUDY))
     if dumped is not None:
-        optuna_study.trials(dumped)
+        optuna_study.parse_trials(dumped)
     _check_rows(rows, sweep, found)
     if not trust_code:
         bounds.check_names(rows["sweep"][0]["experiment"])

@@ -1,8 +1,8 @@
-"""What MLflow has of a run beside what it is to have: its end, the values at which its curves and scores end, its
-files to the bit, and its pictures by what they show.
+"""Comparison of a run in MLflow with the registry and the home: its end, the last values of its curves and scores, its
+files to the bit, and its pictures by their pixels.
 
-Of weights a digest is recorded. Other files are compared with the home's, and of pictures nobody can say which is
-right while both can be read.
+Digests are recorded for weights. Other files are compared with the home's; of two readable pictures that differ,
+neither is known to be right.
 """
 
 import struct
@@ -11,110 +11,120 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from aigc_lab.archive.mlflow_replay import Lacks, Projection, pictures_in
+from aigc_lab.archive.mlflow_gaps import RunGaps, sample_pictures
+from aigc_lab.archive.mlflow_replay import Projection
 from aigc_lab.host.files import sha256
 from aigc_lab.registry.audit import RecordedRun
 from aigc_lab.registry.states import RunState
 from aigc_lab.tracking.base import status_of
-from aigc_lab.tracking.mlflow import HeldFile, MlflowTracker, Shown
+from aigc_lab.tracking.mlflow import MlflowFile, MlflowTracker, RunSnapshot
 
 _NAMED = 3
 
 
 @dataclass
-class Compared:
-    """What differs, a clause each; `lacks` is what to show again (curves as a whole), and `many` says that MLflow has
-    several runs for one, which is for a person to mend. So is what is `unlike`: clauses about pictures that both have,
-    with where they lie. `files` are MLflow's.
+class RunDifferences:
+    """Differences of one run. `differs` holds a clause for each, and `gaps` what to send again (curves as a whole).
+
+    A person has to resolve `many` (MLflow has several runs for one) and `unlike` (clauses on pictures that differ, with
+    their paths). `files` are MLflow's.
     """
 
     differs: list[str] = field(default_factory=list)
-    lacks: Lacks | None = None
+    gaps: RunGaps | None = None
     many: bool = False
     unlike: list[str] = field(default_factory=list)
-    files: Mapping[str, HeldFile] = field(default_factory=dict)
+    files: Mapping[str, MlflowFile] = field(default_factory=dict)
 
 
-class Digests:
-    """The sha256 of files, each read once: linked ones are one."""
+class DigestCache:
+    """sha256 of files, each read once; hard links count as one file."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, int], str] = {}
+        self._by_file: dict[tuple[int, int], str] = {}
 
     def of(self, path: Path) -> str:
+        """Hex sha256 of a file."""
         stat = path.stat()
         file = stat.st_dev, stat.st_ino
-        if file not in self._known:
-            self._known[file] = sha256(path)
-        return self._known[file]
+        if file not in self._by_file:
+            self._by_file[file] = sha256(path)
+        return self._by_file[file]
 
 
-class Comparison:
-    """Of one MLflow. Files on this machine are compared by size and digest; others by size, and with `deep` they are
-    fetched for their digest. All methods raise `Failure` for a store that fails.
+class RunComparison:
+    """Comparison with one MLflow store. Files on this machine are compared by size and digest; others by size, and if
+    `deep` they are downloaded for their digest. All methods raise `Failure` for a store that fails.
     """
 
-    def __init__(self, tracker: MlflowTracker, digests: Digests, *, deep: bool = False) -> None:
+    def __init__(self, tracker: MlflowTracker, digests: DigestCache, *, deep: bool = False) -> None:
         self._tracker, self._digests, self._deep = tracker, digests, deep
 
-    def of(self, run: RecordedRun, wanted: Projection, shown: Sequence[Shown], score: str) -> Compared:
-        if not shown:
-            return Compared(["MLflow has no run of it"], wanted.lacks({}, {}, {}, run=True))
-        if len(shown) > 1:
-            return Compared([f"MLflow has {len(shown)} runs of it instead of one"], many=True)
-        (here,) = shown
-        files = self._tracker.files(here)
-        lacks = wanted.lacks({name: set() for name in here.metrics}, here.params, files)
-        damaged = self._damaged(wanted, here, files)
-        pictures, unlike = self._pictures(wanted, here, files)
-        lacks = replace(lacks, files=lacks.files | damaged.keys(), pictures=pictures | dict(lacks.pictures))
-        differs = _ends(run, wanted, here, score)
-        values = _others(run, wanted, here)
-        lacks = replace(lacks, values=values)
-        told = [
-            f"{name} ends at {value}, and MLflow says {here.metrics[name]}"
+    def of(
+        self, run: RecordedRun, projection: Projection, snapshots: Sequence[RunSnapshot], score: str
+    ) -> RunDifferences:
+        """Differences between a recorded run, with its projection, and the snapshots in MLflow; `score` is the
+        objective's metric.
+        """
+        if not snapshots:
+            return RunDifferences(["MLflow has no run of it"], projection.gaps({}, {}, {}, run=True))
+        if len(snapshots) > 1:
+            return RunDifferences([f"MLflow has {len(snapshots)} runs of it instead of one"], many=True)
+        (snapshot,) = snapshots
+        files = self._tracker.files(snapshot)
+        gaps = projection.gaps({name: set() for name in snapshot.metrics}, snapshot.params, files)
+        damaged = self._damaged(projection, snapshot, files)
+        pictures, unlike = self._pictures(projection, snapshot, files)
+        gaps = replace(gaps, files=gaps.files | damaged.keys(), pictures=pictures | dict(gaps.pictures))
+        differs = _ends(run, projection, snapshot, score)
+        values = _others(run, projection, snapshot)
+        gaps = replace(gaps, values=values)
+        clauses = [
+            f"{name} ends at {value}, and MLflow says {snapshot.metrics[name]}"
             for name, value in values.items()
             if name != score
         ]
-        differs += [f"MLflow has other values: {_listed(told)}"] if told else []
-        metrics = sorted(wanted.last.keys() - here.metrics.keys())
-        absent = sorted(lacks.files - damaged.keys())
-        absent += [f"the samples of step {step}" for step in sorted(lacks.pictures.keys() - pictures.keys())]
-        absent += [f"the curve {name}" for name in metrics] + (["its params"] if lacks.params else [])
+        differs += [f"MLflow has other values: {_listed(clauses)}"] if clauses else []
+        metrics = sorted(projection.last.keys() - snapshot.metrics.keys())
+        absent = sorted(gaps.files - damaged.keys())
+        absent += [f"the samples of step {step}" for step in sorted(gaps.pictures.keys() - pictures.keys())]
+        absent += [f"the curve {name}" for name in metrics] + (["its params"] if gaps.params else [])
         differs += [f"MLflow lacks {_listed(absent)}"] if absent else []
         differs += [f"{place} in MLflow is not what was written ({why})" for place, why in damaged.items()]
         differs += [f"the samples of step {step} in MLflow are damaged" for step in sorted(pictures)]
-        return Compared(differs, lacks if differs else None, unlike=unlike, files=files)
+        return RunDifferences(differs, gaps if differs else None, unlike=unlike, files=files)
 
-    def _damaged(self, wanted: Projection, here: Shown, files: Mapping[str, HeldFile]) -> dict[str, str]:
-        """Place -> why the file there is another than the one of this home."""
-        found = {}
-        for place, path in wanted.files.items():
-            held, there = files.get(place), path.is_file()
-            digest = wanted.digests.get(path) or (self._digests.of(path) if there else None)
-            if held is None or digest is None:
+    def _damaged(
+        self, projection: Projection, snapshot: RunSnapshot, files: Mapping[str, MlflowFile]
+    ) -> dict[str, str]:
+        """Reason why each of MLflow's files differs from the home's, by place."""
+        damaged = {}
+        for place, path in projection.files.items():
+            artifact, exists = files.get(place), path.is_file()
+            digest = projection.digests.get(path) or (self._digests.of(path) if exists else None)
+            if artifact is None or digest is None:
                 continue
-            size = path.stat().st_size if there and self._digests.of(path) == digest else held.size
-            if held.size != size:
-                found[place] = f"{held.size} bytes instead of {size}"
-            elif self._digest(here, place, held) not in (None, digest):
-                found[place] = "sha256"
-        return found
+            size = path.stat().st_size if exists and self._digests.of(path) == digest else artifact.size
+            if artifact.size != size:
+                damaged[place] = f"{artifact.size} bytes instead of {size}"
+            elif self._digest(snapshot, place, artifact) not in (None, digest):
+                damaged[place] = "sha256"
+        return damaged
 
     def _pictures(
-        self, wanted: Projection, here: Shown, files: Mapping[str, HeldFile]
+        self, projection: Projection, snapshot: RunSnapshot, files: Mapping[str, MlflowFile]
     ) -> tuple[dict[int, int | None], list[str]]:
-        """Step -> the time that the picture's name bears, where it cannot be read; and what is said of pictures that
-        show something else. One that is damaged in the home says nothing about MLflow's.
+        """Steps whose picture in MLflow cannot be read, with the time in its name, and clauses on pictures that show
+        something else. A picture that is damaged in the home says nothing about MLflow's.
         """
         damaged: dict[int, int | None] = {}
         unlike = []
-        for step, names in sorted(pictures_in(files).items()):
-            path = wanted.pictures.get(step)
+        for step, names in sorted(sample_pictures(files).items()):
+            path = projection.pictures.get(step)
             if path is None or not path.is_file() or ".png" not in names:
                 continue
             place, at = names[".png"]
-            if self._digest(here, place, files[place]) in (None, self._digests.of(path)) or not is_picture(path):
+            if self._digest(snapshot, place, files[place]) in (None, self._digests.of(path)) or not is_picture(path):
                 continue
             other = files[place].path  # None: it was fetched for its digest alone, and an import writes it anew
             if other is not None and not is_picture(other):
@@ -126,36 +136,36 @@ class Comparison:
                 )
         return damaged, unlike
 
-    def _digest(self, here: Shown, place: str, held: HeldFile) -> str | None:
-        """None where it would have to be fetched, and nobody asked for that."""
-        if held.path is not None:
-            return self._digests.of(held.path)
-        return self._tracker.sha256(here, place, held) if self._deep else None
+    def _digest(self, snapshot: RunSnapshot, place: str, artifact: MlflowFile) -> str | None:
+        """Hex sha256 of an artifact; None where it would have to be downloaded and the comparison is not `deep`."""
+        if artifact.path is not None:
+            return self._digests.of(artifact.path)
+        return self._tracker.sha256(snapshot, place, artifact) if self._deep else None
 
 
-def _others(run: RecordedRun, wanted: Projection, here: Shown) -> dict[str, float]:
-    """Metric -> the number that it ends at, where MLflow has another. Of a run that did not finish MLflow may know more
-    than the registry.
+def _others(run: RecordedRun, projection: Projection, snapshot: RunSnapshot) -> dict[str, float]:
+    """Last values in the registry of metrics that have another in MLflow. Only finished runs count, since MLflow may
+    know more of others than the registry.
     """
-    ends = wanted.last if run.state == RunState.FINISHED else {}
-    return {name: value for name, value in sorted(ends.items()) if here.metrics.get(name, value) != value}
+    ends = projection.last if run.state == RunState.FINISHED else {}
+    return {name: value for name, value in sorted(ends.items()) if snapshot.metrics.get(name, value) != value}
 
 
-def _ends(run: RecordedRun, wanted: Projection, here: Shown, score: str) -> list[str]:
+def _ends(run: RecordedRun, projection: Projection, snapshot: RunSnapshot, score: str) -> list[str]:
     differs = []
     # A run with patience trains on after its result: its curve ends elsewhere.
-    value = wanted.last.get(score, run.value)
-    if here.status != status_of(run.state):
-        differs.append(f"it is {run.state}, and MLflow says {here.status}")
-    if run.state == RunState.FINISHED and here.metrics.get(score) != value:
-        differs.append(f"{score} is {value}, and MLflow says {here.metrics.get(score)}")
-    if here.run_id != run.mlflow_run_id:
-        differs.append(f"its MLflow run is {here.run_id}, and {run.mlflow_run_id} is recorded")
+    value = projection.last.get(score, run.value)
+    if snapshot.status != status_of(run.state):
+        differs.append(f"it is {run.state}, and MLflow says {snapshot.status}")
+    if run.state == RunState.FINISHED and snapshot.metrics.get(score) != value:
+        differs.append(f"{score} is {value}, and MLflow says {snapshot.metrics.get(score)}")
+    if snapshot.run_id != run.mlflow_run_id:
+        differs.append(f"its MLflow run is {snapshot.run_id}, and {run.mlflow_run_id} is recorded")
     return differs
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is a whole picture, to its last pixel."""
+    """Whether a file is a complete picture, to its last pixel."""
     from PIL import Image
 
     try:
@@ -169,7 +179,9 @@ def is_picture(path: Path) -> bool:
 
 
 def _same_picture(path: Path, other: Path) -> bool:
-    """Whether two whole files show the same: an earlier version, and an import, wrote MLflow's anew."""
+    """Whether two complete pictures have equal pixels. Their bytes may differ: an earlier version, and an import,
+    encoded MLflow's anew.
+    """
     from PIL import Image, ImageChops
 
     with Image.open(path) as one, Image.open(other) as two:

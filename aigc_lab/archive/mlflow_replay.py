@@ -1,7 +1,7 @@
-"""What MLflow shows of a run, made again from its rows and files: of a sweep that was trained elsewhere, and of one
-that MLflow has lost. `commands/verify.py` compares with it what MLflow has.
+"""Projection of a run from its rows and files to MLflow: for a sweep trained elsewhere, and for runs that MLflow has
+lost. `commands/verify.py` compares MLflow's runs with it.
 
-Points get times spread evenly between the start and the end of their run: the registry holds steps, not times.
+Points get times spread evenly between the start and the end of their run, since the registry holds steps and not times.
 """
 
 import json
@@ -11,7 +11,6 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from aigc_lab.archive import contents
 from aigc_lab.archive.contents import Row, Rows
+from aigc_lab.archive.mlflow_gaps import RunGaps, sample_pictures
 from aigc_lab.errors import UsageError
 from aigc_lab.host.files import sha256, share
 from aigc_lab.host.names import checked
@@ -28,8 +28,8 @@ from aigc_lab.registry.states import RunState
 from aigc_lab.runs.record import table_of_sentences
 from aigc_lab.tracking import final, writer
 from aigc_lab.tracking.base import MetricPoint, RunTracker, Tracker, run_key, status_of
-from aigc_lab.tracking.description import Beginning, Described, beginning, ending
-from aigc_lab.tracking.mlflow import HeldFile
+from aigc_lab.tracking.description import Beginning, RunDescription, beginning, ending
+from aigc_lab.tracking.mlflow import MlflowFile
 from aigc_lab.tracking.spool import SpoolTracker
 
 _LOG = logging.getLogger(__name__)
@@ -53,8 +53,8 @@ def check_rows(rows: Rows) -> None:
 
 
 def spool(settings: Settings, sweep: str, rows: Rows) -> None:
-    """Spools every run of checked rows that has begun; the files are in the home already. What an interrupted import
-    has spooled is replaced.
+    """Spools every run of checked rows that has begun; the files are in the home already. The spool of an interrupted
+    import is replaced.
     """
     _unite(settings.home, rows, sweep)
     folder = writer.spool_folder(settings, sweep)
@@ -65,7 +65,9 @@ def spool(settings: Settings, sweep: str, rows: Rows) -> None:
 
 
 def projections(settings: Settings, rows: Rows, chains: Mapping[str, int] | None = None) -> "Iterator[Projection]":
-    """Every run of a sweep's rows that has begun; `chains` says with which attempt those of a run began that it is."""
+    """Projections of all runs in a sweep's rows that have begun. `chains` gives the attempt with which a run's chain
+    began, by default 1.
+    """
     trials = {row["number"]: row for row in rows["trial"]}
     of: dict[str, Rows] = defaultdict(lambda: defaultdict(list))
     for table, of_table in rows.items():
@@ -80,7 +82,7 @@ def projections(settings: Settings, rows: Rows, chains: Mapping[str, int] | None
 
 
 def _unite(home: Path, rows: Rows, sweep: str) -> None:
-    """Equal weights of a run become one file."""
+    """Makes equal weights of a run one file."""
     first: dict[tuple[str, str], Path] = {}
     for row in rows["checkpoint"]:
         path = home / contents.place(row["path"], sweep)
@@ -89,41 +91,8 @@ def _unite(home: Path, rows: Rows, sweep: str) -> None:
             share(other, path)
 
 
-@dataclass(frozen=True)
-class Lacks:
-    """What MLflow has not got of a run: the `run` itself, params, files by their place, and pictures by their step
-    (with the time that one of its files bears, if that is there). `steps` are those of each metric that it has.
-
-    `values` are the numbers at which metrics end that end at others there, and `ends` the step and the time of those.
-    """
-
-    run: bool
-    steps: Mapping[str, set[int]]
-    params: set[str]
-    pictures: Mapping[int, int | None]
-    files: set[str]
-    values: Mapping[str, float] = field(default_factory=dict)
-    ends: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-
-    def has(self, metric: str, step: int) -> bool:
-        return step in self.steps.get(metric, ())
-
-    def beside(self, steps: Mapping[str, set[int]], ends: Mapping[str, tuple[int, int]]) -> "Lacks":
-        """The same, of a run that has points at these steps, and whose metrics end at these steps and times."""
-        return replace(self, steps=steps, ends=ends)
-
-    def amends(self) -> "Iterator[MetricPoint]":
-        """Points that MLflow takes for newer than its wrong ones, which it never lets go of: of equal steps it shows
-        the later.
-        """
-        for name, value in self.values.items():
-            if name in self.ends:
-                step, at = self.ends[name]
-                yield MetricPoint(name, value, at + 1, step)
-
-
 class Projection:
-    """One run as MLflow is to have it: its newest attempt. `key` finds it there."""
+    """One run, in its newest attempt, as MLflow should have it. `key` identifies it there."""
 
     def __init__(self, home: Path, key: str, sweep: Row, run: Row, trial: Row, rows: Rows) -> None:
         self.key = key
@@ -137,69 +106,69 @@ class Projection:
         self._steps = max([1, *(row["step"] for table in ("score", "scalar_summary") for row in self._of(table))])
 
     def show(
-        self, tracker: Tracker, experiment: str, tags: Mapping[str, str], lacks: Lacks | None = None
+        self, tracker: Tracker, experiment: str, tags: Mapping[str, str], gaps: RunGaps | None = None
     ) -> tuple[int, str]:
-        """Shows the run, or what is lacking of it, and returns how many pieces the tracker could not store, and the
-        tracker's id of the run.
+        """Sends the run, or only its `gaps`, to a tracker. Returns the number of pieces that could not be stored, and
+        the tracker's id of the run.
         """
-        lacks = lacks or self.lacks({}, {}, {}, run=True)
+        gaps = gaps or self.gaps({}, {}, {}, run=True)
         begins = self._beginning
-        shown = tracker.start(
+        tracked_run = tracker.start(
             experiment,
             name=begins.name,
             key=self.key,
-            params={name: value for name, value in self.params.items() if name in lacks.params},
-            tags=_nameable("tag", begins.tags | dict(tags)) if lacks.run else {},
-            dataset=begins.dataset if lacks.run else None,
+            params={name: value for name, value in self.params.items() if name in gaps.params},
+            tags=_nameable("tag", begins.tags | dict(tags)) if gaps.run else {},
+            dataset=begins.dataset if gaps.run else None,
             at=self._began,
         )
-        if lacks.run:
+        if gaps.run:
             for step, name in self._not_finite():
-                shown.scalars(step, {name: math.nan})  # which a tag names
+                tracked_run.scalars(step, {name: math.nan})  # which a tag names
         points = [*self._curves(), *self._scores(), *self._verdicts()]
-        shown.points(point for point in points if not lacks.has(point.name, point.step))
-        shown.points(lacks.amends())
-        shown.flush()
-        for step, at in lacks.pictures.items():
-            self._picture(shown, step, self.pictures[step], self._at(step) if at is None else at)
-        for place in sorted(lacks.files):
-            self._file(shown, place)
-        return shown.end(status_of(self.state), self._ending(), at=self._ended), shown.run_id
+        tracked_run.points(point for point in points if not gaps.has_point(point.name, point.step))
+        tracked_run.points(gaps.corrections())
+        tracked_run.flush()
+        for step, at in gaps.pictures.items():
+            self._picture(tracked_run, step, self.pictures[step], self._at(step) if at is None else at)
+        for place in sorted(gaps.files):
+            self._file(tracked_run, place)
+        return tracked_run.end(status_of(self.state), self._ending(), at=self._ended), tracked_run.run_id
 
     # ---- what belongs to it
 
     @cached_property
     def weights(self) -> dict[str, Path]:
-        """Kind -> the file of the final weights."""
+        """File of the final weights by kind."""
         return final.weights((row["kind"], self._path(row), row["sha256"]) for row in self._of("checkpoint"))
 
     @cached_property
     def files(self) -> dict[str, Path]:
-        """Place among MLflow's artifacts -> file of the home."""
-        found = {f"{final.FOLDER}/{path.name}": path for path in final.files(self.weights)}
+        """File of the home by its place among MLflow's artifacts."""
+        by_place = {f"{final.FOLDER}/{path.name}": path for path in final.files(self.weights)}
         for row in self._of("artifact"):
             path = self._path(row)
             if row["name"] in _SHOWN:
-                found[path.name] = path
+                by_place[path.name] = path
             elif row["kind"] == "text/plain" and _step(row) is not None:
-                found[f"{row['name']}.txt"] = path
-        return found
+                by_place[f"{row['name']}.txt"] = path
+        return by_place
 
     @cached_property
     def _tables(self) -> list[str]:
-        """Files that are made of others: the sentences of all steps."""
+        """Places of files that are derived from others: the sentences of all steps."""
         texts = any(place.startswith("samples/") for place in self.files)
         return ["samples.csv"] if texts else []
 
     @cached_property
     def pictures(self) -> dict[int, Path]:
-        """Step -> the samples of then, as PNG in the home."""
+        """Samples by step, as PNG files of the home."""
         rows = [row for row in self._of("artifact") if row["kind"] != "text/plain"]
         return {step: self._path(row) for row in rows if (step := _step(row)) is not None}
 
     @cached_property
     def last(self) -> dict[str, float]:
-        """Metric -> the number that it ends at, of all that end at one: as the registry has it, not `curves.json`."""
+        """Last finite value of each metric, as the registry has it (not `curves.json`)."""
         ends = {row["name"]: row["last"] for row in self._of("scalar_summary") if row["last"] is not None}
         newest: dict[str, MetricPoint] = {}
         for point in self._scores():
@@ -208,7 +177,9 @@ class Projection:
         return ends | {name: point.value for name, point in newest.items()}
 
     def fault_of_curves(self, curves: Any) -> str | None:
-        """What is wrong with the contents of `curves.json`: it has all scalars, and ends where the registry does."""
+        """Fault of the content of `curves.json`, which must hold all scalars and end where the registry does; None if
+        there is none.
+        """
         for row in self._of("scalar_summary"):
             try:
                 curve = curves[row["name"]]
@@ -221,31 +192,32 @@ class Projection:
 
     @property
     def params(self) -> dict[str, Any]:
+        """Parameters with names that MLflow accepts."""
         return _nameable("param", self._beginning.params)
 
-    def lacks(
+    def gaps(
         self,
         steps: Mapping[str, set[int]],
         params: Mapping[str, str],
-        files: Mapping[str, HeldFile],
+        files: Mapping[str, MlflowFile],
         *,
         run: bool = False,
-    ) -> Lacks:
-        """What an MLflow run lacks that has these values, params and files, whatever is in the files. A run that has
-        params has all of them: they come at once.
+    ) -> RunGaps:
+        """Gaps of an MLflow run that has these values, params and files, whatever the files hold. A run with any params
+        has all of them, since they are sent at once.
         """
-        there = pictures_in(files)
-        lacking = [step for step in self.pictures if len(there.get(step, ())) < 2]
-        return Lacks(
+        pictures = sample_pictures(files)
+        missing = [step for step in self.pictures if len(pictures.get(step, ())) < 2]
+        return RunGaps(
             run=run,
             steps=steps,
             params=set() if params else set(self.params),
-            pictures={step: next((at for _, at in there.get(step, {}).values()), None) for step in lacking},
+            pictures={step: next((at for _, at in pictures.get(step, {}).values()), None) for step in missing},
             files={place for place in (*self.files, *self._tables) if place not in files},
         )
 
-    def has(self, place: str) -> bool:
-        """Whether a file that MLflow is to have is in the home, as it was written where that is known."""
+    def has_file(self, place: str) -> bool:
+        """Whether the home has a file for MLflow, with the recorded digest where there is one."""
         if place in self._tables:
             return True
         path = self.files[place]
@@ -253,7 +225,7 @@ class Projection:
 
     @cached_property
     def digests(self) -> dict[Path, str]:
-        """File -> the sha256 that it had when it was written."""
+        """Recorded sha256 of weights by file."""
         return {self._path(row): row["sha256"] for row in self._of("checkpoint")}
 
     def _of(self, table: str) -> list[Row]:
@@ -263,18 +235,18 @@ class Projection:
         return self._home / contents.place(row["path"], self._sweep["id"])
 
     def _ending(self) -> dict[str, str]:
-        """The tags that a run ends with."""
+        """Tags with which the run ends."""
         result = min((row["step"] for row in self._of("checkpoint") if row["kind"] == "last"), default=math.inf)
-        said = [(row["kind"], row["step"], row["verdict"]) for row in self._of("verdict")]
-        return _nameable("tag", ending(self.state, self._run["reason"], said, result) | final.tags(self.weights))
+        verdicts = [(row["kind"], row["step"], row["verdict"]) for row in self._of("verdict")]
+        return _nameable("tag", ending(self.state, self._run["reason"], verdicts, result) | final.tags(self.weights))
 
     @cached_property
     def _beginning(self) -> Beginning:
-        """What the run began with, as it was told when it was trained."""
+        """Beginning of the run, the same as in its training."""
         run, facts = self._run, self._attempt["environment"]
         facts = facts if isinstance(facts, dict) else {}
         return beginning(
-            Described.load(facts.get(DESCRIBED)) or self._described(),
+            RunDescription.load(facts.get(DESCRIBED)) or self._described(),
             facts,
             sweep=run["sweep_id"],
             trial=run["trial"],
@@ -284,34 +256,34 @@ class Projection:
             attempt=self._attempt["number"],
         )
 
-    def _described(self) -> Described:
-        """Of an attempt of an earlier version, which stored no description: what the experiment fixed, and what the
-        search chose for this trial.
+    def _described(self) -> RunDescription:
+        """Description for an attempt of an earlier version, which stored none: the experiment's fixed values, and the
+        trial's chosen ones.
         """
         experiment = self._sweep["experiment"] if isinstance(self._sweep["experiment"], dict) else {}
         params: dict[str, Any] = {}
         for section in ("data", "training"):
-            given = experiment.get(section)
-            params |= {f"{section}.{key}": value for key, value in (given if isinstance(given, dict) else {}).items()}
+            keys = experiment.get(section)
+            params |= {f"{section}.{key}": value for key, value in (keys if isinstance(keys, dict) else {}).items()}
         params["data"] = params.pop("data.name", "")
         params |= self._trial["config"] if isinstance(self._trial["config"], dict) else {}
         protocol = experiment.get("evaluation")
         protocol = protocol.get("name") if isinstance(protocol, dict) else protocol
-        return Described(params, Path(protocol).stem if isinstance(protocol, str) else None, None)
+        return RunDescription(params, Path(protocol).stem if isinstance(protocol, str) else None, None)
 
     def _not_finite(self) -> list[tuple[int, str]]:
-        """The values of curves and scores that were not finite, as (step, metric), in the order of the training."""
+        """Values of curves and scores that were not finite, as (step, metric), in the order of the training."""
         points = [*self._recorded(), *self._scored()]
         return sorted(((step, name) for name, step, value in points if value is None), key=lambda each: each[0])
 
     def _curves(self) -> Iterator[MetricPoint]:
-        """The curves of `curves.json`; of a run that has none, the last value of each scalar."""
+        """Points of `curves.json`; without that file, the last value of each scalar."""
         for name, step, value in self._recorded():
             if value is not None:
                 yield self._point(name, value, step)
 
     def _recorded(self) -> Iterator[tuple[str, int, float | None]]:
-        """Metric, step and value of each point of the curves; None where it was not finite."""
+        """Metric, step and value of each point of the curves; the value is None where it was not finite."""
         for row in self._of("artifact"):
             if row["name"] == "curves" and self._path(row).is_file():
                 yield from self._recorded_in(self._path(row))
@@ -330,13 +302,13 @@ class Projection:
             _LOG.warning("run %s: its curves cannot be shown: %s", self._run["id"], error)
 
     def _scores(self) -> Iterator[MetricPoint]:
-        """As a training shows them: those on the way, and at the end the last weights' on the holdout."""
+        """Points of the scores that a training shows: those during training, and the last weights' on the holdout."""
         for name, step, value in self._scored():
             if value is not None:
                 yield self._point(name, value, step)
 
     def _scored(self) -> Iterator[tuple[str, int, float | None]]:
-        """Metric, step and value of each of them; None where it was not finite."""
+        """Metric, step and value of each score; the value is None where it was not finite."""
         for row in self._of("score"):
             if row["checkpoint"] == "progress":
                 yield f"score/{row['name']}", row["step"], row["value"]
@@ -351,7 +323,7 @@ class Projection:
         return self._began + passed
 
     def _verdicts(self) -> Iterator[MetricPoint]:
-        """The numbers behind the verdicts on the samples of each evaluation."""
+        """Points of the numbers behind the verdicts on the samples of each evaluation."""
         named = {"missing": "missing_seen", "diversity": "diversity", "coverage": "coverage", "precision": "precision"}
         for row in self._of("verdict"):
             evidence = row["evidence"] if row["kind"] == "collapse" and isinstance(row["evidence"], dict) else {}
@@ -360,26 +332,26 @@ class Projection:
                 if isinstance(value, int | float) and abs(value) < 2**53:  # a share; an archive may hold anything
                     yield self._point(f"verdict/{name}", float(value), row["step"])
 
-    def _picture(self, shown: RunTracker, step: int, path: Path, at: int) -> None:
+    def _picture(self, tracked_run: RunTracker, step: int, path: Path, at: int) -> None:
         import numpy as np
         from PIL import Image
 
         try:
             with Image.open(path, formats=["PNG"]) as picture:
                 pixels = np.asarray(picture.convert("RGB"))
-            shown.image(GRID, pixels, step, at=at, png=path)
+            tracked_run.image(GRID, pixels, step, at=at, png=path)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             _LOG.warning("run %s: %s cannot be shown: %s", self.run, path, error)
 
-    def _file(self, shown: RunTracker, place: str) -> None:
+    def _file(self, tracked_run: RunTracker, place: str) -> None:
         folder, _, name = place.rpartition("/")
         try:
             if place in self._tables:
                 texts = {place: path for place, path in self.files.items() if place.startswith("samples/")}
                 lines = {int(Path(place).stem): path.read_text("utf-8") for place, path in sorted(texts.items())}
-                shown.text(place, table_of_sentences(lines))
-            elif self.has(place):
-                shown.artifact(self.files[place], folder, name)
+                tracked_run.text(place, table_of_sentences(lines))
+            elif self.has_file(place):
+                tracked_run.artifact(self.files[place], folder, name)
             else:
                 _LOG.warning("run %s: %s is missing, or not what was written, and is not shown", self.run, place)
         except (OSError, ValueError) as error:  # it is gone, or is not what it is called
@@ -387,31 +359,20 @@ class Projection:
 
 
 def _step(row: Row) -> int | None:
-    """The step of which an artifact holds the samples."""
+    """Step of an artifact that holds samples; None for other artifacts."""
     match = re.fullmatch(r"samples/(\d{1,18})", row["name"], re.ASCII)
     return None if match is None else int(match[1])
 
 
-def pictures_in(files: Mapping[str, HeldFile]) -> dict[int, dict[str, tuple[str, int]]]:
-    """Step -> the samples of then among MLflow's artifacts: end of the name -> place, and the time that it bears."""
-    found: dict[int, dict[str, tuple[str, int]]] = defaultdict(dict)
-    pattern = re.compile(r"images/samples~grid\+step\+(\d+)\+timestamp\+(\d+)\+[\w-]+(\.png|\+compressed\.webp)")
-    for place, file in files.items():
-        match = pattern.fullmatch(place)
-        if match is not None and file.size:
-            found[int(match[1])][match[3]] = place, int(match[2])
-    return found
-
-
 def _nameable(noun: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """Without what has a name that MLflow does not take."""
-    kept = {}
+    """Facts whose names MLflow accepts; the others are logged and left out."""
+    valid = {}
     for name, value in facts.items():
         try:
-            kept[checked(noun, name)] = value
+            valid[checked(noun, name)] = value
         except ValueError:
             _LOG.warning("%s %r is not shown: MLflow takes no such name", noun, name)
-    return kept
+    return valid
 
 
 def _milliseconds(moment: str) -> int:

@@ -1,4 +1,4 @@
-"""Optuna's study of a sweep as plain JSON, and back: trials with all that a sampler and a pruner look at."""
+"""Optuna's study of a sweep as plain JSON, and back, with everything that samplers and pruners read."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ Json = dict[str, Any]
 
 
 def dump(url: str, name: str) -> Json | None:
-    """The study of this name; None where there is none (`aigc-lab train` needs none)."""
+    """Study of this name as plain JSON; None where there is none (`aigc-lab train` needs none)."""
     storage = _storage(url)
     if storage is None or name not in optuna.study.get_all_study_names(storage):
         return None
@@ -37,48 +37,48 @@ def remove(url: str, name: str) -> None:
             optuna.delete_study(study_name=name, storage=storage)
 
 
-def restore(url: str, name: str, wanted: Json | None) -> None:
-    """Makes the study what `wanted` says, a checked dump. What an interrupted restoring has left is replaced.
+def restore(url: str, name: str, target: Json | None) -> None:
+    """Makes the study equal to `target`, a checked dump. The remains of an interrupted restoration are replaced.
 
-    Raises `UsageError`, before anything is changed, for a study of the same name that holds something else.
+    Raises `UsageError`, before anything is changed, for a study of the same name with other content.
     """
-    found = refuse_other(url, name, wanted)
-    if wanted is None or found == wanted:
+    existing = refuse_other(url, name, target)
+    if target is None or existing == target:
         return
     remove(url, name)
     search.check_storage(url)
     storage = _storage(url)
     assert storage is not None
     with _quiet():
-        study = optuna.create_study(study_name=name, storage=storage, direction=wanted["direction"].lower())
-        study.add_trials(trials(wanted))
+        study = optuna.create_study(study_name=name, storage=storage, direction=target["direction"].lower())
+        study.add_trials(parse_trials(target))
 
 
-def refuse_other(url: str, name: str, wanted: Json | None) -> Json | None:
-    """The study that is there. Raises `UsageError` unless it is `wanted` or the beginning of it."""
-    found = dump(url, name)
-    if found is not None:
-        begins = wanted is not None and found["direction"] == wanted["direction"]
-        if not begins or found["trials"] != wanted["trials"][: len(found["trials"])]:  # type: ignore[index]
+def refuse_other(url: str, name: str, target: Json | None) -> Json | None:
+    """Existing study, or None. Raises `UsageError` unless it is `target` or the beginning of it."""
+    existing = dump(url, name)
+    if existing is not None:
+        begins = target is not None and existing["direction"] == target["direction"]
+        if not begins or existing["trials"] != target["trials"][: len(existing["trials"])]:  # type: ignore[index]
             raise UsageError(f"Optuna's storage has a study {name} with other trials; delete it, or take another home")
-    return found
+    return existing
 
 
-def trials(given: Any) -> list[FrozenTrial]:
-    """The trials of a dump. Raises `UsageError` for what is not one."""
+def parse_trials(content: Any) -> list[FrozenTrial]:
+    """Trials of a dump. Raises `UsageError` for anything that is not one."""
     try:
-        if given["direction"] not in ("MINIMIZE", "MAXIMIZE"):
-            raise ValueError(f"direction {given['direction']!r}")
-        made = [_trial(number, each) for number, each in enumerate(given["trials"])]
-        for trial in made:
+        if content["direction"] not in ("MINIMIZE", "MAXIMIZE"):
+            raise ValueError(f"direction {content['direction']!r}")
+        parsed = [_trial(number, plain) for number, plain in enumerate(content["trials"])]
+        for trial in parsed:
             trial._validate()  # noqa: SLF001 -- what `Study.add_trial` asks, asked before anything is stored
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UsageError(f"its study is not Optuna's ({' '.join(str(error).split())[:120]})") from None
-    return made
+    return parsed
 
 
 def _plain(trial: FrozenTrial) -> Json:
-    """Numbers that JSON has no word for, which a diverging run may report, become text."""
+    """Trial as plain JSON. Numbers for which JSON has no word, which a diverging run may report, become text."""
     return {
         "state": trial.state.name,
         "values": None if trial.values is None else [_number(value) for value in trial.values],
@@ -106,6 +106,7 @@ def _trial(number: int, plain: Json) -> FrozenTrial:
         user_attrs=dict(plain["user_attrs"]),
         system_attrs=dict(plain["system_attrs"]),
         intermediate_values={int(step): float(value) for step, value in plain["intermediate"]},
+        # Optuna gives it an id of its own when it is added to a study.
         trial_id=-1,
     )
 
@@ -127,9 +128,9 @@ def _storage(url: str) -> optuna.storages.RDBStorage | None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    before = optuna.logging.get_verbosity()
+    verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         yield
     finally:
-        optuna.logging.set_verbosity(before)
+        optuna.logging.set_verbosity(verbosity)

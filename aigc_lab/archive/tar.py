@@ -1,7 +1,7 @@
-"""The plainest tar there is: files and nothing else, in POSIX's `ustar`, the same bytes for the same content.
+"""Plain tar archives: files and nothing else, in POSIX's `ustar`, with the same bytes for the same content.
 
-It is read by hand, a header of 512 bytes at a time, so that nothing of what tar can hold besides files (links, devices,
-sparse files, records that extend a header) needs to be thought of: it is refused.
+They are parsed by hand, a header of 512 bytes at a time, so that everything else that tar can hold (links, devices,
+sparse files, records that extend a header) is refused.
 """
 
 import os
@@ -21,7 +21,7 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True)
 class Member:
-    """A file in an archive: its bytes stand at `offset`."""
+    """File in an archive; its content begins at byte `offset`."""
 
     name: str
     offset: int
@@ -29,12 +29,12 @@ class Member:
 
 
 def writer(file: BinaryIO) -> tarfile.TarFile:
-    """An archive to `add` to, which ends with its `with`."""
+    """Archive to `add` files to; a context that completes it."""
     return tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT, encoding=_ENCODING)
 
 
 def add(archive: tarfile.TarFile, name: str, content: bytes | Path) -> None:
-    """Adds a file without its history: no times, no owner. Raises `UsageError` for what a tar cannot hold."""
+    """Adds a file without times and owner. Raises `UsageError` for names and sizes that a tar cannot hold."""
     facts = tarfile.TarInfo(name)
     facts.mode = 0o644
     try:
@@ -47,7 +47,9 @@ def add(archive: tarfile.TarFile, name: str, content: bytes | Path) -> None:
 
 
 def members(file: BinaryIO) -> Iterator[Member]:
-    """The files of an archive, in their order. Raises `UsageError` for anything else in it, and for one cut short."""
+    """Files of an archive in order. Raises `UsageError` for anything else in it, and for an archive
+    that was cut short.
+    """
     length = file.seek(0, os.SEEK_END)
     place = 0
     while True:
@@ -62,7 +64,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
 
 
 def _member(block: bytes, place: int) -> tuple[Member, int]:
-    """The member whose header this is, and where the next header stands."""
+    """Member of this header, and the offset of the next header."""
     if not block:
         raise UsageError("it was cut short")
     try:
@@ -72,22 +74,23 @@ def _member(block: bytes, place: int) -> tuple[Member, int]:
     if facts.type != tarfile.REGTYPE or facts.size < 0:
         raise UsageError(f"{facts.name!r:.100} in it is not a plain file")
     start = place + _BLOCK
+    # Contents are padded to whole blocks.
     return Member(facts.name, start, facts.size), start + -(-facts.size // _BLOCK) * _BLOCK
 
 
 def content(file: BinaryIO, member: Member) -> bytes:
-    """The bytes of a member, for which there is room in memory."""
+    """Bytes of a member, which must fit into memory."""
     file.seek(member.offset)
     return file.read(member.size)
 
 
 def pieces(file: BinaryIO, member: Member) -> Iterator[bytes]:
-    """The bytes of a member, piece by piece."""
+    """Bytes of a member, piece by piece. Raises `UsageError` for an archive that was cut short."""
     file.seek(member.offset)
-    left = member.size
-    while left:
-        piece = file.read(min(left, _PIECE))
+    remaining = member.size
+    while remaining:
+        piece = file.read(min(remaining, _PIECE))
         if not piece:
             raise UsageError(f"it was cut short in {member.name!r:.100}")
         yield piece
-        left -= len(piece)
+        remaining -= len(piece)

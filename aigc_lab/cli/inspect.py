@@ -78,11 +78,11 @@ def runs(
 
 
 def _state(wanted: str | None) -> "RunState | None":
-    from aigc_lab.host.content import unknown
+    from aigc_lab.host.content import unknown_name
     from aigc_lab.registry.states import RunState
 
     if wanted is not None and wanted.upper() not in RunState.__members__:
-        raise UsageError(f"--state: {unknown('state', wanted.upper(), list(RunState.__members__))}")
+        raise UsageError(f"--state: {unknown_name('state', wanted.upper(), list(RunState.__members__))}")
     return None if wanted is None else RunState(wanted.upper())
 
 
@@ -248,7 +248,7 @@ def _described(kind: str) -> dict[str, str]:
     if kind in _PLUGINS:
         return plugins.describe(_PLUGINS[kind])
     if kind not in _FILES:
-        raise UsageError(content.unknown("kind", kind, [*_PLUGINS, *_FILES]))
+        raise UsageError(content.unknown_name("kind", kind, [*_PLUGINS, *_FILES]))
     folder = _FILES[kind]
     described = {}
     for name in content.names(folder):

@@ -11,7 +11,7 @@ from aigc_lab.cli.output import opened, print_json, print_table
 
 if TYPE_CHECKING:
     from aigc_lab.host.settings import Settings
-    from aigc_lab.serving.promotion import Promoted
+    from aigc_lab.serving.promotion import PromotionResult
 
 
 Checkpoint = Annotated[
@@ -64,7 +64,7 @@ def promote(
         print_table(promotion_page(done.as_json(), _uses(done, settings, home)))
 
 
-def _uses(done: "Promoted", settings: "Settings", home: Path | None) -> list[str]:
+def _uses(done: "PromotionResult", settings: "Settings", home: Path | None) -> list[str]:
     import shlex
 
     from aigc_lab.host.settings import as_typed, masked

@@ -8,18 +8,19 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 from aigc_lab.archive import contents
-from aigc_lab.archive.mlflow_comparison import Comparison, Digests
+from aigc_lab.archive.mlflow_comparison import DigestCache, RunComparison
 from aigc_lab.archive.mlflow_replay import projections
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import audit, queries
 from aigc_lab.registry.store import Registry
-from aigc_lab.serving import promotion
+from aigc_lab.serving import restoration
 from aigc_lab.sweeps import ownership
 from aigc_lab.sweeps.reconcile import Finding
 from aigc_lab.sweeps.supervision import alone, refuse_supervised
 from aigc_lab.tracking import backlog, writer
-from aigc_lab.tracking.mlflow import MlflowTracker, exists
+from aigc_lab.tracking.mlflow import MlflowTracker
+from aigc_lab.tracking.mlflow_store import store_exists
 
 _MARK = {"rebuilt": "true"}
 
@@ -65,7 +66,7 @@ class _Sweep:
         self._tracker = MlflowTracker(settings.tracking_uri, settings.artifacts)
 
     def rebuild(self) -> Iterator[Finding]:
-        waits = backlog.of_sweep(writer.spool_folder(self._settings, self._sweep)).records
+        waits = backlog.sweep_backlog(writer.spool_folder(self._settings, self._sweep)).records
         if self._dry_run:
             if waits:
                 yield Finding(self._sweep, None, f"{waits} records wait for MLflow; they are delivered first")
@@ -74,7 +75,7 @@ class _Sweep:
             return
         try:
             with writer.shipping(self._settings, self._sweep, wait=False, registry=self._registry) as shipper:
-                if not exists(self._settings.tracking_uri) or waits:
+                if not store_exists(self._settings.tracking_uri) or waits:
                     left, reason, _ = writer.attempt(shipper)
                     if left:
                         raise Failure(f"{self._sweep}: what waits for MLflow is not delivered: {reason}")
@@ -93,8 +94,8 @@ class _Sweep:
         chains = {name: run.chain for name, run in ended.items()}
         rows = contents.rows(self._registry, self._sweep)
         score = f"score/{rows['sweep'][0]['objective']}"
-        comparison = Comparison(self._tracker, Digests())
-        shown = self._tracker.shown(self._sweep) if exists(self._settings.tracking_uri) else {}
+        comparison = RunComparison(self._tracker, DigestCache())
+        shown = self._tracker.runs_by_key(self._sweep) if store_exists(self._settings.tracking_uri) else {}
         experiment = None if self._dry_run else self._tracker.experiment(self._sweep)
         for number, wanted in enumerate(projections(self._settings, rows, chains), 1):
             self._told(f"{self._sweep}: run {number} of {len(ended)}")
@@ -104,14 +105,14 @@ class _Sweep:
             compared = comparison.of(ended[wanted.run], wanted, here, score)
             if not compared.differs:
                 continue
-            if compared.many or compared.lacks is None:
+            if compared.many or compared.gaps is None:
                 yield Finding(self._sweep, wanted.run, f"{compared.differs[0]}: delete the others in MLflow's pages")
                 continue
-            gone = sorted(place for place in compared.lacks.files if not wanted.has(place))
+            gone = sorted(place for place in compared.gaps.files if not wanted.has_file(place))
             if experiment is not None:
-                lacks = compared.lacks
+                lacks = compared.gaps
                 if here:
-                    lacks = lacks.beside(self._tracker.steps(here[0]), self._tracker.ends(here[0], lacks.values))
+                    lacks = lacks.with_history(self._tracker.steps(here[0]), self._tracker.ends(here[0], lacks.values))
                 left, run = wanted.show(self._tracker, experiment, _MARK, lacks)
                 if left:
                     raise Failure(f"{wanted.run}: MLflow did not take {left} pieces of it; the same command goes on")
@@ -124,14 +125,14 @@ class _Sweep:
 
     def _models(self) -> Iterator[Finding]:
         rows = [row for row in queries.models(self._registry) if row["sweep"] == self._sweep]
-        if not rows or not exists(self._settings.tracking_uri):
+        if not rows or not store_exists(self._settings.tracking_uri):
             return
-        for row, lacks in promotion.compared(rows, self._settings):
+        for row, lacks in restoration.missing_versions(rows, self._settings):
             name = f"{row['model']} {row['version']}"
             self._told(f"model {name}")
             try:
                 if not self._dry_run:
-                    promotion.restore(self._registry, row, self._settings)
+                    restoration.restore(self._registry, row, self._settings)
                 yield Finding(self._sweep, row["run"], f"model {name}: MLflow lacks {lacks}: {self._done}")
             except (UsageError, Failure) as error:
                 yield Finding(

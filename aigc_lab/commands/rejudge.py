@@ -19,7 +19,7 @@ from aigc_lab.registry.records import StoredArtifact, StoredVerdict
 from aigc_lab.registry.run_lifecycle import RESULTS
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
-from aigc_lab.runs.record import Curve, of_history
+from aigc_lab.runs.record import Curve, judge_history
 from aigc_lab.scoring.evaluator import Evaluator
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.serving import lookup
@@ -122,7 +122,7 @@ def _of_samples(
     if run["state"] != RunState.FINISHED or not history:
         return []
     environment.settle(run["environment"].get("threads"))  # another number of threads would give other bits
-    weights = lookup.of_run(registry, run["run"], "last")
+    weights = lookup.weights_of_run(registry, run["run"], "last")
     system = weights.load(device).system
     samples = system.generate(evaluator.protocol.samples, run["seed"], "evaluation", "reference")
     _, said = evaluator.examine(samples, "reference", system, judged=True)
@@ -161,7 +161,7 @@ def _of_history(
     if was is None and not history:
         return []
     step = history[-1]["step"] if was is None else was.step
-    said = of_history(
+    said = judge_history(
         history,
         curves,
         baseline=evaluator.baseline(sweep["objective"]),

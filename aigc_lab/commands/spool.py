@@ -20,7 +20,7 @@ from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
 from aigc_lab.sweeps import ownership
 from aigc_lab.tracking import backlog
-from aigc_lab.tracking.backlog import Status
+from aigc_lab.tracking.backlog import DeliveryStatus
 from aigc_lab.tracking.writer import attempt, shipping, spool_folder
 
 Row = dict[str, Any]
@@ -87,7 +87,7 @@ def _sweeps(wanted: str | None, settings: Settings) -> list[str]:
 
 def _row(sweep: str, settings: Settings) -> Row:
     folder = spool_folder(settings, sweep)
-    row = {"sweep": sweep} | vars(backlog.of_sweep(folder)) | vars(Status.of(folder))
+    row = {"sweep": sweep} | vars(backlog.sweep_backlog(folder)) | vars(DeliveryStatus.of(folder))
     times = {name: _iso(row[name]) for name in ("since", "delivered_at", "error_at")}
     return row | times | {"writer": backlog.has_writer(folder)}
 
@@ -97,11 +97,11 @@ def _deliver(sweep: str, settings: Settings, registry: Registry) -> str:
     folder, left = spool_folder(settings, sweep), -1
     try:
         with _progress(sweep, folder), shipping(settings, sweep, wait=False, registry=registry) as shipper:
-            told = backlog.Told(folder)
+            told = backlog.StatusWriter(folder)
             while True:
                 waits, reason, _ = attempt(shipper)
                 told(reason)
-                before, left = left, backlog.of_sweep(folder).bytes
+                before, left = left, backlog.sweep_backlog(folder).bytes
                 if not waits or left == before:
                     return reason
     except BlockingIOError:
@@ -114,7 +114,7 @@ def _progress(sweep: str, folder: Path) -> Iterator[None]:
     done, console = threading.Event(), tables.console(stderr=True)
 
     def line() -> str:
-        left = backlog.of_sweep(folder)
+        left = backlog.sweep_backlog(folder)
         return f"{sweep}: {left.runs} runs, {left.records} records, {left.pictures} pictures, {_size(left.bytes)} wait"
 
     if not console.is_terminal:

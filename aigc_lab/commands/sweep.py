@@ -347,7 +347,7 @@ def _interruptible(
     """
     again = as_typed(f"aigc-lab resume {experiment.sweep}", settings, home)
     try:
-        with display, signals.handled(exits=False), signals.told(display.say), outage.told(display.say):
+        with display, signals.handled(exits=False), signals.announced_to(display.say), outage.reported_to(display.say):
             try:
                 yield
             except StoreAway as error:

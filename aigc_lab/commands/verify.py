@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from aigc_lab.archive import contents
-from aigc_lab.archive.mlflow_comparison import Compared, Comparison, Digests, is_picture
-from aigc_lab.archive.mlflow_replay import Projection, pictures_in, projections
+from aigc_lab.archive.mlflow_comparison import DigestCache, RunComparison, RunDifferences, is_picture
+from aigc_lab.archive.mlflow_gaps import sample_pictures
+from aigc_lab.archive.mlflow_replay import Projection, projections
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host.settings import Settings, masked
 from aigc_lab.registry import audit, liveness, queries
@@ -22,10 +23,11 @@ from aigc_lab.registry.audit import RecordedRun
 from aigc_lab.registry.run_lifecycle import RESULTS
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
-from aigc_lab.serving import promotion
+from aigc_lab.serving import restoration
 from aigc_lab.sweeps import ownership
-from aigc_lab.tracking import backlog, final, spool
-from aigc_lab.tracking.mlflow import MlflowTracker, exists
+from aigc_lab.tracking import backlog, final, spool_log
+from aigc_lab.tracking.mlflow import MlflowTracker
+from aigc_lab.tracking.mlflow_store import store_exists
 from aigc_lab.tracking.writer import spool_folder
 from aigc_lab.training.model_code import code_of
 
@@ -66,7 +68,7 @@ def verify(
     With `deep` files that MLflow keeps on another machine are fetched and read, not only measured. `told` hears what is
     being done.
     """
-    verification, digests = Verification(), Digests()
+    verification, digests = Verification(), DigestCache()
     known = [row["sweep"] for row in queries.sweeps(registry)]
     wanted, mine = [queries.find_sweep(registry, sweep)] if sweep else known, []
     for each in wanted:
@@ -93,13 +95,13 @@ def _models(
     told("models")
     found.checked["models"] += len(rows)
     for row in rows:
-        if not promotion.is_whole(row):
+        if not restoration.is_whole(row):
             remedy = f"aigc-lab promote {row['run']} --name {row['model']} --checkpoint {row['checkpoint']} --no-alias"
             found.problems.append(f"{row['model']} {row['version']}: its files are not whole; {remedy}")
-    if not exists(settings.tracking_uri):
+    if not store_exists(settings.tracking_uri):
         return  # said of the sweeps
     try:
-        for row, lacks in promotion.compared(rows, settings):
+        for row, lacks in restoration.missing_versions(rows, settings):
             remedy = f"aigc-lab reconcile --mlflow {row['sweep']}"
             found.problems.append(f"{row['model']} {row['version']}: MLflow lacks {lacks}; {remedy}")
     except (Failure, UsageError) as error:
@@ -126,7 +128,7 @@ class _Sweep:
         settings: Settings,
         sweep: str,
         verification: Verification,
-        digests: Digests,
+        digests: DigestCache,
         told: Callable[[str], object],
         *,
         deep: bool,
@@ -174,7 +176,7 @@ class _Sweep:
         if not {"last", "selected"} <= run.kinds:
             self._problem(run.run, "its weights are not recorded")
 
-    def _files(self, run: RecordedRun, wanted: Projection | None, compared: Compared | None) -> None:
+    def _files(self, run: RecordedRun, wanted: Projection | None, compared: RunDifferences | None) -> None:
         """What is in the home, and then what MLflow has of it."""
         for name, digest in run.files.items():
             self._found.checked["files"] += 1
@@ -208,12 +210,12 @@ class _Sweep:
             return "is cut off, or damaged"
         return "is damaged" if path.suffix == ".json" and _parsed(path) is None else None
 
-    def _again(self, run: RecordedRun, path: Path, digest: str | None, compared: Compared | None) -> str:
+    def _again(self, run: RecordedRun, path: Path, digest: str | None, compared: RunDifferences | None) -> str:
         """How a file of the home comes back."""
         held = compared.files.get(f"{final.FOLDER}/{path.name}") if compared is not None else None
         copy = held.path if held is not None else None
         if path.parent.name == "samples" and path.stem.isdecimal() and compared is not None:
-            place, _ = pictures_in(compared.files).get(int(path.stem), {}).get(path.suffix, ("", 0))
+            place, _ = sample_pictures(compared.files).get(int(path.stem), {}).get(path.suffix, ("", 0))
             shown = compared.files[place].path if place else None
             if shown is not None and is_picture(shown):
                 return f"MLflow's is whole: cp --remove-destination {shown} {path}"
@@ -224,13 +226,13 @@ class _Sweep:
             f"aigc-lab delete {run.run}, and then aigc-lab resume {self._sweep}"
         )
 
-    def _compared(self, wanted: Mapping[str, Projection]) -> Callable[[RecordedRun], Compared | None]:
+    def _compared(self, wanted: Mapping[str, Projection]) -> Callable[[RecordedRun], RunDifferences | None]:
         """What says of a run how MLflow's differs; None where it is not to be asked."""
-        nothing: Callable[[RecordedRun], Compared | None] = lambda run: None  # noqa: E731 -- it answers like the other
+        nothing: Callable[[RecordedRun], RunDifferences | None] = lambda run: None  # noqa: E731 -- it answers like the other
         folder = spool_folder(self._settings, self._sweep)
-        waits = {run.name for run in spool.runs(folder) if backlog.of_run(run).records}
+        waits = {run.name for run in spool_log.logged_runs(folder) if backlog.run_backlog(run).records}
         if waits:
-            counted = backlog.of_sweep(folder)
+            counted = backlog.sweep_backlog(folder)
             self._found.notes.append(
                 f"{self._sweep}: MLflow lacks {counted.records} records of {counted.runs} runs, which wait here;"
                 " aigc-lab spool --flush"
@@ -240,12 +242,12 @@ class _Sweep:
         remedy = f"aigc-lab reconcile --mlflow {self._sweep}"
         if not ended:
             return nothing
-        if not exists(self._settings.tracking_uri):
+        if not store_exists(self._settings.tracking_uri):
             self._problem(self._sweep, f"MLflow's database {self._settings.mlflow_address} is lost; {remedy}")
             return nothing
         tracker = MlflowTracker(self._settings.tracking_uri, self._settings.artifacts)
         try:
-            shown = tracker.shown(self._sweep)
+            shown = tracker.runs_by_key(self._sweep)
         except (Failure, UsageError) as error:
             self._problem(self._sweep, _unasked(error, self._settings))
             return nothing
@@ -253,9 +255,9 @@ class _Sweep:
         if not any(key in shown for key in keys.values()):
             self._problem(self._sweep, f"MLflow has none of its {len(ended)} runs; {remedy}")
             return nothing
-        comparison = Comparison(tracker, self._digests, deep=self._deep)
+        comparison = RunComparison(tracker, self._digests, deep=self._deep)
 
-        def compared(run: RecordedRun) -> Compared | None:
+        def compared(run: RecordedRun) -> RunDifferences | None:
             if run.run not in keys:
                 return None
             self._found.checked["MLflow runs"] += 1
@@ -264,7 +266,7 @@ class _Sweep:
                     run, wanted[run.run], shown.get(keys[run.run], []), f"score/{self._row['objective']}"
                 )
             except Failure as error:
-                return Compared([_reason(error, self._settings)])
+                return RunDifferences([_reason(error, self._settings)])
             self._found.checked["MLflow files"] += len(found.files)
             return found
 
@@ -299,7 +301,7 @@ def _parsed(path: Path) -> Any:
         return None
 
 
-def _fault_beside(weights: Path, digests: Digests) -> str | None:
+def _fault_beside(weights: Path, digests: DigestCache) -> str | None:
     """What is wrong with the description of weights, and with the code that it names."""
     description = weights.with_suffix(".json")
     told = _parsed(description) if description.is_file() else None

@@ -33,7 +33,7 @@ ARROW = {"lower": "↓", "higher": "↑"}
 
 def console(*, stderr: bool = False) -> Console:
     """For a terminal, as wide as it is; for a pipe, as wide as needed, so that every row is one line."""
-    stream = visible.beneath(sys.stderr if stderr else sys.stdout)
+    stream = visible.unguarded(sys.stderr if stderr else sys.stdout)
     piped = not stream.isatty() and "COLUMNS" not in os.environ
     width = 10_000 if piped else None
     return _Console(file=stream, stderr=stderr, width=width, highlight=False, markup=False, emoji=False)

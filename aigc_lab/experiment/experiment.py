@@ -529,7 +529,7 @@ class Experiment:
         at: KeyPath = ("objective", "minimize" if objective.minimize else "maximize")
         if objective.score not in gives:
             self.document.fail(
-                at, content.unknown(f"score of protocol {self.protocol.name}", objective.score, list(gives))
+                at, content.unknown_name(f"score of protocol {self.protocol.name}", objective.score, list(gives))
             )
         described = next((metric for metric in self.metrics if objective.score in metric.describing()), None)
         if described is not None:

@@ -1,4 +1,4 @@
-"""What this machine has left: memory and disk, asked before much of either is taken."""
+"""Free memory and disk of this machine, asked before much of either is taken."""
 
 import os
 import shutil
@@ -9,8 +9,8 @@ _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 
 def free_memory(device: str = "cpu") -> int:
-    """Bytes that a process may still take without swapping: of a GPU, or of the host, where a container's limit may be
-    the closer one.
+    """Bytes that a process may still allocate without swapping, on a GPU or on the host. A container's limit counts
+    where it is the smaller one.
     """
     if device.startswith("cuda"):
         import torch
@@ -28,27 +28,27 @@ def _of_machine() -> int:
 
 
 def _of_groups() -> list[int]:
-    """What the control groups of a container leave (version 2 and 1)."""
-    found = [2**63]
+    """Bytes that the control groups of a container leave (versions 2 and 1)."""
+    limits = [2**63]
     root = Path("/sys/fs/cgroup")
-    for limit, usage in (
+    for limit_file, usage_file in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
         # `max` is no number. What is used counts cached files too, which give way: half of the limit is left at least.
         with suppress(OSError, ValueError):
-            most, used = (int((root / name).read_text("ascii")) for name in (limit, usage))
-            found.append(max(most - used, most // 2))
-    return found
+            limit_bytes, used_bytes = (int((root / name).read_text("ascii")) for name in (limit_file, usage_file))
+            limits.append(max(limit_bytes - used_bytes, limit_bytes // 2))
+    return limits
 
 
 def free_disk(place: Path) -> int:
-    """Bytes that may be written where `place` will lie. Raises `OSError` when nobody can say."""
+    """Free bytes on the file system on which `place` will lie. Raises `OSError` when it cannot be determined."""
     return shutil.disk_usage(_existing(place)).free
 
 
 def free_files(place: Path) -> int | None:
-    """How many files may be made where `place` will lie; None on a file system that sets no limit."""
+    """Number of files that may still be created where `place` will lie; None on a file system without such a limit."""
     status = os.statvfs(_existing(place))
     return status.f_favail if status.f_files else None
 
@@ -58,8 +58,8 @@ def _existing(place: Path) -> Path:
     return next(folder for folder in (place, *place.parents) if folder.is_dir())
 
 
-def spelled(count: int) -> str:
-    """A number of bytes for people: 1.2 GB. Exact numbers of any length are taken."""
+def format_bytes(count: int) -> str:
+    """Number of bytes for people, such as `1.2 GB`; exact for integers of any size."""
     power = 0
     while count >= 1000 ** (power + 1) and power < len(_UNITS) - 1:
         power += 1

@@ -1,7 +1,7 @@
-"""Messages between two processes of one machine: a word and JSON, one a line, over a socket.
+"""Messages between two processes of one machine: a type's name and JSON, one message a line, over a socket.
 
-A message is a type with typed fields. What does not fit them is refused where it is sent; a line that is none of the
-messages that the receiver knows is refused where it is received.
+A message is a type with typed fields. Values that do not fit are refused by the sender, and lines that are none of the
+messages a receiver accepts are refused by the receiver.
 """
 
 import numbers
@@ -14,12 +14,12 @@ from aigc_lab.errors import Failure
 
 
 class Closed(Exception):
-    """The other end is gone."""
+    """The other end of the channel is gone."""
 
 
 def _number(value: Any) -> Any:
-    """NumPy's numbers as Python's, and the words that stand for what JSON has no number for. A truth value and a
-    tensor are no numbers.
+    """Float of a real number (NumPy's included) or of JSON's words for NaN and infinities. Raises `ValueError` for
+    booleans, tensors and everything else.
     """
     if value in ("NaN", "Infinity", "-Infinity") if isinstance(value, str) else _real(value):
         return float(value)
@@ -35,25 +35,23 @@ Number = Annotated[float, BeforeValidator(_number)]
 
 
 class Message(BaseModel):
-    """The base of all messages. Raises `Failure` for a field of another type: nothing is guessed, so that a NumPy value
-    or a path in the place of a Python one is met by who made it.
+    """Base of all messages. Raises `Failure` for a field of another type: nothing is coerced, so that a NumPy value or
+    a path in the place of a Python one is met where the message is made.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
     @model_validator(mode="wrap")
     @classmethod
-    def _explained(cls, given: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
+    def _explained(cls, value: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
         try:
-            return check(given)
+            return check(value)
         except ValidationError as error:
             raise Failure(_refused(cls.__name__, error)) from None
 
 
 class Channel:
-    """One end, which receives messages of the given kinds. `receive` returns None once the other end is gone, and
-    `send` raises `Closed`.
-    """
+    """One end of a connection, which accepts messages of the given kinds."""
 
     def __init__(self, end: socket.socket, *kinds: type[Message]) -> None:
         self._socket = end
@@ -61,6 +59,8 @@ class Channel:
         self._kinds = {kind.__name__: kind for kind in kinds}
 
     def send(self, message: Message) -> None:
+        """Sends a message. Raises `Closed` when the other end is gone."""
+        # JSON escapes line ends, so a message is one line.
         line = f"{type(message).__name__} {message.model_dump_json()}\n"
         try:
             self._socket.sendall(line.encode())
@@ -68,19 +68,21 @@ class Channel:
             raise Closed(str(error)) from None
 
     def receive(self) -> Message | None:
-        """The next message. Raises `Failure` for a line that is none."""
+        """Next message, or None when the other end is gone. Raises `Failure` for a line that is not an accepted
+        message.
+        """
         try:
             line = self._lines.readline()
         except OSError:
             return None
         if not line.endswith(b"\n"):
             return None  # it was being written when the other process died
-        word, _, told = line.decode("utf-8", "replace").rstrip("\n").partition(" ")
+        word, _, content = line.decode("utf-8", "replace").rstrip("\n").partition(" ")
         if word not in self._kinds:
-            known = ", ".join(self._kinds) or "nothing"
-            raise Failure(f"a message that begins with {word[:40]!r} where {known} may come")
+            kinds = ", ".join(self._kinds) or "nothing"
+            raise Failure(f"a message that begins with {word[:40]!r} where {kinds} may come")
         try:
-            return self._kinds[word].model_validate_json(told)
+            return self._kinds[word].model_validate_json(content)
         except ValidationError as error:  # it is no JSON at all
             raise Failure(_refused(word, error)) from None
 
@@ -92,6 +94,6 @@ class Channel:
 def _refused(name: str, error: ValidationError) -> str:
     first = error.errors()[0]
     field = ", ".join([f"message {name}", ".".join(map(str, first["loc"]))]).removesuffix(", ")
-    given = "" if first["type"] == "missing" else f", not {str(first['input'])[:60]} ({type(first['input']).__name__})"
-    said = first["msg"].removeprefix("Value error, ")
-    return f"{field}: {said[:1].lower()}{said[1:]}{given}"
+    actual = "" if first["type"] == "missing" else f", not {str(first['input'])[:60]} ({type(first['input']).__name__})"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{field}: {message[:1].lower()}{message[1:]}{actual}"

@@ -1,8 +1,8 @@
-"""Code of a user's file in a process of its own, with a limit of time and of memory, and in one line how it ended.
+"""Runs code of a user's file in a process of its own, with limits of time and memory, and reports its end in one line.
 
-`call("aigc_lab.plugins:load", …)` runs that function in `python -m aigc_lab.host.confined` and gives what it sends. A
-file that never returns, ends its process or takes all memory is refused with a sentence that names its line; whoever
-asked lives on. What has passed once is remembered by its content, and not tried again.
+`call("aigc_lab.plugins:load", …)` runs that function in `python -m aigc_lab.host.confined` and yields what it sends. A
+file that never returns, ends its process or takes all memory is refused with a sentence that names its line, and the
+calling process goes on. Files that have passed are remembered by content, and not tried again.
 """
 
 import ctypes
@@ -42,7 +42,7 @@ _CHECK = "'aigc-lab check' tests the file"
 
 
 def seconds() -> float:
-    """The limit of this process. Raises `UsageError` for an environment that says nonsense."""
+    """Time limit of this process in seconds. Raises `UsageError` for an environment variable that is not one."""
     text = os.environ.get(VARIABLE) or str(_SECONDS)
     with suppress(ValueError):
         if 0 <= float(text) < 1e6:
@@ -53,8 +53,10 @@ def seconds() -> float:
 # ---- what has passed
 
 
-def key(sources: Sequence[bytes], *facts: object) -> str:
-    """Names what was tried: the sources, these facts, and the Python and the torch that they met."""
+def content_key(sources: Sequence[bytes], *facts: object) -> str:
+    """Hex key of a trial: of the sources, of these facts, and of this package, Python and its environment
+    (`sys.prefix`).
+    """
     from aigc_lab import __version__
 
     digest = hashlib.sha256(json.dumps([__version__, sys.version, sys.prefix, *facts], default=str).encode())
@@ -66,31 +68,31 @@ def key(sources: Sequence[bytes], *facts: object) -> str:
 _passed: set[str] = set()
 
 
-def _remembered(name: str) -> Path:
+def _pass_marker(name: str) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "aigc-lab" / "plugins" / name
 
 
 def has_passed(name: str) -> bool:
-    """Whether this was tried before, here or by another process of this user."""
+    """Whether this trial passed before, in this process or in another of this user."""
     with suppress(OSError, RuntimeError):  # RuntimeError: a user without a home
-        if name not in _passed and _remembered(name).is_file():
+        if name not in _passed and _pass_marker(name).is_file():
             _passed.add(name)
     return name in _passed
 
 
-def passes(name: str) -> None:
-    """Remembers it; where nothing can be written, for this process alone."""
+def remember_pass(name: str) -> None:
+    """Remembers that a trial passed; where nothing can be written, for this process alone."""
     _passed.add(name)
     with suppress(OSError, RuntimeError):
-        _remembered(name).parent.mkdir(parents=True, exist_ok=True)
-        _remembered(name).touch()
+        _pass_marker(name).parent.mkdir(parents=True, exist_ok=True)
+        _pass_marker(name).touch()
 
 
 # ---- what the two processes say
 
 
 class Call(Message):
-    """The first: which function is called, with which arguments; `doing` says what that does first."""
+    """First message: the function, its arguments, the user's files, and what it does first (`doing`)."""
 
     function: str
     arguments: dict[str, JsonValue]
@@ -100,31 +102,31 @@ class Call(Message):
 
 
 class Phase(Message):
-    """What is done from now on, and how long it may take."""
+    """What the function does from now on, and how long that may take."""
 
     doing: str
     limit: Literal["limited", "work", "unlimited"]
 
 
 class Sent(Message):
-    """What the function sends."""
+    """Values sent by the function."""
 
     facts: dict[str, JsonValue]
 
 
 class Raised(Message):
-    """The function has raised an error of ours."""
+    """The function has raised an error of this package."""
 
     error: Literal["UsageError", "Failure"]
     text: str
 
 
 class Forked(Message):
-    """A copy of the process has come back from the file."""
+    """A copy of the process, made by the user's file, has returned."""
 
 
 class Done(Message):
-    """The last."""
+    """Last message."""
 
 
 # ---- the process that asks
@@ -139,18 +141,18 @@ def call(
     quiet: bool = False,
     bounded: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """What `function` ("module:name", called with `send` and the arguments) sends, as it comes.
+    """Yields what `function` ("module:name", called with `send` and the arguments) sends, as it comes.
 
-    `files` are the user's, whose lines are told; memory is `bounded` by what is free; `doing` says what happens first
-    ("it was imported"), and `send(phase=…, limit=…)` what comes next; each may take `seconds()`, or as long as the
-    limit says (`work`, `unlimited`).
-    Raises `UsageError` and `Failure` as the function does, and `UsageError` for what ended the process.
+    `files` are the user's, whose lines appear in errors. Memory is limited if `bounded`. `doing` names the first phase
+    ("it was imported"), and `send(phase=…, limit=…)` begins the next; each may take `seconds()`, or as long as its
+    limit says (`work`, `unlimited`). Raises `UsageError` and `Failure` as the function does, and `UsageError` for a
+    process that ended otherwise.
     """
     limit = seconds() or _SECONDS
     ours, theirs = socket.socketpair()
     with tempfile.TemporaryFile() as traces:
         with theirs:
-            process = _started(theirs, traces, quiet)
+            process = _start(theirs, traces, quiet)
         channel = Channel(ours, Phase, Sent, Raised, Forked, Done)
         try:
             with suppress(Closed):
@@ -160,17 +162,8 @@ def call(
             allowed: float | None = None  # importing torch takes a while, and is not the file's fault
             while True:
                 ours.settimeout(allowed)
-                try:
-                    message = channel.receive()
-                except Failure:
-                    raise UsageError(f"{files[0]}: it writes into files that it has not opened; {_CHECK}") from None
-                if message is None:
-                    raise UsageError(_how(process, allowed, doing, files, traces))
+                message = _next_message(channel, process, allowed, doing, files, traces)
                 match message:
-                    case Raised():
-                        raise (UsageError if message.error == "UsageError" else Failure)(message.text)
-                    case Forked():
-                        raise UsageError(f"{files[0]}: it forks this process while {doing}; {_CHECK}")
                     case Done():
                         return
                     case Phase():
@@ -185,30 +178,55 @@ def call(
             channel.close()
 
 
-def _started(theirs: socket.socket, traces: IO[bytes], quiet: bool) -> "subprocess.Popen[bytes]":
-    """In a session of its own: Ctrl-C is for the process that asks, which ends this one."""
-    given = (theirs.fileno(), traces.fileno())
+def _next_message(
+    channel: Channel,
+    process: "subprocess.Popen[bytes]",
+    allowed: float | None,
+    doing: str,
+    files: Sequence[str],
+    traces: IO[bytes],
+) -> Message:
+    """Next message of the process. Raises the error that it reports, and `UsageError` if it has ended or was forked."""
+    try:
+        message = channel.receive()
+    except Failure:
+        raise UsageError(f"{files[0]}: it writes into files that it has not opened; {_CHECK}") from None
+    if message is None:
+        raise UsageError(_cause_of_end(process, allowed, doing, files, traces))
+    if isinstance(message, Raised):
+        raise (UsageError if message.error == "UsageError" else Failure)(message.text)
+    if isinstance(message, Forked):
+        raise UsageError(f"{files[0]}: it forks this process while {doing}; {_CHECK}")
+    return message
+
+
+def _start(theirs: socket.socket, traces: IO[bytes], quiet: bool) -> "subprocess.Popen[bytes]":
+    """Starts the process in a session of its own: Ctrl-C is for the calling process, which ends this one."""
+    descriptors = (theirs.fileno(), traces.fileno())
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "aigc_lab.host.confined", *map(str, given), str(os.getpid())],
-        pass_fds=given,
+        # -P: a file in the working directory must not take the place of a module.
+        [sys.executable, "-P", "-m", "aigc_lab.host.confined", *map(str, descriptors), str(os.getpid())],
+        pass_fds=descriptors,
         stdin=subprocess.DEVNULL,
         # What it prints must not end up in the middle of what is asked for.
         stdout=subprocess.DEVNULL if quiet else 2,
         stderr=subprocess.DEVNULL if quiet else None,
         start_new_session=True,
+        # This process is the trial: it must not try the file in another one first.
         env=os.environ | {VARIABLE: "0"},
     )
 
 
-def _how(
+def _cause_of_end(
     process: "subprocess.Popen[bytes]", allowed: float | None, doing: str, files: Sequence[str], traces: IO[bytes]
 ) -> str:
-    """What ended the process, or that it did not end, with the line of the user's file where it was."""
+    """Sentence on how the process ended, or that it did not end, with the line of the user's file where it was."""
     with suppress(subprocess.TimeoutExpired):
         process.wait(0.0 if allowed is None else 0.5)
     code = process.poll()
     if code is None:
         process.send_signal(signal.SIGUSR2)  # it writes down where it is
+        # faulthandler writes in its own time, and this process cannot see when it is done.
         time.sleep(0.3)
         what = f"did not return within {allowed:.0f} s while {doing}"
         remedy = f"{_CHECK}; if it needs longer, set {VARIABLE} to more than {seconds() or _SECONDS:.0f}"
@@ -227,7 +245,9 @@ def _how(
 
 
 def main() -> None:
-    """Arguments: the channel, where faults are written, and the process that asked."""
+    """Entry point of the confined process; arguments: file descriptors of the channel and of the
+    traces, parent's pid.
+    """
     end, traces, parent = map(int, sys.argv[1:])
     channel, own, forks = Channel(socket.socket(fileno=end), Call), os.getpid(), list[None]()
     _confine(traces, parent)
@@ -271,16 +291,16 @@ def _run(call: Call, say: Callable[[Message], None], send: Any) -> None:
         place = line_of(error, call.files)
         if place is None:
             traceback.print_exc()
-        text = f"{place or call.files[0]}: {_said(error)}; {_CHECK}"
+        text = f"{place or call.files[0]}: {_error_text(error)}; {_CHECK}"
         say(Raised(error="UsageError" if place else "Failure", text=text))
 
 
-def _said(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     return f"{type(error).__name__}{f': {error}' if str(error) else ''}"
 
 
 def line_of(error: BaseException, files: Sequence[str]) -> str | None:
-    """The deepest line of these files that led to an error."""
+    """Deepest line of these files in an error's traceback, as `file:line`; None if there is none."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
 
@@ -293,17 +313,18 @@ def _confine(traces: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable(traces, all_threads=True)
     faulthandler.register(signal.SIGUSR2, traces, all_threads=True)
-    leave = os._exit
+    os_exit = os._exit
 
-    def told(status: int) -> NoReturn:
+    def exit_with_trace(status: int) -> NoReturn:
         faulthandler.dump_traceback(traces, all_threads=False)
-        leave(status)
+        os_exit(status)
 
-    os._exit = told
+    # `os._exit` leaves no traceback, and the line that called it is what the user has to know.
+    os._exit = exit_with_trace
 
 
 def _bound_memory() -> None:
-    """Half of what is free, and a gigabyte at least."""
+    """Limits the process to half of the free memory, and to a gigabyte at least."""
     limit = max(free_memory() // 2, 1 << 30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
@@ -313,8 +334,8 @@ def _bound_memory() -> None:
 
 @contextmanager
 def contained() -> Iterator[None]:
-    """While a user's file is loaded: what it prints goes to standard error, it reads nothing, and the working
-    directory and the handlers of signals are afterwards what they were.
+    """Context in which a user's file is loaded: its output goes to standard error, and it reads no input. The working
+    directory and the signal handlers are restored afterwards.
     """
     folder, stdin = os.getcwd(), sys.stdin
     main = threading.current_thread() is threading.main_thread()

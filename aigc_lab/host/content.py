@@ -1,11 +1,11 @@
 """The content folders: `experiments/`, `evaluation/` and `dashboards/`.
 
-In a checkout they stand beside the package and are read from there, so that an edit counts at once; an installed
-wheel carries them as `aigc_lab/content/`.
+In a checkout they stand beside the package and are read from there, so that an edit counts at once; an installed wheel
+carries them as `aigc_lab/content/`.
 
-A user's own stand in the working directory: `digits` means `./experiments/digits.yaml` where there is one, and ours
-otherwise. `aigc-lab init DIR` copies ours into a folder to begin from. Taking one for the other costs nothing but
-surprise: the content of a file, and not its name, says which sweep it is.
+A user's own stand in the working directory: `digits` means `./experiments/digits.yaml` if it exists, and the package's
+file otherwise. `aigc-lab init DIR` copies the package's files as a start. Confusing the two is harmless, since a sweep
+is identified by the content of its file and not by the name.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _EDITABLE = (".yaml", ".yml", ".html", ".css", ".js", ".md", ".txt")
 
 
 def folder(name: Folder) -> Path:
-    """The package's folder: of the checkout when the package lies in one, else of the wheel."""
+    """Folder of the package: in the checkout when the package lies in one, else in the wheel."""
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent / name
     return (
@@ -33,63 +33,70 @@ def folder(name: Folder) -> Path:
 
 
 def folders(name: Folder) -> list[Path]:
-    """Where a file is looked for, in this order: the user's folder, if there is one here, and the package's."""
+    """Folders in which a file is looked up, in order: the user's in the working directory, if there is one, and the
+    package's.
+    """
     own, ours = Path(name).absolute(), folder(name)
     return [own, ours] if own.is_dir() and own.resolve() != ours else [ours]
 
 
 def names(name: Folder) -> list[str]:
-    """The YAML files of a content folder, the user's included, without their suffix, sorted."""
+    """Names of the YAML files of a content folder, the user's included, without suffix, sorted."""
     return sorted({path.stem for place in folders(name) for path in place.glob("*.yaml")})
 
 
-def find_file(name: Folder, wanted: str) -> Path:
-    """The file that `wanted` means: a path to a YAML file, or the name of one in the content folder.
+def find_file(name: Folder, file_name: str) -> Path:
+    """File of that name in the content folder, or the file at that path (with a YAML suffix or a `/`).
 
     Raises `UsageError` with the nearest names when there is no such file.
     """
-    if wanted.endswith((".yaml", ".yml")) or "/" in wanted:
-        path = Path(wanted)
+    if file_name.endswith((".yaml", ".yml")) or "/" in file_name:
+        path = Path(file_name)
         if is_file(path):
             return path
-        raise UsageError(f"{wanted}: no such file")
+        raise UsageError(f"{file_name}: no such file")
     for place in folders(name):
-        path = place / f"{wanted}.yaml"
+        path = place / f"{file_name}.yaml"
         if is_file(path):
             return path
-    raise UsageError(unknown(_NOUN[name], wanted, names(name)))
+    raise UsageError(unknown_name(_NOUN[name], file_name, names(name)))
 
 
-def origin(name: Folder, wanted: str) -> str:
-    """Whose file a name means, where that is not the package's: `yours: experiments/digits.yaml, instead of ours`."""
-    path, ours = find_file(name, wanted), folder(name) / f"{wanted}.yaml"
+def origin(name: Folder, file_name: str) -> str:
+    """Note on a file that is the user's and not the package's: `yours: experiments/digits.yaml, instead of ours`; else
+    `""`.
+    """
+    path, ours = find_file(name, file_name), folder(name) / f"{file_name}.yaml"
     if path == ours:
         return ""
-    shown = f"yours: {name}/{path.name}"
+    text = f"yours: {name}/{path.name}"
     if not ours.is_file():
-        return shown
-    return f"{shown}, same as ours" if path.read_bytes() == ours.read_bytes() else f"{shown}, instead of ours"
+        return text
+    return f"{text}, same as ours" if path.read_bytes() == ours.read_bytes() else f"{text}, instead of ours"
 
 
-def unknown(noun: str, wanted: str, known: list[str]) -> str:
-    """The sentence for a name that does not exist: the nearest ones, or all when none is near."""
-    alike = {name: SequenceMatcher(None, name, wanted).ratio() for name in get_close_matches(wanted, known, 3, 0.5)}
-    alike |= {name: 1.0 for name in known if name.lower() == wanted.lower()}
+def unknown_name(noun: str, name: str, names: list[str]) -> str:
+    """Sentence on a name that does not exist, with the nearest names, or with all when none is near."""
+    alike = {
+        candidate: SequenceMatcher(None, candidate, name).ratio()
+        for candidate in get_close_matches(name, names, 3, 0.5)
+    }
+    alike |= {candidate: 1.0 for candidate in names if candidate.lower() == name.lower()}
     # Beside one that is plainly meant, others that share some letters would be noise.
-    near = [name for name, ratio in alike.items() if ratio > max(alike.values()) - 0.15]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(sorted(known)) or 'none'}"
-    return f"unknown {noun} '{wanted}'; {hint}"
+    near = [candidate for candidate, ratio in alike.items() if ratio > max(alike.values()) - 0.15]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(sorted(names)) or 'none'}"
+    return f"unknown {noun} '{name}'; {hint}"
 
 
 @dataclass(frozen=True)
-class Copied:
-    """What `copy` did: paths relative to the target."""
+class CopyReport:
+    """Files that `copy` wrote and left unchanged, as paths relative to the target."""
 
     written: list[str]
     unchanged: list[str]
 
 
-def copy(target: Path, *, force: bool) -> Copied:
+def copy(target: Path, *, force: bool) -> CopyReport:
     """Copies the package's content folders into `target`, for a user to edit.
 
     Raises `UsageError`, before anything is written, when files there differ and `force` is false, and when `target`
@@ -102,16 +109,16 @@ def copy(target: Path, *, force: bool) -> Copied:
         if path.is_file() and path.suffix in _EDITABLE
     }
     try:
-        there = {name: (target / name).read_bytes() for name in files if (target / name).exists()}
-        differ = [name for name in there if there[name] != files[name]]
+        existing = {name: (target / name).read_bytes() for name in files if (target / name).exists()}
+        differ = [name for name in existing if existing[name] != files[name]]
         if differ and not force:
             raise UsageError(
                 f"{target} holds {', '.join(differ)} with other content; nothing was written; "
                 "take another folder, or --force to replace them"
             )
-        written = [name for name in files if there.get(name) != files[name]]
+        written = [name for name in files if existing.get(name) != files[name]]
         for name in written:
             write_atomically(target / name, files[name])
     except OSError as error:
         raise UsageError(f"{error.filename or target} cannot be written ({error.strerror})") from None
-    return Copied(written, [name for name in files if name not in written])
+    return CopyReport(written, [name for name in files if name not in written])

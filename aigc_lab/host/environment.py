@@ -1,4 +1,4 @@
-"""What a result depends on beside its configuration: versions, machine, threads, and the state of the code."""
+"""Environment of a result: versions, machine, threads, and the state of the code."""
 
 import os
 import platform
@@ -18,19 +18,19 @@ _PACKAGES = ("torch", "torchvision", "numpy", "optuna", "mlflow")
 
 @cache
 def versions() -> dict[str, str]:
-    """Of Python, of this package and of the libraries that a result depends on, without importing them."""
-    found = {"python": platform.python_version(), "aigc-lab": __version__}
+    """Versions of Python, of this package and of the libraries that affect a result, without importing them."""
+    installed = {"python": platform.python_version(), "aigc-lab": __version__}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 @cache
 def code() -> dict[str, Any]:
-    """The commit of the checkout that the package runs from, and whether files differ from it; empty for a wheel."""
+    """Commit of the checkout that holds the package, and whether files differ from it; empty for a wheel."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return {}
@@ -42,56 +42,58 @@ def code() -> dict[str, Any]:
 
 
 def _git(root: Path, *words: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10)
-    return done.stdout.strip()
+    result = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10)
+    return result.stdout.strip()
 
 
 def cores() -> int:
-    """CPUs that this process may use."""
+    """Number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def omp_threads() -> int | None:
-    """The number in `OMP_NUM_THREADS`, of several the first (that of the outermost loops); None where it holds none."""
-    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(said) if said.isdecimal() and int(said) > 0 else None
+    """Positive number in `OMP_NUM_THREADS` (the first of several, for the outermost loops); None if it holds none."""
+    text = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(text) if text.isdecimal() and int(text) > 0 else None
 
 
 def threads() -> int:
-    """CPU threads of a process to which nobody has given a number: `OMP_NUM_THREADS`, one for each core at most."""
+    """Default number of CPU threads of a process: `OMP_NUM_THREADS`, but at most one for each core."""
     return min(omp_threads() or cores(), cores())
 
 
-def settle(wanted: int | None) -> None:
-    """Fixes what the bits of a result depend on: the number of CPU threads, and the choice of cuDNN's algorithms."""
+def settle(cpu_threads: int | None) -> None:
+    """Fixes what the bits of a result depend on: the number of CPU threads, and cuDNN's choice of algorithms."""
     import torch
 
-    torch.set_num_threads(wanted or threads())
+    torch.set_num_threads(cpu_threads or threads())
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
 
 
-def device(wanted: str, option: str = "--device") -> str:
-    """The device that an option of the command line means. Raises `UsageError` for one that this machine has not."""
+def device(name: str, option: str = "--device") -> str:
+    """Device that a command-line option names; `auto` takes CUDA where there is a GPU. Raises `UsageError` for a device
+    that this machine does not have.
+    """
     import torch
 
-    if wanted == "auto":
+    if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        kind = torch.device(wanted).type
+        kind = torch.device(name).type
     except RuntimeError:
-        raise UsageError(f"{option} {wanted}: there is no such device; use cpu, cuda, cuda:0, … or auto") from None
+        raise UsageError(f"{option} {name}: there is no such device; use cpu, cuda, cuda:0, … or auto") from None
     if kind not in ("cpu", "cuda"):
-        raise UsageError(f"{option} {wanted}: use cpu, cuda, cuda:0, … or auto")
+        raise UsageError(f"{option} {name}: use cpu, cuda, cuda:0, … or auto")
     if kind == "cuda":
         count = torch.cuda.device_count()
-        if (torch.device(wanted).index or 0) >= count:
-            raise UsageError(f"{option} {wanted}: this machine has {count} CUDA devices; use {option} cpu or auto")
-    return wanted
+        if (torch.device(name).index or 0) >= count:
+            raise UsageError(f"{option} {name}: this machine has {count} CUDA devices; use {option} cpu or auto")
+    return name
 
 
 def describe(device: str) -> dict[str, Any]:
-    """All of it, as plain data."""
+    """The environment as plain data: host, pid, device, threads, versions, commit, and out-of-memory kills so far."""
     import torch
 
     killed = processes.oom_kills()

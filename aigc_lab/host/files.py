@@ -17,7 +17,9 @@ _REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 
 def refused(error: OSError) -> str | None:
-    """What there is to say when it is the disk that refuses, which is no fault of what was being done; else None."""
+    """Path and reason of an error with which the disk itself refuses (full, read-only, broken);
+    None for other errors.
+    """
     if error.errno not in _REFUSALS:
         return None
     return f"{error.filename or 'the disk'}: {error.strerror}"
@@ -43,7 +45,7 @@ _DENIALS = {
 
 
 def denied(error: OSError) -> str | None:
-    """The path, the reason and the remedy where a file system says no; None for other errors."""
+    """Path, reason and remedy of an error with which a file system refuses; None for other errors."""
     if error.errno not in _DENIALS:
         return None
     return f"{error.filename or 'the disk'}: {error.strerror}; {_DENIALS[error.errno]}"
@@ -57,10 +59,11 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
-    """A temporary file beside `path`, to be written within; it is then synced and takes the place of `path`, with
-    `mode` less the umask.
+    """Context with a temporary file beside `path` to write to. It is then synced and replaces `path`, with `mode` less
+    the umask.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # A file name has 255 bytes at most, and `tempfile` adds to it.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=_UNFINISHED)
     os.close(handle)
     temporary = Path(name)
@@ -78,10 +81,10 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
 
 
 def share(source: Path, target: Path) -> None:
-    """`target` becomes the file at `source`, whole or not at all: the same one where the disk can link, else a copy.
+    """Makes `target` the file at `source`, whole or not at all: a hard link where the disk can link, else a copy.
 
-    What is shared must only ever be replaced, as `write_atomically` does it, and never be changed in place: nobody may
-    write it, so that a program that would (MLflow's upload of an artifact) is refused.
+    A shared file may only be replaced, as `write_atomically` does, and never be changed in place. It is therefore
+    read-only, so that a program that would change it (MLflow's upload of an artifact) is refused.
     """
     if target.exists() and target.samefile(source):
         return
@@ -96,13 +99,13 @@ def share(source: Path, target: Path) -> None:
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Removes, at any depth, what `replacing` was about to finish when its process died."""
+    """Removes, at any depth, the temporary files of `replacing` whose process died."""
     for path in folder.rglob(f".*{_UNFINISHED}"):
         path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
-    """Waits until a file's content, or a folder's names, are on the disk."""
+    """Waits until a file's content, or a folder's entries, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -111,7 +114,7 @@ def sync(path: Path) -> None:
 
 
 def umask() -> int:
-    """Of this process. Linux tells; elsewhere it can only be read by setting it."""
+    """Umask of this process. Linux reports it; elsewhere it can only be read by setting it."""
     try:
         status = Path("/proc/self/status").read_text("ascii")
         return int(status.partition("Umask:")[2].split()[0], 8)
@@ -123,9 +126,10 @@ def umask() -> int:
 
 @contextmanager
 def locked(path: Path | None, *, wait: bool = True) -> Iterator[None]:
-    """Holds a lock file among processes; the kernel frees that of one that died. None locks nothing.
+    """Context that holds a lock file among processes; the kernel releases the lock of a process that died. None locks
+    nothing.
 
-    Raises `BlockingIOError` when another process holds it and this one is not to `wait`.
+    Raises `BlockingIOError` when another process holds it and `wait` is false.
     """
     if path is None:
         yield
@@ -137,7 +141,7 @@ def locked(path: Path | None, *, wait: bool = True) -> Iterator[None]:
 
 
 def _lock(file: IO[str], path: Path, wait: bool) -> bool:
-    """Whether the file, locked now, is the one at `path`: whoever held it before may have deleted it."""
+    """Whether the locked file is the one at `path`: the previous holder may have deleted it."""
     import fcntl
 
     fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -148,12 +152,12 @@ def _lock(file: IO[str], path: Path, wait: bool) -> bool:
 
 
 def beside(path: Path | None) -> Path | None:
-    """The lock of a database file; None for a server, which locks by itself."""
+    """Lock file of a database file; None for a server, which locks by itself."""
     return None if path is None else path.with_name(f"{path.name}.lock")
 
 
 def sha256(path: Path) -> str:
-    """The hex digest of a file's bytes."""
+    """Hex sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

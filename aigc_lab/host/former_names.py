@@ -37,7 +37,7 @@ FORMER = {
 
 
 class FormerNames(MetaPathFinder, Loader):
-    """Imports `aigc_lab.<former name>` as the module that it is now: the same object, so that classes are the same."""
+    """Imports `aigc_lab.<former name>` as the present module: the same object, so that classes are the same."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -51,7 +51,7 @@ class FormerNames(MetaPathFinder, Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """It has been executed under its present name, and goes by that."""
+        """Restores the present name: the module has been executed under it."""
         assert module.__spec__ is not None
         module.__spec__ = module.__spec__.loader_state
 

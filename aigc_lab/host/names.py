@@ -1,4 +1,4 @@
-"""What MLflow, the registry and file systems take for the name of a metric, a parameter, a picture."""
+"""Names of metrics, parameters and pictures that MLflow, the registry and file systems accept."""
 
 import posixpath
 import re
@@ -8,8 +8,8 @@ _LENGTH = 250
 
 
 def checked(noun: str, name: str) -> str:
-    """The name, if every store takes it. Raises `ValueError` for any other: better where it is written than when all
-    that it names has been computed.
+    """The name, if every store accepts it. Raises `ValueError` for any other, so that it fails where it is written and
+    not after everything under it has been computed.
     """
     allowed = r"[\w./ -]+" if noun in ("image", "artifact") else r"[\w./: -]+"
     unsafe = name.startswith(("/", "..")) or posixpath.normpath(name) != name or name == "."
@@ -19,7 +19,7 @@ def checked(noun: str, name: str) -> str:
 
 
 def refuse_curves(phases: Iterable[str], scalars: Iterable[str] = ()) -> None:
-    """Raises `ValueError` for the first phase or training scalar under whose name a curve could not be stored."""
+    """Raises `ValueError` for the first phase or training scalar whose curve no store would accept."""
     for phase in phases:
         checked("phase", phase)
         checked("metric", f"dynamics/grad_norm/{phase}")
@@ -28,7 +28,7 @@ def refuse_curves(phases: Iterable[str], scalars: Iterable[str] = ()) -> None:
 
 
 def refuse_scores(names: Iterable[object]) -> None:
-    """Raises `ValueError` for the first name of a score under which it could not be stored."""
+    """Raises `ValueError` for the first score's name that no store would accept."""
     for name in names:
         if not isinstance(name, str) or not name or not _is_storable(f"score/{name}_holdout"):
             most = _LENGTH - len("score/_holdout")
@@ -38,7 +38,7 @@ def refuse_scores(names: Iterable[object]) -> None:
 
 
 def refuse_parameters(fields: Iterable[str]) -> None:
-    """Raises `ValueError` for the first field of a `Config` that could be no parameter of a run."""
+    """Raises `ValueError` for the first field of a `Config` that could not be a parameter of a run."""
     for field in fields:
         checked("param", f"training.{field}")
 

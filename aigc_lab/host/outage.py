@@ -1,8 +1,8 @@
-"""Stores that go away for a while, such as a database server that is restarted: they are waited for.
+"""Outages of stores, such as a database server that is restarted: requests are repeated until it is back.
 
-A store has a name, under which its outage is shared by all threads of a process: it is said once that it is away and
-once that it is back, and all of them wait until the same moment. That is `settings.store_patience()` seconds after the
-first of them had to wait. Whoever asks after that tries once.
+All threads of a process share the outage of a store, by its name: its beginning and its end are reported once, and all
+threads wait until the same moment, `settings.store_patience()` seconds after the first had to wait. Later requests are
+tried once.
 """
 
 import sys
@@ -26,7 +26,7 @@ _LOOK = 0.1
 
 
 class StoreAway(Failure):
-    """A store is away, and was waited for where that could help. What was asked of it may be asked again."""
+    """A store is away, and waiting for it was in vain or could not help. The request may be repeated later."""
 
 
 @dataclass
@@ -35,6 +35,7 @@ class _Outage:
     over: bool = False  # the patience has come to its end
 
 
+# Reentrant: `given_up` takes it within `_seconds_left`.
 _lock = threading.RLock()
 _outages: dict[str, _Outage] = {}
 _listeners: list[Callable[[str], None]] = []
@@ -42,28 +43,28 @@ _thread = threading.local()
 
 
 def ask(store: str, work: Callable[[], T], away: Callable[[Exception], str | None]) -> T:
-    """The result of `work`, which is tried again for as long as the store is away and the patience lasts.
+    """Result of `work`, which is repeated while the store is away and the patience lasts.
 
-    `away` gives the reason of an error that says so, and None for every other error, which is raised as it is. `work`
-    must be safe to repeat: the answer to a commit may have been lost. Raises `StoreAway` when the patience has ended,
-    the process is to end, or this thread `tries_once`.
+    `away` returns the reason of an error that means an outage, and None for every other error, which is raised as it
+    is. `work` must be safe to repeat: the answer to a commit may have been lost. Raises `StoreAway` when the patience
+    has ended, the process is to end, or this thread `tries_once`.
 
-    Of questions within questions the outermost says when a store is back: a server that takes connections and fails at
-    what is asked then is away all the time.
+    Of nested requests only the outermost reports that a store is back: a server that accepts connections and fails at
+    the requests is away all the time.
     """
     pause = _FIRST
     while True:
         try:
-            with _within(store) as outermost:
+            with _asking(store) as outermost:
                 result = work()
         except Exception as error:
             reason = away(error)
             if reason is None:
                 raise
-            left = _left(store, reason)
-            if left <= 0 or signals.wanted():
+            seconds_left = _seconds_left(store, reason)
+            if seconds_left <= 0 or signals.stop_requested():
                 raise StoreAway(_sentence(store, reason)) from error
-            _sleep(min(pause, left))
+            _sleep(min(pause, seconds_left))
             pause = min(2 * pause, _LONGEST)
         else:
             if outermost:
@@ -72,33 +73,33 @@ def ask(store: str, work: Callable[[], T], away: Callable[[Exception], str | Non
 
 
 @contextmanager
-def _within(store: str) -> Iterator[bool]:
-    """Whether this thread asks a store nothing else meanwhile."""
-    asked: set[str] = _thread.__dict__.setdefault("asked", set())
-    outermost = store not in asked
-    asked.add(store)
+def _asking(store: str) -> Iterator[bool]:
+    """Context of a request; yields whether it is this thread's outermost request to the store."""
+    stores: set[str] = _thread.__dict__.setdefault("asked", set())
+    outermost = store not in stores
+    stores.add(store)
     try:
         yield outermost
     finally:
         if outermost:
-            asked.discard(store)
+            stores.discard(store)
 
 
 @contextmanager
 def tries_once() -> Iterator[None]:
-    """Within, this thread does not wait: it has something better to do, or asks again by itself."""
-    before = getattr(_thread, "once", False)
+    """Context in which this thread does not wait for stores."""
+    previous = getattr(_thread, "once", False)
     _thread.once = True
     try:
         yield
     finally:
-        _thread.once = before
+        _thread.once = previous
 
 
 @contextmanager
-def told(say: Callable[[str], None]) -> Iterator[None]:
-    """Within, somebody is told when a store is away and when it is back; else standard error is. What was known of
-    outages before is forgotten.
+def reported_to(say: Callable[[str], None]) -> Iterator[None]:
+    """Context in which outages and their ends are reported to `say` instead of standard error. Earlier outages are
+    forgotten.
     """
     with _lock:
         _outages.clear()
@@ -111,13 +112,13 @@ def told(say: Callable[[str], None]) -> Iterator[None]:
 
 
 def given_up() -> bool:
-    """Whether some store has been away for longer than anybody waits, and still is."""
+    """Whether some store has been away for longer than the patience, and still is."""
     with _lock:
         return any(outage.over for outage in _outages.values())
 
 
-def _left(store: str, reason: str) -> float:
-    """Seconds for which this thread waits from now on."""
+def _seconds_left(store: str, reason: str) -> float:
+    """Seconds for which this thread may wait from now on."""
     with _lock:
         outage = _outages.get(store)
         if outage is None:
@@ -129,9 +130,9 @@ def _left(store: str, reason: str) -> float:
             outage.over = True
         if outage.until is None:
             outage.until = time.monotonic() + store_patience()
-        left = 0.0 if outage.over else outage.until - time.monotonic()
-        outage.over = left <= 0
-        return left
+        seconds = 0.0 if outage.over else outage.until - time.monotonic()
+        outage.over = seconds <= 0
+        return seconds
 
 
 def _sentence(store: str, reason: str) -> str:
@@ -149,8 +150,8 @@ def _back(store: str) -> None:
 
 def _sleep(seconds: float) -> None:
     until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0 and not signals.wanted():
-        time.sleep(min(left, _LOOK))
+    while (remaining := until - time.monotonic()) > 0 and not signals.stop_requested():
+        time.sleep(min(remaining, _LOOK))
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Which process: a pid alone is used again, and means something only on one machine until it is switched off."""
+"""Identity of processes: a pid alone is reused, and holds on one machine until the next boot only."""
 
 import os
 import socket
@@ -10,9 +10,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Process:
-    """A process for ever. `boot` is the kernel's id of this boot and of the pid's namespace, `started` the start of the
-    process in clock ticks since the boot, or where there is no /proc what psutil knows it by; both are "" where the
-    system does not tell.
+    """Unique identity of a process. `boot` is the kernel's id of the boot and of the pid namespace; `started` is the
+    start in clock ticks since the boot, or psutil's identity of the process where there is no /proc. Both are "" where
+    the system does not report them.
     """
 
     host: str
@@ -26,7 +26,9 @@ class Process:
 
     @property
     def here(self) -> bool | None:
-        """Whether it lies, or lay, where this process can look for it; None where that cannot be known."""
+        """Whether this process can look for it, on this machine and in this pid namespace; None where that cannot be
+        known.
+        """
         if self.host != socket.gethostname():
             return None
         boot, space = _boot().partition(":")[::2], self.boot.partition(":")[::2]
@@ -35,21 +37,23 @@ class Process:
 
     @property
     def alive(self) -> bool | None:
-        """Whether it still exists; None for a process of another machine."""
+        """Whether the process still exists; None for a process of another machine."""
         if not self.here:
             return None
         started = _started(self.pid)
         return self.boot == _boot() and started is not None and started == (self.started or started)
 
     def signal(self, number: int) -> None:
-        """Sends a signal to exactly this process; nothing happens when it is gone."""
+        """Sends a signal to exactly this process; does nothing when it is gone."""
         if self.alive and self.pid != os.getpid():
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, number)
 
 
 def oom_kills() -> int | None:
-    """How many processes the kernel has ended for want of memory since the boot; None where it does not tell."""
+    """Number of processes that the kernel has ended for lack of memory since the boot; None where it does not report
+    it.
+    """
     try:
         counts = dict(line.split() for line in Path("/proc/vmstat").read_text("ascii").splitlines())
         return int(counts["oom_kill"])
@@ -67,10 +71,11 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When the process started, None when there is none; "" where there is a process and the system does not tell."""
+    """Start of the process; None when there is none, "" where it exists and the system does not report its start."""
     try:
         # The name stands in brackets and may hold anything; what follows it is fixed: the state, …, 19 more, the start.
         fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+        # Z is a zombie, X is dead: neither does anything any more.
         return None if fields[0] in "ZX" else fields[19]
     except (OSError, IndexError):
         if Path("/proc/self/stat").exists():
@@ -79,9 +84,9 @@ def _started(pid: int) -> str | None:
 
 
 def _started_without_proc(pid: int) -> str | None:
-    """The same by psutil, as on macOS.
+    """Identity of the process by psutil, as on macOS.
 
-    The hash of a `psutil.Process` is of its pid and of its start by a clock that nobody sets, and is the same in every
+    The hash of a `psutil.Process` is of its pid and of its start by a clock that is never set, and is the same in every
     Python. `create_time()` is not: psutil moves it when the system's clock is set, and a living process would look like
     another one.
     """

@@ -1,4 +1,4 @@
-"""Where a run and its attempts keep their files, and what of that is removed when it has ended."""
+"""Folders of runs and of their attempts, and the removal of superfluous files after a run's end."""
 
 import shutil
 from pathlib import Path
@@ -11,18 +11,18 @@ STATES = ("state-*.json", "state-*.safetensors", ".state-*")
 
 
 def folder(settings: Settings, sweep: str, trial: int, seed: int) -> Path:
-    """Of a run: it holds a folder for each attempt, named by its number."""
+    """Folder of a run's checkpoints, with a subfolder for each attempt, named by its number."""
     return settings.checkpoints / sweep / f"{trial}.{seed}"
 
 
 def artifacts(settings: Settings, sweep: str, trial: int, seed: int) -> Path:
-    """Of a run: its pictures and curves, which all attempts share."""
+    """Folder of a run's pictures and curves, which all its attempts share."""
     return settings.artifacts / sweep / f"{trial}.{seed}"
 
 
 def collect(settings: Settings, sweep: str, trial: int, seed: int, *, keep: int, states: bool = True) -> None:
-    """Removes what the attempts of a run left behind, once it has ended: all `states`, the folders of all attempts but
-    `keep`, whose weights are the run's, and pictures that were being written when their process died.
+    """Removes superfluous files of a run that has ended: the folders of all attempts but `keep`, whose weights are the
+    run's, unfinished pictures, and with `states` the training states.
     """
     checkpoints = folder(settings, sweep, trial, seed)
     for attempt in checkpoints.iterdir() if checkpoints.is_dir() else ():

@@ -1,4 +1,4 @@
-"""Where things live: one home folder, and the address of each store.
+"""Places of all data: one home folder, and the address of each store.
 
 | variable | meaning | default |
 |---|---|---|
@@ -9,7 +9,7 @@
 | `AIGC_LAB_DATA_DIR` | dataset files | `<home>/data` |
 | `AIGC_LAB_WEIGHTS_DIR` | pretrained feature extractors | torch's hub folder |
 
-`AIGC_LAB_STORE_PATIENCE` says for how many seconds a database server that goes away is waited for (60).
+`AIGC_LAB_STORE_PATIENCE` is the time in seconds (60) for which a database server that goes away is waited for.
 """
 
 import math
@@ -26,7 +26,7 @@ from aigc_lab.host.weights import WeightsPolicy
 
 @dataclass(frozen=True)
 class Settings:
-    """The resolved places of one home. `load` reads the environment; nothing is created before `prepare`."""
+    """Resolved places of one home. `load` reads the environment; nothing is created before `prepare`."""
 
     home: Path
     registry_url: str
@@ -60,7 +60,7 @@ class Settings:
 
     @property
     def weights(self) -> WeightsPolicy:
-        """Published weights only, from the folder of the environment before torch's."""
+        """Policy for pretrained weights: published files only, from the folder of the environment before torch's."""
         return WeightsPolicy(self.weights_dir)
 
     @property
@@ -73,7 +73,7 @@ class Settings:
 
     @property
     def shared_cache(self) -> Path:
-        """Of commands that need no home: the home's cache where there is a home, else the user's."""
+        """Cache of commands that need no home: the home's where it exists, else the user's."""
         if self.home.is_dir():
             return self.cache
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "aigc-lab"
@@ -143,22 +143,24 @@ _LONGEST, _LONGEST_PATH = 255, 4095
 
 
 def nameable(path: Path, option: str) -> Path:
-    """The path that an option gives. Raises `UsageError` for one that no file can have, before any work is done."""
-    shown = f"{option} {str(path)!r:.60}"
+    """The path of an option. Raises `UsageError` for a path that no file can have, before any work is done."""
+    text = f"{option} {str(path)!r:.60}"
     if "\0" in str(path):
-        raise UsageError(f"{shown}: holds a zero byte, which no file's name can")
+        raise UsageError(f"{text}: holds a zero byte, which no file's name can")
     longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
     if longest > _LONGEST:
-        raise UsageError(f"{shown}: a name has {_LONGEST} bytes at most, and this one has {longest}")
+        raise UsageError(f"{text}: a name has {_LONGEST} bytes at most, and this one has {longest}")
     if len(os.fsencode(path.absolute())) > _LONGEST_PATH:
-        raise UsageError(f"{shown}: a path has {_LONGEST_PATH} bytes at most")
+        raise UsageError(f"{text}: a path has {_LONGEST_PATH} bytes at most")
     if any(not part.strip() for part in path.parts):
-        raise UsageError(f"{shown}: a part of it is nothing but spaces")
+        raise UsageError(f"{text}: a part of it is nothing but spaces")
     return path
 
 
 def as_typed(command: str, settings: Settings, home: Path | None) -> str:
-    """A command as it must be typed here: with the home that was named, through uv if this one came through it."""
+    """Command line as the user has to type it: with `--home` where it is needed, and through uv if this process runs
+    so.
+    """
     run = ""
     if "UV_RUN_RECURSION_DEPTH" in os.environ:
         root = Path(__file__).resolve().parents[2]
@@ -175,8 +177,8 @@ _SECRET = re.compile(
 
 
 def masked(url: str) -> str:
-    """The URL as it may be shown: a password becomes `***`, wherever it stands. Never raises: it is asked for addresses
-    that are too broken to be parsed, too.
+    """URL without secrets: passwords become `***`, wherever they stand. Never raises, since URLs that cannot be parsed
+    are shown, too.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
@@ -188,15 +190,15 @@ def masked(url: str) -> str:
     user, at, host = authority.rpartition("@")
     name, colon, _ = user.partition(":")
     # Servers take tokens for names; databases do not.
-    shown = f"{name}:***" if colon else "***" if scheme in ("http", "https") else name
+    credentials = f"{name}:***" if colon else "***" if scheme in ("http", "https") else name
     tail = rest[len(authority) :]
     path = re.split("[?#]", tail, maxsplit=1)[0]
     query = _SECRET.sub(r"\1***", tail[len(path) :])
-    return f"{scheme}://{shown + at if at else ''}{host}{path}{query}"
+    return f"{scheme}://{credentials + at if at else ''}{host}{path}{query}"
 
 
 def discreet(text: str, url: str) -> str:
-    """A text, such as a driver's error, without the secrets of the URL that it is about and of those it quotes."""
+    """Text, such as a driver's error, without the secrets of `url` and of other URLs that it quotes."""
     rest = url.partition("://")[2]
     password = rest.rpartition("@")[0].partition(":")[2]
     for secret in {password, unquote(password)} - {""}:

@@ -1,9 +1,9 @@
-"""Ctrl-C and SIGTERM: first a wish that the work under way be saved, then an end.
+"""Ctrl-C and SIGTERM: first a request to save the work under way, then the end.
 
-Inside `handled` a first signal is a wish. Work that must not be torn apart runs in `deferred`, asks `wanted()` between
-two of its steps, and is then interrupted where it ends; elsewhere, and inside `at_once`, the signal raises
-`KeyboardInterrupt` as usual. A second Ctrl-C, or `LIMIT` seconds, end the process whatever it is doing: what is on the
-disk is enough to go on from.
+Inside `handled` a first signal is a request. Work that must not be torn apart runs in `deferred`, asks
+`stop_requested()` between two of its steps, and is interrupted where it ends. Elsewhere, and inside `at_once`, the
+signal raises `KeyboardInterrupt` as usual. A second Ctrl-C, or `LIMIT` seconds, end the process whatever it is doing;
+the files on the disk suffice to continue.
 """
 
 import os
@@ -17,12 +17,12 @@ from types import FrameType
 # Seconds from the wish to the end. Whoever sent the signal waits for 10, as docker does.
 LIMIT = 9.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_TOLD = "stopping: the runs under way are being saved; Ctrl-C again leaves at once"
+_STOPPING = "stopping: the runs under way are being saved; Ctrl-C again leaves at once"
 _CODE = 130  # of a command that Ctrl-C ended
 
 _wish = threading.Event()
 _handling = False
-_said: list[Callable[[str], None]] = []
+_listeners: list[Callable[[str], None]] = []
 _last_acts: list[Callable[[], None]] = []
 _thread = threading.local()  # handlers run in the main thread, and only its depth counts there
 
@@ -34,8 +34,8 @@ def _no_hurry() -> None: ...
 _hurry: Callable[[], None] = _no_hurry
 
 
-def wanted() -> bool:
-    """Whether the work under way is to end. Costs next to nothing: a training asks at every step."""
+def stop_requested() -> bool:
+    """Whether the work under way is to end. Costs next to nothing, since a training asks at every step."""
     return _wish.is_set()
 
 
@@ -45,7 +45,7 @@ def raise_if_interrupted() -> None:
         raise KeyboardInterrupt
 
 
-def want() -> None:
+def request_stop() -> None:
     """Asks the work of this process to end, as SIGTERM does. Callable from any thread."""
     if _handling:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -56,12 +56,12 @@ def want() -> None:
 
 @contextmanager
 def handled(*, exits: bool = True) -> Iterator[None]:
-    """Handles signals while the work within goes on. `exits` says that the process exists for this work alone, and may
-    be ended; else a second Ctrl-C raises. Within itself, and in a thread, whose process decides about its signals, it
-    changes nothing.
+    """Context that handles signals while its work goes on. Does nothing when nested, and in a thread, since signals
+    belong to the main thread.
 
-    It should begin before anything large is imported: what an interrupted import leaves behind is broken, some
-    libraries swallow the exception, and then only the wish remains.
+    `exits` says that the process exists for this work alone and may be ended; otherwise a second Ctrl-C raises. Enter
+    it before large imports: an interrupted import leaves broken modules, and where a library swallows the exception,
+    only the request remains.
     """
     global _handling, _hurry
     if _handling or threading.current_thread() is not threading.main_thread():
@@ -87,37 +87,37 @@ def handled(*, exits: bool = True) -> Iterator[None]:
         if exits:
             hurry()
         # In a thread: the handler may have interrupted whoever is printing.
-        for say in _said:
-            threading.Thread(target=say, args=(_TOLD,)).start()
+        for say in _listeners:
+            threading.Thread(target=say, args=(_STOPPING,)).start()
         if not getattr(_thread, "depth", 0):
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, receive) for number in SIGNALS}
+    handlers = {number: signal.signal(number, receive) for number in SIGNALS}
     _handling, _hurry = True, hurry if exits else _no_hurry
     try:
         yield
     finally:
         _handling, _hurry = False, _no_hurry
         timer.cancel()
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
         _wish.clear()
 
 
 @contextmanager
-def told(say: Callable[[str], None]) -> Iterator[None]:
-    """Within, somebody is told of a first signal."""
-    _said.append(say)
+def announced_to(say: Callable[[str], None]) -> Iterator[None]:
+    """Context in which a first signal is announced to `say`."""
+    _listeners.append(say)
     try:
         yield
     finally:
-        _said.remove(say)
+        _listeners.remove(say)
 
 
 @contextmanager
 def last_act(do: Callable[[], None]) -> Iterator[None]:
-    """Within, something is done before the process leaves because it took too long: it ends children that may not be
-    able to end by themselves.
+    """Context in which `do` runs before the process is ended for taking too long, to end children that may not end by
+    themselves.
     """
     _last_acts.append(do)
     try:
@@ -134,7 +134,7 @@ def _leave_late() -> None:
 
 
 def leave() -> None:
-    """Ends the process now. The kernel frees its locks, and its children end when their channels close."""
+    """Ends the process now. The kernel releases its locks, and its children end when their channels close."""
     if sys.stderr.isatty():
         os.write(2, b"\x1b[?25h\n")  # a progress bar has hidden the cursor
     os._exit(_CODE)
@@ -142,14 +142,14 @@ def leave() -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """A signal that comes within is only a wish, which the work asks for with `wanted`."""
+    """Context in which a signal is only a request, which the work polls with `stop_requested`."""
     with _at_depth(1):
         yield
 
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """Within deferred work: a signal raises at once, and so does one that has come before."""
+    """Context within deferred work in which a signal raises at once, as does one that came before."""
     with _at_depth(0):
         raise_if_interrupted()
         yield
@@ -157,9 +157,9 @@ def at_once() -> Iterator[None]:
 
 @contextmanager
 def _at_depth(depth: int) -> Iterator[None]:
-    before = getattr(_thread, "depth", 0)
+    previous = getattr(_thread, "depth", 0)
     _thread.depth = depth
     try:
         yield
     finally:
-        _thread.depth = before
+        _thread.depth = previous

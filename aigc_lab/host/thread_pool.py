@@ -1,4 +1,4 @@
-"""Threads that drive work done elsewhere: so much at once, and the first error stops all of it."""
+"""Pool of threads that drive work done elsewhere; the first error stops all of it."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -9,10 +9,10 @@ T = TypeVar("T")
 
 
 class ThreadPool:
-    """`slots` pieces of work at once; with one slot everything happens in the calling thread, in order.
+    """Runs `slots` pieces of work at once; with one slot everything happens in the calling thread, in order.
 
-    A context: leaving it waits for what was started, and raises the first error. `stop` is called on an error or an
-    interruption, and must make the work that is under way end soon.
+    A context: leaving it waits for the started work, and raises the first error. `stop` is called on an error or an
+    interruption, and must make the work under way end soon.
     """
 
     def __init__(self, slots: int, stop: Callable[[], None]) -> None:
@@ -24,35 +24,36 @@ class ThreadPool:
         self._error: BaseException | None = None
 
     def enter(self) -> None:
-        """Waits until there is room for work that is not begun yet; `leave` gives the room back."""
+        """Waits for a free slot for new work; `leave` returns it."""
         if self._slots > 1:
             with self._changed:
                 self._wait(lambda: self._free > 0 and not self._pieces)
                 self._free -= 1
 
     def leave(self) -> None:
+        """Returns a slot."""
         if self._slots > 1:
             with self._changed:
                 self._free += 1
                 self._changed.notify_all()
 
-    def start(self, work: Callable[..., object], *given: Any) -> None:
-        """Begins work for which `enter` made room; the room is given back when it ends."""
+    def start(self, work: Callable[..., object], *arguments: Any) -> None:
+        """Begins work in a slot taken by `enter`, which is returned when the work ends."""
         if self._slots == 1:
-            work(*given)
+            work(*arguments)
             return
 
         def do() -> None:
             try:
-                work(*given)
+                work(*arguments)
             finally:
                 self.leave()
 
         self._begin(do)
 
     def each(self, work: Sequence[Callable[[], T]], *, holding: bool = False) -> list[T]:
-        """The results of all pieces, each done when there is room for it. A caller that is `holding` room of its own
-        lends it to the pieces meanwhile.
+        """Results of all pieces in order; each runs when a slot is free. A caller that is `holding` a slot lends it to
+        the pieces meanwhile.
         """
         if self._slots == 1 or not work:
             return [piece() for piece in work]
@@ -114,6 +115,7 @@ class ThreadPool:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if error is not None:
             self._fail(error)
+        # Work under way may begin further threads until the last one is joined.
         while self._threads:
             self._threads[0].join()
             self._threads.pop(0)

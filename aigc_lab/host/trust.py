@@ -1,8 +1,8 @@
-"""Code that came from elsewhere is run only after somebody has said in this home that it may.
+"""Trust in code from elsewhere, which runs only after a user of this home has allowed it.
 
-What a user names in an experiment of his own is trusted by being named. What came with an exported sweep, beside a file
-of weights or in a model of somebody's MLflow is not: `--trust-code` says that it has been read. Either is remembered in
-`<home>/trusted.json` by sha256, never by place, so that a file that changes is a file that nobody has trusted.
+Code that a user names in an own experiment is trusted thereby. Code that came with an exported sweep, beside a file of
+weights or in a model of somebody's MLflow is not: `--trust-code` says that it has been read. Trust is stored in
+`<home>/trusted.json` by sha256, never by place, so that a file that changes is no longer trusted.
 """
 
 import hashlib
@@ -24,24 +24,26 @@ _FORMAT = 1
 _accepting = False
 
 
-def file_of(home: Path) -> Path:
-    """Where a home remembers what it trusts."""
+def trust_file(home: Path) -> Path:
+    """File that stores what a home trusts."""
     return home / "trusted.json"
 
 
 @contextmanager
 def accepting(yes: bool) -> Iterator[None]:
-    """Within, what is not trusted yet is trusted from then on, if `yes`: the user has given --trust-code."""
+    """Context in which untrusted code becomes trusted if `yes`: the user has given --trust-code."""
     global _accepting
-    before, _accepting = _accepting, yes or _accepting
+    previous, _accepting = _accepting, yes or _accepting
     try:
         yield
     finally:
-        _accepting = before
+        _accepting = previous
 
 
 def gate(home: Path) -> Allowed:
-    """What lets the trusted code of a home pass, and no other."""
+    """Check that passes code which this home trusts, and raises `UsageError` for all other unless --trust-code was
+    given.
+    """
 
     def allowed(path: Path, source: bytes) -> None:
         digest = hashlib.sha256(source).hexdigest()
@@ -60,13 +62,13 @@ def gate(home: Path) -> Allowed:
 
 
 def trusted(home: Path) -> set[str]:
-    """The sha256 of all code that a home trusts. What others may have written says nothing."""
-    return set(_read(file_of(home)))
+    """sha256 of all code that a home trusts. A file that other users could have written counts as empty."""
+    return set(_read(trust_file(home)))
 
 
 def remember(home: Path, code: Mapping[str, str]) -> None:
-    """Trusts code (sha256 -> what its file is called) from now on. Raises `UsageError` where that cannot be stored."""
-    path = file_of(home)
+    """Trusts code (sha256 -> file name) from now on. Raises `UsageError` where that cannot be stored."""
+    path = trust_file(home)
     if code.keys() <= _read(path).keys():
         return
     lock = home / "locks" / "trusted.lock"
@@ -74,19 +76,19 @@ def remember(home: Path, code: Mapping[str, str]) -> None:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock.parent.mkdir(exist_ok=True)
         with locked(lock), replacing(path, 0o600) as draft:
-            told = {"format": _FORMAT, "sha256": _read(path) | dict(code)}
-            draft.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", "utf-8")
+            content = {"format": _FORMAT, "sha256": _read(path) | dict(code)}
+            draft.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", "utf-8")
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror}), so trust cannot be remembered") from None
 
 
 def _read(path: Path) -> dict[str, str]:
-    """sha256 -> name; nothing where the file is absent or damaged, and where others could have written it."""
+    """File names by sha256; empty where the file is absent or damaged, or could have been written by other users."""
     try:
         facts = path.stat()
         if facts.st_uid not in (os.geteuid(), 0) or facts.st_mode & 0o022:
             return {}
-        told = json.loads(path.read_bytes())
-        return {str(digest): str(name) for digest, name in told["sha256"].items()}
+        content = json.loads(path.read_bytes())
+        return {str(digest): str(name) for digest, name in content["sha256"].items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}

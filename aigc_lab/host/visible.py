@@ -1,4 +1,4 @@
-r"""Text as it is shown: what a terminal or a page would obey is written out instead.
+r"""Escaping of text for display, so that terminals and pages show control characters instead of obeying them.
 
 Names, tags and reasons come from files and from other people. A control character in one may colour a terminal, move
 its cursor or ring its bell; a mark of direction may turn the text around it, so that it reads as something else. Both
@@ -23,26 +23,26 @@ _SHORT = {"\n": r"\n", "\t": r"\t", "\r": r"\r"}
 
 
 def text(value: str) -> str:
-    """Text of ours with names in it: line ends and tabs stay."""
+    """Multi-line text with control characters escaped; line ends and tabs stay."""
     return _escaped(value, "\n\t")
 
 
 def line(value: str) -> str:
-    """A name, or a sentence with names in it: what fits in a line."""
+    """Single-line text with control characters escaped, line ends included."""
     return _escaped(value, "")
 
 
-def _escaped(value: str, kept: str) -> str:
+def _escaped(value: str, allowed: str) -> str:
     if value.isprintable():  # nothing to do, nearly always
         return value
 
-    def escape(found: re.Match[str]) -> str:
-        what = found[0]
-        if len(what) > 1 or what in kept or (what in _JOINERS and _joins(value, found.start())):
-            return what
-        code = ord(what)
-        if what in _SHORT or code < 0x100:
-            return _SHORT.get(what, f"\\x{code:02x}")
+    def escape(match: re.Match[str]) -> str:
+        characters = match[0]
+        if len(characters) > 1 or characters in allowed or (characters in _JOINERS and _joins(value, match.start())):
+            return characters
+        code = ord(characters)
+        if characters in _SHORT or code < 0x100:
+            return _SHORT.get(characters, f"\\x{code:02x}")
         return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
     return _OBEYED.sub(escape, value)
@@ -51,36 +51,38 @@ def _escaped(value: str, kept: str) -> str:
 def _joins(value: str, place: int) -> bool:
     """Whether a joiner stands between letters of a script that has them, or between parts of an emoji."""
     around = value[max(place - 1, 0) : place], value[place + 1 : place + 2]
-    return all(each > "\x7f" and unicodedata.category(each) in ("Lo", "Mn", "Mc", "So", "Sk") for each in around)
+    return all(letter > "\x7f" and unicodedata.category(letter) in ("Lo", "Mn", "Mc", "So", "Sk") for letter in around)
 
 
 class Stream:
-    """A stream to a terminal, a log or a pipe, on which all is shown and nothing obeyed, except what is written to
-    `rich_proxied_file`, the stream beneath: rich's own colours and cursors, which asks for it by this name.
+    """Stream to a terminal, log or pipe that escapes control characters. rich writes its own colours and cursor
+    movements to `rich_proxied_file`, the stream beneath, which it looks up by this name.
     """
 
     def __init__(self, beneath: TextIO) -> None:
         self.rich_proxied_file = beneath
 
-    def write(self, what: str) -> int:
-        self.rich_proxied_file.write(text(what))
-        return len(what)
+    def write(self, value: str) -> int:
+        self.rich_proxied_file.write(text(value))
+        return len(value)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        for each in lines:
-            self.write(each)
+        for line_text in lines:
+            self.write(line_text)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.rich_proxied_file, name)
 
 
-def beneath(stream: TextIO) -> TextIO:
-    """The stream under those that only show, for what is to be obeyed."""
-    while (found := getattr(stream, "rich_proxied_file", None)) is not None:
-        stream = found
+def unguarded(stream: TextIO) -> TextIO:
+    """Innermost stream, on which control characters are obeyed."""
+    while (inner := getattr(stream, "rich_proxied_file", None)) is not None:
+        stream = inner
     return stream
 
 
 def guard() -> None:
-    """From now on all that this process prints is shown, and not obeyed."""
-    sys.stdout, sys.stderr = (each if isinstance(each, Stream) else Stream(each) for each in (sys.stdout, sys.stderr))
+    """Escapes control characters in everything that this process prints from now on."""
+    sys.stdout, sys.stderr = (
+        stream if isinstance(stream, Stream) else Stream(stream) for stream in (sys.stdout, sys.stderr)
+    )

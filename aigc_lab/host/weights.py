@@ -1,4 +1,4 @@
-"""Published weights of pretrained networks: found on this machine or downloaded, and verified before they are used."""
+"""Published weights of pretrained networks: located on this machine or downloaded, and verified before use."""
 
 import hashlib
 import sys
@@ -21,9 +21,10 @@ _BLOCK = 2**20
 
 @dataclass(frozen=True)
 class WeightsPolicy:
-    """Where weights are looked for, and which are good enough: a `file` that was named is the only one that is used;
-    else a `folder` (AIGC_LAB_WEIGHTS_DIR) and then torch's hub folder. A file that is not the published one is
-    refused, unless unverified ones are allowed: every score's signature then says so.
+    """Places and requirements of weights. A given `file` is the only candidate; else `folder` (AIGC_LAB_WEIGHTS_DIR)
+    and then torch's hub folder are searched.
+
+    Files that are not the published ones are refused unless `allow_unverified`; every score's signature then says so.
     """
 
     folder: Path | None = None
@@ -37,7 +38,9 @@ PUBLISHED = WeightsPolicy()
 
 @dataclass(frozen=True)
 class Published:
-    """A file of weights as its authors publish it. `others` are names under which the same bytes are published too."""
+    """File of weights as its authors publish it. `others` are further names under which the same
+    bytes are published.
+    """
 
     what: str
     file: str
@@ -46,9 +49,8 @@ class Published:
     others: tuple[str, ...] = ()
 
     def found(self, policy: WeightsPolicy) -> Path | None:
-        """The file that would be used, or None. Nothing is read: `verified` does that.
-
-        Raises `UsageError` where the file that was named is none.
+        """File that would be used, or None; its content is checked by `verified`. Raises `UsageError` where the
+        policy's file does not exist.
         """
         if policy.file is not None:
             if not policy.file.is_file():
@@ -58,7 +60,7 @@ class Published:
         return next((place for place in places if place.is_file()), None)
 
     def verified(self, path: Path, policy: WeightsPolicy) -> str:
-        """How an identity names the weights: the first eight digits of their sha256, after `unverified:` where that is
+        """Name of the weights in an identity: the first eight digits of their sha256, after `unverified:` where it is
         not the published one. Raises `UsageError` where that is not allowed.
         """
         try:
@@ -75,12 +77,12 @@ class Published:
         )
 
     def fetched(self, policy: WeightsPolicy, say: Say) -> Path:
-        """The file that is used: found, or downloaded into the first folder that is looked in, whole and verified or
-        not at all. Raises `UsageError` where neither is possible.
+        """File of the weights: an existing one, or one downloaded into the first folder, verified and whole. Raises
+        `UsageError` where neither is possible.
         """
-        found = self.found(policy)
-        if found is not None:
-            return found
+        path = self.found(policy)
+        if path is not None:
+            return path
         target = _folders(policy)[0] / self.file
         say(f"downloading {self.what}'s weights, once: {self.address}")
         try:
@@ -110,23 +112,23 @@ def _folders(policy: WeightsPolicy) -> list[Path]:
 
 
 def _copied(source: IO[bytes], sink: IO[bytes], total: int, say: Say) -> str:
-    """The sha256 of all that was copied. A terminal sees the progress, and a log each quarter.
+    """sha256 of the copied bytes. Progress goes to a terminal continuously, and to `say` at each quarter.
 
-    Raises `OSError` where less came than was announced: a proxy may hang up without a word.
+    Raises `OSError` where fewer bytes came than were announced: a proxy may close the connection without an error.
     """
-    digest, done, told = hashlib.sha256(), 0, 0
+    digest, copied, reported_quarter = hashlib.sha256(), 0, 0
     while block := source.read(_BLOCK):
         sink.write(block)
         digest.update(block)
-        done += len(block)
+        copied += len(block)
         if total and sys.stderr.isatty():
-            shown = f"\r{done / 2**20:.0f} of {total / 2**20:.0f} MiB"
-            print(shown, end="", file=visible.beneath(sys.stderr), flush=True)
-        elif total and 4 * done // total > told:
-            told = 4 * done // total
-            say(f"{done / 2**20:.0f} of {total / 2**20:.0f} MiB")
+            progress = f"\r{copied / 2**20:.0f} of {total / 2**20:.0f} MiB"
+            print(progress, end="", file=visible.unguarded(sys.stderr), flush=True)
+        elif total and 4 * copied // total > reported_quarter:
+            reported_quarter = 4 * copied // total
+            say(f"{copied / 2**20:.0f} of {total / 2**20:.0f} MiB")
     if total and sys.stderr.isatty():
         print(file=sys.stderr)
-    if done < total:
-        raise urllib.error.URLError(f"it ended after {done} of {total} bytes")
+    if copied < total:
+        raise urllib.error.URLError(f"it ended after {copied} of {total} bytes")
     return digest.hexdigest()

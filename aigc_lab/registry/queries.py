@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, literal, or_, select, tuple_
 
 from aigc_lab.errors import UsageError
-from aigc_lab.host.content import unknown
+from aigc_lab.host.content import unknown_name
 from aigc_lab.registry.marks import DOUBTFUL, doubts
 from aigc_lab.registry.ranking import Comparison, Configuration, SeedOutcome, rank
 from aigc_lab.registry.records import DESCRIBED
@@ -93,7 +93,7 @@ def _find_sweep(connection: Connection, wanted: str) -> str:
     if not names:
         raise UsageError(f"unknown sweep '{wanted}'; the registry is empty, run a sweep first")
     near = get_close_matches(wanted, list(connection.scalars(select(Sweep.c.id))), n=3, cutoff=0.8)
-    raise UsageError(unknown("sweep", wanted, near or names))
+    raise UsageError(unknown_name("sweep", wanted, near or names))
 
 
 @repeated
@@ -681,7 +681,7 @@ def _require_score(connection: Connection, score: str, checkpoint: str, of_sweep
     )
     names = list(known)
     if names:
-        raise UsageError(unknown("score", score, names))
+        raise UsageError(unknown_name("score", score, names))
 
 
 # ---- pieces

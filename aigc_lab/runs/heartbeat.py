@@ -1,4 +1,4 @@
-"""Says in the registry, every few seconds, that the attempts of this process are alive and how far they are."""
+"""Heartbeat of a process: every few seconds the registry learns that its attempts are alive, and their steps."""
 
 import logging
 import threading
@@ -19,8 +19,10 @@ _SOON = 2.0
 
 
 class Heartbeat:
-    """A context: a thread beats for what was `add`ed until it is left. A registry that fails for a while costs beats
-    and nothing else; who works on an attempt `check`s whether the registry has given it up meanwhile.
+    """Context whose thread beats for every attempt that was `add`ed. A registry that fails for a while costs beats and
+    nothing else.
+
+    Whoever works on an attempt calls `check`, to learn whether the registry has given it up meanwhile.
     """
 
     def __init__(self, registry: Registry, every: float = BEAT) -> None:
@@ -41,11 +43,12 @@ class Heartbeat:
         self._ended.set()
 
     def add(self, run: str, attempt: int, step: Callable[[], int]) -> None:
-        """Beats for this attempt, which is at `step()`."""
+        """Beats for this attempt from now on; `step` returns its current step."""
         with self._lock:
             self._beats[run, attempt] = step
 
     def remove(self, run: str, attempt: int) -> None:
+        """Stops beating for this attempt."""
         with self._lock:
             self._beats.pop((run, attempt), None)
 
@@ -56,7 +59,7 @@ class Heartbeat:
             raise error
 
     def beat(self) -> None:
-        """Once for every attempt."""
+        """Beats once for every attempt."""
         self._missed = False
         with self._lock:
             beats = list(self._beats.items())

@@ -1,4 +1,4 @@
-"""One run to be done, how it ended, and who looks on. Whoever hands out runs needs no more than this."""
+"""Interface between scheduling and execution of runs: a job, its outcome, and a watcher."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A configuration and a seed, with their place in the registry."""
+    """Configuration and seed of a run, with its place in the registry."""
 
     run: str
     sweep: str
@@ -26,7 +26,7 @@ class Job:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How a run ended; `value` is the objective on the reference split, of the weights that are the result."""
+    """Final state of a run. `value` is the objective of the resulting weights on the reference split."""
 
     state: RunState
     value: float | None
@@ -34,10 +34,10 @@ class RunOutcome:
 
 
 class Watcher(Protocol):
-    """Who looks on while a run trains: a display, a pruner."""
+    """Observer of a run while it trains: a display, a pruner."""
 
     def progress(self, now: "Progress") -> None:
-        """An interval has passed."""
+        """Called after each interval of training."""
 
     def scored(self, step: int, value: float) -> bool:
-        """The objective on the reference split; True stops the run as PRUNED."""
+        """Called with the objective on the reference split; True stops the run as PRUNED."""

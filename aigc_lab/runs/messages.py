@@ -1,4 +1,4 @@
-"""What the processes of a sweep tell each other: its own and its workers'."""
+"""Messages between the process of a sweep and its worker processes."""
 
 from typing import Literal
 
@@ -12,7 +12,9 @@ from aigc_lab.registry.states import RunState
 
 
 class Opening(Message):
-    """The first: what the runs of a sweep share, and this worker's place. `digest` is the experiment's."""
+    """First message: what the runs of a sweep share, and this worker's device and threads. `digest` is the
+    experiment's.
+    """
 
     home: str
     spool: str
@@ -25,7 +27,7 @@ class Opening(Message):
 
 
 class Work(Message):
-    """A run to be done; `values` fill the experiment's holes by their names."""
+    """Run to be done; `values` fill the experiment's holes by name."""
 
     run: str
     sweep: str
@@ -36,7 +38,7 @@ class Work(Message):
 
 
 class Answer(Message):
-    """The answer to `Scored`: whether the run is to be stopped as PRUNED."""
+    """Answer to `Scored`: whether the run is to be stopped as PRUNED."""
 
     stop: bool
 
@@ -45,17 +47,17 @@ class Answer(Message):
 
 
 class Said(Message):
-    """A line for the user, before it is ready."""
+    """Line for the user, sent before the worker is ready."""
 
     text: str
 
 
 class Ready(Message):
-    """It waits for work."""
+    """The worker waits for work."""
 
 
 class Progressed(Message):
-    """The fields of `training.state.Progress`."""
+    """Fields of `training.state.Progress`."""
 
     step: int
     scalars: dict[str, Number]
@@ -64,14 +66,14 @@ class Progressed(Message):
 
 
 class Scored(Message):
-    """The objective on the reference split. It waits for a `Answer`."""
+    """Objective on the reference split. The worker waits for an `Answer`."""
 
     step: int
     value: Number
 
 
 class Ended(Message):
-    """The fields of `runs.job.Outcome`: the run is recorded, and the next may come."""
+    """Fields of `runs.job.RunOutcome`: the run is recorded, and the worker waits for the next."""
 
     state: RunState
     value: Number | None
@@ -79,11 +81,11 @@ class Ended(Message):
 
 
 class Broken(Message):
-    """What the next run would meet too; its process ends."""
+    """Error that the next run would meet, too; the worker ends."""
 
     error: Literal["UsageError", "StoreAway", "Failure"]
     text: str
 
 
 class Interrupted(Message):
-    """It was told to end, has stored its run, and does."""
+    """The worker was told to end, has stored its run, and ends."""

@@ -1,4 +1,4 @@
-"""What a run has to show, as it goes: scores, verdicts, curves, files; for the registry, and for a run that goes on."""
+"""Record of a run as it goes: scores, verdicts, curves and files, for the registry and for a resumed attempt."""
 
 import csv
 import io
@@ -34,7 +34,7 @@ _UNREST = 3.0
 
 
 class Kind(NamedTuple):
-    """A kind of file."""
+    """MIME type and suffix of a file."""
 
     mime: str
     suffix: str
@@ -51,8 +51,8 @@ class Curve(TypedDict):
 
 
 class SharedClock:
-    """Seconds that pass for each of the runs that one process does together: between two events, the time that went by
-    divided by the number of runs that are not over.
+    """Clock of each of the runs that one process trains together, in seconds: the time between two events is divided by
+    the number of runs that are not over.
 
     >>> clock = SharedClock(runs=24)
     >>> clock.leave()  # 23 share what comes now
@@ -60,25 +60,27 @@ class SharedClock:
 
     def __init__(self, runs: int, now: Callable[[], float] = time.perf_counter) -> None:
         self._runs, self._now = runs, now
-        self._read, self._at = 0.0, now()
+        self._seconds, self._read_at = 0.0, now()
 
     def read(self) -> float:
         """Seconds for each run since the clock was made."""
         now = self._now()
-        self._read, self._at = self._read + (now - self._at) / max(self._runs, 1), now
-        return self._read
+        self._seconds, self._read_at = self._seconds + (now - self._read_at) / max(self._runs, 1), now
+        return self._seconds
 
     def leave(self) -> None:
-        """One of the runs is over: the others share what comes."""
+        """Removes a run that is over: the others share the time from now on."""
         self.read()
         self._runs -= 1
 
 
 @dataclass
 class Record:
-    """What a run has to show so far. Files go to `folder` at once, and become the run's when it ends, however it ends:
-    `curves.json` (name -> `Curve`), `samples/<step>.png`, and `samples.png` of the finished model. Everything has a
-    key, so that what a resumed run does again is there once.
+    """Everything that a run has produced so far. Entries have keys, so that the repeated steps of a resumed run replace
+    their first results.
+
+    Files are written to `folder` at once, and belong to the run however it ends: `curves.json` (name -> `Curve`),
+    `samples/<step>.png`, and `samples.png` of the final model.
     """
 
     folder: Path
@@ -99,23 +101,26 @@ class Record:
 
     @property
     def seconds(self) -> float:
-        """What the run cost: the time of its process, shared with the runs that were done together with it. The runs'
-        seconds add up to the time that their processes took.
+        """Cost of the run in seconds: the time of its process, shared with the runs trained together with it. The
+        seconds of all runs add up to the time of their processes.
         """
         return self.before + self.clock.read() - self.begun
 
     def scalar(self, step: int, values: Mapping[str, float]) -> None:
-        for name, given in values.items():
-            value = float(given)  # a system may give NumPy's, or a tensor
-            before = self.scalars.get(name)
-            low = value if before is None or before.minimum is None else min(before.minimum, value)
-            high = value if before is None or before.maximum is None else max(before.maximum, value)
+        """Adds the values of training scalars at a step to curves and summaries."""
+        for name, number in values.items():
+            value = float(number)  # a system may give NumPy's, or a tensor
+            summary = self.scalars.get(name)
+            low = value if summary is None or summary.minimum is None else min(summary.minimum, value)
+            high = value if summary is None or summary.maximum is None else max(summary.maximum, value)
             self.scalars[name] = StoredScalar(value, low, high, step)
             curve = self.curves.setdefault(name, {"step": [], "value": []})
             curve["step"].append(step)
+            # `curves.json` is JSON, which has no NaN.
             curve["value"].append(value if math.isfinite(value) else None)
 
     def score(self, scores: Sequence[Score], kind: Scored, step: int, split: str) -> None:
+        """Adds scores of a split at a step."""
         for score in scores:
             self._store(StoredScore.of(score, kind, step, split))
 
@@ -123,51 +128,55 @@ class Record:
         self.scores[score.checkpoint, score.step, score.split, score.name] = score
 
     def repeat(self, split: str, step: int) -> None:
-        """The last weights' scores on a split are those of the evaluation at that step."""
+        """Copies the scores of the evaluation at that step to the last weights."""
         for score in list(self.scores.values()):
             if (score.checkpoint, score.step, score.split) == ("progress", step, split):
                 self._store(replace(score, checkpoint="last"))
 
     def select(self) -> None:
-        """The selected weights are the last, and so are their scores."""
+        """Copies the scores of the last weights to the selected weights, which are the same."""
         for score in list(self.scores.values()):
             if score.checkpoint == "last":
                 self._store(replace(score, checkpoint="selected"))
 
     def samples(self, content: bytes, step: int, kind: Kind) -> None:
+        """Stores the samples of a step."""
         self.file(f"samples/{step:06d}", *kind, content)
 
-    def judge(self, kind: Judged, step: int, said: CollapseVerdict | StabilityVerdict | None) -> None:
-        """Keeps a verdict; None is none."""
-        if said is not None:
-            self.verdicts[kind, step] = StoredVerdict.of(kind, step, said.as_dict())
+    def judge(self, kind: Judged, step: int, verdict: CollapseVerdict | StabilityVerdict | None) -> None:
+        """Adds a verdict; None adds nothing."""
+        if verdict is not None:
+            self.verdicts[kind, step] = StoredVerdict.of(kind, step, verdict.as_dict())
 
     def final_samples(self, content: bytes, kind: Kind) -> None:
+        """Stores the samples of the final model."""
         self.file("samples", *kind, content)
 
     def sentences(self) -> str:
-        """Those of all steps so far as CSV: step, number, sentence."""
+        """Sentences of all steps so far as CSV: step, number, sentence."""
         names = sorted(name for name in self.artifacts if name.startswith("samples/"))
         texts = {int(name.partition("/")[2]): Path(self.artifacts[name].path).read_text("utf-8") for name in names}
         return table_of_sentences(texts)
 
     def file(self, name: str, kind: str, suffix: str, content: bytes) -> None:
+        """Writes a file, and adds it to the artifacts."""
         path = self.folder / f"{name}{suffix}"
         write_atomically(path, content)
         self.artifacts[name] = StoredArtifact(name, kind, str(path))
 
     def history(self, name: str) -> list[StoredScore]:
-        """A score on the way, by step."""
-        found = [score for score in self.scores.values() if score.checkpoint == "progress" and score.name == name]
-        return sorted(found, key=lambda score: score.step)
+        """Scores of that name during training, by step."""
+        on_the_way = [score for score in self.scores.values() if score.checkpoint == "progress" and score.name == name]
+        return sorted(on_the_way, key=lambda score: score.step)
 
     def close(self) -> None:
-        """Writes what is only known when nothing more will come. A full disk takes the curves, not the result."""
+        """Writes the curves, which are complete now. A full disk costs the curves, not the result."""
         if self.curves:
             with suppress(OSError):
                 self.file("curves", "application/json", ".json", json.dumps(self.curves, allow_nan=False).encode())
 
     def result(self) -> dict[str, Any]:
+        """Arguments for the registry's record of the result."""
         return {
             "scores": self.scores.values(),
             "verdicts": self.verdicts.values(),
@@ -177,7 +186,7 @@ class Record:
         }
 
     def dump(self) -> dict[str, Any]:
-        """All of it, as JSON; files by their place, so that a home can be moved."""
+        """The record as JSON; files are relative paths, so that a home can be moved."""
         pictures = {name: Path(stored.path).relative_to(self.folder) for name, stored in self.artifacts.items()}
         return {
             "scores": [vars(score) for score in self.scores.values()],
@@ -191,38 +200,40 @@ class Record:
             "seconds": self.seconds,
         }
 
-    def load(self, told: Mapping[str, Any], older: Path, mine: Path) -> None:
-        """What `dump` returned in an earlier attempt. The weights that it kept, in `older`, are taken into `mine`."""
-        for score in told["scores"]:
+    def load(self, dumped: Mapping[str, Any], older: Path, mine: Path) -> None:
+        """Restores the output of `dump` from an earlier attempt. Its weights are taken from the folder `older` into
+        `mine`.
+        """
+        for score in dumped["scores"]:
             self._store(StoredScore(**score))
-        for verdict in told.get("verdicts", ()):
+        for verdict in dumped.get("verdicts", ()):
             self.verdicts[verdict["kind"], verdict["step"]] = StoredVerdict(**verdict)
-        self.scalars = {name: StoredScalar(**scalar) for name, scalar in told["scalars"].items()}
-        self.curves = told["curves"]
-        for stored in told["kept"]:
+        self.scalars = {name: StoredScalar(**scalar) for name, scalar in dumped["scalars"].items()}
+        self.curves = dumped["curves"]
+        for stored in dumped["kept"]:
             path = checkpoint.take(older / stored["path"], mine)
             self.checkpoints[stored["kind"]] = StoredCheckpoint(**stored | {"path": str(path)})
-        for stored in told["artifacts"]:
+        for stored in dumped["artifacts"]:
             self.artifacts[stored["name"]] = StoredArtifact(**stored | {"path": str(self.folder / stored["path"])})
-        self.training_seconds, self.evaluation_seconds = told["training_seconds"], told["evaluation_seconds"]
-        self.before = told["seconds"]
+        self.training_seconds, self.evaluation_seconds = dumped["training_seconds"], dumped["evaluation_seconds"]
+        self.before = dumped["seconds"]
 
 
 def table_of_sentences(texts: Mapping[int, str]) -> str:
-    """Step -> its sentences, a line each, as CSV: step, number, sentence."""
-    told = io.StringIO()
-    table = csv.writer(told, lineterminator="\n")
+    """CSV (step, number, sentence) of texts by step, a sentence a line."""
+    text_of_table = io.StringIO()
+    table = csv.writer(text_of_table, lineterminator="\n")
     table.writerow(["step", "number", "sentence"])
     for step, text in texts.items():
         table.writerows((step, number, line) for number, line in enumerate(text.split("\n")[:-1]))
-    return told.getvalue()
+    return text_of_table.getvalue()
 
 
-def unrest(curves: Mapping[str, Curve]) -> tuple[stability.Finding, ...]:
-    """What training said of itself that may explain a verdict: the gradient norms and scores of the critic that went
-    furthest from their median, and where.
+def unstable_curves(curves: Mapping[str, Curve]) -> tuple[stability.Finding, ...]:
+    """Up to three gradient norms and critic scores whose peak exceeds three times their median: findings that may
+    explain a verdict, largest first.
     """
-    found = []
+    peaks = []
     for name, curve in curves.items():
         sizes = [(abs(value), step) for value, step in zip(curve["value"], curve["step"], strict=True) if value]
         if not name.startswith("dynamics/") or not sizes:
@@ -230,11 +241,11 @@ def unrest(curves: Mapping[str, Curve]) -> tuple[stability.Finding, ...]:
         peak, step = max(sizes)
         times = peak / sorted(sizes)[len(sizes) // 2][0]
         if times > _UNREST:
-            found.append((times, stability.Finding(f"{name} at {times:.3g} × its median", step, peak)))
-    return tuple(told for _, told in sorted(found, key=lambda each: -each[0])[:3])
+            peaks.append((times, stability.Finding(f"{name} at {times:.3g} × its median", step, peak)))
+    return tuple(finding for _, finding in sorted(peaks, key=lambda each: -each[0])[:3])
 
 
-def of_history(
+def judge_history(
     history: Sequence[Mapping[str, Any]],
     curves: Mapping[str, Curve],
     *,
@@ -242,10 +253,10 @@ def of_history(
     better: Better,
     diverged_at: tuple[float, str] | None,
 ) -> StabilityVerdict:
-    """The verdict on the objective's evaluations, each a `step`, `value`, `low`, `high` and `signature`; with what the
-    curves show beside it, unless all is well. Raises `ValueError` like `stability.judge`.
+    """Stability verdict on the objective's evaluations, each with `step`, `value`, `low`, `high` and `signature`.
+    Unless it is STABLE, findings from the curves are added. Raises `ValueError` like `stability.judge`.
     """
-    said = stability.judge(
+    verdict = stability.judge(
         [each["step"] for each in history],
         [math.nan if each["value"] is None else each["value"] for each in history],
         [error_of(each["low"], each["high"]) for each in history],
@@ -253,7 +264,7 @@ def of_history(
         better=better,
         diverged_at=diverged_at,
     )
-    said = replace(said, signature="|".join([*(each["signature"] for each in history[-1:]), said.signature]))
-    if said.verdict == stability.Stability.STABLE:
-        return said
-    return replace(said, evidence=said.evidence + unrest(curves))
+    verdict = replace(verdict, signature="|".join([*(each["signature"] for each in history[-1:]), verdict.signature]))
+    if verdict.verdict == stability.Stability.STABLE:
+        return verdict
+    return replace(verdict, evidence=verdict.evidence + unstable_curves(curves))

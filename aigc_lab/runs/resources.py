@@ -1,4 +1,4 @@
-"""What all runs of a sweep share in one process: stores, the judge, the device."""
+"""Resources that all runs of a sweep share in one process: stores, the evaluator, the device."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from aigc_lab.tracking.base import Tracker
 
 @dataclass(frozen=True)
 class Resources:
-    """Stores are open and the judge is ready. `threads` is this process's share of the CPU's cores, None for all."""
+    """Open stores and a prepared evaluator. `threads` is this process's share of the CPU's cores, None for all."""
 
     settings: Settings
     registry: Registry
@@ -24,9 +24,9 @@ class Resources:
     threads: int | None = None
 
     def settle(self, training: Training) -> None:
-        """Fixes what the bits of a run depend on: processes that share the cores take their part at most."""
-        wanted = training.threads or environment.threads()
-        environment.settle(wanted if self.threads is None else min(wanted, self.threads))
+        """Fixes what the bits of a run depend on; a process that shares the cores uses its part at most."""
+        cpu_threads = training.threads or environment.threads()
+        environment.settle(cpu_threads if self.threads is None else min(cpu_threads, self.threads))
 
 
 def open_resources(
@@ -38,7 +38,7 @@ def open_resources(
     say: Callable[[str], None],
     threads: int | None = None,
 ) -> Resources:
-    """Prepares the judge of a checked experiment, and binds it to the open stores."""
+    """Prepares the evaluator of a checked experiment, and combines it with the open stores."""
     plan = experiment.resolve(lambda hole: hole.ends()[0])
     features = FeatureStore(plan.dataset, cache=settings.cache, weights=settings.weights, device=device, say=say)
     evaluator = Evaluator(experiment.protocol, experiment.metrics, plan.dataset, features)

@@ -31,7 +31,7 @@ from aigc_lab.registry.run_lifecycle import RESULTS, Outdated
 from aigc_lab.registry.states import RunState as RunState
 from aigc_lab.runs.heartbeat import Heartbeat
 from aigc_lab.runs.job import Job, RunOutcome, Watcher
-from aigc_lab.runs.record import PNG, TEXT, Kind, Record, SharedClock, of_history
+from aigc_lab.runs.record import PNG, TEXT, Kind, Record, SharedClock, judge_history
 from aigc_lab.runs.resources import Resources
 from aigc_lab.samples import Text
 from aigc_lab.scoring import temperature_curve
@@ -41,7 +41,7 @@ from aigc_lab.systems.base import System
 from aigc_lab.systems.shared.language import LanguageSystem
 from aigc_lab.tracking import final
 from aigc_lab.tracking.base import DatasetInfo, RunTracker, run_key, status_of
-from aigc_lab.tracking.description import Described, beginning, ending
+from aigc_lab.tracking.description import RunDescription, beginning, ending
 from aigc_lab.training import checkpoint
 from aigc_lab.training.checkpoint import Checkpointer
 from aigc_lab.training.loop import train
@@ -91,7 +91,7 @@ def execute(jobs: Sequence[Job], resources: Resources, watchers: Sequence[Watche
                 run.stop(error)
             if not _own_fault(error):
                 raise
-            if signals.wanted():
+            if signals.stop_requested():
                 raise KeyboardInterrupt from None
     return [run.outcome for run in runs if run.outcome is not None]
 
@@ -103,7 +103,7 @@ def _rounds(replicas: Sequence[Replica], training: Training) -> Iterator[Round]:
         "every": training.log_every,
         "decay": training.ema,
         "precision": training.precision,
-        "interrupted": signals.wanted,
+        "interrupted": signals.stop_requested,
     }
     if not training.stacked:
         yield from train(replicas, **options)
@@ -187,7 +187,7 @@ class _Run:
         self._rest()
         self._scoring = False
 
-    def _open_tracker(self, described: Described, environment: Mapping[str, Any], chain: int) -> RunTracker:
+    def _open_tracker(self, described: RunDescription, environment: Mapping[str, Any], chain: int) -> RunTracker:
         job = self._job
         name, params, tags, dataset = beginning(
             described,
@@ -376,7 +376,7 @@ class _Run:
                 self.stop(failure)
                 raise failure from error
             self.stop(error)
-            if signals.wanted():
+            if signals.stop_requested():
                 raise KeyboardInterrupt from None
             if self.outcome is None:  # there is no attempt that could have failed
                 raise Failure(f"run {self._job.run} could not begin: {_reason(error)}") from error
@@ -388,7 +388,7 @@ class _Run:
         if self.outcome is not None:
             return
         # A signal may break anything, an import above all: what goes wrong after one is not the run's fault.
-        if _own_fault(error) and not signals.wanted():
+        if _own_fault(error) and not signals.stop_requested():
             broken = self._broken_weight()
             if broken is not None:  # whatever the error says, it is a consequence
                 self._end(RunState.DIVERGED, f"{broken} is not finite at step {self.replica.state.step}")
@@ -468,7 +468,7 @@ class _Run:
         if not history and state != RunState.DIVERGED:
             return
         with suppress(ValueError):  # a history that cannot be judged is no reason to lose a result
-            said = of_history(
+            said = judge_history(
                 [vars(score) for score in history],
                 self._record.curves,
                 baseline=self._resources.evaluator.baseline(objective.score),
@@ -644,7 +644,7 @@ def _own_fault(error: BaseException) -> bool:
     raise whatever it likes, `SystemExit` and even `KeyboardInterrupt`.
     """
     if isinstance(error, KeyboardInterrupt):
-        return not signals.wanted() and plugins.raised(error) is not None
+        return not signals.stop_requested() and plugins.raised(error) is not None
     return not isinstance(error, UsageError | Failure | GeneratorExit)
 
 
@@ -678,10 +678,10 @@ class _Selected:
     weights: dict[str, Tensor]
 
 
-def _describe(job: Job) -> Described:
+def _describe(job: Job) -> RunDescription:
     """What MLflow is told of a run's configuration and data."""
     plan = job.configuration
     train_size = len(plan.dataset.load("train"))
     shape = f"{plan.dataset.shape}, {train_size} samples"
     dataset = DatasetInfo(plan.dataset.name, plan.dataset.digest, plan.dataset.source, shape)
-    return Described(plan.parameters, plan.protocol.name, dataset)
+    return RunDescription(plan.parameters, plan.protocol.name, dataset)

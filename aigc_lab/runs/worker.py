@@ -1,7 +1,7 @@
-"""A process that does runs for a sweep: `python -m aigc_lab.runs.worker`, started by `executors/local.py`.
+"""Worker process that executes runs for a sweep: `python -m aigc_lab.runs.worker`, started by `executors/local.py`.
 
-It keeps torch imported and the judge ready between runs, and never imports MLflow or Optuna: what a run shows goes to
-the spool, and whether it is pruned is asked of the process that holds the study. When that one dies, so does this.
+It keeps torch imported and the evaluator ready between runs, and never imports MLflow or Optuna: curves and samples go
+to the spool, and the process that holds the study decides about pruning. When that process dies, so does this one.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ _EVERY = 0.2
 
 
 class _Inbox:
-    """What the other process has said, in order; None at its end."""
+    """Queue of messages from the other process; None at its end."""
 
     def __init__(self) -> None:
         self._queue = SimpleQueue[Message | Failure | None]()
@@ -44,7 +44,7 @@ class _Inbox:
         self._queue.put(message)
 
     def get(self, kind: type[M]) -> M | None:
-        """Waits for the next, which must be of this kind. Raises `Failure` where it is not."""
+        """Waits for the next message. Raises `Failure` where it is not of this kind."""
         message = self._queue.get()
         if isinstance(message, Failure):
             raise message
@@ -54,7 +54,9 @@ class _Inbox:
 
 
 def main() -> None:
-    """Argument one is the number of the channel's end. The first message is the resources, every other one a job."""
+    """Entry point; argument one is the file descriptor of the channel. The first message is an `Opening`, every other
+    one a `Work`.
+    """
     visible.guard()
     channel, inbox = Channel(socket.socket(fileno=int(sys.argv[1])), Opening, Work, Answer), _Inbox()
     with contextlib.suppress(Closed, KeyboardInterrupt), signals.handled():
@@ -76,10 +78,10 @@ def _serve(channel: Channel, inbox: _Inbox) -> None:
             return
         experiment, resources = _open(first, lambda text: channel.send(Said(text=text)))
         channel.send(Ready())
-        while (work := inbox.get(Work)) is not None and not signals.wanted():
-            (outcome,) = execute([_job(work, experiment)], resources, [_Remote(channel, inbox)])
+        while (work := inbox.get(Work)) is not None and not signals.stop_requested():
+            (outcome,) = execute([_job(work, experiment)], resources, [_RemoteWatcher(channel, inbox)])
             channel.send(Ended(state=outcome.state, value=outcome.value, reason=outcome.reason))
-            if signals.wanted():  # the run was quicker
+            if signals.stop_requested():  # the run was quicker
                 return
     except KeyboardInterrupt:
         channel.send(Interrupted())
@@ -135,17 +137,17 @@ def _job(work: Work, experiment: "Experiment") -> "Job":
     )
 
 
-class _Remote:
-    """The watcher is in the other process."""
+class _RemoteWatcher:
+    """Watcher in the process of the sweep, reached over the channel."""
 
     def __init__(self, channel: Channel, inbox: _Inbox) -> None:
         self._channel = channel
         self._inbox = inbox
-        self._told = 0.0
+        self._reported_at = 0.0
 
     def progress(self, now: "Progress") -> None:
-        if time.monotonic() - self._told > _EVERY:
-            self._told = time.monotonic()
+        if time.monotonic() - self._reported_at > _EVERY:
+            self._reported_at = time.monotonic()
             self._send(
                 Progressed(
                     step=now.step,
@@ -170,7 +172,7 @@ class _Remote:
 
 
 def _listen(channel: Channel, inbox: _Inbox) -> None:
-    """Messages as they come. When the other end is gone, the run is told to end, and this process ends soon."""
+    """Queues messages as they come. When the other end is gone, asks the run to stop, and so ends this process."""
     message: Message | Failure | None
     while True:
         try:
@@ -179,7 +181,7 @@ def _listen(channel: Channel, inbox: _Inbox) -> None:
             message = failure
         inbox.put(message)
         if message is None:
-            signals.want()
+            signals.request_stop()
             return
 
 

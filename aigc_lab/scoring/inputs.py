@@ -34,7 +34,7 @@ from aigc_lab.data.shared.image_files import (
     reading_notes,
 )
 from aigc_lab.errors import UsageError
-from aigc_lab.host.content import unknown
+from aigc_lab.host.content import unknown_name
 from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.shape import Modality, Shape
 
@@ -245,10 +245,10 @@ def _of_dataset(text: str, data_dir: Path) -> _Loaded:
     if name not in plugins.names("data"):
         if "/" in text or "." in text:
             raise UsageError(f"{text}: no such file or folder")
-        raise UsageError(f"{text}: no such file or folder; {unknown('dataset', name, plugins.names('data'))}")
+        raise UsageError(f"{text}: no such file or folder; {unknown_name('dataset', name, plugins.names('data'))}")
     known: dict[str, Split] = {each: each for each in SPLITS}
     if split and split not in known:
-        raise UsageError(f"{text}: {unknown('split', split, list(known))}")
+        raise UsageError(f"{text}: {unknown_name('split', split, list(known))}")
     kind = plugins.find(Dataset, name)  # type: ignore[type-abstract]
     dataset, wanted = kind(kind.Config(), data_dir), known.get(split, "holdout")
     return _Loaded(dataset.load(wanted), f"{name}:{wanted}", (dataset, wanted))

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from aigc_lab.errors import UsageError
-from aigc_lab.serving.request import Form, Request, joined
+from aigc_lab.serving.request import Form, Request, concatenated
 
 if TYPE_CHECKING:
     import numpy.typing
@@ -87,7 +87,7 @@ def answer(model: Sampler, rows: Sequence[Mapping[str, Any]], form: str) -> Any:
     check_total(total, rows=len(rows))
     _check_size(model, total, form)
     with _one:
-        samples = joined(model.blocks(requests), total)
+        samples = concatenated(model.blocks(requests), total)
     return samples if form == "array" else _records(requests, samples, form)
 
 

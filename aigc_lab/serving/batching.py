@@ -1,4 +1,4 @@
-"""Samples of several requests, drawn together: as many of them as fit go through the network at once."""
+"""Batching of requests: samples of several requests go through the network in shared blocks."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from aigc_lab.systems.base import BLOCK, System
 
 
 class Lot(NamedTuple):
-    """The first `size` of the samples that the latents of a whole block give, with their labels [BLOCK] if any."""
+    """Latents of a whole block and labels [BLOCK] if any, of which the first `size` samples are wanted."""
 
     latents: Tensor
     labels: Tensor | None
@@ -20,8 +20,8 @@ class Lot(NamedTuple):
 
 
 def lots(system: System, n: int, seed: int, labels: Sequence[int] | None) -> Iterator[Lot]:
-    """What `n` samples of a seed start from, block by block, as `System.generate` draws it. `labels` are taken in turn;
-    those of a conditional system without them are all of its classes.
+    """Lots of `n` samples of a seed, block by block, as `System.generate` draws them. `labels` are taken in turn; a
+    conditional system without labels takes all of its classes.
     """
     if labels is None and system.conditional and system.shape.classes is not None:
         labels = range(system.shape.classes)
@@ -33,21 +33,22 @@ def lots(system: System, n: int, seed: int, labels: Sequence[int] | None) -> Ite
 
 
 @torch.inference_mode()
-def drawn(system: System, wanted: Iterable[Lot], options: Mapping[str, Any]) -> Iterator[Samples]:
-    """The samples of the lots in their order, on the host, in parts of BLOCK at most. What is in memory at once is what
-    the network needs for one block. A lot beside others gives what it gives alone, but for rounding that depends on the
-    place in a block: none was seen in the systems that ship.
+def draw_lots(system: System, lots_in_order: Iterable[Lot], options: Mapping[str, Any]) -> Iterator[Samples]:
+    """Samples of the lots in order, on the host, in parts of at most BLOCK. Memory is needed for one block at a time.
+
+    Each lot gives the same samples as it would alone, but for rounding that depends on the place in a block; none was
+    seen in the systems that ship.
     """
-    for together in _packed(wanted):
+    for together in _packed(lots_in_order):
         count = sum(lot.size for lot in together)
         latents, labels = _block(together)
         yield system.sample(latents, labels=labels, **options).take(slice(0, count)).to("cpu")
 
 
-def _packed(wanted: Iterable[Lot]) -> Iterator[list[Lot]]:
-    """Neighbours that fill a block together. None is torn: a whole block stays in its place."""
+def _packed(lots_in_order: Iterable[Lot]) -> Iterator[list[Lot]]:
+    """Groups of neighbouring lots that fill a block together. No lot is split: a whole block stays in its place."""
     together: list[Lot] = []
-    for lot in wanted:
+    for lot in lots_in_order:
         if sum(other.size for other in together) + lot.size > BLOCK:
             yield together
             together = []
@@ -59,14 +60,14 @@ def _packed(wanted: Iterable[Lot]) -> Iterator[list[Lot]]:
 
 
 def _cut(lot: Lot) -> Lot:
-    """Without what only fills a block; a copy, so that the rest is not held in memory."""
+    """Lot without the latents beyond `size`; a copy, so that the rest is freed."""
     return Lot(
         lot.latents[: lot.size].clone(), None if lot.labels is None else lot.labels[: lot.size].clone(), lot.size
     )
 
 
 def _block(together: list[Lot]) -> tuple[Tensor, Tensor | None]:
-    """One block of them. It is always whole: a part of one would give other bits."""
+    """Latents and labels of one block. It is always whole, since a smaller batch would give other bits."""
     if len(together) == 1:
         return together[0].latents, together[0].labels
     latents = torch.cat([lot.latents[: lot.size] for lot in together])

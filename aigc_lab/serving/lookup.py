@@ -1,4 +1,6 @@
-"""Which weights a user means. Names are looked up in the registry; MLflow is asked only for what it does not know."""
+"""Lookup of the weights that a user names: in the registry, and in MLflow for models that the
+registry does not know.
+"""
 
 import hashlib
 import json
@@ -25,8 +27,8 @@ CHAMPION = "champion"
 
 @dataclass(frozen=True)
 class Weights:
-    """Trained weights: their file, what to call them, the home that says whether code beside them may be run, and where
-    they come from (for the record beside samples).
+    """Trained weights: their file, a name for messages, the home whose trust applies to code beside them, and their
+    origin, which is recorded beside samples.
     """
 
     path: Path
@@ -35,20 +37,20 @@ class Weights:
     origin: dict[str, Any] = field(default_factory=dict)
 
     def load(self, device: str) -> Model:
-        """The model, ready to sample. Raises `UsageError` for files that are missing or are not what was stored, and
-        for code that is not trusted.
+        """Model, ready to sample. Raises `UsageError` for files that are missing or are not the stored ones, and for
+        code that is not trusted.
         """
         if not self.path.is_file():
             raise UsageError(f"{self.path}: the weights of {self.name} are gone; train or promote them again")
-        wanted = self.origin.get("sha256")
-        if wanted is not None and not holds(self.path, wanted):
+        digest = self.origin.get("sha256")
+        if digest is not None and not has_digest(self.path, digest):
             raise UsageError(f"{self.path}: not the weights that were stored; train or promote them again")
         return Model.of_file(self.path, device, trust.gate(self.home))
 
 
 @dataclass(frozen=True)
 class _Mlflow(Weights):
-    """A model that only MLflow knows: its files are fetched to be loaded, and then go."""
+    """Model that only MLflow knows: its files are downloaded for loading, and deleted afterwards."""
 
     uri: str = ""
     store: str = ""
@@ -60,26 +62,26 @@ class _Mlflow(Weights):
             return Model.of_file(download(self.store, self.uri, Path(folder)), device, trust.gate(self.home))
 
 
-def find_weights(wanted: str, settings: Settings, checkpoint: Final = "last") -> Weights:
-    """The weights that `wanted` means: a file, `models:/NAME/VERSION`, `NAME@ALIAS`, the name of a promoted model (its
-    champion, else its newest version), a run, or a sweep (its best run).
+def find_weights(reference: str, settings: Settings, checkpoint: Final = "last") -> Weights:
+    """Weights by reference: a file, `models:/NAME/VERSION`, `NAME@ALIAS`, the name of a promoted model (its champion,
+    else its newest version), a run, or a sweep (its best run). Raises `UsageError` for a reference to nothing.
     """
-    if wanted.endswith(".safetensors"):
-        path = Path(wanted).expanduser()
+    if reference.endswith(".safetensors"):
+        path = Path(reference).expanduser()
         if not path.is_file():
-            raise UsageError(f"{wanted}: no such file; a model is a .safetensors file with its .json beside it")
+            raise UsageError(f"{reference}: no such file; a model is a .safetensors file with its .json beside it")
         return Weights(path, path.stem, settings.home, {"file": str(path)})
-    if wanted.startswith("models:/"):
-        return _of_uri(wanted, settings)
+    if reference.startswith("models:/"):
+        return _of_uri(reference, settings)
     with open_registry(settings) as registry:
-        name, at, alias = wanted.partition("@")
+        name, at, alias = reference.partition("@")
         versions = queries.models(registry, name)
         if versions:
             return _promoted(_chosen(versions, alias if at else None), settings)
         if at:
-            known = sorted({row["model"] for row in queries.models(registry)})
-            raise UsageError(f"unknown model '{name}'; {_listed('promoted models', known)}")
-        return of_run(registry, find_run(registry, wanted, checkpoint), checkpoint)
+            models = sorted({row["model"] for row in queries.models(registry)})
+            raise UsageError(f"unknown model '{name}'; {_listed('promoted models', models)}")
+        return weights_of_run(registry, find_run(registry, reference, checkpoint), checkpoint)
 
 
 def _of_uri(uri: str, settings: Settings) -> Weights:
@@ -92,23 +94,23 @@ def _of_uri(uri: str, settings: Settings) -> Weights:
             versions = queries.models(registry, name)
     except UsageError:  # a machine that only serves has MLflow, and no home
         versions = []
-    here = [row for row in versions if str(row["version"]) == version or alias in row["aliases"]]
+    matching = [row for row in versions if str(row["version"]) == version or alias in row["aliases"]]
     if version == "latest" and versions:
-        here = versions[:1]
-    if here:
-        return _promoted(here[0], settings)
+        matching = versions[:1]
+    if matching:
+        return _promoted(matching[0], settings)
     readable = re.sub(r"[^\w.-]+", "-", uri.removeprefix("models:/"))
     return _Mlflow(Path(), readable, settings.home, {"uri": uri}, uri=uri, store=settings.tracking_uri)
 
 
 def _chosen(versions: list[dict[str, Any]], alias: str | None) -> dict[str, Any]:
-    """The version that an alias points at; without one the champion, or the newest where there is none."""
+    """Version at which an alias points; without an alias the champion, or the newest where there is none."""
     for row in versions:
         if (alias or CHAMPION) in row["aliases"]:
             return row
     if alias is not None:
-        known = sorted({known for row in versions for known in row["aliases"]})
-        raise UsageError(f"model {versions[0]['model']} has no alias '{alias}'; {_listed('its aliases', known)}")
+        aliases = sorted({name for row in versions for name in row["aliases"]})
+        raise UsageError(f"model {versions[0]['model']} has no alias '{alias}'; {_listed('its aliases', aliases)}")
     return versions[0]
 
 
@@ -117,16 +119,18 @@ def _promoted(row: dict[str, Any], settings: Settings) -> Weights:
     return Weights(Path(row["path"]), f"{row['model']}-{row['version']}", settings.home, origin)
 
 
-def find_run(registry: Registry, wanted: str, checkpoint: Final) -> str:
-    """The run that `wanted` means: its id, or that of a sweep, whose best run is meant."""
-    if re.search(r"\.\d+\.\d+$", wanted):
-        return queries.find_run(registry, wanted)
-    sweep = queries.find_sweep(registry, wanted)
+def find_run(registry: Registry, reference: str, checkpoint: Final) -> str:
+    """Run by its id, or the best run of a sweep. Raises `UsageError` where there is none."""
+    if re.search(r"\.\d+\.\d+$", reference):
+        return queries.find_run(registry, reference)
+    sweep = queries.find_sweep(registry, reference)
     best = queries.best_run(registry, sweep, checkpoint)
     if best is None:
         states = sorted({row["state"] for row in queries.runs(registry, sweep)})
-        told = f"its runs are {', '.join(states)}" if states else "it has no runs"
-        raise UsageError(f"sweep {sweep} has no finished run with a score ({told}); 'aigc-lab runs {sweep}' lists them")
+        reason = f"its runs are {', '.join(states)}" if states else "it has no runs"
+        raise UsageError(
+            f"sweep {sweep} has no finished run with a score ({reason}); 'aigc-lab runs {sweep}' lists them"
+        )
     return str(best["run"])
 
 
@@ -138,8 +142,8 @@ _REMEDY = {
 }
 
 
-def of_run(registry: Registry, run: str, checkpoint: Final) -> Weights:
-    """The weights of a finished run. Raises `UsageError` for any other, saying how it ended, and for a lost file."""
+def weights_of_run(registry: Registry, run: str, checkpoint: Final) -> Weights:
+    """Weights of a finished run. Raises `UsageError` for any other, with its state, and for a lost file."""
     row = queries.show(registry, run)
     if row["state"] != RunState.FINISHED:
         why = f" ({row['reason']})" if row["reason"] else ""
@@ -154,7 +158,7 @@ def of_run(registry: Registry, run: str, checkpoint: Final) -> Weights:
     path = Path(file["path"])
     copies = [Path(copy["path"]) for copy in queries.models(registry) if copy["sha256"] == file["sha256"]]
     # A promoted run outlives its checkpoints: the copy is the same to the bit.
-    whole = next((place for place in (path, *copies) if holds(place, file["sha256"])), None)
+    whole = next((place for place in (path, *copies) if has_digest(place, file["sha256"])), None)
     if whole is None:
         problem = "not the file that the run stored" if path.is_file() else "gone"
         raise UsageError(
@@ -165,13 +169,13 @@ def of_run(registry: Registry, run: str, checkpoint: Final) -> Weights:
     return Weights(whole, run if checkpoint == "last" else f"{run}-{checkpoint}", home, origin)
 
 
-def holds(path: Path, digest: str) -> bool:
-    """Whether the file is there and is the one with this sha256."""
+def has_digest(path: Path, digest: str) -> bool:
+    """Whether the file exists and has this sha256."""
     return path.is_file() and sha256(path) == digest
 
 
-def identity(weights: Path, digest: str) -> str:
-    """What makes a model this one: its weights, and how the system around them is built; not the run it came from."""
+def model_digest(weights: Path, digest: str) -> str:
+    """Hex digest of a model: of its weights and of the description of its system, not of the run that trained it."""
     described = json.loads(weights.with_suffix(".json").read_text("utf-8"))
     parts = {key: described.get(key) for key in ("system", "config", "shape", "source")}
     if "config_sources" in described:
@@ -179,12 +183,12 @@ def identity(weights: Path, digest: str) -> str:
     return hashlib.sha256(f"{digest} {json.dumps(parts, sort_keys=True)}".encode()).hexdigest()
 
 
-def whole(weights: Path, digest: str, model: str) -> bool:
-    """Whether a model's own copy is all there: weights, description and code, of this identity."""
+def is_whole_copy(weights: Path, digest: str, model: str) -> bool:
+    """Whether a model's own copy is complete: weights, description and code, with this digest."""
     try:
         code = code_of(json.loads(weights.with_suffix(".json").read_text("utf-8")))
         same = all(sha256(weights.with_name(source.file)) == source.sha256 for source in code)
-        return same and holds(weights, digest) and identity(weights, digest) == model
+        return same and has_digest(weights, digest) and model_digest(weights, digest) == model
     except (OSError, ValueError):
         return False
 

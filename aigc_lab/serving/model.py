@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aigc_lab.errors import UsageError
 from aigc_lab.serving import answering
-from aigc_lab.serving.request import Request, joined
+from aigc_lab.serving.request import Request, concatenated
 
 if TYPE_CHECKING:
     import numpy.typing
@@ -52,13 +52,13 @@ class Model:
         """
         if os.environ.get(_SERVED) == "true":  # models promoted before `answer` was there come this way
             answering.check_total(n)
-        return joined(self.blocks([Request(n, seed, labels, drawing)]), n)
+        return concatenated(self.blocks([Request(n, seed, labels, drawing)]), n)
 
     def blocks(self, requests: Sequence[Request]) -> "Iterator[numpy.typing.NDArray[Any]]":
         """The samples of all requests, one after the other, in arrays of some hundred each. They are drawn together,
         and are those that `sample` gives for each request alone. All are checked before the first is drawn.
         """
-        from aigc_lab.serving.batching import drawn, lots
+        from aigc_lab.serving.batching import draw_lots, lots
 
         checked = [self._checked(request) for request in requests]
 
@@ -67,7 +67,7 @@ class Model:
             for _, alike in groupby(checked, key=lambda pair: repr(pair[1])):
                 pairs = list(alike)
                 wanted = (lots(self.system, each.n, each.seed, each.labels) for each, _ in pairs)
-                for samples in drawn(self.system, chain.from_iterable(wanted), pairs[0][1]):
+                for samples in draw_lots(self.system, chain.from_iterable(wanted), pairs[0][1]):
                     yield _array(samples)
 
         return made()

@@ -1,8 +1,8 @@
 """Promotion: weights of a run become a version of a named model, here and in MLflow, and an alias points at it.
 
-Each step may be repeated: killed anywhere, the same command ends with exactly one version. The files are copied first;
-then MLflow makes the version, which carries the model's digest as a tag and is found by it the next time, and points
-its alias, a copy of ours, at it; the registry records both at last. What fails takes back what it has made.
+Each step may be repeated: killed anywhere, the same command ends with exactly one version. The files are copied first.
+Then MLflow creates the version, with the model's digest as a tag by which a repetition recognises it, and points its
+own alias at it. The registry records both at last. A step that fails reverses the steps before it.
 """
 
 import getpass
@@ -19,11 +19,10 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select
 
 from aigc_lab import __version__
 from aigc_lab.errors import UsageError
-from aigc_lab.host import trust
 from aigc_lab.host.files import locked, umask
 from aigc_lab.host.settings import Settings, masked
 from aigc_lab.registry import queries
@@ -36,14 +35,14 @@ from aigc_lab.serving import lookup
 from aigc_lab.serving.answering import columns
 from aigc_lab.serving.lookup import Weights
 from aigc_lab.sweeps import ownership
-from aigc_lab.tracking import backlog, spool, writer
+from aigc_lab.tracking import backlog, spool_log, writer
 from aigc_lab.training.model_code import code_of
 
 if TYPE_CHECKING:
     import numpy
     import numpy.typing
 
-    from aigc_lab.tracking.model_registry import Package
+    from aigc_lab.tracking.model_registry import MlflowModels, Package, Version
 
     Array = numpy.typing.NDArray[Any]
 
@@ -53,9 +52,9 @@ _LONGEST = 200  # MLflow takes 255 characters
 
 
 @dataclass(frozen=True)
-class Promoted:
-    """What a promotion came to. `row` is the version as `queries.models` returns it, `created` says whether it is new,
-    `chosen` why this run was taken, and `before` where the alias pointed (None: nowhere).
+class PromotionResult:
+    """Result of a promotion: the version's `row` as in `queries.models`, whether it was `created`, why this run was
+    `chosen`, and the version at which the alias pointed `before` (None: at none).
     """
 
     row: dict[str, Any]
@@ -70,40 +69,43 @@ class Promoted:
 
 
 def promote(
-    wanted: str,
+    reference: str,
     settings: Settings,
     *,
     name: str | None,
     alias: str | None,
     checkpoint: Final = "last",
     reason: str | None = None,
-) -> Promoted:
+) -> PromotionResult:
     """Registers the weights of a run (of a sweep: its best run) as a version of the model `name`, unless they are one
-    already, and points `alias` at it. Raises `UsageError` for a run that did not finish, for impossible names, and for
-    weights whose samples are UNMEASURABLE or whose collapse is SEVERE or TOTAL, unless a `reason` is given, which is
-    kept with the version.
+    already, and points `alias` at it.
+
+    Raises `UsageError` for a run that did not finish and for impossible names. Without a `reason`, which is stored with
+    the version, also for weights whose samples are UNMEASURABLE or whose collapse is SEVERE or TOTAL.
     """
     if alias is not None:
         check_alias(alias)
     if name is not None:
         check_name(name)
     with open_registry(settings) as registry:
-        run = lookup.find_run(registry, wanted, checkpoint)
+        run = lookup.find_run(registry, reference, checkpoint)
         row = queries.show(registry, run)
         ownership.claim(registry, settings, row["sweep"])
         model = check_name(name if name is not None else row["sweep"].rpartition("-")[0])
         _refuse_undelivered(row, settings)
-        weights = lookup.of_run(registry, run, checkpoint)
+        weights = lookup.weights_of_run(registry, run, checkpoint)
         if reason is None:
             _refuse_doubtful(registry, run, checkpoint)
         _refuse_other_store(registry, model, settings)
         # Two that look for a version at once would both make it.
         lock = settings.home / "locks" / "promote.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with locked(lock), _undone() as undo:
-            stored, created, before = _register(registry, model, weights, row, alias, settings, undo, reason)
-        (found,) = [version for version in queries.models(registry, model) if version["version"] == stored.version]
-    return Promoted(found, created, alias, before, "" if run == wanted else _chosen(found))
+        with locked(lock), rollback_on_error() as undo:
+            promotion, created, previous = _register(registry, model, weights, row, alias, settings, undo, reason)
+        (version_row,) = [
+            version for version in queries.models(registry, model) if version["version"] == promotion.version
+        ]
+    return PromotionResult(version_row, created, alias, previous, "" if run == reference else _chosen(version_row))
 
 
 def check_name(name: str) -> str:
@@ -122,8 +124,8 @@ def check_alias(alias: str) -> None:
 
 
 def _refuse_doubtful(registry: Registry, run: str, checkpoint: Final) -> None:
-    """A score says little of samples that are like nothing real, or lack most of it: an exploded generator may rank
-    first by some.
+    """Raises `UsageError` for samples that are like nothing real, or lack most of it: an exploded generator may rank
+    first by some score.
     """
     doubt = queries.doubt(registry, run, checkpoint)
     if doubt is not None:
@@ -133,37 +135,43 @@ def _refuse_doubtful(registry: Registry, run: str, checkpoint: Final) -> None:
 
 
 def _refuse_other_store(registry: Registry, model: str, settings: Settings) -> None:
-    """A model's versions are numbered by one MLflow: another would begin again at 1."""
-    here = _store(settings)
+    """Raises `UsageError` for a model of another MLflow: it numbers a model's versions, and another would begin again
+    at 1.
+    """
+    address = recorded_address(settings)
     for row in queries.models(registry, model):
-        if row["mlflow_uri"] != here:
+        if row["mlflow_uri"] != address:
             raise UsageError(
-                f"model {model} lives in MLflow at {row['mlflow_uri']}, and not at {here};"
+                f"model {model} lives in MLflow at {row['mlflow_uri']}, and not at {address};"
                 " set MLFLOW_TRACKING_URI to the first, or promote under another --name"
             )
 
 
 def _refuse_undelivered(row: dict[str, Any], settings: Settings) -> None:
-    """What MLflow has not got of a run cannot be a model there."""
+    """Raises `UsageError` for a run whose records MLflow does not have yet."""
     folder = writer.spool_folder(settings, row["sweep"])
-    spooled = [each for each in spool.runs(folder) if each.name.rpartition(".")[0] == row["run"]]
-    waits = sum(backlog.of_run(each).records for each in spooled)
+    spooled = [
+        folder_of_run
+        for folder_of_run in spool_log.logged_runs(folder)
+        if folder_of_run.name.rpartition(".")[0] == row["run"]
+    ]
+    waits = sum(backlog.run_backlog(folder_of_run).records for folder_of_run in spooled)
     if not waits:
         return
-    told = f"MLflow has not got all of run {row['run']} yet: {waits} records wait here"
+    message = f"MLflow has not got all of run {row['run']} yet: {waits} records wait here"
     if backlog.has_writer(folder):
         raise UsageError(
-            f"{told}, and are being delivered; wait for that ('aigc-lab spool' shows it), and promote then"
+            f"{message}, and are being delivered; wait for that ('aigc-lab spool' shows it), and promote then"
         )
-    error = backlog.Status.of(folder).error
+    error = backlog.DeliveryStatus.of(folder).error
     why = f" ({error})" if error else ""
-    raise UsageError(f"{told}{why}; deliver them first: aigc-lab spool {row['sweep']} --flush")
+    raise UsageError(f"{message}{why}; deliver them first: aigc-lab spool {row['sweep']} --flush")
 
 
 @contextmanager
-def _undone() -> Iterator[ExitStack]:
-    """Does what the stack has gathered when something fails: a promotion leaves all behind, or nothing. After an
-    interruption the same command goes on.
+def rollback_on_error() -> Iterator[ExitStack]:
+    """Context that runs the collected reversals when something fails: a promotion stores everything, or nothing. After
+    an interruption nothing is reversed, and the same command continues.
     """
     undo = ExitStack()
     try:
@@ -176,8 +184,8 @@ def _undone() -> Iterator[ExitStack]:
         raise
 
 
-def _store(settings: Settings) -> str:
-    """The address of MLflow as it is recorded: without a password, and the same after the home was moved."""
+def recorded_address(settings: Settings) -> str:
+    """MLflow's address as it is recorded: without a password, and the same after the home was moved."""
     return settings.mlflow_address.replace(str(settings.home), "HOME")
 
 
@@ -197,14 +205,10 @@ def _register(
     # It is loaded and asked for a sample before anything is written: what cannot be sampled is not promoted.
     loaded = weights.load("cpu")
     sample = loaded.sample(1)
-    digest = lookup.identity(weights.path, weights.origin["sha256"])
+    digest = lookup.model_digest(weights.path, weights.origin["sha256"])
     mlflow = MlflowModels(settings.tracking_uri)
     experiment = mlflow.experiment(row["sweep"])
-    if not mlflow.knows(model) and queries.models(registry, model):
-        raise UsageError(
-            f"model {model} was deleted in MLflow at {masked(settings.tracking_uri)}, where its versions would be"
-            " numbered from 1 again; promote under another --name"
-        )
+    _refuse_deleted_model(registry, mlflow, model, settings)
     folder = settings.models / digest[:16]
     if not folder.exists():
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -212,124 +216,89 @@ def _register(
     version = mlflow.publish(
         model,
         digest,
-        _package(path.parent, sample, conditional=loaded.system.conditional),
+        mlflow_package(path.parent, sample, conditional=loaded.system.conditional),
         experiment=experiment,
         run=row["mlflow_run_id"],
-        tags=_tags({**row, "checkpoint": weights.origin["checkpoint"], "reason": reason}),
+        tags=version_tags({**row, "checkpoint": weights.origin["checkpoint"], "reason": reason}),
         undo=undo,
     )
-    stored = StoredPromotion(
+    promotion = _promotion(model, version, row["run"], weights, digest, path, settings, reason)
+    if alias is not None:
+        mlflow.point(model, alias, promotion.version, undo)
+    undo.callback(_forget, registry, promotion, queries.models(registry, model))
+    created = registry.promote(promotion)
+    if alias is None:
+        return promotion, created, None
+    previous = registry.point(model, alias, promotion.version, f"{getpass.getuser()}@{socket.gethostname()}")
+    return promotion, created, previous
+
+
+def _refuse_deleted_model(registry: Registry, mlflow: "MlflowModels", model: str, settings: Settings) -> None:
+    """Raises `UsageError` for a model that has versions here and was deleted in MLflow."""
+    if not mlflow.knows(model) and queries.models(registry, model):
+        raise UsageError(
+            f"model {model} was deleted in MLflow at {masked(settings.tracking_uri)}, where its versions would be"
+            " numbered from 1 again; promote under another --name"
+        )
+
+
+def _promotion(
+    model: str,
+    version: "Version",
+    run: str,
+    weights: Weights,
+    digest: str,
+    path: Path,
+    settings: Settings,
+    reason: str | None,
+) -> StoredPromotion:
+    """The registry's record of a version in MLflow."""
+    return StoredPromotion(
         model=model,
         version=version.number,
-        run_id=row["run"],
+        run_id=run,
         checkpoint=weights.origin["checkpoint"],
         digest=digest,
         sha256=weights.origin["sha256"],
         path=str(path),
-        mlflow_uri=_store(settings),
+        mlflow_uri=recorded_address(settings),
         mlflow_model_id=version.model_id,
         reason=reason,
     )
-    if alias is not None:
-        mlflow.point(model, alias, stored.version, undo)
-    undo.callback(_forget, registry, stored, queries.models(registry, model))
-    created = registry.promote(stored)
-    if alias is None:
-        return stored, created, None
-    before = registry.point(model, alias, stored.version, f"{getpass.getuser()}@{socket.gethostname()}")
-    return stored, created, before
 
 
-def _forget(registry: Registry, stored: StoredPromotion, before: list[dict[str, Any]]) -> None:
-    """Takes the version, and what points at it, out of the registry, unless they were there before."""
+def _forget(registry: Registry, promotion: StoredPromotion, versions_before: list[dict[str, Any]]) -> None:
+    """Removes the version and its aliases from the registry, unless they were there before."""
     event, version = AliasEvent.c, Promotion.c
-    known = [row for row in before if row["version"] == stored.version]
+    existing = [row for row in versions_before if row["version"] == promotion.version]
     with registry.write() as connection:
         pointed = connection.execute(
             select(event.alias, func.count())
-            .where(event.model == stored.model, event.version == stored.version)
+            .where(event.model == promotion.model, event.version == promotion.version)
             .group_by(event.alias)
         ).all()
         for alias, count in pointed:
-            was = sum(entry["alias"] == alias for row in known for entry in row["alias_history"])
-            newest = select(func.max(event.number)).where(event.model == stored.model, event.alias == alias)
+            was = sum(entry["alias"] == alias for row in existing for entry in row["alias_history"])
+            newest = select(func.max(event.number)).where(event.model == promotion.model, event.alias == alias)
             if count > was:
                 number = connection.scalar(newest)
                 connection.execute(
                     delete(AliasEvent)
-                    .where(event.model == stored.model, event.alias == alias)
+                    .where(event.model == promotion.model, event.alias == alias)
                     .where(event.number == number)
                 )
-        if not known:
+        if not existing:
             connection.execute(
-                delete(Promotion).where(version.model == stored.model, version.version == stored.version)
+                delete(Promotion).where(version.model == promotion.model, version.version == promotion.version)
             )
 
 
-# ---- versions that MLflow has lost
-
-
-def is_whole(row: dict[str, Any]) -> bool:
-    """Whether a version, as `queries.models` returns it, has its own files."""
-    return lookup.whole(Path(row["path"]), row["sha256"], row["digest"])
-
-
-def compared(rows: list[dict[str, Any]], settings: Settings) -> Iterator[tuple[dict[str, Any], str]]:
-    """Versions, oldest first, of which this MLflow lacks something, and what that is. One that was deleted there while
-    newer ones stayed is not missed. Raises `Failure`.
-    """
-    from aigc_lab.tracking.model_registry import MlflowModels
-
-    mlflow, here = MlflowModels(settings.tracking_uri), _store(settings)
-    for row in sorted(rows, key=lambda row: (row["model"], row["version"])):
-        if row["mlflow_uri"] != here:
-            continue
-        versions, aliases = mlflow.held(row["model"])
-        if versions.get(row["version"]) == row["digest"]:
-            lacking = [alias for alias in row["aliases"] if aliases.get(alias) != row["version"]]
-            if lacking:
-                yield row, f"its alias {lacking[0]}"
-        elif row["version"] > max(versions, default=0):
-            yield row, "it"
-
-
-def restore(registry: Registry, row: dict[str, Any], settings: Settings) -> None:
-    """Makes a version again that MLflow has lost, under its number, from its own files, and points its aliases at it.
-    Raises `UsageError` for files that are not whole and for code that is not trusted, and `Failure` where the number
-    cannot be had again.
-    """
-    from aigc_lab.serving.model import Model
-    from aigc_lab.tracking.model_registry import MlflowModels
-
-    if not is_whole(row):
-        raise UsageError(f"{row['model']} {row['version']}: its files are not whole: {row['path']}")
-    loaded = Model.of_file(Path(row["path"]), allowed=trust.gate(settings.home))
-    mlflow = MlflowModels(settings.tracking_uri)
-    run = queries.show(registry, row["run"])
-    with _undone() as undo:
-        version = mlflow.publish(
-            row["model"],
-            row["digest"],
-            _package(Path(row["path"]).parent, loaded.sample(1), conditional=loaded.system.conditional),
-            experiment=mlflow.experiment(row["sweep"]),
-            run=run["mlflow_run_id"],
-            tags=_tags(row),
-            undo=undo,
-            number=row["version"],
-        )
-        for alias in row["aliases"]:
-            mlflow.point(row["model"], alias, row["version"], undo)
-        with registry.write() as connection:
-            this = (Promotion.c.model == row["model"], Promotion.c.version == row["version"])
-            connection.execute(update(Promotion).where(*this).values(mlflow_model_id=version.model_id))
-
-
 def _own_copy(weights: Weights, folder: Path, digest: str) -> Path:
-    """The files of the model of this digest in a folder of its own, whole or not at all. Checkpoints come and go, and
-    a run that is done again overwrites its own.
+    """Copy of the model's files in a folder of its own, whole or not at all: checkpoints are removed, and a repeated
+    run overwrites its own.
     """
     copy = folder / "model.safetensors"
-    if lookup.whole(copy, weights.origin["sha256"], digest):
+    if lookup.is_whole_copy(copy, weights.origin["sha256"], digest):
         return copy
     description = weights.path.with_suffix(".json")
     code = code_of(json.loads(description.read_text("utf-8")))
@@ -348,13 +317,13 @@ def _own_copy(weights: Weights, folder: Path, digest: str) -> Path:
     return copy
 
 
-def _tags(row: dict[str, Any]) -> dict[str, str]:
-    """What MLflow's version says of itself."""
+def version_tags(row: dict[str, Any]) -> dict[str, str]:
+    """Tags of the version in MLflow."""
     return {key: row[key] for key in ("run", "checkpoint", "system", "reason") if row[key] is not None}
 
 
-def _package(folder: Path, sample: "Array", *, conditional: bool) -> "Package":
-    """The model as MLflow gets it."""
+def mlflow_package(folder: Path, sample: "Array", *, conditional: bool) -> "Package":
+    """Content of the model for MLflow."""
     from aigc_lab.tracking.model_registry import Package
 
     kinds: dict[str, Literal["uint8", "float32", "string"]] = {"u": "uint8", "f": "float32", "U": "string"}

@@ -1,9 +1,8 @@
-"""The code of a promoted model in MLflow: a copy of this file lies beside the weights, and MLflow runs it to load them.
+"""Code of a promoted model in MLflow: a copy of this file lies beside the weights, and MLflow runs it to load them.
 
-Each row of the input asks for `n` samples of a `seed`; `aigc_lab.serving.answering` says what else it may ask for, and
-in which `format` (a parameter) it is answered. The samples are those of `aigc-lab sample -n N --seed SEED`, to the bit:
-uint8 [n, H, W, C] for images, float32 [n, D] for points, strings [n] for text. The package `aigc-lab` must be
-installed.
+Each row of the input asks for `n` samples of a `seed`; `aigc_lab.serving.answering` describes further columns, and the
+`format` (a parameter) of the answer. The samples are those of `aigc-lab sample -n N --seed SEED`, to the bit: uint8 [n,
+H, W, C] for images, float32 [n, D] for points, strings [n] for text. The package `aigc-lab` must be installed.
 """
 
 from pathlib import Path

@@ -1,11 +1,11 @@
-"""What is asked of a model, and its samples as one array."""
+"""Request for samples of a model, and its samples as one array."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from aigc_lab.errors import UsageError
-from aigc_lab.host.capacity import free_memory, spelled
+from aigc_lab.host.capacity import format_bytes, free_memory
 
 if TYPE_CHECKING:
     import numpy.typing
@@ -16,7 +16,9 @@ Form = Literal["array", "records", "png", "grid"]
 
 @dataclass(frozen=True)
 class Request:
-    """`n` samples of a seed: of these classes, taken in turn; of text, drawn in this way (see `Model.sample`)."""
+    """`n` samples of a seed: of these classes, taken in turn; for text with options of decoding
+    (see `Model.sample`).
+    """
 
     n: int
     seed: int = 0
@@ -24,8 +26,8 @@ class Request:
     drawing: Mapping[str, Any] = field(default_factory=dict)
 
 
-def joined(blocks: "Iterator[numpy.typing.NDArray[Any]]", n: int) -> "numpy.typing.NDArray[Any]":
-    """`n` samples as one array. Raises `UsageError` after the first block when memory will not hold them."""
+def concatenated(blocks: "Iterator[numpy.typing.NDArray[Any]]", n: int) -> "numpy.typing.NDArray[Any]":
+    """Blocks as one array of `n` samples. Raises `UsageError` after the first block when memory will not hold them."""
     import numpy
 
     first = next(blocks)
@@ -33,7 +35,7 @@ def joined(blocks: "Iterator[numpy.typing.NDArray[Any]]", n: int) -> "numpy.typi
     free = free_memory()
     if needed > free:
         raise UsageError(
-            f"n = {n:,}: so many samples take {spelled(needed)} of memory, and {spelled(free)} are free; ask for fewer,"
-            " or write them to files: aigc-lab sample"
+            f"n = {n:,}: so many samples take {format_bytes(needed)} of memory, and {format_bytes(free)} are free; "
+            "ask for fewer, or write them to files: aigc-lab sample"
         )
     return numpy.concatenate([first, *blocks])

@@ -20,7 +20,7 @@ from aigc_lab import __version__
 from aigc_lab.data.shared import sample_note
 from aigc_lab.errors import UsageError
 from aigc_lab.host import environment
-from aigc_lab.host.capacity import free_disk, free_files, spelled
+from aigc_lab.host.capacity import format_bytes, free_disk, free_files
 from aigc_lab.host.files import replacing, umask
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry.queries import Final
@@ -110,7 +110,7 @@ def write(place: Path, blocks: "Iterable[Array]", n: int, note: dict[str, Any]) 
     first = next(coming)
     needed = _check_room(place, first, n)
     if n >= _MANY:
-        print(f"about {spelled(needed)} will be written to {place}; Ctrl-C leaves nothing of it", file=sys.stderr)
+        print(f"about {format_bytes(needed)} will be written to {place}; Ctrl-C leaves nothing of it", file=sys.stderr)
     every = chain([first], coming)
     with _writing(place):
         if place.suffix == ".txt":
@@ -147,8 +147,8 @@ def _check_room(place: Path, first: "Array", n: int) -> int:
         free, files = free_disk(place), free_files(place) if pictures else None
     if needed > free:
         raise UsageError(
-            f"-n {n:,}: so many samples take about {spelled(needed)}, and {spelled(free)} are free where {place} lies; "
-            "ask for fewer, or name a place on another disk with -o"
+            f"-n {n:,}: so many samples take about {format_bytes(needed)}, and {format_bytes(free)} are free where "
+            f"{place} lies; ask for fewer, or name a place on another disk with -o"
         )
     if files is not None and n > files:
         raise UsageError(

@@ -16,7 +16,7 @@ from aigc_lab.executors.base import Place
 from aigc_lab.experiment import space
 from aigc_lab.experiment.experiment import Configuration, Experiment
 from aigc_lab.experiment.yaml_file import KeyPath
-from aigc_lab.host.capacity import free_memory, spelled
+from aigc_lab.host.capacity import format_bytes, free_memory
 from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import Phase, System
@@ -51,7 +51,7 @@ def check_memory(experiment: Experiment, places: Sequence[Place], together: int 
             value = getattr(first.dataset.config, key)
             experiment.document.fail(
                 filled.source(("data", key)),
-                f"{value:,} take about {spelled(need)} of memory, and {spelled(free)} are free; "
+                f"{value:,} take about {format_bytes(need)} of memory, and {format_bytes(free)} are free; "
                 f"{_rounded(int(value * free / need)):,} would fit",
             )
     for device in dict.fromkeys(place.device for place in places):
@@ -184,8 +184,8 @@ def _refuse(experiment: Experiment, filled: space.Filled, plan: Configuration, f
     remedy = f"; {_rounded(fits):,} would fit" if fits > 1 else ""
     experiment.document.fail(
         filled.source(path),
-        f"{at[path]:,}: a run of {plan.system} takes about {spelled(need)} of memory, and "
-        f"{spelled(free)} are free for it{remedy}",
+        f"{at[path]:,}: a run of {plan.system} takes about {format_bytes(need)} of memory, and "
+        f"{format_bytes(free)} are free for it{remedy}",
     )
 
 

@@ -32,7 +32,9 @@ def rehearse(experiment: Experiment, device: str, say: Callable[[str], None]) ->
     for path, source in zip(own, sources, strict=True):
         if experiment.allowed is not None:  # what nobody has trusted is not tried either
             experiment.allowed(path, source)
-    passed = confined.key(sources, experiment.document.data, experiment.protocol.model_dump(mode="json"), device)
+    passed = confined.content_key(
+        sources, experiment.document.data, experiment.protocol.model_dump(mode="json"), device
+    )
     if confined.has_passed(passed):
         return
     say(f"{', '.join(path.name for path in own)}: tried in a process of its own first, once for each content …")
@@ -49,8 +51,8 @@ def rehearse(experiment: Experiment, device: str, say: Callable[[str], None]) ->
     # What a GPU's driver reserves is no memory that is taken.
     task = confined.call(f"{__name__}:perform", given, files=files, doing=doing, bounded=device == "cpu")
     if not any("refused" in message for message in task):
-        for name in (passed, *(confined.key([source]) for source in sources)):
-            confined.passes(name)
+        for name in (passed, *(confined.content_key([source]) for source in sources)):
+            confined.remember_pass(name)
 
 
 def perform(

@@ -74,7 +74,7 @@ def supervised(registry: Registry, sweep: str) -> Iterator[threading.Event]:
                     finishing.set()
                 if wanted == "checkpoint" and not asked:
                     asked = True
-                    signals.want()
+                    signals.request_stop()
 
     threading.Thread(target=watch, name="supervisor", daemon=True).start()
     try:

@@ -1,4 +1,4 @@
-"""Whether a tracking address can work, found out within seconds and before MLflow is imported."""
+"""Check of a tracking address, within seconds and before MLflow is imported."""
 
 import base64
 import os
@@ -20,7 +20,7 @@ from aigc_lab.host.settings import discreet, masked, sqlite_path, sqlite_url
 
 
 class Unreachable(UsageError):
-    """Nobody answers at a tracking address. It may be mistyped, or the server is down and comes back."""
+    """No server answers at a tracking address: it is mistyped, or the server is down for the moment."""
 
 
 # The kinds of database that MLflow keeps runs in.
@@ -29,8 +29,9 @@ _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def check_address(tracking_uri: str) -> None:
-    """Raises `UsageError` for a tracking address that cannot work, and `Unreachable` for one that does not for now,
-    within 5 seconds, importing and changing nothing.
+    """Raises `UsageError` for a tracking address that cannot work, and `Unreachable` for one that does not answer now.
+
+    Takes 5 seconds at most; imports and changes nothing.
     """
     parts = _split(tracking_uri)
     scheme = parts.scheme.partition("+")[0]
@@ -41,6 +42,7 @@ def check_address(tracking_uri: str) -> None:
             file = sqlite_url(Path(masked(unquote(parts.path))) / "mlflow.db")
             raise UsageError(f"{masked(tracking_uri)}: MLflow no longer writes to folders; use {file}, or {unset}")
         if scheme in ("http", "https"):
+            # Less than the promised five seconds: the rest of the check takes time, too.
             _within(4.5, lambda: _check_server(tracking_uri))
         elif scheme == "sqlite":
             _check_sqlite(tracking_uri)
@@ -64,7 +66,9 @@ def _split(uri: str) -> SplitResult:
 
 
 def _within(seconds: float, call: Callable[[], None]) -> None:
-    """Runs `call` with a limit on the whole: socket timeouts bound neither the look-up of a name nor a slow drip."""
+    """Runs `call` for at most `seconds`, since socket timeouts limit neither name look-ups nor slow answers. Raises
+    what `call` raises, or `TimeoutError`.
+    """
     errors: list[BaseException] = [TimeoutError("no answer in time")]
 
     def work() -> None:
@@ -104,7 +108,7 @@ def _check_server(uri: str) -> None:
 
 
 def _authorization(parts: SplitResult) -> dict[str, str]:
-    """The header MLflow's own client would send: from the address, else from its environment variables."""
+    """Authorization header that MLflow's client would send: from the address, else from its environment variables."""
     user = unquote(parts.username or "") or os.environ.get("MLFLOW_TRACKING_USERNAME", "")
     password = unquote(parts.password or "") or os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
@@ -114,7 +118,7 @@ def _authorization(parts: SplitResult) -> dict[str, str]:
 
 
 def sqlite_file(uri: str) -> Path:
-    """The file of a SQLite store. Raises `UsageError` for one in memory."""
+    """File of a SQLite store. Raises `UsageError` for one in memory."""
     path = sqlite_path(uri)
     if path is None:
         raise UsageError(f"{masked(uri)}: no other process could read a store in memory; use sqlite:///mlflow.db")
@@ -123,6 +127,7 @@ def sqlite_file(uri: str) -> Path:
 
 def _check_sqlite(uri: str) -> None:
     path = sqlite_file(uri)
+    # SQLite creates an empty file at the first connection; MLflow makes its tables in either.
     if not path.exists() or (path.is_file() and path.stat().st_size == 0):
         return
     other = "name another file in MLFLOW_TRACKING_URI, or unset it"
@@ -135,13 +140,13 @@ def _check_sqlite(uri: str) -> None:
                 return
             if not {"alembic_version", "experiments", "runs", "latest_metrics"} <= tables:
                 raise UsageError(f"{masked(uri)}: {path} is the database of something other than MLflow; {other}")
-            found = {row[0] for row in database.execute("SELECT version_num FROM alembic_version")}
+            revisions = {row[0] for row in database.execute("SELECT version_num FROM alembic_version")}
     except sqlite3.Error as error:
         raise UsageError(f"{masked(uri)}: {path} cannot be read as a database ({error}); {other}") from None
-    known, head = _revisions()
-    if head is None or found == {head}:
+    known_revisions, head = _revisions()
+    if head is None or revisions == {head}:
         return
-    if found <= known:
+    if revisions <= known_revisions:
         raise UsageError(
             f"{masked(uri)}: written by an older MLflow; back it up, then run: mlflow db upgrade {masked(uri)}"
         )
@@ -149,15 +154,15 @@ def _check_sqlite(uri: str) -> None:
 
 
 def _revisions() -> tuple[set[str], str | None]:
-    """The database revisions that the installed MLflow knows and the newest of them, read without importing it."""
+    """Database revisions that the installed MLflow knows, and the newest of them, read without importing it."""
     spec = find_spec("mlflow")
     folder = Path(spec.origin or "").parent / "store" / "db_migrations" / "versions" if spec else Path()
-    known: set[str] = set()
+    revisions: set[str] = set()
     replaced: set[str] = set()
     for file in folder.glob("*.py") if spec else ():
         text = file.read_text("utf-8")
-        known.update(re.findall(r"^revision\b[^=\n]*=\s*[\"'](\w+)", text, re.MULTILINE))
+        revisions.update(re.findall(r"^revision\b[^=\n]*=\s*[\"'](\w+)", text, re.MULTILINE))
         for line in re.findall(r"^down_revision\b[^=\n]*=(.*)$", text, re.MULTILINE):
             replaced.update(re.findall(r"\w{6,}", line))
-    heads = known - replaced
-    return known, heads.pop() if len(heads) == 1 else None
+    heads = revisions - replaced
+    return revisions, heads.pop() if len(heads) == 1 else None

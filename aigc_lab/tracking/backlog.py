@@ -1,4 +1,4 @@
-"""What MLflow has not taken yet, read from the spool: nothing here imports MLflow, or waits for who delivers."""
+"""Undelivered records of a sweep, counted from the spool. Nothing here imports MLflow, or waits for the shipper."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from aigc_lab.host.files import locked, write_atomically
-from aigc_lab.tracking import base, spool
+from aigc_lab.tracking import base, spool_log
 
 _STATUS = ".status.json"
 # How often it is written down that all is well, in seconds.
@@ -15,8 +15,8 @@ _EVERY = 10.0
 
 
 @dataclass
-class Waiting:
-    """Of a sweep or of a run. `since` is when the first of it was recorded, in milliseconds since 1970."""
+class Backlog:
+    """Undelivered records of a sweep or of a run. `since` is the time of the oldest, in milliseconds since 1970."""
 
     runs: int = 0
     records: int = 0
@@ -26,27 +26,27 @@ class Waiting:
     since: int | None = None
 
 
-def of_sweep(folder: Path) -> Waiting:
-    """What waits in a sweep's spool, while others may write and deliver it."""
-    total = Waiting()
-    for run in spool.runs(folder):
+def sweep_backlog(folder: Path) -> Backlog:
+    """Backlog of a sweep's spool. Other processes may write and deliver it meanwhile."""
+    total = Backlog()
+    for run in spool_log.logged_runs(folder):
         with contextlib.suppress(FileNotFoundError):  # it has been delivered meanwhile
-            _add(total, of_run(run))
+            _add(total, run_backlog(run))
     return total
 
 
-def _add(total: Waiting, run: Waiting) -> None:
-    since = [each.since for each in (total, run) if each.since is not None]
-    for each in fields(Waiting):
-        if each.name != "since":
-            setattr(total, each.name, getattr(total, each.name) + getattr(run, each.name))
+def _add(total: Backlog, run: Backlog) -> None:
+    since = [part.since for part in (total, run) if part.since is not None]
+    for part in fields(Backlog):
+        if part.name != "since":
+            setattr(total, part.name, getattr(total, part.name) + getattr(run, part.name))
     total.since = min(since, default=None)
 
 
-def of_run(folder: Path) -> Waiting:
-    """What waits of one run."""
-    run, begun = Waiting(), spool.note(folder)["bytes"]
-    for record in spool.records(folder, begun):
+def run_backlog(folder: Path) -> Backlog:
+    """Backlog of one run."""
+    run, begun = Backlog(), spool_log.delivery_note(folder)["bytes"]
+    for record in spool_log.records(folder, begun):
         run.records += 1
         run.points += len(record.get("points", ()))
         run.since = min(run.since or record["at"], record["at"])
@@ -56,13 +56,13 @@ def of_run(folder: Path) -> Waiting:
                 run.bytes += (folder / record["file"]).stat().st_size
     if run.records:
         run.runs = 1
-        run.bytes += (folder / spool.LOG).stat().st_size - begun
+        run.bytes += (folder / spool_log.LOG).stat().st_size - begun
     return run
 
 
 def has_writer(folder: Path) -> bool:
-    """Whether somebody delivers this spool: the writer of a sweep that is being run, or a command."""
-    lock = folder / spool.LOCK
+    """Whether a process delivers this spool: the writer of a sweep that is being run, or a command."""
+    lock = folder / spool_log.LOCK
     if not lock.exists():
         return False
     try:
@@ -73,9 +73,9 @@ def has_writer(folder: Path) -> bool:
 
 
 @dataclass
-class Status:
-    """How the delivery of a sweep stands, as its writer wrote it down: when all was last delivered and when something
-    last failed, in milliseconds since 1970, and the error that there is now.
+class DeliveryStatus:
+    """State of a sweep's delivery as its writer last stored it: the times of the last complete delivery and of the last
+    error, in milliseconds since 1970, and the present error.
     """
 
     delivered_at: int | None = None
@@ -83,26 +83,27 @@ class Status:
     error: str | None = None
 
     @classmethod
-    def of(cls, folder: Path) -> "Status":
+    def of(cls, folder: Path) -> "DeliveryStatus":
+        """Stored status of a spool; empty where there is none, or one of another version."""
         try:
             return cls(**json.loads((folder / _STATUS).read_bytes()))
         except (OSError, ValueError, TypeError):  # there is none yet, or not one of this version
             return cls()
 
 
-class Told:
-    """Writes the status of a delivery down: called with why something waits, or with nothing when all is well."""
+class StatusWriter:
+    """Stores the status of a delivery. Called with the reason why records wait, or with `""` when none do."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._status = Status.of(folder)
-        self._written: tuple[str, float] | None = None
+        self._status = DeliveryStatus.of(folder)
+        self._last_write: tuple[str, float] | None = None
 
     def __call__(self, reason: str) -> None:
         now = time.monotonic()
-        if self._written is not None and self._written[0] == reason and now - self._written[1] < _EVERY:
+        if self._last_write is not None and self._last_write[0] == reason and now - self._last_write[1] < _EVERY:
             return
-        self._written = (reason, now)
+        self._last_write = (reason, now)
         if reason:
             self._status.error_at = base.now()
         else:

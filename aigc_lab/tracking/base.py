@@ -1,4 +1,4 @@
-"""What a run shows while it lives: curves, samples, artifacts. The protocols, and what their implementations share."""
+"""Protocols of experiment tracking (curves, samples, artifacts of a run), and what their implementations share."""
 
 import json
 import math
@@ -21,17 +21,19 @@ NONFINITE = "aigc_lab.nonfinite"
 
 
 def status_of(state: str) -> Status:
-    """MLflow's word for how a run ended: for it, a run that was pruned or diverged has done what it could."""
+    """MLflow's status for the state in which a run ended: FINISHED for runs that were pruned or diverged, too."""
     return "FAILED" if state == "FAILED" else "KILLED" if state == "KILLED" else "FINISHED"
 
 
 def run_key(run: str, chain: int) -> str:
-    """What finds a run in MLflow: the registry's run id, and the attempt that its chain of attempts began with."""
+    """Key of a run in MLflow: the registry's run id, and the number of the attempt with which its chain of attempts
+    began.
+    """
     return f"{run}.{chain}"
 
 
 def run_of_key(key: str) -> str:
-    """The registry's run id in a key."""
+    """Registry's run id in a key."""
     return key.rpartition(".")[0]
 
 
@@ -42,7 +44,7 @@ TAG_LENGTH = 8000
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What MLflow shows of the data of a run. `shape` is for readers: `uint8 [1, 28, 28], 60000 samples`."""
+    """Dataset of a run as MLflow shows it. `shape` is text for readers, such as `uint8 [1, 28, 28], 60000 samples`."""
 
     name: str
     digest: str
@@ -52,24 +54,26 @@ class DatasetInfo:
 
 
 class RunTracker(Protocol):
-    """One run. Only `flush` and `end` must reach the store; none raises for a store that fails.
+    """One run in a tracker. Only `flush` and `end` must reach the store, and no method raises for a store that fails.
 
-    `at` is when it was recorded, in milliseconds since 1970; now unless it was spooled.
+    `at` is the time of recording in milliseconds since 1970, by default now.
     """
 
     run_id: str
     reason: str  # why something waits, as far as it is known
 
     def scalars(self, step: int, values: Mapping[str, float]) -> Mapping[str, float]:
-        """Records values at a step, without any I/O, and returns them as the store shows them: a value of this step
-        that a killed attempt has shown stays. Values that are not finite are left out, and named in a tag.
+        """Records finite values at a step, without any I/O, and returns the values that the store shows at this step.
+
+        These differ from `values` when a killed attempt has recorded the step before: its values stay. Names of values
+        that are not finite go to the tag `aigc_lab.nonfinite`.
         """
 
     def points(self, points: "Iterable[MetricPoint]") -> None:
-        """Records points that carry their own time, as they were spooled."""
+        """Records points with the times at which they were spooled."""
 
     def scores(self, step: int, values: Mapping[str, float]) -> None:
-        """The same for scores, by their bare names: `fid` becomes `score/fid`."""
+        """Records scores like `scalars`, by their bare names: `fid` becomes `score/fid`."""
 
     def image(
         self,
@@ -80,25 +84,31 @@ class RunTracker(Protocol):
         at: int | None = None,
         png: Path | None = None,
     ) -> None:
-        """Shows pixels [H, W] or [H, W, C] under `key`, which has a slider over the steps. `png` is the same picture as
-        a file, where there is one: it must stay until this is delivered.
+        """Shows pixels, uint8 [H, W] or [H, W, C], under `key`, with a slider over the steps.
+
+        `png` is a file with the same picture, if there is one; it must exist until the picture is delivered. Raises
+        `ValueError` for other pixels and for names that no store takes.
         """
 
     def text(self, name: str, text: str) -> None:
-        """Stores a text as the artifact `name`, such as `samples/000250.txt`."""
+        """Stores text as the artifact `name`, such as `samples/000250.txt`."""
 
     def artifact(self, path: Path, folder: str, name: str = "") -> None:
-        """Stores a file in a folder of the run's artifacts (`""`: at their top), under its own or another name."""
+        """Stores a file in a folder of the run's artifacts (`""`: the top folder), under `name` or its own name. Raises
+        `ValueError` for a file that does not exist.
+        """
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags, the only part of a run that may change."""
 
     def flush(self) -> int:
-        """Delivers what waits and returns how many pieces (points, images, …) still wait, 0 when the store works."""
+        """Delivers the backlog, and returns the number of pieces (points, images, …) that are still undelivered: 0 when
+        the store works.
+        """
 
     def end(self, status: Status, tags: Mapping[str, str], *, at: int | None = None) -> int:
-        """Delivers, sets the tags, closes the run (once). Returns the pieces that the store failed to take, which it
-        also logs; what it refused for good is logged alone.
+        """Delivers the backlog, sets the tags and closes the run, once. Returns the number of pieces that the store
+        failed to take, and logs it; pieces that the store refused for good are logged and not counted.
         """
 
 
@@ -106,10 +116,10 @@ class Tracker(Protocol):
     """Opens runs. Raises `UsageError` for an address that cannot work and `Failure` for a store that fails."""
 
     def experiment(self, name: str) -> str:
-        """The id of the experiment of that name, created when there is none."""
+        """Id of the experiment of this name, which is created if there is none."""
 
     def abandon(self, experiment_id: str, key: str) -> None:
-        """Closes the run of `key` as KILLED, if its process died and left it RUNNING."""
+        """Closes the run of `key` as KILLED if its process died and left it RUNNING."""
 
     def start(
         self,
@@ -122,10 +132,12 @@ class Tracker(Protocol):
         *,
         at: int | None = None,
     ) -> RunTracker:
-        """Opens the run of `key` (see `run_key`): a new one, or the one that was started before."""
+        """Opens the run of `key` (see `run_key`): a new one, or the existing one again."""
 
 
 class MetricPoint(NamedTuple):
+    """Value of a metric at a step; `timestamp` is in milliseconds since 1970."""
+
     name: str
     value: float
     timestamp: int
@@ -133,7 +145,9 @@ class MetricPoint(NamedTuple):
 
 
 class Recorder:
-    """What every tracker's run does alike: it checks names, drops what is not finite, and holds the points."""
+    """Base of every tracker's run: checks names, sorts out values that are not finite, and collects points until
+    `flush`.
+    """
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
@@ -158,15 +172,15 @@ class Recorder:
         return values
 
     def points(self, points: Iterable[MetricPoint]) -> None:
-        """Records points that were checked before."""
+        """Records points whose names and values were checked when they were spooled."""
         self._points += points
 
     def scores(self, step: int, values: Mapping[str, float]) -> None:
         self.scalars(step, {f"score/{name}": value for name, value in values.items()})
 
     def _nonfinite_tag(self) -> str:
-        known = sorted(self._nonfinite.items(), key=lambda each: (each[1][1], each[0]))  # the same however it is told
-        parts = (f"{name}: {count} from step {first}" for name, (count, first, _) in known)
+        counts = sorted(self._nonfinite.items(), key=lambda each: (each[1][1], each[0]))  # the same however it is told
+        parts = (f"{name}: {count} from step {first}" for name, (count, first, _) in counts)
         return shortened("; ".join(parts), TAG_LENGTH)
 
     def _check_image(self, key: str, pixels: "numpy.typing.NDArray[numpy.uint8]") -> None:
@@ -178,18 +192,21 @@ class Recorder:
 
 
 def now() -> int:
-    """Milliseconds since 1970."""
+    """Current time in milliseconds since 1970."""
     return time.time_ns() // 1_000_000
 
 
 def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags with checked names, and values cut to MLflow's limit. Raises `ValueError` for a name that MLflow refuses."""
     return {checked("tag", name): shortened(str(value), TAG_LENGTH) for name, value in tags.items()}
 
 
 def as_text(value: object) -> str:
+    """Value of a parameter as MLflow shows it: containers as JSON, everything else as `str`."""
     return json.dumps(value, default=str) if isinstance(value, dict | list | tuple) else str(value)
 
 
 def shortened(text: str, limit: int) -> str:
+    """Text of at most `limit` characters; a longer one is cut, and ends with its full length."""
     note = f"… ({len(text)} characters)"
     return text if len(text) <= limit else text[: limit - len(note)] + note

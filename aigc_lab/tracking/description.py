@@ -1,5 +1,5 @@
-"""What MLflow is told of a run as it begins and as it ends, whoever tells it: the process that trains it, the one that
-finds it dead, an import, and `reconcile --mlflow`.
+"""Name, parameters and tags of a run in MLflow, as it begins and as it ends. They are the same whether the training
+process sends them, the process that finds it dead, an import, or `reconcile --mlflow`.
 """
 
 import math
@@ -23,10 +23,9 @@ _LONGEST = 500
 
 
 @dataclass(frozen=True)
-class Described:
-    """What a run is of: every value of its configuration, defaults included (`params`), the name of the protocol, and
-    its data. It is stored with each attempt, because the code and the data that say it may change or be elsewhere.
-    `dataset` is None where the data were not at hand.
+class RunDescription:
+    """Configuration of a run with all defaults (`params`), the name of its protocol, and its dataset (None where the
+    data are not at hand). It is stored with each attempt, since the code and the data behind it may change.
     """
 
     params: Mapping[str, Any]
@@ -34,13 +33,15 @@ class Described:
     dataset: DatasetInfo | None
 
     def dump(self) -> dict[str, Any]:
-        """As plain data, for `load`."""
+        """Plain data for `load`."""
         dataset = None if self.dataset is None else asdict(self.dataset)
         return {"params": dict(self.params), "protocol": self.protocol, "dataset": dataset}
 
     @classmethod
-    def load(cls, dumped: Any) -> "Described | None":
-        """None for what `dump` does not write: an earlier version wrote nothing, and an archive may hold anything."""
+    def load(cls, dumped: Any) -> "RunDescription | None":
+        """Description from plain data; None for anything but the output of `dump`. Earlier versions stored nothing, and
+        an archive may hold anything.
+        """
         try:
             params, protocol, dataset = dumped["params"], dumped["protocol"], dumped["dataset"]
             info = None if dataset is None else DatasetInfo(**dataset)
@@ -53,7 +54,7 @@ class Described:
 
 
 class Beginning(NamedTuple):
-    """The name, params and tags that a run begins with."""
+    """Name, params, tags and dataset with which a run begins."""
 
     name: str
     params: dict[str, Any]
@@ -62,7 +63,7 @@ class Beginning(NamedTuple):
 
 
 def beginning(
-    described: Described,
+    described: RunDescription,
     environment: Mapping[str, Any],
     *,
     sweep: str,
@@ -72,7 +73,9 @@ def beginning(
     system: str,
     attempt: int,
 ) -> Beginning:
-    """What MLflow is told when an attempt begins, in an `environment` as `environment.describe` says it."""
+    """Name, params, tags and dataset with which an attempt begins. `environment` is the output of
+    `environment.describe`.
+    """
     tags = {"sweep": sweep, "trial": trial, "seed": seed, "attempt": attempt, "role": role, "system": system}
     if described.dataset is not None:
         tags["data_digest"] = described.dataset.digest
@@ -89,23 +92,23 @@ def beginning(
 def ending(
     state: str, reason: str | None, verdicts: Iterable[tuple[str, int, str]], result_step: float = math.inf
 ) -> dict[str, str]:
-    """The tags that a run ends with; `verdicts` are (kind, step, verdict). Of samples the newest up to the step of the
-    result holds: training may have gone on after it.
+    """Tags of a run that ends; `verdicts` are (kind, step, verdict). The newest verdict of each kind counts. Verdicts
+    on collapse count up to the step of the result, since training may have continued after it.
     """
-    told = sorted(verdicts, key=lambda each: each[1])
-    said = {kind: verdict for kind, step, verdict in told if kind != "collapse" or step <= result_step}
-    return {"state": str(state)} | said | ({"reason": reason} if reason else {})
+    by_step = sorted(verdicts, key=lambda each: each[1])
+    newest = {kind: verdict for kind, step, verdict in by_step if kind != "collapse" or step <= result_step}
+    return {"state": str(state)} | newest | ({"reason": reason} if reason else {})
 
 
 def conclude(registry: Registry, settings: Settings, spool: SpoolTracker, key: str) -> None:
-    """What the process of a run would have done after it had written down how the run ended, if it had not died: tells
-    MLflow, and removes what is no longer needed. A run that has not ended, or is unknown, was killed.
+    """Completes the end of a run whose process died after it had stored how the run ended: ends it in MLflow, and
+    removes superfluous files. A run that has not ended, or is unknown, counts as KILLED.
     """
     run = liveness.ended(registry, run_of_key(key))
     state = RunState.KILLED if run is None or not RunState(run["state"]).ended else RunState(run["state"])
-    told = () if run is None else run["verdicts"]
+    verdicts = () if run is None else run["verdicts"]
     result = math.inf if run is None or run["result_step"] is None else run["result_step"]
-    spool.end(key, status_of(state), ending(state, None if run is None else run["reason"], told, result))
+    spool.end(key, status_of(state), ending(state, None if run is None else run["reason"], verdicts, result))
     if run is not None and state != RunState.KILLED:
         # Of a run that failed while it was scored, what was trained is kept, and the state to go on from.
         rescued = state == RunState.FAILED and run["result_step"] is not None

@@ -1,4 +1,4 @@
-"""The weights that a run ends with, as MLflow gets them: equal ones are one artifact."""
+"""Final weights of a run as artifacts in MLflow: equal weights are one artifact."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -10,25 +10,25 @@ KINDS = ("last", "selected")
 FOLDER = "model"  # of a run's artifacts
 
 
-def weights(kept: Iterable[tuple[str, Path, str]]) -> dict[str, Path]:
-    """Kind -> the file of its weights, of a run's checkpoints as (kind, file, sha256). The first of equal ones stands
-    for all; kinds that are kept on the way are left out.
+def weights(checkpoints: Iterable[tuple[str, Path, str]]) -> dict[str, Path]:
+    """File of the final weights by kind (`last`, `selected`), from checkpoints as (kind, file, sha256). Equal weights
+    share the first file.
     """
     files: dict[str, Path] = {}
-    found: dict[str, Path] = {}
-    for kind, path, digest in sorted(kept):
+    by_kind: dict[str, Path] = {}
+    for kind, path, digest in sorted(checkpoints):
         if kind in KINDS:
-            found[kind] = files.setdefault(digest, path)
-    return found
+            by_kind[kind] = files.setdefault(digest, path)
+    return by_kind
 
 
 def files(weights: Mapping[str, Path]) -> list[Path]:
-    """The weights, the descriptions beside them, and the code that these name; each once."""
+    """Files of the weights, their descriptions, and the code that these name; each once."""
     return list(dict.fromkeys(part for path in weights.values() for part in _parts(path)))
 
 
 def tags(weights: Mapping[str, Path]) -> dict[str, str]:
-    """What says in MLflow where each kind of weights is."""
+    """MLflow tags with the place of each kind of weights."""
     return {f"weights.{kind}": f"{FOLDER}/{path.name}" for kind, path in weights.items()}
 
 

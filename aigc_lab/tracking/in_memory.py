@@ -1,4 +1,4 @@
-"""A tracker that keeps everything in lists, for tests and for whoever wants no MLflow."""
+"""Tracker that keeps everything in lists: for tests, and for use without MLflow."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class MemoryTracker:
-    """Keeps everything in lists, for tests; obeys the same contract."""
+    """Tracker that keeps all runs in memory, under the contract of `Tracker`."""
 
     experiments: dict[str, str] = field(default_factory=dict)
     runs: dict[str, "MemoryRun"] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class MemoryTracker:
 
 
 class MemoryRun(base.Recorder):
-    """What one run recorded. `metrics` holds what was flushed, as (step, value)."""
+    """Recorded content of one run. `metrics` holds the flushed points as (step, value)."""
 
     def __init__(self, run_id: str, experiment_id: str, name: str) -> None:
         super().__init__(run_id)
@@ -70,6 +70,7 @@ class MemoryRun(base.Recorder):
         self.artifacts: dict[str, bytes] = {}
 
     def reopen(self, params: dict[str, str], tags: dict[str, str], dataset: DatasetInfo | None) -> None:
+        """Opens the run again: existing params stay, tags are updated, and a new dataset replaces the old one."""
         self.status, self._ended = "RUNNING", False
         self.params = params | self.params
         self.tag |= tags

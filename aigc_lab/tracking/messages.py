@@ -1,23 +1,23 @@
-"""What a sweep and its writer tell each other."""
+"""Messages between a sweep and its writer."""
 
 from aigc_lab.host.channel import Message, Number
 
 
 class Deliver(Message):
-    """The first: whose spool is to be delivered."""
+    """First message to the writer: the sweep whose spool is to be delivered."""
 
     home: str
     sweep: str
 
 
 class Finish(Message):
-    """Nothing more will come; `patience` is in seconds, None for the writer's own."""
+    """No further records follow. `patience` is in seconds, None for the writer's default."""
 
     patience: Number | None
 
 
 class Delivered(Message):
-    """The last: how many runs wait on, and why."""
+    """Last message of the writer: the number of runs with undelivered records, and the reason."""
 
     waiting: int
     reason: str

@@ -1,7 +1,7 @@
-"""Models in MLflow's registry: weights as safetensors, code as a file, and nothing pickled.
+"""MLflow's model registry: weights as safetensors, code as a file, and nothing pickled.
 
-MLflow creates a version each time it is asked, so each step here first looks for what an earlier attempt, killed
-half-way, has left. What it looks for is a tag with the model's digest.
+MLflow creates a version each time it is asked, so each step first looks for the result of an earlier attempt that was
+killed. It recognises that result by a tag with the model's digest.
 """
 
 import logging
@@ -19,7 +19,7 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host.files import umask
 from aigc_lab.host.settings import discreet, masked
 from aigc_lab.tracking.address import sqlite_file
-from aigc_lab.tracking.mlflow import _failing, _open, local
+from aigc_lab.tracking.mlflow_store import local_folder, open_client, store_errors
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -44,9 +44,8 @@ _CHATTY = ("mlflow.utils.environment", "mlflow.pyfunc", "mlflow.store.model_regi
 
 @dataclass(frozen=True)
 class Package:
-    """What a model is to MLflow. `folder` holds its files, `code` is the file that answers `predict`; `columns` are
-    those of its input, `parameters` those of its parameters with their defaults; `dtype` and `shape` say what one
-    sample is.
+    """Content of a model for MLflow: the `folder` of its files, the file of `code` that answers `predict`, the
+    `columns` of its input, its `parameters` with their defaults, and `dtype` and `shape` of one sample.
     """
 
     folder: Path
@@ -60,34 +59,36 @@ class Package:
 
 @dataclass(frozen=True)
 class Version:
+    """Version of a registered model, and the id of the logged model behind it."""
+
     number: int
     model_id: str
 
 
 class MlflowModels:
-    """The model registry of one MLflow store. All methods raise `Failure` for a store that fails."""
+    """Model registry of one MLflow store. All methods raise `Failure` for a store that fails."""
 
     def __init__(self, tracking_uri: str) -> None:
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         self._uri = tracking_uri
-        self._client = _open(tracking_uri)
+        self._client = open_client(tracking_uri)
 
     def knows(self, name: str) -> bool:
         """Whether there is a registered model of this name."""
-        with _failing(self._uri, f"model {name}"):
+        with store_errors(self._uri, f"model {name}"):
             return bool(self._client.search_registered_models(f"name = '{name}'", max_results=1))
 
     def experiment(self, sweep: str) -> str:
-        """The id of the experiment that holds a sweep's runs. Raises `UsageError` when this store has none."""
-        with _failing(self._uri, f"experiment {sweep}"):
-            found = self._client.get_experiment_by_name(sweep)
-        if found is None or found.lifecycle_stage == "deleted":
+        """Id of the experiment that holds a sweep's runs. Raises `UsageError` when this store has none."""
+        with store_errors(self._uri, f"experiment {sweep}"):
+            entity = self._client.get_experiment_by_name(sweep)
+        if entity is None or entity.lifecycle_stage == "deleted":
             raise UsageError(
                 f"MLflow at {masked(self._uri)} has no experiment {sweep}; name the store that its runs went to in"
                 f" MLFLOW_TRACKING_URI, or make it again: aigc-lab reconcile --mlflow {sweep}"
             )
-        return str(found.experiment_id)
+        return str(entity.experiment_id)
 
     def publish(
         self,
@@ -101,14 +102,15 @@ class MlflowModels:
         undo: ExitStack,
         number: int | None = None,
     ) -> Version:
-        """The version of `name` that holds the model of this digest: the one that is there, or a new one; with
-        `number` the one that has it, and `Failure` where MLflow gives it no more. `undo` gets what takes away again
-        what was made, before it is made: an answer may be lost.
+        """Version of `name` that holds the model of this digest: an existing one, or a new one. With `number` it is the
+        version of that number; raises `Failure` where MLflow cannot give it.
+
+        Before each step, `undo` receives its reversal, since the answer to a request may be lost.
         """
-        with _failing(self._uri, f"model {name}"), _default_store(self._uri), _quiet():
+        with store_errors(self._uri, f"model {name}"), _default_store(self._uri), _quiet():
             version = self._version(name, digest, number)
             if version is None:
-                logged = self._logged(name, digest, package, experiment, self._present(run), undo)
+                logged = self._logged_model(name, digest, package, experiment, self._existing_run(run), undo)
                 if not self.knows(name):
                     undo.callback(self._remove, name)
                     self._client.create_registered_model(name)
@@ -133,36 +135,38 @@ class MlflowModels:
             return Version(int(version.version), str(version.source).rpartition("/")[2])
 
     def point(self, name: str, alias: str, version: int, undo: ExitStack) -> None:
-        """Points an alias; `undo` gets what points it back."""
-        with _failing(self._uri, f"alias {alias} of {name}"):
-            before = self._aliases(name).get(alias)
-            if before == version:
+        """Points an alias at a version; `undo` receives the reversal."""
+        with store_errors(self._uri, f"alias {alias} of {name}"):
+            previous = self._aliases(name).get(alias)
+            if previous == version:
                 return
-            if before is None:
+            if previous is None:
                 undo.callback(self._client.delete_registered_model_alias, name, alias)
             else:
-                undo.callback(self._client.set_registered_model_alias, name, alias, str(before))
+                undo.callback(self._client.set_registered_model_alias, name, alias, str(previous))
             self._client.set_registered_model_alias(name, alias, str(version))
 
-    def held(self, name: str) -> tuple[dict[int, str], dict[str, int]]:
-        """The versions of a model, each with the digest of its content, and its aliases. Raises `Failure`."""
-        with _failing(self._uri, f"model {name}"):
+    def versions_and_aliases(self, name: str) -> tuple[dict[int, str], dict[str, int]]:
+        """Digest of each version of a model by number, and version of each alias. Both are empty for an unknown model.
+        Raises `Failure`.
+        """
+        with store_errors(self._uri, f"model {name}"):
             if not self.knows(name):
                 return {}, {}
-            found = self._client.search_model_versions(f"name = '{name}'")
-            return {int(each.version): each.tags.get(_DIGEST, "") for each in found}, self._aliases(name)
+            versions = self._client.search_model_versions(f"name = '{name}'")
+            return {int(version.version): version.tags.get(_DIGEST, "") for version in versions}, self._aliases(name)
 
     def _aliases(self, name: str) -> dict[str, int]:
         aliases = self._client.get_registered_model(name).aliases
         return {alias: int(version) for alias, version in aliases.items()}
 
     def _version(self, name: str, digest: str, number: int | None) -> "ModelVersion | None":
-        found = self._client.search_model_versions(f"name = '{name}'")
-        same = (version for version in found if version.tags.get(_DIGEST) == digest)
+        versions = self._client.search_model_versions(f"name = '{name}'")
+        same = (version for version in versions if version.tags.get(_DIGEST) == digest)
         return next((version for version in same if number in (None, int(version.version))), None)
 
-    def _present(self, run: str | None) -> str | None:
-        """The run, unless it is gone from MLflow: its model does not need it."""
+    def _existing_run(self, run: str | None) -> str | None:
+        """The run's id, or None if MLflow has the run no longer: a model does not need it."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -172,10 +176,10 @@ class MlflowModels:
                 return None
             raise
 
-    def _logged(
+    def _logged_model(
         self, name: str, digest: str, package: Package, experiment: str, run: str | None, undo: ExitStack
     ) -> "LoggedModel":
-        """The files in MLflow. What a killed attempt left unfinished is deleted, what it finished is used."""
+        """Logged model with the files. One that a killed attempt finished is used, and an unfinished one is deleted."""
         undo.callback(self._discard, experiment, digest, self._ready(experiment, digest))
         for model in self._client.search_logged_models([experiment], f"tags.`{_DIGEST}` = '{digest}'"):
             if str(model.status) == "READY":
@@ -202,32 +206,32 @@ class MlflowModels:
             self._client.delete_model_version(name, str(version.version))
 
     def _ready(self, experiment: str, digest: str) -> set[str]:
-        found = self._client.search_logged_models([experiment], f"tags.`{_DIGEST}` = '{digest}'")
-        return {model.model_id for model in found if str(model.status) == "READY"}
+        models = self._client.search_logged_models([experiment], f"tags.`{_DIGEST}` = '{digest}'")
+        return {model.model_id for model in models if str(model.status) == "READY"}
 
-    def _discard(self, experiment: str, digest: str, before: set[str]) -> None:
-        """Takes away the logged models of this digest that were not there before, and their files where they lie on
-        this machine: MLflow keeps those of a deleted one.
+    def _discard(self, experiment: str, digest: str, ready_before: set[str]) -> None:
+        """Deletes the logged models of this digest that were not ready before, with their files where they lie on this
+        machine: MLflow keeps the files of deleted models.
         """
         for model in self._client.search_logged_models([experiment], f"tags.`{_DIGEST}` = '{digest}'"):
-            if model.model_id in before:
+            if model.model_id in ready_before:
                 continue
             self._client.delete_logged_model(model.model_id)
-            place = local(model.artifact_location)
+            place = local_folder(model.artifact_location)
             if place is not None and model.model_id in place.parts:
                 shutil.rmtree(place.parent if place.name == "artifacts" else place, ignore_errors=True)
 
 
 def download(tracking_uri: str, uri: str, folder: Path) -> Path:
-    """Copies the files of a model (`models:/…`) to `folder` and returns the weights among them.
+    """Copies the files of a model (`models:/…`) to `folder`, and returns the path of its weights.
 
-    Raises `UsageError` when there is no such model, or none that this package made.
+    Raises `UsageError` when there is no such model, or when this package did not make it.
     """
     listed = "'aigc-lab models' lists what was promoted here"
     if tracking_uri.startswith("sqlite") and not sqlite_file(tracking_uri).exists():
         raise UsageError(f"{uri}: there is no MLflow at {masked(tracking_uri)}; set MLFLOW_TRACKING_URI; {listed}")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    _open(tracking_uri)
+    open_client(tracking_uri)
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
@@ -239,23 +243,23 @@ def download(tracking_uri: str, uri: str, folder: Path) -> Path:
             raise UsageError(
                 f"{uri}: neither in this home nor in MLflow at {masked(tracking_uri)} ({reason}); {listed}"
             ) from None
-    found = next(folder.glob("artifacts/*/*.safetensors"), None)
-    if found is None:
+    weights = next(folder.glob("artifacts/*/*.safetensors"), None)
+    if weights is None:
         raise UsageError(f"{uri}: not a model that aigc-lab promoted; load it with mlflow.pyfunc")
-    return found
+    return weights
 
 
 @contextmanager
 def _default_store(uri: str) -> Iterator[None]:
-    """MLflow looks up `models:/m-…` in the process-wide store, whichever client asks."""
+    """Context in which `uri` is the process-wide store: MLflow looks up `models:/m-…` there, whichever client asks."""
     import mlflow
 
-    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None  # type: ignore[no-untyped-call]
+    previous_uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None  # type: ignore[no-untyped-call]
     mlflow.set_tracking_uri(uri)
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None unsets it
+        mlflow.set_tracking_uri(previous_uri)  # type: ignore[arg-type]  # None unsets it
 
 
 def _save(folder: Path, package: Package, logged: "LoggedModel") -> None:
@@ -299,11 +303,11 @@ def _signature(package: Package) -> "ModelSignature":
 @contextmanager
 def _quiet() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in _CHATTY]
-    before = [logger.level for logger in loggers]
+    levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
+        for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -1,7 +1,7 @@
-"""MLflow's pages as `aigc-lab ui` serves them: what would change something is refused, unless it is to be `writable`,
-and a login is asked for where one is wanted.
+"""MLflow's pages as `aigc-lab ui` serves them: read-only unless `WRITABLE` is set, with a login if `LOGIN` is set.
 
-It is an allow-list: what MLflow may learn to do later is refused until it is known to change nothing.
+Requests are checked against an allow-list, so that features of later MLflow versions are refused until they are known
+to change nothing.
 """
 
 import json
@@ -41,7 +41,7 @@ def reads(method: str, path: str) -> bool:
 
 
 def read_only(pages: Application) -> Application:
-    """The pages, without what changes something: that is answered with 403 and a sentence."""
+    """Pages that answer 403 and a sentence to every request that would change something."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not reads(scope["method"], scope["path"]):
@@ -67,5 +67,5 @@ def _pages() -> Application:
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """What uvicorn serves. MLflow is imported when the server starts, with its first event."""
+    """ASGI application for uvicorn. MLflow is imported with the server's first event."""
     await _pages()(scope, receive, send)

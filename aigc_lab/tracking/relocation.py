@@ -1,6 +1,6 @@
-"""A home that was moved: MLflow records where files lie as absolute addresses, which then point to the old place.
+"""Repair of a moved home: MLflow records absolute addresses of files, which then point to the old place.
 
-Our registry stores places inside the home and is not concerned. Nothing here imports MLflow.
+The registry stores paths relative to the home and is not concerned. Nothing here imports MLflow.
 """
 
 import re
@@ -21,9 +21,9 @@ _COLUMNS = ("artifact_location", "artifact_uri", "storage_location", "source")
 
 
 def old_homes(settings: Settings) -> list[Path]:
-    """Where MLflow's records say that this home lies, other than where it does; empty when all is well.
+    """Former paths of this home in MLflow's records; empty when all is well.
 
-    Only of a database inside the home: one that lies elsewhere may belong to several homes.
+    Only a database inside the home is examined, since one elsewhere may belong to several homes.
     """
     store = _own_store(settings)
     if store is None:
@@ -33,40 +33,42 @@ def old_homes(settings: Settings) -> list[Path]:
 
 
 def check_relocation(settings: Settings) -> None:
-    """Raises `UsageError` for a home that was moved: new files would go to the old place, and old ones not be found."""
-    found = old_homes(settings)
-    if found:
+    """Raises `UsageError` for a home that was moved: new files would go to the old place, and old ones could not be
+    found.
+    """
+    homes = old_homes(settings)
+    if homes:
         raise UsageError(
-            f"home {settings.home} was made at {found[0]}, and MLflow still looks for its files there; "
+            f"home {settings.home} was made at {homes[0]}, and MLflow still looks for its files there; "
             f"'aigc-lab doctor --repair' corrects its records (with a backup of mlflow.db)"
         )
 
 
 def repair(settings: Settings) -> Path | None:
-    """Corrects MLflow's addresses in one transaction, and returns the backup made before; None if nothing was wrong.
+    """Corrects MLflow's addresses in one transaction. Returns the backup made before, or None if nothing was wrong.
 
     Raises `Failure` when the database cannot be written.
     """
     store = _own_store(settings)
     if store is None:
         return None
-    here = settings.home.as_uri()
+    new_uri = settings.home.as_uri()
     backup = store.with_name(f"{store.name}.{time.strftime('%Y%m%d-%H%M%S')}.backup")
     try:
         with closing(_connect(store, "rw")) as database:
-            old = _old(database, settings.home)
-            if not old:
+            old_uris = _old(database, settings.home)
+            if not old_uris:
                 return None
             with closing(sqlite3.connect(backup)) as copy:
                 database.backup(copy)
             with database:
                 for table, column in _address_columns(database):
-                    for there in old:
+                    for old_uri in old_uris:
                         # A prefix as it is written, not a pattern: a path may hold % and _.
                         database.execute(
                             f'UPDATE "{table}" SET "{column}" = ? || substr("{column}", ?) '  # noqa: S608 -- its own names
                             f'WHERE substr("{column}", 1, ?) = ?',
-                            (here, len(there) + 1, len(there) + 1, f"{there}/"),
+                            (new_uri, len(old_uri) + 1, len(old_uri) + 1, f"{old_uri}/"),
                         )
     except sqlite3.Error as error:
         raise Failure(f"{store}: cannot be corrected ({error}); it is as it was") from None
@@ -86,7 +88,7 @@ def _connect(store: Path, mode: str) -> sqlite3.Connection:
 
 
 def _old(database: sqlite3.Connection, home: Path) -> list[str]:
-    """Homes as MLflow's experiments name them, without those that are another name for this one."""
+    """Addresses of homes in MLflow's experiments, without other spellings of this home's address."""
     try:
         locations = [row[0] for row in database.execute("SELECT artifact_location FROM experiments")]
     except sqlite3.Error:  # not MLflow's: `address.check_address` has the words for it

@@ -1,31 +1,30 @@
-"""What runs show, written to disk first: `<folder>/<run>.<origin>/log.jsonl`, a record a line, and its files.
+"""Spool of a sweep's runs: records and files on disk, in `<folder>/<run>.<origin>/`, until MLflow has them.
 
 A training never waits for MLflow, and does not import it: it appends to files, and one process ships them (`shipper`).
-A record is whole or absent: a line that a kill cut off is dropped. Its picture or file lies beside the log, until the
-store has it: a file as a link to where it was written, for what an attempt wrote goes when the run has ended.
+A record is whole or absent: a line that a kill cut off is dropped. The picture or file of a record lies beside the log
+until the store has it. A file is linked from where it was written, since the files of an attempt are removed when its
+run has ended.
 
-The attempts of a run that go on from each other share one log, and one MLflow run: `origin` is the attempt that the
-chain began with. Each opens the log with a `start`, and leaves out what is in it already, since it repeats the steps
-after its checkpoint. `end: KILLED` is followed by the next attempt's `start`, or by nothing; any other end is the last
-record, and what has been shipped up to there is deleted.
+Attempts of a run that continue one another share one log and one MLflow run; `origin` is the attempt with which this
+chain began. Each attempt opens the log with a `start`, and does not record again what is in the log already, since it
+repeats the steps after its checkpoint. `end: KILLED` is followed by the next attempt's `start`, or by nothing. Any
+other end is the last record, and the folder is deleted when it has been shipped.
 """
 
 import io
-import json
 import logging
-import os
-import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aigc_lab.host import files
 from aigc_lab.host.names import checked
-from aigc_lab.tracking import base
+from aigc_lab.tracking import base, spool_log
 from aigc_lab.tracking.base import NONFINITE, DatasetInfo, Status
+from aigc_lab.tracking.spool_log import LogRecord
 
 if TYPE_CHECKING:
     import numpy
@@ -33,15 +32,11 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-LOG = "log.jsonl"
-LOCK = ".lock"  # of a spool: who ships it holds it
-DELIVERED = "delivered.json"  # of a run: how far the store has taken its log
-
-Record = dict[str, Any]
-
 
 class SpoolTracker:
-    """Runs of one sweep, as folders. An experiment's id is its name until the shipper knows MLflow's."""
+    """Tracker that writes the runs of one sweep to folders. Experiments are identified by name, since MLflow's id is
+    known only to the shipper.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -61,14 +56,15 @@ class SpoolTracker:
         *,
         at: int | None = None,
     ) -> "SpoolRun":
-        """Begins the log of `key`, or goes on with that of an attempt that was KILLED.
+        """Opens the log of `key`, or continues the log of a KILLED attempt. Raises `ValueError` for names that MLflow
+        refuses.
 
-        An attempt that resumes repeats what came after its checkpoint: only what was flushed before a checkpoint was
-        written is sure to be in the log.
+        An attempt that resumes repeats the steps after its checkpoint: only records flushed before a checkpoint are
+        certain to be in the log.
         """
         for noun, names in (("param", params), ("tag", tags), ("run", [key])):
-            for each in names:
-                checked(noun, each)
+            for label in names:
+                checked(noun, label)
         # A disk that was full when an earlier run ended may have space by now.
         self._runs = [run for run in self._runs if run.write() or not run.ended]
         run = SpoolRun(self.folder / key, key)
@@ -80,75 +76,84 @@ class SpoolTracker:
             key=key,
             params={param: base.as_text(value) for param, value in params.items()},
             # How the attempt before ended is no longer true; a tag cannot be taken back, only emptied.
-            tags=dict.fromkeys(run.last_words, "") | dict(tags),
+            tags=dict.fromkeys(run.end_tags_before, "") | dict(tags),
             dataset=asdict(dataset) if dataset is not None else None,
         )
         return run
 
     def end(self, key: str, status: Status, tags: Mapping[str, str]) -> None:
-        """Ends the run of `key` from outside: its process is dead. Harmless when it has ended so, or was shipped."""
+        """Ends the run of `key` in place of its process, which is dead. Does nothing for a run that has ended with this
+        status or was shipped.
+        """
         folder, clean = self.folder / key, base.clean_tags(tags)
-        if folder.is_dir() and _ended(folder) != status:
-            _append_or_warn(folder, {"end": status, "tags": clean, "at": base.now()})
+        if folder.is_dir() and spool_log.end_status(folder) != status:
+            spool_log.append_or_warn(folder, {"end": status, "tags": clean, "at": base.now()})
 
     def abandon(self, experiment_id: str, key: str) -> None:
-        """Ends the run of `key` as KILLED, if its process died; harmless when it ended or was shipped."""
+        """Ends the run of `key` as KILLED if its process died. Does nothing for a run that has ended or was shipped."""
         folder = self.folder / key
-        if folder.is_dir() and _ended(folder) is None:
+        if folder.is_dir() and spool_log.end_status(folder) is None:
             self.end(key, "KILLED", {"state": "KILLED"})
 
     def open_keys(self) -> list[str]:
-        """The keys of the runs whose log does not end: somebody works on them, or died doing so."""
-        return [folder.name for folder in runs(self.folder) if _ended(folder) is None]
+        """Keys of the runs whose log has no end: each is being trained, or its process died."""
+        return [folder.name for folder in spool_log.logged_runs(self.folder) if spool_log.end_status(folder) is None]
 
     def abandon_all(self) -> None:
-        """Ends every run that nobody works on any more. The caller knows that no process of this sweep is alive."""
-        for folder in runs(self.folder):
+        """Ends all runs without an end as KILLED. No process of this sweep may be alive."""
+        for folder in spool_log.logged_runs(self.folder):
             self.abandon("", folder.name)
 
     def forget(self, key: str) -> None:
-        """Nobody will resume the KILLED run of `key`: its log goes as soon as it is delivered. Harmless otherwise."""
+        """Lets the log of the KILLED run of `key` go as soon as it is delivered, since no attempt will resume it. Does
+        nothing for other runs.
+        """
         folder = self.folder / key
-        if not folder.is_dir() or _ended(folder) != "KILLED":
+        if not folder.is_dir() or spool_log.end_status(folder) != "KILLED":
             return
-        _append_or_warn(folder, {"forget": None, "at": base.now()})
+        spool_log.append_or_warn(folder, {"forget": None, "at": base.now()})
         try:
-            with files.locked(self.folder / LOCK, wait=False):
-                if all("forget" in record for record in records(folder, delivered(folder))):
-                    remove(folder)
+            with files.locked(self.folder / spool_log.LOCK, wait=False):
+                if all("forget" in record for record in spool_log.records(folder, spool_log.delivered_bytes(folder))):
+                    spool_log.remove_logged_run(folder)
         except BlockingIOError:
             pass  # who ships this spool will meet the record
 
 
 class SpoolRun(base.Recorder):
-    """One attempt of a run. Every call but `scalars` is on disk when it returns. What a full disk does not take waits
-    in memory, in order, and every later call tries again: a training goes on, and is told of the disk once.
+    """One attempt of a run, written to the log. Every call but `scalars` is on disk when it returns.
+
+    Records for which the disk has no room are kept in memory, in order, and written by a later call, so that a training
+    survives a full disk. The disk is reported once.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
         super().__init__(key)
         self._folder = folder
-        self._before = before = _Content.of(folder)
-        self._files = before.files
-        self._nonfinite = dict(before.nonfinite)
-        self._noted = dict(before.nonfinite)
-        self._unwritten: deque[tuple[Record, bytes | Path]] = deque()
+        self._logged = logged = _LoggedContent.of(folder)
+        self._files = logged.files
+        self._nonfinite = dict(logged.nonfinite)
+        self._noted = dict(logged.nonfinite)
+        self._unwritten: deque[tuple[LogRecord, bytes | Path]] = deque()
         self._warned = False
 
     @property
     def ended(self) -> bool:
+        """Whether `end` was called."""
         return self._ended
 
     @property
-    def last_words(self) -> Iterable[str]:
-        """The tags that the attempt before ended with."""
-        return self._before.last_words
+    def end_tags_before(self) -> Iterable[str]:
+        """Names of the tags with which the previous attempt ended."""
+        return self._logged.end_tags
 
     def scalars(self, step: int, values: Mapping[str, float]) -> Mapping[str, float]:
-        done = self._before.steps
-        super().scalars(step, {name: value for name, value in values.items() if step > done.get(name, step - 1)})
-        shown = self._before.values
-        return dict(values) | {name: shown[name] for name in values if name in shown and done[name] == step}
+        last_steps = self._logged.steps
+        super().scalars(step, {name: value for name, value in values.items() if step > last_steps.get(name, step - 1)})
+        last_values = self._logged.values
+        return dict(values) | {
+            name: last_values[name] for name in values if name in last_values and last_steps[name] == step
+        }
 
     def image(
         self,
@@ -160,12 +165,12 @@ class SpoolRun(base.Recorder):
         png: Path | None = None,
     ) -> None:
         self._check_image(key, pixels)
-        if (key, step) in self._before.images:
+        if (key, step) in self._logged.images:
             return
         self.record("image", png or _encoded(pixels), key=key, file=self._file(".png"), step=step)
 
     def text(self, name: str, text: str) -> None:
-        if self._before.texts.get(checked("artifact", name)) != _digest(text):
+        if self._logged.texts.get(checked("artifact", name)) != _digest(text):
             self.record("text", name=name, text=text)
 
     def artifact(self, path: Path, folder: str, name: str = "") -> None:
@@ -173,12 +178,12 @@ class SpoolRun(base.Recorder):
             raise ValueError(f"artifact {path}: no such file")
         place, name = checked("artifact", folder) if folder else "", name or path.name
         digest = files.sha256(path)
-        if self._before.artifacts.get(f"{place}/{name}") != digest:
+        if self._logged.artifacts.get(f"{place}/{name}") != digest:
             file = self._file(path.suffix)
             self.record("artifact", path.absolute(), name=name, file=file, folder=place, sha256=digest)
 
     def _file(self, suffix: str) -> str:
-        """A name for the file of one record: two that shared one would lose it together."""
+        """Unique name for the file of one record, which is deleted with its record."""
         self._files += 1
         return f"{self._files:06d}{suffix}"
 
@@ -188,7 +193,7 @@ class SpoolRun(base.Recorder):
     def flush(self) -> int:
         if self._points or self._nonfinite != self._noted:
             # One record: a kill finds both in the log, or neither.
-            facts: Record = {"points": self._points}
+            facts: LogRecord = {"points": self._points}
             if self._nonfinite != self._noted:
                 facts |= {"nonfinite": self._nonfinite, "tags": {NONFINITE: self._nonfinite_tag()}}
             self.record("points", **facts)
@@ -208,13 +213,13 @@ class SpoolRun(base.Recorder):
         return self.write()
 
     def record(self, kind: str, content: bytes | Path = b"", **facts: object) -> None:
-        """Appends a record, after those that wait; its `file`, with this content, is on disk before it."""
+        """Appends a record after those that wait in memory. Its `file`, which holds `content`, is on disk before it."""
         assert not self._ended, f"run {self.run_id} has ended"
         self._unwritten.append(({kind: None, "at": base.now()} | facts, content))
         self.write()
 
     def write(self) -> int:
-        """Writes what waits, as far as the disk takes it, and returns how many pieces wait on."""
+        """Writes the records in memory as far as the disk takes them, and returns the number of pieces that remain."""
         try:
             while self._unwritten:
                 record, content = self._unwritten[0]
@@ -226,7 +231,7 @@ class SpoolRun(base.Recorder):
                     _LOG.warning("run %s: %s is gone, and MLflow will lack it", self.run_id, content)
                 elif content:
                     (self._folder / record["file"]).write_bytes(content)
-                append(self._folder, record)
+                spool_log.append(self._folder, record)
                 self._unwritten.popleft()
         except OSError as error:
             if not self._warned:
@@ -237,8 +242,8 @@ class SpoolRun(base.Recorder):
 
 
 @dataclass
-class _Content:
-    """What a log holds of the attempts before this one."""
+class _LoggedContent:
+    """Content of a log by the earlier attempts of its run."""
 
     steps: dict[str, int] = field(default_factory=dict)  # metric -> the last step recorded
     values: dict[str, float] = field(default_factory=dict)  # metric -> its value at that step, where it is finite
@@ -247,16 +252,16 @@ class _Content:
     texts: dict[str, str] = field(default_factory=dict)  # name -> digest
     artifacts: dict[str, str] = field(default_factory=dict)  # folder/name -> digest, of what will arrive or has
     files: int = 0  # the highest number of a record's file
-    last_words: dict[str, str] = field(default_factory=dict)
+    end_tags: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, folder: Path) -> "_Content":
-        content, sent = cls(), delivered(folder)
-        for end, record in positions(folder):
+    def of(cls, folder: Path) -> "_LoggedContent":
+        content, sent = cls(), spool_log.delivered_bytes(folder)
+        for end, record in spool_log.record_ends(folder):
             content._add(record, folder, arrived=end <= sent)
         return content
 
-    def _add(self, record: Record, folder: Path, *, arrived: bool) -> None:
+    def _add(self, record: LogRecord, folder: Path, *, arrived: bool) -> None:
         if "points" in record:
             for name, value, _, step in record["points"]:
                 if step >= self.steps.get(name, step):
@@ -272,10 +277,12 @@ class _Content:
             self.texts[record["name"]] = _digest(record["text"])
         elif "artifact" in record:
             # A file that is nowhere any more, or will go with its attempt, is recorded again.
-            kept = arrived or ("file" in record and located(folder, record) is not None)
-            self.artifacts[f"{record['folder']}/{named(record)}"] = record.get("sha256", "") if kept else ""
+            present = arrived or ("file" in record and spool_log.artifact_path(folder, record) is not None)
+            self.artifacts[f"{record['folder']}/{spool_log.artifact_name(record)}"] = (
+                record.get("sha256", "") if present else ""
+            )
         elif "end" in record:
-            self.last_words = record["tags"]
+            self.end_tags = record["tags"]
         if "file" in record:
             self.files = max(self.files, int(Path(record["file"]).stem))
 
@@ -291,116 +298,3 @@ def _encoded(pixels: "numpy.typing.NDArray[numpy.uint8]") -> bytes:
 
 def _digest(text: str) -> str:
     return sha256(text.encode()).hexdigest()
-
-
-def runs(spool: Path) -> list[Path]:
-    """The folders of a sweep's runs."""
-    folders = sorted(spool.iterdir()) if spool.is_dir() else []
-    return [folder for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
-
-
-def remove(folder: Path) -> None:
-    """Deletes a run's folder; a kill half-way leaves nothing that looks like a run."""
-    leftover = folder.with_name(f".{folder.name}.gone")
-    clear(leftover)
-    folder.rename(leftover)
-    clear(leftover)
-
-
-def clear(leftover: Path) -> None:
-    """Deletes what `remove` left when it was killed."""
-    shutil.rmtree(leftover, ignore_errors=True)
-
-
-def named(artifact: Record) -> str:
-    """What the file of an artifact is called."""
-    return str(artifact["name"] if "name" in artifact else Path(artifact["path"]).name)
-
-
-def located(folder: Path, artifact: Record) -> Path | None:
-    """Where the file of an artifact is now, if what lies there is what was recorded. A log that an earlier version
-    wrote names the place where the file was written.
-    """
-    path = folder / artifact["file"] if "file" in artifact else Path(artifact["path"])
-    return path if path.is_file() and files.sha256(path) == artifact.get("sha256") else None
-
-
-def delivered(folder: Path) -> int:
-    """How many bytes of a run's log the store has taken."""
-    return int(note(folder)["bytes"])
-
-
-def note(folder: Path) -> Record:
-    """What the shipper wrote of a run: how many `bytes` of its log the store has taken."""
-    path = folder / DELIVERED
-    found: Record = json.loads(path.read_bytes()) if path.is_file() else {"bytes": 0}
-    return found
-
-
-def append(folder: Path, record: Mapping[str, Any]) -> None:
-    """Adds a line whole or not at all, in place of one that a kill cut off."""
-    folder.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(record, allow_nan=False).encode() + b"\n"
-    with (folder / LOG).open("ab+", buffering=0) as file:
-        size = _whole(file)
-        if file.write(line) != len(line):
-            file.truncate(size)
-            raise OSError(f"{folder / LOG}: the disk is full")
-
-
-def _whole(file: io.FileIO) -> int:
-    """The size of a log without a line that was cut off, which is removed: it may lack nothing but its end, and be
-    taken for a record later, beside the one that repeats it.
-    """
-    size = file.seek(0, os.SEEK_END)
-    if not size or (file.seek(size - 1), file.read(1))[1] == b"\n":
-        return size
-    file.seek(0)
-    size = file.read().rfind(b"\n") + 1
-    file.truncate(size)
-    return size
-
-
-def _append_or_warn(folder: Path, record: Record) -> None:
-    try:
-        append(folder, record)
-    except OSError as error:
-        _LOG.warning("run %s: its log cannot be written: %s", folder.name, error)
-
-
-def records(folder: Path, start: int = 0) -> Iterator[Record]:
-    """The whole records of a run so far, from a byte of its log on."""
-    return (record for _, record in positions(folder, start))
-
-
-def positions(folder: Path, start: int = 0) -> Iterator[tuple[int, Record]]:
-    """The same, each with the byte of the log at which it ends."""
-    path, end = folder / LOG, start
-    if not path.is_file():
-        return
-    with path.open("rb") as log:
-        log.seek(start)
-        for line in log:
-            end += len(line)
-            parsed = parse(line)
-            if parsed is not None:
-                yield end, parsed
-
-
-def parse(line: bytes) -> Record | None:
-    """The record of a line, None for one that was cut off."""
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _ended(folder: Path) -> Status | None:
-    """How a run ended; None for one that goes on, as far as its log knows."""
-    status: Status | None = None
-    for record in records(folder):
-        status = None if "start" in record else record.get("end", status)
-    return status

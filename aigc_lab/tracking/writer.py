@@ -1,7 +1,7 @@
-"""The one process that imports MLflow while a sweep runs: it ships what the runs spool, until it is told to finish.
+"""Writer process of a sweep: the only one that imports MLflow. It ships the spool until the sweep finishes.
 
-`Writer` starts `python -m aigc_lab.tracking.writer`, talks to it, and starts another when it dies. When the sweep's
-process dies, the writer delivers what it can at once and ends; what remains is delivered when the sweep goes on.
+`Writer` starts `python -m aigc_lab.tracking.writer`, sends it messages, and replaces it when it dies. When the sweep's
+process dies, the writer delivers what it can at once and ends; the rest is delivered when the sweep continues.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ from aigc_lab.host.files import locked
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
-from aigc_lab.tracking import spool
-from aigc_lab.tracking.backlog import Told
+from aigc_lab.tracking import spool_log
+from aigc_lab.tracking.backlog import StatusWriter
 from aigc_lab.tracking.base import run_of_key
 from aigc_lab.tracking.messages import Deliver, Delivered, Finish
 from aigc_lab.tracking.mlflow import MlflowTracker
@@ -46,12 +46,12 @@ _RESTART = 3.0
 
 
 def spool_folder(settings: Settings, sweep: str) -> Path:
-    """Where the runs of a sweep spool."""
+    """Folder of a sweep's spool."""
     return settings.home / "spool" / sweep
 
 
 class Writer:
-    """The writer of one sweep: running from `start` until `finish`, whatever kills it."""
+    """Writer process of one sweep, kept alive from `start` until `finish`."""
 
     def __init__(self, settings: Settings, sweep: str) -> None:
         self._settings = settings
@@ -62,7 +62,7 @@ class Writer:
         self._finishing = threading.Event()
 
     def start(self) -> None:
-        """Returns at once; the process takes seconds to import MLflow."""
+        """Starts the process and returns at once; it imports MLflow for seconds."""
         process = self._begin()
         threading.Thread(target=self._guard, args=(process,), name="writer-guard", daemon=True).start()
 
@@ -73,6 +73,7 @@ class Writer:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as output:
                 process = subprocess.Popen(
+                    # -P: a file in the working directory must not take the place of a module.
                     [sys.executable, "-P", "-m", "aigc_lab.tracking.writer", str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
@@ -88,7 +89,7 @@ class Writer:
         return process
 
     def _guard(self, process: "subprocess.Popen[bytes]") -> None:
-        """Starts another writer when one dies, less and less often; one that ended by itself has said why."""
+        """Restarts a writer that dies, at growing intervals. A writer that ends by itself has sent the reason."""
         pause = _RESTART
         while process.wait() != 0 and not self._finishing.wait(pause):
             with self._lock:
@@ -102,8 +103,8 @@ class Writer:
             pause = min(2 * pause, _LONGEST)
 
     def finish(self, patience: float | None = None) -> str | None:
-        """Waits until everything is delivered; with `patience`, for so many seconds at most, and else for as long as
-        the store takes something every now and then. Returns None, or the sentence that says what is not and why.
+        """Waits until all records are delivered: for `patience` seconds at most, and without it as long as the store
+        takes some every now and then. Returns None, or a sentence on the undelivered records and the reason.
         """
         with self._lock:
             self._finishing.set()
@@ -113,18 +114,18 @@ class Writer:
                 if self._process.poll() not in (None, 0):  # it died a moment ago, or was not to be started again yet
                     self._begin()
             except OSError as error:
-                return self._lacking(f"its writer cannot be started: {error}")
-        answer = self._farewell(patience)
+                return self._undelivered(f"its writer cannot be started: {error}")
+        answer = self._last_message(patience)
         if answer is not None and answer.waiting == 0:
             return None
-        return self._lacking(answer.reason if answer else self._how(patience))
+        return self._undelivered(answer.reason if answer else self._cause_of_end(patience))
 
-    def _lacking(self, reason: str) -> str:
+    def _undelivered(self, reason: str) -> str:
         place = spool_folder(self._settings, self._sweep)
         return f"MLflow lacks a part of this sweep, which waits in {place}: {reason}; the same command delivers it"
 
-    def _farewell(self, patience: float | None) -> Delivered | None:
-        """The writer's last words, if it has any before the patience is at its end."""
+    def _last_message(self, patience: float | None) -> Delivered | None:
+        """Last message of the writer, or None if it sends none within its patience."""
         assert self._channel is not None
         assert self._process is not None
         try:
@@ -143,7 +144,7 @@ class Writer:
             self._channel = None
         return answer if isinstance(answer, Delivered) else None
 
-    def _how(self, patience: float | None) -> str:
+    def _cause_of_end(self, patience: float | None) -> str:
         assert self._process is not None
         code = self._process.returncode
         if patience is not None and code == -signal.SIGKILL:
@@ -155,29 +156,29 @@ class Writer:
 def shipping(
     settings: Settings, sweep: str, *, wait: bool = True, registry: Registry | None = None
 ) -> Iterator[Shipper]:
-    """The shipper of a sweep's spool, which nobody else ships meanwhile; `registry` is the home's, where it is open
+    """Shipper of a sweep's spool, which no other process ships meanwhile. `registry` is the home's if it is open
     already.
 
-    Raises `BlockingIOError` when somebody does and this one is not to `wait`.
+    Raises `BlockingIOError` when another process ships it and `wait` is false.
     """
     folder = spool_folder(settings, sweep)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        stack.enter_context(locked(folder / spool.LOCK, wait=wait))
-        known = registry or stack.enter_context(open_registry(settings, create=True, patient=True))
+        stack.enter_context(locked(folder / spool_log.LOCK, wait=wait))
+        home_registry = registry or stack.enter_context(open_registry(settings, create=True, patient=True))
         tracker = MlflowTracker(settings.tracking_uri, settings.artifacts)
 
-        def opened(key: str, experiment: str, run: str) -> None:
-            known.set_mlflow_experiment(sweep, experiment)
-            known.set_mlflow_run(run_of_key(key), run)
+        def record_ids(key: str, experiment: str, run: str) -> None:
+            home_registry.set_mlflow_experiment(sweep, experiment)
+            home_registry.set_mlflow_run(run_of_key(key), run)
 
         tracker.prewarm()
-        yield Shipper(folder, tracker, opened)
+        yield Shipper(folder, tracker, record_ids)
         tracker.settle()
 
 
 def main() -> None:
-    """The process: argument one is the number of its end of the channel."""
+    """Entry point of the process; argument one is the file descriptor of its channel."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the sweep says when to end
     os.nice(_NICE)
     visible.guard()
@@ -187,13 +188,13 @@ def main() -> None:
     if not isinstance(config, Deliver):
         return
     settings, sweep = Settings.load(Path(config.home)), config.sweep
-    wanted = _Wanted()
-    threading.Thread(target=wanted.listen, args=(channel,), daemon=True).start()
+    instructions = _Instructions()
+    threading.Thread(target=instructions.listen, args=(channel,), daemon=True).start()
     failed = False
     try:
         # A writer that is still delivering for a process that died goes first.
         with shipping(settings, sweep) as shipper:
-            waiting, reason = _ship(shipper, wanted, Told(spool_folder(settings, sweep)))
+            waiting, reason = _ship(shipper, instructions, StatusWriter(spool_folder(settings, sweep)))
     except (UsageError, Failure) as error:  # the registry is away for longer than anybody waits for it
         _LOG.warning("%s", error)
         waiting, reason, failed = 1, str(error), True
@@ -203,13 +204,13 @@ def main() -> None:
         sys.exit(1)  # so that another is started, which may find it again
 
 
-class _Wanted:
-    """What the sweep's process wants: that this one finishes, or nothing any more because it is gone."""
+class _Instructions:
+    """Instructions of the sweep's process, received by a thread: to finish, or to end since that process is gone."""
 
     def __init__(self) -> None:
         self.finish = threading.Event()
         self.patience = _PATIENCE
-        self.gone = False
+        self.sweep_is_gone = False
 
     def listen(self, channel: Channel) -> None:
         try:
@@ -218,38 +219,43 @@ class _Wanted:
                 self.finish.set()
         except Failure as error:  # who does not speak its language is as good as gone
             _LOG.warning("%s", error)
-        self.gone = True
+        self.sweep_is_gone = True
         self.finish.set()
         time.sleep(_LAST_SECONDS)
         os._exit(1)  # a store that hangs may hold the other thread for longer
 
 
-def _ship(shipper: Shipper, wanted: _Wanted, told: Callable[[str], None] = lambda reason: None) -> tuple[int, str]:
-    """Ships until it may end: all is delivered, or nothing has been taken for as long as anybody would wait. Returns
-    how many runs wait, and why.
+def _ship(
+    shipper: Shipper, instructions: _Instructions, report: Callable[[str], None] = lambda reason: None
+) -> tuple[int, str]:
+    """Ships until everything is delivered, or nothing has been taken for as long as the patience lasts. Returns the
+    number of runs with undelivered records, and the reason.
     """
     pause = _PAUSE
     failing: float | None = None  # since when nothing has been taken, counted from the wish to finish
-    before = 0
+    previous = 0
     while True:
-        last = wanted.finish.is_set()  # what was spooled before the wish is seen by the look that follows it
+        last = instructions.finish.is_set()  # what was spooled before the wish is seen by the look that follows it
         waiting, reason, hope = attempt(shipper)
-        told(reason)
+        report(reason)
         now = time.monotonic()
-        failing = (failing or now) if waiting >= before and waiting and last else None
-        before = waiting
-        if last and (not waiting or not hope or wanted.gone or now - (failing or now) > wanted.patience):
+        failing = (failing or now) if waiting >= previous and waiting and last else None
+        previous = waiting
+        if last and (
+            not waiting or not hope or instructions.sweep_is_gone or now - (failing or now) > instructions.patience
+        ):
             return waiting, reason
         pause = min(2 * pause, _LONGEST) if waiting else _PAUSE
         if last:
-            time.sleep(min(pause, 2.0, wanted.patience / 4))
+            # The event is set by now, so that waiting for it would return at once.
+            time.sleep(min(pause, 2.0, instructions.patience / 4))
         else:
-            wanted.finish.wait(pause)
+            instructions.finish.wait(pause)
 
 
 def attempt(shipper: Shipper) -> tuple[int, str, bool]:
-    """One try: how many runs wait after it (one at least, when the store fails altogether), why, and whether waiting
-    may help.
+    """Ships once. Returns the number of runs with undelivered records (at least one when the store fails altogether),
+    the reason, and whether waiting may help.
     """
     try:
         waiting = shipper.ship()

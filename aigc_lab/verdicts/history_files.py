@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from aigc_lab.errors import UsageError
-from aigc_lab.host.content import unknown
+from aigc_lab.host.content import unknown_name
 from aigc_lab.host.files import is_file
 
 Nan = Literal["missing", "diverged"]
@@ -255,7 +255,7 @@ def _header(path: Path, lines: list[str], columns: list[str]) -> tuple[list[str]
     header = names(delimiter)
     for name in columns:
         if name not in header:
-            raise UsageError(f"{path}, line 1: {unknown('column', name, header)}")
+            raise UsageError(f"{path}, line 1: {unknown_name('column', name, header)}")
         if header.count(name) > 1:
             raise UsageError(f"{path}, line 1: {header.count(name)} columns are named {name}; rename the others")
     return header, delimiter
@@ -280,7 +280,7 @@ def _objects(path: Path, text: str, names: list[str], columns: list[str]) -> Ite
         raise UsageError(f"{path}: the list is empty; write an object for each evaluation")
     for name in names:
         if name not in keys and all(_cell(cells, name) is None for _, cells in pieces):
-            raise UsageError(f"{path}: {unknown('column', name, _columns(pieces))}")
+            raise UsageError(f"{path}: {unknown_name('column', name, _columns(pieces))}")
     # Other objects of a log tell of other things: losses, the time.
     yield from ((place, cells) for place, cells in pieces if _cell(cells, names[1]) is not None or whole is None)
 

@@ -820,13 +820,13 @@ def test_code_that_travels_is_named_and_is_run_only_when_it_is_trusted(
     with other.registry() as registry:
         report(registry, sweep, detailed=2)
         verify.verify(registry, other.settings)
-    assert not marker.exists() and not trust.file_of(other.path).exists()
+    assert not marker.exists() and not trust.trust_file(other.path).exists()
 
     with other.registry() as registry, registry.write() as connection:  # as it came
         connection.execute(update(Sweep).values(source=other.experiment.as_posix()))
     other.take(file, trust_code=True)
     assert other.said[-1] == "this code is trusted in this home"
-    assert trust.file_of(other.path).stat().st_mode & 0o777 == 0o600
+    assert trust.trust_file(other.path).stat().st_mode & 0o777 == 0o600
     for what in (f"{sweep}.0.0", str(received / weights.name)):  # by content, wherever it lies
         assert load(what, home=other.path).sample(3).shape == (3, 2)
     assert marker.read_text() == "run"
@@ -855,7 +855,7 @@ def test_code_that_its_user_named_is_trusted_by_that(home: Home) -> None:
 def test_trust_that_others_could_have_written_says_nothing(tmp_path: Path) -> None:
     trust.remember(tmp_path, {"a" * 64: "one.py"})
     trust.remember(tmp_path, {"b" * 64: "two.py"})
-    path = trust.file_of(tmp_path)
+    path = trust.trust_file(tmp_path)
     assert trust.trusted(tmp_path) == {"a" * 64, "b" * 64} and path.stat().st_mode & 0o777 == 0o600
     path.chmod(0o622)
     assert trust.trusted(tmp_path) == set()
@@ -1032,7 +1032,7 @@ def test_a_typo_gets_the_nearest_name(home: Home) -> None:
 
 STEPS: dict[str, Any] = {
     "write_atomically": deletion,
-    "forget": contents,
+    "delete_rows": contents,
     "remove_experiment": deletion,
     "remove": optuna_study,
     "_remove": deletion,

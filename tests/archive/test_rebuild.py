@@ -29,7 +29,7 @@ from aigc_lab.serving.promotion import promote
 from aigc_lab.sweeps.reconcile import Finding
 from aigc_lab.sweeps.supervision import alone
 from aigc_lab.tracking import relocation, writer
-from aigc_lab.tracking.mlflow import MlflowTracker, Shown
+from aigc_lab.tracking.mlflow import MlflowTracker, RunSnapshot
 
 POINTS = """\
 data: {name: ring, points: 2000}
@@ -58,9 +58,9 @@ class Home:
         with self.registry() as registry:
             return list(rebuilding.rebuild(registry, self.settings, "points", **options))
 
-    def shown(self) -> dict[str, Shown]:
+    def shown(self) -> dict[str, RunSnapshot]:
         """Run -> what MLflow has of it."""
-        found = MlflowTracker(self.settings.tracking_uri, self.settings.artifacts).shown(self.sweep)
+        found = MlflowTracker(self.settings.tracking_uri, self.settings.artifacts).runs_by_key(self.sweep)
         return {key.rpartition(".")[0]: run for key, (run,) in found.items()}
 
     def artifact(self, run: str, name: str) -> Path:
@@ -103,7 +103,7 @@ def home(trained: Home, tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
 
 
-def own_tags(run: Shown) -> dict[str, str]:
+def own_tags(run: RunSnapshot) -> dict[str, str]:
     """The tags of an MLflow run without MLflow's."""
     return {name: value for name, value in run.tags.items() if not name.startswith("mlflow.")}
 

@@ -13,7 +13,8 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host.settings import Settings, discreet, masked
 from aigc_lab.registry.engine import open_engine
 from aigc_lab.registry.store import Registry
-from aigc_lab.tracking.mlflow import MlflowTracker, _reason
+from aigc_lab.tracking.mlflow import MlflowTracker
+from aigc_lab.tracking.mlflow_store import error_line
 
 SECRETS = ("s3cret", "s3%40cret", "s3@cret")
 # Address -> what may be shown of it.
@@ -142,7 +143,7 @@ def test_what_the_log_of_the_writer_gets_is_masked(caplog: pytest.LogCaptureFixt
         ConnectionError("s3@cret is wrong"),
         OSError(5, address),
     ):
-        assert not any(secret in _reason(address, error) for secret in SECRETS)
+        assert not any(secret in error_line(address, error) for secret in SECRETS)
     with pytest.raises(Exception, match="127.0.0.1") as caught:
         MlflowTracker(address, tmp_path).experiment("x")
     assert not any(secret in str(caught.value) + caplog.text for secret in SECRETS)

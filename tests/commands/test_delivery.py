@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from aigc_lab.errors import Failure
-from aigc_lab.tracking import mlflow, shipper, spool
+from aigc_lab.tracking import mlflow_run, shipper, spool_log
 from aigc_lab.tracking.base import KEY, DatasetInfo
 from aigc_lab.tracking.mlflow import MlflowTracker
 from aigc_lab.tracking.shipper import Shipper
@@ -29,7 +29,7 @@ STEPS = range(0, 40, 10)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every life is lived hundreds of times; a process that is killed leaves the disk's cache as it is."""
-    monkeypatch.setattr(mlflow, "_THUMBNAIL", 6)
+    monkeypatch.setattr(mlflow_run, "_THUMBNAIL", 6)
     monkeypatch.setattr("os.fsync", lambda file: None)
 
 
@@ -131,7 +131,7 @@ class World:
 
     def _start_shipper(self) -> None:
         tracker = MlflowTracker("http://lab", self.folder)
-        tracker._opened = self.server  # type: ignore[assignment]
+        tracker._cached_client = self.server  # type: ignore[assignment]
         self.shipper = Shipper(self.folder, tracker, lambda *ids: self.told.add(ids))
 
     def ship(self) -> bool:
@@ -208,24 +208,24 @@ class World:
 @contextmanager
 def struck(fate: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every write to the disk, by the run and by the shipper, is surrounded by instants; lines may be cut anywhere."""
-    append = spool.append
+    append = spool_log.append
 
     def halting(folder: Path, record: dict[str, Any]) -> None:
-        size = (folder / spool.LOG).stat().st_size if (folder / spool.LOG).is_file() else 0
+        size = (folder / spool_log.LOG).stat().st_size if (folder / spool_log.LOG).is_file() else 0
         for part in (lambda line: 0, lambda line: line // 2, lambda line: line - 1):
             try:
                 fate()
             except Killed:
                 append(folder, record)
-                with (folder / spool.LOG).open("ab") as log:
+                with (folder / spool_log.LOG).open("ab") as log:
                     log.truncate(size + part(log.tell() - size))
                 raise
         append(folder, record)
         fate()
 
     with monkeypatch.context() as patch:
-        patch.setattr(spool, "append", halting)
-        patch.setattr(spool, "clear", partial(piecewise, fate))
+        patch.setattr(spool_log, "append", halting)
+        patch.setattr(spool_log, "clear_leftover", partial(piecewise, fate))
         for owner, name in (
             (shipper, "write_atomically"),
             (Path, "rename"),

@@ -24,7 +24,7 @@ from aigc_lab.registry.store import Registry
 from aigc_lab.runs.job import Job, RunOutcome
 from aigc_lab.sweeps.session import Opened, opened, stores
 from aigc_lab.tracking import writer
-from aigc_lab.tracking.spool import records
+from aigc_lab.tracking.spool_log import records
 
 # Does what files beside it ask for, while it is scored.
 SYSTEM = """
@@ -221,7 +221,7 @@ def test_a_stop_in_the_middle_interrupts_and_leaves_nothing(name: str, tmp_path:
         def stop() -> None:
             processes.append(here.process(job.run))
             here.opening.executor.stop()
-            signals.want()
+            signals.request_stop()
 
         with pytest.raises(KeyboardInterrupt), here.once_it_waits(stop):
             here.opening.executor.run(job, here.watcher)

@@ -23,9 +23,15 @@ from aigc_lab.runs import messages
 from aigc_lab.runs.messages import Answer, Ended, Opening, Progressed, Ready, Scored, Work
 from aigc_lab.runs.record import Record
 from aigc_lab.runs.worker import _Inbox, _listen
+from aigc_lab.tracking import messages as to_writer
 from aigc_lab.tracking.messages import Deliver, Delivered, Finish
 
-KINDS = [kind for kind in vars(messages).values() if isinstance(kind, type) and kind.__module__ == messages.__name__]
+KINDS = [
+    kind
+    for module in (messages, to_writer)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and kind.__module__ == module.__name__
+]
 WORK: dict[str, Any] = {"run": "s.0.0", "sweep": "s", "trial": 0, "seed": 0, "role": "search"}
 OPENING: dict[str, Any] = {"home": "h", "spool": "s", "name": "n", "file": "f", "digest": "d", "device": "cpu"}
 PROGRESS: dict[str, Any] = {"step": 1, "seconds": 1.0, "samples_per_second": 2.0}
@@ -136,7 +142,7 @@ def test_a_line_that_a_kill_cut_off_is_the_end(ends: Ends) -> None:
 
 def test_a_worker_that_hears_no_message_says_so(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     inbox, wish = _Inbox(), mock.Mock()
-    monkeypatch.setattr(signals, "want", wish)  # of this process, whose tests go on
+    monkeypatch.setattr(signals, "request_stop", wish)  # of this process, whose tests go on
     ends.raw.sendall(b"Hello\n")
     ends.there.send(Answer(stop=True))
     ends.raw.shutdown(socket.SHUT_RDWR)

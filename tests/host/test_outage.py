@@ -29,7 +29,7 @@ def test_a_server_that_connects_and_then_fails_is_given_up(said: list[str]) -> N
         raise ConnectionError("terminated")
 
     with (
-        outage.told(said.append),
+        outage.reported_to(said.append),
         pytest.raises(StoreAway, match=r"registry is away \(terminated\), and was waited for 0.3 s"),
     ):
         outage.ask("registry", work, away)
@@ -45,7 +45,7 @@ def test_what_comes_back_is_said_to_be_back(said: list[str]) -> None:
             raise error
         return "answer"
 
-    with outage.told(said.append):
+    with outage.reported_to(said.append):
         assert outage.ask("registry", work, away) == "answer"
         assert outage.ask("registry", lambda: 1, away) == 1
     assert said == ["registry is away (gone); waiting up to 0.3 s", "registry is back"]

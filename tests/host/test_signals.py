@@ -267,7 +267,7 @@ def test_a_wish_that_the_work_cannot_hear_ends_the_process(monkeypatch: pytest.M
     monkeypatch.setattr(signals, "leave", left.set)
     monkeypatch.setattr(os, "kill", lambda *_: None)
     with signals.handled(), signals.last_act(lambda: acts.append("children ended")):
-        signals.want()
+        signals.request_stop()
         assert left.wait(60)
     assert acts == ["children ended"]
 

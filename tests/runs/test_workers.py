@@ -30,7 +30,8 @@ from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.runs.job import Job, RunOutcome
 from aigc_lab.tracking import writer
-from aigc_lab.tracking.spool import SpoolTracker, records
+from aigc_lab.tracking.spool import SpoolTracker
+from aigc_lab.tracking.spool_log import records
 
 # A system that tells what its process has imported, and may end its process or take its time.
 SPY = """

@@ -30,12 +30,12 @@ from aigc_lab.registry.records import StoredCheckpoint, StoredPromotion, StoredS
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import METADATA
-from aigc_lab.serving import promotion, sample_files
+from aigc_lab.serving import promotion, restoration, sample_files
 from aigc_lab.serving.model import Model
-from aigc_lab.serving.promotion import Promoted, promote
+from aigc_lab.serving.promotion import PromotionResult, promote
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import System
-from aigc_lab.tracking import spool, writer
+from aigc_lab.tracking import spool_log, writer
 from aigc_lab.tracking.mlflow import MlflowTracker
 from aigc_lab.tracking.spool import SpoolTracker
 from aigc_lab.training.checkpoint import save_weights
@@ -90,7 +90,7 @@ class Home:
                 registry.finish(run, attempt, state, reason=reason, scores=[score], checkpoints=[stored])
         return run
 
-    def promote(self, wanted: str, name: str = "toy", alias: str | None = "champion") -> Promoted:
+    def promote(self, wanted: str, name: str = "toy", alias: str | None = "champion") -> PromotionResult:
         return promote(wanted, self.settings, name=name, alias=alias)
 
     def models(self) -> list[dict[str, Any]]:
@@ -320,7 +320,7 @@ def test_code_beside_a_model_is_not_run_unasked_when_mlflow_has_lost_it(
     trust.remember(home.path, {sha256(Path("mine.py")): "mine.py"})
     home.promote(run)
     home.client.delete_registered_model("toy")
-    trust.file_of(home.path).unlink()
+    trust.trust_file(home.path).unlink()
     type_(monkeypatch, "reconcile", "--mlflow", "--home", str(home.path), code=1)
     said = capsys.readouterr().out
     assert "model toy 1: MLflow lacks it, and still does" in said and "--trust-code" in said
@@ -451,7 +451,7 @@ def test_a_run_that_mlflow_has_not_got_yet_is_promoted_later(home: Home) -> None
     before = left(home)
     with pytest.raises(UsageError, match=f"2 records wait here; deliver them first: aigc-lab spool {sweep} --flush"):
         home.promote(run)
-    with locked(folder / spool.LOCK), pytest.raises(UsageError, match="being delivered; wait for that"):
+    with locked(folder / spool_log.LOCK), pytest.raises(UsageError, match="being delivered; wait for that"):
         home.promote(run)
     assert left(home) == before
     shutil.rmtree(folder)
@@ -606,8 +606,8 @@ def test_models_of_a_home_that_cannot_be_written_are_compared(
     monkeypatch.setattr(read_only, "os", lab)
     with read_only.readable(promoted.settings) as settings:
         assert settings.tracking_uri != promoted.settings.tracking_uri, "a copy is read"
-        assert list(promotion.compared([row], settings)) == []
-        ((_, lacks),) = promotion.compared([{**row, "aliases": ["other"]}], settings)
+        assert list(restoration.missing_versions([row], settings)) == []
+        ((_, lacks),) = restoration.missing_versions([{**row, "aliases": ["other"]}], settings)
         assert lacks == "its alias other"
         assert settings.mlflow_address == promoted.settings.tracking_uri
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from aigc_lab import cli
 from aigc_lab.errors import UsageError
-from aigc_lab.host.capacity import free_memory, spelled
+from aigc_lab.host.capacity import format_bytes, free_memory
 from aigc_lab.serving import sample_files
 
 RANDOM = np.random.default_rng(0)
@@ -127,7 +127,7 @@ def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
     ],
 )
 def test_sizes_are_spelled(count: int, said: str) -> None:
-    assert spelled(count).startswith(said)
+    assert format_bytes(count).startswith(said)
 
 
 def test_free_memory_is_known_here() -> None:

@@ -316,7 +316,7 @@ def test_with_patience_the_selected_weights_are_the_result(tmp_path: Path, monke
         run = queries.show(registry, f"{row['sweep']}.0.0")
         (trial,) = queries.trials(registry, row["sweep"])
         (outcome,) = queries.outcomes(registry, row["sweep"])
-        weights = lookup.of_run(registry, run["run"], "last")
+        weights = lookup.weights_of_run(registry, run["run"], "last")
         assert verify.verify(registry, settings).problems == []
         history = queries.histories(registry, row["sweep"])[run["run"]]
     best = min(history, key=lambda entry: entry["value"])

@@ -8,10 +8,10 @@ import pytest
 from aigc_lab.archive.mlflow_replay import Projection
 from aigc_lab.registry.records import DESCRIBED
 from aigc_lab.tracking.base import DatasetInfo, run_key, run_of_key
-from aigc_lab.tracking.description import Described, beginning, ending
+from aigc_lab.tracking.description import RunDescription, beginning, ending
 
 DATA = DatasetInfo("ring", "0123", None, "2 numbers, 2000 samples")
-DESCRIPTION = Described({"data": "ring", "lr": 0.1, "training.ema": 0.999}, "points", DATA)
+DESCRIPTION = RunDescription({"data": "ring", "lr": 0.1, "training.ema": 0.999}, "points", DATA)
 
 
 def test_a_run_begins_with_all_that_it_depends_on() -> None:
@@ -31,7 +31,7 @@ def test_a_run_begins_with_all_that_it_depends_on() -> None:
 
 
 def test_a_description_is_stored_and_read_and_nothing_else_is_taken_for_one() -> None:
-    assert Described.load(DESCRIPTION.dump()) == DESCRIPTION
+    assert RunDescription.load(DESCRIPTION.dump()) == DESCRIPTION
     junk: Any
     for junk in (
         None,
@@ -41,10 +41,10 @@ def test_a_description_is_stored_and_read_and_nothing_else_is_taken_for_one() ->
         {"params": 1, "protocol": None, "dataset": None},
         {**DESCRIPTION.dump(), "dataset": 1},
     ):
-        assert Described.load(junk) is None
+        assert RunDescription.load(junk) is None
     long = DESCRIPTION.dump()
     long["dataset"]["name"] = "x" * 1000  # MLflow would refuse it for ever
-    assert Described.load(long) is None
+    assert RunDescription.load(long) is None
 
 
 @pytest.mark.parametrize(("result", "collapse"), [(10, "NONE"), (20, "SEVERE"), (float("inf"), "SEVERE")])

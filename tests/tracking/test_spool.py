@@ -16,7 +16,7 @@ import pytest
 from aigc_lab.errors import Failure
 from aigc_lab.host import files
 from aigc_lab.host.files import locked
-from aigc_lab.tracking import spool
+from aigc_lab.tracking import spool_log
 from aigc_lab.tracking.base import DatasetInfo, MetricPoint
 from aigc_lab.tracking.in_memory import MemoryRun, MemoryTracker
 from aigc_lab.tracking.shipper import Shipper
@@ -163,7 +163,7 @@ def test_another_shipper_goes_on_where_one_was_killed(folder: Path, file: Path) 
 
 def test_a_line_that_a_kill_cut_off_is_skipped(folder: Path) -> None:
     store, run = MemoryTracker(), opened(folder)
-    log = folder / KEY / spool.LOG
+    log = folder / KEY / spool_log.LOG
     with log.open("ab") as half:
         half.write(b'{"points": [["loss/a", 1.0,')
     shipping = shipper(folder, store)
@@ -200,7 +200,7 @@ def test_what_is_gone_or_damaged_holds_nothing_up(folder: Path, file: Path, capl
     next((folder / KEY).glob("*.bin")).unlink()
     next((folder / KEY).glob("*.png")).write_bytes(b"not a picture")
     (folder / "stray").mkdir()
-    (folder / "stray" / spool.LOG).write_text(json.dumps({"points": []}) + "\n")
+    (folder / "stray" / spool_log.LOG).write_text(json.dumps({"points": []}) + "\n")
     assert shipper(folder, store).ship() == 0
     assert store.runs[KEY].metrics["score/fid"] == [(10, 3.0)]
     assert "artifact" in caplog.text and "picture of step 10 cannot be shown" in caplog.text
@@ -223,7 +223,7 @@ def test_what_a_full_disk_does_not_take_waits_and_is_told_once(
 ) -> None:
     """`room` for so many bytes of the next record; -1: for all of it but the end of its line."""
     run = opened(folder)
-    log = folder / KEY / spool.LOG
+    log = folder / KEY / spool_log.LOG
     size = log.stat().st_size
     if room < 0:
         run.text("samples/1.txt", "a text")
@@ -244,7 +244,7 @@ def test_what_a_full_disk_does_not_take_waits_and_is_told_once(
     shown = store.runs[KEY]
     assert shown.metrics == {"loss/a": [(1, 1.0), (2, 2.0)]}
     assert (shown.texts, len(shown.images)) == ({"samples/1.txt": "a text"}, 1)
-    assert [next(iter(record)) for record in spool.records(folder / KEY)] == [
+    assert [next(iter(record)) for record in spool_log.records(folder / KEY)] == [
         *("start", "text", "points", "points", "image")
     ]
 
@@ -366,22 +366,22 @@ def test_a_run_that_nobody_will_resume_is_forgotten(folder: Path, file: Path, sh
     if shipped:
         shipper(folder, store).ship()
     spooling.forget(KEY)
-    assert spool.runs(folder) == ([] if shipped else [folder / KEY]), "what waits is delivered first"
+    assert spool_log.logged_runs(folder) == ([] if shipped else [folder / KEY]), "what waits is delivered first"
     shipper(folder, store).ship()
-    assert spool.runs(folder) == []
+    assert spool_log.logged_runs(folder) == []
     assert (store.runs[KEY].status, len(store.runs[KEY].images)) == ("KILLED", 3)
 
 
 def test_who_ships_is_left_to_forget(folder: Path, file: Path) -> None:
     store = MemoryTracker()
     attempt(folder, file, 1, 0, 20).end("KILLED", {})
-    with locked(folder / spool.LOCK):
+    with locked(folder / spool_log.LOCK):
         shipping = shipper(folder, store)
         shipping.ship()
         SpoolTracker(folder).forget(KEY)
-        assert spool.runs(folder) == [folder / KEY]
+        assert spool_log.logged_runs(folder) == [folder / KEY]
         shipping.ship()
-        assert spool.runs(folder) == []
+        assert spool_log.logged_runs(folder) == []
 
 
 def test_a_run_is_ended_from_outside(folder: Path, file: Path) -> None:
@@ -393,18 +393,18 @@ def test_a_run_is_ended_from_outside(folder: Path, file: Path) -> None:
     for _ in range(2):
         spooling.end(KEY, "FINISHED", {"state": "PRUNED"})
         spooling.abandon_all()
-    assert (folder / KEY / spool.LOG).read_text().count('"end"') == 2
+    assert (folder / KEY / spool_log.LOG).read_text().count('"end"') == 2
     assert store.runs[KEY].status == "KILLED"
     shipper(folder, store).ship()
     assert (store.runs[KEY].status, store.runs[KEY].tag["state"]) == ("FINISHED", "PRUNED")
-    assert spool.runs(folder) == []
+    assert spool_log.logged_runs(folder) == []
 
 
 def test_a_line_that_lacks_only_its_end_is_not_taken_twice(folder: Path) -> None:
     run = opened(folder)
     run.scalars(1, {"loss/a": 1.0})
     run.flush()
-    log = folder / KEY / spool.LOG
+    log = folder / KEY / spool_log.LOG
     log.write_bytes(log.read_bytes()[:-1])
     again = opened(folder)
     again.scalars(1, {"loss/a": 1.0})
@@ -433,7 +433,7 @@ def test_a_file_arrives_whatever_became_of_the_attempts_that_wrote_it(tmp_path: 
     home = home.rename(tmp_path / "moved")
     shipper(home / "spool", store).ship()
     assert store.runs[KEY].artifacts == {"model/last.safetensors": b"weights"}
-    assert spool.runs(home / "spool") == []
+    assert spool_log.logged_runs(home / "spool") == []
 
 
 def test_a_shipper_killed_before_its_note_sends_the_file_again(
@@ -471,19 +471,19 @@ def test_a_file_that_goes_while_the_disk_is_full_holds_nothing_up(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The attempt whose file waited to be recorded was collected meanwhile."""
-    run, file, append = opened(folder), tmp_path / "last.safetensors", spool.append
+    run, file, append = opened(folder), tmp_path / "last.safetensors", spool_log.append
     file.write_bytes(b"weights")
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(spool, "append", full)
+    monkeypatch.setattr(spool_log, "append", full)
     monkeypatch.setattr(files, "share", full)
     run.artifact(file, "model")
     file.unlink()
     monkeypatch.undo()
     assert run.end("FINISHED", {"state": "FINISHED"}) == 0
-    assert spool.append is append and "is gone, and MLflow will lack it" in caplog.text
+    assert spool_log.append is append and "is gone, and MLflow will lack it" in caplog.text
     store = MemoryTracker()
     assert shipper(folder, store).ship() == 0
     assert [each.status for each in store.runs.values()] == ["FINISHED"]
@@ -499,7 +499,7 @@ def test_a_log_of_an_earlier_version_is_shipped_and_gone_on_with(folder: Path, f
     older.unlink()
     again = opened(folder)
     again.artifact(file, "model")
-    assert again._before.artifacts["model/weights.bin"] == "", "it may go before it is shipped"
+    assert again._logged.artifacts["model/weights.bin"] == "", "it may go before it is shipped"
     again.end("FINISHED", {})
     shipper(folder, store).ship()
     assert store.runs[KEY].artifacts == {"model/weights.bin": b"weights"}
@@ -512,9 +512,9 @@ def test_what_is_delivered_is_not_recorded_again_and_equal_files_go_one_by_one(f
     run.artifact(file, "model", "other.bin")
     assert shipping.ship() == 0
     assert not list((folder / KEY).glob("*.bin"))
-    size = (folder / KEY / spool.LOG).stat().st_size
+    size = (folder / KEY / spool_log.LOG).stat().st_size
     opened(folder).artifact(file, "model")
-    again = (folder / KEY / spool.LOG).read_bytes()[size:]
+    again = (folder / KEY / spool_log.LOG).read_bytes()[size:]
     assert b'"start"' in again and b'"artifact"' not in again
     assert store.runs[KEY].artifacts == {"model/weights.bin": b"weights", "model/other.bin": b"weights"}
 

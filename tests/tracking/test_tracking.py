@@ -30,7 +30,8 @@ from aigc_lab.tracking import address, base
 from aigc_lab.tracking.address import Unreachable, check_address
 from aigc_lab.tracking.base import DatasetInfo, Tracker
 from aigc_lab.tracking.in_memory import MemoryRun, MemoryTracker
-from aigc_lab.tracking.mlflow import MlflowRun, MlflowTracker
+from aigc_lab.tracking.mlflow import MlflowTracker
+from aigc_lab.tracking.mlflow_run import MlflowRun
 
 DATA = DatasetInfo("digits", "0123456789abcdef" * 4, "https://example.org/digits.zip", "uint8 [8, 8, 1], 1797 samples")
 GRID = np.arange(40 * 30 * 3, dtype=np.uint8).reshape(40, 30, 3)
@@ -547,7 +548,7 @@ class TestFailingStore:
             for mlflow_run._root in (own, None):
                 place = f"model/{number}/{mlflow_run._root is own}"
                 with monkeypatch.context() as patch:
-                    for sends in ("aigc_lab.tracking.mlflow.share", "mlflow.tracking.MlflowClient.log_artifact"):
+                    for sends in ("aigc_lab.tracking.mlflow_run.share", "mlflow.tracking.MlflowClient.log_artifact"):
                         patch.setattr(sends, mock.Mock(side_effect=error))
                     mlflow_run.artifact(file, place, "last.bin")
                     assert mlflow_run.flush() == 1, place
@@ -589,7 +590,7 @@ class TestFailingStore:
         self, mlflow_tracker: MlflowTracker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         other = MlflowTracker("http://lab:secret@store", Path())
-        monkeypatch.setattr(other, "_opened", Broken(None))
+        monkeypatch.setattr(other, "_cached_client", Broken(None))
         with pytest.raises(Failure, match=r"http://lab:\*\*\*@store: run r: .*connection refused") as caught:
             other.start("1", "r", "k", {}, {})
         assert "secret" not in str(caught.value)
@@ -750,7 +751,8 @@ def _finished(process: "subprocess.Popen[str]") -> str:
 
 class TestProcesses:
     def test_importing_costs_nothing(self) -> None:
-        code = "import sys, aigc_lab.tracking.address as t; t.check('sqlite:////nowhere/x.db'); print(*sys.modules)"
+        check = "aigc_lab.tracking.address as address; address.check_address('sqlite:////nowhere/x.db')"
+        code = f"import sys, {check}; print(*sys.modules)"
         loaded = set(_finished(_python(code)).split())
         assert not loaded & {"mlflow", "numpy", "torch", "sqlalchemy", "pandas"}
 

@@ -18,7 +18,7 @@ from aigc_lab.host.channel import Channel
 from aigc_lab.host.files import locked
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry.store import Registry
-from aigc_lab.tracking import spool, writer
+from aigc_lab.tracking import spool_log, writer
 from aigc_lab.tracking.in_memory import MemoryTracker
 from aigc_lab.tracking.messages import Deliver
 from aigc_lab.tracking.spool import SpoolTracker
@@ -157,7 +157,7 @@ def test_a_writer_without_a_sweep_is_gone_whatever_the_store_does(settings: Sett
         Channel(ours).send(Deliver(home=str(settings.home), sweep="s"))
         assert process.stdout is not None
         assert process.stdout.readline() == b"HANGS\n"
-        lock = spool_folder(settings, "s") / spool.LOCK
+        lock = spool_folder(settings, "s") / spool_log.LOCK
         with pytest.raises(BlockingIOError), locked(lock, wait=False):
             pass
     assert process.wait(60) == 1
@@ -230,7 +230,7 @@ def test_flush_says_what_remains_and_why(
 
 
 def test_a_sweep_that_is_run_is_left_to_its_writer(settings: Settings, sweep: str) -> None:
-    with locked(spool_folder(settings, sweep) / spool.LOCK):
+    with locked(spool_folder(settings, sweep) / spool_log.LOCK):
         (row,) = delivery.spool(None, settings)
         assert row["writer"]
         rows = delivery.flush(None, settings)

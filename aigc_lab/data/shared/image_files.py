@@ -329,7 +329,7 @@ def _bar(total: int) -> Iterator[Callable[[], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(file=visible.beneath(sys.stderr), stderr=True)
+    console = Console(file=visible.unguarded(sys.stderr), stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("decoding images", total=total)
         yield lambda: progress.advance(task)

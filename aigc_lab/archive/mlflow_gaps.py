@@ -1,0 +1,55 @@
+"""Gaps of a run in MLflow: what the registry and the home have of it and MLflow does not."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from aigc_lab.tracking.base import MetricPoint
+from aigc_lab.tracking.mlflow import MlflowFile
+
+
+@dataclass(frozen=True)
+class RunGaps:
+    """Missing parts of a run in MLflow: the `run` itself, params, files by place, and pictures by step (with the time
+    in the name of their other file, if there is one).
+
+    `steps` are the existing steps of each metric. `values` are the right last values of metrics whose last value
+    differs in MLflow, and `ends` the step and time of the wrong ones.
+    """
+
+    run: bool
+    steps: Mapping[str, set[int]]
+    params: set[str]
+    pictures: Mapping[int, int | None]
+    files: set[str]
+    values: Mapping[str, float] = field(default_factory=dict)
+    ends: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def has_point(self, metric: str, step: int) -> bool:
+        """Whether MLflow has a value of the metric at this step."""
+        return step in self.steps.get(metric, ())
+
+    def with_history(self, steps: Mapping[str, set[int]], ends: Mapping[str, tuple[int, int]]) -> "RunGaps":
+        """The same gaps of a run whose metrics have these steps, and end at these steps and times."""
+        return replace(self, steps=steps, ends=ends)
+
+    def corrections(self) -> "Iterator[MetricPoint]":
+        """Points that outdate MLflow's wrong last values, which it never deletes: of equal steps it shows the later
+        time.
+        """
+        for name, value in self.values.items():
+            if name in self.ends:
+                step, at = self.ends[name]
+                yield MetricPoint(name, value, at + 1, step)
+
+
+def sample_pictures(files: Mapping[str, MlflowFile]) -> dict[int, dict[str, tuple[str, int]]]:
+    """Files of the samples among MLflow's artifacts, by step and end of the file name: (place, time in the name)."""
+    by_step: dict[int, dict[str, tuple[str, int]]] = defaultdict(dict)
+    pattern = re.compile(r"images/samples~grid\+step\+(\d+)\+timestamp\+(\d+)\+[\w-]+(\.png|\+compressed\.webp)")
+    for place, file in files.items():
+        match = pattern.fullmatch(place)
+        if match is not None and file.size:
+            by_step[int(match[1])][match[3]] = place, int(match[2])
+    return by_step

@@ -1,0 +1,72 @@
+"""Restoration of promoted models: finds versions that MLflow has lost, and creates them again from their own files."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import update
+
+from aigc_lab.errors import UsageError
+from aigc_lab.host import trust
+from aigc_lab.host.settings import Settings
+from aigc_lab.registry import queries
+from aigc_lab.registry.store import Registry
+from aigc_lab.registry.tables import Promotion
+from aigc_lab.serving import lookup
+from aigc_lab.serving.promotion import mlflow_package, recorded_address, rollback_on_error, version_tags
+
+
+def is_whole(row: dict[str, Any]) -> bool:
+    """Whether a version, as `queries.models` returns it, has its own complete files."""
+    return lookup.is_whole_copy(Path(row["path"]), row["sha256"], row["digest"])
+
+
+def missing_versions(rows: list[dict[str, Any]], settings: Settings) -> Iterator[tuple[dict[str, Any], str]]:
+    """Versions, oldest first, that this MLflow lacks in whole or in part, each with the missing part. A version that
+    was deleted there while newer ones stayed is not missed. Raises `Failure`.
+    """
+    from aigc_lab.tracking.model_registry import MlflowModels
+
+    mlflow, address = MlflowModels(settings.tracking_uri), recorded_address(settings)
+    for row in sorted(rows, key=lambda row: (row["model"], row["version"])):
+        if row["mlflow_uri"] != address:
+            continue
+        versions, aliases = mlflow.versions_and_aliases(row["model"])
+        if versions.get(row["version"]) == row["digest"]:
+            aliases_elsewhere = [alias for alias in row["aliases"] if aliases.get(alias) != row["version"]]
+            if aliases_elsewhere:
+                yield row, f"its alias {aliases_elsewhere[0]}"
+        elif row["version"] > max(versions, default=0):
+            yield row, "it"
+
+
+def restore(registry: Registry, row: dict[str, Any], settings: Settings) -> None:
+    """Creates a version again that MLflow has lost, under its number, from its own files, and points its aliases at it.
+
+    Raises `UsageError` for files that are not complete and for code that is not trusted, and `Failure` where MLflow
+    cannot give the number again.
+    """
+    from aigc_lab.serving.model import Model
+    from aigc_lab.tracking.model_registry import MlflowModels
+
+    if not is_whole(row):
+        raise UsageError(f"{row['model']} {row['version']}: its files are not whole: {row['path']}")
+    loaded = Model.of_file(Path(row["path"]), allowed=trust.gate(settings.home))
+    mlflow = MlflowModels(settings.tracking_uri)
+    run = queries.show(registry, row["run"])
+    with rollback_on_error() as undo:
+        version = mlflow.publish(
+            row["model"],
+            row["digest"],
+            mlflow_package(Path(row["path"]).parent, loaded.sample(1), conditional=loaded.system.conditional),
+            experiment=mlflow.experiment(row["sweep"]),
+            run=run["mlflow_run_id"],
+            tags=version_tags(row),
+            undo=undo,
+            number=row["version"],
+        )
+        for alias in row["aliases"]:
+            mlflow.point(row["model"], alias, row["version"], undo)
+        with registry.write() as connection:
+            this = (Promotion.c.model == row["model"], Promotion.c.version == row["version"])
+            connection.execute(update(Promotion).where(*this).values(mlflow_model_id=version.model_id))
