@@ -65,10 +65,10 @@ def runs(
 ) -> None:
     """List the newest runs, with the score that each sweep optimises."""
     from aigc_lab.display.tables import more, runs_table
-    from aigc_lab.registry import queries
+    from aigc_lab.registry.runs import newest_runs
 
     with opened(home) as registry:
-        found = queries.newest_runs(registry, sweep, state=_state(state), most=limit or None)
+        found = newest_runs(registry, sweep, state=_state(state), most=limit or None)
         if json:
             print_rows(found.parts)
             print(more(found.shown, found.total), end="\n" if found.shown < found.total else "", file=sys.stderr)
@@ -93,10 +93,10 @@ def show(
 ) -> None:
     """Show one run: its configuration, scores, attempts and files."""
     from aigc_lab.display.tables import show_page
-    from aigc_lab.registry import queries
+    from aigc_lab.registry.runs import show_run
 
     with opened(home) as registry:
-        row = queries.show(registry, run)
+        row = show_run(registry, run)
     print_json(row) if json else print_table(show_page(row))
 
 
@@ -115,10 +115,10 @@ def compare(
 ) -> None:
     """Rank the trials by the median over their seeds on the reference split, and show their values on the holdout."""
     from aigc_lab.display.tables import compare_table, more
-    from aigc_lab.registry import queries
+    from aigc_lab.registry.comparison import compare_trials
 
     with opened(home) as registry, uncollected():
-        comparison = queries.compare(registry, sweep, score=score, checkpoint=checkpoint, most=limit or None)
+        comparison = compare_trials(registry, sweep, score=score, checkpoint=checkpoint, most=limit or None)
     if json:
         print_rows([comparison.rows])
         for note in filter(None, (comparison.note, more(len(comparison.rows), comparison.total))):

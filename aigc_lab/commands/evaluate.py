@@ -18,8 +18,8 @@ from aigc_lab.host import environment, visible
 from aigc_lab.host.settings import Settings
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.metrics.base import Score
-from aigc_lab.registry import queries
 from aigc_lab.registry.home import open_registry
+from aigc_lab.registry.sweeps import show_sweep
 from aigc_lab.samples import Text
 from aigc_lab.scoring.inputs import Range, read_input
 from aigc_lab.serving import lookup
@@ -150,7 +150,7 @@ def _model(wanted: str, settings: Settings, policy: WeightsPolicy, device: str) 
     dataset = None
     if run is not None:
         with open_registry(settings) as registry:
-            row = queries.sweep(registry, run.rpartition(".")[0].rpartition(".")[0])
+            row = show_sweep(registry, run.rpartition(".")[0].rpartition(".")[0])
         dataset = experiments.stored(row, settings, policy).resolve(lambda hole: hole.ends()[0]).dataset
     return weights.load(device), dataset
 

@@ -15,7 +15,7 @@ from aigc_lab.display import tables
 from aigc_lab.display.tables import Text
 from aigc_lab.errors import Failure
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import queries
+from aigc_lab.registry.find import find_sweep
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
 from aigc_lab.sweeps import ownership
@@ -82,7 +82,7 @@ def _sweeps(wanted: str | None, settings: Settings) -> list[str]:
     if wanted is None or wanted in names:
         return names if wanted is None else [wanted]
     with open_registry(settings) as registry:
-        return [queries.find_sweep(registry, wanted)]
+        return [find_sweep(registry, wanted)]
 
 
 def _row(sweep: str, settings: Settings) -> Row:

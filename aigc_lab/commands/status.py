@@ -22,7 +22,8 @@ from aigc_lab.experiment.experiment import Experiment, most_runs
 from aigc_lab.experiment.yaml_file import Document
 from aigc_lab.host import visible
 from aigc_lab.host.settings import Settings, as_typed
-from aigc_lab.registry import liveness, queries
+from aigc_lab.registry import liveness
+from aigc_lab.registry.find import find_sweep
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Run, Sweep, Trial
@@ -52,7 +53,7 @@ class Look:
         supervisors = {row["sweep"]: row for row in liveness.supervisors(self.registry)}
         for attempt in liveness.running(self.registry):
             attempts[attempt["sweep"]].append(attempt)
-        sweep = None if self.wanted is None else queries.find_sweep(self.registry, self.wanted)
+        sweep = None if self.wanted is None else find_sweep(self.registry, self.wanted)
         with self.registry.read() as connection:
             rows = []
             for found in _sweeps(connection, sweep, self.most):

@@ -20,11 +20,13 @@ from aigc_lab.experiment.experiment import Experiment, Source
 from aigc_lab.host import content, environment, outage, signals
 from aigc_lab.host.outage import StoreAway
 from aigc_lab.host.settings import Settings, as_typed, masked
-from aigc_lab.registry import queries
+from aigc_lab.registry.comparison import best_run, compare_trials
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.run_lifecycle import RESULTS
+from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.sweeps import run_outcomes, show_sweep
 from aigc_lab.sweeps import needs
 from aigc_lab.sweeps.estimate import Estimate, estimate
 from aigc_lab.sweeps.fitting import fitted
@@ -108,8 +110,8 @@ def _sweep(
             opened(experiment, settings, known, places, display.say, executor=executor) as opening,
         ):
             run_sweep(experiment, opening, display, retry_failed=retry_failed)
-        comparison = queries.compare(known, opening.sweep)
-        runs, best = queries.runs(known, opening.sweep), queries.best_run(known, opening.sweep)
+        comparison = compare_trials(known, opening.sweep)
+        runs, best = list_runs(known, opening.sweep), best_run(known, opening.sweep)
     result = tables.console(stderr=json)
     if opening.finishing.is_set():
         again = as_typed(f"aigc-lab resume {opening.sweep}", settings, home)
@@ -188,7 +190,7 @@ def _train(
             opened(experiment, settings, known, places, display.say, "train") as opening,
         ):
             runs = run_seeds(experiment, opening, display, list(dict.fromkeys(seeds)), retry_failed=retry_failed)
-        rows = [queries.show(known, run) for run in runs]
+        rows = [show_run(known, run) for run in runs]
     if not display.ended and all(row["state"] in RESULTS for row in rows):
         was = f"{runs[0]} was" if len(runs) == 1 else f"{len(runs)} runs were"
         console.print(f"{was} done before; --seed N trains another.")
@@ -214,8 +216,8 @@ def resume(
     """
     settings = Settings.load(home)
     with open_registry(settings, connected=True) as registry:
-        row = queries.sweep(registry, wanted)
-        seeds = [run["seed"] for run in queries.outcomes(registry, row["id"]) if run["state"] not in RESULTS]
+        row = show_sweep(registry, wanted)
+        seeds = [run["seed"] for run in run_outcomes(registry, row["id"]) if run["state"] not in RESULTS]
         experiment = _stored(row, settings, _devices(device)[0])
         given: dict[str, Any] = {"device": device, "retry_failed": retry_failed, "home": home, "registry": registry}
         if row["command"] != "train":
@@ -231,7 +233,7 @@ def resume(
             tables.console(stderr=True).print(done)
         else:
             _train(experiment, settings, seeds, **given)
-        comparison = queries.compare(registry, row["id"])
+        comparison = compare_trials(registry, row["id"])
     if table:
         tables.console(stderr=json).print(tables.compare_table(comparison), crop=False)
     return comparison.rows

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from sqlalchemy import and_, select
+from sqlalchemy import select
 
+from aigc_lab.registry.columns import OBJECTIVE_ON_REFERENCE
+from aigc_lab.registry.database import repeated
 from aigc_lab.registry.states import RunState
-from aigc_lab.registry.store import Registry, repeated
+from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Artifact, Attempt, Checkpoint, Run, Score, Sweep, Trial
 
 
@@ -32,17 +34,11 @@ class RecordedRun:
 @repeated
 def results(registry: Registry, sweep: str) -> list[RecordedRun]:
     """The runs of a sweep, by trial and seed."""
-    on_reference = and_(
-        Score.c.run_id == Run.c.id,
-        Score.c.name == Sweep.c.objective,
-        Score.c.checkpoint == "last",
-        Score.c.split == "reference",
-    )
     columns = (Run.c.id, Run.c.trial, Run.c.seed, Run.c.state, Run.c.mlflow_run_id, Score.c.value)
     runs = (
         select(*columns)
         .join(Sweep, Sweep.c.id == Run.c.sweep_id)
-        .outerjoin(Score, on_reference)
+        .outerjoin(Score, OBJECTIVE_ON_REFERENCE)
         .where(Run.c.sweep_id == sweep)
         .order_by(Run.c.trial, Run.c.seed)
     )

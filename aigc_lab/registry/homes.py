@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import insert, select, update
 
-from aigc_lab.registry.store import Registry, repeated
+from aigc_lab.registry.database import repeated
+from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Attempt, Home, Run, Sweep
 
 

@@ -7,9 +7,10 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, select, text
 
 from aigc_lab.host.processes import Process
+from aigc_lab.registry.database import repeated
 from aigc_lab.registry.run_lifecycle import LEASE
 from aigc_lab.registry.states import RunState
-from aigc_lab.registry.store import Registry, repeated
+from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Attempt, Checkpoint, Run, Supervisor, Verdict
 
 Json = dict[str, Any]

@@ -26,12 +26,14 @@ from aigc_lab.errors import UsageError
 from aigc_lab.host import trust
 from aigc_lab.host.files import locked, umask
 from aigc_lab.host.settings import Settings, masked
-from aigc_lab.registry import queries
+from aigc_lab.registry.columns import FinalCheckpoint
 from aigc_lab.registry.home import open_registry
-from aigc_lab.registry.queries import Final
+from aigc_lab.registry.models import list_models
 from aigc_lab.registry.records import StoredPromotion
+from aigc_lab.registry.runs import show_run
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import AliasEvent, Promotion
+from aigc_lab.registry.verdicts import collapse_doubt
 from aigc_lab.serving import lookup
 from aigc_lab.serving.answering import columns
 from aigc_lab.serving.lookup import Weights
@@ -54,7 +56,7 @@ _LONGEST = 200  # MLflow takes 255 characters
 
 @dataclass(frozen=True)
 class Promoted:
-    """What a promotion came to. `row` is the version as `queries.models` returns it, `created` says whether it is new,
+    """What a promotion came to. `row` is the version as `list_models` returns it, `created` says whether it is new,
     `chosen` why this run was taken, and `before` where the alias pointed (None: nowhere).
     """
 
@@ -75,7 +77,7 @@ def promote(
     *,
     name: str | None,
     alias: str | None,
-    checkpoint: Final = "last",
+    checkpoint: FinalCheckpoint = "last",
     reason: str | None = None,
 ) -> Promoted:
     """Registers the weights of a run (of a sweep: its best run) as a version of the model `name`, unless they are one
@@ -89,7 +91,7 @@ def promote(
         check_name(name)
     with open_registry(settings) as registry:
         run = lookup.find_run(registry, wanted, checkpoint)
-        row = queries.show(registry, run)
+        row = show_run(registry, run)
         ownership.claim(registry, settings, row["sweep"])
         model = check_name(name if name is not None else row["sweep"].rpartition("-")[0])
         _refuse_undelivered(row, settings)
@@ -102,7 +104,7 @@ def promote(
         lock.parent.mkdir(parents=True, exist_ok=True)
         with locked(lock), _undone() as undo:
             stored, created, before = _register(registry, model, weights, row, alias, settings, undo, reason)
-        (found,) = [version for version in queries.models(registry, model) if version["version"] == stored.version]
+        (found,) = [version for version in list_models(registry, model) if version["version"] == stored.version]
     return Promoted(found, created, alias, before, "" if run == wanted else _chosen(found))
 
 
@@ -121,11 +123,11 @@ def check_alias(alias: str) -> None:
         raise UsageError(f"--alias {alias}: MLflow keeps this word for versions; use another, like champion")
 
 
-def _refuse_doubtful(registry: Registry, run: str, checkpoint: Final) -> None:
+def _refuse_doubtful(registry: Registry, run: str, checkpoint: FinalCheckpoint) -> None:
     """A score says little of samples that are like nothing real, or lack most of it: an exploded generator may rank
     first by some.
     """
-    doubt = queries.doubt(registry, run, checkpoint)
+    doubt = collapse_doubt(registry, run, checkpoint)
     if doubt is not None:
         raise UsageError(
             f"run {run}: its samples are {doubt}; promote another run, or this one all the same: --force --reason WHY"
@@ -135,7 +137,7 @@ def _refuse_doubtful(registry: Registry, run: str, checkpoint: Final) -> None:
 def _refuse_other_store(registry: Registry, model: str, settings: Settings) -> None:
     """A model's versions are numbered by one MLflow: another would begin again at 1."""
     here = _store(settings)
-    for row in queries.models(registry, model):
+    for row in list_models(registry, model):
         if row["mlflow_uri"] != here:
             raise UsageError(
                 f"model {model} lives in MLflow at {row['mlflow_uri']}, and not at {here};"
@@ -200,7 +202,7 @@ def _register(
     digest = lookup.identity(weights.path, weights.origin["sha256"])
     mlflow = MlflowModels(settings.tracking_uri)
     experiment = mlflow.experiment(row["sweep"])
-    if not mlflow.knows(model) and queries.models(registry, model):
+    if not mlflow.knows(model) and list_models(registry, model):
         raise UsageError(
             f"model {model} was deleted in MLflow at {masked(settings.tracking_uri)}, where its versions would be"
             " numbered from 1 again; promote under another --name"
@@ -232,7 +234,7 @@ def _register(
     )
     if alias is not None:
         mlflow.point(model, alias, stored.version, undo)
-    undo.callback(_forget, registry, stored, queries.models(registry, model))
+    undo.callback(_forget, registry, stored, list_models(registry, model))
     created = registry.promote(stored)
     if alias is None:
         return stored, created, None
@@ -270,7 +272,7 @@ def _forget(registry: Registry, stored: StoredPromotion, before: list[dict[str, 
 
 
 def is_whole(row: dict[str, Any]) -> bool:
-    """Whether a version, as `queries.models` returns it, has its own files."""
+    """Whether a version, as `list_models` returns it, has its own files."""
     return lookup.whole(Path(row["path"]), row["sha256"], row["digest"])
 
 
@@ -305,7 +307,7 @@ def restore(registry: Registry, row: dict[str, Any], settings: Settings) -> None
         raise UsageError(f"{row['model']} {row['version']}: its files are not whole: {row['path']}")
     loaded = Model.of_file(Path(row["path"]), allowed=trust.gate(settings.home))
     mlflow = MlflowModels(settings.tracking_uri)
-    run = queries.show(registry, row["run"])
+    run = show_run(registry, row["run"])
     with _undone() as undo:
         version = mlflow.publish(
             row["model"],

@@ -18,10 +18,14 @@ from sqlalchemy.exc import IntegrityError
 
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host.processes import Process
-from aigc_lab.registry import liveness, queries
+from aigc_lab.registry import liveness
+from aigc_lab.registry.find import find_run, find_sweep
+from aigc_lab.registry.models import list_models
 from aigc_lab.registry.records import StoredArtifact, StoredCheckpoint, StoredPromotion, StoredScalar, StoredScore
+from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.sweeps import list_trials
 from aigc_lab.registry.tables import (
     AliasEvent,
     Artifact,
@@ -87,18 +91,18 @@ def test_every_write_may_be_replayed(registry: Registry) -> None:
     rows = {table: count(registry, table) for table in (Sweep, Trial, Run, Attempt, Score, ScalarSummary)}
     assert rows == {Sweep: 1, Trial: 1, Run: 1, Attempt: 1, Score: 3, ScalarSummary: 1}
     assert count(registry, Checkpoint) == count(registry, Artifact) == 1
-    (row,) = queries.runs(registry)
+    (row,) = list_runs(registry)
     assert (row["state"], row["seconds"], row["mlflow_run_id"]) == ("FINISHED", 3.5, "m1")
-    assert queries.show(registry, run)["checkpoints"][0]["bytes"] == 2**33
+    assert show_run(registry, run)["checkpoints"][0]["bytes"] == 2**33
 
 
 def test_a_replayed_finish_keeps_the_time_it_ended(registry: Registry) -> None:
     run = a_run(registry)
     attempt = registry.begin(run, {})
     finish(registry, run, attempt)
-    before = queries.show(registry, run)
+    before = show_run(registry, run)
     finish(registry, run, attempt)
-    after = queries.show(registry, run)
+    after = show_run(registry, run)
     assert before == after
     assert before["finished_at"].endswith("+00:00")
 
@@ -108,10 +112,10 @@ def test_a_new_attempt_closes_the_one_that_never_ended_and_replaces_what_it_stor
     first = registry.begin(run, {"pid": 1})
     registry.finish(run, first, RunState.FAILED, reason="out of memory", scores=[a_score("old", 1.0)])
     second = registry.begin(run, {"pid": 2})
-    assert queries.show(registry, run)["reason"] is None
+    assert show_run(registry, run)["reason"] is None
     third = registry.begin(run, {"pid": 3})
     finish(registry, run, third)
-    shown = queries.show(registry, run)
+    shown = show_run(registry, run)
     assert (first, second, third) == (1, 2, 3)
     assert [attempt["state"] for attempt in shown["attempts"]] == ["FAILED", "KILLED", "FINISHED"]
     assert [score["name"] for score in shown["scores"]] == ["fd", "kid"]
@@ -138,7 +142,7 @@ def test_a_finish_that_fails_half_way_changes_nothing(registry: Registry) -> Non
     attempt = registry.begin(run, {})
     with pytest.raises(IntegrityError):
         registry.finish(run, attempt, RunState.FINISHED, scores=[a_score("new"), a_score("new")])
-    shown = queries.show(registry, run)
+    shown = show_run(registry, run)
     assert shown["state"] == "RUNNING"
     finish(registry, run, attempt)
     with pytest.raises(Failure, match="already ended as FINISHED; its result is kept"):
@@ -152,10 +156,10 @@ def test_what_is_not_finite_is_stored_as_none(registry: Registry) -> None:
     bad = a_score(value=math.inf, low=-math.inf, high=math.nan, floor=None)
     registry.finish(run, attempt, RunState.DIVERGED, reason="loss is nan\x00", seconds=1.0, scores=[bad])
     registry.finish_trial("digits-01234567", 0, RunState.DIVERGED, math.inf)
-    shown = queries.show(registry, run)
+    shown = show_run(registry, run)
     assert [shown["scores"][0][key] for key in ("value", "low", "high", "floor")] == [None] * 4
     assert shown["environment"] == {"loss": None}
-    assert queries.trials(registry, "digits")[0]["value"] is None
+    assert list_trials(registry, "digits")[0]["value"] is None
 
 
 def test_another_configuration_or_role_under_the_same_key_is_refused(registry: Registry) -> None:
@@ -230,11 +234,11 @@ def test_promotions_and_aliases_may_be_replayed_and_keep_their_history(registry:
     versions = [StoredPromotion("m", n, run, "last", f"d{n}", "ab", "p", "u", "m-1") for n in (1, 2)]
     assert [registry.promote(version) for version in (*versions, *versions)] == [True, True, False, False]
     assert [registry.point("m", "champion", version, "me") for version in (1, 1, 2, 2, 1)] == [None, 1, 1, 2, 2]
-    rows = queries.models(registry)
+    rows = list_models(registry)
     assert [(row["version"], row["aliases"]) for row in rows] == [(2, []), (1, ["champion"])]
     assert [len(row["alias_history"]) for row in rows] == [1, 2]
-    assert queries.models(registry, "other") == []
-    shown = queries.show(registry, run)["promotions"]
+    assert list_models(registry, "other") == []
+    shown = show_run(registry, run)["promotions"]
     assert shown[1] == {"model": "m", "version": 1, "checkpoint": "last", "aliases": ["champion"]}
     with pytest.raises(Failure, match="version 1 of m is another model"):
         registry.promote(replace(versions[0], digest="other"))
@@ -253,9 +257,9 @@ def test_a_score_without_a_signature_is_refused() -> None:
 def test_names_are_text_and_not_sql(registry: Registry) -> None:
     name = "a'; DROP TABLE run; -- .[red]é\""
     run = a_run(registry, name=name)
-    assert queries.find_sweep(registry, name) == f"{name}-01234567"
-    assert queries.find_run(registry, f"{name}.0.0") == run
-    assert len(queries.runs(registry, name)) == 1
+    assert find_sweep(registry, name) == f"{name}-01234567"
+    assert find_run(registry, f"{name}.0.0") == run
+    assert len(list_runs(registry, name)) == 1
 
 
 # ---- opening
@@ -339,7 +343,7 @@ def test_an_unreachable_server_is_one_line_without_the_password() -> None:
 WORKER = """
     import sys
     from aigc_lab.registry.store import Registry
-    from aigc_lab.registry.states import State
+    from aigc_lab.registry.states import RunState
     url, worker = sys.argv[1], int(sys.argv[2])
     sys.stdin.readline()
     registry = Registry.open(url)
@@ -347,7 +351,7 @@ WORKER = """
     registry.trial(sweep, 0, "vae", {}, {})
     for seed in range(20):
         run = registry.run(sweep, 0, 100 * worker + seed, "search")
-        registry.finish(run, registry.begin(run, {}), State.FINISHED, seconds=1.0)
+        registry.finish(run, registry.begin(run, {}), RunState.FINISHED, seconds=1.0)
     run = registry.run(sweep, 0, 999, "search")
     print(registry.begin(run, {}))
 """
@@ -369,33 +373,35 @@ def test_processes_that_open_a_new_database_at_once_all_succeed(tmp_path: Path) 
     assert [worker.returncode for worker in workers] == [0, 0, 0], outputs
     assert sorted(int(out) for out, _ in outputs) == [1, 2, 3]  # no two workers hold the same attempt
     with Registry.open(url_in(tmp_path / "new"), create=False) as registry:
-        states = [row["state"] for row in queries.runs(registry)]
+        states = [row["state"] for row in list_runs(registry)]
     assert sorted(set(states)) == ["FINISHED", "RUNNING"]
     assert len(states) == 61
 
 
 KILLED = """
     import os, signal, sys
-    from aigc_lab.registry import store
-    real = store._replace
+    from aigc_lab.registry import statements
+    from aigc_lab.registry.states import RunState
+    from aigc_lab.registry.store import Registry
+    real = statements.replace_rows
     def dies(connection, table, run, rows):
         real(connection, table, run, rows)
         if table.name == "scalar_summary":
             os.kill(os.getpid(), signal.SIGKILL)
-    store._replace = dies
-    registry = store.Registry.open(sys.argv[1])
-    registry.finish(sys.argv[2], 1, store.State.FINISHED)
+    statements.replace_rows = dies
+    registry = Registry.open(sys.argv[1])
+    registry.finish(sys.argv[2], 1, RunState.FINISHED)
 """
 
 
 def test_a_process_killed_inside_a_write_leaves_the_run_as_it_was(tmp_path: Path, registry: Registry) -> None:
     run = a_run(registry)
     registry.begin(run, {})
-    before = queries.show(registry, run)
+    before = show_run(registry, run)
     process = start(KILLED, url_in(tmp_path), run)
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
-    assert queries.show(registry, run) == before
+    assert show_run(registry, run) == before
     finish(registry, run, 1)
 
 
