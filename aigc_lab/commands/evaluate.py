@@ -10,7 +10,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from aigc_lab import plugins
-from aigc_lab.display import tables
+from aigc_lab.display import terminal
 from aigc_lab.errors import UsageError
 from aigc_lab.evaluate import evaluate, judge
 from aigc_lab.experiment import experiment as experiments
@@ -158,7 +158,7 @@ def _model(wanted: str, settings: Settings, policy: WeightsPolicy, device: str) 
 @contextmanager
 def _bar() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on standard error for each pass over a set, where that is a terminal."""
-    console = tables.console(stderr=True)
+    console = terminal.console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         if console.is_terminal:

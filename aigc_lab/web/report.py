@@ -7,18 +7,16 @@ from typing import Any
 
 import yaml
 
-from aigc_lab.display.tables import (
+from aigc_lab.display.ranking import caption, rank_text, sections
+from aigc_lab.display.wording import (
     ARROW,
-    TOLD,
+    VERDICT_HEADINGS,
     Row,
-    caption,
     duration,
     interval,
-    ranked,
-    sections,
     state_text,
     unbounded,
-    verdicts,
+    verdict_counts,
 )
 from aigc_lab.registry.comparison import best_run, compare_trials
 from aigc_lab.registry.ranking import Comparison
@@ -180,7 +178,7 @@ def _with_evidence(run: Json, files: Sequence[Mapping[str, str]], verdicts: Sequ
         ),
         "stories": [
             f"{heading}: {last['verdict']}, {last['reason']}"
-            for kind, heading in TOLD.items()
+            for kind, heading in VERDICT_HEADINGS.items()
             for last in [each for each in verdicts if each["kind"] == kind][-1:]
         ],
         "shown": shown,
@@ -236,11 +234,11 @@ def _table(group: Any, members: Sequence[Row], colours: Mapping[str, int]) -> Js
         dict(row)
         | {
             "colour": colours[row["system"]],
-            "place": ranked(row),
+            "place": rank_text(row),
             "shown": interval(row["score"], unbounded(row)) if row["score"] else "",
             "whisker": whisker(row, on) if row["score"] and on else None,
             "told": state_text(row),
-            "judged": {kind: verdicts(row["verdicts"].get(kind, {})) for kind in ("collapse", "stability")},
+            "judged": {kind: verdict_counts(row["verdicts"].get(kind, {})) for kind in ("collapse", "stability")},
         }
         for row in members
     ]

@@ -16,7 +16,7 @@ from aigc_lab.commands.status import Look
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.display import progress as displays
 from aigc_lab.display.progress import SweepDisplay
-from aigc_lab.display.tables import console
+from aigc_lab.display.terminal import console
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment import experiment as experiments
 from aigc_lab.host import environment

@@ -21,7 +21,7 @@ from aigc_lab.commands import rejudge as rejudging
 from aigc_lab.commands.judge import seeds_of
 from aigc_lab.commands.rejudge import rejudge
 from aigc_lab.data.ring import Ring
-from aigc_lab.display import tables
+from aigc_lab.display import run_page
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings
@@ -508,7 +508,7 @@ def test_show_tells_how_it_came_to_that(broken: Done) -> None:
         row | {"step": 100 * at, "verdict": verdict, "evidence": {"bins": gone_}}
         for at, (verdict, gone_) in enumerate(stages)
     ]
-    told = [str(text) for text in tables._stories(rows, None)["collapse"]]
+    told = [str(text) for text in run_page._verdict_parts(rows, None)["collapse"]]
     assert told[0] == "NONE: so it is" and told[2] == "s"
     assert told[1] == "step 0: NONE; step 200: PARTIAL (0 missing); step 300: PARTIAL (0, 1 missing); step 400: NONE"
     shown = CliRunner().invoke(cli.app, ["show", run["run"], "--home", str(broken.home)]).stdout

@@ -15,7 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from aigc_lab.cli import app
-from aigc_lab.display.tables import caption, interval
+from aigc_lab.display.ranking import caption
+from aigc_lab.display.wording import interval
 from aigc_lab.errors import UsageError
 from aigc_lab.pictures.drawing import png
 from aigc_lab.registry.comparison import compare_trials
