@@ -48,25 +48,25 @@ def results(registry: Registry, sweep: str) -> list[RecordedRun]:
     weights = select(Checkpoint.c.run_id, Checkpoint.c.kind, Checkpoint.c.path, Checkpoint.c.sha256)
     others = select(Artifact.c.run_id, Artifact.c.path)
     with registry.read() as connection:
-        found = {row[0]: RecordedRun(*row[:3], RunState(row[3]), *row[4:]) for row in connection.execute(runs)}
+        recorded = {row[0]: RecordedRun(*row[:3], RunState(row[3]), *row[4:]) for row in connection.execute(runs)}
         for run, state, chain in connection.execute(attempts.join(Run, Run.c.id == Attempt.c.run_id).where(of_sweep)):
-            found[run].attempts.append(RunState(state))
-            found[run].chain = chain or 1
+            recorded[run].attempts.append(RunState(state))
+            recorded[run].chain = chain or 1
         for run, kind, split in connection.execute(scored.join(Run, Run.c.id == Score.c.run_id).where(of_sweep)):
-            found[run].scored.add((kind, split))
+            recorded[run].scored.add((kind, split))
         for run, kind, path, digest in connection.execute(
             weights.join(Run, Run.c.id == Checkpoint.c.run_id).where(of_sweep)
         ):
-            found[run].kinds.add(kind)
-            found[run].files[registry.located(path)] = digest
+            recorded[run].kinds.add(kind)
+            recorded[run].files[registry.located(path)] = digest
         for run, path in connection.execute(others.join(Run, Run.c.id == Artifact.c.run_id).where(of_sweep)):
-            found[run].files[registry.located(path)] = None
-    return list(found.values())
+            recorded[run].files[registry.located(path)] = None
+    return list(recorded.values())
 
 
 @repeated
 def trials(registry: Registry, sweep: str) -> dict[int, tuple[RunState, float | None]]:
     """Trial -> how it ended, and its value."""
-    wanted = select(Trial.c.number, Trial.c.state, Trial.c.value).where(Trial.c.sweep_id == sweep)
+    rows = select(Trial.c.number, Trial.c.state, Trial.c.value).where(Trial.c.sweep_id == sweep)
     with registry.read() as connection:
-        return {number: (RunState(state), value) for number, state, value in connection.execute(wanted)}
+        return {number: (RunState(state), value) for number, state, value in connection.execute(rows)}

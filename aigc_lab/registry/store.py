@@ -110,7 +110,7 @@ class Registry(AttemptRecords, PromotionRecords, SupervisorRecords):
     @repeated
     def trial(self, sweep: str, number: int, system: str, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
         """Records a configuration. Raises `Failure` when this number already stands for another one."""
-        wanted = (system, statements.plain(config), statements.plain(params))
+        recorded = (system, statements.plain(config), statements.plain(params))
         with self.write() as connection:
             statements.insert_new(
                 connection,
@@ -118,8 +118,8 @@ class Registry(AttemptRecords, PromotionRecords, SupervisorRecords):
                 sweep_id=sweep,
                 number=number,
                 system=system,
-                config=wanted[1],
-                params=wanted[2],
+                config=recorded[1],
+                params=recorded[2],
                 state=RunState.QUEUED.value,
             )
             stored = connection.execute(
@@ -127,7 +127,7 @@ class Registry(AttemptRecords, PromotionRecords, SupervisorRecords):
                     Trial.c.sweep_id == sweep, Trial.c.number == number
                 )
             ).one()
-            if tuple(stored) != wanted:
+            if tuple(stored) != recorded:
                 raise Failure(f"trial {number} of sweep {sweep} is already recorded with another configuration")
 
     @repeated

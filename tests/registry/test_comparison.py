@@ -1,112 +1,28 @@
-"""Ranking against independent truth, and what the queries say about runs."""
+"""Trials compared: which runs, splits and checkpoints count, and what stands beside a rank."""
 
-import itertools
-import json
 import math
-import random
-import statistics
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from registries import SIGNATURE, Lab, order, url_in
 
 from aigc_lab.errors import UsageError
 from aigc_lab.registry.columns import FinalCheckpoint
 from aigc_lab.registry.comparison import best_run, compare_trials
-from aigc_lab.registry.find import find_run, find_sweep
-from aigc_lab.registry.ranking import Configuration, SeedOutcome, median_interval, rank
 from aigc_lab.registry.records import Judged, Role, StoredCheckpoint, StoredScore, StoredVerdict
-from aigc_lab.registry.runs import list_runs, newest_runs, show_run
+from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
-from aigc_lab.registry.sweeps import list_sweeps, list_trials
 from aigc_lab.registry.verdicts import collapse_doubt, last_verdicts
-
-# ---- the interval of a median
-
-
-def coverage(k: int, low: int, high: int) -> Fraction:
-    """How often the low-th and high-th smallest of k draws enclose the median: by counting all 2^k sign patterns."""
-    # A pattern says for each draw whether it fell below the median; the median is enclosed when at least `low` and at
-    # most `high` - 1 draws did.
-    hits = sum(low <= sum(pattern) < high for pattern in itertools.product((0, 1), repeat=k))
-    return Fraction(hits, 2**k)
-
-
-@pytest.mark.parametrize("k", range(2, 15))
-def test_the_interval_is_the_narrowest_that_covers(k: int) -> None:
-    low, high, confidence = median_interval([float(place) for place in range(k, 0, -1)])
-    assert confidence == pytest.approx(float(coverage(k, int(low), int(high))), abs=1e-12)
-    assert low + high == k + 1
-    if k < 6:
-        assert (low, high) == (1, k)
-        assert confidence == 1 - 2.0 ** (1 - k) < 0.95
-    else:
-        assert confidence >= 0.95
-        assert low + 1 > high - 1 or coverage(k, int(low) + 1, int(high) - 1) < Fraction(95, 100)
-
-
-def test_three_seeds_promise_75_percent() -> None:
-    assert median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0, 0.75)
-
-
-def test_many_seeds_agree_with_the_binomial_quantile() -> None:
-    """The textbook's table of the sign test: for n = 25 the 8th and 18th value, 95.67 %."""
-    low, high, confidence = median_interval([float(place) for place in range(1, 26)])
-    assert (low, high) == (8, 18)
-    assert confidence == pytest.approx(0.9567, abs=1e-4)
-
-
-# ---- comparing
-
-SIGNATURE = "fd|n:1000"
-FINALS: tuple[FinalCheckpoint, ...] = ("last", "selected")
-
-
-class Lab:
-    """A registry that is filled in a line a run."""
-
-    def __init__(self, registry: Registry) -> None:
-        self.registry = registry
-
-    def sweep(self, name: str = "digits", objective: str = "fd", better: Any = "lower") -> str:
-        return self.registry.sweep(name, f"{name:_<8}", {}, objective, better)
-
-    def run(
-        self,
-        sweep: str,
-        trial: int,
-        seed: int,
-        value: float | None = None,
-        *,
-        state: RunState = RunState.FINISHED,
-        role: Role = "search",
-        signature: str = SIGNATURE,
-        **changes: Any,
-    ) -> str:
-        self.registry.trial(sweep, trial, "vae", {"lr": trial / 10}, {})
-        run = self.registry.run(sweep, trial, seed, role)
-        if state is RunState.QUEUED:
-            return run
-        attempt = self.registry.begin(run, {"host": "here"})
-        if state.ended:
-            about: dict[str, Any] = {"name": "fd", "low": None, "high": None, "n": 1000, "floor": 0.5}
-            about |= {"better": "lower", "checkpoint": "last", "step": 10, "split": "holdout"} | changes
-            scores = [StoredScore(value=value, signature=signature, **about)] if value is not None else []
-            self.registry.finish(run, attempt, state, seconds=1.0, scores=scores)
-        return run
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
-    return Lab(Registry.open(f"sqlite:///{tmp_path / 'registry.db'}"))
+    return Lab(Registry.open(url_in(tmp_path)))
 
 
-def order(rows: list[dict[str, Any]]) -> list[tuple[int | None, int, float | None]]:
-    return [(row["rank"], row["trial"], row["score"] and row["score"]["value"]) for row in rows]
+FINALS: tuple[FinalCheckpoint, ...] = ("last", "selected")
 
 
 def test_trials_are_ranked_by_the_median_over_their_seeds(lab: Lab) -> None:
@@ -163,28 +79,6 @@ def test_the_reference_split_ranks_and_the_holdout_is_shown(lab: Lab) -> None:
     assert [comparison.rows[0]["score"][key] for key in ("low", "high")] == [2.0, 4.0]
     best = best_run(lab.registry, sweep)
     assert best is not None and best["run"] == runs[1]
-
-
-def test_what_the_holdout_says_of_the_best_of_equal_trials_is_unbiased() -> None:
-    """Twenty trials whose true value is 10, measured with an error of 1 on each split, 2,000 times. The smallest of
-    twenty holdout values is 8.13 on average, and would be shown if the holdout ranked.
-    """
-    source = random.Random(1)
-    shown, smallest = [], []
-    for _ in range(2000):
-        values = [(source.gauss(10, 1), source.gauss(10, 1)) for _ in range(20)]
-        outcomes = [
-            SeedOutcome(
-                "search", "FINISHED", "fd", holdout, None, None, 1000, None, None, SIGNATURE, "lower", 1.0, reference
-            )
-            for reference, holdout in values
-        ]
-        trials = [Configuration("sweep", trial, "gan", "FINISHED", [outcome]) for trial, outcome in enumerate(outcomes)]
-        shown.append(rank(trials, 1).rows[0]["score"]["value"])
-        smallest.append(min(holdout for _, holdout in values))
-    error = 1 / math.sqrt(2000)
-    assert abs(statistics.mean(shown) - 10) < 4 * error
-    assert statistics.mean(smallest) == pytest.approx(10 - 1.867, abs=4 * error)
 
 
 def test_a_value_on_the_reference_that_is_not_finite_is_the_worst(lab: Lab) -> None:
@@ -443,125 +337,7 @@ def test_all_sweeps_are_compared_by_their_own_objectives(lab: Lab) -> None:
     assert "fd n:1000 / bleu v1" in comparison.note
 
 
-# ---- finding and showing
-
-
-def test_a_name_means_its_newest_sweep(lab: Lab) -> None:
-    lab.registry.sweep("digits", "1" * 8, {}, "fd", "lower")
-    newest = lab.registry.sweep("digits", "0" * 8, {}, "fd", "lower")
-    assert find_sweep(lab.registry, "digits") == newest
-    assert find_sweep(lab.registry, "digits-11111111") == "digits-11111111"
-    with pytest.raises(UsageError, match=r"unknown sweep 'digit'; did you mean digits\?"):
-        find_sweep(lab.registry, "digit")
-
-
-def test_an_empty_registry_says_so(lab: Lab) -> None:
-    assert list_runs(lab.registry) == compare_trials(lab.registry).rows == []
-    with pytest.raises(UsageError, match="the registry is empty, run a sweep first"):
-        find_sweep(lab.registry, "digits")
-
-
-def test_a_run_is_found_by_id_or_by_the_name_of_its_sweep(lab: Lab) -> None:
-    run = lab.run(lab.sweep("my.sweep"), 3, 1, 1.0)
-    assert find_run(lab.registry, run) == run
-    assert find_run(lab.registry, "my.sweep.3.1") == run
-    with pytest.raises(UsageError, match=f"unknown run 'my.sweep.3.2'; did you mean {run}"):
-        find_run(lab.registry, "my.sweep.3.2")
-    with pytest.raises(UsageError, match="unknown sweep 'other'"):
-        find_run(lab.registry, "other.3.1")
-
-
-def test_what_is_shown_of_a_run_is_ready_for_json(lab: Lab) -> None:
-    run = lab.run(lab.sweep(), 0, 0, 5.0)
-    progress = [
-        StoredScore("fd", value, None, None, 10, None, "fd", "lower", "progress", step, "reference")
-        for step, value in ((20, 7.0), (10, 9.0))
-    ]
-    lab.registry.finish(run, 1, RunState.FINISHED, scores=progress)
-    shown = show_run(lab.registry, run)
-    assert json.loads(json.dumps(shown, allow_nan=False)) == shown
-    assert [(entry["step"], entry["value"]) for entry in shown["progress"]] == [(10, 9.0), (20, 7.0)]
-    assert shown["config"] == {"lr": 0.0}
-    assert shown["environment"] == {"host": "here"}
-    assert {"role", "reason", "attempts", "scores_selected", "checkpoints", "artifacts", "scalars"} <= set(shown)
-
-
-def test_rows_of_one_sweep_hold_nothing_of_another(lab: Lab) -> None:
-    first, second = lab.sweep("a"), lab.sweep("b")
-    lab.run(first, 0, 0, 1.0)
-    lab.run(second, 0, 0, 2.0)
-    for read in (list_runs, list_trials):
-        assert [row["sweep"] for row in read(lab.registry, first)] == [first]
-    assert [row["sweep"] for row in compare_trials(lab.registry, second).rows] == [second]
-    assert [row["sweep"] for row in list_sweeps(lab.registry)] == [second, first]
-
-
 # ---- many runs: what is left out changes nothing of what is shown
-
-
-def reference(configurations: list[Configuration]) -> list[tuple[int | None, str, int, float | None]]:
-    """Rank, sweep, trial and value by the words of the definition, one signature: sort by hand, then count."""
-    told = []
-    for each in configurations:
-        fresh = [run for run in each.outcomes if run.role == "confirm" and run.state in ("FINISHED", "DIVERGED")]
-        role = "confirm" if fresh else "search"
-        runs = [run for run in each.outcomes if run.role == role]
-        values = [run.value for run in runs if run.state == "FINISHED" and run.value is not None and run.name]
-        bad = sum(run.state == "DIVERGED" or (run.state == "FINISHED" and run.value is None) for run in runs)
-        ordered = sorted(values) + [math.inf] * bad
-        value = statistics.median(ordered) if values else math.inf
-        told.append((each, bool(fresh), value if math.isfinite(value) else None))
-    several = len({each.sweep for each, _, value in told if value is not None}) > 1
-    keys = {id(each): (not (fresh or several), value) for each, fresh, value in told if value is not None}
-    ranked = sorted((each for each, _, value in told if value is not None), key=lambda each: keys[id(each)])
-    rows: list[tuple[int | None, str, int, float | None]] = [
-        (1 + sum(other < keys[id(each)] for other in keys.values()), each.sweep, each.trial, keys[id(each)][1])
-        for each in ranked
-    ]
-    return rows
-
-
-OUTCOMES = st.builds(
-    lambda role, state, value: SeedOutcome(role, state, "fd", value, None, None, 10, None, None, "fd", "lower", 1.0),
-    st.sampled_from(["search", "search", "confirm"]),
-    st.sampled_from(["FINISHED", "FINISHED", "FINISHED", "DIVERGED", "FAILED", "RUNNING"]),
-    st.one_of(st.none(), st.integers(0, 6).map(float)),
-)
-
-
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.lists(OUTCOMES, max_size=5)), max_size=8), st.integers(0, 9))
-def test_the_first_rows_are_those_of_the_whole_ranking(drawn: list[tuple[str, list[SeedOutcome]]], most: int) -> None:
-    configurations = [Configuration(sweep, trial, "vae", "FINISHED", runs) for trial, (sweep, runs) in enumerate(drawn)]
-    whole, first = rank(configurations), rank(configurations, most)
-    ranked = [(row["rank"], row["sweep"], row["trial"], row["score"]["value"]) for row in whole.rows if row["score"]]
-    assert ranked == reference(configurations)
-    assert first.rows == whole.rows[:most]
-    assert (first.total, first.groups, first.note) == (len(whole.rows), whole.groups, whole.note)
-
-
-SIGNED = OUTCOMES.flatmap(
-    lambda outcome: st.sampled_from([outcome, outcome._replace(signature="fd 2"), outcome._replace(name=None)])
-)
-
-
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.lists(SIGNED, max_size=5)), max_size=8), st.integers(0, 9))
-def test_ranking_needs_but_little_of_an_outcome(drawn: list[tuple[str, list[SeedOutcome]]], most: int) -> None:
-    known, brief = {}, []
-    for trial, (sweep, runs) in enumerate(drawn):
-        known[sweep, trial] = Configuration(sweep, trial, "vae", "FINISHED", runs)
-        little = [
-            SeedOutcome.brief(run.role, run.state, run.value, run.signature if run.name else None, run.better, "fd")
-            for run in runs
-        ]
-        brief.append(Configuration(sweep, trial, "vae", "FINISHED", little))
-    asked: list[tuple[str, int]] = []
-
-    def whole(some: list[Configuration]) -> list[Configuration]:
-        asked.extend(each.key for each in some)
-        return [known[each.key] for each in reversed(some)]
-
-    assert rank(brief, most, whole) == rank(known.values(), most)
-    assert len(asked) <= most
 
 
 @pytest.mark.parametrize("batch", [2, 1000])
@@ -579,13 +355,3 @@ def test_the_first_rows_are_told_in_full(lab: Lab, monkeypatch: pytest.MonkeyPat
     ]
     assert [row["config"] for row in first.rows] == [{"lr": 0.1}, {"lr": 0.2}]
     assert (first.total, len(whole.rows)) == (3, 3)
-
-
-def test_the_newest_runs_of_a_state(lab: Lab) -> None:
-    sweep = lab.sweep()
-    for trial in range(12):
-        lab.run(sweep, trial, 0, 1.0, state=RunState.FAILED if trial % 2 else RunState.FINISHED)
-    found = newest_runs(lab.registry, state=RunState.FAILED, most=2)
-    assert [row["trial"] for part in found.parts for row in part] == [9, 11]
-    assert (found.shown, found.total) == (2, 6)
-    assert len(list_runs(lab.registry)) == 12
