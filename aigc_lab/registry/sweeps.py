@@ -30,12 +30,12 @@ def list_sweeps(registry: Registry) -> list[Json]:
 
 
 @repeated
-def show_sweep(registry: Registry, wanted: str) -> Json:
+def show_sweep(registry: Registry, id_or_name: str) -> Json:
     """What was run: id, name, digest, the experiment as resolved, objective, when. Raises `UsageError` like
     `find_sweep`.
     """
     with registry.read() as connection:
-        rows = connection.execute(select(*Sweep.columns).where(Sweep.c.id == sweep_id(connection, wanted)))
+        rows = connection.execute(select(*Sweep.columns).where(Sweep.c.id == sweep_id(connection, id_or_name)))
         return json_row(rows.mappings().one())
 
 
