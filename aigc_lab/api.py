@@ -89,12 +89,12 @@ def compare(
     column `config.<key>` holds each value that the search chose. What has no score has NaN there.
     """
     from aigc_lab.host.settings import Settings
-    from aigc_lab.registry import queries
+    from aigc_lab.registry.comparison import compare_trials
     from aigc_lab.registry.home import open_registry
 
     settings = Settings.load(_path(home))
     with open_registry(settings) as registry:
-        return _frame(queries.compare(registry, sweep, score=score, checkpoint=checkpoint).rows)
+        return _frame(compare_trials(registry, sweep, score=score, checkpoint=checkpoint).rows)
 
 
 def load(model: str, *, home: str | Path | None = None, device: str = "cpu", trust_code: bool = False) -> "Model":

@@ -18,9 +18,10 @@ from aigc_lab.archive import contents, optuna_study
 from aigc_lab.errors import UsageError
 from aigc_lab.host.files import locked, write_atomically
 from aigc_lab.host.settings import Settings, as_typed
-from aigc_lab.registry import queries
+from aigc_lab.registry.find import find_run, find_sweep
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.sweeps import list_sweeps
 from aigc_lab.registry.tables import Promotion, Run
 from aigc_lab.sweeps import ownership
 from aigc_lab.sweeps.unfinished_deletion import Doomed, unfinished_deletions
@@ -64,13 +65,13 @@ def _find(registry: Registry, settings: Settings, reference: str) -> Doomed:
         for note in unfinished_deletions(settings)
         if reference == note.name or (note.run is None and reference == note.sweep.rpartition("-")[0])
     ]
-    if notes and not any(row["sweep"] == reference for row in queries.sweeps(registry)):
+    if notes and not any(row["sweep"] == reference for row in list_sweeps(registry)):
         return notes[0]  # a name means the newest sweep, and that may be another by now
     try:
         if _is_run(reference):
-            run = queries.find_run(registry, reference)
+            run = find_run(registry, reference)
             return Doomed(run.rsplit(".", 2)[0], run)
-        return Doomed(queries.find_sweep(registry, reference), None)
+        return Doomed(find_sweep(registry, reference), None)
     except UsageError:
         if notes:
             return notes[0]

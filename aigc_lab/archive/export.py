@@ -25,7 +25,7 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.experiment import code_files
 from aigc_lab.host.files import replacing, sha256
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import queries
+from aigc_lab.registry.find import find_sweep
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.tables import SCHEMA
 from aigc_lab.sweeps import ownership, unfinished_deletion
@@ -58,7 +58,7 @@ def export(wanted: str, settings: Settings, target: Path | None, *, force: bool)
     `Failure` for a sweep whose files are missing or damaged.
     """
     with open_registry(settings) as registry:
-        sweep = queries.find_sweep(registry, wanted)
+        sweep = find_sweep(registry, wanted)
         path = target or Path(f"{sweep}.tar")
         _check(path, force)
         ownership.refuse_foreign(registry, settings, sweep)

@@ -65,14 +65,15 @@ def runs(
     home: Home = None,
 ) -> None:
     """List the newest runs, with the score that each sweep optimises."""
-    from aigc_lab.display.tables import more, runs_table
-    from aigc_lab.registry import queries
+    from aigc_lab.display.run_page import runs_table
+    from aigc_lab.display.wording import omitted
+    from aigc_lab.registry.runs import newest_runs
 
     with opened(home) as registry:
-        found = queries.newest_runs(registry, sweep, state=_state(state), most=limit or None)
+        found = newest_runs(registry, sweep, state=_state(state), most=limit or None)
         if json:
             print_rows(found.parts)
-            print(more(found.shown, found.total), end="\n" if found.shown < found.total else "", file=sys.stderr)
+            print(omitted(found.shown, found.total), end="\n" if found.shown < found.total else "", file=sys.stderr)
         else:
             print_table(runs_table([row for part in found.parts for row in part], found.total))
 
@@ -93,11 +94,11 @@ def show(
     home: Home = None,
 ) -> None:
     """Show one run: its configuration, scores, attempts and files."""
-    from aigc_lab.display.tables import show_page
-    from aigc_lab.registry import queries
+    from aigc_lab.display.run_page import show_page
+    from aigc_lab.registry.runs import show_run
 
     with opened(home) as registry:
-        row = queries.show(registry, run)
+        row = show_run(registry, run)
     print_json(row) if json else print_table(show_page(row))
 
 
@@ -115,14 +116,15 @@ def compare(
     home: Home = None,
 ) -> None:
     """Rank the trials by the median over their seeds on the reference split, and show their values on the holdout."""
-    from aigc_lab.display.tables import compare_table, more
-    from aigc_lab.registry import queries
+    from aigc_lab.display.ranking import compare_table
+    from aigc_lab.display.wording import omitted
+    from aigc_lab.registry.comparison import compare_trials
 
     with opened(home) as registry, uncollected():
-        comparison = queries.compare(registry, sweep, score=score, checkpoint=checkpoint, most=limit or None)
+        comparison = compare_trials(registry, sweep, score=score, checkpoint=checkpoint, most=limit or None)
     if json:
         print_rows([comparison.rows])
-        for note in filter(None, (comparison.note, more(len(comparison.rows), comparison.total))):
+        for note in filter(None, (comparison.note, omitted(len(comparison.rows), comparison.total))):
             print(note, file=sys.stderr)
     else:
         print_table(compare_table(comparison))

@@ -147,8 +147,8 @@ def sample(
 def models(json: AsJson = False, home: Home = None) -> None:
     """List the promoted models. Each version has its aliases, the run that it came from, and its score."""
     from aigc_lab.display.tables import models_table
-    from aigc_lab.registry import queries
+    from aigc_lab.registry.models import list_models
 
     with opened(home) as registry:
-        rows = queries.models(registry)
+        rows = list_models(registry)
     print_json(rows) if json else print_table(models_table(rows))

@@ -45,7 +45,7 @@ def progress() -> "Iterator[Callable[[str], object]]":
     if not sys.stderr.isatty():
         yield lambda doing: None
         return
-    from aigc_lab.display.tables import console
+    from aigc_lab.display.terminal import console
 
     with console(stderr=True).status("") as shown:
         yield shown.update
@@ -114,7 +114,7 @@ def print_rows(parts: "Iterable[list[dict[str, Any]]]") -> None:
 
 
 def print_table(renderable: "RenderableType") -> None:
-    from aigc_lab.display.tables import console
+    from aigc_lab.display.terminal import console
 
     out = console()
     if out.is_terminal:

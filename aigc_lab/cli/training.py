@@ -126,7 +126,7 @@ def train(
     if json:
         print_json(rows[0] if len(rows) == 1 else rows)
     else:
-        from aigc_lab.display.tables import runs_table, show_page
+        from aigc_lab.display.run_page import runs_table, show_page
 
         print_table(show_page(rows[0]) if len(rows) == 1 else runs_table(rows))
 

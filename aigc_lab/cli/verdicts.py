@@ -114,7 +114,7 @@ def judge_seeds(
     seeds matter.
     """
     from aigc_lab.commands import judge as judging
-    from aigc_lab.display.tables import seeds_table
+    from aigc_lab.display.seeds import seeds_table
 
     rows = judging.seeds_of(sweep, home)
     print_json(rows) if json else print_table(seeds_table(rows))
@@ -130,7 +130,7 @@ def rejudge(
 ) -> None:
     """Judge a sweep's runs again, from their stored weights and histories; nothing is trained."""
     from aigc_lab.commands.rejudge import rejudge as again
-    from aigc_lab.display.tables import verdicts_table
+    from aigc_lab.display.seeds import verdicts_table
     from aigc_lab.host import trust
     from aigc_lab.host.settings import Settings
 

@@ -29,8 +29,8 @@ from aigc_lab.contracts import (
 )
 from aigc_lab.contracts.base import Begin, ContractResult, Where, examine
 from aigc_lab.data.base import Dataset
-from aigc_lab.display import tables
-from aigc_lab.display.tables import Text
+from aigc_lab.display import terminal
+from aigc_lab.display.terminal import Text
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.experiment import experiment as experiments
 from aigc_lab.experiment.yaml_file import dotted, parse
@@ -68,7 +68,7 @@ def check_file(wanted: str, data: str | None, changes: list[Change], *, json: bo
     settings = Settings.load(home)
     torch.set_num_threads(1)  # batches this small lose more to the threads' meeting than they gain
     # What a plugin prints must not end up in the middle of the JSON.
-    console = tables.console(stderr=json)
+    console = terminal.console(stderr=json)
     console.file = console.file  # the stream of now: while contracts run, what is printed goes elsewhere
     if wanted.endswith((".yaml", ".yml")):
         return [_experiment(wanted, changes, settings, console)]
@@ -270,7 +270,7 @@ _MARK = {"kept": ("✓", "green"), "broken": ("✗", "bold red")}
 
 def _shown(results: Iterator[_Checked], console: Console) -> Iterator[_Checked]:
     """The same results, each printed as it comes, with a spinner on a terminal while the next is worked on."""
-    status = tables.console(stderr=True).status("checking …")
+    status = terminal.console(stderr=True).status("checking …")
     with status, redirect_stdout(sys.stderr):
         unchecked = Counter[str]()
         for each in results:

@@ -98,12 +98,12 @@ def _repaired(settings: Settings) -> list[Check]:
 
 
 def _adopted(settings: Settings, wanted: str) -> list[Check]:
-    from aigc_lab.registry import queries
+    from aigc_lab.registry.find import find_sweep
     from aigc_lab.registry.home import open_registry
     from aigc_lab.sweeps import ownership
 
     with open_registry(settings) as registry:
-        sweep = queries.find_sweep(registry, wanted)
+        sweep = find_sweep(registry, wanted)
         ownership.adopt(registry, settings, [sweep])
     return [Check("adopt", "ok", f"{sweep} belongs to this home now; files that lie in another are missing here")]
 

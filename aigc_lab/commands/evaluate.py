@@ -10,7 +10,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from aigc_lab import plugins
-from aigc_lab.display import tables
+from aigc_lab.display import terminal
 from aigc_lab.errors import UsageError
 from aigc_lab.evaluate import evaluate, judge
 from aigc_lab.experiment import experiment as experiments
@@ -18,8 +18,8 @@ from aigc_lab.host import environment, visible
 from aigc_lab.host.settings import Settings
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.metrics.base import Score
-from aigc_lab.registry import queries
 from aigc_lab.registry.home import open_registry
+from aigc_lab.registry.sweeps import show_sweep
 from aigc_lab.samples import Text
 from aigc_lab.scoring.inputs import Range, read_input
 from aigc_lab.serving import lookup
@@ -150,7 +150,7 @@ def _model(wanted: str, settings: Settings, policy: WeightsPolicy, device: str) 
     dataset = None
     if run is not None:
         with open_registry(settings) as registry:
-            row = queries.sweep(registry, run.rpartition(".")[0].rpartition(".")[0])
+            row = show_sweep(registry, run.rpartition(".")[0].rpartition(".")[0])
         dataset = experiments.stored(row, settings, policy).resolve(lambda hole: hole.ends()[0]).dataset
     return weights.load(device), dataset
 
@@ -158,7 +158,7 @@ def _model(wanted: str, settings: Settings, policy: WeightsPolicy, device: str) 
 @contextmanager
 def _bar() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on standard error for each pass over a set, where that is a terminal."""
-    console = tables.console(stderr=True)
+    console = terminal.console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         if console.is_terminal:

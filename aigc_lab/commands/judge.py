@@ -90,18 +90,20 @@ def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
     alone are counted: by the others it was chosen, and they flatter.
     """
     from aigc_lab.host.settings import Settings
-    from aigc_lab.registry import queries
     from aigc_lab.registry.home import open_registry
+    from aigc_lab.registry.runs import list_runs
     from aigc_lab.registry.states import RunState
+    from aigc_lab.registry.sweeps import final_scores, list_trials, objective_histories, show_sweep
+    from aigc_lab.registry.verdicts import last_verdicts, verdicts_by_run
 
     settings = Settings.load(home)
     with open_registry(settings) as registry:
-        sweep = queries.sweep(registry, wanted)
+        sweep = show_sweep(registry, wanted)
         name = sweep["id"]
-        verdicts, histories = queries.verdicts(registry, name), queries.histories(registry, name)
-        told = queries.said_of_runs(registry, name)
-        finals = {each: queries.finals(registry, name, sweep["objective"], each) for each in ("last", "selected")}
-        trials, runs = queries.trials(registry, name), queries.runs(registry, name)
+        verdicts, histories = verdicts_by_run(registry, name), objective_histories(registry, name)
+        told = last_verdicts(registry, name)
+        finals = {each: final_scores(registry, name, sweep["objective"], each) for each in ("last", "selected")}
+        trials, runs = list_trials(registry, name), list_runs(registry, name)
     rows = []
     for trial in trials:
         every = [run for run in runs if run["trial"] == trial["trial"]]

@@ -12,8 +12,11 @@ from aigc_lab.archive.mlflow_comparison import DigestCache, RunComparison
 from aigc_lab.archive.mlflow_replay import projections
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import audit, queries
+from aigc_lab.registry import audit
+from aigc_lab.registry.find import find_sweep
+from aigc_lab.registry.models import list_models
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.sweeps import list_sweeps
 from aigc_lab.serving import restoration
 from aigc_lab.sweeps import ownership
 from aigc_lab.sweeps.reconcile import Finding
@@ -40,7 +43,7 @@ def rebuild(
     for a home that was moved or copied; `Failure` when MLflow does not take everything: the same command goes on.
     """
     ownership.check_home(registry, settings)
-    names = [queries.find_sweep(registry, sweep)] if sweep else [row["sweep"] for row in queries.sweeps(registry)]
+    names = [find_sweep(registry, sweep)] if sweep else [row["sweep"] for row in list_sweeps(registry)]
     for each in names:
         with ExitStack() as stack:
             try:
@@ -124,7 +127,7 @@ class _Sweep:
             self._registry.set_mlflow_experiment(self._sweep, experiment)
 
     def _models(self) -> Iterator[Finding]:
-        rows = [row for row in queries.models(self._registry) if row["sweep"] == self._sweep]
+        rows = [row for row in list_models(self._registry) if row["sweep"] == self._sweep]
         if not rows or not store_exists(self._settings.tracking_uri):
             return
         for row, lacks in restoration.missing_versions(rows, self._settings):

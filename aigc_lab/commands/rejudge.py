@@ -13,12 +13,14 @@ from aigc_lab.experiment.experiment import Protocol
 from aigc_lab.host import environment, run_folders
 from aigc_lab.host.files import write_atomically
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import queries
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.records import StoredArtifact, StoredVerdict
 from aigc_lab.registry.run_lifecycle import RESULTS
+from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.sweeps import artifacts_by_run, objective_histories, show_sweep
+from aigc_lab.registry.verdicts import verdicts_by_run
 from aigc_lab.runs.record import Curve, judge_history
 from aigc_lab.scoring.evaluator import Evaluator
 from aigc_lab.scoring.feature_store import FeatureStore
@@ -36,17 +38,17 @@ def rejudge(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]
     """
     device = environment.device(device)
     with open_registry(settings) as registry:
-        sweep = queries.sweep(registry, wanted)
+        sweep = show_sweep(registry, wanted)
         ownership.claim(registry, settings, sweep["id"])
         plan = experiment.stored(sweep, settings)
         dataset = plan.resolve(lambda hole: hole.ends()[0]).dataset
         store = FeatureStore(dataset, cache=settings.cache, weights=settings.weights, device=device, say=_say)
         evaluator = Evaluator(plan.protocol, plan.metrics, dataset, store)
-        known, histories = queries.verdicts(registry, sweep["id"]), queries.histories(registry, sweep["id"])
-        files = queries.files(registry, sweep["id"])
-        runs, rows, told = queries.runs(registry, sweep["id"]), [], dict[str, tuple[dict[str, str], list[Path]]]()
+        known, histories = verdicts_by_run(registry, sweep["id"]), objective_histories(registry, sweep["id"])
+        files = artifacts_by_run(registry, sweep["id"])
+        runs, rows, told = list_runs(registry, sweep["id"]), [], dict[str, tuple[dict[str, str], list[Path]]]()
         _same(dataset, plan.protocol, sweep["id"], runs)
-        for run in [queries.show(registry, run["run"]) for run in runs if run["state"] in RESULTS]:
+        for run in [show_run(registry, run["run"]) for run in runs if run["state"] in RESULTS]:
             before = [StoredVerdict(**each) for each in known.get(run["run"], [])]
             history = histories.get(run["run"], [])
             was: dict[str, StoredVerdict] = {each.kind: each for each in before}

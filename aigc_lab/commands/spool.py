@@ -11,11 +11,11 @@ from typing import Any
 from rich.console import RenderableType
 from rich.table import Table
 
-from aigc_lab.display import tables
-from aigc_lab.display.tables import Text
+from aigc_lab.display import terminal, wording
+from aigc_lab.display.terminal import Text
 from aigc_lab.errors import Failure
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import queries
+from aigc_lab.registry.find import find_sweep
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
 from aigc_lab.sweeps import ownership
@@ -72,7 +72,9 @@ def spool_table(rows: Sequence[Row]) -> RenderableType:
         counts = (str(row[name]) for name in ("runs", "records", "points", "pictures"))
         why = row["error"] or (_OWN_WRITER if row["writer"] else "nobody has tried; --flush delivers it")
         before = f"{_age(row['delivered_at'])} ago" if row["delivered_at"] else ""
-        table.add_row(*map(tables.cell, (row["sweep"], *counts, _size(row["bytes"]), _age(row["since"]), before, why)))
+        table.add_row(
+            *map(terminal.cell, (row["sweep"], *counts, _size(row["bytes"]), _age(row["since"]), before, why))
+        )
     return table
 
 
@@ -82,7 +84,7 @@ def _sweeps(wanted: str | None, settings: Settings) -> list[str]:
     if wanted is None or wanted in names:
         return names if wanted is None else [wanted]
     with open_registry(settings) as registry:
-        return [queries.find_sweep(registry, wanted)]
+        return [find_sweep(registry, wanted)]
 
 
 def _row(sweep: str, settings: Settings) -> Row:
@@ -111,7 +113,7 @@ def _deliver(sweep: str, settings: Settings, registry: Registry) -> str:
 @contextmanager
 def _progress(sweep: str, folder: Path) -> Iterator[None]:
     """On a terminal what is left, every second; else a line."""
-    done, console = threading.Event(), tables.console(stderr=True)
+    done, console = threading.Event(), terminal.console(stderr=True)
 
     def line() -> str:
         left = backlog.sweep_backlog(folder)
@@ -142,7 +144,7 @@ def _iso(milliseconds: int | None) -> str | None:
 
 def _age(moment: str) -> str:
     age = (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
-    return tables.duration(max(0.0, age))  # a clock may have been set back
+    return wording.duration(max(0.0, age))  # a clock may have been set back
 
 
 def _size(count: int) -> str:

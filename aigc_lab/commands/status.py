@@ -15,14 +15,15 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from sqlalchemy import Connection, func, select
 
-from aigc_lab.display import tables
-from aigc_lab.display.tables import Text
+from aigc_lab.display import terminal, wording
+from aigc_lab.display.terminal import Text
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment.experiment import Experiment, most_runs
 from aigc_lab.experiment.yaml_file import Document
 from aigc_lab.host import visible
 from aigc_lab.host.settings import Settings, as_typed
-from aigc_lab.registry import liveness, queries
+from aigc_lab.registry import liveness
+from aigc_lab.registry.find import find_sweep
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Run, Sweep, Trial
@@ -52,7 +53,7 @@ class Look:
         supervisors = {row["sweep"]: row for row in liveness.supervisors(self.registry)}
         for attempt in liveness.running(self.registry):
             attempts[attempt["sweep"]].append(attempt)
-        sweep = None if self.wanted is None else queries.find_sweep(self.registry, self.wanted)
+        sweep = None if self.wanted is None else find_sweep(self.registry, self.wanted)
         with self.registry.read() as connection:
             rows = []
             for found in _sweeps(connection, sweep, self.most):
@@ -85,7 +86,7 @@ def watch(look: Look) -> None:
     """Shows the page every two seconds, on a terminal in place and in a pipe a line for each change, until nobody runs
     what is looked at, or Ctrl-C.
     """
-    console = tables.console()
+    console = terminal.console()
     try:
         with Live(console=console, auto_refresh=False) as live:
             before: list[str] = []
@@ -266,15 +267,15 @@ def _details(connection: Connection, row: Json, budget: _Budget, attempts: list[
 
 
 def _table(rows: list[Json]) -> RenderableType:
-    table = tables.plain_table()
+    table = terminal.plain_table()
     table.add_column("sweep", no_wrap=True, min_width=max(len(row["sweep"]) for row in rows))
     for name in ("condition", "ended", "runs", "best (reference)", "begun"):
         table.add_column(name, overflow="fold")
     styles = {"running": "green", "lost": "bold red", "stopped": "yellow", "ended": ""}
     for row in rows:
         condition = Text(row["condition"], style=styles[row["condition"]])
-        cells = (_progress(row), _states(row), _best(row), f"{tables.duration(row['age'])} ago")
-        table.add_row(tables.cell(row["sweep"]), condition, *map(tables.cell, cells))
+        cells = (_progress(row), _states(row), _best(row), f"{wording.duration(row['age'])} ago")
+        table.add_row(terminal.cell(row["sweep"]), condition, *map(terminal.cell, cells))
     return table
 
 
@@ -300,14 +301,14 @@ def _page(row: Json) -> list[RenderableType]:
 
 
 def _under_way(rows: list[Json]) -> RenderableType:
-    table = tables.plain_table()
+    table = terminal.plain_table()
     table.add_column("run", no_wrap=True, min_width=max(len(row["run"]) for row in rows))
     for name in ("attempt", "step", "last heard", "process"):
         table.add_column(name, overflow="fold")
     for row in rows:
-        heard = f"{tables.duration(row['seconds_since_beat'])} ago" if row["alive"] else "lost"
+        heard = f"{wording.duration(row['seconds_since_beat'])} ago" if row["alive"] else "lost"
         cells = (row["run"], str(row["number"]), _steps(row), heard, f"{row['pid'] or '?'} on {row['host'] or '?'}")
-        table.add_row(*map(tables.cell, cells))
+        table.add_row(*map(terminal.cell, cells))
     return table
 
 
@@ -318,14 +319,14 @@ def _steps(row: Json) -> str:
 
 
 def _last(rows: list[Json]) -> RenderableType:
-    table = tables.plain_table()
+    table = terminal.plain_table()
     table.add_column("run", no_wrap=True, min_width=max(len(row["run"]) for row in rows))
     for name in ("state", "took", "ended"):
         table.add_column(name, overflow="fold")
     for row in rows:
-        took = "" if row["seconds"] is None else tables.duration(row["seconds"])
+        took = "" if row["seconds"] is None else wording.duration(row["seconds"])
         ended = row["finished_at"][:19].replace("T", " ")
-        table.add_row(*map(tables.cell, (row["run"], row["state"], took, ended)))
+        table.add_row(*map(terminal.cell, (row["run"], row["state"], took, ended)))
     return table
 
 
@@ -339,8 +340,8 @@ def _states(row: Json) -> str:
 
 
 def _best(row: Json) -> str:
-    return "" if row["best"] is None else f"{row['objective']} {tables.number(row['best'])}"
+    return "" if row["best"] is None else f"{row['objective']} {wording.number(row['best'])}"
 
 
 def _left(row: Json) -> str:
-    return "" if row["seconds_left"] is None else f"about {tables.duration(row['seconds_left'])} left"
+    return "" if row["seconds_left"] is None else f"about {wording.duration(row['seconds_left'])} left"

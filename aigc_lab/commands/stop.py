@@ -7,7 +7,8 @@ from pathlib import Path
 from aigc_lab.errors import Failure
 from aigc_lab.host.processes import Process
 from aigc_lab.host.settings import Settings, as_typed
-from aigc_lab.registry import liveness, queries
+from aigc_lab.registry import liveness
+from aigc_lab.registry.find import find_sweep
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.sweeps import ownership
@@ -22,7 +23,7 @@ def stop(registry: Registry, settings: Settings, wanted: str, *, finish: bool, h
     """Asks the process that runs a sweep to stop, and waits until it has, unless the runs under way are to `finish`.
     Returns what there is to say. Raises `Failure` when it does not stop.
     """
-    sweep = queries.find_sweep(registry, wanted)
+    sweep = find_sweep(registry, wanted)
     ownership.refuse(registry, settings, sweep)
     again = as_typed(f"aigc-lab resume {sweep}", settings, home)
     before = liveness.supervisor(registry, sweep)

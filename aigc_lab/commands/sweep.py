@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from aigc_lab.display import tables
+from aigc_lab.display import ranking, terminal
 from aigc_lab.display.progress import SweepDisplay
-from aigc_lab.display.tables import Text
+from aigc_lab.display.terminal import Text
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment import experiment as experiments
@@ -20,11 +20,13 @@ from aigc_lab.experiment.experiment import Experiment, Source
 from aigc_lab.host import content, environment, outage, signals
 from aigc_lab.host.outage import StoreAway
 from aigc_lab.host.settings import Settings, as_typed, masked
-from aigc_lab.registry import queries
+from aigc_lab.registry.comparison import best_run, compare_trials
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.run_lifecycle import RESULTS
+from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.sweeps import run_outcomes, show_sweep
 from aigc_lab.sweeps import needs
 from aigc_lab.sweeps.estimate import Estimate, estimate
 from aigc_lab.sweeps.fitting import fitted
@@ -55,7 +57,7 @@ def sweep(
     The `table` goes to standard output, or with `json` to standard error too. `executor` names who does the runs, as
     `sweeps.session.opened` says.
     """
-    console = tables.console(stderr=True)
+    console = terminal.console(stderr=True)
     settings, experiment = _prepare(wanted, changes, _devices(device)[0], home)
     named: dict[content.Folder, Source] = {"experiments": wanted, "evaluation": experiment.protocol.name}
     for folder, name in named.items():
@@ -92,7 +94,7 @@ def _sweep(
     executor: str | None = None,
 ) -> list[dict[str, Any]]:
     """The sweep of a checked experiment; `registry` is the home's, where it is open already."""
-    console = tables.console(stderr=True)
+    console = terminal.console(stderr=True)
     places = _places(device, workers, trials_per_gpu, at_most=most_runs(experiment))
     needs.check_memory(experiment, places)
     for note in experiment.check_data():
@@ -108,16 +110,16 @@ def _sweep(
             opened(experiment, settings, known, places, display.say, executor=executor) as opening,
         ):
             run_sweep(experiment, opening, display, retry_failed=retry_failed)
-        comparison = queries.compare(known, opening.sweep)
-        runs, best = queries.runs(known, opening.sweep), queries.best_run(known, opening.sweep)
-    result = tables.console(stderr=json)
+        comparison = compare_trials(known, opening.sweep)
+        runs, best = list_runs(known, opening.sweep), best_run(known, opening.sweep)
+    result = terminal.console(stderr=json)
     if opening.finishing.is_set():
         again = as_typed(f"aigc-lab resume {opening.sweep}", settings, home)
         console.print(Text(f"Stopped as asked, with nothing under way; {again} goes on."), soft_wrap=True)
     elif not display.ended:
         console.print(f"All {len(runs)} runs were done before; --trials N asks for more.")
     if table:
-        result.print(tables.compare_table(comparison), crop=False)
+        result.print(ranking.compare_table(comparison), crop=False)
         for line in _next_steps(best, opening.sweep, settings, home):
             result.print(Text(line), soft_wrap=True)
     if runs and all(run["state"] == RunState.FAILED for run in runs):
@@ -174,7 +176,7 @@ def _train(
     registry: Registry | None = None,
 ) -> list[dict[str, Any]]:
     """Runs of a checked experiment without holes; `registry` is the home's, where it is open already."""
-    console = tables.console(stderr=True)
+    console = terminal.console(stderr=True)
     places = _places(device, 1, None)
     needs.check_memory(experiment, places, together=len(set(seeds)) if experiment.file.training.stacked else 1)
     for note in experiment.check_data():
@@ -188,7 +190,7 @@ def _train(
             opened(experiment, settings, known, places, display.say, "train") as opening,
         ):
             runs = run_seeds(experiment, opening, display, list(dict.fromkeys(seeds)), retry_failed=retry_failed)
-        rows = [queries.show(known, run) for run in runs]
+        rows = [show_run(known, run) for run in runs]
     if not display.ended and all(row["state"] in RESULTS for row in rows):
         was = f"{runs[0]} was" if len(runs) == 1 else f"{len(runs)} runs were"
         console.print(f"{was} done before; --seed N trains another.")
@@ -214,8 +216,8 @@ def resume(
     """
     settings = Settings.load(home)
     with open_registry(settings, connected=True) as registry:
-        row = queries.sweep(registry, wanted)
-        seeds = [run["seed"] for run in queries.outcomes(registry, row["id"]) if run["state"] not in RESULTS]
+        row = show_sweep(registry, wanted)
+        seeds = [run["seed"] for run in run_outcomes(registry, row["id"]) if run["state"] not in RESULTS]
         experiment = _stored(row, settings, _devices(device)[0])
         given: dict[str, Any] = {"device": device, "retry_failed": retry_failed, "home": home, "registry": registry}
         if row["command"] != "train":
@@ -228,12 +230,12 @@ def resume(
             return _sweep(experiment, settings, **given, **options)
         if not seeds:
             done = f"All runs of {row['id']} were done before; aigc-lab train begins others."
-            tables.console(stderr=True).print(done)
+            terminal.console(stderr=True).print(done)
         else:
             _train(experiment, settings, seeds, **given)
-        comparison = queries.compare(registry, row["id"])
+        comparison = compare_trials(registry, row["id"])
     if table:
-        tables.console(stderr=json).print(tables.compare_table(comparison), crop=False)
+        terminal.console(stderr=json).print(ranking.compare_table(comparison), crop=False)
     return comparison.rows
 
 
@@ -274,7 +276,7 @@ def _prepare(wanted: Source, changes: list[Change], device: str, home: Path | No
     if experiment.protocol.fewer:
         _rehearsed(experiment, device)
         experiment, notes = fitted(experiment)
-        console = tables.console(stderr=True)
+        console = terminal.console(stderr=True)
         for note in notes:
             console.print(Text(note), soft_wrap=True)
     _checked(experiment, device)
@@ -288,7 +290,7 @@ def _checked(experiment: Experiment, device: str) -> None:
 
 def _rehearsed(experiment: Experiment, device: str) -> None:
     """A user's code is tried elsewhere before it is loaded here."""
-    console = tables.console(stderr=True)
+    console = terminal.console(stderr=True)
     rehearse(experiment, device, lambda text: console.print(Text(text), soft_wrap=True))
 
 

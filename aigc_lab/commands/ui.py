@@ -115,11 +115,11 @@ def _browser() -> webbrowser.BaseBrowser | None:
 
 def _newest(settings: Settings) -> str | None:
     """The MLflow experiment of the newest sweep; None where the registry knows of none."""
-    from aigc_lab.registry import queries
     from aigc_lab.registry.home import open_registry
+    from aigc_lab.registry.sweeps import list_sweeps
 
     with suppress(UsageError, Failure), open_registry(settings) as registry:
-        known = [row["mlflow_experiment_id"] for row in queries.sweeps(registry)]
+        known = [row["mlflow_experiment_id"] for row in list_sweeps(registry)]
         return next(filter(None, known), None)
     return None
 

@@ -18,11 +18,14 @@ from aigc_lab.archive.mlflow_gaps import sample_pictures
 from aigc_lab.archive.mlflow_replay import Projection, projections
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host.settings import Settings, masked
-from aigc_lab.registry import audit, liveness, queries
+from aigc_lab.registry import audit, liveness
 from aigc_lab.registry.audit import RecordedRun
+from aigc_lab.registry.find import find_sweep
+from aigc_lab.registry.models import list_models
 from aigc_lab.registry.run_lifecycle import RESULTS
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.sweeps import list_sweeps, show_sweep
 from aigc_lab.serving import restoration
 from aigc_lab.sweeps import ownership
 from aigc_lab.tracking import backlog, final, spool_log
@@ -69,8 +72,8 @@ def verify(
     being done.
     """
     verification, digests = Verification(), DigestCache()
-    known = [row["sweep"] for row in queries.sweeps(registry)]
-    wanted, mine = [queries.find_sweep(registry, sweep)] if sweep else known, []
+    known = [row["sweep"] for row in list_sweeps(registry)]
+    wanted, mine = [find_sweep(registry, sweep)] if sweep else known, []
     for each in wanted:
         try:
             ownership.refuse_foreign(registry, settings, each, remedy="; verify it there")
@@ -89,7 +92,7 @@ def _models(
     registry: Registry, settings: Settings, sweeps: list[str], found: Verification, told: Callable[[str], object]
 ) -> None:
     """Promoted models have their own files, and their version and aliases in MLflow."""
-    rows = [row for row in queries.models(registry) if row["sweep"] in sweeps]
+    rows = [row for row in list_models(registry) if row["sweep"] in sweeps]
     if not rows:
         return
     told("models")
@@ -135,7 +138,7 @@ class _Sweep:
     ) -> None:
         self._registry, self._settings, self._sweep, self._found = registry, settings, sweep, verification
         self._digests, self._told, self._deep = digests, told, deep
-        self._row = queries.sweep(registry, sweep)
+        self._row = show_sweep(registry, sweep)
         self._runs = audit.results(registry, sweep)
 
     def verify(self) -> None:

@@ -1,4 +1,4 @@
-"""How a sweep shows itself on standard error: bars on a terminal, a line for each run in a log."""
+"""The progress of a sweep on standard error: bars on a terminal, a line for each run in a log."""
 
 import math
 import threading
@@ -12,7 +12,8 @@ from rich.live import Live
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
-from aigc_lab.display.tables import Text, duration
+from aigc_lab.display.terminal import Text
+from aigc_lab.display.wording import duration
 from aigc_lab.host import visible
 from aigc_lab.runs.job import Job, RunOutcome
 from aigc_lab.training.state import Progress
@@ -23,7 +24,7 @@ _SILENCE = 30.0
 
 @dataclass
 class _Shown:
-    """A run that goes on: its bar, and what is said of it."""
+    """A run that goes on: its bar, and the texts beside it."""
 
     name: str
     bar: TaskID
@@ -106,12 +107,12 @@ class SweepDisplay:
             reason = f"({outcome.reason})" if outcome.reason else ""
             self._bars.remove_task(run.bar)
             self._bars.update(self._all, completed=self._ended)
-            told = "  ".join(filter(None, (run.name, outcome.state.lower(), value, f"{took:.0f} s", chosen, reason)))
-            self.say(f"[{self._ended}/{self._total}] {told}")
+            line = "  ".join(filter(None, (run.name, outcome.state.lower(), value, f"{took:.0f} s", chosen, reason)))
+            self.say(f"[{self._ended}/{self._total}] {line}")
 
     @property
     def ended(self) -> int:
-        """How many runs have ended under these eyes."""
+        """How many runs have ended while this was shown."""
         return len(self._durations)
 
     def _left(self) -> str:

@@ -18,9 +18,10 @@ from aigc_lab.host import confined, environment
 from aigc_lab.host.channel import Channel, Closed, Message
 from aigc_lab.host.outage import StoreAway
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import liveness, queries
+from aigc_lab.registry import liveness
 from aigc_lab.registry.run_lifecycle import RETRIES
 from aigc_lab.registry.states import RunState
+from aigc_lab.registry.sweeps import run_outcomes
 from aigc_lab.runs.job import Job, RunOutcome, Watcher
 from aigc_lab.runs.messages import Answer, Broken, Ended, Interrupted, Opening, Progressed, Ready, Said, Scored, Work
 from aigc_lab.runs.resources import Resources
@@ -119,7 +120,7 @@ class Local(base.Executor):
         return attempt, RunOutcome(RunState.FAILED, None, reason)
 
     def _stored(self, job: Job) -> RunOutcome:
-        rows = queries.outcomes(self._resources.registry, job.sweep)
+        rows = run_outcomes(self._resources.registry, job.sweep)
         row = next(row for row in rows if (row["trial"], row["seed"]) == (job.trial, job.seed))
         return RunOutcome(RunState(row["state"]), row["value"], row["reason"])
 

@@ -67,7 +67,9 @@ def from_name(name: str, options: Mapping[str, Any]) -> Optimizer:
         first = error.errors()[0]
         path, called = ".".join(map(str, first["loc"])), plugins.name_of(kind)
         if first["type"] == "extra_forbidden":
-            raise ValueError(unknown_name(f"knob of optimizer {called}", path, list(kind.Config.model_fields))) from None
+            raise ValueError(
+                unknown_name(f"knob of optimizer {called}", path, list(kind.Config.model_fields))
+            ) from None
         message = first["msg"].removeprefix("Value error, ").replace("Input should be", "it should be")
         raise ValueError(f"optimizer {called}: {path}: {message}") from None
 

@@ -1,4 +1,7 @@
 """The registry: the life of every run, its scores and its files, in SQLite or PostgreSQL.
 
-`states.py` and `records.py` are plain types; `tables.py` is the schema, `store.py` writes, `queries.py` reads.
+Plain types: `states.py`, `records.py`, `run_lifecycle.py`, `marks.py`. The schema: `tables.py`. Opening: `home.py`,
+`engine.py`, `database.py`. Writing: `store.py` with `attempts.py`, `promotions.py`, `supervisors.py`; `homes.py`.
+Reading: `find.py`, `sweeps.py`, `runs.py`, `verdicts.py`, `models.py`, `comparison.py` with `ranking.py`,
+`liveness.py`, `audit.py`.
 """

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from sqlalchemy import and_, select
+from sqlalchemy import select
 
+from aigc_lab.registry.columns import OBJECTIVE_ON_REFERENCE
+from aigc_lab.registry.database import repeated
 from aigc_lab.registry.states import RunState
-from aigc_lab.registry.store import Registry, repeated
+from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Artifact, Attempt, Checkpoint, Run, Score, Sweep, Trial
 
 
@@ -32,17 +34,11 @@ class RecordedRun:
 @repeated
 def results(registry: Registry, sweep: str) -> list[RecordedRun]:
     """The runs of a sweep, by trial and seed."""
-    on_reference = and_(
-        Score.c.run_id == Run.c.id,
-        Score.c.name == Sweep.c.objective,
-        Score.c.checkpoint == "last",
-        Score.c.split == "reference",
-    )
     columns = (Run.c.id, Run.c.trial, Run.c.seed, Run.c.state, Run.c.mlflow_run_id, Score.c.value)
     runs = (
         select(*columns)
         .join(Sweep, Sweep.c.id == Run.c.sweep_id)
-        .outerjoin(Score, on_reference)
+        .outerjoin(Score, OBJECTIVE_ON_REFERENCE)
         .where(Run.c.sweep_id == sweep)
         .order_by(Run.c.trial, Run.c.seed)
     )
@@ -52,25 +48,25 @@ def results(registry: Registry, sweep: str) -> list[RecordedRun]:
     weights = select(Checkpoint.c.run_id, Checkpoint.c.kind, Checkpoint.c.path, Checkpoint.c.sha256)
     others = select(Artifact.c.run_id, Artifact.c.path)
     with registry.read() as connection:
-        found = {row[0]: RecordedRun(*row[:3], RunState(row[3]), *row[4:]) for row in connection.execute(runs)}
+        recorded = {row[0]: RecordedRun(*row[:3], RunState(row[3]), *row[4:]) for row in connection.execute(runs)}
         for run, state, chain in connection.execute(attempts.join(Run, Run.c.id == Attempt.c.run_id).where(of_sweep)):
-            found[run].attempts.append(RunState(state))
-            found[run].chain = chain or 1
+            recorded[run].attempts.append(RunState(state))
+            recorded[run].chain = chain or 1
         for run, kind, split in connection.execute(scored.join(Run, Run.c.id == Score.c.run_id).where(of_sweep)):
-            found[run].scored.add((kind, split))
+            recorded[run].scored.add((kind, split))
         for run, kind, path, digest in connection.execute(
             weights.join(Run, Run.c.id == Checkpoint.c.run_id).where(of_sweep)
         ):
-            found[run].kinds.add(kind)
-            found[run].files[registry.located(path)] = digest
+            recorded[run].kinds.add(kind)
+            recorded[run].files[registry.located(path)] = digest
         for run, path in connection.execute(others.join(Run, Run.c.id == Artifact.c.run_id).where(of_sweep)):
-            found[run].files[registry.located(path)] = None
-    return list(found.values())
+            recorded[run].files[registry.located(path)] = None
+    return list(recorded.values())
 
 
 @repeated
 def trials(registry: Registry, sweep: str) -> dict[int, tuple[RunState, float | None]]:
     """Trial -> how it ended, and its value."""
-    wanted = select(Trial.c.number, Trial.c.state, Trial.c.value).where(Trial.c.sweep_id == sweep)
+    rows = select(Trial.c.number, Trial.c.state, Trial.c.value).where(Trial.c.sweep_id == sweep)
     with registry.read() as connection:
-        return {number: (RunState(state), value) for number, state, value in connection.execute(wanted)}
+        return {number: (RunState(state), value) for number, state, value in connection.execute(rows)}

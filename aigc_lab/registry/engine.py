@@ -1,4 +1,4 @@
-"""Opening the registry's database: found, made or migrated, and every way in which that can go wrong in one line."""
+"""Opening the registry's database: it is created or migrated where needed, and whatever fails is one line."""
 
 import os
 import sqlite3
@@ -29,10 +29,10 @@ _MIGRATION_LOCK = 0x_A16C_1AB  # any number, the same in every process
 _AWAY = frozenset({"57P01", "57P02", "57P03", "57P05", "53300", "40001", "40P01"})
 # What a server says that is there and will soon take connections. Its words may be in another language.
 _SOON = ("starting up", "shutting down", "too many", "remaining connection slots", "not yet accepting")
-# libpq waits for ever unless it is told: for a connection, and for an answer of a machine that has vanished.
+# Limits for libpq, which else waits for ever: for a connection, and for an answer of a machine that has vanished.
 _LIBPQ = {"connect_timeout": 10, "keepalives_idle": 20, "keepalives_interval": 5, "tcp_user_timeout": 30_000}
 # Addresses at which this process has found a registry: what goes away there is waited for.
-_known: set[str] = set()
+_reached: set[str] = set()
 
 
 def away(error: Exception, url: str) -> str | None:
@@ -54,7 +54,7 @@ def soon(error: Exception, url: str) -> str | None:
 
 
 def server_options(url: URL) -> dict[str, object]:
-    """What a driver of PostgreSQL is told besides its address, so that it notices a server that has gone away."""
+    """Options of a PostgreSQL driver with which it notices a server that has gone away; those in the address win."""
     if url.get_backend_name() != "postgresql" or not url.get_driver_name().startswith("psycopg"):
         return {}
     return {name: value for name, value in _LIBPQ.items() if name not in url.query}
@@ -72,22 +72,22 @@ def open_engine(url: str, *, create: bool, connected: bool = False, patient: boo
                 raise _missing(url)
             path.parent.mkdir(parents=True, exist_ok=True)
         engine = _engine(parsed, connected)
-        reason = away if patient or url in _known else soon
-        found = outage.ask(label(url), lambda: _found(engine), partial(reason, url=url))
-        if found is None and not create:
+        reason = away if patient or url in _reached else soon
+        schema = outage.ask(label(url), lambda: _schema_of(engine), partial(reason, url=url))
+        if schema is None and not create:
             raise _missing(url)
-        if found != SCHEMA:
+        if schema != SCHEMA:
             _migrate(url, engine, path)
-    _known.add(url)
+    _reached.add(url)
     return engine
 
 
 def label(url: str) -> str:
-    """What the registry is called in messages."""
+    """The name of the registry in messages, without a password."""
     return f"registry {masked(url)}"
 
 
-def _found(engine: Engine) -> str | None:
+def _schema_of(engine: Engine) -> str | None:
     with engine.connect() as connection:
         return _schema(connection)
 
@@ -192,12 +192,12 @@ def _migrate(url: str, engine: Engine, path: Path | None) -> None:
     with locked(beside(path)):
         # The mode is kept in the file. It cannot be set inside a transaction, and must not be set in a foreign file.
         with engine.connect() as connection:
-            found = _schema(connection)
-        if found is not None:
+            schema = _schema(connection)
+        if schema is not None:
             try:
-                ScriptDirectory.from_config(config).get_revision(found)
+                ScriptDirectory.from_config(config).get_revision(schema)
             except CommandError:
-                problem = f"has schema {found}, this version of aigc-lab reads {SCHEMA}"
+                problem = f"has schema {schema}, this version of aigc-lab reads {SCHEMA}"
                 raise _Foreign(problem, f"upgrade aigc-lab, or {_ELSEWHERE}") from None
         if path is not None:
             raw = engine.raw_connection()

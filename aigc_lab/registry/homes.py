@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import insert, select, update
 
-from aigc_lab.registry.store import Registry, repeated
+from aigc_lab.registry.database import repeated
+from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Attempt, Home, Run, Sweep
 
 
@@ -25,7 +26,7 @@ def homes(registry: Registry) -> list[StoredHome]:
 
 
 def home(registry: Registry, identity: str) -> StoredHome | None:
-    """The one of this id; None when it has never written here."""
+    """The home of this id; None when it has never written here."""
     return next((each for each in homes(registry) if each.id == identity), None)
 
 
@@ -33,30 +34,34 @@ def home(registry: Registry, identity: str) -> StoredHome | None:
 def owners(registry: Registry) -> dict[str, str]:
     """Sweep -> the id of its home, of every sweep that has one."""
     with registry.read() as connection:
-        found = connection.execute(select(Sweep.c.id, Sweep.c.home_id).where(Sweep.c.home_id.is_not(None)))
-        return {sweep: owner for sweep, owner in found}
+        rows = connection.execute(select(Sweep.c.id, Sweep.c.home_id).where(Sweep.c.home_id.is_not(None)))
+        return {sweep: owner for sweep, owner in rows}
 
 
 @repeated
 def has_begun(registry: Registry, sweep: str) -> bool:
-    """Whether some run of the sweep was begun: then its files lie somewhere."""
+    """Whether some run of the sweep was begun, so that its files lie somewhere."""
     begun = select(Attempt.c.number).join(Run, Run.c.id == Attempt.c.run_id).where(Run.c.sweep_id == sweep).limit(1)
     with registry.read() as connection:
         return connection.scalar(begun) is not None
 
 
 @repeated
-def settle(registry: Registry, lies: StoredHome) -> None:
+def settle(registry: Registry, stored: StoredHome) -> None:
     """Records where a home lies."""
     with registry.write() as connection:
-        changed = connection.execute(update(Home).where(Home.c.id == lies.id).values(path=lies.path, host=lies.host))
+        changed = connection.execute(
+            update(Home).where(Home.c.id == stored.id).values(path=stored.path, host=stored.host)
+        )
         if not changed.rowcount:
-            connection.execute(insert(Home).values(asdict(lies)))
+            connection.execute(insert(Home).values(asdict(stored)))
 
 
 @repeated
 def claim(registry: Registry, sweep: str, identity: str) -> str | None:
-    """Makes the sweep this home's, unless it is another's. Returns whose it is; None when there is no such sweep."""
+    """Records this home as the owner of the sweep unless it has one. Returns the owner, None where there is no such
+    sweep.
+    """
     unclaimed = (Sweep.c.id == sweep, Sweep.c.home_id.is_(None))
     with registry.write() as connection:
         connection.execute(update(Sweep).where(*unclaimed).values(home_id=identity))
@@ -65,6 +70,6 @@ def claim(registry: Registry, sweep: str, identity: str) -> str | None:
 
 @repeated
 def adopt(registry: Registry, identity: str, *, sweeps: list[str]) -> None:
-    """Makes these sweeps this home's, whosever they were."""
+    """Records this home as the owner of these sweeps, whatever owner they have."""
     with registry.write() as connection:
         connection.execute(update(Sweep).where(Sweep.c.id.in_(sweeps)).values(home_id=identity))

@@ -4,12 +4,13 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select, text
+from sqlalchemy import Connection, RowMapping, Select, select, text
 
 from aigc_lab.host.processes import Process
+from aigc_lab.registry.database import repeated
 from aigc_lab.registry.run_lifecycle import LEASE
 from aigc_lab.registry.states import RunState
-from aigc_lab.registry.store import Registry, repeated
+from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Attempt, Checkpoint, Run, Supervisor, Verdict
 
 Json = dict[str, Any]
@@ -21,33 +22,33 @@ def running(registry: Registry, sweep: str | None = None) -> list[Json]:
     `process`, the `age` of the last beat in seconds, and whether it is `alive` (see `alive`).
     """
     columns = [column for column in Attempt.columns if column.name not in ("run_id", "environment")]
-    wanted = (
+    attempts = (
         select(Attempt.c.run_id.label("run"), Run.c.sweep_id.label("sweep"), *columns)
         .join(Run, Run.c.id == Attempt.c.run_id)
         .where(Attempt.c.state == RunState.RUNNING.value)
         .order_by(Attempt.c.started_at, Attempt.c.run_id)
     )
     with registry.read() as connection:
-        return _told(connection, wanted if sweep is None else wanted.where(Run.c.sweep_id == sweep))
+        return _rows(connection, attempts if sweep is None else attempts.where(Run.c.sweep_id == sweep))
 
 
 @repeated
 def supervisors(registry: Registry) -> list[Json]:
     """The processes that run sweeps now, or that died while they did: sweep, when, `process`, `age`, `alive`."""
     with registry.read() as connection:
-        return _told(connection, select(Supervisor.c.sweep_id.label("sweep"), *Supervisor.columns))
+        return _rows(connection, select(Supervisor.c.sweep_id.label("sweep"), *Supervisor.columns))
 
 
 @repeated
 def supervisor(registry: Registry, sweep: str) -> Json | None:
-    """The one of a sweep; None when nobody runs it and its last one ended in order."""
+    """The row of `supervisors` of a sweep; None when nobody runs it and its last process ended in order."""
     return next((row for row in supervisors(registry) if row["sweep"] == sweep), None)
 
 
 @repeated
 def ended(registry: Registry, run: str) -> Json | None:
-    """Of a run: sweep, trial, seed, state, reason, the number of its newest `attempt`, its `verdicts` as (kind, step,
-    verdict), and the `result_step`, of which its last weights are. None when there is no such run.
+    """How a run ended: sweep, trial, seed, state, reason, the number of its newest `attempt`, its `verdicts` as (kind,
+    step, verdict), and `result_step`, the step of its last weights. None when there is no such run.
     """
     newest = select(Attempt.c.number).where(Attempt.c.run_id == run).order_by(Attempt.c.number.desc()).limit(1)
     last = select(Checkpoint.c.step).where(Checkpoint.c.run_id == run, Checkpoint.c.kind == "last")
@@ -65,41 +66,41 @@ def ended(registry: Registry, run: str) -> Json | None:
 
 @repeated
 def environment(registry: Registry, run: str, attempt: int) -> Json:
-    """Of an attempt, as it began."""
-    wanted = select(Attempt.c.environment).where(Attempt.c.run_id == run, Attempt.c.number == attempt)
+    """The environment of an attempt, as it began; empty where there is no such attempt."""
+    query = select(Attempt.c.environment).where(Attempt.c.run_id == run, Attempt.c.number == attempt)
     with registry.read() as connection:
-        return dict(connection.scalar(wanted) or {})
+        return dict(connection.scalar(query) or {})
 
 
 @repeated
 def failures(registry: Registry, sweep: str) -> dict[str, Json]:
     """Run -> the environment of its newest attempt, for every run of a sweep that FAILED."""
-    wanted = (
+    attempts = (
         select(Attempt.c.run_id, Attempt.c.environment)
         .join(Run, Run.c.id == Attempt.c.run_id)
         .where(Run.c.sweep_id == sweep, Run.c.state == RunState.FAILED.value)
         .order_by(Attempt.c.run_id, Attempt.c.number)
     )
     with registry.read() as connection:
-        return {run: environment for run, environment in connection.execute(wanted)}
+        return {run: environment for run, environment in connection.execute(attempts)}
 
 
 def alive(process: Process | None, age: float) -> bool:
     """Whether a process that last beat `age` seconds ago is taken to be alive. On this machine the process itself is
     looked for; elsewhere a beat holds for a lease. A clock may have been set back: a beat from the future is as old.
     """
-    known = None if process is None else process.alive
-    return abs(age) < LEASE if known is None else known
+    seen = None if process is None else process.alive  # None: it cannot be looked for from here
+    return abs(age) < LEASE if seen is None else seen
 
 
-def _told(connection: Connection, wanted: Any) -> list[Json]:
-    rows = connection.execute(wanted).mappings().all()
+def _rows(connection: Connection, query: Select[Any]) -> list[Json]:
+    rows = connection.execute(query).mappings().all()
     up = _up_seconds(connection) if rows else math.inf
     return [_row(row, up) for row in rows]
 
 
 def _up_seconds(connection: Connection) -> float:
-    """For how long the server has been there to take beats; a file always is."""
+    """The seconds for which the server has been up to take beats; infinite for a file."""
     if connection.dialect.name != "postgresql":
         return math.inf
     since = text("SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())")
@@ -107,14 +108,11 @@ def _up_seconds(connection: Connection) -> float:
 
 
 def _row(row: RowMapping, up: float) -> Json:
-    told = dict(row)
+    """The columns of an attempt or a supervisor, with its process, the age of its last beat and whether it is alive."""
     process = None
-    if told["pid"] is not None:
-        process = Process(told["host"], told["boot"] or "", told["pid"], told["process_started"] or "")
-    beat = told["heartbeat_at"] or told["started_at"]
+    if row["pid"] is not None:
+        process = Process(row["host"], row["boot"] or "", row["pid"], row["process_started"] or "")
+    beat = row["heartbeat_at"] or row["started_at"]
     age = (datetime.now(UTC) - beat).total_seconds()
-    return told | {
-        "process": process,
-        "age": age,
-        "alive": alive(process, min(age, up)),
-    }  # it could not be heard before
+    # A beat is no older than the server has been up, since it could not be heard before.
+    return dict(row) | {"process": process, "age": age, "alive": alive(process, min(age, up))}

@@ -1,4 +1,4 @@
-"""What is to be known of a row before it is taken for the best."""
+"""Marks of a ranked row: reasons not to take it for the best as it stands."""
 
 from collections.abc import Mapping
 
@@ -9,6 +9,6 @@ NOT_CONFIRMED = "not confirmed"
 
 
 def doubts(counts: Mapping[str, int]) -> list[str]:
-    """Marks of a row, from how many of its runs have which collapse verdict."""
+    """Marks of a row, from the number of its runs with each collapse verdict."""
     of = f" of {sum(counts.values())} runs" if sum(counts.values()) > 1 else ""
     return [f"collapse {verdict}" + (of and f" in {counts[verdict]}{of}") for verdict in DOUBTFUL if verdict in counts]

@@ -24,7 +24,7 @@ Row = dict[str, Any]
 _FINISHED, _DIVERGED = RunState.FINISHED.value, RunState.DIVERGED.value
 
 
-_UNTOLD = (None,) * 5  # low, high, n, floor and its spread, of an outcome that is only ranked
+_UNUSED = (None,) * 5  # low, high, n, floor and its spread, of an outcome that is only ranked
 
 
 class SeedOutcome(NamedTuple):
@@ -58,9 +58,9 @@ class SeedOutcome(NamedTuple):
         name: str,
         reference: float | None = None,
     ) -> "SeedOutcome":
-        """Of one that is to be ranked, what its rank depends on; the rest is None."""
+        """An outcome with only what a rank depends on; the rest is None."""
         named = None if signature is None else name
-        return cls(role, state, named, value, *_UNTOLD, signature, better, None, reference)
+        return cls(role, state, named, value, *_UNUSED, signature, better, None, reference)
 
     @property
     def scored(self) -> bool:
@@ -147,15 +147,15 @@ def rank(
     """One row for each configuration (and signature, should its runs have been scored in different ways); only the
     first `most` of them, if that is given. The `config` of a row is left empty.
 
-    Most of many are ranked and not shown, so their outcomes may be `Outcome.brief`; then `whole` returns those of its
-    argument, in any order, with all that a row tells.
+    Most of many are ranked and not shown, so their outcomes may be `SeedOutcome.brief`; then `whole` returns
+    the configurations of its argument, in any order, with all that their rows show.
     """
     members: dict[tuple[str, str, str], list[_Standing]] = defaultdict(list)
     unranked: list[_Standing] = []
     for configuration in configurations:
         for standing in _standings(configuration):
             (unranked if standing.value is None else members[standing.group]).append(standing)
-    groups = [Group(*key, rows=len(found)) for key, found in members.items()]
+    groups = [Group(*key, rows=len(standings)) for key, standings in members.items()]
     groups.sort(key=lambda group: (-group.rows, group.name, group.signature))
     unranked.sort(key=lambda standing: _state(standing) != RunState.DIVERGED)
 
@@ -166,8 +166,8 @@ def rank(
 
     shown = list(islice(ordered(), most))
     if whole is not None:
-        told = {each.key: each for each in whole([standing.configuration for standing, _, _ in shown])}
-        shown = [(_of(told[each.configuration.key], each), place, flatters) for each, place, flatters in shown]
+        complete = {each.key: each for each in whole([standing.configuration for standing, _, _ in shown])}
+        shown = [(_of(complete[each.configuration.key], each), place, flatters) for each, place, flatters in shown]
     total = len(unranked) + sum(group.rows for group in groups)
     return Comparison([_row(*each) for each in shown], groups, _note(groups), total)
 
@@ -230,11 +230,11 @@ def _references(scored: Sequence[SeedOutcome], used: Sequence[SeedOutcome]) -> l
 
 
 def _with_worst(
-    found: Sequence[float | None], scored: Sequence[SeedOutcome], used: Sequence[SeedOutcome]
+    values: Sequence[float | None], scored: Sequence[SeedOutcome], used: Sequence[SeedOutcome]
 ) -> list[float]:
     worst = math.inf if scored[0].better == "lower" else -math.inf
-    values = [worst if value is None or value != value else value for value in found]  # NaN alone is not itself
-    return values + [worst for outcome in used if outcome.state == _DIVERGED]
+    finite = [worst if value is None or value != value else value for value in values]  # NaN alone is not itself
+    return finite + [worst for outcome in used if outcome.state == _DIVERGED]
 
 
 def _row(standing: _Standing, rank: int | None, flatters: bool) -> Row:
@@ -292,8 +292,8 @@ def _state(standing: _Standing) -> RunState:
     if standing.value is None and (standing.scored or any(each.state == RunState.DIVERGED for each in standing.used)):
         return RunState.DIVERGED
     present = {outcome.state for outcome in standing.configuration.outcomes}
-    told = RunState(standing.configuration.state)
-    given_up = told in (RunState.PRUNED, RunState.FAILED, RunState.KILLED)
+    recorded = RunState(standing.configuration.state)
+    given_up = recorded in (RunState.PRUNED, RunState.FAILED, RunState.KILLED)
     if RunState.RUNNING in present:
         return RunState.RUNNING
     if RunState.QUEUED in present and not given_up:
@@ -301,8 +301,8 @@ def _state(standing: _Standing) -> RunState:
     if standing.value is not None or RunState.FINISHED in present:
         return RunState.FINISHED
     if given_up or not present:
-        return told
-    return next((state for state in (RunState.PRUNED, RunState.FAILED, RunState.KILLED) if state in present), told)
+        return recorded
+    return next((state for state in (RunState.PRUNED, RunState.FAILED, RunState.KILLED) if state in present), recorded)
 
 
 def _note(groups: list[Group]) -> str:

@@ -40,9 +40,9 @@ class StoredScore:
 
     @classmethod
     def of(cls, score: Any, checkpoint: Scored, step: int, split: str) -> "StoredScore":
-        """What is stored of a `Score`: of a dataset its floor is of as many samples as were scored."""
-        told = {name: getattr(score, name) for name in _OF_SCORE}
-        return cls(**told, checkpoint=checkpoint, step=step, split=split)
+        """The stored form of a `Score` of a checkpoint's samples at a step, against a split."""
+        values = {name: getattr(score, name) for name in _OF_SCORE}
+        return cls(**values, checkpoint=checkpoint, step=step, split=split)
 
 
 _OF_SCORE = ("name", "value", "low", "high", "n", "floor", "signature", "better", "floor_sd")
@@ -60,14 +60,14 @@ class StoredVerdict:
     signature: str
 
     @classmethod
-    def of(cls, kind: Judged, step: int, told: dict[str, Any]) -> "StoredVerdict":
-        """What a verdict tells of itself as a dict: what is said, and the numbers behind it."""
-        numbers = {key: value for key, value in told.items() if key not in ("verdict", "reason", "signature")}
-        return cls(kind, step, told["verdict"], told["reason"], numbers, told["signature"])
+    def of(cls, kind: Judged, step: int, verdict: dict[str, Any]) -> "StoredVerdict":
+        """A verdict with `verdict`, `reason` and `signature`; whatever else it holds is its evidence."""
+        evidence = {key: value for key, value in verdict.items() if key not in ("verdict", "reason", "signature")}
+        return cls(kind, step, verdict["verdict"], verdict["reason"], evidence, verdict["signature"])
 
 
 class ScalarLike(Protocol):
-    """Anything that says how a training scalar went; `StoredScalar` is one."""
+    """The last value and the range of a training scalar; `StoredScalar` is one."""
 
     @property
     def last(self) -> float | None: ...

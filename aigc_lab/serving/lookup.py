@@ -14,9 +14,12 @@ from aigc_lab.errors import UsageError
 from aigc_lab.host import trust
 from aigc_lab.host.files import sha256
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import queries
+from aigc_lab.registry import find
+from aigc_lab.registry.columns import FinalCheckpoint
+from aigc_lab.registry.comparison import best_run
 from aigc_lab.registry.home import open_registry
-from aigc_lab.registry.queries import Final
+from aigc_lab.registry.models import list_models
+from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.serving.model import Model
@@ -62,7 +65,7 @@ class _Mlflow(Weights):
             return Model.of_file(download(self.store, self.uri, Path(folder)), device, trust.gate(self.home))
 
 
-def find_weights(reference: str, settings: Settings, checkpoint: Final = "last") -> Weights:
+def find_weights(reference: str, settings: Settings, checkpoint: FinalCheckpoint = "last") -> Weights:
     """Weights by reference: a file, `models:/NAME/VERSION`, `NAME@ALIAS`, the name of a promoted model (its champion,
     else its newest version), a run, or a sweep (its best run). Raises `UsageError` for a reference to nothing.
     """
@@ -75,11 +78,11 @@ def find_weights(reference: str, settings: Settings, checkpoint: Final = "last")
         return _of_uri(reference, settings)
     with open_registry(settings) as registry:
         name, at, alias = reference.partition("@")
-        versions = queries.models(registry, name)
+        versions = list_models(registry, name)
         if versions:
             return _promoted(_chosen(versions, alias if at else None), settings)
         if at:
-            models = sorted({row["model"] for row in queries.models(registry)})
+            models = sorted({row["model"] for row in list_models(registry)})
             raise UsageError(f"unknown model '{name}'; {_listed('promoted models', models)}")
         return weights_of_run(registry, find_run(registry, reference, checkpoint), checkpoint)
 
@@ -91,7 +94,7 @@ def _of_uri(uri: str, settings: Settings) -> Weights:
     name, version, alias = match.groups("")
     try:
         with open_registry(settings) as registry:
-            versions = queries.models(registry, name)
+            versions = list_models(registry, name)
     except UsageError:  # a machine that only serves has MLflow, and no home
         versions = []
     matching = [row for row in versions if str(row["version"]) == version or alias in row["aliases"]]
@@ -119,14 +122,14 @@ def _promoted(row: dict[str, Any], settings: Settings) -> Weights:
     return Weights(Path(row["path"]), f"{row['model']}-{row['version']}", settings.home, origin)
 
 
-def find_run(registry: Registry, reference: str, checkpoint: Final) -> str:
+def find_run(registry: Registry, reference: str, checkpoint: FinalCheckpoint) -> str:
     """Run by its id, or the best run of a sweep. Raises `UsageError` where there is none."""
     if re.search(r"\.\d+\.\d+$", reference):
-        return queries.find_run(registry, reference)
-    sweep = queries.find_sweep(registry, reference)
-    best = queries.best_run(registry, sweep, checkpoint)
+        return find.find_run(registry, reference)
+    sweep = find.find_sweep(registry, reference)
+    best = best_run(registry, sweep, checkpoint)
     if best is None:
-        states = sorted({row["state"] for row in queries.runs(registry, sweep)})
+        states = sorted({row["state"] for row in list_runs(registry, sweep)})
         reason = f"its runs are {', '.join(states)}" if states else "it has no runs"
         raise UsageError(
             f"sweep {sweep} has no finished run with a score ({reason}); 'aigc-lab runs {sweep}' lists them"
@@ -142,9 +145,9 @@ _REMEDY = {
 }
 
 
-def weights_of_run(registry: Registry, run: str, checkpoint: Final) -> Weights:
+def weights_of_run(registry: Registry, run: str, checkpoint: FinalCheckpoint) -> Weights:
     """Weights of a finished run. Raises `UsageError` for any other, with its state, and for a lost file."""
-    row = queries.show(registry, run)
+    row = show_run(registry, run)
     if row["state"] != RunState.FINISHED:
         why = f" ({row['reason']})" if row["reason"] else ""
         remedy = _REMEDY.get(RunState(row["state"]), "the command that started it does it again")
@@ -156,7 +159,7 @@ def weights_of_run(registry: Registry, run: str, checkpoint: Final) -> Weights:
     if file is None:
         raise UsageError(f"run {run} has stored no {checkpoint} weights; take another: aigc-lab runs {row['sweep']}")
     path = Path(file["path"])
-    copies = [Path(copy["path"]) for copy in queries.models(registry) if copy["sha256"] == file["sha256"]]
+    copies = [Path(copy["path"]) for copy in list_models(registry) if copy["sha256"] == file["sha256"]]
     # A promoted run outlives its checkpoints: the copy is the same to the bit.
     whole = next((place for place in (path, *copies) if has_digest(place, file["sha256"])), None)
     if whole is None:

@@ -25,12 +25,14 @@ from aigc_lab import __version__
 from aigc_lab.errors import UsageError
 from aigc_lab.host.files import locked, umask
 from aigc_lab.host.settings import Settings, masked
-from aigc_lab.registry import queries
+from aigc_lab.registry.columns import FinalCheckpoint
 from aigc_lab.registry.home import open_registry
-from aigc_lab.registry.queries import Final
+from aigc_lab.registry.models import list_models
 from aigc_lab.registry.records import StoredPromotion
+from aigc_lab.registry.runs import show_run
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import AliasEvent, Promotion
+from aigc_lab.registry.verdicts import collapse_doubt
 from aigc_lab.serving import lookup
 from aigc_lab.serving.answering import columns
 from aigc_lab.serving.lookup import Weights
@@ -53,7 +55,7 @@ _LONGEST = 200  # MLflow takes 255 characters
 
 @dataclass(frozen=True)
 class PromotionResult:
-    """Result of a promotion: the version's `row` as in `queries.models`, whether it was `created`, why this run was
+    """Result of a promotion: the version's `row` as in `list_models`, whether it was `created`, why this run was
     `chosen`, and the version at which the alias pointed `before` (None: at none).
     """
 
@@ -74,7 +76,7 @@ def promote(
     *,
     name: str | None,
     alias: str | None,
-    checkpoint: Final = "last",
+    checkpoint: FinalCheckpoint = "last",
     reason: str | None = None,
 ) -> PromotionResult:
     """Registers the weights of a run (of a sweep: its best run) as a version of the model `name`, unless they are one
@@ -89,7 +91,7 @@ def promote(
         check_name(name)
     with open_registry(settings) as registry:
         run = lookup.find_run(registry, reference, checkpoint)
-        row = queries.show(registry, run)
+        row = show_run(registry, run)
         ownership.claim(registry, settings, row["sweep"])
         model = check_name(name if name is not None else row["sweep"].rpartition("-")[0])
         _refuse_undelivered(row, settings)
@@ -103,7 +105,7 @@ def promote(
         with locked(lock), rollback_on_error() as undo:
             promotion, created, previous = _register(registry, model, weights, row, alias, settings, undo, reason)
         (version_row,) = [
-            version for version in queries.models(registry, model) if version["version"] == promotion.version
+            version for version in list_models(registry, model) if version["version"] == promotion.version
         ]
     return PromotionResult(version_row, created, alias, previous, "" if run == reference else _chosen(version_row))
 
@@ -123,11 +125,11 @@ def check_alias(alias: str) -> None:
         raise UsageError(f"--alias {alias}: MLflow keeps this word for versions; use another, like champion")
 
 
-def _refuse_doubtful(registry: Registry, run: str, checkpoint: Final) -> None:
+def _refuse_doubtful(registry: Registry, run: str, checkpoint: FinalCheckpoint) -> None:
     """Raises `UsageError` for samples that are like nothing real, or lack most of it: an exploded generator may rank
     first by some score.
     """
-    doubt = queries.doubt(registry, run, checkpoint)
+    doubt = collapse_doubt(registry, run, checkpoint)
     if doubt is not None:
         raise UsageError(
             f"run {run}: its samples are {doubt}; promote another run, or this one all the same: --force --reason WHY"
@@ -139,7 +141,7 @@ def _refuse_other_store(registry: Registry, model: str, settings: Settings) -> N
     at 1.
     """
     address = recorded_address(settings)
-    for row in queries.models(registry, model):
+    for row in list_models(registry, model):
         if row["mlflow_uri"] != address:
             raise UsageError(
                 f"model {model} lives in MLflow at {row['mlflow_uri']}, and not at {address};"
@@ -225,7 +227,7 @@ def _register(
     promotion = _promotion(model, version, row["run"], weights, digest, path, settings, reason)
     if alias is not None:
         mlflow.point(model, alias, promotion.version, undo)
-    undo.callback(_forget, registry, promotion, queries.models(registry, model))
+    undo.callback(_forget, registry, promotion, list_models(registry, model))
     created = registry.promote(promotion)
     if alias is None:
         return promotion, created, None
@@ -235,7 +237,7 @@ def _register(
 
 def _refuse_deleted_model(registry: Registry, mlflow: "MlflowModels", model: str, settings: Settings) -> None:
     """Raises `UsageError` for a model that has versions here and was deleted in MLflow."""
-    if not mlflow.knows(model) and queries.models(registry, model):
+    if not mlflow.knows(model) and list_models(registry, model):
         raise UsageError(
             f"model {model} was deleted in MLflow at {masked(settings.tracking_uri)}, where its versions would be"
             " numbered from 1 again; promote under another --name"

@@ -9,7 +9,7 @@ from sqlalchemy import update
 from aigc_lab.errors import UsageError
 from aigc_lab.host import trust
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import queries
+from aigc_lab.registry.runs import show_run
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Promotion
 from aigc_lab.serving import lookup
@@ -17,7 +17,7 @@ from aigc_lab.serving.promotion import mlflow_package, recorded_address, rollbac
 
 
 def is_whole(row: dict[str, Any]) -> bool:
-    """Whether a version, as `queries.models` returns it, has its own complete files."""
+    """Whether a version, as `list_models` returns it, has its own complete files."""
     return lookup.is_whole_copy(Path(row["path"]), row["sha256"], row["digest"])
 
 
@@ -53,7 +53,7 @@ def restore(registry: Registry, row: dict[str, Any], settings: Settings) -> None
         raise UsageError(f"{row['model']} {row['version']}: its files are not whole: {row['path']}")
     loaded = Model.of_file(Path(row["path"]), allowed=trust.gate(settings.home))
     mlflow = MlflowModels(settings.tracking_uri)
-    run = queries.show(registry, row["run"])
+    run = show_run(registry, row["run"])
     with rollback_on_error() as undo:
         version = mlflow.publish(
             row["model"],

@@ -23,7 +23,7 @@ from aigc_lab.host import environment
 from aigc_lab.host.capacity import format_bytes, free_disk, free_files
 from aigc_lab.host.files import replacing, umask
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry.queries import Final
+from aigc_lab.registry.columns import FinalCheckpoint
 from aigc_lab.serving.lookup import find_weights
 from aigc_lab.serving.request import Request
 
@@ -51,7 +51,7 @@ def sample(
     seed: int,
     labels: str | None,
     place: Path | None,
-    checkpoint: Final,
+    checkpoint: FinalCheckpoint,
     device: str,
     force: bool,
     drawing: Mapping[str, Any] = MappingProxyType({}),

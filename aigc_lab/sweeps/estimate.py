@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from aigc_lab import plugins
 from aigc_lab.data.shared.batches import Batches
-from aigc_lab.display.tables import duration
+from aigc_lab.display.wording import duration
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment.experiment import Configuration, Experiment
 from aigc_lab.host import environment

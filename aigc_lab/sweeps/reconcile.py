@@ -13,10 +13,11 @@ from aigc_lab.errors import UsageError
 from aigc_lab.host import processes
 from aigc_lab.host.processes import Process
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import liveness, queries
+from aigc_lab.registry import liveness
 from aigc_lab.registry.run_lifecycle import RETRIES
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.sweeps import list_sweeps
 from aigc_lab.sweeps import ownership
 from aigc_lab.sweeps.supervision import alone, refuse_supervised
 from aigc_lab.tracking import writer
@@ -83,7 +84,7 @@ def _left(registry: Registry, settings: Settings) -> list[str]:
     left = [attempt["sweep"] for attempt in liveness.running(registry)]
     left += [supervisor["sweep"] for supervisor in liveness.supervisors(registry)]
     folder = settings.home / "spool"
-    known = {row["sweep"] for row in queries.sweeps(registry)}
+    known = {row["sweep"] for row in list_sweeps(registry)}
     left += [spooled.name for spooled in (folder.iterdir() if folder.is_dir() else ()) if spooled.name in known]
     return list(dict.fromkeys(left))
 

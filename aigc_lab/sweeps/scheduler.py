@@ -16,10 +16,11 @@ from aigc_lab.errors import Failure
 from aigc_lab.experiment.experiment import Configuration, Experiment
 from aigc_lab.host import environment
 from aigc_lab.host.thread_pool import ThreadPool
-from aigc_lab.registry import liveness, queries
+from aigc_lab.registry import liveness
 from aigc_lab.registry.records import Role
 from aigc_lab.registry.run_lifecycle import RESULTS
 from aigc_lab.registry.states import RunState
+from aigc_lab.registry.sweeps import list_trials, run_outcomes
 from aigc_lab.runs.job import Job, RunOutcome, Watcher
 from aigc_lab.sweeps.session import Opened
 from aigc_lab.sweeps.study import Study, Suggestion, most_runs, total_trials
@@ -83,7 +84,7 @@ class _Sweep:
         changed = set() if retry_failed else self._failed_elsewhere(opened.resources.device)
         self._done = {
             (row["trial"], row["seed"]): RunOutcome(RunState(row["state"]), row["value"], row["reason"])
-            for row in queries.outcomes(self._registry, self._id)
+            for row in run_outcomes(self._registry, self._id)
             if row["state"] in kept and row["run"] not in changed
         }
         failed = sum(outcome.state == RunState.FAILED for outcome in self._done.values())
@@ -97,7 +98,7 @@ class _Sweep:
         # (trial, number of its runs) -> how it ended
         self._ended = {
             (row["trial"], runs[row["trial"]]): (RunState(row["state"]), row["value"])
-            for row in queries.trials(self._registry, self._id)
+            for row in list_trials(self._registry, self._id)
             if row["state"] in RESULTS
         }
 
@@ -216,7 +217,7 @@ class _Sweep:
             return
         finished = [
             row
-            for row in queries.trials(self._registry, self._id)
+            for row in list_trials(self._registry, self._id)
             if row["state"] == RunState.FINISHED and row["value"] is not None
         ]
         finished.sort(key=lambda row: row["value"], reverse=file.objective.better == "higher")

@@ -13,9 +13,9 @@ from aigc_lab.experiment import code_files
 from aigc_lab.experiment.experiment import Experiment
 from aigc_lab.host import outage, signals, trust
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import queries
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.sweeps import list_sweeps
 from aigc_lab.runs.resources import Resources, open_resources
 from aigc_lab.sweeps import ownership, study, supervision, unfinished_deletion
 from aigc_lab.sweeps.reconcile import reconcile
@@ -57,7 +57,7 @@ def stores(settings: Settings, sweep: str, registry: Registry | None = None) -> 
             if registry is None:
                 with suppress(UsageError):  # there is none; or none that can be used, which is said when it is opened
                     registry = stack.enter_context(open_registry(settings, connected=True))
-            if registry is None or all(row["sweep"] != sweep for row in queries.sweeps(registry)):
+            if registry is None or all(row["sweep"] != sweep for row in list_sweeps(registry)):
                 raise
             note = f"{error}; the sweep goes on, and what it shows waits in {writer.spool_folder(settings, sweep)}"
         study.check_storage(settings.optuna_url, create=False)

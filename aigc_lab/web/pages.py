@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from aigc_lab import __version__
-from aigc_lab.display import tables
+from aigc_lab.display import wording
 from aigc_lab.host import content, visible
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ def _environment() -> "Environment":
     environment.policies["json.dumps_function"] = _dumps
     environment.globals |= {"version": __version__, "plotly": plotly, "style": _style, "script": _script}
     environment.filters |= {
-        "number": tables.number,
-        "assignments": tables.assignments,
-        "duration": tables.duration,
+        "number": wording.number,
+        "assignments": wording.assignments,
+        "duration": wording.duration,
         "inline": inline,
     }
     return environment

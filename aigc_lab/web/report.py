@@ -7,23 +7,30 @@ from typing import Any
 
 import yaml
 
-from aigc_lab.display.tables import (
+from aigc_lab.display.ranking import caption, rank_text, sections
+from aigc_lab.display.wording import (
     ARROW,
-    TOLD,
+    VERDICT_HEADINGS,
     Row,
-    caption,
     duration,
     interval,
-    ranked,
-    sections,
     state_text,
     unbounded,
-    verdicts,
+    verdict_counts,
 )
-from aigc_lab.registry import queries
+from aigc_lab.registry.comparison import best_run, compare_trials
 from aigc_lab.registry.ranking import Comparison
+from aigc_lab.registry.runs import list_runs
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.sweeps import (
+    artifacts_by_run,
+    attempt_environments,
+    objective_histories,
+    run_outcomes,
+    show_sweep,
+)
+from aigc_lab.registry.verdicts import verdicts_by_run
 from aigc_lab.web import embedded_files, pages
 from aigc_lab.web.whiskers import scale, whisker
 
@@ -46,12 +53,12 @@ def report(registry: Registry, wanted: str, *, detailed: int) -> Report:
     """The page of a sweep, with pictures and training curves of `detailed` runs: the best of every trial before
     further seeds. Raises `UsageError` for a sweep that is not there.
     """
-    sweep = queries.sweep(registry, wanted)
-    comparison = queries.compare(registry, sweep["id"])
+    sweep = show_sweep(registry, wanted)
+    comparison = compare_trials(registry, sweep["id"])
     runs = _runs(registry, sweep, comparison)
     chosen = _chosen(runs, detailed)
-    files = queries.files(registry, sweep["id"])
-    judged = queries.verdicts(registry, sweep["id"])
+    files = artifacts_by_run(registry, sweep["id"])
+    judged = verdicts_by_run(registry, sweep["id"])
     rows = [
         _with_evidence(run, files.get(run["run"], []), judged.get(run["run"], []))
         for run in runs
@@ -66,9 +73,9 @@ def report(registry: Registry, wanted: str, *, detailed: int) -> Report:
         arrow=ARROW[sweep["better"]],
         arrows=ARROW,
         panel=_panel(rows),
-        facts=_facts(sweep, runs, queries.environments(registry, sweep["id"])),
+        facts=_facts(sweep, runs, attempt_environments(registry, sweep["id"])),
         best=best and best | {"shown": interval(best["score"], unbounded(best))},
-        best_picture=_best_picture(queries.best_run(registry, sweep["id"]), rows),
+        best_picture=_best_picture(best_run(registry, sweep["id"]), rows),
         tables=[_table(group, members, colours) for group, members in sections(comparison)],
         note=comparison.note,
         systems=systems,
@@ -78,7 +85,7 @@ def report(registry: Registry, wanted: str, *, detailed: int) -> Report:
         points=embedded_files.POINTS,
         unfinished=[run for run in runs if run["state"] != RunState.FINISHED],
         experiment=yaml.safe_dump(sweep["experiment"], sort_keys=False, allow_unicode=True, default_flow_style=None),
-        data=_figures(sweep, comparison, runs, rows, colours, queries.histories(registry, sweep["id"])),
+        data=_figures(sweep, comparison, runs, rows, colours, objective_histories(registry, sweep["id"])),
     )
     return Report(sweep["id"], html, sum(picture.there for row in rows for picture in row["pictures"]))
 
@@ -86,7 +93,7 @@ def report(registry: Registry, wanted: str, *, detailed: int) -> Report:
 def _runs(registry: Registry, sweep: Json, comparison: Comparison) -> list[Json]:
     """All runs, those of the best trial first and in a trial the best first, with reason and objective."""
     place = {row["trial"]: place for place, row in reversed(list(enumerate(comparison.rows)))}
-    reasons = {row["run"]: row["reason"] for row in queries.outcomes(registry, sweep["id"])}
+    reasons = {row["run"]: row["reason"] for row in run_outcomes(registry, sweep["id"])}
     config = {row["trial"]: row["config"] for row in comparison.rows}
     sign = 1 if sweep["better"] == "lower" else -1
     runs = [
@@ -97,7 +104,7 @@ def _runs(registry: Registry, sweep: Json, comparison: Comparison) -> list[Json]
             "config": config[run["trial"]],
             "score": next((score for score in run["scores"] if score["name"] == sweep["objective"]), None),
         }
-        for run in queries.runs(registry, sweep["id"])
+        for run in list_runs(registry, sweep["id"])
     ]
 
     def key(run: Json) -> tuple[int, bool, float, int]:
@@ -171,7 +178,7 @@ def _with_evidence(run: Json, files: Sequence[Mapping[str, str]], verdicts: Sequ
         ),
         "stories": [
             f"{heading}: {last['verdict']}, {last['reason']}"
-            for kind, heading in TOLD.items()
+            for kind, heading in VERDICT_HEADINGS.items()
             for last in [each for each in verdicts if each["kind"] == kind][-1:]
         ],
         "shown": shown,
@@ -227,11 +234,11 @@ def _table(group: Any, members: Sequence[Row], colours: Mapping[str, int]) -> Js
         dict(row)
         | {
             "colour": colours[row["system"]],
-            "place": ranked(row),
+            "place": rank_text(row),
             "shown": interval(row["score"], unbounded(row)) if row["score"] else "",
             "whisker": whisker(row, on) if row["score"] and on else None,
             "told": state_text(row),
-            "judged": {kind: verdicts(row["verdicts"].get(kind, {})) for kind in ("collapse", "stability")},
+            "judged": {kind: verdict_counts(row["verdicts"].get(kind, {})) for kind in ("collapse", "stability")},
         }
         for row in members
     ]

@@ -36,8 +36,10 @@ from aigc_lab.executors import inline
 from aigc_lab.host import confined, trust
 from aigc_lab.host.files import locked, sha256
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import queries
+from aigc_lab.registry.comparison import compare_trials
+from aigc_lab.registry.find import find_sweep
 from aigc_lab.registry.records import StoredPromotion
+from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import METADATA, Attempt, Run, Sweep
 from aigc_lab.runs.job import Job, RunOutcome
@@ -88,7 +90,7 @@ class Home:
     @property
     def id(self) -> str:
         with self.registry() as registry:
-            return queries.find_sweep(registry, "points")
+            return find_sweep(registry, "points")
 
     def export(self, name: str = "points.tar", **options: Any) -> Path:
         target = self.path.parent / name
@@ -240,8 +242,8 @@ def test_what_arrives_is_what_was_sent(trained: Home, archive: Path, other: Home
     assert other.rows() == trained.rows()
     assert optuna_study.dump(other.settings.optuna_url, sweep) == optuna_study.dump(trained.settings.optuna_url, sweep)
     with trained.registry() as one, other.registry() as two:
-        assert queries.compare(two, sweep).rows == queries.compare(one, sweep).rows
-        ours, theirs = (queries.show(registry, f"{sweep}.0.0") for registry in (two, one))
+        assert compare_trials(two, sweep).rows == compare_trials(one, sweep).rows
+        ours, theirs = (show_run(registry, f"{sweep}.0.0") for registry in (two, one))
         page = report(two, sweep, detailed=1).html
     assert [Path(file["path"]).is_file() for file in ours["checkpoints"] + ours["artifacts"]].count(False) == 0
     assert {file["sha256"] for file in ours["checkpoints"]} == {file["sha256"] for file in theirs["checkpoints"]}
@@ -340,8 +342,8 @@ def test_what_was_running_comes_to_rest(home: Home, other: Home) -> None:
         connection.execute(update(Run).where(Run.c.id == f"{sweep}.1.1").values(state="RUNNING", finished_at=None))
     other.take(home.export())
     with other.registry() as registry:
-        assert all(row["state"] != "RUNNING" for row in queries.runs(registry))
-        row = queries.show(registry, f"{sweep}.1.1")
+        assert all(row["state"] != "RUNNING" for row in list_runs(registry))
+        row = show_run(registry, f"{sweep}.1.1")
         assert (row["state"], row["reason"]) == ("KILLED", "its process stayed in another home")
         assert {row["state"] for row in row["attempts"]} == {"KILLED"}
         assert registry.begin(f"{sweep}.1.1", {}) == 2 and registry.chain(f"{sweep}.1.1") == 2

@@ -16,7 +16,9 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.experiment import code_files
 from aigc_lab.host import trust
 from aigc_lab.host.files import sha256
-from aigc_lab.registry import queries
+from aigc_lab.registry.comparison import compare_trials
+from aigc_lab.registry.find import find_sweep
+from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.tables import Attempt, Run
 
 EXPERIMENT = """\
@@ -119,7 +121,7 @@ def test_it_is_shown_verified_and_exported_again_without_running_anything(
         # The optimiser's code lies beside weights, too, under the key that names it.
         assert f"it brings code: {line}" in other.said
     with trained.registry() as one, other.registry() as two:
-        assert queries.compare(two, sweep).rows == queries.compare(one, sweep).rows
+        assert compare_trials(two, sweep).rows == compare_trials(one, sweep).rows
         assert verify.verify(two, other.settings, deep=True).problems == []
     assert other.export("again.tar").read_bytes() == archive.read_bytes()
     assert trust.trusted(other.path) == set()
@@ -130,14 +132,14 @@ def test_it_is_gone_on_with_once_its_code_is_trusted(trained: Home, other: Home,
     archive, run = trained.export("running.tar", force=True), f"{trained.id}.1.0"
     sweep = other.take(archive)
     with other.registry() as registry:
-        before = queries.show(registry, run)["scores"]
+        before = show_run(registry, run)["scores"]
     with pytest.raises(UsageError, match=r"checkpoints/.*/code/.*nobody has trusted it.*--trust-code"):
         commands.resume(sweep, device="cpu", home=other.path)
     other.take(archive, trust_code=True)
     interrupted(other, run)
     commands.resume(sweep, device="cpu", home=other.path)
     with other.registry() as registry:
-        row = queries.show(registry, run)
+        row = show_run(registry, run)
     assert row["state"] == "FINISHED" and row["attempts"][-1]["state"] == "FINISHED" and len(row["attempts"]) == 2
     assert row["scores"] == before
     # A copy that has been changed is code that nobody has trusted.
@@ -153,7 +155,7 @@ def test_workers_find_the_copies_too(trained: Home, other: Home, elsewhere: None
         interrupted(other, f"{sweep}.{trial}.0")
     commands.resume(sweep, device="cpu", workers=2, home=other.path)
     with other.registry() as registry:
-        assert {row["state"] for row in queries.runs(registry, sweep)} == {"FINISHED"}
+        assert {row["state"] for row in list_runs(registry, sweep)} == {"FINISHED"}
 
 
 def test_files_that_are_there_are_used_before_their_copies(trained: Home, other: Home) -> None:
@@ -217,5 +219,5 @@ def test_what_is_set_on_the_command_line_is_kept_too(trained: Home) -> None:
     changes = changed(["search.pruner=./other.py", "training.steps=10", "search.trials=1"], {})
     commands.sweep(str(trained.experiment), changes, device="cpu", json=True, home=trained.path)
     with trained.registry() as registry:
-        newest = queries.find_sweep(registry, "points")
+        newest = find_sweep(registry, "points")
     assert (code_files.folder(trained.settings, newest) / "other.py").read_text() == mine.read_text()

@@ -22,7 +22,8 @@ from aigc_lab.commands import verify as verification
 from aigc_lab.errors import UsageError
 from aigc_lab.host.files import sha256
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import queries
+from aigc_lab.registry.find import find_sweep
+from aigc_lab.registry.models import list_models
 from aigc_lab.registry.store import Registry
 from aigc_lab.scoring.evaluator import Evaluator
 from aigc_lab.serving.promotion import promote
@@ -45,7 +46,7 @@ class Home:
     def __init__(self, path: Path) -> None:
         self.path, self.settings = path, Settings.load(path)
         with self.registry() as registry:
-            self.sweep = queries.find_sweep(registry, "points")
+            self.sweep = find_sweep(registry, "points")
 
     def registry(self) -> Registry:
         return Registry.open(self.settings.registry_url, home=self.path)
@@ -172,7 +173,7 @@ def test_a_lost_database_is_made_again_wherever_that_was_interrupted(
         assert own_tags(run) == own_tags(runs[name]) | {"rebuilt": "true"}
         assert {"state", "data_digest", "protocol", "weights.selected"} <= run.tags.keys()
     with home.registry() as registry:
-        (row,) = queries.models(registry)
+        (row,) = list_models(registry)
     assert (row["version"], row["aliases"]) == (1, ["champion"])
     assert row["mlflow_model_id"] in str(home.sql("SELECT model_id FROM logged_models"))
 

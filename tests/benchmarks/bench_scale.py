@@ -17,8 +17,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from aigc_lab.registry import queries
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.sweeps import list_sweeps, list_trials, run_outcomes
 
 LAB = [sys.executable, "-c", "from aigc_lab.cli import main; main()"]
 
@@ -127,9 +127,9 @@ def main() -> None:
         if not (home / "registry.db").exists():
             fill(home, options.sweeps, options.runs, options.scores)
         with Registry.open(f"sqlite:///{home / 'registry.db'}") as registry:
-            known = queries.sweeps(registry)
+            known = list_sweeps(registry)
             begun = time.perf_counter()
-            rows = len(queries.outcomes(registry, known[0]["sweep"])), len(queries.trials(registry, known[0]["sweep"]))
+            rows = len(run_outcomes(registry, known[0]["sweep"])), len(list_trials(registry, known[0]["sweep"]))
             seconds = time.perf_counter() - begun
         sweep = known[0]["sweep"]
         print(f"{len(known)} sweeps; {(home / 'registry.db').stat().st_size / 1e6:.0f} MB; median of {options.repeat}")

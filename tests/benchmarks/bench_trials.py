@@ -18,7 +18,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from aigc_lab.registry import queries
+from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.store import Registry
 
 LAB = [sys.executable, "-c", "from aigc_lab.cli import main; main()"]
@@ -89,7 +89,7 @@ def measured(file: Path, workers: int) -> dict[str, float]:
         lab(home, "sweep", str(file), "--workers", str(workers))
         whole, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
         with Registry.open(f"sqlite:///{home / 'registry.db'}", home=home) as registry:
-            shown = [queries.show(registry, run["run"]) for run in queries.runs(registry)]
+            shown = [show_run(registry, run["run"]) for run in list_runs(registry)]
     attempts = [run["attempts"][-1] for run in shown]
     starts, ends = (
         [datetime.fromisoformat(one[key]).timestamp() for one in attempts] for key in ("started_at", "ended_at")

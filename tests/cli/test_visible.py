@@ -13,8 +13,8 @@ import pytest
 from rich.progress import Progress
 
 from aigc_lab.cli import completion
-from aigc_lab.display import tables
 from aigc_lab.display.progress import SweepDisplay
+from aigc_lab.display.terminal import console as console_of
 from aigc_lab.host import visible
 from aigc_lab.registry.records import StoredArtifact, StoredPromotion, StoredScalar, StoredScore, StoredVerdict
 from aigc_lab.registry.states import RunState
@@ -185,10 +185,10 @@ def test_on_a_terminal_only_its_own_colours_are_obeyed(monkeypatch: pytest.Monke
     """Bars and styles are drawn, through the guard too; of names, whatever says them, nothing is obeyed."""
     stream = terminal(monkeypatch)
     visible.guard()
-    with SweepDisplay(tables.console(stderr=True), steps=10) as display:
+    with SweepDisplay(console_of(stderr=True), steps=10) as display:
         print(NAME, file=sys.stderr)
         display.say(NAME)
-    console = tables.console(stderr=True)
+    console = console_of(stderr=True)
     console.print(f"[bold]{NAME}", style="bold")
     with Progress(console=console) as progress:
         progress.update(progress.add_task("bar", total=1), completed=1)

@@ -18,9 +18,11 @@ from aigc_lab.executors.base import Executor, Place
 from aigc_lab.experiment import experiment as experiments
 from aigc_lab.host import signals
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import liveness, queries
+from aigc_lab.registry import liveness
+from aigc_lab.registry.runs import show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.sweeps import list_sweeps
 from aigc_lab.runs.job import Job, RunOutcome
 from aigc_lab.sweeps.session import Opened, opened, stores
 from aigc_lab.tracking import writer
@@ -110,7 +112,7 @@ class Work:
         return [record for record in records(folder) if "end" in record][-1]
 
     def attempts(self, run: str) -> list[str]:
-        return [attempt["state"] for attempt in queries.show(self.registry, run)["attempts"]]
+        return [attempt["state"] for attempt in show_run(self.registry, run)["attempts"]]
 
     def process(self, run: str) -> Any:
         return next(row["process"] for row in liveness.running(self.registry) if row["run"] == run)
@@ -171,7 +173,7 @@ def test_a_small_job_is_done_and_recorded(work: tuple[Work, Any]) -> None:
     job = here.job(objective)
     outcome = here.opening.executor.run(job, here.watcher)
     assert outcome.state == RunState.FINISHED and outcome.reason is None
-    row = queries.show(here.registry, job.run)
+    row = show_run(here.registry, job.run)
     assert (row["state"], here.attempts(job.run)) == ("FINISHED", ["FINISHED"])
     assert here.watcher.steps == [4]
     (value,) = [score["value"] for score in row["progress"] if score["name"] == "rkl"]
@@ -188,7 +190,7 @@ def test_a_job_that_fails_is_recorded_and_the_next_is_done(work: tuple[Work, Any
     finally:
         (here.folder / "fail").unlink()
     assert outcome == RunOutcome(RunState.FAILED, None, "RuntimeError: it was told to")
-    assert queries.show(here.registry, job.run)["state"] == "FAILED"
+    assert show_run(here.registry, job.run)["state"] == "FAILED"
     assert here.told(job.run)["end"] == "FAILED"
     assert here.opening.executor.run(here.job(objective), here.watcher).state == RunState.FINISHED
 
@@ -227,7 +229,7 @@ def test_a_stop_in_the_middle_interrupts_and_leaves_nothing(name: str, tmp_path:
             here.opening.executor.run(job, here.watcher)
         here.opening.executor.stop()  # harmless
     with Registry.open(here.settings.registry_url, create=False) as registry:
-        row = queries.show(registry, job.run)
+        row = show_run(registry, job.run)
     assert (row["state"], [each["state"] for each in row["attempts"]]) == ("KILLED", ["KILLED"])
     assert row["reason"].startswith("interrupted")
     (process,) = processes
@@ -257,4 +259,4 @@ def test_an_executor_that_is_unknown_is_refused_before_anything_is_made(tmp_path
     ):
         raise AssertionError
     with Registry.open(Settings.load(tmp_path / "home").registry_url, create=False) as registry:
-        assert queries.sweeps(registry) == []
+        assert list_sweeps(registry) == []

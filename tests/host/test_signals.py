@@ -26,7 +26,8 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host import signals
 from aigc_lab.host.files import sha256
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import liveness, queries
+from aigc_lab.registry import liveness
+from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Supervisor
@@ -116,7 +117,7 @@ def registry(folder: Path, home: str = "home") -> Registry:
 
 def page(folder: Path, run: str, home: str = "home") -> dict[str, Any]:
     with registry(folder, home) as opened:
-        return queries.show(opened, run)
+        return show_run(opened, run)
 
 
 def stored_step(folder: Path, run: dict[str, Any]) -> int:
@@ -129,8 +130,8 @@ def bits(folder: Path, home: str) -> dict[str, Any]:
     """Of each run: the digests of its weights, its scores, and its curves but for what they took."""
     found = {}
     with registry(folder, home) as opened:
-        for row in queries.runs(opened):
-            run = queries.show(opened, row["run"])
+        for row in list_runs(opened):
+            run = show_run(opened, row["run"])
             files = {file["kind"]: file["sha256"] for file in run["checkpoints"]}
             curves = json.loads(
                 (folder / home / "artifacts" / row["sweep"] / f"{row['trial']}.0/curves.json").read_text()
@@ -251,7 +252,7 @@ def test_a_sweep_ends_when_the_runs_under_way_have(
     assert "Stopped as asked, with nothing under way; aigc-lab resume" in capsys.readouterr().err
     assert [attempt["state"] for attempt in run["attempts"]] == ["FINISHED"]
     with registry(folder) as opened:
-        assert [row["run"] for row in queries.runs(opened)] == [run["run"]]  # no other was begun
+        assert [row["run"] for row in list_runs(opened)] == [run["run"]]  # no other was begun
         assert not liveness.supervisors(opened)
 
     commands.resume("mine", device="cpu", json=True, home=folder / "home")

@@ -9,9 +9,11 @@ from alembic.command import upgrade
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from aigc_lab.registry import migrations, queries
+from aigc_lab.registry import migrations
 from aigc_lab.registry.engine import open_engine
+from aigc_lab.registry.models import list_models
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.sweeps import list_sweeps
 from aigc_lab.registry.tables import METADATA, SCHEMA
 
 
@@ -55,6 +57,6 @@ def test_a_registry_of_the_first_schema_keeps_its_rows(tmp_path: Path) -> None:
         connection.exec_driver_sql("INSERT INTO sweep VALUES ('a-1', 'a', '1', '{}', 'fd', 'lower', '2026-01-01', '')")
         assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "0001"
     with Registry.open(url, create=False) as registry, registry.read() as connection:
-        assert [row["sweep"] for row in queries.sweeps(registry)] == ["a-1"]
-        assert queries.models(registry) == []
+        assert [row["sweep"] for row in list_sweeps(registry)] == ["a-1"]
+        assert list_models(registry) == []
         assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == SCHEMA

@@ -37,9 +37,11 @@ from aigc_lab.experiment import experiment as experiments
 from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings
 from aigc_lab.host.weights import WeightsPolicy
-from aigc_lab.registry import liveness, queries, store
+from aigc_lab.registry import liveness, statements
+from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.sweeps import list_trials
 from aigc_lab.registry.tables import Attempt, Supervisor
 from aigc_lab.runs import run as trial
 from aigc_lab.runs.job import Job, RunOutcome, Watcher
@@ -93,7 +95,7 @@ def registry(home: str = "home") -> Registry:
 
 def shown(home: str = "home") -> dict[str, dict[str, Any]]:
     with registry(home) as opened:
-        return {row["run"]: queries.show(opened, row["run"]) for row in queries.runs(opened)}
+        return {row["run"]: show_run(opened, row["run"]) for row in list_runs(opened)}
 
 
 def attempts(home: str = "home") -> list[list[str]]:
@@ -526,7 +528,7 @@ def test_a_seed_that_failed_first_makes_the_stores_no_less_agreed(monkeypatch: p
     assert attempts() == [["FINISHED"], ["FAILED", "FINISHED"]]
     (sweep,) = {run["sweep"] for run in shown().values()}
     with registry() as opened:
-        (row,) = queries.trials(opened, sweep)
+        (row,) = list_trials(opened, sweep)
     known = study.told(Settings.load(Path("home")).optuna_url, sweep)
     assert known[0][0] == "COMPLETE" and known[0][1] != row["value"]
 
@@ -557,7 +559,7 @@ def test_a_clock_that_was_set_back_between_two_attempts(truth: dict[str, Any], m
     """The first attempts were made in what is now the future, as was all that stands on the disk."""
     ahead = timedelta(hours=3)
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_now", lambda: datetime.now(UTC) + ahead)
+        patch.setattr(statements, "now", lambda: datetime.now(UTC) + ahead)
         patch.setattr(base, "now", lambda: round((time.time() + ahead.total_seconds()) * 1000))
         interrupted(6)
         for path in Path("home/checkpoints").rglob("*"):
@@ -582,7 +584,7 @@ def test_a_beat_from_the_future_is_as_old_as_one_from_the_past(tmp_path: Path, a
     with Registry.open(f"sqlite:///{tmp_path / 'registry.db'}") as opened:
         sweep = opened.sweep("rings", "0123456789", {}, "rkl", "lower")
         opened.trial(sweep, 0, "point_gan", {}, {})
-        with mock.patch.object(store, "_now", return_value=beat):
+        with mock.patch.object(statements, "now", return_value=beat):
             opened.supervise(sweep)
             opened.begin(opened.run(sweep, 0, 0, "search"), {})
 
@@ -758,7 +760,7 @@ def test_eight_processes_that_write_at_once() -> None:
         resources = Resources(settings, opened, mock.Mock(), mock.Mock(), "cpu")
         run_sweep(experiment, Opened(sweep, resources, hands, threading.Event()), mock.Mock())
         assert attempts() == [["FINISHED"]] * 20
-        assert {row["trial"] for row in queries.trials(opened, sweep)} == set(range(10))
+        assert {row["trial"] for row in list_trials(opened, sweep)} == set(range(10))
         assert study.told(settings.optuna_url, sweep) == {n: ("COMPLETE", float(n)) for n in range(10)}
 
 

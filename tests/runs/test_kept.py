@@ -19,7 +19,7 @@ from aigc_lab.experiment import experiment as experiments
 from aigc_lab.host import confined, names
 from aigc_lab.host.settings import Settings
 from aigc_lab.metrics.modes import ModeCount
-from aigc_lab.registry import queries
+from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.store import Registry
 from aigc_lab.sweeps import rehearsal
 from aigc_lab.systems.base import Loss, Phase
@@ -205,8 +205,8 @@ FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [
 
 def shown() -> dict[str, Any]:
     with Registry.open(Settings.load().registry_url, create=False) as registry:
-        (run,) = queries.runs(registry)
-        return queries.show(registry, run["run"])
+        (run,) = list_runs(registry)
+        return show_run(registry, run["run"])
 
 
 def agreed() -> None:
@@ -229,7 +229,7 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.chdir(place)
         assert command(*TRAIN, "--home", "home").code == 0
         with Registry.open(Settings.load(Path("home")).registry_url, create=False) as registry:
-            (run,) = queries.runs(registry)
+            (run,) = list_runs(registry)
         return stored(place / "home", run["run"])
 
 

@@ -9,7 +9,7 @@ import pytest
 from aigc_lab.api import compare, sweep
 from aigc_lab.errors import Failure
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import queries
+from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.store import Registry
 
 BREAKING = """
@@ -69,8 +69,8 @@ def ended(tmp_path: Path, breaks: str) -> tuple[str, str]:
         sweep(EXPERIMENT | {"system": system}, home=home)
     settings = Settings.load(home)
     with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
-        (run,) = queries.runs(registry)
-        return run["state"], queries.show(registry, run["run"])["reason"]
+        (run,) = list_runs(registry)
+        return run["state"], show_run(registry, run["run"])["reason"]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_seeds_whose_samples_are_nan_count_as_the_worst(tmp_path: Path) -> None:
     rows = compare(home=home).to_dict("records")
     settings = Settings.load(home)
     with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
-        states = [[run["state"] for run in queries.runs(registry) if run["trial"] == trial] for trial in (0, 1)]
+        states = [[run["state"] for run in list_runs(registry) if run["trial"] == trial] for trial in (0, 1)]
     by_limit = {row["config.limit"]: row for row in rows}
     broken = states[by_limit[0.0]["trial"]]
     assert set(broken) == {"FINISHED", "DIVERGED"} and broken.count("DIVERGED") >= 3
@@ -147,6 +147,6 @@ def test_a_value_that_is_none_is_never_the_best(tmp_path: Path, monkeypatch: pyt
     sweep(EXPERIMENT | changed, home=tmp_path / "home")
     settings = Settings.load(tmp_path / "home")
     with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
-        (run,) = queries.runs(registry)
-        kept = queries.show(registry, run["run"])["checkpoints"]
+        (run,) = list_runs(registry)
+        kept = show_run(registry, run["run"])["checkpoints"]
     assert run["state"] == "FINISHED" and {file["step"] for file in kept} == {40}

@@ -16,12 +16,13 @@ from aigc_lab.commands.status import Look
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.display import progress as displays
 from aigc_lab.display.progress import SweepDisplay
-from aigc_lab.display.tables import console
+from aigc_lab.display.terminal import console
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment import experiment as experiments
 from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import queries
+from aigc_lab.registry.comparison import compare_trials
+from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.states import RunState as RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.runs.job import Job
@@ -148,9 +149,9 @@ def test_stored_seconds_of_a_stack_add_up_to_no_more_than_its_time(
     assert command("train", "mine.yaml", "--device", "cpu", *seeds).code == 0
     passed = time.perf_counter() - begun
     with Registry.open(Settings.load().registry_url, create=False) as registry:
-        runs = queries.runs(registry)
-        (row,) = queries.compare(registry, runs[0]["sweep"]).rows
-        scalars = [queries.show(registry, run["run"])["scalars"] for run in runs]
+        runs = list_runs(registry)
+        (row,) = compare_trials(registry, runs[0]["sweep"]).rows
+        scalars = [show_run(registry, run["run"])["scalars"] for run in runs]
     assert len(runs) == 6
     assert 0 < sum(run["seconds"] for run in runs) <= passed
     assert row["seconds"] == pytest.approx(sum(run["seconds"] for run in runs))

@@ -24,8 +24,8 @@ from aigc_lab.executors import local
 from aigc_lab.executors.base import Place
 from aigc_lab.host import run_folders
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import queries
 from aigc_lab.registry.run_lifecycle import RETRIES
+from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.runs.job import Job, RunOutcome
@@ -89,8 +89,8 @@ def sweep(folder: Path, home: str, *, workers: int, **changes: object) -> list[d
 
 def shown(folder: Path, home: str) -> dict[str, dict[str, Any]]:
     with Registry.open(f"sqlite:///{folder / home / 'registry.db'}") as registry:
-        runs = [run["run"] for run in queries.runs(registry)]
-        return {run.partition(".")[2]: queries.show(registry, run) for run in runs}
+        runs = [run["run"] for run in list_runs(registry)]
+        return {run.partition(".")[2]: show_run(registry, run) for run in runs}
 
 
 def weights(run: dict[str, Any]) -> str:
@@ -226,7 +226,7 @@ class Played:
         return list(records(self.spool / f"{self.job.run}.{chain}"))
 
     def states(self) -> list[str]:
-        return [attempt["state"] for attempt in queries.show(self.registry, self.job.run)["attempts"]]
+        return [attempt["state"] for attempt in show_run(self.registry, self.job.run)["attempts"]]
 
 
 @pytest.fixture
@@ -281,7 +281,7 @@ def test_a_run_that_was_lost_too_often_begins_a_new_chain_when_told_to(played: P
     outcome = played.play(*[WITHIN] * (RETRIES + 1))
     reason = f"it died, {RETRIES + 1} times without progress"
     assert (outcome.state, outcome.reason) == (RunState.FAILED, reason)
-    shown = queries.show(played.registry, played.job.run)
+    shown = show_run(played.registry, played.job.run)
     assert (shown["state"], shown["reason"]) == (RunState.FAILED, reason)
     *_, last = played.log(1)
     assert (last["end"], last["tags"]) == ("FAILED", {"state": "FAILED", "reason": reason})

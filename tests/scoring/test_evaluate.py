@@ -21,7 +21,7 @@ from aigc_lab import cli, load, noise, plugins, train
 from aigc_lab import evaluate as evaluation
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.ring import Ring
-from aigc_lab.display import tables
+from aigc_lab.display import tables, terminal
 from aigc_lab.errors import UsageError
 from aigc_lab.evaluate import evaluate, judge
 from aigc_lab.experiment.experiment import Protocol
@@ -596,7 +596,7 @@ def test_the_table_leads_with_what_can_be_trusted() -> None:
     kid = {"name": "kid", "value": 1.0, "n": 8191, "signature": "inception|pairs:all"} | about
 
     def text(*rows: dict[str, Any]) -> str:
-        console = tables.console()
+        console = terminal.console()
         with console.capture() as capture:
             console.print(tables.scores_table(rows), soft_wrap=True)
         return capture.get()

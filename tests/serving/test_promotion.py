@@ -25,8 +25,10 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host import trust
 from aigc_lab.host.files import locked, sha256
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import queries, read_only
+from aigc_lab.registry import read_only
+from aigc_lab.registry.models import list_models
 from aigc_lab.registry.records import StoredCheckpoint, StoredPromotion, StoredScore
+from aigc_lab.registry.runs import show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import METADATA
@@ -95,14 +97,14 @@ class Home:
 
     def models(self) -> list[dict[str, Any]]:
         with self.registry() as registry:
-            return queries.models(registry)
+            return list_models(registry)
 
     def versions(self, name: str = "toy") -> list[int]:
         return sorted(int(version.version) for version in self.client.search_model_versions(f"name = '{name}'"))
 
     def checkpoint(self, run: str) -> Path:
         with self.registry() as registry:
-            return Path(queries.show(registry, run)["checkpoints"][0]["path"])
+            return Path(show_run(registry, run)["checkpoints"][0]["path"])
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -28,8 +28,10 @@ from aigc_lab.data.ring import Ring
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import inline
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import queries
+from aigc_lab.registry.comparison import compare_trials
+from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.sweeps import list_trials, run_outcomes
 from aigc_lab.runs.job import Job, RunOutcome
 from aigc_lab.runs.run import execute
 from aigc_lab.sweeps.estimate import Estimate
@@ -98,15 +100,15 @@ class Home:
 
     def runs(self, of: str | None = None) -> list[dict[str, Any]]:
         with self.registry() as registry:
-            return queries.runs(registry, of)
+            return list_runs(registry, of)
 
     def show(self, run: str) -> dict[str, Any]:
         with self.registry() as registry:
-            return queries.show(registry, run)
+            return show_run(registry, run)
 
     def trials(self, of: str) -> list[dict[str, Any]]:
         with self.registry() as registry:
-            return queries.trials(registry, of)
+            return list_trials(registry, of)
 
     def states(self) -> dict[tuple[int, int], str]:
         return {(run["trial"], run["seed"]): run["state"] for run in self.runs()}
@@ -173,7 +175,7 @@ def test_the_rows_of_a_sweep(done: Done) -> None:
     assert [row["seeds"] for row in rows] == [1, 2]  # one is confirmed, by its fresh seed alone
     assert rows[0]["confirmed"]
     with home.registry() as registry:
-        assert queries.compare(registry, "points").rows == rows
+        assert compare_trials(registry, "points").rows == rows
     json.dumps(rows, allow_nan=False)
 
 
@@ -204,7 +206,7 @@ def test_the_runs_of_a_sweep(done: Done) -> None:
 def test_the_value_of_a_trial_is_the_median_of_what_the_search_saw(done: Done) -> None:
     home, _ = done
     with home.registry() as registry:
-        seen = queries.outcomes(registry, home.trials("points")[0]["sweep"])
+        seen = run_outcomes(registry, home.trials("points")[0]["sweep"])
     for row in home.trials("points"):
         values = [run["value"] for run in seen if run["trial"] == row["trial"] and run["seed"] < 2]
         assert row["value"] == pytest.approx(sum(values) / 2)
@@ -442,7 +444,7 @@ def test_a_run_that_diverges_is_told_and_the_sweep_goes_on(home: Home) -> None:
     assert {run.info.status for run in home.mlflow()} == {"FINISHED"}
     # The seed that diverged counts as the worst value that had been seen.
     with home.registry() as registry:
-        value = {(o["trial"], o["seed"]): o["value"] for o in queries.outcomes(registry, page["sweep"])}
+        value = {(o["trial"], o["seed"]): o["value"] for o in run_outcomes(registry, page["sweep"])}
     worst = max(value[0, 0], value[0, 1], value[1, 1])
     trials = home.trials("points")
     assert trials[1]["value"] == pytest.approx((worst + value[1, 1]) / 2)

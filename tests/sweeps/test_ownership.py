@@ -21,10 +21,11 @@ from aigc_lab.commands import doctor
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import experiment as experiments
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import homes, queries
+from aigc_lab.registry import homes
 from aigc_lab.registry.records import StoredCheckpoint
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.sweeps import show_sweep
 from aigc_lab.registry.tables import METADATA, Home, Sweep
 from aigc_lab.sweeps import ownership
 from aigc_lab.tracking import relocation, writer
@@ -360,4 +361,4 @@ def test_of_two_homes_that_begin_a_sweep_at_once_one_gets_it(two: Two) -> None:
         ownership.claim(registry, Settings.load(two.a), sweep)
         with pytest.raises(UsageError, match=f"sweep {sweep} belongs to home {two.a}"):
             ownership.claim(registry, Settings.load(two.b), sweep)
-        assert queries.sweep(registry, sweep)["id"] == sweep
+        assert show_sweep(registry, sweep)["id"] == sweep

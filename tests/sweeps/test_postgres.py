@@ -22,8 +22,10 @@ from sqlalchemy import func, select, update
 
 from aigc_lab.commands import doctor, verify
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import liveness, queries, store
+from aigc_lab.registry import database, liveness
+from aigc_lab.registry.find import find_sweep
 from aigc_lab.registry.records import StoredPromotion
+from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import AliasEvent, Attempt
@@ -70,8 +72,8 @@ def results() -> dict[str, Any]:
     """Of each run of the newest sweep: how it ended, its scores, and the digests of its weights."""
     settings = Settings.load()
     with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
-        sweep = queries.find_sweep(registry, "mine")
-        shown = [queries.show(registry, row["run"]) for row in queries.runs(registry, sweep)]
+        sweep = find_sweep(registry, "mine")
+        shown = [show_run(registry, row["run"]) for row in list_runs(registry, sweep)]
     return {
         run["run"]: (run["state"], run["scores"], sorted((file["kind"], file["sha256"]) for file in run["checkpoints"]))
         for run in shown
@@ -219,7 +221,7 @@ def registry(fresh: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regis
                 yield connection
             if len(failed) % 2 == 0:
                 failed.add(len(failed))
-                raise store._Lost("the connection was lost after the commit")
+                raise database.ConnectionLost("the connection was lost after the commit")
             failed.add(len(failed))
 
         original = opened.write

@@ -21,8 +21,9 @@ from aigc_lab.executors.base import Place
 from aigc_lab.host import processes
 from aigc_lab.host.processes import Process
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import liveness, queries
+from aigc_lab.registry import liveness
 from aigc_lab.registry.run_lifecycle import RETRIES
+from aigc_lab.registry.runs import show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Attempt, Supervisor
@@ -81,7 +82,7 @@ class Lost:
 
     @property
     def state(self) -> str:
-        row = queries.show(self.registry, self.run)
+        row = show_run(self.registry, self.run)
         return str(row["state"])
 
 
@@ -97,7 +98,7 @@ def test_a_run_that_eats_the_memory_of_its_sweep_fails_after_its_retries(lost: L
     found = lost.lose(kills, 1)
     reason = f"its process was lost while the machine was out of memory, {RETRIES + 1} times without progress"
     assert f"{lost.run}: {reason}: it has failed; --retry-failed tries it nevertheless" in found
-    shown = queries.show(lost.registry, lost.run)
+    shown = show_run(lost.registry, lost.run)
     assert (shown["state"], shown["reason"]) == (RunState.FAILED, reason)
     # Told to try again, it has as many retries as before.
     for _ in range(RETRIES):
@@ -232,12 +233,12 @@ def test_a_sweep_whose_own_process_is_ended(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(Failure, match="all 1 runs of mine-.* failed"):
         commands.resume("mine", device="cpu", json=True, home=tmp_path / "home")
     with Registry.open(f"sqlite:///{tmp_path / 'home' / 'registry.db'}") as registry:
-        shown = queries.show(registry, "mine.0.0")
+        shown = show_run(registry, "mine.0.0")
         assert (shown["state"], len(shown["attempts"])) == ("FAILED", 1)
         assert shown["reason"] == "its process was lost while the machine was out of memory, 1 times without progress"
         assert not verify.verify(registry, Settings.load(tmp_path / "home")).problems
         commands.resume("mine", device="cpu", json=True, retry_failed=True, home=tmp_path / "home")
-        shown = queries.show(registry, "mine.0.0")
+        shown = show_run(registry, "mine.0.0")
         assert [attempt["state"] for attempt in shown["attempts"]] == ["KILLED", "FINISHED"]
         assert registry.chain(shown["run"]) == 2
         verified = verify.verify(registry, Settings.load(tmp_path / "home"))

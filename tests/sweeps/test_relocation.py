@@ -10,8 +10,8 @@ import pytest
 from aigc_lab.commands import doctor
 from aigc_lab.errors import UsageError
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import queries
 from aigc_lab.registry.records import StoredArtifact, StoredCheckpoint
+from aigc_lab.registry.runs import show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.tracking import relocation
@@ -56,7 +56,7 @@ def record(home: Path, elsewhere: Path) -> None:
 
 def files(home: Path) -> list[str]:
     with Registry.open(f"sqlite:///{home / 'registry.db'}", home=home, create=False) as registry:
-        row = queries.show(registry, f"{SWEEP}.0.0")
+        row = show_run(registry, f"{SWEEP}.0.0")
     return [file["path"] for file in (*row["checkpoints"], *row["artifacts"])]
 
 

@@ -18,7 +18,7 @@ from aigc_lab.commands import sweep as commands
 from aigc_lab.commands import verify
 from aigc_lab.host import content
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import queries
+from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.store import Registry
 from aigc_lab.sweeps.study import Suggestion
 from aigc_lab.tracking import writer
@@ -76,7 +76,7 @@ class Lab:
     def runs(self) -> dict[str, dict[str, Any]]:
         """All that is known of each run, by `trial.seed`."""
         with Registry.open(f"sqlite:///{self.home / 'registry.db'}") as registry:
-            found = [queries.show(registry, run["run"]) for run in queries.runs(registry)]
+            found = [show_run(registry, run["run"]) for run in list_runs(registry)]
             return {run["run"].partition(".")[2]: run for run in found}
 
     def check(self) -> None:

@@ -21,8 +21,9 @@ from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.host.settings import Settings
 from aigc_lab.metrics.elbo import active_units, codes
-from aigc_lab.registry import queries
+from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.sweeps import artifacts_by_run, list_sweeps, list_trials, objective_histories, run_outcomes
 from aigc_lab.samples import Text
 from aigc_lab.serving import lookup
 from aigc_lab.shape import Modality
@@ -289,10 +290,10 @@ def test_a_run_ends_when_held_out_likelihood_is_no_better(tmp_path: Path, monkey
     monkeypatch.setenv("AIGC_LAB_DATA_DIR", str(tmp_path / "data"))
     sweep(OVERFITTING, home=tmp_path / "home")
     with Registry.open(f"sqlite:///{tmp_path}/home/registry.db", home=tmp_path / "home", create=False) as registry:
-        (found,) = queries.sweeps(registry)
-        (run,) = queries.runs(registry, found["sweep"])
-        history = queries.histories(registry, found["sweep"])[run["run"]]
-        files = {file["name"]: Path(file["path"]) for file in queries.files(registry, found["sweep"])[run["run"]]}
+        (found,) = list_sweeps(registry)
+        (run,) = list_runs(registry, found["sweep"])
+        history = objective_histories(registry, found["sweep"])[run["run"]]
+        files = {file["name"]: Path(file["path"]) for file in artifacts_by_run(registry, found["sweep"])[run["run"]]}
     assert run["state"] == "FINISHED"
     values, steps = [entry["value"] for entry in history], [entry["step"] for entry in history]
     best = values.index(min(values))
@@ -313,12 +314,12 @@ def test_with_patience_the_selected_weights_are_the_result(tmp_path: Path, monke
     (row,) = sweep(OVERFITTING, home=tmp_path / "home").to_dict("records")
     settings = Settings.load(tmp_path / "home")
     with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
-        run = queries.show(registry, f"{row['sweep']}.0.0")
-        (trial,) = queries.trials(registry, row["sweep"])
-        (outcome,) = queries.outcomes(registry, row["sweep"])
+        run = show_run(registry, f"{row['sweep']}.0.0")
+        (trial,) = list_trials(registry, row["sweep"])
+        (outcome,) = run_outcomes(registry, row["sweep"])
         weights = lookup.weights_of_run(registry, run["run"], "last")
         assert verify.verify(registry, settings).problems == []
-        history = queries.histories(registry, row["sweep"])[run["run"]]
+        history = objective_histories(registry, row["sweep"])[run["run"]]
     best = min(history, key=lambda entry: entry["value"])
     assert history[-1]["value"] > best["value"]
     assert (outcome["value"], trial["value"]) == (best["value"], best["value"])

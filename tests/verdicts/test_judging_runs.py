@@ -21,15 +21,17 @@ from aigc_lab.commands import rejudge as rejudging
 from aigc_lab.commands.judge import seeds_of
 from aigc_lab.commands.rejudge import rejudge
 from aigc_lab.data.ring import Ring
-from aigc_lab.display import tables
+from aigc_lab.display import run_page
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings
 from aigc_lab.metrics.base import Evidence
 from aigc_lab.metrics.fd import FD
-from aigc_lab.registry import queries
 from aigc_lab.registry.records import StoredVerdict
+from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.sweeps import artifacts_by_run, list_sweeps
+from aigc_lab.registry.verdicts import verdicts_by_run
 from aigc_lab.runs import run as trial
 from aigc_lab.scoring.collapse_judge import CollapseJudge
 from aigc_lab.scoring.evaluator import Evaluator
@@ -77,9 +79,9 @@ class Done:
     def run(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The run, and its verdicts."""
         with Registry.open(self.settings.registry_url, home=self.home, create=False) as registry:
-            (found,) = queries.sweeps(registry)
-            (run,) = queries.runs(registry, found["sweep"])
-            return run, queries.verdicts(registry, found["sweep"])[run["run"]]
+            (found,) = list_sweeps(registry)
+            (run,) = list_runs(registry, found["sweep"])
+            return run, verdicts_by_run(registry, found["sweep"])[run["run"]]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -137,7 +139,7 @@ def test_it_is_judged_the_same_again(broken: Done) -> None:
     (stability,) = [each for each in verdicts if each["kind"] == "stability"]
     assert any("× its median" in each["what"] for each in stability["evidence"]["evidence"])
     with Registry.open(broken.settings.registry_url, home=broken.home, create=False) as registry:
-        (curves,) = [file for file in queries.files(registry, run["sweep"])[run["run"]] if file["name"] == "curves"]
+        (curves,) = [file for file in artifacts_by_run(registry, run["sweep"])[run["run"]] if file["name"] == "curves"]
     Path(curves["path"]).rename(broken.home / "aside")
     try:
         rejudge(run["sweep"], broken.settings, "cpu")
@@ -159,7 +161,7 @@ def test_mlflow_is_told_what_is_said_again(broken: Done) -> None:
 def test_a_run_without_its_weights_is_judged_by_its_history(broken: Done) -> None:
     run, before = broken.run()
     with Registry.open(broken.settings.registry_url, home=broken.home, create=False) as registry:
-        (last,) = [each for each in queries.show(registry, run["run"])["checkpoints"] if each["kind"] == "last"]
+        (last,) = [each for each in show_run(registry, run["run"])["checkpoints"] if each["kind"] == "last"]
     path = Path(last["path"])
     path.rename(broken.home / "aside")
     try:
@@ -238,7 +240,7 @@ def test_a_pruned_run_is_judged_again_by_its_history(tmp_path: Path, monkeypatch
     assert [(row["kind"], row["verdict"], row["before"]) for row in rows] == [("stability", "WITHHELD", "WITHHELD")]
     assert done.run()[1] == before
     with Registry.open(done.settings.registry_url, home=tmp_path, create=False) as registry:
-        assert queries.show(registry, run["run"])["reason"] == "much worse than it has been"
+        assert show_run(registry, run["run"])["reason"] == "much worse than it has been"
     told = seeds_of(run["sweep"], tmp_path)[0]
     assert (told["runs"], told["pruned"]) == (0, 1)
 
@@ -360,7 +362,7 @@ def test_what_is_missing_is_drawn_by_a_resumed_run_and_drawn_again(
 
     def drawn() -> Any:
         with Registry.open(done.settings.registry_url, home=tmp_path, create=False) as registry:
-            files = queries.files(registry, run["sweep"])[run["run"]]
+            files = artifacts_by_run(registry, run["sweep"])[run["run"]]
         return next((np.asarray(Image.open(file["path"])) for file in files if file["name"] == "missing"), None)
 
     run, verdicts = done.run()
@@ -506,7 +508,7 @@ def test_show_tells_how_it_came_to_that(broken: Done) -> None:
         row | {"step": 100 * at, "verdict": verdict, "evidence": {"bins": gone_}}
         for at, (verdict, gone_) in enumerate(stages)
     ]
-    told = [str(text) for text in tables._stories(rows, None)["collapse"]]
+    told = [str(text) for text in run_page._verdict_parts(rows, None)["collapse"]]
     assert told[0] == "NONE: so it is" and told[2] == "s"
     assert told[1] == "step 0: NONE; step 200: PARTIAL (0 missing); step 300: PARTIAL (0, 1 missing); step 400: NONE"
     shown = CliRunner().invoke(cli.app, ["show", run["run"], "--home", str(broken.home)]).stdout

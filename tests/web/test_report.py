@@ -15,13 +15,22 @@ import pytest
 from typer.testing import CliRunner
 
 from aigc_lab.cli import app
-from aigc_lab.display.tables import caption, interval
+from aigc_lab.display.ranking import caption
+from aigc_lab.display.wording import interval
 from aigc_lab.errors import UsageError
 from aigc_lab.pictures.drawing import png
-from aigc_lab.registry import queries
+from aigc_lab.registry.comparison import compare_trials
+from aigc_lab.registry.find import find_sweep
 from aigc_lab.registry.records import StoredArtifact, StoredScore
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.sweeps import (
+    artifacts_by_run,
+    attempt_environments,
+    list_sweeps,
+    objective_histories,
+    show_sweep,
+)
 from aigc_lab.web import embedded_files, pages
 from aigc_lab.web.report import report
 from aigc_lab.web.whiskers import scale, whisker
@@ -133,12 +142,12 @@ def plotly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def name_of(registry: Registry) -> str:
-    return str(queries.sweeps(registry)[0]["sweep"])
+    return str(list_sweeps(registry)[0]["sweep"])
 
 
 def test_the_numbers_are_those_of_compare(registry: Registry) -> None:
     page = read(report(registry, HOSTILE, detailed=12).html)
-    comparison = queries.compare(registry, HOSTILE)
+    comparison = compare_trials(registry, HOSTILE)
     cells = [text for tag, text in page.texts if tag == "td" and text.strip()]
     shown = [text for text in cells if "[" in text]
     assert shown == [interval(row["score"]) for row in comparison.rows if row["score"]]
@@ -237,7 +246,7 @@ def test_several_signatures_are_several_tables(registry: Registry) -> None:
     registry.finish(run, registry.begin(run, {}), RunState.FINISHED, scores=[other])
     page = read(report(registry, HOSTILE, detailed=12).html)
     assert len([table for table in page.all("table") if table.get("class") == "sortable"]) == 3
-    assert queries.compare(registry, HOSTILE).note in page.text
+    assert compare_trials(registry, HOSTILE).note in page.text
     assert "signature: other|v2" in page.text
     assert page.data["floor"] is None
 
@@ -284,13 +293,13 @@ def test_a_closing_tag_inside_a_script_does_not_end_it() -> None:
 def test_histories_and_files_are_those_of_the_sweep(registry: Registry) -> None:
     sweep = name_of(registry)
     registry.sweep("other", "f" * 16, {}, "fd", "lower")
-    assert queries.sweep(registry, HOSTILE)["digest"] == "0123456789abcdef"
-    assert set(queries.histories(registry, sweep)) == {f"{sweep}.{label}" for label in ("0.0", "0.1", "1.0", "1.1")}
-    assert next(file["name"] for file in queries.files(registry, sweep)[f"{sweep}.0.0"]) == "curves"
-    assert len(queries.environments(registry, sweep)) == 5
-    other = queries.find_sweep(registry, "other")
-    assert queries.histories(registry, other) == queries.files(registry, other) == {}
-    assert queries.environments(registry, other) == []
+    assert show_sweep(registry, HOSTILE)["digest"] == "0123456789abcdef"
+    assert set(objective_histories(registry, sweep)) == {f"{sweep}.{label}" for label in ("0.0", "0.1", "1.0", "1.1")}
+    assert next(file["name"] for file in artifacts_by_run(registry, sweep)[f"{sweep}.0.0"]) == "curves"
+    assert len(attempt_environments(registry, sweep)) == 5
+    other = find_sweep(registry, "other")
+    assert objective_histories(registry, other) == artifacts_by_run(registry, other) == {}
+    assert attempt_environments(registry, other) == []
 
 
 # ---- the command

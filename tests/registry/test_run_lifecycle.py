@@ -15,9 +15,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sqlalchemy import select
 
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.registry import audit, liveness, queries
+from aigc_lab.registry import audit, liveness
 from aigc_lab.registry.records import StoredScore
 from aigc_lab.registry.run_lifecycle import RESULTS, Life, Outdated
+from aigc_lab.registry.runs import show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Attempt
@@ -305,7 +306,7 @@ class Lab(RuleBasedStateMachine):
 
     def stored(self, run: str) -> Any:
         try:
-            page = queries.show(self.registry, run)
+            page = show_run(self.registry, run)
         except UsageError:
             return None
         return page["state"], page["reason"], page["scores"], page["attempts"]

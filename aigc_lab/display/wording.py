@@ -1,0 +1,95 @@
+"""Values of rows as the terminal and the pages show them, as text.
+
+A number is never shown alone: its interval, n, floor and signature stand beside it.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+ARROW = {"lower": "↓", "higher": "↑"}
+
+# Kind of verdict -> the heading under which it stands.
+VERDICT_HEADINGS = {
+    "collapse": "collapse",
+    "collapse_raw": "collapse of the last weights, without their moving average",
+    "stability": "stability",
+}
+
+
+def duration(seconds: float) -> str:
+    """`48 s`, `3.5 min`, `2.1 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def omitted(shown: int, total: int) -> str:
+    """`… and 12 more`, of rows that a limit omits; "" when there are none."""
+    return f"… and {total - shown:,} more; --limit 0 shows all" if total > shown else ""
+
+
+def floor_text(row: Row) -> str:
+    """`0.959 ± 0.352 (1.32 at 200)`: the floor, the standard deviation of a draw, and where the floor is of fewer
+    samples than the score, the score at as many.
+    """
+    text, sd = number(row["floor"]), row.get("floor_sd")
+    text += f" ± {number(sd)}" if text and sd is not None else ""
+    if row.get("at_floor") is not None:
+        text += f" ({number(row['at_floor'])} at {row['floor_n']:,})"
+    return text
+
+
+def verdict_counts(counts: Mapping[str, int]) -> str:
+    """`NONE`, or of runs that do not agree `2 NONE, 1 SEVERE`."""
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+
+
+def unbounded(row: Row) -> bool:
+    """Whether a missing bound of a ranked row is infinite, since one of its seeds diverged."""
+    return row["score"]["confidence"] is not None and bool(row["seeds"] + row["states"].get("DIVERGED", 0) > 1)
+
+
+def state_text(row: Row) -> str:
+    """`FINISHED`, or where seeds of the trial ended otherwise `FINISHED, 1 DIVERGED`."""
+    others = {state: count for state, count in row["states"].items() if state not in ("FINISHED", row["state"])}
+    return ", ".join([row["state"], *(f"{count} {state}" for state, count in others.items())])
+
+
+def number(value: float | None) -> str:
+    """Three digits, or all of an integer part that is longer: `12.3`, `1235`."""
+    return "" if value is None else f"{value:.0f}" if 100 <= abs(value) < 1e7 else f"{value:.3g}"
+
+
+def whole(value: int | None) -> str:
+    """All digits; "" for none."""
+    return "" if value is None else str(value)
+
+
+def interval(score: Row, unbounded: bool = False) -> str:
+    """`12.3 [10.1, 14.9]`; a bound that a diverged seed took away is shown as infinite."""
+    if score["value"] is None:
+        return "not finite"
+    low, high = score["low"], score["high"]
+    if low is None and high is None:
+        return number(score["value"])
+    missing = ("-∞", "∞") if unbounded else ("?", "?")
+    bounds = (bound or gap for bound, gap in zip((number(low), number(high)), missing, strict=True))
+    return f"{number(score['value'])} [{', '.join(bounds)}]"
+
+
+def value_text(value: object) -> str:
+    """A value of a configuration: a float to four digits, a text as it is, anything else as JSON."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def assignments(config: Mapping[str, Any]) -> str:
+    """`lr=0.0002 loss=hinge`."""
+    return " ".join(f"{name}={value_text(value)}" for name, value in config.items())

@@ -1,0 +1,70 @@
+"""Reading what runs were judged to be: collapsed or not, stable or not."""
+
+from collections import defaultdict
+
+from sqlalchemy import ColumnElement, Connection, select
+
+from aigc_lab.registry.columns import VERDICT_UP_TO_CHECKPOINT, FinalCheckpoint, Json, checkpoint_of_verdict
+from aigc_lab.registry.database import repeated
+from aigc_lab.registry.marks import DOUBTFUL
+from aigc_lab.registry.store import Registry
+from aigc_lab.registry.tables import Checkpoint, Run, Verdict
+
+
+@repeated
+def last_verdicts(registry: Registry, sweep: str) -> dict[str, dict[str, str]]:
+    """Run -> kind -> its verdict, for every run of a sweep: on the samples of its result, and on its whole history."""
+    with registry.read() as connection:
+        return last_verdicts_where(connection, Run.c.sweep_id == sweep)
+
+
+def last_verdicts_where(
+    connection: Connection, condition: ColumnElement[bool], checkpoint: FinalCheckpoint = "last"
+) -> dict[str, dict[str, str]]:
+    """Run -> kind -> verdict, for the runs of the condition: on the samples of a checkpoint, and on the whole
+    history.
+    """
+    verdicts: dict[str, dict[str, str]] = defaultdict(dict)
+    for run, kind, verdict in connection.execute(
+        select(Verdict.c.run_id, Verdict.c.kind, Verdict.c.verdict)
+        .join(Run, Run.c.id == Verdict.c.run_id)
+        .outerjoin(Checkpoint, checkpoint_of_verdict(checkpoint))
+        .where(condition, VERDICT_UP_TO_CHECKPOINT)
+        .order_by(Verdict.c.step)
+    ):
+        verdicts[run][kind] = verdict
+    return verdicts
+
+
+@repeated
+def verdicts_by_run(registry: Registry, sweep: str) -> dict[str, list[Json]]:
+    """Run -> all its verdicts with their evidence, for every run of a sweep."""
+    with registry.read() as connection:
+        return verdicts_where(connection, Verdict.c.run_id.in_(select(Run.c.id).where(Run.c.sweep_id == sweep)))
+
+
+def verdicts_where(connection: Connection, condition: ColumnElement[bool]) -> dict[str, list[Json]]:
+    """Run -> the verdicts of the condition with their evidence, by kind and step."""
+    verdicts: dict[str, list[Json]] = defaultdict(list)
+    rows = connection.execute(
+        select(Verdict).where(condition).order_by(Verdict.c.run_id, Verdict.c.kind, Verdict.c.step)
+    )
+    for row in rows.mappings():
+        verdicts[row["run_id"]].append({key: value for key, value in row.items() if key != "run_id"})
+    return verdicts
+
+
+@repeated
+def collapse_doubt(registry: Registry, run: str, checkpoint: FinalCheckpoint = "last") -> str | None:
+    """The collapse verdict on a checkpoint's samples with its reason, where it is UNMEASURABLE, SEVERE or TOTAL: a
+    score says little of such samples. None where all is well, or nothing was judged.
+    """
+    with registry.read() as connection:
+        newest = connection.execute(
+            select(Verdict.c.verdict, Verdict.c.reason)
+            .outerjoin(Checkpoint, checkpoint_of_verdict(checkpoint))
+            .where(Verdict.c.run_id == run, Verdict.c.kind == "collapse", VERDICT_UP_TO_CHECKPOINT)
+            .order_by(Verdict.c.step.desc())
+            .limit(1)
+        ).first()
+    return f"{newest[0]}: {newest[1]}" if newest is not None and newest[0] in DOUBTFUL else None

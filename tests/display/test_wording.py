@@ -1,0 +1,107 @@
+"""Values as text: digits, bounds, floors and counts."""
+
+from typing import Any
+
+import pytest
+
+from aigc_lab.display.wording import (
+    assignments,
+    duration,
+    floor_text,
+    interval,
+    number,
+    omitted,
+    state_text,
+    unbounded,
+    verdict_counts,
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *[
+            (None, ""),
+            (0.0, "0"),
+            (12.345, "12.3"),
+            (99.96, "100"),
+            (123.4, "123"),
+            (1234.5, "1234"),
+            (-1234.5, "-1234"),
+        ],
+        *[(1e7, "1e+07"), (0.0001234, "0.000123")],
+    ],
+)
+def test_a_number_has_three_digits_or_all_of_a_longer_integer_part(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(7, "7 s"), (89, "89 s"), (90, "1.5 min"), (5399, "90.0 min"), (7200, "2.0 h")]
+)
+def test_a_duration_is_of_seconds_minutes_or_hours(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "infinite", "text"),
+    [
+        (7.82, 7.43, 8.21, False, "7.82 [7.43, 8.21]"),
+        (7.82, None, None, False, "7.82"),
+        (7.82, 7.43, None, True, "7.82 [7.43, ∞]"),
+        (7.82, None, 8.21, True, "7.82 [-∞, 8.21]"),
+        (7.82, None, 8.21, False, "7.82 [?, 8.21]"),
+        (None, 7.43, 8.21, False, "not finite"),
+    ],
+)
+def test_an_interval_says_which_bound_there_is(
+    value: float | None, low: float | None, high: float | None, infinite: bool, text: str
+) -> None:
+    assert interval({"value": value, "low": low, "high": high}, infinite) == text
+
+
+@pytest.mark.parametrize(
+    ("seeds", "diverged", "confidence", "infinite"),
+    [(1, 0, None, False), (1, 0, 0.95, False), (1, 1, 0.5, True), (2, 0, 0.5, True), (2, 1, None, False)],
+)
+def test_a_bound_is_infinite_only_of_several_seeds(
+    seeds: int, diverged: int, confidence: float | None, infinite: bool
+) -> None:
+    states = {"FINISHED": seeds} | ({"DIVERGED": diverged} if diverged else {})
+    assert unbounded({"seeds": seeds, "states": states, "score": {"confidence": confidence}}) == infinite
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"floor": None}, ""),
+        ({"floor": 0.959}, "0.959"),
+        ({"floor": None, "floor_sd": 0.352}, ""),
+        ({"floor": 0.959, "floor_sd": 0.352}, "0.959 ± 0.352"),
+        ({"floor": 0.959, "floor_sd": 0.352, "at_floor": 9.87, "floor_n": 1200}, "0.959 ± 0.352 (9.87 at 1,200)"),
+    ],
+)
+def test_a_floor_has_its_spread_and_the_score_at_as_few_samples(row: dict[str, Any], text: str) -> None:
+    assert floor_text(row) == text
+
+
+def test_seeds_that_ended_otherwise_are_counted() -> None:
+    assert state_text({"state": "FINISHED", "states": {"FINISHED": 3}}) == "FINISHED"
+    assert state_text({"state": "FINISHED", "states": {"FINISHED": 1, "DIVERGED": 2}}) == "FINISHED, 2 DIVERGED"
+    assert state_text({"state": "DIVERGED", "states": {"DIVERGED": 2}}) == "DIVERGED"
+
+
+def test_verdicts_are_counted_where_runs_do_not_agree() -> None:
+    assert verdict_counts({}) == ""
+    assert verdict_counts({"NONE": 3}) == "NONE"
+    assert verdict_counts({"NONE": 2, "SEVERE": 1}) == "2 NONE, 1 SEVERE"
+
+
+def test_values_of_a_configuration_are_as_they_are_typed() -> None:
+    config = {"lr": 0.00012345678, "loss": "hinge", "packing": 2, "clip": None, "ema": True}
+    assert assignments(config) == "lr=0.0001235 loss=hinge packing=2 clip=null ema=true"
+
+
+def test_omitted_rows_are_counted() -> None:
+    assert omitted(3, 3) == ""
+    assert omitted(20, 12020) == "… and 12,000 more; --limit 0 shows all"

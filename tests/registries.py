@@ -1,0 +1,95 @@
+"""Registries that tests fill: a run in a line, its scores, and what is stored."""
+
+import math
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Table, func, select
+
+from aigc_lab.registry.records import Role, StoredArtifact, StoredCheckpoint, StoredScalar, StoredScore
+from aigc_lab.registry.states import RunState
+from aigc_lab.registry.store import Registry
+
+
+def url_in(folder: Path) -> str:
+    return f"sqlite:///{folder / 'registry.db'}"
+
+
+def a_run(registry: Registry, *, name: str = "digits", trial: int = 0, seed: int = 0) -> str:
+    sweep = registry.sweep(name, "0123456789abcdef", {"steps": 10}, "fd", "lower")
+    registry.trial(sweep, trial, "vae", {"beta": 1.0}, {"system": "vae"})
+    return registry.run(sweep, trial, seed, "search")
+
+
+def a_score(name: str = "fd", value: float | None = 12.0, **changes: Any) -> StoredScore:
+    values: dict[str, Any] = {"low": 10.0, "high": 14.0, "n": 1000, "floor": 0.5, "signature": f"{name}|n:1000"}
+    values |= {"better": "lower", "checkpoint": "last", "step": 10, "split": "holdout"}
+    return StoredScore(name=name, value=value, **(values | changes))
+
+
+def count(registry: Registry, table: Table) -> int:
+    with registry.read() as connection:
+        return connection.scalar(select(func.count()).select_from(table)) or 0
+
+
+def finish(registry: Registry, run: str, attempt: int) -> None:
+    registry.finish(
+        run,
+        attempt,
+        RunState.FINISHED,
+        seconds=3.5,
+        scores=[a_score(), a_score("kid", 0.1), a_score(checkpoint="progress", step=5, split="reference")],
+        scalars={"loss/g": StoredScalar(last=1.0, minimum=0.5, maximum=math.inf, step=10)},
+        checkpoints=[StoredCheckpoint("last", 10, "c/last", "ab" * 32, 2**33)],
+        artifacts=[StoredArtifact("grid", "image", "a/grid.png")],
+    )
+
+
+def start(code: str, *arguments: object) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+SIGNATURE = "fd|n:1000"
+
+
+class Lab:
+    """A registry that is filled in a line a run."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+
+    def sweep(self, name: str = "digits", objective: str = "fd", better: Any = "lower") -> str:
+        return self.registry.sweep(name, f"{name:_<8}", {}, objective, better)
+
+    def run(
+        self,
+        sweep: str,
+        trial: int,
+        seed: int,
+        value: float | None = None,
+        *,
+        state: RunState = RunState.FINISHED,
+        role: Role = "search",
+        signature: str = SIGNATURE,
+        **changes: Any,
+    ) -> str:
+        self.registry.trial(sweep, trial, "vae", {"lr": trial / 10}, {})
+        run = self.registry.run(sweep, trial, seed, role)
+        if state is RunState.QUEUED:
+            return run
+        attempt = self.registry.begin(run, {"host": "here"})
+        if state.ended:
+            about: dict[str, Any] = {"name": "fd", "low": None, "high": None, "n": 1000, "floor": 0.5}
+            about |= {"better": "lower", "checkpoint": "last", "step": 10, "split": "holdout"} | changes
+            scores = [StoredScore(value=value, signature=signature, **about)] if value is not None else []
+            self.registry.finish(run, attempt, state, seconds=1.0, scores=scores)
+        return run
+
+
+def order(rows: list[dict[str, Any]]) -> list[tuple[int | None, int, float | None]]:
+    return [(row["rank"], row["trial"], row["score"] and row["score"]["value"]) for row in rows]
