@@ -14,6 +14,7 @@ import torch
 from aigc_lab import plugins
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import experiment
+from aigc_lab.experiment.checks import check_experiment
 from aigc_lab.host import confined
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.sweeps.rehearsal import rehearse
@@ -89,7 +90,7 @@ def test_a_file_is_looked_for_beside_the_experiment_and_then_here(
     (mine.parent / "e.yaml").write_text(YAML)
     monkeypatch.chdir(tmp_path)
     loaded = experiment.load("own/e.yaml", data_dir=tmp_path)
-    loaded.check()
+    check_experiment(loaded)
     plan = loaded.resolve(lambda hole: hole.ends()[0])
     assert (plan.system, plan.system_config.lr) == ("mine", 0.02)
     # A changed file is another experiment.
@@ -100,12 +101,12 @@ def test_a_file_is_looked_for_beside_the_experiment_and_then_here(
     assert experiment.load("own/e.yaml", data_dir=tmp_path).digest == before
     monkeypatch.chdir(mine.parent)
     (tmp_path / "e.yaml").write_text(YAML)
-    experiment.load("../e.yaml", data_dir=tmp_path).check()
+    check_experiment(experiment.load("../e.yaml", data_dir=tmp_path))
     mine.unlink()
     with pytest.raises(
         UsageError, match=rf"e.yaml:2: system.name: ./mine.py: no such file in {tmp_path} and {tmp_path}/own"
     ):
-        experiment.load("../e.yaml", data_dir=tmp_path).check()
+        check_experiment(experiment.load("../e.yaml", data_dir=tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ from aigc_lab.display import tables
 from aigc_lab.display.tables import Text
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.experiment import experiment as experiments
+from aigc_lab.experiment import validation
+from aigc_lab.experiment.checks import check_data, check_experiment
 from aigc_lab.experiment.yaml_file import dotted, parse
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.extractors.shared import lookup
@@ -194,7 +196,7 @@ def _options(kind: type[Any], changes: list[Change]) -> dict[str, Any]:
 
     if options:
         with suppress(KeyError):  # a required key that is not among them
-            experiments.validated(kind.Config, options, fail)
+            validation.validated(kind.Config, options, fail)
     return options
 
 
@@ -242,8 +244,8 @@ def _experiment(wanted: str, changes: list[Change], settings: Settings, console:
     experiment, notes = fitted(experiment)
     for note in notes:
         _say(note)
-    experiment.check()
-    experiment.check_data()
+    check_experiment(experiment)
+    check_data(experiment)
     why = "A typo or an impossible combination must fail before any training."
     result = ContractResult("both ends of every hole can be run", "kept", why)
     _print(result, console)

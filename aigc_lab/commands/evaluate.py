@@ -13,7 +13,7 @@ from aigc_lab import plugins
 from aigc_lab.display import tables
 from aigc_lab.errors import UsageError
 from aigc_lab.evaluate import evaluate, judge
-from aigc_lab.experiment import experiment as experiments
+from aigc_lab.experiment.stored import stored_experiment
 from aigc_lab.host import environment, visible
 from aigc_lab.host.settings import Settings
 from aigc_lab.host.weights import WeightsPolicy
@@ -151,7 +151,7 @@ def _model(wanted: str, settings: Settings, policy: WeightsPolicy, device: str) 
     if run is not None:
         with open_registry(settings) as registry:
             row = queries.sweep(registry, run.rpartition(".")[0].rpartition(".")[0])
-        dataset = experiments.stored(row, settings, policy).resolve(lambda hole: hole.ends()[0]).dataset
+        dataset = stored_experiment(row, settings, policy).dataset
     return weights.load(device), dataset
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, func, select
 from aigc_lab.display import tables
 from aigc_lab.display.tables import Text
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment.experiment import Experiment, most_runs
+from aigc_lab.experiment.experiment import Experiment
 from aigc_lab.experiment.yaml_file import Document
 from aigc_lab.host import visible
 from aigc_lab.host.settings import Settings, as_typed
@@ -26,6 +26,7 @@ from aigc_lab.registry import liveness, queries
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Run, Sweep, Trial
+from aigc_lab.sweeps.budget import most_runs
 
 Json = dict[str, Any]
 

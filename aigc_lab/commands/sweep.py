@@ -16,6 +16,8 @@ from aigc_lab.display.tables import Text
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment import experiment as experiments
+from aigc_lab.experiment import stored
+from aigc_lab.experiment.checks import check_data, check_experiment
 from aigc_lab.experiment.experiment import Experiment, Source
 from aigc_lab.host import content, environment, outage, signals
 from aigc_lab.host.outage import StoreAway
@@ -95,7 +97,7 @@ def _sweep(
     console = tables.console(stderr=True)
     places = _places(device, workers, trials_per_gpu, at_most=most_runs(experiment))
     needs.check_memory(experiment, places)
-    for note in experiment.check_data():
+    for note in check_data(experiment):
         console.print(Text(note), soft_wrap=True)
     if dry_run:
         _announced(experiment, places, console)
@@ -177,7 +179,7 @@ def _train(
     console = tables.console(stderr=True)
     places = _places(device, 1, None)
     needs.check_memory(experiment, places, together=len(set(seeds)) if experiment.file.training.stacked else 1)
-    for note in experiment.check_data():
+    for note in check_data(experiment):
         console.print(Text(note), soft_wrap=True)
     if told := _threads(experiment):
         console.print(Text(told), soft_wrap=True)
@@ -249,7 +251,7 @@ def _stores(
 
 def _stored(row: dict[str, Any], settings: Settings, device: str) -> Experiment:
     """The experiment of a sweep. Raises `UsageError` when what it names has changed since: it would be another one."""
-    experiment = experiments.stored(row, settings)
+    experiment = stored.stored_experiment(row, settings)
     try:
         _checked(experiment, device)
     except UsageError as error:
@@ -282,7 +284,7 @@ def _prepare(wanted: Source, changes: list[Change], device: str, home: Path | No
 
 def _checked(experiment: Experiment, device: str) -> None:
     _rehearsed(experiment, device)
-    experiment.check()
+    check_experiment(experiment)
 
 
 def _rehearsed(experiment: Experiment, device: str) -> None:

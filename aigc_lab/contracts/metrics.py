@@ -14,7 +14,7 @@ from aigc_lab import noise
 from aigc_lab.config import Strict
 from aigc_lab.contracts.base import Broken, Contracts, say
 from aigc_lab.data.base import SPLITS, Dataset, Modes, Split
-from aigc_lab.experiment.experiment import Protocol
+from aigc_lab.experiment.protocol import Protocol
 from aigc_lab.host import names
 from aigc_lab.metrics.base import Autoencoder, Game, Metric, Real, Score
 from aigc_lab.objectives.likelihood import gaussian_nll

@@ -13,7 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from aigc_lab.errors import Failure
-from aigc_lab.experiment.experiment import Configuration, Experiment
+from aigc_lab.experiment.configuration import Configuration
+from aigc_lab.experiment.experiment import Experiment
 from aigc_lab.host import environment
 from aigc_lab.host.thread_pool import ThreadPool
 from aigc_lab.registry import liveness, queries

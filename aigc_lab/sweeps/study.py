@@ -23,10 +23,8 @@ from aigc_lab import noise, plugins
 from aigc_lab.config import Better
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.experiment import space
-from aigc_lab.experiment.experiment import Experiment, Search
-from aigc_lab.experiment.experiment import confirmations as confirmations
-from aigc_lab.experiment.experiment import most_runs as most_runs
-from aigc_lab.experiment.experiment import total_trials as total_trials
+from aigc_lab.experiment.experiment import Experiment
+from aigc_lab.experiment.sections import Search
 from aigc_lab.host import outage
 from aigc_lab.host.files import beside, locked
 from aigc_lab.host.outage import StoreAway

@@ -11,6 +11,7 @@ from aigc_lab import plugins
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.errors import UsageError
+from aigc_lab.experiment.checks import check_experiment
 from aigc_lab.experiment.experiment import load
 from aigc_lab.nets.spectral import SpectralConv2d
 from aigc_lab.samples import Images
@@ -110,4 +111,4 @@ def test_stacked_runs_have_no_layout_of_their_own(tmp_path: Path) -> None:
     changes = [("training.stacked", "true", "--set"), ("training.channels_last", "true", "--set")]
     experiment = load("dirac", changes, data_dir=tmp_path)
     with pytest.raises(UsageError, match=r"channels_last does nothing for stacked runs"):
-        experiment.check()
+        check_experiment(experiment)

@@ -34,6 +34,7 @@ from aigc_lab.commands import verify
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import base as executors
 from aigc_lab.experiment import experiment as experiments
+from aigc_lab.experiment.checks import check_experiment
 from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings
 from aigc_lab.host.weights import WeightsPolicy
@@ -752,7 +753,7 @@ def test_eight_processes_that_write_at_once() -> None:
     changes = [("search.trials", "10", ""), ("search.seeds", "2", ""), ("search.sampler", "random", "")]
     settings = Settings.load(Path("home"))
     experiment = experiments.load("mine.yaml", changes, data_dir=settings.data_dir, weights=WeightsPolicy())
-    experiment.check()
+    check_experiment(experiment)
     with stores(settings, "s") as (opened, _), Hands(settings.registry_url) as hands:
         sweep = opened.sweep("mine", experiment.digest, experiment.document.data, "rkl", "lower")
         resources = Resources(settings, opened, mock.Mock(), mock.Mock(), "cpu")

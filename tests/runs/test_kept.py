@@ -16,6 +16,7 @@ from shell import command
 from aigc_lab.commands import verify
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import experiment as experiments
+from aigc_lab.experiment.checks import check_experiment
 from aigc_lab.host import confined, names
 from aigc_lab.host.settings import Settings
 from aigc_lab.metrics.modes import ModeCount
@@ -88,7 +89,7 @@ def test_a_score_that_no_store_takes_is_refused_at_load(folder: Path, name: str)
     (folder / "mine.py").write_text(METRIC.replace('"NAME"', repr(name)))
     experiment = experiments.load("mine.yaml", data_dir=folder)
     with pytest.raises(UsageError, match=r"metric \./mine\.py: no store takes a score called .*letters, digits"):
-        experiment.check()
+        check_experiment(experiment)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_a_system_whose_curves_no_store_takes_is_refused_at_load(folder: Path, b
     (folder / "system.py").write_text(SYSTEM.replace("    pass\n", body), "utf-8")
     (folder / "mine.yaml").write_text(TEXT.replace("name: point_gan, hidden: 16", "name: ./system.py"))
     with pytest.raises(UsageError, match=said):
-        experiments.load("mine.yaml", data_dir=folder).check()
+        check_experiment(experiments.load("mine.yaml", data_dir=folder))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from aigc_lab.display.progress import SweepDisplay
 from aigc_lab.display.tables import console
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment import experiment as experiments
+from aigc_lab.experiment import sections
 from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries
@@ -236,7 +237,7 @@ def test_threads_are_those_that_were_asked_for(
     before = torch.get_num_threads()
     try:
         resources = Resources(None, None, None, None, "cpu", share)  # type: ignore[arg-type]
-        resources.settle(experiments.Training(steps=1, threads=given, log_every=1, evaluate_every=1))
+        resources.settle(sections.Training(steps=1, threads=given, log_every=1, evaluate_every=1))
         assert torch.get_num_threads() == environment.describe("cpu")["threads"] == used
     finally:
         torch.set_num_threads(before)

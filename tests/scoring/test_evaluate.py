@@ -24,7 +24,7 @@ from aigc_lab.data.ring import Ring
 from aigc_lab.display import tables
 from aigc_lab.errors import UsageError
 from aigc_lab.evaluate import evaluate, judge
-from aigc_lab.experiment.experiment import Protocol
+from aigc_lab.experiment.protocol import Protocol
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.extractors.random import Random
 from aigc_lab.host.weights import PUBLISHED

@@ -16,6 +16,7 @@ from PIL import Image
 
 from aigc_lab.commands import sweep as commands
 from aigc_lab.commands import verify
+from aigc_lab.experiment.checks import check_experiment
 from aigc_lab.host import content
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries
@@ -158,7 +159,7 @@ def test_digits_on_two_workers_interrupted_and_resumed(lab: Lab, monkeypatch: py
         if run["state"] == "FINISHED":
             assert runs[key] == run, "what had ended is not done again"
     assert all(runs[key]["attempts"][0]["state"] == "KILLED" for key, run in before.items() if run["state"] == "KILLED")
-    lab.check()
+    check_experiment(lab)
 
 
 def test_ring_on_two_workers(lab: Lab) -> None:
@@ -167,7 +168,7 @@ def test_ring_on_two_workers(lab: Lab) -> None:
     assert Counter(run["role"] for run in runs.values()) == {"search": 4, "confirm": 2}
     assert {run["state"] for run in runs.values()} == {"FINISHED"}
     assert {run["trial"] for run in runs.values() if run["role"] == "confirm"} == {best["trial"]}
-    lab.check()
+    check_experiment(lab)
 
 
 @pytest.mark.slow
@@ -177,7 +178,7 @@ def test_an_experiment_that_ships_on_two_workers(lab: Lab, name: str) -> None:
     runs = lab.runs()
     assert runs and {run["state"] for run in runs.values()} <= {"FINISHED", "PRUNED", "DIVERGED"}
     assert "FINISHED" in {run["state"] for run in runs.values()}
-    lab.check()
+    check_experiment(lab)
 
 
 def test_what_is_downloaded_ships() -> None:
