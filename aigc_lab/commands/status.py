@@ -18,8 +18,7 @@ from sqlalchemy import Connection, func, select
 from aigc_lab.display import tables
 from aigc_lab.display.tables import Text
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment.experiment import Experiment
-from aigc_lab.experiment.yaml_file import Document
+from aigc_lab.experiment.stored import stored_experiment
 from aigc_lab.host import visible
 from aigc_lab.host.settings import Settings, as_typed
 from aigc_lab.registry import liveness, queries
@@ -38,10 +37,11 @@ _LAST = 5
 
 @dataclass(frozen=True)
 class Look:
-    """At one sweep (id or name), or at the newest `most` of all (None: at all)."""
+    """The state of one sweep (by id or name), or of the newest `most` sweeps (None: of all)."""
 
     registry: Registry
-    wanted: str | None
+    settings: Settings
+    sweep: str | None
     most: int | None = None
     home: Path | None = None
 
@@ -53,12 +53,12 @@ class Look:
         supervisors = {row["sweep"]: row for row in liveness.supervisors(self.registry)}
         for attempt in liveness.running(self.registry):
             attempts[attempt["sweep"]].append(attempt)
-        sweep = None if self.wanted is None else queries.find_sweep(self.registry, self.wanted)
+        sweep = None if self.sweep is None else queries.find_sweep(self.registry, self.sweep)
         with self.registry.read() as connection:
             rows = []
-            for found in _sweeps(connection, sweep, self.most):
-                budget = _Budget.of(found.pop("experiment"), found["name"])
-                row = _row(connection, found, budget, attempts[found["sweep"]], supervisors.get(found["sweep"]))
+            for stored in _sweeps(connection, sweep, self.most):
+                budget = _Budget.of(stored, self.settings)
+                row = _row(stored, budget, attempts[stored["sweep"]], supervisors.get(stored["sweep"]))
                 rows.append(row | (_details(connection, row, budget, attempts[sweep]) if sweep is not None else {}))
         return rows
 
@@ -68,14 +68,13 @@ class Look:
         if not rows:
             return Text("no sweeps yet; aigc-lab sweep digits makes one")
         parts: list[RenderableType] = [_table(rows)]
-        if self.wanted is not None:
+        if self.sweep is not None:
             parts += _page(rows[0])
         elif total := self._left_out(rows):
             parts.append(Text(f"… and {total:,} more; --all shows all"))
         commands = dict.fromkeys(command for row in rows for command in row["next"])
-        shown = list(commands)[: 6 if self.wanted is not None else 3]
-        settings = Settings.load(self.home)
-        return Group(*parts, Text("Next:"), *(Text(f"  {as_typed(line, settings, self.home)}") for line in shown))
+        shown = list(commands)[: 6 if self.sweep is not None else 3]
+        return Group(*parts, Text("Next:"), *(Text(f"  {as_typed(line, self.settings, self.home)}") for line in shown))
 
     def _left_out(self, rows: list[Json]) -> int:
         with self.registry.read() as connection:
@@ -118,16 +117,16 @@ def line(row: Json) -> str:
 
 @dataclass(frozen=True)
 class _Budget:
-    """What an experiment asks for; None where the stored one cannot be read by this version."""
+    """The runs, seeds and steps of an experiment; None where this version cannot read the stored one."""
 
     runs: int | None
     seeds: int
     steps: int | None
 
     @classmethod
-    def of(cls, stored: Any, name: str) -> "_Budget":
+    def of(cls, row: Json, settings: Settings) -> "_Budget":
         try:
-            experiment = Experiment(name, Document(name, stored), Path())
+            experiment = stored_experiment(row, settings)
             file = experiment.file
             return cls(most_runs(experiment), file.search.seeds, file.training.steps)
         except UsageError:
@@ -135,12 +134,12 @@ class _Budget:
 
 
 def _sweeps(connection: Connection, sweep: str | None, most: int | None) -> list[Json]:
-    """The sweeps with the count of their runs in each state, their mean time, and the best value of a trial."""
+    """The stored sweeps with the number of runs in each state, the mean seconds of a run, and the best value of a trial."""
     columns = [Sweep.c.id.label("sweep"), Sweep.c.name, Sweep.c.command, Sweep.c.created_at]
     columns += [Sweep.c.objective, Sweep.c.better]
-    wanted = select(*columns, Sweep.c.experiment).order_by(Sweep.c.created_at.desc(), Sweep.c.id)
-    wanted = wanted.limit(most) if sweep is None else wanted.where(Sweep.c.id == sweep)
-    rows = [dict(row) for row in connection.execute(wanted).mappings()]
+    query = select(*columns, Sweep.c.source, Sweep.c.experiment).order_by(Sweep.c.created_at.desc(), Sweep.c.id)
+    query = query.limit(most) if sweep is None else query.where(Sweep.c.id == sweep)
+    rows = [dict(row) for row in connection.execute(query).mappings()]
     ids = [row["sweep"] for row in rows]
     states: dict[str, Counter[str]] = defaultdict(Counter)
     seconds: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
@@ -166,19 +165,20 @@ def _sweeps(connection: Connection, sweep: str | None, most: int | None) -> list
     return rows
 
 
-def _row(connection: Connection, found: Json, budget: _Budget, attempts: list[Json], supervisor: Json | None) -> Json:
-    states: Counter[str] = Counter(found["states"])
+def _row(stored: Json, budget: _Budget, attempts: list[Json], supervisor: Json | None) -> Json:
+    """What is shown of one sweep: a stored row without its experiment, its progress, condition and next commands."""
+    states: Counter[str] = Counter(stored["states"])
     lost = sum(not attempt["alive"] for attempt in attempts)
     states[RunState.RUNNING.value] -= lost
     done = sum(states[state] for state in (RunState.FINISHED, RunState.PRUNED, RunState.DIVERGED, RunState.FAILED))
-    known = sum(states.values()) + lost
-    asked = known if found["command"] == "train" else budget.runs
+    begun = sum(states.values()) + lost
+    planned = begun if stored["command"] == "train" else budget.runs
     # A pruned trial has no further seeds; --trials may have asked for more than the stored file says.
-    total = None if asked is None else max(asked - states[RunState.PRUNED] * (budget.seeds - 1), known)
-    row = found | {
-        "created_at": found["created_at"].isoformat(),
-        "age": max(0.0, (datetime.now(UTC) - found["created_at"]).total_seconds()),  # a clock may have been set back
-        "states": {state: states[state] for state in found["states"]},
+    total = None if planned is None else max(planned - states[RunState.PRUNED] * (budget.seeds - 1), begun)
+    row = {key: value for key, value in stored.items() if key not in ("source", "experiment")} | {
+        "created_at": stored["created_at"].isoformat(),
+        "age": max(0.0, (datetime.now(UTC) - stored["created_at"]).total_seconds()),  # a clock may have been set back
+        "states": {state: states[state] for state in stored["states"]},
         "lost": lost,
         "done": done,
         "total": total,

@@ -33,7 +33,7 @@ from aigc_lab.sweeps.fitting import fitted
 from aigc_lab.sweeps.rehearsal import rehearse
 from aigc_lab.sweeps.scheduler import run_seeds, run_sweep
 from aigc_lab.sweeps.session import opened, stores
-from aigc_lab.sweeps.study import most_runs
+from aigc_lab.sweeps.budget import most_runs
 
 Change = tuple[str, str, str]
 

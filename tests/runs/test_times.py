@@ -178,7 +178,7 @@ def test_what_is_left_of_a_stack_is_told_by_the_clock(tmp_path: Path) -> None:
             attempt = registry.begin(run, {})
             if seed < 12:
                 registry.finish(run, attempt, RunState.FINISHED, seconds=26.0)
-        (row,) = Look(registry, "digits").rows()
+        (row,) = Look(registry, Settings.load(tmp_path), "digits").rows()
     assert row["seconds_left"] == 312.0
 
 

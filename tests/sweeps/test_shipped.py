@@ -16,7 +16,6 @@ from PIL import Image
 
 from aigc_lab.commands import sweep as commands
 from aigc_lab.commands import verify
-from aigc_lab.experiment.checks import check_experiment
 from aigc_lab.host import content
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries
@@ -159,7 +158,7 @@ def test_digits_on_two_workers_interrupted_and_resumed(lab: Lab, monkeypatch: py
         if run["state"] == "FINISHED":
             assert runs[key] == run, "what had ended is not done again"
     assert all(runs[key]["attempts"][0]["state"] == "KILLED" for key, run in before.items() if run["state"] == "KILLED")
-    check_experiment(lab)
+    lab.check()
 
 
 def test_ring_on_two_workers(lab: Lab) -> None:
@@ -168,7 +167,7 @@ def test_ring_on_two_workers(lab: Lab) -> None:
     assert Counter(run["role"] for run in runs.values()) == {"search": 4, "confirm": 2}
     assert {run["state"] for run in runs.values()} == {"FINISHED"}
     assert {run["trial"] for run in runs.values() if run["role"] == "confirm"} == {best["trial"]}
-    check_experiment(lab)
+    lab.check()
 
 
 @pytest.mark.slow
@@ -178,7 +177,7 @@ def test_an_experiment_that_ships_on_two_workers(lab: Lab, name: str) -> None:
     runs = lab.runs()
     assert runs and {run["state"] for run in runs.values()} <= {"FINISHED", "PRUNED", "DIVERGED"}
     assert "FINISHED" in {run["state"] for run in runs.values()}
-    check_experiment(lab)
+    lab.check()
 
 
 def test_what_is_downloaded_ships() -> None:
