@@ -41,16 +41,18 @@ def status(
     home: Home = None,
 ) -> None:
     """Show how far the sweeps are, who runs them, and what comes next."""
-    from aigc_lab.commands import status as state
+    from aigc_lab.commands.status import StatusView, watch_sweeps
+    from aigc_lab.host.settings import Settings
 
-    with opened(home) as registry:
-        look = state.Look(registry, sweep, most=None if every else 20, home=home)
+    settings = Settings.load(home)
+    with opened(settings) as registry:
+        view = StatusView(registry, settings, sweep, most=None if every else 20, home=home)
         if json:
-            print_json(look.rows() if sweep is None else look.rows()[0])
+            print_json(view.rows() if sweep is None else view.rows()[0])
         elif watch:
-            state.watch(look)
+            watch_sweeps(view)
         else:
-            print_table(look.page())
+            print_table(view.page())
 
 
 @app.command()
@@ -148,12 +150,12 @@ def check(
     home: Home = None,
 ) -> None:
     """Check your own system, dataset, metric or features: contracts run on real data, what is broken is explained."""
-    from aigc_lab.commands import check as checks
+    from aigc_lab.commands.check import check_file, conclude
 
-    rows = checks.check_file(plugin, data, changed(overrides, {}), json=json, home=home)
+    rows = check_file(plugin, data, changed(overrides, {}), json=json, home=home)
     if json:
         print_json(rows)
-    checks.conclude(rows)
+    conclude(rows)
 
 
 @app.command()
@@ -171,20 +173,20 @@ def report(
     home: Home = None,
 ) -> None:
     """Write one page about a sweep. Ranking, curves, samples and configuration; it needs no network and no server."""
-    from aigc_lab.web.report import report as make
+    from aigc_lab.web.report import render_report
 
     if output is not None and output != Path("-"):
         _refuse_target(output)
     with opened(home) as registry:
-        made = make(registry, sweep, detailed=runs)
-    content = made.html.encode()
+        page = render_report(registry, sweep, detailed=runs)
+    content = page.html.encode()
     if output == Path("-"):
         sys.stdout.buffer.write(content)
         return
-    path = output or Path(f"{made.sweep}.html")
+    path = output or Path(f"{page.sweep}.html")
     _refuse_target(path)
     _write(path, content)
-    print(f"{path}  {len(content) / 1e6:.1f} MB, {made.pictures} pictures")
+    print(f"{path}  {len(content) / 1e6:.1f} MB, {page.pictures} pictures")
 
 
 def _refuse_target(path: Path) -> None:

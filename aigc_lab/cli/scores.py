@@ -83,10 +83,10 @@ def evaluate(
             "tokenizer": tokenizer or "words",
             "samples": samples,
         }
-        from aigc_lab.commands.sentences import rows as rows_of
+        from aigc_lab.commands.sentences import sentence_scores
 
         with trust.accepting(trust_code):
-            rows = rows_of(generated, reference, train, seed=seed, device=device, home=home, **text)
+            rows = sentence_scores(generated, reference, train, seed=seed, device=device, home=home, **text)
         print_json(rows) if json else print_table(scores_table(rows))
         return
     from aigc_lab.commands.evaluate import scores

@@ -22,9 +22,9 @@ from aigc_lab.data.base import Dataset
 from aigc_lab.display import tables
 from aigc_lab.display.tables import Text
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.experiment import experiment as experiments
 from aigc_lab.experiment import validation
 from aigc_lab.experiment.checks import check_data, check_experiment
+from aigc_lab.experiment.experiment import load_experiment
 from aigc_lab.experiment.yaml_file import dotted, parse
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.extractors.shared import lookup
@@ -239,7 +239,7 @@ def _cache(settings: Settings) -> Iterator[Path]:
 
 
 def _experiment(wanted: str, changes: list[Change], settings: Settings, console: Console) -> Row:
-    experiment = experiments.load(wanted, changes, data_dir=settings.data_dir, weights=settings.weights)
+    experiment = load_experiment(wanted, changes, data_dir=settings.data_dir, weights=settings.weights)
     rehearse(experiment, "cpu", _say)
     experiment, notes = fitted(experiment)
     for note in notes:

@@ -26,7 +26,7 @@ from aigc_lab.serving import lookup
 from aigc_lab.sweeps import ownership
 
 
-def rejudge(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]]:
+def rejudge_sweep(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]]:
     """Judges the last samples of every finished run by its stored weights, which give the same samples again, with the
     picture of what they lack; and the histories of those and of pruned and diverged ones by their stored scores. Of
     samples on the way what was said stays, for their weights are gone. MLflow follows.

@@ -36,7 +36,7 @@ _LAST = 5
 
 
 @dataclass(frozen=True)
-class Look:
+class StatusView:
     """The state of one sweep (by id or name), or of the newest `most` sweeps (None: of all)."""
 
     registry: Registry
@@ -81,7 +81,7 @@ class Look:
             return (connection.scalar(select(func.count()).select_from(Sweep)) or 0) - len(rows)
 
 
-def watch(look: Look) -> None:
+def watch_sweeps(view: StatusView) -> None:
     """Shows the page every two seconds, on a terminal in place and in a pipe a line for each change, until nobody runs
     what is looked at, or Ctrl-C.
     """
@@ -90,10 +90,10 @@ def watch(look: Look) -> None:
         with Live(console=console, auto_refresh=False) as live:
             before: list[str] = []
             while True:
-                rows = look.rows()
+                rows = view.rows()
                 if console.is_terminal:
                     visible.guard()
-                    live.update(look.page(rows), refresh=True)
+                    live.update(view.page(rows), refresh=True)
                 else:
                     lines = [line(row) for row in rows]
                     for changed in (text for text in lines if text not in before):
@@ -134,7 +134,7 @@ class _Budget:
 
 
 def _sweeps(connection: Connection, sweep: str | None, most: int | None) -> list[Json]:
-    """The stored sweeps with the number of runs in each state, the mean seconds of a run, and the best value of a trial."""
+    """The stored sweeps with the number of runs in each state, the mean seconds of a run and the best trial value."""
     columns = [Sweep.c.id.label("sweep"), Sweep.c.name, Sweep.c.command, Sweep.c.created_at]
     columns += [Sweep.c.objective, Sweep.c.better]
     query = select(*columns, Sweep.c.source, Sweep.c.experiment).order_by(Sweep.c.created_at.desc(), Sweep.c.id)

@@ -15,10 +15,9 @@ from aigc_lab.display.progress import SweepDisplay
 from aigc_lab.display.tables import Text
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors.base import Place
-from aigc_lab.experiment import experiment as experiments
 from aigc_lab.experiment import stored
 from aigc_lab.experiment.checks import check_data, check_experiment
-from aigc_lab.experiment.experiment import Experiment, Source
+from aigc_lab.experiment.experiment import Experiment, Source, load_experiment
 from aigc_lab.host import content, environment, outage, signals
 from aigc_lab.host.outage import StoreAway
 from aigc_lab.host.settings import Settings, as_typed, masked
@@ -28,17 +27,17 @@ from aigc_lab.registry.run_lifecycle import RESULTS
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.sweeps import needs
+from aigc_lab.sweeps.budget import most_runs
 from aigc_lab.sweeps.estimate import Estimate, estimate
 from aigc_lab.sweeps.fitting import fitted
 from aigc_lab.sweeps.rehearsal import rehearse
 from aigc_lab.sweeps.scheduler import run_seeds, run_sweep
 from aigc_lab.sweeps.session import opened, stores
-from aigc_lab.sweeps.budget import most_runs
 
 Change = tuple[str, str, str]
 
 
-def sweep(
+def sweep_experiment(
     wanted: Source,
     changes: list[Change],
     *,
@@ -139,7 +138,7 @@ def _announced(experiment: Experiment, places: list[Place], console: Console) ->
     return cost
 
 
-def train(wanted: Source, changes: list[Change], *, seed: int = 0, **options: Any) -> dict[str, Any]:
+def train_experiment(wanted: Source, changes: list[Change], *, seed: int = 0, **options: Any) -> dict[str, Any]:
     """Does one run, as `train_seeds` does several, and returns what `show` knows of it."""
     return train_seeds(wanted, changes, seeds=[seed], **options)[0]
 
@@ -200,7 +199,7 @@ def _train(
     return rows
 
 
-def resume(
+def resume_sweep(
     wanted: str,
     *,
     device: str = "auto",
@@ -271,7 +270,7 @@ def _stored(row: dict[str, Any], settings: Settings, device: str) -> Experiment:
 
 def _prepare(wanted: Source, changes: list[Change], device: str, home: Path | None) -> tuple[Settings, Experiment]:
     settings = Settings.load(home)
-    experiment = experiments.load(wanted, changes, data_dir=settings.data_dir, weights=settings.weights)
+    experiment = load_experiment(wanted, changes, data_dir=settings.data_dir, weights=settings.weights)
     if experiment.protocol.fewer:
         _rehearsed(experiment, device)
         experiment, notes = fitted(experiment)

@@ -50,7 +50,7 @@ class Verification:
         return "\n".join([*(f"problem: {text}" for text in self.problems), *self.notes, f"{looked}; {found}"])
 
 
-def verify(
+def verify_sweeps(
     registry: Registry,
     settings: Settings,
     sweep: str | None = None,
@@ -274,7 +274,7 @@ class _Sweep:
         """Optuna knows every trial that ended, and its value."""
         from aigc_lab.sweeps import study
 
-        known = study.told(self._settings.optuna_url, self._sweep)
+        known = study.trial_states(self._settings.optuna_url, self._sweep)
         for number, (state, value) in audit.trials(self._registry, self._sweep).items():
             self._found.checked["trials"] += 1
             if state in (RunState.QUEUED, RunState.RUNNING, RunState.KILLED):

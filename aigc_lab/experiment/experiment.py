@@ -121,7 +121,7 @@ class Experiment:
         return [str(space.label(option)) for option in options]
 
     def resolve(self, pick: space.Pick) -> Configuration:
-        """The trial in which `pick` chooses the value of every hole. Raises `UsageError` for a trial that cannot be run."""
+        """The trial in which `pick` chooses the value of every hole. Raises `UsageError` where it cannot be run."""
         filled = space.fill(self.document, pick)
         file = self._check(Sections, filled)
         dataset = self._dataset(filled, file)
@@ -144,7 +144,7 @@ class Experiment:
         )
 
     def defaults(self, system: str) -> dict[str, Any]:
-        """The paper's defaults of a system, by the name of the hole, for every hole whose range contains its default."""
+        """The paper's defaults of a system, by the name of the hole; none for a hole whose range lacks its default."""
         from aigc_lab.systems.base import System
 
         kind = plugins.find(System, system, self._folder, self._named_code)  # type: ignore[type-abstract]
@@ -270,7 +270,7 @@ class Experiment:
 Source = str | Path | Mapping[str, Any]
 
 
-def load(
+def load_experiment(
     source: Source,
     changes: Iterable[tuple[str, str, str]] = (),
     *,

@@ -13,7 +13,7 @@ from aigc_lab.host import trust
 from aigc_lab.host.files import sha256
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries
-from aigc_lab.registry.home import open_registry
+from aigc_lab.registry.home import OpenedHome
 from aigc_lab.registry.queries import Final
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
@@ -64,32 +64,39 @@ def find_weights(wanted: str, settings: Settings, checkpoint: Final = "last") ->
     """The weights that `wanted` means: a file, `models:/NAME/VERSION`, `NAME@ALIAS`, the name of a promoted model (its
     champion, else its newest version), a run, or a sweep (its best run).
     """
+    with OpenedHome(settings) as home:
+        return weights_in(home, wanted, checkpoint)
+
+
+def weights_in(home: OpenedHome, wanted: str, checkpoint: Final = "last") -> Weights:
+    """As `find_weights`, in a home whose registry the caller uses too."""
+    settings = home.settings
     if wanted.endswith(".safetensors"):
         path = Path(wanted).expanduser()
         if not path.is_file():
             raise UsageError(f"{wanted}: no such file; a model is a .safetensors file with its .json beside it")
         return Weights(path, path.stem, settings.home, {"file": str(path)})
     if wanted.startswith("models:/"):
-        return _of_uri(wanted, settings)
-    with open_registry(settings) as registry:
-        name, at, alias = wanted.partition("@")
-        versions = queries.models(registry, name)
-        if versions:
-            return _promoted(_chosen(versions, alias if at else None), settings)
-        if at:
-            known = sorted({row["model"] for row in queries.models(registry)})
-            raise UsageError(f"unknown model '{name}'; {_listed('promoted models', known)}")
-        return of_run(registry, find_run(registry, wanted, checkpoint), checkpoint)
+        return _of_uri(wanted, home)
+    registry = home.registry
+    name, at, alias = wanted.partition("@")
+    versions = queries.models(registry, name)
+    if versions:
+        return _promoted(_chosen(versions, alias if at else None), settings)
+    if at:
+        known = sorted({row["model"] for row in queries.models(registry)})
+        raise UsageError(f"unknown model '{name}'; {_listed('promoted models', known)}")
+    return of_run(registry, find_run(registry, wanted, checkpoint), checkpoint)
 
 
-def _of_uri(uri: str, settings: Settings) -> Weights:
+def _of_uri(uri: str, home: OpenedHome) -> Weights:
     match = re.fullmatch(r"models:/(?:([^/@]+)(?:/(\d+|latest)|@([\w-]+))|m-[0-9a-f]{32})", uri)
     if match is None:
         raise UsageError(f"{uri}: write models:/NAME/VERSION or models:/NAME@ALIAS")
     name, version, alias = match.groups("")
+    settings = home.settings
     try:
-        with open_registry(settings) as registry:
-            versions = queries.models(registry, name)
+        versions = queries.models(home.registry, name)
     except UsageError:  # a machine that only serves has MLflow, and no home
         versions = []
     here = [row for row in versions if str(row["version"]) == version or alias in row["aliases"]]

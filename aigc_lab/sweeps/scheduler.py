@@ -22,8 +22,8 @@ from aigc_lab.registry.records import Role
 from aigc_lab.registry.run_lifecycle import RESULTS
 from aigc_lab.registry.states import RunState
 from aigc_lab.runs.job import Job, RunOutcome, Watcher
-from aigc_lab.sweeps.session import Opened
 from aigc_lab.sweeps.budget import most_runs, total_trials
+from aigc_lab.sweeps.session import Opened
 from aigc_lab.sweeps.study import Study, Suggestion
 
 if TYPE_CHECKING:

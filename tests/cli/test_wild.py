@@ -78,4 +78,4 @@ def test_any_value_is_taken_or_refused(path: tuple[str, str], value: Any) -> Non
     section, key = path
     content = RING | {section: RING[section] | {key: value}}
     with contextlib.suppress(UsageError):
-        check_experiment(experiment.load(content, data_dir=Path()))
+        check_experiment(experiment.load_experiment(content, data_dir=Path()))

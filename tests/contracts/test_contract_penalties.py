@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from aigc_lab import plugins
 from aigc_lab.archive import bounds
 from aigc_lab.cli.options import changed
-from aigc_lab.commands import check as checks
+from aigc_lab.commands.check import check_file
 from aigc_lab.contracts.base import Contract, ContractResult, examine
 from aigc_lab.contracts.penalties import PENALTY, Case
 from aigc_lab.errors import UsageError
@@ -278,7 +278,7 @@ def mine(tmp_path: Path) -> Path:
 
 def loaded(mine: Path, penalty: str = "./mine.py") -> experiment.Experiment:
     (mine.parent / "e.yaml").write_text(YAML % penalty)
-    return experiment.load(str(mine.parent / "e.yaml"), data_dir=mine.parent)
+    return experiment.load_experiment(str(mine.parent / "e.yaml"), data_dir=mine.parent)
 
 
 def test_an_experiment_names_a_file_and_is_another_when_it_changes(
@@ -304,7 +304,7 @@ def test_an_experiment_names_a_file_and_is_another_when_it_changes(
 def test_an_experiment_without_files_has_the_digest_that_it_had(tmp_path: Path) -> None:
     """A stored sweep goes on: the digest of this text was computed before penalties were files."""
     (tmp_path / "e.yaml").write_text(YAML % "r1")
-    assert experiment.load(str(tmp_path / "e.yaml"), data_dir=tmp_path).digest == DIGEST
+    assert experiment.load_experiment(str(tmp_path / "e.yaml"), data_dir=tmp_path).digest == DIGEST
 
 
 def test_what_is_wrong_with_a_penalty_is_said_at_its_key(mine: Path) -> None:
@@ -388,7 +388,7 @@ def test_check_knows_a_file_and_a_name(
     monkeypatch.delenv("AIGC_LAB_HOME", raising=False)
 
     def check(wanted: str, *changes: str) -> list[dict[str, Any]]:
-        return checks.check_file(wanted, None, changed(list(changes), {}), json=False, home=None)
+        return check_file(wanted, None, changed(list(changes), {}), json=False, home=None)
 
     rows = check("./mine.py")
     assert [row["contract"] for row in rows] == [contract.name for contract in PENALTY]

@@ -13,7 +13,7 @@ from aigc_lab.data.mnist import MNIST
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment.checks import check_data, check_experiment
-from aigc_lab.experiment.experiment import Experiment, load
+from aigc_lab.experiment.experiment import Experiment, load_experiment
 from aigc_lab.host import content
 from aigc_lab.shape import Modality, Shape
 
@@ -54,7 +54,7 @@ class Lines:
     def load(self, text: str, *changes: str) -> Experiment:
         self.file.write_text(text)
         split = [change.partition("=") for change in changes]
-        return load(
+        return load_experiment(
             str(self.file), [(key, value, f"--set {key}={value}") for key, _, value in split], data_dir=self.data_dir
         )
 
@@ -110,7 +110,7 @@ def captions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", content.names("experiments"))
 def test_every_experiment_that_ships_is_right(name: str, pictures: list[tuple[str, str, str]], captions: Path) -> None:
-    check_experiment(load(name, pictures if name == "folder" else [], data_dir=captions))
+    check_experiment(load_experiment(name, pictures if name == "folder" else [], data_dir=captions))
     assert [each.name for each in captions.iterdir()] == ["text"]
 
 
@@ -357,9 +357,9 @@ def test_too_few_real_samples_are_found_before_any_training(lines: Lines) -> Non
 
 def test_an_unknown_experiment_is_told_its_neighbours(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown experiment 'digit'; did you mean digits?"):
-        load("digit", data_dir=tmp_path)
+        load_experiment("digit", data_dir=tmp_path)
     with pytest.raises(UsageError, match=r"nowhere\.yaml: no such file"):
-        load("nowhere.yaml", data_dir=tmp_path)
+        load_experiment("nowhere.yaml", data_dir=tmp_path)
 
 
 # ---- --set
@@ -546,7 +546,7 @@ def test_paper_defaults_of_the_holes_that_have_them_in_range(lines: Lines) -> No
 
 @pytest.mark.parametrize("name", content.names("experiments"))
 def test_shipped_defaults_are_in_range(name: str, pictures: list[tuple[str, str, str]], captions: Path) -> None:
-    experiment = load(name, pictures if name == "folder" else [], data_dir=captions)
+    experiment = load_experiment(name, pictures if name == "folder" else [], data_dir=captions)
     holes = {hole.name: hole for hole in experiment.holes}
     for system in experiment.systems:
         defaults = experiment.defaults(system)

@@ -11,15 +11,14 @@ import torch
 from harness import NoWriter, plain_environment
 from shell import command
 
-from aigc_lab.commands import sweep as commands
-from aigc_lab.commands.status import Look
+from aigc_lab.commands.status import StatusView
+from aigc_lab.commands.sweep import _shared, _threads
 from aigc_lab.data.shared.batches import Batches
-from aigc_lab.display import progress as displays
 from aigc_lab.display.progress import SweepDisplay
 from aigc_lab.display.tables import console
 from aigc_lab.executors.base import Place
-from aigc_lab.experiment import experiment as experiments
 from aigc_lab.experiment import sections
+from aigc_lab.experiment.experiment import load_experiment
 from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import queries
@@ -178,7 +177,7 @@ def test_what_is_left_of_a_stack_is_told_by_the_clock(tmp_path: Path) -> None:
             attempt = registry.begin(run, {})
             if seed < 12:
                 registry.finish(run, attempt, RunState.FINISHED, seconds=26.0)
-        (row,) = Look(registry, Settings.load(tmp_path), "digits").rows()
+        (row,) = StatusView(registry, Settings.load(tmp_path), "digits").rows()
     assert row["seconds_left"] == 312.0
 
 
@@ -197,7 +196,7 @@ def test_the_time_left_is_the_clock_s(
     """All under way are half done after 100 s."""
     now = Clock()
     monkeypatch.setattr(time, "monotonic", now)
-    monkeypatch.setattr(displays, "duration", lambda seconds: f"{seconds:g} s")
+    monkeypatch.setattr("aigc_lab.display.progress.duration", lambda seconds: f"{seconds:g} s")
     display = SweepDisplay(console(stderr=True), 10, workers=workers)
     configuration = type("Configuration", (), {"system": "dcgan", "chosen": {}})
     jobs = [
@@ -263,8 +262,8 @@ def test_what_is_said_of_threads(
         monkeypatch.setenv("OMP_NUM_THREADS", said)
     file = tmp_path / "mine.yaml"
     file.write_text(TEXT.replace("threads: 1, ", f"threads: {given}, " if given else ""))
-    experiment = experiments.load(str(file), data_dir=tmp_path)
-    assert commands._threads(experiment) == line
-    assert commands._shared([Place("cpu", 4)] * 2, experiment).startswith(
+    experiment = load_experiment(str(file), data_dir=tmp_path)
+    assert _threads(experiment) == line
+    assert _shared([Place("cpu", 4)] * 2, experiment).startswith(
         f"2 workers on cpu, {min(4, given or int(said or 8))} CPU threads each"
     )

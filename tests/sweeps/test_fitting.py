@@ -8,11 +8,10 @@ import pytest
 from PIL import Image
 
 from aigc_lab import train
-from aigc_lab.commands import sweep as commands
+from aigc_lab.commands.sweep import resume_sweep
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment import experiment as experiments
 from aigc_lab.experiment.checks import check_data, check_experiment
-from aigc_lab.experiment.experiment import Experiment
+from aigc_lab.experiment.experiment import Experiment, load_experiment
 from aigc_lab.sweeps.fitting import fitted
 
 
@@ -28,7 +27,7 @@ def of(folder: Path, **changes: Any) -> Experiment:
     """The experiment `folder` on these pictures, of 16 pixels a side."""
     given = {"data.path": str(folder), "data.size": "16"} | {key.replace("__", "."): v for key, v in changes.items()}
     options = [(key, text, f"--set {key}={text}") for key, text in given.items()]
-    return experiments.load("folder", options, data_dir=folder.parent / "data")
+    return load_experiment("folder", options, data_dir=folder.parent / "data")
 
 
 def test_160_pictures_are_scored_by_what_24_allow(tmp_path: Path) -> None:
@@ -95,4 +94,4 @@ def test_few_pictures_are_trained_on_and_scored(tmp_path: Path, capsys: pytest.C
     assert row["scores"] and all(score["n"] == 10 for score in row["scores"])
     assert capsys.readouterr().err.count("fd is left out") == 1
     sweep = row["run"].removesuffix(".0.0")
-    assert commands.resume(sweep, device="cpu", table=False, home=tmp_path / "home")  # the same experiment
+    assert resume_sweep(sweep, device="cpu", table=False, home=tmp_path / "home")  # the same experiment

@@ -27,7 +27,7 @@ def made(**sections: Any) -> experiment.Experiment:
     }
     for name, keys in sections.items():
         whole[name] = whole[name] | keys
-    found = experiment.load(whole, data_dir=Path())
+    found = experiment.load_experiment(whole, data_dir=Path())
     check_experiment(found)
     return found
 
@@ -172,7 +172,9 @@ def test_a_hole_is_no_wider_than_numbers_are(hole: dict[str, Any], said: str) ->
 
 def test_a_grid_is_counted_and_not_laid_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(space, "_POINTS", 1000)
-    document = experiment.load({"name": "mine", "system": {"hidden": {"int": [1, 2**62]}}}, data_dir=Path()).document
+    document = experiment.load_experiment(
+        {"name": "mine", "system": {"hidden": {"int": [1, 2**62]}}}, data_dir=Path()
+    ).document
     with pytest.raises(UsageError, match="the grid has more than 1,000 points; use tpe or random"):
         space.grid(document)
 
