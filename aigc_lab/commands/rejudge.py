@@ -8,8 +8,8 @@ from typing import Any
 
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.experiment import stored
 from aigc_lab.experiment.protocol import Protocol
+from aigc_lab.experiment.stored import stored_experiment
 from aigc_lab.host import environment, run_folders
 from aigc_lab.host.files import write_atomically
 from aigc_lab.host.settings import Settings
@@ -38,8 +38,8 @@ def rejudge_sweep(wanted: str, settings: Settings, device: str) -> list[dict[str
     with open_registry(settings) as registry:
         sweep = queries.sweep(registry, wanted)
         ownership.claim(registry, settings, sweep["id"])
-        plan = stored.stored_experiment(sweep, settings)
-        dataset = plan.resolve(lambda hole: hole.ends()[0]).dataset
+        plan = stored_experiment(sweep, settings)
+        dataset = plan.dataset
         store = FeatureStore(dataset, cache=settings.cache, weights=settings.weights, device=device, say=_say)
         evaluator = Evaluator(plan.protocol, plan.metrics, dataset, store)
         known, histories = queries.verdicts(registry, sweep["id"]), queries.histories(registry, sweep["id"])

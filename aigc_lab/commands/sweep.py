@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from aigc_lab.display import tables
@@ -15,10 +14,10 @@ from aigc_lab.display.progress import SweepDisplay
 from aigc_lab.display.tables import Text
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors.base import Place
-from aigc_lab.experiment import stored
 from aigc_lab.experiment.checks import check_data, check_experiment
 from aigc_lab.experiment.experiment import Experiment, Source, load_experiment
-from aigc_lab.host import content, environment, outage, signals
+from aigc_lab.experiment.stored import stored_experiment
+from aigc_lab.host import content, outage, signals
 from aigc_lab.host.outage import StoreAway
 from aigc_lab.host.settings import Settings, as_typed, masked
 from aigc_lab.registry import queries
@@ -30,6 +29,7 @@ from aigc_lab.sweeps import needs
 from aigc_lab.sweeps.budget import most_runs
 from aigc_lab.sweeps.estimate import Estimate, estimate
 from aigc_lab.sweeps.fitting import fitted
+from aigc_lab.sweeps.places import assign_places, describe_places, describe_threads, device_names
 from aigc_lab.sweeps.rehearsal import rehearse
 from aigc_lab.sweeps.scheduler import run_seeds, run_sweep
 from aigc_lab.sweeps.session import opened, stores
@@ -57,7 +57,7 @@ def sweep_experiment(
     `sweeps.session.opened` says.
     """
     console = tables.console(stderr=True)
-    settings, experiment = _prepare(wanted, changes, _devices(device)[0], home)
+    settings, experiment = _prepare(wanted, changes, device_names(device)[0], home)
     named: dict[content.Folder, Source] = {"experiments": wanted, "evaluation": experiment.protocol.name}
     for folder, name in named.items():
         if isinstance(name, str) and name in content.names(folder) and (origin := content.origin(folder, name)):
@@ -94,7 +94,7 @@ def _sweep(
 ) -> list[dict[str, Any]]:
     """The sweep of a checked experiment; `registry` is the home's, where it is open already."""
     console = tables.console(stderr=True)
-    places = _places(device, workers, trials_per_gpu, at_most=most_runs(experiment))
+    places = assign_places(device, workers, trials_per_gpu, at_most=most_runs(experiment))
     needs.check_memory(experiment, places)
     for note in check_data(experiment):
         console.print(Text(note), soft_wrap=True)
@@ -132,9 +132,9 @@ def _announced(experiment: Experiment, places: list[Place], console: Console) ->
     signals.raise_if_interrupted()
     console.print(Text(f"{experiment.name}: {cost}"), soft_wrap=True)
     if len(places) > 1:
-        console.print(Text(_shared(places, experiment)), soft_wrap=True)
-    if told := _threads(experiment):
-        console.print(Text(told), soft_wrap=True)
+        console.print(Text(describe_places(places, experiment)), soft_wrap=True)
+    if line := describe_threads(experiment):
+        console.print(Text(line), soft_wrap=True)
     return cost
 
 
@@ -155,7 +155,7 @@ def train_seeds(
     """Does runs of one configuration, trained together, with progress on standard error; returns what `show` knows of
     each. Raises `Failure` when one of them failed.
     """
-    settings, experiment = _prepare(wanted, changes, _devices(device)[0], home)
+    settings, experiment = _prepare(wanted, changes, device_names(device)[0], home)
     if experiment.holes:
         names = ", ".join(hole.name for hole in experiment.holes)
         raise UsageError(
@@ -176,12 +176,12 @@ def _train(
 ) -> list[dict[str, Any]]:
     """Runs of a checked experiment without holes; `registry` is the home's, where it is open already."""
     console = tables.console(stderr=True)
-    places = _places(device, 1, None)
+    places = assign_places(device, 1, None)
     needs.check_memory(experiment, places, together=len(set(seeds)) if experiment.file.training.stacked else 1)
     for note in check_data(experiment):
         console.print(Text(note), soft_wrap=True)
-    if told := _threads(experiment):
-        console.print(Text(told), soft_wrap=True)
+    if line := describe_threads(experiment):
+        console.print(Text(line), soft_wrap=True)
     display = SweepDisplay(console, experiment.file.training.steps)
     with _stores(experiment, settings, console, registry) as known:
         with (
@@ -217,7 +217,7 @@ def resume_sweep(
     with open_registry(settings, connected=True) as registry:
         row = queries.sweep(registry, wanted)
         seeds = [run["seed"] for run in queries.outcomes(registry, row["id"]) if run["state"] not in RESULTS]
-        experiment = _stored(row, settings, _devices(device)[0])
+        experiment = _stored(row, settings, device_names(device)[0])
         given: dict[str, Any] = {"device": device, "retry_failed": retry_failed, "home": home, "registry": registry}
         if row["command"] != "train":
             options: dict[str, Any] = {
@@ -250,7 +250,7 @@ def _stores(
 
 def _stored(row: dict[str, Any], settings: Settings, device: str) -> Experiment:
     """The experiment of a sweep. Raises `UsageError` when what it names has changed since: it would be another one."""
-    experiment = stored.stored_experiment(row, settings)
+    experiment = stored_experiment(row, settings)
     try:
         _checked(experiment, device)
     except UsageError as error:
@@ -290,52 +290,6 @@ def _rehearsed(experiment: Experiment, device: str) -> None:
     """A user's code is tried elsewhere before it is loaded here."""
     console = tables.console(stderr=True)
     rehearse(experiment, device, lambda text: console.print(Text(text), soft_wrap=True))
-
-
-def _places(device: str, workers: int | None, trials_per_gpu: int | None, at_most: int | None = None) -> list[Place]:
-    """Where runs are done, one place a worker: so many a GPU, or shares of the CPU's cores."""
-    devices = _devices(device)
-    on_gpus = devices[0].startswith("cuda")
-    if trials_per_gpu is not None and not on_gpus:
-        raise UsageError("--trials-per-gpu needs CUDA devices, and there is none here; use --workers N on a CPU")
-    if trials_per_gpu is not None and workers is not None:
-        raise UsageError("--workers and --trials-per-gpu say the same in two ways; give one of them")
-    count = workers or (len(devices) * (trials_per_gpu or 1) if on_gpus else 1)
-    count = min(count, at_most or count)
-    threads = max(1, environment.cores() // count)
-    return [Place(devices[index % len(devices)], threads) for index in range(count)]
-
-
-def _shared(places: list[Place], experiment: Experiment) -> str:
-    threads, wanted = places[0].threads, experiment.file.training.threads or environment.threads()
-    names = ", ".join(dict.fromkeys(place.device for place in places))
-    text = f"{len(places)} workers on {names}, {min(threads, wanted)} CPU thread{'s' * (min(threads, wanted) > 1)} each"
-    if len(places) > environment.cores():
-        text += f", which share {environment.cores()} cores"
-    if experiment.file.training.threads and wanted > threads:
-        text += f" (training.threads asks for {wanted}: the same seed gives other bits than alone)"
-    return text
-
-
-def _threads(experiment: Experiment) -> str | None:
-    """What is to be said of OMP_NUM_THREADS where it is set: that it holds, or that the experiment's number does."""
-    said, wanted = environment.omp_threads(), experiment.file.training.threads
-    if said is None or said == (wanted or environment.cores()):
-        return None
-    if wanted is not None:
-        return f"OMP_NUM_THREADS={said} is not used: training.threads is {wanted}"
-    used = environment.threads()
-    return f"{used} CPU thread{'s' * (used > 1)} for a run, as OMP_NUM_THREADS={said} says"
-
-
-def _devices(wanted: str) -> list[str]:
-    """The devices of `--devices`: `auto` is every CUDA device, or the CPU."""
-    if wanted == "auto":
-        return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
-    devices = list(dict.fromkeys(environment.device(name.strip(), "--devices") for name in wanted.split(",")))
-    if "cpu" in devices and len(devices) > 1:
-        raise UsageError(f"--devices {wanted}: name the CPU, or GPUs, and not both")
-    return devices
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from aigc_lab.experiment.yaml_file import Document, KeyPath, dotted, parse, read
 from aigc_lab.host import content
 from aigc_lab.host.trust import Allowed
 from aigc_lab.host.weights import PUBLISHED, WeightsPolicy
-from aigc_lab.pruners import base as pruners
+from aigc_lab.pruners.base import Pruner
 
 if TYPE_CHECKING:
     from aigc_lab.data.base import Dataset
@@ -86,10 +86,10 @@ class Experiment:
         return f"{self.name}-{self.digest[:8]}"
 
     @cached_property
-    def pruner(self) -> type[pruners.Pruner]:
+    def pruner(self) -> type[Pruner]:
         """The class of the pruner that stops runs of the search."""
         try:
-            return plugins.find(pruners.Pruner, self.file.search.pruner, self._folder, self._named_code)  # type: ignore[type-abstract]
+            return plugins.find(Pruner, self.file.search.pruner, self._folder, self._named_code)  # type: ignore[type-abstract]
         except UsageError as error:
             self.document.fail(("search", "pruner"), str(error))
 

@@ -12,7 +12,6 @@ from harness import NoWriter, plain_environment
 from shell import command
 
 from aigc_lab.commands.status import StatusView
-from aigc_lab.commands.sweep import _shared, _threads
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.display.progress import SweepDisplay
 from aigc_lab.display.tables import console
@@ -29,6 +28,7 @@ from aigc_lab.runs.record import SharedClock
 from aigc_lab.runs.resources import Resources
 from aigc_lab.samples import Points
 from aigc_lab.shape import Modality, Shape
+from aigc_lab.sweeps.places import describe_places, describe_threads
 from aigc_lab.systems.point_gan import PointGAN
 from aigc_lab.tracking import writer
 from aigc_lab.training.averages import MovingAverage
@@ -263,7 +263,7 @@ def test_what_is_said_of_threads(
     file = tmp_path / "mine.yaml"
     file.write_text(TEXT.replace("threads: 1, ", f"threads: {given}, " if given else ""))
     experiment = load_experiment(str(file), data_dir=tmp_path)
-    assert _threads(experiment) == line
-    assert _shared([Place("cpu", 4)] * 2, experiment).startswith(
+    assert describe_threads(experiment) == line
+    assert describe_places([Place("cpu", 4)] * 2, experiment).startswith(
         f"2 workers on cpu, {min(4, given or int(said or 8))} CPU threads each"
     )

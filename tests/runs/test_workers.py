@@ -18,7 +18,7 @@ from conftest import WriterHere
 
 from aigc_lab.commands import verify
 from aigc_lab.commands.spool import flush_spools
-from aigc_lab.commands.sweep import _places, sweep_experiment
+from aigc_lab.commands.sweep import sweep_experiment
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import local
 from aigc_lab.executors.base import Place
@@ -29,6 +29,7 @@ from aigc_lab.registry.run_lifecycle import RETRIES
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.runs.job import Job, RunOutcome
+from aigc_lab.sweeps.places import assign_places
 from aigc_lab.tracking import writer
 from aigc_lab.tracking.spool import SpoolTracker, records
 
@@ -389,7 +390,7 @@ def test_places_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aigc_lab.host.environment.cores", lambda: 8)
 
     def places(*given: Any) -> list[tuple[str, int]]:
-        return [(place.device, place.threads) for place in _places(*given)]
+        return [(place.device, place.threads) for place in assign_places(*given)]
 
     assert places("auto", None, None) == [("cuda:0", 4), ("cuda:1", 4)]
     assert places("auto", None, 2) == [("cuda:0", 2), ("cuda:1", 2)] * 2
