@@ -1,6 +1,6 @@
-"""What `aigc-lab doctor` looks at: this machine, this home and its stores; what is wrong, and what to do about it.
+"""`aigc-lab doctor`: checks of this machine, this home and its stores, each with a remedy for what is wrong.
 
-Nothing is created, migrated or downloaded, whatever is missing.
+No check creates, migrates or downloads anything.
 """
 
 import os
@@ -40,7 +40,7 @@ _LITTLE_DISK = 2 * 1024**3
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. `remedy` is empty where nothing needs to be done."""
+    """The result of one check. `remedy` is empty where nothing needs to be done."""
 
     name: str
     state: State
@@ -53,7 +53,7 @@ def examine(home: Path | None = None, *, repair: bool = False, adopt: str | None
     corrected first, and sweeps whose files lie here and not in the home that they belong to are taken over; `adopt`
     takes over a sweep of any other home.
 
-    A check that cannot be done is a problem of its own and keeps none of the others.
+    A check that raises becomes a problem, and the others are made all the same.
     """
     settings = Settings.load(home)
     with OpenedHome(settings) as opened:
@@ -115,33 +115,32 @@ def _adopted(opened: OpenedHome, wanted: str) -> list[Check]:
 
 def _versions() -> Iterator[Check]:
     yield Check("python", "ok", f"{sys.version.split()[0]} in {sys.prefix}")
-    wrong, shown = _unmet()
-    known = environment.versions()
-    libraries = ", ".join(f"{name} {known[name]}" for name in known if name != "python")
-    if wrong:
+    unmet, count = _unmet()
+    libraries = ", ".join(f"{name} {of}" for name, of in environment.versions().items() if name != "python")
+    if unmet:
         yield Check(
-            "libraries", "problem", "; ".join(wrong), "install what is asked for: uv sync, or pip install -U aigc-lab"
+            "libraries", "problem", "; ".join(unmet), "install what is asked for: uv sync, or pip install -U aigc-lab"
         )
     else:
-        yield Check("libraries", "ok", f"{libraries}; all {shown} requirements are met")
+        yield Check("libraries", "ok", f"{libraries}; all {count} requirements are met")
 
 
 def _unmet() -> tuple[list[str], int]:
-    """What the package's metadata asks for and this environment does not have, and how much it asks for."""
+    """The requirements of the package that this environment does not meet, as sentences, and the number of all."""
     from packaging.requirements import Requirement
 
-    wanted = [Requirement(text) for text in requires("aigc-lab") or ()]
-    wanted = [each for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})]
-    wrong = []
-    for each in wanted:
+    every = [Requirement(text) for text in requires("aigc-lab") or ()]
+    needed = [each for each in every if each.marker is None or each.marker.evaluate({"extra": ""})]
+    unmet = []
+    for each in needed:
         try:
-            found = version(each.name)
+            installed = version(each.name)
         except PackageNotFoundError:
-            wrong.append(f"{each.name} is not installed, {each} is needed")
+            unmet.append(f"{each.name} is not installed, {each} is needed")
             continue
-        if not each.specifier.contains(found, prereleases=True):
-            wrong.append(f"{each.name} {found} is installed, {each} is needed")
-    return wrong, len(wanted)
+        if not each.specifier.contains(installed, prereleases=True):
+            unmet.append(f"{each.name} {installed} is installed, {each} is needed")
+    return unmet, len(needed)
 
 
 def _machine() -> Iterator[Check]:

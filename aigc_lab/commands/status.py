@@ -1,6 +1,6 @@
-"""How far the sweeps are, who runs them, and what comes next: the registry's rows, put into words.
+"""`aigc-lab status`: the progress of sweeps, the processes that run them, and the commands that come next.
 
-An attempt that says RUNNING while its process is gone is told as lost, whatever the registry still says.
+An attempt that the registry records as RUNNING counts as lost if its process is gone.
 """
 
 import sys
@@ -29,9 +29,9 @@ from aigc_lab.sweeps.budget import most_runs
 
 Json = dict[str, Any]
 
-# Seconds between two looks of `--watch`.
+# Seconds between two pages of `--watch`.
 _PAUSE = 2.0
-# The most runs that ended, and reasons, that are told of a sweep.
+# The most ended runs, and reasons of failures, that are shown of a sweep.
 _LAST = 5
 
 
@@ -46,8 +46,8 @@ class StatusView:
     home: Path | None = None
 
     def rows(self) -> list[Json]:
-        """One row a sweep, ready for JSON, the newest first; with a sweep named, what goes on in it too. Raises
-        `UsageError` for a sweep that is not there.
+        """One row for each sweep, ready for JSON, the newest first; the row of a named sweep also has its runs and
+        their failures. Raises `UsageError` for an unknown sweep.
         """
         attempts: dict[str, list[Json]] = defaultdict(list)
         supervisors = {row["sweep"]: row for row in liveness.supervisors(self.registry)}
@@ -63,7 +63,7 @@ class StatusView:
         return rows
 
     def page(self, rows: list[Json] | None = None) -> RenderableType:
-        """The same for a terminal."""
+        """The rows as a page for a terminal, with the next commands."""
         rows = self.rows() if rows is None else rows
         if not rows:
             return Text("no sweeps yet; aigc-lab sweep digits makes one")
@@ -82,8 +82,8 @@ class StatusView:
 
 
 def watch_sweeps(view: StatusView) -> None:
-    """Shows the page every two seconds, on a terminal in place and in a pipe a line for each change, until nobody runs
-    what is looked at, or Ctrl-C.
+    """Shows the page every two seconds until no sweep is running, or until Ctrl-C. A terminal shows it in place; a pipe
+    gets a line for each change.
     """
     console = tables.console()
     try:
@@ -107,12 +107,12 @@ def watch_sweeps(view: StatusView) -> None:
 
 
 def line(row: Json) -> str:
-    """A sweep in one line of a log."""
+    """A sweep as one line of a log."""
     parts = [row["sweep"], row["condition"], _progress(row), _states(row), _best(row), _left(row)]
     return " · ".join(filter(None, parts))
 
 
-# ---- what there is to know
+# ---- rows from the registry
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def _where(row: Json) -> Json:
 
 
 def _condition(row: Json, supervisor: Json | None, attempts: list[Json]) -> str:
-    """running: somebody works on it; lost: its process is gone; stopped: there is work left; ended: there is none."""
+    """running: a process works on it; lost: that process is gone; stopped: runs are left; ended: none is left."""
     if (supervisor is not None and supervisor["alive"]) or any(attempt["alive"] for attempt in attempts):
         return "running"
     if supervisor is not None or row["lost"]:
@@ -206,7 +206,7 @@ def _condition(row: Json, supervisor: Json | None, attempts: list[Json]) -> str:
 
 
 def _seconds_left(row: Json, processes: int) -> float | None:
-    """By the clock: the mean cost of the runs that ended, for those that are left, shared by the processes at work."""
+    """Wall-clock seconds: the mean seconds of ended runs, times the runs left, divided by the processes at work."""
     each, total = row["seconds_per_run"], row["total"]
     if row["condition"] != "running" or each is None or total is None:
         return None
@@ -226,7 +226,7 @@ def _next(row: Json) -> list[str]:
 
 
 def _details(connection: Connection, row: Json, budget: _Budget, attempts: list[Json]) -> Json:
-    """What goes on in a sweep: the runs under way, those that ended last, and why some failed."""
+    """The runs of a sweep that are under way, those that ended last, and the reasons of failures."""
     of_sweep = Run.c.sweep_id == row["sweep"]
     configs = {
         run: config
@@ -263,7 +263,7 @@ def _details(connection: Connection, row: Json, budget: _Budget, attempts: list[
     }
 
 
-# ---- how it is shown
+# ---- tables
 
 
 def _table(rows: list[Json]) -> RenderableType:

@@ -1,4 +1,4 @@
-"""Checks of an experiment before any training: of its holes, systems, protocol, objective and data."""
+"""Checks of an experiment before any training: its holes, systems, protocol, objective and data."""
 
 import itertools
 import math
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from aigc_lab.systems.base import System
 from aigc_lab.experiment.experiment import Experiment
 
-# Of batches and packings: each is tried before anything is trained.
+# The most combinations of batch sizes and packings: networks are built for each of them.
 _COMBINATIONS = 10_000
 
 
-# What a system's constructor refuses with; what torch, or the system of somebody else, raises for sizes that cannot be.
+# Errors of a system that cannot be built: its own refusals, and what torch or foreign code raises for impossible sizes.
 _BUILD_ERRORS = (ValueError, TypeError, ArithmeticError, MemoryError, RuntimeError)
 
 
-# evaluate_every is a multiple of log_every: the ends of a range cannot show that all of it is.
+# evaluate_every must be a multiple of log_every, which the two ends of a range do not show for the values between.
 _TIED: tuple[KeyPath, ...] = (("training", "evaluate_every"), ("training", "log_every"))
 
 
 def check_experiment(experiment: Experiment) -> None:
-    """Everything that can be checked before the data are loaded: both ends of every hole, the protocol, the objective.
+    """Checks both ends of every hole, the protocol and the objective; the data are not loaded.
 
     Networks are built on the meta device, where they take no memory. Raises `UsageError` with the key that is wrong.
     """
@@ -174,13 +174,13 @@ def _check_objective(experiment: Experiment) -> None:
 
 
 def _sentence(error: BaseException) -> str:
-    """What an error says, in a line; the kind of it, where it is no refusal in words of our own."""
+    """The first line of an error's message, after the name of its class unless it is a `ValueError`."""
     text = (str(error).strip().splitlines() or [""])[0][:300]
     return text if type(error) is ValueError and text else f"{type(error).__name__}{': ' if text else ''}{text}"
 
 
 def _check_needs(metric: "Metric", systems: "Mapping[str, type[System]]") -> None:
-    """Raises `ValueError` for the first of the competing systems that cannot give a metric what it needs."""
+    """Raises `ValueError` for the first system that lacks what a metric `needs`."""
     from aigc_lab.metrics.base import Autoencoder, Game
     from aigc_lab.text.likelihood import Likelihood
 

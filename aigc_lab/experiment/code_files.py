@@ -1,30 +1,27 @@
 """The files of code that an experiment names: plugins, knobs that are plugins, and features."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aigc_lab import plugins
 
-if TYPE_CHECKING:
-    pass
-
 
 def plugin_files(node: Any) -> set[str]:
-    """The plugin files that an experiment names: the only names that end in .py, of plugins and of their knobs that
-    are plugins (`penalty`), those among which a search chooses included.
+    """The names of plugin files (.py) in an experiment: of plugins, and of their knobs that are plugins (`penalty`).
+    The options of a choice count too.
     """
     if isinstance(node, dict):
-        named = [node.get("name"), *(each for key in plugins.KEYS for each in _choices(node.get(key)))]
-        own = {name for name in named if isinstance(name, str) and plugins.is_file(name)}
-        return own.union(*map(plugin_files, node.values()))
+        names = [node.get("name"), *(option for key in plugins.KEYS for option in _options(node.get(key)))]
+        files = {name for name in names if isinstance(name, str) and plugins.is_file(name)}
+        return files.union(*map(plugin_files, node.values()))
     return set().union(*map(plugin_files, node)) if isinstance(node, list) else set()
 
 
-def _choices(value: Any) -> list[Any]:
-    """What a key's value may be: itself, or the options of a choice."""
+def _options(value: Any) -> list[Any]:
+    """The options of a choice; a value that is no choice is the only option."""
     options = value.get("choice") if isinstance(value, dict) else None
     return options if isinstance(options, list) else [value]
 
 
 def feature_files(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """The keys of a metric's configuration that name files of features, with the names."""
+    """Pairs of a key and a file of features (.py or .pt2), from a metric's configuration."""
     return [(key, name) for key, name in config.items() if isinstance(name, str) and name.endswith((".py", ".pt2"))]

@@ -16,7 +16,7 @@ from aigc_lab.experiment.sections import Training
 
 @dataclass(frozen=True)
 class Configuration:
-    """One trial: an experiment without holes, every part checked by the class that reads it."""
+    """One trial: an experiment without holes, each section validated by the class that reads it."""
 
     system: str
     system_class: "type[System]"
@@ -24,27 +24,27 @@ class Configuration:
     dataset: "Dataset"
     training: Training
     protocol: Protocol
-    #: what the search chose, by the short name that people read: {"lr": 0.0002, "training.batch_size": 64}
+    #: the values of the holes by short name, for people: {"lr": 0.0002, "training.batch_size": 64}
     chosen: dict[str, Any]
-    #: the same by hole, for Optuna: {"system.dcgan.lr": 0.0002}
+    #: the same values by the name of the hole, for Optuna: {"system.dcgan.lr": 0.0002}
     values: dict[str, Any]
-    #: everything, as plain data
+    #: the filled experiment, as plain data
     data: dict[str, Any]
-    #: what is said of a run that the search's pruner stops
+    #: the reason that is recorded for a run that the pruner stops
     pruned: str = ""
 
     @property
     def named_files(self) -> dict[str, str]:
-        """The keys of the system that name users' files, as the experiment names them: wherever these lie now."""
+        """The keys of the system that name users' files, with the names that the experiment gives."""
         return plugins.keyed_files(self.data["system"])
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The value of every knob, defaults included, by the name that MLflow shows: `lr`, `data.name` as `data`,
-        `training.steps`. Plain data.
+        """Every knob and its value, defaults included, by the name that MLflow shows: `lr`, `training.steps`, `data`
+        (the name of the dataset). Plain data.
         """
         sections: dict[str, BaseModel] = {"data.": self.dataset.config, "": self.system_config}
-        found: dict[str, Any] = {"data": self.dataset.name}
+        parameters: dict[str, Any] = {"data": self.dataset.name}
         for prefix, section in (sections | {"training.": self.training}).items():
-            found |= {f"{prefix}{key}": value for key, value in section.model_dump(mode="json").items()}
-        return found | self.named_files
+            parameters |= {f"{prefix}{key}": value for key, value in section.model_dump(mode="json").items()}
+        return parameters | self.named_files

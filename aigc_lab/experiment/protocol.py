@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, field_validator
 
 from aigc_lab.config import Count, Strict
-from aigc_lab.experiment import space
 from aigc_lab.experiment.yaml_file import read_yaml, shown
 
 if TYPE_CHECKING:
@@ -57,13 +56,14 @@ class Protocol(Strict):
 
 
 def load_protocol(
-    path: Path, changes: Mapping[str, Any] | None = None, said: Mapping[str, str] | None = None
+    path: Path, changes: Mapping[str, Any] | None = None, places: Mapping[str, str] | None = None
 ) -> Protocol:
-    """The protocol of a file, with changed keys and where each was `said`. Raises `UsageError` naming the place."""
+    """The protocol of a file with changed keys. Raises `UsageError` that names the place of a wrong key: a line of the
+    file, or for a changed key its entry in `places`.
+    """
     document = read_yaml(path)
     for key, value in (changes or {}).items():
         document.data[key] = value
-        document.overridden[(key,)] = (said or {}).get(key, key)
+        document.overridden[(key,)] = (places or {}).get(key, key)
     document.data["name"] = path.stem
-    plain = space.Filled(document.data, {}, {}, {})
-    return validated(Protocol, document.data, lambda at, message: document.fail(plain.source(at), message))
+    return validated(Protocol, document.data, document.fail)

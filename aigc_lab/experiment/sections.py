@@ -1,17 +1,13 @@
 """The sections of an experiment file, and what each of their keys may hold."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from aigc_lab.config import BatchSize, Count, Seed, Steps, Strict, Times, Weight
 from aigc_lab.pruners import base as pruners
 
-if TYPE_CHECKING:
-    pass
-
-
-# A curve is kept whole while a run trains.
+# The most points of a curve: all of them stay in memory while a run trains.
 _POINTS = 10_000_000
 
 
@@ -101,14 +97,14 @@ class Search(Strict):
 
 
 class Confirm(Strict):
-    """The best configurations again, with fresh seeds and never pruned: the value that a comparison may quote."""
+    """The best configurations, trained with fresh seeds and without pruning: the values that a comparison may quote."""
 
     top: Times = 1
     seeds: Times = 3
 
 
 class Sections(Strict):
-    """The keys of an experiment file; `data` and `system` are checked by the plugins that they name."""
+    """The sections of an experiment file; `data` and `system` are validated by the plugins that they name."""
 
     data: dict[str, Any]
     system: dict[str, Any]
@@ -121,4 +117,4 @@ class Sections(Strict):
     @field_validator("*", mode="after")
     @classmethod
     def _holdable(cls, value: Any) -> Any:
-        return value  # every section is looked at by the class that reads it, which knows the key
+        return value  # numbers are checked by the class of each section, whose messages name the key

@@ -14,8 +14,8 @@ from aigc_lab.experiment.experiment import Experiment
 
 
 def stored_experiment(row: Mapping[str, Any], settings: Settings, weights: WeightsPolicy | None = None) -> Experiment:
-    """The experiment of a sweep, from its row in the registry (`name`, `source`, `experiment`). Files of code that it
-    names are run only where the home trusts them.
+    """The experiment of a sweep, from `name`, `source` and `experiment` of its row. Files of code that it names are run
+    only if the home trusts them; `weights` replaces the policy of the settings.
     """
     document = Document(row["source"] or row["name"], row["experiment"])
     return Experiment(row["name"], document, settings.data_dir, weights or settings.weights, gate(settings.home))

@@ -1,25 +1,21 @@
 """Plain data validated by a pydantic model; an error is one sentence at its key."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from aigc_lab.experiment.yaml_file import KeyPath, shown, unknown_key
 
-if TYPE_CHECKING:
-    pass
-
-
 M = TypeVar("M", bound=BaseModel)
 
 
 def validated(model: type[M], data: Any, fail: Callable[[KeyPath, str], NoReturn]) -> M:
-    """The model of plain data; one error is said in a sentence, at its key."""
+    """The model of plain data. The first error is passed to `fail` as its key and a sentence."""
     try:
         return model.model_validate(data, strict=True)
     except ValidationError as error:
-        # A key that is missing may be one that is misspelt: the misspelling says more.
+        # An unknown key comes first: a key may be missing because it is misspelt.
         first = min(error.errors(), key=lambda each: each["type"] == "missing")
         path = tuple(first["loc"])
         match first["type"]:
@@ -37,6 +33,7 @@ def validated(model: type[M], data: Any, fail: Callable[[KeyPath, str], NoReturn
 
 
 def _fields(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    """The keys of the nested model at a path."""
     for part in path:
         kind = model.model_fields[part].annotation
         options = [kind, *getattr(kind, "__args__", ())]

@@ -10,7 +10,7 @@ from aigc_lab.experiment.experiment import Experiment
 
 
 def total_trials(experiment: Experiment) -> int:
-    """The number of trials: as asked for, and no more than there are configurations to try."""
+    """The number of trials: `search.trials`, at most one for each point of a grid; one where there are no holes."""
     search = experiment.file.search
     if search.sampler == "grid":
         return min(search.trials, len(space.grid(experiment.document)))
@@ -18,12 +18,12 @@ def total_trials(experiment: Experiment) -> int:
 
 
 def confirmations(experiment: Experiment, trials: int) -> int:
-    """The number of runs that confirm the best of so many trials."""
+    """The number of runs that confirm the best of `trials` trials."""
     confirm = experiment.file.confirm
     return min(confirm.top, trials) * confirm.seeds if confirm else 0
 
 
 def most_runs(experiment: Experiment) -> int:
-    """The number of runs of a sweep in which nothing is pruned."""
+    """The number of runs of a sweep if no trial is pruned."""
     trials = total_trials(experiment)
     return trials * experiment.file.search.seeds + confirmations(experiment, trials)
