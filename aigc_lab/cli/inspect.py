@@ -34,13 +34,13 @@ def _complete_kind(incomplete: str) -> list[str]:
 def status(
     sweep: OfSweep = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Show it again and again, until it has ended or Ctrl-C.")
+        bool, typer.Option("--watch", help="Show it every two seconds, until no sweep is running or Ctrl-C.")
     ] = False,
     every: Annotated[bool, typer.Option("--all", help="Every sweep, not the newest 20 only.")] = False,
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Show how far the sweeps are, who runs them, and what comes next."""
+    """Show the progress of sweeps, the processes that run them, and the commands that come next."""
     from aigc_lab.commands.status import StatusView, watch_sweeps
     from aigc_lab.host.settings import Settings
 
@@ -149,7 +149,7 @@ def check(
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Check your own system, dataset, metric or features: contracts run on real data, what is broken is explained."""
+    """Check your own system, dataset, metric or features. Its contracts run on real data; each failure is explained."""
     from aigc_lab.commands.check import check_file, conclude
 
     rows = check_file(plugin, data, changed(overrides, {}), json=json, home=home)
@@ -222,7 +222,7 @@ def list_(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """List what there is to choose from."""
+    """List the systems, datasets, metrics, … or files of one kind that can be named."""
     if verbose and kind in _PLUGINS:
         from aigc_lab.commands.list_plugins import catalogue
         from aigc_lab.display.tables import catalogue_page

@@ -1,4 +1,4 @@
-"""Commands about a sweep as a whole, about this place, and about what MLflow lacks."""
+"""Commands about whole sweeps, the home and MLflow: delete, export, import, ui, doctor, init, spool."""
 
 import os
 import sys
@@ -58,7 +58,7 @@ def import_(
     trust_code: TrustCode = False,
     home: Home = None,
 ) -> None:
-    """Take in an exported sweep: to compare, sample, promote and go on with, as if it had been run here."""
+    """Import an exported sweep, to compare, sample, promote and resume it as if it had been run here."""
     from aigc_lab.archive import import_
     from aigc_lab.host import visible
     from aigc_lab.host.settings import Settings
@@ -120,7 +120,7 @@ def init(
     folder: Annotated[Path, typer.Argument(help="The folder to fill; made if it is not there.", metavar="DIR")],
     force: Annotated[bool, typer.Option("--force", help="Replace files that differ.")] = False,
 ) -> None:
-    """Copy the experiments and protocols, to be edited."""
+    """Copy the experiments and protocols that ship into a folder, to be edited."""
     from aigc_lab.host import content
     from aigc_lab.host.settings import nameable
 
@@ -137,11 +137,11 @@ def init(
 @app.command()
 def spool(
     sweep: OfSweep = None,
-    flush: Annotated[bool, typer.Option("--flush", help="Deliver it now.")] = False,
+    flush: Annotated[bool, typer.Option("--flush", help="Deliver them now.")] = False,
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Show what MLflow lacks, and why. It waits on disk until the sweep goes on, or --flush delivers it."""
+    """Show the records that MLflow lacks, and why. They wait on disk until the sweep goes on or --flush is given."""
     from aigc_lab.commands.spool import flush_spools, require_delivered, spool_rows, spool_table
     from aigc_lab.host.settings import Settings
 

@@ -130,7 +130,7 @@ def _place(home: Path | None) -> Path:
 
 @cache.command("list")
 def cache_list(json: AsJson = False, home: Home = None) -> None:
-    """List what is kept, the largest first."""
+    """List the cached files, the largest first."""
     from aigc_lab.display.tables import cache_table
     from aigc_lab.scoring.feature_store import cached
 
@@ -140,7 +140,7 @@ def cache_list(json: AsJson = False, home: Home = None) -> None:
 
 @cache.command("verify")
 def cache_verify(json: AsJson = False, home: Home = None) -> None:
-    """Read every file, and name those that are not what was written. They are made again when they are needed."""
+    """Read every cached file, and name the damaged ones. They are computed again when they are needed."""
     from aigc_lab.scoring.feature_store import cached, damaged
 
     place = _place(home)

@@ -43,7 +43,7 @@ Devices = Annotated[
 
 
 RetryFailed = Annotated[
-    bool, typer.Option("--retry-failed", help="Do the runs again that failed. Unchanged, they would fail again.")
+    bool, typer.Option("--retry-failed", help="Train the runs that failed again. Without a change, they fail again.")
 ]
 Workers = Annotated[
     int | None,
@@ -109,7 +109,7 @@ def train(
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Train one run of an experiment, or one for each seed. Open choices, if it has any, are decided by --set."""
+    """Train one run of an experiment, or one for each seed. If it has open choices, decide them with --set."""
     from aigc_lab.host import signals
 
     with signals.handled():
@@ -172,7 +172,7 @@ def resume(
 def stop(
     sweep: ASweep,
     finish: Annotated[
-        bool, typer.Option("--finish", help="Let the runs under way end first, and begin no others.")
+        bool, typer.Option("--finish", help="Let the runs under way end first, and start no others.")
     ] = False,
     home: Home = None,
 ) -> None:
@@ -202,7 +202,7 @@ def reconcile(
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Bring in order what processes that died left behind. Every sweep, train and resume begins with this."""
+    """Mark the runs of dead processes, and clean up what they left. Every sweep, train and resume does this first."""
     from aigc_lab.errors import Failure, UsageError
     from aigc_lab.host import trust
     from aigc_lab.host.settings import Settings

@@ -1,4 +1,4 @@
-"""What `aigc-lab evaluate` does: finds what was named, scores it with a bar, and returns plain rows."""
+"""`aigc-lab evaluate` and `judge collapse`: the named samples are found and scored, with a progress bar."""
 
 import dataclasses
 import sys
@@ -25,7 +25,7 @@ from aigc_lab.scoring.inputs import Range, read_input
 from aigc_lab.serving import lookup
 from aigc_lab.verdicts.conclusion import CollapseVerdict
 
-# A run is asked for so many samples unless told otherwise, or for as many as its reference has.
+# The number of samples that are drawn of a run, unless another is given or its reference has fewer.
 _MOST = 5000
 
 
@@ -48,8 +48,8 @@ def scores(
     device: str = "auto",
     home: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """The scores as rows, in the order in which they were asked for. Then a row for each metric that nobody asked for
-    and that cannot be computed: its `name`, the reason as `left_out`, and None for all else.
+    """The scores as rows, in the order of the metrics. A metric of the default set that cannot be computed has a last
+    row with its `name`, the reason as `left_out`, and None for all else.
     """
     settings, device = Settings.load(home), environment.device(device)
     policy = WeightsPolicy(settings.weights_dir, weights, allow_unverified_weights)

@@ -27,9 +27,9 @@ from aigc_lab.sweeps import ownership
 
 
 def rejudge_sweep(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]]:
-    """Judges the last samples of every finished run by its stored weights, which give the same samples again, with the
-    picture of what they lack; and the histories of those and of pruned and diverged ones by their stored scores. Of
-    samples on the way what was said stays, for their weights are gone. MLflow follows.
+    """Judges the last samples of every finished run, drawn again from its stored weights, and draws what they lack;
+    judges the stored histories of finished, pruned and diverged runs. Verdicts on earlier samples of a run stay, for
+    their weights are gone. MLflow's tags are updated.
 
     Returns rows of run, kind, verdict, what it was `before`, and reason; where a run cannot be judged again, the
     verdict is None and the reason says why.

@@ -1,4 +1,4 @@
-"""What `aigc-lab evaluate` and `judge` do where a file of sentences is named. Files alone need no torch."""
+"""`aigc-lab evaluate` and `judge` on files of sentences. Files alone are scored without torch."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What `aigc-lab sweep` and `aigc-lab train` do, from their words to their last line."""
+"""`aigc-lab sweep`, `train` and `resume`: from the options to the last line that is printed."""
 
 import os
 import sys
@@ -127,7 +127,7 @@ def _sweep(
 
 
 def _announced(experiment: Experiment, places: list[Place], console: Console) -> Estimate:
-    """What the sweep will cost, which is said, and how its places share the machine."""
+    """Prints what the sweep will cost and how its places share the machine; returns the estimate."""
     cost = estimate(experiment, places)
     signals.raise_if_interrupted()
     console.print(Text(f"{experiment.name}: {cost}"), soft_wrap=True)
@@ -139,7 +139,7 @@ def _announced(experiment: Experiment, places: list[Place], console: Console) ->
 
 
 def train_experiment(wanted: Source, changes: list[Change], *, seed: int = 0, **options: Any) -> dict[str, Any]:
-    """Does one run, as `train_seeds` does several, and returns what `show` knows of it."""
+    """Trains one run, as `train_seeds` trains several; returns the row that `aigc-lab show` prints of it."""
     return train_seeds(wanted, changes, seeds=[seed], **options)[0]
 
 
@@ -152,8 +152,8 @@ def train_seeds(
     retry_failed: bool = False,
     home: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Does runs of one configuration, trained together, with progress on standard error; returns what `show` knows of
-    each. Raises `Failure` when one of them failed.
+    """Trains one configuration with several seeds together, with progress on standard error; returns the row of each
+    run that `aigc-lab show` prints. Raises `Failure` when one of the runs failed.
     """
     settings, experiment = _prepare(wanted, changes, device_names(device)[0], home)
     if experiment.holes:
@@ -210,9 +210,7 @@ def resume_sweep(
     json: bool = False,
     home: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Goes on with a sweep, or with the runs of a `train`, as the registry knows them, and returns the rows of its
-    comparison.
-    """
+    """Goes on with a stored sweep, or with the stored runs of a `train`; returns the rows of its comparison."""
     settings = Settings.load(home)
     with open_registry(settings, connected=True) as registry:
         row = queries.sweep(registry, wanted)
@@ -249,7 +247,7 @@ def _stores(
 
 
 def _stored(row: dict[str, Any], settings: Settings, device: str) -> Experiment:
-    """The experiment of a sweep. Raises `UsageError` when what it names has changed since: it would be another one."""
+    """The checked experiment of a stored sweep. Raises `UsageError` if its protocol, data or code has changed since."""
     experiment = stored_experiment(row, settings)
     try:
         _checked(experiment, device)
@@ -287,7 +285,7 @@ def _checked(experiment: Experiment, device: str) -> None:
 
 
 def _rehearsed(experiment: Experiment, device: str) -> None:
-    """A user's code is tried elsewhere before it is loaded here."""
+    """Tries a user's code in a process of its own before it is loaded here."""
     console = tables.console(stderr=True)
     rehearse(experiment, device, lambda text: console.print(Text(text), soft_wrap=True))
 
@@ -296,7 +294,7 @@ def _rehearsed(experiment: Experiment, device: str) -> None:
 def _interruptible(
     experiment: Experiment, display: SweepDisplay, settings: Settings, home: Path | None
 ) -> Iterator[None]:
-    """The display while the work within goes on, and what there is to say when it is interrupted, or when a store stays
+    """Shows the display within the block; names the command that goes on when the work is interrupted or a store stays
     away.
     """
     again = as_typed(f"aigc-lab resume {experiment.sweep}", settings, home)
@@ -313,7 +311,7 @@ def _interruptible(
 
 
 def _next_steps(best: dict[str, Any] | None, sweep_id: str, settings: Settings, home: Path | None) -> list[str]:
-    """What there is to look at, and the commands that go on from here."""
+    """The lines below the table: the samples of the best run, doubts about it, and the next commands."""
     lines = [f"Samples of the best run: {_short(best['samples'])}"] if best and best["samples"] else []
     marks = ", ".join(best["marks"]) if best else ""
     lines += [f"! The best trial is marked: {marks}; look at its samples before its score is believed"] if marks else []
