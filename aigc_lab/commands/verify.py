@@ -34,7 +34,7 @@ _SCORED = {(kind, split) for kind in ("last", "selected") for split in ("referen
 
 @dataclass
 class Verification:
-    """What was looked at; what is wrong, a sentence each; and what is no fault, but not at its end."""
+    """The number of things checked, by kind; problems, and notes on what is unfinished but right, a sentence each."""
 
     checked: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
@@ -62,9 +62,9 @@ def verify_sweeps(
     and curves, an MLflow run that ended as it did with the same score and the same files, and a trial of which Optuna
     knows the value; promoted models are whole; and nothing says that it is RUNNING whose process is gone.
 
-    Sweeps of other homes, whose files are not here, are noted and not looked at; one that is named raises `UsageError`.
-    With `deep` files that MLflow keeps on another machine are fetched and read, not only measured. `told` hears what is
-    being done.
+    Sweeps of other homes, whose files are not here, are noted and skipped; one that is named raises `UsageError`. With
+    `deep`, files that MLflow keeps on another machine are fetched and read, not only measured. `told` is called with
+    the current activity.
     """
     verification, digests = Verification(), Digests()
     known = [row["sweep"] for row in queries.sweeps(registry)]
