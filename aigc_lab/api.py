@@ -38,10 +38,10 @@ def sweep(
     sections; `changes` overrides keys (`{"training.batch_size": 32}`). The same call goes on where it ended. Returns
     the comparison, as `compare` does; progress goes to standard error.
     """
-    from aigc_lab.commands import sweep as commands
+    from aigc_lab.commands.sweep import sweep_experiment
 
     options = {"search.trials": trials, "search.seeds": seeds, "training.steps": steps}
-    rows = commands.sweep(
+    rows = sweep_experiment(
         experiment,
         _changes(changes, options),
         device=devices,
@@ -65,9 +65,9 @@ def train(
     """One run of an experiment without open choices, as `aigc-lab train` does; returns all that is known of it, as
     `aigc-lab show RUN --json` prints it.
     """
-    from aigc_lab.commands import sweep as commands
+    from aigc_lab.commands.sweep import train_experiment
 
-    return commands.train(
+    return train_experiment(
         experiment,
         _changes(changes, {"training.steps": steps}),
         seed=_whole("seed", seed),

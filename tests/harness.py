@@ -720,7 +720,7 @@ class References:
         key = (case.name, json.dumps(values, sort_keys=True), seed)
         if key not in self._known:
             changes = [(name, json.dumps(value), name) for name, value in case.changes.items()]
-            template = experiment.load(case.source(self._folder), changes, data_dir=self._folder)
+            template = experiment.load_experiment(case.source(self._folder), changes, data_dir=self._folder)
             plain = template.resolve(lambda hole: values[hole.name]).data
             with mock.patch.object(writer, "Writer", NoWriter), contextlib.redirect_stderr(io.StringIO()):
                 row = api.train({"name": case.name, **plain}, seed=seed, home=self._folder / "home", device="cpu")

@@ -14,6 +14,7 @@ import torch
 from aigc_lab import plugins
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import experiment
+from aigc_lab.experiment.checks import check_experiment
 from aigc_lab.host import confined
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.sweeps.rehearsal import rehearse
@@ -88,24 +89,24 @@ def test_a_file_is_looked_for_beside_the_experiment_and_then_here(
 ) -> None:
     (mine.parent / "e.yaml").write_text(YAML)
     monkeypatch.chdir(tmp_path)
-    loaded = experiment.load("own/e.yaml", data_dir=tmp_path)
-    loaded.check()
+    loaded = experiment.load_experiment("own/e.yaml", data_dir=tmp_path)
+    check_experiment(loaded)
     plan = loaded.resolve(lambda hole: hole.ends()[0])
     assert (plan.system, plan.system_config.lr) == ("mine", 0.02)
     # A changed file is another experiment.
     before = loaded.digest
     mine.write_text(MINE + "\n# changed")
-    assert experiment.load("own/e.yaml", data_dir=tmp_path).digest != before
+    assert experiment.load_experiment("own/e.yaml", data_dir=tmp_path).digest != before
     mine.write_text(MINE)
-    assert experiment.load("own/e.yaml", data_dir=tmp_path).digest == before
+    assert experiment.load_experiment("own/e.yaml", data_dir=tmp_path).digest == before
     monkeypatch.chdir(mine.parent)
     (tmp_path / "e.yaml").write_text(YAML)
-    experiment.load("../e.yaml", data_dir=tmp_path).check()
+    check_experiment(experiment.load_experiment("../e.yaml", data_dir=tmp_path))
     mine.unlink()
     with pytest.raises(
         UsageError, match=rf"e.yaml:2: system.name: ./mine.py: no such file in {tmp_path} and {tmp_path}/own"
     ):
-        experiment.load("../e.yaml", data_dir=tmp_path).check()
+        check_experiment(experiment.load_experiment("../e.yaml", data_dir=tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -246,7 +247,7 @@ def test_an_experiment_is_rehearsed_before_it_is_begun(
     """Its systems are built, trained and sampled where they can do no harm; a mistake in it is said with its line."""
     monkeypatch.setenv(confined.VARIABLE, "20")
     (mine.parent / "e.yaml").write_text(YAML)
-    loaded = experiment.load(str(mine.parent / "e.yaml"), data_dir=tmp_path)
+    loaded = experiment.load_experiment(str(mine.parent / "e.yaml"), data_dir=tmp_path)
     mine.write_text(MINE.replace("        return Points(", "        import os; os._exit(3)\n        return Points("))
     said: list[str] = []
     with pytest.raises(UsageError, match=r"mine.py:\d+: ended the process with code 3 while mine was sampled"):

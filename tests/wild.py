@@ -172,15 +172,16 @@ def _allowed(data: dict[str, Any]) -> Iterator[Path_]:
     """What the types allow beside what a file says."""
     from aigc_lab import plugins
     from aigc_lab.data.base import Dataset
-    from aigc_lab.experiment import experiment
+    from aigc_lab.experiment.protocol import Protocol
+    from aigc_lab.experiment.sections import Confirm, Objective, Search, Training
     from aigc_lab.systems.base import System
 
     sections: dict[str, Any] = {
-        "training": experiment.Training,
-        "search": experiment.Search,
-        "confirm": experiment.Confirm,
-        "objective": experiment.Objective,
-        "evaluation": experiment.Protocol,
+        "training": Training,
+        "search": Search,
+        "confirm": Confirm,
+        "objective": Objective,
+        "evaluation": Protocol,
     }
     for section, model in sections.items():
         yield (section,)

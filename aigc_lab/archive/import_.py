@@ -27,7 +27,7 @@ from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import SCHEMA
 from aigc_lab.sweeps import ownership, unfinished_deletion
-from aigc_lab.sweeps import study as search
+from aigc_lab.sweeps.study import check_storage
 from aigc_lab.tracking import writer
 from aigc_lab.verdicts.stability import Stability
 
@@ -67,7 +67,7 @@ def import_(path: Path, settings: Settings, say: Callable[[str], None], *, trust
             raise UsageError(f"{path}: {error}; nothing was stored") from None
         except OSError as error:  # a folder, a disk that fails
             raise UsageError(f"{path} cannot be read ({error.strerror}); nothing was stored") from None
-        search.check_storage(settings.optuna_url, create=False)
+        check_storage(settings.optuna_url, create=False)
         with ExitStack() as stack:
             registry = _refuse_other(archive, settings, stack)
             unfinished_deletion.refuse_unfinished(settings, archive.sweep)

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
 from aigc_lab.errors import UsageError
-from aigc_lab.sweeps import study as search
+from aigc_lab.sweeps.study import check_storage, open_storage
 
 Json = dict[str, Any]
 
@@ -46,7 +46,7 @@ def restore(url: str, name: str, target: Json | None) -> None:
     if target is None or existing == target:
         return
     remove(url, name)
-    search.check_storage(url)
+    check_storage(url)
     storage = _storage(url)
     assert storage is not None
     with _quiet():
@@ -117,12 +117,12 @@ def _number(value: float) -> float | str:
 
 def _storage(url: str) -> optuna.storages.RDBStorage | None:
     """Optuna's storage; None where there is no file yet. Raises `UsageError` for one that cannot be used."""
-    search.check_storage(url, create=False)
+    check_storage(url, create=False)
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
         return None
     with _quiet():
-        return search.storage(url)
+        return open_storage(url)
 
 
 @contextmanager

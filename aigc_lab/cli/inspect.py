@@ -35,23 +35,25 @@ def _complete_kind(incomplete: str) -> list[str]:
 def status(
     sweep: OfSweep = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Show it again and again, until it has ended or Ctrl-C.")
+        bool, typer.Option("--watch", help="Show it every two seconds, until no sweep is running or Ctrl-C.")
     ] = False,
     every: Annotated[bool, typer.Option("--all", help="Every sweep, not the newest 20 only.")] = False,
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Show how far the sweeps are, who runs them, and what comes next."""
-    from aigc_lab.commands import status as state
+    """Show the progress of sweeps, the processes that run them, and the commands that come next."""
+    from aigc_lab.commands.status import StatusView, watch_sweeps
+    from aigc_lab.host.settings import Settings
 
-    with opened(home) as registry:
-        look = state.Look(registry, sweep, most=None if every else 20, home=home)
+    settings = Settings.load(home)
+    with opened(settings) as registry:
+        view = StatusView(registry, settings, sweep, most=None if every else 20, home=home)
         if json:
-            print_json(look.rows() if sweep is None else look.rows()[0])
+            print_json(view.rows() if sweep is None else view.rows()[0])
         elif watch:
-            state.watch(look)
+            watch_sweeps(view)
         else:
-            print_table(look.page())
+            print_table(view.page())
 
 
 @app.command()
@@ -150,13 +152,13 @@ def check(
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Check your own system, dataset, metric or features: contracts run on real data, what is broken is explained."""
-    from aigc_lab.commands import check as checks
+    """Check your own system, dataset, metric or features. Its contracts run on real data; each failure is explained."""
+    from aigc_lab.commands.check import check_file, conclude
 
-    rows = checks.check_file(plugin, data, changed(overrides, {}), json=json, home=home)
+    rows = check_file(plugin, data, changed(overrides, {}), json=json, home=home)
     if json:
         print_json(rows)
-    checks.conclude(rows)
+    conclude(rows)
 
 
 @app.command()
@@ -174,20 +176,20 @@ def report(
     home: Home = None,
 ) -> None:
     """Write one page about a sweep. Ranking, curves, samples and configuration; it needs no network and no server."""
-    from aigc_lab.web.report import report as make
+    from aigc_lab.web.report import render_report
 
     if output is not None and output != Path("-"):
         _refuse_target(output)
     with opened(home) as registry:
-        made = make(registry, sweep, detailed=runs)
-    content = made.html.encode()
+        page = render_report(registry, sweep, detailed=runs)
+    content = page.html.encode()
     if output == Path("-"):
         sys.stdout.buffer.write(content)
         return
-    path = output or Path(f"{made.sweep}.html")
+    path = output or Path(f"{page.sweep}.html")
     _refuse_target(path)
     _write(path, content)
-    print(f"{path}  {len(content) / 1e6:.1f} MB, {made.pictures} pictures")
+    print(f"{path}  {len(content) / 1e6:.1f} MB, {page.pictures} pictures")
 
 
 def _refuse_target(path: Path) -> None:
@@ -223,7 +225,7 @@ def list_(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """List what there is to choose from."""
+    """List the systems, datasets, metrics, … or files of one kind that can be named."""
     if verbose and kind in _PLUGINS:
         from aigc_lab.commands.list_plugins import catalogue
         from aigc_lab.display.tables import catalogue_page

@@ -1,4 +1,4 @@
-"""Commands about a sweep as a whole, about this place, and about what MLflow lacks."""
+"""Commands about whole sweeps, the home and MLflow: delete, export, import, ui, doctor, init, spool."""
 
 import os
 import sys
@@ -43,13 +43,13 @@ def export(
     home: Home = None,
 ) -> None:
     """Pack a sweep into one file: rows, pictures, final weights and Optuna's study, for another home to import."""
-    from aigc_lab.archive.export import export as pack
+    from aigc_lab.archive import export
     from aigc_lab.host.settings import Settings, nameable
 
     if output is not None:
         nameable(output, "-o")
-    packed = pack(sweep, Settings.load(home), output, force=force)
-    print(f"{packed.path}  {packed.bytes / 1e6:.1f} MB: {packed.sweep}, {packed.runs} runs, {packed.files} files")
+    archive = export.export(sweep, Settings.load(home), output, force=force)
+    print(f"{archive.path}  {archive.bytes / 1e6:.1f} MB: {archive.sweep}, {archive.runs} runs, {archive.files} files")
 
 
 @app.command("import")
@@ -58,12 +58,12 @@ def import_(
     trust_code: TrustCode = False,
     home: Home = None,
 ) -> None:
-    """Take in an exported sweep: to compare, sample, promote and go on with, as if it had been run here."""
-    from aigc_lab.archive.import_ import import_ as unpack
+    """Import an exported sweep, to compare, sample, promote and resume it as if it had been run here."""
+    from aigc_lab.archive import import_
     from aigc_lab.host import visible
     from aigc_lab.host.settings import Settings
 
-    unpack(file, Settings.load(home), lambda said: print(visible.line(said)), trust_code=trust_code)
+    import_.import_(file, Settings.load(home), lambda said: print(visible.line(said)), trust_code=trust_code)
 
 
 @app.command()
@@ -80,9 +80,9 @@ def ui(
     home: Home = None,
 ) -> None:
     """Serve MLflow's pages: curves, samples by step, comparisons. They are read-only, unless --writable is given."""
-    from aigc_lab.commands import ui as pages
+    from aigc_lab.commands.ui import serve_pages
 
-    pages.ui(host=host, port=port, browse=browse, home=home, writable=writable, auth=auth)
+    serve_pages(host=host, port=port, browse=browse, home=home, writable=writable, auth=auth)
 
 
 @app.command()
@@ -100,11 +100,11 @@ def doctor(
     home: Home = None,
 ) -> None:
     """Check the machine, the home, its stores, data and clock."""
-    from aigc_lab.commands import doctor as checks
+    from aigc_lab.commands.doctor import examine
 
     if not json and sys.stderr.isatty():
         print("looking (importing torch takes some seconds) …", file=sys.stderr)
-    found = checks.examine(home, repair=repair, adopt=adopt)
+    found = examine(home, repair=repair, adopt=adopt)
     if json:
         print_json([vars(check) for check in found])
     else:
@@ -120,7 +120,7 @@ def init(
     folder: Annotated[Path, typer.Argument(help="The folder to fill; made if it is not there.", metavar="DIR")],
     force: Annotated[bool, typer.Option("--force", help="Replace files that differ.")] = False,
 ) -> None:
-    """Copy the experiments and protocols, to be edited."""
+    """Copy the experiments and protocols that ship into a folder, to be edited."""
     from aigc_lab.host import content
     from aigc_lab.host.settings import nameable
 
@@ -137,16 +137,16 @@ def init(
 @app.command()
 def spool(
     sweep: OfSweep = None,
-    flush: Annotated[bool, typer.Option("--flush", help="Deliver it now.")] = False,
+    flush: Annotated[bool, typer.Option("--flush", help="Deliver them now.")] = False,
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Show what MLflow lacks, and why. It waits on disk until the sweep goes on, or --flush delivers it."""
-    from aigc_lab.commands import spool as delivery
+    """Show the records that MLflow lacks, and why. They wait on disk until the sweep goes on or --flush is given."""
+    from aigc_lab.commands.spool import flush_spools, require_delivered, spool_rows, spool_table
     from aigc_lab.host.settings import Settings
 
     settings = Settings.load(home)
-    rows = delivery.flush(sweep, settings) if flush else delivery.spool(sweep, settings)
-    print_json(rows) if json else print_table(delivery.spool_table(rows))
+    rows = flush_spools(sweep, settings) if flush else spool_rows(sweep, settings)
+    print_json(rows) if json else print_table(spool_table(rows))
     if flush:
-        delivery.conclude(rows)
+        require_delivered(rows)

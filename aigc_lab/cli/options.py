@@ -42,7 +42,7 @@ class Commands(typer.Typer):
 
 app = Commands(
     name="aigc-lab",
-    help="A laboratory for generative models: sweeps of GANs and VAEs, scores with intervals, and what came of them.",
+    help="A laboratory for generative models: sweeps of GANs and VAEs, scores with intervals, verdicts and models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -95,7 +95,7 @@ Limit = Annotated[int, typer.Option(help="How many at most; 0 for all.", min=0, 
 def changed(
     overrides: list[str] | None, options: dict[str, int | None], skip_broken: bool = False
 ) -> list[tuple[str, str, str]]:
-    """Key, YAML text, and the words of the command line that say so, for error messages."""
+    """Pairs of key and YAML text, each with the option to quote in error messages."""
     changes = []
     for item in overrides or []:
         key, equals, text = item.partition("=")

@@ -25,8 +25,8 @@ def opened(home: "Path | Settings | None") -> "Registry":
 
 @contextmanager
 def uncollected() -> "Iterator[None]":
-    """Rows by the hundred thousand refer to nothing that refers to them: looking for such garbage among them takes a
-    tenth of the time.
+    """The garbage collector is off within the block. Hundred thousands of rows hold no cycles, and searching them for
+    cycles takes a tenth of the time.
     """
     import gc
 
@@ -41,24 +41,24 @@ def uncollected() -> "Iterator[None]":
 
 @contextmanager
 def progress() -> "Iterator[Callable[[str], object]]":
-    """What is called with what is being done, for a person at a terminal; standard output is left alone."""
+    """A function that shows its argument as the current activity, on standard error if that is a terminal."""
     if not sys.stderr.isatty():
-        yield lambda doing: None
+        yield lambda activity: None
         return
     from aigc_lab.display.terminal import console
 
-    with console(stderr=True).status("") as shown:
-        yield shown.update
+    with console(stderr=True).status("") as status:
+        yield status.update
 
 
-# Where JSON goes, while standard output is kept for it.
+# The streams for JSON, while standard output is reserved for it.
 _reserved: list[TextIO] = []
 
 
 @contextmanager
 def reserved(wanted: bool) -> "Iterator[None]":
-    """Within, standard output is kept for JSON, where that is `wanted`: what a user's file or a library prints goes to
-    standard error.
+    """Reserves standard output for JSON within the block, if that is `wanted`: what a user's file or a library prints
+    goes to standard error.
     """
     if not wanted:
         yield
@@ -79,12 +79,14 @@ _REMEDY = re.compile(
 
 
 def as_typed(text: str, words: "Sequence[str] | None" = None) -> str:
-    """A text whose remedies work as they are typed: with the home that this command line names, where it names one."""
-    given = list(sys.argv[1:] if words is None else words)
-    home = next((each.partition("=")[2] for each in given if each.startswith("--home=")), None)
-    if "--home" in given[:-1]:
-        home = given[given.index("--home") + 1]
-    return text if home is None else _REMEDY.sub(lambda found: f"{found[0]} --home {shlex.quote(home)}", text)
+    """The text with the --home of this command line (or of `words`) added to every command that it names, so that the
+    commands work as they are typed.
+    """
+    arguments = list(sys.argv[1:] if words is None else words)
+    home = next((each.partition("=")[2] for each in arguments if each.startswith("--home=")), None)
+    if "--home" in arguments[:-1]:
+        home = arguments[arguments.index("--home") + 1]
+    return text if home is None else _REMEDY.sub(lambda match: f"{match[0]} --home {shlex.quote(home)}", text)
 
 
 def _out() -> TextIO:
@@ -96,14 +98,14 @@ def print_json(value: Any) -> None:
 
 
 def _json(value: Any) -> str:
-    """In ASCII, with escapes of its own for what a terminal would obey."""
+    """JSON in ASCII, with control characters escaped that a terminal would obey."""
     import json
 
     return json.dumps(value, indent=2, allow_nan=False).replace("\x7f", "\\u007f")
 
 
 def print_rows(parts: "Iterable[list[dict[str, Any]]]") -> None:
-    """A list in JSON as `print_json` would print it, part after part: all of it may be more than memory holds."""
+    """Prints a JSON list as `print_json` does, part after part: the whole list may not fit into memory."""
     start = "["
     for part in parts:
         for row in part:
@@ -120,7 +122,7 @@ def print_table(renderable: "RenderableType") -> None:
     if out.is_terminal:
         out.print(renderable, crop=False)
         return
-    # A file and a pipe have no right margin to fill.
+    # Rich pads lines up to the width of a terminal, which a file or a pipe does not need.
     with out.capture() as capture:
         out.print(renderable, crop=False)
     print("\n".join(line.rstrip() for line in capture.get().splitlines()))

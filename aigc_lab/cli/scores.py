@@ -83,10 +83,10 @@ def evaluate(
             "tokenizer": tokenizer or "words",
             "samples": samples,
         }
-        from aigc_lab.commands.sentences import rows as rows_of
+        from aigc_lab.commands.sentences import sentence_scores
 
         with trust.accepting(trust_code):
-            rows = rows_of(generated, reference, train, seed=seed, device=device, home=home, **text)
+            rows = sentence_scores(generated, reference, train, seed=seed, device=device, home=home, **text)
         print_json(rows) if json else print_table(scores_table(rows))
         return
     from aigc_lab.commands.evaluate import scores
@@ -130,7 +130,7 @@ def _place(home: Path | None) -> Path:
 
 @cache.command("list")
 def cache_list(json: AsJson = False, home: Home = None) -> None:
-    """List what is kept, the largest first."""
+    """List the cached files, the largest first."""
     from aigc_lab.display.tables import cache_table
     from aigc_lab.scoring.feature_store import cached
 
@@ -140,7 +140,7 @@ def cache_list(json: AsJson = False, home: Home = None) -> None:
 
 @cache.command("verify")
 def cache_verify(json: AsJson = False, home: Home = None) -> None:
-    """Read every file, and name those that are not what was written. They are made again when they are needed."""
+    """Read every cached file, and name the damaged ones. They are computed again when they are needed."""
     from aigc_lab.scoring.feature_store import cached, damaged
 
     place = _place(home)

@@ -43,7 +43,7 @@ Devices = Annotated[
 
 
 RetryFailed = Annotated[
-    bool, typer.Option("--retry-failed", help="Do the runs again that failed. Unchanged, they would fail again.")
+    bool, typer.Option("--retry-failed", help="Train the runs that failed again. Without a change, they fail again.")
 ]
 Workers = Annotated[
     int | None,
@@ -74,10 +74,10 @@ def sweep(
     from aigc_lab.host import signals
 
     with signals.handled():
-        from aigc_lab.commands import sweep as commands
+        from aigc_lab.commands.sweep import sweep_experiment
 
         options = {"search.trials": trials, "search.seeds": seeds, "training.steps": steps}
-        rows = commands.sweep(
+        rows = sweep_experiment(
             experiment,
             changed(overrides, options, skip_broken),
             device=devices,
@@ -109,13 +109,13 @@ def train(
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Train one run of an experiment, or one for each seed. Open choices, if it has any, are decided by --set."""
+    """Train one run of an experiment, or one for each seed. If it has open choices, decide them with --set."""
     from aigc_lab.host import signals
 
     with signals.handled():
-        from aigc_lab.commands import sweep as commands
+        from aigc_lab.commands.sweep import train_seeds
 
-        rows = commands.train_seeds(
+        rows = train_seeds(
             experiment,
             changed(overrides, {"training.steps": steps}, skip_broken),
             seeds=seed or [0],
@@ -151,11 +151,11 @@ def resume(
     from aigc_lab.host import signals
 
     with signals.handled():
-        from aigc_lab.commands import sweep as commands
+        from aigc_lab.commands.sweep import resume_sweep
         from aigc_lab.host import trust
 
         with trust.accepting(trust_code):
-            rows = commands.resume(
+            rows = resume_sweep(
                 sweep,
                 device=devices,
                 workers=workers,
@@ -172,17 +172,17 @@ def resume(
 def stop(
     sweep: ASweep,
     finish: Annotated[
-        bool, typer.Option("--finish", help="Let the runs under way end first, and begin no others.")
+        bool, typer.Option("--finish", help="Let the runs under way end first, and start no others.")
     ] = False,
     home: Home = None,
 ) -> None:
     """Stop a sweep that is being run, from another terminal. Its runs are stored where they are, to be resumed."""
-    from aigc_lab.commands import stop as stopping
+    from aigc_lab.commands.stop import stop_sweep
     from aigc_lab.host.settings import Settings
 
     settings = Settings.load(home)
     with opened(settings) as registry:
-        print(stopping.stop(registry, settings, sweep, finish=finish, home=home))
+        print(stop_sweep(registry, settings, sweep, finish=finish, home=home))
 
 
 @app.command()
@@ -202,7 +202,7 @@ def reconcile(
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Bring in order what processes that died left behind. Every sweep, train and resume begins with this."""
+    """Mark the runs of dead processes, and clean up what they left. Every sweep, train and resume does this first."""
     from aigc_lab.errors import Failure, UsageError
     from aigc_lab.host import trust
     from aigc_lab.host.settings import Settings
@@ -241,13 +241,13 @@ def verify(
     home: Home = None,
 ) -> None:
     """Check that registry, files, MLflow and Optuna agree about every run that ended, and say what to do if not."""
-    from aigc_lab.commands import verify as verification
+    from aigc_lab.commands.verify import verify_sweeps
     from aigc_lab.host.settings import Settings
     from aigc_lab.registry.read_only import readable
 
     known = Settings.load(home)
     with opened(known) as registry, readable(known) as settings, progress() as told:
-        result = verification.verify(registry, settings, sweep, deep=deep, told=told)
+        result = verify_sweeps(registry, settings, sweep, deep=deep, told=told)
     if json:
         print_json(result.as_json())
     else:

@@ -43,10 +43,10 @@ def judge_stability(
     json: AsJson = False,
 ) -> None:
     """Judge the history of a score: STABLE, OSCILLATING, REGRESSED, NEVER-LEARNED, DIVERGED, or WITHHELD."""
-    from aigc_lab.commands import judge as judging
+    from aigc_lab.commands.judge import stability_of_file
     from aigc_lab.verdicts import wording
 
-    found = judging.stability_of_file(
+    found = stability_of_file(
         history, value, step, se, baseline, better, floor=floor, diverged_at=diverged_at, where=where or (), nan=nan
     )
     print_json(found) if json else print(wording.of_stability(found))
@@ -87,7 +87,7 @@ def judge_collapse(
     home: Home = None,
 ) -> None:
     """Judge samples: NONE, PARTIAL, SEVERE, TOTAL, INCONCLUSIVE (with what would decide), or UNMEASURABLE."""
-    from aigc_lab.commands import judge as judging
+    from aigc_lab.commands.judge import collapse_of
     from aigc_lab.host import trust
     from aigc_lab.verdicts import wording
 
@@ -100,7 +100,7 @@ def judge_collapse(
         "tokenizer": tokenizer,
     }
     with trust.accepting(trust_code):
-        found = judging.collapse_of(generated, reference, labels, device=device, home=home, **how)
+        found = collapse_of(generated, reference, labels, device=device, home=home, **how)
     print_json(found) if json else print(f"{wording.of_collapse(found)}\n{found['signature']}")
 
 
@@ -113,10 +113,10 @@ def judge_seeds(
     """Judge each configuration of a sweep by all its seeds: how likely a run of it goes wrong, when, and how much
     seeds matter.
     """
-    from aigc_lab.commands import judge as judging
+    from aigc_lab.commands.judge import seeds_of
     from aigc_lab.display.seeds import seeds_table
 
-    rows = judging.seeds_of(sweep, home)
+    rows = seeds_of(sweep, home)
     print_json(rows) if json else print_table(seeds_table(rows))
 
 
@@ -129,13 +129,13 @@ def rejudge(
     home: Home = None,
 ) -> None:
     """Judge a sweep's runs again, from their stored weights and histories; nothing is trained."""
-    from aigc_lab.commands.rejudge import rejudge as again
+    from aigc_lab.commands.rejudge import rejudge_sweep
     from aigc_lab.display.seeds import verdicts_table
     from aigc_lab.host import trust
     from aigc_lab.host.settings import Settings
 
     with trust.accepting(trust_code):
-        rows = again(sweep, Settings.load(home), device)
+        rows = rejudge_sweep(sweep, Settings.load(home), device)
     print_json(rows) if json else print_table(verdicts_table(rows))
     failed = [row["run"] for row in rows if row["verdict"] is None]
     if failed:

@@ -32,7 +32,9 @@ from aigc_lab.data.base import Dataset
 from aigc_lab.display import terminal
 from aigc_lab.display.terminal import Text
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.experiment import experiment as experiments
+from aigc_lab.experiment import validation
+from aigc_lab.experiment.checks import check_data, check_experiment
+from aigc_lab.experiment.experiment import load_experiment
 from aigc_lab.experiment.yaml_file import dotted, parse
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.extractors.shared import lookup
@@ -207,7 +209,7 @@ def _options(kind: type[Any], changes: list[Change]) -> dict[str, Any]:
 
     if options:
         with suppress(KeyError):  # a required key that is not among them
-            experiments.validated(kind.Config, options, fail)
+            validation.validated(kind.Config, options, fail)
     return options
 
 
@@ -250,13 +252,13 @@ def _cache(settings: Settings) -> Iterator[Path]:
 
 
 def _experiment(wanted: str, changes: list[Change], settings: Settings, console: Console) -> Row:
-    experiment = experiments.load(wanted, changes, data_dir=settings.data_dir, weights=settings.weights)
+    experiment = load_experiment(wanted, changes, data_dir=settings.data_dir, weights=settings.weights)
     rehearse(experiment, "cpu", _say)
     experiment, notes = fitted(experiment)
     for note in notes:
         _say(note)
-    experiment.check()
-    experiment.check_data()
+    check_experiment(experiment)
+    check_data(experiment)
     why = "A typo or an impossible combination must fail before any training."
     result = ContractResult("both ends of every hole can be run", "kept", why)
     _print(result, console)

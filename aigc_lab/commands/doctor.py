@@ -1,6 +1,6 @@
-"""What `aigc-lab doctor` looks at: this machine, this home and its stores; what is wrong, and what to do about it.
+"""`aigc-lab doctor`: checks of this machine, this home and its stores, each with a remedy for what is wrong.
 
-Nothing is created, migrated or downloaded, whatever is missing.
+No check creates, migrates or downloads anything.
 """
 
 import os
@@ -23,10 +23,12 @@ from urllib.parse import urlsplit, urlunsplit
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings, discreet, masked, sqlite_path
+from aigc_lab.registry.home import OpenedHome
 from aigc_lab.tracking import address, relocation
 
 if TYPE_CHECKING:
     from aigc_lab.registry.homes import StoredHome
+    from aigc_lab.registry.store import Registry
 
 State = Literal["ok", "warning", "problem"]
 
@@ -38,7 +40,7 @@ _LITTLE_DISK = 2 * 1024**3
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. `remedy` is empty where nothing needs to be done."""
+    """The result of one check. `remedy` is empty where nothing needs to be done."""
 
     name: str
     state: State
@@ -51,30 +53,32 @@ def examine(home: Path | None = None, *, repair: bool = False, adopt: str | None
     corrected first, and sweeps whose files lie here and not in the home that they belong to are taken over; `adopt`
     takes over a sweep of any other home.
 
-    A check that cannot be done is a problem of its own and keeps none of the others.
+    A check that raises becomes a problem, and the others are made all the same.
     """
     settings = Settings.load(home)
-    repaired = [*(_repaired(settings) if repair else []), *(_adopted(settings, adopt) if adopt else [])]
-    checks: tuple[Callable[[Settings], Iterator[Check]], ...] = (
-        _versions,
-        _machine,
-        _home,
-        _disk,
-        _place,
-        _registry,
-        _optuna,
-        _mlflow,
-        _clock,
-        _data,
-        _weights,
-    )
-    return [*repaired, *(found for check in checks for found in _safely(check, settings))]
+    with OpenedHome(settings) as opened:
+        repaired = [*(_repaired(opened) if repair else []), *(_adopted(opened, adopt) if adopt else [])]
+        checks: dict[str, Callable[[], Iterator[Check]]] = {
+            "versions": _versions,
+            "machine": _machine,
+            "home": lambda: _home(settings),
+            "disk": lambda: _disk(settings),
+            "place": lambda: _place(opened),
+            "registry": lambda: _registry(opened),
+            "optuna": lambda: _optuna(settings),
+            "mlflow": lambda: _mlflow(settings),
+            "clock": lambda: _clock(settings),
+            "data": lambda: _data(settings),
+            "weights": lambda: _weights(settings),
+        }
+        return [*repaired, *(result for name, check in checks.items() for result in _safely(name, check))]
 
 
-def _safely(check: Callable[[Settings], Iterator[Check]], settings: Settings) -> list[Check]:
-    name, done = check.__name__.strip("_"), list[Check]()
+def _safely(name: str, check: Callable[[], Iterator[Check]]) -> list[Check]:
+    """The results of a check; where it raises, a problem under its `name`."""
+    done = list[Check]()
     try:
-        done += check(settings)
+        done += check()
     except (UsageError, Failure) as error:
         problem, _, remedy = str(error).rpartition("; ")
         done.append(Check(name, "problem", problem or remedy, remedy if problem else ""))
@@ -83,66 +87,63 @@ def _safely(check: Callable[[Settings], Iterator[Check]], settings: Settings) ->
     return done
 
 
-def _repaired(settings: Settings) -> list[Check]:
-    from aigc_lab.registry.home import open_registry
+def _repaired(opened: OpenedHome) -> list[Check]:
     from aigc_lab.sweeps import ownership
 
-    old, done = relocation.old_homes(settings), list[str]()
-    with suppress(UsageError), open_registry(settings) as registry:
+    settings, done = opened.settings, list[str]()
+    old = relocation.old_homes(settings)
+    with suppress(UsageError):
         for place in old:  # rows of the time when it recorded absolute paths too
-            registry.relocate(place)
-        done += ownership.repair(registry, settings)
+            opened.registry.relocate(place)
+        done += ownership.repair(opened.registry, settings)
     if old:
         done.append(f"MLflow's records name this home now; as they were: {relocation.repair(settings)}")
     return [Check("repair", "ok", said) for said in done or ["nothing to correct"]]
 
 
-def _adopted(settings: Settings, wanted: str) -> list[Check]:
-    from aigc_lab.registry.find import find_sweep
-    from aigc_lab.registry.home import open_registry
+def _adopted(opened: OpenedHome, wanted: str) -> list[Check]:
+    from aigc_lab.registry import queries
     from aigc_lab.sweeps import ownership
 
-    with open_registry(settings) as registry:
-        sweep = find_sweep(registry, wanted)
-        ownership.adopt(registry, settings, [sweep])
+    sweep = queries.find_sweep(opened.registry, wanted)
+    ownership.adopt(opened.registry, opened.settings, [sweep])
     return [Check("adopt", "ok", f"{sweep} belongs to this home now; files that lie in another are missing here")]
 
 
 # ---- the machine
 
 
-def _versions(_: Settings) -> Iterator[Check]:
+def _versions() -> Iterator[Check]:
     yield Check("python", "ok", f"{sys.version.split()[0]} in {sys.prefix}")
-    wrong, shown = _unmet()
-    known = environment.versions()
-    libraries = ", ".join(f"{name} {known[name]}" for name in known if name != "python")
-    if wrong:
+    unmet, count = _unmet()
+    libraries = ", ".join(f"{name} {of}" for name, of in environment.versions().items() if name != "python")
+    if unmet:
         yield Check(
-            "libraries", "problem", "; ".join(wrong), "install what is asked for: uv sync, or pip install -U aigc-lab"
+            "libraries", "problem", "; ".join(unmet), "install what is asked for: uv sync, or pip install -U aigc-lab"
         )
     else:
-        yield Check("libraries", "ok", f"{libraries}; all {shown} requirements are met")
+        yield Check("libraries", "ok", f"{libraries}; all {count} requirements are met")
 
 
 def _unmet() -> tuple[list[str], int]:
-    """What the package's metadata asks for and this environment does not have, and how much it asks for."""
+    """The requirements of the package that this environment does not meet, as sentences, and the number of all."""
     from packaging.requirements import Requirement
 
-    wanted = [Requirement(text) for text in requires("aigc-lab") or ()]
-    wanted = [each for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})]
-    wrong = []
-    for each in wanted:
+    every = [Requirement(text) for text in requires("aigc-lab") or ()]
+    needed = [each for each in every if each.marker is None or each.marker.evaluate({"extra": ""})]
+    unmet = []
+    for each in needed:
         try:
-            found = version(each.name)
+            installed = version(each.name)
         except PackageNotFoundError:
-            wrong.append(f"{each.name} is not installed, {each} is needed")
+            unmet.append(f"{each.name} is not installed, {each} is needed")
             continue
-        if not each.specifier.contains(found, prereleases=True):
-            wrong.append(f"{each.name} {found} is installed, {each} is needed")
-    return wrong, len(wanted)
+        if not each.specifier.contains(installed, prereleases=True):
+            unmet.append(f"{each.name} {installed} is installed, {each} is needed")
+    return unmet, len(needed)
 
 
-def _machine(_: Settings) -> Iterator[Check]:
+def _machine() -> Iterator[Check]:
     cores, threads = environment.cores(), os.environ.get("OMP_NUM_THREADS")
     if threads is None:
         yield Check("cpu", "ok", f"{cores} cores; OMP_NUM_THREADS is not set: a training takes them all")
@@ -209,22 +210,21 @@ def _disk(settings: Settings) -> Iterator[Check]:
         yield Check("disk", "ok", found)
 
 
-def _place(settings: Settings) -> Iterator[Check]:
-    """Says nothing of a home that lies where it was made, and that shares its registry with no other."""
+def _place(opened: OpenedHome) -> Iterator[Check]:
+    """Yields nothing for a home that lies where it was made and shares its registry with no other."""
     from aigc_lab.registry.engine import inspect_schema
-    from aigc_lab.registry.home import open_registry
     from aigc_lab.registry.tables import SCHEMA
     from aigc_lab.sweeps import ownership
 
+    settings = opened.settings
     relocation.check_relocation(settings)
     with suppress(UsageError):  # `_registry` has the words for one that cannot be read
         if inspect_schema(settings.registry_url)[0] != SCHEMA:
             return
-    with open_registry(settings) as registry:
-        ownership.check_home(registry, settings)
-        for home, sweeps in ownership.others(registry, settings).items():
-            remedy = ownership.remedy(settings, sweeps) if ownership.lives_on(home) is False else ""
-            yield _other(home, sweeps, remedy)
+    ownership.check_home(opened.registry, settings)
+    for home, sweeps in ownership.others(opened.registry, settings).items():
+        remedy = ownership.remedy(settings, sweeps) if ownership.lives_on(home) is False else ""
+        yield _other(home, sweeps, remedy)
 
 
 def _other(home: "StoredHome", sweeps: list[str], remedy: str) -> Check:
@@ -247,10 +247,11 @@ def _size(count: float) -> str:
 # ---- the stores
 
 
-def _registry(settings: Settings) -> Iterator[Check]:
+def _registry(opened: OpenedHome) -> Iterator[Check]:
     from aigc_lab.registry.engine import inspect_schema
     from aigc_lab.registry.tables import SCHEMA
 
+    settings = opened.settings
     shown = masked(settings.registry_url)
     schema, now = inspect_schema(settings.registry_url)
     if schema is None:
@@ -267,16 +268,14 @@ def _registry(settings: Settings) -> Iterator[Check]:
     yield Check("registry", "ok", f"{shown}: schema {schema}")
     if not settings.registry_url.startswith("sqlite"):
         yield _skew("registry's server", now)
-    yield _abandoned(settings)
+    yield _abandoned(opened.registry)
 
 
-def _abandoned(settings: Settings) -> Check:
-    """Runs that are recorded as going on, and the processes that should be doing them."""
+def _abandoned(registry: "Registry") -> Check:
+    """Runs that are recorded as RUNNING, of which the processes of some may be gone."""
     from aigc_lab.registry import liveness
-    from aigc_lab.registry.home import open_registry
 
-    with open_registry(settings) as registry:
-        running = liveness.running(registry)
+    running = liveness.running(registry)
     gone = [row["run"] for row in running if not row["alive"]]
     if gone:
         names = ", ".join(gone[:3]) + (", …" if len(gone) > 3 else "")

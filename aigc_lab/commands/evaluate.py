@@ -1,4 +1,4 @@
-"""What `aigc-lab evaluate` does: finds what was named, scores it with a bar, and returns plain rows."""
+"""`aigc-lab evaluate` and `judge collapse`: the named samples are found and scored, with a progress bar."""
 
 import dataclasses
 import sys
@@ -13,19 +13,19 @@ from aigc_lab import plugins
 from aigc_lab.display import terminal
 from aigc_lab.errors import UsageError
 from aigc_lab.evaluate import evaluate, judge
-from aigc_lab.experiment import experiment as experiments
+from aigc_lab.experiment.stored import stored_experiment
 from aigc_lab.host import environment, visible
 from aigc_lab.host.settings import Settings
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.metrics.base import Score
-from aigc_lab.registry.home import open_registry
-from aigc_lab.registry.sweeps import show_sweep
+from aigc_lab.registry import queries
+from aigc_lab.registry.home import OpenedHome
 from aigc_lab.samples import Text
 from aigc_lab.scoring.inputs import Range, read_input
 from aigc_lab.serving import lookup
 from aigc_lab.verdicts.conclusion import CollapseVerdict
 
-# A run is asked for so many samples unless told otherwise, or for as many as its reference has.
+# The number of samples that are drawn of a run, unless another is given or its reference has fewer.
 _MOST = 5000
 
 
@@ -48,8 +48,8 @@ def scores(
     device: str = "auto",
     home: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """The scores as rows, in the order in which they were asked for. Then a row for each metric that nobody asked for
-    and that cannot be computed: its `name`, the reason as `left_out`, and None for all else.
+    """The scores as rows, in the order of the metrics. A metric of the default set that cannot be computed has a last
+    row with its `name`, the reason as `left_out`, and None for all else.
     """
     settings, device = Settings.load(home), environment.device(device)
     policy = WeightsPolicy(settings.weights_dir, weights, allow_unverified_weights)
@@ -57,7 +57,8 @@ def scores(
     real: Any = reference
     system = None
     if not (Path(generated).expanduser().exists() or generated.partition(":")[0] in plugins.names("data")):
-        model, dataset = _model(generated, settings, policy, device)
+        with OpenedHome(settings) as opened:
+            model, dataset = _model(generated, opened, policy, device)
         system = model.system
         if real is None:
             if dataset is None:
@@ -111,7 +112,8 @@ def collapse(
     policy = WeightsPolicy(settings.weights_dir, weights)
     made: Any = generated
     if not (Path(generated).expanduser().exists() or generated.partition(":")[0] in plugins.names("data")):
-        model, _ = _model(generated, settings, policy, device)
+        with OpenedHome(settings) as opened:
+            model, _ = _model(generated, opened, policy, device)
         made = model.system.generate(_MOST, 0, "evaluate")
     return judge(
         made,
@@ -126,32 +128,31 @@ def collapse(
     )
 
 
-def sentences_of(wanted: str, count: int | None, *, seed: int, device: str, home: Path | None) -> list[str]:
-    """The sentences of a dataset's split, or as many as are asked for of a run or a model."""
-    settings = Settings.load(home)
+def sentences_of(wanted: str, count: int | None, opened: OpenedHome, *, seed: int, device: str) -> list[str]:
+    """The sentences of a dataset's split, or `count` sentences of a run or a model."""
+    settings = opened.settings
     if wanted.partition(":")[0] in plugins.names("data"):
-        made = read_input(wanted, data_dir=settings.data_dir).load(0, None)
+        samples = read_input(wanted, data_dir=settings.data_dir).load(0, None)
     else:
         policy = WeightsPolicy(settings.weights_dir)
-        model, _ = _model(wanted, settings, policy, environment.device(device))
-        made = model.system.generate(count or _MOST, seed, "evaluate")
-    if not isinstance(made, Text):
-        raise UsageError(f"{wanted} is of {made.modality}, and the other set of text: there is nothing to compare")
-    return made.sentences()
+        model, _ = _model(wanted, opened, policy, environment.device(device))
+        samples = model.system.generate(count or _MOST, seed, "evaluate")
+    if not isinstance(samples, Text):
+        raise UsageError(f"{wanted} is of {samples.modality}, and the other set of text: there is nothing to compare")
+    return samples.sentences()
 
 
-def _model(wanted: str, settings: Settings, policy: WeightsPolicy, device: str) -> tuple[Any, Any]:
-    """The model that a run, a sweep or a promoted model means, and the dataset that it was trained on, if known."""
+def _model(wanted: str, opened: OpenedHome, policy: WeightsPolicy, device: str) -> tuple[Any, Any]:
+    """The model of a run, a sweep or a promoted model, and the dataset that it was trained on (None: not recorded)."""
     try:
-        weights = lookup.find_weights(wanted, settings)
+        weights = lookup.weights_in(opened, wanted)
     except UsageError as error:
         raise UsageError(f"{wanted}: no such file, folder or dataset, and no run or model: {error}") from None
     run = weights.origin.get("run")
     dataset = None
     if run is not None:
-        with open_registry(settings) as registry:
-            row = show_sweep(registry, run.rpartition(".")[0].rpartition(".")[0])
-        dataset = experiments.stored(row, settings, policy).resolve(lambda hole: hole.ends()[0]).dataset
+        row = queries.sweep(opened.registry, run.rpartition(".")[0].rpartition(".")[0])
+        dataset = stored_experiment(row, opened.settings, policy).dataset
     return weights.load(device), dataset
 
 

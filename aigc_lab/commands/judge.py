@@ -69,9 +69,12 @@ def collapse_of(
     if text.concerns(generated, reference):
         from aigc_lab.commands.sentences import sentences
         from aigc_lab.host.settings import Settings
+        from aigc_lab.registry.home import OpenedHome
 
-        made, real = (sentences(source, device=device, home=home) for source in (generated, reference))
-        cache = Settings.load(home).shared_cache
+        settings = Settings.load(home)
+        with OpenedHome(settings) as opened:
+            made, real = (sentences(source, opened, device=device) for source in (generated, reference))
+        cache = settings.shared_cache
         verdict = text.collapse(made, real, known, tokenizer=tokenizer or "words", cache=cache, **options)
     else:
         if tokenizer is not None:

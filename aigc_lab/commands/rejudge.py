@@ -8,8 +8,8 @@ from typing import Any
 
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.experiment import experiment
-from aigc_lab.experiment.experiment import Protocol
+from aigc_lab.experiment.protocol import Protocol
+from aigc_lab.experiment.stored import stored_experiment
 from aigc_lab.host import environment, run_folders
 from aigc_lab.host.files import write_atomically
 from aigc_lab.host.settings import Settings
@@ -28,10 +28,10 @@ from aigc_lab.serving import lookup
 from aigc_lab.sweeps import ownership
 
 
-def rejudge(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]]:
-    """Judges the last samples of every finished run by its stored weights, which give the same samples again, with the
-    picture of what they lack; and the histories of those and of pruned and diverged ones by their stored scores. Of
-    samples on the way what was said stays, for their weights are gone. MLflow follows.
+def rejudge_sweep(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]]:
+    """Judges the last samples of every finished run, drawn again from its stored weights, and draws what they lack;
+    judges the stored histories of finished, pruned and diverged runs. Verdicts on earlier samples of a run stay, for
+    their weights are gone. MLflow's tags are updated.
 
     Returns rows of run, kind, verdict, what it was `before`, and reason; where a run cannot be judged again, the
     verdict is None and the reason says why.
@@ -40,8 +40,8 @@ def rejudge(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]
     with open_registry(settings) as registry:
         sweep = show_sweep(registry, wanted)
         ownership.claim(registry, settings, sweep["id"])
-        plan = experiment.stored(sweep, settings)
-        dataset = plan.resolve(lambda hole: hole.ends()[0]).dataset
+        plan = stored_experiment(sweep, settings)
+        dataset = plan.dataset
         store = FeatureStore(dataset, cache=settings.cache, weights=settings.weights, device=device, say=_say)
         evaluator = Evaluator(plan.protocol, plan.metrics, dataset, store)
         known, histories = verdicts_by_run(registry, sweep["id"]), objective_histories(registry, sweep["id"])

@@ -1,8 +1,8 @@
-"""What `aigc-lab spool` does: it shows what MLflow lacks of each sweep, and delivers it."""
+"""`aigc-lab spool`: the records of each sweep that MLflow has not received yet, shown and delivered."""
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from aigc_lab.display.terminal import Text
 from aigc_lab.errors import Failure
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry.find import find_sweep
-from aigc_lab.registry.home import open_registry
+from aigc_lab.registry.home import OpenedHome
 from aigc_lab.registry.store import Registry
 from aigc_lab.sweeps import ownership
 from aigc_lab.tracking import backlog
@@ -28,29 +28,29 @@ Row = dict[str, Any]
 _OWN_WRITER = "it is being delivered by another process: the writer of a sweep that is run, or this command"
 
 
-def spool(sweep: str | None, settings: Settings) -> list[Row]:
-    """What waits, a row a sweep: all sweeps of which something waits, or the one that is named (its id, or its name for
-    the newest). Raises `UsageError` for a sweep that is unknown.
+def spool_rows(sweep: str | None, settings: Settings) -> list[Row]:
+    """One row for each sweep with undelivered records, or one for the sweep that is named (its id, or its name for the
+    newest). Raises `UsageError` for an unknown sweep.
     """
-    rows = [_row(name, settings) for name in _sweeps(sweep, settings)]
-    return [row for row in rows if row["records"] or sweep is not None]
+    with OpenedHome(settings) as opened:
+        return _rows(_sweeps(sweep, opened), settings, every=sweep is not None)
 
 
-def flush(sweep: str | None, settings: Settings) -> list[Row]:
-    """Delivers what waits, with progress on standard error, and returns what `spool` says afterwards."""
-    waits = [row["sweep"] for row in spool(sweep, settings) if row["records"]]
-    reasons: dict[str, str] = {}
-    if waits:
-        with open_registry(settings, create=True) as registry:
-            for each in waits:
-                ownership.refuse(registry, settings, each)
-            reasons = {each: _deliver(each, settings, registry) for each in waits}
-    rows = [_row(name, settings) for name in reasons] or spool(sweep, settings)
+def flush_spools(sweep: str | None, settings: Settings) -> list[Row]:
+    """Delivers what MLflow lacks, with progress on standard error; returns the rows of `spool_rows` afterwards."""
+    with OpenedHome(settings) as opened:
+        sweeps = _sweeps(sweep, opened)
+        waits = [row["sweep"] for row in _rows(sweeps, settings) if row["records"]]
+        opened.create = True  # the records are delivered even where the registry is lost
+        for each in waits:
+            ownership.refuse(opened.registry, settings, each)
+        reasons = {each: _deliver(each, settings, opened.registry) for each in waits}
+    rows = _rows(reasons, settings, every=True) or _rows(sweeps, settings, every=sweep is not None)
     return [row | {"error": reasons.get(row["sweep"]) or row["error"]} for row in rows]
 
 
-def conclude(rows: Sequence[Row]) -> None:
-    """Raises `Failure` when something waits on after a `flush`."""
+def require_delivered(rows: Sequence[Row]) -> None:
+    """Raises `Failure` when records remain undelivered after `flush_spools`."""
     left = [row for row in rows if row["records"]]
     if left:
         more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
@@ -78,13 +78,19 @@ def spool_table(rows: Sequence[Row]) -> RenderableType:
     return table
 
 
-def _sweeps(wanted: str | None, settings: Settings) -> list[str]:
-    root = settings.home / "spool"
+def _rows(sweeps: Iterable[str], settings: Settings, *, every: bool = False) -> list[Row]:
+    """The rows of sweeps: of those with undelivered records, or of `every` one."""
+    rows = [_row(sweep, settings) for sweep in sweeps]
+    return [row for row in rows if row["records"] or every]
+
+
+def _sweeps(wanted: str | None, opened: OpenedHome) -> list[str]:
+    """The sweeps with a spool on the disk; or the one that is named, which the registry is asked for if it has none."""
+    root = opened.settings.home / "spool"
     names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     if wanted is None or wanted in names:
         return names if wanted is None else [wanted]
-    with open_registry(settings) as registry:
-        return [find_sweep(registry, wanted)]
+    return [find_sweep(opened.registry, wanted)]
 
 
 def _row(sweep: str, settings: Settings) -> Row:

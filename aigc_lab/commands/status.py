@@ -1,6 +1,6 @@
-"""How far the sweeps are, who runs them, and what comes next: the registry's rows, put into words.
+"""`aigc-lab status`: the progress of sweeps, the processes that run them, and the commands that come next.
 
-An attempt that says RUNNING while its process is gone is told as lost, whatever the registry still says.
+An attempt that the registry records as RUNNING counts as lost if its process is gone.
 """
 
 import sys
@@ -18,8 +18,7 @@ from sqlalchemy import Connection, func, select
 from aigc_lab.display import terminal, wording
 from aigc_lab.display.terminal import Text
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment.experiment import Experiment, most_runs
-from aigc_lab.experiment.yaml_file import Document
+from aigc_lab.experiment.stored import stored_experiment
 from aigc_lab.host import visible
 from aigc_lab.host.settings import Settings, as_typed
 from aigc_lab.registry import liveness
@@ -27,74 +26,75 @@ from aigc_lab.registry.find import find_sweep
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Run, Sweep, Trial
+from aigc_lab.sweeps.budget import most_runs
 
 Json = dict[str, Any]
 
-# Seconds between two looks of `--watch`.
+# Seconds between two pages of `--watch`.
 _PAUSE = 2.0
-# The most runs that ended, and reasons, that are told of a sweep.
+# The most ended runs, and reasons of failures, that are shown of a sweep.
 _LAST = 5
 
 
 @dataclass(frozen=True)
-class Look:
-    """At one sweep (id or name), or at the newest `most` of all (None: at all)."""
+class StatusView:
+    """The state of one sweep (by id or name), or of the newest `most` sweeps (None: of all)."""
 
     registry: Registry
-    wanted: str | None
+    settings: Settings
+    sweep: str | None
     most: int | None = None
     home: Path | None = None
 
     def rows(self) -> list[Json]:
-        """One row a sweep, ready for JSON, the newest first; with a sweep named, what goes on in it too. Raises
-        `UsageError` for a sweep that is not there.
+        """One row for each sweep, ready for JSON, the newest first; the row of a named sweep also has its runs and
+        their failures. Raises `UsageError` for an unknown sweep.
         """
         attempts: dict[str, list[Json]] = defaultdict(list)
         supervisors = {row["sweep"]: row for row in liveness.supervisors(self.registry)}
         for attempt in liveness.running(self.registry):
             attempts[attempt["sweep"]].append(attempt)
-        sweep = None if self.wanted is None else find_sweep(self.registry, self.wanted)
+        sweep = None if self.sweep is None else find_sweep(self.registry, self.sweep)
         with self.registry.read() as connection:
             rows = []
-            for found in _sweeps(connection, sweep, self.most):
-                budget = _Budget.of(found.pop("experiment"), found["name"])
-                row = _row(connection, found, budget, attempts[found["sweep"]], supervisors.get(found["sweep"]))
+            for stored in _sweeps(connection, sweep, self.most):
+                budget = _Budget.of(stored, self.settings)
+                row = _row(stored, budget, attempts[stored["sweep"]], supervisors.get(stored["sweep"]))
                 rows.append(row | (_details(connection, row, budget, attempts[sweep]) if sweep is not None else {}))
         return rows
 
     def page(self, rows: list[Json] | None = None) -> RenderableType:
-        """The same for a terminal."""
+        """The rows as a page for a terminal, with the next commands."""
         rows = self.rows() if rows is None else rows
         if not rows:
             return Text("no sweeps yet; aigc-lab sweep digits makes one")
         parts: list[RenderableType] = [_table(rows)]
-        if self.wanted is not None:
+        if self.sweep is not None:
             parts += _page(rows[0])
         elif total := self._left_out(rows):
             parts.append(Text(f"… and {total:,} more; --all shows all"))
         commands = dict.fromkeys(command for row in rows for command in row["next"])
-        shown = list(commands)[: 6 if self.wanted is not None else 3]
-        settings = Settings.load(self.home)
-        return Group(*parts, Text("Next:"), *(Text(f"  {as_typed(line, settings, self.home)}") for line in shown))
+        shown = list(commands)[: 6 if self.sweep is not None else 3]
+        return Group(*parts, Text("Next:"), *(Text(f"  {as_typed(line, self.settings, self.home)}") for line in shown))
 
     def _left_out(self, rows: list[Json]) -> int:
         with self.registry.read() as connection:
             return (connection.scalar(select(func.count()).select_from(Sweep)) or 0) - len(rows)
 
 
-def watch(look: Look) -> None:
-    """Shows the page every two seconds, on a terminal in place and in a pipe a line for each change, until nobody runs
-    what is looked at, or Ctrl-C.
+def watch_sweeps(view: StatusView) -> None:
+    """Shows the page every two seconds until no sweep is running, or until Ctrl-C. A terminal shows it in place; a pipe
+    gets a line for each change.
     """
     console = terminal.console()
     try:
         with Live(console=console, auto_refresh=False) as live:
             before: list[str] = []
             while True:
-                rows = look.rows()
+                rows = view.rows()
                 if console.is_terminal:
                     visible.guard()
-                    live.update(look.page(rows), refresh=True)
+                    live.update(view.page(rows), refresh=True)
                 else:
                     lines = [line(row) for row in rows]
                     for changed in (text for text in lines if text not in before):
@@ -108,26 +108,26 @@ def watch(look: Look) -> None:
 
 
 def line(row: Json) -> str:
-    """A sweep in one line of a log."""
+    """A sweep as one line of a log."""
     parts = [row["sweep"], row["condition"], _progress(row), _states(row), _best(row), _left(row)]
     return " · ".join(filter(None, parts))
 
 
-# ---- what there is to know
+# ---- rows from the registry
 
 
 @dataclass(frozen=True)
 class _Budget:
-    """What an experiment asks for; None where the stored one cannot be read by this version."""
+    """The runs, seeds and steps of an experiment; None where this version cannot read the stored one."""
 
     runs: int | None
     seeds: int
     steps: int | None
 
     @classmethod
-    def of(cls, stored: Any, name: str) -> "_Budget":
+    def of(cls, row: Json, settings: Settings) -> "_Budget":
         try:
-            experiment = Experiment(name, Document(name, stored), Path())
+            experiment = stored_experiment(row, settings)
             file = experiment.file
             return cls(most_runs(experiment), file.search.seeds, file.training.steps)
         except UsageError:
@@ -135,12 +135,12 @@ class _Budget:
 
 
 def _sweeps(connection: Connection, sweep: str | None, most: int | None) -> list[Json]:
-    """The sweeps with the count of their runs in each state, their mean time, and the best value of a trial."""
+    """The stored sweeps with the number of runs in each state, the mean seconds of a run and the best trial value."""
     columns = [Sweep.c.id.label("sweep"), Sweep.c.name, Sweep.c.command, Sweep.c.created_at]
     columns += [Sweep.c.objective, Sweep.c.better]
-    wanted = select(*columns, Sweep.c.experiment).order_by(Sweep.c.created_at.desc(), Sweep.c.id)
-    wanted = wanted.limit(most) if sweep is None else wanted.where(Sweep.c.id == sweep)
-    rows = [dict(row) for row in connection.execute(wanted).mappings()]
+    query = select(*columns, Sweep.c.source, Sweep.c.experiment).order_by(Sweep.c.created_at.desc(), Sweep.c.id)
+    query = query.limit(most) if sweep is None else query.where(Sweep.c.id == sweep)
+    rows = [dict(row) for row in connection.execute(query).mappings()]
     ids = [row["sweep"] for row in rows]
     states: dict[str, Counter[str]] = defaultdict(Counter)
     seconds: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
@@ -166,19 +166,20 @@ def _sweeps(connection: Connection, sweep: str | None, most: int | None) -> list
     return rows
 
 
-def _row(connection: Connection, found: Json, budget: _Budget, attempts: list[Json], supervisor: Json | None) -> Json:
-    states: Counter[str] = Counter(found["states"])
+def _row(stored: Json, budget: _Budget, attempts: list[Json], supervisor: Json | None) -> Json:
+    """What is shown of one sweep: a stored row without its experiment, its progress, condition and next commands."""
+    states: Counter[str] = Counter(stored["states"])
     lost = sum(not attempt["alive"] for attempt in attempts)
     states[RunState.RUNNING.value] -= lost
     done = sum(states[state] for state in (RunState.FINISHED, RunState.PRUNED, RunState.DIVERGED, RunState.FAILED))
-    known = sum(states.values()) + lost
-    asked = known if found["command"] == "train" else budget.runs
+    begun = sum(states.values()) + lost
+    planned = begun if stored["command"] == "train" else budget.runs
     # A pruned trial has no further seeds; --trials may have asked for more than the stored file says.
-    total = None if asked is None else max(asked - states[RunState.PRUNED] * (budget.seeds - 1), known)
-    row = found | {
-        "created_at": found["created_at"].isoformat(),
-        "age": max(0.0, (datetime.now(UTC) - found["created_at"]).total_seconds()),  # a clock may have been set back
-        "states": {state: states[state] for state in found["states"]},
+    total = None if planned is None else max(planned - states[RunState.PRUNED] * (budget.seeds - 1), begun)
+    row = {key: value for key, value in stored.items() if key not in ("source", "experiment")} | {
+        "created_at": stored["created_at"].isoformat(),
+        "age": max(0.0, (datetime.now(UTC) - stored["created_at"]).total_seconds()),  # a clock may have been set back
+        "states": {state: states[state] for state in stored["states"]},
         "lost": lost,
         "done": done,
         "total": total,
@@ -196,7 +197,7 @@ def _where(row: Json) -> Json:
 
 
 def _condition(row: Json, supervisor: Json | None, attempts: list[Json]) -> str:
-    """running: somebody works on it; lost: its process is gone; stopped: there is work left; ended: there is none."""
+    """running: a process works on it; lost: that process is gone; stopped: runs are left; ended: none is left."""
     if (supervisor is not None and supervisor["alive"]) or any(attempt["alive"] for attempt in attempts):
         return "running"
     if supervisor is not None or row["lost"]:
@@ -206,7 +207,7 @@ def _condition(row: Json, supervisor: Json | None, attempts: list[Json]) -> str:
 
 
 def _seconds_left(row: Json, processes: int) -> float | None:
-    """By the clock: the mean cost of the runs that ended, for those that are left, shared by the processes at work."""
+    """Wall-clock seconds: the mean seconds of ended runs, times the runs left, divided by the processes at work."""
     each, total = row["seconds_per_run"], row["total"]
     if row["condition"] != "running" or each is None or total is None:
         return None
@@ -226,7 +227,7 @@ def _next(row: Json) -> list[str]:
 
 
 def _details(connection: Connection, row: Json, budget: _Budget, attempts: list[Json]) -> Json:
-    """What goes on in a sweep: the runs under way, those that ended last, and why some failed."""
+    """The runs of a sweep that are under way, those that ended last, and the reasons of failures."""
     of_sweep = Run.c.sweep_id == row["sweep"]
     configs = {
         run: config
@@ -263,7 +264,7 @@ def _details(connection: Connection, row: Json, budget: _Budget, attempts: list[
     }
 
 
-# ---- how it is shown
+# ---- tables
 
 
 def _table(rows: list[Json]) -> RenderableType:

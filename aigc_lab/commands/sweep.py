@@ -1,4 +1,4 @@
-"""What `aigc-lab sweep` and `aigc-lab train` do, from their words to their last line."""
+"""`aigc-lab sweep`, `train` and `resume`: from the options to the last line that is printed."""
 
 import os
 import sys
@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from aigc_lab.display import ranking, terminal
@@ -15,9 +14,10 @@ from aigc_lab.display.progress import SweepDisplay
 from aigc_lab.display.terminal import Text
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors.base import Place
-from aigc_lab.experiment import experiment as experiments
-from aigc_lab.experiment.experiment import Experiment, Source
-from aigc_lab.host import content, environment, outage, signals
+from aigc_lab.experiment.checks import check_data, check_experiment
+from aigc_lab.experiment.experiment import Experiment, Source, load_experiment
+from aigc_lab.experiment.stored import stored_experiment
+from aigc_lab.host import content, outage, signals
 from aigc_lab.host.outage import StoreAway
 from aigc_lab.host.settings import Settings, as_typed, masked
 from aigc_lab.registry.comparison import best_run, compare_trials
@@ -28,17 +28,18 @@ from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import run_outcomes, show_sweep
 from aigc_lab.sweeps import needs
+from aigc_lab.sweeps.budget import most_runs
 from aigc_lab.sweeps.estimate import Estimate, estimate
 from aigc_lab.sweeps.fitting import fitted
+from aigc_lab.sweeps.places import assign_places, describe_places, describe_threads, device_names
 from aigc_lab.sweeps.rehearsal import rehearse
 from aigc_lab.sweeps.scheduler import run_seeds, run_sweep
 from aigc_lab.sweeps.session import opened, stores
-from aigc_lab.sweeps.study import most_runs
 
 Change = tuple[str, str, str]
 
 
-def sweep(
+def sweep_experiment(
     wanted: Source,
     changes: list[Change],
     *,
@@ -58,7 +59,7 @@ def sweep(
     `sweeps.session.opened` says.
     """
     console = terminal.console(stderr=True)
-    settings, experiment = _prepare(wanted, changes, _devices(device)[0], home)
+    settings, experiment = _prepare(wanted, changes, device_names(device)[0], home)
     named: dict[content.Folder, Source] = {"experiments": wanted, "evaluation": experiment.protocol.name}
     for folder, name in named.items():
         if isinstance(name, str) and name in content.names(folder) and (origin := content.origin(folder, name)):
@@ -95,9 +96,9 @@ def _sweep(
 ) -> list[dict[str, Any]]:
     """The sweep of a checked experiment; `registry` is the home's, where it is open already."""
     console = terminal.console(stderr=True)
-    places = _places(device, workers, trials_per_gpu, at_most=most_runs(experiment))
+    places = assign_places(device, workers, trials_per_gpu, at_most=most_runs(experiment))
     needs.check_memory(experiment, places)
-    for note in experiment.check_data():
+    for note in check_data(experiment):
         console.print(Text(note), soft_wrap=True)
     if dry_run:
         _announced(experiment, places, console)
@@ -128,19 +129,19 @@ def _sweep(
 
 
 def _announced(experiment: Experiment, places: list[Place], console: Console) -> Estimate:
-    """What the sweep will cost, which is said, and how its places share the machine."""
+    """Prints what the sweep will cost and how its places share the machine; returns the estimate."""
     cost = estimate(experiment, places)
     signals.raise_if_interrupted()
     console.print(Text(f"{experiment.name}: {cost}"), soft_wrap=True)
     if len(places) > 1:
-        console.print(Text(_shared(places, experiment)), soft_wrap=True)
-    if told := _threads(experiment):
-        console.print(Text(told), soft_wrap=True)
+        console.print(Text(describe_places(places, experiment)), soft_wrap=True)
+    if line := describe_threads(experiment):
+        console.print(Text(line), soft_wrap=True)
     return cost
 
 
-def train(wanted: Source, changes: list[Change], *, seed: int = 0, **options: Any) -> dict[str, Any]:
-    """Does one run, as `train_seeds` does several, and returns what `show` knows of it."""
+def train_experiment(wanted: Source, changes: list[Change], *, seed: int = 0, **options: Any) -> dict[str, Any]:
+    """Trains one run, as `train_seeds` trains several; returns the row that `aigc-lab show` prints of it."""
     return train_seeds(wanted, changes, seeds=[seed], **options)[0]
 
 
@@ -153,10 +154,10 @@ def train_seeds(
     retry_failed: bool = False,
     home: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Does runs of one configuration, trained together, with progress on standard error; returns what `show` knows of
-    each. Raises `Failure` when one of them failed.
+    """Trains one configuration with several seeds together, with progress on standard error; returns the row of each
+    run that `aigc-lab show` prints. Raises `Failure` when one of the runs failed.
     """
-    settings, experiment = _prepare(wanted, changes, _devices(device)[0], home)
+    settings, experiment = _prepare(wanted, changes, device_names(device)[0], home)
     if experiment.holes:
         names = ", ".join(hole.name for hole in experiment.holes)
         raise UsageError(
@@ -177,12 +178,12 @@ def _train(
 ) -> list[dict[str, Any]]:
     """Runs of a checked experiment without holes; `registry` is the home's, where it is open already."""
     console = terminal.console(stderr=True)
-    places = _places(device, 1, None)
+    places = assign_places(device, 1, None)
     needs.check_memory(experiment, places, together=len(set(seeds)) if experiment.file.training.stacked else 1)
-    for note in experiment.check_data():
+    for note in check_data(experiment):
         console.print(Text(note), soft_wrap=True)
-    if told := _threads(experiment):
-        console.print(Text(told), soft_wrap=True)
+    if line := describe_threads(experiment):
+        console.print(Text(line), soft_wrap=True)
     display = SweepDisplay(console, experiment.file.training.steps)
     with _stores(experiment, settings, console, registry) as known:
         with (
@@ -200,7 +201,7 @@ def _train(
     return rows
 
 
-def resume(
+def resume_sweep(
     wanted: str,
     *,
     device: str = "auto",
@@ -211,14 +212,12 @@ def resume(
     json: bool = False,
     home: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Goes on with a sweep, or with the runs of a `train`, as the registry knows them, and returns the rows of its
-    comparison.
-    """
+    """Goes on with a stored sweep, or with the stored runs of a `train`; returns the rows of its comparison."""
     settings = Settings.load(home)
     with open_registry(settings, connected=True) as registry:
         row = show_sweep(registry, wanted)
         seeds = [run["seed"] for run in run_outcomes(registry, row["id"]) if run["state"] not in RESULTS]
-        experiment = _stored(row, settings, _devices(device)[0])
+        experiment = _stored(row, settings, device_names(device)[0])
         given: dict[str, Any] = {"device": device, "retry_failed": retry_failed, "home": home, "registry": registry}
         if row["command"] != "train":
             options: dict[str, Any] = {
@@ -250,8 +249,8 @@ def _stores(
 
 
 def _stored(row: dict[str, Any], settings: Settings, device: str) -> Experiment:
-    """The experiment of a sweep. Raises `UsageError` when what it names has changed since: it would be another one."""
-    experiment = experiments.stored(row, settings)
+    """The checked experiment of a stored sweep. Raises `UsageError` if its protocol, data or code has changed since."""
+    experiment = stored_experiment(row, settings)
     try:
         _checked(experiment, device)
     except UsageError as error:
@@ -272,7 +271,7 @@ def _stored(row: dict[str, Any], settings: Settings, device: str) -> Experiment:
 
 def _prepare(wanted: Source, changes: list[Change], device: str, home: Path | None) -> tuple[Settings, Experiment]:
     settings = Settings.load(home)
-    experiment = experiments.load(wanted, changes, data_dir=settings.data_dir, weights=settings.weights)
+    experiment = load_experiment(wanted, changes, data_dir=settings.data_dir, weights=settings.weights)
     if experiment.protocol.fewer:
         _rehearsed(experiment, device)
         experiment, notes = fitted(experiment)
@@ -285,66 +284,20 @@ def _prepare(wanted: Source, changes: list[Change], device: str, home: Path | No
 
 def _checked(experiment: Experiment, device: str) -> None:
     _rehearsed(experiment, device)
-    experiment.check()
+    check_experiment(experiment)
 
 
 def _rehearsed(experiment: Experiment, device: str) -> None:
-    """A user's code is tried elsewhere before it is loaded here."""
+    """Tries a user's code in a process of its own before it is loaded here."""
     console = terminal.console(stderr=True)
     rehearse(experiment, device, lambda text: console.print(Text(text), soft_wrap=True))
-
-
-def _places(device: str, workers: int | None, trials_per_gpu: int | None, at_most: int | None = None) -> list[Place]:
-    """Where runs are done, one place a worker: so many a GPU, or shares of the CPU's cores."""
-    devices = _devices(device)
-    on_gpus = devices[0].startswith("cuda")
-    if trials_per_gpu is not None and not on_gpus:
-        raise UsageError("--trials-per-gpu needs CUDA devices, and there is none here; use --workers N on a CPU")
-    if trials_per_gpu is not None and workers is not None:
-        raise UsageError("--workers and --trials-per-gpu say the same in two ways; give one of them")
-    count = workers or (len(devices) * (trials_per_gpu or 1) if on_gpus else 1)
-    count = min(count, at_most or count)
-    threads = max(1, environment.cores() // count)
-    return [Place(devices[index % len(devices)], threads) for index in range(count)]
-
-
-def _shared(places: list[Place], experiment: Experiment) -> str:
-    threads, wanted = places[0].threads, experiment.file.training.threads or environment.threads()
-    names = ", ".join(dict.fromkeys(place.device for place in places))
-    text = f"{len(places)} workers on {names}, {min(threads, wanted)} CPU thread{'s' * (min(threads, wanted) > 1)} each"
-    if len(places) > environment.cores():
-        text += f", which share {environment.cores()} cores"
-    if experiment.file.training.threads and wanted > threads:
-        text += f" (training.threads asks for {wanted}: the same seed gives other bits than alone)"
-    return text
-
-
-def _threads(experiment: Experiment) -> str | None:
-    """What is to be said of OMP_NUM_THREADS where it is set: that it holds, or that the experiment's number does."""
-    said, wanted = environment.omp_threads(), experiment.file.training.threads
-    if said is None or said == (wanted or environment.cores()):
-        return None
-    if wanted is not None:
-        return f"OMP_NUM_THREADS={said} is not used: training.threads is {wanted}"
-    used = environment.threads()
-    return f"{used} CPU thread{'s' * (used > 1)} for a run, as OMP_NUM_THREADS={said} says"
-
-
-def _devices(wanted: str) -> list[str]:
-    """The devices of `--devices`: `auto` is every CUDA device, or the CPU."""
-    if wanted == "auto":
-        return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
-    devices = list(dict.fromkeys(environment.device(name.strip(), "--devices") for name in wanted.split(",")))
-    if "cpu" in devices and len(devices) > 1:
-        raise UsageError(f"--devices {wanted}: name the CPU, or GPUs, and not both")
-    return devices
 
 
 @contextmanager
 def _interruptible(
     experiment: Experiment, display: SweepDisplay, settings: Settings, home: Path | None
 ) -> Iterator[None]:
-    """The display while the work within goes on, and what there is to say when it is interrupted, or when a store stays
+    """Shows the display within the block; names the command that goes on when the work is interrupted or a store stays
     away.
     """
     again = as_typed(f"aigc-lab resume {experiment.sweep}", settings, home)
@@ -361,7 +314,7 @@ def _interruptible(
 
 
 def _next_steps(best: dict[str, Any] | None, sweep_id: str, settings: Settings, home: Path | None) -> list[str]:
-    """What there is to look at, and the commands that go on from here."""
+    """The lines below the table: the samples of the best run, doubts about it, and the next commands."""
     lines = [f"Samples of the best run: {_short(best['samples'])}"] if best and best["samples"] else []
     marks = ", ".join(best["marks"]) if best else ""
     lines += [f"! The best trial is marked: {marks}; look at its samples before its score is believed"] if marks else []

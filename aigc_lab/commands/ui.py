@@ -36,7 +36,9 @@ _PATIENCE = 120.0
 _PORTS_TRIED = 50
 
 
-def ui(*, host: str, port: int, browse: bool, home: Path | None, writable: bool = False, auth: bool = False) -> None:
+def serve_pages(
+    *, host: str, port: int, browse: bool, home: Path | None, writable: bool = False, auth: bool = False
+) -> None:
     """Serves the pages until Ctrl-C or SIGTERM: read-only unless `writable`, behind a login with `auth`. Where the
     store is a server already, only says where its pages are.
 

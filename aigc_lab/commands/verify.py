@@ -39,7 +39,7 @@ _SCORED = {(kind, split) for kind in ("last", "selected") for split in ("referen
 
 @dataclass
 class Verification:
-    """What was looked at; what is wrong, a sentence each; and what is no fault, but not at its end."""
+    """The number of things checked, by kind; problems, and notes on what is unfinished but right, a sentence each."""
 
     checked: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Verification:
         return "\n".join([*(f"problem: {text}" for text in self.problems), *self.notes, f"{looked}; {found}"])
 
 
-def verify(
+def verify_sweeps(
     registry: Registry,
     settings: Settings,
     sweep: str | None = None,
@@ -67,9 +67,9 @@ def verify(
     and curves, an MLflow run that ended as it did with the same score and the same files, and a trial of which Optuna
     knows the value; promoted models are whole; and nothing says that it is RUNNING whose process is gone.
 
-    Sweeps of other homes, whose files are not here, are noted and not looked at; one that is named raises `UsageError`.
-    With `deep` files that MLflow keeps on another machine are fetched and read, not only measured. `told` hears what is
-    being done.
+    Sweeps of other homes, whose files are not here, are noted and skipped; one that is named raises `UsageError`. With
+    `deep`, files that MLflow keeps on another machine are fetched and read, not only measured. `told` is called with
+    the current activity.
     """
     verification, digests = Verification(), DigestCache()
     known = [row["sweep"] for row in list_sweeps(registry)]
@@ -279,7 +279,7 @@ class _Sweep:
         """Optuna knows every trial that ended, and its value."""
         from aigc_lab.sweeps import study
 
-        known = study.told(self._settings.optuna_url, self._sweep)
+        known = study.trial_states(self._settings.optuna_url, self._sweep)
         for number, (state, value) in audit.trials(self._registry, self._sweep).items():
             self._found.checked["trials"] += 1
             if state in (RunState.QUEUED, RunState.RUNNING, RunState.KILLED):

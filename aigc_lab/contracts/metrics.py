@@ -23,7 +23,7 @@ from aigc_lab.contracts.stand_ins import (
     WithoutFirst,
 )
 from aigc_lab.data.base import SPLITS, Dataset
-from aigc_lab.experiment.experiment import Protocol
+from aigc_lab.experiment.protocol import Protocol
 from aigc_lab.host import names
 from aigc_lab.metrics.base import Autoencoder, Game, Metric, Real, Score
 from aigc_lab.samples import Images, Samples, Text

@@ -1,16 +1,43 @@
-"""Copies of the files of code that an experiment names: kept with its sweep, they travel with it when it is exported.
+"""Files of code that an experiment names, and the copies of them that travel with an exported sweep.
 
-They lie in `<home>/checkpoints/<sweep>/code/` as the experiment's folder has them: `./own/mine.py` is `own/mine.py`.
+The copies lie in `<home>/checkpoints/<sweep>/code/` by the paths that they have beside the experiment.
 """
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from aigc_lab import plugins
 from aigc_lab.host.files import write_atomically
 from aigc_lab.host.settings import Settings
 
 #: the folder's name, in the place where those of runs stand
 FOLDER = "code"
+
+
+def plugin_files(node: Any) -> set[str]:
+    """The names of plugin files (.py) in an experiment: of plugins, and of their knobs that are plugins (`penalty`).
+    The options of a choice count too.
+    """
+    if isinstance(node, dict):
+        names = [node.get("name"), *(option for key in plugins.KEYS for option in _options(node.get(key)))]
+        files = {name for name in names if isinstance(name, str) and plugins.is_file(name)}
+        return files.union(*map(plugin_files, node.values()))
+    return set().union(*map(plugin_files, node)) if isinstance(node, list) else set()
+
+
+def _options(value: Any) -> list[Any]:
+    """The options of a choice; a value that is no choice is the only option."""
+    options = value.get("choice") if isinstance(value, dict) else None
+    return options if isinstance(options, list) else [value]
+
+
+def feature_files(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """Pairs of a key and a file of features (.py or .pt2), from a metric's configuration."""
+    return [(key, name) for key, name in config.items() if isinstance(name, str) and name.endswith((".py", ".pt2"))]
+
+
+# ---- copies
 
 
 def folder(settings: Settings, sweep: str) -> Path:

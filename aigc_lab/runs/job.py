@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from aigc_lab.experiment.experiment import Configuration, Objective
+from aigc_lab.experiment.configuration import Configuration
+from aigc_lab.experiment.sections import Objective
 from aigc_lab.registry.records import Role
 from aigc_lab.registry.states import RunState
 

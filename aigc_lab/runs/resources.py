@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aigc_lab.experiment.experiment import Experiment, Training
+from aigc_lab.experiment.experiment import Experiment
+from aigc_lab.experiment.sections import Training
 from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry.store import Registry

@@ -21,7 +21,7 @@ from torch import Tensor
 from aigc_lab import plugins
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.errors import Failure, NotFinite, UsageError
-from aigc_lab.experiment.experiment import Training
+from aigc_lab.experiment.sections import Training
 from aigc_lab.host import environment, outage, run_folders, signals
 from aigc_lab.host.files import refused, sha256
 from aigc_lab.metrics.base import Score

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from aigc_lab.data.base import Dataset
-from aigc_lab.experiment.experiment import Protocol
+from aigc_lab.experiment.protocol import Protocol
 from aigc_lab.metrics.base import Metric, Pool, Real, Score
 from aigc_lab.pictures import drawing
 from aigc_lab.samples import Images, Samples, Text

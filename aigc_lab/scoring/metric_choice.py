@@ -6,7 +6,7 @@ from typing import Any
 from aigc_lab import plugins
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment.experiment import load_protocol
+from aigc_lab.experiment.protocol import load_protocol
 from aigc_lab.extractors.shared import lookup
 from aigc_lab.host import content
 from aigc_lab.host.weights import WeightsPolicy

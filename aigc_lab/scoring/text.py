@@ -12,7 +12,8 @@ import numpy as np
 
 from aigc_lab import plugins
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment.experiment import load_protocol, validated
+from aigc_lab.experiment.protocol import load_protocol
+from aigc_lab.experiment.validation import validated
 from aigc_lab.host import content
 from aigc_lab.host.files import is_file
 from aigc_lab.metrics.base import Evidence, Metric, Pool, Real, Score, scored

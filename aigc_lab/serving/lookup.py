@@ -17,7 +17,7 @@ from aigc_lab.host.settings import Settings
 from aigc_lab.registry import find
 from aigc_lab.registry.columns import FinalCheckpoint
 from aigc_lab.registry.comparison import best_run
-from aigc_lab.registry.home import open_registry
+from aigc_lab.registry.home import OpenedHome
 from aigc_lab.registry.models import list_models
 from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.states import RunState
@@ -69,32 +69,39 @@ def find_weights(reference: str, settings: Settings, checkpoint: FinalCheckpoint
     """Weights by reference: a file, `models:/NAME/VERSION`, `NAME@ALIAS`, the name of a promoted model (its champion,
     else its newest version), a run, or a sweep (its best run). Raises `UsageError` for a reference to nothing.
     """
+    with OpenedHome(settings) as home:
+        return weights_in(home, reference, checkpoint)
+
+
+def weights_in(home: OpenedHome, reference: str, checkpoint: FinalCheckpoint = "last") -> Weights:
+    """As `find_weights`, in a home whose registry the caller uses too."""
+    settings = home.settings
     if reference.endswith(".safetensors"):
         path = Path(reference).expanduser()
         if not path.is_file():
             raise UsageError(f"{reference}: no such file; a model is a .safetensors file with its .json beside it")
         return Weights(path, path.stem, settings.home, {"file": str(path)})
     if reference.startswith("models:/"):
-        return _of_uri(reference, settings)
-    with open_registry(settings) as registry:
-        name, at, alias = reference.partition("@")
-        versions = list_models(registry, name)
-        if versions:
-            return _promoted(_chosen(versions, alias if at else None), settings)
-        if at:
-            models = sorted({row["model"] for row in list_models(registry)})
-            raise UsageError(f"unknown model '{name}'; {_listed('promoted models', models)}")
-        return weights_of_run(registry, find_run(registry, reference, checkpoint), checkpoint)
+        return _of_uri(reference, home)
+    registry = home.registry
+    name, at, alias = reference.partition("@")
+    versions = list_models(registry, name)
+    if versions:
+        return _promoted(_chosen(versions, alias if at else None), settings)
+    if at:
+        models = sorted({row["model"] for row in list_models(registry)})
+        raise UsageError(f"unknown model '{name}'; {_listed('promoted models', models)}")
+    return weights_of_run(registry, find_run(registry, reference, checkpoint), checkpoint)
 
 
-def _of_uri(uri: str, settings: Settings) -> Weights:
+def _of_uri(uri: str, home: OpenedHome) -> Weights:
+    settings = home.settings
     match = re.fullmatch(r"models:/(?:([^/@]+)(?:/(\d+|latest)|@([\w-]+))|m-[0-9a-f]{32})", uri)
     if match is None:
         raise UsageError(f"{uri}: write models:/NAME/VERSION or models:/NAME@ALIAS")
     name, version, alias = match.groups("")
     try:
-        with open_registry(settings) as registry:
-            versions = list_models(registry, name)
+        versions = list_models(home.registry, name)
     except UsageError:  # a machine that only serves has MLflow, and no home
         versions = []
     matching = [row for row in versions if str(row["version"]) == version or alias in row["aliases"]]

@@ -10,9 +10,10 @@ from aigc_lab import plugins
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.display.wording import duration
 from aigc_lab.executors.base import Place
-from aigc_lab.experiment.experiment import Configuration, Experiment
+from aigc_lab.experiment.configuration import Configuration
+from aigc_lab.experiment.experiment import Experiment
 from aigc_lab.host import environment
-from aigc_lab.sweeps.study import confirmations, most_runs, total_trials
+from aigc_lab.sweeps.budget import confirmations, most_runs, total_trials
 from aigc_lab.training.loop import train_one
 from aigc_lab.training.recorder import Diverged
 from aigc_lab.training.state import TrainingState

@@ -32,7 +32,7 @@ def fitted(experiment: Experiment) -> tuple[Experiment, list[str]]:
         return experiment, []
     named = document.data["evaluation"]
     given: dict[str, Any] = dict(named) if isinstance(named, Mapping) else {"name": named}
-    dataset = experiment.resolve(lambda hole: hole.ends()[0]).dataset
+    dataset = experiment.dataset
     sizes: dict[str, int] = {split: len(dataset.load(split)) for split in SPLITS}
     scored = min(("reference", "holdout"), key=lambda split: sizes[split])
     count = protocol.samples if "samples" in given else min(protocol.samples, sizes[scored])

@@ -14,7 +14,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from aigc_lab.errors import UsageError
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment import space
-from aigc_lab.experiment.experiment import Configuration, Experiment
+from aigc_lab.experiment.configuration import Configuration
+from aigc_lab.experiment.experiment import Experiment
 from aigc_lab.experiment.yaml_file import KeyPath
 from aigc_lab.host.capacity import format_bytes, free_memory
 from aigc_lab.samples import Images, Points, Samples, Text

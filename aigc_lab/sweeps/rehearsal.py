@@ -10,7 +10,9 @@ from typing import Any
 from aigc_lab import plugins
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment.experiment import Configuration, Experiment
+from aigc_lab.experiment.checks import check_data, check_experiment
+from aigc_lab.experiment.configuration import Configuration
+from aigc_lab.experiment.experiment import Experiment
 from aigc_lab.experiment.yaml_file import Document
 from aigc_lab.host import confined, environment, names
 from aigc_lab.host.weights import WeightsPolicy
@@ -63,12 +65,12 @@ def perform(
     policy = WeightsPolicy(Path(folder) if folder else None, allow_unverified=unverified)
     experiment = Experiment(name, Document(file, data), Path(data_dir), policy)
     try:
-        experiment.check()
+        check_experiment(experiment)
         plugins.refuse_threads(str(experiment.own_files[0]))
-        dataset = experiment.resolve(lambda hole: hole.ends()[0]).dataset
+        dataset = experiment.dataset
         # What ships may have to be downloaded.
         send(phase="its data were loaded", limit="work" if plugins.source_of(type(dataset)) else "unlimited")
-        experiment.check_data()
+        check_data(experiment)
     except UsageError as error:
         if isinstance(error, plugins.LeftRunning):
             raise

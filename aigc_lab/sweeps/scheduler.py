@@ -13,7 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from aigc_lab.errors import Failure
-from aigc_lab.experiment.experiment import Configuration, Experiment
+from aigc_lab.experiment.configuration import Configuration
+from aigc_lab.experiment.experiment import Experiment
 from aigc_lab.host import environment
 from aigc_lab.host.thread_pool import ThreadPool
 from aigc_lab.registry import liveness
@@ -22,8 +23,9 @@ from aigc_lab.registry.run_lifecycle import RESULTS
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.sweeps import list_trials, run_outcomes
 from aigc_lab.runs.job import Job, RunOutcome, Watcher
+from aigc_lab.sweeps.budget import most_runs, total_trials
 from aigc_lab.sweeps.session import Opened
-from aigc_lab.sweeps.study import Study, Suggestion, most_runs, total_trials
+from aigc_lab.sweeps.study import Study, Suggestion
 
 if TYPE_CHECKING:
     from aigc_lab.training.state import Progress

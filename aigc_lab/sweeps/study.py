@@ -23,10 +23,8 @@ from aigc_lab import noise, plugins
 from aigc_lab.config import Better
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.experiment import space
-from aigc_lab.experiment.experiment import Experiment, Search
-from aigc_lab.experiment.experiment import confirmations as confirmations
-from aigc_lab.experiment.experiment import most_runs as most_runs
-from aigc_lab.experiment.experiment import total_trials as total_trials
+from aigc_lab.experiment.experiment import Experiment
+from aigc_lab.experiment.sections import Search
 from aigc_lab.host import outage
 from aigc_lab.host.files import beside, locked
 from aigc_lab.host.outage import StoreAway
@@ -63,7 +61,7 @@ def check_storage(url: str, *, create: bool = True) -> None:
         return
     # Two processes that make Optuna's tables in one file at once would die of each other.
     with _explained(url), locked(beside(path)):
-        outage.ask(_label(url), lambda: storage(url), partial(_away, url=url))
+        outage.ask(_label(url), lambda: open_storage(url), partial(_away, url=url))
         if path is not None and new:
             with closing(sqlite3.connect(path)) as database:
                 database.execute("PRAGMA journal_mode = WAL")  # stays in the file: readers never wait for a writer
@@ -82,12 +80,12 @@ def _explained(url: str) -> Iterator[None]:
         raise UsageError(f"{shown}; see AIGC_LAB_OPTUNA_URL") from None
 
 
-def told(url: str, sweep: str) -> dict[int, tuple[str, float | None]]:
+def trial_states(url: str, sweep: str) -> dict[int, tuple[str, float | None]]:
     """What Optuna knows of the trials of a sweep: number -> the name of its state, and its value. Empty for none."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with _explained(url):
         try:
-            study = optuna.load_study(study_name=sweep, storage=storage(url))
+            study = optuna.load_study(study_name=sweep, storage=open_storage(url))
         except KeyError:
             return {}
         return {
@@ -117,7 +115,7 @@ def _failing() -> Iterator[None]:
         raise Failure(f"Optuna's storage: {discreet(reason, '')}; see AIGC_LAB_OPTUNA_URL") from error
 
 
-def storage(url: str, *, connected: bool = False) -> optuna.storages.RDBStorage:
+def open_storage(url: str, *, connected: bool = False) -> optuna.storages.RDBStorage:
     """Optuna's storage. Another process may lock an SQLite file for a while; left alone, it would wait for 5 s.
 
     Nothing closes what Optuna has opened but the garbage collector, at any moment. A file is therefore opened for each
@@ -152,7 +150,7 @@ class Study:
         self._lock = threading.RLock()
         label, gone = _label(url), partial(_away, url=url)
         with _explained(url):
-            self._storage = outage.ask(label, lambda: storage(url, connected=True), gone)
+            self._storage = outage.ask(label, lambda: open_storage(url, connected=True), gone)
             self._study = optuna.create_study(
                 study_name=name,
                 storage=CachedStorage(self._storage, label, gone),

@@ -49,7 +49,7 @@ class Report:
     pictures: int
 
 
-def report(registry: Registry, wanted: str, *, detailed: int) -> Report:
+def render_report(registry: Registry, wanted: str, *, detailed: int) -> Report:
     """The page of a sweep, with pictures and training curves of `detailed` runs: the best of every trial before
     further seeds. Raises `UsageError` for a sweep that is not there.
     """

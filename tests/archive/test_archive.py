@@ -24,13 +24,10 @@ from sqlalchemy import insert, select, update
 from test_no_pickle import pickles
 
 from aigc_lab import load
-from aigc_lab.archive import bounds, contents, deletion, mlflow_replay, optuna_study
-from aigc_lab.archive import export as packing
-from aigc_lab.archive import import_ as unpacking
-from aigc_lab.archive.import_ import import_
+from aigc_lab.archive import bounds, contents, deletion, export, import_, mlflow_replay, optuna_study
 from aigc_lab.commands import evaluate, verify
-from aigc_lab.commands import sweep as commands
-from aigc_lab.commands.rejudge import rejudge
+from aigc_lab.commands.rejudge import rejudge_sweep
+from aigc_lab.commands.sweep import resume_sweep, sweep_experiment
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import inline
 from aigc_lab.host import confined, trust
@@ -48,7 +45,7 @@ from aigc_lab.serving.promotion import promote
 from aigc_lab.sweeps.unfinished_deletion import Doomed
 from aigc_lab.tracking import address, relocation, writer
 from aigc_lab.tracking.mlflow import MlflowTracker
-from aigc_lab.web.report import report
+from aigc_lab.web.report import render_report
 
 POINTS = """\
 data: {name: ring, points: 2000}
@@ -82,7 +79,7 @@ class Home:
         self.said: list[str] = []
 
     def sweep(self, **options: Any) -> list[dict[str, Any]]:
-        return commands.sweep(str(self.experiment), [], device="cpu", json=True, home=self.path, **options)
+        return sweep_experiment(str(self.experiment), [], device="cpu", json=True, home=self.path, **options)
 
     def registry(self) -> Registry:
         return Registry.open(self.settings.registry_url, home=self.path)
@@ -94,10 +91,10 @@ class Home:
 
     def export(self, name: str = "points.tar", **options: Any) -> Path:
         target = self.path.parent / name
-        return packing.export("points", self.settings, target, **({"force": False} | options)).path
+        return export.export("points", self.settings, target, **({"force": False} | options)).path
 
     def take(self, file: Path, *, trust_code: bool = False) -> str:
-        return import_(file, self.settings, self.said.append, trust_code=trust_code)
+        return import_.import_(file, self.settings, self.said.append, trust_code=trust_code)
 
     def delete(self, wanted: str = "points", *, sure: bool | None = True, dry_run: bool = False) -> str:
         self.said.clear()
@@ -229,11 +226,11 @@ def test_the_file_is_its_owners_alone_and_replaces_nothing(trained: Home, archiv
         trained.export()
     archive_again = tmp_path / "again.tar"
     archive_again.write_bytes(b"something else")
-    packing.export("points", trained.settings, archive_again, force=True)
+    export.export("points", trained.settings, archive_again, force=True)
     assert sha256(archive_again) == sha256(archive)
     for target, said in ((tmp_path, "is a folder"), (tmp_path / "none" / "x.tar", "there is no folder")):
         with pytest.raises(UsageError, match=said):
-            packing.export("points", trained.settings, target, force=False)
+            export.export("points", trained.settings, target, force=False)
 
 
 def test_what_arrives_is_what_was_sent(trained: Home, archive: Path, other: Home) -> None:
@@ -244,7 +241,7 @@ def test_what_arrives_is_what_was_sent(trained: Home, archive: Path, other: Home
     with trained.registry() as one, other.registry() as two:
         assert compare_trials(two, sweep).rows == compare_trials(one, sweep).rows
         ours, theirs = (show_run(registry, f"{sweep}.0.0") for registry in (two, one))
-        page = report(two, sweep, detailed=1).html
+        page = render_report(two, sweep, detailed=1).html
     assert [Path(file["path"]).is_file() for file in ours["checkpoints"] + ours["artifacts"]].count(False) == 0
     assert {file["sha256"] for file in ours["checkpoints"]} == {file["sha256"] for file in theirs["checkpoints"]}
     assert ours["mlflow_run_id"] not in (None, theirs["mlflow_run_id"])
@@ -293,7 +290,7 @@ def test_it_is_sampled_promoted_and_gone_on_with(
     before = other.rows()
     other.sweep()
     assert done == [] and other.rows() == before
-    commands.sweep(
+    sweep_experiment(
         str(other.experiment), [("search.trials", "3", "--trials 3")], device="cpu", json=True, home=other.path
     )
     assert other.id == sweep and done[:2] == [f"{sweep}.2.0", f"{sweep}.2.1"]
@@ -353,7 +350,7 @@ def test_what_was_running_comes_to_rest(home: Home, other: Home) -> None:
 @pytest.mark.parametrize("at", ["_write_files", "restore", "spool", "store", "_show"])
 def test_a_kill_leaves_nothing_half(archive: Path, other: Home, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
     """Killed before or after each step: the sweep is here whole or not at all, and the same command finishes."""
-    owner: Any = {"restore": optuna_study, "spool": mlflow_replay, "store": contents}.get(at, unpacking)
+    owner: Any = {"restore": optuna_study, "spool": mlflow_replay, "store": contents}.get(at, import_)
     original = getattr(owner, at)
     for after in (False, True):
 
@@ -438,7 +435,7 @@ def test_a_run_that_was_lost_and_done_again_arrives_in_order(home: Home, other: 
     assert [row["crashed"] for row in other.rows()["attempt"]].count(True) == 2
     assert other.shown().keys() == {f"{row['id']}.1" for row in other.rows()["run"]}
     with other.registry() as registry:
-        found = verify.verify(registry, other.settings)
+        found = verify.verify_sweeps(registry, other.settings)
     assert not found.problems and not found.notes, str(found)
     assert found.checked["MLflow runs"] == 5
 
@@ -733,7 +730,7 @@ def test_what_grows_when_it_is_read_is_refused(
 
 
 LATE: dict[str, Any] = {
-    "changed": (unpacking, "_write_files"),
+    "changed": (import_, "_write_files"),
     "study": (optuna_study, "restore"),
     "spool": (mlflow_replay, "spool"),
     "rows": (contents, "store"),
@@ -807,8 +804,8 @@ def test_code_that_travels_is_named_and_is_run_only_when_it_is_trusted(
         lambda: load(str(received / weights.name), home=other.path),
         lambda: promote("points", other.settings, name=None, alias="champion", reason="a test"),
         lambda: evaluate.scores(f"{sweep}.0.0", None, home=other.path, device="cpu"),
-        lambda: rejudge(sweep, other.settings, "cpu"),
-        lambda: commands.resume(sweep, device="cpu", home=other.path),
+        lambda: rejudge_sweep(sweep, other.settings, "cpu"),
+        lambda: resume_sweep(sweep, device="cpu", home=other.path),
     ]
     # Where the experiment was, there is a file of its name: here it is another's.
     shutil.copy(code, tmp_path / "mine.py")
@@ -820,8 +817,8 @@ def test_code_that_travels_is_named_and_is_run_only_when_it_is_trusted(
             command()
         assert ".py: " in str(error.value) and not marker.exists()
     with other.registry() as registry:
-        report(registry, sweep, detailed=2)
-        verify.verify(registry, other.settings)
+        render_report(registry, sweep, detailed=2)
+        verify.verify_sweeps(registry, other.settings)
     assert not marker.exists() and not trust.trust_file(other.path).exists()
 
     with other.registry() as registry, registry.write() as connection:  # as it came
@@ -850,8 +847,8 @@ def test_code_that_its_user_named_is_trusted_by_that(home: Home) -> None:
     sweep = home.id
     assert trust.trusted(home.path) == {sha256(home.experiment.with_name("mine.py"))}
     assert load(f"{sweep}.0.0", home=home.path).sample(2).shape == (2, 2)
-    commands.resume(sweep, device="cpu", home=home.path)
-    assert all(row["verdict"] for row in rejudge(sweep, home.settings, "cpu"))
+    resume_sweep(sweep, device="cpu", home=home.path)
+    assert all(row["verdict"] for row in rejudge_sweep(sweep, home.settings, "cpu"))
 
 
 def test_trust_that_others_could_have_written_says_nothing(tmp_path: Path) -> None:

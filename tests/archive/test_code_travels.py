@@ -10,8 +10,8 @@ from sqlalchemy import update
 from test_archive import Home, _named, _plain_environment, empty, forged  # noqa: F401 -- fixtures
 
 from aigc_lab.cli.options import changed
-from aigc_lab.commands import sweep as commands
-from aigc_lab.commands import verify
+from aigc_lab.commands.sweep import resume_sweep, sweep_experiment
+from aigc_lab.commands.verify import verify_sweeps
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.experiment import code_files
 from aigc_lab.host import trust
@@ -122,7 +122,7 @@ def test_it_is_shown_verified_and_exported_again_without_running_anything(
         assert f"it brings code: {line}" in other.said
     with trained.registry() as one, other.registry() as two:
         assert compare_trials(two, sweep).rows == compare_trials(one, sweep).rows
-        assert verify.verify(two, other.settings, deep=True).problems == []
+        assert verify_sweeps(two, other.settings, deep=True).problems == []
     assert other.export("again.tar").read_bytes() == archive.read_bytes()
     assert trust.trusted(other.path) == set()
 
@@ -134,10 +134,10 @@ def test_it_is_gone_on_with_once_its_code_is_trusted(trained: Home, other: Home,
     with other.registry() as registry:
         before = show_run(registry, run)["scores"]
     with pytest.raises(UsageError, match=r"checkpoints/.*/code/.*nobody has trusted it.*--trust-code"):
-        commands.resume(sweep, device="cpu", home=other.path)
+        resume_sweep(sweep, device="cpu", home=other.path)
     other.take(archive, trust_code=True)
     interrupted(other, run)
-    commands.resume(sweep, device="cpu", home=other.path)
+    resume_sweep(sweep, device="cpu", home=other.path)
     with other.registry() as registry:
         row = show_run(registry, run)
     assert row["state"] == "FINISHED" and row["attempts"][-1]["state"] == "FINISHED" and len(row["attempts"]) == 2
@@ -146,14 +146,14 @@ def test_it_is_gone_on_with_once_its_code_is_trusted(trained: Home, other: Home,
     measure = code_files.folder(other.settings, sweep) / "own" / "measure.py"
     measure.write_text(measure.read_text() + "# changed\n")
     with pytest.raises(UsageError, match="measure.py: this code came from elsewhere, or has changed"):
-        commands.resume(sweep, device="cpu", home=other.path)
+        resume_sweep(sweep, device="cpu", home=other.path)
 
 
 def test_workers_find_the_copies_too(trained: Home, other: Home, elsewhere: None) -> None:
     sweep = other.take(trained.export("workers.tar", force=True), trust_code=True)
     for trial in (0, 1):
         interrupted(other, f"{sweep}.{trial}.0")
-    commands.resume(sweep, device="cpu", workers=2, home=other.path)
+    resume_sweep(sweep, device="cpu", workers=2, home=other.path)
     with other.registry() as registry:
         assert {row["state"] for row in list_runs(registry, sweep)} == {"FINISHED"}
 
@@ -165,10 +165,10 @@ def test_files_that_are_there_are_used_before_their_copies(trained: Home, other:
     stops.write_text(FILES["stops.py"] + "# changed\n")
     try:
         with pytest.raises(UsageError, match="stops.py: this code came from elsewhere, or has changed"):
-            commands.resume(sweep, device="cpu", home=other.path)
+            resume_sweep(sweep, device="cpu", home=other.path)
     finally:
         stops.write_text(FILES["stops.py"])
-    commands.resume(sweep, device="cpu", home=other.path)
+    resume_sweep(sweep, device="cpu", home=other.path)
 
 
 def test_deleting_the_sweep_deletes_the_copies(trained: Home, other: Home) -> None:
@@ -217,7 +217,7 @@ def test_what_is_set_on_the_command_line_is_kept_too(trained: Home) -> None:
     mine = trained.experiment.with_name("other.py")
     mine.write_text(FILES["stops.py"] + "# another\n")
     changes = changed(["search.pruner=./other.py", "training.steps=10", "search.trials=1"], {})
-    commands.sweep(str(trained.experiment), changes, device="cpu", json=True, home=trained.path)
+    sweep_experiment(str(trained.experiment), changes, device="cpu", json=True, home=trained.path)
     with trained.registry() as registry:
         newest = find_sweep(registry, "points")
     assert (code_files.folder(trained.settings, newest) / "other.py").read_text() == mine.read_text()

@@ -16,9 +16,8 @@ from conftest import WriterHere
 
 from aigc_lab.archive import mlflow_replay
 from aigc_lab.cli import training
-from aigc_lab.commands import rebuild as rebuilding
-from aigc_lab.commands import sweep
-from aigc_lab.commands import verify as verification
+from aigc_lab.commands import rebuild, sweep
+from aigc_lab.commands.verify import verify_sweeps
 from aigc_lab.errors import UsageError
 from aigc_lab.host.files import sha256
 from aigc_lab.host.settings import Settings
@@ -53,11 +52,11 @@ class Home:
 
     def verify(self) -> list[str]:
         with self.registry() as registry:
-            return verification.verify(registry, self.settings).problems
+            return verify_sweeps(registry, self.settings).problems
 
     def rebuild(self, **options: Any) -> list[Finding]:
         with self.registry() as registry:
-            return list(rebuilding.rebuild(registry, self.settings, "points", **options))
+            return list(rebuild.rebuild(registry, self.settings, "points", **options))
 
     def shown(self) -> dict[str, RunSnapshot]:
         """Run -> what MLflow has of it."""
@@ -90,7 +89,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         for name in list(os.environ):
             if name.startswith("AIGC_LAB_") or name == "MLFLOW_TRACKING_URI":
                 patch.delenv(name)
-        sweep.sweep(str(folder / "points.yaml"), [], device="cpu", json=True, home=folder / "home")
+        sweep.sweep_experiment(str(folder / "points.yaml"), [], device="cpu", json=True, home=folder / "home")
         made = Home(folder / "home")
         promote("points", made.settings, name="toy", alias="champion", reason="a test")
         yield made
@@ -190,7 +189,7 @@ def test_runs_that_went_wrong_are_told_alike(home: Home, tmp_path: Path, monkeyp
     monkeypatch.setattr(writer, "Writer", WriterHere)
     text = POINTS.replace("{log: [1e-4, 1e-2]}", "{choice: [1.0e-9, 1.0e+30]}").replace("trials: 2", "sampler: grid")
     (tmp_path / "points.yaml").write_text(text)
-    sweep.sweep(str(tmp_path / "points.yaml"), [], device="cpu", json=True, home=home.path)
+    sweep.sweep_experiment(str(tmp_path / "points.yaml"), [], device="cpu", json=True, home=home.path)
     made = Home(home.path)
     before = made.shown()
     assert {run.tags["state"] for run in before.values()} == {"FINISHED", "DIVERGED"}
@@ -305,7 +304,7 @@ def test_a_sweep_that_is_run_is_left_alone(home: Home) -> None:
         with pytest.raises(UsageError, match="being run by another process"):
             home.rebuild()
         with home.registry() as registry:
-            (finding,) = rebuilding.rebuild(registry, home.settings)
+            (finding,) = rebuild.rebuild(registry, home.settings)
         assert "left alone" in finding.what
     with pytest.raises(UsageError, match="say --mlflow"):
         training.reconcile("points", home=home.path)

@@ -14,14 +14,14 @@ from unittest import mock
 import torch
 from pytorch_fid import inception as theirs
 
-from aigc_lab.nets import inception as ours
+from aigc_lab.nets.inception import CLASSES, Inception
 
 IMAGES, ROUNDS = 16, 4
 
 
 def random_weights() -> dict[str, torch.Tensor]:
     """Weights whose normalisation has seen images: a random Inception lets next to nothing through."""
-    network = theirs._inception_v3(num_classes=ours.CLASSES, aux_logits=False, weights=None)
+    network = theirs._inception_v3(num_classes=CLASSES, aux_logits=False, weights=None)
     with mock.patch.object(theirs, "load_state_dict_from_url", return_value=network.state_dict()):
         whole = theirs.fid_inception_v3()
     for module in whole.modules():
@@ -42,7 +42,7 @@ def main() -> None:
         weights = torch.load(path, weights_only=True)
     with mock.patch.object(theirs, "load_state_dict_from_url", return_value=weights):
         reference = theirs.InceptionV3().eval()
-    network = ours.Inception(weights, 2048)
+    network = Inception(weights, 2048)
     images = torch.randint(0, 256, (IMAGES, 1, 32, 32), dtype=torch.uint8)
     contestants: dict[str, Callable[[], torch.Tensor]] = {
         "pytorch-fid": lambda: reference(images.expand(-1, 3, -1, -1).float() / 255)[0].flatten(1),

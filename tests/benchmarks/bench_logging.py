@@ -20,7 +20,7 @@ INTERVALS = 5
 
 
 def main() -> None:
-    every = experiment.load("digits", [], data_dir=Path("data")).file.training.log_every
+    every = experiment.load_experiment("digits", [], data_dir=Path("data")).file.training.log_every
     fresh, batches, decay = prepare("digits", "dcgan")
     training: list[float] = []
     logging: list[float] = []

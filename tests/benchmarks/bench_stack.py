@@ -22,7 +22,7 @@ SEGMENT, ROUNDS = 32, 3
 
 
 def prepare(name: str, system: str, count: int) -> list[Replica]:
-    loaded = experiment.load(name, [("system", system, "bench")], data_dir=Path("data"))
+    loaded = experiment.load_experiment(name, [("system", system, "bench")], data_dir=Path("data"))
     plan = loaded.resolve(lambda hole: loaded.defaults(system).get(hole.name, hole.ends()[0]))
     torch.set_num_threads(1)
     samples, size = plan.dataset.load("train"), plan.training.batch_size

@@ -30,7 +30,7 @@ RACES = [
 
 
 def prepare(name: str, system: str) -> tuple[Callable[[], TrainingState], Batches, float]:
-    loaded = experiment.load(name, [("system", system, "bench")], data_dir=Path("data"))
+    loaded = experiment.load_experiment(name, [("system", system, "bench")], data_dir=Path("data"))
     plan = loaded.resolve(lambda hole: loaded.defaults(system).get(hole.name, hole.ends()[0]))
     torch.set_num_threads(plan.training.threads or torch.get_num_threads())
 

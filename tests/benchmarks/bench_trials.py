@@ -62,7 +62,7 @@ def loop(file: Path, home: Path) -> None:
     from aigc_lab.training.state import TrainingState
 
     environment.settle(1)
-    read = experiment.load(file, [], data_dir=home)
+    read = experiment.load_experiment(file, [], data_dir=home)
     plan = read.resolve(lambda hole: hole.ends()[0])
     features = FeatureStore(plan.dataset, cache=home, weights=WeightsPolicy(), device="cpu", say=lambda text: None)
     evaluator = Evaluator(read.protocol, read.metrics, plan.dataset, features)

@@ -48,7 +48,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which something has been done, at rest."""
     folder = tmp_path_factory.mktemp("filled")
     (folder / "mine.yaml").write_text(RING)
-    sweep.sweep(str(folder / "mine.yaml"), [], device="cpu", dry_run=False, json=True, home=folder / "home")
+    sweep.sweep_experiment(str(folder / "mine.yaml"), [], device="cpu", dry_run=False, json=True, home=folder / "home")
     for store in STORES:
         with closing(sqlite3.connect(folder / "home" / store)) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")

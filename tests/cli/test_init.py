@@ -32,7 +32,7 @@ def says(loaded: experiment.Experiment) -> tuple[Any, Any]:
 
 
 def test_what_is_copied_loads_as_ours_does(here: Path) -> None:
-    before = {name: says(experiment.load(name, data_dir=here)) for name in content.names("experiments")}
+    before = {name: says(experiment.load_experiment(name, data_dir=here)) for name in content.names("experiments")}
     copied = content.copy(here, force=False)
     assert {f"experiments/{name}.yaml" for name in before} <= set(copied.written)
     assert {f"evaluation/{name}.yaml" for name in content.names("evaluation")} <= set(copied.written)
@@ -40,18 +40,18 @@ def test_what_is_copied_loads_as_ours_does(here: Path) -> None:
         content.folder("experiments") / "digits.yaml"
     ).read_bytes()
     assert content.find_file("experiments", "digits") == here / "experiments" / "digits.yaml"
-    assert {name: says(experiment.load(name, data_dir=here)) for name in before} == before
+    assert {name: says(experiment.load_experiment(name, data_dir=here)) for name in before} == before
     assert content.copy(here, force=False).written == []
 
 
 def test_a_changed_protocol_is_another_sweep(here: Path) -> None:
-    before = experiment.load("ring", data_dir=here).digest
+    before = experiment.load_experiment("ring", data_dir=here).digest
     content.copy(here, force=False)
     protocol = here / "evaluation" / "points.yaml"
     text = protocol.read_text()
     assert "samples: 2500" in text
     protocol.write_text(text.replace("samples: 2500", "samples: 2000"))
-    changed = experiment.load("ring", data_dir=here)
+    changed = experiment.load_experiment("ring", data_dir=here)
     assert changed.protocol.samples == 2000
     assert changed.digest != before
 

@@ -12,6 +12,7 @@ from aigc_lab.commands import doctor
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host.settings import Settings, discreet, masked
 from aigc_lab.registry.engine import open_engine
+from aigc_lab.registry.home import OpenedHome
 from aigc_lab.registry.store import Registry
 from aigc_lab.tracking.mlflow import MlflowTracker
 from aigc_lab.tracking.mlflow_store import error_line
@@ -127,9 +128,9 @@ def _stop(settings: Settings) -> None:
 def test_doctor_shows_no_password(home: Path, monkeypatch: pytest.MonkeyPatch, variable: str, address: str) -> None:
     monkeypatch.setenv(variable, address)
     settings = Settings.load(home)
-    for look in (doctor._registry, doctor._optuna, doctor._mlflow):
+    for check in (doctor._registry(OpenedHome(settings)), doctor._optuna(settings), doctor._mlflow(settings)):
         try:
-            said = str(list(look(settings)))
+            said = str(list(check))
         except (UsageError, Failure) as error:  # which `doctor` shows as a problem
             said = str(error)
         assert not any(secret in said for secret in SECRETS), said

@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import update
 from test_cli_read import LAB, lab
 
-from aigc_lab.commands.status import Look, line
+from aigc_lab.commands.status import StatusView, line
+from aigc_lab.host.settings import Settings
 from aigc_lab.registry.records import StoredScore
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
@@ -49,7 +50,7 @@ class Told:
 
     @property
     def row(self) -> dict[str, Any]:
-        (row,) = Look(self.registry, "digits").rows()
+        (row,) = StatusView(self.registry, Settings.load(self.home), "digits").rows()
         assert json.loads(json.dumps(row, allow_nan=False)) == row
         return row
 
@@ -135,9 +136,9 @@ def test_failures_are_grouped_by_reason(told: Told) -> None:
 
 def test_an_experiment_that_cannot_be_read_has_no_total(tmp_path: Path) -> None:
     with Registry.open(f"sqlite:///{tmp_path / 'registry.db'}") as registry:
-        assert Look(registry, None).rows() == []
+        assert StatusView(registry, Settings.load(tmp_path), None).rows() == []
         registry.sweep("old", "0123456789", {}, "fd", "lower")
-        (row,) = Look(registry, None).rows()
+        (row,) = StatusView(registry, Settings.load(tmp_path), None).rows()
         assert (row["total"], row["condition"]) == (None, "ended")
         assert line(row).startswith("old-01234567 · ended · 0")
 
@@ -169,5 +170,5 @@ def test_the_newest_sweeps_and_how_many_more(told: Told) -> None:
     for number in range(3):
         time.sleep(0.002)
         told.registry.sweep(f"s{number}", f"{number:08}", EXPERIMENT, "fd", "lower")
-    rows = Look(told.registry, None, most=2).rows()
+    rows = StatusView(told.registry, Settings.load(told.home), None, most=2).rows()
     assert [row["name"] for row in rows] == ["s2", "s1"]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import experiment
+from aigc_lab.experiment.checks import check_experiment
 
 
 def tried(cases: list[wild.Case], folder: Path) -> list[str]:
@@ -77,4 +78,4 @@ def test_any_value_is_taken_or_refused(path: tuple[str, str], value: Any) -> Non
     section, key = path
     content = RING | {section: RING[section] | {key: value}}
     with contextlib.suppress(UsageError):
-        experiment.load(content, data_dir=Path()).check()
+        check_experiment(experiment.load_experiment(content, data_dir=Path()))

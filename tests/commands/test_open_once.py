@@ -8,7 +8,9 @@ import pytest
 from conftest import WriterHere
 
 from aigc_lab.cli import app
+from aigc_lab.errors import UsageError
 from aigc_lab.host.settings import Settings
+from aigc_lab.registry.home import OpenedHome
 from aigc_lab.registry.store import Registry
 from aigc_lab.tracking import writer
 
@@ -28,6 +30,14 @@ COMMANDS = {
     "compare": ["compare", "points"],
     "runs": ["runs", "points"],
     "show": ["show", "points.0.0"],
+    "status": ["status", "points"],
+    "report": ["report", "points", "-o", "points.html"],
+    "judge seeds": ["judge", "seeds", "points"],
+    "evaluate a run": ["evaluate", "--generated", "points.0.0", "--samples", "200", "--device", "cpu"],
+    "doctor": ["doctor"],
+    "doctor --repair": ["doctor", "--repair"],
+    "spool": ["spool", "points"],
+    "spool --flush": ["spool", "points", "--flush"],
     "promote": ["promote", "points", "--force", "--reason", "a test"],
     "models": ["models"],
     "verify": ["verify", "points"],
@@ -83,3 +93,13 @@ def test_every_command_opens_registry_and_settings_once(opened: Counter[str], tm
         found[name] = opened["registry"], opened["settings"]
     print(found)
     assert found == dict.fromkeys(COMMANDS, (1, 1))
+
+
+def test_a_home_opens_its_registry_once_and_only_when_it_is_asked_for(opened: Counter[str], tmp_path: Path) -> None:
+    with OpenedHome(Settings.load(tmp_path / "home")) as home:
+        assert opened["registry"] == 0
+        with pytest.raises(UsageError):
+            _ = home.registry  # there is none, and none is made
+        home.create = True
+        assert home.registry is home.registry
+    assert opened["registry"] == 1 and (tmp_path / "home" / "registry.db").is_file()

@@ -38,7 +38,7 @@ async def app(scope, receive, send):
 """
 SERVE = (
     "from aigc_lab.commands import ui; ui.APPLICATION = {app!r};"
-    " ui.ui(host={host!r}, port={port}, browse={browse}, home=None, writable={writable}, auth={auth})"
+    " ui.serve_pages(host={host!r}, port={port}, browse={browse}, home=None, writable={writable}, auth={auth})"
 )
 
 
@@ -283,12 +283,12 @@ def test_a_server_that_dies_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyP
     empty_store(tmp_path / ".aigc-lab")
     monkeypatch.setattr(ui, "APPLICATION", "no_such_module:app")
     with pytest.raises(Failure, match=r"logs/ui\.log ends: .*no_such_module"):
-        ui.ui(host="127.0.0.1", port=0, browse=False, home=None)
+        ui.serve_pages(host="127.0.0.1", port=0, browse=False, home=None)
 
 
 def test_no_store_no_server(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no MLflow store at .*; run a sweep first, or name the home with --home"):
-        ui.ui(host="127.0.0.1", port=0, browse=False, home=None)
+        ui.serve_pages(host="127.0.0.1", port=0, browse=False, home=None)
     assert not (tmp_path / ".aigc-lab").exists()
 
 
@@ -297,7 +297,7 @@ def test_of_a_server_that_is_there_only_the_link_is_told(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@tracking.example:8080/")
     monkeypatch.setattr(address, "check_address", lambda uri: None)
-    ui.ui(host="127.0.0.1", port=0, browse=False, home=None)
+    ui.serve_pages(host="127.0.0.1", port=0, browse=False, home=None)
     assert capsys.readouterr().out == (
         "Experiments: http://tracking.example:8080/#/experiments?workflowType=machine_learning\n"
     )
@@ -310,7 +310,7 @@ def test_options_for_a_server_that_is_there_are_refused(monkeypatch: pytest.Monk
         with pytest.raises(
             UsageError, match=r"--(auth|writable): MLflow at http://me:\*\*\*@.* is a server of its own"
         ):
-            ui.ui(host="127.0.0.1", port=0, browse=False, home=None, **option)
+            ui.serve_pages(host="127.0.0.1", port=0, browse=False, home=None, **option)
 
 
 @pytest.mark.parametrize("uri", ["databricks", "databricks://profile", "databricks-uc", "s3://bucket/x", "mine://x"])
@@ -319,7 +319,7 @@ def test_an_address_whose_pages_are_elsewhere_is_refused(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(UsageError, match=f"{uri}: .*MLFLOW_TRACKING_URI"):
-        ui.ui(host="127.0.0.1", port=0, browse=False, home=None)
+        ui.serve_pages(host="127.0.0.1", port=0, browse=False, home=None)
     assert list(tmp_path.glob(".aigc-lab*")) == []
 
 
@@ -338,4 +338,4 @@ def test_an_address_that_cannot_be_had(tmp_path: Path) -> None:
     empty_store(tmp_path / ".aigc-lab")
     # TEST-NET-1 (RFC 5737) is nobody's.
     with pytest.raises(UsageError, match=r"cannot listen on 192\.0\.2\.1:5000 .*--host and --port"):
-        ui.ui(host="192.0.2.1", port=5000, browse=False, home=None)
+        ui.serve_pages(host="192.0.2.1", port=5000, browse=False, home=None)

@@ -14,7 +14,7 @@ from test_contracts_catch import SOUND
 
 from aigc_lab import plugins
 from aigc_lab.cli.options import changed
-from aigc_lab.commands import check as checks
+from aigc_lab.commands.check import check_file, conclude
 from aigc_lab.contracts.system_case import Case
 from aigc_lab.contracts.systems import SYSTEM
 from aigc_lab.data.digits import Digits
@@ -38,12 +38,12 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def check(wanted: str, *changes: str, data: str | None = None, json: bool = False) -> list[dict[str, Any]]:
-    return checks.check_file(wanted, data, changed(list(changes), {}), json=json, home=None)
+    return check_file(wanted, data, changed(list(changes), {}), json=json, home=None)
 
 
 def test_a_sound_file_keeps_all_and_leaves_nothing_behind(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = check("./mine.py")
-    checks.conclude(rows)
+    conclude(rows)
     out, err = capsys.readouterr()
     assert out.splitlines() == [f"✓ {contract.name}" for contract in SYSTEM]
     assert f"all {len(SYSTEM)} contracts are kept" in err
@@ -62,7 +62,7 @@ def test_a_broken_contract_is_explained_and_the_others_are_checked(
     (last,) = (line for line in lines if line.startswith("·"))
     assert "not checked; first repair: losses are finite" in last
     with pytest.raises(Failure, match=r"1 of 26 contracts are broken, and \d+ could not be checked"):
-        checks.conclude(rows)
+        conclude(rows)
     assert len(rows) == len(SYSTEM)
 
 
@@ -132,7 +132,7 @@ def test_an_experiment_a_dataset_and_a_metric_can_be_checked(mine: Path) -> None
 def test_the_metric_that_its_base_shows_keeps_its_contracts(mine: Path) -> None:
     shown = textwrap.dedent((Metric.__doc__ or "").partition("measured between two\n    sets:\n")[2])
     Path("brightness.py").write_text(shown, "utf-8")
-    checks.conclude(check("./brightness.py"))
+    conclude(check("./brightness.py"))
 
 
 def test_the_system_of_the_readme_is_the_one_that_is_tested() -> None:

@@ -112,7 +112,7 @@ def test_a_users_file_is_named_by_an_experiment_and_travels_with_weights(tmp_pat
         "evaluation: {name: image-small}\n"
         "objective: {minimize: fd}\n"
     )
-    loaded = experiment.load(str(tmp_path / "e.yaml"), data_dir=tmp_path)
+    loaded = experiment.load_experiment(str(tmp_path / "e.yaml"), data_dir=tmp_path)
     plan = loaded.resolve(lambda hole: hole.ends()[0])
     assert loaded.own_files == [tmp_path / "mine.py"] and plan.named_files == {"augment": "./mine.py"}
     system = DCGAN(plan.system_config, Shape(Modality.IMAGES, (1, 16, 16), classes=10))

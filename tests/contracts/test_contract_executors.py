@@ -15,7 +15,7 @@ from aigc_lab import plugins
 from aigc_lab.commands import sweep
 from aigc_lab.errors import UsageError
 from aigc_lab.executors.base import Executor, Place
-from aigc_lab.experiment import experiment as experiments
+from aigc_lab.experiment.experiment import load_experiment
 from aigc_lab.host import signals
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import liveness
@@ -152,7 +152,7 @@ def working(folder: Path, name: str, said: list[str]) -> Iterator[tuple[Work, An
         for variable in [each for each in os.environ if each.startswith(("AIGC_LAB_HOME", "AIGC_LAB_R", "MLFLOW"))]:
             patch.delenv(variable)
         settings = Settings.load(folder / "home")
-        experiment = experiments.load("mine.yaml", data_dir=settings.data_dir)
+        experiment = load_experiment("mine.yaml", data_dir=settings.data_dir)
         plan = experiment.resolve(lambda hole: hole.ends()[0])
         given = [Place("cpu", 1)], said.append
         with (
@@ -248,7 +248,7 @@ def test_a_sweep_is_done_by_the_executor_that_is_named(tmp_path: Path, monkeypat
         (tmp_path / name).write_text(text)
     kind: Any = plugins.find(Executor, "./theirs.py")
     before = kind.count
-    sweep.sweep("mine.yaml", [], device="cpu", json=True, home=tmp_path / "home", executor="./theirs.py")
+    sweep.sweep_experiment("mine.yaml", [], device="cpu", json=True, home=tmp_path / "home", executor="./theirs.py")
     assert kind.count == before + 1
 
 

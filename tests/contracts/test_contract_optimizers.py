@@ -11,13 +11,14 @@ from torch import nn
 
 from aigc_lab import plugins
 from aigc_lab.cli.options import changed
-from aigc_lab.commands import check as checks
+from aigc_lab.commands.check import check_file
 from aigc_lab.contracts.base import Contract, ContractResult, examine
 from aigc_lab.contracts.optimizers import OPTIMIZER, Case
 from aigc_lab.data.ring import Ring
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment import experiment
+from aigc_lab.experiment.checks import check_experiment
+from aigc_lab.experiment.experiment import Experiment, load_experiment
 from aigc_lab.host import trust
 from aigc_lab.optimizers.base import Optimizer
 from aigc_lab.shape import Modality, Shape
@@ -238,10 +239,10 @@ def mine(tmp_path: Path) -> Path:
     return path
 
 
-def loaded(mine: Path, optimizer: str = "./mine.py", **changes: str) -> experiment.Experiment:
+def loaded(mine: Path, optimizer: str = "./mine.py", **changes: str) -> Experiment:
     (mine.parent / "e.yaml").write_text(YAML % optimizer)
     given = [(key, text, f"--set {key}={text}") for key, text in changes.items()]
-    return experiment.load(str(mine.parent / "e.yaml"), given, data_dir=mine.parent)
+    return load_experiment(str(mine.parent / "e.yaml"), given, data_dir=mine.parent)
 
 
 def test_an_experiment_names_a_file_and_is_another_when_it_changes(
@@ -249,7 +250,7 @@ def test_an_experiment_names_a_file_and_is_another_when_it_changes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     first = loaded(mine)
-    first.check()
+    check_experiment(first)
     plan = first.resolve(lambda hole: hole.ends()[0])
     assert plan.system_config.optimizer == str(mine) and plan.named_files == {"optimizer": "./mine.py"}
     assert first.own_files == [mine] and set(first.code.values()) == {"mine.py"}
@@ -258,7 +259,7 @@ def test_an_experiment_names_a_file_and_is_another_when_it_changes(
     assert loaded(mine).digest != digest
     searched = loaded(mine, "{choice: [adam, ./mine.py]}")
     assert searched.own_files == [mine]
-    searched.check()
+    check_experiment(searched)
 
 
 def test_knobs_are_set_searched_and_refused_at_their_key(mine: Path) -> None:
@@ -268,17 +269,17 @@ def test_knobs_are_set_searched_and_refused_at_their_key(mine: Path) -> None:
     assert plan.system_config.optimizer_options == {"momentum": 0.9}
     assert PointGAN(plan.system_config, SHAPE).phases(8)[0].optimizer.optimizer.memory == ("momentum_buffer",)
     searched = loaded(mine, "sgd", **{options: "{momentum: {choice: [0, 0.5, 0.9]}}"})
-    searched.check()
+    check_experiment(searched)
     assert [hole.name for hole in searched.holes] == ["system.optimizer_options.momentum"]
     for text, said in {
         "{momentun: 0.9}": "unknown knob of optimizer sgd 'momentun'; did you mean momentum?",
         "{momentum: 1}": "optimizer sgd: momentum: it should be less than 1",
     }.items():
         with pytest.raises(UsageError, match="system.optimizer_options") as error:
-            loaded(mine, "sgd", **{options: text}).check()
+            check_experiment(loaded(mine, "sgd", **{options: text}))
         assert said in str(error.value)
     with pytest.raises(UsageError, match=r"e.yaml:2: system.optimizer: unknown optimizer 'adm'; did you mean adam\?"):
-        loaded(mine, "adm").check()
+        check_experiment(loaded(mine, "adm"))
     with pytest.raises(ValidationError, match="beta1"):
         PointGAN.Config(optimizer_options={"beta1": 2})
 
@@ -293,7 +294,7 @@ def test_knobs_of_a_system_reach_a_users_rule_and_those_that_it_lacks_do_not(min
 def test_an_experiment_without_the_key_has_the_digest_that_it_had(mine: Path) -> None:
     """A stored sweep goes on: the digest of this text was computed before optimisers were files."""
     (mine.parent / "e.yaml").write_text(YAML.replace(", optimizer: %s", ", penalty: r1"))
-    assert experiment.load(str(mine.parent / "e.yaml"), data_dir=mine.parent).digest == DIGEST
+    assert load_experiment(str(mine.parent / "e.yaml"), data_dir=mine.parent).digest == DIGEST
 
 
 def test_code_that_nobody_has_trusted_is_not_run(mine: Path, tmp_path: Path) -> None:
@@ -301,7 +302,7 @@ def test_code_that_nobody_has_trusted_is_not_run(mine: Path, tmp_path: Path) -> 
     stranger = loaded(mine)
     stranger.allowed = trust.gate(tmp_path / "home")
     with pytest.raises(UsageError, match="this code came from elsewhere"):
-        stranger.check()
+        check_experiment(stranger)
 
 
 @pytest.mark.parametrize("name", ["vae", "point_gan"])
@@ -359,7 +360,7 @@ def test_check_knows_a_file_and_a_name(
     monkeypatch.delenv("AIGC_LAB_HOME", raising=False)
 
     def check(wanted: str, *changes: str) -> list[dict[str, Any]]:
-        return checks.check_file(wanted, None, changed(list(changes), {}), json=False, home=None)
+        return check_file(wanted, None, changed(list(changes), {}), json=False, home=None)
 
     for name in ("./mine.py", "sgd"):
         rows = check(name)

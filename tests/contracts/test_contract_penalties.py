@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from aigc_lab import plugins
 from aigc_lab.archive import bounds
 from aigc_lab.cli.options import changed
-from aigc_lab.commands import check as checks
+from aigc_lab.commands.check import check_file
 from aigc_lab.contracts.base import Contract, ContractResult, examine
 from aigc_lab.contracts.penalties import PENALTY, Case
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import experiment
+from aigc_lab.experiment.checks import check_experiment
 from aigc_lab.host import trust
 from aigc_lab.penalties.base import CriticTurn, Penalty
 from aigc_lab.shape import Modality, Shape
@@ -277,7 +278,7 @@ def mine(tmp_path: Path) -> Path:
 
 def loaded(mine: Path, penalty: str = "./mine.py") -> experiment.Experiment:
     (mine.parent / "e.yaml").write_text(YAML % penalty)
-    return experiment.load(str(mine.parent / "e.yaml"), data_dir=mine.parent)
+    return experiment.load_experiment(str(mine.parent / "e.yaml"), data_dir=mine.parent)
 
 
 def test_an_experiment_names_a_file_and_is_another_when_it_changes(
@@ -285,7 +286,7 @@ def test_an_experiment_names_a_file_and_is_another_when_it_changes(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # it is looked for beside the experiment
     first = loaded(mine)
-    first.check()
+    check_experiment(first)
     plan = first.resolve(lambda hole: hole.ends()[0])
     assert plan.system_config.penalty == str(mine) and plan.named_files == {"penalty": "./mine.py"}
     assert first.own_files == [mine] and set(first.code.values()) == {"mine.py"}
@@ -297,23 +298,23 @@ def test_an_experiment_names_a_file_and_is_another_when_it_changes(
     # One of a search's choices is a file of the experiment too.
     searched = loaded(mine, "{choice: [r1, ./mine.py]}")
     assert searched.own_files == [mine]
-    searched.check()
+    check_experiment(searched)
 
 
 def test_an_experiment_without_files_has_the_digest_that_it_had(tmp_path: Path) -> None:
     """A stored sweep goes on: the digest of this text was computed before penalties were files."""
     (tmp_path / "e.yaml").write_text(YAML % "r1")
-    assert experiment.load(str(tmp_path / "e.yaml"), data_dir=tmp_path).digest == DIGEST
+    assert experiment.load_experiment(str(tmp_path / "e.yaml"), data_dir=tmp_path).digest == DIGEST
 
 
 def test_what_is_wrong_with_a_penalty_is_said_at_its_key(mine: Path) -> None:
     with pytest.raises(UsageError, match=r"e.yaml:2: system.penalty: unknown penalty 'lecma'; did you mean lecam\?"):
-        loaded(mine, "lecma").check()
+        check_experiment(loaded(mine, "lecma"))
     with pytest.raises(UsageError, match=r"e.yaml:2: system.penalty: \./other.py: no such file in"):
-        loaded(mine, "./other.py").check()
+        check_experiment(loaded(mine, "./other.py"))
     mine.write_text(MINE.replace("weight = 0.1", "pass"))
     with pytest.raises(UsageError, match=r"Mine lacks weight; see aigc_lab.penalties.base.Penalty"):
-        loaded(mine).check()
+        check_experiment(loaded(mine))
 
 
 def test_code_that_nobody_has_trusted_is_not_run(mine: Path, tmp_path: Path) -> None:
@@ -321,7 +322,7 @@ def test_code_that_nobody_has_trusted_is_not_run(mine: Path, tmp_path: Path) -> 
     stranger = loaded(mine)
     stranger.allowed = trust.gate(tmp_path / "home")
     with pytest.raises(UsageError, match="this code came from elsewhere"):
-        stranger.check()
+        check_experiment(stranger)
 
 
 def test_weights_keep_the_code_of_a_users_penalty(mine: Path, tmp_path: Path) -> None:
@@ -387,7 +388,7 @@ def test_check_knows_a_file_and_a_name(
     monkeypatch.delenv("AIGC_LAB_HOME", raising=False)
 
     def check(wanted: str, *changes: str) -> list[dict[str, Any]]:
-        return checks.check_file(wanted, None, changed(list(changes), {}), json=False, home=None)
+        return check_file(wanted, None, changed(list(changes), {}), json=False, home=None)
 
     rows = check("./mine.py")
     assert [row["contract"] for row in rows] == [contract.name for contract in PENALTY]

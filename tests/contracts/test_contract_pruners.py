@@ -10,6 +10,7 @@ from aigc_lab.contracts.base import Contract, examine
 from aigc_lab.contracts.pruners import PRUNER, Case, prefixes, tables
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import experiment
+from aigc_lab.experiment.checks import check_experiment
 from aigc_lab.pruners.base import Curve, Pruner
 from aigc_lab.sweeps.study import Study
 
@@ -114,7 +115,7 @@ def test_a_users_file_stops_runs_of_a_search(tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_text(YAML % "./mine.py")
 
     def loaded() -> experiment.Experiment:
-        return experiment.load(str(tmp_path / "e.yaml"), data_dir=tmp_path)
+        return experiment.load_experiment(str(tmp_path / "e.yaml"), data_dir=tmp_path)
 
     first = loaded()
     assert first.own_files == [tmp_path / "mine.py"] and first.pruner.reason == "hopeless"
@@ -138,5 +139,5 @@ def test_a_users_file_stops_runs_of_a_search(tmp_path: Path) -> None:
 def test_what_is_wrong_with_a_pruner_is_said_at_its_key(name: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_text(YAML % name)
     with pytest.raises(UsageError) as caught:
-        experiment.load(str(tmp_path / "e.yaml"), data_dir=tmp_path).check()
+        check_experiment(experiment.load_experiment(str(tmp_path / "e.yaml"), data_dir=tmp_path))
     assert said in str(caught.value)

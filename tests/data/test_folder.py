@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from aigc_lab.data import folder as module
 from aigc_lab.data.base import SPLITS
 from aigc_lab.data.folder import Folder
 from aigc_lab.data.shared import image_files
@@ -376,7 +375,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         asked.append(len(names))
         return true(root, names, *rest)
 
-    monkeypatch.setattr(module, "decode", counting)
+    monkeypatch.setattr("aigc_lab.data.folder.decode", counting)
     return asked
 
 

@@ -12,7 +12,8 @@ from aigc_lab.data.digits import Digits
 from aigc_lab.data.mnist import MNIST
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment.experiment import Experiment, load
+from aigc_lab.experiment.checks import check_data, check_experiment
+from aigc_lab.experiment.experiment import Experiment, load_experiment
 from aigc_lab.host import content
 from aigc_lab.shape import Modality, Shape
 
@@ -53,14 +54,14 @@ class Lines:
     def load(self, text: str, *changes: str) -> Experiment:
         self.file.write_text(text)
         split = [change.partition("=") for change in changes]
-        return load(
+        return load_experiment(
             str(self.file), [(key, value, f"--set {key}={value}") for key, _, value in split], data_dir=self.data_dir
         )
 
     def check(self, text: str, *changes: str) -> None:
         experiment = self.load(text, *changes)
-        experiment.check()
-        experiment.check_data()
+        check_experiment(experiment)
+        check_data(experiment)
 
     def refusal(self, text: str, *changes: str) -> str:
         """The one line that says what is wrong, with `FILE` for the file's path."""
@@ -109,7 +110,7 @@ def captions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", content.names("experiments"))
 def test_every_experiment_that_ships_is_right(name: str, pictures: list[tuple[str, str, str]], captions: Path) -> None:
-    load(name, pictures if name == "folder" else [], data_dir=captions).check()
+    check_experiment(load_experiment(name, pictures if name == "folder" else [], data_dir=captions))
     assert [each.name for each in captions.iterdir()] == ["text"]
 
 
@@ -338,7 +339,7 @@ def test_an_impossible_combination_shows_itself_when_it_is_built(lines: Lines, m
         devices.append(next(self.parameters()).device.type)
 
     monkeypatch.setattr(dcgan.DCGAN, "__init__", watched)
-    lines.load(TWO).check()
+    check_experiment(lines.load(TWO))
     assert set(devices) == {"meta"}
     monkeypatch.setattr(Digits, "shape", Shape(Modality.IMAGES, (1, 17, 17), classes=10))
     message = lines.refusal(TWO)
@@ -356,9 +357,9 @@ def test_too_few_real_samples_are_found_before_any_training(lines: Lines) -> Non
 
 def test_an_unknown_experiment_is_told_its_neighbours(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown experiment 'digit'; did you mean digits?"):
-        load("digit", data_dir=tmp_path)
+        load_experiment("digit", data_dir=tmp_path)
     with pytest.raises(UsageError, match=r"nowhere\.yaml: no such file"):
-        load("nowhere.yaml", data_dir=tmp_path)
+        load_experiment("nowhere.yaml", data_dir=tmp_path)
 
 
 # ---- --set
@@ -370,7 +371,7 @@ def filled(experiment: Experiment) -> Any:
 
 def test_set_a_dotted_key(lines: Lines) -> None:
     experiment = lines.load(RING, "training.steps=40", "system.lr=5e-4", "system.loss=hinge")
-    experiment.check()
+    check_experiment(experiment)
     assert filled(experiment)["training"]["steps"] == 40
     assert filled(experiment)["system"] == {"name": "point_gan", "lr": 5e-4, "loss": "hinge"}
 
@@ -379,7 +380,7 @@ def test_set_reads_yaml(lines: Lines) -> None:
     experiment = lines.load(
         RING, "training={steps: 40, log_every: 20, evaluate_every: 20}", "system.lr={log: [1e-4, 1e-2]}"
     )
-    experiment.check()
+    check_experiment(experiment)
     assert filled(experiment)["training"] == {"steps": 40, "log_every": 20, "evaluate_every": 20}
     assert [(hole.name, hole.low, hole.high) for hole in experiment.holes] == [("system.lr", 1e-4, 1e-2)]
 
@@ -392,7 +393,7 @@ def test_set_in_an_option_of_a_choice(lines: Lines) -> None:
 @pytest.mark.parametrize("change", ["system=vae", "system.name=vae"])
 def test_set_decides_a_choice_by_name(lines: Lines, change: str) -> None:
     experiment = lines.load(TWO, change)
-    experiment.check()
+    check_experiment(experiment)
     assert experiment.systems == ["vae"]
     assert [hole.name for hole in experiment.holes] == ["system.beta"]
     assert lines.refusal(TWO, change, "system.beta=-1").startswith("--set system.beta=-1: system.beta: ")
@@ -401,21 +402,21 @@ def test_set_decides_a_choice_by_name(lines: Lines, change: str) -> None:
 
 def test_set_decides_all(lines: Lines) -> None:
     experiment = lines.load(TWO, "system=dcgan", "system.loss=hinge", "system.lr=1e-3")
-    experiment.check()
+    check_experiment(experiment)
     assert experiment.holes == []
     assert filled(experiment)["system"] == {"name": "dcgan", "width": 8, "loss": "hinge", "lr": 1e-3}
 
 
 def test_set_names_a_plugin(lines: Lines) -> None:
     experiment = lines.load(TWO, "system=point_gan", "data=ring", "evaluation=points", "objective={minimize: rkl}")
-    experiment.check()
+    check_experiment(experiment)
     assert filled(experiment)["system"] == {"name": "point_gan"}
 
 
 def test_set_makes_the_sections_that_a_file_may_leave_out(lines: Lines) -> None:
     for text in (RING, RING + "confirm:\n"):
         experiment = lines.load(text, "search.trials=3", "confirm.top=2", "evaluation.samples=500")
-        experiment.check()
+        check_experiment(experiment)
         assert experiment.file.search.trials == 3
         assert experiment.file.confirm is not None
         assert experiment.file.confirm.top == 2
@@ -545,7 +546,7 @@ def test_paper_defaults_of_the_holes_that_have_them_in_range(lines: Lines) -> No
 
 @pytest.mark.parametrize("name", content.names("experiments"))
 def test_shipped_defaults_are_in_range(name: str, pictures: list[tuple[str, str, str]], captions: Path) -> None:
-    experiment = load(name, pictures if name == "folder" else [], data_dir=captions)
+    experiment = load_experiment(name, pictures if name == "folder" else [], data_dir=captions)
     holes = {hole.name: hole for hole in experiment.holes}
     for system in experiment.systems:
         defaults = experiment.defaults(system)

@@ -60,7 +60,7 @@ def test_a_sweep_stays_in_a_folder_of_any_name(tmp_path: Path, monkeypatch: pyte
     assert {path.name for path in folder.iterdir()} == {"mine.yaml", ".aigc-lab"}
     settings = Settings.load()
     with Registry.open(settings.registry_url, create=False) as registry:
-        result = verify.verify(registry, settings)
+        result = verify.verify_sweeps(registry, settings)
     assert not result.problems, str(result)
     assert result.checked["MLflow runs"] == result.checked["runs"] == 2
     assert result.checked["models"] == 1
@@ -74,4 +74,4 @@ def test_a_sweep_stays_in_a_folder_of_any_name(tmp_path: Path, monkeypatch: pyte
     assert command("doctor", "--repair").code == 0
     settings = Settings.load()
     with Registry.open(settings.registry_url, create=False) as registry:
-        assert not verify.verify(registry, settings).problems
+        assert not verify.verify_sweeps(registry, settings).problems

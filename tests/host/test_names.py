@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aigc_lab import cli
-from aigc_lab.archive import contents as belongings
+from aigc_lab.archive.contents import component, folders, lock_of
 from aigc_lab.commands import sweep
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import experiment
@@ -112,12 +112,12 @@ def test_a_name_on_the_command_line(
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name)[:12])
 def test_a_name_in_a_file_or_in_python(home: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="it needs a name of letters"):
-        experiment.load({"name": name, "data": {"name": "ring"}}, data_dir=home)
+        experiment.load_experiment({"name": name, "data": {"name": "ring"}}, data_dir=home)
     for entrance in (
-        lambda: belongings.component(name, "sweep"),
-        lambda: belongings.lock_of(Settings.load(home), name),
-        lambda: belongings.folders(Settings.load(home), name),
-        lambda: belongings.folders(Settings.load(home), "digits", f"digits.{name}"),
+        lambda: component(name, "sweep"),
+        lambda: lock_of(Settings.load(home), name),
+        lambda: folders(Settings.load(home), name),
+        lambda: folders(Settings.load(home), "digits", f"digits.{name}"),
     ):
         with pytest.raises(UsageError, match="use up to 200 letters"):
             entrance()

@@ -19,9 +19,9 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy import update
 
 from aigc_lab import cli
-from aigc_lab.commands import stop as stopping
-from aigc_lab.commands import sweep as commands
 from aigc_lab.commands import verify
+from aigc_lab.commands.stop import stop_sweep
+from aigc_lab.commands.sweep import resume_sweep, sweep_experiment
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host import signals
 from aigc_lab.host.files import sha256
@@ -31,7 +31,6 @@ from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Supervisor
-from aigc_lab.runs import run as trial
 from aigc_lab.sweeps import session
 from aigc_lab.tracking import writer
 from aigc_lab.training.checkpoint import load_system
@@ -143,7 +142,7 @@ def bits(folder: Path, home: str) -> dict[str, Any]:
 
 def agreed(folder: Path, home: str = "home") -> None:
     with registry(folder, home) as opened:
-        result = verify.verify(opened, Settings.load(folder / home))
+        result = verify.verify_sweeps(opened, Settings.load(folder / home))
     assert not result.problems and not result.notes, str(result)
     assert result.checked["runs"] == result.checked["MLflow runs"] == 2
 
@@ -151,7 +150,7 @@ def agreed(folder: Path, home: str = "home") -> None:
 def test_what_is_stopped_at_any_moment_goes_on_to_the_same_bits(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    commands.sweep("mine.yaml", [], device="cpu", json=True, home=folder / "undisturbed")
+    sweep_experiment("mine.yaml", [], device="cpu", json=True, home=folder / "undisturbed")
     chance = random.Random()
     reached = 0
     with training(folder, SWEEP) as process:
@@ -178,14 +177,14 @@ def test_what_is_stopped_at_any_moment_goes_on_to_the_same_bits(
     with training(folder, RESUME, "deaf") as process:
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
-        while "stopping: the runs under way are being saved" not in process.stderr.readline():
+        while "stop: the runs under way are being saved" not in process.stderr.readline():
             assert process.poll() is None, "it did not say that it stops"
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
     assert page(folder, "mine.0.0")["state"] == "RUNNING"  # nobody had time to write anything down
     assert stored_step(folder, page(folder, "mine.0.0")) == reached
 
-    commands.resume("mine", device="cpu", json=True, home=folder / "home")
+    resume_sweep("mine", device="cpu", json=True, home=folder / "home")
     run = page(folder, "mine.0.0")
     assert [attempt["state"] for attempt in run["attempts"]] == ["KILLED"] * 3 + ["FINISHED"]
     assert bits(folder, "home") == bits(folder, "undisturbed")
@@ -244,9 +243,9 @@ def test_a_sweep_ends_when_the_runs_under_way_have(
             assert under_way[0].wait(60)
         yield from train(replicas, **options)
 
-    monkeypatch.setattr(commands, "opened", watched)
-    monkeypatch.setattr(trial, "train", asked)
-    commands.sweep("mine.yaml", [], device="cpu", json=True, home=folder / "home")
+    monkeypatch.setattr("aigc_lab.commands.sweep.opened", watched)
+    monkeypatch.setattr("aigc_lab.runs.run.train", asked)
+    sweep_experiment("mine.yaml", [], device="cpu", json=True, home=folder / "home")
     run = page(folder, "mine.0.0")
     assert said[0].startswith(f"{run['sweep']} stops when its 1 run under way ended")
     assert "Stopped as asked, with nothing under way; aigc-lab resume" in capsys.readouterr().err
@@ -255,7 +254,7 @@ def test_a_sweep_ends_when_the_runs_under_way_have(
         assert [row["run"] for row in list_runs(opened)] == [run["run"]]  # no other was begun
         assert not liveness.supervisors(opened)
 
-    commands.resume("mine", device="cpu", json=True, home=folder / "home")
+    resume_sweep("mine", device="cpu", json=True, home=folder / "home")
     assert len(page(folder, "mine.0.0")["attempts"]) == 1
     assert page(folder, "mine.1.0")["state"] == "FINISHED"
     agreed(folder)
@@ -274,32 +273,32 @@ def test_a_wish_that_the_work_cannot_hear_ends_the_process(monkeypatch: pytest.M
 
 
 def test_stopping_kills_what_hears_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "_PATIENCE", 0.0)
+    monkeypatch.setattr("aigc_lab.commands.stop._PATIENCE", 0.0)
     url = f"sqlite:///{tmp_path / 'registry.db'}"
     with Registry.open(url) as opened:
         sweep = opened.sweep("mine", "0123456789abcdef", {}, "fd", "lower")
         with supervisor(url, sweep) as process:
-            said = stopping.stop(opened, Settings.load(tmp_path), "mine", finish=False, home=tmp_path)
+            said = stop_sweep(opened, Settings.load(tmp_path), "mine", finish=False, home=tmp_path)
             assert process.wait(60) == -signal.SIGKILL
     again = f"aigc-lab resume {sweep} --home {tmp_path}"
     assert said == f"process {process.pid} did not stop within 0 s and was killed; {again} goes on"
 
 
 def test_stopping_what_does_not_stop_or_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "_PATIENCE", 0.0)
+    monkeypatch.setattr("aigc_lab.commands.stop._PATIENCE", 0.0)
     with Registry.open(f"sqlite:///{tmp_path / 'registry.db'}") as opened:
         sweep = opened.sweep("mine", "0123456789abcdef", {}, "fd", "lower")
         with pytest.raises(UsageError, match="unknown sweep 'mini'; did you mean mine"):
-            stopping.stop(opened, Settings.load(tmp_path), "mini", finish=False, home=tmp_path)
+            stop_sweep(opened, Settings.load(tmp_path), "mini", finish=False, home=tmp_path)
         opened.supervise(sweep)
         pid = os.getpid()
         with pytest.raises(Failure, match=f"{sweep} has not stopped within 0 s: process {pid} on "):
-            stopping.stop(opened, Settings.load(tmp_path), "mine", finish=False, home=tmp_path)
+            stop_sweep(opened, Settings.load(tmp_path), "mine", finish=False, home=tmp_path)
         assert opened.wanted(sweep) == "checkpoint"
         # The same pid, of a process that was there before this one.
         with opened.write() as connection:
             connection.execute(update(Supervisor).values(process_started="1", wanted=None))
-        said = stopping.stop(opened, Settings.load(tmp_path), "mine", finish=True, home=tmp_path)
+        said = stop_sweep(opened, Settings.load(tmp_path), "mine", finish=True, home=tmp_path)
         assert said.startswith(f"process {pid} on ") and f"which ran {sweep}, was lost; aigc-lab resume {sweep}" in said
         assert opened.wanted(sweep) is None
 
@@ -338,7 +337,7 @@ def test_stopping_says_what_had_to_be_killed(
             return found
 
         monkeypatch.setattr(opened, "want", asked)
-        assert re.search(said, stopping.stop(opened, Settings.load(tmp_path), "mine", finish=False, home=tmp_path))
+        assert re.search(said, stop_sweep(opened, Settings.load(tmp_path), "mine", finish=False, home=tmp_path))
 
 
 def test_weights_kept_on_the_way_survive_a_resume_and_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,14 +364,14 @@ def test_weights_kept_on_the_way_survive_a_resume_and_the_end(folder: Path, monk
 
     changes = [("search.trials", "1", ""), ("training.keep_every", "100", "")]
     with monkeypatch.context() as patch:
-        patch.setattr(trial, "train", cut)
+        patch.setattr("aigc_lab.runs.run.train", cut)
         with pytest.raises(KeyboardInterrupt):
-            commands.sweep("mine.yaml", changes, device="cpu", json=True, home=folder / "home")
+            sweep_experiment("mine.yaml", changes, device="cpu", json=True, home=folder / "home")
     early = kept(page(folder, "mine.0.0"))
     assert early.keys() == {"step-000100", "step-000200", "step-000300"}
     assert len(set(early.values())) == 3
 
-    commands.resume("mine", device="cpu", json=True, home=folder / "home")
+    resume_sweep("mine", device="cpu", json=True, home=folder / "home")
     run = page(folder, "mine.0.0")
     late = kept(run)
     assert late.keys() == {*early, "step-000400", "last", "selected"}
@@ -392,13 +391,13 @@ def test_an_error_after_a_signal_is_not_the_runs_fault(folder: Path, monkeypatch
 
     changes = [("search.trials", "1", "--trials 1")]
     with monkeypatch.context() as patch:
-        patch.setattr(trial, "train", broken)
+        patch.setattr("aigc_lab.runs.run.train", broken)
         with pytest.raises(KeyboardInterrupt):
-            commands.sweep("mine.yaml", changes, device="cpu", json=True, home=folder / "home")
+            sweep_experiment("mine.yaml", changes, device="cpu", json=True, home=folder / "home")
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert page(folder, "mine.0.0")["state"] == "KILLED"
     assert page(folder, "mine.0.0")["reason"] == "interrupted at step 0"
     with registry(folder) as opened:
         assert not liveness.running(opened) and not liveness.supervisors(opened)
-    commands.resume("mine", device="cpu", json=True, home=folder / "home")
+    resume_sweep("mine", device="cpu", json=True, home=folder / "home")
     assert [attempt["state"] for attempt in page(folder, "mine.0.0")["attempts"]] == ["KILLED", "FINISHED"]

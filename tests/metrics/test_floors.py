@@ -20,7 +20,7 @@ from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.data.ring import Ring
 from aigc_lab.data.shared.published_files import TrainAndTest
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment.experiment import Protocol
+from aigc_lab.experiment.protocol import Protocol
 from aigc_lab.host.weights import PUBLISHED
 from aigc_lab.metrics.base import Evidence, Metric, Pool, Real, Score, scored
 from aigc_lab.samples import Images, Points, Text

@@ -11,7 +11,8 @@ from aigc_lab import plugins
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment.experiment import load
+from aigc_lab.experiment.checks import check_experiment
+from aigc_lab.experiment.experiment import load_experiment
 from aigc_lab.nets.spectral import SpectralConv2d
 from aigc_lab.samples import Images
 from aigc_lab.systems.base import System
@@ -108,6 +109,6 @@ def test_samples_of_both_layouts_are_alike() -> None:
 
 def test_stacked_runs_have_no_layout_of_their_own(tmp_path: Path) -> None:
     changes = [("training.stacked", "true", "--set"), ("training.channels_last", "true", "--set")]
-    experiment = load("dirac", changes, data_dir=tmp_path)
+    experiment = load_experiment("dirac", changes, data_dir=tmp_path)
     with pytest.raises(UsageError, match=r"channels_last does nothing for stacked runs"):
-        experiment.check()
+        check_experiment(experiment)

@@ -32,8 +32,9 @@ from sqlalchemy.exc import OperationalError
 
 from aigc_lab.commands import verify
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.executors import base as executors
-from aigc_lab.experiment import experiment as experiments
+from aigc_lab.executors.base import Executor
+from aigc_lab.experiment.checks import check_experiment
+from aigc_lab.experiment.experiment import load_experiment
 from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings
 from aigc_lab.host.weights import WeightsPolicy
@@ -43,7 +44,6 @@ from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import list_trials
 from aigc_lab.registry.tables import Attempt, Supervisor
-from aigc_lab.runs import run as trial
 from aigc_lab.runs.job import Job, RunOutcome, Watcher
 from aigc_lab.runs.resources import Resources
 from aigc_lab.sweeps import scheduler, study, supervision
@@ -129,7 +129,7 @@ def delivered(monkeypatch: pytest.MonkeyPatch, *words: str, runs: int = 3) -> No
     monkeypatch.setattr(writer, "Writer", WriterHere)
     assert command(*SWEEP, *words).code == 0
     with registry() as opened:
-        result = verify.verify(opened, Settings.load(Path("home")))
+        result = verify.verify_sweeps(opened, Settings.load(Path("home")))
     assert not result.problems and not result.notes, str(result)
     assert result.checked["MLflow runs"] == runs
 
@@ -417,7 +417,7 @@ def test_a_storage_of_optuna_that_fails_is_no_fault_of_a_run(when: str, truth: d
     assert attempts() == [["FINISHED"], ["KILLED", "FINISHED"] if killed else ["FINISHED"]]
     assert bits() == {run: of for run, of in truth.items() if run != RUN.format(2)}
     (sweep,) = {run["sweep"] for run in shown().values()}
-    known = study.told(Settings.load(Path("home")).optuna_url, sweep)
+    known = study.trial_states(Settings.load(Path("home")).optuna_url, sweep)
     assert [state for state, _ in known.values()] == ["COMPLETE", "COMPLETE"]
 
 
@@ -521,7 +521,7 @@ def test_a_seed_that_failed_first_makes_the_stores_no_less_agreed(monkeypatch: p
             raise RuntimeError("out of luck")
         return train(replicas, **options)
 
-    with mock.patch.object(trial, "train", breaks):
+    with mock.patch("aigc_lab.runs.run.train", breaks):
         assert command(*SWEEP, *words).code == 0
     assert attempts() == [["FINISHED"], ["FAILED"]]
     delivered(monkeypatch, *words, "--retry-failed", runs=2)
@@ -529,7 +529,7 @@ def test_a_seed_that_failed_first_makes_the_stores_no_less_agreed(monkeypatch: p
     (sweep,) = {run["sweep"] for run in shown().values()}
     with registry() as opened:
         (row,) = list_trials(opened, sweep)
-    known = study.told(Settings.load(Path("home")).optuna_url, sweep)
+    known = study.trial_states(Settings.load(Path("home")).optuna_url, sweep)
     assert known[0][0] == "COMPLETE" and known[0][1] != row["value"]
 
 
@@ -718,7 +718,7 @@ for line in sys.stdin:
 """
 
 
-class Hands(executors.Executor):
+class Hands(Executor):
     """Eight processes that write as workers do."""
 
     slots = 8
@@ -753,15 +753,15 @@ class Hands(executors.Executor):
 def test_eight_processes_that_write_at_once() -> None:
     changes = [("search.trials", "10", ""), ("search.seeds", "2", ""), ("search.sampler", "random", "")]
     settings = Settings.load(Path("home"))
-    experiment = experiments.load("mine.yaml", changes, data_dir=settings.data_dir, weights=WeightsPolicy())
-    experiment.check()
+    experiment = load_experiment("mine.yaml", changes, data_dir=settings.data_dir, weights=WeightsPolicy())
+    check_experiment(experiment)
     with stores(settings, "s") as (opened, _), Hands(settings.registry_url) as hands:
         sweep = opened.sweep("mine", experiment.digest, experiment.document.data, "rkl", "lower")
         resources = Resources(settings, opened, mock.Mock(), mock.Mock(), "cpu")
         run_sweep(experiment, Opened(sweep, resources, hands, threading.Event()), mock.Mock())
         assert attempts() == [["FINISHED"]] * 20
         assert {row["trial"] for row in list_trials(opened, sweep)} == set(range(10))
-        assert study.told(settings.optuna_url, sweep) == {n: ("COMPLETE", float(n)) for n in range(10)}
+        assert study.trial_states(settings.optuna_url, sweep) == {n: ("COMPLETE", float(n)) for n in range(10)}
 
 
 @pytest.mark.slow
@@ -774,6 +774,6 @@ def test_eight_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     logs = "".join(path.read_text() for path in Path("home/logs").iterdir())
     assert "locked" not in told.errors + logs
     with registry() as opened:
-        result = verify.verify(opened, Settings.load(Path("home")))
+        result = verify.verify_sweeps(opened, Settings.load(Path("home")))
     assert not result.problems and not result.notes, str(result)
     assert result.checked["trials"] == 16

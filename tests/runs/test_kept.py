@@ -15,7 +15,8 @@ from shell import command
 
 from aigc_lab.commands import verify
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment import experiment as experiments
+from aigc_lab.experiment.checks import check_experiment
+from aigc_lab.experiment.experiment import load_experiment
 from aigc_lab.host import confined, names
 from aigc_lab.host.settings import Settings
 from aigc_lab.metrics.modes import ModeCount
@@ -86,9 +87,9 @@ BAD = ["hit@right", "fid%", "größe", "a+b", "x" * 237, "", "a\nb", "../up", "/
 @pytest.mark.parametrize("name", BAD)
 def test_a_score_that_no_store_takes_is_refused_at_load(folder: Path, name: str) -> None:
     (folder / "mine.py").write_text(METRIC.replace('"NAME"', repr(name)))
-    experiment = experiments.load("mine.yaml", data_dir=folder)
+    experiment = load_experiment("mine.yaml", data_dir=folder)
     with pytest.raises(UsageError, match=r"metric \./mine\.py: no store takes a score called .*letters, digits"):
-        experiment.check()
+        check_experiment(experiment)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_a_system_whose_curves_no_store_takes_is_refused_at_load(folder: Path, b
     (folder / "system.py").write_text(SYSTEM.replace("    pass\n", body), "utf-8")
     (folder / "mine.yaml").write_text(TEXT.replace("name: point_gan, hidden: 16", "name: ./system.py"))
     with pytest.raises(UsageError, match=said):
-        experiments.load("mine.yaml", data_dir=folder).check()
+        check_experiment(load_experiment("mine.yaml", data_dir=folder))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_a_system_whose_curves_no_store_takes_is_refused_at_load(folder: Path, b
 def test_what_only_its_first_steps_say_is_refused_before_training(folder: Path, body: str) -> None:
     (folder / "system.py").write_text(SYSTEM.replace("    pass\n", body))
     (folder / "mine.yaml").write_text(TEXT.replace("name: point_gan, hidden: 16", "name: ./system.py"))
-    experiment = experiments.load("mine.yaml", data_dir=folder)
+    experiment = load_experiment("mine.yaml", data_dir=folder)
     given: dict[str, Any] = {
         "data": experiment.document.data,
         "data_dir": str(folder),
@@ -213,7 +214,7 @@ def agreed() -> None:
     """All stores agree, and no file is missing."""
     settings = Settings.load()
     with Registry.open(settings.registry_url, create=False) as registry:
-        result = verify.verify(registry, settings)
+        result = verify.verify_sweeps(registry, settings)
     assert not result.problems, str(result)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from aigc_lab.commands import sweep
 from aigc_lab.executors import base
-from aigc_lab.experiment.experiment import Experiment, load
+from aigc_lab.experiment.experiment import Experiment, load_experiment
 from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry.states import RunState
@@ -66,7 +66,7 @@ class Before:
 
     def __init__(self, folder: Path) -> None:
         (folder / "mine.yaml").write_text(TEXT)
-        self.experiment: Experiment = load(str(folder / "mine.yaml"), data_dir=folder)
+        self.experiment: Experiment = load_experiment(str(folder / "mine.yaml"), data_dir=folder)
         self.settings = Settings.load(folder)
         self.registry = Registry.open(f"sqlite:///{folder / 'registry.db'}")
         self.sweep = self.registry.sweep("mine", self.experiment.digest, {}, "rkl", "lower", command="train")
@@ -126,7 +126,7 @@ def test_resume_hands_on_what_failed_and_the_environment_decides(
     given: list[Any] = []
     monkeypatch.setattr(sweep, "_stored", lambda row, settings, device: before.experiment)
     monkeypatch.setattr(sweep, "_train", lambda *words, **options: given.append((*words, options)))
-    sweep.resume("mine", device="cpu", retry_failed=retry_failed, table=False, home=before.settings.home)
+    sweep.resume_sweep("mine", device="cpu", retry_failed=retry_failed, table=False, home=before.settings.home)
     ((_, _, seeds, options),) = given
     assert (seeds, options["retry_failed"]) == ([1, 2], retry_failed)
 

@@ -11,14 +11,13 @@ import torch
 from harness import NoWriter, plain_environment
 from shell import command
 
-from aigc_lab.commands import sweep as commands
-from aigc_lab.commands.status import Look
+from aigc_lab.commands.status import StatusView
 from aigc_lab.data.shared.batches import Batches
-from aigc_lab.display import progress as displays
 from aigc_lab.display.progress import SweepDisplay
 from aigc_lab.display.terminal import console
 from aigc_lab.executors.base import Place
-from aigc_lab.experiment import experiment as experiments
+from aigc_lab.experiment import sections
+from aigc_lab.experiment.experiment import load_experiment
 from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry.comparison import compare_trials
@@ -30,6 +29,7 @@ from aigc_lab.runs.record import SharedClock
 from aigc_lab.runs.resources import Resources
 from aigc_lab.samples import Points
 from aigc_lab.shape import Modality, Shape
+from aigc_lab.sweeps.places import describe_places, describe_threads
 from aigc_lab.systems.point_gan import PointGAN
 from aigc_lab.tracking import writer
 from aigc_lab.training.averages import MovingAverage
@@ -178,7 +178,7 @@ def test_what_is_left_of_a_stack_is_told_by_the_clock(tmp_path: Path) -> None:
             attempt = registry.begin(run, {})
             if seed < 12:
                 registry.finish(run, attempt, RunState.FINISHED, seconds=26.0)
-        (row,) = Look(registry, "digits").rows()
+        (row,) = StatusView(registry, Settings.load(tmp_path), "digits").rows()
     assert row["seconds_left"] == 312.0
 
 
@@ -197,7 +197,7 @@ def test_the_time_left_is_the_clock_s(
     """All under way are half done after 100 s."""
     now = Clock()
     monkeypatch.setattr(time, "monotonic", now)
-    monkeypatch.setattr(displays, "duration", lambda seconds: f"{seconds:g} s")
+    monkeypatch.setattr("aigc_lab.display.progress.duration", lambda seconds: f"{seconds:g} s")
     display = SweepDisplay(console(stderr=True), 10, workers=workers)
     configuration = type("Configuration", (), {"system": "dcgan", "chosen": {}})
     jobs = [
@@ -237,7 +237,7 @@ def test_threads_are_those_that_were_asked_for(
     before = torch.get_num_threads()
     try:
         resources = Resources(None, None, None, None, "cpu", share)  # type: ignore[arg-type]
-        resources.settle(experiments.Training(steps=1, threads=given, log_every=1, evaluate_every=1))
+        resources.settle(sections.Training(steps=1, threads=given, log_every=1, evaluate_every=1))
         assert torch.get_num_threads() == environment.describe("cpu")["threads"] == used
     finally:
         torch.set_num_threads(before)
@@ -263,8 +263,8 @@ def test_what_is_said_of_threads(
         monkeypatch.setenv("OMP_NUM_THREADS", said)
     file = tmp_path / "mine.yaml"
     file.write_text(TEXT.replace("threads: 1, ", f"threads: {given}, " if given else ""))
-    experiment = experiments.load(str(file), data_dir=tmp_path)
-    assert commands._threads(experiment) == line
-    assert commands._shared([Place("cpu", 4)] * 2, experiment).startswith(
+    experiment = load_experiment(str(file), data_dir=tmp_path)
+    assert describe_threads(experiment) == line
+    assert describe_places([Place("cpu", 4)] * 2, experiment).startswith(
         f"2 workers on cpu, {min(4, given or int(said or 8))} CPU threads each"
     )

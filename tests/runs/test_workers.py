@@ -16,9 +16,9 @@ from unittest import mock
 import pytest
 from conftest import WriterHere
 
-from aigc_lab.commands import spool as delivery
-from aigc_lab.commands import sweep as commands
 from aigc_lab.commands import verify
+from aigc_lab.commands.spool import flush_spools
+from aigc_lab.commands.sweep import sweep_experiment
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import local
 from aigc_lab.executors.base import Place
@@ -29,6 +29,7 @@ from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.runs.job import Job, RunOutcome
+from aigc_lab.sweeps.places import assign_places
 from aigc_lab.tracking import writer
 from aigc_lab.tracking.spool import SpoolTracker
 from aigc_lab.tracking.spool_log import records
@@ -84,7 +85,9 @@ def near(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def sweep(folder: Path, home: str, *, workers: int, **changes: object) -> list[dict[str, Any]]:
     made = [(key.replace("_", "."), json.dumps(value), key) for key, value in changes.items()]
-    return commands.sweep(str(folder / "mine.yaml"), made, device="cpu", workers=workers, json=True, home=folder / home)
+    return sweep_experiment(
+        str(folder / "mine.yaml"), made, device="cpu", workers=workers, json=True, home=folder / home
+    )
 
 
 def shown(folder: Path, home: str) -> dict[str, dict[str, Any]]:
@@ -151,7 +154,7 @@ def test_a_run_whose_process_dies_is_tried_again(
         reason += ", 2 times without progress"
         assert {(run["state"], run["reason"]) for run in runs.values()} == {("FAILED", reason)}
         with Registry.open(f"sqlite:///{folder / 'home' / 'registry.db'}") as registry:
-            found = verify.verify(registry, Settings.load(folder / "home"))
+            found = verify.verify_sweeps(registry, Settings.load(folder / "home"))
         assert not found.problems and found.checked["MLflow runs"] == 2
         assert not list((folder / "home" / "checkpoints").glob("*/*/*/state-*"))
 
@@ -347,7 +350,7 @@ def test_what_ends_a_sweep_ends_its_workers(folder: Path) -> None:
     # The real writer has told MLflow, or on a machine with no time for it has left that to the next.
     from mlflow.tracking import MlflowClient
 
-    delivery.flush(None, Settings.load(folder / "home"))
+    flush_spools(None, Settings.load(folder / "home"))
     runs = shown(folder, "home")
 
     client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'home' / 'mlflow.db'}")
@@ -380,7 +383,7 @@ def test_what_ends_a_sweep_ends_its_workers(folder: Path) -> None:
 )
 def test_places_that_there_are_not(folder: Path, options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        commands.sweep("mine.yaml", [], home=folder / "home", **options)
+        sweep_experiment("mine.yaml", [], home=folder / "home", **options)
 
 
 def test_places_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,7 +391,7 @@ def test_places_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aigc_lab.host.environment.cores", lambda: 8)
 
     def places(*given: Any) -> list[tuple[str, int]]:
-        return [(place.device, place.threads) for place in commands._places(*given)]
+        return [(place.device, place.threads) for place in assign_places(*given)]
 
     assert places("auto", None, None) == [("cuda:0", 4), ("cuda:1", 4)]
     assert places("auto", None, 2) == [("cuda:0", 2), ("cuda:1", 2)] * 2

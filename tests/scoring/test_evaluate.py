@@ -18,13 +18,12 @@ from PIL import Image
 from scipy.linalg import sqrtm
 
 from aigc_lab import cli, load, noise, plugins, train
-from aigc_lab import evaluate as evaluation
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.ring import Ring
 from aigc_lab.display import tables, terminal
 from aigc_lab.errors import UsageError
 from aigc_lab.evaluate import evaluate, judge
-from aigc_lab.experiment.experiment import Protocol
+from aigc_lab.experiment.protocol import Protocol
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.extractors.random import Random
 from aigc_lab.host.weights import PUBLISHED
@@ -575,7 +574,7 @@ def test_a_picture_that_cannot_be_written_costs_no_score(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(evaluation, "write_atomically", full)
+    monkeypatch.setattr("aigc_lab.evaluate.write_atomically", full)
     said: list[str] = []
     train, real = digits("train", 0, 300), digits("reference", 0, 200)
     options = {"metrics": ["fd"], "train": train, "neighbours": tmp_path / "a.png", "say": said.append}

@@ -20,7 +20,7 @@ from PIL import Image
 from systems_of_users import MINE
 
 from aigc_lab import cli, load, plugins
-from aigc_lab.commands import sweep as commands
+from aigc_lab.commands.sweep import sweep_experiment
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host import trust
 from aigc_lab.host.files import locked, sha256
@@ -161,7 +161,7 @@ def test_a_sweep_is_promoted_and_sampled(
     home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("mine.yaml").write_text(RING)
-    rows = commands.sweep("mine.yaml", [], device="cpu", dry_run=False, json=True, home=home.path)
+    rows = sweep_experiment("mine.yaml", [], device="cpu", dry_run=False, json=True, home=home.path)
     assert f"aigc-lab compare {rows[0]['sweep']}" in capsys.readouterr().err
     at_home = ("--home", str(home.path))
     type_(monkeypatch, "promote", "mine", *FORCED, *at_home)
@@ -204,7 +204,7 @@ def test_what_cannot_be_measured_is_promoted_only_with_a_reason(
 ) -> None:
     """At a learning rate of 1,000 all points end far from all modes, and each is nearest to one."""
     Path("mine.yaml").write_text(RING.replace("{log: [1e-4, 1e-2]}", "1e3"))
-    rows = commands.sweep("mine.yaml", [], device="cpu", dry_run=False, json=True, home=home.path)
+    rows = sweep_experiment("mine.yaml", [], device="cpu", dry_run=False, json=True, home=home.path)
     said = capsys.readouterr().err
     (mark,) = rows[0]["marks"]
     verdict = mark.removeprefix("collapse ")

@@ -23,7 +23,7 @@ from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
 
 from aigc_lab.commands import spool
-from aigc_lab.commands import sweep as commands
+from aigc_lab.commands.sweep import Change, sweep_experiment, train_experiment
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import inline
@@ -81,7 +81,7 @@ class Home:
             self.path.mkdir(parents=True)
             shutil.copy(mlflow, self.path / "mlflow.db")
 
-    def _changes(self, text: str, changes: tuple[str, ...]) -> list[commands.Change]:
+    def _changes(self, text: str, changes: tuple[str, ...]) -> list[Change]:
         self.file.write_text(text)
         split = [change.partition("=") for change in changes]
         return [(key, value, f"--set {key}={value}") for key, _, value in split]
@@ -89,11 +89,11 @@ class Home:
     def sweep(self, text: str, *changes: str, retry_failed: bool = False) -> list[dict[str, Any]]:
         made = self._changes(text, changes)
         options: dict[str, Any] = {"device": "cpu", "json": True, "home": self.path}
-        return commands.sweep(str(self.file), made, retry_failed=retry_failed, **options)
+        return sweep_experiment(str(self.file), made, retry_failed=retry_failed, **options)
 
     def train(self, text: str, *changes: str, seed: int = 0) -> dict[str, Any]:
         made = self._changes(text, changes)
-        return commands.train(str(self.file), made, seed=seed, device="cpu", home=self.path)
+        return train_experiment(str(self.file), made, seed=seed, device="cpu", home=self.path)
 
     def registry(self) -> Registry:
         return Registry.open(f"sqlite:///{self.path / 'registry.db'}", create=False)
@@ -329,7 +329,7 @@ def test_a_finished_sweep_is_not_done_again(done: Done, capsys: pytest.CaptureFi
 def test_a_dry_run_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home = Home(tmp_path)
     made = home._changes(POINTS, ())
-    assert commands.sweep(str(home.file), made, device="cpu", dry_run=True, json=True, home=home.path) == []
+    assert sweep_experiment(str(home.file), made, device="cpu", dry_run=True, json=True, home=home.path) == []
     assert not home.path.exists()
     assert "points: 2 trials, at most 5 runs, about " in capsys.readouterr().err
 
@@ -425,7 +425,10 @@ def losses(change: Any) -> Iterator[list[int]]:
 
     # The estimate trains too, before the runs; it is not what these tests break.
     known = Estimate(1, 1, 0.0, {"point_gan": 1.0})
-    with mock.patch.object(commands, "estimate", return_value=known), mock.patch.object(PointGAN, "phases", phases):
+    with (
+        mock.patch("aigc_lab.commands.sweep.estimate", return_value=known),
+        mock.patch.object(PointGAN, "phases", phases),
+    ):
         yield built
 
 
@@ -573,5 +576,5 @@ def test_a_sweep_that_has_begun_goes_on_while_mlflow_is_down(
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert len(home.mlflow()) == 1
-    assert [row["records"] for row in spool.flush(None, Settings.load(home.path))] == [0]
+    assert [row["records"] for row in spool.flush_spools(None, Settings.load(home.path))] == [0]
     assert [run.info.status for run in home.mlflow()] == ["FINISHED"] * 2

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from aigc_lab import train
-from aigc_lab.commands import sweep as commands
+from aigc_lab.commands.sweep import resume_sweep
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment import experiment as experiments
-from aigc_lab.experiment.experiment import Experiment
+from aigc_lab.experiment.checks import check_data, check_experiment
+from aigc_lab.experiment.experiment import Experiment, load_experiment
 from aigc_lab.sweeps.fitting import fitted
 
 
@@ -27,13 +27,13 @@ def of(folder: Path, **changes: Any) -> Experiment:
     """The experiment `folder` on these pictures, of 16 pixels a side."""
     given = {"data.path": str(folder), "data.size": "16"} | {key.replace("__", "."): v for key, v in changes.items()}
     options = [(key, text, f"--set {key}={text}") for key, text in given.items()]
-    return experiments.load("folder", options, data_dir=folder.parent / "data")
+    return load_experiment("folder", options, data_dir=folder.parent / "data")
 
 
 def test_160_pictures_are_scored_by_what_24_allow(tmp_path: Path) -> None:
     experiment, notes = fitted(of(pictures(tmp_path / "pics", 160)))
-    experiment.check()
-    assert len(experiment.check_data()) == 1
+    check_experiment(experiment)
+    assert len(check_data(experiment)) == 1
     (name,) = experiment.metrics[0].gives
     assert experiment.protocol.samples == 24 and [metric for metric, _ in experiment.protocol.metrics] == ["kid"]
     assert experiment.file.objective.minimize == name and name.startswith("kid")
@@ -53,8 +53,8 @@ def test_the_numbers_that_are_said_would_do(tmp_path: Path) -> None:
     experiment, notes = fitted(of(pictures(tmp_path / "pics", 667)))
     assert experiment.protocol.samples == 100 and experiment.file.objective.minimize == "fd_rand"
     assert len(notes) == 1 and not experiment.protocol.left_out and len(experiment.metrics) == 2
-    experiment.check()
-    experiment.check_data()
+    check_experiment(experiment)
+    check_data(experiment)
 
 
 def test_what_was_named_is_refused_with_the_n_that_it_needs(tmp_path: Path) -> None:
@@ -64,9 +64,9 @@ def test_what_was_named_is_refused_with_the_n_that_it_needs(tmp_path: Path) -> N
     with pytest.raises(UsageError, match=r"--set objective.minimize=fd_rand: .* at least 100 samples, not 24"):
         fitted(of(folder, objective__minimize="fd_rand"))
     with pytest.raises(UsageError, match=r"metric fd: .* at least 100 samples, not 24"):
-        fitted(of(folder, evaluation__metrics="[{fd: {features: random}}]"))[0].check()
+        check_experiment(fitted(of(folder, evaluation__metrics="[{fd: {features: random}}]"))[0])
     with pytest.raises(UsageError, match=r"takes 100 samples, and the reference split of folder has 24|too few"):
-        fitted(of(folder, evaluation__samples="100"))[0].check_data()
+        check_data(fitted(of(folder, evaluation__samples="100"))[0])
 
 
 def test_too_few_for_any_score_are_told_what_would_do(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_too_few_for_any_score_are_told_what_would_do(tmp_path: Path) -> None:
         fitted(of(folder))
     experiment, _ = fitted(of(folder, data__reference="0.17", data__holdout="0.17"))
     assert experiment.protocol.samples == 10
-    experiment.check()
+    check_experiment(experiment)
 
 
 def test_a_protocol_that_does_not_allow_fewer_says_how(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_protocol_that_does_not_allow_fewer_says_how(tmp_path: Path) -> None:
     experiment = of(folder, evaluation__fewer="false")
     assert fitted(experiment) == (experiment, [])
     with pytest.raises(UsageError, match=r"24 samples, too few to be scored .*evaluation.fewer"):
-        experiment.check_data()
+        check_data(experiment)
 
 
 def test_few_pictures_are_trained_on_and_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,4 +94,4 @@ def test_few_pictures_are_trained_on_and_scored(tmp_path: Path, capsys: pytest.C
     assert row["scores"] and all(score["n"] == 10 for score in row["scores"])
     assert capsys.readouterr().err.count("fd is left out") == 1
     sweep = row["run"].removesuffix(".0.0")
-    assert commands.resume(sweep, device="cpu", table=False, home=tmp_path / "home")  # the same experiment
+    assert resume_sweep(sweep, device="cpu", table=False, home=tmp_path / "home")  # the same experiment

@@ -9,6 +9,7 @@ from aigc_lab.config import Strict
 from aigc_lab.errors import UsageError
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment import experiment, space
+from aigc_lab.experiment.checks import check_experiment
 from aigc_lab.sweeps import estimate, needs
 
 FREE = 10**9
@@ -26,8 +27,8 @@ def made(**sections: Any) -> experiment.Experiment:
     }
     for name, keys in sections.items():
         whole[name] = whole[name] | keys
-    found = experiment.load(whole, data_dir=Path())
-    found.check()
+    found = experiment.load_experiment(whole, data_dir=Path())
+    check_experiment(found)
     return found
 
 
@@ -100,7 +101,7 @@ def test_workers_share_what_is_free() -> None:
 )
 def test_types_say_what_a_number_may_be(section: str, key: str, value: float) -> None:
     with pytest.raises(UsageError, match=rf"({section}\.)?{key}: "):
-        made(**{section: {key: value}}).check()
+        check_experiment(made(**{section: {key: value}}))
 
 
 def test_a_curve_has_an_end() -> None:
@@ -171,7 +172,9 @@ def test_a_hole_is_no_wider_than_numbers_are(hole: dict[str, Any], said: str) ->
 
 def test_a_grid_is_counted_and_not_laid_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(space, "_POINTS", 1000)
-    document = experiment.load({"name": "mine", "system": {"hidden": {"int": [1, 2**62]}}}, data_dir=Path()).document
+    document = experiment.load_experiment(
+        {"name": "mine", "system": {"hidden": {"int": [1, 2**62]}}}, data_dir=Path()
+    ).document
     with pytest.raises(UsageError, match="the grid has more than 1,000 points; use tpe or random"):
         space.grid(document)
 

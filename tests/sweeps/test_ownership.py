@@ -19,7 +19,8 @@ from aigc_lab import cli
 from aigc_lab.archive.export import export
 from aigc_lab.commands import doctor
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment import experiment as experiments
+from aigc_lab.experiment.checks import check_experiment
+from aigc_lab.experiment.experiment import load_experiment
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import homes
 from aigc_lab.registry.records import StoredCheckpoint
@@ -82,8 +83,8 @@ class Two:
         self.url = f"sqlite:///{folder / 'shared.db'}"
         (folder / "mine.yaml").write_text(TEXT)
         settings = Settings.load(self.a)
-        found = experiments.load("mine.yaml", [], data_dir=settings.data_dir, weights=settings.weights)
-        found.check()
+        found = load_experiment("mine.yaml", [], data_dir=settings.data_dir, weights=settings.weights)
+        check_experiment(found)
         self.sweep = found.sweep
         settings.prepare()
         (settings.artifacts / self.sweep).mkdir()

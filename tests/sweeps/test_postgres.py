@@ -83,7 +83,7 @@ def results() -> dict[str, Any]:
 def agreed() -> None:
     settings = Settings.load()
     with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
-        found = verify.verify(registry, settings)
+        found = verify.verify_sweeps(registry, settings)
     assert not found.problems and not found.notes, str(found)
     assert found.checked["runs"] == found.checked["MLflow runs"] == 3
 

@@ -14,8 +14,8 @@ import pytest
 from conftest import WriterHere, supervisor
 from sqlalchemy import update
 
-from aigc_lab.commands import sweep as commands
 from aigc_lab.commands import verify
+from aigc_lab.commands.sweep import resume_sweep
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors.base import Place
 from aigc_lab.host import processes
@@ -27,7 +27,6 @@ from aigc_lab.registry.runs import show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Attempt, Supervisor
-from aigc_lab.sweeps import reconcile as reconciling
 from aigc_lab.sweeps import supervision
 from aigc_lab.sweeps.reconcile import reconcile
 from aigc_lab.sweeps.session import opened
@@ -142,7 +141,7 @@ def test_a_sweep_that_another_process_runs_is_left_alone(
     lost: Lost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its lock is not seen from another machine; until it dies, its row says that it runs."""
-    monkeypatch.setattr(reconciling, "_GRACE", 0.0)
+    monkeypatch.setattr("aigc_lab.sweeps.reconcile._GRACE", 0.0)
     monkeypatch.setenv("AIGC_LAB_REGISTRY_URL", lost.registry.url)
     registry, sweep, here = lost.registry, lost.sweep, Settings.load(tmp_path / "here")
     (here.artifacts / sweep).mkdir(parents=True)  # the files are here, as of a home that two machines share
@@ -231,15 +230,15 @@ def test_a_sweep_whose_own_process_is_ended(tmp_path: Path, monkeypatch: pytest.
     if before is None:
         pytest.skip("this kernel does not count")
     with pytest.raises(Failure, match="all 1 runs of mine-.* failed"):
-        commands.resume("mine", device="cpu", json=True, home=tmp_path / "home")
+        resume_sweep("mine", device="cpu", json=True, home=tmp_path / "home")
     with Registry.open(f"sqlite:///{tmp_path / 'home' / 'registry.db'}") as registry:
         shown = show_run(registry, "mine.0.0")
         assert (shown["state"], len(shown["attempts"])) == ("FAILED", 1)
         assert shown["reason"] == "its process was lost while the machine was out of memory, 1 times without progress"
-        assert not verify.verify(registry, Settings.load(tmp_path / "home")).problems
-        commands.resume("mine", device="cpu", json=True, retry_failed=True, home=tmp_path / "home")
+        assert not verify.verify_sweeps(registry, Settings.load(tmp_path / "home")).problems
+        resume_sweep("mine", device="cpu", json=True, retry_failed=True, home=tmp_path / "home")
         shown = show_run(registry, "mine.0.0")
         assert [attempt["state"] for attempt in shown["attempts"]] == ["KILLED", "FINISHED"]
         assert registry.chain(shown["run"]) == 2
-        verified = verify.verify(registry, Settings.load(tmp_path / "home"))
+        verified = verify.verify_sweeps(registry, Settings.load(tmp_path / "home"))
         assert not verified.problems and not verified.notes, str(verified)

@@ -10,6 +10,7 @@ import pytest
 from aigc_lab.commands import doctor
 from aigc_lab.errors import UsageError
 from aigc_lab.host.settings import Settings
+from aigc_lab.registry.home import OpenedHome
 from aigc_lab.registry.records import StoredArtifact, StoredCheckpoint
 from aigc_lab.registry.runs import show_run
 from aigc_lab.registry.states import RunState
@@ -111,7 +112,8 @@ def test_a_moved_home_is_refused_then_repaired(made: tuple[Path, str], tmp_path:
     (backup,) = home.glob("mlflow.db.*.backup")
     with closing(sqlite3.connect(backup)) as database:
         assert database.execute("SELECT artifact_uri FROM runs").fetchone()[0].startswith(old.as_uri())
-    assert doctor._repaired(settings)[0].found == "nothing to correct"
+    with OpenedHome(settings) as opened:
+        assert doctor._repaired(opened)[0].found == "nothing to correct"
     assert list(home.glob("mlflow.db.*.backup")) == [backup]
 
 

@@ -14,8 +14,8 @@ import pytest
 from conftest import Judged, WriterHere
 from PIL import Image
 
-from aigc_lab.commands import sweep as commands
 from aigc_lab.commands import verify
+from aigc_lab.commands.sweep import resume_sweep, sweep_experiment
 from aigc_lab.host import content
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry.runs import list_runs, show_run
@@ -59,10 +59,10 @@ class Lab:
         shutil.copytree(cache, self.home / "cache")  # the digits' classifier, which takes seconds to train
 
     def sweep(self, name: str) -> list[dict[str, Any]]:
-        return commands.sweep(name, self._short(name), device="cpu", workers=2, json=True, home=self.home)
+        return sweep_experiment(name, self._short(name), device="cpu", workers=2, json=True, home=self.home)
 
     def resume(self, sweep: str) -> list[dict[str, Any]]:
-        return commands.resume(sweep, device="cpu", workers=2, json=True, home=self.home)
+        return resume_sweep(sweep, device="cpu", workers=2, json=True, home=self.home)
 
     def _short(self, name: str) -> list[tuple[str, str, str]]:
         protocol = _value(name, "evaluation")
@@ -82,7 +82,7 @@ class Lab:
     def check(self) -> None:
         """The stores agree, and every run that finished is in MLflow."""
         with Registry.open(f"sqlite:///{self.home / 'registry.db'}") as registry:
-            found = verify.verify(registry, Settings.load(self.home))
+            found = verify.verify_sweeps(registry, Settings.load(self.home))
         assert not found.problems and not found.notes, str(found)
         assert found.checked["MLflow runs"] == found.checked["runs"]
 
@@ -90,7 +90,7 @@ class Lab:
 def _value(name: str, key: str) -> Any:
     from aigc_lab.experiment import experiment
 
-    return experiment.load(name, [], data_dir=Path()).document.data[key]
+    return experiment.load_experiment(name, [], data_dir=Path()).document.data[key]
 
 
 def _pictures(folder: Path) -> Path:

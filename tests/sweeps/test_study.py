@@ -11,9 +11,9 @@ import optuna
 import pytest
 
 from aigc_lab.errors import UsageError
-from aigc_lab.experiment.experiment import Experiment, load
-from aigc_lab.sweeps import study as search
-from aigc_lab.sweeps.study import Study, Suggestion, total_trials
+from aigc_lab.experiment.experiment import Experiment, load_experiment
+from aigc_lab.sweeps.budget import total_trials
+from aigc_lab.sweeps.study import Study, Suggestion, check_storage
 
 TEXT = """\
 data: {name: digits}
@@ -46,7 +46,7 @@ Point = dict[str, Any]
 def experiment(folder: Path, text: str = TEXT, **options: Any) -> Experiment:
     path = folder / "mine.yaml"
     path.write_text(f"{text}search: {options}\n".replace("True", "true").replace("False", "false"))
-    return load(str(path), data_dir=folder)
+    return load_experiment(str(path), data_dir=folder)
 
 
 def url(folder: Path, name: str = "optuna") -> str:
@@ -344,7 +344,7 @@ def test_a_trial_that_has_ended_is_left_alone(tmp_path: Path) -> None:
     ],
 )
 def test_a_storage_that_cannot_be_used_is_told_without_its_password(tmp_path: Path, bad: str) -> None:
-    for use in (search.check_storage, lambda where: Study("s", where, experiment(tmp_path))):
+    for use in (check_storage, lambda where: Study("s", where, experiment(tmp_path))):
         with pytest.raises(UsageError) as caught:
             use(bad)
         message = str(caught.value)
@@ -357,7 +357,7 @@ def test_a_storage_that_cannot_be_used_is_told_without_its_password(tmp_path: Pa
 def test_a_file_that_is_no_storage_is_left_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "optuna.db").write_text("words " * 1000)
     with pytest.raises(UsageError, match="not a database"):
-        search.check_storage(url(tmp_path))
+        check_storage(url(tmp_path))
     assert (tmp_path / "optuna.db").read_text() == "words " * 1000
 
 

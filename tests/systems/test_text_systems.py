@@ -318,12 +318,12 @@ def test_with_patience_the_selected_weights_are_the_result(tmp_path: Path, monke
         (trial,) = list_trials(registry, row["sweep"])
         (outcome,) = run_outcomes(registry, row["sweep"])
         weights = lookup.weights_of_run(registry, run["run"], "last")
-        assert verify.verify(registry, settings).problems == []
+        assert verify.verify_sweeps(registry, settings).problems == []
         history = objective_histories(registry, row["sweep"])[run["run"]]
     best = min(history, key=lambda entry: entry["value"])
     assert history[-1]["value"] > best["value"]
     assert (outcome["value"], trial["value"]) == (best["value"], best["value"])
-    assert study.told(settings.optuna_url, row["sweep"])[0] == ("COMPLETE", best["value"])
+    assert study.trial_states(settings.optuna_url, row["sweep"])[0] == ("COMPLETE", best["value"])
     assert {file["kind"]: file["step"] for file in run["checkpoints"]} == {
         "last": best["step"],
         "selected": best["step"],

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from aigc_lab.cli import maintenance
-from aigc_lab.commands import spool as delivery
+from aigc_lab.commands.spool import flush_spools, require_delivered, spool_rows
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host.channel import Channel
 from aigc_lab.host.files import locked
@@ -192,16 +192,16 @@ def sweep(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_what_waits_is_counted(settings: Settings, sweep: str) -> None:
-    (row,) = delivery.spool(None, settings)
+    (row,) = spool_rows(None, settings)
     counts = [row[name] for name in ("sweep", "runs", "records", "points", "pictures", "writer", "error")]
     assert counts == [sweep, 2, 10, 4, 2, False, None]
     files = [file for file in spool_folder(settings, sweep).rglob("*") if file.is_file()]
     assert row["bytes"] == sum(file.stat().st_size for file in files)
-    assert delivery.spool("points", settings) == [row]
+    assert spool_rows("points", settings) == [row]
     with pytest.raises(UsageError, match="unknown sweep 'point'"):
-        delivery.spool("point", settings)
+        spool_rows("point", settings)
     with pytest.raises(UsageError, match="unknown sweep"):
-        delivery.spool("../spool", settings)
+        spool_rows("../spool", settings)
 
 
 def test_flush_delivers(settings: Settings, sweep: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,15 +225,15 @@ def test_flush_says_what_remains_and_why(
     with pytest.raises(Failure, match=f"{sweep}: 10 records wait on: the store is down"):
         maintenance.spool("points", flush=True, home=settings.home)
     assert "the store is down" in capsys.readouterr().out
-    (row,) = delivery.spool(None, settings)
+    (row,) = spool_rows(None, settings)
     assert (row["error"], row["records"]) == ("the store is down", 10)
 
 
 def test_a_sweep_that_is_run_is_left_to_its_writer(settings: Settings, sweep: str) -> None:
     with locked(spool_folder(settings, sweep) / spool_log.LOCK):
-        (row,) = delivery.spool(None, settings)
+        (row,) = spool_rows(None, settings)
         assert row["writer"]
-        rows = delivery.flush(None, settings)
+        rows = flush_spools(None, settings)
         assert rows[0]["records"] == 10
         with pytest.raises(Failure, match="another process"):
-            delivery.conclude(rows)
+            require_delivered(rows)

@@ -16,10 +16,10 @@ from worlds import FOUND, NAMES, SPLITS, judged_of, missing, mixture, ring, worl
 from aigc_lab import noise
 from aigc_lab.statistics.neighbours import assign
 from aigc_lab.verdicts import collapse, diversity
-from aigc_lab.verdicts import missing as mass
 from aigc_lab.verdicts.bins import Bins
 from aigc_lab.verdicts.collapse import Judge
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
+from aigc_lab.verdicts.missing import decide
 
 
 @contextmanager
@@ -157,7 +157,7 @@ def test_bounds_are_exact_at_holms_levels(n: int) -> None:
         hits = torch.bincount(drawn, minlength=7).tolist()
         thresholds = [share / 4 + stray for share, stray in zip(shares, strays, strict=True)]
         rows: list[dict[str, Any]] = [{"threshold": threshold} for threshold in thresholds]
-        mass.decide(rows, hits, n)
+        decide(rows, hits, n)
         expected = holm(hits, n, thresholds)
         assert [row["state"] for row in rows] == [state for _, _, state in expected]
         assert [each for row in rows for each in (row["low"], row["high"])] == pytest.approx(

@@ -17,9 +17,8 @@ from typer.testing import CliRunner
 
 from aigc_lab import cli
 from aigc_lab.api import sweep
-from aigc_lab.commands import rejudge as rejudging
 from aigc_lab.commands.judge import seeds_of
-from aigc_lab.commands.rejudge import rejudge
+from aigc_lab.commands.rejudge import rejudge_sweep
 from aigc_lab.data.ring import Ring
 from aigc_lab.display import run_page
 from aigc_lab.errors import Failure, UsageError
@@ -32,14 +31,14 @@ from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import artifacts_by_run, list_sweeps
 from aigc_lab.registry.verdicts import verdicts_by_run
-from aigc_lab.runs import run as trial
+from aigc_lab.runs.run import _Run
 from aigc_lab.scoring.collapse_judge import CollapseJudge
 from aigc_lab.scoring.evaluator import Evaluator
 from aigc_lab.sweeps import study
 from aigc_lab.tracking import writer
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
 from aigc_lab.verdicts.seeds import wilson
-from aigc_lab.web.report import report
+from aigc_lab.web.report import render_report
 
 FOUND = {"PARTIAL", "SEVERE", "TOTAL"}
 BRIEF: dict[str, Any] = {"batch_size": 64, "ema": 0.0, "threads": 1}
@@ -127,7 +126,7 @@ def test_what_compares_and_what_is_tracked_say_it_too(broken: Done) -> None:
 
 def test_it_is_judged_the_same_again(broken: Done) -> None:
     run, before = broken.run()
-    rows = rejudge(run["sweep"], broken.settings, "cpu")
+    rows = rejudge_sweep(run["sweep"], broken.settings, "cpu")
     assert [(row["kind"], row["verdict"], row["before"]) for row in rows] == [
         ("collapse", run["collapse"], run["collapse"]),
         ("stability", "WITHHELD", "WITHHELD"),
@@ -142,19 +141,19 @@ def test_it_is_judged_the_same_again(broken: Done) -> None:
         (curves,) = [file for file in artifacts_by_run(registry, run["sweep"])[run["run"]] if file["name"] == "curves"]
     Path(curves["path"]).rename(broken.home / "aside")
     try:
-        rejudge(run["sweep"], broken.settings, "cpu")
+        rejudge_sweep(run["sweep"], broken.settings, "cpu")
         (stability,) = [each for each in broken.run()[1] if each["kind"] == "stability"]
         assert not any("× its median" in each["what"] for each in stability["evidence"]["evidence"])
     finally:
         (broken.home / "aside").rename(curves["path"])
-        rejudge(run["sweep"], broken.settings, "cpu")
+        rejudge_sweep(run["sweep"], broken.settings, "cpu")
 
 
 def test_mlflow_is_told_what_is_said_again(broken: Done) -> None:
     run, _ = broken.run()
     client = MlflowClient(tracking_uri=broken.settings.tracking_uri)
     client.set_tag(run["mlflow_run_id"], "collapse", "NONE")
-    rejudge(run["sweep"], broken.settings, "cpu")
+    rejudge_sweep(run["sweep"], broken.settings, "cpu")
     assert client.get_run(run["mlflow_run_id"]).data.tags["collapse"] == run["collapse"]
 
 
@@ -186,7 +185,7 @@ def test_a_diverged_run_keeps_its_step_and_its_reason(tmp_path: Path) -> None:
     assert run["state"] == "DIVERGED"
     (stability,) = [each for each in before if each["kind"] == "stability"]
     assert stability["verdict"] == "DIVERGED"
-    rows = rejudge(run["sweep"], done.settings, "cpu")
+    rows = rejudge_sweep(run["sweep"], done.settings, "cpu")
     assert [(row["kind"], row["verdict"], row["before"]) for row in rows] == [("stability", "DIVERGED", "DIVERGED")]
     assert done.run()[1] == before
 
@@ -195,7 +194,7 @@ def test_other_data_are_not_judged_by(broken: Done, monkeypatch: pytest.MonkeyPa
     run, before = broken.run()
     monkeypatch.setattr(Ring, "digest", "f" * 64)
     with pytest.raises(UsageError, match=r"are of other data: data:ring:\w{8}, and here is data:ring:ffffffff"):
-        rejudge(run["sweep"], broken.settings, "cpu")
+        rejudge_sweep(run["sweep"], broken.settings, "cpu")
     assert broken.run()[1] == before
 
 
@@ -208,7 +207,7 @@ def test_another_number_of_samples_is_not_judged_by(tmp_path: Path) -> None:
     run, before = done.run()
     protocol.write_text("metrics: [modes]\nsamples: 100\n")
     with pytest.raises(UsageError, match=r"are of another number of samples \(mine\): n:400, and here is n:100 now"):
-        rejudge(run["sweep"], done.settings, "cpu")
+        rejudge_sweep(run["sweep"], done.settings, "cpu")
     assert done.run()[1] == before
 
 
@@ -216,7 +215,7 @@ def test_it_is_judged_with_the_threads_that_it_was_trained_with(broken: Done, mo
     run, before = broken.run()
     settled: list[int | None] = []
     monkeypatch.setattr(environment, "settle", settled.append)
-    rejudge(run["sweep"], broken.settings, "cpu")
+    rejudge_sweep(run["sweep"], broken.settings, "cpu")
     assert settled == [1] and broken.run()[1] == before
 
 
@@ -236,7 +235,7 @@ def test_a_pruned_run_is_judged_again_by_its_history(tmp_path: Path, monkeypatch
     done = Done(tmp_path, sweep(cut, home=tmp_path).to_dict("records"))
     run, before = done.run()
     assert run["state"] == "PRUNED" and [each["step"] for each in before] == [20, 40, 40]
-    rows = rejudge(run["sweep"], done.settings, "cpu")
+    rows = rejudge_sweep(run["sweep"], done.settings, "cpu")
     assert [(row["kind"], row["verdict"], row["before"]) for row in rows] == [("stability", "WITHHELD", "WITHHELD")]
     assert done.run()[1] == before
     with Registry.open(done.settings.registry_url, home=tmp_path, create=False) as registry:
@@ -261,14 +260,14 @@ def test_of_a_confirmed_configuration_the_fresh_seeds_are_counted(tmp_path: Path
 def test_while_no_fresh_seed_has_ended_the_others_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     brief = BROKEN["training"] | {"steps": 20, "evaluate_every": 20, "log_every": 20}
     half = BROKEN | {"name": "half", "training": brief, "confirm": {"top": 1, "seeds": 1}}
-    concluded = trial._Run.conclude
+    concluded = _Run.conclude
 
-    def conclude(run: trial._Run) -> None:
+    def conclude(run: _Run) -> None:
         if run._job.role == "confirm":
             raise KeyboardInterrupt
         concluded(run)
 
-    monkeypatch.setattr(trial._Run, "conclude", conclude)
+    monkeypatch.setattr(_Run, "conclude", conclude)
     with pytest.raises(KeyboardInterrupt):
         sweep(half, home=tmp_path)
     (row,) = seeds_of("half", tmp_path)
@@ -288,7 +287,7 @@ def test_the_weights_themselves_are_judged_where_an_average_is_sampled_from(tmp_
         tags = MlflowClient(tracking_uri=done.settings.tracking_uri).get_run(run["mlflow_run_id"]).data.tags
         assert tags["collapse_raw"] == found[plan["name"]]["collapse_raw"]["verdict"]
         assert done.compared[0]["verdicts"].keys() == {"collapse", "collapse_raw", "stability"}
-        rejudge(run["sweep"], done.settings, "cpu")
+        rejudge_sweep(run["sweep"], done.settings, "cpu")
         assert done.run()[1] == before  # what cannot be made again is kept
         shown = CliRunner().invoke(cli.app, ["show", run["run"], "--home", str(home)]).stdout
         assert "collapse of the last weights, without their moving average" in shown
@@ -331,8 +330,8 @@ def test_a_picture_that_cannot_be_written_stops_no_judging(
     broken: Done, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, before = broken.run()
-    monkeypatch.setattr(rejudging, "_drawn", raising(OSError(28, "No space left on device")))
-    rejudge(run["sweep"], broken.settings, "cpu")
+    monkeypatch.setattr("aigc_lab.commands.rejudge._drawn", raising(OSError(28, "No space left on device")))
+    rejudge_sweep(run["sweep"], broken.settings, "cpu")
     assert broken.run()[1] == before
     assert "the picture of what is missing cannot be written (No space left on device)" in capsys.readouterr().err
 
@@ -352,12 +351,12 @@ def test_what_is_missing_is_drawn_by_a_resumed_run_and_drawn_again(
 
     examine = Evaluator.examine
     monkeypatch.setattr(Evaluator, "examine", examined)
-    monkeypatch.setattr(trial._Run, "_draw_curve", raising(KeyboardInterrupt))
+    monkeypatch.setattr(_Run, "_draw_curve", raising(KeyboardInterrupt))
     brief = SOUND["training"] | {"steps": 20, "log_every": 20, "evaluate_every": 20}
     lacking = SOUND | {"name": "lacking", "training": brief}
     with pytest.raises(KeyboardInterrupt):
         sweep(lacking, home=tmp_path)
-    monkeypatch.setattr(trial._Run, "_draw_curve", lambda self: None)
+    monkeypatch.setattr(_Run, "_draw_curve", lambda self: None)
     done = Done(tmp_path, sweep(lacking, home=tmp_path).to_dict("records"))
 
     def drawn() -> Any:
@@ -378,11 +377,11 @@ def test_what_is_missing_is_drawn_by_a_resumed_run_and_drawn_again(
         for column in range(width):
             tile = picture[row * high : (row + 1) * high, column * wide : (column + 1) * wide]
             assert labels[nearest_picture(tile, pixels)] == digit
-    rejudge(run["sweep"], done.settings, "cpu")
+    rejudge_sweep(run["sweep"], done.settings, "cpu")
     assert np.array_equal(drawn(), picture)
     # Where nothing is missing any more there is no picture of it.
     said = replace(said, bins=[row | {"state": "present"} for row in said.bins])
-    rejudge(run["sweep"], done.settings, "cpu")
+    rejudge_sweep(run["sweep"], done.settings, "cpu")
     assert drawn() is None
 
 
@@ -441,7 +440,7 @@ def test_what_a_verdict_rests_on_is_kept_listed_and_cleared(broken: Done) -> Non
     nulls = lists.with_suffix(".json")
     kept = json.loads(nulls.read_text())
     other = kept | {"nulls": {**kept["nulls"], "manifold 500 200": [0.1, 0.1, 0.1, 0.0]}}
-    rejudge(run["sweep"], broken.settings, "cpu")  # what is damaged is computed again
+    rejudge_sweep(run["sweep"], broken.settings, "cpu")  # what is damaged is computed again
     assert broken.run()[1] == before and lists.read_bytes() == whole
     (baseline,) = [Path(row["file"]) for row in rows if row["kind"] == "baselines"]
     told: Any
@@ -449,14 +448,14 @@ def test_what_a_verdict_rests_on_is_kept_listed_and_cleared(broken: Done) -> Non
         for told in ({"nulls": {}}, {"value": 1.0}, changed, [1], None):
             file.write_text(json.dumps(told))
             assert file.name in command("verify", code=1)
-        rejudge(run["sweep"], broken.settings, "cpu")
+        rejudge_sweep(run["sweep"], broken.settings, "cpu")
         assert broken.run()[1] == before and "files are whole" in command("verify")
     away = ["--home", str(broken.home / "nowhere")]  # a typo must not clear the cache of commands without a home
     for what in ("list", "verify", "clear"):
         refused = CliRunner().invoke(cli.app, ["cache", what, *away])
         assert isinstance(refused.exception, UsageError) and "there is no such home" in str(refused.exception)
     assert "files removed" in command("clear") and json.loads(command("list", "--json")) == []
-    rejudge(run["sweep"], broken.settings, "cpu")
+    rejudge_sweep(run["sweep"], broken.settings, "cpu")
     assert broken.run()[1] == before and lists.read_bytes() == whole
 
 
@@ -466,7 +465,7 @@ def test_a_report_shows_verdicts_though_bins_have_changed(broken: Done) -> None:
 
     def page() -> tuple[str, dict[str, Any]]:
         with Registry.open(broken.settings.registry_url, home=broken.home, create=False) as registry:
-            html = report(registry, run["sweep"], detailed=1).html
+            html = render_report(registry, run["sweep"], detailed=1).html
         told = re.search(r"<script[^>]*>\s*(\{.*?\})\s*</script>", html, re.DOTALL)
         assert told is not None
         (figures,) = json.loads(told[1])["runs"]
@@ -493,7 +492,7 @@ def test_a_report_shows_verdicts_though_bins_have_changed(broken: Done) -> None:
         _, figures = page()
         assert figures["bins"]["steps"] == [600] and figures["bins"]["names"] == [row["name"] for row in rows[1:]]
     finally:
-        rejudge(run["sweep"], broken.settings, "cpu")
+        rejudge_sweep(run["sweep"], broken.settings, "cpu")
         with Registry.open(broken.settings.registry_url, home=broken.home, create=False) as registry:
             registry.rejudge(run["run"], [StoredVerdict(**each) for each in before])
 

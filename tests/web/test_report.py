@@ -32,7 +32,7 @@ from aigc_lab.registry.sweeps import (
     show_sweep,
 )
 from aigc_lab.web import embedded_files, pages
-from aigc_lab.web.report import report
+from aigc_lab.web.report import render_report
 from aigc_lab.web.whiskers import scale, whisker
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -146,7 +146,7 @@ def name_of(registry: Registry) -> str:
 
 
 def test_the_numbers_are_those_of_compare(registry: Registry) -> None:
-    page = read(report(registry, HOSTILE, detailed=12).html)
+    page = read(render_report(registry, HOSTILE, detailed=12).html)
     comparison = compare_trials(registry, HOSTILE)
     cells = [text for tag, text in page.texts if tag == "td" and text.strip()]
     shown = [text for text in cells if "[" in text]
@@ -158,14 +158,14 @@ def test_the_numbers_are_those_of_compare(registry: Registry) -> None:
 
 
 def test_every_run_stands_in_the_figures_the_best_first(registry: Registry) -> None:
-    runs = read(report(registry, HOSTILE, detailed=12).html).data["runs"]
+    runs = read(render_report(registry, HOSTILE, detailed=12).html).data["runs"]
     assert [run["label"] for run in runs] == ["0.1", "0.0", "1.1", "1.0", "2.0", "2.1"]
     assert runs[0]["history"] == {"step": [10, 20], "value": [14.0, 4.0], "low": [13.5, 3.5], "high": [14.5, 4.5]}
     assert runs[0]["curves"] == {f"loss/{BREAKOUT}": {"step": [10, 20], "value": [1.5, None]}}
 
 
 def test_text_of_the_user_is_text(registry: Registry) -> None:
-    page = read(report(registry, HOSTILE, detailed=12).html)
+    page = read(render_report(registry, HOSTILE, detailed=12).html)
     assert HOSTILE in page.text
     assert BREAKOUT in page.text
     assert f"loss is nan {HOSTILE}" in page.text
@@ -177,7 +177,7 @@ def test_text_of_the_user_is_text(registry: Registry) -> None:
 
 
 def test_the_page_asks_nothing_of_the_network(registry: Registry) -> None:
-    page = read(report(registry, HOSTILE, detailed=12).html)
+    page = read(render_report(registry, HOSTILE, detailed=12).html)
     assert page.all("link") == []
     for _, attributes in page.elements:
         for key in ("src", "href", "srcset", "action", "poster", "xlink:href"):
@@ -188,7 +188,7 @@ def test_the_page_asks_nothing_of_the_network(registry: Registry) -> None:
 
 
 def test_pictures_have_a_text_a_step_and_a_size(registry: Registry) -> None:
-    page = read(report(registry, HOSTILE, detailed=12).html)
+    page = read(render_report(registry, HOSTILE, detailed=12).html)
     strip = [figure["data-step"] for figure in page.all("figure") if "data-step" in figure]
     assert strip == ["0", "10", "20"] * 4
     images = page.all("img")
@@ -199,26 +199,26 @@ def test_pictures_have_a_text_a_step_and_a_size(registry: Registry) -> None:
 
 
 def test_a_cap_keeps_the_best_run_of_every_trial_and_says_so(registry: Registry) -> None:
-    made = report(registry, HOSTILE, detailed=2)
+    made = render_report(registry, HOSTILE, detailed=2)
     page = read(made.html)
     assert [run["label"] for run in page.data["runs"] if run["curves"]] == ["0.1", "1.1"]
     assert made.pictures == 6
     assert "4 further runs are left out" in page.text
-    assert "No pictures are embedded" in read(report(registry, HOSTILE, detailed=0).html).text
+    assert "No pictures are embedded" in read(render_report(registry, HOSTILE, detailed=0).html).text
 
 
 def test_a_file_that_is_missing_or_is_no_picture_leaves_a_placeholder(registry: Registry, tmp_path: Path) -> None:
     (tmp_path / "0.1" / "000020.png").unlink()
     (tmp_path / "1.0" / "000000.png").write_text("root:x:0:0")
     (tmp_path / "1.0" / "curves.json").write_text("[1")
-    page = read(report(registry, HOSTILE, detailed=12).html)
+    page = read(render_report(registry, HOSTILE, detailed=12).html)
     assert "000020.png: No such file or directory" in page.text
     assert "000000.png: not a PNG picture" in page.text
     assert "curves.json: not a file of curves" in page.text
 
 
 def test_neither_host_nor_process_is_told(registry: Registry) -> None:
-    page = read(report(registry, HOSTILE, detailed=12).html)
+    page = read(render_report(registry, HOSTILE, detailed=12).html)
     assert "secret-host" not in page.text
     assert "torch 9.9" in page.text
     assert "6: 1 queued, 4 finished, 1 diverged" in page.text
@@ -233,7 +233,7 @@ def test_a_sweep_without_a_score_says_so(tmp_path: Path, state: RunState | None)
         run = registry.run(sweep, 0, 0, "search")
         if state.ended:
             registry.finish(run, registry.begin(run, {}), state, reason="out of memory")
-    text = read(report(registry, "empty", detailed=12).html).text
+    text = read(render_report(registry, "empty", detailed=12).html).text
     assert ("No trials yet" if state is None else "No run has finished with a score yet") in text
     assert ("out of memory" in text) == (state is RunState.FAILED)
 
@@ -244,7 +244,7 @@ def test_several_signatures_are_several_tables(registry: Registry) -> None:
     run = registry.run(sweep, 3, 0, "search")
     other = StoredScore("fd", 1.0, None, None, 500, None, "other|v2", "lower", "last", 20, "holdout")
     registry.finish(run, registry.begin(run, {}), RunState.FINISHED, scores=[other])
-    page = read(report(registry, HOSTILE, detailed=12).html)
+    page = read(render_report(registry, HOSTILE, detailed=12).html)
     assert len([table for table in page.all("table") if table.get("class") == "sortable"]) == 3
     assert compare_trials(registry, HOSTILE).note in page.text
     assert "signature: other|v2" in page.text
@@ -358,7 +358,7 @@ def test_a_browser_shows_the_page_and_runs_nothing_of_the_user(registry: Registr
     playwright = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or pytest.skip("no chromium")
     path = tmp_path / "report.html"
-    path.write_text(report(registry, HOSTILE, detailed=12).html, "utf-8")
+    path.write_text(render_report(registry, HOSTILE, detailed=12).html, "utf-8")
     seen: list[str] = []
 
     def dismiss(dialog: Any) -> None:

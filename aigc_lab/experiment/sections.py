@@ -1,0 +1,120 @@
+"""The sections of an experiment file, and what each of their keys may hold."""
+
+from typing import Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from aigc_lab.config import BatchSize, Count, Seed, Steps, Strict, Times, Weight
+from aigc_lab.pruners import base as pruners
+
+# The most points of a curve: all of them stay in memory while a run trains.
+_POINTS = 10_000_000
+
+
+class Training(Strict):
+    """The budget and the numerics of one run."""
+
+    steps: Steps = Field(description="one step is one pass over all phases")
+    batch_size: BatchSize = 64
+    log_every: Steps = Field(50, description="steps between two points of a curve")
+    evaluate_every: Steps = Field(1000, description="steps between evaluations; the last step is always evaluated")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average that is sampled from; 0 for none")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16: networks under autocast; penalties, spectral norms and statistics stay in fp32"
+    )
+    channels_last: bool = Field(False, description="convolutions with the channels innermost in memory: faster in bf16")
+    patience: Count | None = Field(
+        None,
+        ge=1,
+        description="the run ends after so many evaluations without a better objective; the best is its result",
+    )
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="CPU threads; part of what a result depends on to the bit"
+    )
+    stacked: bool = Field(False, description="train the seeds of one `train` command as one program (vmap)")
+    checkpoint_seconds: Weight = Field(30.0, description="a crash loses so much work at most")
+    keep_every: Steps | None = Field(None, description="keep the weights of every so many steps, beside the last")
+
+    @model_validator(mode="after")
+    def _one_layout(self) -> "Training":
+        if self.stacked and self.channels_last:
+            raise ValueError("channels_last does nothing for stacked runs, whose weights lie row by row; leave out one")
+        return self
+
+    @model_validator(mode="after")
+    def _holdable_curves(self) -> "Training":
+        if self.steps // self.log_every > _POINTS:
+            least = -(-self.steps // _POINTS)
+            raise ValueError(
+                f"{self.steps:,} steps, logged every {self.log_every}, make curves of more than {_POINTS:,} points; "
+                f"set training.log_every to {least:,} or more"
+            )
+        return self
+
+    @field_validator("evaluate_every", "keep_every")
+    @classmethod
+    def _whole_intervals(cls, value: int | None, info: ValidationInfo) -> int | None:
+        every = info.data.get("log_every") or 1
+        if value and value % every:
+            raise ValueError(
+                f"{value} is not a multiple of log_every ({every}); set training.log_every to a divisor of it"
+            )
+        return value
+
+
+class Objective(Strict):
+    """The one score that a sweep improves."""
+
+    minimize: str | None = None
+    maximize: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "Objective":
+        if (self.minimize is None) == (self.maximize is None):
+            raise ValueError("give minimize or maximize, and one of them only")
+        return self
+
+    @property
+    def score(self) -> str:
+        return self.minimize or self.maximize or ""
+
+    @property
+    def better(self) -> Literal["lower", "higher"]:
+        return "lower" if self.minimize else "higher"
+
+
+class Search(Strict):
+    """How configurations are chosen. With `per_system` every system gets the same number of trials."""
+
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    trials: Times = Field(10, description="the total, over all systems")
+    seeds: Times = 1
+    per_system: bool = True
+    pruner: pruners.Name = Field(
+        "none", description="stops the search's runs: median, worse than most of their system; alarm, worse than before"
+    )
+    seed: Seed = Field(0, description="of the sampler")
+
+
+class Confirm(Strict):
+    """The best configurations, trained with fresh seeds and without pruning: the values that a comparison may quote."""
+
+    top: Times = 1
+    seeds: Times = 3
+
+
+class Sections(Strict):
+    """The sections of an experiment file; `data` and `system` are validated by the plugins that they name."""
+
+    data: dict[str, Any]
+    system: dict[str, Any]
+    training: Training
+    evaluation: str | dict[str, Any]
+    objective: Objective
+    search: Search = Search()
+    confirm: Confirm | None = None
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _holdable(cls, value: Any) -> Any:
+        return value  # numbers are checked by the class of each section, whose messages name the key

@@ -1,0 +1,41 @@
+"""Plain data validated by a pydantic model; an error is one sentence at its key."""
+
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from aigc_lab.experiment.yaml_file import KeyPath, shown, unknown_key
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validated(model: type[M], data: Any, fail: Callable[[KeyPath, str], NoReturn]) -> M:
+    """The model of plain data. The first error is passed to `fail` as its key and a sentence."""
+    try:
+        return model.model_validate(data, strict=True)
+    except ValidationError as error:
+        # An unknown key comes first: a key may be missing because it is misspelt.
+        first = min(error.errors(), key=lambda each: each["type"] == "missing")
+        path = tuple(first["loc"])
+        match first["type"]:
+            case "extra_forbidden":
+                fail(path, unknown_key(str(path[-1]), _fields(model, path[:-1])))
+            case "missing":
+                fail(path, "this key is missing")
+            case "dict_type" | "model_type":
+                fail(path, f"it should hold keys and values, not {shown(first['input'])}")
+            case "value_error":
+                fail(path, first["msg"].removeprefix("Value error, "))
+            case _:
+                message = first["msg"].replace("Input should be", "it should be")
+                fail(path, f"{message}, not {shown(first['input'])}")
+
+
+def _fields(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    """The keys of the nested model at a path."""
+    for part in path:
+        kind = model.model_fields[part].annotation
+        options = [kind, *getattr(kind, "__args__", ())]
+        model = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
+    return list(model.model_fields)

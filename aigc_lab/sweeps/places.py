@@ -1,0 +1,60 @@
+"""The places at which the runs of a sweep are done: devices, and shares of the CPU's cores."""
+
+import torch
+
+from aigc_lab.errors import UsageError
+from aigc_lab.executors.base import Place
+from aigc_lab.experiment.experiment import Experiment
+from aigc_lab.host import environment
+
+
+def assign_places(
+    device: str, workers: int | None, trials_per_gpu: int | None, at_most: int | None = None
+) -> list[Place]:
+    """One place for each worker, `at_most` so many: `trials_per_gpu` on each GPU, or equal shares of the CPU's cores.
+
+    Raises `UsageError` for options that contradict each other or the devices of this machine.
+    """
+    devices = device_names(device)
+    on_gpus = devices[0].startswith("cuda")
+    if trials_per_gpu is not None and not on_gpus:
+        raise UsageError("--trials-per-gpu needs CUDA devices, and there is none here; use --workers N on a CPU")
+    if trials_per_gpu is not None and workers is not None:
+        raise UsageError("--workers and --trials-per-gpu say the same in two ways; give one of them")
+    count = workers or (len(devices) * (trials_per_gpu or 1) if on_gpus else 1)
+    count = min(count, at_most or count)
+    threads = max(1, environment.cores() // count)
+    return [Place(devices[index % len(devices)], threads) for index in range(count)]
+
+
+def describe_places(places: list[Place], experiment: Experiment) -> str:
+    """A sentence on the workers, their devices and their CPU threads."""
+    threads, asked = places[0].threads, experiment.file.training.threads or environment.threads()
+    names = ", ".join(dict.fromkeys(place.device for place in places))
+    text = f"{len(places)} workers on {names}, {min(threads, asked)} CPU thread{'s' * (min(threads, asked) > 1)} each"
+    if len(places) > environment.cores():
+        text += f", which share {environment.cores()} cores"
+    if experiment.file.training.threads and asked > threads:
+        text += f" (training.threads asks for {asked}: the same seed gives other bits than alone)"
+    return text
+
+
+def describe_threads(experiment: Experiment) -> str | None:
+    """A sentence on OMP_NUM_THREADS where it differs from the threads of a run: whether it is used. None otherwise."""
+    variable, asked = environment.omp_threads(), experiment.file.training.threads
+    if variable is None or variable == (asked or environment.cores()):
+        return None
+    if asked is not None:
+        return f"OMP_NUM_THREADS={variable} is not used: training.threads is {asked}"
+    used = environment.threads()
+    return f"{used} CPU thread{'s' * (used > 1)} for a run, as OMP_NUM_THREADS={variable} says"
+
+
+def device_names(option: str) -> list[str]:
+    """The devices of `--devices`: `auto` means every CUDA device, or the CPU where there is none."""
+    if option == "auto":
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+    devices = list(dict.fromkeys(environment.device(name.strip(), "--devices") for name in option.split(",")))
+    if "cpu" in devices and len(devices) > 1:
+        raise UsageError(f"--devices {option}: name the CPU, or GPUs, and not both")
+    return devices
