@@ -24,7 +24,7 @@ from aigc_lab.metrics.base import Metric
 from aigc_lab.systems.base import System
 
 ROOT = Path(__file__).parents[2]
-SHOWN = ROOT / "tests" / "data" / "readme_system.py"
+SHOWN = ROOT / "tests" / "fixtures" / "readme_system.py"
 MARKER = "<!-- tests/fixtures/readme_system.py -->"
 
 
