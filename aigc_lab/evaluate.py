@@ -17,12 +17,13 @@ from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.metrics.base import Pool, Real, Score, scored
-from aigc_lab.samples import Images, Points, Text
+from aigc_lab.modalities.base import modality_of
+from aigc_lab.modalities.shared.inputs import Input, Range
 from aigc_lab.scoring.collapse_judge import Pictures, equal
 from aigc_lab.scoring.evidence import evidence_of, kept, pool_of
 from aigc_lab.scoring.feature_store import FeatureStore
-from aigc_lab.scoring.given_collapse import RealSet, classes_of, known_sentences, verdict_on
-from aigc_lab.scoring.inputs import GivenDataset, Input, Pair, Range, parted, read_input
+from aigc_lab.scoring.given_collapse import RealSet, classes_of, verdict_on
+from aigc_lab.scoring.inputs import GivenDataset, Pair, parted, read_input
 from aigc_lab.scoring.metric_choice import best_features, chosen_metrics
 from aigc_lab.scoring.neighbours_picture import draw_neighbours, neighbours_by
 from aigc_lab.verdicts.conclusion import CollapseVerdict
@@ -87,7 +88,7 @@ def evaluate(
         made = made.take(choice(len(made), samples))
     dataset, sets = _real(pair, real, len(made))
     if train is not None:
-        known = read_input(train, name="train", **options)
+        known = read_input(train, name="train", like=made.modality, **options)
         sets = replace(sets, train=pair.another(known))
         for note in known.notes:
             say(note)
@@ -160,7 +161,8 @@ def judge(
     if known is not None and known.shape != (len(pair.reference),):
         raise UsageError(f"labels: {len(known):,} are given for {len(pair.reference):,} reference samples")
     classes = None if known is None else int(known.max()) + 1
-    reference = replace(pair.reference, labels=known) if isinstance(pair.reference, Images) else pair.reference
+    kind = modality_of(pair.reference)
+    reference = replace(pair.reference, labels=known) if kind.learns_labels else pair.reference
     rows, learned = torch.arange(len(reference)), None
     if features == "classifier" and not real.split:
         # What it has learned is sorted right, and says nothing of what is not.
@@ -173,29 +175,35 @@ def judge(
     names = names or (dataset.class_names if labels is None else None)
     made, modes, sentences, kept = pair.generated, None, None, cache or where.shared_cache
     pictures, network = None, None
-    if isinstance(made, Points):
-        vectors = [made.canonical().values, reference.canonical().values]
-        identity = "points"
+    if kind.is_vector:
+        vectors = [kind.vectors(made), kind.vectors(reference)]
+        identity = str(made.modality)
         # Labels that were given come before the modes that a dataset has.
         modes = dataset.modes if labels is None else None
     else:
-        name = features or "sentences"
-        if isinstance(made, Images) and features is None:
-            name, why = best_features(dataset, weights)
+        best = best_features(dataset, weights) if features is None else None
+        if best is not None:
+            features, why = best
             say(why)
+        name = features or kind.judge_extractor
+        if name is None:
+            raise UsageError(f"{made.modality} are judged by features of yours: name an extractor with --features")
         store = FeatureStore(dataset, cache=kept, weights=weights, device=environment.device(device), say=say)
         extractor = lookup.find_extractor(name)
         extractor.check(dataset, weights)
         extractor.fetch(weights, say)
         vectors = [store.made(name, made).vectors.cpu(), store.real(name, reference).vectors.cpu()]
         identity = store.extractor(name).identity
-        if isinstance(made, Images):
+        if kind.is_image:
             network = store.extractor(name)
         pictures = Pictures(reference.take, lambda images: store.made(name, images).vectors)
-    if isinstance(pair.reference, Text):
+    if kind.shown_as == "lines":
         # What a language model has read is not strange to it: not those that others are judged beside.
         train = dataset.load("train") if real.split and real.split[1] != "train" else None
-        sentences = known_sentences(pair.reference.corpus, train.corpus if isinstance(train, Text) else None)
+        try:
+            sentences = kind.sentences([pair.reference], train)
+        except ValueError as error:
+            raise UsageError(f"reference: {error}") from None
     of = f"{identity}|data:{dataset.name}:{dataset.digest[:8]}"
 
     def called(place: int) -> str:
@@ -210,7 +218,7 @@ def _paired(
 ) -> tuple[Input, Pair]:
     """What was given as real, and both sets in one form; says what was done to them and what was not read."""
     real = read_input(reference, name="reference", **options)
-    pair = Pair(read_input(generated, name="generated", **options), real, size)
+    pair = Pair(read_input(generated, name="generated", like=real.modality, **options), real, size)
     for note in pair.notes:
         say(note)
     return real, pair

@@ -10,15 +10,15 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from aigc_lab import noise
 from aigc_lab.config import Strict
 from aigc_lab.contracts.base import Broken, Contracts, say
 from aigc_lab.data.base import SPLITS, Dataset, Modes, Split
 from aigc_lab.experiment.experiment import Protocol
 from aigc_lab.host import names
 from aigc_lab.metrics.base import Autoencoder, Game, Metric, Real, Score
+from aigc_lab.modalities.base import modality_of
 from aigc_lab.objectives.likelihood import gaussian_nll
-from aigc_lab.samples import Images, Samples, Text
+from aigc_lab.samples import Samples, Text
 from aigc_lab.scoring import evidence
 from aigc_lab.scoring.evaluator import SCORING_SPLITS, Evaluator, ScoringSplit
 from aigc_lab.scoring.feature_store import FeatureStore
@@ -62,14 +62,8 @@ class Case:
 
     def noise(self) -> Samples:
         real = self.real()
-        if isinstance(real, Text):
-            drawn = noise.draw(noise.Draw(tuple(real.values.shape), "unit"), "contract")
-            first = max(real.vocabulary.impossible) + 1
-            words = (drawn * (len(real.vocabulary) - first)).long() + first
-            return replace(real, values=words).canonical()
-        values = noise.draw(noise.Draw((self.n, *real.values.shape[1:]), "uniform"), "contract")
         labels = real.labels if "labels" in self.metric.needs else None
-        return replace(real, values=(values + 1) / 2 if isinstance(real, Images) else values * 2, labels=labels)
+        return replace(modality_of(real).noise(real, self.n, "contract"), labels=labels)
 
     @cached_property
     def systems(self) -> Mapping[str, System]:
@@ -271,8 +265,7 @@ class _Breaking(Components):
 
 
 def _pixels(samples: Samples) -> Tensor:
-    values = samples.unit() if isinstance(samples, Images) else samples.values
-    return values.flatten(1).double()
+    return samples.as_inputs().flatten(1).double()
 
 
 METRIC: Contracts[Case] = Contracts()
@@ -457,8 +450,8 @@ def what_is_no_number_is_refused(case: Case) -> None:
 def another_shape_is_refused(case: Case) -> None:
     """Samples of another shape than the dataset's are a fault of the system, and the message must say so."""
     samples = case.noise()
-    if isinstance(samples, Text):
-        return  # sentences are of any length
+    if not samples.fixed_size:
+        return
     wider = replace(samples, values=torch.cat([samples.values, samples.values], 1))
     refused(case, wider, str(case.dataset.shape), "samples of another shape")
 

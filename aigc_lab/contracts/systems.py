@@ -20,11 +20,11 @@ from aigc_lab.config import Strict
 from aigc_lab.contracts.base import Broken, Contracts, say
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.host import names
+from aigc_lab.modalities.base import modality, modality_of
 from aigc_lab.noise import Draw
-from aigc_lab.samples import Samples, Text
+from aigc_lab.samples import Samples
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import Loss, Phase, System
-from aigc_lab.text.vocabulary import SPECIAL, Vocabulary
 from aigc_lab.training.checkpoint import load_system, restore_state, save_state, save_weights
 from aigc_lab.training.loop import train_one
 from aigc_lab.training.optimizers import trained
@@ -124,12 +124,6 @@ def _changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[
     return [key for key, value in before.items() if not torch.equal(value, after[key])]
 
 
-_SHAPES = {
-    Modality.IMAGES: Shape(Modality.IMAGES, (1, 16, 16)),
-    Modality.POINTS: Shape(Modality.POINTS, (2,)),
-    Modality.TEXT: Shape(Modality.TEXT, (5,), vocabulary=Vocabulary((*SPECIAL, "a", "word"))),
-}
-
 SYSTEM: Contracts[Case] = Contracts()
 
 
@@ -202,20 +196,20 @@ def every_parameter_is_trained(case: Case) -> None:
 @SYSTEM.add(it_can_be_built, once=True)
 def what_it_does_not_make_is_refused(case: Case) -> None:
     """A wrong combination must fail before training, with a sentence, and not in the middle of a sweep."""
-    for modality in Modality:
-        if modality != case.kind.modality:
-            refusal = _refusal(case, _SHAPES[modality])
-            if refusal is None:
-                raise Broken(f"it makes {case.kind.modality}, accepts {modality}: call super().__init__(config, shape)")
-    if case.kind.modality == Modality.IMAGES:
-        odd = Shape(Modality.IMAGES, (1, 15, 17), classes=10)
-        refusal = _refusal(case, odd)
-        if refusal is not None and "15×17" not in str(refusal):
-            raise Broken(f"it refuses pictures of 15×17 without naming the size: {say(refusal)}")
+    for name in Modality:
+        shape = modality(name).example_shape()
+        if name != case.kind.modality and shape is not None and _refusal(case, shape) is None:
+            raise Broken(f"it makes {case.kind.modality}, accepts {name}: call super().__init__(config, shape)")
+    kind = modality_of(case.kind)
+    odd = kind.odd_shape()
+    if odd is not None:
+        size, refusal = "×".join(map(str, odd.size[1:])), _refusal(case, odd)
+        if refusal is not None and size not in str(refusal):
+            raise Broken(f"it refuses {kind.noun} of {size} without naming the size: {say(refusal)}")
         if refusal is None:
             made = case.kind(case.config, odd).eval().generate(2).values.shape
-            if made != (2, 1, 15, 17):
-                raise Broken(f"it accepts pictures of 15×17 and makes {list(made)}: raise ValueError from __init__")
+            if made != (2, *odd.size):
+                raise Broken(f"it accepts {kind.noun} of {size} and makes {list(made)}: raise ValueError from __init__")
 
 
 def _refusal(case: Case, shape: Shape) -> ValueError | None:
@@ -440,18 +434,9 @@ def samples_have_the_declared_shape_and_range(case: Case) -> None:
         values, wanted = samples.values, (7, *system.shape.size)
         if tuple(values.shape) != wanted:
             raise Broken(f"seven samples have the shape {list(values.shape)}, not {list(wanted)}")
-        if isinstance(samples, Text):
-            samples.canonical()
-            if samples.vocabulary != system.shape.vocabulary:
-                raise Broken("its samples have another vocabulary than its data: make them Text(…, self.vocabulary)")
-            continue
-        if values.dtype != torch.float32:
-            raise Broken(f"samples are {values.dtype}: end sample with .float()")
-        if not values.isfinite().all():
-            raise Broken(f"{int((~values.isfinite()).sum())} of {values.numel()} values are not finite")
-        low, high = values.min().item(), values.max().item()
-        if system.modality == Modality.IMAGES and not 0 <= low <= high <= 1:
-            raise Broken(f"pixels go from {low:.3g} to {high:.3g}, and images are in [0, 1]: after tanh, (x + 1) / 2")
+        fault = modality_of(samples).fault_of_generated(samples, system.shape)
+        if fault is not None:
+            raise Broken(fault)
 
 
 @SYSTEM.add(samples_have_the_declared_shape_and_range)

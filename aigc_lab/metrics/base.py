@@ -277,8 +277,8 @@ class Evidence:
 
     def __post_init__(self) -> None:
         shape, got = self.dataset.shape, self.generated
-        if got.modality == shape.modality == Modality.TEXT:
-            return  # sentences are of any length
+        if got.modality == shape.modality and not got.fixed_size:
+            return
         if got.modality != shape.modality or tuple(got.values.shape[1:]) != shape.size:
             made = f"{got.modality} {'×'.join(map(str, got.values.shape[1:]))}"
             raise ValueError(f"dataset {self.dataset.name} holds {shape}, and the samples to score are {made}")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from aigc_lab.data.base import Modes
-from aigc_lab.samples import Images, Samples
+from aigc_lab.samples import Images
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -22,11 +22,6 @@ _GAP = 2
 _CANVAS = 400
 _DOT, _RING, _PAPER, _END = (31, 119, 180), (200, 200, 200), (255, 255, 255), (214, 39, 40)
 _ARROWS = 21
-
-
-def picture(samples: Samples, modes: Modes | None = None) -> Pixels:
-    """uint8 [H, W, 3]: every image in a grid that is about square, or every point, on the true centres if known."""
-    return grid(samples) if isinstance(samples, Images) else scatter(samples.canonical().values, modes)
 
 
 def png(pixels: Pixels) -> bytes:

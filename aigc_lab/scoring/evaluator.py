@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -12,14 +13,14 @@ import torch
 from aigc_lab.data.base import Dataset
 from aigc_lab.experiment.experiment import Protocol
 from aigc_lab.metrics.base import Metric, Pool, Real, Score
+from aigc_lab.modalities.base import modality_of
 from aigc_lab.pictures import drawing
-from aigc_lab.samples import Images, Samples, Text
+from aigc_lab.samples import Samples
 from aigc_lab.scoring import temperature_curve as quality_diversity
-from aigc_lab.scoring.collapse_judge import CollapseJudge, trivial, with_code
+from aigc_lab.scoring.collapse_judge import CollapseJudge, with_code
 from aigc_lab.scoring.evidence import evidence_of, kept, pool_of, score, scores_of
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.scoring.null_cache import known_baseline, write_baseline
-from aigc_lab.shape import Modality
 from aigc_lab.systems.shared.language import LanguageSystem
 from aigc_lab.verdicts.conclusion import CollapseVerdict
 from aigc_lab.verdicts.missing import MISSING
@@ -88,15 +89,17 @@ class Evaluator:
         )
 
     def missing(self, bins: Sequence[Mapping[str, Any]]) -> bytes | None:
-        """A PNG of real pictures of what is missing, by the bins of a verdict on this dataset: a row of eight for each.
-        None where nothing is, or samples are no pictures.
+        """A PNG of real images from each missing bin of a verdict on this dataset, a row of up to eight for each. None
+        where no bin is missing, or samples are no images.
         """
         names = [row["name"] for row in bins if row["state"] == MISSING][:_LACKING]
-        if not names or self._dataset.shape.modality != Modality.IMAGES:
+        kind = modality_of(self._dataset.shape)
+        if not names or not kind.is_image:
             return None
-        rows = [self._jury.examples(name, _IN_ROW).canonical().values for name in names]
+        rows = [self._jury.examples(name, _IN_ROW).canonical() for name in names]
         width = min(map(len, rows))
-        return drawing.png(drawing.grid(Images(torch.cat([row[:width] for row in rows])), columns=width))
+        values = torch.cat([row.values[:width] for row in rows])
+        return drawing.png(kind.tiles(replace(rows[0], values=values, labels=None), width))
 
     @cached_property
     def _jury(self) -> CollapseJudge:
@@ -130,7 +133,8 @@ class Evaluator:
         metric = next(metric for metric in self.metrics if objective in metric.gives)
         if metric.needs & {"encoder", "game", "likelihood", "labels"}:
             return None
-        made = trivial(self._dataset.load("train"), self.protocol.samples)
+        train = self._dataset.load("train")
+        made = modality_of(train).trivial(train, self.protocol.samples)
         found = score([metric], made, self._reals["reference"], self._dataset, self._features, "reference")
         trivially = next(each for each in found if each.name == objective)
         return trivially.value if _tells(trivially) else None
@@ -138,7 +142,6 @@ class Evaluator:
     def temperature_curve(self, system: LanguageSystem, temperatures: Sequence[float], seed: int) -> dict[str, Any]:
         """Quality against diversity of a language model at these temperatures and at 1, against the holdout."""
         real = self._reals["holdout"]
-        assert isinstance(real.reference, Text) and isinstance(real.floor, Text), "a language model is of text"
         return quality_diversity.curve(system, real.reference, real.floor, temperatures, self.protocol.samples, seed)
 
     @cached_property

@@ -20,8 +20,8 @@ from aigc_lab.extractors.base import Extractor, Features
 from aigc_lab.extractors.shared import lookup
 from aigc_lab.host.files import replacing, sha256
 from aigc_lab.host.weights import WeightsPolicy
+from aigc_lab.modalities.base import modality_of
 from aigc_lab.samples import Samples
-from aigc_lab.shape import Modality
 from aigc_lab.statistics.frechet import Gaussian
 
 # Part of every key: changes when the stored form does.
@@ -113,7 +113,7 @@ class FeatureStore:
 
     def made(self, name: str, samples: Samples) -> Features:
         """Features of samples: computed, never stored. Raises `ValueError` for samples that it must not see."""
-        if samples.modality == Modality.POINTS:
+        if modality_of(samples).is_vector:
             raise UsageError(f"extractor {name} reads images or text, not {samples.modality}")
         total, extractor = len(samples), self.extractor(name)
         what = f"{name} features of {total:,} samples"

@@ -10,8 +10,8 @@ from torch import Tensor
 from aigc_lab.data.base import Modes
 from aigc_lab.errors import UsageError
 from aigc_lab.extractors.base import Extractor
+from aigc_lab.modalities.shared.inputs import numbered
 from aigc_lab.scoring.collapse_judge import EXAMPLES, Pictures, chosen_bins, judged
-from aigc_lab.scoring.inputs import numbered
 from aigc_lab.scoring.null_cache import remembered
 from aigc_lab.text.corpus import Corpus
 from aigc_lab.verdicts.collapse import Judge

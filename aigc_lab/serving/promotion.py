@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     import numpy
     import numpy.typing
 
+    from aigc_lab.systems.base import System
     from aigc_lab.tracking.model_registry import Package
 
     Array = numpy.typing.NDArray[Any]
@@ -212,7 +213,7 @@ def _register(
     version = mlflow.publish(
         model,
         digest,
-        _package(path.parent, sample, conditional=loaded.system.conditional),
+        _package(path.parent, sample, loaded.system),
         experiment=experiment,
         run=row["mlflow_run_id"],
         tags=_tags({**row, "checkpoint": weights.origin["checkpoint"], "reason": reason}),
@@ -310,7 +311,7 @@ def restore(registry: Registry, row: dict[str, Any], settings: Settings) -> None
         version = mlflow.publish(
             row["model"],
             row["digest"],
-            _package(Path(row["path"]).parent, loaded.sample(1), conditional=loaded.system.conditional),
+            _package(Path(row["path"]).parent, loaded.sample(1), loaded.system),
             experiment=mlflow.experiment(row["sweep"]),
             run=run["mlflow_run_id"],
             tags=_tags(row),
@@ -353,15 +354,16 @@ def _tags(row: dict[str, Any]) -> dict[str, str]:
     return {key: row[key] for key in ("run", "checkpoint", "system", "reason") if row[key] is not None}
 
 
-def _package(folder: Path, sample: "Array", *, conditional: bool) -> "Package":
+def _package(folder: Path, sample: "Array", system: "System") -> "Package":
     """The model as MLflow gets it."""
+    from aigc_lab.modalities.base import modality_of
     from aigc_lab.tracking.model_registry import Package
 
     kinds: dict[str, Literal["uint8", "float32", "string"]] = {"u": "uint8", "f": "float32", "U": "string"}
     return Package(
         folder=folder,
         code=Path(__file__).with_name("pyfunc.py"),
-        columns=columns(conditional=conditional, text=sample.dtype.kind == "U"),
+        columns=columns(conditional=system.conditional, options=modality_of(system).options),
         dtype=kinds[sample.dtype.kind],
         shape=sample.shape[1:],
         # Given, for MLflow would import everything to find them out. A local build (+cu128) cannot be asked for.

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from aigc_lab.modalities.base import modality
 from aigc_lab.data import folder as module
 from aigc_lab.data.base import SPLITS
 from aigc_lab.data.folder import Folder
@@ -255,7 +256,7 @@ def test_a_format_that_this_pillow_cannot_read_is_counted(root: Path, monkeypatc
 def test_a_contact_sheet_is_no_picture_of_the_set(root: Path) -> None:
     """Only where `samples.json` says that it is one; a picture that is named `grid.png` by chance is a picture."""
     blocks = [np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)]
-    sample_files.write(root / "made", blocks, 40, {"run": "a.0.0"})
+    sample_files.write(root / "made", modality("images"), blocks, 40, {"run": "a.0.0"})
     assert (root / "made" / "grid.png").is_file()
     fill(root / "other", 3)
     shutil.copy(root / "other" / "0.png", root / "other" / "grid.png")
