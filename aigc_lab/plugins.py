@@ -38,6 +38,7 @@ _NOUN = {
     "penalties": "penalty",
     "augmentations": "augmentation",
     "pruners": "pruner",
+    "modalities": "modality",
 }
 #: a key of an experiment whose value names a plugin, beside `name` itself -> the folder of these plugins
 KEYS = {"penalty": "penalties", "augment": "augmentations", "pruner": "pruners"}

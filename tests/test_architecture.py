@@ -26,7 +26,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("executors.base", "display"),
     ("runs", "evaluate", "contracts"),
     ("scoring",),
-    ("metrics/*", "systems/*"),
+    ("modalities/*",),
+    ("modalities.base",),
+    ("metrics/*", "systems/*", "modalities.shared"),
     ("metrics.shared", "experiment"),
     ("metrics.base", "extractors/*", "tracking"),
     ("training", "data/*", "extractors.shared"),
@@ -37,10 +39,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("statistics", "text", "host"),
     ("config", "errors", "modality", "noise", ""),
 )
-PLUGINS = ("systems", "data", "metrics", "extractors", "executors", "penalties", "augmentations", "pruners")
+PLUGINS = (
+    *("systems", "data", "metrics", "extractors", "executors", "penalties", "augmentations", "pruners", "modalities"),
+)
 # Rooms, or single modules of a room, that are imported to print a table: what is heavy would be felt.
 LIGHT = (
     *("", "api", "cli", "config", "experiment", "host", "metrics.base", "plugins", "registry", "text", "web"),
+    *("modalities.base", "modalities.shared.blocks", "modality", "shape"),
     *("commands.doctor", "commands.judge", "commands.sentences", "commands.spool", "commands.status", "commands.stop"),
     *("commands.ui", "display.tables", "metrics.shared.text", "scoring.text"),
     *("serving.answering", "serving.lookup", "serving.model", "serving.promotion", "serving.request"),

@@ -19,9 +19,9 @@ from aigc_lab.host.settings import Settings
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.metrics.base import Score
 from aigc_lab.modalities.base import modality_of
+from aigc_lab.modalities.shared.inputs import Range
 from aigc_lab.registry import queries
 from aigc_lab.registry.home import open_registry
-from aigc_lab.modalities.shared.inputs import Range
 from aigc_lab.scoring.inputs import read_input
 from aigc_lab.serving import lookup
 from aigc_lab.verdicts.conclusion import CollapseVerdict

@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from aigc_lab.modalities.base import modality
 from aigc_lab.data import folder as module
 from aigc_lab.data.base import SPLITS
 from aigc_lab.data.folder import Folder
 from aigc_lab.data.shared import image_files
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.errors import UsageError
+from aigc_lab.modalities.base import modality
 from aigc_lab.serving import sample_files
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)

@@ -19,13 +19,13 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from systems_of_users import MINE
 
-from aigc_lab.modalities.base import modality
 from aigc_lab import cli, load, plugins
 from aigc_lab.commands import sweep as commands
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host import trust
 from aigc_lab.host.files import locked, sha256
 from aigc_lab.host.settings import Settings
+from aigc_lab.modalities.base import modality
 from aigc_lab.registry import queries, read_only
 from aigc_lab.registry.records import StoredCheckpoint, StoredPromotion, StoredScore
 from aigc_lab.registry.states import RunState
