@@ -1,17 +1,15 @@
-"""Runs, from their first step to their result: build, train, sample, evaluate, record.
+"""The execution of runs: build, train, sample, evaluate, record.
 
-Each step of a run's life may be done again after a crash: attempt row, MLflow run, training from the last checkpoint,
-the whole result in one transaction, the end of the MLflow run. MLflow gets curves and pictures on the way.
+Each step may be repeated after a crash: the attempt's row, the MLflow run, training from the last checkpoint, the whole
+result in one transaction, the end of the MLflow run. MLflow gets curves and pictures on the way.
 """
 
 import itertools
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -21,20 +19,20 @@ from aigc_lab.data.shared.batches import Batches
 from aigc_lab.errors import Failure, NotFinite, UsageError
 from aigc_lab.experiment.experiment import Training
 from aigc_lab.host import environment, outage, run_folders, signals
-from aigc_lab.host.files import refused, sha256
-from aigc_lab.registry.records import StoredCheckpoint
+from aigc_lab.host.files import refused
 from aigc_lab.registry.run_lifecycle import RESULTS, Outdated
 from aigc_lab.registry.states import RunState as RunState
-from aigc_lab.runs import tracked
 from aigc_lab.runs.faults import broken_weight, own_fault, reason_of
 from aigc_lab.runs.heartbeat import Heartbeat
 from aigc_lab.runs.job import Job, RunOutcome, Watcher
 from aigc_lab.runs.record import Record, SharedClock
 from aigc_lab.runs.resources import Resources
+from aigc_lab.runs.restore import restored
 from aigc_lab.runs.scores import RunScores
 from aigc_lab.runs.showcase import Showcase
+from aigc_lab.runs.tracked import describe, open_run, replay, track_weights
+from aigc_lab.runs.weights import Selected, copied, keep, sampling_from
 from aigc_lab.scoring.evaluator import SCORING_SPLITS
-from aigc_lab.systems.base import System
 from aigc_lab.tracking.base import RunTracker, status_of
 from aigc_lab.tracking.description import ending
 from aigc_lab.training import checkpoint
@@ -42,7 +40,7 @@ from aigc_lab.training.checkpoint import Checkpointer
 from aigc_lab.training.loop import train
 from aigc_lab.training.recorder import Diverged
 from aigc_lab.training.stacked import Stacked
-from aigc_lab.training.state import Progress, Replica, Round, TrainingState
+from aigc_lab.training.state import Progress, Replica, Round
 
 _LOG = logging.getLogger(__name__)
 
@@ -55,8 +53,9 @@ class _Pruned(Exception):
 
 
 def execute(jobs: Sequence[Job], resources: Resources, watchers: Sequence[Watcher]) -> list[RunOutcome]:
-    """Does the runs, trained together, and records each, whatever happens. An interruption stores where they are; it, a
-    user's mistake and a store that fails leave as exceptions: the next run would meet them too.
+    """Trains the jobs together and records the outcome of each; a run that fails has one too. An interruption, a user's
+    mistake (`UsageError`) and a failing store (`Failure`) are raised after the state of the runs is stored, since the
+    next run would meet them too.
     """
     training = jobs[0].configuration.training
     resources.settle(training)
@@ -88,7 +87,9 @@ def execute(jobs: Sequence[Job], resources: Resources, watchers: Sequence[Watche
 
 
 def _rounds(replicas: Sequence[Replica], training: Training) -> Iterator[Round]:
-    """The training of all. Stacked, those that were stored at one step are one program, and go after one another."""
+    """The training of all replicas, a `Round` at a time. Stacked, those that begin at the same step are trained as one
+    program, and such groups one after the other.
+    """
     options: dict[str, Any] = {
         "steps": training.steps,
         "every": training.log_every,
@@ -105,7 +106,7 @@ def _rounds(replicas: Sequence[Replica], training: Training) -> Iterator[Round]:
 
 
 class _Run:
-    """One run under way: its state, what it has to show, and what of that is already stored."""
+    """One run under way: its training state, its record, and how much of them is stored."""
 
     replica: Replica
     tracked: RunTracker
@@ -114,13 +115,8 @@ class _Run:
         self, job: Job, resources: Resources, watcher: Watcher, heartbeat: Heartbeat, clock: SharedClock
     ) -> None:
         self.outcome: RunOutcome | None = None
-        self._job, self._resources, self._watcher, self._heartbeat, self._clock = (
-            job,
-            resources,
-            watcher,
-            heartbeat,
-            clock,
-        )
+        self._job, self._resources, self._watcher = job, resources, watcher
+        self._heartbeat, self._clock = heartbeat, clock
         self._training = job.configuration.training
         self._folder = run_folders.folder(resources.settings, job.sweep, job.trial, job.seed)
         self._record = Record(run_folders.artifacts(resources.settings, job.sweep, job.trial, job.seed), clock=clock)
@@ -128,7 +124,7 @@ class _Run:
         self._begun = False
         self._scoring = False  # the training is done, up to here: what fails now must cost none of it
         self._rescued = False
-        self._best: _Selected | None = None
+        self._best: Selected | None = None
         self._value = math.nan  # of the objective at the newest evaluation, which was at this step
         self._evaluated = 0
         self._delivered = self._saved = time.monotonic()
@@ -140,7 +136,7 @@ class _Run:
     # ---- its steps
 
     def begin(self) -> None:
-        """An attempt, from the newest checkpoint of its chain where there is one."""
+        """Begins an attempt, from the newest checkpoint of its chain if there is one."""
         job, registry = self._job, self._resources.registry
         older = checkpoint.checkpoints(self._folder)
         stored = next(older, None)
@@ -153,28 +149,29 @@ class _Run:
         self._checkpoints = Checkpointer(self._mine, self._stored)
         with signals.at_once():
             samples = job.configuration.dataset.load("train").to(self._resources.device)
-            described = tracked.describe(job)
+            described = describe(job)
             # A run whose scoring failed goes on after its training, though for MLflow it is another.
             scoring = stored is not None and stored.history.get("scoring", False)
             follows = stored is not None and (chain != self._attempt or scoring)
-            state, history = self._state(itertools.chain([stored], older) if follows else ())
+            known = itertools.chain([stored], older) if stored is not None and follows else ()
+            state, restored_from = restored(job, self._resources.device, known)
+            if restored_from is not None:
+                self._recall(restored_from)
         self.replica = Replica(state, Batches(samples, self._training.batch_size, job.seed), job.seed)
         self._scores = RunScores(job, self.replica, self._record, self._resources.evaluator)
         self._from = state.step
-        if history is not None:
+        if restored_from is not None:
             registry.beat(job.run, self._attempt, from_step=state.step, step=state.step)
         self._heartbeat.add(job.run, self._attempt, lambda: state.step)
         registry.describe(job.run, self._attempt, described.dump())
-        self.tracked = tracked.open_run(
-            self._resources.tracker, job, described, now, attempt=self._attempt, chain=chain
-        )
+        self.tracked = open_run(self._resources.tracker, job, described, now, attempt=self._attempt, chain=chain)
         self._showcase = Showcase(job, self.replica, self._record, self.tracked, self._resources.evaluator)
         self._begun = True
         if follows and chain == self._attempt:
             self._scoring = True
-            tracked.replay(self._record, self.tracked)
+            replay(self._record, self.tracked)
             self._showcase.show_again()
-        if history is None:
+        if restored_from is None:
             # MLflow's slider begins at step 0: without a picture there, people see an empty tile first.
             self._showcase.show(0)
         elif state.step and self._due(state.step) and self._evaluated != state.step:
@@ -182,32 +179,10 @@ class _Run:
         self._rest()
         self._scoring = False
 
-    def _state(self, stored: Iterable[checkpoint.Stored | None]) -> tuple[TrainingState, dict[str, Any] | None]:
-        """The state to go on from, and the history up to there: None where the run begins."""
-        plan = self._job.configuration
-        for each in itertools.chain(stored, [None]):
-            state = TrainingState.fresh(
-                plan.system_class,
-                plan.system_config,
-                plan.dataset.shape,
-                seed=self._job.seed,
-                batch_size=self._training.batch_size,
-                device=self._resources.device,
-                channels_last=self._training.channels_last,
-            )
-            if each is None:
-                break
-            try:
-                checkpoint.restore_state(state, each.state)
-            except (OSError, ValueError, KeyError, RuntimeError) as error:
-                _LOG.warning("%s: of another version of the system, so it is not used: %s", each.state, error)
-                continue
-            self._recall(each)
-            return state, each.history
-        return state, None
-
     def reach(self, end: Progress | Diverged) -> None:
-        """An interval has ended: its scalars, an evaluation, a checkpoint, each where it is due."""
+        """Records the scalars of an interval that has ended; evaluates and stores a checkpoint where these are due.
+        Raises `Diverged`.
+        """
         self._heartbeat.check(self._job.run, self._attempt)
         self._scoring = False
         if isinstance(end, Diverged):
@@ -222,7 +197,7 @@ class _Run:
             self._deliver()
         every = self._training.keep_every
         if every and end.step % every == 0:
-            self._keep(f"step-{end.step:06d}", end.step, _weights(self.replica.state.average))
+            self._keep(f"step-{end.step:06d}", end.step, copied(self.replica.state.average))
         if time.monotonic() - self._saved >= self._training.checkpoint_seconds:
             self._save()
 
@@ -250,7 +225,7 @@ class _Run:
         # What is not finite is worse than any score.
         first = self._best is None or (math.isfinite(value) and not math.isfinite(self._best.value))
         if self._best is None or first or sign * value < sign * self._best.value:
-            self._best = _Selected(step, value, _weights(self.replica.state.average))
+            self._best = Selected(step, value, copied(self.replica.state.average))
         self._value = value
         stop = self._watcher.scored(step, value)
         self._evaluated = step  # not before: an interruption may come instead of the answer, and it is asked for again
@@ -260,7 +235,7 @@ class _Run:
         self._rest()
 
     def _rest(self) -> None:
-        """Trains no further where the objective has not been better for as many evaluations as the run is patient."""
+        """Ends the training when the objective has not improved for `training.patience` evaluations."""
         patience, best = self._training.patience, self._best
         if patience is None or best is None:
             return
@@ -268,9 +243,10 @@ class _Run:
             self.replica.live = False
 
     def conclude(self) -> None:
-        """Final scores of the result and of the selected weights, on both splits; weights and the picture as files. The
-        result, which is recorded as the last weights, is what the last step came to; of a run with patience it is what
-        it was patient for, the selected weights: they are ranked, told to the search, promoted and sampled from.
+        """Scores the result and the selected weights on both splits, and keeps weights and samples as files.
+
+        The result is recorded as the last weights and is what is ranked, told to the search and promoted. It is the
+        last step, or in a run with patience the selected weights.
         """
         assert self._best is not None, "the last step is always evaluated"
         begun, best = time.perf_counter(), self._best
@@ -284,7 +260,7 @@ class _Run:
             self._showcase.keep_final(step)
             self._showcase.draw_temperatures()
             self._showcase.draw_missing(step)
-            last = _weights(self.replica.state.average)
+            last = copied(self.replica.state.average)
         if self._training.ema and step == self.replica.state.step:  # of earlier weights only the average is kept
             self._scores.judge_raw()
         self._heartbeat.check(self._job.run, self._attempt)
@@ -296,7 +272,7 @@ class _Run:
                 for split in SCORING_SPLITS:
                     self._record.score(self._scores.examine(split)[0], "selected", best.step, split)
         self._keep("selected", best.step, best.weights)
-        tracked.track_weights(self._record, self.tracked)
+        track_weights(self._record, self.tracked)
         self._record.evaluation_seconds += time.perf_counter() - begun
         shares = {
             "time/training_seconds": self._record.training_seconds,
@@ -314,25 +290,17 @@ class _Run:
         patient = self._training.patience is not None and self._best is not None
         return self._best.step if patient and self._best is not None else self.replica.state.step
 
-    @contextmanager
-    def _sampling(self, selected: "_Selected | None") -> Iterator[None]:
+    def _sampling(self, selected: Selected | None) -> AbstractContextManager[None]:
         """Samples come from the selected weights within; from the last ones for None."""
-        average = self.replica.state.average
-        if selected is None or selected.step == self.replica.state.step:
-            yield
-            return
-        last = _weights(average)
-        average.load_state_dict(selected.weights)
-        try:
-            yield
-        finally:
-            average.load_state_dict(last)  # an interruption may come here, and stores the state
+        state = self.replica.state
+        other = selected is not None and selected.step != state.step
+        return sampling_from(state.average, selected.weights if selected is not None and other else None)
 
     # ---- how it ends
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
-        """What is raised within is how the run ended. What the next run would meet too is raised again."""
+        """Records an exception raised within as the end of the run. Raises it again if the next run would meet it."""
         try:
             yield
         except _Pruned:
@@ -361,8 +329,8 @@ class _Run:
                 raise Failure(f"run {self._job.run} could not begin: {reason_of(error)}") from error
 
     def stop(self, error: BaseException) -> None:
-        """Ends the run, unless it has ended, because of what happened to all: it is stored, and goes on another time;
-        or the training itself failed.
+        """Ends the run, unless it has ended, by an error in this run or in another that is trained with it. A run that
+        is not to blame is stored as it is and resumed later.
         """
         if self.outcome is not None:
             return
@@ -390,12 +358,12 @@ class _Run:
             return None
 
     def _rescue(self) -> None:
-        """Keeps what was trained of a run whose scoring fails: its weights, the scores that can be computed, and the
-        state to go on from when it is done again.
+        """Keeps what a run has trained whose scoring fails: weights, the scores of the metrics that do not fail, and a
+        checkpoint to resume from.
         """
         state, best = self.replica.state, self._best
         with suppress(OSError):  # of a disk that is full the reason tells
-            self._keep("last", state.step, _weights(state.average))
+            self._keep("last", state.step, copied(state.average))
             if best is not None:
                 self._keep("selected", best.step, best.weights)
             self._save(wait=True)
@@ -404,13 +372,13 @@ class _Run:
             for split in SCORING_SPLITS:
                 self._record.score(self._scores.computable(split), "last", state.step, split)
         with suppress(Exception):  # MLflow may be what refuses
-            tracked.track_weights(self._record, self.tracked)
+            track_weights(self._record, self.tracked)
             last = [score for score in self._record.scores.values() if score.checkpoint == "last"]
             values = {score.name: score.value for score in last if score.split == "holdout" and score.value is not None}
             self.tracked.scores(state.step, {f"{name}_holdout": value for name, value in values.items()})
 
     def _end(self, state: RunState, reason: str | None, value: float | None = None) -> None:
-        """The truth first: MLflow is a projection of it and may be down."""
+        """Records how the run ended, in the registry before MLflow, which only shows it and may be down."""
         if not self._attempt:
             return  # there is no attempt of ours to end
         if self._begun:
@@ -441,8 +409,8 @@ class _Run:
     # ---- what is stored on the way
 
     def _save(self, *, wait: bool = False) -> None:
-        """A checkpoint; without `wait`, only if the one before has been written. What MLflow is to be shown up to here
-        must be on the disk first: a resumed run does not show it again.
+        """Stores a checkpoint; without `wait`, only if the one before has been written. The records for MLflow up to
+        here are on the disk first, because a resumed run does not write them again.
         """
         self._saved = time.monotonic()
         if self._deliver():
@@ -467,29 +435,14 @@ class _Run:
         history = stored.history
         self._value, self._evaluated = history["value"], history["evaluated"]
         if history["best"] is not None:
-            self._best = _Selected(history["best"]["step"], history["best"]["value"], stored.selected)
+            self._best = Selected(history["best"]["step"], history["best"]["value"], stored.selected)
         self._record.load(history["record"], stored.state.parent, self._mine)
 
-    def _keep(self, kind: str, step: int, weights: dict[str, Tensor]) -> None:
-        """Weights that outlive the run; equal ones are one file."""
-        path, kept = self._mine / f"{kind}.safetensors", self._record.checkpoints
-        facts, same = {"run": self._job.run, "step": step}, [Path(stored.path) for stored in kept.values()]
-        checkpoint.save_weights(self.replica.state.average, weights, path, facts, same)
-        kept[kind] = StoredCheckpoint(kind, step, str(path), sha256(path), path.stat().st_size)
+    def _keep(self, kind: str, step: int, values: dict[str, Tensor]) -> None:
+        """Keeps weights beyond the run."""
+        average = self.replica.state.average
+        keep(self._record, self._mine, self._job.run, average, values, kind, step)
 
     def _deliver(self) -> int:
         self._delivered = time.monotonic()
         return self.tracked.flush()
-
-
-def _weights(system: System) -> dict[str, Tensor]:
-    return {key: tensor.detach().clone() for key, tensor in system.state_dict().items()}
-
-
-@dataclass
-class _Selected:
-    """The weights of the best evaluation so far."""
-
-    step: int
-    value: float
-    weights: dict[str, Tensor]
