@@ -74,10 +74,19 @@ class Case:
             return {"real": Frequencies.fitted(self.dataset.load("train")), "noise": Frequencies.uniform(self.real())}
         if "encoder" not in self.metric.needs:
             return {}
-        if isinstance(self.real(), Text):
+        if self.dataset.shape.vocabulary is not None:
             known = [self.dataset.load(split).values for split in SPLITS]
             return {"real": Codebook(torch.cat(known)), "noise": Codebook(known[0][:1])}
         return {"real": Components.fitted(self.dataset.load("train")), "noise": Components.blind(self.real())}
+
+    @property
+    def breaking(self) -> System:
+        """An autoencoder that encodes one of the samples as no number."""
+        train = self.dataset.load("train")
+        if self.dataset.shape.vocabulary is not None:
+            return _BreakingCodes(train.values)
+        whole = Components.fitted(train)
+        return _Breaking(whole.weight, whole.mean, whole.sigma, whole.size)
 
     def scores(
         self, samples: Samples, split: ScoringSplit = "reference", system: System | None = None
@@ -423,27 +432,18 @@ def what_is_no_number_is_refused(case: Case) -> None:
         endless = _Endless(Frequencies.fitted(case.dataset.load("train")).share)
         refused(case, case.real(), f" of {case.n} sentences", "a likelihood of NaN", endless)
         return
-    if isinstance(case.real(), Text):
-        if "encoder" in case.metric.needs:
-            breaking_codes = _BreakingCodes(case.dataset.load("train").values)
-            refused(case, case.real(), f" of {case.of_real[min(case.of_real)].n} s", "codes with NaN", breaking_codes)
-            return
-        wrong = case.noise()
-        wrong.values[3, 0] = len(case.real().vocabulary)  # type: ignore[attr-defined]
-        refused(case, wrong, f"of {case.n} sentences", "a number that is no word")
-        return
+    kind = modality_of(case.dataset.shape)
+    lines = kind.shown_as == "lines"
     if "encoder" in case.metric.needs:
-        whole = Components.fitted(case.dataset.load("train"))
-        breaking = _Breaking(whole.weight, whole.mean, whole.sigma, whole.size)
-        refused(case, case.real(), f" of {case.of_real[min(case.of_real)].n} samples", "codes with NaN", breaking)
+        counted = "s" if lines else "samples"
+        n = case.of_real[min(case.of_real)].n
+        refused(case, case.real(), f" of {n} {counted}", "codes with NaN", case.breaking)
         return
     if "game" in case.metric.needs:
         refused(case, case.real(), "not finite", "a position of NaN", At(math.nan))
         return
-    for bad in (math.nan, math.inf):
-        samples = case.noise()
-        samples.values[3].view(-1)[0] = bad
-        refused(case, samples, f"of {case.n} samples", f"samples with one {bad}")
+    for samples, what in kind.unscorable(case.noise()):
+        refused(case, samples, f"of {case.n} {'sentences' if lines else 'samples'}", what)
 
 
 @METRIC.add(it_gives_the_scores_that_it_declares)

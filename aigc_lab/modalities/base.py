@@ -7,9 +7,10 @@ point group `aigc_lab.modalities`.
 """
 
 import hashlib
+import math
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -225,6 +226,13 @@ class ModalityKind(ABC):
         extractors against them.
         """
         return replace(like, values=2 * uniform(like, count, key), labels=None)
+
+    def unscorable(self, samples: "Samples") -> "Iterator[tuple[Samples, str]]":
+        """The samples with a value in the fourth that no metric may score, for each such value; and what that is."""
+        for bad in (math.nan, math.inf):
+            values = samples.values.clone()
+            values[3].view(-1)[0] = bad
+            yield replace(samples, values=values), f"samples with one {bad}"
 
     # ---- judged: has a generator collapsed?
 

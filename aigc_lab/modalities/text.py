@@ -1,6 +1,6 @@
 """Sentences of a vocabulary, a line each."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -98,6 +98,11 @@ class TextKind(ModalityKind):
         first = max(like.vocabulary.impossible) + 1
         words = (drawn * (len(like.vocabulary) - first)).long() + first
         return replace(like, values=words, labels=None).canonical()
+
+    def unscorable(self, samples: Samples) -> Iterator[tuple[Samples, str]]:
+        values = samples.values.clone()
+        values[3, 0] = len(_text(samples).vocabulary)
+        yield replace(samples, values=values), "a number that is no word"
 
     # ---- judged
 
