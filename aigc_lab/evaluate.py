@@ -1,4 +1,4 @@
-"""Protocol + (generated, real) -> scores. Nothing here knows how the samples were trained or where scores go."""
+"""Scores and verdicts of samples that a user gives, without a sweep."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -59,23 +59,24 @@ def evaluate(
 ) -> list[Score]:
     """Scores of generated samples against real ones, each with its interval, n, floor and signature.
 
-    `generated`, `reference` and `train` (what the generator was trained on, for metrics that ask for it) are each a
-    folder of images, a `.npy` or `.npz` file, a tensor or an array (uint8, or floats in [0, 1], [N, C, H, W],
-    [N, H, W, C] or [N, D]), `Samples`, or `"mnist:holdout"`: a dataset, the holdout unless a split is named.
+    `generated`, `reference` and `train` (what the generator was trained on, for metrics that need it) are each a folder
+    of images, a `.npy` or `.npz` file, a tensor or an array (uint8, or floats in [0, 1], [N, C, H, W], [N, H, W, C] or
+    [N, D]), `Samples`, or `"mnist:holdout"`: a dataset, the holdout unless a split is named.
 
-    What is measured: `metrics` by name, or those of a `protocol` (a name or a file); else those that the samples allow:
-    `leave` is told of each of the others and of the reason, as is `say`. Both sets must be as large as a metric needs.
-    `features` names the extractor of all metrics that can choose: `inception`, `classifier`, `random`, a user's own.
-    The floor compares samples of the other scoring split of a dataset, or as many of a reference that is no dataset
-    with its rest: half of it at the most. Then it is of fewer than are scored, and `at_floor` of a score is the value
-    of as few, which the floor is to be held against.
+    The metrics are those of `metrics` by name or of a `protocol` (a name or a file). Without either they are those of
+    the modality that can be computed: `leave` and `say` are told of each of the others and the reason. Both sets must
+    be as large as a metric needs. `features` is the extractor of all metrics that can choose: `inception`,
+    `classifier`, `random`, or a user's file.
 
-    `neighbours` names a .png file that is written too: ten rows, each a generated image and the five training images
-    nearest to it in the features of `memorisation` (else of the first metric that has any), what is closest to a copy
-    on top.
+    The floor compares real samples with real ones: of a dataset, samples of the other scoring split; of any other
+    reference, a random part with the rest, at most half of it. Where that part is smaller than the generated set,
+    `at_floor` is the score of as few generated samples, to be held against the floor.
 
-    Real features are read from and kept in `cache`. `say` is told of what a user should know, `watch` of progress.
-    Raises `UsageError` for what cannot be scored, naming what and why.
+    `neighbours` is a .png file to write: ten rows, each a generated image and the five training images nearest to it in
+    the features of `memorisation` (else of the first metric that has any), the closest to a copy on top.
+
+    Features of real samples are kept in `cache`. `say` is told of what a user should know, `watch` of progress. Raises
+    `UsageError` for what cannot be scored, naming what and why.
     """
     where = Settings.load()
     weights = weights or WeightsPolicy(where.weights_dir)
@@ -146,12 +147,12 @@ def judge(
     skip_broken: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> CollapseVerdict:
-    """Whether generated samples have collapsed beside real ones, which nothing was trained on and of which there should
-    be at least twice as many. Each set is what `evaluate` takes. Bins are the classes of the reference (`labels`, or
-    those that it comes with) if the features sort three of four real samples into theirs, the modes of a dataset that
-    has them, else clusters. A classifier of given samples learns from a quarter of them, and judges by the others.
+    """The verdict on whether generated samples have collapsed beside real ones. Each set is what `evaluate` takes. The
+    real samples are none that the generator was trained on, and should be twice as many at least.
 
-    Raises `UsageError` for what cannot be judged, naming what and why.
+    Bins are the classes of the reference (`labels`, or those that it comes with) if its features sort three of four
+    real samples into theirs, the modes of a dataset that has them, else clusters. A classifier of given samples learns
+    from a quarter of them and judges by the others. Raises `UsageError` for what cannot be judged, naming what and why.
     """
     where = Settings.load()
     weights = weights or WeightsPolicy(where.weights_dir)
@@ -216,7 +217,7 @@ def judge(
 def _paired(
     generated: Any, reference: Any, size: int | None, options: Mapping[str, Any], say: Callable[[str], None]
 ) -> tuple[Input, Pair]:
-    """What was given as real, and both sets in one form; says what was done to them and what was not read."""
+    """The reference as it was given, and both sets in one form. Tells `say` how they were read."""
     real = read_input(reference, name="reference", **options)
     pair = Pair(read_input(generated, name="generated", like=real.modality, **options), real, size)
     for note in pair.notes:

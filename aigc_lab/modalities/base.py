@@ -202,8 +202,13 @@ class ModalityKind(ABC):
     # ---- scored
 
     def panel(self, features: str | None) -> list[str]:
-        """The metrics of `aigc-lab evaluate` where nobody names any, with these features."""
-        return []
+        """The metrics of `aigc-lab evaluate` where nobody names any: those of these features, if any are chosen."""
+        if features is None:
+            return []
+        first = ["fid", "inception_score"] if features == "inception" else ["fd"]
+        if features == "classifier":
+            first.append("classifier_score")
+        return [*first, "fd_debiased", "kid", "prdc", "vendi", "memorisation"]
 
     def best_features(
         self, dataset: "Dataset", weights: "WeightsPolicy", *, classified: bool

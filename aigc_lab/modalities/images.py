@@ -129,12 +129,6 @@ class ImagesKind(ModalityKind):
 
     # ---- scored
 
-    def panel(self, features: str | None) -> list[str]:
-        first = ["fid", "inception_score"] if features == "inception" else ["fd"]
-        if features == "classifier":
-            first.append("classifier_score")
-        return [*first, "fd_debiased", "kid", "prdc", "vendi", "memorisation"]
-
     def best_features(self, dataset: Dataset, weights: WeightsPolicy, *, classified: bool) -> tuple[str, str]:
         """Inception where its weights are, else the dataset's own classifier, else a random network."""
         inception: Any = lookup.find_extractor("inception")

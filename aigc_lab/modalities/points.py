@@ -27,7 +27,7 @@ class PointsKind(ModalityKind):
         return drawing.scatter(samples.canonical().values, modes)
 
     def panel(self, features: str | None) -> list[str]:
-        return ["modes"]
+        return ["modes"] if features is None else super().panel(features)
 
     def example_shape(self) -> Shape:
         return Shape(Modality.POINTS, (2,))

@@ -1,4 +1,4 @@
-"""Who judges whether a dataset's generators have collapsed: real samples as vectors, bins, and their nulls."""
+"""The judge of whether generators of a dataset have collapsed: a pool of real samples as vectors, in bins."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -43,8 +43,9 @@ _CLUSTERED = 5000
 
 
 class CollapseJudge:
-    """Judges samples of one dataset by the features of one `extractor`; points by themselves. The pool of real samples
-    is the reference and the holdout; bins are known modes, else classes, else clusters of the training split.
+    """A judge of samples of one dataset, by the features of one `extractor`; samples that are vectors are judged by
+    themselves. Its pool of real samples is the reference and the holdout. Bins are the modes of the dataset if it has
+    any, else its classes, else clusters of the training split.
     """
 
     def __init__(self, dataset: Dataset, features: FeatureStore, extractor: str | None, samples: int) -> None:
@@ -54,12 +55,12 @@ class CollapseJudge:
 
     @property
     def can(self) -> bool:
-        """Whether there is anything to judge by."""
+        """Whether samples of this dataset can be judged: they have vectors, differ, and are at least 20."""
         has_vectors = self._kind.is_vector or self._extractor is not None
         return self._dataset.distinct and self._samples >= 20 and has_vectors
 
     def collapse(self, evidence: Evidence) -> CollapseVerdict | None:
-        """The verdict on the generated samples; None where this cannot be judged."""
+        """The verdict on the generated samples; None where they cannot be judged."""
         if not self.can:
             return None
         vectors, rows = self._vectors(evidence.generated, evidence)
@@ -74,7 +75,7 @@ class CollapseJudge:
         return verdict
 
     def examples(self, name: str, count: int) -> Samples:
-        """The real samples that are most like the mean of a bin."""
+        """The `count` real samples whose vectors are nearest to the mean of a bin."""
         judge = self._judge
         return self._real(judge.examples(name, count))
 
@@ -90,8 +91,8 @@ class CollapseJudge:
         return self._features.made(self._extractor, pictures).vectors
 
     def _vectors(self, samples: Samples, evidence: Evidence | None = None) -> tuple[Tensor, Tensor]:
-        """The vectors [k, d] that are kept of real samples, or of those that there is evidence of; and which of the
-        samples these are of [k].
+        """Vectors [k, d] of samples, and their row numbers [k]: of many samples an extractor keeps the vectors of some.
+        Those of generated samples are the features of their `evidence`.
         """
         if self._kind.is_vector:
             return self._kind.vectors(samples), torch.arange(len(samples))
@@ -141,10 +142,12 @@ def chosen_bins(
     apart: Callable[[], Tensor] | None = None,
     by: Extractor | None = None,
 ) -> tuple[Bins, str]:
-    """What the mass of real vectors is counted in, and what that is by: modes that are known, else the classes of
-    `labels` if the vectors sort three of four real samples into theirs, else clusters that n samples can decide about,
-    of vectors `apart` from the pool if there are any. One class alone tells nothing apart. Clusters of
-    pictures do not show that nothing is missing, whatever network they are `by`: of ten classes one may be gone.
+    """The bins that real vectors are counted in, and their kind: the `modes` if they are known, else the classes of
+    `labels`, else clusters.
+
+    Classes are used if there are two at least and nearest neighbours sort three of four real samples into theirs.
+    Clusters are as many as n samples can decide about, made of vectors `apart` from the pool if there are any. Clusters
+    of images do not show that nothing is missing, whatever extractor they are `by`: of ten classes one may be gone.
     """
     if modes is not None and pool.shape[1] == modes.centres.shape[1]:
         return Bins.of_centres(pool, modes.centres), "modes"
@@ -175,7 +178,7 @@ def chosen_bins(
 
 
 def _accuracy(pool: Tensor, bins: Bins) -> float:
-    """The share of real vectors that the others sort into their bins."""
+    """The share of real vectors whose nearest others are of the same bin."""
     if len(pool) <= K:
         return 1.0  # so few are refused anyway
     vectors = pool.double()
@@ -184,7 +187,7 @@ def _accuracy(pool: Tensor, bins: Bins) -> float:
 
 
 def _mostly(clusters: Bins, classes: Bins) -> tuple[str, ...]:
-    """Clusters with the class that most of their real samples are of."""
+    """Names of clusters, each with the class of most of its real samples."""
     called = []
     for number, name in enumerate(clusters.names):
         inside = torch.bincount(classes.of[clusters.of == number], minlength=len(classes.names))
@@ -213,14 +216,16 @@ def equal(*sets: Samples, rows: Tensor | None = None) -> Tensor | None:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The real pictures beside their vectors: those at some places of the pool [k], and the vectors of others."""
+    """Real images beside their vectors: `at` gives those at some places of the pool [k], `vectors` the vectors [n, d]
+    of any images.
+    """
 
     at: Callable[[Tensor], Samples]
     vectors: Callable[[Images], Tensor]
 
     def like(self, generated: Images, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors [k, d] of real pictures that look as all generated ones do, and their places in the pool [k]; their
-        means are taken by `weights` of all of the pool [m].
+        """Vectors [k, d] of real images that were changed to look like the generated ones, and their places in the pool
+        [k]. Means over the pool are taken by `weights` [m].
         """
         places = choice(len(weights), min(_SHIFTED, len(weights)))
         some = generated.take(choice(len(generated), min(_SHIFTED, len(generated)))).canonical().values.cpu()
@@ -233,8 +238,9 @@ class Pictures:
 def judged(
     judge: Judge, vectors: Tensor, sentences: Sentences | None, generated: Any, real: Pictures | None = None
 ) -> CollapseVerdict:
-    """The verdict on vectors of samples, with what sentences say besides; pictures are copies by their pixels, and the
-    `real` ones show whether a shift of all generated ones hides what is there.
+    """The verdict on vectors [n, d] of generated samples, as their modality judges them: of text with what `sentences`
+    say besides, of images with the `real` ones, which show whether a change of all generated ones (blur, a codec) hides
+    what is there.
     """
     return modality_of(generated).judged(
         judge, vectors, generated, copies=lambda: equal(generated), sentences=sentences, real=real
@@ -244,9 +250,9 @@ def judged(
 def with_code(
     collapse: CollapseVerdict | None, scores: Sequence[Score], system: object, reference: object = None
 ) -> CollapseVerdict | None:
-    """The verdict, which a collapsed posterior takes the place of where nothing worse was found: proved to use less
-    than a fifth of its latents, or to reconstruct pictures of the `reference` no better than their mean does, an
-    autoencoder is a decoder that says the same of every code.
+    """The verdict, or POSTERIOR-COLLAPSED in its place where nothing worse was found and the code of an autoencoder
+    carries next to nothing: it is proved to use less than a fifth of its latents, or it reconstructs images of the
+    `reference` no better than their mean does.
     """
     worse = (Collapse.PARTIAL, Collapse.SEVERE, Collapse.TOTAL)
     if collapse is not None and collapse.verdict in worse:

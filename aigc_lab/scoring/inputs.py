@@ -1,7 +1,7 @@
-"""What a user gives to be scored or compared with: folders of images, array files, tensors, splits of datasets.
+"""The samples that a user gives to be scored: folders of images, array files, tensors, splits of datasets.
 
-Two sets are brought to one form before anything is measured, and whatever was done to their pixels is a part of the
-scores' signature.
+Two sets are brought to one form before anything is measured. What is done to their pixels is part of the signature of
+every score.
 """
 
 import hashlib
@@ -104,7 +104,7 @@ _REMEDY = "give uint8, or say what the numbers mean: unit (0 to 1), signed (-1 t
 
 
 def _of_file(path: Path, numbers: Range | None, like: str | None) -> Samples:
-    """The samples of a `.npy` or `.npz` file; never unpickles."""
+    """The samples of a `.npy` or `.npz` file, which is never unpickled. Raises `UsageError`."""
     if path.suffix not in (".npy", ".npz"):
         raise UsageError(f"{path}: a set of samples is a folder of images, a .npy or a .npz file")
     try:
@@ -145,8 +145,8 @@ def _of_array(array: Any, name: str, numbers: Range | None, like: str | None) ->
 
 
 class Pair:
-    """Generated and reference samples that can be compared. `rule` is what was done to their pixels, for the signature;
-    `notes` are what a user should know of how they were read.
+    """Generated and reference samples in one form. `rule` says what was done to their pixels, for the signature;
+    `notes` say how they were read, for the user. Raises `UsageError` for sets that cannot be compared.
     """
 
     def __init__(self, generated: Input, reference: Input, side: int | None = None) -> None:
@@ -171,7 +171,7 @@ class Pair:
         return list(dict.fromkeys(note for each in self._given for note in each.notes))
 
     def another(self, other: Input) -> Samples:
-        """A further set in the same form."""
+        """A further set in the form of the pair. Raises `UsageError` for another size."""
         samples = other.load(self._channels, None if other.split else self._side)
         if samples.values.shape[1:] != self.reference.values.shape[1:]:
             has, wanted = list(samples.values.shape[1:]), list(self.reference.values.shape[1:])
@@ -180,8 +180,8 @@ class Pair:
 
 
 class GivenDataset(Dataset):
-    """A reference set that was given, in the place of a dataset: its content is its identity. A part of it may be set
-    aside to `train` what judges by the rest.
+    """A reference set in the place of a dataset, identified by its content. Its `train` split is a part of the set that
+    was put aside for a classifier.
     """
 
     fixed = False
@@ -207,6 +207,6 @@ class GivenDataset(Dataset):
 
 
 def parted(samples: Samples, count: int) -> tuple[Tensor, Tensor]:
-    """The rows of `count` of the samples, a seeded choice, and of the rest."""
+    """The row numbers of `count` samples, a seeded choice, and those of the rest."""
     order = torch.randperm(len(samples), generator=noise.generator("parted"))
     return order[:count], order[count:]

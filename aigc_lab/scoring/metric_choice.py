@@ -1,4 +1,4 @@
-"""Which metrics score samples that nobody has written a protocol for, and in which features."""
+"""The choice of metrics and features for samples without a protocol."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,7 +24,9 @@ def chosen_metrics(
     say: Callable[[str], None],
     leave_out: Callable[[str, str], None],
 ) -> list[Metric]:
-    """The metrics to be scored, each of which can be; `leave_out` is told of those that nobody has asked for."""
+    """The metrics of `names` or a `protocol`, else the panel of the modality. `leave_out` is told of each metric of the
+    panel that cannot be computed. Raises `UsageError` for a metric that was asked for and cannot be.
+    """
     if names is not None and protocol is not None:
         raise UsageError("--metrics and --protocol say the same in two ways; give one of them")
     chosen = features
@@ -80,9 +82,7 @@ def _metric(
 
 
 def best_features(dataset: Dataset, weights: WeightsPolicy) -> tuple[str, str] | None:
-    """The extractor of samples like those of a dataset where nobody names one, and why; None where each metric has its
-    own.
-    """
+    """The extractor for samples like those of a dataset, and why it was chosen; None where each metric has its own."""
     # A classifier that is trained on given samples would judge the very samples that it knows.
     classified = not isinstance(dataset, GivenDataset) and dataset.shape.classes is not None
     return modality_of(dataset.shape).best_features(dataset, weights, classified=classified)

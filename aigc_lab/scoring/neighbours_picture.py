@@ -19,7 +19,7 @@ _NEIGHBOURS = 5
 
 
 def neighbours_by(path: Path, metrics: Sequence[Metric], evidence: Evidence) -> str:
-    """The features that say what is near. Raises `UsageError` where there is nothing to draw."""
+    """The extractor by whose features neighbours are found. Raises `UsageError` where no picture can be drawn."""
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path}: the picture of the neighbours is a PNG; name a file that ends in .png")
     train = evidence.real.train
@@ -41,8 +41,8 @@ def neighbours_by(path: Path, metrics: Sequence[Metric], evidence: Evidence) -> 
 
 
 def draw_neighbours(path: Path, extractor: str, evidence: Evidence, say: Callable[[str], None]) -> None:
-    """Writes the picture of `look_alikes` to `path`; `say` is told where that fails. Raises `UsageError` for samples
-    that are no images.
+    """Writes generated images beside their nearest training images to `path`; `say` is told of a file that cannot be
+    written. Raises `UsageError` for samples that are no images.
     """
     made, known = (evidence.features(extractor, samples) for samples in (evidence.generated, evidence.train))
     kind = modality_of(evidence.generated)

@@ -43,7 +43,7 @@ _one = threading.Lock()
 
 
 class Sampler(Protocol):
-    """What is needed of a model here, which itself answers by this module: `serving.model.Model`."""
+    """The part of `serving.model.Model` that an answer needs. `Model` itself answers by this module."""
 
     system: "System"
     name: str
@@ -53,7 +53,9 @@ class Sampler(Protocol):
 
 
 def most() -> int:
-    """How many samples one answer may hold. Raises `UsageError` when the environment says no whole number."""
+    """The largest number of samples in one answer. Raises `UsageError` where the environment variable is no whole
+    number.
+    """
     said = os.environ.get(MOST) or str(_MOST)
     if not (said.isascii() and said.isdecimal() and len(said) <= 12 and int(said)):
         raise UsageError(f"{MOST}={said[:40]}: write how many samples an answer may hold, like {_MOST}")
@@ -70,7 +72,7 @@ def check_total(n: int, rows: int = 1) -> None:
 
 
 def columns(*, conditional: bool, options: Iterable[str]) -> tuple[str, ...]:
-    """The columns that rows may have, with the options of sampling."""
+    """The names of the columns that rows may have; `options` are those of sampling."""
     return ("n", "seed", *(("label",) if conditional else ()), *options)
 
 
@@ -100,7 +102,7 @@ def _check_form(form: str, model: Sampler, kind: ModalityKind) -> None:
 
 
 def _check_size(model: Sampler, kind: ModalityKind, total: int, form: str) -> None:
-    """Raises `UsageError` for an answer that would be too large to be made in memory."""
+    """Raises `UsageError` for an answer that is too large to be built in memory."""
     each = math.prod(model.system.shape.size)
     limit, what = (_MOST_BYTES, "bytes of pixels") if form in ("png", "grid") else (_MOST_NUMBERS, "numbers")
     if total * each > limit:
@@ -149,7 +151,9 @@ def _option(name: str, value: Any, kind: OptionType) -> Any:
 
 
 def _whole(name: str, value: Any) -> int:
-    """A whole number of 64 bits. A table holds them as floats where another row has none: up to 2⁵³ they are exact."""
+    """A whole number of 64 bits. Floats up to 2⁵³ are taken too: a table holds whole numbers as floats where another
+    row has none. Raises `UsageError`.
+    """
     value = _plain(value)
     if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
         value = int(value)
@@ -159,12 +163,12 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """Python's own number for numpy's."""
+    """A NumPy scalar as a number of Python; anything else as it is."""
     return value.item() if hasattr(value, "dtype") and getattr(value, "ndim", 1) == 0 else value
 
 
 def _missing(value: Any) -> bool:
-    """Nothing, as JSON and tables write it: null, NaN."""
+    """Whether a value is null or NaN, as JSON and tables write nothing."""
     return (
         value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
     )
