@@ -70,14 +70,14 @@ class ModalityKind(ABC):
     """A kind of samples. A subclass names its class of `samples` and draws them with `picture`; all else has a default
     that suits numbers of any shape, scored and judged by metrics and extractors of a user's own.
 
-    It holds no state: `modality` makes one object of each class.
+    It holds no state: `modality` makes one object of each class. One's own stands in the file of a dataset or a system:
 
-    >>> class Waveform(ModalityKind):
-    ...     samples = Waves  # a subclass of Samples whose `modality` is Modality("waveform")
-    ...     is_vector = True
-    ...
-    ...     def picture(self, samples, modes=None):
-    ...         return plotted(samples.canonical().values)
+        class Waveform(ModalityKind):
+            samples = Waves  # a subclass of Samples whose `modality` is Modality("waveform")
+            is_vector = True
+
+            def picture(self, samples, modes=None):
+                return plotted(samples.canonical().values)  # uint8 [H, W, 3]
     """
 
     samples: "ClassVar[type[Samples]]"
