@@ -5,7 +5,6 @@ result in one transaction, the end of the MLflow run. MLflow gets curves and pic
 """
 
 import itertools
-import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -41,8 +40,6 @@ from aigc_lab.training.loop import train
 from aigc_lab.training.recorder import Diverged
 from aigc_lab.training.stacked import Stacked
 from aigc_lab.training.state import Progress, Replica, Round
-
-_LOG = logging.getLogger(__name__)
 
 # Evaluations deliver the curves; between two that lie far apart, a delivery this often keeps MLflow's pages alive.
 _DELIVERY_SECONDS = 15.0
