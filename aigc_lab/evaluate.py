@@ -1,4 +1,4 @@
-"""Protocol + (generated, real) -> scores. Nothing here knows how the samples were trained or where scores go."""
+"""Scores and verdicts of samples that a user gives, without a sweep."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,12 +17,13 @@ from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.metrics.base import Pool, Real, Score, scored
-from aigc_lab.samples import Images, Points, Text
+from aigc_lab.modalities.base import modality_of
+from aigc_lab.modalities.shared.inputs import Input, Range
 from aigc_lab.scoring.collapse_judge import Pictures, equal
 from aigc_lab.scoring.evidence import evidence_of, kept, pool_of
 from aigc_lab.scoring.feature_store import FeatureStore
-from aigc_lab.scoring.given_collapse import RealSet, classes_of, known_sentences, verdict_on
-from aigc_lab.scoring.inputs import GivenDataset, Input, Pair, Range, parted, read_input
+from aigc_lab.scoring.given_collapse import RealSet, classes_of, verdict_on
+from aigc_lab.scoring.inputs import GivenDataset, Pair, parted, read_input
 from aigc_lab.scoring.metric_choice import best_features, chosen_metrics
 from aigc_lab.scoring.neighbours_picture import draw_neighbours, neighbours_by
 from aigc_lab.verdicts.conclusion import CollapseVerdict
@@ -58,23 +59,24 @@ def evaluate(
 ) -> list[Score]:
     """Scores of generated samples against real ones, each with its interval, n, floor and signature.
 
-    `generated`, `reference` and `train` (what the generator was trained on, for metrics that ask for it) are each a
-    folder of images, a `.npy` or `.npz` file, a tensor or an array (uint8, or floats in [0, 1], [N, C, H, W],
-    [N, H, W, C] or [N, D]), `Samples`, or `"mnist:holdout"`: a dataset, the holdout unless a split is named.
+    `generated`, `reference` and `train` (what the generator was trained on, for metrics that need it) are each a folder
+    of images, a `.npy` or `.npz` file, a tensor or an array (uint8, or floats in [0, 1], [N, C, H, W], [N, H, W, C] or
+    [N, D]), `Samples`, or `"mnist:holdout"`: a dataset, the holdout unless a split is named.
 
-    What is measured: `metrics` by name, or those of a `protocol` (a name or a file); else those that the samples allow:
-    `leave` is told of each of the others and of the reason, as is `say`. Both sets must be as large as a metric needs.
-    `features` names the extractor of all metrics that can choose: `inception`, `classifier`, `random`, a user's own.
-    The floor compares samples of the other scoring split of a dataset, or as many of a reference that is no dataset
-    with its rest: half of it at the most. Then it is of fewer than are scored, and `at_floor` of a score is the value
-    of as few, which the floor is to be held against.
+    The metrics are those of `metrics` by name or of a `protocol` (a name or a file). Without either they are those of
+    the modality that can be computed: `leave` and `say` are told of each of the others and the reason. Both sets must
+    be as large as a metric needs. `features` is the extractor of all metrics that can choose: `inception`,
+    `classifier`, `random`, or a user's file.
 
-    `neighbours` names a .png file that is written too: ten rows, each a generated image and the five training images
-    nearest to it in the features of `memorisation` (else of the first metric that has any), what is closest to a copy
-    on top.
+    The floor compares real samples with real ones: of a dataset, samples of the other scoring split; of any other
+    reference, a random part with the rest, at most half of it. Where that part is smaller than the generated set,
+    `at_floor` is the score of as few generated samples, to be held against the floor.
 
-    Real features are read from and kept in `cache`. `say` is told of what a user should know, `watch` of progress.
-    Raises `UsageError` for what cannot be scored, naming what and why.
+    `neighbours` is a .png file to write: ten rows, each a generated image and the five training images nearest to it in
+    the features of `memorisation` (else of the first metric that has any), the closest to a copy on top.
+
+    Features of real samples are kept in `cache`. `say` is told of what a user should know, `watch` of progress. Raises
+    `UsageError` for what cannot be scored, naming what and why.
     """
     where = Settings.load()
     weights = weights or WeightsPolicy(where.weights_dir)
@@ -87,7 +89,7 @@ def evaluate(
         made = made.take(choice(len(made), samples))
     dataset, sets = _real(pair, real, len(made))
     if train is not None:
-        known = read_input(train, name="train", **options)
+        known = read_input(train, name="train", like=made.modality, **options)
         sets = replace(sets, train=pair.another(known))
         for note in known.notes:
             say(note)
@@ -145,12 +147,12 @@ def judge(
     skip_broken: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> CollapseVerdict:
-    """Whether generated samples have collapsed beside real ones, which nothing was trained on and of which there should
-    be at least twice as many. Each set is what `evaluate` takes. Bins are the classes of the reference (`labels`, or
-    those that it comes with) if the features sort three of four real samples into theirs, the modes of a dataset that
-    has them, else clusters. A classifier of given samples learns from a quarter of them, and judges by the others.
+    """The verdict on whether generated samples have collapsed beside real ones. Each set is what `evaluate` takes. The
+    real samples are none that the generator was trained on, and should be twice as many at least.
 
-    Raises `UsageError` for what cannot be judged, naming what and why.
+    Bins are the classes of the reference (`labels`, or those that it comes with) if its features sort three of four
+    real samples into theirs, the modes of a dataset that has them, else clusters. A classifier of given samples learns
+    from a quarter of them and judges by the others. Raises `UsageError` for what cannot be judged, naming what and why.
     """
     where = Settings.load()
     weights = weights or WeightsPolicy(where.weights_dir)
@@ -160,7 +162,8 @@ def judge(
     if known is not None and known.shape != (len(pair.reference),):
         raise UsageError(f"labels: {len(known):,} are given for {len(pair.reference):,} reference samples")
     classes = None if known is None else int(known.max()) + 1
-    reference = replace(pair.reference, labels=known) if isinstance(pair.reference, Images) else pair.reference
+    kind = modality_of(pair.reference)
+    reference = replace(pair.reference, labels=known) if kind.learns_labels else pair.reference
     rows, learned = torch.arange(len(reference)), None
     if features == "classifier" and not real.split:
         # What it has learned is sorted right, and says nothing of what is not.
@@ -173,29 +176,35 @@ def judge(
     names = names or (dataset.class_names if labels is None else None)
     made, modes, sentences, kept = pair.generated, None, None, cache or where.shared_cache
     pictures, network = None, None
-    if isinstance(made, Points):
-        vectors = [made.canonical().values, reference.canonical().values]
-        identity = "points"
+    if kind.is_vector:
+        vectors = [kind.vectors(made), kind.vectors(reference)]
+        identity = str(made.modality)
         # Labels that were given come before the modes that a dataset has.
         modes = dataset.modes if labels is None else None
     else:
-        name = features or "sentences"
-        if isinstance(made, Images) and features is None:
-            name, why = best_features(dataset, weights)
+        best = best_features(dataset, weights) if features is None else None
+        if best is not None:
+            features, why = best
             say(why)
+        name = features or kind.judge_extractor
+        if name is None:
+            raise UsageError(f"{made.modality} are judged by features of yours: name an extractor with --features")
         store = FeatureStore(dataset, cache=kept, weights=weights, device=environment.device(device), say=say)
         extractor = lookup.find_extractor(name)
         extractor.check(dataset, weights)
         extractor.fetch(weights, say)
         vectors = [store.made(name, made).vectors.cpu(), store.real(name, reference).vectors.cpu()]
         identity = store.extractor(name).identity
-        if isinstance(made, Images):
+        if kind.is_image:
             network = store.extractor(name)
         pictures = Pictures(reference.take, lambda images: store.made(name, images).vectors)
-    if isinstance(pair.reference, Text):
+    if kind.shown_as == "lines":
         # What a language model has read is not strange to it: not those that others are judged beside.
         train = dataset.load("train") if real.split and real.split[1] != "train" else None
-        sentences = known_sentences(pair.reference.corpus, train.corpus if isinstance(train, Text) else None)
+        try:
+            sentences = kind.sentences([pair.reference], train)
+        except ValueError as error:
+            raise UsageError(f"reference: {error}") from None
     of = f"{identity}|data:{dataset.name}:{dataset.digest[:8]}"
 
     def called(place: int) -> str:
@@ -208,9 +217,9 @@ def judge(
 def _paired(
     generated: Any, reference: Any, size: int | None, options: Mapping[str, Any], say: Callable[[str], None]
 ) -> tuple[Input, Pair]:
-    """What was given as real, and both sets in one form; says what was done to them and what was not read."""
+    """The reference as it was given, and both sets in one form. Tells `say` how they were read."""
     real = read_input(reference, name="reference", **options)
-    pair = Pair(read_input(generated, name="generated", **options), real, size)
+    pair = Pair(read_input(generated, name="generated", like=real.modality, **options), real, size)
     for note in pair.notes:
         say(note)
     return real, pair

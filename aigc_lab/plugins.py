@@ -39,6 +39,7 @@ _NOUN = {
     "augmentations": "augmentation",
     "pruners": "pruner",
     "optimizers": "optimizer",
+    "modalities": "modality",
 }
 #: a key of an experiment whose value names a plugin, beside `name` itself -> the folder of these plugins
 KEYS = {"penalty": "penalties", "augment": "augmentations", "pruner": "pruners", "optimizer": "optimizers"}

@@ -1,4 +1,4 @@
-"""What systems emit and metrics eat: typed batches that know their value range."""
+"""Batches of samples, one class for each modality: systems generate them, metrics score them."""
 
 import hashlib
 import json
@@ -9,10 +9,12 @@ from typing import ClassVar, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from aigc_lab.errors import NotFinite
-from aigc_lab.shape import Modality as Modality  # a system of a user's imports both from here
+from aigc_lab.shape import Modality as Modality  # users' systems import both from here
+from aigc_lab.shape import Shape
 from aigc_lab.text.corpus import Corpus
 from aigc_lab.text.tokenizer import untokenize
 from aigc_lab.text.vocabulary import EOS, PAD, Vocabulary
@@ -20,37 +22,63 @@ from aigc_lab.text.vocabulary import EOS, PAD, Vocabulary
 
 @dataclass(frozen=True)
 class Samples:
-    """N samples along dimension 0 of `values`, with int64 class labels [N] where they are known."""
+    """N samples along dimension 0 of `values`, with int64 class labels [N] where they are known.
+
+    A subclass names its `modality` and defines `canonical`; how the samples of a modality are drawn, written and judged
+    is said by its object in `aigc_lab.modalities`.
+    """
 
     values: Tensor
     labels: Tensor | None = None
 
     modality: ClassVar[Modality]
+    #: whether all samples of a dataset have the size of its shape; sentences may be longer or shorter
+    fixed_size: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return len(self.values)
 
     def take(self, index: Tensor | slice) -> Self:
-        """The samples at `index`, in that order."""
+        """The samples at `index` (row numbers, a mask or a slice), in that order."""
         return replace(self, values=self.values[index], labels=None if self.labels is None else self.labels[index])
 
     def to(self, device: torch.device | str) -> Self:
+        """The samples with values and labels on a device."""
         return replace(
             self, values=self.values.to(device), labels=None if self.labels is None else self.labels.to(device)
         )
 
     def check(self) -> None:
-        """Raises `NotFinite`, a `ValueError`, for samples with NaN or infinity in them, with their count."""
+        """Raises `NotFinite`, a `ValueError` with their count, where samples hold NaN or infinity."""
         if self.values.is_floating_point() and not torch.isfinite(self.values).all():
             bad = int((~torch.isfinite(self.values)).flatten(1).any(1).sum())
             raise NotFinite(f"{bad} of {len(self)} samples hold NaN or infinity")
 
     def canonical(self) -> Self:
-        """The form that metrics and digests read; raises `ValueError` for values that no metric may see."""
+        """The form that metrics and digests read. Raises `ValueError` for values that have no score, such as NaN."""
         raise NotImplementedError
 
+    def as_inputs(self) -> Tensor:
+        """The values as networks read them: images as float32 in [0, 1], all others as they are."""
+        return self.values
+
+    def shape(self, classes: int | None = None) -> Shape:
+        """The shape that a dataset of these samples has."""
+        return Shape(self.modality, tuple(self.values.shape[1:]), classes)
+
+    @property
+    def lengths(self) -> Tensor | None:
+        """How many entries of dimension 1 each sample fills, int64 [N]: a batch may be cut to its longest. None where
+        every sample fills all of them.
+        """
+        return None
+
+    def padded(self, length: int) -> Tensor:
+        """The values, filled up to `length` in their last dimension where samples may be cut (see `lengths`)."""
+        return self.values
+
     def digest(self) -> str:
-        """sha256 over the canonical values and labels: the identity of this content, in this order."""
+        """sha256 (hexadecimal) over canonical values and labels, in this order."""
         form = self.canonical()
         digest = hashlib.sha256(f"{form.modality} {form.values.dtype} {tuple(form.values.shape)}".encode())
         for tensor in (form.values, form.labels):
@@ -77,6 +105,9 @@ class Images(Samples):
         """float32 in [−1, 1]: the range of a generator that ends in tanh."""
         return self.values.float() / 127.5 - 1 if self.values.dtype == torch.uint8 else self.values * 2 - 1
 
+    def as_inputs(self) -> Tensor:
+        return self.unit()
+
     def canonical(self) -> "Images":
         """uint8 by round(clamp(x)·255)."""
         if self.values.dtype == torch.uint8:
@@ -87,7 +118,7 @@ class Images(Samples):
 
 @dataclass(frozen=True)
 class Points(Samples):
-    """[N, D], float32, unbounded."""
+    """[N, D]: float32, unbounded."""
 
     modality = Modality.POINTS
 
@@ -96,17 +127,19 @@ class Points(Samples):
             raise ValueError(f"points are [N, D], not {list(self.values.shape)}")
 
     def canonical(self) -> "Points":
+        """float32. Raises `NotFinite` for NaN and infinity."""
         self.check()
         return replace(self, values=self.values.float())
 
 
 @dataclass(frozen=True)
 class Text(Samples):
-    """[N, L] int64, numbers of the `vocabulary`: the words of a sentence, `<eos>` where there is room, then `<pad>`."""
+    """[N, L]: int64, the numbers in `vocabulary` of a sentence's words, then `<eos>` if there is room, then `<pad>`."""
 
     vocabulary: Vocabulary = field(kw_only=True)
 
     modality = Modality.TEXT
+    fixed_size = False
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or self.values.dtype != torch.int64:
@@ -114,7 +147,9 @@ class Text(Samples):
 
     @classmethod
     def of(cls, sentences: Sequence[Sequence[int]], length: int, vocabulary: Vocabulary) -> Self:
-        """Sentences of numbers, each of less than `length` words (or of as many, where none is ended)."""
+        """Sentences, each the numbers of at most `length` words; those that are shorter get their `<eos>`, where the
+        vocabulary has one.
+        """
         values = np.full((len(sentences), length), PAD, dtype=np.int64)
         for row, sentence in enumerate(sentences):
             values[row, : len(sentence)] = sentence
@@ -124,11 +159,21 @@ class Text(Samples):
 
     @cached_property
     def places(self) -> Tensor:
-        """How many places each sentence takes [N], its `<eos>` included."""
+        """The tokens of each sentence, its `<eos>` included: int64 [N]."""
         return (self.values != PAD).sum(1)
 
+    @property
+    def lengths(self) -> Tensor | None:
+        return self.places if self.vocabulary.ends else None
+
+    def padded(self, length: int) -> Tensor:
+        return F.pad(self.values, (0, length - self.values.shape[-1]), value=PAD)
+
+    def shape(self, classes: int | None = None) -> Shape:
+        return replace(super().shape(classes), vocabulary=self.vocabulary)
+
     def canonical(self) -> "Text":
-        """Nothing behind the first `<eos>`. Raises `ValueError` for numbers that are no words."""
+        """`<pad>` behind the first `<eos>`. Raises `ValueError` for numbers outside the vocabulary."""
         bad = int(((self.values < 0) | (self.values >= len(self.vocabulary))).any(1).sum())
         if bad:
             raise ValueError(f"{bad} of {len(self)} sentences hold numbers that are no words of the vocabulary")
@@ -137,7 +182,7 @@ class Text(Samples):
 
     @cached_property
     def corpus(self) -> Corpus:
-        """The sentences as text metrics read them, without `<eos>` and `<pad>`; on the host."""
+        """The sentences on the host, without `<eos>` and `<pad>`: what text metrics read."""
         values = self.canonical().values.cpu().numpy()
         inside = (values != PAD) & (values != EOS)
         starts = np.zeros(len(values) + 1, dtype=np.int64)
@@ -145,11 +190,11 @@ class Text(Samples):
         return Corpus(values[inside], starts, self.vocabulary.words, self.vocabulary.tokenizer)
 
     def sentences(self) -> list[str]:
-        """A line for each."""
+        """Each sentence as a line of text, its tokens joined."""
         words, how, corpus = self.vocabulary.words, self.vocabulary.tokenizer, self.corpus
         return [untokenize([words[token] for token in corpus.sentence(row)], how) for row in range(len(self))]
 
     def digest(self) -> str:
-        """sha256 over the numbers and the words that they stand for."""
+        """sha256 (hexadecimal) over the numbers and the vocabulary."""
         words = hashlib.sha256(json.dumps(self.vocabulary.dump()).encode()).hexdigest()
         return hashlib.sha256(f"{words} {super().digest()}".encode()).hexdigest()

@@ -1,18 +1,21 @@
-"""What samples look like, without any of them; nothing here needs torch."""
+"""The shape of a dataset's samples: all that a network needs to know of them. Needs no torch."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from aigc_lab.modality import Modality as Modality  # the two are asked for together
+from aigc_lab.modality import Modality as Modality  # systems and datasets import both from here
 from aigc_lab.text.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What every sample of a dataset looks like: all that a system needs to know to build its networks.
+    """Modality and size of one sample, number of classes and vocabulary of a dataset.
 
-    `size` is (channels, height, width) for images, (dimensions,) for points, and for text (length,): the places of a
-    sentence, its `<eos>` included. `classes` is None without labels; text has a `vocabulary`.
+    `size` is (channels, height, width) for images, (dimensions,) for points, and for text (length,): the tokens of a
+    sentence, its `<eos>` included. `classes` is None without labels; text alone has a `vocabulary`.
+
+    >>> str(Shape(Modality.IMAGES, (1, 28, 28), classes=10))
+    'images 1×28×28'
     """
 
     modality: Modality
@@ -26,12 +29,12 @@ class Shape:
         return f"{self.modality} {'×'.join(map(str, self.size))}"
 
     def dump(self) -> dict[str, Any]:
-        """All of it, as JSON."""
+        """The shape as JSON, as it is stored beside weights."""
         told: dict[str, Any] = {"modality": self.modality, "size": self.size, "classes": self.classes}
         return told if self.vocabulary is None else told | {"vocabulary": self.vocabulary.dump()}
 
     @classmethod
     def load(cls, told: dict[str, Any]) -> "Shape":
-        """What `dump` returned. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+        """The shape that `dump` wrote. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
         words = None if told.get("vocabulary") is None else Vocabulary.load(told["vocabulary"])
         return cls(Modality(told["modality"]), tuple(told["size"]), told["classes"], words)

@@ -26,7 +26,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("executors.base", "display"),
     ("runs", "evaluate", "contracts"),
     ("scoring",),
-    ("metrics/*", "systems/*"),
+    ("modalities/*",),
+    ("modalities.base",),
+    ("metrics/*", "systems/*", "modalities.shared"),
     ("metrics.shared", "experiment"),
     ("metrics.base", "extractors/*", "tracking"),
     ("training", "data/*", "extractors.shared"),
@@ -39,11 +41,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config", "errors", "modality", "noise", ""),
 )
 PLUGINS = (
-    *("systems", "data", "metrics", "extractors", "executors", "penalties", "augmentations", "pruners", "optimizers"),
+    *("systems", "data", "metrics", "extractors", "executors", "penalties", "augmentations", "pruners"),
+    *("optimizers", "modalities"),
 )
 # Rooms, or single modules of a room, that are imported to print a table: what is heavy would be felt.
 LIGHT = (
     *("", "api", "cli", "config", "experiment", "host", "metrics.base", "plugins", "registry", "text", "web"),
+    *("modalities.base", "modalities.shared.blocks", "modality", "shape"),
     *("commands.doctor", "commands.judge", "commands.sentences", "commands.spool", "commands.status", "commands.stop"),
     *("commands.ui", "metrics.shared.text", "scoring.text"),
     *("display.ranking", "display.run_page", "display.seeds", "display.tables", "display.terminal", "display.wording"),

@@ -41,11 +41,11 @@ from aigc_lab.extractors.shared import lookup
 from aigc_lab.host import confined
 from aigc_lab.host.settings import Settings
 from aigc_lab.metrics.base import Metric
+from aigc_lab.modalities.base import modality_of
 from aigc_lab.optimizers.base import Optimizer
 from aigc_lab.penalties.base import Penalty
 from aigc_lab.pruners.base import Pruner
 from aigc_lab.scoring.feature_store import FeatureStore
-from aigc_lab.shape import Modality
 from aigc_lab.sweeps.fitting import fitted
 from aigc_lab.sweeps.rehearsal import rehearse
 from aigc_lab.systems.base import System
@@ -169,12 +169,14 @@ def _examined(
         return
     options = _options(kind, changes)
     if issubclass(kind, System):
-        other = {Modality.IMAGES: "digits", Modality.POINTS: "ring", Modality.TEXT: "pydoc"}[kind.modality]
-        dataset = _dataset(data or other, settings)
+        other = modality_of(kind).example
+        if data is None and other is None:
+            raise UsageError(f"{kind.__name__} makes {kind.modality}, of which no dataset ships; name one with --data")
+        dataset = _dataset(data or other or "", settings)
         if dataset.shape.modality != kind.modality:
             raise UsageError(
-                f"{kind.__name__} makes {kind.modality}, and dataset {dataset.name} holds {dataset.shape.modality}; "
-                f"try --data {other}"
+                f"{kind.__name__} makes {kind.modality}, and dataset {dataset.name} holds {dataset.shape.modality}"
+                + ("" if other is None else f"; try --data {other}")
             )
         samples = dataset.load("train").take(slice(0, _TRAIN))
         cases = {

@@ -18,10 +18,11 @@ from aigc_lab.host import environment, visible
 from aigc_lab.host.settings import Settings
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.metrics.base import Score
+from aigc_lab.modalities.base import modality_of
+from aigc_lab.modalities.shared.inputs import Range
 from aigc_lab.registry import queries
 from aigc_lab.registry.home import OpenedHome
-from aigc_lab.samples import Text
-from aigc_lab.scoring.inputs import Range, read_input
+from aigc_lab.scoring.inputs import read_input
 from aigc_lab.serving import lookup
 from aigc_lab.verdicts.conclusion import CollapseVerdict
 
@@ -137,9 +138,10 @@ def sentences_of(wanted: str, count: int | None, opened: OpenedHome, *, seed: in
         policy = WeightsPolicy(settings.weights_dir)
         model, _ = _model(wanted, opened, policy, environment.device(device))
         samples = model.system.generate(count or _MOST, seed, "evaluate")
-    if not isinstance(samples, Text):
+    lines: list[str] | None = modality_of(samples).lines(samples)
+    if lines is None:
         raise UsageError(f"{wanted} is of {samples.modality}, and the other set of text: there is nothing to compare")
-    return samples.sentences()
+    return lines
 
 
 def _model(wanted: str, opened: OpenedHome, policy: WeightsPolicy, device: str) -> tuple[Any, Any]:

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from aigc_lab.config import Strict
 from aigc_lab.contracts.base import Broken, Contracts
 from aigc_lab.data.base import SPLITS, Dataset, Split
-from aigc_lab.samples import Images, Samples, Text
+from aigc_lab.modalities.base import modality_of
+from aigc_lab.samples import Samples
 from aigc_lab.shape import Shape
 
 
@@ -81,24 +82,13 @@ def check_split(dataset: Dataset, split: Split) -> None:
         raise Broken(f"{split} holds {len(samples)} samples; scores need at least 100")
     if samples.modality != shape.modality or tuple(values.shape[1:]) != shape.size:
         raise Broken(f"{split} holds {samples.modality} {list(values.shape[1:])}, and the shape says {shape}")
-    dtype = torch.uint8 if isinstance(samples, Images) else torch.int64 if isinstance(samples, Text) else torch.float32
-    if values.dtype != dtype or values.device.type != "cpu":
-        raise Broken(f"{split} is {values.dtype} on {values.device.type}: store {samples.modality} as {dtype} on cpu")
-    if isinstance(samples, Text):
-        if samples.vocabulary != shape.vocabulary:
-            raise Broken(f"{split} has another vocabulary than the shape: make it once, of the training split")
-        if not torch.equal(samples.canonical().values, values):
-            raise Broken(f"{split} holds something behind an <eos>: pad with Text.of(sentences, length, vocabulary)")
-        return
-    if not isinstance(samples, Images):
-        if not values.isfinite().all():
-            raise Broken(f"{split}: {int((~values.isfinite()).sum())} of {values.numel()} values are not finite")
-        return
-    low, high = values[:50].min().item(), values[:50].max().item()
-    if low >= 26 or high <= 229:
-        raise Broken(
-            f"{split}: 50 pictures go from {low} to {high}, and uint8 pictures from 0 to 255: were they scaled?"
-        )
+    kind = modality_of(samples)
+    wanted = kind.stored_dtype
+    if values.dtype != wanted or values.device.type != "cpu":
+        raise Broken(f"{split} is {values.dtype} on {values.device.type}: store {samples.modality} as {wanted} on cpu")
+    fault = kind.fault_of_stored(split, samples, shape)
+    if fault is not None:
+        raise Broken(fault)
 
 
 @DATASET.add(samples_are_what_the_shape_declares)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 
-from aigc_lab import noise
 from aigc_lab.contracts.base import Broken, Contracts
 from aigc_lab.data.base import Dataset
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import UsageError
 from aigc_lab.extractors.base import Extractor, Features
 from aigc_lab.host.weights import WeightsPolicy
-from aigc_lab.samples import Images, Samples, Text
+from aigc_lab.modalities.base import modality_of
+from aigc_lab.samples import Samples
 from aigc_lab.statistics.frechet import frechet_distance
 
 # Of the largest number of a set's vectors: other batches are added up in another order, and no further away than that.
@@ -149,13 +149,7 @@ def looking_changes_nothing(case: Case) -> None:
 def noise_is_further_from_images_than_other_images_are(case: Case) -> None:
     """The very least that features are for: a distance that cannot see this can see nothing."""
     images = case.images
-    drawn = noise.draw(noise.Draw(tuple(images.values.shape), "uniform"), "contract")
-    shown: Samples = Images((drawn + 1) / 2) if isinstance(images, Images) else images
-    if isinstance(images, Text):
-        least, most = max(images.vocabulary.impossible) + 1, len(images.vocabulary)
-        words = least + ((drawn + 1) / 2 * (most - least)).long()
-        shown = replace(images, values=words.clamp_max(most - 1)).canonical()
-    static = case.extractor.extract(shown).vectors
+    static = case.extractor.extract(modality_of(images).noise(images, len(images), "contract")).vectors
     vectors, half = case.features.vectors, len(case.images) // 2
     first, second = vectors[:half], vectors[half : 2 * half]
     real, other = frechet_distance(first, second), frechet_distance(first, static[:half])

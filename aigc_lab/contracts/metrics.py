@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args, get_origin
 import torch
 from pydantic import ValidationError
 
-from aigc_lab import noise
 from aigc_lab.config import Strict
 from aigc_lab.contracts.base import Broken, Contracts, say
 from aigc_lab.contracts.stand_ins import (
@@ -26,7 +25,8 @@ from aigc_lab.data.base import SPLITS, Dataset
 from aigc_lab.experiment.protocol import Protocol
 from aigc_lab.host import names
 from aigc_lab.metrics.base import Autoencoder, Game, Metric, Real, Score
-from aigc_lab.samples import Images, Samples, Text
+from aigc_lab.modalities.base import modality_of
+from aigc_lab.samples import Samples
 from aigc_lab.scoring import evidence
 from aigc_lab.scoring.evaluator import SCORING_SPLITS, Evaluator, ScoringSplit
 from aigc_lab.scoring.feature_store import FeatureStore
@@ -68,14 +68,8 @@ class Case:
 
     def noise(self) -> Samples:
         real = self.real()
-        if isinstance(real, Text):
-            drawn = noise.draw(noise.Draw(tuple(real.values.shape), "unit"), "contract")
-            first = max(real.vocabulary.impossible) + 1
-            words = (drawn * (len(real.vocabulary) - first)).long() + first
-            return replace(real, values=words).canonical()
-        values = noise.draw(noise.Draw((self.n, *real.values.shape[1:]), "uniform"), "contract")
         labels = real.labels if "labels" in self.metric.needs else None
-        return replace(real, values=(values + 1) / 2 if isinstance(real, Images) else values * 2, labels=labels)
+        return replace(modality_of(real).noise(real, self.n, "contract"), labels=labels)
 
     @cached_property
     def systems(self) -> Mapping[str, System]:
@@ -86,10 +80,19 @@ class Case:
             return {"real": Frequencies.fitted(self.dataset.load("train")), "noise": Frequencies.uniform(self.real())}
         if "encoder" not in self.metric.needs:
             return {}
-        if isinstance(self.real(), Text):
+        if self.dataset.shape.vocabulary is not None:
             sentences = [self.dataset.load(split).values for split in SPLITS]
             return {"real": Codebook(torch.cat(sentences)), "noise": Codebook(sentences[0][:1])}
         return {"real": Components.fitted(self.dataset.load("train")), "noise": Components.blind(self.real())}
+
+    @property
+    def breaking(self) -> System:
+        """An autoencoder that encodes one of the samples as no number."""
+        train = self.dataset.load("train")
+        if self.dataset.shape.vocabulary is not None:
+            return NaNCodebook(train.values)
+        whole = Components.fitted(train)
+        return NaNComponents(whole.weight, whole.mean, whole.sigma, whole.size)
 
     def scores(
         self, samples: Samples, split: ScoringSplit = "reference", system: System | None = None
@@ -281,35 +284,26 @@ def what_is_no_number_is_refused(case: Case) -> None:
         endless = NaNFrequencies(Frequencies.fitted(case.dataset.load("train")).share)
         refused(case, case.real(), f" of {case.n} sentences", "a likelihood of NaN", endless)
         return
-    if isinstance(case.real(), Text):
-        if "encoder" in case.metric.needs:
-            breaking_codes = NaNCodebook(case.dataset.load("train").values)
-            refused(case, case.real(), f" of {case.of_real[min(case.of_real)].n} s", "codes with NaN", breaking_codes)
-            return
-        wrong = case.noise()
-        wrong.values[3, 0] = len(case.real().vocabulary)  # type: ignore[attr-defined]
-        refused(case, wrong, f"of {case.n} sentences", "a number that is no word")
-        return
+    kind = modality_of(case.dataset.shape)
+    lines = kind.shown_as == "lines"
     if "encoder" in case.metric.needs:
-        whole = Components.fitted(case.dataset.load("train"))
-        breaking = NaNComponents(whole.weight, whole.mean, whole.sigma, whole.size)
-        refused(case, case.real(), f" of {case.of_real[min(case.of_real)].n} samples", "codes with NaN", breaking)
+        counted = "s" if lines else "samples"
+        n = case.of_real[min(case.of_real)].n
+        refused(case, case.real(), f" of {n} {counted}", "codes with NaN", case.breaking)
         return
     if "game" in case.metric.needs:
         refused(case, case.real(), "not finite", "a position of NaN", FixedGame(math.nan))
         return
-    for bad in (math.nan, math.inf):
-        samples = case.noise()
-        samples.values[3].view(-1)[0] = bad
-        refused(case, samples, f"of {case.n} samples", f"samples with one {bad}")
+    for samples, what in kind.unscorable(case.noise()):
+        refused(case, samples, f"of {case.n} {'sentences' if lines else 'samples'}", what)
 
 
 @METRIC.add(it_gives_the_scores_that_it_declares)
 def another_shape_is_refused(case: Case) -> None:
     """Samples of another shape than the dataset's are a fault of the system, and the message must say so."""
     samples = case.noise()
-    if isinstance(samples, Text):
-        return  # sentences are of any length
+    if not samples.fixed_size:
+        return
     wider = replace(samples, values=torch.cat([samples.values, samples.values], 1))
     refused(case, wider, str(case.dataset.shape), "samples of another shape")
 

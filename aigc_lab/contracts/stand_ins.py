@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aigc_lab.data.base import Dataset, Modes, Split
 from aigc_lab.objectives.likelihood import gaussian_nll
-from aigc_lab.samples import Images, Samples, Text
+from aigc_lab.samples import Samples, Text
 from aigc_lab.shape import Shape
 from aigc_lab.text.likelihood import Likelihood
 from aigc_lab.text.vocabulary import PAD
@@ -166,5 +166,4 @@ class NaNComponents(Components):
 
 
 def _pixels(samples: Samples) -> Tensor:
-    values = samples.unit() if isinstance(samples, Images) else samples.values
-    return values.flatten(1).double()
+    return samples.as_inputs().flatten(1).double()

@@ -5,8 +5,8 @@ import torch
 from aigc_lab.contracts.base import Broken, Contracts
 from aigc_lab.contracts.system_case import Case
 from aigc_lab.contracts.system_losses import losses_are_finite
-from aigc_lab.samples import Samples, Text
-from aigc_lab.shape import Modality
+from aigc_lab.modalities.base import modality_of
+from aigc_lab.samples import Samples
 
 SAMPLES: Contracts[Case] = Contracts()
 
@@ -21,21 +21,12 @@ def samples_have_the_declared_shape_and_range(case: Case) -> None:
             raise Broken(f"sample returns a {type(samples).__name__}: wrap it, as in Images(values)")
         if samples.modality != system.modality:
             raise Broken(f"it declares {system.modality}, and sample returns {samples.modality}")
-        values, expected = samples.values, (7, *system.shape.size)
-        if tuple(values.shape) != expected:
-            raise Broken(f"seven samples have the shape {list(values.shape)}, not {list(expected)}")
-        if isinstance(samples, Text):
-            samples.canonical()
-            if samples.vocabulary != system.shape.vocabulary:
-                raise Broken("its samples have another vocabulary than its data: make them Text(…, self.vocabulary)")
-            continue
-        if values.dtype != torch.float32:
-            raise Broken(f"samples are {values.dtype}: end sample with .float()")
-        if not values.isfinite().all():
-            raise Broken(f"{int((~values.isfinite()).sum())} of {values.numel()} values are not finite")
-        low, high = values.min().item(), values.max().item()
-        if system.modality == Modality.IMAGES and not 0 <= low <= high <= 1:
-            raise Broken(f"pixels go from {low:.3g} to {high:.3g}, and images are in [0, 1]: after tanh, (x + 1) / 2")
+        shape, expected = tuple(samples.values.shape), (7, *system.shape.size)
+        if shape != expected:
+            raise Broken(f"seven samples have the shape {list(shape)}, not {list(expected)}")
+        fault = modality_of(samples).fault_of_generated(samples, system.shape)
+        if fault is not None:
+            raise Broken(fault)
 
 
 @SAMPLES.add(samples_have_the_declared_shape_and_range)

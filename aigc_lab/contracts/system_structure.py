@@ -5,17 +5,11 @@ from pydantic import ValidationError
 from aigc_lab.config import Strict
 from aigc_lab.contracts.base import Broken, Contracts, say
 from aigc_lab.contracts.system_case import Case, listed
+from aigc_lab.modalities.base import modality, modality_of
 from aigc_lab.noise import Draw
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import Phase
-from aigc_lab.text.vocabulary import SPECIAL, Vocabulary
 from aigc_lab.training.optimizers import trained
-
-_SHAPES = {
-    Modality.IMAGES: Shape(Modality.IMAGES, (1, 16, 16)),
-    Modality.POINTS: Shape(Modality.POINTS, (2,)),
-    Modality.TEXT: Shape(Modality.TEXT, (5,), vocabulary=Vocabulary((*SPECIAL, "a", "word"))),
-}
 
 STRUCTURE: Contracts[Case] = Contracts()
 
@@ -86,20 +80,23 @@ def every_parameter_is_trained(case: Case) -> None:
 @STRUCTURE.add(it_can_be_built, once=True)
 def what_it_does_not_make_is_refused(case: Case) -> None:
     """A wrong combination must fail before training, with a sentence, and not in the middle of a sweep."""
-    for modality in Modality:
-        if modality != case.kind.modality:
-            refusal = _refusal(case, _SHAPES[modality])
-            if refusal is None:
-                raise Broken(f"it makes {case.kind.modality}, accepts {modality}: call super().__init__(config, shape)")
-    if case.kind.modality == Modality.IMAGES:
-        odd = Shape(Modality.IMAGES, (1, 15, 17), classes=10)
-        refusal = _refusal(case, odd)
-        if refusal is not None and "15×17" not in str(refusal):
-            raise Broken(f"it refuses pictures of 15×17 without naming the size: {say(refusal)}")
-        if refusal is None:
-            size = case.kind(case.config, odd).eval().generate(2).values.shape
-            if size != (2, 1, 15, 17):
-                raise Broken(f"it accepts pictures of 15×17 and makes {list(size)}: raise ValueError from __init__")
+    for name in Modality:
+        shape = modality(name).example_shape()
+        if name != case.kind.modality and shape is not None and _refusal(case, shape) is None:
+            raise Broken(f"it makes {case.kind.modality}, accepts {name}: call super().__init__(config, shape)")
+    kind = modality_of(case.kind)
+    odd = kind.odd_shape()
+    if odd is None:
+        return
+    size, refusal = "×".join(map(str, odd.size[1:])), _refusal(case, odd)
+    if refusal is not None and size not in str(refusal):
+        raise Broken(f"it refuses {kind.noun} of {size} without naming the size: {say(refusal)}")
+    if refusal is None:
+        generated = case.kind(case.config, odd).eval().generate(2).values.shape
+        if generated != (2, *odd.size):
+            raise Broken(
+                f"it accepts {kind.noun} of {size} and makes {list(generated)}: raise ValueError from __init__"
+            )
 
 
 def _refusal(case: Case, shape: Shape) -> ValueError | None:

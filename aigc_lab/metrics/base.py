@@ -87,8 +87,8 @@ class Evidence:
 
     def __post_init__(self) -> None:
         shape, samples = self.dataset.shape, self.generated
-        if samples.modality == shape.modality == Modality.TEXT:
-            return  # sentences are of any length
+        if samples.modality == shape.modality and not samples.fixed_size:
+            return
         if samples.modality != shape.modality or tuple(samples.values.shape[1:]) != shape.size:
             form = f"{samples.modality} {'×'.join(map(str, samples.values.shape[1:]))}"
             raise ValueError(f"dataset {self.dataset.name} holds {shape}, and the samples to score are {form}")

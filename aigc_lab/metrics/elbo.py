@@ -14,7 +14,7 @@ from aigc_lab.config import Count, Strict, Times
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import NotFinite
 from aigc_lab.metrics import base
-from aigc_lab.samples import Images, Samples
+from aigc_lab.samples import Samples
 from aigc_lab.shape import Modality
 from aigc_lab.statistics.intervals import Z95
 
@@ -61,7 +61,7 @@ def codes(system: base.Autoencoder, samples: Samples, latents: int) -> Codes:
     device, parts = base.device_of(system), []
     for first in range(0, len(samples), _BLOCK):
         part = samples.take(slice(first, first + _BLOCK)).to(device)
-        block = part.unit() if isinstance(part, Images) else part.values
+        block = part.as_inputs()
         mean, log_variance = system.encode(block)
         weights = [
             _log_weights(system, block, mean, log_variance, drawn.to(device))

@@ -1,4 +1,4 @@
-"""Samples as one picture: a grid of images, or points on a plane; and a game of two numbers as a vector field."""
+"""Pictures as uint8 arrays [H, W, 3]: grids of images, scatter plots, vector fields, line plots."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from aigc_lab.data.base import Modes
-from aigc_lab.samples import Images, Samples
+from aigc_lab.samples import Images
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -24,13 +24,8 @@ _DOT, _RING, _PAPER, _END = (31, 119, 180), (200, 200, 200), (255, 255, 255), (2
 _ARROWS = 21
 
 
-def picture(samples: Samples, modes: Modes | None = None) -> Pixels:
-    """uint8 [H, W, 3]: every image in a grid that is about square, or every point, on the true centres if known."""
-    return grid(samples) if isinstance(samples, Images) else scatter(samples.canonical().values, modes)
-
-
 def png(pixels: Pixels) -> bytes:
-    """The file of a picture."""
+    """The picture as the bytes of a PNG file."""
     import io
 
     from PIL import Image
@@ -41,7 +36,7 @@ def png(pixels: Pixels) -> bytes:
 
 
 def pixels(file: Path) -> Pixels:
-    """The pixels of a PNG that `png` encoded."""
+    """The pixels of a PNG file that `png` wrote."""
     from PIL import Image
 
     with Image.open(file) as image:
@@ -49,7 +44,9 @@ def pixels(file: Path) -> Pixels:
 
 
 def grid(images: Images, columns: int | None = None) -> Pixels:
-    """Rows of tiles with a dark gap between them, in the order of the samples; about square without `columns`."""
+    """Images in rows of tiles with a dark gap of 2 pixels, in their order; about square without `columns`. Small ones
+    are enlarged.
+    """
     values = images.canonical().values.cpu()
     values = values.expand(-1, 3, -1, -1) if values.shape[1] == 1 else values
     times = math.ceil(_TILE / values.shape[3])
@@ -66,7 +63,9 @@ def grid(images: Images, columns: int | None = None) -> Pixels:
 
 
 def scatter(points: Tensor, modes: Modes | None) -> Pixels:
-    """The first two dimensions on a square that holds the true centres (else all points); strays beyond it are cut."""
+    """The first two dimensions of points [N, D] on a square around the centres of the modes, which are drawn as
+    circles, else around all points. Points beyond the square are left out.
+    """
     shown = _plane(points.cpu().double())
     frame = _plane(modes.centres.double()) if modes is not None else shown
     middle = (frame.amax(0) + frame.amin(0)) / 2
@@ -91,9 +90,9 @@ def vector_field(
     extent: float,
     labels: tuple[str, str],
 ) -> Pixels:
-    """Arrows of `velocity` over [−extent, extent]², all as long, fainter where it is slow; a path from its first point,
-    with a ring there, where it is in the square, and a dot at the end, at the edge where it is further out.
-    Axes meet at 0.
+    """A plane vector field, and a path in it. Arrows of `velocity` over [−extent, extent]² are of one length, and
+    fainter where it is slow. The path begins at a ring, if that is inside, and `end` is a dot, at the edge if it lies
+    outside. The axes cross at 0.
     """
     from PIL import Image, ImageDraw
 
@@ -143,7 +142,7 @@ def _disc(draw: Any, at: tuple[float, float], radius: float, **style: Any) -> No
 
 
 def _plane(points: Tensor) -> Tensor:
-    """The first two dimensions; points of a line lie at 0 in the second."""
+    """The first two dimensions [N, 2]; points of one dimension get 0 as the second."""
     return torch.cat([points, torch.zeros_like(points)], 1)[:, :2] if points.shape[1] == 1 else points[:, :2]
 
 
@@ -160,7 +159,7 @@ def _put(canvas: Pixels, positions: Tensor, colour: tuple[int, int, int]) -> Non
 
 
 class Plot(NamedTuple):
-    """A line of (x, y, label) from end to end, with one point of it marked, and a point of real samples."""
+    """A line through points (x, y, label); its `own` point is marked by a ring, that of `real` samples by a cross."""
 
     across: str
     up: str
@@ -170,7 +169,7 @@ class Plot(NamedTuple):
 
 
 def panels(plots: Sequence[Plot], side: int = 460) -> Pixels:
-    """Plots beside one another, each with its axes, ticks and what its marks are."""
+    """Plots side by side, each `side` pixels wide and high, with axes, ticks and labels."""
     from PIL import Image
 
     scale = 2
@@ -222,7 +221,7 @@ def _panel(plot: Plot, side: int, scale: int) -> Any:
 
 
 def _axis(values: Sequence[float]) -> tuple[float, float, list[float]]:
-    """The ends of an axis with some room, and round numbers between them."""
+    """The ends of an axis, a little beyond the values, and round numbers between them."""
     low, high = min(values), max(values)
     room = 0.12 * (high - low) or 0.1 * abs(high) or 1.0
     low, high = low - room, high + room

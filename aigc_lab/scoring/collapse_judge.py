@@ -1,10 +1,10 @@
-"""Who judges whether a dataset's generators have collapsed: real samples as vectors, bins, and their nulls."""
+"""The judge of whether generators of a dataset have collapsed: a pool of real samples as vectors, in bins."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,18 +13,16 @@ from aigc_lab import noise
 from aigc_lab.data.base import Dataset, Modes
 from aigc_lab.extractors.base import Extractor, choice
 from aigc_lab.metrics.base import Evidence, Score
-from aigc_lab.metrics.shared.text import corpus_of
-from aigc_lab.samples import Images, Points, Samples, Text
+from aigc_lab.modalities.base import modality_of
+from aigc_lab.samples import Images, Samples
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.scoring.null_cache import remembered
-from aigc_lab.shape import Modality
 from aigc_lab.statistics.neighbours import nearest_others
-from aigc_lab.text.vocabulary import EOS, PAD
 from aigc_lab.verdicts.bins import ACCURACY, Bins, predicted_bins
-from aigc_lab.verdicts.collapse import Beside, Judge, K, alike
+from aigc_lab.verdicts.collapse import Judge, K, alike
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
 from aigc_lab.verdicts.missing import MISSING
-from aigc_lab.verdicts.sentences import Sentences, of_splits
+from aigc_lab.verdicts.sentences import Sentences
 from aigc_lab.verdicts.shift import shifted
 
 # Real samples that judge as many generated ones: enough for splits in which both sides are large.
@@ -42,29 +40,27 @@ _AT_ONCE = 512
 _SHIFTED = 1000
 # Training samples that clusters are made of.
 _CLUSTERED = 5000
-# Up to so many numbers a picture's own covariance is used for a trivial one.
-_COVARIED = 1024
 
 
 class CollapseJudge:
-    """Judges samples of one dataset by the features of one `extractor`; points by themselves. The pool of real samples
-    is the reference and the holdout; bins are known modes, else classes, else clusters of the training split.
+    """A judge of samples of one dataset, by the features of one `extractor`; samples that are vectors are judged by
+    themselves. Its pool of real samples is the reference and the holdout. Bins are the modes of the dataset if it has
+    any, else its classes, else clusters of the training split.
     """
 
     def __init__(self, dataset: Dataset, features: FeatureStore, extractor: str | None, samples: int) -> None:
         self._dataset, self._features, self._samples = dataset, features, samples
-        self._extractor = extractor
-        if extractor is None and dataset.shape.modality == Modality.TEXT:
-            self._extractor = "sentences"
+        self._kind = modality_of(dataset.shape)
+        self._extractor = extractor or self._kind.judge_extractor
 
     @property
     def can(self) -> bool:
-        """Whether there is anything to judge by."""
-        points = self._dataset.shape.modality == Modality.POINTS
-        return self._dataset.distinct and self._samples >= 20 and (points or self._extractor is not None)
+        """Whether samples of this dataset can be judged: they have vectors, differ, and are at least 20."""
+        has_vectors = self._kind.is_vector or self._extractor is not None
+        return self._dataset.distinct and self._samples >= 20 and has_vectors
 
     def collapse(self, evidence: Evidence) -> CollapseVerdict | None:
-        """The verdict on the generated samples; None where this cannot be judged."""
+        """The verdict on the generated samples; None where they cannot be judged."""
         if not self.can:
             return None
         vectors, rows = self._vectors(evidence.generated, evidence)
@@ -75,11 +71,11 @@ class CollapseJudge:
         if self._sentences is not None:  # pictures are drawn of what a finished run lacks
             for row in verdict.bins:
                 real = self.examples(row["name"], EXAMPLES) if row["state"] == MISSING else None
-                row["examples"] = real.sentences() if isinstance(real, Text) else []
+                row["examples"] = [] if real is None else self._kind.lines(real)
         return verdict
 
     def examples(self, name: str, count: int) -> Samples:
-        """The real samples that are most like the mean of a bin."""
+        """The `count` real samples whose vectors are nearest to the mean of a bin."""
         judge = self._judge
         return self._real(judge.examples(name, count))
 
@@ -95,11 +91,11 @@ class CollapseJudge:
         return self._features.made(self._extractor, pictures).vectors
 
     def _vectors(self, samples: Samples, evidence: Evidence | None = None) -> tuple[Tensor, Tensor]:
-        """The vectors [k, d] that are kept of real samples, or of those that there is evidence of; and which of the
-        samples these are of [k].
+        """Vectors [k, d] of samples, and their row numbers [k]: of many samples an extractor keeps the vectors of some.
+        Those of generated samples are the features of their `evidence`.
         """
-        if self._dataset.shape.modality == Modality.POINTS:
-            return samples.canonical().values, torch.arange(len(samples))
+        if self._kind.is_vector:
+            return self._kind.vectors(samples), torch.arange(len(samples))
         assert self._extractor is not None
         known = evidence.features if evidence is not None else self._features.real
         features = known(self._extractor, samples)
@@ -107,10 +103,9 @@ class CollapseJudge:
 
     @cached_property
     def _sentences(self) -> Sentences | None:
-        texts = [self._dataset.load(split) for split in ("reference", "holdout", "train")]
-        corpora = [text.corpus for text in texts if isinstance(text, Text)]
+        real = [self._dataset.load(split) for split in ("reference", "holdout")]
         with suppress(ValueError):  # so few sentences say nothing of others
-            return of_splits(corpora[:2], corpora[2]) if corpora else None
+            return self._kind.sentences(real, self._dataset.load("train"))
         return None
 
     @cached_property
@@ -130,11 +125,9 @@ class CollapseJudge:
 
         names = self._dataset.class_names
         extractor = None if self._extractor is None else self._features.extractor(self._extractor)
-        pictures = isinstance(splits[0], Images)
-        bins, kind = chosen_bins(
-            pool, self._samples, modes=modes, labels=known, names=names, apart=apart, by=extractor if pictures else None
-        )
-        of = "points" if extractor is None else extractor.identity
+        by = extractor if self._kind.is_image else None
+        bins, kind = chosen_bins(pool, self._samples, modes=modes, labels=known, names=names, apart=apart, by=by)
+        of = splits[0].modality if extractor is None else extractor.identity
         signature = f"{of}|data:{self._dataset.name}:{self._dataset.digest[:8]}|by:{kind}"
         return Judge(pool, bins, signature, alike=equal(*splits, rows=self._rows))
 
@@ -149,10 +142,12 @@ def chosen_bins(
     apart: Callable[[], Tensor] | None = None,
     by: Extractor | None = None,
 ) -> tuple[Bins, str]:
-    """What the mass of real vectors is counted in, and what that is by: modes that are known, else the classes of
-    `labels` if the vectors sort three of four real samples into theirs, else clusters that n samples can decide about,
-    of vectors `apart` from the pool if there are any. One class alone tells nothing apart. Clusters of
-    pictures do not show that nothing is missing, whatever network they are `by`: of ten classes one may be gone.
+    """The bins that real vectors are counted in, and their kind: the `modes` if they are known, else the classes of
+    `labels`, else clusters.
+
+    Classes are used if there are two at least and nearest neighbours sort three of four real samples into theirs.
+    Clusters are as many as n samples can decide about, made of vectors `apart` from the pool if there are any. Clusters
+    of images do not show that nothing is missing, whatever extractor they are `by`: of ten classes one may be gone.
     """
     if modes is not None and pool.shape[1] == modes.centres.shape[1]:
         return Bins.of_centres(pool, modes.centres), "modes"
@@ -183,7 +178,7 @@ def chosen_bins(
 
 
 def _accuracy(pool: Tensor, bins: Bins) -> float:
-    """The share of real vectors that the others sort into their bins."""
+    """The share of real vectors whose nearest others are of the same bin."""
     if len(pool) <= K:
         return 1.0  # so few are refused anyway
     vectors = pool.double()
@@ -192,7 +187,7 @@ def _accuracy(pool: Tensor, bins: Bins) -> float:
 
 
 def _mostly(clusters: Bins, classes: Bins) -> tuple[str, ...]:
-    """Clusters with the class that most of their real samples are of."""
+    """Names of clusters, each with the class of most of its real samples."""
     called = []
     for number, name in enumerate(clusters.names):
         inside = torch.bincount(classes.of[clusters.of == number], minlength=len(classes.names))
@@ -202,39 +197,35 @@ def _mostly(clusters: Bins, classes: Bins) -> tuple[str, ...]:
 
 
 def equal(*sets: Samples, rows: Tensor | None = None) -> Tensor | None:
-    """A number for each picture or sentence, of all or of those at `rows` of all sets [n], that equal ones share; None
-    for points, which are their vectors.
+    """A number [n] for each sample of all sets, or of those at `rows` of them together, that equal samples share. None
+    where a sample is a vector as it is.
     """
-    if not all(isinstance(each, Images | Text) for each in sets):
+    kind = modality_of(sets[0])
+    if kind.is_vector:
         return None
     rows = torch.arange(sum(map(len, sets))) if rows is None else rows
     keys, first = [b""] * len(rows), 0
     for each in sets:
         mine = ((rows >= first) & (rows < first + len(each))).nonzero().flatten()
         for block in torch.split(mine, _AT_ONCE):  # what is on a disk is not in memory all at once
-            for at, key in zip(block.tolist(), _keys(each.take(rows[block] - first)), strict=True):
+            for at, key in zip(block.tolist(), kind.content(each.take(rows[block] - first)), strict=True):
                 keys[at] = key
         first += len(each)
     return alike(keys)
 
 
-def _keys(samples: Samples) -> list[bytes]:
-    if isinstance(samples, Text):
-        return [sentence.encode() for sentence in samples.corpus.texts()]
-    pixels = samples.canonical().values.cpu().flatten(1).contiguous().numpy()
-    return [hashlib.sha256(each).digest() for each in pixels]
-
-
 @dataclass(frozen=True)
 class Pictures:
-    """The real pictures beside their vectors: those at some places of the pool [k], and the vectors of others."""
+    """Real images beside their vectors: `at` gives those at some places of the pool [k], `vectors` the vectors [n, d]
+    of any images.
+    """
 
     at: Callable[[Tensor], Samples]
     vectors: Callable[[Images], Tensor]
 
     def like(self, generated: Images, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors [k, d] of real pictures that look as all generated ones do, and their places in the pool [k]; their
-        means are taken by `weights` of all of the pool [m].
+        """Vectors [k, d] of real images that were changed to look like the generated ones, and their places in the pool
+        [k]. Means over the pool are taken by `weights` [m].
         """
         places = choice(len(weights), min(_SHIFTED, len(weights)))
         some = generated.take(choice(len(generated), min(_SHIFTED, len(generated)))).canonical().values.cpu()
@@ -245,28 +236,23 @@ class Pictures:
 
 
 def judged(
-    judge: Judge, vectors: Tensor, sentences: Sentences | None, generated: object, real: Pictures | None = None
+    judge: Judge, vectors: Tensor, sentences: Sentences | None, generated: Any, real: Pictures | None = None
 ) -> CollapseVerdict:
-    """The verdict on vectors of samples, with what sentences say besides; pictures are copies by their pixels, and the
-    `real` ones show whether a shift of all generated ones hides what is there.
+    """The verdict on vectors [n, d] of generated samples, as their modality judges them: of text with what `sentences`
+    say besides, of images with the `real` ones, which show whether a change of all generated ones (blur, a codec) hides
+    what is there.
     """
-    if isinstance(generated, Images):
-        copies = equal(generated)
-        assert copies is not None
-        return judge.judge(vectors, Beside(copies, shifted=None if real is None else partial(real.like, generated)))
-    if sentences is None:
-        return judge.judge(vectors)
-    corpus, sentences.nulls = corpus_of(generated), judge.nulls
-    verdict = judge.judge(vectors, sentences.beside(corpus))
-    return sentences.with_phrases(verdict, corpus)
+    return modality_of(generated).judged(
+        judge, vectors, generated, copies=lambda: equal(generated), sentences=sentences, real=real
+    )
 
 
 def with_code(
     collapse: CollapseVerdict | None, scores: Sequence[Score], system: object, reference: object = None
 ) -> CollapseVerdict | None:
-    """The verdict, which a collapsed posterior takes the place of where nothing worse was found: proved to use less
-    than a fifth of its latents, or to reconstruct pictures of the `reference` no better than their mean does, an
-    autoencoder is a decoder that says the same of every code.
+    """The verdict, or POSTERIOR-COLLAPSED in its place where nothing worse was found and the code of an autoencoder
+    carries next to nothing: it is proved to use less than a fifth of its latents, or it reconstructs images of the
+    `reference` no better than their mean does.
     """
     worse = (Collapse.PARTIAL, Collapse.SEVERE, Collapse.TOTAL)
     if collapse is not None and collapse.verdict in worse:
@@ -289,36 +275,12 @@ def _unused(scores: Sequence[Score], system: object) -> tuple[Score, str] | None
 
 def _blind(scores: Sequence[Score], reference: object) -> tuple[Score, str] | None:
     error = next((score for score in scores if score.name == "reconstruction_mse"), None)
-    if error is None or not isinstance(reference, Images):
+    if error is None or not isinstance(reference, Samples):
         return None
-    pixels = reference.take(choice(len(reference), error.n)).unit().double()  # those that were reconstructed
-    mean = (pixels - pixels.mean(0)).square().mean().item()
+    mean = modality_of(reference).error_of_mean(reference.take(choice(len(reference), error.n)))
+    if mean is None:
+        return None
     if error.value < _BLIND * mean:
         return None
     errors = f"an error of {error.value:.3g}, beside {mean:.3g}"
     return error, f"pictures are reconstructed no better than by their mean: {errors}"
-
-
-def trivial(train: Samples, count: int) -> Samples:
-    """What the simplest sampler makes: a Gaussian of the training samples' moments, of pictures with more than 1,024
-    numbers pixel by pixel; for text words drawn by their frequency, in sentences as long as real ones.
-    """
-    if isinstance(train, Text):
-        words, source = train.values, noise.generator("trivial")
-        counted = torch.bincount(words[(words != PAD) & (words != EOS)], minlength=len(train.vocabulary)).double()
-        lengths = words[torch.randint(len(words), (count,), generator=source)]
-        drawn = torch.multinomial(counted, count * words.shape[1], replacement=True, generator=source)
-        made = drawn.reshape(count, -1)
-        made = torch.where((lengths == PAD) | (lengths == EOS), lengths, made)
-        return Text(made, vocabulary=train.vocabulary)
-    values = train.unit() if isinstance(train, Images) else train.canonical().values
-    rows = values[:20_000].flatten(1).double()
-    noise_ = noise.draw(noise.Draw((count, rows.shape[1])), "trivial").double()
-    mean = rows.mean(0)
-    if rows.shape[1] <= _COVARIED:
-        spread, axes = torch.linalg.eigh(torch.cov(rows.T).reshape(rows.shape[1], -1))
-        made = mean + (noise_ * spread.clamp_min(0).sqrt()) @ axes.T
-    else:
-        made = mean + noise_ * rows.std(0)
-    shaped = made.float().reshape(count, *values.shape[1:])
-    return Images(shaped.clamp(0, 1)) if isinstance(train, Images) else Points(shaped)

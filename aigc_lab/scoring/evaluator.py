@@ -1,9 +1,10 @@
-"""An experiment's own scores: one protocol on one dataset, whose real features all runs share."""
+"""The scores of an experiment: one protocol on one dataset."""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -12,14 +13,14 @@ import torch
 from aigc_lab.data.base import Dataset
 from aigc_lab.experiment.protocol import Protocol
 from aigc_lab.metrics.base import Metric, Pool, Real, Score
+from aigc_lab.modalities.base import modality_of
 from aigc_lab.pictures import drawing
-from aigc_lab.samples import Images, Samples, Text
+from aigc_lab.samples import Samples
 from aigc_lab.scoring import temperature_curve as quality_diversity
-from aigc_lab.scoring.collapse_judge import CollapseJudge, trivial, with_code
+from aigc_lab.scoring.collapse_judge import CollapseJudge, with_code
 from aigc_lab.scoring.evidence import evidence_of, kept, pool_of, score, scores_of
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.scoring.null_cache import known_baseline, write_baseline
-from aigc_lab.shape import Modality
 from aigc_lab.systems.shared.language import LanguageSystem
 from aigc_lab.verdicts.conclusion import CollapseVerdict
 from aigc_lab.verdicts.missing import MISSING
@@ -39,7 +40,7 @@ _FLOOR: dict[ScoringSplit, ScoringSplit] = {"reference": "holdout", "holdout": "
 
 
 class Evaluator:
-    """Scores samples under one protocol on one dataset; real features are computed once for all runs."""
+    """Scores samples under one protocol on one dataset. Features of real samples are computed once for all runs."""
 
     def __init__(self, protocol: Protocol, metrics: list[Metric], dataset: Dataset, features: FeatureStore) -> None:
         self.protocol = protocol
@@ -50,22 +51,20 @@ class Evaluator:
         self._baselines: dict[str, float | None] = {}
 
     def prepare(self) -> None:
-        """Loads the real splits, makes or reads the extractors, and fills the cache of real features."""
+        """Loads the real splits and the extractors, and fills the cache of real features."""
         for split in SCORING_SPLITS:
             for extractor in sorted({metric.extractor for metric in self.metrics if metric.extractor}):
                 self._features.real(extractor, self._reals[split].reference)
         _ = self._reals
 
     def evaluate(self, generated: Samples, split: ScoringSplit, system: object = None) -> list[Score]:
-        """The protocol's scores of generated samples against a real split, in the protocol's order."""
+        """Scores of generated samples against a real split, in the order of the protocol."""
         return self.examine(generated, split, system)[0]
 
     def examine(
         self, generated: Samples, split: ScoringSplit, system: object = None, *, judged: bool = False
     ) -> tuple[list[Score], CollapseVerdict | None]:
-        """The scores, and, where that is asked for and can be said, whether the samples have collapsed: of the same
-        features.
-        """
+        """The scores, and if `judged` the verdict on collapse by the same features, None where it cannot be given."""
         evidence = evidence_of(generated, self._reals[split], self._dataset, self._features, split, system, ())
         scores = scores_of(self.metrics, evidence)
         if not judged:
@@ -73,7 +72,7 @@ class Evaluator:
         return scores, with_code(self._jury.collapse(evidence), scores, system, evidence.real.reference)
 
     def computable(self, generated: Samples, split: ScoringSplit, system: object = None) -> list[Score]:
-        """The scores of those metrics that can be computed, of a run of which another metric cannot."""
+        """The scores of those metrics that do not fail."""
         evidence = evidence_of(generated, self._reals[split], self._dataset, self._features, split, system, ())
         found: list[Score] = []
         for metric in self.metrics:
@@ -82,21 +81,23 @@ class Evaluator:
         return found
 
     def judge(self, generated: Samples) -> CollapseVerdict | None:
-        """Whether the samples have collapsed, of the same features as their scores would be; None if nobody can say."""
+        """The verdict on collapse, by the features of the protocol; None where it cannot be given."""
         return self._jury.collapse(
             evidence_of(generated, self._reals["reference"], self._dataset, self._features, "reference", None, ())
         )
 
     def missing(self, bins: Sequence[Mapping[str, Any]]) -> bytes | None:
-        """A PNG of real pictures of what is missing, by the bins of a verdict on this dataset: a row of eight for each.
-        None where nothing is, or samples are no pictures.
+        """A PNG of real images from each missing bin of a verdict on this dataset, a row of up to eight for each. None
+        where no bin is missing, or samples are no images.
         """
         names = [row["name"] for row in bins if row["state"] == MISSING][:_LACKING]
-        if not names or self._dataset.shape.modality != Modality.IMAGES:
+        kind = modality_of(self._dataset.shape)
+        if not names or not kind.is_image:
             return None
-        rows = [self._jury.examples(name, _IN_ROW).canonical().values for name in names]
+        rows = [self._jury.examples(name, _IN_ROW).canonical() for name in names]
         width = min(map(len, rows))
-        return drawing.png(drawing.grid(Images(torch.cat([row[:width] for row in rows])), columns=width))
+        values = torch.cat([row.values[:width] for row in rows])
+        return drawing.png(kind.tiles(replace(rows[0], values=values, labels=None), width))
 
     @cached_property
     def _jury(self) -> CollapseJudge:
@@ -104,16 +105,19 @@ class Evaluator:
         return CollapseJudge(self._dataset, self._features, extractor, self.protocol.samples)
 
     def baseline(self, objective: str) -> float | None:
-        """What a trivial sampler scores on the reference split: the measure of whether anything was learned. None for
-        scores of a system and not of its samples, and for those that the trivial sampler does well at (where modes
-        are wide, a Gaussian's points lie in all of them alike, and its reverse KL is that of real ones).
+        """The score of a trivial sampler on the reference split, by which it is measured whether anything was learned.
+
+        None for scores of a system rather than of its samples, and for scores that hardly tell trivial samples from
+        real ones: points of a Gaussian lie in wide modes as evenly as real ones do.
         """
         if objective not in self._baselines:
             self._baselines[objective] = self._kept_baseline(objective)
         return self._baselines[objective]
 
     def _kept_baseline(self, objective: str) -> float | None:
-        """It costs as much as an evaluation, and is the same for every sweep of the protocol on the dataset."""
+        """The baseline, from the cache if it is there: it costs as much as an evaluation, and depends on protocol and
+        dataset alone.
+        """
         judges = [self._features.extractor(name).identity for name in sorted(kept(self.metrics))]
         versions = [metric.version for metric in self.metrics]
         told = [objective, self.protocol.model_dump(mode="json"), versions, self._dataset.digest, judges]
@@ -130,15 +134,17 @@ class Evaluator:
         metric = next(metric for metric in self.metrics if objective in metric.gives)
         if metric.needs & {"encoder", "game", "likelihood", "labels"}:
             return None
-        made = trivial(self._dataset.load("train"), self.protocol.samples)
+        train = self._dataset.load("train")
+        made = modality_of(train).trivial(train, self.protocol.samples)
         found = score([metric], made, self._reals["reference"], self._dataset, self._features, "reference")
         trivially = next(each for each in found if each.name == objective)
         return trivially.value if _tells(trivially) else None
 
     def temperature_curve(self, system: LanguageSystem, temperatures: Sequence[float], seed: int) -> dict[str, Any]:
-        """Quality against diversity of a language model at these temperatures and at 1, against the holdout."""
+        """The quality and diversity of a language model at these temperatures and at 1, against the holdout (see
+        `scoring.temperature_curve`).
+        """
         real = self._reals["holdout"]
-        assert isinstance(real.reference, Text) and isinstance(real.floor, Text), "a language model is of text"
         return quality_diversity.curve(system, real.reference, real.floor, temperatures, self.protocol.samples, seed)
 
     @cached_property
@@ -157,7 +163,7 @@ class Evaluator:
 
 
 def _tells(trivial: Score) -> bool:
-    """Whether a score tells trivial samples from real ones well enough to measure learning by it."""
+    """Whether a score tells trivial samples from real ones clearly enough to measure learning by it."""
     if trivial.better == "lower":
         return trivial.low > trivial.floor and trivial.value > 2 * abs(trivial.floor)
     return trivial.high < trivial.floor and trivial.value < 0.75 * trivial.floor

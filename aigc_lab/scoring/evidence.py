@@ -1,4 +1,4 @@
-"""Samples of both sides, and how their features are come by: each set passes through an extractor once."""
+"""The evidence that metrics score: samples of both sides, each set passed through an extractor once."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,8 +14,8 @@ from aigc_lab.text.likelihood import Likelihood
 
 
 def pool_of(reference: Samples, other: Samples, exchangeable: bool) -> Pool:
-    """Where the floor of a score against a split is drawn from: from the other scoring split, or where the two are
-    random parts of one set from both together, so that each draw has two new sides.
+    """The pool of real samples that floors are drawn from: the other scoring split, or both together where they are
+    random parts of one set, so that both sides of each draw are new.
     """
     if exchangeable:
         return Pool((reference, other), len(other), len(reference))
@@ -23,7 +23,7 @@ def pool_of(reference: Samples, other: Samples, exchangeable: bool) -> Pool:
 
 
 def kept(metrics: Sequence[Metric]) -> dict[str, int]:
-    """Extractor -> of how many samples its features are kept: what the metric that reads the most of them reads."""
+    """The number of samples of which each extractor keeps features, by its name: the most that any metric reads."""
     most: dict[str, int] = {}
     for metric in metrics:
         if metric.extractor:
@@ -95,7 +95,9 @@ def evidence_of(
 
 
 def _of_part(extractor: str, part: Part, real: Real, features: Callable[[str, Samples], Features]) -> Features:
-    """Rows of what is known of the whole sets, or, where these are so large that not all is kept, of the samples."""
+    """Features of a part of real samples: rows of the features of the whole sets where all of these were kept, else
+    extracted anew.
+    """
     if part.rows is None and len(part.wholes) == 1:
         return features(extractor, part.wholes[0])
     known = [(features(extractor, whole), torch.from_numpy(rows)) for whole, rows in part.each()]

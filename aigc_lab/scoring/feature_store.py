@@ -1,4 +1,4 @@
-"""One feature pass for all metrics: extractors by name, real features cached on disk by content."""
+"""Features for all metrics: extractors by name, and features of real samples cached on disk by their content."""
 
 import hashlib
 import json
@@ -20,8 +20,8 @@ from aigc_lab.extractors.base import Extractor, Features
 from aigc_lab.extractors.shared import lookup
 from aigc_lab.host.files import replacing, sha256
 from aigc_lab.host.weights import WeightsPolicy
+from aigc_lab.modalities.base import modality_of
 from aigc_lab.samples import Samples
-from aigc_lab.shape import Modality
 from aigc_lab.statistics.frechet import Gaussian
 
 # Part of every key: changes when the stored form does.
@@ -29,11 +29,10 @@ _SCHEMA = "2"
 
 
 class FeatureStore:
-    """Extractors are prepared once; features of real samples are kept in `cache/features`, keyed by what they are of:
-    sha256(content of the samples | weights and preprocessing | how many vectors | dtype | schema). One changed pixel is
-    another key. Without a `cache` nothing is read or written.
+    """Extractors, each prepared once, and features of real samples in `cache/features`. The key of a file is the sha256
+    of the samples' content, the extractor's identity, the number of vectors, dtype and schema.
 
-    `keep` says of how many samples an extractor's vectors are kept, at most; all where it does not say.
+    `keep` is the number of samples, at most, whose vectors an extractor keeps, by its name; the vectors of all without.
     """
 
     def __init__(
@@ -104,7 +103,7 @@ class FeatureStore:
             return None
 
     def _write(self, path: Path, features: Features, identity: str) -> None:
-        """A cache is a convenience: a disk that takes nothing costs the next command its time, and this one nothing."""
+        """Stores features. A disk that takes none is said and no error: they are computed again next time."""
         try:
             pack(features, {"extractor": identity}, path)
         except (OSError, SafetensorError) as error:
@@ -112,8 +111,8 @@ class FeatureStore:
             self._say(f"the features cannot be stored ({why}: {path}); they are computed again next time")
 
     def made(self, name: str, samples: Samples) -> Features:
-        """Features of samples: computed, never stored. Raises `ValueError` for samples that it must not see."""
-        if samples.modality == Modality.POINTS:
+        """Features of samples, computed and not stored. Raises `ValueError` for samples that the extractor refuses."""
+        if modality_of(samples).is_vector:
             raise UsageError(f"extractor {name} reads images or text, not {samples.modality}")
         total, extractor = len(samples), self.extractor(name)
         what = f"{name} features of {total:,} samples"
@@ -122,8 +121,9 @@ class FeatureStore:
 
 
 def pack(features: Features, facts: Mapping[str, str], path: Path) -> None:
-    """Writes features as a safetensors file, with a digest of all tensors. Where a distance will need them, the moments
-    and their root are in it too: at d = 2048 they cost as much as the distance. Raises `OSError` or `SafetensorError`.
+    """Writes features as a safetensors file with a digest of all tensors. Moments are stored too where a Fréchet
+    distance will need them, with the root of the covariance, which at d = 2048 costs as much as the distance. Raises
+    `OSError` or `SafetensorError`.
     """
     gaussian = features.gaussian
     tensors = {"vectors": features.vectors.contiguous()}
@@ -139,7 +139,7 @@ def pack(features: Features, facts: Mapping[str, str], path: Path) -> None:
 
 
 def unpacked(path: Path) -> Features:
-    """What `pack` wrote. Raises `SafetensorError`, `KeyError` or `ValueError` for anything else."""
+    """The features that `pack` wrote. Raises `SafetensorError`, `KeyError` or `ValueError` for any other file."""
     tensors = load_file(path)
     facts = described(path)
     if _digest(tensors) != facts["sha256"]:
@@ -153,7 +153,7 @@ def unpacked(path: Path) -> Features:
 
 
 def described(path: Path) -> dict[str, Any]:
-    """What is written of stored features: `count`, `extractor`, `sha256`; nothing where nothing is. Raises
+    """The facts in the header of stored features: `count`, `extractor`, `sha256`; empty without a header. Raises
     `SafetensorError` or `ValueError`.
     """
     with safe_open(path, "pt") as file:
@@ -177,7 +177,7 @@ _NULLS, _BASELINES = "nulls", "baselines"
 
 
 def cached(cache: Path) -> list[dict[str, Any]]:
-    """The files of a cache, the largest first: kind, what, samples, bytes, age in seconds, file."""
+    """The files of a cache as rows, the largest first: kind, what, samples, bytes, age in seconds, file."""
     rows = []
     for kind in (_FEATURES, _CLASSIFIERS, _NULLS, _BASELINES):
         ends = ("*.safetensors", "*.json") if kind in (_NULLS, _BASELINES) else ("*.safetensors",)
@@ -193,7 +193,7 @@ def cached(cache: Path) -> list[dict[str, Any]]:
 
 
 def damaged(cache: Path) -> list[tuple[Path, str]]:
-    """The files of a cache that are not what was written, and why: each is read whole."""
+    """The files of a cache whose bytes are not those that were written, each with what is wrong. Reads all of them."""
     from aigc_lab.scoring.null_cache import known_baseline, known_nulls, neighbours
 
     found = []
@@ -214,8 +214,8 @@ def damaged(cache: Path) -> list[tuple[Path, str]]:
 
 
 def clear(cache: Path, *, classifiers: bool = False) -> tuple[int, int]:
-    """Removes stored features, nulls and baselines; the classifiers too if that is asked for: scores by others cannot
-    be compared with theirs. Returns how many files and bytes.
+    """Removes stored features, nulls and baselines, and returns how many files and bytes these were. Classifiers are
+    removed if asked for: scores by a new one cannot be compared with the old.
     """
     count = size = 0
     for kind in (_FEATURES, _NULLS, _BASELINES, *([_CLASSIFIERS] if classifiers else [])):

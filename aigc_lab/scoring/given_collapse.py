@@ -1,4 +1,4 @@
-"""Whether given samples have collapsed beside given real ones."""
+"""The verdict on collapse of samples that a user gives, beside real ones that he gives."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from torch import Tensor
 from aigc_lab.data.base import Modes
 from aigc_lab.errors import UsageError
 from aigc_lab.extractors.base import Extractor
+from aigc_lab.modalities.shared.inputs import numbered
 from aigc_lab.scoring.collapse_judge import EXAMPLES, Pictures, chosen_bins, judged
-from aigc_lab.scoring.inputs import numbered
 from aigc_lab.scoring.null_cache import remembered
 from aigc_lab.text.corpus import Corpus
 from aigc_lab.verdicts.collapse import Judge
@@ -22,9 +22,9 @@ from aigc_lab.verdicts.sentences import Sentences
 
 @dataclass(frozen=True)
 class RealSet:
-    """Real samples that others are judged beside: `vectors` [m, d], whose they are, and what a user calls each; their
-    classes [m] with names, the modes that they are known to have, the sentences that they are, if any, a number [m]
-    that equal ones share, the pictures that they are, and what made their vectors, if they are any.
+    """Real samples that others are judged beside: `vectors` [m, d], an `identity` for signatures, and how each is
+    `called`. What else is known of them: classes `labels` [m] with `names`, `modes`, `sentences`, numbers `alike` [m]
+    that equal samples share, `pictures`, and the extractor that vectors are `by`.
     """
 
     vectors: Tensor
@@ -40,7 +40,7 @@ class RealSet:
 
 
 def known_sentences(reference: Corpus, train: Corpus | None) -> Sentences:
-    """What real sentences say. Raises `UsageError` where they are too few."""
+    """The real sentences that others are judged beside. Raises `UsageError` for too few."""
     try:
         return Sentences(reference, train)
     except ValueError as error:
@@ -48,7 +48,9 @@ def known_sentences(reference: Corpus, train: Corpus | None) -> Sentences:
 
 
 def classes_of(labels: Sequence[int] | Sequence[str] | Tensor) -> tuple[Tensor, Sequence[str] | None]:
-    """The numbers of classes, and their names if they have any. Raises `UsageError` for what is neither."""
+    """Classes as int64 numbers [n], and their names if they have any. Raises `UsageError` for labels that are neither
+    whole numbers nor names.
+    """
     if not isinstance(labels, Tensor) and len(labels) and isinstance(labels[0], str):
         return numbered([str(each) for each in labels])
     try:
@@ -61,10 +63,10 @@ def classes_of(labels: Sequence[int] | Sequence[str] | Tensor) -> tuple[Tensor, 
 
 
 def verdict_on(vectors: Tensor, made: object, real: RealSet, cache: Path | None) -> CollapseVerdict:
-    """The verdict on generated samples and their vectors [n, d]; each bin that is missing has `examples`, what the real
-    samples that are most like its mean are called. What depends on the real ones alone is kept in `cache`.
+    """The verdict on generated samples and their vectors [n, d]. Each missing bin has `examples`: what the user calls
+    the real samples nearest to its mean. Nulls of the real samples are kept in `cache`.
 
-    Raises `UsageError` for what cannot be judged.
+    Raises `UsageError` for samples that cannot be judged.
     """
     count = min(len(vectors), len(real.vectors) // 2)
     try:

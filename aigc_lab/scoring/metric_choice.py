@@ -1,4 +1,4 @@
-"""Which metrics score samples that nobody has written a protocol for, and in which features."""
+"""The choice of metrics and features for samples without a protocol."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,9 +11,8 @@ from aigc_lab.extractors.shared import lookup
 from aigc_lab.host import content
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.metrics.base import Evidence, Metric
-from aigc_lab.samples import Images
+from aigc_lab.modalities.base import modality_of
 from aigc_lab.scoring.inputs import GivenDataset
-from aigc_lab.shape import Modality
 
 
 def chosen_metrics(
@@ -25,19 +24,24 @@ def chosen_metrics(
     say: Callable[[str], None],
     leave_out: Callable[[str, str], None],
 ) -> list[Metric]:
-    """The metrics to be scored, each of which can be; `leave_out` is told of those that nobody has asked for."""
+    """The metrics of `names` or a `protocol`, else the panel of the modality. `leave_out` is told of each metric of the
+    panel that cannot be computed. Raises `UsageError` for a metric that was asked for and cannot be.
+    """
     if names is not None and protocol is not None:
         raise UsageError("--metrics and --protocol say the same in two ways; give one of them")
     chosen = features
-    if chosen is None and isinstance(evidence.generated, Images):
-        chosen, why = best_features(evidence.dataset, weights)
+    best = best_features(evidence.dataset, weights) if chosen is None else None
+    if best is not None:
+        chosen, why = best
         say(why)
     asked = names is not None or protocol is not None
     if protocol is not None:
         named = load_protocol(content.find_file("evaluation", protocol))
         specs, asked = named.metrics, not named.fewer
     else:
-        specs = [(name, {}) for name in (names or _panel(evidence.generated.modality, chosen))]
+        specs = [(name, {}) for name in (names or modality_of(evidence.generated).panel(chosen))]
+        if not specs:
+            raise UsageError(f"no metric that ships measures {evidence.generated.modality}: name yours with --metrics")
     found, left_out = [], dict[str, str]()
     for name, config in specs:
         # A protocol says itself which features it reads, unless the user does.
@@ -77,25 +81,8 @@ def _metric(
     return metric
 
 
-def best_features(dataset: Dataset, weights: WeightsPolicy) -> tuple[str, str]:
-    """Inception where its weights are, else the dataset's own classifier, else random ones; and why."""
-    inception: Any = lookup.find_extractor("inception")
-    lacking = "Inception's weights are not on this machine; --features inception downloads them"
-    if inception.published.found(weights) is not None:
-        return "inception", "features: inception"
-    # Trained on given samples, a classifier would judge the very samples that it knows.
-    if not isinstance(dataset, GivenDataset) and dataset.shape.classes is not None:
-        return "classifier", f"features: the classifier of {dataset.name} ({lacking})"
-    return "random", f"features: a random network's, which rank and mean nothing beyond that ({lacking})"
-
-
-def _panel(modality: Modality, features: str | None) -> list[str]:
-    """What is measured where nobody says."""
-    if modality == Modality.TEXT:
-        return ["bleu", "self_bleu", "unique", "distinct", "repetition", "rouge_nn", "lm_score", "embedding_fd"]
-    if features is None:
-        return ["modes"]
-    first = ["fid", "inception_score"] if features == "inception" else ["fd"]
-    if features == "classifier":
-        first.append("classifier_score")
-    return [*first, "fd_debiased", "kid", "prdc", "vendi", "memorisation"]
+def best_features(dataset: Dataset, weights: WeightsPolicy) -> tuple[str, str] | None:
+    """The extractor for samples like those of a dataset, and why it was chosen; None where each metric has its own."""
+    # A classifier that is trained on given samples would judge the very samples that it knows.
+    classified = not isinstance(dataset, GivenDataset) and dataset.shape.classes is not None
+    return modality_of(dataset.shape).best_features(dataset, weights, classified=classified)

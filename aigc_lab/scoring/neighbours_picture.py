@@ -3,12 +3,14 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 from aigc_lab import plugins
 from aigc_lab.errors import UsageError
 from aigc_lab.host.files import write_atomically
 from aigc_lab.metrics import memorisation
 from aigc_lab.metrics.base import Evidence, Metric
+from aigc_lab.modalities.base import modality_of
 from aigc_lab.pictures import drawing
 from aigc_lab.samples import Images
 
@@ -17,7 +19,7 @@ _NEIGHBOURS = 5
 
 
 def neighbours_by(path: Path, metrics: Sequence[Metric], evidence: Evidence) -> str:
-    """The features that say what is near. Raises `UsageError` where there is nothing to draw."""
+    """The extractor by whose features neighbours are found. Raises `UsageError` where no picture can be drawn."""
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path}: the picture of the neighbours is a PNG; name a file that ends in .png")
     train = evidence.real.train
@@ -39,11 +41,16 @@ def neighbours_by(path: Path, metrics: Sequence[Metric], evidence: Evidence) -> 
 
 
 def draw_neighbours(path: Path, extractor: str, evidence: Evidence, say: Callable[[str], None]) -> None:
+    """Writes generated images beside their nearest training images to `path`; `say` is told of a file that cannot be
+    written. Raises `UsageError` for samples that are no images.
+    """
     made, known = (evidence.features(extractor, samples) for samples in (evidence.generated, evidence.train))
-    if not isinstance(evidence.generated, Images) or not isinstance(evidence.train, Images):
+    kind = modality_of(evidence.generated)
+    if not kind.is_image or evidence.train.modality != evidence.generated.modality:
         raise UsageError("--neighbours: a picture shows images, and these are none")
-    tiles = memorisation.look_alikes(evidence.generated, evidence.train, made, known, columns=_NEIGHBOURS)
+    images, train = cast(Images, evidence.generated), cast(Images, evidence.train)
+    tiles = memorisation.look_alikes(images, train, made, known, columns=_NEIGHBOURS)
     try:
-        write_atomically(path, drawing.png(drawing.grid(tiles, columns=1 + _NEIGHBOURS)))
+        write_atomically(path, drawing.png(kind.tiles(tiles, 1 + _NEIGHBOURS)))
     except OSError as error:
         say(f"the picture cannot be written ({error.strerror}: {path}); the scores are not lost for that")

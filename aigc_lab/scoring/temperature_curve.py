@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from aigc_lab.metrics.shared.text import corpus_of
 from aigc_lab.nets.decoding import Sampling
 from aigc_lab.pictures.drawing import Pixels, Plot, panels
-from aigc_lab.samples import Text
+from aigc_lab.samples import Samples
 from aigc_lab.systems.shared.language import LanguageSystem
 from aigc_lab.text.bleu import bleu, self_bleu
 from aigc_lab.text.corpus import Corpus
@@ -21,22 +22,20 @@ _MOST = 500
 
 
 def curve(
-    system: LanguageSystem, reference: Text, floor: Text, temperatures: Sequence[float], samples: int, seed: int
+    system: LanguageSystem, reference: Samples, floor: Samples, temperatures: Sequence[float], samples: int, seed: int
 ) -> dict[str, Any]:
     """BLEU-4 and Self-BLEU-4, forward and reverse n-gram scores (nats a word) of `n` sentences at each temperature and
     at 1, and of as many real ones (`floor`): {"n", "references", "real": {…}, "points": [{"temperature", …}, …]}.
     """
     n = min(samples, _MOST, len(floor))
-    real = reference.corpus.in_words_of(reference.corpus)
+    words = corpus_of(reference)
+    real = words.in_words_of(words)
     learned = NgramModel.fit(real)
-    first = floor.take(slice(0, n)).corpus.in_words_of(reference.corpus)
+    first = corpus_of(floor.take(slice(0, n))).in_words_of(words)
     points = []
     for temperature in sorted({*temperatures, 1.0}):
         made = system.generate(n, seed, "temperature", sampling=Sampling(temperature=temperature))
-        assert isinstance(made, Text)
-        points.append(
-            {"temperature": temperature} | _measured(made.corpus.in_words_of(reference.corpus), real, learned)
-        )
+        points.append({"temperature": temperature} | _measured(corpus_of(made).in_words_of(words), real, learned))
     return {"n": n, "references": len(real), "real": _measured(first, real, learned), "points": points}
 
 

@@ -1,4 +1,4 @@
-"""Files of sentences, or the sentences themselves: read, tokenized and scored without torch."""
+"""Scores of sentences, in files or lists, without torch."""
 
 from __future__ import annotations
 

@@ -17,10 +17,11 @@ import math
 import os
 import secrets
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from aigc_lab.errors import UsageError
+from aigc_lab.modalities.base import ModalityKind, OptionType, modality_of
 from aigc_lab.serving.request import Form, Request, concatenated
 
 if TYPE_CHECKING:
@@ -36,14 +37,13 @@ _MOST = 1000
 # waits for a minute.
 _MOST_NUMBERS = 2_000_000
 _MOST_BYTES = 100_000_000
-_TEXT = ("temperature", "top_k", "top_p", "prefix")
 _EXAMPLE = '{"dataframe_records": [{"n": 4, "seed": 0}]}'
 # One request after the other: what the network needs for a block is needed once.
 _one = threading.Lock()
 
 
 class Sampler(Protocol):
-    """What is needed of a model here, which itself answers by this module: `serving.model.Model`."""
+    """The part of `serving.model.Model` that an answer needs. `Model` itself answers by this module."""
 
     system: "System"
     name: str
@@ -53,7 +53,9 @@ class Sampler(Protocol):
 
 
 def most() -> int:
-    """How many samples one answer may hold. Raises `UsageError` when the environment says no whole number."""
+    """The largest number of samples in one answer. Raises `UsageError` where the environment variable is no whole
+    number.
+    """
     said = os.environ.get(MOST) or str(_MOST)
     if not (said.isascii() and said.isdecimal() and len(said) <= 12 and int(said)):
         raise UsageError(f"{MOST}={said[:40]}: write how many samples an answer may hold, like {_MOST}")
@@ -69,42 +71,42 @@ def check_total(n: int, rows: int = 1) -> None:
         )
 
 
-def columns(*, conditional: bool, text: bool) -> tuple[str, ...]:
-    """The columns that rows may have."""
-    return ("n", "seed", *(("label",) if conditional else ()), *(_TEXT if text else ()))
+def columns(*, conditional: bool, options: Iterable[str]) -> tuple[str, ...]:
+    """The names of the columns that rows may have; `options` are those of sampling."""
+    return ("n", "seed", *(("label",) if conditional else ()), *options)
 
 
 def answer(model: Sampler, rows: Sequence[Mapping[str, Any]], form: str) -> Any:
-    """The answer to a request. Raises `UsageError`, one sentence, for rows that ask for what there is not."""
-    text = model.system.modality == "text"
-    _check_form(form, model)
-    known = columns(conditional=model.system.conditional, text=text)
+    """The answer to a request's rows. Raises `UsageError`, one sentence, for rows that cannot be answered."""
+    kind = modality_of(model.system)
+    _check_form(form, model, kind)
+    known = columns(conditional=model.system.conditional, options=kind.options)
     # A column that holds nothing but null says so on purpose; the seed is the only one in which that means something.
-    requests = [_request(row, known) for row in rows]
+    requests = [_request(row, known, kind.options) for row in rows]
     total = sum(request.n for request in requests)
     if not requests:
         raise UsageError(f"no rows: ask for samples like {_EXAMPLE}")
     check_total(total, rows=len(rows))
-    _check_size(model, total, form)
+    _check_size(model, kind, total, form)
     with _one:
         samples = concatenated(model.blocks(requests), total)
-    return samples if form == "array" else _records(requests, samples, form)
+    return samples if form == "array" else _records(kind, requests, samples, form)
 
 
-def _check_form(form: str, model: Sampler) -> None:
+def _check_form(form: str, model: Sampler, kind: ModalityKind) -> None:
     if form not in get_args(Form):
         raise UsageError(f"format = {_shown(form)}: choose one of {', '.join(get_args(Form))}")
-    kind = str(model.system.modality)
-    if (form == "png" and kind != "images") or (form == "grid" and kind == "text"):
-        raise UsageError(f"format = {form}: {model.name} makes {kind}, of which there are no pictures; leave it out")
+    if (form == "png" and not kind.is_image) or (form == "grid" and kind.shown_as != "picture"):
+        made = model.system.modality
+        raise UsageError(f"format = {form}: {model.name} makes {made}, of which there are no pictures; leave it out")
 
 
-def _check_size(model: Sampler, total: int, form: str) -> None:
-    """Raises `UsageError` for an answer that would be too large to be made in memory."""
+def _check_size(model: Sampler, kind: ModalityKind, total: int, form: str) -> None:
+    """Raises `UsageError` for an answer that is too large to be built in memory."""
     each = math.prod(model.system.shape.size)
     limit, what = (_MOST_BYTES, "bytes of pixels") if form in ("png", "grid") else (_MOST_NUMBERS, "numbers")
     if total * each > limit:
-        smaller = ", or for format png" if what == "numbers" and model.system.modality == "images" else ""
+        smaller = ", or for format png" if what == "numbers" and kind.is_image else ""
         raise UsageError(
             f"n = {total:,}: of {each:,} {what} each, they are more than the {limit:,} that one answer may hold;"
             f" ask for at most {max(1, limit // each):,} at once{smaller}"
@@ -114,7 +116,7 @@ def _check_size(model: Sampler, total: int, form: str) -> None:
 # ---- what a row asks for
 
 
-def _request(row: Mapping[str, Any], known: tuple[str, ...]) -> Request:
+def _request(row: Mapping[str, Any], known: tuple[str, ...], options: Mapping[str, OptionType]) -> Request:
     for name in row:
         if name not in known:
             raise UsageError(f"unknown column {_shown(name)}; this model takes {', '.join(known)}")
@@ -125,7 +127,7 @@ def _request(row: Mapping[str, Any], known: tuple[str, ...]) -> Request:
         raise UsageError(f"n = {n}: ask for at least one sample")
     seed = row.get("seed", 0)
     label = row.get("label")
-    drawing = {name: _drawing(name, row[name]) for name in _TEXT if not _missing(row.get(name))}
+    drawing = {name: _option(name, row[name], options[name]) for name in options if not _missing(row.get(name))}
     return Request(
         n,
         secrets.randbelow(2**32) if _missing(seed) else _whole("seed", seed),
@@ -134,12 +136,13 @@ def _request(row: Mapping[str, Any], known: tuple[str, ...]) -> Request:
     )
 
 
-def _drawing(name: str, value: Any) -> Any:
-    if name == "prefix":
+def _option(name: str, value: Any, kind: OptionType) -> Any:
+    """The value of an option of sampling. Raises `UsageError` for one of another type."""
+    if kind == "words":
         if not isinstance(value, str):
-            raise UsageError(f"prefix = {_shown(value)}: write the words that sentences begin with")
+            raise UsageError(f"{name} = {_shown(value)}: write the words that sentences begin with")
         return value
-    if name == "top_k":
+    if kind == "whole":
         return _whole(name, value)
     value = _plain(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -148,7 +151,9 @@ def _drawing(name: str, value: Any) -> Any:
 
 
 def _whole(name: str, value: Any) -> int:
-    """A whole number of 64 bits. A table holds them as floats where another row has none: up to 2⁵³ they are exact."""
+    """A whole number of 64 bits. Floats up to 2⁵³ are taken too: a table holds whole numbers as floats where another
+    row has none. Raises `UsageError`.
+    """
     value = _plain(value)
     if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
         value = int(value)
@@ -158,12 +163,12 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """Python's own number for numpy's."""
+    """A NumPy scalar as a number of Python; anything else as it is."""
     return value.item() if hasattr(value, "dtype") and getattr(value, "ndim", 1) == 0 else value
 
 
 def _missing(value: Any) -> bool:
-    """Nothing, as JSON and tables write it: null, NaN."""
+    """Whether a value is null or NaN, as JSON and tables write nothing."""
     return (
         value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
     )
@@ -177,7 +182,7 @@ def _shown(value: Any) -> str:
 # ---- how it is told
 
 
-def _records(requests: Sequence[Request], samples: "Array", form: str) -> list[dict[str, Any]]:
+def _records(kind: ModalityKind, requests: Sequence[Request], samples: "Array", form: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     first = 0
     for number, request in enumerate(requests):
@@ -187,7 +192,7 @@ def _records(requests: Sequence[Request], samples: "Array", form: str) -> list[d
         part = samples[first : first + request.n]
         first += request.n
         if form == "grid":
-            found.append({**told, "n": request.n, "png": _encoded(picture(part))})
+            found.append({**told, "n": request.n, "png": _encoded(kind.picture_of(part))})
         else:
             found += [{**told, **_record(sample, form)} for sample in part]
     return found
@@ -197,19 +202,6 @@ def _record(sample: Any, form: str) -> dict[str, Any]:
     if form == "png":
         return {"png": _encoded(sample[..., 0] if sample.shape[2] == 1 else sample)}
     return {"sample": sample.tolist() if hasattr(sample, "tolist") else str(sample)}
-
-
-def picture(samples: "Array") -> "Array":
-    """All of them in one picture, uint8 [H, W, 3]: images [n, H, W, C] as a grid, points [n, D] as a scatter plot."""
-    import torch
-
-    from aigc_lab.pictures import drawing
-    from aigc_lab.samples import Images
-
-    values = torch.from_numpy(samples)
-    if samples.ndim == 2:
-        return drawing.scatter(values, None)
-    return drawing.grid(Images(values.permute(0, 3, 1, 2)))
 
 
 def _encoded(pixels: "Array") -> str:

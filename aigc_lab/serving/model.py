@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import numpy.typing
 
     from aigc_lab.host.trust import Allowed
-    from aigc_lab.samples import Samples
     from aigc_lab.systems.base import System
 
 
@@ -45,22 +44,26 @@ class Model:
     ) -> "numpy.typing.NDArray[Any]":
         """`n` samples: uint8 [n, H, W, C] of images, float32 [n, D] of points, strings [n] of text.
 
-        The same seed gives the same samples, and more of them begin with the same ones. `labels` are the classes of a
-        conditional system's samples, taken in turn: `[3, 7]` gives 3, 7, 3, 7, … How text is drawn, `drawing` says:
+        The same seed gives the same samples, and the first ones are the same for every `n`. `labels` are the classes of
+        a conditional system's samples, taken in turn: `[3, 7]` gives 3, 7, 3, 7, … `drawing` says how text is drawn:
         `temperature`, `top_k`, `top_p`, and `prefix`, the words that every sentence begins with. Raises `UsageError`
-        for what cannot be asked for, and for more than memory holds; `blocks` needs no more for many than for few.
+        for a request that cannot be met, and for more samples than memory holds; `blocks` takes the same memory for any
+        number.
         """
         if os.environ.get(_SERVED) == "true":  # models promoted before `answer` was there come this way
             answering.check_total(n)
         return concatenated(self.blocks([Request(n, seed, labels, drawing)]), n)
 
     def blocks(self, requests: Sequence[Request]) -> "Iterator[numpy.typing.NDArray[Any]]":
-        """The samples of all requests, one after the other, in arrays of some hundred each. They are drawn together,
-        and are those that `sample` gives for each request alone. All are checked before the first is drawn.
+        """The samples of all requests, one after the other, in arrays of some hundred each. Those of several requests
+        are drawn together, and are what `sample` gives for each alone. All requests are checked before the first is
+        drawn.
         """
+        from aigc_lab.modalities.base import modality_of
         from aigc_lab.serving.batching import draw_lots, lots
 
         checked = [self._checked(request) for request in requests]
+        kind = modality_of(self.system)
 
         def made() -> "Iterator[numpy.typing.NDArray[Any]]":
             # Those that draw in the same way can share a block.
@@ -68,23 +71,23 @@ class Model:
                 pairs = list(alike)
                 wanted = (lots(self.system, each.n, each.seed, each.labels) for each, _ in pairs)
                 for samples in draw_lots(self.system, chain.from_iterable(wanted), pairs[0][1]):
-                    yield _array(samples)
+                    yield kind.array(samples)
 
         return made()
 
     def answer(self, rows: Sequence[Mapping[str, Any]], form: str = "array") -> Any:
-        """What the served model answers to a request's rows: see `serving.answering`."""
+        """The answer of the served model to the rows of a request (see `serving.answering`)."""
         return answering.answer(self, rows, form)
 
     def _checked(self, request: Request) -> tuple[Request, dict[str, Any]]:
-        """The request with its classes checked, and what `System.sample` is told beside."""
+        """The request and the options for `System.sample`. Raises `UsageError` for what cannot be asked for."""
         if request.n < 1:
             raise UsageError(f"n = {request.n}: ask for at least one sample")
         self._check_labels(request.labels)
         return request, self._drawing({key: value for key, value in request.drawing.items() if value is not None})
 
     def _drawing(self, given: dict[str, Any]) -> dict[str, Any]:
-        """What `generate` is told of how text is drawn."""
+        """Options of sampling as the system takes them. Raises `UsageError` for any where it draws no text."""
         from aigc_lab.nets.decoding import Sampling
         from aigc_lab.systems.shared.language import LanguageSystem
         from aigc_lab.text.tokenizer import tokenize
@@ -112,18 +115,3 @@ class Model:
             raise UsageError(
                 f"label {wrong[0] if wrong else 'missing'}: {self.name} knows the classes 0 to {count - 1}"
             )
-
-
-def _array(made: "Samples") -> "numpy.typing.NDArray[Any]":
-    import numpy
-
-    from aigc_lab.samples import Text
-    from aigc_lab.shape import Modality
-
-    if isinstance(made, Text):
-        return numpy.array(made.sentences())
-    values = made.canonical().values
-    if made.modality == Modality.IMAGES:
-        values = values.permute(0, 2, 3, 1)
-    found: numpy.typing.NDArray[Any] = values.contiguous().numpy()
-    return found

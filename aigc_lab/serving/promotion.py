@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     import numpy
     import numpy.typing
 
+    from aigc_lab.systems.base import System
     from aigc_lab.tracking.model_registry import MlflowModels, Package, Version
 
     Array = numpy.typing.NDArray[Any]
@@ -218,7 +219,7 @@ def _register(
     version = mlflow.publish(
         model,
         digest,
-        mlflow_package(path.parent, sample, conditional=loaded.system.conditional),
+        mlflow_package(path.parent, sample, loaded.system),
         experiment=experiment,
         run=row["mlflow_run_id"],
         tags=version_tags({**row, "checkpoint": weights.origin["checkpoint"], "reason": reason}),
@@ -324,15 +325,16 @@ def version_tags(row: dict[str, Any]) -> dict[str, str]:
     return {key: row[key] for key in ("run", "checkpoint", "system", "reason") if row[key] is not None}
 
 
-def mlflow_package(folder: Path, sample: "Array", *, conditional: bool) -> "Package":
+def mlflow_package(folder: Path, sample: "Array", system: "System") -> "Package":
     """Content of the model for MLflow."""
+    from aigc_lab.modalities.base import modality_of
     from aigc_lab.tracking.model_registry import Package
 
     kinds: dict[str, Literal["uint8", "float32", "string"]] = {"u": "uint8", "f": "float32", "U": "string"}
     return Package(
         folder=folder,
         code=Path(__file__).with_name("pyfunc.py"),
-        columns=columns(conditional=conditional, text=sample.dtype.kind == "U"),
+        columns=columns(conditional=system.conditional, options=modality_of(system).options),
         dtype=kinds[sample.dtype.kind],
         shape=sample.shape[1:],
         # Given, for MLflow would import everything to find them out. A local build (+cu128) cannot be asked for.

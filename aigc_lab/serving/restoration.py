@@ -58,7 +58,7 @@ def restore(registry: Registry, row: dict[str, Any], settings: Settings) -> None
         version = mlflow.publish(
             row["model"],
             row["digest"],
-            mlflow_package(Path(row["path"]).parent, loaded.sample(1), conditional=loaded.system.conditional),
+            mlflow_package(Path(row["path"]).parent, loaded.sample(1), loaded.system),
             experiment=mlflow.experiment(row["sweep"]),
             run=run["mlflow_run_id"],
             tags=version_tags(row),

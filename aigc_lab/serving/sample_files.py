@@ -1,5 +1,7 @@
-"""Samples as files: pictures and a grid, points and their scatter plot, or sentences; with a note of where they come
-from.
+"""Samples of a model as files, whole or not at all, with a note of where they come from.
+
+How the samples of a modality are laid out in a folder (images and their grid, points and their scatter plot, a line for
+each sentence) its object in `aigc_lab.modalities` says.
 """
 
 import json
@@ -7,14 +9,12 @@ import os
 import shutil
 import sys
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from aigc_lab import __version__
 from aigc_lab.data.shared import sample_note
@@ -23,6 +23,8 @@ from aigc_lab.host import environment
 from aigc_lab.host.capacity import format_bytes, free_disk, free_files
 from aigc_lab.host.files import replacing, umask
 from aigc_lab.host.settings import Settings
+from aigc_lab.modalities.base import ModalityKind, modality_of
+from aigc_lab.modalities.shared import blocks as stored
 from aigc_lab.registry.columns import FinalCheckpoint
 from aigc_lab.serving.lookup import find_weights
 from aigc_lab.serving.request import Request
@@ -35,12 +37,8 @@ if TYPE_CHECKING:
 
 # Samples in one file: arrays, and of text a sentence a line, with the note beside it as `<name>.json`.
 _FILES = (".npz", ".txt")
-# What a picture of many samples shows: the first ones, and no more than a screen can tell apart or memory should hold.
-_SHOWN = 10_000
-_SHOWN_BYTES = 32_000_000
 # From so many samples on, it is said what they will take: they are minutes of work.
 _MANY = 1_000_000
-_CLUSTER = 4096  # bytes: what a file takes of a disk comes in such pieces
 
 
 def sample(
@@ -56,7 +54,9 @@ def sample(
     force: bool,
     drawing: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[str, Path]:
-    """What `aigc-lab sample` does: writes `n` samples, and returns what to say of them and what to look at."""
+    """Writes `n` samples of the model, run or file that is `wanted`. Returns a sentence about them, and the file to
+    look at. Raises `UsageError` for what cannot be sampled, and for a `place` that cannot be written.
+    """
     classes = _labels(labels)
     weights = find_weights(wanted, settings, checkpoint)
     place = place or Path(f"samples-{weights.name}")
@@ -65,10 +65,11 @@ def sample(
     note |= {key: value for key, value in drawing.items() if value is not None}
     check_place(place, note, force=force)
     model = weights.load(device)
-    _refuse_kind(place, text=model.system.modality == "text")
+    kind = modality_of(model.system)
+    _refuse_suffix(place, kind)
     if classes == "all":
         classes = list(range(model.system.shape.classes or 1))
-    shown = write(place, model.blocks([Request(n, seed, classes, drawing)]), n, note)
+    shown = write(place, kind, model.blocks([Request(n, seed, classes, drawing)]), n, note)
     run = f", run {weights.origin['run']}" if weights.origin.get("run") not in (None, weights.name) else ""
     return f"{n} samples of {weights.name} ({model.name}{run}), seed {seed}", shown
 
@@ -83,7 +84,7 @@ def _labels(text: str | None) -> list[int] | Literal["all"] | None:
 
 
 def check_place(place: Path, note: dict[str, Any], *, force: bool) -> None:
-    """Raises `UsageError` when something else is at `place`. The same samples may be written again."""
+    """Raises `UsageError` where `place` holds anything but samples of this `note`, unless with `force`."""
     if place.suffix in (".npy", ".png", ".jpg", ".zip"):
         raise UsageError(f"-o {place}: name a folder, or a file that ends in .npz or .txt")
     with _writing(place):
@@ -99,34 +100,34 @@ def check_place(place: Path, note: dict[str, Any], *, force: bool) -> None:
         raise UsageError(f"-o {place}: holds something else; name another place, or replace samples with --force")
 
 
-def write(place: Path, blocks: "Iterable[Array]", n: int, note: dict[str, Any]) -> Path:
-    """Writes `n` samples, block by block, and returns what to look at: `grid.png`, `scatter.png`, `samples.txt`, or the
-    file itself. Raises `UsageError` once the first block shows that the disk will not hold them.
+def write(place: Path, kind: ModalityKind, blocks: "Iterable[Array]", n: int, note: dict[str, Any]) -> Path:
+    """Writes `n` samples of a kind, block by block, and returns the file to look at (`grid.png`, `scatter.png`,
+    `samples.txt`, or the one file that holds all). Raises `UsageError` once the first block shows that the disk will
+    not hold them.
 
-    A folder gets one PNG an image (or `points.npy`) and `samples.json`, the note; its picture shows the first of many.
-    What an earlier call wrote is replaced; other files are left alone. Whatever ends this half-way leaves nothing.
+    A folder gets what the kind writes, with a picture of the first samples, and the note as `samples.json`. What an
+    earlier call wrote is replaced; other files are left alone. A call that is interrupted leaves nothing behind.
     """
     coming = iter(blocks)
     first = next(coming)
-    needed = _check_room(place, first, n)
+    needed = _check_room(place, kind, first, n)
     if n >= _MANY:
         print(f"about {format_bytes(needed)} will be written to {place}; Ctrl-C leaves nothing of it", file=sys.stderr)
     every = chain([first], coming)
     with _writing(place):
         if place.suffix == ".txt":
             with replacing(place.with_suffix(".json")) as description, replacing(place) as lines:
-                _write_lines(lines, every)
+                stored.write_lines(lines, every)
                 description.write_text(json.dumps(note, indent=2), "utf-8")
             return place
         if place.suffix == ".npz":
             with replacing(place) as archive:
-                _write_archive(archive, every, first, n, note)
+                stored.write_archive(archive, every, first, n, note)
             return place
         with _folder(place) as draft:
-            made = {4: _write_images, 2: _write_points}.get(first.ndim, _write_text)(draft, every, n)
-            told = {"note": note, **made}
+            told = {"note": note, **kind.write(draft, every, n)}
             (draft / sample_note.NAME).write_text(json.dumps(told, indent=2), "utf-8")
-    return place / {4: "grid.png", 2: "scatter.png"}.get(first.ndim, "samples.txt")
+    return place / kind.overview
 
 
 @contextmanager
@@ -137,14 +138,14 @@ def _writing(place: Path) -> Iterator[None]:
         raise UsageError(f"-o {place}: cannot be written ({error.strerror})") from None
 
 
-def _check_room(place: Path, first: "Array", n: int) -> int:
-    """About how many bytes of the disk `n` samples like those of the first block take. Raises `UsageError` when they
-    are more than it has room for.
+def _check_room(place: Path, kind: ModalityKind, first: "Array", n: int) -> int:
+    """An estimate of the bytes that `n` samples like those of the first block take. Raises `UsageError` when the disk
+    has no room for them.
     """
-    needed = _stored(place, first) * n // len(first)
-    pictures = first.ndim == 4 and place.suffix not in _FILES
+    in_one_file = place.suffix in _FILES
+    needed = kind.size_on_disk(first, in_one_file=in_one_file) * n // len(first)
     with _writing(place):
-        free, files = free_disk(place), free_files(place) if pictures else None
+        free, files = free_disk(place), free_files(place) if kind.is_image and not in_one_file else None
     if needed > free:
         raise UsageError(
             f"-n {n:,}: so many samples take about {format_bytes(needed)}, and {format_bytes(free)} are free where "
@@ -158,119 +159,18 @@ def _check_room(place: Path, first: "Array", n: int) -> int:
     return needed
 
 
-def _stored(place: Path, block: "Array") -> int:
-    """How many bytes of the disk these samples take."""
-    if block.ndim == 1:
-        return len(_sentences(block))
+def _refuse_suffix(place: Path, kind: ModalityKind) -> None:
+    if place.suffix not in _FILES or place.suffix == kind.suffix:
+        return
     if place.suffix == ".npz":
-        return len(zlib.compress(block.tobytes()))
-    if block.ndim == 2:
-        return block.nbytes
-    return sum(-(-len(content) // _CLUSTER) * _CLUSTER for content in map(_png, block))
-
-
-def _write_lines(path: Path, blocks: "Iterable[Array]") -> None:
-    with path.open("wb") as file:
-        for block in blocks:
-            file.write(_sentences(block))
-
-
-def _write_archive(path: Path, blocks: "Iterable[Array]", first: "Array", n: int, note: dict[str, Any]) -> None:
-    """What `numpy.savez_compressed(samples=…, note=…)` writes, without the whole array in memory."""
-    import numpy
-
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("samples.npy", "w", force_zip64=True) as file:
-            _write_array(file, blocks, first, n)
-        with archive.open("note.npy", "w") as file:
-            numpy.save(file, numpy.array(json.dumps(note)), allow_pickle=False)
-
-
-def _write_array(file: IO[bytes], blocks: "Iterable[Array]", first: "Array", n: int) -> None:
-    """What `numpy.save` writes of all the blocks, `n` samples, as one array."""
-    from numpy.lib.format import header_data_from_array_1_0, write_array_header_1_0
-
-    write_array_header_1_0(file, header_data_from_array_1_0(first) | {"shape": (n, *first.shape[1:])})
-    for block in blocks:
-        file.write(block.tobytes())
-
-
-def _write_images(folder: Path, blocks: "Iterable[Array]", n: int) -> dict[str, Any]:
-    from aigc_lab.pictures import drawing
-    from aigc_lab.serving.answering import picture
-
-    shown: list[Array] = []
-    for number, image in enumerate(chain.from_iterable(blocks)):
-        (folder / _name(number)).write_bytes(_png(image))
-        if number < _most_shown(image.nbytes):
-            shown.append(image)
-    (folder / "grid.png").write_bytes(drawing.png(picture(_stacked(shown))))
-    return {"files": ["grid.png"], "images": n}
-
-
-def _write_points(folder: Path, blocks: "Iterable[Array]", n: int) -> dict[str, Any]:
-    from aigc_lab.pictures import drawing
-    from aigc_lab.serving.answering import picture
-
-    coming = iter(blocks)
-    first = next(coming)
-    shown: list[Array] = []
-
-    def seen() -> "Iterator[Array]":
-        for number, block in enumerate(chain([first], coming)):
-            if number * len(first) < _most_shown(first[0].nbytes):
-                shown.append(block)
-            yield block
-
-    with (folder / "points.npy").open("wb") as file:
-        _write_array(file, seen(), first, n)
-    points = [point for block in shown for point in block][: _most_shown(first[0].nbytes)]
-    (folder / "scatter.png").write_bytes(drawing.png(picture(_stacked(points))))
-    return {"files": ["points.npy", "scatter.png"]}
-
-
-def _write_text(folder: Path, blocks: "Iterable[Array]", n: int) -> dict[str, Any]:
-    _write_lines(folder / "samples.txt", blocks)
-    return {"files": ["samples.txt"]}
-
-
-def _most_shown(each: int) -> int:
-    """How many samples of so many bytes are shown in one picture: a thousand or more of small ones."""
-    return max(1, min(_SHOWN, _SHOWN_BYTES // each))
-
-
-def _stacked(samples: "list[Array]") -> "Array":
-    import numpy
-
-    return numpy.stack(samples)
-
-
-def _png(image: "Array") -> bytes:
-    from aigc_lab.pictures import drawing
-
-    return drawing.png(image[..., 0] if image.shape[2] == 1 else image)
-
-
-def _name(number: int) -> str:
-    return f"{number:05d}.png"
-
-
-def _sentences(array: "Array") -> bytes:
-    """A sentence a line."""
-    return "".join(f"{line}\n" for line in array).encode()
-
-
-def _refuse_kind(place: Path, *, text: bool) -> None:
-    if text and place.suffix == ".npz":
         raise UsageError(f"-o {place}: is for arrays, and this model makes text; name a .txt file, or a folder")
-    if not text and place.suffix == ".txt":
-        raise UsageError(f"-o {place}: is for text, and this model makes none; name a folder, or a .npz file")
+    raise UsageError(f"-o {place}: is for text, and this model makes none; name a folder, or a .npz file")
 
 
 @contextmanager
 def _folder(place: Path) -> Iterator[Path]:
-    """A draft to be filled within. A new folder then appears whole; in one that is there, each file is replaced whole
-    and the note comes last.
+    """A temporary folder, whose files come to `place` at the end: a new folder appears whole; in one that is there,
+    each file is replaced whole, the note last.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{place.name[:100]}.", dir=place.parent))
@@ -293,9 +193,9 @@ def _folder(place: Path) -> Iterator[Path]:
 
 
 def _earlier(written: dict[str, Any]) -> Iterator[str]:
-    """The files that an earlier call says it wrote, by names that are names and nothing else."""
+    """The names of the files that the note of an earlier call lists; those that lead elsewhere are left out."""
     count = written.get("images")
-    yield from (_name(number) for number in range(count if isinstance(count, int) else 0))
+    yield from (stored.sample_file(number) for number in range(count if isinstance(count, int) else 0))
     named = written.get("files")
     yield from (name for name in (named if isinstance(named, list) else []) if Path(str(name)).name == name)
 

@@ -18,8 +18,9 @@ from aigc_lab.experiment.configuration import Configuration
 from aigc_lab.experiment.experiment import Experiment
 from aigc_lab.experiment.yaml_file import KeyPath
 from aigc_lab.host.capacity import format_bytes, free_memory
-from aigc_lab.samples import Images, Points, Samples, Text
-from aigc_lab.shape import Modality, Shape
+from aigc_lab.modalities.base import modality_of
+from aigc_lab.samples import Samples
+from aigc_lab.shape import Shape
 from aigc_lab.systems.base import Phase, System
 
 # Of a weight: itself, its gradient, Adam's two moments and the moving average.
@@ -118,13 +119,7 @@ def _kept(system: System, phase: Phase, batch: Samples) -> int:
 def _batch(shape: Shape, count: int) -> Samples:
     """A batch of the shape, of no content."""
     labels = None if shape.classes is None else torch.zeros(count, dtype=torch.int64)
-    if shape.modality == Modality.TEXT:
-        assert shape.vocabulary is not None
-        words = torch.full((count, *shape.size), len(shape.vocabulary) - 1)
-        return Text(words, labels, vocabulary=shape.vocabulary)
-    if shape.modality == Modality.POINTS:
-        return Points(torch.rand((count, *shape.size)), labels)
-    return Images(torch.zeros((count, *shape.size), dtype=torch.uint8), labels)
+    return modality_of(shape).blank(shape, count, labels)
 
 
 def _bytes(tensor: Tensor) -> int:

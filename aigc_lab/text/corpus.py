@@ -31,6 +31,7 @@ class Corpus:
     tokenizer: str = "words"
 
     modality: ClassVar[Modality] = Modality.TEXT
+    fixed_size: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(self.starts) - 1

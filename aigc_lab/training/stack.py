@@ -17,14 +17,12 @@ from itertools import groupby
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aigc_lab.noise import Noise
 from aigc_lab.optimizers.base import Optimizer
-from aigc_lab.samples import Samples, Text
+from aigc_lab.samples import Samples
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase
-from aigc_lab.text.vocabulary import PAD
 from aigc_lab.training.averages import average_of
 from aigc_lab.training.optimizers import build_optimizer, shortened_by_replica, trained
 from aigc_lab.training.state import TrainingState
@@ -162,12 +160,7 @@ class _Function(nn.Module):
 def _alike(batches: Sequence[Samples]) -> list[Tensor]:
     """Values of the batches in one shape: sentences are padded to the longest of all, which no loss reads."""
     longest = max(batch.values.shape[-1] for batch in batches)
-    return [
-        F.pad(batch.values, (0, longest - batch.values.shape[-1]), value=PAD)
-        if isinstance(batch, Text)
-        else batch.values
-        for batch in batches
-    ]
+    return [batch.padded(longest) for batch in batches]
 
 
 class _After(nn.Module):

@@ -16,6 +16,7 @@ from aigc_lab.data.folder import Folder
 from aigc_lab.data.shared import image_files
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.errors import UsageError
+from aigc_lab.modalities.base import modality
 from aigc_lab.serving import sample_files
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
@@ -254,7 +255,7 @@ def test_a_format_that_this_pillow_cannot_read_is_counted(root: Path, monkeypatc
 def test_a_contact_sheet_is_no_picture_of_the_set(root: Path) -> None:
     """Only where `samples.json` says that it is one; a picture that is named `grid.png` by chance is a picture."""
     blocks = [np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)]
-    sample_files.write(root / "made", blocks, 40, {"run": "a.0.0"})
+    sample_files.write(root / "made", modality("images"), blocks, 40, {"run": "a.0.0"})
     assert (root / "made" / "grid.png").is_file()
     fill(root / "other", 3)
     shutil.copy(root / "other" / "0.png", root / "other" / "grid.png")

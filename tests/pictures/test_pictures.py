@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from aigc_lab.data.base import Modes
+from aigc_lab.modalities.base import modality_of
 from aigc_lab.pictures import drawing
-from aigc_lab.pictures.drawing import grid, picture, scatter
-from aigc_lab.samples import Images, Points
+from aigc_lab.pictures.drawing import grid, scatter
+from aigc_lab.samples import Images, Points, Samples
 
 
 @pytest.mark.parametrize(
@@ -81,6 +82,11 @@ def test_one_point_alone_is_drawn_in_the_middle() -> None:
 
 
 def test_a_picture_is_a_grid_or_a_plane() -> None:
+    def picture(samples: Samples) -> drawing.Pixels:
+        pixels = modality_of(samples).picture(samples)
+        assert pixels is not None
+        return pixels
+
     assert picture(Images(torch.zeros(4, 1, 16, 16))).shape == (102, 102, 3)
     assert picture(Points(torch.zeros(4, 3))).shape == (400, 400, 3)
     with pytest.raises(ValueError, match="1 of 2 samples"):

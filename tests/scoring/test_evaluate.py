@@ -32,6 +32,7 @@ from aigc_lab.metrics.base import Metric, Score
 from aigc_lab.metrics.shared import manifolds
 from aigc_lab.pictures import drawing
 from aigc_lab.samples import Images, Points
+from aigc_lab.scoring import neighbours_picture
 from aigc_lab.scoring.evaluator import Evaluator
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.statistics import neighbours
@@ -574,7 +575,7 @@ def test_a_picture_that_cannot_be_written_costs_no_score(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("aigc_lab.evaluate.write_atomically", full)
+    monkeypatch.setattr(neighbours_picture, "write_atomically", full)
     said: list[str] = []
     train, real = digits("train", 0, 300), digits("reference", 0, 200)
     options = {"metrics": ["fd"], "train": train, "neighbours": tmp_path / "a.png", "say": said.append}

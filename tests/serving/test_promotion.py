@@ -25,6 +25,7 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host import trust
 from aigc_lab.host.files import locked, sha256
 from aigc_lab.host.settings import Settings
+from aigc_lab.modalities.base import modality
 from aigc_lab.registry import read_only
 from aigc_lab.registry.models import list_models
 from aigc_lab.registry.records import StoredCheckpoint, StoredPromotion, StoredScore
@@ -642,9 +643,9 @@ def test_other_files_are_not_overwritten(promoted: Home, tmp_path: Path, monkeyp
 
 def test_pictures_of_an_earlier_call_go(tmp_path: Path) -> None:
     array = np.zeros((4, 8, 8, 3), np.uint8)
-    sample_files.write(tmp_path / "out", [array[:3], array[3:]], 4, {"n": 4})
+    sample_files.write(tmp_path / "out", modality("images"), [array[:3], array[3:]], 4, {"n": 4})
     assert len(list((tmp_path / "out").glob("0*.png"))) == 4
-    sample_files.write(tmp_path / "out", [array[:2]], 2, {"n": 2})
+    sample_files.write(tmp_path / "out", modality("images"), [array[:2]], 2, {"n": 2})
     assert sorted(path.name for path in (tmp_path / "out").glob("0*.png")) == ["00000.png", "00001.png"]
 
 

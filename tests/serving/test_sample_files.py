@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,20 @@ from PIL import Image
 from aigc_lab import cli
 from aigc_lab.errors import UsageError
 from aigc_lab.host.capacity import format_bytes, free_memory
+from aigc_lab.modalities.base import modality
+from aigc_lab.modalities.shared import blocks as stored
 from aigc_lab.serving import sample_files
 
+KINDS = {4: modality("images"), 2: modality("points"), 1: modality("text")}
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (7, 8, 8, 3), np.uint8)
 POINTS = RANDOM.normal(size=(7, 2)).astype(np.float32)
 LINES = np.array(["a b", "", "c", "dé", "e", "f", "g"])
+
+
+def written(place: Path, blocks: Iterable[Any], n: int, note: dict[str, Any], like: Any) -> Path:
+    """Writes arrays like this one: images have four dimensions, points two and sentences one."""
+    return sample_files.write(place, KINDS[like.ndim], blocks, n, note)
 
 
 def blocks(array: Any) -> list[Any]:
@@ -27,31 +35,31 @@ def blocks(array: Any) -> list[Any]:
 
 @pytest.mark.parametrize("array", [IMAGES, POINTS], ids=["images", "points"])
 def test_an_archive_is_what_numpy_writes_of_the_whole(tmp_path: Path, array: Any) -> None:
-    place = sample_files.write(tmp_path / "a.npz", blocks(array), 7, {"n": 7})
+    place = written(tmp_path / "a.npz", blocks(array), 7, {"n": 7}, array)
     with np.load(place, allow_pickle=False) as found:
         assert sorted(found) == ["note", "samples"]
         assert np.array_equal(found["samples"], array) and found["samples"].dtype == array.dtype
     assert sample_files._note(place) == {"n": 7}
     before = place.read_bytes()
-    sample_files.write(place, [array], 7, {"n": 7})
+    written(place, [array], 7, {"n": 7}, array)
     assert place.read_bytes() == before
 
 
 def test_a_folder_holds_all_blocks_and_its_picture_the_first_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sample_files, "_SHOWN", 4)
-    grid = sample_files.write(tmp_path / "images", blocks(IMAGES), 7, {"n": 7})
+    monkeypatch.setattr(stored, "_SHOWN", 4)
+    grid = written(tmp_path / "images", blocks(IMAGES), 7, {"n": 7}, IMAGES)
     found = [np.asarray(Image.open(tmp_path / "images" / f"{number:05d}.png")) for number in range(7)]
     assert np.array_equal(found, IMAGES)
-    assert Image.open(grid).size == Image.open(sample_files.write(tmp_path / "four", [IMAGES[:4]], 4, {})).size
-    scatter = sample_files.write(tmp_path / "points", blocks(POINTS), 7, {"n": 7})
+    assert Image.open(grid).size == Image.open(written(tmp_path / "four", [IMAGES[:4]], 4, {}, IMAGES)).size
+    scatter = written(tmp_path / "points", blocks(POINTS), 7, {"n": 7}, POINTS)
     assert np.array_equal(np.load(tmp_path / "points" / "points.npy"), POINTS)
-    four = sample_files.write(tmp_path / "points4", [POINTS[:4]], 4, {})
+    four = written(tmp_path / "points4", [POINTS[:4]], 4, {}, POINTS)
     assert scatter.read_bytes() == four.read_bytes()
     for place in (tmp_path / "lines.txt", tmp_path / "lines"):
-        written = sample_files.write(place, blocks(LINES), 7, {"n": 7})
-        assert written.read_text("utf-8") == "a b\n\nc\ndé\ne\nf\ng\n"
+        path = written(place, blocks(LINES), 7, {"n": 7}, LINES)
+        assert path.read_text("utf-8") == "a b\n\nc\ndé\ne\nf\ng\n"
         assert sample_files._note(place) == {"n": 7}
 
 
@@ -67,12 +75,12 @@ def test_whatever_ends_it_leaves_nothing_or_what_was_there(tmp_path: Path, name:
     for _ in range(2):
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
         with pytest.raises(KeyboardInterrupt):
-            sample_files.write(tmp_path / name, torn(KeyboardInterrupt()), 9, {"n": 9})
+            written(tmp_path / name, torn(KeyboardInterrupt()), 9, {"n": 9}, array)
         with pytest.raises(UsageError, match=f"-o .*{name}: cannot be written .No space left on device."):
-            sample_files.write(tmp_path / name, torn(OSError(28, "No space left on device")), 9, {"n": 9})
+            written(tmp_path / name, torn(OSError(28, "No space left on device")), 9, {"n": 9}, array)
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
         assert {path.name for path in tmp_path.iterdir()} <= {name, "o.json"}
-        sample_files.write(tmp_path / name, blocks(array), 7, {"n": 7})  # the second time, over what is there
+        written(tmp_path / name, blocks(array), 7, {"n": 7}, array)  # the second time, over what is there
 
 
 def endless(array: Any) -> Iterator[Any]:
@@ -89,25 +97,25 @@ def test_more_than_the_disk_holds_is_refused_after_one_block(
 ) -> None:
     monkeypatch.setattr(sample_files, "free_disk", lambda _: 10**9)
     with pytest.raises(UsageError, match=rf"-n 1,000,000,000,000: .* about .*{needed}, and 1\.0 GB are free where "):
-        sample_files.write(tmp_path / name, endless(array), 10**12, {})
+        written(tmp_path / name, endless(array), 10**12, {}, array)
     monkeypatch.setattr(sample_files, "free_disk", lambda _: 10**18)
     monkeypatch.setattr(sample_files, "free_files", lambda _: 5000)
     if array is IMAGES:
         with pytest.raises(UsageError, match="-n 5,001: a file for each picture is more than the 5,000 that can be"):
-            sample_files.write(tmp_path / name, endless(array), 5001, {})
+            written(tmp_path / name, endless(array), 5001, {}, array)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_pictures_of_a_longer_earlier_call_go_and_other_files_stay(tmp_path: Path) -> None:
-    sample_files.write(tmp_path / "o", blocks(IMAGES), 7, {"n": 7})
+    written(tmp_path / "o", blocks(IMAGES), 7, {"n": 7}, IMAGES)
     (tmp_path / "o" / "mine.png").touch()
-    sample_files.write(tmp_path / "o", [IMAGES[:2]], 2, {"n": 2})
+    written(tmp_path / "o", [IMAGES[:2]], 2, {"n": 2}, IMAGES)
     names = {path.name for path in (tmp_path / "o").iterdir()}
     assert names == {"00000.png", "00001.png", "grid.png", "samples.json", "mine.png"}
     # As it was told before there were counts; names that lead elsewhere are not followed.
     (tmp_path / "kept.png").touch()
     (tmp_path / "o" / "samples.json").write_text(json.dumps({"note": {}, "files": ["00001.png", "../kept.png"]}))
-    sample_files.write(tmp_path / "o", [IMAGES[:1]], 1, {"n": 1})
+    written(tmp_path / "o", [IMAGES[:1]], 1, {"n": 1}, IMAGES)
     assert not (tmp_path / "o" / "00001.png").exists() and (tmp_path / "kept.png").exists()
 
 

@@ -56,7 +56,7 @@ class Served:
         weights.parent.mkdir(parents=True)
         save_weights(made, made.state_dict(), weights, {})
         self.model = Model.of_file(weights)
-        package = promotion.mlflow_package(weights.parent, self.model.sample(1), conditional=made.conditional)
+        package = promotion.mlflow_package(weights.parent, self.model.sample(1), made)
         nobody = cast(Any, SimpleNamespace(model_id=None, source_run_id=None))
         model_registry._save(folder / "model", package, nobody)
         self.pyfunc = mlflow.pyfunc.load_model(str(folder / "model"))

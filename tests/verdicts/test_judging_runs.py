@@ -32,6 +32,7 @@ from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import artifacts_by_run, list_sweeps
 from aigc_lab.registry.verdicts import verdicts_by_run
 from aigc_lab.runs.run import _Run
+from aigc_lab.runs.showcase import Showcase
 from aigc_lab.scoring.collapse_judge import CollapseJudge
 from aigc_lab.scoring.evaluator import Evaluator
 from aigc_lab.sweeps import study
@@ -351,12 +352,12 @@ def test_what_is_missing_is_drawn_by_a_resumed_run_and_drawn_again(
 
     examine = Evaluator.examine
     monkeypatch.setattr(Evaluator, "examine", examined)
-    monkeypatch.setattr(_Run, "_draw_curve", raising(KeyboardInterrupt))
+    monkeypatch.setattr(Showcase, "draw_temperatures", raising(KeyboardInterrupt))
     brief = SOUND["training"] | {"steps": 20, "log_every": 20, "evaluate_every": 20}
     lacking = SOUND | {"name": "lacking", "training": brief}
     with pytest.raises(KeyboardInterrupt):
         sweep(lacking, home=tmp_path)
-    monkeypatch.setattr(_Run, "_draw_curve", lambda self: None)
+    monkeypatch.setattr(Showcase, "draw_temperatures", lambda self: None)
     done = Done(tmp_path, sweep(lacking, home=tmp_path).to_dict("records"))
 
     def drawn() -> Any:

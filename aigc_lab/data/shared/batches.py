@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from aigc_lab import noise
-from aigc_lab.samples import Samples, Text
+from aigc_lab.samples import Samples
 
 # Batches whose sentences are sorted by length among themselves.
 _WINDOW = 50
@@ -24,8 +24,8 @@ class Batches:
         self.size = size
         self._seed = seed
         # Known to the host, so that the length of a batch is no question to the device.
-        even = not isinstance(samples, Text) or not samples.vocabulary.ends
-        self._places = None if even else samples.places.cpu()  # type: ignore[attr-defined]
+        lengths = samples.lengths
+        self._places = None if lengths is None else lengths.cpu()
         self._orders: dict[int, tuple[Tensor, Tensor]] = {}
 
     def _order(self, epoch: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,72 @@
+"""Scores and verdicts of one run: of its samples, and of the course of its objective."""
+
+from contextlib import suppress
+
+import torch
+
+from aigc_lab.host import signals
+from aigc_lab.metrics.base import Score
+from aigc_lab.registry.run_lifecycle import RESULTS
+from aigc_lab.registry.states import RunState
+from aigc_lab.runs.job import Job
+from aigc_lab.runs.record import Record, judge_history
+from aigc_lab.samples import Samples
+from aigc_lab.scoring.evaluator import Evaluator, ScoringSplit
+from aigc_lab.training.state import Replica
+from aigc_lab.verdicts.conclusion import CollapseVerdict
+
+
+class RunScores:
+    """Samples of a replica, drawn anew for each split, and what an evaluator says of them. Scoring may take minutes and
+    leaves nothing half done, so that a signal interrupts it at once.
+    """
+
+    def __init__(self, job: Job, replica: Replica, record: Record, evaluator: Evaluator) -> None:
+        self._job, self._replica, self._record, self._evaluator = job, replica, record, evaluator
+
+    def examine(self, split: ScoringSplit, *, judged: bool = False) -> tuple[list[Score], CollapseVerdict | None]:
+        """The protocol's scores on a split, and if asked for the verdict on collapse, None where nobody can say."""
+        with signals.at_once():
+            return self._evaluator.examine(self._generated(split), split, self._replica.state.average, judged=judged)
+
+    def computable(self, split: ScoringSplit) -> list[Score]:
+        """The scores on a split of those metrics that do not fail."""
+        with signals.at_once():
+            return self._evaluator.computable(self._generated(split), split, self._replica.state.average)
+
+    def _generated(self, split: ScoringSplit) -> Samples:
+        samples = self._job.configuration.protocol.samples
+        return self._replica.state.average.generate(samples, self._job.seed, "evaluation", split)
+
+    def judge_raw(self) -> None:
+        """Records whether the generator itself has collapsed: a moving average of its weights may hide that it goes
+        from mode to mode.
+        """
+        state, samples = self._replica.state, self._job.configuration.protocol.samples
+        with signals.at_once():
+            state.system.eval()
+            try:
+                with torch.no_grad():
+                    made = state.system.generate(samples, self._job.seed, "evaluation", "reference")
+            finally:
+                state.system.train()
+            with suppress(ValueError):  # samples that cannot be judged are no reason to lose a result
+                self._record.judge("collapse_raw", state.step, self._evaluator.judge(made))
+
+    def judge_history(self, ended: RunState, reason: str | None) -> None:
+        """Records whether the objective was stable, for a run that has a result or diverged."""
+        if ended not in RESULTS:
+            return
+        objective, step = self._job.objective, self._replica.state.step
+        history = self._record.history(objective.score)
+        if not history and ended != RunState.DIVERGED:
+            return
+        with suppress(ValueError):  # a history that cannot be judged is no reason to lose a result
+            said = judge_history(
+                [vars(score) for score in history],
+                self._record.curves,
+                baseline=self._evaluator.baseline(objective.score),
+                better=objective.better,
+                diverged_at=(step, reason or "diverged") if ended == RunState.DIVERGED else None,
+            )
+            self._record.judge("stability", step, said)
