@@ -13,6 +13,12 @@ class Shape:
 
     `size` is (channels, height, width) for images, (dimensions,) for points, and for text (length,): the places of a
     sentence, its `<eos>` included. `classes` is None without labels; text has a `vocabulary`.
+
+    >>> digits = Shape(Modality.IMAGES, (1, 28, 28), classes=10)
+    >>> print(digits)
+    images 1×28×28
+    >>> Shape.load(digits.dump()) == digits
+    True
     """
 
     modality: Modality

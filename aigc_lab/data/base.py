@@ -34,6 +34,24 @@ class Dataset(ABC):
 
     `data_dir` is where files are looked for and downloaded to; a dataset that makes its samples ignores it. Building
     one touches no file, so that a configuration can be checked before anything is loaded.
+
+    >>> import torch
+    >>> from aigc_lab.samples import Points
+    >>> from aigc_lab.shape import Modality
+    >>> class Line(Dataset):  # points on a line
+    ...     class Config(Strict):
+    ...         points: int = 100
+    ...
+    ...     @property
+    ...     def shape(self):
+    ...         return Shape(Modality.POINTS, (1,))
+    ...
+    ...     def load(self, split):
+    ...         first = SPLITS.index(split) * self.config.points
+    ...         return Points(torch.arange(first, first + self.config.points).float()[:, None])
+    >>> line = Line(Line.Config(points=3), Path())
+    >>> line.load("reference").values.flatten().tolist()
+    [3.0, 4.0, 5.0]
     """
 
     Config: ClassVar[type[Strict]]

@@ -49,6 +49,10 @@ class Score:
 
     Scores of different signatures are never ranked together. A metric may give NumPy's numbers: they are Python's from
     here on, for a score is sent and stored as JSON and in databases, which know no others.
+
+    >>> score = Score("fd", 8.2, 7.9, 8.5, 400, Floor.of([0.9, 1.0, 1.1]), "fd|n:400", "lower")
+    >>> score.floor, round(score.floor_sd, 9)
+    (1.0, 0.1)
     """
 
     name: str
@@ -594,7 +598,13 @@ def autoencoded(evidence: Evidence, limit: int) -> tuple[Autoencoder, Samples, S
 
 
 def mean_interval(values: Tensor) -> tuple[float, float, float]:
-    """The mean of float64 values [n], and its ends at ±1.96 standard errors."""
+    """The mean of float64 values [n], and its ends at ±1.96 standard errors.
+
+    >>> import torch
+    >>> value, low, high = mean_interval(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    >>> value, low < value < high
+    (2.5, True)
+    """
     mean, margin = values.mean().item(), Z95 * values.std().item() / math.sqrt(len(values))
     return mean, mean - margin, mean + margin
 

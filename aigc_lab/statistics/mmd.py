@@ -37,6 +37,10 @@ def mmd(x: Tensor, y: Tensor, block: int = BLOCK) -> Estimate:
     anyway: the jackknife over single rows of both sets counts the second-order part of a U-statistic twice (Efron &
     Stein 1981), so it is taken off once, measured by the sums of squares. What is left is at least that part itself,
     and for two sets of one distribution, where the first-order part is zero, no more.
+
+    >>> zeros, twos = torch.zeros(3, 1), torch.full((3, 1), 2.0)
+    >>> mmd(zeros, twos)  # 1³ + 5³ − 2·1³
+    Estimate(value=124.0, error=0.0)
     """
     x, y = x.double(), y.double()
     n, m = len(x), len(y)

@@ -27,6 +27,11 @@ def bleu(hypotheses: Corpus, references: Corpus, orders: Sequence[int] = ORDERS)
     where no word is unknown: `<unk>` matches nothing.
 
     Raises `ValueError` where there is no reference, no order, or an order below 1, or where the words differ.
+
+    >>> words = ("a", "dog", "runs", "sleeps")
+    >>> made, real = Corpus.of([[0, 1, 2], [0, 1, 3]], words), Corpus.of([[0, 1, 3]], words)
+    >>> {n: scores.round(3).tolist() for n, scores in bleu(made, real, (1, 2)).items()}
+    {1: [0.667, 1.0], 2: [0.577, 1.0]}
     """
     _known(orders)
     if len(references) == 0:

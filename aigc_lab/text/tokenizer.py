@@ -31,6 +31,11 @@ def tokenize(line: str, how: Tokenizer = "words") -> list[str]:
     write no spaces between words (Chinese characters, kana, Thai, Lao, Khmer, Burmese) every grapheme; `none` takes
     what stands between white space as it is; `characters` every grapheme, with spaces as `▁`; `nltk` is NLTK's
     `word_tokenize(line, preserve_line=True)`, by which published tables of BLEU were made.
+
+    >>> tokenize("A dog's bone, isn't it?")
+    ['A', "dog's", 'bone', ',', "isn't", 'it', '?']
+    >>> tokenize("a cat", "characters")
+    ['a', '▁', 'c', 'a', 't']
     """
     return _SPLIT[how](unicodedata.normalize("NFC", line))
 
