@@ -44,7 +44,8 @@ def said(value: Any) -> Said:
 
 
 def parameters(function: Any) -> str:
-    marks = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    kinds = inspect.Parameter
+    marks: dict[Any, str] = {kinds.VAR_POSITIONAL: "*", kinds.VAR_KEYWORD: "**"}
     parts: list[str] = []
     for each in inspect.signature(function).parameters.values():
         if each.kind is each.KEYWORD_ONLY and not any(part.startswith("*") for part in parts):
@@ -68,8 +69,15 @@ def commands(group: Any, before: str = "") -> dict[str, list[str]]:
     return found
 
 
-def module_of(name: str) -> ModuleType:
-    return importlib.import_module("aigc_lab" if name == "aigc_lab" else f"aigc_lab.{name}")
+def module_of(name: str) -> ModuleType | None:
+    """The module by its name inside the package; None where there is none."""
+    whole = "aigc_lab" if name == "aigc_lab" else f"aigc_lab.{name}"
+    try:
+        return importlib.import_module(whole)
+    except ModuleNotFoundError as error:
+        if error.name is None or not whole.startswith(error.name):
+            raise
+        return None
 
 
 def present() -> dict[str, Any]:
@@ -110,9 +118,13 @@ def violations(promised: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     found = []
     for section in ("modules", "former"):
         for module, names in promised[section].items():
+            here = module_of(module)
+            if here is None:
+                found.append(f"aigc_lab.{module} is gone")
+                continue
             for name, what in names.items():
                 whole = f"aigc_lab.{module}.{name}".replace("aigc_lab.aigc_lab.", "aigc_lab.")
-                if not hasattr(module_of(module), name):
+                if not hasattr(here, name):
                     found.append(f"{whole} is gone")
                 elif (why := broken(what, now[section][module][name])) is not None:
                     found.append(f"{whole} {why}")

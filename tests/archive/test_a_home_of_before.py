@@ -55,8 +55,8 @@ class Before:
         assert [row[:3] for row in scores] == [row[:3] for row in expected["scores"]]
         assert weights.keys() == expected["weights"].keys()
         if not self.on_its_machine:  # another CPU rounds otherwise, and in 40 steps little comes of it
-            numbers = [[row[3:] for row in table] for table in (scores, expected["scores"])]
-            np.testing.assert_allclose(*numbers, rtol=1e-3, atol=1e-3)
+            now, then = ([row[3:] for row in table] for table in (scores, expected["scores"]))
+            np.testing.assert_allclose(now, then, rtol=1e-3, atol=1e-3)
             return
         assert scores == expected["scores"]
         assert _without_rules(verdicts) == _without_rules(expected["verdicts"])
@@ -137,14 +137,11 @@ def test_what_was_promoted_gives_the_same_samples(before: Before, tmp_path: Path
     before.same_samples(np.load(tmp_path / "drawn" / "points.npy"))
 
 
-def test_what_was_promoted_is_loaded_by_mlflow(before: Before) -> None:
+def test_what_was_promoted_is_loaded_by_mlflow(before: Before, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow runs the code that it stored then, which imports `aigc_lab.serving.model`, and that `mine.py`."""
-    mlflow.set_tracking_uri(f"sqlite:///{before.home / 'mlflow.db'}")
-    try:
-        model = mlflow.pyfunc.load_model("models:/before@champion")
-        before.same_samples(np.asarray(model.predict([{"n": 8, "seed": 0}])))
-    finally:
-        mlflow.set_tracking_uri(None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{before.home / 'mlflow.db'}")
+    model = mlflow.pyfunc.load_model("models:/before@champion")
+    before.same_samples(np.asarray(model.predict([{"n": 8, "seed": 0}])))
 
 
 def test_it_is_carried_to_another_home(before: Before, tmp_path: Path) -> None:
