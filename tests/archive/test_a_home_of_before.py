@@ -168,3 +168,15 @@ def test_the_interrupted_run_goes_on_to_the_same_bits(
     assert attempts == [[1, "KILLED", 0], [2, "FINISHED", 30]], "nothing is done again"
     before.same(before.killed)
     before("verify")
+
+
+def test_what_mlflow_had_is_shown_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without MLflow's database: its runs and the promoted version come from what the home keeps itself."""
+    before = unpacked(tmp_path)
+    for file in before.home.glob("mlflow.db*"):
+        file.unlink()
+    before("reconcile", "--mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{before.home / 'mlflow.db'}")
+    model = mlflow.pyfunc.load_model("models:/before@champion")
+    before.same_samples(np.asarray(model.predict([{"n": 8, "seed": 0}])))
+    before("verify")
