@@ -2,6 +2,14 @@
 
 All raise `UsageError` for what the caller can mend and `Failure` for work that failed, with the sentence that the
 command would print.
+
+>>> run = train("dirac", steps=50, changes={"system.penalty": "r1", "training.evaluate_every": 50})
+>>> run["state"], [score["name"] for score in run["scores"]]
+('FINISHED', ['norm'])
+>>> compare("dirac")[["rank", "trial", "state", "score"]].to_dict("records")
+[{'rank': 1, 'trial': 0, 'state': 'FINISHED', 'score': 'norm'}]
+>>> load(run["run"]).sample(3).shape
+(3, 1)
 """
 
 import json

@@ -77,6 +77,12 @@ def evaluate(
 
     Features of real samples are kept in `cache`. `say` is told of what a user should know, `watch` of progress. Raises
     `UsageError` for what cannot be scored, naming what and why.
+
+    >>> source = torch.Generator().manual_seed(0)
+    >>> real, made = torch.rand(2, 400, 3, 8, 8, generator=source)
+    >>> (score,) = evaluate(made, real, metrics=["vendi"], features="random", device="cpu")
+    >>> score.name, score.n, score.low < score.value < score.high
+    ('vendi_rand', 400, True)
     """
     where = Settings.load()
     weights = weights or WeightsPolicy(where.weights_dir)
@@ -153,6 +159,13 @@ def judge(
     Bins are the classes of the reference (`labels`, or those that it comes with) if its features sort three of four
     real samples into theirs, the modes of a dataset that has them, else clusters. A classifier of given samples learns
     from a quarter of them and judges by the others. Raises `UsageError` for what cannot be judged, naming what and why.
+
+    >>> source = torch.Generator().manual_seed(0)
+    >>> corners = torch.tensor([[0.0, 0.0], [0.0, 9.0], [9.0, 0.0], [9.0, 9.0]])
+    >>> real = corners.repeat(200, 1) + torch.randn(800, 2, generator=source)
+    >>> made = corners[0] + torch.randn(400, 2, generator=source)
+    >>> judge(made, real, labels=[0, 1, 2, 3] * 200).verdict.value
+    'SEVERE'
     """
     where = Settings.load()
     weights = weights or WeightsPolicy(where.weights_dir)

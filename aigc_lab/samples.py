@@ -89,7 +89,14 @@ class Samples:
 
 @dataclass(frozen=True)
 class Images(Samples):
-    """[N, C, H, W]: uint8 in 0…255 when stored, float in [0, 1] as systems emit them."""
+    """[N, C, H, W]: uint8 in 0…255 when stored, float in [0, 1] as systems emit them.
+
+    >>> pictures = Images(torch.full((16, 3, 32, 32), 0.5), labels=torch.arange(16) % 10)
+    >>> len(pictures), pictures.canonical().values.dtype, pictures.canonical().values.max().item()
+    (16, torch.uint8, 128)
+    >>> pictures.take(slice(0, 4)).signed().abs().max().item()
+    0.0
+    """
 
     modality = Modality.IMAGES
 
@@ -118,7 +125,12 @@ class Images(Samples):
 
 @dataclass(frozen=True)
 class Points(Samples):
-    """[N, D]: float32, unbounded."""
+    """[N, D]: float32, unbounded.
+
+    >>> Points(torch.tensor([[0.0, float("nan")], [1.0, 2.0]])).check()
+    Traceback (most recent call last):
+    aigc_lab.errors.NotFinite: 1 of 2 samples hold NaN or infinity
+    """
 
     modality = Modality.POINTS
 

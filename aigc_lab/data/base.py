@@ -36,6 +36,24 @@ class Dataset(ABC):
 
     Files are looked for in `data_dir` and downloaded to it; datasets that draw their samples ignore it. Construction
     touches no file, so that a configuration can be checked before anything is loaded.
+
+    >>> import torch
+    >>> from aigc_lab.samples import Points
+    >>> from aigc_lab.shape import Modality
+    >>> class Line(Dataset):  # points on a line
+    ...     class Config(Strict):
+    ...         points: int = 100
+    ...
+    ...     @property
+    ...     def shape(self):
+    ...         return Shape(Modality.POINTS, (1,))
+    ...
+    ...     def load(self, split):
+    ...         first = SPLITS.index(split) * self.config.points
+    ...         return Points(torch.arange(first, first + self.config.points).float()[:, None])
+    >>> line = Line(Line.Config(points=3), Path())
+    >>> line.load("reference").values.flatten().tolist()
+    [3.0, 4.0, 5.0]
     """
 
     Config: ClassVar[type[Strict]]

@@ -30,6 +30,10 @@ class Features:
     classifies.
 
     k is `count`, or less if only a seeded choice of the samples was kept: `whole` then holds the moments of all.
+
+    >>> features = Features(torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 8.0]]))
+    >>> features.count, features.gaussian.mean.tolist()
+    (3, [2.0, 4.0])
     """
 
     vectors: Tensor
@@ -126,6 +130,16 @@ class Extractor(ABC):
 
             def __call__(self, images):  # uint8 [N, C, H, W] -> vectors [N, d], and logits or None
                 return self.network(as_rgb(images).float() / 127.5 - 1).mean((2, 3)), None
+
+    >>> from aigc_lab.samples import Images
+    >>> class MeanColour(Extractor):
+    ...     def __init__(self):
+    ...         self.network = nn.AdaptiveAvgPool2d(1)
+    ...
+    ...     def __call__(self, images):
+    ...         return self.network(images.float()).flatten(1), None
+    >>> MeanColour().extract(Images(torch.full((5, 3, 8, 8), 7, dtype=torch.uint8))).vectors[0].tolist()
+    [7.0, 7.0, 7.0]
     """
 
     #: its name in scores, `fd_<short>`; by default the name of its file

@@ -135,6 +135,10 @@ def distance(a: Gaussian, b: Gaussian) -> float:
     With LLᵀ = Σ₁ the eigenvalues of the symmetric LᵀΣ₂L are those of Σ₁Σ₂, at a fifth of the cost of the singular
     values of L₁ᵀL₂, which are their roots. A root magnifies the rounding of a small eigenvalue, to 1e-8 at 0: if that
     could change the tenth digit of the distance, the singular values are computed instead.
+
+    >>> eye, origin = torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    >>> distance(Gaussian(100, origin, eye), Gaussian(100, origin + 3, 4 * eye))  # 2·3² + 2·(1 + 4 − 2·2)
+    20.0
     """
     apart = float((a.mean - b.mean).square().sum() + a.trace + b.trace)
     values = torch.linalg.eigvalsh(_product(a, b)).clamp_min(0)

@@ -33,7 +33,12 @@ def bootstrap_standard_error(statistic: Callable[[Tensor], float], rows: int, *,
 
 
 def clopper_pearson(successes: int, trials: int, alpha: float = 0.05) -> tuple[float, float]:
-    """Exact two-sided interval of a proportion at confidence 1 − α (Clopper & Pearson 1934)."""
+    """Exact two-sided interval of a proportion at confidence 1 − α (Clopper & Pearson 1934).
+
+    >>> low, high = clopper_pearson(0, 10)  # no hit in ten: at most 1 − (α/2)^⅒
+    >>> low, round(high, 6), round(1 - 0.025**0.1, 6)
+    (0.0, 0.308497, 0.308497)
+    """
     from scipy.special import betaincinv  # scipy.stats says the same, and takes seconds to import
 
     low = betaincinv(successes, trials - successes + 1, alpha / 2) if successes > 0 else 0.0
@@ -84,6 +89,11 @@ def groups(count: int) -> Tensor:
 
 
 def jackknife_error(replicates: Tensor | npt.NDArray[np.float64]) -> float:
-    """Standard error of a statistic from its values without each of the groups [G]."""
+    """Standard error of a statistic from its values without each of the groups [G].
+
+    >>> import numpy as np
+    >>> jackknife_error(np.array([1.0, 2.0, 3.0]))  # √(2/3 · Σ(xᵢ − 2)²)
+    1.1547005383792515
+    """
     count = len(replicates)
     return math.sqrt(float(((replicates - replicates.mean()) ** 2).sum()) * (count - 1) / count)

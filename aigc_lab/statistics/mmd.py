@@ -39,6 +39,10 @@ def mmd(x: Tensor, y: Tensor, block: int = BLOCK) -> Estimate:
     anyway. A jackknife over single rows of both sets counts the second-order part of a U-statistic twice (Efron & Stein
     1981), so that part, measured by the sums of squares, is subtracted once. The variance is at least the second-order
     part itself, and no more for two sets of one distribution, where the first-order part is zero.
+
+    >>> zeros, twos = torch.zeros(3, 1), torch.full((3, 1), 2.0)
+    >>> mmd(zeros, twos)  # 1³ + 5³ − 2·1³
+    Estimate(value=124.0, error=0.0)
     """
     x, y = x.double(), y.double()
     n, m = len(x), len(y)

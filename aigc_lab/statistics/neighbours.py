@@ -71,7 +71,12 @@ def distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def nearest(x: Tensor, y: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-    """Distances [n, k] and indices [n, k] of the k rows of y nearest to each row of x, nearest first."""
+    """Distances [n, k] and indices [n, k] of the k rows of y nearest to each row of x, nearest first.
+
+    >>> distances, indices = nearest(torch.zeros(1, 2), torch.tensor([[6.0, 8.0], [3.0, 4.0]]), k=2)
+    >>> distances.tolist(), indices.tolist()
+    ([[5.0, 10.0]], [[1, 0]])
+    """
     return _nearest(x, y, k, None)
 
 

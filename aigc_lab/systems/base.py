@@ -129,6 +129,35 @@ class System(nn.Module, ABC):
     """Networks + objectives + sampling for one `Shape` of data.
 
     Raises `ValueError` from `__init__` when the configuration does not fit the shape; building one costs no data.
+
+    >>> from aigc_lab.samples import Points
+    >>> class Shift(System):  # learns the mean of points
+    ...     modality = Modality.POINTS
+    ...
+    ...     class Config(Strict):
+    ...         lr: float = 0.1
+    ...
+    ...     def __init__(self, config, shape):
+    ...         super().__init__(config, shape)
+    ...         self.mean = nn.Parameter(torch.zeros(shape.size))
+    ...
+    ...     def phases(self, batch_size):
+    ...         return [Phase("fit", self.loss, [self], OptimizerConfig(self.config.lr))]
+    ...
+    ...     def loss(self, batch, noise, step):
+    ...         return Loss((batch.values - self.mean).square().mean())
+    ...
+    ...     def samplers(self):
+    ...         return [self]
+    ...
+    ...     def latents(self, count):
+    ...         return Draw((count, *self.shape.size))
+    ...
+    ...     def sample(self, latents, *, labels=None):
+    ...         return Points(self.mean + latents)
+    >>> system = Shift(Shift.Config(), Shape(Modality.POINTS, (2,)))
+    >>> system.generate(1000, "example").values.shape
+    torch.Size([1000, 2])
     """
 
     Config: ClassVar[type[Strict]]

@@ -28,6 +28,11 @@ def bleu(hypotheses: Corpus, references: Corpus, orders: Sequence[int] = ORDERS)
     word is unknown: here `<unk>` matches nothing.
 
     Raises `ValueError` without a reference or an order, for an order below 1, and for corpora with different words.
+
+    >>> words = ("a", "dog", "runs", "sleeps")
+    >>> made, real = Corpus.of([[0, 1, 2], [0, 1, 3]], words), Corpus.of([[0, 1, 3]], words)
+    >>> {n: scores.round(3).tolist() for n, scores in bleu(made, real, (1, 2)).items()}
+    {1: [0.667, 1.0], 2: [0.577, 1.0]}
     """
     _check_orders(orders)
     if len(references) == 0:

@@ -41,6 +41,10 @@ def rouge_l(hypotheses: Corpus, references: Corpus) -> Floats:
     """ROUGE-L F1 [N] of each hypothesis with the reference of the same row, in [0, 1] (Lin 2004, section 3.1).
 
     Raises `ValueError` for different numbers of sentences, and for different words.
+
+    >>> words = ("a", "dog", "runs", "fast")
+    >>> rouge_l(Corpus.of([[0, 1, 3]], words), Corpus.of([[0, 1, 2, 3]], words)).round(3).tolist()  # 2·1·¾ / (1 + ¾)
+    [0.857]
     """
     hypotheses, references = _paired(hypotheses, references)
     common = np.zeros(len(hypotheses), dtype=np.int64)

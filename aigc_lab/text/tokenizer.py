@@ -33,6 +33,11 @@ def tokenize(line: str, how: Tokenizer = "words") -> list[str]:
     characters, kana, Thai, Lao, Khmer, Burmese). `none` splits at white space only. `characters` gives every grapheme,
     with spaces as `▁`. `nltk` is NLTK's `word_tokenize(line, preserve_line=True)`, by which published tables of BLEU
     were made.
+
+    >>> tokenize("A dog's bone, isn't it?")
+    ['A', "dog's", 'bone', ',', "isn't", 'it', '?']
+    >>> tokenize("a cat", "characters")
+    ['a', '▁', 'c', 'a', 't']
     """
     return _SPLIT[how](unicodedata.normalize("NFC", line))
 

@@ -171,6 +171,14 @@ def judge(
 
     Raises `ValueError` naming the value for different lengths, a value that is no number, a step, baseline or floor
     that is not finite, and a negative standard error.
+
+    >>> steps = range(1000, 13000, 1000)
+    >>> learned = [60.0, 40.0, 30.0, 25.0, 22.0, 20.0, 19.0, 18.5, 18.2, 18.1, 18.0, 18.0]
+    >>> judge(steps, learned, baseline=120.0).verdict.value
+    'STABLE'
+    >>> lost = judge(steps, [*learned[:8], 40.0, 45.0, 44.0, 46.0], baseline=120.0)
+    >>> lost.verdict.value, lost.alarm_step
+    ('REGRESSED', 10000)
     """
     run, notes = _run(steps, values, errors, baseline, better)
     ideal = 0.0 if better == "lower" else None
