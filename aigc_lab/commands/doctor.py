@@ -23,6 +23,7 @@ from urllib.parse import urlsplit, urlunsplit
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings, discreet, masked, sqlite_path
+from aigc_lab.registry.find import find_sweep
 from aigc_lab.registry.home import OpenedHome
 from aigc_lab.tracking import address, relocation
 
@@ -102,10 +103,9 @@ def _repaired(opened: OpenedHome) -> list[Check]:
 
 
 def _adopted(opened: OpenedHome, wanted: str) -> list[Check]:
-    from aigc_lab.registry import queries
     from aigc_lab.sweeps import ownership
 
-    sweep = queries.find_sweep(opened.registry, wanted)
+    sweep = find_sweep(opened.registry, wanted)
     ownership.adopt(opened.registry, opened.settings, [sweep])
     return [Check("adopt", "ok", f"{sweep} belongs to this home now; files that lie in another are missing here")]
 

@@ -20,8 +20,8 @@ from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.metrics.base import Score
 from aigc_lab.modalities.base import modality_of
 from aigc_lab.modalities.shared.inputs import Range
-from aigc_lab.registry import queries
 from aigc_lab.registry.home import OpenedHome
+from aigc_lab.registry.sweeps import show_sweep
 from aigc_lab.scoring.inputs import read_input
 from aigc_lab.serving import lookup
 from aigc_lab.verdicts.conclusion import CollapseVerdict
@@ -153,7 +153,7 @@ def _model(wanted: str, opened: OpenedHome, policy: WeightsPolicy, device: str) 
     run = weights.origin.get("run")
     dataset = None
     if run is not None:
-        row = queries.sweep(opened.registry, run.rpartition(".")[0].rpartition(".")[0])
+        row = show_sweep(opened.registry, run.rpartition(".")[0].rpartition(".")[0])
         dataset = stored_experiment(row, opened.settings, policy).dataset
     return weights.load(device), dataset
 

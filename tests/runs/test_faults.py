@@ -704,7 +704,7 @@ def test_of_two_commands_at_the_same_instant_one_runs(
 # In a worker's place: what it writes of its runs in the registry, without the training in between.
 HAND = """
 import sys
-from aigc_lab.registry.states import State
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 registry = Registry.open(sys.argv[1], create=False)
 print("READY", flush=True)
@@ -713,7 +713,7 @@ for line in sys.stdin:
     attempt = registry.begin(run, {})
     for step in range(10):
         registry.beat(run, attempt, step=step)
-    registry.finish(run, attempt, State.FINISHED, seconds=1.0)
+    registry.finish(run, attempt, RunState.FINISHED, seconds=1.0)
     print(run, flush=True)
 """
 

@@ -346,8 +346,8 @@ def test_a_mistake_is_one_sentence(
 
 def test_a_report_needs_neither_torch_nor_mlflow(registry: Registry, tmp_path: Path) -> None:
     code = (
-        "import sys; from aigc_lab.registry.store import Registry; from aigc_lab.web.report import report;"
-        f"report(Registry.open({registry.url!r}), {HOSTILE!r}, detailed=1);"
+        "import sys; from aigc_lab.registry.store import Registry; from aigc_lab.web.report import render_report;"
+        f"render_report(Registry.open({registry.url!r}), {HOSTILE!r}, detailed=1);"
         "print(sorted({'torch', 'mlflow', 'optuna', 'pandas', 'scipy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
