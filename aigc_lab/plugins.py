@@ -21,6 +21,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple, TypeVar
 
+from aigc_lab import __version__
 from aigc_lab.errors import UsageError
 from aigc_lab.host import confined, files
 from aigc_lab.host.content import unknown_name
@@ -296,6 +297,8 @@ def _broken(path: Path, error: BaseException) -> str:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     where = f"{path}:{lines[-1]}" if lines else str(path)
     if isinstance(error, ModuleNotFoundError):
+        if (error.name or "").partition(".")[0] == "aigc_lab":
+            return f"{where}: {error}: it is no name of aigc-lab {__version__}"
         return f"{where}: {error}; a plugin is one file: install what it imports, or put it into the file"
     return f"{where}: {type(error).__name__}{f': {error}' if str(error) else ''}"
 

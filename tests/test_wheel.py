@@ -30,7 +30,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_carries_what_it_needs_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for path in (
-        "cli/reading.py",
+        "cli/inspect.py",
         "content/experiments/digits.yaml",
         "content/evaluation/points.yaml",
         "registry/tables.py",

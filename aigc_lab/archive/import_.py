@@ -97,8 +97,7 @@ def _tell_of_code(archive: Archive, settings: Settings, say: Callable[[str], Non
     known = trust.trusted(settings.home)
     for code in archive.code:
         place = settings.home / contents.place(code.members[0], archive.sweep)
-        what = "file" if all(name.startswith(CODE) for name in code.members) else "system"
-        say(f"it brings code: {what} {code.name}, sha256 {code.sha256}, {place}")
+        say(f"it brings code: {code.name}, sha256 {code.sha256}, {place}")
     if any(code.sha256 not in known for code in archive.code):
         say("code is run only where it is trusted: read it, and then import this file again with --trust-code")
     elif archive.code:

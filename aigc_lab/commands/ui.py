@@ -285,7 +285,7 @@ def _server(
         process.stdin.close()
         with suppress(subprocess.TimeoutExpired):
             process.wait(10)
-        with suppress(ProcessLookupError):  # should the tether itself have been killed
+        with suppress(ProcessLookupError):  # the process that would end it may have been killed itself
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 

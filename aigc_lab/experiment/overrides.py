@@ -6,6 +6,9 @@ from aigc_lab.errors import UsageError
 from aigc_lab.experiment import space
 from aigc_lab.experiment.yaml_file import Document, KeyPath, dotted, unknown_key
 
+# Keys of a plugin whose values are mappings: their keys can be set where the file names none.
+_MAPPINGS = ("optimizer_options",)
+
 
 def override(document: Document, key: str, value: Any, option: str, *, sections: list[str]) -> None:
     """Sets a dotted key; `sections` are the top-level keys that a file may have, made where they are missing.
@@ -57,6 +60,8 @@ def _step_into(node: Any, path: KeyPath, part: str, option: str, sections: list[
         node[part] = {"name": node[part]}
     if node.get(part) is None and path == () and part in sections:
         node[part] = {}
+    if part in _MAPPINGS:
+        node.setdefault(part, {})
     if part not in node:
         raise UsageError(f"{option}: {part}: {unknown_key(part, list(node))}")
     return node[part], (*path, part)

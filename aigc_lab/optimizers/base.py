@@ -22,7 +22,7 @@ class Optimizer(ABC):
 
     >>> class HeavyBall(Optimizer):
     ...     class Config(Strict):
-    ...         momentum: float = 0.9
+    ...         momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     ...
     ...     memory = ("momentum_buffer",)
     ...

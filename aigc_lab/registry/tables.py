@@ -127,7 +127,7 @@ Run = Table(
     ForeignKeyConstraint(["sweep_id", "trial"], ["trial.sweep_id", "trial.number"], ondelete="CASCADE"),
 )
 
-# One process that worked on a run. A run that crashed has several; only the newest may finish it (`life`).
+# One process that worked on a run. A run that crashed has several; only the newest may finish it (`run_lifecycle`).
 #
 # `host`, `boot`, `pid` and `process_started` name the process (`host/processes.py`), which renews `heartbeat_at` and
 # `step`, the step it is at. It began at `from_step`, and its newest checkpoint is of `stored_step`. Attempts of one

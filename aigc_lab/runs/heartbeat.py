@@ -33,7 +33,7 @@ class Heartbeat:
         self._lock = threading.Lock()
         self._beats: dict[tuple[str, int], Callable[[], int]] = {}
         self._outdated: dict[tuple[str, int], Outdated] = {}
-        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -16,7 +16,7 @@ from aigc_lab.metrics.base import Metric, Pool, Real, Score
 from aigc_lab.modalities.base import modality_of
 from aigc_lab.pictures import drawing
 from aigc_lab.samples import Samples
-from aigc_lab.scoring import temperature_curve as quality_diversity
+from aigc_lab.scoring import temperature_curve
 from aigc_lab.scoring.collapse_judge import CollapseJudge, with_code
 from aigc_lab.scoring.evidence import evidence_of, kept, pool_of, score, scores_of
 from aigc_lab.scoring.feature_store import FeatureStore
@@ -145,7 +145,7 @@ class Evaluator:
         `scoring.temperature_curve`).
         """
         real = self._reals["holdout"]
-        return quality_diversity.curve(system, real.reference, real.floor, temperatures, self.protocol.samples, seed)
+        return temperature_curve.curve(system, real.reference, real.floor, temperatures, self.protocol.samples, seed)
 
     @cached_property
     def _reals(self) -> dict[ScoringSplit, Real]:

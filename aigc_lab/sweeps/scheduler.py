@@ -79,7 +79,7 @@ class _Sweep:
         self._registry = opened.resources.registry
         self._executor = opened.executor
         self._display = display
-        self._crew = ThreadPool(opened.executor.slots, opened.executor.stop)
+        self._pool = ThreadPool(opened.executor.slots, opened.executor.stop)
         self.total = 0
         self._worst = max if experiment.file.objective.better == "lower" else min
         kept = RESULTS if retry_failed else RESULTS | {RunState.FAILED}
@@ -117,15 +117,15 @@ class _Sweep:
         """Every trial over its seeds. The next is asked for when somebody is free to begin it, and not before: the
         sampler then knows as much as it can. Seeds of trials that were begun go before new trials.
         """
-        with self._crew:
+        with self._pool:
             for number in range(trials):
-                self._crew.enter()
+                self._pool.enter()
                 if self._finishing.is_set():
-                    self._crew.leave()
+                    self._pool.leave()
                     return
                 suggestion = study.trial(number)
                 plan = self._experiment.resolve(suggestion.pick)
-                self._crew.start(self._trial, plan, number, range(self._experiment.file.search.seeds), suggestion)
+                self._pool.start(self._trial, plan, number, range(self._experiment.file.search.seeds), suggestion)
 
     def seeds(self, plan: Configuration, seeds: Sequence[int]) -> None:
         """Trial 0 with these seeds besides those that it had."""
@@ -158,7 +158,7 @@ class _Sweep:
             found = [self._run(plan, number, seeds[0], "search", suggestion)]
             if found[0] is not None and found[0].state not in (RunState.PRUNED, RunState.FAILED):
                 rest = [partial(self._run, plan, number, seed, "search", None) for seed in seeds[1:]]
-                found += self._crew.each(rest, holding=True)
+                found += self._pool.each(rest, holding=True)
         except BaseException:
             with suppress(Failure):  # the error that is being handled says more
                 registry.finish_trial(self._id, number, RunState.KILLED, None)
@@ -228,8 +228,8 @@ class _Sweep:
             plan = self._experiment.resolve(lambda hole, row=row: row["params"][hole.name])  # type: ignore[misc]
             seeds = range(file.search.seeds, file.search.seeds + confirm.seeds)
             runs += [partial(self._run, plan, row["trial"], seed, "confirm", None) for seed in seeds]
-        with self._crew:
-            self._crew.each(runs)
+        with self._pool:
+            self._pool.each(runs)
 
 
 def _finite(outcome: RunOutcome) -> float | None:

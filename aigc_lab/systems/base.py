@@ -71,7 +71,18 @@ class OptimizerConfig:
 
     @classmethod
     def of(cls, config: Any, lr: float, betas: tuple[float, float] | None = None, **others: Any) -> Self:
-        """The optimiser that a system's `Config` names by its keys `optimizer` and `optimizer_options`."""
+        """The optimiser that a system's `Config` names by its keys `optimizer` and `optimizer_options`.
+
+        Raises `ValueError` where that rule has no knob for a key that is set, or would get it twice: a search over the
+        key would compare equal runs.
+        """
+        rule, given = config.optimizer, config.model_fields_set
+        knobs = plugins.find(Optimizer, rule).Config.model_fields  # type: ignore[type-abstract]
+        for key in ("beta1", "beta2"):
+            if key in given and key in config.optimizer_options:
+                raise ValueError(f"{key} is set, and so is optimizer_options.{key}: give one of them")
+            if {key, "optimizer"} <= given and key not in knobs:
+                raise ValueError(f"{key} is set, and the optimizer {rule} has no such knob: leave it out")
         return cls(lr, betas, rule=config.optimizer, options=config.optimizer_options, **others)
 
     @cached_property

@@ -789,7 +789,7 @@ def test_code_that_travels_is_named_and_is_run_only_when_it_is_trusted(
     sweep = other.take(file)
     code = other.path / "checkpoints" / sweep / "0.0" / "1" / "mine.py"
     assert other.said[1:] == [
-        f"it brings code: system mine.py, sha256 {sha256(code)}, {code}",
+        f"it brings code: mine.py, sha256 {sha256(code)}, {code}",
         "code is run only where it is trusted: read it, and then import this file again with --trust-code",
     ]
     weights = code.with_name("last.safetensors")

@@ -117,7 +117,7 @@ def test_it_is_shown_verified_and_exported_again_without_running_anything(
     copies = code_files.folder(other.settings, sweep)
     for name, text in FILES.items():
         assert (copies / name).read_text() == text
-        line = f"file {Path(name).name}, sha256 {sha256(copies / name)}, {copies / name}"
+        line = f"{Path(name).name}, sha256 {sha256(copies / name)}, {copies / name}"
         # The optimiser's code lies beside weights, too, under the key that names it.
         assert f"it brings code: {line}" in other.said
     with trained.registry() as one, other.registry() as two:

@@ -280,6 +280,15 @@ def test_knobs_are_set_searched_and_refused_at_their_key(mine: Path) -> None:
         assert said in str(error.value)
     with pytest.raises(UsageError, match=r"e.yaml:2: system.optimizer: unknown optimizer 'adm'; did you mean adam\?"):
         check_experiment(loaded(mine, "adm"))
+    fresh = loaded(mine, "sgd", **{f"{options}.momentum": "0.9"})  # the file has no such mapping
+    assert fresh.resolve(lambda hole: hole.ends()[0]).system_config.optimizer_options == {"momentum": 0.9}
+    for set_, said in {
+        "sgd, beta1: 0.3": "beta1 is set, and the optimizer sgd has no such knob: leave it out",
+        "adam, beta1: 0.3, optimizer_options: {beta1: 0.9}": "beta1 is set, and so is optimizer_options.beta1",
+    }.items():
+        with pytest.raises(UsageError, match="cannot be built") as error:
+            check_experiment(loaded(mine, set_))
+        assert said in str(error.value)
     with pytest.raises(ValidationError, match="beta1"):
         PointGAN.Config(optimizer_options={"beta1": 2})
 

@@ -177,7 +177,7 @@ def test_what_is_stopped_at_any_moment_goes_on_to_the_same_bits(
     with training(folder, RESUME, "deaf") as process:
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
-        while "stop: the runs under way are being saved" not in process.stderr.readline():
+        while "stopping: the runs under way are being saved" not in process.stderr.readline():
             assert process.poll() is None, "it did not say that it stops"
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
