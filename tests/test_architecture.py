@@ -49,7 +49,7 @@ LIGHT = (
     *("", "api", "cli", "config", "experiment", "host", "metrics.base", "plugins", "registry", "text", "web"),
     *("modalities.base", "modalities.shared.blocks", "modality", "shape"),
     *("commands.doctor", "commands.judge", "commands.sentences", "commands.spool", "commands.status", "commands.stop"),
-    *("commands.ui", "metrics.shared.text", "scoring.text"),
+    *("commands.ui", "metrics.shared.text", "scoring.given_sentences"),
     *("display.ranking", "display.run_page", "display.seeds", "display.tables", "display.terminal", "display.wording"),
     *("serving.answering", "serving.lookup", "serving.model", "serving.promotion", "serving.request"),
     *("serving.sample_files", "verdicts.history_files", "verdicts.seeds", "verdicts.stability", "verdicts.wording"),

@@ -66,7 +66,7 @@ def evaluate(
     from aigc_lab.display.tables import scores_table
     from aigc_lab.host import trust
     from aigc_lab.host.settings import nameable
-    from aigc_lab.scoring.text import concerns
+    from aigc_lab.scoring.given_sentences import concerns
 
     if neighbours is not None:
         nameable(neighbours, "--neighbours")

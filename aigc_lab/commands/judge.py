@@ -63,27 +63,24 @@ def collapse_of(
     """The collapse verdict on samples, as plain data: of folders, arrays, datasets, runs, and files of sentences, for
     which vectors are made of the reference. `labels` is a file with a class for each reference sample.
     """
-    from aigc_lab.scoring import text
+    from aigc_lab.scoring.given_sentences import concerns, judge_sentences
 
-    known = None if labels is None else _labels(labels)
-    if text.concerns(generated, reference):
+    classes = None if labels is None else _labels(labels)
+    if concerns(generated, reference):
         from aigc_lab.commands.sentences import sentences
         from aigc_lab.host.settings import Settings
         from aigc_lab.registry.home import OpenedHome
 
         settings = Settings.load(home)
         with OpenedHome(settings) as opened:
-            made, real = (sentences(source, opened, device=device) for source in (generated, reference))
-        cache = settings.shared_cache
-        verdict = text.collapse(made, real, known, tokenizer=tokenizer or "words", cache=cache, **options)
-    else:
-        if tokenizer is not None:
-            raise UsageError("--tokenizer: is for sentences, and these are pictures or numbers")
-        from aigc_lab.commands.evaluate import collapse
+            fake, real = (sentences(source, opened, device=device) for source in (generated, reference))
+        options |= {"tokenizer": tokenizer or "words", "cache": settings.shared_cache}
+        return judge_sentences(fake, real, classes, **options).as_dict()
+    if tokenizer is not None:
+        raise UsageError("--tokenizer: is for sentences, and these are pictures or numbers")
+    from aigc_lab.commands.evaluate import collapse
 
-        verdict = collapse(generated, reference, known, device=device, home=home, **options)
-    found: dict[str, Any] = verdict.as_dict()
-    return found
+    return collapse(generated, reference, classes, device=device, home=home, **options).as_dict()
 
 
 def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:

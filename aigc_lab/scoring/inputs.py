@@ -69,7 +69,7 @@ def read_input(
     if not isinstance(source, str | Path):
         raise UsageError(
             f"{name}: a {type(source).__name__} is no set of samples; give an array or tensor, a path, or the name of "
-            "a dataset (sentences: a text file, or aigc_lab.scoring.text)"
+            "a dataset (sentences: a text file, or aigc_lab.commands.sentences)"
         )
     path = Path(source).expanduser()
     if path.is_dir():

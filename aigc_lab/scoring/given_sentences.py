@@ -1,4 +1,4 @@
-"""Scores of sentences, in files or lists, without torch."""
+"""Scores, without torch, and verdicts on collapse of sentences that a user gives, in files or lists."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def scores(
     return found
 
 
-def collapse(
+def judge_sentences(
     generated: str | Sequence[str],
     reference: str | Sequence[str],
     labels: Sequence[int] | Sequence[str] | None,
@@ -88,8 +88,8 @@ def collapse(
     tokenizer: Tokenizer = "words",
     **options: Any,
 ) -> CollapseVerdict:
-    """Whether sentences have collapsed beside real ones: by vectors made of the reference's own words, in clusters of
-    these, or in classes that are given. Each set is a file or the sentences themselves.
+    """The verdict on whether sentences have collapsed beside real ones, by vectors made of the reference's own words,
+    in clusters of these or in the classes `labels`. Each set is a file or the sentences themselves.
 
     Raises `UsageError` for what cannot be judged, and for `options` that are about pictures.
     """
