@@ -27,7 +27,7 @@ from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import SCHEMA
 from aigc_lab.sweeps import ownership, unfinished_deletion
-from aigc_lab.sweeps.study import check_storage
+from aigc_lab.sweeps.optuna_storage import check_storage
 from aigc_lab.tracking import writer
 from aigc_lab.verdicts.stability import Stability
 

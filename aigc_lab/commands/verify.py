@@ -277,9 +277,9 @@ class _Sweep:
 
     def _optuna(self) -> None:
         """Optuna knows every trial that ended, and its value."""
-        from aigc_lab.sweeps import study
+        from aigc_lab.sweeps import optuna_storage
 
-        known = study.trial_states(self._settings.optuna_url, self._sweep)
+        known = optuna_storage.trial_states(self._settings.optuna_url, self._sweep)
         for number, (state, value) in audit.trials(self._registry, self._sweep).items():
             self._found.checked["trials"] += 1
             if state in (RunState.QUEUED, RunState.RUNNING, RunState.KILLED):

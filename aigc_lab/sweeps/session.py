@@ -17,7 +17,7 @@ from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import list_sweeps
 from aigc_lab.runs.resources import Resources, open_resources
-from aigc_lab.sweeps import ownership, study, supervision, unfinished_deletion
+from aigc_lab.sweeps import optuna_storage, ownership, supervision, unfinished_deletion
 from aigc_lab.sweeps.reconcile import reconcile
 from aigc_lab.tracking import address, writer
 from aigc_lab.tracking.spool import SpoolTracker
@@ -60,11 +60,11 @@ def stores(settings: Settings, sweep: str, registry: Registry | None = None) -> 
             if registry is None or all(row["sweep"] != sweep for row in list_sweeps(registry)):
                 raise
             note = f"{error}; the sweep goes on, and what it shows waits in {writer.spool_folder(settings, sweep)}"
-        study.check_storage(settings.optuna_url, create=False)
+        optuna_storage.check_storage(settings.optuna_url, create=False)
         if registry is None:
             registry = stack.enter_context(open_registry(settings, create=True, connected=True))
         ownership.refuse(registry, settings, sweep)
-        study.check_storage(settings.optuna_url)
+        optuna_storage.check_storage(settings.optuna_url)
         yield registry, note
 
 
