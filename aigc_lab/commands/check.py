@@ -62,7 +62,7 @@ _TRAIN, _SCORED = 300, 400
 _SLOW = 20.0
 
 
-def check_file(wanted: str, data: str | None, changes: list[Change], *, json: bool, home: Path | None) -> list[Row]:
+def check_file(name: str, data: str | None, changes: list[Change], *, json: bool, home: Path | None) -> list[Row]:
     """Checks every plugin that the file or name stands for, and prints a line for each contract as it is known.
 
     Raises `UsageError` for what is no plugin at all, or an impossible option. `conclude` says how it ended.
@@ -72,13 +72,13 @@ def check_file(wanted: str, data: str | None, changes: list[Change], *, json: bo
     # What a plugin prints must not end up in the middle of the JSON.
     console = terminal.console(stderr=json)
     console.file = console.file  # the stream of now: while contracts run, what is printed goes elsewhere
-    if wanted.endswith((".yaml", ".yml")):
-        return [_experiment(wanted, changes, settings, console)]
-    own = plugins.foreign(wanted) if confined.seconds() else None
+    if name.endswith((".yaml", ".yml")):
+        return [_experiment(name, changes, settings, console)]
+    own = plugins.foreign(name) if confined.seconds() else None
     begun, trains = time.monotonic(), False
     rows: list[Row] = []
-    found = _here(wanted, data, changes, settings) if own is None else _apart(own, wanted, data, changes, home)
-    for each in _shown(found, console):
+    results = _here(name, data, changes, settings) if own is None else _apart(own, name, data, changes, home)
+    for each in _shown(results, console):
         rows.append({"plugin": each.plugin} | _row(each.result))
         trains |= each.trains
     if trains and time.monotonic() - begun > _SLOW:
@@ -95,22 +95,22 @@ class _Checked(NamedTuple):
 
 
 def _here(
-    wanted: str, data: str | None, changes: list[Change], settings: Settings, begin: Begin = lambda contract: None
+    name: str, data: str | None, changes: list[Change], settings: Settings, begin: Begin = lambda contract: None
 ) -> Iterator[_Checked]:
     """Every contract of every plugin that the name stands for, in this process."""
-    exported = lookup.is_file(wanted) and not plugins.is_file(wanted)
-    found = [Extractor] if exported else plugins.kinds([*BASES, *KEYED], wanted)
-    if not plugins.is_file(wanted):
-        found = [base for base in found if base in BASES] or found
-    for base in found:
-        kind: type[Any] = lookup.find_extractor(wanted) if base is Extractor else plugins.find(base, wanted)
+    exported = lookup.is_file(name) and not plugins.is_file(name)
+    bases = [Extractor] if exported else plugins.kinds([*BASES, *KEYED], name)
+    if not plugins.is_file(name):
+        bases = [base for base in bases if base in BASES] or bases
+    for base in bases:
+        kind: type[Any] = lookup.find_extractor(name) if base is Extractor else plugins.find(base, name)
         for result in _examined(kind, data, changes, settings, begin):
             yield _Checked(plugins.name_of(kind), issubclass(kind, (System, *KEYED)), result)
 
 
-def _apart(own: str, wanted: str, data: str | None, changes: list[Change], home: Path | None) -> Iterator[_Checked]:
+def _apart(own: str, name: str, data: str | None, changes: list[Change], home: Path | None) -> Iterator[_Checked]:
     """The same in a process of its own: somebody's code may never return, or end it."""
-    given = {"wanted": wanted, "data": data, "changes": changes, "home": home and str(home)}
+    given = {"name": name, "data": data, "changes": changes, "home": home and str(home)}
     for message in confined.call(f"{__name__}:perform", given, files=[own], doing="it was imported"):
         if "say" in message:
             _say(message["say"])
@@ -120,14 +120,14 @@ def _apart(own: str, wanted: str, data: str | None, changes: list[Change], home:
         yield _Checked(message["plugin"], message["trains"], ContractResult(**row, where=where and Where(**where)))
 
 
-def perform(send: Any, wanted: str, data: str | None, changes: list[Change], home: str | None) -> None:
+def perform(send: Any, name: str, data: str | None, changes: list[Change], home: str | None) -> None:
     """The checks themselves, in the process of its own."""
     torch.set_num_threads(1)
 
     def begin(contract: str) -> None:
         send(phase=f'"{contract}" was checked', limit="work")
 
-    for each in _here(wanted, data, changes, Settings.load(Path(home) if home else None), begin):
+    for each in _here(name, data, changes, Settings.load(Path(home) if home else None), begin):
         send(plugin=each.plugin, trains=each.trains, result=_row(each.result))
 
 
@@ -253,8 +253,8 @@ def _cache(settings: Settings) -> Iterator[Path]:
             yield Path(folder)
 
 
-def _experiment(wanted: str, changes: list[Change], settings: Settings, console: Console) -> Row:
-    experiment = load_experiment(wanted, changes, data_dir=settings.data_dir, weights=settings.weights)
+def _experiment(source: str, changes: list[Change], settings: Settings, console: Console) -> Row:
+    experiment = load_experiment(source, changes, data_dir=settings.data_dir, weights=settings.weights)
     rehearse(experiment, "cpu", _say)
     experiment, notes = fitted(experiment)
     for note in notes:

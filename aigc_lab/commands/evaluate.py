@@ -129,27 +129,27 @@ def collapse(
     )
 
 
-def sentences_of(wanted: str, count: int | None, opened: OpenedHome, *, seed: int, device: str) -> list[str]:
+def sentences_of(source: str, count: int | None, opened: OpenedHome, *, seed: int, device: str) -> list[str]:
     """The sentences of a dataset's split, or `count` sentences of a run or a model."""
     settings = opened.settings
-    if wanted.partition(":")[0] in plugins.names("data"):
-        samples = read_input(wanted, data_dir=settings.data_dir).load(0, None)
+    if source.partition(":")[0] in plugins.names("data"):
+        samples = read_input(source, data_dir=settings.data_dir).load(0, None)
     else:
         policy = WeightsPolicy(settings.weights_dir)
-        model, _ = _model(wanted, opened, policy, environment.device(device))
+        model, _ = _model(source, opened, policy, environment.device(device))
         samples = model.system.generate(count or _MOST, seed, "evaluate")
     lines: list[str] | None = modality_of(samples).lines(samples)
     if lines is None:
-        raise UsageError(f"{wanted} is of {samples.modality}, and the other set of text: there is nothing to compare")
+        raise UsageError(f"{source} is of {samples.modality}, and the other set of text: there is nothing to compare")
     return lines
 
 
-def _model(wanted: str, opened: OpenedHome, policy: WeightsPolicy, device: str) -> tuple[Any, Any]:
+def _model(name: str, opened: OpenedHome, policy: WeightsPolicy, device: str) -> tuple[Any, Any]:
     """The model of a run, a sweep or a promoted model, and the dataset that it was trained on (None: not recorded)."""
     try:
-        weights = lookup.weights_in(opened, wanted)
+        weights = lookup.weights_in(opened, name)
     except UsageError as error:
-        raise UsageError(f"{wanted}: no such file, folder or dataset, and no run or model: {error}") from None
+        raise UsageError(f"{name}: no such file, folder or dataset, and no run or model: {error}") from None
     run = weights.origin.get("run")
     dataset = None
     if run is not None:

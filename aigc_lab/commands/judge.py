@@ -83,7 +83,7 @@ def collapse_of(
     return collapse(generated, reference, classes, device=device, home=home, **options).as_dict()
 
 
-def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
+def seeds_of(sweep_name: str, home: Path | None) -> list[dict[str, Any]]:
     """What the seeds of each configuration of a sweep say together, as plain data: `across_seeds` of those that ended
     by themselves, with `trial`, `system`, `config`, the `objective`, the median of the `steps` to 1.1 times the best,
     and how many were `pruned`, which would say too little of failures. Of a `confirmed` configuration the fresh seeds
@@ -98,10 +98,10 @@ def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
 
     settings = Settings.load(home)
     with open_registry(settings) as registry:
-        sweep = show_sweep(registry, wanted)
+        sweep = show_sweep(registry, sweep_name)
         name = sweep["id"]
         verdicts, histories = verdicts_by_run(registry, name), objective_histories(registry, name)
-        told = last_verdicts(registry, name)
+        verdicts_by_kind = last_verdicts(registry, name)
         finals = {each: final_scores(registry, name, sweep["objective"], each) for each in ("last", "selected")}
         trials, runs = list_trials(registry, name), list_runs(registry, name)
     rows = []
@@ -115,8 +115,8 @@ def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
         for run in ended:
             histories_told += [each for each in verdicts.get(run, []) if each["kind"] == "stability"][-1:]
         stories = [StabilityVerdict.of(each | each["evidence"]) for each in histories_told]
-        collapses = [told[run]["collapse"] for run in ended if "collapse" in told.get(run, {})]
-        values = {kind: [found[run] for run in ended if run in found] for kind, found in finals.items()}
+        collapses = [verdicts_by_kind[run]["collapse"] for run in ended if "collapse" in verdicts_by_kind.get(run, {})]
+        values = {kind: [scores[run] for run in ended if run in scores] for kind, scores in finals.items()}
         steps = [_steps_to_best(histories.get(run, []), sweep["better"]) for run in ended]
         rows.append(
             {
@@ -125,7 +125,7 @@ def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
                 **across_seeds(stories, collapses, **values),
                 "runs": len(ended),
                 "confirmed": confirmed,
-                "steps": median(known) if (known := [each for each in steps if each is not None]) else None,
+                "steps": median(reached) if (reached := [each for each in steps if each is not None]) else None,
                 "pruned": sum(run["state"] == RunState.PRUNED for run in mine),
             }
         )
@@ -147,12 +147,14 @@ def _labels(path: Path) -> list[int] | list[str]:
         import numpy as np
 
         try:
-            found = np.load(path, allow_pickle=False)
+            classes = np.load(path, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise UsageError(f"--labels {path}: cannot be read as an array ({error})") from None
-        if found.ndim != 1 or found.dtype.kind not in "iu":
-            raise UsageError(f"--labels {path}: is {list(found.shape)} {found.dtype}, not one whole number a sample")
-        return [int(each) for each in found]
+        if classes.ndim != 1 or classes.dtype.kind not in "iu":
+            raise UsageError(
+                f"--labels {path}: is {list(classes.shape)} {classes.dtype}, not one whole number a sample"
+            )
+        return [int(each) for each in classes]
     from aigc_lab.text.sentence_files import read_lines
 
     lines, blank = read_lines(path, "--labels")

@@ -63,23 +63,23 @@ def serve_pages(
         )
     _require_store(settings)
     relocation.check_relocation(settings)
-    found = _free_port(host, port)
-    if port not in (0, found):
-        print(f"port {port} is in use: taking {found}", file=sys.stderr)
+    free = _free_port(host, port)
+    if port not in (0, free):
+        print(f"port {port} is in use: taking {free}", file=sys.stderr)
     login = _login(settings) if auth else None
     print(_who_may(host, writable=writable, login=login), file=sys.stderr)
     print(f"starting MLflow's pages on {settings.home} …", file=sys.stderr, flush=True)
-    base = f"http://{_reachable(host)}:{found}"
-    environment = _environment(settings, host, found) | (login.environment if login else {})
+    base = f"http://{_reachable(host)}:{free}"
+    environment = _environment(settings, host, free) | (login.environment if login else {})
     if writable:
         environment[pages.WRITABLE] = "true"
-    with _until_told(), _server(settings, host, found, environment) as (process, log):
+    with _until_told(), _server(settings, host, free, environment) as (process, log):
         experiment = _newest(settings)  # imports SQLAlchemy, while the server imports MLflow
         _wait_until_ready(process, base, log)
         _tell(base, experiment, browse)
         if _is_loopback(host) and ("SSH_CONNECTION" in os.environ or not _browser()):
             user = shlex.quote(os.environ.get("USER", "user"))
-            print(f"From another machine: ssh -L {found}:{host}:{found} {user}@{socket.gethostname()}")
+            print(f"From another machine: ssh -L {free}:{host}:{free} {user}@{socket.gethostname()}")
         print("Ctrl-C ends it.", flush=True)
         process.wait()
         raise _died(log)
@@ -121,8 +121,8 @@ def _newest(settings: Settings) -> str | None:
     from aigc_lab.registry.sweeps import list_sweeps
 
     with suppress(UsageError, Failure), open_registry(settings) as registry:
-        known = [row["mlflow_experiment_id"] for row in list_sweeps(registry)]
-        return next(filter(None, known), None)
+        experiments = [row["mlflow_experiment_id"] for row in list_sweeps(registry)]
+        return next(filter(None, experiments), None)
     return None
 
 
@@ -293,7 +293,7 @@ def _server(
 def _environment(settings: Settings, host: str, port: int) -> dict[str, str]:
     """What `mlflow server` would tell its workers. By environment, for a command line is everybody's to read."""
     artifacts = (settings.artifacts / "mlflow").as_uri()
-    told = {
+    variables = {
         "_MLFLOW_SERVER_FILE_STORE": settings.tracking_uri,
         "_MLFLOW_SERVER_REGISTRY_STORE": settings.tracking_uri,
         "_MLFLOW_SERVER_ARTIFACT_ROOT": artifacts,
@@ -303,9 +303,9 @@ def _environment(settings: Settings, host: str, port: int) -> dict[str, str]:
     if not _is_loopback(host):
         # By default MLflow answers to localhost and private addresses, and takes questions from pages of localhost.
         names = {_reachable(host), socket.gethostname(), "localhost", "127.0.0.1"}
-        told["MLFLOW_SERVER_ALLOWED_HOSTS"] = ",".join(f"{name}:{port}" for name in sorted(names))
-        told["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(f"http://{name}:{port}" for name in sorted(names))
-    return {name: value for name, value in told.items() if name.startswith("_") or name not in os.environ}
+        variables["MLFLOW_SERVER_ALLOWED_HOSTS"] = ",".join(f"{name}:{port}" for name in sorted(names))
+        variables["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(f"http://{name}:{port}" for name in sorted(names))
+    return {name: value for name, value in variables.items() if name.startswith("_") or name not in os.environ}
 
 
 class _Log:

@@ -76,10 +76,10 @@ def shown(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:100]}… ({len(text):,} characters)"
 
 
-def unknown_key(key: str, known: list[str]) -> str:
+def unknown_key(key: str, keys: list[str]) -> str:
     """What to say of a key that is not known here."""
-    near = get_close_matches(key, known, n=2, cutoff=0.5)
-    return f"unknown key; did you mean {' or '.join(near)}?" if near else f"unknown key; known are {', '.join(known)}"
+    near = get_close_matches(key, keys, n=2, cutoff=0.5)
+    return f"unknown key; did you mean {' or '.join(near)}?" if near else f"unknown key; known are {', '.join(keys)}"
 
 
 def scalar(text: str) -> Any:

@@ -60,11 +60,11 @@ def check_memory(experiment: Experiment, places: Sequence[Place], together: int 
         free = free_memory(device) // (together * sum(place.device == device for place in places))
         for filled, plan in _plans(experiment):
             try:
-                found = cost(plan, free)
+                estimate = cost(plan, free)
             except _REFUSALS:
                 continue  # a class of somebody else that needs real samples is not judged by samples of no content
-            if found.of(plan.training.batch_size) > free:
-                _refuse(experiment, filled, plan, found, free)
+            if estimate.of(plan.training.batch_size) > free:
+                _refuse(experiment, filled, plan, estimate, free)
 
 
 def cost(plan: Configuration, free: int) -> Cost:
@@ -101,19 +101,19 @@ def _held(plan: Configuration, count: int) -> float:
 
 def _kept(system: System, phase: Phase, batch: Samples) -> int:
     noise = {name: torch.rand(draw.size) for name, draw in phase.noise.items()}
-    known = {tensor.untyped_storage().data_ptr() for tensor in (*system.parameters(), *system.buffers())}
-    kept: dict[int, torch.UntypedStorage] = {}
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*system.parameters(), *system.buffers())}
+    storages: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage  # held, so that no other gets its place
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage  # held, so that no other gets its place
         return tensor
 
     # A penalty on a gradient runs under torch.func, which forbids these hooks: what it keeps is not counted.
     with suppress(*_REFUSALS), saved_tensors_hooks(keep, lambda tensor: tensor), torch.enable_grad():
         phase.loss(batch, noise, 1)
-    return sum(map(_bytes, noise.values())) + sum(storage.nbytes() for storage in kept.values())
+    return sum(map(_bytes, noise.values())) + sum(storage.nbytes() for storage in storages.values())
 
 
 def _batch(shape: Shape, count: int) -> Samples:
@@ -163,20 +163,20 @@ def _largest(hole: space.Hole) -> Any:
 # ---- what to say
 
 
-def _refuse(experiment: Experiment, filled: space.Filled, plan: Configuration, found: Cost, free: int) -> NoReturn:
+def _refuse(experiment: Experiment, filled: space.Filled, plan: Configuration, estimate: Cost, free: int) -> NoReturn:
     """Names the key that is to blame: of those whose half would save a tenth, the one that is furthest from usual."""
-    count, need = plan.training.batch_size, found.of(plan.training.batch_size)
+    count, need = plan.training.batch_size, estimate.of(plan.training.batch_size)
     at: dict[KeyPath, int] = {
         ("system", key): value for key, value in plan.system_config if type(value) is int and value > 1
     }
-    saved: dict[KeyPath, float] = {path: found.fixed - _fixed(plan, path, value // 2) for path, value in at.items()}
-    at["training", "batch_size"], saved["training", "batch_size"] = count, found.each * count / 2
+    saved: dict[KeyPath, float] = {path: estimate.fixed - _fixed(plan, path, value // 2) for path, value in at.items()}
+    at["training", "batch_size"], saved["training", "batch_size"] = count, estimate.each * count / 2
     costly = [path for path in at if saved[path] > need / 10] or list(at)
     path = max(costly, key=lambda path: at[path] / _usual(plan, path))
     if path[0] == "training":
-        fits = int((free - found.fixed) / found.each)
+        fits = int((free - estimate.fixed) / estimate.each)
     else:
-        fits = _most(plan, path, at[path], int(free - found.each * count))
+        fits = _most(plan, path, at[path], int(free - estimate.each * count))
     remedy = f"; {_rounded(fits):,} would fit" if fits > 1 else ""
     experiment.document.fail(
         filled.source(path),

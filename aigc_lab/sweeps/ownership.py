@@ -116,10 +116,10 @@ def _foreign(registry: Registry, settings: Settings, sweep: str, owner: str, rem
 
 def identity(registry: Registry, settings: Settings) -> str:
     """The id of this home, made now unless it has one. Raises `UsageError` when the home cannot be written."""
-    known = _known(registry, settings) or secrets.token_hex(16)
-    if _read(settings.home) != known:
-        write_identity(settings, known)
-    return known
+    home_id = _known(registry, settings) or secrets.token_hex(16)
+    if _read(settings.home) != home_id:
+        write_identity(settings, home_id)
+    return home_id
 
 
 def write_identity(settings: Settings, identity: str) -> None:
@@ -258,9 +258,9 @@ def adopt(registry: Registry, settings: Settings, sweeps: list[str]) -> None:
 
 def others(registry: Registry, settings: Settings) -> dict[StoredHome, list[str]]:
     """The other homes of this registry -> their sweeps."""
-    mine, known = _known(registry, settings), {each.id: each for each in homes.homes(registry)}
-    found: dict[StoredHome, list[str]] = {}
+    mine, homes_by_id = _known(registry, settings), {each.id: each for each in homes.homes(registry)}
+    sweeps: dict[StoredHome, list[str]] = {}
     for sweep, owner in sorted(homes.owners(registry).items()):
-        if owner != mine and owner in known:
-            found.setdefault(known[owner], []).append(sweep)
-    return found
+        if owner != mine and owner in homes_by_id:
+            sweeps.setdefault(homes_by_id[owner], []).append(sweep)
+    return sweeps

@@ -82,12 +82,12 @@ class _Sweep:
         self._crew = ThreadPool(opened.executor.slots, opened.executor.stop)
         self.total = 0
         self._worst = max if experiment.file.objective.better == "lower" else min
-        kept = RESULTS if retry_failed else RESULTS | {RunState.FAILED}
+        settled = RESULTS if retry_failed else RESULTS | {RunState.FAILED}
         changed = set() if retry_failed else self._failed_elsewhere(opened.resources.device)
         self._done = {
             (row["trial"], row["seed"]): RunOutcome(RunState(row["state"]), row["value"], row["reason"])
             for row in run_outcomes(self._registry, self._id)
-            if row["state"] in kept and row["run"] not in changed
+            if row["state"] in settled and row["run"] not in changed
         }
         failed = sum(outcome.state == RunState.FAILED for outcome in self._done.values())
         if failed:
@@ -145,8 +145,8 @@ class _Sweep:
         for job, outcome in zip(jobs, outcomes, strict=True):
             self._done[0, job.seed] = outcome
             self._display.end(job, outcome)
-        known = [outcome for (_, _), outcome in sorted(self._done.items())]
-        registry.finish_trial(self._id, 0, *self._value(0, known))
+        of_all_seeds = [outcome for (_, _), outcome in sorted(self._done.items())]
+        registry.finish_trial(self._id, 0, *self._value(0, of_all_seeds))
 
     def _trial(self, plan: Configuration, number: int, seeds: Sequence[int], suggestion: Suggestion | None) -> None:
         """Does the runs of a trial and records what became of it: the first may be pruned, and then the others are not
@@ -155,21 +155,21 @@ class _Sweep:
         registry = self._registry
         registry.trial(self._id, number, plan.system, plan.chosen, plan.values)
         try:
-            found = [self._run(plan, number, seeds[0], "search", suggestion)]
-            if found[0] is not None and found[0].state not in (RunState.PRUNED, RunState.FAILED):
+            ended_runs = [self._run(plan, number, seeds[0], "search", suggestion)]
+            if ended_runs[0] is not None and ended_runs[0].state not in (RunState.PRUNED, RunState.FAILED):
                 rest = [partial(self._run, plan, number, seed, "search", None) for seed in seeds[1:]]
-                found += self._crew.each(rest, holding=True)
+                ended_runs += self._crew.each(rest, holding=True)
         except BaseException:
             with suppress(Failure):  # the error that is being handled says more
                 registry.finish_trial(self._id, number, RunState.KILLED, None)
             raise
-        outcomes = [outcome for outcome in found if outcome is not None]
-        if len(outcomes) < len(found):  # somebody asked that no further run be begun
+        outcomes = [outcome for outcome in ended_runs if outcome is not None]
+        if len(outcomes) < len(ended_runs):  # somebody asked that no further run be begun
             registry.finish_trial(self._id, number, RunState.KILLED, None)
             return
         # What a trial was worth stays: a diverged seed counts as the worst value that had been seen by then.
-        known = self._ended.get((number, len(outcomes)))
-        state, value = known or self._value(number, outcomes)
+        ended = self._ended.get((number, len(outcomes)))
+        state, value = ended or self._value(number, outcomes)
         registry.finish_trial(self._id, number, state, value)
         if suggestion is not None:
             suggestion.tell(value, pruned=state == RunState.PRUNED)
@@ -187,11 +187,11 @@ class _Sweep:
             self._worst(seen) if outcome.state in RESULTS and _finite(outcome) is None and seen else _finite(outcome)
             for outcome in outcomes
         ]
-        known = [value for value in values if value is not None]
-        if not known:
+        numbers = [value for value in values if value is not None]
+        if not numbers:
             return outcomes[0].state, None
         diverged = all(outcome.state == RunState.DIVERGED for outcome in outcomes)
-        return RunState.DIVERGED if diverged else RunState.FINISHED, statistics.median(known)
+        return RunState.DIVERGED if diverged else RunState.FINISHED, statistics.median(numbers)
 
     def _run(
         self, plan: Configuration, number: int, seed: int, role: Role, suggestion: Suggestion | None

@@ -137,6 +137,6 @@ def opened(
                 work.open(resources, spool)
                 yield Opened(sweep, resources, work, finishing)
         finally:
-            told = shipping.finish(_FAREWELL if signals.stop_requested() or outage.given_up() else None)
-            if told:
-                say(told)
+            note = shipping.finish(_FAREWELL if signals.stop_requested() or outage.given_up() else None)
+            if note:
+                say(note)

@@ -126,10 +126,10 @@ class Suggestion:
         trial that Optuna knows the end of is left alone.
         """
         with self._lock, failing():
-            known = self._study.get_trials(deepcopy=False)[self._trial.number]
-            if known.state.is_finished():
+            trial = self._study.get_trials(deepcopy=False)[self._trial.number]
+            if trial.state.is_finished():
                 return False
-            if step not in known.intermediate_values:
+            if step not in trial.intermediate_values:
                 self._trial.set_user_attr(SYSTEM, system)
                 self._trial.report(value, step)
             # The pruner that prunes nothing need not read what the trials are by now.

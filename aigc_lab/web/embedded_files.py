@@ -43,8 +43,8 @@ def pictures(files: Sequence[Mapping[str, str]]) -> tuple[list[Picture], int]:
     if not by_step:
         return [_picture(None, file) for file in files if file["name"] == "samples"], 0
     steps = sorted(by_step)
-    kept = thinned(steps, STEPS)
-    return [_picture(step, by_step[step]) for step in kept], len(steps) - len(kept)
+    steps_shown = thinned(steps, STEPS)
+    return [_picture(step, by_step[step]) for step in steps_shown], len(steps) - len(steps_shown)
 
 
 def missing(files: Sequence[Mapping[str, str]]) -> Picture | None:
@@ -58,9 +58,9 @@ def curves(files: Sequence[Mapping[str, str]]) -> tuple[dict[str, Any], str]:
     if path is None:
         return {}, ""
     try:
-        found = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
         return {
-            name: {key: thinned(curve[key], POINTS) for key in ("step", "value")} for name, curve in found.items()
+            name: {key: thinned(curve[key], POINTS) for key in ("step", "value")} for name, curve in content.items()
         }, ""
     except OSError as error:
         return {}, f"{path}: {error.strerror}"
@@ -74,9 +74,9 @@ def temperature(files: Sequence[Mapping[str, str]]) -> dict[str, Any] | None:
     if path is None:
         return None
     try:
-        found = json.loads(path.read_bytes())
-        kept = {key: [float(point[key]) for point in found["points"]] for key in ("temperature", *QUALITY)}
-        return {"n": int(found["n"]), "real": {key: float(found["real"][key]) for key in QUALITY}, "points": kept}
+        curve = json.loads(path.read_bytes())
+        columns = {key: [float(point[key]) for point in curve["points"]] for key in ("temperature", *QUALITY)}
+        return {"n": int(curve["n"]), "real": {key: float(curve["real"][key]) for key in QUALITY}, "points": columns}
     except (OSError, ValueError, TypeError, KeyError):
         return None  # without its file the run has no curve; its scores are in the registry
 

@@ -49,11 +49,11 @@ class Report:
     pictures: int
 
 
-def render_report(registry: Registry, wanted: str, *, detailed: int) -> Report:
+def render_report(registry: Registry, sweep_name: str, *, detailed: int) -> Report:
     """The page of a sweep, with pictures and training curves of `detailed` runs: the best of every trial before
     further seeds. Raises `UsageError` for a sweep that is not there.
     """
-    sweep = show_sweep(registry, wanted)
+    sweep = show_sweep(registry, sweep_name)
     comparison = compare_trials(registry, sweep["id"])
     runs = _runs(registry, sweep, comparison)
     chosen = _chosen(runs, detailed)
@@ -131,28 +131,28 @@ def _panel(rows: Sequence[Json]) -> Json:
         each = [score for row in rows for score in row["scores"] if score["name"] == name]
         alike = len({score["signature"] for score in each}) == 1 and len({score["floor"] for score in each}) == 1
         floors[name] = each[0]["floor"] if alike else None
-    found = [
+    cells = [
         {key: row[key] for key in ("label", "system")}
         | {"found": {score["name"]: score | {"shown": interval(score)} for score in row["scores"]}}
         for row in rows
         if row["scores"]
     ]
-    return {"names": named, "floors": floors, "rows": found}
+    return {"names": named, "floors": floors, "rows": cells}
 
 
 def _bins(verdicts: Sequence[Json]) -> Json | None:
     """How much of its real share each bin had at each step, where there are bins: {"steps", "names", "ratios"}. They
     are the last verdict's; what was judged by others, under other rules, is left out.
     """
-    found = [
+    rows = [
         (each["step"], {row["name"]: row for row in each["evidence"]["bins"]})
         for each in verdicts
         if each["kind"] == "collapse" and each["evidence"].get("bins")
     ]
-    if not found:
+    if not rows:
         return None
-    last = found[-1][1]
-    alike = [(step, bins) for step, bins in found if bins.keys() == last.keys()]
+    last = rows[-1][1]
+    alike = [(step, bins) for step, bins in rows if bins.keys() == last.keys()]
     names = [name for name in last if all(bins[name]["real"] for _, bins in alike)]
     return {
         "steps": [step for step, _ in alike],
