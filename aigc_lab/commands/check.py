@@ -144,59 +144,74 @@ def conclude(rows: list[Row]) -> None:
 def _examined(
     kind: type, data: str | None, changes: list[Change], settings: Settings, begin: Begin
 ) -> Iterator[ContractResult]:
-    file = plugins.file_of(kind)
+    """The contracts of a plugin class, each examined when it is asked for. Raises `UsageError` for an option that its
+    kind does not have.
+    """
+    run = partial(examine, file=plugins.file_of(kind), begin=begin)
     if issubclass(kind, Extractor):
         if changes:
             raise UsageError(f"{changes[0][2]}: features have no options; what differs is another file")
         with _cache(settings) as cache:
-            serves = partial(kind.check, weights=settings.weights)
-            dataset = _served(kind.__name__, serves, data, settings)
-            kind.fetch(settings.weights, _say)  # what cannot be had here is no fault of the file
-            case = extractors.Case(kind, dataset, cache, settings.weights, say=_say)
-            yield from examine(extractors.EXTRACTOR, {"": case}, file, begin)
-        return
-    if issubclass(kind, KEYED):
-        for given in [*(option for _, _, option in changes), *(["--data"] if data else [])]:
-            raise UsageError(f"{given}: it is checked on what ships, without options; what differs is another file")
-        if issubclass(kind, Augmentation):
-            yield from examine(augmentations.AUGMENTATION, {"": augmentations.Case(kind)}, file, begin)
-        elif issubclass(kind, Optimizer):
-            yield from examine(optimizers.OPTIMIZER, {"": optimizers.Case(kind)}, file, begin)
-        elif issubclass(kind, Pruner):
-            yield from examine(pruners.PRUNER, {"": pruners.Case(kind)}, file, begin)
-        elif issubclass(kind, Penalty):
-            yield from examine(penalties.PENALTY, {"": penalties.Case(kind)}, file, begin)
-        return
-    options = _options(kind, changes)
-    if issubclass(kind, System):
-        other = modality_of(kind).example
-        if data is None and other is None:
-            raise UsageError(f"{kind.__name__} makes {kind.modality}, of which no dataset ships; name one with --data")
-        dataset = _dataset(data or other or "", settings)
-        if dataset.shape.modality != kind.modality:
-            raise UsageError(
-                f"{kind.__name__} makes {kind.modality}, and dataset {dataset.name} holds {dataset.shape.modality}"
-                + ("" if other is None else f"; try --data {other}")
-            )
-        samples = dataset.load("train").take(slice(0, _TRAIN))
-        cases = {
-            " ".join(f"{key}={value}" for key, value in choice.items()): system_case.Case(
-                kind, dataset.shape, samples, options | choice
-            )
-            for choice in system_case.variants(kind, dataset.shape)
-            if not choice.keys() & options.keys()
-        }
-        yield from examine(systems.SYSTEM, cases, file, begin)
+            yield from run(extractors.EXTRACTOR, {"": _extractor_case(kind, data, settings, cache)})
+    elif issubclass(kind, KEYED):
+        for option in [*(option for _, _, option in changes), *(["--data"] if data else [])]:
+            raise UsageError(f"{option}: it is checked on what ships, without options; what differs is another file")
+        yield from _examined_key(kind, run)
+    elif issubclass(kind, System):
+        yield from run(systems.SYSTEM, _system_cases(kind, data, _options(kind, changes), settings))
     elif issubclass(kind, Dataset):
-        yield from examine(datasets.DATASET, {"": datasets.Case(kind, settings.data_dir, options)}, file, begin)
+        case = datasets.Case(kind, settings.data_dir, _options(kind, changes))
+        yield from run(datasets.DATASET, {"": case})
     else:
         assert issubclass(kind, Metric)
-        metric = kind(kind.Config(**options))
+        metric = kind(kind.Config(**_options(kind, changes)))
         with _cache(settings) as cache:
             dataset = _measurable(metric, data, settings)
             store = FeatureStore(dataset, cache=cache, weights=settings.weights, device="cpu", say=_say)
-            case_of = metrics.Case.of(metric, dataset, store, _SCORED)
-            yield from examine(metrics.METRIC, {"": case_of}, file, begin)
+            yield from run(metrics.METRIC, {"": metrics.Case.of(metric, dataset, store, _SCORED)})
+
+
+def _extractor_case(kind: type[Extractor], data: str | None, settings: Settings, cache: Path) -> extractors.Case:
+    dataset = _served(kind.__name__, partial(kind.check, weights=settings.weights), data, settings)
+    kind.fetch(settings.weights, _say)  # what cannot be had here is no fault of the file
+    return extractors.Case(kind, dataset, cache, settings.weights, say=_say)
+
+
+def _examined_key(kind: type, run: Callable[..., Iterator[ContractResult]]) -> Iterator[ContractResult]:
+    """Of what a key of an experiment names."""
+    if issubclass(kind, Augmentation):
+        yield from run(augmentations.AUGMENTATION, {"": augmentations.Case(kind)})
+    elif issubclass(kind, Optimizer):
+        yield from run(optimizers.OPTIMIZER, {"": optimizers.Case(kind)})
+    elif issubclass(kind, Pruner):
+        yield from run(pruners.PRUNER, {"": pruners.Case(kind)})
+    elif issubclass(kind, Penalty):
+        yield from run(penalties.PENALTY, {"": penalties.Case(kind)})
+
+
+def _system_cases(
+    kind: type[System], data: str | None, options: dict[str, Any], settings: Settings
+) -> dict[str, system_case.Case]:
+    """A system with real samples, once for each variant that `options` leave open. Raises `UsageError` for a dataset of
+    another modality.
+    """
+    example = modality_of(kind).example
+    if data is None and example is None:
+        raise UsageError(f"{kind.__name__} makes {kind.modality}, of which no dataset ships; name one with --data")
+    dataset = _dataset(data or example or "", settings)
+    if dataset.shape.modality != kind.modality:
+        raise UsageError(
+            f"{kind.__name__} makes {kind.modality}, and dataset {dataset.name} holds {dataset.shape.modality}"
+            + ("" if example is None else f"; try --data {example}")
+        )
+    samples = dataset.load("train").take(slice(0, _TRAIN))
+    return {
+        " ".join(f"{key}={value}" for key, value in choice.items()): system_case.Case(
+            kind, dataset.shape, samples, options | choice
+        )
+        for choice in system_case.variants(kind, dataset.shape)
+        if not choice.keys() & options.keys()
+    }
 
 
 def _options(kind: type[Any], changes: list[Change]) -> dict[str, Any]:

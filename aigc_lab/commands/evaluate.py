@@ -54,28 +54,22 @@ def scores(
     """
     settings, device = Settings.load(home), environment.device(device)
     policy = WeightsPolicy(settings.weights_dir, weights, allow_unverified_weights)
-    made: Any = generated
+    fake: Any = generated
     real: Any = reference
     system = None
-    if not (Path(generated).expanduser().exists() or generated.partition(":")[0] in plugins.names("data")):
+    if _names_model(generated):
         with OpenedHome(settings) as opened:
             model, dataset = _model(generated, opened, policy, device)
         system = model.system
-        if real is None:
-            if dataset is None:
-                raise UsageError(f"--reference: what shall {generated} be compared with? Name a folder or a dataset")
-            real = (dataset, "holdout")
-        count = samples or _MOST
-        if real is not reference:
-            count = samples or min(count, len(dataset.load("holdout")))
-        made = system.generate(count, seed, "evaluate")
+        real, count = _reference_of_model(generated, reference, dataset, samples)
+        fake = system.generate(count, seed, "evaluate")
     elif real is None:
         raise UsageError(f"--reference: what shall {generated} be compared with? Name a folder, a file or a dataset")
     left_out: list[dict[str, Any]] = []
     nothing = dict.fromkeys(field.name for field in dataclasses.fields(Score))
     with _bar() as watch:
-        found = evaluate(
-            made,
+        scored = evaluate(
+            fake,
             real,
             train=train,
             metrics=metrics,
@@ -95,7 +89,7 @@ def scores(
             leave=lambda metric, reason: left_out.append({**nothing, "name": metric, "left_out": reason}),
             watch=watch,
         )
-    return [*map(vars, found), *left_out]
+    return [*map(vars, scored), *left_out]
 
 
 def collapse(
@@ -111,13 +105,13 @@ def collapse(
     """The verdict on what was named: a folder, an array, a dataset's split, a run or a model."""
     settings, device = Settings.load(home), environment.device(device)
     policy = WeightsPolicy(settings.weights_dir, weights)
-    made: Any = generated
-    if not (Path(generated).expanduser().exists() or generated.partition(":")[0] in plugins.names("data")):
+    fake: Any = generated
+    if _names_model(generated):
         with OpenedHome(settings) as opened:
             model, _ = _model(generated, opened, policy, device)
-        made = model.system.generate(_MOST, 0, "evaluate")
+        fake = model.system.generate(_MOST, 0, "evaluate")
     return judge(
-        made,
+        fake,
         reference,
         labels=labels,
         weights=policy,
@@ -142,6 +136,22 @@ def sentences_of(source: str, count: int | None, opened: OpenedHome, *, seed: in
     if lines is None:
         raise UsageError(f"{source} is of {samples.modality}, and the other set of text: there is nothing to compare")
     return lines
+
+
+def _names_model(source: str) -> bool:
+    """Whether this is neither a file or folder nor a dataset."""
+    return not (Path(source).expanduser().exists() or source.partition(":")[0] in plugins.names("data"))
+
+
+def _reference_of_model(name: str, reference: str | None, dataset: Any, samples: int | None) -> tuple[Any, int]:
+    """What samples of a model are compared with, and how many are drawn: by default the holdout of the `dataset` that
+    it was trained on, and at most as many. Raises `UsageError` where neither is known.
+    """
+    if reference is not None:
+        return reference, samples or _MOST
+    if dataset is None:
+        raise UsageError(f"--reference: what shall {name} be compared with? Name a folder or a dataset")
+    return (dataset, "holdout"), samples or min(_MOST, len(dataset.load("holdout")))
 
 
 def _model(name: str, opened: OpenedHome, policy: WeightsPolicy, device: str) -> tuple[Any, Any]:

@@ -86,6 +86,30 @@ def _keep_code(experiment: Experiment, settings: Settings, say: Callable[[str], 
         say(f"{copies}: cannot be written ({error.strerror}); an export of this sweep will lack the code that it names")
 
 
+def _claim(
+    experiment: Experiment,
+    settings: Settings,
+    registry: Registry,
+    say: Callable[[str], None],
+    command: Literal["sweep", "train"],
+) -> None:
+    """Records the sweep as one of this home, with the code that it names. Raises `UsageError` for another home's."""
+    ownership.refuse(registry, settings, experiment.sweep)
+    objective = experiment.file.objective
+    registry.sweep(
+        experiment.name,
+        experiment.digest,
+        experiment.document.data,
+        objective.score,
+        objective.better,
+        source=experiment.document.file,
+        command=command,
+    )
+    ownership.claim(registry, settings, experiment.sweep)
+    _trust(experiment, settings, say)
+    _keep_code(experiment, settings, say)
+
+
 @contextmanager
 def opened(
     experiment: Experiment,
@@ -106,25 +130,12 @@ def opened(
     Raises `UsageError` for one that is unknown.
     """
     kind = plugins.find(Executor, executor or ("local" if len(places) > 1 else "inline"))  # type: ignore[type-abstract]
-    objective = experiment.file.objective
     sweep = experiment.sweep
     spool, first = writer.spool_folder(settings, sweep), places[0]
     with ExitStack() as stack:
         stack.enter_context(supervision.alone(settings, sweep))
         unfinished_deletion.refuse_unfinished(settings, sweep)
-        ownership.refuse(registry, settings, sweep)
-        registry.sweep(
-            experiment.name,
-            experiment.digest,
-            experiment.document.data,
-            objective.score,
-            objective.better,
-            source=experiment.document.file,
-            command=command,
-        )
-        ownership.claim(registry, settings, sweep)
-        _trust(experiment, settings, say)
-        _keep_code(experiment, settings, say)
+        _claim(experiment, settings, registry, say, command)
         for finding in reconcile(registry, settings, mine=sweep):
             say(str(finding))
         finishing = stack.enter_context(supervision.supervised(registry, sweep))
