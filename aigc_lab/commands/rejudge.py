@@ -73,10 +73,8 @@ def rejudge_sweep(sweep_name: str, settings: Settings, device: str) -> list[dict
             registry.rejudge(run["run"], [*before, *verdicts], drawn)
             if run["mlflow_run_id"] is not None:
                 tags: dict[str, str] = {fresh.kind: fresh.verdict for fresh in verdicts}
-                amendments[run["mlflow_run_id"]] = (
-                    tags,
-                    [Path(each.path) for each in drawn.values() if each is not None],
-                )
+                pictures = [Path(each.path) for each in drawn.values() if each is not None]
+                amendments[run["mlflow_run_id"]] = tags, pictures
     _amend(settings, amendments)
     return rows
 

@@ -127,7 +127,7 @@ class _Budget:
     @classmethod
     def of(cls, row: Json, settings: Settings) -> "_Budget":
         try:
-            experiment = stored_experiment(row, settings)
+            experiment = stored_experiment({**row, "id": row["sweep"]}, settings)
             file = experiment.file
             return cls(most_runs(experiment), file.search.seeds, file.training.steps)
         except UsageError:
