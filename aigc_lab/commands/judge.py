@@ -29,10 +29,10 @@ def stability_of_file(
     nan: history_files.Nan | None = None,
 ) -> dict[str, Any]:
     """The stability verdict on a column of a file, as plain data: `judge`'s, on the columns `step`, `value` and `se` of
-    the rows that `where` chooses (`column=value`); `read_history` says which files are read, and what `nan` says.
+    the rows that `where` chooses (`column=value`). `read_history` says which files are read, and what `nan` does.
     `diverged_at` is a step at which a loss, gradient or parameter was not finite.
 
-    Raises `UsageError` naming file, line, column and value for what cannot be read.
+    Raises `UsageError` naming file, line, column and value for a file that cannot be read.
     """
     rows, notes = history_files.read_history(path, value, step, se, where, nan)
     try:
@@ -60,8 +60,8 @@ def collapse_of(
     tokenizer: Tokenizer | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """The collapse verdict on samples, as plain data: of folders, arrays, datasets, runs, and files of sentences, for
-    which vectors are made of the reference. `labels` is a file with a class for each reference sample.
+    """The collapse verdict on folders, arrays, datasets, runs or files of sentences, as plain data. Vectors of
+    sentences are made of the reference's words. `labels` is a file with a class for each reference sample.
     """
     from aigc_lab.scoring.given_sentences import concerns, judge_sentences
 
@@ -84,10 +84,10 @@ def collapse_of(
 
 
 def seeds_of(sweep_name: str, home: Path | None) -> list[dict[str, Any]]:
-    """What the seeds of each configuration of a sweep say together, as plain data: `across_seeds` of those that ended
+    """Statistics over the seeds of each configuration of a sweep, as plain data: `across_seeds` of the runs that ended
     by themselves, with `trial`, `system`, `config`, the `objective`, the median of the `steps` to 1.1 times the best,
-    and how many were `pruned`, which would say too little of failures. Of a `confirmed` configuration the fresh seeds
-    alone are counted: by the others it was chosen, and they flatter.
+    and the number of `pruned` runs, whose failures nobody saw. Of a `confirmed` configuration only fresh seeds count:
+    it was chosen by the others, which flatter it.
     """
     from aigc_lab.host.settings import Settings
     from aigc_lab.registry.home import open_registry
@@ -133,7 +133,7 @@ def seeds_of(sweep_name: str, home: Path | None) -> list[dict[str, Any]]:
 
 
 def _steps_to_best(history: list[dict[str, Any]], better: Better) -> float | None:
-    """None where the best is not above zero, for which a tenth means nothing."""
+    """The first step within a tenth of the best value; None for a best that is not above zero."""
     values = [math.nan if each["value"] is None else each["value"] for each in history]
     try:
         return steps_to_best([each["step"] for each in history], values, better=better)

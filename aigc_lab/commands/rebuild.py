@@ -1,7 +1,7 @@
-"""`aigc-lab reconcile --mlflow`: what MLflow has lost of a sweep, or never got, is shown there again.
+"""`aigc-lab reconcile --mlflow`: sends MLflow again what it lost or never got, from the registry and the home's files.
 
-The registry and the files of the home say what that is. What MLflow has stays; the same command, interrupted anywhere,
-goes on. Lost for good are the times of points, and scalars that the registry does not keep (samples per second).
+What MLflow has stays. An interrupted command can be repeated at any point. The times of points cannot be restored, nor
+scalars that the registry does not keep (samples per second).
 """
 
 from collections.abc import Callable, Iterator
@@ -36,11 +36,11 @@ def rebuild(
     dry_run: bool = False,
     report: Callable[[str], object] = lambda doing: None,
 ) -> Iterator[Finding]:
-    """Shows again what MLflow lacks of a sweep, or of all, and then what it lacks of the models that were promoted of
-    them; yields each as it is done. With `dry_run` nothing is changed. `report` hears what is being done.
+    """Restores what MLflow lacks of one sweep, or of all, and then of the models that were promoted of them; yields
+    each finding when it is done. With `dry_run` nothing is changed. `report` is called with the current activity.
 
-    Raises `UsageError` for a sweep that is being run or belongs to another home, when it is the one that is named, and
-    for a home that was moved or copied; `Failure` when MLflow does not take everything: the same command goes on.
+    Raises `UsageError` for a home that was moved or copied, and for a named sweep that is being run or belongs to
+    another home; `Failure` where MLflow does not take everything: the same command goes on.
     """
     ownership.check_home(registry, settings)
     names = [find_sweep(registry, sweep)] if sweep else [row["sweep"] for row in list_sweeps(registry)]

@@ -1,8 +1,8 @@
-"""Do the stores agree? The registry says what has ended; files, MLflow and Optuna must show the same.
+"""Comparison of the stores: what the registry records as ended must be in the files, in MLflow and in Optuna.
 
-Weights are compared to the bit: their sha256 is recorded. Of other files none is, so pictures must be whole, and curves
-end at the step and value that the registry has; what MLflow has of them is compared with the home's. Each file is read
-once: about two seconds a gigabyte.
+Weights are compared by their recorded sha256. Other files have none: pictures must be whole, curves must end at the
+step and value of the registry, and MLflow's copies must equal the home's. Each file is read once, at about two seconds
+a gigabyte.
 """
 
 import json
@@ -63,11 +63,11 @@ def verify_sweeps(
     deep: bool = False,
     report: Callable[[str], object] = lambda doing: None,
 ) -> Verification:
-    """Checks one sweep, or all: every run that finished has its scores, its weights as they were written, its pictures
-    and curves, an MLflow run that ended as it did with the same score and the same files, and a trial of which Optuna
-    knows the value; promoted models are whole; and nothing says that it is RUNNING whose process is gone.
+    """Checks one sweep, or all. A finished run must have its scores, weights as they were written, pictures and curves,
+    an MLflow run with the same end, score and files, and a trial in Optuna with its value. Promoted models must be
+    whole, and no process of a RUNNING attempt may be gone.
 
-    Sweeps of other homes, whose files are not here, are noted and skipped; one that is named raises `UsageError`. With
+    Sweeps of other homes, whose files are not here, are noted and skipped; a named one raises `UsageError`. With
     `deep`, files that MLflow keeps on another machine are fetched and read, not only measured. `report` is called with
     the current activity.
     """
@@ -95,7 +95,7 @@ def _models(
     verification: Verification,
     report: Callable[[str], object],
 ) -> None:
-    """Promoted models have their own files, and their version and aliases in MLflow."""
+    """Checks that promoted models have their own files, and their version and aliases in MLflow."""
     rows = [row for row in list_models(registry) if row["sweep"] in sweeps]
     if not rows:
         return
@@ -122,12 +122,12 @@ def _unasked(error: Exception, settings: Settings) -> str:
 
 
 def _reason(error: Exception, settings: Settings) -> str:
-    """Under MLflow's own address, if a copy was asked."""
+    """The error in a sentence, with MLflow's own address where a copy was asked."""
     return f"MLflow cannot be asked: {error}".replace(masked(settings.tracking_uri), settings.mlflow_address)
 
 
 class _Sweep:
-    """A sweep that is looked at."""
+    """The checks of one sweep."""
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ class _Sweep:
         self._found.problems.append(f"{what}: {text}")
 
     def _lives(self) -> None:
-        """Nothing is RUNNING that nobody works on."""
+        """Checks that every RUNNING attempt has a living process, and notes runs that have not ended."""
         for row in liveness.running(self._registry, self._sweep):
             if not row["alive"]:
                 self._problem(row["run"], f"attempt {row['number']} is RUNNING, and its process is gone; reconcile")
@@ -184,7 +184,7 @@ class _Sweep:
             self._problem(run.run, "its weights are not recorded")
 
     def _files(self, run: RecordedRun, expected: Projection | None, compared: RunDifferences | None) -> None:
-        """What is in the home, and then what MLflow has of it."""
+        """Checks the files of a run in the home, then MLflow's copies."""
         for name, digest in run.files.items():
             self._found.checked["files"] += 1
             fault = self._fault(Path(name), digest)
@@ -206,7 +206,7 @@ class _Sweep:
             self._problem(run.run, text)
 
     def _fault(self, path: Path, digest: str | None) -> str | None:
-        """What is wrong with a file of the home."""
+        """The fault of a file of the home; None of a sound one."""
         if not path.is_file():
             return "is missing"
         if digest is not None and self._digests.of(path) != digest:
@@ -218,7 +218,7 @@ class _Sweep:
         return "is damaged" if path.suffix == ".json" and _parsed(path) is None else None
 
     def _again(self, run: RecordedRun, path: Path, digest: str | None, compared: RunDifferences | None) -> str:
-        """How a file of the home comes back."""
+        """The remedy for a file of the home that is lost or damaged."""
         held = compared.files.get(f"{final.FOLDER}/{path.name}") if compared is not None else None
         copy = held.path if held is not None else None
         if path.parent.name == "samples" and path.stem.isdecimal() and compared is not None:
@@ -234,7 +234,7 @@ class _Sweep:
         )
 
     def _compared(self, expected: Mapping[str, Projection]) -> Callable[[RecordedRun], RunDifferences | None]:
-        """What says of a run how MLflow's differs; None where it is not to be asked."""
+        """A function of a run that returns how MLflow's copy differs, None for one that is not compared."""
         nothing: Callable[[RecordedRun], RunDifferences | None] = lambda run: None  # noqa: E731 -- it answers like the other
         folder = spool_folder(self._settings, self._sweep)
         waits = {run.name for run in spool_log.logged_runs(folder) if backlog.run_backlog(run).records}
@@ -280,7 +280,7 @@ class _Sweep:
         return compared
 
     def _optuna(self) -> None:
-        """Optuna knows every trial that ended, and its value."""
+        """Checks that Optuna has every trial that ended, with its value."""
         from aigc_lab.sweeps import optuna_storage
 
         states = optuna_storage.trial_states(self._settings.optuna_url, self._sweep)
@@ -297,8 +297,8 @@ class _Sweep:
                 )
 
     def _failed_before(self, trial: int) -> bool:
-        """Whether a run of it did, and was done again. One whose process was lost too often has no attempt that says
-        so, but its second life is another chain.
+        """Whether a run of the trial failed and was repeated. A run whose process was lost too often has no failed
+        attempt; its repetition is another chain.
         """
         return any(RunState.FAILED in run.attempts or run.chain > 1 for run in self._runs if run.trial == trial)
 
@@ -311,7 +311,7 @@ def _parsed(path: Path) -> Any:
 
 
 def _fault_beside(weights: Path, digests: DigestCache) -> str | None:
-    """What is wrong with the description of weights, and with the code that it names."""
+    """The fault of the description beside weights, or of the code that it names; None of sound ones."""
     description = weights.with_suffix(".json")
     stored = _parsed(description) if description.is_file() else None
     if not isinstance(stored, dict):

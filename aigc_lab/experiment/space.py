@@ -42,7 +42,7 @@ class Hole:
         return list(self.labels) if self.kind == "choice" else [self.low, self.high]
 
     def all(self) -> list[Any]:
-        """Every value of a choice, and of whole numbers as long as they are few; else what `ends` says."""
+        """Every value of a choice and of a short range of whole numbers; else `ends`."""
         whole = self.kind == "int" and self.high - self.low <= 64
         return list(range(int(self.low), int(self.high) + 1)) if whole else self.ends()
 
@@ -73,7 +73,7 @@ class Filled:
 
 
 def label(option: Any) -> Any:
-    """What an option of a choice is called: itself, or the `name` that a mapping carries, or its JSON."""
+    """The name of an option of a choice: itself, or the `name` that a mapping has, or its JSON."""
     if isinstance(option, dict) and isinstance(option.get("name"), str):
         return option["name"]
     return option if option is None or isinstance(option, bool | int | float | str) else json.dumps(option)
@@ -84,7 +84,7 @@ def is_hole(node: Any) -> TypeGuard[dict[str, Any]]:
 
 
 def fill(document: Document, pick: Pick) -> Filled:
-    """Replaces every hole of the document by what `pick` says. Raises `UsageError` for a malformed hole."""
+    """Replaces every hole of the document by the value of `pick`. Raises `UsageError` for a malformed hole."""
     filled = Filled(None, {}, {}, {})
 
     def visit(node: Any, path: KeyPath, source: KeyPath, name: KeyPath, given: tuple[tuple[str, Any], ...]) -> Any:
@@ -130,7 +130,7 @@ def holes(document: Document) -> list[Hole]:
 
 
 def corners(document: Document) -> Iterator[Filled]:
-    """Fillings that between them try every option of every choice and both ends of every range."""
+    """Fillings that together try every option of every choice and both ends of every range."""
     every = holes(document)
     if not every:
         yield fill(document, lambda hole: None)

@@ -1,6 +1,6 @@
-"""One execution of an experiment: as many trials as asked for, each over its seeds, and the best confirmed.
+"""The execution of an experiment: its trials, each over its seeds, and the confirmation of the best.
 
-The registry says what has been done; the same command goes on from there, after an end as after an interruption.
+The registry records what is done. The same command goes on from there, after an end or an interruption.
 """
 
 import math
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Display(Protocol):
-    """Who shows a sweep while it goes on; called from as many threads as runs go on at once."""
+    """The display of a running sweep; it is called from as many threads as runs go on at once."""
 
     def say(self, text: str) -> None:
         """One line about what happens next."""
@@ -48,8 +48,8 @@ class Display(Protocol):
 
 
 def run_sweep(experiment: Experiment, opened: Opened, display: Display, *, retry_failed: bool = False) -> None:
-    """Runs, or goes on with, the sweep. Runs that failed are done again if that is asked for, or if something that may
-    have been the reason has changed: the libraries, the code, the device.
+    """Runs the sweep, or goes on with it. Failed runs are repeated with `retry_failed`, and where libraries, code or
+    device have changed since.
     """
     sweep = _Sweep(experiment, opened, display, retry_failed)
     trials = total_trials(experiment)
@@ -62,7 +62,7 @@ def run_sweep(experiment: Experiment, opened: Opened, display: Display, *, retry
 def run_seeds(
     experiment: Experiment, opened: Opened, display: Display, seeds: Sequence[int], *, retry_failed: bool = False
 ) -> list[str]:
-    """Runs of an experiment without holes, trained together, and their ids. One that has ended is not repeated."""
+    """Trains runs of an experiment without holes together, and returns their ids. Runs that ended are not repeated."""
     sweep = _Sweep(experiment, opened, display, retry_failed)
     sweep.total = len(seeds)
     sweep.seeds(experiment.resolve(lambda hole: hole.ends()[0]), seeds)
@@ -70,7 +70,7 @@ def run_seeds(
 
 
 class _Sweep:
-    """The bookkeeping of one sweep: what is done, what comes next."""
+    """The state of one sweep: what is done, and what comes next."""
 
     def __init__(self, experiment: Experiment, opened: Opened, display: Display, retry_failed: bool) -> None:
         self._experiment = experiment
@@ -105,7 +105,7 @@ class _Sweep:
         }
 
     def _failed_elsewhere(self, device: str) -> set[str]:
-        """Runs that failed in another environment than this one: there, something may have been missing."""
+        """Ids of runs that failed in another environment than this one."""
         now, kinds = environment.describe(device), ("device", "versions", "git_commit", "git_dirty")
         return {
             run
@@ -114,8 +114,8 @@ class _Sweep:
         }
 
     def search_all(self, study: Study, trials: int) -> None:
-        """Every trial over its seeds. The next is asked for when somebody is free to begin it, and not before: the
-        sampler then knows as much as it can. Seeds of trials that were begun go before new trials.
+        """Runs every trial over its seeds. A trial is asked for only when a worker is free, so that the sampler knows
+        as much as it can. Seeds of trials that were begun come before new trials.
         """
         with self._crew:
             for number in range(trials):
@@ -128,7 +128,7 @@ class _Sweep:
                 self._crew.start(self._trial, plan, number, range(self._experiment.file.search.seeds), suggestion)
 
     def seeds(self, plan: Configuration, seeds: Sequence[int]) -> None:
-        """Trial 0 with these seeds besides those that it had."""
+        """Runs trial 0 with these seeds, beside those that it had."""
         registry = self._registry
         registry.trial(self._id, 0, plan.system, plan.chosen, plan.values)
         jobs = [self._job(plan, 0, seed, "search") for seed in seeds if (0, seed) not in self._done]
@@ -149,9 +149,7 @@ class _Sweep:
         registry.finish_trial(self._id, 0, *self._value(0, of_all_seeds))
 
     def _trial(self, plan: Configuration, number: int, seeds: Sequence[int], suggestion: Suggestion | None) -> None:
-        """Does the runs of a trial and records what became of it: the first may be pruned, and then the others are not
-        run.
-        """
+        """Does the runs of a trial and records its end. The first run may be pruned; then the others are not run."""
         registry = self._registry
         registry.trial(self._id, number, plan.system, plan.chosen, plan.values)
         try:
@@ -175,8 +173,8 @@ class _Sweep:
             suggestion.tell(value, pruned=state == RunState.PRUNED)
 
     def _value(self, number: int, outcomes: list[RunOutcome]) -> tuple[RunState, float | None]:
-        """The median over the seeds; a diverged seed, or one whose value is not finite, counts as the worst value that
-        the search had seen by then, so that going on with a sweep does not change what a trial was worth.
+        """The median over the seeds. A diverged seed, or one whose value is not finite, counts as the worst value that
+        the search had seen by then, so that continuing a sweep does not change the value of a trial.
         """
         if outcomes[0].state == RunState.PRUNED:
             return RunState.PRUNED, None
@@ -196,7 +194,7 @@ class _Sweep:
     def _run(
         self, plan: Configuration, number: int, seed: int, role: Role, suggestion: Suggestion | None
     ) -> RunOutcome | None:
-        """The outcome of a run: the stored one, or that of doing it now. None when it is not to be begun any more."""
+        """The outcome of a run: the stored one, or that of doing it now. None if no further run is begun."""
         if (number, seed) in self._done:
             return self._done[number, seed]
         if self._finishing.is_set():
@@ -213,7 +211,7 @@ class _Sweep:
         return Job(run, self._id, number, seed, role, plan, self._experiment.file.objective)
 
     def confirm(self) -> None:
-        """The best trials by what the search saw (the reference split), with seeds that it has not."""
+        """Runs the best trials by the reference split, which the search saw, with fresh seeds."""
         confirm, file = self._experiment.file.confirm, self._experiment.file
         if confirm is None or self._finishing.is_set():
             return
@@ -233,13 +231,13 @@ class _Sweep:
 
 
 def _finite(outcome: RunOutcome) -> float | None:
-    """The value of a run; None also where it is not finite, as it is stored."""
+    """The value of a run; None if it is not finite, as in the registry."""
     return outcome.value if outcome.value is not None and math.isfinite(outcome.value) else None
 
 
 @dataclass(frozen=True)
 class _Watcher(Watcher):
-    """Passes what happens to the display, and asks the pruner where there is one to ask."""
+    """Passes the progress of a run to the display, and its scores to the pruner."""
 
     display: Display
     job: Job

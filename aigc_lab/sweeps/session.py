@@ -1,4 +1,4 @@
-"""Opening a sweep: the stores, the judge, the writer and the workers, and closing them whatever happened."""
+"""The session of a sweep: its stores, judge, writer and workers are opened together, and closed on any error."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -28,9 +28,7 @@ _FAREWELL = 3.0
 
 @dataclass(frozen=True)
 class Opened:
-    """A sweep that can be run: its id, what this process shares with its runs, who does them, and whether somebody has
-    asked that no further run be begun.
-    """
+    """An open sweep: its id, the resources its runs share, its executor, and the event after which no run is begun."""
 
     sweep: str
     resources: Resources
@@ -40,12 +38,12 @@ class Opened:
 
 @contextmanager
 def stores(settings: Settings, sweep: str, registry: Registry | None = None) -> Iterator[tuple[Registry, str | None]]:
-    """The registry of a command that runs a sweep, open until its end (or the one that it has opened already), once the
-    home and all its stores are found usable; they are made where there are none.
+    """The registry of a command that runs a sweep, open until its end, once the home and all its stores are found
+    usable; stores that do not exist are made. A `registry` that is open already is used.
 
-    MLflow's address must answer before a sweep begins, or a typo would show hours later. One that has begun goes on
-    without it, and what is to be said of that is returned too: its runs spool what they show. Raises `UsageError` for a
-    home or a store that cannot be used.
+    MLflow must answer before a sweep begins, or a mistyped address would show hours later. A sweep that has begun goes
+    on without MLflow, and its runs spool; a sentence about that is returned too. Raises `UsageError` for a home or a
+    store that cannot be used.
     """
     settings.prepare()
     note = None
@@ -69,7 +67,7 @@ def stores(settings: Settings, sweep: str, registry: Registry | None = None) -> 
 
 
 def _trust(experiment: Experiment, settings: Settings, say: Callable[[str], None]) -> None:
-    """The code that it names has been named by the user, or was allowed: later commands of this home run it too."""
+    """Trusts the code that the experiment names, which the user named or allowed: later commands run it too."""
     try:
         trust.remember(settings.home, experiment.code)
     except UsageError as error:  # of a home that another user has opened to this one, say
@@ -77,7 +75,7 @@ def _trust(experiment: Experiment, settings: Settings, say: Callable[[str], None
 
 
 def _keep_code(experiment: Experiment, settings: Settings, say: Callable[[str], None]) -> None:
-    """The files of code that it names are kept with the sweep, which an export takes along."""
+    """Copies the files of code that the experiment names into the sweep's folder, for exports."""
     named = dict(zip(experiment.own_names, experiment.own_files, strict=True))
     copies = code_files.folder(settings, experiment.sweep)
     try:
@@ -121,13 +119,12 @@ def opened(
     *,
     executor: str | None = None,
 ) -> Iterator[Opened]:
-    """A checked experiment's sweep, ready to run: nobody else works on it, what was lost has been reconciled, its
-    writer and its workers have started and the judge is prepared. At the end all that the runs showed has been
-    delivered to MLflow, or it is said what was not.
+    """Opens the sweep of a checked experiment: locked against others and reconciled, its writer and workers started,
+    its judge prepared. At the end everything is delivered to MLflow, or a message says what was not.
 
-    `executor` names who does the runs, as systems are named: one that ships, a user's file, or an installed package's
-    (entry point group `aigc_lab.executors`); by default this process where there is one place, and else workers.
-    Raises `UsageError` for one that is unknown.
+    `executor` is the name of an executor that ships or of an installed package (entry point group
+    `aigc_lab.executors`), or a user's file; by default `inline` for one place, else `local`. Raises `UsageError` for an
+    unknown one.
     """
     kind = plugins.find(Executor, executor or ("local" if len(places) > 1 else "inline"))  # type: ignore[type-abstract]
     sweep = experiment.sweep

@@ -36,8 +36,8 @@ class Picture:
 
 
 def pictures(files: Sequence[Mapping[str, str]]) -> tuple[list[Picture], int]:
-    """The pictures of a run by step, and how many were left out; the final one only where there are none on the way,
-    for it repeats the last of those.
+    """Pictures of a run by step, and the number left out. The final picture is there only where there are none on the
+    way: it repeats the last of those.
     """
     by_step = {int(file["name"].partition("/")[2]): file for file in files if file["name"].startswith("samples/")}
     if not by_step:
@@ -48,12 +48,12 @@ def pictures(files: Sequence[Mapping[str, str]]) -> tuple[list[Picture], int]:
 
 
 def missing(files: Sequence[Mapping[str, str]]) -> Picture | None:
-    """Real pictures of what the run's samples lack, where something is missing."""
+    """Real pictures of the bins that the run's samples lack; None where no bin is missing."""
     return next((_picture(None, file) for file in files if file["name"] == "missing"), None)
 
 
 def curves(files: Sequence[Mapping[str, str]]) -> tuple[dict[str, Any], str]:
-    """Name -> {"step": [...], "value": [...]} as the run left them, long ones thinned; and why there are none."""
+    """Name -> {"step": [...], "value": [...]}, long curves thinned; and the reason where there are none."""
     path = next((Path(file["path"]) for file in files if file["name"] == "curves"), None)
     if path is None:
         return {}, ""
@@ -69,7 +69,7 @@ def curves(files: Sequence[Mapping[str, str]]) -> tuple[dict[str, Any], str]:
 
 
 def temperature(files: Sequence[Mapping[str, str]]) -> dict[str, Any] | None:
-    """A language model at several temperatures, where the run measured that: {"n", "real", "points"}."""
+    """A language model's curve over temperatures, {"n", "real", "points"}; None where the run has none."""
     path = next((Path(file["path"]) for file in files if file["name"] == "temperature"), None)
     if path is None:
         return None
@@ -82,7 +82,7 @@ def temperature(files: Sequence[Mapping[str, str]]) -> dict[str, Any] | None:
 
 
 def thinned(items: Sequence[_Item], most: int) -> list[_Item]:
-    """At most so many of them, evenly spaced, the first and the last included."""
+    """At most so many items, evenly spaced, with the first and the last."""
     if len(items) <= most:
         return list(items)
     return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]
