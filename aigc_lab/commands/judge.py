@@ -67,13 +67,11 @@ def collapse_of(
 
     classes = None if labels is None else _labels(labels)
     if concerns(generated, reference):
-        from aigc_lab.commands.sentences import sentences
+        from aigc_lab.commands.sentences import sentence_sets
         from aigc_lab.host.settings import Settings
-        from aigc_lab.registry.home import OpenedHome
 
         settings = Settings.load(home)
-        with OpenedHome(settings) as opened:
-            fake, real = (sentences(source, opened, device=device) for source in (generated, reference))
+        fake, real = sentence_sets((generated, reference), settings, device=device)
         options |= {"tokenizer": tokenizer or "words", "cache": settings.shared_cache}
         return judge_sentences(fake, real, classes, **options).as_dict()
     if tokenizer is not None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from aigc_lab.errors import UsageError
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry.home import OpenedHome
 from aigc_lab.scoring.given_sentences import judge_sentences, scores
 from aigc_lab.text.tokenizer import Tokenizer
 
@@ -30,12 +29,8 @@ def sentence_scores(
     """The scores as rows. Each source is a file, a dataset, or a run or model that sentences are drawn from."""
     if reference is None:
         raise UsageError(f"--reference: what shall {generated} be compared with? Name a text file or a dataset")
-    with OpenedHome(Settings.load(home)) as opened:
-        fake, real, trained = (
-            None if source is None else sentences(source, opened, samples, seed=seed, device=device)
-            for source in (generated, reference, train)
-        )
-    assert fake is not None and real is not None
+    sources, settings = (generated, reference, train), Settings.load(home)
+    fake, real, trained = sentence_sets(sources, settings, samples, seed=seed, device=device)
     return [vars(score) for score in scores(fake, real, train=trained, samples=samples, **options)]
 
 
@@ -57,17 +52,31 @@ def collapse(
     Runs and models are those of `home`. Nulls of the reference are kept in `cache`. Raises `UsageError` for what cannot
     be judged, and for `options` that are about pictures.
     """
-    with OpenedHome(Settings.load(home)) as opened:
-        fake, real = (sentences(source, opened, device=device) for source in (generated, reference))
+    fake, real = sentence_sets((generated, reference), Settings.load(home), device=device)
     return judge_sentences(fake, real, labels, cache=cache, tokenizer=tokenizer, **options)
 
 
-def sentences(
-    source: str | Sequence[str], opened: OpenedHome, samples: int | None = None, *, seed: int = 0, device: str
-) -> str | Sequence[str]:
-    """The name of a file and sentences as they are, or the sentences of a dataset, a run or a model."""
-    if not isinstance(source, str) or Path(source).expanduser().exists():
-        return source
+def sentence_sets(
+    sources: Sequence[str | Sequence[str] | None],
+    settings: Settings,
+    samples: int | None = None,
+    *,
+    seed: int = 0,
+    device: str,
+) -> list[Any]:
+    """Names of files and sentences as they are, and the sentences of datasets, runs and models. A home is opened only
+    for these.
+    """
+    names = {source for source in sources if isinstance(source, str) and not Path(source).expanduser().exists()}
+    if not names:
+        return list(sources)
     from aigc_lab.commands.evaluate import sentences_of
+    from aigc_lab.registry.home import OpenedHome
 
-    return sentences_of(source, samples, opened, seed=seed, device=device)
+    with OpenedHome(settings) as opened:
+        return [
+            sentences_of(source, samples, opened, seed=seed, device=device)
+            if isinstance(source, str) and source in names
+            else source
+            for source in sources
+        ]
