@@ -123,8 +123,8 @@ def load(model: str, *, home: str | Path | None = None, device: str = "cpu", tru
 def _changes(changes: Mapping[str, Any] | None, options: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Key, YAML text (JSON is YAML), and the words that error messages use."""
     given = dict(changes or {}) | {key: value for key, value in options.items() if value is not None}
-    made = {key: _yaml(key, value) for key, value in given.items()}
-    return [(key, text, f"{key}={text}") for key, text in made.items()]
+    texts = {key: _yaml(key, value) for key, value in given.items()}
+    return [(key, text, f"{key}={text}") for key, text in texts.items()]
 
 
 def _yaml(key: str, value: Any) -> str:

@@ -1,7 +1,8 @@
 """Scores and verdicts of samples that a user gives, without a sweep."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ from torch import Tensor
 from aigc_lab import plugins
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import UsageError
-from aigc_lab.extractors.base import choice
+from aigc_lab.extractors.base import Extractor, choice
 from aigc_lab.extractors.shared import lookup
 from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings
 from aigc_lab.host.weights import WeightsPolicy
-from aigc_lab.metrics.base import Pool, Real, Score, scored
+from aigc_lab.metrics.base import Evidence, Metric, Pool, Real, Score, scored
 from aigc_lab.modalities.base import modality_of
 from aigc_lab.modalities.shared.inputs import Input, Range
+from aigc_lab.samples import Samples
 from aigc_lab.scoring.collapse_judge import Pictures, equal
 from aigc_lab.scoring.evidence import evidence_of, kept, pool_of
 from aigc_lab.scoring.feature_store import FeatureStore
@@ -27,12 +29,10 @@ from aigc_lab.scoring.inputs import GivenDataset, Pair, parted, read_input
 from aigc_lab.scoring.metric_choice import best_features, chosen_metrics
 from aigc_lab.scoring.neighbours_picture import draw_neighbours, neighbours_by
 from aigc_lab.verdicts.conclusion import CollapseVerdict
+from aigc_lab.verdicts.sentences import Sentences
 
 # A classifier of given samples learns from one in so many of them, and judges by the others.
 _LEARNED = 4
-
-
-# ---- without a sweep
 
 
 def evaluate(
@@ -88,54 +88,35 @@ def evaluate(
     weights = weights or WeightsPolicy(where.weights_dir)
     options: dict[str, Any] = {"data_dir": data_dir or where.data_dir, "numbers": numbers, "skip_broken": skip_broken}
     real, pair = _paired(generated, reference, size, options, say)
-    made = pair.generated
-    if samples is not None and samples > len(made):
-        raise UsageError(f"{samples:,} samples are to be scored, and {len(made):,} are given")
-    if samples is not None and samples < len(made):
-        made = made.take(choice(len(made), samples))
-    dataset, sets = _real(pair, real, len(made))
+    fake = _drawn(pair.generated, samples)
+    dataset, sets = _real(pair, real, len(fake))
     if train is not None:
-        known = read_input(train, name="train", like=made.modality, **options)
-        sets = replace(sets, train=pair.another(known))
-        for note in known.notes:
-            say(note)
+        sets = replace(sets, train=_training_set(train, pair, options, say))
     store = FeatureStore(
         dataset, cache=cache or where.shared_cache, weights=weights, device=environment.device(device), say=say
     )
     store.watch = watch
-    against = real.split[1] if real.split else "set"
-    details = [pair.rule] if pair.rule else []
-    if len(sets.floor) != len(made) or len(sets.against) != len(sets.reference):
-        details.append(f"floor:{len(sets.floor)}:{len(sets.against)}")
-    evidence = evidence_of(made, sets, dataset, store, against, system, details)
-    asked = metrics is not None or protocol is not None
+    split = real.split[1] if real.split else "set"
+    evidence = evidence_of(fake, sets, dataset, store, split, system, _signature_parts(pair, len(fake), sets))
 
     def leave_out(metric: str, reason: str) -> None:
         say(f"{metric} is left out: {reason}")
         leave(metric, reason)
 
-    wanted = chosen_metrics(metrics, protocol, features, evidence, weights, say, leave_out)
-    store.keep |= kept(wanted)
-    by = None if neighbours is None else neighbours_by(neighbours, wanted, evidence)
+    chosen = chosen_metrics(metrics, protocol, features, evidence, weights, say, leave_out)
+    store.keep |= kept(chosen)
+    by = None if neighbours is None else neighbours_by(neighbours, chosen, evidence)
     if by is not None:
         store.keep.pop(by, None)  # the nearest of a part of the training samples are not the nearest
-    found: list[Score] = []
     try:
-        for metric in wanted:
-            try:
-                found += scored(metric, evidence, leave_out)
-            except ValueError as error:
-                # Features of a user's tell their number of dimensions only once they are there.
-                if asked or isinstance(error, UsageError) or len(wanted) == 1:
-                    raise
-                leave_out(plugins.name_of(type(metric)), str(error))
+        scores = _scores(chosen, evidence, leave_out, strict=metrics is not None or protocol is not None)
         if neighbours is not None and by is not None:
             draw_neighbours(neighbours, by, evidence, say)
     except ValueError as error:
         raise error if isinstance(error, UsageError) else UsageError(str(error)) from None
-    if not found:
+    if not scores:
         raise UsageError("nothing can be scored: every metric is left out")
-    return found
+    return scores
 
 
 def judge(
@@ -171,60 +152,42 @@ def judge(
     weights = weights or WeightsPolicy(where.weights_dir)
     options: dict[str, Any] = {"data_dir": data_dir or where.data_dir, "numbers": numbers, "skip_broken": skip_broken}
     real, pair = _paired(generated, reference, size, options, say)
-    known, names = (pair.reference.labels, real.classes) if labels is None else classes_of(labels)
-    if known is not None and known.shape != (len(pair.reference),):
-        raise UsageError(f"labels: {len(known):,} are given for {len(pair.reference):,} reference samples")
-    classes = None if known is None else int(known.max()) + 1
+    classes, names = (pair.reference.labels, real.classes) if labels is None else classes_of(labels)
+    if classes is not None and classes.shape != (len(pair.reference),):
+        raise UsageError(f"labels: {len(classes):,} are given for {len(pair.reference):,} reference samples")
+    count = None if classes is None else int(classes.max()) + 1
     kind = modality_of(pair.reference)
-    reference = replace(pair.reference, labels=known) if kind.learns_labels else pair.reference
-    rows, learned = torch.arange(len(reference)), None
-    if features == "classifier" and not real.split:
-        # What it has learned is sorted right, and says nothing of what is not.
-        mine, rows = (each.sort().values for each in parted(reference, len(reference) // _LEARNED))
-        learned, reference = reference.take(mine).canonical(), reference.take(rows)
-        known = None if known is None else known[rows]
-    elif features == "classifier" and real.split and real.split[1] == "train":
-        raise UsageError(f"reference: the classifier has learned {real.name}; name another split, or other features")
-    dataset = real.split[0] if real.split else GivenDataset(reference, classes, learned)
-    names = names or (dataset.class_names if labels is None else None)
-    made, modes, sentences, kept = pair.generated, None, None, cache or where.shared_cache
-    pictures, network = None, None
+    reference = replace(pair.reference, labels=classes) if kind.learns_labels else pair.reference
+    reference, rows, learned = _held_out(reference, real, features)
+    dataset = real.split[0] if real.split else GivenDataset(reference, count, learned)
     if kind.is_vector:
-        vectors = [kind.vectors(made), kind.vectors(reference)]
-        identity = str(made.modality)
-        # Labels that were given come before the modes that a dataset has.
-        modes = dataset.modes if labels is None else None
+        vectors = _Vectors(kind.vectors(pair.generated), kind.vectors(reference), str(pair.generated.modality))
     else:
-        best = best_features(dataset, weights) if features is None else None
-        if best is not None:
-            features, why = best
-            say(why)
-        name = features or kind.judge_extractor
-        if name is None:
-            raise UsageError(f"{made.modality} are judged by features of yours: name an extractor with --features")
-        store = FeatureStore(dataset, cache=kept, weights=weights, device=environment.device(device), say=say)
-        extractor = lookup.find_extractor(name)
-        extractor.check(dataset, weights)
-        extractor.fetch(weights, say)
-        vectors = [store.made(name, made).vectors.cpu(), store.real(name, reference).vectors.cpu()]
-        identity = store.extractor(name).identity
-        if kind.is_image:
-            network = store.extractor(name)
-        pictures = Pictures(reference.take, lambda images: store.made(name, images).vectors)
-    if kind.shown_as == "lines":
-        # What a language model has read is not strange to it: not those that others are judged beside.
-        train = dataset.load("train") if real.split and real.split[1] != "train" else None
-        try:
-            sentences = kind.sentences([pair.reference], train)
-        except ValueError as error:
-            raise UsageError(f"reference: {error}") from None
-    of = f"{identity}|data:{dataset.name}:{dataset.digest[:8]}"
+        stores = partial(
+            FeatureStore,
+            cache=cache or where.shared_cache,
+            weights=weights,
+            device=environment.device(device),
+            say=say,
+        )
+        vectors = _extracted(pair.generated, reference, dataset, features, weights, stores, say)
+    real_set = RealSet(
+        vectors.real,
+        f"{vectors.identity}|data:{dataset.name}:{dataset.digest[:8]}",
+        lambda place: real.called(int(rows[place])),
+        labels=None if classes is None else classes[rows],
+        names=names or (dataset.class_names if labels is None else None),
+        # Labels that were given come before the modes that a dataset has.
+        modes=dataset.modes if labels is None and kind.is_vector else None,
+        sentences=_sentences(pair.reference, dataset, real) if kind.shown_as == "lines" else None,
+        alike=equal(reference),
+        pictures=vectors.pictures,
+        by=vectors.network,
+    )
+    return verdict_on(vectors.fake, pair.generated, real_set, cache or where.shared_cache)
 
-    def called(place: int) -> str:
-        return real.called(int(rows[place]))
 
-    known_real = RealSet(vectors[1], of, called, known, names, modes, sentences, equal(reference), pictures, by=network)
-    return verdict_on(vectors[0], made, known_real, kept)
+# ---- the sets
 
 
 def _paired(
@@ -236,6 +199,24 @@ def _paired(
     for note in pair.notes:
         say(note)
     return real, pair
+
+
+def _drawn(generated: Samples, samples: int | None) -> Samples:
+    """The generated samples to score: all, or so many. Raises `UsageError` for more than there are."""
+    if samples is not None and samples > len(generated):
+        raise UsageError(f"{samples:,} samples are to be scored, and {len(generated):,} are given")
+    if samples is None or samples == len(generated):
+        return generated
+    return generated.take(choice(len(generated), samples))
+
+
+def _training_set(train: Any, pair: Pair, options: Mapping[str, Any], say: Callable[[str], None]) -> Samples:
+    """What the generator was trained on, in the form of the pair. Tells `say` how it was read."""
+    given = read_input(train, name="train", like=pair.generated.modality, **options)
+    samples = pair.another(given)
+    for note in given.notes:
+        say(note)
+    return samples
 
 
 def _real(pair: Pair, real: Input, count: int) -> tuple[Dataset, Real]:
@@ -250,3 +231,99 @@ def _real(pair: Pair, real: Input, count: int) -> tuple[Dataset, Real]:
     # Systems know the training split, and so do their judges: what is held against it is no part of it.
     pool = pool_of(pair.reference, other, dataset.exchangeable and split != "train")
     return dataset, Real.drawn(pair.reference, pool, count, dataset.load("train"))
+
+
+def _held_out(reference: Samples, real: Input, features: str | None) -> tuple[Samples, Tensor, Samples | None]:
+    """The real samples to judge by, their places [n] among all, and those that a classifier of given samples learns
+    from: a classifier sorts what it has learned right, which says nothing of other samples. Raises `UsageError` for the
+    training split of a dataset, from which its classifier has learned.
+    """
+    if features == "classifier" and not real.split:
+        learned, rows = (each.sort().values for each in parted(reference, len(reference) // _LEARNED))
+        return reference.take(rows), rows, reference.take(learned).canonical()
+    if features == "classifier" and real.split and real.split[1] == "train":
+        raise UsageError(f"reference: the classifier has learned {real.name}; name another split, or other features")
+    return reference, torch.arange(len(reference)), None
+
+
+# ---- scores
+
+
+def _signature_parts(pair: Pair, count: int, sets: Real) -> list[str]:
+    """What a signature says beyond the usual: the rule by which pixels were read, and the sizes of an uneven floor."""
+    parts = [pair.rule] if pair.rule else []
+    if len(sets.floor) != count or len(sets.against) != len(sets.reference):
+        parts.append(f"floor:{len(sets.floor)}:{len(sets.against)}")
+    return parts
+
+
+def _scores(
+    metrics: Sequence[Metric], evidence: Evidence, leave_out: Callable[[str, str], None], *, strict: bool
+) -> list[Score]:
+    """Scores of all metrics. Raises `ValueError` for one that cannot be computed if it is the only one or `strict`, and
+    else tells `leave_out` of it.
+    """
+    scores: list[Score] = []
+    for metric in metrics:
+        try:
+            scores += scored(metric, evidence, leave_out)
+        except ValueError as error:
+            # Features of a user's tell their number of dimensions only once they are there.
+            if strict or isinstance(error, UsageError) or len(metrics) == 1:
+                raise
+            leave_out(plugins.name_of(type(metric)), str(error))
+    return scores
+
+
+# ---- vectors
+
+
+@dataclass(frozen=True)
+class _Vectors:
+    """Vectors of generated [n, d] and real samples [m, d], the `identity` of what they are, and of extracted ones the
+    `network` of image features and what makes `pictures` of real samples comparable.
+    """
+
+    fake: Tensor
+    real: Tensor
+    identity: str
+    network: Extractor | None = None
+    pictures: Pictures | None = None
+
+
+def _extracted(
+    fake: Samples,
+    reference: Samples,
+    dataset: Dataset,
+    features: str | None,
+    weights: WeightsPolicy,
+    stores: Callable[[Dataset], FeatureStore],
+    say: Callable[[str], None],
+) -> _Vectors:
+    """Vectors by the extractor `features`, or the best that can be had. Raises `UsageError` where there is none."""
+    kind = modality_of(reference)
+    best = best_features(dataset, weights) if features is None else None
+    if best is not None:
+        features, reason = best
+        say(reason)
+    name = features or kind.judge_extractor
+    if name is None:
+        raise UsageError(f"{fake.modality} are judged by features of yours: name an extractor with --features")
+    store = stores(dataset)
+    extractor = lookup.find_extractor(name)
+    extractor.check(dataset, weights)
+    extractor.fetch(weights, say)
+    vectors = store.made(name, fake).vectors.cpu(), store.real(name, reference).vectors.cpu()
+    network = store.extractor(name)
+    pictures = Pictures(reference.take, lambda images: store.made(name, images).vectors)
+    return _Vectors(*vectors, network.identity, network if kind.is_image else None, pictures)
+
+
+def _sentences(reference: Samples, dataset: Dataset, real: Input) -> Sentences | None:
+    """The judge of sentences beside the reference, which is text. Raises `UsageError` for too few."""
+    # What a language model has read is not strange to it: not those that others are judged beside.
+    train = dataset.load("train") if real.split and real.split[1] != "train" else None
+    try:
+        return modality_of(reference).sentences([reference], train)
+    except ValueError as error:
+        raise UsageError(f"reference: {error}") from None

@@ -30,11 +30,11 @@ class Shape:
 
     def dump(self) -> dict[str, Any]:
         """The shape as JSON, as it is stored beside weights."""
-        told: dict[str, Any] = {"modality": self.modality, "size": self.size, "classes": self.classes}
-        return told if self.vocabulary is None else told | {"vocabulary": self.vocabulary.dump()}
+        content: dict[str, Any] = {"modality": self.modality, "size": self.size, "classes": self.classes}
+        return content if self.vocabulary is None else content | {"vocabulary": self.vocabulary.dump()}
 
     @classmethod
-    def load(cls, told: dict[str, Any]) -> "Shape":
+    def load(cls, content: dict[str, Any]) -> "Shape":
         """The shape that `dump` wrote. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
-        words = None if told.get("vocabulary") is None else Vocabulary.load(told["vocabulary"])
-        return cls(Modality(told["modality"]), tuple(told["size"]), told["classes"], words)
+        words = None if content.get("vocabulary") is None else Vocabulary.load(content["vocabulary"])
+        return cls(Modality(content["modality"]), tuple(content["size"]), content["classes"], words)

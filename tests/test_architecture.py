@@ -49,7 +49,7 @@ LIGHT = (
     *("", "api", "cli", "config", "experiment", "host", "metrics.base", "plugins", "registry", "text", "web"),
     *("modalities.base", "modalities.shared.blocks", "modality", "shape"),
     *("commands.doctor", "commands.judge", "commands.sentences", "commands.spool", "commands.status", "commands.stop"),
-    *("commands.ui", "metrics.shared.text", "scoring.text"),
+    *("commands.ui", "metrics.shared.text", "scoring.given_sentences"),
     *("display.ranking", "display.run_page", "display.seeds", "display.tables", "display.terminal", "display.wording"),
     *("serving.answering", "serving.lookup", "serving.model", "serving.promotion", "serving.request"),
     *("serving.sample_files", "verdicts.history_files", "verdicts.seeds", "verdicts.stability", "verdicts.wording"),
@@ -271,7 +271,10 @@ def test_training_knows_neither_optuna_nor_mlflow_and_metrics_neither_training_n
     for each in imports(PACKAGE):
         first = each.target.partition(".")[0]
         if first == "optuna":
-            assert each.module in ("sweeps.study", "sweeps.cached_storage", "archive.optuna_study")
+            assert each.module in (
+                *("sweeps.study", "sweeps.optuna_storage", "sweeps.cached_storage", "sweeps.pruning"),
+                "archive.optuna_study",
+            )
         if first == "mlflow":
             assert room(each.module) == "tracking" or each.module == "serving.pyfunc"
         if room(each.module).startswith("metrics") and each.internal:

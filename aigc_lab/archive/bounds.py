@@ -41,12 +41,12 @@ class Code:
 
 def parsed(file: BinaryIO, member: Member) -> Any:
     """The JSON of a member. Raises `UsageError` for what is not JSON, and for more than memory has room for."""
-    free, wanted = free_memory(), 0
+    free, needed = free_memory(), 0
     for piece in tar.pieces(file, member):
         if _CONTROLS.search(piece):
             raise UsageError(f"{member.name!r:.100} is not JSON (it holds control characters)")
-        wanted += _BYTE * len(piece) + _OBJECT * sum(map(piece.count, (b",", b"[", b"{")))
-        if wanted > max(free // 2, _SLACK):
+        needed += _BYTE * len(piece) + _OBJECT * sum(map(piece.count, (b",", b"[", b"{")))
+        if needed > max(free // 2, _SLACK):
             raise UsageError(
                 f"{member.name!r:.100} ({member.size:,} bytes) needs more memory than there is ({format_bytes(free)})"
             )
@@ -91,22 +91,22 @@ def check_size(file: BinaryIO, member: Member) -> None:
 
 def code(file: BinaryIO, members: Members, digests: dict[str, str]) -> list[Code]:
     """The files of code that travel. Raises `UsageError` for a description of weights that names any other."""
-    found: dict[tuple[str, str], list[str]] = {}
+    files: dict[tuple[str, str], list[str]] = {}
     for name, member in members.items():
         if name.endswith(".py"):
-            found.setdefault((name.rpartition("/")[2], digests[name]), []).append(name)
+            files.setdefault((name.rpartition("/")[2], digests[name]), []).append(name)
         elif name.startswith("checkpoints/") and name.endswith(".json"):
             _check_description(name, parsed(file, member), digests)
-    return [Code(name, digest, tuple(of)) for (name, digest), of in sorted(found.items())]
+    return [Code(name, digest, tuple(of)) for (name, digest), of in sorted(files.items())]
 
 
-def _check_description(name: str, told: Any, digests: dict[str, str]) -> None:
+def _check_description(name: str, description: Any, digests: dict[str, str]) -> None:
     """Weights are described by a system's name; its code, if it travels, lies beside them."""
-    system = told.get("system") if isinstance(told, dict) else None
+    system = description.get("system") if isinstance(description, dict) else None
     if not isinstance(system, str) or system.endswith(".py"):
         raise UsageError(f'{name!r:.100}: "system" is {system!r:.100}, and must be a name and no file')
-    sources = {"source": told["source"]} if "source" in told else {}
-    keyed = told.get("config_sources", {})
+    sources = {"source": description["source"]} if "source" in description else {}
+    keyed = description.get("config_sources", {})
     if not isinstance(keyed, dict):
         raise UsageError(f'{name!r:.100}: "config_sources" is {keyed!r:.100}, and must hold keys and files')
     sources |= {f"config_sources.{key}": each for key, each in keyed.items()}

@@ -51,14 +51,14 @@ class Packed:
     bytes: int
 
 
-def export(wanted: str, settings: Settings, target: Path | None, *, force: bool) -> Packed:
+def export(sweep_name: str, settings: Settings, target: Path | None, *, force: bool) -> Packed:
     """Packs a sweep that nobody runs into `target` (`<sweep>.tar` here unless given), which is whole or absent.
 
     Raises `UsageError` for a sweep that is being run, and for a file that is there unless `force` replaces it;
     `Failure` for a sweep whose files are missing or damaged.
     """
     with open_registry(settings) as registry:
-        sweep = find_sweep(registry, wanted)
+        sweep = find_sweep(registry, sweep_name)
         path = target or Path(f"{sweep}.tar")
         _check(path, force)
         ownership.refuse_foreign(registry, settings, sweep)
@@ -160,8 +160,8 @@ def _described(weights: Path, row: dict[str, Any]) -> dict[str, Path]:
     """The description beside weights, and the code that it names."""
     folder = row["path"].rpartition("/")[0]
     description = _whole(weights.with_suffix(".json"), {"run_id": row["run_id"]})
-    found = {f"{folder}/{description.name}": description}
+    files = {f"{folder}/{description.name}": description}
     for source in code_of(json.loads(description.read_bytes())):
         code = weights.with_name(contents.component(source.file, "code file"))
-        found[f"{folder}/{code.name}"] = _whole(code, {"run_id": row["run_id"], "sha256": source.sha256})
-    return found
+        files[f"{folder}/{code.name}"] = _whole(code, {"run_id": row["run_id"], "sha256": source.sha256})
+    return files

@@ -27,7 +27,7 @@ from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import SCHEMA
 from aigc_lab.sweeps import ownership, unfinished_deletion
-from aigc_lab.sweeps.study import check_storage
+from aigc_lab.sweeps.optuna_storage import check_storage
 from aigc_lab.tracking import writer
 from aigc_lab.verdicts.stability import Stability
 
@@ -94,11 +94,11 @@ def import_(path: Path, settings: Settings, say: Callable[[str], None], *, trust
 
 def _tell_of_code(archive: Archive, settings: Settings, say: Callable[[str], None]) -> None:
     """Names the code that travelled, where it can be read, and whether it may be run."""
-    known = trust.trusted(settings.home)
+    trusted = trust.trusted(settings.home)
     for code in archive.code:
         place = settings.home / contents.place(code.members[0], archive.sweep)
         say(f"it brings code: {code.name}, sha256 {code.sha256}, {place}")
-    if any(code.sha256 not in known for code in archive.code):
+    if any(code.sha256 not in trusted for code in archive.code):
         say("code is run only where it is trusted: read it, and then import this file again with --trust-code")
     elif archive.code:
         say("this code is trusted in this home")
@@ -118,42 +118,42 @@ def read_archive(file: BinaryIO, *, trust_code: bool = False) -> Archive:
 
 
 def _read(file: BinaryIO, *, trust_code: bool) -> Archive:
-    manifest, found = _members(file)
-    _match(file, found, manifest["files"])
+    manifest, members = _members(file)
+    _match(file, members, manifest["files"])
     sweep = manifest["sweep"]
-    rows = contents.parse_rows(bounds.parsed(file, found.pop(REGISTRY)))
-    dumped = bounds.parsed(file, found.pop(STUDY))
+    rows = contents.parse_rows(bounds.parsed(file, members.pop(REGISTRY)))
+    dumped = bounds.parsed(file, members.pop(STUDY))
     if dumped is not None:
         optuna_study.parse_trials(dumped)
-    _check_rows(rows, sweep, found)
+    _check_rows(rows, sweep, members)
     if not trust_code:
         bounds.check_names(rows["sweep"][0]["experiment"])
     contents.check_together(rows, sweep)
-    for member in found.values():
+    for member in members.values():
         bounds.check_size(file, member)
-    digests = {name: manifest["files"][name]["sha256"] for name in found}
-    return Archive(sweep, rows, dumped, found, digests, bounds.code(file, found, digests))
+    digests = {name: manifest["files"][name]["sha256"] for name in members}
+    return Archive(sweep, rows, dumped, members, digests, bounds.code(file, members, digests))
 
 
 def _members(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Member]]:
     """The manifest, which comes first, and the other members, which are those that it lists."""
-    manifest, found = dict[str, Any](), dict[str, Member]()
+    manifest, members = dict[str, Any](), dict[str, Member]()
     for member in tar.members(file):
         if not manifest:
             if member.name != MANIFEST:
                 raise UsageError("it is not an exported sweep")
             manifest = _manifest(bounds.parsed(file, member))
             continue
-        if member.name in found or member.name == MANIFEST:
+        if member.name in members or member.name == MANIFEST:
             raise UsageError(f"{member.name!r:.100} stands in it twice")
         if member.name not in manifest["files"]:
             raise UsageError(f"{member.name!r:.100} is not in its manifest")
         if member.size != manifest["files"][member.name]["bytes"]:
             raise UsageError(f"{member.name!r:.100} in it is damaged")
-        found[member.name] = member
+        members[member.name] = member
     if not manifest:
         raise UsageError("it is not an exported sweep")
-    return manifest, found
+    return manifest, members
 
 
 def _manifest(given: Any) -> dict[str, Any]:
@@ -170,11 +170,11 @@ def _manifest(given: Any) -> dict[str, Any]:
     return dict(given)
 
 
-def _match(file: BinaryIO, found: dict[str, Member], listed: dict[str, Any]) -> None:
+def _match(file: BinaryIO, members: dict[str, Member], listed: dict[str, Any]) -> None:
     """Nothing of the manifest is missing, all is as it says to the bit, and no name leads out of a folder."""
-    if missing := sorted(listed.keys() - found.keys()):
+    if missing := sorted(listed.keys() - members.keys()):
         raise UsageError(f"it lacks {missing[0]!r:.100}")
-    for name, member in found.items():
+    for name, member in members.items():
         if name not in (REGISTRY, STUDY):
             run = name.split("/")[1] if "/" in name else ""
             own_code = name.startswith(CODE) and name.endswith(".py")
@@ -291,9 +291,9 @@ def _missing(archive: Archive, settings: Settings) -> Missing:
 def _check_room(missing: Missing, archive: Archive, settings: Settings) -> None:
     """Raises `UsageError` unless the disk has room for the files, and for MLflow's copies of them."""
     place = next(folder for folder in (settings.home, *settings.home.parents) if folder.is_dir())
-    wanted, free = 2 * sum(archive.files[name].size for name in missing.values()), shutil.disk_usage(place).free
-    if wanted > free:
-        raise UsageError(f"{settings.home} has {free / 1e6:.0f} MB free, and the files need {wanted / 1e6:.0f} MB")
+    needed, free = 2 * sum(archive.files[name].size for name in missing.values()), shutil.disk_usage(place).free
+    if needed > free:
+        raise UsageError(f"{settings.home} has {free / 1e6:.0f} MB free, and the files need {needed / 1e6:.0f} MB")
 
 
 def _write_files(file: BinaryIO, archive: Archive, missing: Missing) -> None:
@@ -312,6 +312,6 @@ def _show(settings: Settings, sweep: str, say: Callable[[str], None]) -> None:
     """Delivers what MLflow is to show; says what it did not take."""
     shipping = writer.Writer(settings, sweep)
     shipping.start()
-    told = shipping.finish()
-    if told:
-        say(told)
+    note = shipping.finish()
+    if note:
+        say(note)

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
 from aigc_lab.errors import UsageError
-from aigc_lab.sweeps.study import check_storage, open_storage
+from aigc_lab.sweeps.optuna_storage import check_storage, open_storage
 
 Json = dict[str, Any]
 

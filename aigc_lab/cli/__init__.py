@@ -59,9 +59,9 @@ def main() -> None:
         if isinstance(error, OSError):
             from aigc_lab.host.files import denied
 
-            told = denied(error)
-            if told is not None:
-                _end(told, 2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else 1)
+            message = denied(error)
+            if message is not None:
+                _end(message, 2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else 1)
         raise
     if code == 130:  # typer's word for Ctrl-C
         _end("interrupted", 130)
@@ -71,9 +71,9 @@ def main() -> None:
 def _blame(error: BaseException) -> None:
     """Ends the command when a line of a user's file has raised the error."""
     plugins = sys.modules.get("aigc_lab.plugins")  # what was not imported has loaded no file
-    told = plugins.raised(error) if plugins is not None else None
-    if told is not None:
-        _end(f"{told}; 'aigc-lab check' tests the file", 2)
+    message = plugins.raised(error) if plugins is not None else None
+    if message is not None:
+        _end(f"{message}; 'aigc-lab check' tests the file", 2)
 
 
 def _refuse(error: Any) -> NoReturn:
@@ -93,8 +93,8 @@ def _end(message: object, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         print(f"aigc-lab {__version__}")
         raise typer.Exit
 

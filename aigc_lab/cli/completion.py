@@ -21,16 +21,16 @@ def experiments(typed: str) -> list[str]:
             return names
         places = sorted(Path(folder or ("/" if typed.startswith("/") else ".")).iterdir())
         begun = [path for path in places if path.name.startswith(start) and not path.name.startswith(".")]
-        wanted = [path for path in begun if path.is_dir() or path.suffix == ".yaml"]
-        return _offered([f"{path}/" if path.is_dir() else str(path) for path in wanted], "")
+        paths = [path for path in begun if path.is_dir() or path.suffix == ".yaml"]
+        return _offered([f"{path}/" if path.is_dir() else str(path) for path in paths], "")
     return []
 
 
 def sweeps(typed: str) -> list[str]:
     """Ids and names of the sweeps of the home that the environment names."""
     rows = _read("SELECT id, name FROM sweep ORDER BY created_at DESC")
-    known = [identity for identity, _ in rows] + sorted({name for _, name in rows})
-    return _offered(known, typed)
+    names = [identity for identity, _ in rows] + sorted({name for _, name in rows})
+    return _offered(names, typed)
 
 
 def runs(typed: str) -> list[str]:

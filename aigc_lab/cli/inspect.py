@@ -72,21 +72,21 @@ def runs(
     from aigc_lab.registry.runs import newest_runs
 
     with opened(home) as registry:
-        found = newest_runs(registry, sweep, state=_state(state), most=limit or None)
+        newest = newest_runs(registry, sweep, state=_state(state), most=limit or None)
         if json:
-            print_rows(found.parts)
-            print(omitted(found.shown, found.total), end="\n" if found.shown < found.total else "", file=sys.stderr)
+            print_rows(newest.parts)
+            print(omitted(newest.shown, newest.total), end="\n" if newest.shown < newest.total else "", file=sys.stderr)
         else:
-            print_table(runs_table([row for part in found.parts for row in part], found.total))
+            print_table(runs_table([row for part in newest.parts for row in part], newest.total))
 
 
-def _state(wanted: str | None) -> "RunState | None":
+def _state(name: str | None) -> "RunState | None":
     from aigc_lab.host.content import unknown_name
     from aigc_lab.registry.states import RunState
 
-    if wanted is not None and wanted.upper() not in RunState.__members__:
-        raise UsageError(f"--state: {unknown_name('state', wanted.upper(), list(RunState.__members__))}")
-    return None if wanted is None else RunState(wanted.upper())
+    if name is not None and name.upper() not in RunState.__members__:
+        raise UsageError(f"--state: {unknown_name('state', name.upper(), list(RunState.__members__))}")
+    return None if name is None else RunState(name.upper())
 
 
 @app.command()
@@ -230,8 +230,8 @@ def list_(
         from aigc_lab.commands.list_plugins import catalogue
         from aigc_lab.display.tables import catalogue_page
 
-        found = catalogue(_PLUGINS[kind])
-        print_json(found) if json else print_table(catalogue_page(found))
+        plugins = catalogue(_PLUGINS[kind])
+        print_json(plugins) if json else print_table(catalogue_page(plugins))
         return
     rows = [{"name": name, "description": text} for name, text in _described(kind).items()]
     if verbose:

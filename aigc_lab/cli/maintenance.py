@@ -13,7 +13,7 @@ from aigc_lab.cli.output import print_json, print_table
 
 @app.command()
 def delete(
-    wanted: Annotated[
+    target: Annotated[
         str,
         typer.Argument(
             help="A sweep's id or name, or a run's id.", metavar="SWEEP|RUN", autocompletion=complete_result
@@ -28,7 +28,7 @@ def delete(
     from aigc_lab.host.settings import Settings
 
     ask = (lambda question: typer.confirm(question)) if sys.stdin.isatty() else None
-    deletion.delete(wanted, Settings.load(home), print, (lambda _: True) if yes else ask, dry_run=dry_run)
+    deletion.delete(target, Settings.load(home), print, (lambda _: True) if yes else ask, dry_run=dry_run)
 
 
 @app.command()
@@ -104,14 +104,14 @@ def doctor(
 
     if not json and sys.stderr.isatty():
         print("looking (importing torch takes some seconds) …", file=sys.stderr)
-    found = examine(home, repair=repair, adopt=adopt)
+    checks = examine(home, repair=repair, adopt=adopt)
     if json:
-        print_json([vars(check) for check in found])
+        print_json([vars(check) for check in checks])
     else:
         from aigc_lab.display.tables import checks_table
 
-        print_table(checks_table([vars(check) for check in found]))
-    if any(check.state == "problem" for check in found):
+        print_table(checks_table([vars(check) for check in checks]))
+    if any(check.state == "problem" for check in checks):
         raise typer.Exit(1)
 
 

@@ -24,7 +24,7 @@ Checkpoint = Annotated[
 
 @app.command()
 def promote(
-    wanted: Annotated[
+    source: Annotated[
         str,
         typer.Argument(
             help="A run's id, or a sweep (id or name), whose best run is meant.",
@@ -55,7 +55,7 @@ def promote(
     settings = Settings.load(home)
     with trust.accepting(trust_code):
         pointed = None if no_alias else alias
-        done = promote(wanted, settings, name=name, alias=pointed, checkpoint=checkpoint, reason=reason)
+        done = promote(source, settings, name=name, alias=pointed, checkpoint=checkpoint, reason=reason)
     if json:
         print_json(done.as_json())
     else:

@@ -56,11 +56,11 @@ _reserved: list[TextIO] = []
 
 
 @contextmanager
-def reserved(wanted: bool) -> "Iterator[None]":
-    """Reserves standard output for JSON within the block, if that is `wanted`: what a user's file or a library prints
+def reserved(json: bool) -> "Iterator[None]":
+    """Reserves standard output for JSON within the block, if that is `json`: what a user's file or a library prints
     goes to standard error.
     """
-    if not wanted:
+    if not json:
         yield
         return
     _reserved.append(sys.stdout)

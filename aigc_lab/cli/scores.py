@@ -66,11 +66,11 @@ def evaluate(
     from aigc_lab.display.tables import scores_table
     from aigc_lab.host import trust
     from aigc_lab.host.settings import nameable
-    from aigc_lab.scoring.text import concerns
+    from aigc_lab.scoring.given_sentences import concerns
 
     if neighbours is not None:
         nameable(neighbours, "--neighbours")
-    wanted = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
+    names = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
     if concerns(generated, reference):
         images = {"--features": features, "--size": size, "--range": numbers, "--neighbours": neighbours}
         images |= {"--weights": weights, "--allow-unverified-weights": allow_unverified_weights or None}
@@ -78,7 +78,7 @@ def evaluate(
         if unfit := [option for option, value in images.items() if value is not None]:
             raise UsageError(f"{unfit[0]}: is for images, and these are files of sentences")
         text: dict[str, Any] = {
-            "metrics": wanted,
+            "metrics": names,
             "protocol": protocol,
             "tokenizer": tokenizer or "words",
             "samples": samples,
@@ -96,7 +96,7 @@ def evaluate(
             generated,
             reference,
             train=train,
-            metrics=wanted,
+            metrics=names,
             protocol=protocol,
             features=features,
             samples=samples,
@@ -144,13 +144,13 @@ def cache_verify(json: AsJson = False, home: Home = None) -> None:
     from aigc_lab.scoring.feature_store import cached, damaged
 
     place = _place(home)
-    found = damaged(place)
+    broken = damaged(place)
     if json:
-        print_json([{"file": str(path), "problem": why} for path, why in found])
+        print_json([{"file": str(path), "problem": why} for path, why in broken])
     else:
-        print("\n".join(f"{path}: {why}" for path, why in found) or f"{len(cached(place))} files are whole")
-    if found:
-        raise Failure(f"{len(found)} files of the cache are damaged; they are made again when they are needed")
+        print("\n".join(f"{path}: {why}" for path, why in broken) or f"{len(cached(place))} files are whole")
+    if broken:
+        raise Failure(f"{len(broken)} files of the cache are damaged; they are made again when they are needed")
 
 
 @cache.command("clear")

@@ -212,22 +212,22 @@ def reconcile(
         raise UsageError("reconcile looks at every sweep; to show one again in MLflow, say --mlflow")
     settings = Settings.load(home)
     with opened(settings) as registry:
-        found = reconcile(registry, settings, dry_run=dry_run)
-        if not json and (found or not mlflow):
-            print("\n".join(map(str, found)) or "nothing was left behind")
+        findings = reconcile(registry, settings, dry_run=dry_run)
+        if not json and (findings or not mlflow):
+            print("\n".join(map(str, findings)) or "nothing was left behind")
         if mlflow:
             from aigc_lab.commands.rebuild import rebuild
 
-            with progress() as told, trust.accepting(trust_code):
-                for finding in rebuild(registry, settings, sweep, dry_run=dry_run, told=told):
-                    found.append(finding)
+            with progress() as report, trust.accepting(trust_code):
+                for finding in rebuild(registry, settings, sweep, dry_run=dry_run, report=report):
+                    findings.append(finding)
                     if not json:
                         print(as_typed(str(finding)))
-            if not found and not json:
+            if not findings and not json:
                 print("nothing was left behind, and MLflow lacks nothing")
     if json:
-        print_json([vars(finding) for finding in found])
-    if any(finding.lost for finding in found):
+        print_json([vars(finding) for finding in findings])
+    if any(finding.lost for finding in findings):
         raise Failure("not everything could be shown again; 'aigc-lab verify' says what is damaged, and what helps")
 
 
@@ -245,9 +245,9 @@ def verify(
     from aigc_lab.host.settings import Settings
     from aigc_lab.registry.read_only import readable
 
-    known = Settings.load(home)
-    with opened(known) as registry, readable(known) as settings, progress() as told:
-        result = verify_sweeps(registry, settings, sweep, deep=deep, told=told)
+    unread = Settings.load(home)
+    with opened(unread) as registry, readable(unread) as settings, progress() as report:
+        result = verify_sweeps(registry, settings, sweep, deep=deep, report=report)
     if json:
         print_json(result.as_json())
     else:

@@ -46,10 +46,10 @@ def judge_stability(
     from aigc_lab.commands.judge import stability_of_file
     from aigc_lab.verdicts import wording
 
-    found = stability_of_file(
+    verdict = stability_of_file(
         history, value, step, se, baseline, better, floor=floor, diverged_at=diverged_at, where=where or (), nan=nan
     )
-    print_json(found) if json else print(wording.of_stability(found))
+    print_json(verdict) if json else print(wording.of_stability(verdict))
 
 
 @judge.command("collapse")
@@ -100,8 +100,8 @@ def judge_collapse(
         "tokenizer": tokenizer,
     }
     with trust.accepting(trust_code):
-        found = collapse_of(generated, reference, labels, device=device, home=home, **how)
-    print_json(found) if json else print(f"{wording.of_collapse(found)}\n{found['signature']}")
+        verdict = collapse_of(generated, reference, labels, device=device, home=home, **how)
+    print_json(verdict) if json else print(f"{wording.of_collapse(verdict)}\n{verdict['signature']}")
 
 
 @judge.command("seeds")

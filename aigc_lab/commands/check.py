@@ -62,7 +62,7 @@ _TRAIN, _SCORED = 300, 400
 _SLOW = 20.0
 
 
-def check_file(wanted: str, data: str | None, changes: list[Change], *, json: bool, home: Path | None) -> list[Row]:
+def check_file(name: str, data: str | None, changes: list[Change], *, json: bool, home: Path | None) -> list[Row]:
     """Checks every plugin that the file or name stands for, and prints a line for each contract as it is known.
 
     Raises `UsageError` for what is no plugin at all, or an impossible option. `conclude` says how it ended.
@@ -72,13 +72,13 @@ def check_file(wanted: str, data: str | None, changes: list[Change], *, json: bo
     # What a plugin prints must not end up in the middle of the JSON.
     console = terminal.console(stderr=json)
     console.file = console.file  # the stream of now: while contracts run, what is printed goes elsewhere
-    if wanted.endswith((".yaml", ".yml")):
-        return [_experiment(wanted, changes, settings, console)]
-    own = plugins.foreign(wanted) if confined.seconds() else None
+    if name.endswith((".yaml", ".yml")):
+        return [_experiment(name, changes, settings, console)]
+    own = plugins.foreign(name) if confined.seconds() else None
     begun, trains = time.monotonic(), False
     rows: list[Row] = []
-    found = _here(wanted, data, changes, settings) if own is None else _apart(own, wanted, data, changes, home)
-    for each in _shown(found, console):
+    results = _here(name, data, changes, settings) if own is None else _apart(own, name, data, changes, home)
+    for each in _shown(results, console):
         rows.append({"plugin": each.plugin} | _row(each.result))
         trains |= each.trains
     if trains and time.monotonic() - begun > _SLOW:
@@ -95,22 +95,22 @@ class _Checked(NamedTuple):
 
 
 def _here(
-    wanted: str, data: str | None, changes: list[Change], settings: Settings, begin: Begin = lambda contract: None
+    name: str, data: str | None, changes: list[Change], settings: Settings, begin: Begin = lambda contract: None
 ) -> Iterator[_Checked]:
     """Every contract of every plugin that the name stands for, in this process."""
-    exported = lookup.is_file(wanted) and not plugins.is_file(wanted)
-    found = [Extractor] if exported else plugins.kinds([*BASES, *KEYED], wanted)
-    if not plugins.is_file(wanted):
-        found = [base for base in found if base in BASES] or found
-    for base in found:
-        kind: type[Any] = lookup.find_extractor(wanted) if base is Extractor else plugins.find(base, wanted)
+    exported = lookup.is_file(name) and not plugins.is_file(name)
+    bases = [Extractor] if exported else plugins.kinds([*BASES, *KEYED], name)
+    if not plugins.is_file(name):
+        bases = [base for base in bases if base in BASES] or bases
+    for base in bases:
+        kind: type[Any] = lookup.find_extractor(name) if base is Extractor else plugins.find(base, name)
         for result in _examined(kind, data, changes, settings, begin):
             yield _Checked(plugins.name_of(kind), issubclass(kind, (System, *KEYED)), result)
 
 
-def _apart(own: str, wanted: str, data: str | None, changes: list[Change], home: Path | None) -> Iterator[_Checked]:
+def _apart(own: str, name: str, data: str | None, changes: list[Change], home: Path | None) -> Iterator[_Checked]:
     """The same in a process of its own: somebody's code may never return, or end it."""
-    given = {"wanted": wanted, "data": data, "changes": changes, "home": home and str(home)}
+    given = {"name": name, "data": data, "changes": changes, "home": home and str(home)}
     for message in confined.call(f"{__name__}:perform", given, files=[own], doing="it was imported"):
         if "say" in message:
             _say(message["say"])
@@ -120,14 +120,14 @@ def _apart(own: str, wanted: str, data: str | None, changes: list[Change], home:
         yield _Checked(message["plugin"], message["trains"], ContractResult(**row, where=where and Where(**where)))
 
 
-def perform(send: Any, wanted: str, data: str | None, changes: list[Change], home: str | None) -> None:
+def perform(send: Any, name: str, data: str | None, changes: list[Change], home: str | None) -> None:
     """The checks themselves, in the process of its own."""
     torch.set_num_threads(1)
 
     def begin(contract: str) -> None:
         send(phase=f'"{contract}" was checked', limit="work")
 
-    for each in _here(wanted, data, changes, Settings.load(Path(home) if home else None), begin):
+    for each in _here(name, data, changes, Settings.load(Path(home) if home else None), begin):
         send(plugin=each.plugin, trains=each.trains, result=_row(each.result))
 
 
@@ -144,59 +144,74 @@ def conclude(rows: list[Row]) -> None:
 def _examined(
     kind: type, data: str | None, changes: list[Change], settings: Settings, begin: Begin
 ) -> Iterator[ContractResult]:
-    file = plugins.file_of(kind)
+    """The contracts of a plugin class, each examined when it is asked for. Raises `UsageError` for an option that its
+    kind does not have.
+    """
+    run = partial(examine, file=plugins.file_of(kind), begin=begin)
     if issubclass(kind, Extractor):
         if changes:
             raise UsageError(f"{changes[0][2]}: features have no options; what differs is another file")
         with _cache(settings) as cache:
-            serves = partial(kind.check, weights=settings.weights)
-            dataset = _served(kind.__name__, serves, data, settings)
-            kind.fetch(settings.weights, _say)  # what cannot be had here is no fault of the file
-            case = extractors.Case(kind, dataset, cache, settings.weights, say=_say)
-            yield from examine(extractors.EXTRACTOR, {"": case}, file, begin)
-        return
-    if issubclass(kind, KEYED):
-        for given in [*(option for _, _, option in changes), *(["--data"] if data else [])]:
-            raise UsageError(f"{given}: it is checked on what ships, without options; what differs is another file")
-        if issubclass(kind, Augmentation):
-            yield from examine(augmentations.AUGMENTATION, {"": augmentations.Case(kind)}, file, begin)
-        elif issubclass(kind, Optimizer):
-            yield from examine(optimizers.OPTIMIZER, {"": optimizers.Case(kind)}, file, begin)
-        elif issubclass(kind, Pruner):
-            yield from examine(pruners.PRUNER, {"": pruners.Case(kind)}, file, begin)
-        elif issubclass(kind, Penalty):
-            yield from examine(penalties.PENALTY, {"": penalties.Case(kind)}, file, begin)
-        return
-    options = _options(kind, changes)
-    if issubclass(kind, System):
-        other = modality_of(kind).example
-        if data is None and other is None:
-            raise UsageError(f"{kind.__name__} makes {kind.modality}, of which no dataset ships; name one with --data")
-        dataset = _dataset(data or other or "", settings)
-        if dataset.shape.modality != kind.modality:
-            raise UsageError(
-                f"{kind.__name__} makes {kind.modality}, and dataset {dataset.name} holds {dataset.shape.modality}"
-                + ("" if other is None else f"; try --data {other}")
-            )
-        samples = dataset.load("train").take(slice(0, _TRAIN))
-        cases = {
-            " ".join(f"{key}={value}" for key, value in choice.items()): system_case.Case(
-                kind, dataset.shape, samples, options | choice
-            )
-            for choice in system_case.variants(kind, dataset.shape)
-            if not choice.keys() & options.keys()
-        }
-        yield from examine(systems.SYSTEM, cases, file, begin)
+            yield from run(extractors.EXTRACTOR, {"": _extractor_case(kind, data, settings, cache)})
+    elif issubclass(kind, KEYED):
+        for option in [*(option for _, _, option in changes), *(["--data"] if data else [])]:
+            raise UsageError(f"{option}: it is checked on what ships, without options; what differs is another file")
+        yield from _examined_key(kind, run)
+    elif issubclass(kind, System):
+        yield from run(systems.SYSTEM, _system_cases(kind, data, _options(kind, changes), settings))
     elif issubclass(kind, Dataset):
-        yield from examine(datasets.DATASET, {"": datasets.Case(kind, settings.data_dir, options)}, file, begin)
+        case = datasets.Case(kind, settings.data_dir, _options(kind, changes))
+        yield from run(datasets.DATASET, {"": case})
     else:
         assert issubclass(kind, Metric)
-        metric = kind(kind.Config(**options))
+        metric = kind(kind.Config(**_options(kind, changes)))
         with _cache(settings) as cache:
             dataset = _measurable(metric, data, settings)
             store = FeatureStore(dataset, cache=cache, weights=settings.weights, device="cpu", say=_say)
-            case_of = metrics.Case.of(metric, dataset, store, _SCORED)
-            yield from examine(metrics.METRIC, {"": case_of}, file, begin)
+            yield from run(metrics.METRIC, {"": metrics.Case.of(metric, dataset, store, _SCORED)})
+
+
+def _extractor_case(kind: type[Extractor], data: str | None, settings: Settings, cache: Path) -> extractors.Case:
+    dataset = _served(kind.__name__, partial(kind.check, weights=settings.weights), data, settings)
+    kind.fetch(settings.weights, _say)  # what cannot be had here is no fault of the file
+    return extractors.Case(kind, dataset, cache, settings.weights, say=_say)
+
+
+def _examined_key(kind: type, run: Callable[..., Iterator[ContractResult]]) -> Iterator[ContractResult]:
+    """Of what a key of an experiment names."""
+    if issubclass(kind, Augmentation):
+        yield from run(augmentations.AUGMENTATION, {"": augmentations.Case(kind)})
+    elif issubclass(kind, Optimizer):
+        yield from run(optimizers.OPTIMIZER, {"": optimizers.Case(kind)})
+    elif issubclass(kind, Pruner):
+        yield from run(pruners.PRUNER, {"": pruners.Case(kind)})
+    elif issubclass(kind, Penalty):
+        yield from run(penalties.PENALTY, {"": penalties.Case(kind)})
+
+
+def _system_cases(
+    kind: type[System], data: str | None, options: dict[str, Any], settings: Settings
+) -> dict[str, system_case.Case]:
+    """A system with real samples, once for each variant that `options` leave open. Raises `UsageError` for a dataset of
+    another modality.
+    """
+    example = modality_of(kind).example
+    if data is None and example is None:
+        raise UsageError(f"{kind.__name__} makes {kind.modality}, of which no dataset ships; name one with --data")
+    dataset = _dataset(data or example or "", settings)
+    if dataset.shape.modality != kind.modality:
+        raise UsageError(
+            f"{kind.__name__} makes {kind.modality}, and dataset {dataset.name} holds {dataset.shape.modality}"
+            + ("" if example is None else f"; try --data {example}")
+        )
+    samples = dataset.load("train").take(slice(0, _TRAIN))
+    return {
+        " ".join(f"{key}={value}" for key, value in choice.items()): system_case.Case(
+            kind, dataset.shape, samples, options | choice
+        )
+        for choice in system_case.variants(kind, dataset.shape)
+        if not choice.keys() & options.keys()
+    }
 
 
 def _options(kind: type[Any], changes: list[Change]) -> dict[str, Any]:
@@ -253,8 +268,8 @@ def _cache(settings: Settings) -> Iterator[Path]:
             yield Path(folder)
 
 
-def _experiment(wanted: str, changes: list[Change], settings: Settings, console: Console) -> Row:
-    experiment = load_experiment(wanted, changes, data_dir=settings.data_dir, weights=settings.weights)
+def _experiment(source: str, changes: list[Change], settings: Settings, console: Console) -> Row:
+    experiment = load_experiment(source, changes, data_dir=settings.data_dir, weights=settings.weights)
     rehearse(experiment, "cpu", _say)
     experiment, notes = fitted(experiment)
     for note in notes:

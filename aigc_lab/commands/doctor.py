@@ -102,10 +102,10 @@ def _repaired(opened: OpenedHome) -> list[Check]:
     return [Check("repair", "ok", said) for said in done or ["nothing to correct"]]
 
 
-def _adopted(opened: OpenedHome, wanted: str) -> list[Check]:
+def _adopted(opened: OpenedHome, name: str) -> list[Check]:
     from aigc_lab.sweeps import ownership
 
-    sweep = find_sweep(opened.registry, wanted)
+    sweep = find_sweep(opened.registry, name)
     ownership.adopt(opened.registry, opened.settings, [sweep])
     return [Check("adopt", "ok", f"{sweep} belongs to this home now; files that lie in another are missing here")]
 
@@ -151,8 +151,8 @@ def _machine() -> Iterator[Check]:
         yield Check("cpu", "ok", f"{cores} cores; a training takes {said} of them: OMP_NUM_THREADS={threads}")
     else:
         remedy = "unset OMP_NUM_THREADS; training.threads in an experiment says how many a run takes"
-        found = f"{cores} cores, and OMP_NUM_THREADS={threads}: a training takes {environment.threads()}"
-        yield Check("cpu", "warning", found, remedy)
+        finding = f"{cores} cores, and OMP_NUM_THREADS={threads}: a training takes {environment.threads()}"
+        yield Check("cpu", "warning", finding, remedy)
 
     import torch
 
@@ -201,13 +201,13 @@ def _disk(settings: Settings) -> Iterator[Check]:
     there = _existing(settings.home)
     free = shutil.disk_usage(there).free
     used = sum(path.lstat().st_size for path in settings.home.rglob("*") if path.is_file())
-    found = f"{_size(free)} free on {there}; the home takes {_size(used)}"
+    finding = f"{_size(free)} free on {there}; the home takes {_size(used)}"
     if free < used:
-        yield Check("disk", "warning", found, "make room, or name a home on another disk: less is free than it takes")
+        yield Check("disk", "warning", finding, "make room, or name a home on another disk: less is free than it takes")
     elif free < _LITTLE_DISK:
-        yield Check("disk", "warning", found, f"make room: a sweep may need more than {_size(_LITTLE_DISK)}")
+        yield Check("disk", "warning", finding, f"make room: a sweep may need more than {_size(_LITTLE_DISK)}")
     else:
-        yield Check("disk", "ok", found)
+        yield Check("disk", "ok", finding)
 
 
 def _place(opened: OpenedHome) -> Iterator[Check]:
@@ -230,10 +230,10 @@ def _place(opened: OpenedHome) -> Iterator[Check]:
 def _other(home: "StoredHome", sweeps: list[str], remedy: str) -> Check:
     """`remedy` is empty for a home that is there, or that cannot be seen."""
     names = ", ".join(sweeps[:3]) + (", …" if len(sweeps) > 3 else "")
-    found = f"{len(sweeps)} sweeps of home {home.path} on {home.host} are in this registry: {names}"
+    finding = f"{len(sweeps)} sweeps of home {home.path} on {home.host} are in this registry: {names}"
     if remedy:
-        return Check("sweeps", "warning", f"{found}; it is not there", remedy)
-    return Check("sweeps", "ok", f"{found}; this home reads them")
+        return Check("sweeps", "warning", f"{finding}; it is not there", remedy)
+    return Check("sweeps", "ok", f"{finding}; this home reads them")
 
 
 def _size(count: float) -> str:
@@ -262,8 +262,8 @@ def _registry(opened: OpenedHome) -> Iterator[Check]:
         yield Check("registry", "warning", f"{shown}: schema {schema}, this version writes {SCHEMA}", remedy)
         return
     if schema > SCHEMA:
-        found = f"{shown}: schema {schema}, this version reads {SCHEMA}"
-        yield Check("registry", "problem", found, "upgrade aigc-lab, or name another home with --home")
+        finding = f"{shown}: schema {schema}, this version reads {SCHEMA}"
+        yield Check("registry", "problem", finding, "upgrade aigc-lab, or name another home with --home")
         return
     yield Check("registry", "ok", f"{shown}: schema {schema}")
     if not settings.registry_url.startswith("sqlite"):
@@ -279,11 +279,13 @@ def _abandoned(registry: "Registry") -> Check:
     gone = [row["run"] for row in running if not row["alive"]]
     if gone:
         names = ", ".join(gone[:3]) + (", …" if len(gone) > 3 else "")
-        found = f"{len(gone)} recorded as RUNNING whose process is gone: {names}"
-        return Check("runs", "warning", found, "aigc-lab reconcile marks them; aigc-lab resume SWEEP goes on with them")
+        finding = f"{len(gone)} recorded as RUNNING whose process is gone: {names}"
+        return Check(
+            "runs", "warning", finding, "aigc-lab reconcile marks them; aigc-lab resume SWEEP goes on with them"
+        )
     elsewhere = sum(row["process"] is None or row["process"].here is None for row in running)
-    told = f", {elsewhere} of them on other machines" if elsewhere else ""
-    return Check("runs", "ok", f"{len(running)} going on{told}")
+    remote = f", {elsewhere} of them on other machines" if elsewhere else ""
+    return Check("runs", "ok", f"{len(running)} going on{remote}")
 
 
 def _optuna(settings: Settings) -> Iterator[Check]:
@@ -326,9 +328,9 @@ def _mlflow(settings: Settings) -> Iterator[Check]:
             parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/") + "/health")
         )
         with urllib.request.urlopen(bare, timeout=4) as answer:
-            told = answer.headers.get("Date")
-        if told:
-            yield _skew("MLflow's server", parsedate_to_datetime(told).astimezone(UTC).timestamp())
+            date = answer.headers.get("Date")
+        if date:
+            yield _skew("MLflow's server", parsedate_to_datetime(date).astimezone(UTC).timestamp())
 
 
 # ---- the clock
@@ -350,8 +352,8 @@ def _skew(whose: str, there: float) -> Check:
     seconds = there - time.time()
     if abs(seconds) <= _SKEW_SECONDS:
         return Check("clock", "ok", f"the {whose} and this machine agree")
-    found = f"the {whose} is {abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} this machine"
-    return Check("clock", "warning", found, "set both by NTP: runs are ordered by time")
+    finding = f"the {whose} is {abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} this machine"
+    return Check("clock", "warning", finding, "set both by NTP: runs are ordered by time")
 
 
 # ---- data and weights
@@ -377,14 +379,14 @@ def _weights(settings: Settings) -> Iterator[Check]:
     from aigc_lab.extractors.shared.pretrained import InceptionFeatures
 
     published = InceptionFeatures.published
-    found = published.found(settings.weights)
-    if found is None:
+    path = published.found(settings.weights)
+    if path is None:
         remedy = f"only protocols with Inception's features need it; they download {published.address}"
         yield Check("weights", "ok", "Inception's weights are not on this machine", remedy)
         return
     try:
-        published.verified(found, settings.weights)
+        published.verified(path, settings.weights)
     except UsageError:
-        yield Check("weights", "problem", f"{found} is damaged", f"replace it by {published.address}")
+        yield Check("weights", "problem", f"{path} is damaged", f"replace it by {published.address}")
     else:
-        yield Check("weights", "ok", f"{found}: intact")
+        yield Check("weights", "ok", f"{path}: intact")

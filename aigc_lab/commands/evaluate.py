@@ -54,28 +54,22 @@ def scores(
     """
     settings, device = Settings.load(home), environment.device(device)
     policy = WeightsPolicy(settings.weights_dir, weights, allow_unverified_weights)
-    made: Any = generated
+    fake: Any = generated
     real: Any = reference
     system = None
-    if not (Path(generated).expanduser().exists() or generated.partition(":")[0] in plugins.names("data")):
+    if _names_model(generated):
         with OpenedHome(settings) as opened:
             model, dataset = _model(generated, opened, policy, device)
         system = model.system
-        if real is None:
-            if dataset is None:
-                raise UsageError(f"--reference: what shall {generated} be compared with? Name a folder or a dataset")
-            real = (dataset, "holdout")
-        count = samples or _MOST
-        if real is not reference:
-            count = samples or min(count, len(dataset.load("holdout")))
-        made = system.generate(count, seed, "evaluate")
+        real, count = _reference_of_model(generated, reference, dataset, samples)
+        fake = system.generate(count, seed, "evaluate")
     elif real is None:
         raise UsageError(f"--reference: what shall {generated} be compared with? Name a folder, a file or a dataset")
     left_out: list[dict[str, Any]] = []
     nothing = dict.fromkeys(field.name for field in dataclasses.fields(Score))
     with _bar() as watch:
-        found = evaluate(
-            made,
+        scored = evaluate(
+            fake,
             real,
             train=train,
             metrics=metrics,
@@ -95,7 +89,7 @@ def scores(
             leave=lambda metric, reason: left_out.append({**nothing, "name": metric, "left_out": reason}),
             watch=watch,
         )
-    return [*map(vars, found), *left_out]
+    return [*map(vars, scored), *left_out]
 
 
 def collapse(
@@ -111,13 +105,13 @@ def collapse(
     """The verdict on what was named: a folder, an array, a dataset's split, a run or a model."""
     settings, device = Settings.load(home), environment.device(device)
     policy = WeightsPolicy(settings.weights_dir, weights)
-    made: Any = generated
-    if not (Path(generated).expanduser().exists() or generated.partition(":")[0] in plugins.names("data")):
+    fake: Any = generated
+    if _names_model(generated):
         with OpenedHome(settings) as opened:
             model, _ = _model(generated, opened, policy, device)
-        made = model.system.generate(_MOST, 0, "evaluate")
+        fake = model.system.generate(_MOST, 0, "evaluate")
     return judge(
-        made,
+        fake,
         reference,
         labels=labels,
         weights=policy,
@@ -129,27 +123,43 @@ def collapse(
     )
 
 
-def sentences_of(wanted: str, count: int | None, opened: OpenedHome, *, seed: int, device: str) -> list[str]:
+def sentences_of(source: str, count: int | None, opened: OpenedHome, *, seed: int, device: str) -> list[str]:
     """The sentences of a dataset's split, or `count` sentences of a run or a model."""
     settings = opened.settings
-    if wanted.partition(":")[0] in plugins.names("data"):
-        samples = read_input(wanted, data_dir=settings.data_dir).load(0, None)
+    if source.partition(":")[0] in plugins.names("data"):
+        samples = read_input(source, data_dir=settings.data_dir).load(0, None)
     else:
         policy = WeightsPolicy(settings.weights_dir)
-        model, _ = _model(wanted, opened, policy, environment.device(device))
+        model, _ = _model(source, opened, policy, environment.device(device))
         samples = model.system.generate(count or _MOST, seed, "evaluate")
     lines: list[str] | None = modality_of(samples).lines(samples)
     if lines is None:
-        raise UsageError(f"{wanted} is of {samples.modality}, and the other set of text: there is nothing to compare")
+        raise UsageError(f"{source} is of {samples.modality}, and the other set of text: there is nothing to compare")
     return lines
 
 
-def _model(wanted: str, opened: OpenedHome, policy: WeightsPolicy, device: str) -> tuple[Any, Any]:
+def _names_model(source: str) -> bool:
+    """Whether this is neither a file or folder nor a dataset."""
+    return not (Path(source).expanduser().exists() or source.partition(":")[0] in plugins.names("data"))
+
+
+def _reference_of_model(name: str, reference: str | None, dataset: Any, samples: int | None) -> tuple[Any, int]:
+    """What samples of a model are compared with, and how many are drawn: by default the holdout of the `dataset` that
+    it was trained on, and at most as many. Raises `UsageError` where neither is known.
+    """
+    if reference is not None:
+        return reference, samples or _MOST
+    if dataset is None:
+        raise UsageError(f"--reference: what shall {name} be compared with? Name a folder or a dataset")
+    return (dataset, "holdout"), samples or min(_MOST, len(dataset.load("holdout")))
+
+
+def _model(name: str, opened: OpenedHome, policy: WeightsPolicy, device: str) -> tuple[Any, Any]:
     """The model of a run, a sweep or a promoted model, and the dataset that it was trained on (None: not recorded)."""
     try:
-        weights = lookup.weights_in(opened, wanted)
+        weights = lookup.weights_in(opened, name)
     except UsageError as error:
-        raise UsageError(f"{wanted}: no such file, folder or dataset, and no run or model: {error}") from None
+        raise UsageError(f"{name}: no such file, folder or dataset, and no run or model: {error}") from None
     run = weights.origin.get("run")
     dataset = None
     if run is not None:

@@ -29,10 +29,10 @@ def stability_of_file(
     nan: history_files.Nan | None = None,
 ) -> dict[str, Any]:
     """The stability verdict on a column of a file, as plain data: `judge`'s, on the columns `step`, `value` and `se` of
-    the rows that `where` chooses (`column=value`); `read_history` says which files are read, and what `nan` says.
+    the rows that `where` chooses (`column=value`). `read_history` says which files are read, and what `nan` does.
     `diverged_at` is a step at which a loss, gradient or parameter was not finite.
 
-    Raises `UsageError` naming file, line, column and value for what cannot be read.
+    Raises `UsageError` naming file, line, column and value for a file that cannot be read.
     """
     rows, notes = history_files.read_history(path, value, step, se, where, nan)
     try:
@@ -60,37 +60,32 @@ def collapse_of(
     tokenizer: Tokenizer | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """The collapse verdict on samples, as plain data: of folders, arrays, datasets, runs, and files of sentences, for
-    which vectors are made of the reference. `labels` is a file with a class for each reference sample.
+    """The collapse verdict on folders, arrays, datasets, runs or files of sentences, as plain data. Vectors of
+    sentences are made of the reference's words. `labels` is a file with a class for each reference sample.
     """
-    from aigc_lab.scoring import text
+    from aigc_lab.scoring.given_sentences import concerns, judge_sentences
 
-    known = None if labels is None else _labels(labels)
-    if text.concerns(generated, reference):
-        from aigc_lab.commands.sentences import sentences
+    classes = None if labels is None else _labels(labels)
+    if concerns(generated, reference):
+        from aigc_lab.commands.sentences import sentence_sets
         from aigc_lab.host.settings import Settings
-        from aigc_lab.registry.home import OpenedHome
 
         settings = Settings.load(home)
-        with OpenedHome(settings) as opened:
-            made, real = (sentences(source, opened, device=device) for source in (generated, reference))
-        cache = settings.shared_cache
-        verdict = text.collapse(made, real, known, tokenizer=tokenizer or "words", cache=cache, **options)
-    else:
-        if tokenizer is not None:
-            raise UsageError("--tokenizer: is for sentences, and these are pictures or numbers")
-        from aigc_lab.commands.evaluate import collapse
+        fake, real = sentence_sets((generated, reference), settings, device=device)
+        options |= {"tokenizer": tokenizer or "words", "cache": settings.shared_cache}
+        return judge_sentences(fake, real, classes, **options).as_dict()
+    if tokenizer is not None:
+        raise UsageError("--tokenizer: is for sentences, and these are pictures or numbers")
+    from aigc_lab.commands.evaluate import collapse
 
-        verdict = collapse(generated, reference, known, device=device, home=home, **options)
-    found: dict[str, Any] = verdict.as_dict()
-    return found
+    return collapse(generated, reference, classes, device=device, home=home, **options).as_dict()
 
 
-def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
-    """What the seeds of each configuration of a sweep say together, as plain data: `across_seeds` of those that ended
+def seeds_of(sweep_name: str, home: Path | None) -> list[dict[str, Any]]:
+    """Statistics over the seeds of each configuration of a sweep, as plain data: `across_seeds` of the runs that ended
     by themselves, with `trial`, `system`, `config`, the `objective`, the median of the `steps` to 1.1 times the best,
-    and how many were `pruned`, which would say too little of failures. Of a `confirmed` configuration the fresh seeds
-    alone are counted: by the others it was chosen, and they flatter.
+    and the number of `pruned` runs, whose failures nobody saw. Of a `confirmed` configuration only fresh seeds count:
+    it was chosen by the others, which flatter it.
     """
     from aigc_lab.host.settings import Settings
     from aigc_lab.registry.home import open_registry
@@ -101,10 +96,10 @@ def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
 
     settings = Settings.load(home)
     with open_registry(settings) as registry:
-        sweep = show_sweep(registry, wanted)
+        sweep = show_sweep(registry, sweep_name)
         name = sweep["id"]
         verdicts, histories = verdicts_by_run(registry, name), objective_histories(registry, name)
-        told = last_verdicts(registry, name)
+        verdicts_by_kind = last_verdicts(registry, name)
         finals = {each: final_scores(registry, name, sweep["objective"], each) for each in ("last", "selected")}
         trials, runs = list_trials(registry, name), list_runs(registry, name)
     rows = []
@@ -118,8 +113,8 @@ def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
         for run in ended:
             histories_told += [each for each in verdicts.get(run, []) if each["kind"] == "stability"][-1:]
         stories = [StabilityVerdict.of(each | each["evidence"]) for each in histories_told]
-        collapses = [told[run]["collapse"] for run in ended if "collapse" in told.get(run, {})]
-        values = {kind: [found[run] for run in ended if run in found] for kind, found in finals.items()}
+        collapses = [verdicts_by_kind[run]["collapse"] for run in ended if "collapse" in verdicts_by_kind.get(run, {})]
+        values = {kind: [scores[run] for run in ended if run in scores] for kind, scores in finals.items()}
         steps = [_steps_to_best(histories.get(run, []), sweep["better"]) for run in ended]
         rows.append(
             {
@@ -128,7 +123,7 @@ def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
                 **across_seeds(stories, collapses, **values),
                 "runs": len(ended),
                 "confirmed": confirmed,
-                "steps": median(known) if (known := [each for each in steps if each is not None]) else None,
+                "steps": median(reached) if (reached := [each for each in steps if each is not None]) else None,
                 "pruned": sum(run["state"] == RunState.PRUNED for run in mine),
             }
         )
@@ -136,7 +131,7 @@ def seeds_of(wanted: str, home: Path | None) -> list[dict[str, Any]]:
 
 
 def _steps_to_best(history: list[dict[str, Any]], better: Better) -> float | None:
-    """None where the best is not above zero, for which a tenth means nothing."""
+    """The first step within a tenth of the best value; None for a best that is not above zero."""
     values = [math.nan if each["value"] is None else each["value"] for each in history]
     try:
         return steps_to_best([each["step"] for each in history], values, better=better)
@@ -150,12 +145,14 @@ def _labels(path: Path) -> list[int] | list[str]:
         import numpy as np
 
         try:
-            found = np.load(path, allow_pickle=False)
+            classes = np.load(path, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise UsageError(f"--labels {path}: cannot be read as an array ({error})") from None
-        if found.ndim != 1 or found.dtype.kind not in "iu":
-            raise UsageError(f"--labels {path}: is {list(found.shape)} {found.dtype}, not one whole number a sample")
-        return [int(each) for each in found]
+        if classes.ndim != 1 or classes.dtype.kind not in "iu":
+            raise UsageError(
+                f"--labels {path}: is {list(classes.shape)} {classes.dtype}, not one whole number a sample"
+            )
+        return [int(each) for each in classes]
     from aigc_lab.text.sentence_files import read_lines
 
     lines, blank = read_lines(path, "--labels")

@@ -91,10 +91,10 @@ def _bounds(field: FieldInfo) -> list[str]:
     inner = [part for part in get_args(field.annotation) if get_origin(part) is Annotated]
     metadata = [bound for part in inner for info in part.__metadata__ for bound in info.metadata] + field.metadata
     # A type's own bound, and the closer one of its field.
-    found: dict[str, float] = {}
+    bounds: dict[str, float] = {}
     for bound in metadata:
         for key in _BOUNDS:
             if (limit := getattr(bound, key, None)) is not None:
                 pick = max if key in ("ge", "gt") else min
-                found[key] = limit if key not in found else pick(found[key], limit)
-    return [f"{_BOUNDS[key]} {limit:g}" for key, limit in found.items() if abs(limit) < _TECHNICAL]
+                bounds[key] = limit if key not in bounds else pick(bounds[key], limit)
+    return [f"{_BOUNDS[key]} {limit:g}" for key, limit in bounds.items() if abs(limit) < _TECHNICAL]

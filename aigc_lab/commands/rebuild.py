@@ -1,7 +1,7 @@
-"""`aigc-lab reconcile --mlflow`: what MLflow has lost of a sweep, or never got, is shown there again.
+"""`aigc-lab reconcile --mlflow`: sends MLflow again what it lost or never got, from the registry and the home's files.
 
-The registry and the files of the home say what that is. What MLflow has stays; the same command, interrupted anywhere,
-goes on. Lost for good are the times of points, and scalars that the registry does not keep (samples per second).
+What MLflow has stays. An interrupted command can be repeated at any point. The times of points cannot be restored, nor
+scalars that the registry does not keep (samples per second).
 """
 
 from collections.abc import Callable, Iterator
@@ -34,13 +34,13 @@ def rebuild(
     sweep: str | None = None,
     *,
     dry_run: bool = False,
-    told: Callable[[str], object] = lambda doing: None,
+    report: Callable[[str], object] = lambda doing: None,
 ) -> Iterator[Finding]:
-    """Shows again what MLflow lacks of a sweep, or of all, and then what it lacks of the models that were promoted of
-    them; yields each as it is done. With `dry_run` nothing is changed. `told` hears what is being done.
+    """Restores what MLflow lacks of one sweep, or of all, and then of the models that were promoted of them; yields
+    each finding when it is done. With `dry_run` nothing is changed. `report` is called with the current activity.
 
-    Raises `UsageError` for a sweep that is being run or belongs to another home, when it is the one that is named, and
-    for a home that was moved or copied; `Failure` when MLflow does not take everything: the same command goes on.
+    Raises `UsageError` for a home that was moved or copied, and for a named sweep that is being run or belongs to
+    another home; `Failure` where MLflow does not take everything: the same command goes on.
     """
     ownership.check_home(registry, settings)
     names = [find_sweep(registry, sweep)] if sweep else [row["sweep"] for row in list_sweeps(registry)]
@@ -55,17 +55,17 @@ def rebuild(
                     raise
                 yield Finding(each, None, f"{error}: it is left alone")
                 continue
-            yield from _Sweep(registry, settings, each, dry_run, told).rebuild()
+            yield from _Sweep(registry, settings, each, dry_run, report).rebuild()
 
 
 class _Sweep:
     """A sweep that nobody runs, held by this process."""
 
     def __init__(
-        self, registry: Registry, settings: Settings, sweep: str, dry_run: bool, told: Callable[[str], object]
+        self, registry: Registry, settings: Settings, sweep: str, dry_run: bool, report: Callable[[str], object]
     ) -> None:
         self._registry, self._settings, self._sweep = registry, settings, sweep
-        self._dry_run, self._told = dry_run, told
+        self._dry_run, self._report = dry_run, report
         self._tracker = MlflowTracker(settings.tracking_uri, settings.artifacts)
 
     def rebuild(self) -> Iterator[Finding]:
@@ -100,29 +100,33 @@ class _Sweep:
         comparison = RunComparison(self._tracker, DigestCache())
         shown = self._tracker.runs_by_key(self._sweep) if store_exists(self._settings.tracking_uri) else {}
         experiment = None if self._dry_run else self._tracker.experiment(self._sweep)
-        for number, wanted in enumerate(projections(self._settings, rows, chains), 1):
-            self._told(f"{self._sweep}: run {number} of {len(ended)}")
-            if wanted.run not in ended:
+        for number, projection in enumerate(projections(self._settings, rows, chains), 1):
+            self._report(f"{self._sweep}: run {number} of {len(ended)}")
+            if projection.run not in ended:
                 continue
-            here = shown.get(wanted.key, [])
-            compared = comparison.of(ended[wanted.run], wanted, here, score)
+            here = shown.get(projection.key, [])
+            compared = comparison.of(ended[projection.run], projection, here, score)
             if not compared.differs:
                 continue
             if compared.many or compared.gaps is None:
-                yield Finding(self._sweep, wanted.run, f"{compared.differs[0]}: delete the others in MLflow's pages")
+                yield Finding(
+                    self._sweep, projection.run, f"{compared.differs[0]}: delete the others in MLflow's pages"
+                )
                 continue
-            gone = sorted(place for place in compared.gaps.files if not wanted.has_file(place))
+            gone = sorted(place for place in compared.gaps.files if not projection.has_file(place))
             if experiment is not None:
                 lacks = compared.gaps
                 if here:
                     lacks = lacks.with_history(self._tracker.steps(here[0]), self._tracker.ends(here[0], lacks.values))
-                left, run = wanted.show(self._tracker, experiment, _MARK, lacks)
+                left, run = projection.show(self._tracker, experiment, _MARK, lacks)
                 if left:
-                    raise Failure(f"{wanted.run}: MLflow did not take {left} pieces of it; the same command goes on")
-                self._registry.set_mlflow_run(wanted.run, run)
+                    raise Failure(
+                        f"{projection.run}: MLflow did not take {left} pieces of it; the same command goes on"
+                    )
+                self._registry.set_mlflow_run(projection.run, run)
             lost = f"; but not {gone[0]}, which is missing or damaged here too" if gone else ""
             said = f"{'; '.join(compared.differs)}: {self._done}{lost}"
-            yield Finding(self._sweep, wanted.run, said, lost=bool(gone))
+            yield Finding(self._sweep, projection.run, said, lost=bool(gone))
         if experiment is not None:
             self._registry.set_mlflow_experiment(self._sweep, experiment)
 
@@ -132,7 +136,7 @@ class _Sweep:
             return
         for row, lacks in restoration.missing_versions(rows, self._settings):
             name = f"{row['model']} {row['version']}"
-            self._told(f"model {name}")
+            self._report(f"model {name}")
             try:
                 if not self._dry_run:
                     restoration.restore(self._registry, row, self._settings)

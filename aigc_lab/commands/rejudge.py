@@ -28,7 +28,7 @@ from aigc_lab.serving import lookup
 from aigc_lab.sweeps import ownership
 
 
-def rejudge_sweep(wanted: str, settings: Settings, device: str) -> list[dict[str, Any]]:
+def rejudge_sweep(sweep_name: str, settings: Settings, device: str) -> list[dict[str, Any]]:
     """Judges the last samples of every finished run, drawn again from its stored weights, and draws what they lack;
     judges the stored histories of finished, pruned and diverged runs. Verdicts on earlier samples of a run stay, for
     their weights are gone. MLflow's tags are updated.
@@ -38,43 +38,44 @@ def rejudge_sweep(wanted: str, settings: Settings, device: str) -> list[dict[str
     """
     device = environment.device(device)
     with open_registry(settings) as registry:
-        sweep = show_sweep(registry, wanted)
+        sweep = show_sweep(registry, sweep_name)
         ownership.claim(registry, settings, sweep["id"])
         plan = stored_experiment(sweep, settings)
         dataset = plan.dataset
         store = FeatureStore(dataset, cache=settings.cache, weights=settings.weights, device=device, say=_say)
         evaluator = Evaluator(plan.protocol, plan.metrics, dataset, store)
-        known, histories = verdicts_by_run(registry, sweep["id"]), objective_histories(registry, sweep["id"])
+        stored, histories = verdicts_by_run(registry, sweep["id"]), objective_histories(registry, sweep["id"])
         files = artifacts_by_run(registry, sweep["id"])
-        runs, rows, told = list_runs(registry, sweep["id"]), [], dict[str, tuple[dict[str, str], list[Path]]]()
+        runs, rows, amendments = list_runs(registry, sweep["id"]), [], dict[str, tuple[dict[str, str], list[Path]]]()
         _same(dataset, plan.protocol, sweep["id"], runs)
         for run in [show_run(registry, run["run"]) for run in runs if run["state"] in RESULTS]:
-            before = [StoredVerdict(**each) for each in known.get(run["run"], [])]
+            before = [StoredVerdict(**each) for each in stored.get(run["run"], [])]
             history = histories.get(run["run"], [])
             was: dict[str, StoredVerdict] = {each.kind: each for each in before}
-            found: list[StoredVerdict] = []
+            verdicts: list[StoredVerdict] = []
             drawn: dict[str, StoredArtifact | None] = {}
             try:
-                found += _of_samples(registry, run, evaluator, device, history)
+                verdicts += _of_samples(registry, run, evaluator, device, history)
             except (UsageError, Failure) as error:
                 rows.append(_row(run["run"], "collapse", None, was, str(error)))
             try:
-                for each in found:
+                for each in verdicts:
                     drawn["missing"] = _drawn(settings, run, evaluator, each)
             except OSError as error:
                 _say(f"{run['run']}: the picture of what is missing cannot be written ({error.strerror or error})")
             curves = _curves(files.get(run["run"], []))
-            found += _of_history(run, evaluator, sweep, history, was.get("stability"), curves)
-            for fresh in found:
+            verdicts += _of_history(run, evaluator, sweep, history, was.get("stability"), curves)
+            for fresh in verdicts:
                 rows.append(_row(run["run"], fresh.kind, fresh.verdict, was, fresh.reason))
                 # A run has one verdict on its history, and one on the samples of each evaluation.
                 step = None if fresh.kind == "stability" else fresh.step
                 before = [each for each in before if each.kind != fresh.kind or step not in (None, each.step)]
-            registry.rejudge(run["run"], [*before, *found], drawn)
+            registry.rejudge(run["run"], [*before, *verdicts], drawn)
             if run["mlflow_run_id"] is not None:
-                tags: dict[str, str] = {fresh.kind: fresh.verdict for fresh in found}
-                told[run["mlflow_run_id"]] = tags, [Path(each.path) for each in drawn.values() if each is not None]
-    _amend(settings, told)
+                tags: dict[str, str] = {fresh.kind: fresh.verdict for fresh in verdicts}
+                pictures = [Path(each.path) for each in drawn.values() if each is not None]
+                amendments[run["mlflow_run_id"]] = tags, pictures
+    _amend(settings, amendments)
     return rows
 
 
@@ -87,7 +88,7 @@ def _row(run: str, kind: str, verdict: str | None, was: dict[str, StoredVerdict]
     return {"run": run, "kind": kind, "verdict": verdict, "before": before, "reason": reason}
 
 
-def _amend(settings: Settings, told: dict[str, tuple[dict[str, str], list[Path]]]) -> None:
+def _amend(settings: Settings, amendments: dict[str, tuple[dict[str, str], list[Path]]]) -> None:
     """MLflow's pages filter by tags, and show what is missing. Where it is not there, what is stored here holds all the
     same.
     """
@@ -95,7 +96,7 @@ def _amend(settings: Settings, told: dict[str, tuple[dict[str, str], list[Path]]
 
     tracker = MlflowTracker(settings.tracking_uri, settings.artifacts)
     try:
-        for run, (tags, pictures) in told.items():
+        for run, (tags, pictures) in amendments.items():
             tracker.amend(run, tags, pictures)
     except Failure as error:
         _say(f"MLflow's tags still say what was said before: {error}; judge again when it is there")
@@ -146,8 +147,8 @@ def _curves(files: list[dict[str, Any]]) -> dict[str, Curve]:
     """The training scalars of a run over its steps; none where their file is gone."""
     path = next((file["path"] for file in files if file["name"] == "curves"), None)
     with suppress(OSError, ValueError):
-        found: dict[str, Curve] = json.loads(Path(path).read_text("utf-8")) if path is not None else {}
-        return found
+        curves: dict[str, Curve] = json.loads(Path(path).read_text("utf-8")) if path is not None else {}
+        return curves
     return {}
 
 

@@ -1,13 +1,18 @@
-"""`aigc-lab evaluate` and `judge` on files of sentences. Files alone are scored without torch."""
+"""`aigc-lab evaluate` and `judge` on sentences, from Python as well. Files alone are scored without torch."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aigc_lab.errors import UsageError
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry.home import OpenedHome
-from aigc_lab.scoring import text
+from aigc_lab.scoring.given_sentences import judge_sentences, scores
+from aigc_lab.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from aigc_lab.verdicts.conclusion import CollapseVerdict
 
 
 def sentence_scores(
@@ -24,21 +29,54 @@ def sentence_scores(
     """The scores as rows. Each source is a file, a dataset, or a run or model that sentences are drawn from."""
     if reference is None:
         raise UsageError(f"--reference: what shall {generated} be compared with? Name a text file or a dataset")
-    with OpenedHome(Settings.load(home)) as opened:
-        made, real, trained = (
-            None if source is None else sentences(source, opened, samples, seed=seed, device=device)
-            for source in (generated, reference, train)
-        )
-    assert made is not None and real is not None
-    return [vars(score) for score in text.scores(made, real, train=trained, samples=samples, **options)]
+    sources, settings = (generated, reference, train), Settings.load(home)
+    fake, real, trained = sentence_sets(sources, settings, samples, seed=seed, device=device)
+    return [vars(score) for score in scores(fake, real, train=trained, samples=samples, **options)]
 
 
-def sentences(
-    source: str, opened: OpenedHome, samples: int | None = None, *, seed: int = 0, device: str
-) -> str | Sequence[str]:
-    """The name of a file as it is, or the sentences of a dataset, a run or a model."""
-    if Path(source).expanduser().exists():
-        return source
+def collapse(
+    generated: str | Sequence[str],
+    reference: str | Sequence[str],
+    labels: Sequence[int] | Sequence[str] | None,
+    *,
+    device: str = "cpu",
+    home: Path | None = None,
+    cache: Path | None = None,
+    tokenizer: Tokenizer = "words",
+    **options: Any,
+) -> CollapseVerdict:
+    """The verdict on whether sentences have collapsed beside real ones, by vectors made of the reference's own words,
+    in clusters of these or in the classes `labels`. Each set is a file, one sentence a line, a dataset, a run or model
+    that sentences are drawn from on `device`, or the sentences themselves.
+
+    Runs and models are those of `home`. Nulls of the reference are kept in `cache`. Raises `UsageError` for what cannot
+    be judged, and for `options` that are about pictures.
+    """
+    fake, real = sentence_sets((generated, reference), Settings.load(home), device=device)
+    return judge_sentences(fake, real, labels, cache=cache, tokenizer=tokenizer, **options)
+
+
+def sentence_sets(
+    sources: Sequence[str | Sequence[str] | None],
+    settings: Settings,
+    samples: int | None = None,
+    *,
+    seed: int = 0,
+    device: str,
+) -> list[Any]:
+    """Names of files and sentences as they are, and the sentences of datasets, runs and models. A home is opened only
+    for these.
+    """
+    names = {source for source in sources if isinstance(source, str) and not Path(source).expanduser().exists()}
+    if not names:
+        return list(sources)
     from aigc_lab.commands.evaluate import sentences_of
+    from aigc_lab.registry.home import OpenedHome
 
-    return sentences_of(source, samples, opened, seed=seed, device=device)
+    with OpenedHome(settings) as opened:
+        return [
+            sentences_of(source, samples, opened, seed=seed, device=device)
+            if isinstance(source, str) and source in names
+            else source
+            for source in sources
+        ]

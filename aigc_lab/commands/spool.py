@@ -84,13 +84,13 @@ def _rows(sweeps: Iterable[str], settings: Settings, *, every: bool = False) -> 
     return [row for row in rows if row["records"] or every]
 
 
-def _sweeps(wanted: str | None, opened: OpenedHome) -> list[str]:
+def _sweeps(name: str | None, opened: OpenedHome) -> list[str]:
     """The sweeps with a spool on the disk; or the one that is named, which the registry is asked for if it has none."""
     root = opened.settings.home / "spool"
     names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    if wanted is None or wanted in names:
-        return names if wanted is None else [wanted]
-    return [find_sweep(opened.registry, wanted)]
+    if name is None or name in names:
+        return names if name is None else [name]
+    return [find_sweep(opened.registry, name)]
 
 
 def _row(sweep: str, settings: Settings) -> Row:
@@ -105,10 +105,10 @@ def _deliver(sweep: str, settings: Settings, registry: Registry) -> str:
     folder, left = spool_folder(settings, sweep), -1
     try:
         with _progress(sweep, folder), shipping(settings, sweep, wait=False, registry=registry) as shipper:
-            told = backlog.StatusWriter(folder)
+            status = backlog.StatusWriter(folder)
             while True:
                 waits, reason, _ = attempt(shipper)
-                told(reason)
+                status(reason)
                 before, left = left, backlog.sweep_backlog(folder).bytes
                 if not waits or left == before:
                     return reason

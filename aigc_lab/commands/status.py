@@ -127,7 +127,7 @@ class _Budget:
     @classmethod
     def of(cls, row: Json, settings: Settings) -> "_Budget":
         try:
-            experiment = stored_experiment(row, settings)
+            experiment = stored_experiment({**row, "id": row["sweep"]}, settings)
             file = experiment.file
             return cls(most_runs(experiment), file.search.seeds, file.training.steps)
         except UsageError:
@@ -286,8 +286,8 @@ def _page(row: Json) -> list[RenderableType]:
         runner = row["runner"]
         gone = "" if runner["alive"] else ", which is gone"
         parts.append(Text(f"run by process {runner['pid']} on {runner['host']}{gone}"))
-    if told := _left(row):
-        parts.append(Text(told))
+    if remaining := _left(row):
+        parts.append(Text(remaining))
     if row["running"]:
         parts += [Text("\nunder way", style="bold"), _under_way(row["running"])]
     if row["last"]:

@@ -19,11 +19,11 @@ _PATIENCE = 15.0
 _DEATH = 5.0
 
 
-def stop_sweep(registry: Registry, settings: Settings, wanted: str, *, finish: bool, home: Path | None) -> str:
+def stop_sweep(registry: Registry, settings: Settings, name: str, *, finish: bool, home: Path | None) -> str:
     """Asks the process that runs a sweep to stop, and waits until it has, unless the runs under way are to `finish`.
     Returns what there is to say. Raises `Failure` when it does not stop.
     """
-    sweep = find_sweep(registry, wanted)
+    sweep = find_sweep(registry, name)
     ownership.refuse(registry, settings, sweep)
     again = as_typed(f"aigc-lab resume {sweep}", settings, home)
     before = liveness.supervisor(registry, sweep)

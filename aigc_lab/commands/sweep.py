@@ -40,7 +40,7 @@ Change = tuple[str, str, str]
 
 
 def sweep_experiment(
-    wanted: Source,
+    source: Source,
     changes: list[Change],
     *,
     device: str = "auto",
@@ -59,8 +59,8 @@ def sweep_experiment(
     `sweeps.session.opened` says.
     """
     console = terminal.console(stderr=True)
-    settings, experiment = _prepare(wanted, changes, device_names(device)[0], home)
-    named: dict[content.Folder, Source] = {"experiments": wanted, "evaluation": experiment.protocol.name}
+    settings, experiment = _prepare(source, changes, device_names(device)[0], home)
+    named: dict[content.Folder, Source] = {"experiments": source, "evaluation": experiment.protocol.name}
     for folder, name in named.items():
         if isinstance(name, str) and name in content.names(folder) and (origin := content.origin(folder, name)):
             console.print(Text(f"{name}: {origin}"), soft_wrap=True)
@@ -103,16 +103,16 @@ def _sweep(
     if dry_run:
         _announced(experiment, places, console)
         return []
-    with _stores(experiment, settings, console, registry) as known:
+    with _stores(experiment, settings, console, registry) as registry:
         cost = _announced(experiment, places, console)
         display = SweepDisplay(console, experiment.file.training.steps, cost.seconds, len(places))
         with (
             _interruptible(experiment, display, settings, home),
-            opened(experiment, settings, known, places, display.say, executor=executor) as opening,
+            opened(experiment, settings, registry, places, display.say, executor=executor) as opening,
         ):
             run_sweep(experiment, opening, display, retry_failed=retry_failed)
-        comparison = compare_trials(known, opening.sweep)
-        runs, best = list_runs(known, opening.sweep), best_run(known, opening.sweep)
+        comparison = compare_trials(registry, opening.sweep)
+        runs, best = list_runs(registry, opening.sweep), best_run(registry, opening.sweep)
     result = terminal.console(stderr=json)
     if opening.finishing.is_set():
         again = as_typed(f"aigc-lab resume {opening.sweep}", settings, home)
@@ -140,13 +140,13 @@ def _announced(experiment: Experiment, places: list[Place], console: Console) ->
     return cost
 
 
-def train_experiment(wanted: Source, changes: list[Change], *, seed: int = 0, **options: Any) -> dict[str, Any]:
+def train_experiment(source: Source, changes: list[Change], *, seed: int = 0, **options: Any) -> dict[str, Any]:
     """Trains one run, as `train_seeds` trains several; returns the row that `aigc-lab show` prints of it."""
-    return train_seeds(wanted, changes, seeds=[seed], **options)[0]
+    return train_seeds(source, changes, seeds=[seed], **options)[0]
 
 
 def train_seeds(
-    wanted: Source,
+    source: Source,
     changes: list[Change],
     *,
     seeds: Sequence[int],
@@ -157,7 +157,7 @@ def train_seeds(
     """Trains one configuration with several seeds together, with progress on standard error; returns the row of each
     run that `aigc-lab show` prints. Raises `Failure` when one of the runs failed.
     """
-    settings, experiment = _prepare(wanted, changes, device_names(device)[0], home)
+    settings, experiment = _prepare(source, changes, device_names(device)[0], home)
     if experiment.holes:
         names = ", ".join(hole.name for hole in experiment.holes)
         raise UsageError(
@@ -185,13 +185,13 @@ def _train(
     if line := describe_threads(experiment):
         console.print(Text(line), soft_wrap=True)
     display = SweepDisplay(console, experiment.file.training.steps)
-    with _stores(experiment, settings, console, registry) as known:
+    with _stores(experiment, settings, console, registry) as registry:
         with (
             _interruptible(experiment, display, settings, home),
-            opened(experiment, settings, known, places, display.say, "train") as opening,
+            opened(experiment, settings, registry, places, display.say, "train") as opening,
         ):
             runs = run_seeds(experiment, opening, display, list(dict.fromkeys(seeds)), retry_failed=retry_failed)
-        rows = [show_run(known, run) for run in runs]
+        rows = [show_run(registry, run) for run in runs]
     if not display.ended and all(row["state"] in RESULTS for row in rows):
         was = f"{runs[0]} was" if len(runs) == 1 else f"{len(runs)} runs were"
         console.print(f"{was} done before; --seed N trains another.")
@@ -202,7 +202,7 @@ def _train(
 
 
 def resume_sweep(
-    wanted: str,
+    name: str,
     *,
     device: str = "auto",
     workers: int | None = None,
@@ -215,7 +215,7 @@ def resume_sweep(
     """Goes on with a stored sweep, or with the stored runs of a `train`; returns the rows of its comparison."""
     settings = Settings.load(home)
     with open_registry(settings, connected=True) as registry:
-        row = show_sweep(registry, wanted)
+        row = show_sweep(registry, name)
         seeds = [run["seed"] for run in run_outcomes(registry, row["id"]) if run["state"] not in RESULTS]
         experiment = _stored(row, settings, device_names(device)[0])
         given: dict[str, Any] = {"device": device, "retry_failed": retry_failed, "home": home, "registry": registry}
@@ -242,10 +242,10 @@ def resume_sweep(
 def _stores(
     experiment: Experiment, settings: Settings, console: Console, registry: Registry | None
 ) -> Iterator[Registry]:
-    with stores(settings, experiment.sweep, registry) as (found, note):
+    with stores(settings, experiment.sweep, registry) as (registry, note):
         if note is not None:
             console.print(Text(note), soft_wrap=True)
-        yield found
+        yield registry
 
 
 def _stored(row: dict[str, Any], settings: Settings, device: str) -> Experiment:
@@ -254,8 +254,8 @@ def _stored(row: dict[str, Any], settings: Settings, device: str) -> Experiment:
     try:
         _checked(experiment, device)
     except UsageError as error:
-        kept = settings.checkpoints / row["id"]
-        code = sorted([*kept.glob("*/*/*.py"), *kept.glob("code/*.py")])
+        checkpoints = settings.checkpoints / row["id"]
+        code = sorted([*checkpoints.glob("*/*/*.py"), *checkpoints.glob("code/*.py")])
         # What a key names lies there under that key too: penalty.mine.py.
         code = [path for path in code if f"{path.stem.rpartition('.')[2]}.py" in str(error)] or code
         if not code or "no such file" not in str(error):
@@ -269,9 +269,9 @@ def _stored(row: dict[str, Any], settings: Settings, device: str) -> Experiment:
     return experiment
 
 
-def _prepare(wanted: Source, changes: list[Change], device: str, home: Path | None) -> tuple[Settings, Experiment]:
+def _prepare(source: Source, changes: list[Change], device: str, home: Path | None) -> tuple[Settings, Experiment]:
     settings = Settings.load(home)
-    experiment = load_experiment(wanted, changes, data_dir=settings.data_dir, weights=settings.weights)
+    experiment = load_experiment(source, changes, data_dir=settings.data_dir, weights=settings.weights)
     if experiment.protocol.fewer:
         _rehearsed(experiment, device)
         experiment, notes = fitted(experiment)

@@ -1,8 +1,8 @@
-"""MLflow's own pages on a home: a server that is ours from its first second to its last.
+"""MLflow's own pages on a home, by a server that starts and ends with this process.
 
-uvicorn is started on MLflow's application as `mlflow server` would start it, without the import of MLflow that this
-command would pay for first (half of the time until it answers). The variables that hand it the store are MLflow's
-private ones: a test asks a real server for what it should know.
+uvicorn is started on MLflow's application as `mlflow server` starts it, without importing MLflow here first, which
+would double the time until it answers. The variables that name the store are MLflow's private ones; a test asks a real
+server whether they still work.
 """
 
 import errno
@@ -40,9 +40,9 @@ def serve_pages(
     *, host: str, port: int, browse: bool, home: Path | None, writable: bool = False, auth: bool = False
 ) -> None:
     """Serves the pages until Ctrl-C or SIGTERM: read-only unless `writable`, behind a login with `auth`. Where the
-    store is a server already, only says where its pages are.
+    store is a server already, only its address is printed.
 
-    Raises `UsageError` when there is no store that can be served, or the home was moved, or the address cannot be had;
+    Raises `UsageError` for a store that cannot be served, a home that was moved and an address that cannot be had;
     `Failure` with the end of its log when the server dies.
     """
     settings = Settings.load(home)
@@ -63,23 +63,23 @@ def serve_pages(
         )
     _require_store(settings)
     relocation.check_relocation(settings)
-    found = _free_port(host, port)
-    if port not in (0, found):
-        print(f"port {port} is in use: taking {found}", file=sys.stderr)
+    free = _free_port(host, port)
+    if port not in (0, free):
+        print(f"port {port} is in use: taking {free}", file=sys.stderr)
     login = _login(settings) if auth else None
     print(_who_may(host, writable=writable, login=login), file=sys.stderr)
     print(f"starting MLflow's pages on {settings.home} …", file=sys.stderr, flush=True)
-    base = f"http://{_reachable(host)}:{found}"
-    environment = _environment(settings, host, found) | (login.environment if login else {})
+    base = f"http://{_reachable(host)}:{free}"
+    environment = _environment(settings, host, free) | (login.environment if login else {})
     if writable:
         environment[pages.WRITABLE] = "true"
-    with _until_told(), _server(settings, host, found, environment) as (process, log):
+    with _until_told(), _server(settings, host, free, environment) as (process, log):
         experiment = _newest(settings)  # imports SQLAlchemy, while the server imports MLflow
         _wait_until_ready(process, base, log)
         _tell(base, experiment, browse)
         if _is_loopback(host) and ("SSH_CONNECTION" in os.environ or not _browser()):
             user = shlex.quote(os.environ.get("USER", "user"))
-            print(f"From another machine: ssh -L {found}:{host}:{found} {user}@{socket.gethostname()}")
+            print(f"From another machine: ssh -L {free}:{host}:{free} {user}@{socket.gethostname()}")
         print("Ctrl-C ends it.", flush=True)
         process.wait()
         raise _died(log)
@@ -106,7 +106,7 @@ def _tell(base: str, experiment: str | None, browse: bool) -> None:
 
 
 def _browser() -> webbrowser.BaseBrowser | None:
-    """One that shows pages in a window; without a display there is none, whatever text browsers are installed."""
+    """A browser that shows pages in a window; None without a display, whatever text browsers are installed."""
     if sys.platform != "darwin" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
         return None
     try:
@@ -121,13 +121,13 @@ def _newest(settings: Settings) -> str | None:
     from aigc_lab.registry.sweeps import list_sweeps
 
     with suppress(UsageError, Failure), open_registry(settings) as registry:
-        known = [row["mlflow_experiment_id"] for row in list_sweeps(registry)]
-        return next(filter(None, known), None)
+        experiments = [row["mlflow_experiment_id"] for row in list_sweeps(registry)]
+        return next(filter(None, experiments), None)
     return None
 
 
 def _bare(uri: str) -> str:
-    """A link is not the place for a password."""
+    """The address without a password: links are shown and kept."""
     parts = urlsplit(uri)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/")))
 
@@ -136,7 +136,7 @@ def _bare(uri: str) -> str:
 
 
 def _who_may(host: str, *, writable: bool, login: "_Login | None") -> str:
-    """One line for whoever starts it: what others can do with these pages, and how to have it otherwise."""
+    """One line on what other users of this machine can do with the pages, and on the option that changes it."""
     do = "read, change and delete these runs" if writable else "read these runs"
     if login is not None:
         also = "" if writable else ", and nothing can be changed (--writable)"
@@ -151,7 +151,7 @@ def _who_may(host: str, *, writable: bool, login: "_Login | None") -> str:
 
 
 class _Login:
-    """The folder with MLflow's users and the password of the one that is made, both their owner's alone."""
+    """The folder with MLflow's users and the password of its one user, both readable by their owner alone."""
 
     def __init__(self, folder: Path) -> None:
         self.password = folder / "password"
@@ -159,7 +159,7 @@ class _Login:
         self._configuration = folder / "basic_auth.ini"
 
     def prepare(self) -> None:
-        """Makes the password, once. Raises `OSError`, and `UsageError` where one was made that is gone."""
+        """Makes the password, once. Raises `OSError`, and `UsageError` if a password was made and its file is gone."""
         self.password.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.password.parent.chmod(0o700)
         if not self.password.is_file():
@@ -182,7 +182,7 @@ class _Login:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What MLflow's server is told: private to its process."""
+        """Variables of MLflow's server, private to its process."""
         return {
             pages.LOGIN: "true",
             "MLFLOW_AUTH_CONFIG_PATH": str(self._configuration),
@@ -218,7 +218,7 @@ def _require_store(settings: Settings) -> None:
 
 
 def _free_port(host: str, port: int) -> int:
-    """The first port from `port` on that nobody has; any free one for 0."""
+    """The first free port from `port` on; any free port for 0."""
     for candidate in range(port, min(port + _PORTS_TRIED, 65536)):
         try:
             family = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0][0]
@@ -242,7 +242,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _reachable(host: str) -> str:
-    """The name to write into a link: "all addresses" is none."""
+    """The host to write into a link: this machine's for an address that stands for all of them."""
     if host in ("0.0.0.0", "::"):  # noqa: S104 -- compared, not bound
         return socket.gethostname()
     return f"[{host}]" if ":" in host else host
@@ -255,7 +255,7 @@ def _reachable(host: str) -> str:
 def _server(
     settings: Settings, host: str, port: int, environment: dict[str, str]
 ) -> Iterator[tuple["subprocess.Popen[bytes]", "_Log"]]:
-    """The server in a process group of its own, which ends with this block, or with this process however it ends."""
+    """The server in a process group of its own, which ends with this block, or with this process if it is killed."""
     command = [
         sys.executable,
         "-P",
@@ -291,9 +291,9 @@ def _server(
 
 
 def _environment(settings: Settings, host: str, port: int) -> dict[str, str]:
-    """What `mlflow server` would tell its workers. By environment, for a command line is everybody's to read."""
+    """Variables that `mlflow server` would pass to its workers. Not arguments: every user can read a command line."""
     artifacts = (settings.artifacts / "mlflow").as_uri()
-    told = {
+    variables = {
         "_MLFLOW_SERVER_FILE_STORE": settings.tracking_uri,
         "_MLFLOW_SERVER_REGISTRY_STORE": settings.tracking_uri,
         "_MLFLOW_SERVER_ARTIFACT_ROOT": artifacts,
@@ -303,13 +303,13 @@ def _environment(settings: Settings, host: str, port: int) -> dict[str, str]:
     if not _is_loopback(host):
         # By default MLflow answers to localhost and private addresses, and takes questions from pages of localhost.
         names = {_reachable(host), socket.gethostname(), "localhost", "127.0.0.1"}
-        told["MLFLOW_SERVER_ALLOWED_HOSTS"] = ",".join(f"{name}:{port}" for name in sorted(names))
-        told["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(f"http://{name}:{port}" for name in sorted(names))
-    return {name: value for name, value in told.items() if name.startswith("_") or name not in os.environ}
+        variables["MLFLOW_SERVER_ALLOWED_HOSTS"] = ",".join(f"{name}:{port}" for name in sorted(names))
+        variables["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(f"http://{name}:{port}" for name in sorted(names))
+    return {name: value for name, value in variables.items() if name.startswith("_") or name not in os.environ}
 
 
 class _Log:
-    """The server's words: appended, for a second server on this home may be writing."""
+    """The server's output, appended: a second server on this home may be writing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -350,7 +350,7 @@ def _died(log: _Log) -> Failure:
 
 @contextmanager
 def _until_told() -> Iterator[None]:
-    """Ctrl-C and SIGTERM are how this ends well."""
+    """Ends the block at Ctrl-C or SIGTERM, with a message and no error."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

@@ -1,8 +1,8 @@
-"""Do the stores agree? The registry says what has ended; files, MLflow and Optuna must show the same.
+"""Comparison of the stores: what the registry records as ended must be in the files, in MLflow and in Optuna.
 
-Weights are compared to the bit: their sha256 is recorded. Of other files none is, so pictures must be whole, and curves
-end at the step and value that the registry has; what MLflow has of them is compared with the home's. Each file is read
-once: about two seconds a gigabyte.
+Weights are compared by their recorded sha256. Other files have none: pictures must be whole, curves must end at the
+step and value of the registry, and MLflow's copies must equal the home's. Each file is read once, at about two seconds
+a gigabyte.
 """
 
 import json
@@ -51,8 +51,8 @@ class Verification:
     def __str__(self) -> str:
         looked = ", ".join(f"{name}: {count}" for name, count in self.checked.items() if count) or "nothing there yet"
         count = len(self.problems)
-        found = "all agree" if not count else f"{count} problem{'s' * (count > 1)}"
-        return "\n".join([*(f"problem: {text}" for text in self.problems), *self.notes, f"{looked}; {found}"])
+        outcome = "all agree" if not count else f"{count} problem{'s' * (count > 1)}"
+        return "\n".join([*(f"problem: {text}" for text in self.problems), *self.notes, f"{looked}; {outcome}"])
 
 
 def verify_sweeps(
@@ -61,20 +61,20 @@ def verify_sweeps(
     sweep: str | None = None,
     *,
     deep: bool = False,
-    told: Callable[[str], object] = lambda doing: None,
+    report: Callable[[str], object] = lambda doing: None,
 ) -> Verification:
-    """Checks one sweep, or all: every run that finished has its scores, its weights as they were written, its pictures
-    and curves, an MLflow run that ended as it did with the same score and the same files, and a trial of which Optuna
-    knows the value; promoted models are whole; and nothing says that it is RUNNING whose process is gone.
+    """Checks one sweep, or all. A finished run must have its scores, weights as they were written, pictures and curves,
+    an MLflow run with the same end, score and files, and a trial in Optuna with its value. Promoted models must be
+    whole, and no process of a RUNNING attempt may be gone.
 
-    Sweeps of other homes, whose files are not here, are noted and skipped; one that is named raises `UsageError`. With
-    `deep`, files that MLflow keeps on another machine are fetched and read, not only measured. `told` is called with
+    Sweeps of other homes, whose files are not here, are noted and skipped; a named one raises `UsageError`. With
+    `deep`, files that MLflow keeps on another machine are fetched and read, not only measured. `report` is called with
     the current activity.
     """
     verification, digests = Verification(), DigestCache()
-    known = [row["sweep"] for row in list_sweeps(registry)]
-    wanted, mine = [find_sweep(registry, sweep)] if sweep else known, []
-    for each in wanted:
+    every = [row["sweep"] for row in list_sweeps(registry)]
+    names, mine = [find_sweep(registry, sweep)] if sweep else every, []
+    for each in names:
         try:
             ownership.refuse_foreign(registry, settings, each, remedy="; verify it there")
         except UsageError as error:
@@ -83,47 +83,51 @@ def verify_sweeps(
             verification.notes.append(str(error))
             continue
         mine.append(each)
-        _Sweep(registry, settings, each, verification, digests, told, deep=deep).verify()
-    _models(registry, settings, mine, verification, told)
+        _Sweep(registry, settings, each, verification, digests, report, deep=deep).verify()
+    _models(registry, settings, mine, verification, report)
     return verification
 
 
 def _models(
-    registry: Registry, settings: Settings, sweeps: list[str], found: Verification, told: Callable[[str], object]
+    registry: Registry,
+    settings: Settings,
+    sweeps: list[str],
+    verification: Verification,
+    report: Callable[[str], object],
 ) -> None:
-    """Promoted models have their own files, and their version and aliases in MLflow."""
+    """Checks that promoted models have their own files, and their version and aliases in MLflow."""
     rows = [row for row in list_models(registry) if row["sweep"] in sweeps]
     if not rows:
         return
-    told("models")
-    found.checked["models"] += len(rows)
+    report("models")
+    verification.checked["models"] += len(rows)
     for row in rows:
         if not restoration.is_whole(row):
             remedy = f"aigc-lab promote {row['run']} --name {row['model']} --checkpoint {row['checkpoint']} --no-alias"
-            found.problems.append(f"{row['model']} {row['version']}: its files are not whole; {remedy}")
+            verification.problems.append(f"{row['model']} {row['version']}: its files are not whole; {remedy}")
     if not store_exists(settings.tracking_uri):
         return  # said of the sweeps
     try:
         for row, lacks in restoration.missing_versions(rows, settings):
             remedy = f"aigc-lab reconcile --mlflow {row['sweep']}"
-            found.problems.append(f"{row['model']} {row['version']}: MLflow lacks {lacks}; {remedy}")
+            verification.problems.append(f"{row['model']} {row['version']}: MLflow lacks {lacks}; {remedy}")
     except (Failure, UsageError) as error:
-        found.problems.append(f"models: {_unasked(error, settings)}")
+        verification.problems.append(f"models: {_unasked(error, settings)}")
 
 
 def _unasked(error: Exception, settings: Settings) -> str:
-    made = settings.tracking_uri.startswith("sqlite")
-    again = "; if it is damaged, move it away: aigc-lab reconcile --mlflow makes it again" if made else ""
+    rebuildable = settings.tracking_uri.startswith("sqlite")
+    again = "; if it is damaged, move it away: aigc-lab reconcile --mlflow makes it again" if rebuildable else ""
     return f"{_reason(error, settings)}{again}"
 
 
 def _reason(error: Exception, settings: Settings) -> str:
-    """Under MLflow's own address, if a copy was asked."""
+    """The error in a sentence, with MLflow's own address where a copy was asked."""
     return f"MLflow cannot be asked: {error}".replace(masked(settings.tracking_uri), settings.mlflow_address)
 
 
 class _Sweep:
-    """A sweep that is looked at."""
+    """The checks of one sweep."""
 
     def __init__(
         self,
@@ -132,12 +136,12 @@ class _Sweep:
         sweep: str,
         verification: Verification,
         digests: DigestCache,
-        told: Callable[[str], object],
+        report: Callable[[str], object],
         *,
         deep: bool,
     ) -> None:
         self._registry, self._settings, self._sweep, self._found = registry, settings, sweep, verification
-        self._digests, self._told, self._deep = digests, told, deep
+        self._digests, self._told, self._deep = digests, report, deep
         self._row = show_sweep(registry, sweep)
         self._runs = audit.results(registry, sweep)
 
@@ -147,13 +151,13 @@ class _Sweep:
         self._lives()
         chains = {run.run: run.chain for run in self._runs}
         rows = contents.rows(self._registry, self._sweep)
-        wanted = {each.run: each for each in projections(self._settings, rows, chains)}
-        compared = self._compared(wanted)
+        expected = {each.run: each for each in projections(self._settings, rows, chains)}
+        compared = self._compared(expected)
         for number, run in enumerate(self._runs, 1):
             self._told(f"{self._sweep}: run {number} of {len(self._runs)}")
             if run.state == RunState.FINISHED:
                 self._scores(run)
-            self._files(run, wanted.get(run.run), compared(run))
+            self._files(run, expected.get(run.run), compared(run))
         if self._row["command"] != "train":
             self._optuna()
 
@@ -161,7 +165,7 @@ class _Sweep:
         self._found.problems.append(f"{what}: {text}")
 
     def _lives(self) -> None:
-        """Nothing is RUNNING that nobody works on."""
+        """Checks that every RUNNING attempt has a living process, and notes runs that have not ended."""
         for row in liveness.running(self._registry, self._sweep):
             if not row["alive"]:
                 self._problem(row["run"], f"attempt {row['number']} is RUNNING, and its process is gone; reconcile")
@@ -179,18 +183,18 @@ class _Sweep:
         if not {"last", "selected"} <= run.kinds:
             self._problem(run.run, "its weights are not recorded")
 
-    def _files(self, run: RecordedRun, wanted: Projection | None, compared: RunDifferences | None) -> None:
-        """What is in the home, and then what MLflow has of it."""
+    def _files(self, run: RecordedRun, expected: Projection | None, compared: RunDifferences | None) -> None:
+        """Checks the files of a run in the home, then MLflow's copies."""
         for name, digest in run.files.items():
             self._found.checked["files"] += 1
             fault = self._fault(Path(name), digest)
             if (
                 fault is None
-                and wanted is not None
+                and expected is not None
                 and run.state == RunState.FINISHED
                 and Path(name).name == "curves.json"
             ):
-                fault = wanted.fault_of_curves(_parsed(Path(name)))
+                fault = expected.fault_of_curves(_parsed(Path(name)))
             if fault is not None:
                 self._problem(run.run, f"{name} {fault}; {self._again(run, Path(name), digest, compared)}")
         for text in compared.differs if compared is not None else ():
@@ -202,7 +206,7 @@ class _Sweep:
             self._problem(run.run, text)
 
     def _fault(self, path: Path, digest: str | None) -> str | None:
-        """What is wrong with a file of the home."""
+        """The fault of a file of the home; None of a sound one."""
         if not path.is_file():
             return "is missing"
         if digest is not None and self._digests.of(path) != digest:
@@ -214,7 +218,7 @@ class _Sweep:
         return "is damaged" if path.suffix == ".json" and _parsed(path) is None else None
 
     def _again(self, run: RecordedRun, path: Path, digest: str | None, compared: RunDifferences | None) -> str:
-        """How a file of the home comes back."""
+        """The remedy for a file of the home that is lost or damaged."""
         held = compared.files.get(f"{final.FOLDER}/{path.name}") if compared is not None else None
         copy = held.path if held is not None else None
         if path.parent.name == "samples" and path.stem.isdecimal() and compared is not None:
@@ -229,8 +233,8 @@ class _Sweep:
             f"aigc-lab delete {run.run}, and then aigc-lab resume {self._sweep}"
         )
 
-    def _compared(self, wanted: Mapping[str, Projection]) -> Callable[[RecordedRun], RunDifferences | None]:
-        """What says of a run how MLflow's differs; None where it is not to be asked."""
+    def _compared(self, expected: Mapping[str, Projection]) -> Callable[[RecordedRun], RunDifferences | None]:
+        """A function of a run that returns how MLflow's copy differs, None for one that is not compared."""
         nothing: Callable[[RecordedRun], RunDifferences | None] = lambda run: None  # noqa: E731 -- it answers like the other
         folder = spool_folder(self._settings, self._sweep)
         waits = {run.name for run in spool_log.logged_runs(folder) if backlog.run_backlog(run).records}
@@ -265,34 +269,36 @@ class _Sweep:
                 return None
             self._found.checked["MLflow runs"] += 1
             try:
-                found = comparison.of(
-                    run, wanted[run.run], shown.get(keys[run.run], []), f"score/{self._row['objective']}"
+                differences = comparison.of(
+                    run, expected[run.run], shown.get(keys[run.run], []), f"score/{self._row['objective']}"
                 )
             except Failure as error:
                 return RunDifferences([_reason(error, self._settings)])
-            self._found.checked["MLflow files"] += len(found.files)
-            return found
+            self._found.checked["MLflow files"] += len(differences.files)
+            return differences
 
         return compared
 
     def _optuna(self) -> None:
-        """Optuna knows every trial that ended, and its value."""
-        from aigc_lab.sweeps import study
+        """Checks that Optuna has every trial that ended, with its value."""
+        from aigc_lab.sweeps import optuna_storage
 
-        known = study.trial_states(self._settings.optuna_url, self._sweep)
+        states = optuna_storage.trial_states(self._settings.optuna_url, self._sweep)
         for number, (state, value) in audit.trials(self._registry, self._sweep).items():
             self._found.checked["trials"] += 1
             if state in (RunState.QUEUED, RunState.RUNNING, RunState.KILLED):
                 continue
-            wanted = ("PRUNED" if state == RunState.PRUNED else "FAIL" if value is None else "COMPLETE", value)
-            if known.get(number, ("", None))[0] in ("FAIL", "COMPLETE") and self._failed_before(number):
+            expected = ("PRUNED" if state == RunState.PRUNED else "FAIL" if value is None else "COMPLETE", value)
+            if states.get(number, ("", None))[0] in ("FAIL", "COMPLETE") and self._failed_before(number):
                 continue  # Optuna's word is final; the registry's is of the run that was done again
-            if known.get(number) != wanted:
-                self._problem(f"{self._sweep}, trial {number}", f"it is {wanted}, and Optuna says {known.get(number)}")
+            if states.get(number) != expected:
+                self._problem(
+                    f"{self._sweep}, trial {number}", f"it is {expected}, and Optuna says {states.get(number)}"
+                )
 
     def _failed_before(self, trial: int) -> bool:
-        """Whether a run of it did, and was done again. One whose process was lost too often has no attempt that says
-        so, but its second life is another chain.
+        """Whether a run of the trial failed and was repeated. A run whose process was lost too often has no failed
+        attempt; its repetition is another chain.
         """
         return any(RunState.FAILED in run.attempts or run.chain > 1 for run in self._runs if run.trial == trial)
 
@@ -305,12 +311,12 @@ def _parsed(path: Path) -> Any:
 
 
 def _fault_beside(weights: Path, digests: DigestCache) -> str | None:
-    """What is wrong with the description of weights, and with the code that it names."""
+    """The fault of the description beside weights, or of the code that it names; None of sound ones."""
     description = weights.with_suffix(".json")
-    told = _parsed(description) if description.is_file() else None
-    if not isinstance(told, dict):
+    stored = _parsed(description) if description.is_file() else None
+    if not isinstance(stored, dict):
         return f"has no description: {description.name} is {'damaged' if description.is_file() else 'missing'}"
-    for source in code_of(told):
+    for source in code_of(stored):
         code = weights.with_name(Path(source.file).name)
         if not code.is_file() or digests.of(code) != source.sha256:
             return f"has lost its code: {code.name} is missing, or another"

@@ -1,4 +1,4 @@
-"""`--set key=value`: what the command line changes in an experiment file."""
+"""Overrides of an experiment file from the command line: `--set key=value`."""
 
 from typing import Any
 
@@ -76,7 +76,7 @@ def _only_option(node: dict[str, Any], path: KeyPath, part: str, option: str) ->
 
 
 def _decide(document: Document, path: KeyPath, value: Any) -> None:
-    """Puts the chosen option in the place of its choice, and keeps the lines of what it holds."""
+    """Replaces a choice by its chosen option, and keeps the line numbers."""
     parent: Any = document.data
     for part in path[:-1]:
         parent = parent[part]

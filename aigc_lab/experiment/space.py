@@ -42,7 +42,7 @@ class Hole:
         return list(self.labels) if self.kind == "choice" else [self.low, self.high]
 
     def all(self) -> list[Any]:
-        """Every value of a choice, and of whole numbers as long as they are few; else what `ends` says."""
+        """Every value of a choice and of a short range of whole numbers; else `ends`."""
         whole = self.kind == "int" and self.high - self.low <= 64
         return list(range(int(self.low), int(self.high) + 1)) if whole else self.ends()
 
@@ -73,7 +73,7 @@ class Filled:
 
 
 def label(option: Any) -> Any:
-    """What an option of a choice is called: itself, or the `name` that a mapping carries, or its JSON."""
+    """The name of an option of a choice: itself, or the `name` that a mapping has, or its JSON."""
     if isinstance(option, dict) and isinstance(option.get("name"), str):
         return option["name"]
     return option if option is None or isinstance(option, bool | int | float | str) else json.dumps(option)
@@ -84,7 +84,7 @@ def is_hole(node: Any) -> TypeGuard[dict[str, Any]]:
 
 
 def fill(document: Document, pick: Pick) -> Filled:
-    """Replaces every hole of the document by what `pick` says. Raises `UsageError` for a malformed hole."""
+    """Replaces every hole of the document by the value of `pick`. Raises `UsageError` for a malformed hole."""
     filled = Filled(None, {}, {}, {})
 
     def visit(node: Any, path: KeyPath, source: KeyPath, name: KeyPath, given: tuple[tuple[str, Any], ...]) -> Any:
@@ -96,7 +96,7 @@ def fill(document: Document, pick: Pick) -> Filled:
             filled.values[hole.name], filled.paths[hole.name] = value, path
             if hole.kind != "choice":
                 return value
-            index = next(i for i, known in enumerate(hole.labels) if known == value and type(known) is type(value))
+            index = next(i for i, label in enumerate(hole.labels) if label == value and type(label) is type(value))
             option = node["choice"][index]
             # What an option holds is named after it: two options may have holes at the same place.
             inner = (*name, value if isinstance(option, dict) and value == option.get("name") else index)
@@ -113,24 +113,24 @@ def fill(document: Document, pick: Pick) -> Filled:
 
 def holes(document: Document) -> list[Hole]:
     """All holes, those inside unchosen options included, outer ones first."""
-    found: dict[str, Hole] = {}
+    by_name: dict[str, Hole] = {}
     queue: list[dict[str, Any]] = [{}]
     while queue:
         forced = queue.pop()
 
         def pick(hole: Hole, forced: dict[str, Any] = forced) -> Any:
-            if hole.name not in found:
-                found[hole.name] = hole
+            if hole.name not in by_name:
+                by_name[hole.name] = hole
                 if hole.kind == "choice":
                     queue.extend(dict(hole.given) | {hole.name: option} for option in hole.labels)
             return forced.get(hole.name, hole.ends()[0])
 
         fill(document, pick)
-    return list(found.values())
+    return list(by_name.values())
 
 
 def corners(document: Document) -> Iterator[Filled]:
-    """Fillings that between them try every option of every choice and both ends of every range."""
+    """Fillings that together try every option of every choice and both ends of every range."""
     every = holes(document)
     if not every:
         yield fill(document, lambda hole: None)
@@ -167,10 +167,10 @@ def grid(document: Document) -> list[dict[str, Any]]:
         for option in options:
             yield from extend(forced | {hole.name: option})
 
-    found = list(itertools.islice(extend({}), _POINTS + 1))
-    if len(found) > _POINTS:
+    points = list(itertools.islice(extend({}), _POINTS + 1))
+    if len(points) > _POINTS:
         document.fail(("search", "sampler"), f"the grid has more than {_POINTS:,} points; use tpe or random")
-    return found
+    return points
 
 
 def _hole(document: Document, node: dict[str, Any], path: KeyPath, source: KeyPath, name: KeyPath, given: Any) -> Hole:

@@ -48,7 +48,7 @@ class Document:
     overridden: dict[KeyPath, str] = field(default_factory=dict)
 
     def where(self, path: KeyPath) -> str:
-        """`file:line`, of the path or of the nearest enclosing one; the option itself for what was set from outside."""
+        """`file:line` of the path or the nearest enclosing one; the option itself for a value set from outside."""
         for end in range(len(path), -1, -1):
             if path[:end] in self.overridden:
                 return self.overridden[path[:end]]
@@ -57,18 +57,18 @@ class Document:
         return self.file
 
     def fail(self, path: KeyPath, message: str) -> NoReturn:
-        """Raises `UsageError` that names the place, the key and what to do."""
+        """Raises `UsageError` with the place, the key and the message."""
         key = dotted(path)
         raise UsageError(f"{self.where(path)}: {f'{key}: ' if key else ''}{message}")
 
 
 def dotted(path: KeyPath) -> str:
-    """`system.choice[0].lr`."""
+    """The path as messages write it: `system.choice[0].lr`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
 def shown(value: Any) -> str:
-    """A value as a message quotes it: JSON, of one line, and not all of what is long."""
+    """A value as messages quote it: JSON on one line, shortened."""
     try:
         text = json.dumps(value, default=str)
     except ValueError:  # Python writes no number of thousands of digits
@@ -76,10 +76,10 @@ def shown(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:100]}… ({len(text):,} characters)"
 
 
-def unknown_key(key: str, known: list[str]) -> str:
-    """What to say of a key that is not known here."""
-    near = get_close_matches(key, known, n=2, cutoff=0.5)
-    return f"unknown key; did you mean {' or '.join(near)}?" if near else f"unknown key; known are {', '.join(known)}"
+def unknown_key(key: str, keys: list[str]) -> str:
+    """The message for a key that is not among `keys`."""
+    near = get_close_matches(key, keys, n=2, cutoff=0.5)
+    return f"unknown key; did you mean {' or '.join(near)}?" if near else f"unknown key; known are {', '.join(keys)}"
 
 
 def scalar(text: str) -> Any:
@@ -98,8 +98,8 @@ def scalar(text: str) -> Any:
 
 
 class _Builder:
-    """Makes plain data of YAML's nodes. An alias is built like what it stands for, each time: a few lines of aliases of
-    aliases are more than memory holds, so what is built is counted.
+    """Builds plain data of YAML's nodes. An alias is built anew each time, and a few lines of aliases of aliases exceed
+    memory: the values that are built are counted.
     """
 
     def __init__(self, document: Document) -> None:
@@ -175,7 +175,7 @@ def _document(text: str, file: str) -> tuple[Any, Document]:
 
 
 def _read_text(path: Path) -> str:
-    """What a file holds. Raises `UsageError` for what is none, a pipe or a device too, and for more than is read."""
+    """The text of a file. Raises `UsageError` for a pipe or a device, and for too large a file."""
     try:
         # Opened without waiting: a pipe that nobody writes to would never open.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
@@ -194,7 +194,7 @@ def _read_text(path: Path) -> str:
 
 
 def read_yaml(path: Path) -> Document:
-    """The document of a file whose top level is a mapping. Raises `UsageError` when it cannot be read or is not."""
+    """The document of a file. Raises `UsageError` if it cannot be read, or its top level is no mapping."""
     data, document = _document(_read_text(path), str(path))
     if not isinstance(data, dict):
         raise UsageError(f"{path}: the file must hold keys and values, and it holds {type(data).__name__}")

@@ -52,9 +52,9 @@ class Lite0(pretrained.Pretrained):
     ) -> Self:
         cls.check(dataset, weights)
         path, side = cls.published.fetched(weights, say), input_side(dataset.shape.size)
-        made = cls(cls.built(path, side), f"bicubic{side}:{cls.published.verified(path, weights)}")
-        made.network.to(device)
-        return made
+        extractor = cls(cls.built(path, side), f"bicubic{side}:{cls.published.verified(path, weights)}")
+        extractor.network.to(device)
+        return extractor
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         vectors, logits = self.network(as_rgb(images))
@@ -63,5 +63,5 @@ class Lite0(pretrained.Pretrained):
 
 def input_side(size: tuple[int, ...]) -> int:
     """Pixels of a side to which images of this size [C, H, W] are resized."""
-    wanted = -(-4 * max(size[1:]) // _STEP) * _STEP
-    return min(max(wanted, _SMALLEST), _LARGEST)
+    side = -(-4 * max(size[1:]) // _STEP) * _STEP
+    return min(max(side, _SMALLEST), _LARGEST)

@@ -27,10 +27,11 @@ FORMER = {
     "point_system": "systems.shared.point_gan",
     "precision": "nets.precision",
     "pretrained": "extractors.shared.pretrained",
+    "scoring.text": "commands.sentences",
     "sentences": "data.shared.sentences",
     "text_metric": "metrics.shared.text",
     "text_scorer": "metrics.shared.lstm_scorer",
-    "text_scoring": "scoring.text",
+    "text_scoring": "commands.sentences",
     "torchvision_files": "data.shared.published_files",
     "weights": "host.weights",
 }

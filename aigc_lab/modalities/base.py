@@ -129,8 +129,8 @@ class ModalityKind(ABC):
 
     def array(self, samples: "Samples") -> "Array":
         """The samples as NumPy's array [n, …], as they are written and served."""
-        found: Array = samples.canonical().values.contiguous().numpy()
-        return found
+        values: Array = samples.canonical().values.contiguous().numpy()
+        return values
 
     def of_array(self, array: "Array") -> "Samples":
         """The samples of what `array` returned."""
@@ -194,8 +194,8 @@ class ModalityKind(ABC):
         """Why two sets that the user calls by these names cannot be compared; None where they can."""
         if generated.values.shape[1:] == reference.values.shape[1:]:
             return None
-        made, real = (list(each.values.shape[1:]) for each in (generated, reference))
-        return f"{names[0]} holds {made}, and {names[1]} {real}; {self._remedy}"
+        fake, real = (list(each.values.shape[1:]) for each in (generated, reference))
+        return f"{names[0]} holds {fake}, and {names[1]} {real}; {self._remedy}"
 
     _remedy: ClassVar[str] = "compare like with like"
 

@@ -59,8 +59,8 @@ class ImagesKind(ModalityKind):
 
     def array(self, samples: Samples) -> "Array":
         """uint8 [n, H, W, C]."""
-        found: Array = samples.canonical().values.permute(0, 2, 3, 1).contiguous().numpy()
-        return found
+        values: Array = samples.canonical().values.permute(0, 2, 3, 1).contiguous().numpy()
+        return values
 
     def of_array(self, array: "Array") -> Images:
         return Images(torch.from_numpy(array).permute(0, 3, 1, 2))

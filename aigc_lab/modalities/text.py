@@ -87,9 +87,9 @@ class TextKind(ModalityKind):
         counted = torch.bincount(words[(words != PAD) & (words != EOS)], minlength=len(train.vocabulary)).double()
         lengths = words[torch.randint(len(words), (count,), generator=source)]
         drawn = torch.multinomial(counted, count * words.shape[1], replacement=True, generator=source)
-        made = drawn.reshape(count, -1)
-        made = torch.where((lengths == PAD) | (lengths == EOS), lengths, made)
-        return Text(made, vocabulary=train.vocabulary)
+        tokens = drawn.reshape(count, -1)
+        tokens = torch.where((lengths == PAD) | (lengths == EOS), lengths, tokens)
+        return Text(tokens, vocabulary=train.vocabulary)
 
     def noise(self, like: Samples, count: int, *key: str) -> Text:
         """Words drawn uniformly, any of which may end a sentence that has an end."""

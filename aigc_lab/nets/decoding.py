@@ -42,14 +42,14 @@ class Sampling:
         if self.top_k is not None and self.top_k < logits.shape[1]:
             least = logits.topk(self.top_k).values[:, -1:]
             logits = logits.masked_fill(logits < least, -torch.inf)
-        found = logits.softmax(1)
+        probabilities = logits.softmax(1)
         if self.top_p is not None and self.top_p < 1:
-            ordered, order = found.sort(dim=1, descending=True, stable=True)
+            ordered, order = probabilities.sort(dim=1, descending=True, stable=True)
             # A word is kept where those above it do not hold as much: the first always is.
-            kept = ordered.cumsum(1) - ordered < self.top_p
-            found = torch.zeros_like(found).scatter_(1, order, ordered * kept)
-            found = found / found.sum(1, keepdim=True)
-        return found
+            nucleus = ordered.cumsum(1) - ordered < self.top_p
+            probabilities = torch.zeros_like(probabilities).scatter_(1, order, ordered * nucleus)
+            probabilities = probabilities / probabilities.sum(1, keepdim=True)
+        return probabilities
 
 
 def pick(probabilities: Tensor, uniform: Tensor) -> Tensor:
@@ -73,8 +73,8 @@ def sentences(
     first] of the words from number `first` on, and the memory that goes with them. `<pad>` stands for the beginning.
     """
     count, length = uniform.shape
-    made = torch.full((count, length), PAD, dtype=torch.int64, device=uniform.device)
-    word = made.new_full((count,), PAD)
+    tokens = torch.full((count, length), PAD, dtype=torch.int64, device=uniform.device)
+    word = tokens.new_full((count,), PAD)
     ended = torch.zeros(count, dtype=torch.bool, device=uniform.device)
     given = sampling.prefix[:length]
     for place in range(length):
@@ -84,9 +84,9 @@ def sentences(
         else:
             logits, memory = predict(word.unsqueeze(1), memory)
             word = (pick(sampling.probabilities(logits), uniform[:, place]) + first).masked_fill(ended, PAD)
-        made[:, place] = word
+        tokens[:, place] = word
         ended = ended | (word == EOS)
         # Asking costs a wait for the device: seldom, then.
         if vocabulary.ends and place % 8 == 7 and bool(ended.all()):
             break
-    return made
+    return tokens

@@ -85,12 +85,12 @@ def _blocks() -> Iterator[list[_Layer]]:
 
 def shapes() -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor in the published file that is read."""
-    wanted: dict[str, tuple[int, ...]] = {"_fc.weight": (CLASSES, DIMENSIONS), "_fc.bias": (CLASSES,)}
+    sizes: dict[str, tuple[int, ...]] = {"_fc.weight": (CLASSES, DIMENSIONS), "_fc.bias": (CLASSES,)}
     for layer in [*(layer for block in _blocks() for layer in block), _HEAD]:
-        wanted[f"{layer.convolution}.weight"] = layer.shape
+        sizes[f"{layer.convolution}.weight"] = layer.shape
         for part in ("weight", "bias", "running_mean", "running_var"):
-            wanted[f"{layer.normalisation}.{part}"] = (layer.outputs,)
-    return wanted
+            sizes[f"{layer.normalisation}.{part}"] = (layer.outputs,)
+    return sizes
 
 
 class EfficientNetLite0(nn.Module):
@@ -129,10 +129,10 @@ class _Block(nn.Sequential):
         self.skips = layers[0].inputs == layers[-1].outputs and all(layer.stride == 1 for layer in layers)
 
     def forward(self, maps: Tensor) -> Tensor:
-        made = maps
+        outputs = maps
         for layer in self:
-            made = layer(made)
-        return made.add_(maps) if self.skips else made
+            outputs = layer(outputs)
+        return outputs.add_(maps) if self.skips else outputs
 
 
 class _Folded(nn.Conv2d):
@@ -159,8 +159,8 @@ class _Folded(nn.Conv2d):
     def forward(self, maps: Tensor) -> Tensor:
         if self.stride[0] > 1:
             maps = F.pad(maps, [*_same(maps.shape[3], self), *_same(maps.shape[2], self)])
-        made = super().forward(maps)
-        return F.relu6(made, inplace=True) if self.activation else made
+        outputs = super().forward(maps)
+        return F.relu6(outputs, inplace=True) if self.activation else outputs
 
 
 def _same(size: int, layer: nn.Conv2d) -> tuple[int, int]:

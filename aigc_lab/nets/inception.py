@@ -59,10 +59,10 @@ def _pytorch_fids(weights: Mapping[str, Tensor], dimensions: int) -> nn.Module:
     with torch.device("meta"):  # no room is taken, and no random number
         network = _seeing(pytorch_fid.fid_inception_v3, load_state_dict_from_url=lambda url, progress: blank)()
     network.load_state_dict(weights, assign=True)
-    made: nn.Module = pytorch_fid.InceptionV3.__new__(pytorch_fid.InceptionV3)
+    extractor: nn.Module = pytorch_fid.InceptionV3.__new__(pytorch_fid.InceptionV3)
     block = pytorch_fid.InceptionV3.BLOCK_INDEX_BY_DIM[dimensions]
-    _seeing(pytorch_fid.InceptionV3.__init__, fid_inception_v3=lambda: network)(made, [block])
-    return made
+    _seeing(pytorch_fid.InceptionV3.__init__, fid_inception_v3=lambda: network)(extractor, [block])
+    return extractor
 
 
 def _seeing(function: Callable[..., Any], **others: object) -> Callable[..., Any]:

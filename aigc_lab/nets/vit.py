@@ -29,7 +29,7 @@ class Form(NamedTuple):
 def dinov2_shapes(form: Form) -> _Shapes:
     """What DINOv2's file holds, without the token of masked patches."""
     width = form.width
-    found: _Shapes = {
+    shapes: _Shapes = {
         "cls_token": (1, 1, width),
         "pos_embed": (1, form.grid**2 + 1, width),
         "patch_embed.proj.weight": (width, 3, form.patch, form.patch),
@@ -40,14 +40,14 @@ def dinov2_shapes(form: Form) -> _Shapes:
     for index in range(form.depth):
         parts = _block(width, "norm1", "attn.qkv.", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
         parts |= {"ls1.gamma": (width,), "ls2.gamma": (width,)}
-        found |= {f"blocks.{index}.{name}": shape for name, shape in parts.items()}
-    return found
+        shapes |= {f"blocks.{index}.{name}": shape for name, shape in parts.items()}
+    return shapes
 
 
 def clip_shapes(form: Form) -> _Shapes:
     """What CLIP's file holds of its images' half."""
     width = form.width
-    found: _Shapes = {
+    shapes: _Shapes = {
         "class_embedding": (width,),
         "positional_embedding": (form.grid**2 + 1, width),
         "conv1.weight": (width, 3, form.patch, form.patch),
@@ -59,17 +59,17 @@ def clip_shapes(form: Form) -> _Shapes:
     }
     for index in range(form.depth):
         parts = _block(width, "ln_1", "attn.in_proj_", "attn.out_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
-        found |= {f"transformer.resblocks.{index}.{name}": shape for name, shape in parts.items()}
-    return {f"visual.{name}": shape for name, shape in found.items()}
+        shapes |= {f"transformer.resblocks.{index}.{name}": shape for name, shape in parts.items()}
+    return {f"visual.{name}": shape for name, shape in shapes.items()}
 
 
 def _block(width: int, *names: str) -> _Shapes:
     sizes = ((width,), (3 * width, width), (width, width), (width,), (4 * width, width), (width, 4 * width))
-    found: _Shapes = {}
+    shapes: _Shapes = {}
     for name, size in zip(names, sizes, strict=True):
         stem = name if name.endswith((".", "_")) else f"{name}."
-        found |= {f"{stem}weight": size, f"{stem}bias": size[:1]}
-    return found
+        shapes |= {f"{stem}weight": size, f"{stem}bias": size[:1]}
+    return shapes
 
 
 def dinov2(weights: Mapping[str, Tensor], form: Form) -> "ViT":

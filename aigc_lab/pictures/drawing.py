@@ -108,10 +108,10 @@ def vector_field(
     for start, stop in (((-extent, 0.0), (extent, 0.0)), ((0.0, -extent), (0.0, extent))):
         draw.line([place(start), place(stop)], fill=_RING, width=scale)
     places = [extent * (2 * index / (_ARROWS - 1) - 1) for index in range(_ARROWS)]
-    found = [((x, y), velocity((x, y))) for x in places for y in places]
-    fastest = max(max(math.hypot(*speed) for _, speed in found), 1e-12)
+    arrows = [((x, y), velocity((x, y))) for x in places for y in places]
+    fastest = max(max(math.hypot(*speed) for _, speed in arrows), 1e-12)
     length = 0.7 * 2 * extent / (_ARROWS - 1)
-    for (x, y), (dx, dy) in found:
+    for (x, y), (dx, dy) in arrows:
         speed = math.hypot(dx, dy)
         if speed < 1e-12:
             continue

@@ -232,6 +232,6 @@ def _require_score(connection: Connection, score: str, checkpoint: str, conditio
         .join(Sweep, Sweep.c.id == Run.c.sweep_id)
         .where(condition, Score.c.checkpoint == checkpoint)
     )
-    known = list(names)
-    if known:
-        raise UsageError(unknown_name("score", score, known))
+    choices = list(names)
+    if choices:
+        raise UsageError(unknown_name("score", score, choices))

@@ -150,8 +150,8 @@ class _Run:
             # A run whose scoring failed goes on after its training, though for MLflow it is another.
             scoring = stored is not None and stored.history.get("scoring", False)
             follows = stored is not None and (chain != self._attempt or scoring)
-            known = itertools.chain([stored], older) if stored is not None and follows else ()
-            state, restored_from = restored(job, self._resources.device, known)
+            records = itertools.chain([stored], older) if stored is not None and follows else ()
+            state, restored_from = restored(job, self._resources.device, records)
             if restored_from is not None:
                 self._recall(restored_from)
         self.replica = Replica(state, Batches(samples, self._training.batch_size, job.seed), job.seed)
@@ -276,9 +276,9 @@ class _Run:
             "time/evaluation_seconds": self._record.evaluation_seconds,
         }
         state = self.replica.state
-        known = shares | dict(state.system.summary())
+        numbers = shares | dict(state.system.summary())
         # An attempt that was killed right here has shown its times already: registry and MLflow say the same.
-        self._record.scalar(state.step, self.tracked.scalars(state.step, known))
+        self._record.scalar(state.step, self.tracked.scalars(state.step, numbers))
         self._end(RunState.FINISHED, None, best.value if step == best.step else self._value)
 
     @property
@@ -315,8 +315,8 @@ class _Run:
         except BaseException as error:
             if not own_fault(error):
                 raise
-            if isinstance(error, OSError) and (told := refused(error)):
-                failure = Failure(told)
+            if isinstance(error, OSError) and (reason := refused(error)):
+                failure = Failure(reason)
                 self.stop(failure)
                 raise failure from error
             self.stop(error)
@@ -345,8 +345,8 @@ class _Run:
             at = f"at step {self.replica.state.step}" if self._begun else "before its first step"
             if self._begun and (self.replica.live or self._scoring):
                 self._save(wait=True)
-            told = f": {error}" if isinstance(error, UsageError | Failure) else ""
-            self._end(RunState.KILLED, f"interrupted {at}{told}")
+            reason = f": {error}" if isinstance(error, UsageError | Failure) else ""
+            self._end(RunState.KILLED, f"interrupted {at}{reason}")
 
     def _broken_weight(self) -> str | None:
         try:

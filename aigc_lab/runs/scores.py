@@ -47,11 +47,11 @@ class RunScores:
             state.system.eval()
             try:
                 with torch.no_grad():
-                    made = state.system.generate(samples, self._job.seed, "evaluation", "reference")
+                    fake = state.system.generate(samples, self._job.seed, "evaluation", "reference")
             finally:
                 state.system.train()
             with suppress(ValueError):  # samples that cannot be judged are no reason to lose a result
-                self._record.judge("collapse_raw", state.step, self._evaluator.judge(made))
+                self._record.judge("collapse_raw", state.step, self._evaluator.judge(fake))
 
     def judge_history(self, ended: RunState, reason: str | None) -> None:
         """Records whether the objective was stable, for a run that has a result or diverged."""

@@ -50,11 +50,11 @@ class Showcase:
             return
         with signals.at_once():
             curve = self._evaluator.temperature_curve(system, temperatures, self._job.seed)
-        told = json.dumps(curve, allow_nan=False)
-        self._record.file("temperature", "application/json", ".json", told.encode())
+        content = json.dumps(curve, allow_nan=False)
+        self._record.file("temperature", "application/json", ".json", content.encode())
         picture = drawing.png(temperature_curve.picture(curve))
         self._record.file("quality-diversity", "image/png", ".png", picture)
-        self._tracked.text("temperature.json", told)
+        self._tracked.text("temperature.json", content)
         self._tracked.artifact(Path(self._record.artifacts["quality-diversity"].path), "")
 
     def draw_missing(self, until: int) -> None:

@@ -40,11 +40,11 @@ def open_run(
 
 def replay(record: Record, tracked: RunTracker) -> None:
     """Tells a new run the curves and scores of the attempt that it goes on from."""
-    told: dict[int, dict[str, float]] = {}
+    curves: dict[int, dict[str, float]] = {}
     for name, curve in record.curves.items():
         for step, value in zip(curve["step"], curve["value"], strict=True):
-            told.setdefault(step, {})[name] = math.nan if value is None else value
-    for step, values in sorted(told.items()):
+            curves.setdefault(step, {})[name] = math.nan if value is None else value
+    for step, values in sorted(curves.items()):
         tracked.scalars(step, values)
     for (kind, step, _, name), score in sorted(record.scores.items()):
         if kind == "progress":
@@ -53,8 +53,8 @@ def replay(record: Record, tracked: RunTracker) -> None:
 
 def track_weights(record: Record, tracked: RunTracker) -> None:
     """Tells the final weights, equal ones once; tags say where each are."""
-    kept = record.checkpoints.values()
-    weights = final.weights((stored.kind, Path(stored.path), stored.sha256) for stored in kept)
+    checkpoints = record.checkpoints.values()
+    weights = final.weights((stored.kind, Path(stored.path), stored.sha256) for stored in checkpoints)
     for file in final.files(weights):
         tracked.artifact(file, final.FOLDER)
     tracked.tags(final.tags(weights))

@@ -46,7 +46,7 @@ def keep(
     record: Record, folder: Path, run: str, system: System, weights: dict[str, Tensor], kind: str, step: int
 ) -> None:
     """Writes the weights of a step as `<kind>.safetensors`, and records the file; equal ones share one."""
-    path, kept = folder / f"{kind}.safetensors", record.checkpoints
-    facts, same = {"run": run, "step": step}, [Path(stored.path) for stored in kept.values()]
+    path, checkpoints = folder / f"{kind}.safetensors", record.checkpoints
+    facts, same = {"run": run, "step": step}, [Path(stored.path) for stored in checkpoints.values()]
     checkpoint.save_weights(system, weights, path, facts, same)
-    kept[kind] = StoredCheckpoint(kind, step, str(path), sha256(path), path.stat().st_size)
+    checkpoints[kind] = StoredCheckpoint(kind, step, str(path), sha256(path), path.stat().st_size)

@@ -65,9 +65,9 @@ class CollapseJudge:
             return None
         vectors, rows = self._vectors(evidence.generated, evidence)
         # Of many samples the vectors of some are kept.
-        made = evidence.generated if len(rows) == len(evidence.generated) else evidence.generated.take(rows)
+        fake = evidence.generated if len(rows) == len(evidence.generated) else evidence.generated.take(rows)
         with remembered(self._judge, self._features.cache) as judge:
-            verdict = judged(judge, vectors, self._sentences, made, Pictures(self._real, self._made))
+            verdict = judged(judge, vectors, self._sentences, fake, Pictures(self._real, self._made))
         if self._sentences is not None:  # pictures are drawn of what a finished run lacks
             for row in verdict.bins:
                 real = self.examples(row["name"], EXAMPLES) if row["state"] == MISSING else None
@@ -97,8 +97,8 @@ class CollapseJudge:
         if self._kind.is_vector:
             return self._kind.vectors(samples), torch.arange(len(samples))
         assert self._extractor is not None
-        known = evidence.features if evidence is not None else self._features.real
-        features = known(self._extractor, samples)
+        extract = evidence.features if evidence is not None else self._features.real
+        features = extract(self._extractor, samples)
         return features.vectors.cpu(), features.rows
 
     @cached_property
@@ -111,13 +111,13 @@ class CollapseJudge:
     @cached_property
     def _judge(self) -> Judge:
         splits = [self._dataset.load("reference"), self._dataset.load("holdout")]
-        vectors, kept = zip(*(self._vectors(split) for split in splits), strict=True)
-        pool, places = torch.cat(vectors), torch.cat([kept[0], len(splits[0]) + kept[1]])
+        vectors, rows = zip(*(self._vectors(split) for split in splits), strict=True)
+        pool, places = torch.cat(vectors), torch.cat([rows[0], len(splits[0]) + rows[1]])
         most = max(_TIMES * self._samples, _LEAST)
         chosen = torch.randperm(len(pool), generator=noise.generator("pool"))[:most].sort().values
         pool, modes, self._rows = pool[chosen], self._dataset.modes, places[chosen]
         labels = [split.labels for split in splits]
-        known = None if labels[0] is None or labels[1] is None else torch.cat([labels[0], labels[1]])[self._rows]
+        classes = None if labels[0] is None or labels[1] is None else torch.cat([labels[0], labels[1]])[self._rows]
 
         def apart() -> Tensor:
             train = self._dataset.load("train")
@@ -126,7 +126,7 @@ class CollapseJudge:
         names = self._dataset.class_names
         extractor = None if self._extractor is None else self._features.extractor(self._extractor)
         by = extractor if self._kind.is_image else None
-        bins, kind = chosen_bins(pool, self._samples, modes=modes, labels=known, names=names, apart=apart, by=by)
+        bins, kind = chosen_bins(pool, self._samples, modes=modes, labels=classes, names=names, apart=apart, by=by)
         of = splits[0].modality if extractor is None else extractor.identity
         signature = f"{of}|data:{self._dataset.name}:{self._dataset.digest[:8]}|by:{kind}"
         return Judge(pool, bins, signature, alike=equal(*splits, rows=self._rows))
@@ -231,8 +231,8 @@ class Pictures:
         some = generated.take(choice(len(generated), min(_SHIFTED, len(generated)))).canonical().values.cpu()
         parts = weights[places]
         parts = parts if parts.sum() > 0 else torch.ones_like(parts)
-        made = shifted(self.at(places).canonical().values.cpu(), some, parts)
-        return self.vectors(Images(made)).cpu(), places
+        images = shifted(self.at(places).canonical().values.cpu(), some, parts)
+        return self.vectors(Images(images)).cpu(), places
 
 
 def judged(

@@ -74,11 +74,11 @@ class Evaluator:
     def computable(self, generated: Samples, split: ScoringSplit, system: object = None) -> list[Score]:
         """The scores of those metrics that do not fail."""
         evidence = evidence_of(generated, self._reals[split], self._dataset, self._features, split, system, ())
-        found: list[Score] = []
+        scores: list[Score] = []
         for metric in self.metrics:
             with suppress(Exception):  # what was wrong is the reason of the run's failure
-                found += scores_of([metric], evidence)
-        return found
+                scores += scores_of([metric], evidence)
+        return scores
 
     def judge(self, generated: Samples) -> CollapseVerdict | None:
         """The verdict on collapse, by the features of the protocol; None where it cannot be given."""
@@ -120,8 +120,8 @@ class Evaluator:
         """
         judges = [self._features.extractor(name).identity for name in sorted(kept(self.metrics))]
         versions = [metric.version for metric in self.metrics]
-        told = [objective, self.protocol.model_dump(mode="json"), versions, self._dataset.digest, judges]
-        key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+        identity = [objective, self.protocol.model_dump(mode="json"), versions, self._dataset.digest, judges]
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
         path = self._features.cache / "baselines" / f"{key}.json"
         with suppress(OSError, ValueError):
             return known_baseline(path)
@@ -135,9 +135,9 @@ class Evaluator:
         if metric.needs & {"encoder", "game", "likelihood", "labels"}:
             return None
         train = self._dataset.load("train")
-        made = modality_of(train).trivial(train, self.protocol.samples)
-        found = score([metric], made, self._reals["reference"], self._dataset, self._features, "reference")
-        trivially = next(each for each in found if each.name == objective)
+        trivial = modality_of(train).trivial(train, self.protocol.samples)
+        scores = score([metric], trivial, self._reals["reference"], self._dataset, self._features, "reference")
+        trivially = next(each for each in scores if each.name == objective)
         return trivially.value if _tells(trivially) else None
 
     def temperature_curve(self, system: LanguageSystem, temperatures: Sequence[float], seed: int) -> dict[str, Any]:

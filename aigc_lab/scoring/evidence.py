@@ -64,16 +64,16 @@ def evidence_of(
     system: object,
     details: Sequence[str],
 ) -> Evidence:
-    made: dict[str, Features] = {}
+    cache: dict[str, Features] = {}
 
     def features(extractor: str, samples: Samples | Part) -> Features:
         if isinstance(samples, Part):
             return _of_part(extractor, samples, real, features)
         if samples is not generated:
             return store.real(extractor, samples)
-        if extractor not in made:
-            made[extractor] = store.made(extractor, samples)
-        return made[extractor]
+        if extractor not in cache:
+            cache[extractor] = store.made(extractor, samples)
+        return cache[extractor]
 
     return Evidence(
         generated,
@@ -100,9 +100,9 @@ def _of_part(extractor: str, part: Part, real: Real, features: Callable[[str, Sa
     """
     if part.rows is None and len(part.wholes) == 1:
         return features(extractor, part.wholes[0])
-    known = [(features(extractor, whole), torch.from_numpy(rows)) for whole, rows in part.each()]
-    if all(len(every.vectors) == every.count for every, _ in known):
-        return joined([every.take(rows) for every, rows in known])
+    parts = [(features(extractor, whole), torch.from_numpy(rows)) for whole, rows in part.each()]
+    if all(len(every.vectors) == every.count for every, _ in parts):
+        return joined([every.take(rows) for every, rows in parts])
     if real.pool is not None:
         # Only the first draw is made of such sets, and its samples are there.
         for drawn, samples in zip(real.pool.draw(0, len(real.floor)), (real.floor, real.against), strict=True):

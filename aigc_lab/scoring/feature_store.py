@@ -59,20 +59,20 @@ class FeatureStore:
         if name not in self._extractors:
             kind = lookup.find_extractor(name)
             with plugins.blamed(kind):
-                made = kind.prepare(
+                extractor = kind.prepare(
                     self._dataset, cache=self.cache, weights=self._weights, device=self.device, say=self._say
                 )
             source = plugins.source_of(kind)
             if source is not None:
-                made.identity += f":file {hashlib.sha256(source).hexdigest()[:8]}"
-            self._extractors[name] = made
+                extractor.identity += f":file {hashlib.sha256(source).hexdigest()[:8]}"
+            self._extractors[name] = extractor
         return self._extractors[name]
 
     def real(self, name: str, samples: Samples) -> Features:
         """Features of real samples: from memory, else from disk, else computed and stored."""
-        kept = self._memory.get((name, id(samples)))
-        if kept is not None:
-            return kept[1]
+        remembered = self._memory.get((name, id(samples)))
+        if remembered is not None:
+            return remembered[1]
         path = self._path(name, samples)
         features = self._stored(path)
         if features is None:
@@ -132,10 +132,10 @@ def pack(features: Features, facts: Mapping[str, str], path: Path) -> None:
     if gaussian.covariance is not None:
         tensors |= {"mean": gaussian.mean, "covariance": gaussian.covariance, "root": gaussian.root.contiguous()}
     tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
-    told = {**facts, "count": features.count, "sha256": _digest(tensors)}
+    metadata = {**facts, "count": features.count, "sha256": _digest(tensors)}
     with replacing(path) as temporary:
         # Under one key: safetensors writes several in any order, and the same features would be other bytes.
-        save_file(tensors, temporary, {"facts": json.dumps(told, sort_keys=True)})
+        save_file(tensors, temporary, {"facts": json.dumps(metadata, sort_keys=True)})
 
 
 def unpacked(path: Path) -> Features:
@@ -157,8 +157,8 @@ def described(path: Path) -> dict[str, Any]:
     `SafetensorError` or `ValueError`.
     """
     with safe_open(path, "pt") as file:
-        found: dict[str, Any] = json.loads((file.metadata() or {}).get("facts", "{}"))
-    return found
+        facts: dict[str, Any] = json.loads((file.metadata() or {}).get("facts", "{}"))
+    return facts
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
@@ -196,21 +196,23 @@ def damaged(cache: Path) -> list[tuple[Path, str]]:
     """The files of a cache whose bytes are not those that were written, each with what is wrong. Reads all of them."""
     from aigc_lab.scoring.null_cache import known_baseline, known_nulls, neighbours
 
-    found = []
+    broken = []
     for path in sorted((cache / _FEATURES).glob("*.safetensors")):
         try:
             unpacked(path)
         except (SafetensorError, KeyError, ValueError, OSError) as error:
-            found.append((path, str(error)))
+            broken.append((path, str(error)))
     lists, nulls, baselines = (_NULLS, "*.safetensors"), (_NULLS, "*.json"), (_BASELINES, "*.json")
     for (kind, end), read in ((lists, neighbours), (nulls, known_nulls), (baselines, known_baseline)):
         for path in sorted((cache / kind).glob(end)):
             try:
                 read(path)
             except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-                found.append((path, str(error)))
+                broken.append((path, str(error)))
     judges = sorted((cache / _CLASSIFIERS).glob("*.safetensors"))
-    return found + [(path, "its bytes are not those that were written") for path in judges if sha256(path) != path.stem]
+    return broken + [
+        (path, "its bytes are not those that were written") for path in judges if sha256(path) != path.stem
+    ]
 
 
 def clear(cache: Path, *, classifiers: bool = False) -> tuple[int, int]:

@@ -54,15 +54,15 @@ def classes_of(labels: Sequence[int] | Sequence[str] | Tensor) -> tuple[Tensor, 
     if not isinstance(labels, Tensor) and len(labels) and isinstance(labels[0], str):
         return numbered([str(each) for each in labels])
     try:
-        found = torch.as_tensor(labels)
+        classes = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"labels: are neither whole numbers nor names ({error})") from None
-    if found.ndim != 1 or found.is_floating_point() or found.is_complex():
-        raise UsageError(f"labels: are {list(found.shape)} {found.dtype}, not one whole number or name a sample")
-    return found.long(), None
+    if classes.ndim != 1 or classes.is_floating_point() or classes.is_complex():
+        raise UsageError(f"labels: are {list(classes.shape)} {classes.dtype}, not one whole number or name a sample")
+    return classes.long(), None
 
 
-def verdict_on(vectors: Tensor, made: object, real: RealSet, cache: Path | None) -> CollapseVerdict:
+def verdict_on(vectors: Tensor, generated: object, real: RealSet, cache: Path | None) -> CollapseVerdict:
     """The verdict on generated samples and their vectors [n, d]. Each missing bin has `examples`: what the user calls
     the real samples nearest to its mean. Nulls of the real samples are kept in `cache`.
 
@@ -73,9 +73,9 @@ def verdict_on(vectors: Tensor, made: object, real: RealSet, cache: Path | None)
         bins, kind = chosen_bins(
             real.vectors, count, modes=real.modes, labels=real.labels, names=real.names, by=real.by
         )
-        known = Judge(real.vectors, bins, f"{real.identity}|by:{kind}", alike=real.alike)
-        with remembered(known, cache) as judge:
-            verdict = judged(judge, vectors, real.sentences, made, real.pictures)
+        fresh = Judge(real.vectors, bins, f"{real.identity}|by:{kind}", alike=real.alike)
+        with remembered(fresh, cache) as judge:
+            verdict = judged(judge, vectors, real.sentences, generated, real.pictures)
         for row in verdict.bins:
             places = judge.examples(row["name"], EXAMPLES).tolist() if row["state"] == MISSING else []
             row["examples"] = [real.called(place) for place in places]

@@ -69,7 +69,7 @@ def read_input(
     if not isinstance(source, str | Path):
         raise UsageError(
             f"{name}: a {type(source).__name__} is no set of samples; give an array or tensor, a path, or the name of "
-            "a dataset (sentences: a text file, or aigc_lab.scoring.text)"
+            "a dataset (sentences: a text file, or aigc_lab.commands.sentences)"
         )
     path = Path(source).expanduser()
     if path.is_dir():
@@ -85,12 +85,12 @@ def _of_dataset(text: str, data_dir: Path) -> _Loaded:
         if "/" in text or "." in text:
             raise UsageError(f"{text}: no such file or folder")
         raise UsageError(f"{text}: no such file or folder; {unknown_name('dataset', name, plugins.names('data'))}")
-    known: dict[str, Split] = {each: each for each in SPLITS}
-    if split and split not in known:
-        raise UsageError(f"{text}: {unknown_name('split', split, list(known))}")
+    splits: dict[str, Split] = {each: each for each in SPLITS}
+    if split and split not in splits:
+        raise UsageError(f"{text}: {unknown_name('split', split, list(splits))}")
     kind = plugins.find(Dataset, name)  # type: ignore[type-abstract]
-    dataset, wanted = kind(kind.Config(), data_dir), known.get(split, "holdout")
-    return _Loaded(dataset.load(wanted), f"{name}:{wanted}", (dataset, wanted))
+    dataset, name_of_split = kind(kind.Config(), data_dir), splits.get(split, "holdout")
+    return _Loaded(dataset.load(name_of_split), f"{name}:{name_of_split}", (dataset, name_of_split))
 
 
 def _of_folders(like: str | None) -> ModalityKind:
@@ -174,8 +174,8 @@ class Pair:
         """A further set in the form of the pair. Raises `UsageError` for another size."""
         samples = other.load(self._channels, None if other.split else self._side)
         if samples.values.shape[1:] != self.reference.values.shape[1:]:
-            has, wanted = list(samples.values.shape[1:]), list(self.reference.values.shape[1:])
-            raise UsageError(f"{other.name} holds {has}, and {self._given[1].name} {wanted}")
+            has, needed = list(samples.values.shape[1:]), list(self.reference.values.shape[1:])
+            raise UsageError(f"{other.name} holds {has}, and {self._given[1].name} {needed}")
         return samples
 
 

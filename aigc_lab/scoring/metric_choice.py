@@ -42,22 +42,22 @@ def chosen_metrics(
         specs = [(name, {}) for name in (names or modality_of(evidence.generated).panel(chosen))]
         if not specs:
             raise UsageError(f"no metric that ships measures {evidence.generated.modality}: name yours with --metrics")
-    found, left_out = [], dict[str, str]()
+    computable, left_out = [], dict[str, str]()
     for name, config in specs:
         # A protocol says itself which features it reads, unless the user does.
         options = {"features": chosen} if chosen and (features or protocol is None) else {}
         try:
-            found.append(_metric(name, config, options, evidence, weights, say))
+            computable.append(_metric(name, config, options, evidence, weights, say))
         except ValueError as error:
             if asked:
                 raise UsageError(f"metric {name}: {str(error).removeprefix(f'{name} ')}") from None
             left_out[name] = str(error).removeprefix(f"{name} ")
-    if not found:
+    if not computable:
         name, reason = next(iter(left_out.items()))
         raise UsageError(f"nothing can be scored: {name} is left out: {reason}")
     for name, reason in left_out.items():
         leave_out(name, reason)
-    return found
+    return computable
 
 
 def _metric(
@@ -69,8 +69,8 @@ def _metric(
     say: Callable[[str], None],
 ) -> Metric:
     kind = plugins.find(Metric, name)  # type: ignore[type-abstract]
-    known = {key: value for key, value in options.items() if key in kind.Config.model_fields}
-    metric = kind(kind.Config.model_validate({**config, **known}))
+    options = {key: value for key, value in options.items() if key in kind.Config.model_fields}
+    metric = kind(kind.Config.model_validate({**config, **options}))
     metric.check(evidence.dataset, len(evidence.generated))
     metric.refuse_lacking(evidence)
     metric.refuse_few(evidence)

@@ -44,12 +44,14 @@ def draw_neighbours(path: Path, extractor: str, evidence: Evidence, say: Callabl
     """Writes generated images beside their nearest training images to `path`; `say` is told of a file that cannot be
     written. Raises `UsageError` for samples that are no images.
     """
-    made, known = (evidence.features(extractor, samples) for samples in (evidence.generated, evidence.train))
+    fake_features, train_features = (
+        evidence.features(extractor, samples) for samples in (evidence.generated, evidence.train)
+    )
     kind = modality_of(evidence.generated)
     if not kind.is_image or evidence.train.modality != evidence.generated.modality:
         raise UsageError("--neighbours: a picture shows images, and these are none")
     images, train = cast(Images, evidence.generated), cast(Images, evidence.train)
-    tiles = memorisation.look_alikes(images, train, made, known, columns=_NEIGHBOURS)
+    tiles = memorisation.look_alikes(images, train, fake_features, train_features, columns=_NEIGHBOURS)
     try:
         write_atomically(path, drawing.png(kind.tiles(tiles, 1 + _NEIGHBOURS)))
     except OSError as error:

@@ -33,10 +33,10 @@ def remembered(judge: Judge, cache: Path | None) -> Iterator[Judge]:
             judge.nulls.update(known_nulls(nulls))
         with suppress(OSError, ValueError, SafetensorError, KeyError):
             judge.listed = neighbours(lists, len(judge.pool))
-    known = len(judge.nulls)
+    count = len(judge.nulls)
     yield judge
     with suppress(OSError, SafetensorError):  # what is not kept is computed again
-        if len(judge.nulls) > known:
+        if len(judge.nulls) > count:
             _write(nulls, {"nulls": judge.nulls})
         if judge.listed is None:
             judge.listed = judge.lists[1]
@@ -47,8 +47,8 @@ def remembered(judge: Judge, cache: Path | None) -> Iterator[Judge]:
 
 def known_nulls(path: Path) -> dict[str, Any]:
     """The nulls that `remembered` kept. Raises `OSError`, or `ValueError` for anything else."""
-    found: dict[str, Any] = _read(path, "nulls")
-    return found
+    nulls: dict[str, Any] = _read(path, "nulls")
+    return nulls
 
 
 def known_baseline(path: Path) -> float | None:
@@ -62,20 +62,20 @@ def write_baseline(path: Path, value: float | None) -> None:
     _write(path, {"value": value})
 
 
-def _write(path: Path, told: dict[str, Any]) -> None:
+def _write(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(told | {"sha256": _digest(told)}, allow_nan=False).encode())
+    write_atomically(path, json.dumps(content | {"sha256": _digest(content)}, allow_nan=False).encode())
 
 
 def _read(path: Path, what: str) -> Any:
-    told = json.loads(path.read_text("utf-8"))
-    if not isinstance(told, dict) or told.pop("sha256", None) != _digest(told) or what not in told:
+    content = json.loads(path.read_text("utf-8"))
+    if not isinstance(content, dict) or content.pop("sha256", None) != _digest(content) or what not in content:
         raise ValueError("its bytes are not those that were written")
-    return told[what]
+    return content[what]
 
 
-def _digest(told: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(told, sort_keys=True, allow_nan=False).encode()).hexdigest()
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def neighbours(path: Path, count: int | None = None) -> Tensor:
@@ -84,8 +84,8 @@ def neighbours(path: Path, count: int | None = None) -> Tensor:
     """
     with safe_open(path, "pt") as file:
         listed: Tensor = file.get_tensor("listed")
-        told = (file.metadata() or {}).get("sha256")
-    if count not in (None, len(listed)) or told != _sha256(listed):
+        digest = (file.metadata() or {}).get("sha256")
+    if count not in (None, len(listed)) or digest != _sha256(listed):
         raise ValueError("its bytes are not those that were written")
     return listed.long()
 

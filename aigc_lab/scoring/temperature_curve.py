@@ -34,29 +34,29 @@ def curve(
     first = corpus_of(floor.take(slice(0, n))).in_words_of(words)
     points = []
     for temperature in sorted({*temperatures, 1.0}):
-        made = system.generate(n, seed, "temperature", sampling=Sampling(temperature=temperature))
-        points.append({"temperature": temperature} | _measured(corpus_of(made).in_words_of(words), real, learned))
+        fake = system.generate(n, seed, "temperature", sampling=Sampling(temperature=temperature))
+        points.append({"temperature": temperature} | _measured(corpus_of(fake).in_words_of(words), real, learned))
     return {"n": n, "references": len(real), "real": _measured(first, real, learned), "points": points}
 
 
-def _measured(made: Corpus, real: Corpus, learned: NgramModel) -> dict[str, float]:
-    forward, reverse = learned.nll(made), NgramModel.fit(made).nll(real)
+def _measured(fake: Corpus, real: Corpus, learned: NgramModel) -> dict[str, float]:
+    forward, reverse = learned.nll(fake), NgramModel.fit(fake).nll(real)
     return {
-        "bleu_4": float(bleu(made, real, (4,))[4].mean()),
-        "self_bleu_4": float(self_bleu(made, (4,))[4].mean()),
+        "bleu_4": float(bleu(fake, real, (4,))[4].mean()),
+        "self_bleu_4": float(self_bleu(fake, (4,))[4].mean()),
         "lm_forward": float(forward[0].sum() / forward[1].sum()),
         "lm_reverse": float(reverse[0].sum() / reverse[1].sum()),
     }
 
 
-def picture(found: dict[str, Any]) -> Pixels:
+def picture(curve_data: dict[str, Any]) -> Pixels:
     """Both planes side by side: the curve with its temperatures, the model's own point at 1, real sentences."""
     plots = []
     for across, up in AXES:
-        points = found["points"]
+        points = curve_data["points"]
         line = [(point[across], point[up], f"{point['temperature']:g}") for point in points]
         own = next((x, y) for x, y, at in line if at == "1")
-        real = (found["real"][across], found["real"][up])
+        real = (curve_data["real"][across], curve_data["real"][up])
         plots.append(Plot(_SAID[across], _SAID[up], line, own, real if all(map(math.isfinite, real)) else None))
     return panels(plots)
 

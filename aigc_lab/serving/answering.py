@@ -80,9 +80,9 @@ def answer(model: Sampler, rows: Sequence[Mapping[str, Any]], form: str) -> Any:
     """The answer to a request's rows. Raises `UsageError`, one sentence, for rows that cannot be answered."""
     kind = modality_of(model.system)
     _check_form(form, model, kind)
-    known = columns(conditional=model.system.conditional, options=kind.options)
+    allowed = columns(conditional=model.system.conditional, options=kind.options)
     # A column that holds nothing but null says so on purpose; the seed is the only one in which that means something.
-    requests = [_request(row, known, kind.options) for row in rows]
+    requests = [_request(row, allowed, kind.options) for row in rows]
     total = sum(request.n for request in requests)
     if not requests:
         raise UsageError(f"no rows: ask for samples like {_EXAMPLE}")
@@ -97,8 +97,10 @@ def _check_form(form: str, model: Sampler, kind: ModalityKind) -> None:
     if form not in get_args(Form):
         raise UsageError(f"format = {_shown(form)}: choose one of {', '.join(get_args(Form))}")
     if (form == "png" and not kind.is_image) or (form == "grid" and kind.shown_as != "picture"):
-        made = model.system.modality
-        raise UsageError(f"format = {form}: {model.name} makes {made}, of which there are no pictures; leave it out")
+        modality = model.system.modality
+        raise UsageError(
+            f"format = {form}: {model.name} makes {modality}, of which there are no pictures; leave it out"
+        )
 
 
 def _check_size(model: Sampler, kind: ModalityKind, total: int, form: str) -> None:
@@ -116,10 +118,10 @@ def _check_size(model: Sampler, kind: ModalityKind, total: int, form: str) -> No
 # ---- what a row asks for
 
 
-def _request(row: Mapping[str, Any], known: tuple[str, ...], options: Mapping[str, OptionType]) -> Request:
+def _request(row: Mapping[str, Any], allowed: tuple[str, ...], options: Mapping[str, OptionType]) -> Request:
     for name in row:
-        if name not in known:
-            raise UsageError(f"unknown column {_shown(name)}; this model takes {', '.join(known)}")
+        if name not in allowed:
+            raise UsageError(f"unknown column {_shown(name)}; this model takes {', '.join(allowed)}")
     if _missing(row.get("n")):
         raise UsageError(f"n is missing: say in each row how many samples it asks for, like {_EXAMPLE}")
     n = _whole("n", row["n"])
@@ -183,19 +185,19 @@ def _shown(value: Any) -> str:
 
 
 def _records(kind: ModalityKind, requests: Sequence[Request], samples: "Array", form: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     first = 0
     for number, request in enumerate(requests):
-        told: dict[str, Any] = {"row": number, "seed": request.seed}
+        facts: dict[str, Any] = {"row": number, "seed": request.seed}
         if request.labels is not None:
-            told["label"] = request.labels[0]
+            facts["label"] = request.labels[0]
         part = samples[first : first + request.n]
         first += request.n
         if form == "grid":
-            found.append({**told, "n": request.n, "png": _encoded(kind.picture_of(part))})
+            records.append({**facts, "n": request.n, "png": _encoded(kind.picture_of(part))})
         else:
-            found += [{**told, **_record(sample, form)} for sample in part]
-    return found
+            records += [{**facts, **_record(sample, form)} for sample in part]
+    return records
 
 
 def _record(sample: Any, form: str) -> dict[str, Any]:

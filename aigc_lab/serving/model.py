@@ -69,8 +69,8 @@ class Model:
             # Those that draw in the same way can share a block.
             for _, alike in groupby(checked, key=lambda pair: repr(pair[1])):
                 pairs = list(alike)
-                wanted = (lots(self.system, each.n, each.seed, each.labels) for each, _ in pairs)
-                for samples in draw_lots(self.system, chain.from_iterable(wanted), pairs[0][1]):
+                batches = (lots(self.system, each.n, each.seed, each.labels) for each, _ in pairs)
+                for samples in draw_lots(self.system, chain.from_iterable(batches), pairs[0][1]):
                     yield kind.array(samples)
 
         return made()

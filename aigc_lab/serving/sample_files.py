@@ -42,7 +42,7 @@ _MANY = 1_000_000
 
 
 def sample(
-    wanted: str,
+    source: str,
     settings: Settings,
     *,
     n: int,
@@ -54,11 +54,11 @@ def sample(
     force: bool,
     drawing: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[str, Path]:
-    """Writes `n` samples of the model, run or file that is `wanted`. Returns a sentence about them, and the file to
+    """Writes `n` samples of the model, run or file that is `source`. Returns a sentence about them, and the file to
     look at. Raises `UsageError` for what cannot be sampled, and for a `place` that cannot be written.
     """
     classes = _labels(labels)
-    weights = find_weights(wanted, settings, checkpoint)
+    weights = find_weights(source, settings, checkpoint)
     place = place or Path(f"samples-{weights.name}")
     device = environment.device(device)
     note = {**weights.origin, "n": n, "seed": seed, "labels": classes, "device": device, "aigc_lab": __version__}
@@ -125,8 +125,8 @@ def write(place: Path, kind: ModalityKind, blocks: "Iterable[Array]", n: int, no
                 stored.write_archive(archive, every, first, n, note)
             return place
         with _folder(place) as draft:
-            told = {"note": note, **kind.write(draft, every, n)}
-            (draft / sample_note.NAME).write_text(json.dumps(told, indent=2), "utf-8")
+            facts = {"note": note, **kind.write(draft, every, n)}
+            (draft / sample_note.NAME).write_text(json.dumps(facts, indent=2), "utf-8")
     return place / kind.overview
 
 

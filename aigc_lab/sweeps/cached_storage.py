@@ -51,20 +51,20 @@ class CachedStorage(BaseStorage):
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         with self._lock:
-            known = self._of(study_id)
+            trials = self._of(study_id)
 
             def create() -> int:
                 # One that is there already: it was made, and the answer was lost.
-                made = self._database.get_all_trials(study_id, deepcopy=False)[len(known) :] if lost else []
+                created = self._database.get_all_trials(study_id, deepcopy=False)[len(trials) :] if lost else []
                 lost.append(True)
-                return made[0]._trial_id if made else self._database.create_new_trial(study_id, template_trial)  # noqa: SLF001
+                return created[0]._trial_id if created else self._database.create_new_trial(study_id, template_trial)  # noqa: SLF001
 
             lost: list[bool] = []
             trial = self._ask(create)
-            made = self._ask(lambda: self._database.get_trial(trial))
-            assert made.number == len(known), f"trial {len(known)} was made by another process: it uses this study"
-            known.append(made)
-            self._places[trial] = study_id, made.number
+            created = self._ask(lambda: self._database.get_trial(trial))
+            assert created.number == len(trials), f"trial {len(trials)} was made by another process: it uses this study"
+            trials.append(created)
+            self._places[trial] = study_id, created.number
         return trial
 
     def set_trial_param(
@@ -111,8 +111,8 @@ class CachedStorage(BaseStorage):
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         with self._lock:
             self._ask(lambda: self._database.set_trial_intermediate_value(trial_id, step, intermediate_value))
-            known = self._known(trial_id).intermediate_values
-            self._remember(trial_id, intermediate_values=known | {step: intermediate_value})
+            values = self._known(trial_id).intermediate_values
+            self._remember(trial_id, intermediate_values=values | {step: intermediate_value})
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         with self._lock:

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from aigc_lab.data.base import SPLITS, Dataset
 from aigc_lab.experiment.experiment import Experiment
@@ -15,6 +15,27 @@ from aigc_lab.metrics.base import Metric
 
 # No metric asks for so many samples: one that refuses them too does not refuse for their number.
 _MANY = 10_000_000
+
+
+class _Splits(NamedTuple):
+    """A loaded dataset, the number of samples in each split, and the smaller of the two splits that are scored."""
+
+    dataset: Dataset
+    sizes: Mapping[str, int]
+    scored: str
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "_Splits":
+        sizes: dict[str, int] = {split: len(dataset.load(split)) for split in SPLITS}
+        return cls(dataset, sizes, min(("reference", "holdout"), key=lambda split: sizes[split]))
+
+    @property
+    def size(self) -> int:
+        return self.sizes[self.scored]
+
+    def in_all(self, needed: int) -> str:
+        """How many samples a dataset of these shares has whose scored split has as many as are needed."""
+        return f"{math.ceil(sum(self.sizes.values()) * needed / max(self.size, 1)):,} in all"
 
 
 def fitted(experiment: Experiment) -> tuple[Experiment, list[str]]:
@@ -32,52 +53,56 @@ def fitted(experiment: Experiment) -> tuple[Experiment, list[str]]:
         return experiment, []
     named = document.data["evaluation"]
     given: dict[str, Any] = dict(named) if isinstance(named, Mapping) else {"name": named}
-    dataset = experiment.dataset
-    sizes: dict[str, int] = {split: len(dataset.load(split)) for split in SPLITS}
-    scored = min(("reference", "holdout"), key=lambda split: sizes[split])
-    count = protocol.samples if "samples" in given else min(protocol.samples, sizes[scored])
-    left_out: dict[str, tuple[Metric, str]] = {}
-    kept: list[Metric] = []
-    configured: list[Any] = []
-    for metric, (name, config) in zip(experiment.metrics, protocol.metrics, strict=True):
-        reason = None if "metrics" in given else _refusal(metric, dataset, count)
-        if reason is None or _refusal(metric, dataset, _MANY) is not None:
-            kept.append(metric)
-            configured.append({name: config} if config else name)
-        else:
-            left_out[name] = metric, reason
+    splits = _Splits.of(experiment.dataset)
+    count = protocol.samples if "samples" in given else min(protocol.samples, splits.size)
+    entries = [
+        (metric, name, config, None if "metrics" in given else _too_few(metric, splits.dataset, count))
+        for metric, (name, config) in zip(experiment.metrics, protocol.metrics, strict=True)
+    ]
+    left_out = {name: (metric, reason) for metric, name, _, reason in entries if reason is not None}
     if count == protocol.samples and not left_out:
         return experiment, []
-
-    def in_all(needed: int) -> str:
-        return f"{math.ceil(sum(sizes.values()) * needed / max(sizes[scored], 1)):,} in all"
-
-    if not kept:
-        _refuse(experiment, dataset, scored, sizes, {name: metric for name, (metric, _) in left_out.items()})
-    notes = []
-    if count < protocol.samples:
-        notes.append(
-            f"{count:,} samples are scored: protocol {protocol.name} takes {protocol.samples:,} where there are as "
-            f"many, and the {scored} split has {sizes[scored]:,} ({in_all(protocol.samples)} would do)"
-        )
-    for name, (metric, reason) in left_out.items():
-        needed = _least(metric, dataset, count)
-        notes.append(f"{name} is left out: {reason} ({in_all(needed)} would do)")
+    remaining = [(metric, name, config) for metric, name, config, reason in entries if reason is None]
+    if not remaining:
+        _refuse(experiment, splits, {name: metric for name, (metric, _) in left_out.items()})
+    notes = _notes(experiment, splits, count, left_out)
     data = copy.deepcopy(document.data)
     data["evaluation"] = given | {"samples": count}
     if left_out:
         data["evaluation"] |= {
-            "metrics": configured,
+            "metrics": [{name: config} if config else name for _, name, config in remaining],
             "left_out": {name: reason for name, (_, reason) in left_out.items()},
         }
     objective = experiment.file.objective
     lost = next((reason for metric, reason in left_out.values() if objective.score in metric.gives), None)
     if lost is not None:
-        verb, score = _other_objective(experiment, kept, lost)
+        verb, score = _other_objective(experiment, [metric for metric, _, _ in remaining], lost)
         data["objective"] = {verb: score}
         notes.append(f"the objective is to {verb} {score}, for {objective.score} is left out")
     changed = replace(document, data=data, lines=dict(document.lines), overridden=dict(document.overridden))
     return replace(experiment, document=changed), notes
+
+
+def _too_few(metric: Metric, dataset: Dataset, samples: int) -> str | None:
+    """Why so many samples are too few for a metric; None where they are enough, or it would refuse any number."""
+    reason = _refusal(metric, dataset, samples)
+    return None if reason is None or _refusal(metric, dataset, _MANY) is not None else reason
+
+
+def _notes(
+    experiment: Experiment, splits: _Splits, count: int, left_out: Mapping[str, tuple[Metric, str]]
+) -> list[str]:
+    """What a user should know of a protocol that is fitted to `count` samples, a sentence each."""
+    protocol, notes = experiment.protocol, []
+    if count < protocol.samples:
+        notes.append(
+            f"{count:,} samples are scored: protocol {protocol.name} takes {protocol.samples:,} where there are as "
+            f"many, and the {splits.scored} split has {splits.size:,} ({splits.in_all(protocol.samples)} would do)"
+        )
+    for name, (metric, reason) in left_out.items():
+        needed = _least(metric, splits.dataset, count)
+        notes.append(f"{name} is left out: {reason} ({splits.in_all(needed)} would do)")
+    return notes
 
 
 def _other_objective(experiment: Experiment, metrics: Sequence[Metric], lost: str) -> tuple[str, str]:
@@ -111,18 +136,15 @@ def _least(metric: Metric, dataset: Dataset, few: int) -> int:
     return high
 
 
-def _refuse(
-    experiment: Experiment, dataset: Dataset, scored: str, sizes: Mapping[str, int], metrics: Mapping[str, Metric]
-) -> None:
+def _refuse(experiment: Experiment, splits: _Splits, metrics: Mapping[str, Metric]) -> None:
     """Raises `UsageError` for data that no metric of the protocol can do with, with what would do."""
-    total = sum(sizes.values())
-    needed, name = min((_least(metric, dataset, sizes[scored]), name) for name, metric in metrics.items())
+    dataset, total = splits.dataset, sum(splits.sizes.values())
+    needed, name = min((_least(metric, dataset, splits.size), name) for name, metric in metrics.items())
     share = math.ceil(100 * needed / total) / 100
     shares = {"reference", "holdout"} <= type(dataset.config).model_fields.keys() and share < 0.4
     remedy = f"set data.reference and data.holdout to {share:.2f}, or " * shares
     experiment.document.fail(
         ("data",),
-        f"the {scored} split of {dataset.name} has {sizes[scored]:,} samples, too few for any metric of protocol "
-        f"{experiment.protocol.name}: {name} needs {needed:,}; {remedy}give "
-        f"{math.ceil(total * needed / max(sizes[scored], 1)):,} in all",
+        f"the {splits.scored} split of {dataset.name} has {splits.size:,} samples, too few for any metric of protocol "
+        f"{experiment.protocol.name}: {name} needs {needed:,}; {remedy}give {splits.in_all(needed)}",
     )

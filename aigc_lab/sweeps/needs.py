@@ -1,4 +1,4 @@
-"""What a sweep needs of memory, estimated before it is taken: too much is refused with the key, and what would fit."""
+"""The memory that a sweep needs, estimated beforehand: too much is refused with the key, and what would fit."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ _REFUSALS = (ValueError, TypeError, ArithmeticError, MemoryError, RuntimeError)
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes that a run holds at least while it trains: `fixed` for the networks, and for `each` sample of a batch."""
+    """Bytes that a training run holds at least: `fixed` of the networks, and of `each` sample of a batch."""
 
     fixed: int
     each: float = 0.0
@@ -43,8 +43,8 @@ class Cost:
 
 
 def check_memory(experiment: Experiment, places: Sequence[Place], together: int = 1) -> None:
-    """Raises `UsageError` for data or runs that memory cannot hold: of all workers that share a device, or of so many
-    runs that are trained `together`. Nothing is loaded, and what is built is small or known to fit.
+    """Raises `UsageError` for data or runs that memory cannot hold: of all workers that share a device, or of as many
+    runs as are trained `together`. Nothing is loaded; what is built is small, or known to fit.
     """
     filled, first = _filled(experiment, {})
     for key, need in first.dataset.memory().items():
@@ -60,17 +60,17 @@ def check_memory(experiment: Experiment, places: Sequence[Place], together: int 
         free = free_memory(device) // (together * sum(place.device == device for place in places))
         for filled, plan in _plans(experiment):
             try:
-                found = cost(plan, free)
+                estimate = cost(plan, free)
             except _REFUSALS:
                 continue  # a class of somebody else that needs real samples is not judged by samples of no content
-            if found.of(plan.training.batch_size) > free:
-                _refuse(experiment, filled, plan, found, free)
+            if estimate.of(plan.training.batch_size) > free:
+                _refuse(experiment, filled, plan, estimate, free)
 
 
 def cost(plan: Configuration, free: int) -> Cost:
-    """About what a run takes: weights and what belongs to them, and for each sample its noise, itself, and what the
-    gradient needs of the way forward, which a loss of a few samples shows. That last part is looked at only for large
-    batches, of networks that fit into what is `free`.
+    """The approximate memory of a run: weights with gradients and optimiser state, and of each sample its noise, its
+    values, and the activations that autograd keeps. The activations are measured on a few samples, only for large
+    batches of networks that fit into `free` bytes.
     """
     shape, count = plan.dataset.shape, plan.training.batch_size
     with torch.device("meta"):
@@ -86,12 +86,12 @@ def cost(plan: Configuration, free: int) -> Cost:
 
 
 def _few(plan: Configuration) -> int:
-    """A small batch: as many samples as a critic looks at, a few times."""
+    """The size of a small batch: a few times the samples that a critic judges together."""
     return 4 * int(getattr(plan.system_config, "packing", 1))
 
 
 def _held(plan: Configuration, count: int) -> float:
-    """Bytes for each sample of a batch of so many: those of noise, and those that autograd keeps of a phase's loss."""
+    """Bytes of each sample of a batch of so many: noise, and what autograd keeps for a phase's loss."""
     with torch.random.fork_rng(devices=[]):
         system = plan.system_class(plan.system_config, plan.dataset.shape)
         batch = _batch(plan.dataset.shape, count)
@@ -101,23 +101,23 @@ def _held(plan: Configuration, count: int) -> float:
 
 def _kept(system: System, phase: Phase, batch: Samples) -> int:
     noise = {name: torch.rand(draw.size) for name, draw in phase.noise.items()}
-    known = {tensor.untyped_storage().data_ptr() for tensor in (*system.parameters(), *system.buffers())}
-    kept: dict[int, torch.UntypedStorage] = {}
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*system.parameters(), *system.buffers())}
+    storages: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage  # held, so that no other gets its place
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage  # held, so that no other gets its place
         return tensor
 
     # A penalty on a gradient runs under torch.func, which forbids these hooks: what it keeps is not counted.
     with suppress(*_REFUSALS), saved_tensors_hooks(keep, lambda tensor: tensor), torch.enable_grad():
         phase.loss(batch, noise, 1)
-    return sum(map(_bytes, noise.values())) + sum(storage.nbytes() for storage in kept.values())
+    return sum(map(_bytes, noise.values())) + sum(storage.nbytes() for storage in storages.values())
 
 
 def _batch(shape: Shape, count: int) -> Samples:
-    """A batch of the shape, of no content."""
+    """A blank batch of the shape."""
     labels = None if shape.classes is None else torch.zeros(count, dtype=torch.int64)
     return modality_of(shape).blank(shape, count, labels)
 
@@ -137,8 +137,8 @@ def _filled(experiment: Experiment, values: dict[str, Any]) -> tuple[space.Fille
 
 
 def _plans(experiment: Experiment) -> Iterator[tuple[space.Filled, Configuration]]:
-    """The configurations that take most: every option of every choice, with all whole numbers at their upper ends, and
-    each of them alone at its own, where they cannot be so together. Those that differ in real numbers take the same.
+    """The configurations that take most: every option of every choice, with all whole numbers at their upper ends, or
+    each of them alone where they cannot be so together. Real numbers do not change what is taken.
     """
     whole = {hole.name: _largest(hole) for hole in experiment.holes}
     largest = {name: value for name, value in whole.items() if value is not None}
@@ -163,20 +163,20 @@ def _largest(hole: space.Hole) -> Any:
 # ---- what to say
 
 
-def _refuse(experiment: Experiment, filled: space.Filled, plan: Configuration, found: Cost, free: int) -> NoReturn:
-    """Names the key that is to blame: of those whose half would save a tenth, the one that is furthest from usual."""
-    count, need = plan.training.batch_size, found.of(plan.training.batch_size)
+def _refuse(experiment: Experiment, filled: space.Filled, plan: Configuration, estimate: Cost, free: int) -> NoReturn:
+    """Raises `UsageError` naming the key: of those whose half would save a tenth, the one furthest from its default."""
+    count, need = plan.training.batch_size, estimate.of(plan.training.batch_size)
     at: dict[KeyPath, int] = {
         ("system", key): value for key, value in plan.system_config if type(value) is int and value > 1
     }
-    saved: dict[KeyPath, float] = {path: found.fixed - _fixed(plan, path, value // 2) for path, value in at.items()}
-    at["training", "batch_size"], saved["training", "batch_size"] = count, found.each * count / 2
+    saved: dict[KeyPath, float] = {path: estimate.fixed - _fixed(plan, path, value // 2) for path, value in at.items()}
+    at["training", "batch_size"], saved["training", "batch_size"] = count, estimate.each * count / 2
     costly = [path for path in at if saved[path] > need / 10] or list(at)
     path = max(costly, key=lambda path: at[path] / _usual(plan, path))
     if path[0] == "training":
-        fits = int((free - found.fixed) / found.each)
+        fits = int((free - estimate.fixed) / estimate.each)
     else:
-        fits = _most(plan, path, at[path], int(free - found.each * count))
+        fits = _most(plan, path, at[path], int(free - estimate.each * count))
     remedy = f"; {_rounded(fits):,} would fit" if fits > 1 else ""
     experiment.document.fail(
         filled.source(path),
@@ -186,14 +186,14 @@ def _refuse(experiment: Experiment, filled: space.Filled, plan: Configuration, f
 
 
 def _usual(plan: Configuration, path: KeyPath) -> float:
-    """The default of a key, where it has one."""
+    """The default of a key; None without one."""
     model: type[BaseModel] = type(plan.training if path[0] == "training" else plan.system_config)
     default = model.model_fields[str(path[-1])].get_default()
     return default if isinstance(default, int) and default > 0 else 1
 
 
 def _fixed(plan: Configuration, path: KeyPath, value: int) -> float:
-    """Bytes of the networks with another value there; infinite where it cannot be."""
+    """Bytes of the networks with another value of a key; infinite for a value that is refused."""
     config = plan.system_config.model_copy(update={str(path[-1]): value})
     try:
         with torch.device("meta"):
@@ -204,7 +204,7 @@ def _fixed(plan: Configuration, path: KeyPath, value: int) -> float:
 
 
 def _most(plan: Configuration, path: KeyPath, value: int, free: int) -> int:
-    """About the largest value whose networks fit; 0 where none does."""
+    """About the largest value of a key whose networks fit; 0 if none does."""
     low, high = 0, value
     while high - low > max(low // 20, 1):
         middle = (low + high) // 2
@@ -213,6 +213,6 @@ def _most(plan: Configuration, path: KeyPath, value: int, free: int) -> int:
 
 
 def _rounded(value: int) -> int:
-    """Down, to two digits."""
+    """The number rounded down to two digits."""
     step = int(10 ** max(len(str(value)) - 2, 0))
     return value // step * step

@@ -1,12 +1,12 @@
-"""May this home write a sweep? Every command asks that before it changes something.
+"""The home that a sweep belongs to, and the refusal of others' writes; every command asks before it changes something.
 
-A sweep belongs to the home that its files lie in; several homes may share a registry, and the others may read it. A
-home has an id in a file of its own, which is moved and copied with it, and the registry knows where the home of that id
-lies. So a home that was moved is told from one that was copied: of that, the original is still at its place.
+A sweep belongs to the home with its files. Several homes may share a registry and read each other's sweeps. A home has
+an id in a file, which is moved and copied with it, and the registry has the path of each id: the original of a copied
+home is still at that path, that of a moved one is not.
 
-Nobody can see whether a home that is not at its place was moved, is not mounted or is gone: a sweep goes over to
-another home only where its files lie, or by name. Nor is a copy at the same path on another machine told from a folder
-that both machines mount: it counts as the same home.
+A home that is not at its path may have been moved, not be mounted, or be gone, which nobody can see. A sweep goes over
+to another home only where its files lie, or by name. A copy at the same path on another machine cannot be told from a
+folder that both machines mount, and counts as the same home.
 """
 
 import os
@@ -37,7 +37,7 @@ _RUN_THERE = (
 
 
 def check_home(registry: Registry, settings: Settings) -> None:
-    """Raises `UsageError` for a home that was moved or copied, where it would write into the place of another."""
+    """Raises `UsageError` for a home that was moved or copied and would write to another home's place."""
     relocation.check_relocation(settings)
     original = original_of(registry, settings)
     if original is None or self_contained(settings):
@@ -55,14 +55,14 @@ def check_home(registry: Registry, settings: Settings) -> None:
 
 
 def refuse(registry: Registry, settings: Settings, sweep: str) -> None:
-    """Raises `UsageError` when this home may not write the sweep. Changes nothing."""
+    """Raises `UsageError` if this home may not write the sweep. Changes nothing."""
     check_home(registry, settings)
     refuse_foreign(registry, settings, sweep)
 
 
 def refuse_foreign(registry: Registry, settings: Settings, sweep: str, *, remedy: str = _RUN_THERE) -> None:
     """Raises `UsageError` for a sweep whose files lie in another home. `remedy` ends the sentence "it belongs to home
-    …", where that home is not gone.
+    …", unless that home is gone.
     """
     owner = homes.owners(registry).get(sweep)
     if owner is None:
@@ -78,8 +78,8 @@ def refuse_foreign(registry: Registry, settings: Settings, sweep: str, *, remedy
 
 
 def claim(registry: Registry, settings: Settings, sweep: str) -> None:
-    """As `refuse`, and the sweep is this home's from now on, if it was nobody's. Raises `UsageError` for a home that
-    cannot be written: its registry would say so in a database's words.
+    """Makes a sweep without an owner this home's, after `refuse`. Raises `UsageError` for a home that cannot be
+    written, before its registry fails with the database's message.
     """
     refuse(registry, settings, sweep)
     settings.prepare()
@@ -115,21 +115,21 @@ def _foreign(registry: Registry, settings: Settings, sweep: str, owner: str, rem
 
 
 def identity(registry: Registry, settings: Settings) -> str:
-    """The id of this home, made now unless it has one. Raises `UsageError` when the home cannot be written."""
-    known = _known(registry, settings) or secrets.token_hex(16)
-    if _read(settings.home) != known:
-        write_identity(settings, known)
-    return known
+    """The id of this home, made if it has none. Raises `UsageError` if the home cannot be written."""
+    home_id = _known(registry, settings) or secrets.token_hex(16)
+    if _read(settings.home) != home_id:
+        write_identity(settings, home_id)
+    return home_id
 
 
 def write_identity(settings: Settings, identity: str) -> None:
-    """Raises `UsageError` when the home cannot be written."""
+    """Writes the id of this home. Raises `UsageError` if the home cannot be written."""
     settings.prepare()
     write_atomically(settings.home / _IDENTITY, f"{identity}\n".encode())
 
 
 def _known(registry: Registry, settings: Settings) -> str | None:
-    """The id of this home; one whose file is lost is known by its place."""
+    """The id of this home; if its file is lost, the id that the registry has for its path."""
     here = _here(settings, "")
     return _read(settings.home) or next(
         (each.id for each in homes.homes(registry) if (each.path, each.host) == (here.path, here.host)), None
@@ -147,7 +147,7 @@ def _here(settings: Settings, identity: str) -> StoredHome:
 
 
 def original_of(registry: Registry, settings: Settings) -> StoredHome | None:
-    """Where the registry knows the home of this id, if that is elsewhere and it was not simply moved from there."""
+    """The home that this one may be a copy of: recorded with its id at another path, and not gone from there."""
     mine = _read(settings.home)
     recorded = None if mine is None else homes.home(registry, mine)
     if recorded is None or recorded.path == str(settings.home.resolve()) or lives_on(recorded) is False:
@@ -156,14 +156,14 @@ def original_of(registry: Registry, settings: Settings) -> StoredHome | None:
 
 
 def lives_on(home: StoredHome) -> bool | None:
-    """Whether a home still lies where it was recorded; None where that cannot be seen from this machine."""
+    """Whether a home still lies at its recorded path; None if that cannot be seen from this machine."""
     if _read(Path(home.path)) == home.id:
         return True
     return False if home.host == socket.gethostname() else None
 
 
 def self_contained(settings: Settings) -> bool:
-    """Whether the stores that only one home may write lie in this one: a copy of it has stores of its own."""
+    """Whether the stores that only one home may write lie in this one, so that its copy has its own."""
     return _own(settings.registry_url, settings.home) and _own(settings.optuna_url, settings.home)
 
 
@@ -175,14 +175,14 @@ def _own(url: str, home: Path) -> bool:
 
 
 def remedy(settings: Settings, sweeps: list[str]) -> str:
-    """What to do about sweeps of a home that is not where it was."""
+    """The remedy for sweeps of a home that is not at its path."""
     if any(_keeps(settings.home, sweep) for sweep in sweeps):
         return "aigc-lab doctor --repair takes over those whose files lie here, and says what to do about others"
     return _if_moved(sweeps)
 
 
 def _if_moved(sweeps: list[str]) -> str:
-    """What to do about sweeps of a home that is not where it was: nobody can see from here whether it was moved."""
+    """The remedy for sweeps of a home that cannot be seen from this machine."""
     adopting = ", ".join(f"aigc-lab doctor --adopt {sweep}" for sweep in sweeps[:3]) + (
         ", …" if len(sweeps) > 3 else ""
     )
@@ -190,7 +190,7 @@ def _if_moved(sweeps: list[str]) -> str:
 
 
 def _keeps(home: Path, sweep: str) -> bool:
-    """Whether a home has what runs of the sweep left: not only records that wait, or an empty folder."""
+    """Whether a home has results of the sweep: more than records that wait, or an empty folder."""
     return any(files for place in ("checkpoints", "artifacts") for _, _, files in os.walk(home / place / sweep))
 
 
@@ -203,8 +203,8 @@ def _has_files(settings: Settings, sweep: str) -> bool:
 
 
 def repair(registry: Registry, settings: Settings) -> list[str]:
-    """Settles which home this is, and takes over the sweeps whose files lie here and not in the home that they belong
-    to. Returns a sentence for each.
+    """Settles the identity of this home, and takes over sweeps whose files lie here and not in their own home. Returns
+    a sentence for each.
     """
     said = []
     original = original_of(registry, settings)
@@ -223,15 +223,15 @@ def repair(registry: Registry, settings: Settings) -> list[str]:
 
 
 def _moved_from(registry: Registry, settings: Settings) -> StoredHome | None:
-    """Where the registry knows this home, if that is another place."""
+    """The path at which the registry has this home, if it is another."""
     mine = _read(settings.home)
     recorded = None if mine is None else homes.home(registry, mine)
     return recorded if recorded is not None and recorded.path != str(settings.home.resolve()) else None
 
 
 def _take_over(registry: Registry, settings: Settings) -> list[str]:
-    """Of a home that is there but has no files of a sweep, which this one has, the sweep was adopted while this one was
-    away.
+    """Adopts sweeps of other homes whose files lie here and not there, and returns a sentence for each home. A home
+    that is there without the files of its sweep adopted it while this one was away.
     """
     said = []
     for home, sweeps in others(registry, settings).items():
@@ -250,7 +250,7 @@ def _take_over(registry: Registry, settings: Settings) -> list[str]:
 
 
 def adopt(registry: Registry, settings: Settings, sweeps: list[str]) -> None:
-    """Makes sweeps this home's, whosever they were."""
+    """Makes sweeps this home's, whichever home they belonged to."""
     mine = identity(registry, settings)
     homes.settle(registry, _here(settings, mine))
     homes.adopt(registry, mine, sweeps=sweeps)
@@ -258,9 +258,9 @@ def adopt(registry: Registry, settings: Settings, sweeps: list[str]) -> None:
 
 def others(registry: Registry, settings: Settings) -> dict[StoredHome, list[str]]:
     """The other homes of this registry -> their sweeps."""
-    mine, known = _known(registry, settings), {each.id: each for each in homes.homes(registry)}
-    found: dict[StoredHome, list[str]] = {}
+    mine, homes_by_id = _known(registry, settings), {each.id: each for each in homes.homes(registry)}
+    sweeps: dict[StoredHome, list[str]] = {}
     for sweep, owner in sorted(homes.owners(registry).items()):
-        if owner != mine and owner in known:
-            found.setdefault(known[owner], []).append(sweep)
-    return found
+        if owner != mine and owner in homes_by_id:
+            sweeps.setdefault(homes_by_id[owner], []).append(sweep)
+    return sweeps

@@ -51,7 +51,7 @@ def reconcile(
     Sweeps of other homes are left alone. Raises `UsageError` for a home that may not write, and when another process
     runs the sweep that this one holds: a lock is seen on one machine, and a home may be shared by several.
     """
-    found: list[Finding] = []
+    findings: list[Finding] = []
     if not dry_run:
         ownership.check_home(registry, settings)
     for sweep in _left(registry, settings):
@@ -59,7 +59,7 @@ def reconcile(
             ownership.refuse_foreign(registry, settings, sweep)
         except UsageError as error:
             if mine is None:
-                found.append(Finding(sweep, None, f"it is left alone: {error}"))
+                findings.append(Finding(sweep, None, f"it is left alone: {error}"))
             continue
         with ExitStack() as stack:
             if sweep != mine:
@@ -75,8 +75,8 @@ def reconcile(
                 if sweep == mine:
                     raise
                 continue
-            found += _Sweep(registry, settings, sweep, dry_run).reconcile(running)
-    return found
+            findings += _Sweep(registry, settings, sweep, dry_run).reconcile(running)
+    return findings
 
 
 def _left(registry: Registry, settings: Settings) -> list[str]:
@@ -84,8 +84,8 @@ def _left(registry: Registry, settings: Settings) -> list[str]:
     left = [attempt["sweep"] for attempt in liveness.running(registry)]
     left += [supervisor["sweep"] for supervisor in liveness.supervisors(registry)]
     folder = settings.home / "spool"
-    known = {row["sweep"] for row in list_sweeps(registry)}
-    left += [spooled.name for spooled in (folder.iterdir() if folder.is_dir() else ()) if spooled.name in known]
+    sweeps = {row["sweep"] for row in list_sweeps(registry)}
+    left += [spooled.name for spooled in (folder.iterdir() if folder.is_dir() else ()) if spooled.name in sweeps]
     return list(dict.fromkeys(left))
 
 

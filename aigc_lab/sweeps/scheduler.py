@@ -1,6 +1,6 @@
-"""One execution of an experiment: as many trials as asked for, each over its seeds, and the best confirmed.
+"""The execution of an experiment: its trials, each over its seeds, and the confirmation of the best.
 
-The registry says what has been done; the same command goes on from there, after an end as after an interruption.
+The registry records what is done. The same command goes on from there, after an end or an interruption.
 """
 
 import math
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Display(Protocol):
-    """Who shows a sweep while it goes on; called from as many threads as runs go on at once."""
+    """The display of a running sweep; it is called from as many threads as runs go on at once."""
 
     def say(self, text: str) -> None:
         """One line about what happens next."""
@@ -48,8 +48,8 @@ class Display(Protocol):
 
 
 def run_sweep(experiment: Experiment, opened: Opened, display: Display, *, retry_failed: bool = False) -> None:
-    """Runs, or goes on with, the sweep. Runs that failed are done again if that is asked for, or if something that may
-    have been the reason has changed: the libraries, the code, the device.
+    """Runs the sweep, or goes on with it. Failed runs are repeated with `retry_failed`, and where libraries, code or
+    device have changed since.
     """
     sweep = _Sweep(experiment, opened, display, retry_failed)
     trials = total_trials(experiment)
@@ -62,7 +62,7 @@ def run_sweep(experiment: Experiment, opened: Opened, display: Display, *, retry
 def run_seeds(
     experiment: Experiment, opened: Opened, display: Display, seeds: Sequence[int], *, retry_failed: bool = False
 ) -> list[str]:
-    """Runs of an experiment without holes, trained together, and their ids. One that has ended is not repeated."""
+    """Trains runs of an experiment without holes together, and returns their ids. Runs that ended are not repeated."""
     sweep = _Sweep(experiment, opened, display, retry_failed)
     sweep.total = len(seeds)
     sweep.seeds(experiment.resolve(lambda hole: hole.ends()[0]), seeds)
@@ -70,7 +70,7 @@ def run_seeds(
 
 
 class _Sweep:
-    """The bookkeeping of one sweep: what is done, what comes next."""
+    """The state of one sweep: what is done, and what comes next."""
 
     def __init__(self, experiment: Experiment, opened: Opened, display: Display, retry_failed: bool) -> None:
         self._experiment = experiment
@@ -82,12 +82,12 @@ class _Sweep:
         self._pool = ThreadPool(opened.executor.slots, opened.executor.stop)
         self.total = 0
         self._worst = max if experiment.file.objective.better == "lower" else min
-        kept = RESULTS if retry_failed else RESULTS | {RunState.FAILED}
+        settled = RESULTS if retry_failed else RESULTS | {RunState.FAILED}
         changed = set() if retry_failed else self._failed_elsewhere(opened.resources.device)
         self._done = {
             (row["trial"], row["seed"]): RunOutcome(RunState(row["state"]), row["value"], row["reason"])
             for row in run_outcomes(self._registry, self._id)
-            if row["state"] in kept and row["run"] not in changed
+            if row["state"] in settled and row["run"] not in changed
         }
         failed = sum(outcome.state == RunState.FAILED for outcome in self._done.values())
         if failed:
@@ -105,7 +105,7 @@ class _Sweep:
         }
 
     def _failed_elsewhere(self, device: str) -> set[str]:
-        """Runs that failed in another environment than this one: there, something may have been missing."""
+        """Ids of runs that failed in another environment than this one."""
         now, kinds = environment.describe(device), ("device", "versions", "git_commit", "git_dirty")
         return {
             run
@@ -114,8 +114,8 @@ class _Sweep:
         }
 
     def search_all(self, study: Study, trials: int) -> None:
-        """Every trial over its seeds. The next is asked for when somebody is free to begin it, and not before: the
-        sampler then knows as much as it can. Seeds of trials that were begun go before new trials.
+        """Runs every trial over its seeds. A trial is asked for only when a worker is free, so that the sampler knows
+        as much as it can. Seeds of trials that were begun come before new trials.
         """
         with self._pool:
             for number in range(trials):
@@ -128,7 +128,7 @@ class _Sweep:
                 self._pool.start(self._trial, plan, number, range(self._experiment.file.search.seeds), suggestion)
 
     def seeds(self, plan: Configuration, seeds: Sequence[int]) -> None:
-        """Trial 0 with these seeds besides those that it had."""
+        """Runs trial 0 with these seeds, beside those that it had."""
         registry = self._registry
         registry.trial(self._id, 0, plan.system, plan.chosen, plan.values)
         jobs = [self._job(plan, 0, seed, "search") for seed in seeds if (0, seed) not in self._done]
@@ -145,38 +145,36 @@ class _Sweep:
         for job, outcome in zip(jobs, outcomes, strict=True):
             self._done[0, job.seed] = outcome
             self._display.end(job, outcome)
-        known = [outcome for (_, _), outcome in sorted(self._done.items())]
-        registry.finish_trial(self._id, 0, *self._value(0, known))
+        of_all_seeds = [outcome for (_, _), outcome in sorted(self._done.items())]
+        registry.finish_trial(self._id, 0, *self._value(0, of_all_seeds))
 
     def _trial(self, plan: Configuration, number: int, seeds: Sequence[int], suggestion: Suggestion | None) -> None:
-        """Does the runs of a trial and records what became of it: the first may be pruned, and then the others are not
-        run.
-        """
+        """Does the runs of a trial and records its end. The first run may be pruned; then the others are not run."""
         registry = self._registry
         registry.trial(self._id, number, plan.system, plan.chosen, plan.values)
         try:
-            found = [self._run(plan, number, seeds[0], "search", suggestion)]
-            if found[0] is not None and found[0].state not in (RunState.PRUNED, RunState.FAILED):
+            ended_runs = [self._run(plan, number, seeds[0], "search", suggestion)]
+            if ended_runs[0] is not None and ended_runs[0].state not in (RunState.PRUNED, RunState.FAILED):
                 rest = [partial(self._run, plan, number, seed, "search", None) for seed in seeds[1:]]
-                found += self._pool.each(rest, holding=True)
+                ended_runs += self._pool.each(rest, holding=True)
         except BaseException:
             with suppress(Failure):  # the error that is being handled says more
                 registry.finish_trial(self._id, number, RunState.KILLED, None)
             raise
-        outcomes = [outcome for outcome in found if outcome is not None]
-        if len(outcomes) < len(found):  # somebody asked that no further run be begun
+        outcomes = [outcome for outcome in ended_runs if outcome is not None]
+        if len(outcomes) < len(ended_runs):  # somebody asked that no further run be begun
             registry.finish_trial(self._id, number, RunState.KILLED, None)
             return
         # What a trial was worth stays: a diverged seed counts as the worst value that had been seen by then.
-        known = self._ended.get((number, len(outcomes)))
-        state, value = known or self._value(number, outcomes)
+        ended = self._ended.get((number, len(outcomes)))
+        state, value = ended or self._value(number, outcomes)
         registry.finish_trial(self._id, number, state, value)
         if suggestion is not None:
             suggestion.tell(value, pruned=state == RunState.PRUNED)
 
     def _value(self, number: int, outcomes: list[RunOutcome]) -> tuple[RunState, float | None]:
-        """The median over the seeds; a diverged seed, or one whose value is not finite, counts as the worst value that
-        the search had seen by then, so that going on with a sweep does not change what a trial was worth.
+        """The median over the seeds. A diverged seed, or one whose value is not finite, counts as the worst value that
+        the search had seen by then, so that continuing a sweep does not change the value of a trial.
         """
         if outcomes[0].state == RunState.PRUNED:
             return RunState.PRUNED, None
@@ -187,16 +185,16 @@ class _Sweep:
             self._worst(seen) if outcome.state in RESULTS and _finite(outcome) is None and seen else _finite(outcome)
             for outcome in outcomes
         ]
-        known = [value for value in values if value is not None]
-        if not known:
+        numbers = [value for value in values if value is not None]
+        if not numbers:
             return outcomes[0].state, None
         diverged = all(outcome.state == RunState.DIVERGED for outcome in outcomes)
-        return RunState.DIVERGED if diverged else RunState.FINISHED, statistics.median(known)
+        return RunState.DIVERGED if diverged else RunState.FINISHED, statistics.median(numbers)
 
     def _run(
         self, plan: Configuration, number: int, seed: int, role: Role, suggestion: Suggestion | None
     ) -> RunOutcome | None:
-        """The outcome of a run: the stored one, or that of doing it now. None when it is not to be begun any more."""
+        """The outcome of a run: the stored one, or that of doing it now. None if no further run is begun."""
         if (number, seed) in self._done:
             return self._done[number, seed]
         if self._finishing.is_set():
@@ -213,7 +211,7 @@ class _Sweep:
         return Job(run, self._id, number, seed, role, plan, self._experiment.file.objective)
 
     def confirm(self) -> None:
-        """The best trials by what the search saw (the reference split), with seeds that it has not."""
+        """Runs the best trials by the reference split, which the search saw, with fresh seeds."""
         confirm, file = self._experiment.file.confirm, self._experiment.file
         if confirm is None or self._finishing.is_set():
             return
@@ -233,13 +231,13 @@ class _Sweep:
 
 
 def _finite(outcome: RunOutcome) -> float | None:
-    """The value of a run; None also where it is not finite, as it is stored."""
+    """The value of a run; None if it is not finite, as in the registry."""
     return outcome.value if outcome.value is not None and math.isfinite(outcome.value) else None
 
 
 @dataclass(frozen=True)
 class _Watcher(Watcher):
-    """Passes what happens to the display, and asks the pruner where there is one to ask."""
+    """Passes the progress of a run to the display, and its scores to the pruner."""
 
     display: Display
     job: Job

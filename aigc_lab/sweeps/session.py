@@ -1,4 +1,4 @@
-"""Opening a sweep: the stores, the judge, the writer and the workers, and closing them whatever happened."""
+"""The session of a sweep: its stores, judge, writer and workers are opened together, and closed on any error."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import list_sweeps
 from aigc_lab.runs.resources import Resources, open_resources
-from aigc_lab.sweeps import ownership, study, supervision, unfinished_deletion
+from aigc_lab.sweeps import optuna_storage, ownership, supervision, unfinished_deletion
 from aigc_lab.sweeps.reconcile import reconcile
 from aigc_lab.tracking import address, writer
 from aigc_lab.tracking.spool import SpoolTracker
@@ -28,9 +28,7 @@ _FAREWELL = 3.0
 
 @dataclass(frozen=True)
 class Opened:
-    """A sweep that can be run: its id, what this process shares with its runs, who does them, and whether somebody has
-    asked that no further run be begun.
-    """
+    """An open sweep: its id, the resources its runs share, its executor, and the event after which no run is begun."""
 
     sweep: str
     resources: Resources
@@ -40,12 +38,12 @@ class Opened:
 
 @contextmanager
 def stores(settings: Settings, sweep: str, registry: Registry | None = None) -> Iterator[tuple[Registry, str | None]]:
-    """The registry of a command that runs a sweep, open until its end (or the one that it has opened already), once the
-    home and all its stores are found usable; they are made where there are none.
+    """The registry of a command that runs a sweep, open until its end, once the home and all its stores are found
+    usable; stores that do not exist are made. A `registry` that is open already is used.
 
-    MLflow's address must answer before a sweep begins, or a typo would show hours later. One that has begun goes on
-    without it, and what is to be said of that is returned too: its runs spool what they show. Raises `UsageError` for a
-    home or a store that cannot be used.
+    MLflow must answer before a sweep begins, or a mistyped address would show hours later. A sweep that has begun goes
+    on without MLflow, and its runs spool; a sentence about that is returned too. Raises `UsageError` for a home or a
+    store that cannot be used.
     """
     settings.prepare()
     note = None
@@ -60,16 +58,16 @@ def stores(settings: Settings, sweep: str, registry: Registry | None = None) -> 
             if registry is None or all(row["sweep"] != sweep for row in list_sweeps(registry)):
                 raise
             note = f"{error}; the sweep goes on, and what it shows waits in {writer.spool_folder(settings, sweep)}"
-        study.check_storage(settings.optuna_url, create=False)
+        optuna_storage.check_storage(settings.optuna_url, create=False)
         if registry is None:
             registry = stack.enter_context(open_registry(settings, create=True, connected=True))
         ownership.refuse(registry, settings, sweep)
-        study.check_storage(settings.optuna_url)
+        optuna_storage.check_storage(settings.optuna_url)
         yield registry, note
 
 
 def _trust(experiment: Experiment, settings: Settings, say: Callable[[str], None]) -> None:
-    """The code that it names has been named by the user, or was allowed: later commands of this home run it too."""
+    """Trusts the code that the experiment names, which the user named or allowed: later commands run it too."""
     try:
         trust.remember(settings.home, experiment.code)
     except UsageError as error:  # of a home that another user has opened to this one, say
@@ -77,13 +75,37 @@ def _trust(experiment: Experiment, settings: Settings, say: Callable[[str], None
 
 
 def _keep_code(experiment: Experiment, settings: Settings, say: Callable[[str], None]) -> None:
-    """The files of code that it names are kept with the sweep, which an export takes along."""
+    """Copies the files of code that the experiment names into the sweep's folder, for exports."""
     named = dict(zip(experiment.own_names, experiment.own_files, strict=True))
     copies = code_files.folder(settings, experiment.sweep)
     try:
         code_files.keep(named, copies)
     except OSError as error:
         say(f"{copies}: cannot be written ({error.strerror}); an export of this sweep will lack the code that it names")
+
+
+def _claim(
+    experiment: Experiment,
+    settings: Settings,
+    registry: Registry,
+    say: Callable[[str], None],
+    command: Literal["sweep", "train"],
+) -> None:
+    """Records the sweep as one of this home, with the code that it names. Raises `UsageError` for another home's."""
+    ownership.refuse(registry, settings, experiment.sweep)
+    objective = experiment.file.objective
+    registry.sweep(
+        experiment.name,
+        experiment.digest,
+        experiment.document.data,
+        objective.score,
+        objective.better,
+        source=experiment.document.file,
+        command=command,
+    )
+    ownership.claim(registry, settings, experiment.sweep)
+    _trust(experiment, settings, say)
+    _keep_code(experiment, settings, say)
 
 
 @contextmanager
@@ -97,34 +119,20 @@ def opened(
     *,
     executor: str | None = None,
 ) -> Iterator[Opened]:
-    """A checked experiment's sweep, ready to run: nobody else works on it, what was lost has been reconciled, its
-    writer and its workers have started and the judge is prepared. At the end all that the runs showed has been
-    delivered to MLflow, or it is said what was not.
+    """Opens the sweep of a checked experiment: locked against others and reconciled, its writer and workers started,
+    its judge prepared. At the end everything is delivered to MLflow, or a message says what was not.
 
-    `executor` names who does the runs, as systems are named: one that ships, a user's file, or an installed package's
-    (entry point group `aigc_lab.executors`); by default this process where there is one place, and else workers.
-    Raises `UsageError` for one that is unknown.
+    `executor` is the name of an executor that ships or of an installed package (entry point group
+    `aigc_lab.executors`), or a user's file; by default `inline` for one place, else `local`. Raises `UsageError` for an
+    unknown one.
     """
     kind = plugins.find(Executor, executor or ("local" if len(places) > 1 else "inline"))  # type: ignore[type-abstract]
-    objective = experiment.file.objective
     sweep = experiment.sweep
     spool, first = writer.spool_folder(settings, sweep), places[0]
     with ExitStack() as stack:
         stack.enter_context(supervision.alone(settings, sweep))
         unfinished_deletion.refuse_unfinished(settings, sweep)
-        ownership.refuse(registry, settings, sweep)
-        registry.sweep(
-            experiment.name,
-            experiment.digest,
-            experiment.document.data,
-            objective.score,
-            objective.better,
-            source=experiment.document.file,
-            command=command,
-        )
-        ownership.claim(registry, settings, sweep)
-        _trust(experiment, settings, say)
-        _keep_code(experiment, settings, say)
+        _claim(experiment, settings, registry, say, command)
         for finding in reconcile(registry, settings, mine=sweep):
             say(str(finding))
         finishing = stack.enter_context(supervision.supervised(registry, sweep))
@@ -137,6 +145,6 @@ def opened(
                 work.open(resources, spool)
                 yield Opened(sweep, resources, work, finishing)
         finally:
-            told = shipping.finish(_FAREWELL if signals.stop_requested() or outage.given_up() else None)
-            if told:
-                say(told)
+            note = shipping.finish(_FAREWELL if signals.stop_requested() or outage.given_up() else None)
+            if note:
+                say(note)

@@ -68,11 +68,11 @@ def supervised(registry: Registry, sweep: str) -> Iterator[threading.Event]:
         while not ended.wait(_LOOK):
             beat += _LOOK
             with suppress(Failure), outage.tries_once():  # a registry that fails for a while is asked again
-                wanted = registry.watch(sweep) if beat >= BEAT else registry.wanted(sweep)
+                signal = registry.watch(sweep) if beat >= BEAT else registry.wanted(sweep)
                 beat = 0.0 if beat >= BEAT else beat
-                if wanted is not None:
+                if signal is not None:
                     finishing.set()
-                if wanted == "checkpoint" and not asked:
+                if signal == "checkpoint" and not asked:
                     asked = True
                     signals.request_stop()
 

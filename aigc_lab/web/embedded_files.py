@@ -36,31 +36,31 @@ class Picture:
 
 
 def pictures(files: Sequence[Mapping[str, str]]) -> tuple[list[Picture], int]:
-    """The pictures of a run by step, and how many were left out; the final one only where there are none on the way,
-    for it repeats the last of those.
+    """Pictures of a run by step, and the number left out. The final picture is there only where there are none on the
+    way: it repeats the last of those.
     """
     by_step = {int(file["name"].partition("/")[2]): file for file in files if file["name"].startswith("samples/")}
     if not by_step:
         return [_picture(None, file) for file in files if file["name"] == "samples"], 0
     steps = sorted(by_step)
-    kept = thinned(steps, STEPS)
-    return [_picture(step, by_step[step]) for step in kept], len(steps) - len(kept)
+    steps_shown = thinned(steps, STEPS)
+    return [_picture(step, by_step[step]) for step in steps_shown], len(steps) - len(steps_shown)
 
 
 def missing(files: Sequence[Mapping[str, str]]) -> Picture | None:
-    """Real pictures of what the run's samples lack, where something is missing."""
+    """Real pictures of the bins that the run's samples lack; None where no bin is missing."""
     return next((_picture(None, file) for file in files if file["name"] == "missing"), None)
 
 
 def curves(files: Sequence[Mapping[str, str]]) -> tuple[dict[str, Any], str]:
-    """Name -> {"step": [...], "value": [...]} as the run left them, long ones thinned; and why there are none."""
+    """Name -> {"step": [...], "value": [...]}, long curves thinned; and the reason where there are none."""
     path = next((Path(file["path"]) for file in files if file["name"] == "curves"), None)
     if path is None:
         return {}, ""
     try:
-        found = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
         return {
-            name: {key: thinned(curve[key], POINTS) for key in ("step", "value")} for name, curve in found.items()
+            name: {key: thinned(curve[key], POINTS) for key in ("step", "value")} for name, curve in content.items()
         }, ""
     except OSError as error:
         return {}, f"{path}: {error.strerror}"
@@ -69,20 +69,20 @@ def curves(files: Sequence[Mapping[str, str]]) -> tuple[dict[str, Any], str]:
 
 
 def temperature(files: Sequence[Mapping[str, str]]) -> dict[str, Any] | None:
-    """A language model at several temperatures, where the run measured that: {"n", "real", "points"}."""
+    """A language model's curve over temperatures, {"n", "real", "points"}; None where the run has none."""
     path = next((Path(file["path"]) for file in files if file["name"] == "temperature"), None)
     if path is None:
         return None
     try:
-        found = json.loads(path.read_bytes())
-        kept = {key: [float(point[key]) for point in found["points"]] for key in ("temperature", *QUALITY)}
-        return {"n": int(found["n"]), "real": {key: float(found["real"][key]) for key in QUALITY}, "points": kept}
+        curve = json.loads(path.read_bytes())
+        columns = {key: [float(point[key]) for point in curve["points"]] for key in ("temperature", *QUALITY)}
+        return {"n": int(curve["n"]), "real": {key: float(curve["real"][key]) for key in QUALITY}, "points": columns}
     except (OSError, ValueError, TypeError, KeyError):
         return None  # without its file the run has no curve; its scores are in the registry
 
 
 def thinned(items: Sequence[_Item], most: int) -> list[_Item]:
-    """At most so many of them, evenly spaced, the first and the last included."""
+    """At most so many items, evenly spaced, with the first and the last."""
     if len(items) <= most:
         return list(items)
     return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]

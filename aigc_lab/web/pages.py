@@ -1,7 +1,7 @@
-"""What all pages share: the templates of `dashboards/`, their style, and Plotly's own script.
+"""Pages from the templates of `dashboards/`, with their style and Plotly's script.
 
-Templates escape whatever they are given, control characters and marks of direction too; a name that no template knows
-is an error, not a blank. Pages ask nothing of the network: style and scripts stand in them.
+Templates escape all values, control characters and marks of direction too; a name that a template does not know is an
+error. Pages load nothing from the network: style and scripts are inlined.
 """
 
 import json
@@ -27,7 +27,7 @@ def render(template: str, **values: Any) -> str:
 
 @cache
 def plotly() -> str:
-    """Plotly's JavaScript, as its package ships it: 4.8 MB, nearly all that a page weighs."""
+    """Plotly's JavaScript as its package ships it: 4.8 MB, most of a page's size."""
     return (files("plotly") / "package_data" / "plotly.min.js").read_text("utf-8")
 
 
@@ -55,7 +55,7 @@ def _environment() -> "Environment":
 
 
 def _dumps(value: Any, **options: Any) -> str:
-    """JSON for a page's script, which puts its texts on the page."""
+    """JSON for a page's script, with its texts escaped."""
     return json.dumps(_visible(value), **options)
 
 
@@ -68,7 +68,7 @@ def _visible(value: Any) -> Any:
 
 
 def inline(script: str) -> "Markup":
-    """A script of ours or of a package as the content of a `<script>`: the closing tag inside a string would end it."""
+    """A script as the content of a `<script>`: a closing tag inside a string is escaped."""
     from markupsafe import Markup
 
     return Markup(re.sub(r"</(?=script)", r"<\\/", script, flags=re.IGNORECASE))  # noqa: S704 -- no user's text

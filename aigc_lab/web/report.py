@@ -1,4 +1,4 @@
-"""The report of a sweep: one page that needs nothing beside it, made of the registry's rows and the runs' files."""
+"""The report of a sweep: one self-contained page, made of the registry's rows and the runs' files."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,18 +42,18 @@ COLOURS = 6
 
 @dataclass(frozen=True)
 class Report:
-    """A page, and the sweep that it is of."""
+    """A page, and the id of its sweep."""
 
     sweep: str
     html: str
     pictures: int
 
 
-def render_report(registry: Registry, wanted: str, *, detailed: int) -> Report:
-    """The page of a sweep, with pictures and training curves of `detailed` runs: the best of every trial before
-    further seeds. Raises `UsageError` for a sweep that is not there.
+def render_report(registry: Registry, sweep_name: str, *, detailed: int) -> Report:
+    """The page of a sweep, with pictures and training curves of `detailed` runs: the best run of every trial before
+    further seeds. Raises `UsageError` for an unknown sweep.
     """
-    sweep = show_sweep(registry, wanted)
+    sweep = show_sweep(registry, sweep_name)
     comparison = compare_trials(registry, sweep["id"])
     runs = _runs(registry, sweep, comparison)
     chosen = _chosen(runs, detailed)
@@ -124,35 +124,35 @@ def _chosen(runs: Sequence[Json], most: int) -> set[str]:
 
 
 def _panel(rows: Sequence[Json]) -> Json:
-    """Every score of runs by name, and what real samples get where all runs were measured alike."""
+    """Every score of the runs by name, and the floors where all runs were measured alike."""
     named: dict[str, str] = {score["name"]: score["better"] for row in rows for score in row["scores"]}
     floors: Json = {}
     for name in named:
         each = [score for row in rows for score in row["scores"] if score["name"] == name]
         alike = len({score["signature"] for score in each}) == 1 and len({score["floor"] for score in each}) == 1
         floors[name] = each[0]["floor"] if alike else None
-    found = [
+    cells = [
         {key: row[key] for key in ("label", "system")}
         | {"found": {score["name"]: score | {"shown": interval(score)} for score in row["scores"]}}
         for row in rows
         if row["scores"]
     ]
-    return {"names": named, "floors": floors, "rows": found}
+    return {"names": named, "floors": floors, "rows": cells}
 
 
 def _bins(verdicts: Sequence[Json]) -> Json | None:
-    """How much of its real share each bin had at each step, where there are bins: {"steps", "names", "ratios"}. They
-    are the last verdict's; what was judged by others, under other rules, is left out.
+    """The share of its real share that each bin had at each step: {"steps", "names", "ratios"}, None without bins. The
+    bins are those of the last verdict; verdicts on other bins are left out.
     """
-    found = [
+    rows = [
         (each["step"], {row["name"]: row for row in each["evidence"]["bins"]})
         for each in verdicts
         if each["kind"] == "collapse" and each["evidence"].get("bins")
     ]
-    if not found:
+    if not rows:
         return None
-    last = found[-1][1]
-    alike = [(step, bins) for step, bins in found if bins.keys() == last.keys()]
+    last = rows[-1][1]
+    alike = [(step, bins) for step, bins in rows if bins.keys() == last.keys()]
     names = [name for name in last if all(bins[name]["real"] for _, bins in alike)]
     return {
         "steps": [step for step, _ in alike],
@@ -186,7 +186,7 @@ def _with_evidence(run: Json, files: Sequence[Mapping[str, str]], verdicts: Sequ
 
 
 def _best_picture(best: Json | None, rows: Sequence[Json]) -> Json | None:
-    """The last picture of the best run, where it is among those of the page."""
+    """The last picture of the best run; None if it is not on the page."""
     for row in rows:
         if best is not None and row["run"] == best["run"] and row["pictures"] and row["pictures"][-1].there:
             return {"label": row["label"], "picture": row["pictures"][-1]}
@@ -194,7 +194,7 @@ def _best_picture(best: Json | None, rows: Sequence[Json]) -> Json | None:
 
 
 def _facts(sweep: Json, runs: Sequence[Json], environments: Sequence[Json]) -> dict[str, str]:
-    """What was run, when and on what. The host and the process are left out: a report is made to be sent."""
+    """What was run, when and in which environment, without host and process: a report is made to be sent."""
     states = Counter(run["state"] for run in runs)
     counted = ", ".join(f"{states[state]} {state.lower()}" for state in RunState if states[state])
     counted = f"{len(runs)}: {counted}" if len(states) > 1 else counted
@@ -227,7 +227,7 @@ def _distinct(values: Iterable[Any]) -> str:
 
 
 def _table(group: Any, members: Sequence[Row], colours: Mapping[str, int]) -> Json:
-    """One ranking: what its columns are called, its rows, and the sentences below it."""
+    """One ranking: its columns' titles, its rows, and the sentences below it."""
     scored = [row for row in members if row["score"] is not None]
     on = scale(scored) if scored else None
     rows = [
@@ -259,7 +259,7 @@ def _figures(
     colours: Mapping[str, int],
     histories: Mapping[str, Sequence[Json]],
 ) -> Json:
-    """What the page's script draws."""
+    """The data of the figures that the page's script draws."""
     curves = {row["run"]: row["curves"] for row in rows}
     temperatures = {row["run"]: row["temperature"] for row in rows}
     bins = {row["run"]: row["bins"] for row in rows}

@@ -12,7 +12,7 @@ _LOG_FROM = 20.0
 
 @dataclass(frozen=True)
 class Whisker:
-    """Places from 0 (left) to 1 (right); an arrow stands where a diverged seed made the bound infinite."""
+    """Places of dot and whisker from 0 (left) to 1 (right); an arrow marks an infinite bound, of a diverged seed."""
 
     dot: float
     low: float
@@ -24,7 +24,7 @@ class Whisker:
 
 @dataclass(frozen=True)
 class Scale:
-    """From `low` at 0 to `high` at 1, both finite."""
+    """A scale on which `low` is at 0 and `high` at 1, both finite."""
 
     low: float
     high: float

@@ -24,7 +24,7 @@ from aigc_lab.experiment.protocol import Protocol
 from aigc_lab.host.weights import PUBLISHED
 from aigc_lab.metrics.base import Evidence, Metric, Pool, Real, Score, scored
 from aigc_lab.samples import Images, Points, Text
-from aigc_lab.scoring import evidence, text
+from aigc_lab.scoring import evidence, given_sentences
 from aigc_lab.scoring.evaluator import Evaluator
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.scoring.inputs import GivenDataset
@@ -212,8 +212,8 @@ def test_fresh_sentences_score_what_a_given_file_does(prose: list[str]) -> None:
     """Twice as many references as sentences; floors were of half of them, and real sentences beat real ones."""
     within = Within()
     for fresh, reference, train in sets_of(prose, (60, 120, 100)):
-        within.add(text.scores(fresh, reference, train=train, metrics=SENTENCES))
-        within.add(text.scores(fresh, reference[: len(fresh)], metrics=PAIRED))
+        within.add(given_sentences.scores(fresh, reference, train=train, metrics=SENTENCES))
+        within.add(given_sentences.scores(fresh, reference[: len(fresh)], metrics=PAIRED))
     assert within.refused() == {}
 
 
@@ -415,14 +415,14 @@ def test_a_language_model_knows_the_words_of_the_reference(prose: list[str]) -> 
     """Neither a third set nor what was generated changes how many words share what is left for unseen ones."""
     fresh, reference, train = prose[:40], prose[40:120], prose[120:200]
     (forward, reverse), with_train = (
-        text.scores(fresh, reference, train=known, metrics=["lm_score"]) for known in (None, train)
+        given_sentences.scores(fresh, reference, train=known, metrics=["lm_score"]) for known in (None, train)
     )
     assert [vars(score) for score in with_train] == [vars(forward), vars(reverse)]
     words = sum(1 for part in forward.signature.split("|") if part.startswith("words:"))
     assert words == 1
-    with_junk = text.scores([*fresh, JUNK], reference, metrics=["lm_score"])
+    with_junk = given_sentences.scores([*fresh, JUNK], reference, metrics=["lm_score"])
     for score, clean in zip(with_junk, (forward, reverse), strict=True):
         # A sentence more: another n, and a floor of as many.
         assert score.floor == pytest.approx(clean.floor, abs=0.05), score.name
-    same = text.scores([*fresh[1:], JUNK], reference, metrics=["lm_score"])
+    same = given_sentences.scores([*fresh[1:], JUNK], reference, metrics=["lm_score"])
     assert [score.floor for score in same] == [forward.floor, reverse.floor]

@@ -46,7 +46,7 @@ from aigc_lab.registry.sweeps import list_trials
 from aigc_lab.registry.tables import Attempt, Supervisor
 from aigc_lab.runs.job import Job, RunOutcome, Watcher
 from aigc_lab.runs.resources import Resources
-from aigc_lab.sweeps import scheduler, study, supervision
+from aigc_lab.sweeps import optuna_storage, scheduler, supervision
 from aigc_lab.sweeps.cached_storage import CachedStorage
 from aigc_lab.sweeps.scheduler import run_sweep
 from aigc_lab.sweeps.session import Opened, stores
@@ -417,7 +417,7 @@ def test_a_storage_of_optuna_that_fails_is_no_fault_of_a_run(when: str, truth: d
     assert attempts() == [["FINISHED"], ["KILLED", "FINISHED"] if killed else ["FINISHED"]]
     assert bits() == {run: of for run, of in truth.items() if run != RUN.format(2)}
     (sweep,) = {run["sweep"] for run in shown().values()}
-    known = study.trial_states(Settings.load(Path("home")).optuna_url, sweep)
+    known = optuna_storage.trial_states(Settings.load(Path("home")).optuna_url, sweep)
     assert [state for state, _ in known.values()] == ["COMPLETE", "COMPLETE"]
 
 
@@ -529,7 +529,7 @@ def test_a_seed_that_failed_first_makes_the_stores_no_less_agreed(monkeypatch: p
     (sweep,) = {run["sweep"] for run in shown().values()}
     with registry() as opened:
         (row,) = list_trials(opened, sweep)
-    known = study.trial_states(Settings.load(Path("home")).optuna_url, sweep)
+    known = optuna_storage.trial_states(Settings.load(Path("home")).optuna_url, sweep)
     assert known[0][0] == "COMPLETE" and known[0][1] != row["value"]
 
 
@@ -761,7 +761,7 @@ def test_eight_processes_that_write_at_once() -> None:
         run_sweep(experiment, Opened(sweep, resources, hands, threading.Event()), mock.Mock())
         assert attempts() == [["FINISHED"]] * 20
         assert {row["trial"] for row in list_trials(opened, sweep)} == set(range(10))
-        assert study.trial_states(settings.optuna_url, sweep) == {n: ("COMPLETE", float(n)) for n in range(10)}
+        assert optuna_storage.trial_states(settings.optuna_url, sweep) == {n: ("COMPLETE", float(n)) for n in range(10)}
 
 
 @pytest.mark.slow

@@ -149,6 +149,8 @@ def test_a_sweep_that_another_process_runs_is_left_alone(
         sweep=sweep,
         name="mine",
         code={},
+        own_names=(),
+        own_files=(),
         digest="0123456789abcdef",
         document=SimpleNamespace(data={}, file="mine.yaml"),
         file=SimpleNamespace(objective=SimpleNamespace(score="fd", better="lower")),

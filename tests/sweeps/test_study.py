@@ -13,7 +13,8 @@ import pytest
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment.experiment import Experiment, load_experiment
 from aigc_lab.sweeps.budget import total_trials
-from aigc_lab.sweeps.study import Study, Suggestion, check_storage
+from aigc_lab.sweeps.optuna_storage import check_storage
+from aigc_lab.sweeps.study import Study, Suggestion
 
 TEXT = """\
 data: {name: digits}

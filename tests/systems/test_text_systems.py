@@ -27,7 +27,7 @@ from aigc_lab.registry.sweeps import artifacts_by_run, list_sweeps, list_trials,
 from aigc_lab.samples import Text
 from aigc_lab.serving import lookup
 from aigc_lab.shape import Modality
-from aigc_lab.sweeps import study
+from aigc_lab.sweeps import optuna_storage
 from aigc_lab.systems.base import System
 from aigc_lab.systems.lstm_lm import LSTMLM
 from aigc_lab.systems.shared.language import kept
@@ -323,7 +323,7 @@ def test_with_patience_the_selected_weights_are_the_result(tmp_path: Path, monke
     best = min(history, key=lambda entry: entry["value"])
     assert history[-1]["value"] > best["value"]
     assert (outcome["value"], trial["value"]) == (best["value"], best["value"])
-    assert study.trial_states(settings.optuna_url, row["sweep"])[0] == ("COMPLETE", best["value"])
+    assert optuna_storage.trial_states(settings.optuna_url, row["sweep"])[0] == ("COMPLETE", best["value"])
     assert {file["kind"]: file["step"] for file in run["checkpoints"]} == {
         "last": best["step"],
         "selected": best["step"],

@@ -10,7 +10,7 @@ import pytest
 from aigc_lab import plugins
 from aigc_lab.metrics.base import Evidence, Metric
 from aigc_lab.metrics.shared.text import mean_of, ratio_of
-from aigc_lab.scoring.text import _evidence
+from aigc_lab.scoring.given_sentences import _evidence
 from aigc_lab.text import bleu, ngrams
 from aigc_lab.text.corpus import Corpus
 from aigc_lab.text.ngram_model import NgramModel

@@ -17,7 +17,7 @@ from aigc_lab import cli
 from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.errors import UsageError
 from aigc_lab.metrics.base import Score
-from aigc_lab.scoring.text import concerns, scores
+from aigc_lab.scoring.given_sentences import concerns, scores
 from aigc_lab.text.tokenizer import Tokenizer, tokenize
 
 NAMES = [
@@ -361,7 +361,7 @@ def test_blank_lines_keep_their_place_in_pairs(typed: Any) -> None:
 
 
 def rouge_1(made: list[str], real: list[str]) -> float:
-    from aigc_lab.scoring.text import _corpora
+    from aigc_lab.scoring.given_sentences import _corpora
     from aigc_lab.text.rouge import rouge_n
 
     sets = _corpora({"made": made, "real": real}, "none")
@@ -476,7 +476,7 @@ def test_a_dataset_that_is_read_again_has_its_own_tokens(typed: Any) -> None:
 
 LIGHT = """
 import json, sys
-from aigc_lab.scoring.text import scores
+from aigc_lab.scoring.given_sentences import scores
 made, real, train = json.loads(sys.stdin.read())
 found = scores(made, real, train=train, protocol="text") + scores(made, real, train=train, metrics=["novelty"])
 print(json.dumps([score.name for score in found]))

@@ -1,5 +1,6 @@
 """What sentences say of a collapse beside their vectors: strangeness by a language model, and phrases by Self-BLEU."""
 
+import importlib
 import json
 import math
 from collections.abc import Callable
@@ -11,8 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from aigc_lab.cli import app
+from aigc_lab.commands.sentences import collapse
+from aigc_lab.data.pydoc import PyDoc
+from aigc_lab.errors import UsageError
 from aigc_lab.scoring.null_cache import known_nulls
-from aigc_lab.scoring.text import collapse
 from aigc_lab.text import bleu
 from aigc_lab.text.corpus import Corpus
 from aigc_lab.verdicts import sentences as sentences_
@@ -222,6 +225,24 @@ def test_sentences_are_judged_from_python() -> None:
 
     found = collapse(texts(changed(chain(20, 24), 40, 25)), texts(chain(1600, 1)), None)
     assert found.verdict in (Collapse.PARTIAL, Collapse.TOTAL) and found.phrases is not None and found.phrases < 0.5
+
+
+def test_a_dataset_and_a_file_are_judged_by_name_from_python(tmp_path: Path) -> None:
+    """As the sentences themselves are. By the names of before too, which are the same function."""
+    data = PyDoc(PyDoc.Config(), tmp_path)
+    generated, reference = data.load("train").sentences()[:300], data.load("reference").sentences()
+    file = tmp_path / "generated.txt"
+    file.write_text("\n".join(generated), "utf-8")
+    by_name = collapse(str(file), "pydoc:reference", None, home=tmp_path / "home")
+    assert by_name == collapse(generated, reference, None)
+    for former in ("text_scoring", "scoring.text"):
+        assert importlib.import_module(f"aigc_lab.{former}").collapse is collapse
+
+
+def test_a_name_of_nothing_is_refused_from_python(tmp_path: Path) -> None:
+    real = chain(100, 1)
+    with pytest.raises(UsageError, match="nowhere: no such file, folder or dataset, and no run or model"):
+        collapse("nowhere", [" ".join(WORDS[word] for word in row) for row in real], None, home=tmp_path / "home")
 
 
 def test_words_that_nobody_knows_are_not_one_thing(judged: Callable[[Rows], dict[str, Any]], tmp_path: Path) -> None:

@@ -133,6 +133,9 @@ def find_images(root: Path) -> tuple[list[File], Counter[str]]:
     return sorted(files, key=lambda file: file.name), others
 
 
+find = find_images  # its former name, which users' files import
+
+
 def _litter(name: str) -> bool:
     return name.startswith(".") or name in ("Thumbs.db", "desktop.ini", "__MACOSX")
 

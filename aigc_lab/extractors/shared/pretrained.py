@@ -85,6 +85,11 @@ def read_weights(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str,
     return {name: tensors[name] for name in shapes}
 
 
+def read(path: Path, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """`read_weights` by its former name, which users' files import."""
+    return read_weights(path, wanted)
+
+
 def _is_script(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return False

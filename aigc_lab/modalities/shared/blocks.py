@@ -59,17 +59,17 @@ def write_shown(path: Path, blocks: "Iterable[Array]", n: int) -> "Array":
     """Writes `n` samples as a `.npy` file, and returns the first of them, as many as a picture shows."""
     coming = iter(blocks)
     first = next(coming)
-    most, kept = most_shown(first[0].nbytes), list["Array"]()
+    most, shown = most_shown(first[0].nbytes), list["Array"]()
 
     def passed() -> "Iterator[Array]":
         for number, block in enumerate(chain([first], coming)):
             if number * len(first) < most:
-                kept.append(block)
+                shown.append(block)
             yield block
 
     with path.open("wb") as file:
         write_array(file, passed(), first, n)
-    return stacked([sample for block in kept for sample in block][:most])
+    return stacked([sample for block in shown for sample in block][:most])
 
 
 def lines(block: "Array") -> bytes:

@@ -20,8 +20,8 @@ def gaussian(values: Tensor, count: int) -> Tensor:
     mean = rows.mean(0)
     if rows.shape[1] <= _COVARIED:
         spread, axes = torch.linalg.eigh(torch.cov(rows.T).reshape(rows.shape[1], -1))
-        made = mean + (drawn * spread.clamp_min(0).sqrt()) @ axes.T
+        samples = mean + (drawn * spread.clamp_min(0).sqrt()) @ axes.T
     else:
-        made = mean + drawn * rows.std(0)
-    shaped: Tensor = made.float().reshape(count, *values.shape[1:])
+        samples = mean + drawn * rows.std(0)
+    shaped: Tensor = samples.float().reshape(count, *values.shape[1:])
     return shaped

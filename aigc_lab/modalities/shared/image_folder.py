@@ -64,7 +64,7 @@ class ImageFolder(Input):
         shape = (len(self._names), channels, *size)
         how = Reading(size=side or 32, channels=3 if channels == 3 else 1)
         rows = _room(shape)
-        kept: list[str] = []
+        names: list[str] = []
         broken: list[str] = []
         remarks = Counter[str]()
         # Images of one size stay as they are.
@@ -72,22 +72,22 @@ class ImageFolder(Input):
             if each.pixels is None:
                 broken.append(f"{each.name} ({each.remarks[0]})")
             else:
-                rows[len(kept)] = each.pixels
-                kept.append(each.name)
+                rows[len(names)] = each.pixels
+                names.append(each.name)
                 remarks.update(each.remarks)
-        if broken and not (self._skip and kept):
+        if broken and not (self._skip and names):
             raise UsageError(
                 f"{self._root}: {len(broken)} of {len(self._names):,} images cannot be read: {abbreviated(broken)}; "
                 "mend or remove them, or leave them out with --skip-broken"
             )
-        self._loaded = kept
+        self._loaded = names
         self.conversions = conversions(remarks, how)
         notes = reading_notes(remarks, self._others, how)
         if broken:
             notes.insert(0, f"{len(broken):,} broken images left out: {abbreviated(broken)}")
         self.notes = [f"{self._root}: {note}" for note in notes]
-        labels, self.classes = _labels(kept)
-        return Images(torch.from_numpy(rows[: len(kept)]), labels)
+        labels, self.classes = _labels(names)
+        return Images(torch.from_numpy(rows[: len(names)]), labels)
 
 
 def _room(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Scores of sentences, in files or lists, without torch."""
+"""Scores, without torch, and verdicts on collapse of sentences that a user gives, in files or lists."""
 
 from __future__ import annotations
 
@@ -58,28 +58,28 @@ def scores(
     every = _corpora({name: _lines(source, name) for name, source in given.items()}, tokenizer)
     # Blank lines of a file hold the place of a pair, and are no sentences.
     sets = {name: _sentences_of(given[name], each) for name, each in every.items()}
-    made, real = sets["generated"], sets["reference"]
-    if samples is not None and samples > len(made):
-        raise UsageError(f"{samples:,} samples are to be scored, and {len(made):,} are given")
+    fake, real = sets["generated"], sets["reference"]
+    if samples is not None and samples > len(fake):
+        raise UsageError(f"{samples:,} samples are to be scored, and {len(fake):,} are given")
     if len(real) < 2:
         raise UsageError("reference: one sentence is no reference; give two at the very least")
-    evidence = _evidence(_some(made, samples), real, sets.get("train"))
+    evidence = _evidence(_some(fake, samples), real, sets.get("train"))
     in_pairs = _InPairs(every["generated"], every["reference"], samples)
-    found = []
+    results = []
     for name, config in _wanted(metrics, protocol):
         try:
             metric = _metric(name, config)
-            found += _scored(metric, in_pairs.evidence() if getattr(metric, "paired", False) else evidence)
+            results += _scored(metric, in_pairs.evidence() if getattr(metric, "paired", False) else evidence)
         except ValueError as error:
             if metrics is not None or isinstance(error, UsageError):
                 raise UsageError(f"metric {name}: {str(error).removeprefix(f'{name} ')}") from None
             print(f"{name} is left out: {str(error).removeprefix(f'{name} ')}", file=sys.stderr)
-    if not found:
+    if not results:
         raise UsageError("nothing can be scored: every metric was left out")
-    return found
+    return results
 
 
-def collapse(
+def judge_sentences(
     generated: str | Sequence[str],
     reference: str | Sequence[str],
     labels: Sequence[int] | Sequence[str] | None,
@@ -88,8 +88,8 @@ def collapse(
     tokenizer: Tokenizer = "words",
     **options: Any,
 ) -> CollapseVerdict:
-    """Whether sentences have collapsed beside real ones: by vectors made of the reference's own words, in clusters of
-    these, or in classes that are given. Each set is a file or the sentences themselves.
+    """The verdict on whether sentences have collapsed beside real ones, by vectors made of the reference's own words,
+    in clusters of these or in the classes `labels`. Each set is a file or the sentences themselves.
 
     Raises `UsageError` for what cannot be judged, and for `options` that are about pictures.
     """
@@ -105,22 +105,22 @@ def collapse(
     named = {"generated": generated, "reference": reference}
     lines = {name: [line for line in _lines(source, name) if line] for name, source in named.items()}
     sets = _corpora(lines, tokenizer)
-    known = (None, None) if labels is None else classes_of(labels)
+    classes = (None, None) if labels is None else classes_of(labels)
     if labels is not None and len(labels) != len(sets["reference"]):
         raise UsageError(f"--labels: {len(labels):,} are given for {len(sets['reference']):,} reference sentences")
     sentences = known_sentences(sets["reference"], None)
-    made, real = vectors_of(sets["generated"], sets["reference"])
+    fake, real = vectors_of(sets["generated"], sets["reference"])
     identity = f"sentences|data:given:{sets['reference'].digest()[:8]}|tok:{tokenizer_named(tokenizer)}"
     beside = RealSet(
         real,
         identity,
         lines["reference"].__getitem__,
-        labels=known[0],
-        names=known[1],
+        labels=classes[0],
+        names=classes[1],
         sentences=sentences,
         alike=alike(sets["reference"].texts()),
     )
-    return verdict_on(made, sets["generated"], beside, cache)
+    return verdict_on(fake, sets["generated"], beside, cache)
 
 
 def _lines(source: str | Sequence[str], what: str) -> list[str]:
@@ -164,13 +164,13 @@ class _InPairs:
 
     def evidence(self) -> Evidence:
         """Raises `ValueError` for sets that are no pairs: a line that is lost shifts all that follow."""
-        made, real = len(self.generated), len(self.reference)
-        if made != real:
+        fake, real = len(self.generated), len(self.reference)
+        if fake != real:
             raise ValueError(
-                f"it compares line i with line i, and {made:,} generated lines have {real:,} in the reference; "
+                f"it compares line i with line i, and {fake:,} generated lines have {real:,} in the reference; "
                 "give as many, with an empty line where nothing was generated"
             )
-        rows = np.arange(made) if self.samples is None else _choice(made, self.samples)
+        rows = np.arange(fake) if self.samples is None else _choice(fake, self.samples)
         return _evidence(self.generated.take(rows), self.reference.take(rows), None)
 
 
@@ -196,18 +196,18 @@ class _Given:
         self.digest = reference.digest()
 
 
-def _evidence(made: Corpus, real: Corpus, train: Corpus | None) -> Evidence:
-    few = min(len(made), len(real) // 2)
+def _evidence(fake: Corpus, real: Corpus, train: Corpus | None) -> Evidence:
+    few = min(len(fake), len(real) // 2)
     pool = Pool(cast(Any, (real,)), len(real) // 2)
 
     def refused(*of: object) -> NoReturn:
         raise ValueError("it needs features, which come with a dataset; score a run, or leave it out")
 
     dataset = _Given(real)
-    details = [f"data:given:{dataset.digest[:8]}", f"ref:set:{len(real)}", f"n:{len(made)}"]
+    details = [f"data:given:{dataset.digest[:8]}", f"ref:set:{len(real)}", f"n:{len(fake)}"]
     return Evidence(
-        cast(Any, made),
-        Real.drawn(cast(Any, real), pool, len(made), cast(Any, train)),
+        cast(Any, fake),
+        Real.drawn(cast(Any, real), pool, len(fake), cast(Any, train)),
         cast(Any, dataset),
         refused,
         refused,
