@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from rich.console import Group as Stack
 from rich.console import RenderableType
 
+from aigc_lab.display.meaning import Meaning
 from aigc_lab.display.rows_table import Column, Folded, RowsTable
-from aigc_lab.display.terminal import Text
+from aigc_lab.display.terminal import Text, heading, unwrapped
 from aigc_lab.display.wording import (
     ARROW,
     Row,
@@ -46,6 +47,18 @@ def compare_table(comparison: "Comparison") -> RenderableType:
     if rest := omitted(len(comparison.rows), comparison.total):
         tables.append(Text(rest))
     return Stack(*tables)
+
+
+def meaning_page(meaning: Meaning) -> RenderableType:
+    """What a comparison means, below its table; nothing where there is nothing to say. The command is in one line, to
+    be copied.
+    """
+    if not meaning.sentences:
+        return Stack()
+    parts: list[RenderableType] = [heading("What it means"), *map(Text, meaning.sentences)]
+    if meaning.command:
+        parts.append(unwrapped(Text(f"{meaning.purpose}: {meaning.command}")))
+    return Stack(*parts)
 
 
 def sections(comparison: "Comparison") -> "list[tuple[Group | None, list[Row]]]":

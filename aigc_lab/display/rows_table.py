@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderResult
 
-from aigc_lab.display.terminal import Text, cell, cell_width
+from aigc_lab.display.terminal import Text, cell, cell_width, unwrapped
 from aigc_lab.display.wording import Row
 
 _GAP = 2  # columns of the terminal between two cells
@@ -53,9 +53,9 @@ class RowsTable:
         widths = [column.width(self._rows) for column in self._columns]
         stay = self._first_line(widths, width)
         if self._title:
-            yield _unwrapped(cell(self._title), "bold")
+            yield unwrapped(cell(self._title), "bold")
         yield self._line([column.heading for column in self._columns], widths, stay, "bold")
-        yield _unwrapped(Text("─" * _total(widths, stay)), "dim")
+        yield unwrapped(Text("─" * _total(widths, stay)), "dim")
         for row in self._rows:
             yield self._line([column.whole(row) for column in self._columns], widths, stay)
             yield from _filled(self._below(row, stay), width)
@@ -75,7 +75,7 @@ class RowsTable:
             if kept:
                 written, padding = cell(text).plain, " " * (width - cell_width(text))
                 parts.append(padding + written if column.right else written + padding)
-        return _unwrapped(Text((" " * _GAP).join(parts).rstrip()), style)
+        return unwrapped(Text((" " * _GAP).join(parts).rstrip()), style)
 
     def _below(self, row: Row, stay: Sequence[bool]) -> Iterator[tuple[str, list[str]]]:
         """Label and texts of the columns that left the first line, without empty ones."""
@@ -96,10 +96,10 @@ class Folded:
         line = ""
         for part in re.findall(r"[^|; ]*[|; ]?", self._text):
             if line and cell_width((line + part).rstrip()) > options.max_width:
-                yield _unwrapped(Text(line.rstrip()), "dim")
+                yield unwrapped(Text(line.rstrip()), "dim")
                 line = ""
             line += part
-        yield _unwrapped(Text(line.rstrip()), "dim")
+        yield unwrapped(Text(line.rstrip()), "dim")
 
 
 def _total(widths: Sequence[int], stay: Sequence[bool]) -> int:
@@ -124,7 +124,7 @@ def _filled(items: Iterable[tuple[str, list[str]]], width: int) -> Iterator[Text
                 size = cell_width(piece) + (cell_width(labelled) + 1 if labelled else 0)
                 gap = 0 if not used else _GAP if place == 0 and index == 0 else 1
                 if used and used + gap + size > room:
-                    yield _unwrapped(line)
+                    yield unwrapped(line)
                     line, used, gap = Text(" " * _INDENT), 0, 0
                 line.append(" " * gap)
                 if labelled:
@@ -132,12 +132,4 @@ def _filled(items: Iterable[tuple[str, list[str]]], width: int) -> Iterator[Text
                 line.append(piece)
                 used += gap + size
     if used:
-        yield _unwrapped(line)
-
-
-def _unwrapped(text: Text, style: str = "") -> Text:
-    """The text in one line of its own, however wide the terminal is."""
-    text.no_wrap, text.overflow = True, "ignore"
-    if style:
-        text.stylize(style)
-    return text
+        yield unwrapped(line)

@@ -106,7 +106,7 @@ def spread(row: Row) -> Spread | None:
 
 
 def ranked_score(row: Row) -> str:
-    """`39.1 ± 5.4 sampling error` of one run, `7.82 (7.43–8.21 of 2 seeds)`, or from six seeds on `12.3 [10.1, 14.9]`."""
+    """`39.1 ± 5.4 sampling error` of one run, `7.82 (7.43–8.21 of 2 seeds)`, from six seeds on `12.3 [10.1, 14.9]`."""
     score = row["score"]
     match spread(row):
         case "SAMPLING":

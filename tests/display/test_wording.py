@@ -11,6 +11,8 @@ from aigc_lab.display.wording import (
     interval,
     number,
     omitted,
+    ranked_score,
+    spread,
     state_text,
     unbounded,
     verdict_counts,
@@ -69,6 +71,38 @@ def test_a_bound_is_infinite_only_of_several_seeds(
 ) -> None:
     states = {"FINISHED": seeds} | ({"DIVERGED": diverged} if diverged else {})
     assert unbounded({"seeds": seeds, "states": states, "score": {"confidence": confidence}}) == infinite
+
+
+@pytest.mark.parametrize(
+    ("seeds", "diverged", "low", "high", "confidence", "kind", "text"),
+    [
+        (1, 0, 7.43, 8.21, 0.95, "SAMPLING", "7.82 ± 0.39 sampling error"),
+        (1, 0, 7.7, 8.21, 0.95, "SAMPLING", "7.82 -0.12 +0.39 sampling error"),
+        (1, 0, -130.0, 146.0, 0.95, "SAMPLING", "7.82 ± 138 sampling error"),
+        (1, 0, None, None, None, None, "7.82"),
+        (2, 0, 7.43, 8.21, 0.5, "RANGE", "7.82 (7.43–8.21 of 2 seeds)"),
+        (2, 1, 7.43, None, 0.75, "RANGE", "7.82 (7.43–∞ of 3 seeds)"),
+        (2, 1, None, 8.21, 0.75, "RANGE", "7.82 (-∞ to 8.21 of 3 seeds)"),
+        (3, 0, -1.5, 8.21, 0.75, "RANGE", "7.82 (-1.5 to 8.21 of 3 seeds)"),
+        (5, 0, 7.43, 8.21, 0.9375, "RANGE", "7.82 (7.43–8.21 of 5 seeds)"),
+        (6, 0, 7.43, 8.21, 0.96875, "INTERVAL", "7.82 [7.43, 8.21]"),
+        (5, 1, 7.43, None, 0.96875, "INTERVAL", "7.82 [7.43, ∞]"),
+    ],
+)
+def test_what_stands_beside_a_value_says_what_it_is(
+    seeds: int,
+    diverged: int,
+    low: float | None,
+    high: float | None,
+    confidence: float | None,
+    kind: str | None,
+    text: str,
+) -> None:
+    """A sampling error, a range and an interval are never written alike."""
+    states = {"FINISHED": seeds} | ({"DIVERGED": diverged} if diverged else {})
+    score = {"value": 7.82, "low": low, "high": high, "confidence": confidence}
+    row = {"seeds": seeds, "states": states, "score": score}
+    assert (spread(row), ranked_score(row)) == (kind, text)
 
 
 @pytest.mark.parametrize(
