@@ -126,7 +126,7 @@ def _sweep(
         result.print(ranking.meaning_page(told), crop=False)
         for line in _next_steps(best, opening.sweep, settings, home):
             if line.strip() != told.command:
-                result.print(Text(line), soft_wrap=True)
+                result.print(Text(line), soft_wrap=not line.startswith("!"))  # what is copied is not broken
     if runs and all(run["state"] == RunState.FAILED for run in runs):
         raise Failure(f"all {len(runs)} runs of {opening.sweep} failed; 'aigc-lab show {runs[0]['run']}' says why")
     return comparison.rows

@@ -162,9 +162,16 @@ def _collapse(comparison: "Comparison", missing: Missing, name: Callable[[Row], 
     doubtful = [row for row in judged if any(verdict in row["verdicts"]["collapse"] for verdict in DOUBTFUL)]
     if not doubtful:
         return [_no_collapse(judged, shown_only=comparison.total > len(comparison.rows))]
-    told = [_collapsed(row, missing.get((row["sweep"], row["trial"]), ()), name) for row in doubtful[:_MOST_TRIALS]]
-    rest = len(doubtful) - len(told)
-    return [". ".join(told) + (f". {rest} more are marked so." if rest else ".")]
+    unlike = [row for row in doubtful if not {"SEVERE", "TOTAL"} & row["verdicts"]["collapse"].keys()]
+    gone = [row for row in doubtful if row not in unlike]
+    told = [_collapsed(row, missing.get((row["sweep"], row["trial"]), ()), name) for row in gone[:_MOST_TRIALS]]
+    if len(gone) > _MOST_TRIALS:
+        told.append(f"So did {len(gone) - _MOST_TRIALS} more.")
+    if unlike:
+        makes = "makes samples" if len(unlike) == 1 else "make samples"
+        which = _listed([f"{name(row)}{_share(row, 'UNMEASURABLE')}" for row in unlike], _MOST_TRIALS)
+        told.append(f"{_capital(which)} {makes} too unlike real ones to be measured (UNMEASURABLE).")
+    return [" ".join(told)]
 
 
 def _no_collapse(judged: Sequence[Row], *, shown_only: bool) -> str:
@@ -180,20 +187,23 @@ def _no_collapse(judged: Sequence[Row], *, shown_only: bool) -> str:
 
 
 def _collapsed(row: Row, missing: Sequence[str], name: Callable[[Row], str]) -> str:
-    """`Trial 3 (vae) collapsed (SEVERE in 1 of 2 runs): it lacks 1, 4 and 7`."""
-    counts = row["verdicts"]["collapse"]
-    runs = sum(counts.values())
-    verdicts = [verdict for verdict in reversed(DOUBTFUL) if verdict in counts]
-    how = ", ".join(verdict + (f" in {counts[verdict]} of {runs} runs" if runs > 1 else "") for verdict in verdicts)
-    if verdicts == ["UNMEASURABLE"]:
-        return f"{_capital(name(row))} makes samples too unlike real ones to be measured ({how})"
-    lacks = f": it lacks {_listed(missing)}" if missing else ""
-    return f"{_capital(name(row))} collapsed ({how}){lacks}"
+    """`Trial 3 (vae) collapsed (SEVERE in 1 of 2 runs): it lacks 1, 4 and 7`, as a sentence."""
+    verdicts = [verdict for verdict in reversed(DOUBTFUL) if verdict in row["verdicts"]["collapse"]]
+    how = ", ".join(f"{verdict}{_share(row, verdict)}" for verdict in verdicts)
+    lacks = f": it lacks {_listed(missing, _MOST_BINS)}" if missing else ""
+    return f"{_capital(name(row))} collapsed ({how}){lacks}."
 
 
-def _listed(names: Sequence[str]) -> str:
-    if len(names) > _MOST_BINS:
-        return f"{', '.join(names[:_MOST_BINS])} and {len(names) - _MOST_BINS} more"
+def _share(row: Row, verdict: str) -> str:
+    """` in 1 of 2 runs`, where not all have this verdict."""
+    count, runs = row["verdicts"]["collapse"][verdict], sum(row["verdicts"]["collapse"].values())
+    return f" in {count} of {runs} runs" if count < runs else ""
+
+
+def _listed(names: Sequence[str], most: int) -> str:
+    """`1, 4 and 7`, of many the first."""
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 

@@ -110,23 +110,29 @@ def ranked_score(row: Row) -> str:
     score = row["score"]
     match spread(row):
         case "SAMPLING":
-            return f"{number(score['value'])} {_error(score)} sampling error"
+            return f"{number(score['value'])} ± {_sampling_error(score)} sampling error"
         case "RANGE":
-            worst = ("-∞", "∞")
-            low, high = (number(score[key]) or worst[key == "high"] for key in ("low", "high"))
+            low, middle, high = _told_apart(score["low"], score["value"], score["high"])
+            low, high = low or "-∞", high or "∞"
             between = " to " if "-" in low + high else "–"  # a dash beside a minus sign is misread
-            return f"{number(score['value'])} ({low}{between}{high} of {values_of(row)} seeds)"
+            return f"{middle} ({low}{between}{high} of {values_of(row)} seeds)"
     return interval(score, unbounded(row))
 
 
-def _error(score: Row) -> str:
-    """`± 5.4`, half of a 95 % interval, or where it is lopsided `-0.04 +0.01`: to two digits."""
-    below, above = (_two_digits(abs(score[key] - score["value"])) for key in ("low", "high"))
-    return f"± {above}" if below == above else f"-{below} +{above}"
+def _sampling_error(score: Row) -> str:
+    """From the value to the farther end of its 95 % interval, to two digits."""
+    error = max(abs(score[key] - score["value"]) for key in ("low", "high"))
+    return f"{error:.0f}" if 10 <= error < 1e7 else f"{error:.2g}"
 
 
-def _two_digits(value: float) -> str:
-    return f"{value:.0f}" if 10 <= value < 1e7 else f"{value:.2g}"
+def _told_apart(low: float | None, middle: float, high: float | None) -> tuple[str, str, str]:
+    """The three as `number` writes them, or with up to six digits where ends that differ would look alike."""
+    texts = number(low), number(middle), number(high)
+    for digits in (4, 5, 6):
+        if texts[0] != texts[2] or low == high or low is None or high is None:
+            break
+        texts = f"{low:.{digits}g}", f"{middle:.{digits}g}", f"{high:.{digits}g}"
+    return texts
 
 
 def value_text(value: object) -> str:

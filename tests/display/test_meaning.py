@@ -110,12 +110,13 @@ def test_of_many_that_collapsed_the_first_are_named_and_the_rest_counted() -> No
     five = compared(*([3.0] for _ in range(5)), verdicts={"collapse": {"TOTAL": 1}})
     of = told(five, {("digits-dbeb81dd", 0): list("0123456789")})
     assert "it lacks 0, 1, 2, 3, 4, 5, 6, 7 and 2 more. Trial 1" in of
-    assert "Trial 2 (dcgan) collapsed (TOTAL). 2 more are marked so." in of and "Trial 3" not in of
+    assert "Trial 2 (dcgan) collapsed (TOTAL). So did 2 more." in of and "Trial 3" not in of
 
 
 def test_what_is_unlike_anything_real_is_not_said_to_have_collapsed() -> None:
     of = told(compared([3.0], [4.0], verdicts={"collapse": {"UNMEASURABLE": 1}}, marks=["collapse UNMEASURABLE"]))
-    assert "makes samples too unlike real ones to be measured (UNMEASURABLE)" in of and "collapsed" not in of
+    assert "Trial 0 (dcgan) and trial 1 (dcgan) make samples too unlike real ones to be measured (UNMEASURABLE)." in of
+    assert "collapsed" not in of
     assert of.endswith("To look at the samples: SAMPLES")  # and the leader is not promoted
 
 

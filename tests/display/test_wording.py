@@ -77,7 +77,7 @@ def test_a_bound_is_infinite_only_of_several_seeds(
     ("seeds", "diverged", "low", "high", "confidence", "kind", "text"),
     [
         (1, 0, 7.43, 8.21, 0.95, "SAMPLING", "7.82 ± 0.39 sampling error"),
-        (1, 0, 7.7, 8.21, 0.95, "SAMPLING", "7.82 -0.12 +0.39 sampling error"),
+        (1, 0, 7.7, 8.21, 0.95, "SAMPLING", "7.82 ± 0.39 sampling error"),
         (1, 0, -130.0, 146.0, 0.95, "SAMPLING", "7.82 ± 138 sampling error"),
         (1, 0, None, None, None, None, "7.82"),
         (2, 0, 7.43, 8.21, 0.5, "RANGE", "7.82 (7.43–8.21 of 2 seeds)"),
@@ -98,7 +98,9 @@ def test_what_stands_beside_a_value_says_what_it_is(
     kind: str | None,
     text: str,
 ) -> None:
-    """A sampling error, a range and an interval are never written alike."""
+    """A sampling error (of an interval that is lopsided the larger side), a range and an interval are never written
+    alike.
+    """
     states = {"FINISHED": seeds} | ({"DIVERGED": diverged} if diverged else {})
     score = {"value": 7.82, "low": low, "high": high, "confidence": confidence}
     row = {"seeds": seeds, "states": states, "score": score}
@@ -117,6 +119,15 @@ def test_what_stands_beside_a_value_says_what_it_is(
 )
 def test_a_floor_has_its_spread_and_the_score_at_as_few_samples(row: dict[str, Any], text: str) -> None:
     assert floor_text(row) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [(3.066, 3.068, "3.067 (3.066–3.068"), (3.06501, 3.06503, "3.06502 (3.06501–3.06503"), (3.0, 3.0, "3 (3–3")],
+)
+def test_ends_of_a_range_that_differ_look_different(low: float, high: float, text: str) -> None:
+    score = {"value": (low + high) / 2, "low": low, "high": high, "confidence": 0.5}
+    assert ranked_score({"seeds": 2, "states": {}, "score": score}) == f"{text} of 2 seeds)"
 
 
 def test_seeds_that_ended_otherwise_are_counted() -> None:
