@@ -48,9 +48,10 @@ PLUGINS = (
 LIGHT = (
     *("", "api", "cli", "config", "experiment", "host", "metrics.base", "plugins", "registry", "text", "web"),
     *("modalities.base", "modalities.shared.blocks", "modality", "shape"),
-    *("commands.doctor", "commands.judge", "commands.sentences", "commands.spool", "commands.status", "commands.stop"),
-    *("commands.ui", "metrics.shared.text", "scoring.given_sentences"),
-    *("display.ranking", "display.run_page", "display.seeds", "display.tables", "display.terminal", "display.wording"),
+    *("commands.doctor", "commands.explain", "commands.judge", "commands.sentences", "commands.spool"),
+    *("commands.status", "commands.stop", "commands.ui", "metrics.shared.text", "scoring.given_sentences"),
+    *("display.meaning", "display.ranking", "display.rows_table", "display.run_page", "display.seeds"),
+    *("display.tables", "display.terminal", "display.wording", "statistics.rank_test"),
     *("serving.answering", "serving.lookup", "serving.model", "serving.promotion", "serving.request"),
     *("serving.sample_files", "verdicts.history_files", "verdicts.seeds", "verdicts.stability", "verdicts.wording"),
 )

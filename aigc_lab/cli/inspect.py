@@ -118,18 +118,24 @@ def compare(
     home: Home = None,
 ) -> None:
     """Rank the trials by the median over their seeds on the reference split, and show their values on the holdout."""
-    from aigc_lab.display.ranking import compare_table
+    from aigc_lab.commands.explain import explained
+    from aigc_lab.display.ranking import compare_table, meaning_page
     from aigc_lab.display.wording import omitted
+    from aigc_lab.host.settings import Settings
     from aigc_lab.registry.comparison import compare_trials
 
-    with opened(home) as registry, uncollected():
+    settings = Settings.load(home)
+    with opened(settings) as registry, uncollected():
         comparison = compare_trials(registry, sweep, score=score, checkpoint=checkpoint, most=limit or None)
+        if not json:
+            told = explained(registry, comparison, settings, home, checkpoint=checkpoint, by_objective=score is None)
     if json:
         print_rows([comparison.rows])
         for note in filter(None, (comparison.note, omitted(len(comparison.rows), comparison.total))):
             print(note, file=sys.stderr)
     else:
         print_table(compare_table(comparison))
+        print_table(meaning_page(told))
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from aigc_lab.commands.explain import explained
 from aigc_lab.display import ranking, terminal
 from aigc_lab.display.progress import SweepDisplay
 from aigc_lab.display.terminal import Text
@@ -121,8 +122,11 @@ def _sweep(
         console.print(f"All {len(runs)} runs were done before; --trials N asks for more.")
     if table:
         result.print(ranking.compare_table(comparison), crop=False)
+        told = explained(known, comparison, settings, home)
+        result.print(ranking.meaning_page(told), crop=False)
         for line in _next_steps(best, opening.sweep, settings, home):
-            result.print(Text(line), soft_wrap=True)
+            if line.strip() != told.command:
+                result.print(Text(line), soft_wrap=not line.startswith("!"))  # what is copied is not broken
     if runs and all(run["state"] == RunState.FAILED for run in runs):
         raise Failure(f"all {len(runs)} runs of {opening.sweep} failed; 'aigc-lab show {runs[0]['run']}' says why")
     return comparison.rows
@@ -233,8 +237,11 @@ def resume_sweep(
         else:
             _train(experiment, settings, seeds, **given)
         comparison = compare_trials(registry, row["id"])
+        told = explained(registry, comparison, settings, home)
     if table:
-        terminal.console(stderr=json).print(ranking.compare_table(comparison), crop=False)
+        result = terminal.console(stderr=json)
+        result.print(ranking.compare_table(comparison), crop=False)
+        result.print(ranking.meaning_page(told), crop=False)
     return comparison.rows
 
 

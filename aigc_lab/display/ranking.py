@@ -2,24 +2,26 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from rich.console import Group as Stack
 from rich.console import RenderableType
-from rich.table import Table
 
-from aigc_lab.display.terminal import Text, cell, cell_width, plain_table
+from aigc_lab.display.meaning import Meaning
+from aigc_lab.display.rows_table import Column, Folded, RowsTable
+from aigc_lab.display.terminal import Text, heading, unwrapped
 from aigc_lab.display.wording import (
     ARROW,
     Row,
+    Spread,
     assignments,
     duration,
     floor_text,
-    interval,
     number,
     omitted,
+    ranked_score,
+    spread,
     state_text,
-    unbounded,
     verdict_counts,
     whole,
 )
@@ -38,13 +40,25 @@ def compare_table(comparison: "Comparison") -> RenderableType:
     for group, rows in sections(comparison):
         tables.append(_group_table(rows, several, *((group.name, group.better) if group else ("score", ""))))
         if group:
-            # The caption stands below the table and not in it, where it would wrap at the table's width.
-            tables.append(Text(caption(rows, group.signature)))
+            tables += map(Text, explanations(rows))
+            tables.append(Folded(f"signature: {group.signature}"))
     if comparison.note:
         tables.append(Text(comparison.note))
     if rest := omitted(len(comparison.rows), comparison.total):
         tables.append(Text(rest))
     return Stack(*tables)
+
+
+def meaning_page(meaning: Meaning) -> RenderableType:
+    """What a comparison means, below its table; nothing where there is nothing to say. The command is in one line, to
+    be copied.
+    """
+    if not meaning.sentences:
+        return Stack()
+    parts: list[RenderableType] = [heading("What it means"), *map(Text, meaning.sentences)]
+    if meaning.command:
+        parts.append(unwrapped(Text(f"{meaning.purpose}: {meaning.command}")))
+    return Stack(*parts)
 
 
 def sections(comparison: "Comparison") -> "list[tuple[Group | None, list[Row]]]":
@@ -63,62 +77,50 @@ def sections(comparison: "Comparison") -> "list[tuple[Group | None, list[Row]]]"
     return parts
 
 
-class _Column(NamedTuple):
-    """A column of the ranking: its heading, how rich sets it, and the text of a row."""
-
-    heading: str | Text
-    options: dict[str, Any]
-    text: Callable[[Row], str]
-
-
-_RIGHT: dict[str, Any] = {"justify": "right"}
-_FOLD: dict[str, Any] = {"overflow": "fold"}
-
-
-def _group_table(rows: Sequence[Row], several: bool, name: str, better: str) -> Table:
+def _group_table(rows: Sequence[Row], several: bool, name: str, better: str) -> RowsTable:
     """The rows of one section, ranked by the score `name`; of `several` sweeps, each row names its own."""
-    table = plain_table()
-    if not several:
-        table.title, table.title_justify = cell(rows[0]["sweep"]), "left"
-    columns = [*_trial_columns(rows, several), *_score_columns(rows, name, better), *_outcome_columns(rows)]
-    for column in columns:
-        table.add_column(column.heading, **column.options)
-    for row in rows:
-        table.add_row(*(cell(column.text(row)) for column in columns))
-    return table
+    columns = [*_trial_columns(several), *_score_columns(rows, name, better), *_outcome_columns(rows)]
+    return RowsTable(columns, rows, title="" if several else rows[0]["sweep"])
 
 
-def _trial_columns(rows: Sequence[Row], several: bool) -> list[_Column]:
-    as_wide_as_sweeps = {"no_wrap": True, "min_width": max(cell_width(row["sweep"]) for row in rows)}
+# Columns move to the lines below in this order until the first line fits, those of one number together. Rank, trial and
+# score stay where they are.
+_DETAIL, _SWEEP, _TIME, _SEEDS, _FLOOR, _SYSTEM = range(1, 7)
+
+
+def _trial_columns(several: bool) -> list[Column]:
     return [
-        _Column("rank", _RIGHT, rank_text),
-        *([_Column("sweep", as_wide_as_sweeps, lambda row: row["sweep"])] if several else []),
-        _Column("trial", _RIGHT, lambda row: str(row["trial"])),
-        _Column("system", _FOLD, lambda row: row["system"]),
-        _Column("configuration", _FOLD, lambda row: assignments(row["config"])),
+        Column("rank", rank_text, right=True),
+        *([Column("sweep", lambda row: row["sweep"], yields=_SWEEP)] if several else []),
+        Column("trial", lambda row: str(row["trial"]), right=True),
+        Column("system", lambda row: row["system"], yields=_SYSTEM),
+        Column("configuration", _configuration, yields=_DETAIL, label=""),
     ]
 
 
-def _score_columns(rows: Sequence[Row], name: str, better: str) -> list[_Column]:
+def _configuration(row: Row) -> list[str]:
+    return [assignments({name: value}) for name, value in row["config"].items()]
+
+
+def _score_columns(rows: Sequence[Row], name: str, better: str) -> list[Column]:
     """The score and what it is to be read with. What has no score says in its place how it ended."""
 
-    def column(heading: str, text: Callable[[Row], str]) -> _Column:
-        return _Column(heading, _RIGHT, lambda row: "" if row["score"] is None else text(row["score"]))
+    def column(heading: str, text: Callable[[Row], str], yields: int) -> Column:
+        return Column(heading, lambda row: "" if row["score"] is None else text(row["score"]), True, yields)
 
     def value(row: Row) -> str:
-        return state_text(row) if row["score"] is None else interval(row["score"], unbounded(row))
+        return state_text(row) if row["score"] is None else ranked_score(row)
 
     two_splits = any(row["score"]["reference"] is not None for row in _with_score(rows))
     return [
-        # Numbers and their intervals stay in one piece; configurations wrap.
-        _Column(cell(f"{name} {ARROW.get(better, '')}".strip()), {"no_wrap": True}, value),
-        *([column("reference", lambda score: number(score["reference"]))] if two_splits else []),
-        column("n", lambda score: whole(score["n"])),
-        column("floor", floor_text),
+        Column(f"{name} {ARROW.get(better, '')}".strip(), value),
+        *([column("reference", lambda score: number(score["reference"]), _DETAIL)] if two_splits else []),
+        column("n", lambda score: whole(score["n"]), _DETAIL),
+        column("floor", floor_text, _FLOOR),
     ]
 
 
-def _outcome_columns(rows: Sequence[Row]) -> list[_Column]:
+def _outcome_columns(rows: Sequence[Row]) -> list[Column]:
     """Seeds, time, and where all is not well or was judged, states and verdicts."""
 
     def state(row: Row) -> str:
@@ -127,10 +129,10 @@ def _outcome_columns(rows: Sequence[Row]) -> list[_Column]:
     ended_otherwise = any(state_text(row) != "FINISHED" for row in _with_score(rows))
     judged = [kind for kind in ("collapse", "stability") if any(kind in row["verdicts"] for row in rows)]
     return [
-        _Column("seeds", _RIGHT, lambda row: f"{row['seeds']}{'*' if row['confirmed'] else ''}"),
-        _Column("time", _RIGHT, lambda row: duration(row["seconds"])),
-        *([_Column("state", _FOLD, state)] if ended_otherwise else []),
-        *(_Column(kind, _FOLD, partial(_verdicts_of, kind)) for kind in judged),
+        Column("seeds", lambda row: f"{row['seeds']}{'*' if row['confirmed'] else ''}", True, _SEEDS),
+        Column("time", lambda row: duration(row["seconds"]), True, _TIME),
+        *([Column("state", state, yields=_DETAIL)] if ended_otherwise else []),
+        *(Column(kind, partial(_verdicts_of, kind), yields=_DETAIL) for kind in judged),
     ]
 
 
@@ -156,34 +158,36 @@ def rank_text(row: Row) -> str:
 
 
 def caption(rows: Sequence[Row], signature: str) -> str:
-    """What the numbers mean: how sure the intervals are, and how the score was computed."""
+    """What the numbers mean: what stands beside a value, and how the score was computed."""
+    lines = explanations(rows)
+    return "\n".join([*lines, f"signature: {signature}"] if signature else lines)
+
+
+# What stands in the column of the score, as `wording.ranked_score` writes it.
+_SPREADS: dict[Spread, str] = {
+    "SAMPLING": "one run ± its sampling error (95 %)",
+    "RANGE": "median (lowest–highest of its seeds)",
+    "INTERVAL": "median [its 95 % interval over the seeds]",
+}
+
+
+def explanations(rows: Sequence[Row]) -> list[str]:
+    """The lines of the caption but that of the signature."""
     lines = []
-    if confidences := _confidences(rows):
-        lines.append(f"[low, high] is an interval of the median over the seeds; confidence {confidences}")
+    scored = _with_score(rows)
+    if spreads := {spread(row) for row in scored} - {None}:
+        shown = ", ".join(text for kind, text in _SPREADS.items() if kind in spreads)
+        lines.append(f"{scored[0]['score']['name']}: {shown}")
+    if any(row["score"]["floor"] is not None for row in scored):
+        sd = any(row["score"]["floor_sd"] is not None for row in scored)
+        lines.append(f"floor: what real samples score{' ± one standard deviation' if sd else ''}")
     if any(row["confirmed"] for row in rows):
         first = "" if len({row["sweep"] for row in rows}) > 1 else "; ranked first"
         lines.append(f"* confirmed on fresh seeds{first}, for a value that won the search flatters")
-    if any(row["score"]["reference"] is not None for row in _with_score(rows)):
+    if any(row["score"]["reference"] is not None for row in scored):
         lines.append("ranked by the reference split; shown is the value on the holdout, which chooses nothing")
     symbols = {_symbol(mark) for row in rows if row["rank"] is not None for mark in row["marks"]}
-    lines += [f"{symbol} {meaning}" for symbol, meaning in _SYMBOLS.items() if symbol in symbols]
-    if signature:
-        lines.append(f"signature: {signature}")
-    return "\n".join(lines)
-
-
-def _confidences(rows: Sequence[Row]) -> str:
-    """`0.75 (3 seeds), 0.95 (one run: sampling error alone)`, of the rows with a score; "" where no interval is sure of
-    anything.
-    """
-    by_seeds = {
-        row["seeds"] + row["states"].get("DIVERGED", 0): row["score"]["confidence"] for row in _with_score(rows)
-    }
-    return ", ".join(
-        f"{confidence:.3g} ({seeds} seeds)".replace("(1 seeds)", "(one run: sampling error alone)")
-        for seeds, confidence in sorted(by_seeds.items())
-        if confidence is not None
-    )
+    return lines + [f"{symbol} {meaning}" for symbol, meaning in _SYMBOLS.items() if symbol in symbols]
 
 
 def _with_score(rows: Sequence[Row]) -> list[Row]:

@@ -59,6 +59,14 @@ def cell_width(value: str) -> int:
     return cell(value).cell_len
 
 
+def unwrapped(text: Text, style: str = "") -> Text:
+    """The text in one line, however wide the terminal is: what is copied must not be broken."""
+    text.no_wrap, text.overflow = True, "ignore"
+    if style:
+        text.stylize(style)
+    return text
+
+
 def plain_table(**options: Any) -> Table:
     """A table with a line below its headings and no other."""
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), **options)

@@ -5,7 +5,7 @@ A number is never shown alone: its interval, n, floor and signature stand beside
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 Row = Mapping[str, Any]
 
@@ -50,9 +50,14 @@ def verdict_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
 
 
+def values_of(row: Row) -> int:
+    """The number of values that a ranked row's score is the median of; a seed that diverged counts as the worst one."""
+    return int(row["seeds"] + row["states"].get("DIVERGED", 0))
+
+
 def unbounded(row: Row) -> bool:
     """Whether a missing bound of a ranked row is infinite, since one of its seeds diverged."""
-    return row["score"]["confidence"] is not None and bool(row["seeds"] + row["states"].get("DIVERGED", 0) > 1)
+    return row["score"]["confidence"] is not None and values_of(row) > 1
 
 
 def state_text(row: Row) -> str:
@@ -81,6 +86,53 @@ def interval(score: Row, unbounded: bool = False) -> str:
     missing = ("-∞", "∞") if unbounded else ("?", "?")
     bounds = (bound or gap for bound, gap in zip((number(low), number(high)), missing, strict=True))
     return f"{number(score['value'])} [{', '.join(bounds)}]"
+
+
+# What stands beside a value: SAMPLING error of one run, the RANGE of a few seeds, or from six seeds on, where the exact
+# interval of a median reaches it, a 95 % INTERVAL. They are written differently, so that none is taken for another.
+Spread = Literal["SAMPLING", "RANGE", "INTERVAL"]
+
+CONFIDENCE = 0.95
+
+
+def spread(row: Row) -> Spread | None:
+    """What stands beside the value of a ranked row; None where nothing does."""
+    score = row["score"]
+    if score["value"] is None or score["confidence"] is None:
+        return None
+    if values_of(row) == 1:
+        return "SAMPLING"
+    return "INTERVAL" if score["confidence"] >= CONFIDENCE else "RANGE"
+
+
+def ranked_score(row: Row) -> str:
+    """`39.1 ± 5.4 sampling error` of one run, `7.82 (7.43–8.21 of 2 seeds)`, from six seeds on `12.3 [10.1, 14.9]`."""
+    score = row["score"]
+    match spread(row):
+        case "SAMPLING":
+            return f"{number(score['value'])} ± {_sampling_error(score)} sampling error"
+        case "RANGE":
+            low, middle, high = _told_apart(score["low"], score["value"], score["high"])
+            low, high = low or "-∞", high or "∞"
+            between = " to " if "-" in low + high else "–"  # a dash beside a minus sign is misread
+            return f"{middle} ({low}{between}{high} of {values_of(row)} seeds)"
+    return interval(score, unbounded(row))
+
+
+def _sampling_error(score: Row) -> str:
+    """From the value to the farther end of its 95 % interval, to two digits."""
+    error = max(abs(score[key] - score["value"]) for key in ("low", "high"))
+    return f"{error:.0f}" if 10 <= error < 1e7 else f"{error:.2g}"
+
+
+def _told_apart(low: float | None, middle: float, high: float | None) -> tuple[str, str, str]:
+    """The three as `number` writes them, or with up to six digits where ends that differ would look alike."""
+    texts = number(low), number(middle), number(high)
+    for digits in (4, 5, 6):
+        if texts[0] != texts[2] or low == high or low is None or high is None:
+            break
+        texts = f"{low:.{digits}g}", f"{middle:.{digits}g}", f"{high:.{digits}g}"
+    return texts
 
 
 def value_text(value: object) -> str:

@@ -95,13 +95,15 @@ class Group:
 @dataclass(frozen=True)
 class Comparison:
     """Rows in the order to show them: group after group, then those without a score. There are `total` of them, of
-    which `rows` may hold the first only; groups count all. `note` is "" for one group.
+    which `rows` may hold the first only; groups count all. `note` is "" for one group. `values` holds for each row what
+    its score is the median of, ±∞ for a seed that diverged, and nothing for a row without a score.
     """
 
     rows: list[Row]
     groups: list[Group]
     note: str
     total: int
+    values: list[list[float]]
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -169,7 +171,8 @@ def rank(
         complete = {each.key: each for each in whole([standing.configuration for standing, _, _ in shown])}
         shown = [(_of(complete[each.configuration.key], each), place, flatters) for each, place, flatters in shown]
     total = len(unranked) + sum(group.rows for group in groups)
-    return Comparison([_row(*each) for each in shown], groups, _note(groups), total)
+    values = [[] if each.value is None else _values(each.scored, each.used) for each, _, _ in shown]
+    return Comparison([_row(*each) for each in shown], groups, _note(groups), total, values)
 
 
 def _of(whole: Configuration, brief: _Standing) -> _Standing:

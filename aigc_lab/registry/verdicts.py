@@ -1,8 +1,9 @@
 """Reading what runs were judged to be: collapsed or not, stable or not."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, and_, select
 
 from aigc_lab.registry.columns import VERDICT_UP_TO_CHECKPOINT, FinalCheckpoint, Json, checkpoint_of_verdict
 from aigc_lab.registry.database import repeated
@@ -52,6 +53,41 @@ def verdicts_where(connection: Connection, condition: ColumnElement[bool]) -> di
     for row in rows.mappings():
         verdicts[row["run_id"]].append({key: value for key, value in row.items() if key != "run_id"})
     return verdicts
+
+
+@repeated
+def missing_bins(
+    registry: Registry, rows: Iterable[Json], checkpoint: FinalCheckpoint = "last"
+) -> dict[tuple[str, int], list[str]]:
+    """Trial (sweep, number) -> the names of the classes, modes or clusters that a SEVERE or TOTAL collapse verdict says
+    are missing, of some run that the trial's score is of. `rows` are those of a comparison.
+    """
+    missing = {}
+    with registry.read() as connection:
+        for row in rows:
+            if not {"SEVERE", "TOTAL"} & row["verdicts"].get("collapse", {}).keys():
+                continue
+            of_trial = and_(Run.c.sweep_id == row["sweep"], Run.c.trial == row["trial"])
+            if row["confirmed"]:
+                of_trial = and_(of_trial, Run.c.role == "confirm")
+            evidence: dict[str, tuple[str, Json]] = {}
+            for run, verdict, found in connection.execute(
+                select(Verdict.c.run_id, Verdict.c.verdict, Verdict.c.evidence)
+                .join(Run, Run.c.id == Verdict.c.run_id)
+                .outerjoin(Checkpoint, checkpoint_of_verdict(checkpoint))
+                .where(of_trial, Verdict.c.kind == "collapse", VERDICT_UP_TO_CHECKPOINT)
+                .order_by(Verdict.c.step)
+            ):
+                evidence[run] = verdict, found
+            bins = [
+                each["name"]
+                for verdict, found in evidence.values()
+                if verdict in ("SEVERE", "TOTAL")
+                for each in found.get("bins") or []
+                if each["state"] == "missing"
+            ]
+            missing[row["sweep"], row["trial"]] = list(dict.fromkeys(bins))
+    return missing
 
 
 @repeated

@@ -14,8 +14,8 @@ from aigc_lab.display.wording import (
     Row,
     duration,
     interval,
+    ranked_score,
     state_text,
-    unbounded,
     verdict_counts,
 )
 from aigc_lab.registry.comparison import best_run, compare_trials
@@ -74,7 +74,7 @@ def render_report(registry: Registry, sweep_name: str, *, detailed: int) -> Repo
         arrows=ARROW,
         panel=_panel(rows),
         facts=_facts(sweep, runs, attempt_environments(registry, sweep["id"])),
-        best=best and best | {"shown": interval(best["score"], unbounded(best))},
+        best=best and best | {"shown": ranked_score(best)},
         best_picture=_best_picture(best_run(registry, sweep["id"]), rows),
         tables=[_table(group, members, colours) for group, members in sections(comparison)],
         note=comparison.note,
@@ -235,7 +235,7 @@ def _table(group: Any, members: Sequence[Row], colours: Mapping[str, int]) -> Js
         | {
             "colour": colours[row["system"]],
             "place": rank_text(row),
-            "shown": interval(row["score"], unbounded(row)) if row["score"] else "",
+            "shown": ranked_score(row) if row["score"] else "",
             "whisker": whisker(row, on) if row["score"] and on else None,
             "told": state_text(row),
             "judged": {kind: verdict_counts(row["verdicts"].get(kind, {})) for kind in ("collapse", "stability")},

@@ -93,15 +93,27 @@ def test_the_table_names_everything_that_a_number_means(home: Path) -> None:
     shown = lab(home, "compare").stdout
     for text in (
         "fd ↓",
-        "10.5 [10, 11]",
+        "10.5 (10–11 of 2 seeds)",
         "5000",
         "0.4",
         "signature: fd|n:5000",
-        "confidence 0.5 (2 seeds)",
+        "fd: median (lowest–highest of its seeds)",
         "DIVERGED",
     ):
         assert text in shown
     assert "lr=0.0002 loss=[red]hinge[/nothing]" in shown  # text of the user is not markup
+
+
+def test_what_a_comparison_means_stands_below_it(home: Path) -> None:
+    lines = lab(home, "compare", "--home", str(home), AIGC_LAB_HOME="elsewhere", COLUMNS="200").stdout.splitlines()
+    told = lines[lines.index("What it means") + 1 :]
+    assert told == [
+        "Trial 0 (dcgan) leads with fd 10.5 (lower is better), 1 ahead of trial 1 (dcgan) with 11.5; real samples "
+        "score 0.4 (the floor), 10.1 better than the first.",
+        "Whether the difference is more than chance cannot be told yet: with 2 and 2 seeds no result could tell; 2 "
+        "more seeds each would, if their values do not overlap.",
+        f"To look at the samples: aigc-lab report digits-01234567 --home {home}",
+    ]
 
 
 @pytest.mark.parametrize("arguments", READ)
@@ -266,7 +278,7 @@ def test_how_commands_end(command: str, code: int, line: str) -> None:
 
 
 def test_a_terminal_without_unicode_gets_a_table(home: Path) -> None:
-    assert "10.5 [10, 11]" in lab(home, "compare", PYTHONIOENCODING="ascii").stdout
+    assert "10.5 (10?11 of 2 seeds)" in lab(home, "compare", PYTHONIOENCODING="ascii").stdout
 
 
 # ---- what the commands import

@@ -11,6 +11,8 @@ from aigc_lab.display.wording import (
     interval,
     number,
     omitted,
+    ranked_score,
+    spread,
     state_text,
     unbounded,
     verdict_counts,
@@ -72,6 +74,40 @@ def test_a_bound_is_infinite_only_of_several_seeds(
 
 
 @pytest.mark.parametrize(
+    ("seeds", "diverged", "low", "high", "confidence", "kind", "text"),
+    [
+        (1, 0, 7.43, 8.21, 0.95, "SAMPLING", "7.82 ± 0.39 sampling error"),
+        (1, 0, 7.7, 8.21, 0.95, "SAMPLING", "7.82 ± 0.39 sampling error"),
+        (1, 0, -130.0, 146.0, 0.95, "SAMPLING", "7.82 ± 138 sampling error"),
+        (1, 0, None, None, None, None, "7.82"),
+        (2, 0, 7.43, 8.21, 0.5, "RANGE", "7.82 (7.43–8.21 of 2 seeds)"),
+        (2, 1, 7.43, None, 0.75, "RANGE", "7.82 (7.43–∞ of 3 seeds)"),
+        (2, 1, None, 8.21, 0.75, "RANGE", "7.82 (-∞ to 8.21 of 3 seeds)"),
+        (3, 0, -1.5, 8.21, 0.75, "RANGE", "7.82 (-1.5 to 8.21 of 3 seeds)"),
+        (5, 0, 7.43, 8.21, 0.9375, "RANGE", "7.82 (7.43–8.21 of 5 seeds)"),
+        (6, 0, 7.43, 8.21, 0.96875, "INTERVAL", "7.82 [7.43, 8.21]"),
+        (5, 1, 7.43, None, 0.96875, "INTERVAL", "7.82 [7.43, ∞]"),
+    ],
+)
+def test_what_stands_beside_a_value_says_what_it_is(
+    seeds: int,
+    diverged: int,
+    low: float | None,
+    high: float | None,
+    confidence: float | None,
+    kind: str | None,
+    text: str,
+) -> None:
+    """A sampling error (of an interval that is lopsided the larger side), a range and an interval are never written
+    alike.
+    """
+    states = {"FINISHED": seeds} | ({"DIVERGED": diverged} if diverged else {})
+    score = {"value": 7.82, "low": low, "high": high, "confidence": confidence}
+    row = {"seeds": seeds, "states": states, "score": score}
+    assert (spread(row), ranked_score(row)) == (kind, text)
+
+
+@pytest.mark.parametrize(
     ("row", "text"),
     [
         ({"floor": None}, ""),
@@ -83,6 +119,15 @@ def test_a_bound_is_infinite_only_of_several_seeds(
 )
 def test_a_floor_has_its_spread_and_the_score_at_as_few_samples(row: dict[str, Any], text: str) -> None:
     assert floor_text(row) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [(3.066, 3.068, "3.067 (3.066–3.068"), (3.06501, 3.06503, "3.06502 (3.06501–3.06503"), (3.0, 3.0, "3 (3–3")],
+)
+def test_ends_of_a_range_that_differ_look_different(low: float, high: float, text: str) -> None:
+    score = {"value": (low + high) / 2, "low": low, "high": high, "confidence": 0.5}
+    assert ranked_score({"seeds": 2, "states": {}, "score": score}) == f"{text} of 2 seeds)"
 
 
 def test_seeds_that_ended_otherwise_are_counted() -> None:

@@ -14,7 +14,7 @@ from aigc_lab.registry.records import Judged, Role, StoredCheckpoint, StoredScor
 from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
-from aigc_lab.registry.verdicts import collapse_doubt, last_verdicts
+from aigc_lab.registry.verdicts import collapse_doubt, last_verdicts, missing_bins
 
 
 @pytest.fixture
@@ -355,3 +355,44 @@ def test_the_first_rows_are_told_in_full(lab: Lab, monkeypatch: pytest.MonkeyPat
     ]
     assert [row["config"] for row in first.rows] == [{"lr": 0.1}, {"lr": 0.2}]
     assert (first.total, len(whole.rows)) == (3, 3)
+
+
+def test_what_is_missing_is_that_of_the_runs_which_the_score_is_of(lab: Lab) -> None:
+    """Of a confirmed trial only fresh seeds count, of a run its last verdict, and of verdicts those that a bin is
+    proved to be missing in.
+    """
+
+    def judged(trial: int, seed: int, said: list[tuple[int, str, str]], role: Role = "search") -> None:
+        run = lab.run(sweep, trial, seed, role=role, state=RunState.RUNNING)
+        verdicts = []
+        for step, verdict, missing in said:
+            bins = [{"name": each, "state": "missing" if each in missing else "present"} for each in "abcdef"]
+            verdicts.append(StoredVerdict("collapse", step, verdict, "why", {"bins": bins}, "signature"))
+        attempt = lab.registry.begin(run, {})
+        score = StoredScore("fd", 1.0, None, None, 10, None, SIGNATURE, "lower", "last", 10, "holdout")
+        lab.registry.finish(run, attempt, RunState.FINISHED, scores=[score], verdicts=verdicts)
+
+    sweep = lab.sweep()
+    judged(0, 0, [(10, "TOTAL", "abc")])
+    judged(0, 1, [(5, "SEVERE", "ab"), (10, "SEVERE", "d")], role="confirm")
+    judged(0, 2, [(10, "TOTAL", "de")], role="confirm")
+    judged(1, 0, [(5, "SEVERE", "a"), (10, "NONE", "")])
+    judged(2, 0, [(10, "UNMEASURABLE", "a")])
+    judged(3, 0, [(10, "SEVERE", "")])
+    rows = compare_trials(lab.registry, sweep).rows
+    assert missing_bins(lab.registry, rows) == {(sweep, 0): ["d", "e"], (sweep, 3): []}
+
+
+def test_values_are_those_that_the_scores_are_the_median_of(lab: Lab) -> None:
+    sweep = lab.sweep()
+    for seed, value in enumerate((3.0, 1.0, 2.0)):
+        lab.run(sweep, 0, seed, value)
+    lab.run(sweep, 1, 0, 5.0)
+    lab.run(sweep, 1, 1, 9.0, role="confirm")
+    lab.run(sweep, 1, 2, 8.0, role="confirm")
+    lab.run(sweep, 1, 3, state=RunState.DIVERGED, role="confirm")
+    lab.run(sweep, 2, 0, state=RunState.PRUNED)
+    comparison = compare_trials(lab.registry, sweep)
+    assert [row["trial"] for row in comparison.rows] == [1, 0, 2]
+    assert comparison.values == [[9.0, 8.0, math.inf], [3.0, 1.0, 2.0], []]
+    assert compare_trials(lab.registry, sweep, most=1).values == [[9.0, 8.0, math.inf]]

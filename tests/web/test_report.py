@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from aigc_lab.cli import app
 from aigc_lab.display.ranking import caption
-from aigc_lab.display.wording import interval
+from aigc_lab.display.wording import ranked_score
 from aigc_lab.errors import UsageError
 from aigc_lab.pictures.drawing import png
 from aigc_lab.registry.comparison import compare_trials
@@ -149,9 +149,9 @@ def test_the_numbers_are_those_of_compare(registry: Registry) -> None:
     page = read(render_report(registry, HOSTILE, detailed=12).html)
     comparison = compare_trials(registry, HOSTILE)
     cells = [text for tag, text in page.texts if tag == "td" and text.strip()]
-    shown = [text for text in cells if "[" in text]
-    assert shown == [interval(row["score"]) for row in comparison.rows if row["score"]]
-    assert shown == ["4 [3.5, 4.5]", "5.5 [5, 6]"]
+    shown = [text for text in cells if "±" in text or "of 2 seeds" in text]
+    assert shown == [ranked_score(row) for row in comparison.rows if row["score"]]
+    assert shown == ["4 ± 0.5 sampling error", "5.5 (5–6 of 2 seeds)"]
     for line in caption(comparison.rows, SIGNATURE).splitlines():
         assert line in page.text
     assert [trial["value"] for trial in page.data["trials"]] == [4.0, 5.5]

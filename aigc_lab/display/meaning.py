@@ -1,0 +1,226 @@
+"""What a ranking means, in plain sentences made from its numbers."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from aigc_lab.display.wording import Row, number
+from aigc_lab.registry.marks import DOUBTFUL
+from aigc_lab.statistics.rank_test import LEVEL, favours_lower, rank_sum_p, smallest_p, values_lacking
+
+if TYPE_CHECKING:
+    from aigc_lab.registry.ranking import Comparison, Group
+
+Missing = Mapping[tuple[str, int], Sequence[str]]
+
+GOING = ("RUNNING", "QUEUED")  # states of a row that may still change
+
+_MOST_TRIALS = 3  # that are named as collapsed
+_MOST_BINS = 8  # whose names are listed
+
+
+class Commands(NamedTuple):
+    """The commands that a reader may be sent to, as they have to be typed; "" for one that does not apply."""
+
+    samples: str  # shows samples side by side
+    more_seeds: str = ""  # trains the best again, with seeds enough to tell them apart
+    promote: str = ""
+    status: str = ""  # shows how far it is
+
+
+class Meaning(NamedTuple):
+    """Sentences on a comparison, and the one command that leads on from it, after the words that say what for."""
+
+    sentences: list[str]
+    purpose: str = ""
+    command: str = ""
+
+
+class _Contestant(NamedTuple):
+    """A ranked row with what its score is the median of."""
+
+    row: Row
+    values: list[float]
+
+    @property
+    def value(self) -> float:
+        return float(self.row["score"]["value"])
+
+
+def meaning(comparison: "Comparison", missing: Missing, commands: Commands) -> Meaning:
+    """Who leads, whether that is more than chance, who collapsed, and what to do next. `missing` names what a collapsed
+    trial (sweep, number) lacks. Of several signatures only the first is told of, since numbers of two do not compare.
+    """
+    name = _namer(comparison)
+    if not comparison.rows:
+        return Meaning([])
+    going = any(row["state"] in GOING for row in comparison.rows)
+    collapse = _collapse(comparison, missing, name)
+    if not comparison.groups:
+        return Meaning(["No configuration has a score to rank by.", *collapse], *_advice(None, False, going, commands))
+    group, others = comparison.groups[0], len(comparison.groups) - 1
+    first, second = _first_two(comparison, group)
+    lead = _lead(first, second, group, name)
+    chance, undecided = ([], False) if second is None else _chance(first, second, group, name)
+    told = [f"So far: {lead}" if going else lead, *chance, *collapse]
+    if others:
+        told.append(f"Rows of {others} other signature{'s' if others > 1 else ''} do not compare with these.")
+    return Meaning(told, *_advice(first, undecided, going, commands))
+
+
+def _first_two(comparison: "Comparison", group: "Group") -> tuple[_Contestant, _Contestant | None]:
+    """The first two rows of a group; there is no second where only one is shown."""
+    key = (group.name, group.better, group.signature)
+    ranked = [
+        _Contestant(row, values)
+        for row, values in zip(comparison.rows, comparison.values, strict=True)
+        if row["score"] is not None and tuple(row["score"][part] for part in ("name", "better", "signature")) == key
+    ]
+    return ranked[0], ranked[1] if len(ranked) > 1 else None
+
+
+def _namer(comparison: "Comparison") -> Callable[[Row], str]:
+    """How a row is called: `trial 2 (dcgan)`, with its sweep where there are several."""
+    several = len({row["sweep"] for row in comparison.rows}) > 1
+    return lambda row: f"trial {row['trial']} ({row['system']}{', ' + row['sweep'] if several else ''})"
+
+
+# ---- who leads
+
+
+def _lead(first: _Contestant, second: _Contestant | None, group: "Group", name: Callable[[Row], str]) -> str:
+    """Who leads, by how much, and how far that is from what real samples score."""
+    value = f"{group.name} {number(first.value)} ({group.better} is better)"
+    floor, who = _floor(first, group), _capital(name(first.row))
+    if second is None:
+        if group.rows > 1:
+            return f"{who} ranks first with {value}{floor}."
+        return f"Only {name(first.row)} has a score to rank, {value}{floor}. There is nothing to compare it with."
+    ahead, other = _ahead(first, second, group), f"{name(second.row)} with {number(second.value)}"
+    if ahead > 0:
+        return f"{who} leads with {value}, {number(ahead)} ahead of {other}{floor}."
+    if ahead == 0:
+        return f"{who} and {name(second.row)} have the same value, {value}{floor}."
+    why = "the reference split ranks, and on the holdout the order is the other way round"
+    if first.row["confirmed"] and not second.row["confirmed"]:
+        why = "it is confirmed on fresh seeds, and the other was chosen by the seeds that it is scored on"
+    return f"{who} ranks first with {value}, before {other}: {why}{floor}."
+
+
+def _ahead(first: _Contestant, second: _Contestant, group: "Group") -> float:
+    """By how much the first value is better; negative where it is worse."""
+    return (second.value - first.value) * (1 if group.better == "lower" else -1)
+
+
+def _floor(first: _Contestant, group: "Group") -> str:
+    """How far the first is from the floor; "" where there is none."""
+    floor = first.row["score"]["floor"]
+    if floor is None:
+        return ""
+    away = (first.value - floor) * (1 if group.better == "lower" else -1)
+    if away > 0:
+        return f"; real samples score {number(floor)} (the floor), {number(away)} better than the first"
+    return f"; real samples score {number(floor)} (the floor), no better than the first"
+
+
+# ---- is that chance
+
+
+def _chance(
+    first: _Contestant, second: _Contestant, group: "Group", name: Callable[[Row], str]
+) -> tuple[list[str], bool]:
+    """Whether the two differ by more than chance, and whether that is undecided for want of seeds.
+
+    Seeds that a search chose by count as none beside fresh ones: they flatter, and so two kinds do not compare.
+    """
+    alike = first.row["confirmed"] == second.row["confirmed"]
+    n, m = (len(each.values) if alike or each.row["confirmed"] else 0 for each in (first, second))
+    if not (n and m) or smallest_p(n, m) > LEVEL:
+        more = values_lacking(n, m)
+        fresh = "" if alike else "fresh "
+        have = f"with {n} and {m} {fresh}seeds no result could tell"
+        would = f"{more} more {fresh}{'seed' if more == 1 else 'seeds'} each would, if their values do not overlap"
+        return [f"Whether the difference is more than chance cannot be told yet: {have}; {would}."], True
+    p = rank_sum_p(first.values, second.values)
+    test = f"exact rank test of {n} and {m} seeds, p = {p:.2g}"
+    if p > LEVEL:
+        return [f"The difference may be chance ({test}; below {LEVEL:g} it would count as more)."], False
+    better = first if favours_lower(first.values, second.values) == (group.better == "lower") else second
+    if better is first and _ahead(first, second, group) > 0:
+        return [f"That is more than chance ({test})."], False
+    return [f"By more than chance it is {name(better.row)} that is better ({test})."], False
+
+
+# ---- did anything collapse
+
+
+def _collapse(comparison: "Comparison", missing: Missing, name: Callable[[Row], str]) -> list[str]:
+    """Who collapsed and how; where nobody did, what the verdicts say of that. Nothing where nothing was judged."""
+    judged = [row for row in comparison.rows if row["verdicts"].get("collapse")]
+    if not judged:
+        return []
+    doubtful = [row for row in judged if any(verdict in row["verdicts"]["collapse"] for verdict in DOUBTFUL)]
+    if not doubtful:
+        return [_no_collapse(judged, shown_only=comparison.total > len(comparison.rows))]
+    unlike = [row for row in doubtful if not {"SEVERE", "TOTAL"} & row["verdicts"]["collapse"].keys()]
+    gone = [row for row in doubtful if row not in unlike]
+    told = [_collapsed(row, missing.get((row["sweep"], row["trial"]), ()), name) for row in gone[:_MOST_TRIALS]]
+    if len(gone) > _MOST_TRIALS:
+        told.append(f"So did {len(gone) - _MOST_TRIALS} more.")
+    if unlike:
+        makes = "makes samples" if len(unlike) == 1 else "make samples"
+        which = _listed([f"{name(row)}{_share(row, 'UNMEASURABLE')}" for row in unlike], _MOST_TRIALS)
+        told.append(f"{_capital(which)} {makes} too unlike real ones to be measured (UNMEASURABLE).")
+    return [" ".join(told)]
+
+
+def _no_collapse(judged: Sequence[Row], *, shown_only: bool) -> str:
+    counts: Counter[str] = Counter()
+    for row in judged:
+        counts.update(row["verdicts"]["collapse"])
+    of = " that is shown" if shown_only else ""
+    if set(counts) == {"NONE"}:
+        return f"No configuration{of} collapsed: every verdict on a collapse is NONE."
+    shown = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+    undecided = "; INCONCLUSIVE: too little is known to rule a collapse out" if "INCONCLUSIVE" in counts else ""
+    return f"No configuration{of} was found to have collapsed severely; verdicts by run: {shown}{undecided}."
+
+
+def _collapsed(row: Row, missing: Sequence[str], name: Callable[[Row], str]) -> str:
+    """`Trial 3 (vae) collapsed (SEVERE in 1 of 2 runs): it lacks 1, 4 and 7`, as a sentence."""
+    verdicts = [verdict for verdict in reversed(DOUBTFUL) if verdict in row["verdicts"]["collapse"]]
+    how = ", ".join(f"{verdict}{_share(row, verdict)}" for verdict in verdicts)
+    lacks = f": it lacks {_listed(missing, _MOST_BINS)}" if missing else ""
+    return f"{_capital(name(row))} collapsed ({how}){lacks}."
+
+
+def _share(row: Row, verdict: str) -> str:
+    """` in 1 of 2 runs`, where not all have this verdict."""
+    count, runs = row["verdicts"]["collapse"][verdict], sum(row["verdicts"]["collapse"].values())
+    return f" in {count} of {runs} runs" if count < runs else ""
+
+
+def _listed(names: Sequence[str], most: int) -> str:
+    """`1, 4 and 7`, of many the first."""
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+# ---- what next
+
+
+def _advice(first: _Contestant | None, undecided: bool, going: bool, commands: Commands) -> tuple[str, str]:
+    """What for, and the command."""
+    if going and commands.status:
+        return "To see how far it is", commands.status
+    if first is not None and not first.row["marks"]:
+        if undecided and commands.more_seeds:
+            return "To find out, as a sweep of its own", commands.more_seeds
+        if not undecided and commands.promote:
+            return "To keep the first", commands.promote
+    return "To look at the samples", commands.samples
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]

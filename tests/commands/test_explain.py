@@ -1,0 +1,71 @@
+"""The command that repeats a sweep with more seeds: it is the sweep's own experiment, changed in that alone."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aigc_lab.commands.explain import with_more_seeds
+from aigc_lab.experiment.experiment import Experiment, load_experiment
+
+FILE = """
+data: {name: ring}
+system: {choice: [{name: point_gan, lr: {log: [1e-4, 1e-3]}}]}
+training: {steps: 40, batch_size: 32}
+evaluation: points
+objective: {minimize: rkl}
+search: {sampler: random, trials: 2, seeds: 1}
+"""
+
+
+def loaded(source: str, changes: list[str], folder: Path) -> Experiment:
+    pairs = [(key, text, "--set") for key, _, text in (change.partition("=") for change in changes)]
+    return load_experiment(source, pairs, data_dir=folder)
+
+
+def row(experiment: Experiment, **facts: Any) -> dict[str, Any]:
+    """As the registry keeps a sweep."""
+    document = experiment.document
+    return {"command": "sweep", "name": experiment.name, "source": document.file, "experiment": document.data} | facts
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [],
+        ["training.steps=7", "search.trials=5"],
+        ["system.point_gan.lr=1e-4", "search.sampler=tpe"],
+        ["confirm.top=1", "confirm.seeds=2"],
+        ["data.name=grid", "training.ema=0.99", "system.point_gan.latent_size=32"],
+    ],
+)
+def test_the_command_is_the_same_experiment_with_fresh_seeds_for_two(tmp_path: Path, changes: list[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(FILE)
+    swept = loaded(str(file), changes, tmp_path)
+    command = with_more_seeds(row(swept))
+    assert command is not None
+    words = shlex.split(command)
+    assert words[:3] == ["aigc-lab", "sweep", str(file)]
+    again = loaded(words[2], [word for word in words[3:] if word != "--set"], tmp_path)
+    assert again.document.data.pop("confirm") == {"top": 2, "seeds": 4}
+    swept.document.data.pop("confirm", None)
+    assert again.document.data == swept.document.data
+
+
+def test_a_shipped_experiment_is_named(tmp_path: Path) -> None:
+    command = with_more_seeds(row(loaded("ring", ["search.trials=3"], tmp_path)))
+    assert command == "aigc-lab sweep ring --set search.trials=3 --set confirm.top=2 --set confirm.seeds=4"
+
+
+def test_there_is_none_where_the_file_has_gone_or_lost_a_key(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(FILE)
+    swept = row(loaded(str(file), [], tmp_path))
+    assert with_more_seeds(swept | {"command": "train"}) is None
+    assert with_more_seeds(swept | {"source": None}) is None
+    file.write_text(FILE.replace("batch_size: 32", "batch_size: 32, ema: 0.9"))
+    assert with_more_seeds(swept) is None
+    file.unlink()
+    assert with_more_seeds(swept) is None
