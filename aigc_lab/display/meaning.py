@@ -131,7 +131,8 @@ def _chance(
 ) -> tuple[list[str], bool]:
     """Whether the two differ by more than chance, and whether that is undecided for want of seeds.
 
-    Seeds that a search chose by count as none beside fresh ones: they flatter, and so two kinds do not compare.
+    Seeds that a search chose by count as none beside fresh ones: they flatter, and so two kinds do not compare. That
+    the two were picked as the first of many makes no false alarms: the first two of equal ones lie closer than any two.
     """
     alike = first.row["confirmed"] == second.row["confirmed"]
     n, m = (len(each.values) if alike or each.row["confirmed"] else 0 for each in (first, second))
