@@ -119,7 +119,7 @@ def compare(
 ) -> None:
     """Rank the trials by the median over their seeds on the reference split, and show their values on the holdout."""
     from aigc_lab.commands.explain import explained
-    from aigc_lab.display.ranking import compare_table, meaning_page
+    from aigc_lab.display.ranking import comparison_page
     from aigc_lab.display.wording import omitted
     from aigc_lab.host.settings import Settings
     from aigc_lab.registry.comparison import compare_trials
@@ -134,8 +134,7 @@ def compare(
         for note in filter(None, (comparison.note, omitted(len(comparison.rows), comparison.total))):
             print(note, file=sys.stderr)
     else:
-        print_table(compare_table(comparison))
-        print_table(meaning_page(told))
+        print_table(comparison_page(comparison, told))
 
 
 @app.command()

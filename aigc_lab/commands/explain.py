@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from aigc_lab.display.meaning import GOING, Commands, Meaning, meaning
+from aigc_lab.display.meaning import GOING, MOST_TRIALS, Commands, Meaning, collapsed, meaning
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import space
 from aigc_lab.experiment.overrides import override
@@ -47,7 +47,8 @@ def explained(
         status=f"aigc-lab status {going}",
     )
     typed = Commands(*(command and as_typed(command, settings, home) for command in commands))
-    return meaning(comparison, missing_bins(registry, comparison.rows, checkpoint), typed)
+    missing = missing_bins(registry, collapsed(comparison)[:MOST_TRIALS], checkpoint)
+    return meaning(comparison, missing, typed)
 
 
 def with_more_seeds(row: Json) -> str | None:

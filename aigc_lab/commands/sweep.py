@@ -121,9 +121,8 @@ def _sweep(
     elif not display.ended:
         console.print(f"All {len(runs)} runs were done before; --trials N asks for more.")
     if table:
-        result.print(ranking.compare_table(comparison), crop=False)
         told = explained(known, comparison, settings, home)
-        result.print(ranking.meaning_page(told), crop=False)
+        result.print(ranking.comparison_page(comparison, told), crop=False)
         for line in _next_steps(best, opening.sweep, settings, home):
             if line.strip() != told.command:
                 result.print(Text(line), soft_wrap=not line.startswith("!"))  # what is copied is not broken
@@ -239,9 +238,7 @@ def resume_sweep(
         comparison = compare_trials(registry, row["id"])
         told = explained(registry, comparison, settings, home)
     if table:
-        result = terminal.console(stderr=json)
-        result.print(ranking.compare_table(comparison), crop=False)
-        result.print(ranking.meaning_page(told), crop=False)
+        terminal.console(stderr=json).print(ranking.comparison_page(comparison, told), crop=False)
     return comparison.rows
 
 

@@ -15,7 +15,7 @@ Missing = Mapping[tuple[str, int], Sequence[str]]
 
 GOING = ("RUNNING", "QUEUED")  # states of a row that may still change
 
-_MOST_TRIALS = 3  # that are named as collapsed
+MOST_TRIALS = 3  # that are named as collapsed
 _MOST_BINS = 8  # whose names are listed
 
 
@@ -131,7 +131,8 @@ def _chance(
 ) -> tuple[list[str], bool]:
     """Whether the two differ by more than chance, and whether that is undecided for want of seeds.
 
-    Seeds that a search chose by count as none beside fresh ones: they flatter, and so two kinds do not compare.
+    Seeds that a search chose by count as none beside fresh ones: they flatter, and so two kinds do not compare. That
+    the two were picked as the first of many makes no false alarms: the first two of equal ones lie closer than any two.
     """
     alike = first.row["confirmed"] == second.row["confirmed"]
     n, m = (len(each.values) if alike or each.row["confirmed"] else 0 for each in (first, second))
@@ -162,16 +163,25 @@ def _collapse(comparison: "Comparison", missing: Missing, name: Callable[[Row], 
     doubtful = [row for row in judged if any(verdict in row["verdicts"]["collapse"] for verdict in DOUBTFUL)]
     if not doubtful:
         return [_no_collapse(judged, shown_only=comparison.total > len(comparison.rows))]
-    unlike = [row for row in doubtful if not {"SEVERE", "TOTAL"} & row["verdicts"]["collapse"].keys()]
-    gone = [row for row in doubtful if row not in unlike]
-    told = [_collapsed(row, missing.get((row["sweep"], row["trial"]), ()), name) for row in gone[:_MOST_TRIALS]]
-    if len(gone) > _MOST_TRIALS:
-        told.append(f"So did {len(gone) - _MOST_TRIALS} more.")
+    gone = collapsed(comparison)
+    unlike = [row for row in doubtful if not _is_collapsed(row)]
+    told = [_collapsed(row, missing.get((row["sweep"], row["trial"]), ()), name) for row in gone[:MOST_TRIALS]]
+    if len(gone) > MOST_TRIALS:
+        told.append(f"So did {len(gone) - MOST_TRIALS} more.")
     if unlike:
         makes = "makes samples" if len(unlike) == 1 else "make samples"
-        which = _listed([f"{name(row)}{_share(row, 'UNMEASURABLE')}" for row in unlike], _MOST_TRIALS)
+        which = _listed([f"{name(row)}{_share(row, 'UNMEASURABLE')}" for row in unlike], MOST_TRIALS)
         told.append(f"{_capital(which)} {makes} too unlike real ones to be measured (UNMEASURABLE).")
     return [" ".join(told)]
+
+
+def collapsed(comparison: "Comparison") -> list[Row]:
+    """The rows of which a run is SEVERE or TOTAL."""
+    return [row for row in comparison.rows if _is_collapsed(row)]
+
+
+def _is_collapsed(row: Row) -> bool:
+    return any(verdict in row["verdicts"].get("collapse", {}) for verdict in ("SEVERE", "TOTAL"))
 
 
 def _no_collapse(judged: Sequence[Row], *, shown_only: bool) -> str:

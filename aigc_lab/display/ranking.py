@@ -49,13 +49,11 @@ def compare_table(comparison: "Comparison") -> RenderableType:
     return Stack(*tables)
 
 
-def meaning_page(meaning: Meaning) -> RenderableType:
-    """What a comparison means, below its table; nothing where there is nothing to say. The command is in one line, to
-    be copied.
-    """
-    if not meaning.sentences:
-        return Stack()
-    parts: list[RenderableType] = [heading("What it means"), *map(Text, meaning.sentences)]
+def comparison_page(comparison: "Comparison", meaning: Meaning) -> RenderableType:
+    """The ranking, and below it what it means. The command is in one line, to be copied."""
+    parts = [compare_table(comparison)]
+    if meaning.sentences:
+        parts += [heading("What it means"), *map(Text, meaning.sentences)]
     if meaning.command:
         parts.append(unwrapped(Text(f"{meaning.purpose}: {meaning.command}")))
     return Stack(*parts)

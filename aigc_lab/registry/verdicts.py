@@ -1,7 +1,8 @@
 """Reading what runs were judged to be: collapsed or not, stable or not."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, select
 
@@ -57,7 +58,7 @@ def verdicts_where(connection: Connection, condition: ColumnElement[bool]) -> di
 
 @repeated
 def missing_bins(
-    registry: Registry, rows: Iterable[Json], checkpoint: FinalCheckpoint = "last"
+    registry: Registry, rows: Iterable[Mapping[str, Any]], checkpoint: FinalCheckpoint = "last"
 ) -> dict[tuple[str, int], list[str]]:
     """Trial (sweep, number) -> the names of the classes, modes or clusters that a SEVERE or TOTAL collapse verdict says
     are missing, of some run that the trial's score is of. `rows` are those of a comparison.

@@ -1,6 +1,8 @@
 """What a ranking is said to mean, of comparisons whose answer is known."""
 
 import math
+import random
+import statistics
 from dataclasses import replace
 from typing import Any
 
@@ -60,6 +62,20 @@ def test_seeds_that_overlap_may_be_chance() -> None:
     of = told(compared([1.0, 3.0, 5.0, 7.0], [2.0, 4.0, 6.0, 8.0]))
     assert "The difference may be chance (exact rank test of 4 and 4 seeds, p = 0.69; below 0.05" in of
     assert "more than chance (" not in of
+
+
+@pytest.mark.parametrize("configurations", [2, 3, 8])
+@pytest.mark.parametrize("seeds", [4, 6])
+def test_of_equal_configurations_at_most_one_in_twenty_leads_by_more_than_chance(
+    configurations: int, seeds: int
+) -> None:
+    draw, alarms, sweeps = random.Random(configurations), 0, 1000
+    for _ in range(sweeps):
+        values = sorted(
+            ([draw.gauss(9, 1) for _ in range(seeds)] for _ in range(configurations)), key=statistics.median
+        )
+        alarms += "more than chance (" in told(compared(*values))
+    assert alarms / sweeps < 0.05 + 3 * (0.05 * 0.95 / sweeps) ** 0.5
 
 
 def test_a_seed_that_diverged_is_the_worst_value() -> None:

@@ -9,7 +9,7 @@ from rankings import SIGNATURE, compared, comparison, row, score
 from rich.console import Console
 
 from aigc_lab.display.meaning import Meaning
-from aigc_lab.display.ranking import compare_table, meaning_page
+from aigc_lab.display.ranking import compare_table, comparison_page
 from aigc_lab.registry.ranking import Comparison
 
 WIDTHS = [60, 80, 100, 140, 10_000]
@@ -121,6 +121,8 @@ def test_no_colour_is_fixed() -> None:
 
 def test_the_command_below_the_sentences_is_one_line() -> None:
     command = "aigc-lab sweep digits --set confirm.top=2 --set confirm.seeds=4 --home /a/long/way/to/a/home"
-    lines = printed(meaning_page(Meaning(["One.", "Two."], "To find out", command)), 60)
-    assert lines == ["", "What it means", "One.", "Two.", f"To find out: {command}"]
-    assert printed(meaning_page(Meaning([])), 60) in ([], [""])
+    told = Meaning(["One.", "Two."], "To find out", command)
+    lines = printed(comparison_page(sweep_of(), told), 60)
+    table = printed(compare_table(sweep_of()), 60)
+    assert lines == [*table, "", "What it means", "One.", "Two.", f"To find out: {command}"]
+    assert printed(comparison_page(sweep_of(), Meaning([])), 60) == table

@@ -321,6 +321,7 @@ def test_a_finished_sweep_is_not_done_again(done: Done, capsys: pytest.CaptureFi
     shown = capsys.readouterr()
     assert shown.out == ""
     best = min((run for run in before if run["role"] == "confirm"), key=lambda run: run["run"])["run"]
+    assert shown.err.count("What it means\nTrial ") == 3
     for line in (f"aigc-lab show {best} --home", f"aigc-lab compare {rows[0]['sweep']} --home", "aigc-lab ui --home"):
         assert line in shown.err
     assert str(home.path / "artifacts") in shown.err or "artifacts" in shown.err
