@@ -114,6 +114,7 @@ def _sweep(
             run_sweep(experiment, opening, display, retry_failed=retry_failed)
         comparison = compare_trials(registry, opening.sweep)
         runs, best = list_runs(registry, opening.sweep), best_run(registry, opening.sweep)
+        explanation = explained(registry, comparison, settings, home)
     result = terminal.console(stderr=json)
     if opening.finishing.is_set():
         again = as_typed(f"aigc-lab resume {opening.sweep}", settings, home)
@@ -124,7 +125,7 @@ def _sweep(
         told = explained(known, comparison, settings, home)
         result.print(ranking.comparison_page(comparison, told), crop=False)
         for line in _next_steps(best, opening.sweep, settings, home):
-            if line.strip() != told.command:
+            if line.strip() != explanation.command:
                 result.print(Text(line), soft_wrap=not line.startswith("!"))  # what is copied is not broken
     if runs and all(run["state"] == RunState.FAILED for run in runs):
         raise Failure(f"all {len(runs)} runs of {opening.sweep} failed; 'aigc-lab show {runs[0]['run']}' says why")
