@@ -122,8 +122,7 @@ def _sweep(
     elif not display.ended:
         console.print(f"All {len(runs)} runs were done before; --trials N asks for more.")
     if table:
-        told = explained(known, comparison, settings, home)
-        result.print(ranking.comparison_page(comparison, told), crop=False)
+        result.print(ranking.comparison_page(comparison, explanation), crop=False)
         for line in _next_steps(best, opening.sweep, settings, home):
             if line.strip() != explanation.command:
                 result.print(Text(line), soft_wrap=not line.startswith("!"))  # what is copied is not broken
