@@ -24,6 +24,10 @@ class Score:
 
     Scores of different signatures are never ranked together. NumPy numbers are converted to Python's, because a score
     is stored as JSON and in databases. Raises `ValueError` for a value that is no number.
+
+    >>> score = Score("fd", 8.2, 7.9, 8.5, 400, Floor.of([0.9, 1.0, 1.1]), "fd|n:400", "lower")
+    >>> score.floor, round(score.floor_sd, 9)
+    (1.0, 0.1)
     """
 
     name: str

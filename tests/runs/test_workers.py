@@ -40,7 +40,7 @@ import json, os, signal, sys, time
 from pathlib import Path
 from aigc_lab.systems import point_gan
 
-HERE = Path(__file__).parents[1]
+HERE = Path(__file__).parent
 
 class Spy(point_gan.PointGAN):
     def generate(self, *given, **options):
@@ -220,7 +220,7 @@ class Played:
 
     def play(self, *script: str) -> RunOutcome:
         Actor.script = list(script)
-        experiment: Any = SimpleNamespace(name="mine", document=SimpleNamespace(file="", data={}), digest="")
+        experiment: Any = SimpleNamespace(name="mine", path="", document=SimpleNamespace(data={}), digest="")
         executor = local.Local(experiment, [Place("cpu", 1)], Actor.lab.settings, self.said.append)
         executor.open(Actor.lab, self.spool)
         return executor.run(self.job, mock.Mock())
