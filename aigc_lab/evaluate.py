@@ -84,17 +84,14 @@ def evaluate(
     >>> score.name, score.n, score.low < score.value < score.high
     ('vendi_rand', 400, True)
     """
-    where = Settings.load()
-    weights = weights or WeightsPolicy(where.weights_dir)
-    options: dict[str, Any] = {"data_dir": data_dir or where.data_dir, "numbers": numbers, "skip_broken": skip_broken}
+    weights, cache, data_dir = _places(weights, cache, data_dir)
+    options: dict[str, Any] = {"data_dir": data_dir, "numbers": numbers, "skip_broken": skip_broken}
     real, pair = _paired(generated, reference, size, options, say)
     fake = _drawn(pair.generated, samples)
     dataset, sets = _real(pair, real, len(fake))
     if train is not None:
         sets = replace(sets, train=_training_set(train, pair, options, say))
-    store = FeatureStore(
-        dataset, cache=cache or where.shared_cache, weights=weights, device=environment.device(device), say=say
-    )
+    store = FeatureStore(dataset, cache=cache, weights=weights, device=environment.device(device), say=say)
     store.watch = watch
     split = real.split[1] if real.split else "set"
     evidence = evidence_of(fake, sets, dataset, store, split, system, _signature_parts(pair, len(fake), sets))
@@ -148,9 +145,8 @@ def judge(
     >>> judge(made, real, labels=[0, 1, 2, 3] * 200).verdict.value
     'SEVERE'
     """
-    where = Settings.load()
-    weights = weights or WeightsPolicy(where.weights_dir)
-    options: dict[str, Any] = {"data_dir": data_dir or where.data_dir, "numbers": numbers, "skip_broken": skip_broken}
+    weights, cache, data_dir = _places(weights, cache, data_dir)
+    options: dict[str, Any] = {"data_dir": data_dir, "numbers": numbers, "skip_broken": skip_broken}
     real, pair = _paired(generated, reference, size, options, say)
     classes, names = (pair.reference.labels, real.classes) if labels is None else classes_of(labels)
     if classes is not None and classes.shape != (len(pair.reference),):
@@ -165,7 +161,7 @@ def judge(
     else:
         stores = partial(
             FeatureStore,
-            cache=cache or where.shared_cache,
+            cache=cache,
             weights=weights,
             device=environment.device(device),
             say=say,
@@ -184,10 +180,21 @@ def judge(
         pictures=vectors.pictures,
         by=vectors.network,
     )
-    return verdict_on(vectors.fake, pair.generated, real_set, cache or where.shared_cache)
+    return verdict_on(vectors.fake, pair.generated, real_set, cache)
 
 
 # ---- the sets
+
+
+def _places(
+    weights: WeightsPolicy | None, cache: Path | None, data_dir: Path | None
+) -> tuple[WeightsPolicy, Path, Path]:
+    """Policy of weights, folder of kept features and folder of datasets: as given, else as the environment says."""
+    if weights is None or cache is None or data_dir is None:
+        where = Settings.load()
+        weights = weights or WeightsPolicy(where.weights_dir)
+        cache, data_dir = cache or where.shared_cache, data_dir or where.data_dir
+    return weights, cache, data_dir
 
 
 def _paired(

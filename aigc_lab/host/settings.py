@@ -40,8 +40,7 @@ class Settings:
     @classmethod
     def load(cls, home: Path | None = None) -> "Settings":
         """Settings from `home` (the command line's `--home`) and the environment."""
-        where = nameable(Path(home or os.environ.get("AIGC_LAB_HOME") or ".aigc-lab"), "--home")
-        where = where.expanduser().absolute()
+        where = nameable(home, "--home").expanduser().absolute() if home else default_home()
         weights = os.environ.get("AIGC_LAB_WEIGHTS_DIR")
         store_patience()  # a typo is met here, and not in the middle of an outage
         return cls(
@@ -100,6 +99,11 @@ class Settings:
             raise UsageError(
                 f"home {self.home} cannot be written ({error.strerror}); name another with --home or AIGC_LAB_HOME"
             ) from None
+
+
+def default_home() -> Path:
+    """The home of a command that names none. Raises `UsageError` for a name that no folder can have."""
+    return nameable(Path(os.environ.get("AIGC_LAB_HOME") or ".aigc-lab"), "--home").expanduser().absolute()
 
 
 def store_patience() -> float:
@@ -166,7 +170,7 @@ def as_typed(command: str, settings: Settings, home: Path | None) -> str:
         root = Path(__file__).resolve().parents[2]
         inside = Path.cwd().resolve().is_relative_to(root)
         run = "uv run " if inside else f"uv run --project {shlex.quote(str(root))} "
-    option = f" --home {shlex.quote(str(home))}" if home and Settings.load().home != settings.home else ""
+    option = f" --home {shlex.quote(str(home))}" if home and default_home() != settings.home else ""
     return f"{run}{command}{option}"
 
 

@@ -20,9 +20,10 @@ class Optimizer(ABC):
     """A rule and its knobs. The state of a run is torch's: what the rule keeps between two updates lies in
     `torch.optim.Optimizer.state`, as tensors that a checkpoint stores under their names.
 
+    >>> from pydantic import Field
     >>> class HeavyBall(Optimizer):
     ...     class Config(Strict):
-    ...         momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    ...         momentum: float = Field(0.9, ge=0, lt=1)
     ...
     ...     memory = ("momentum_buffer",)
     ...
