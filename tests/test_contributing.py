@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import aigc_lab
+from aigc_lab import plugins
 
 ROOT = Path(aigc_lab.__file__).parent.parent
 TEXT = (ROOT / ".github" / "CONTRIBUTING.md").read_text("utf-8")
@@ -24,7 +25,7 @@ def test_every_path_exists() -> None:
 
 
 def test_the_table_has_a_row_for_each_folder_of_plugins() -> None:
-    for folder in ("systems", "data", "metrics", "extractors"):
+    for folder in plugins._NOUN:
         assert f"`aigc_lab/{folder}/NAME.py`" in TEXT
     for folder in ("experiments", "evaluation"):
         assert f"`{folder}/NAME.yaml`" in TEXT
