@@ -5,12 +5,13 @@ import shutil
 import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_OID, uuid5
 
-from aigc_lab.host.files import share
+from aigc_lab.host.files import clear_unfinished, share
 from aigc_lab.host.names import checked
 from aigc_lab.host.settings import masked
 from aigc_lab.tracking import base
@@ -145,6 +146,9 @@ class MlflowRun(base.Recorder):
             self.tags(tags)
         finally:  # a full artifact disk, or a tag that is refused, must not leave the run RUNNING
             self._ended = True
+            if self._root is not None:
+                with suppress(OSError):
+                    clear_unfinished(self._root)  # left by a writer that was killed: MLflow would list it
             closed = self._attempt(f"status {status}", lambda: self._client.set_terminated(self.run_id, status, at))
         lost = self._refused_pieces + len(self._points) + len(self._outbox) + (not closed)
         if lost:

@@ -5,6 +5,7 @@ import http.server
 import json
 import logging
 import math
+import multiprocessing
 import os
 import re
 import shutil
@@ -140,6 +141,11 @@ def experiment(tracker: Tracker) -> str:
 @pytest.fixture
 def key(request: pytest.FixtureRequest) -> str:
     return f"{request.node.originalname}:1"
+
+
+def _killed_within_a_write(root: Path) -> None:
+    with files.replacing(root / "model" / "weights.bin"):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class TestContract:
@@ -555,6 +561,21 @@ class TestFailingStore:
                 assert mlflow_run.flush() == 0
                 assert View(mlflow_tracker, mlflow_run).content(f"{place}/last.bin") == b"weights"
         assert mlflow_run.end("FINISHED", {}) == 0
+
+    def test_what_a_kill_left_half_written_is_gone_when_the_run_has_ended(
+        self, mlflow_tracker: MlflowTracker, mlflow_run: MlflowRun, tmp_path: Path
+    ) -> None:
+        """A process that is killed runs no clean-up: MLflow would list its temporary file among the artifacts."""
+        file = tmp_path / "weights.bin"
+        file.write_bytes(b"weights")
+        child = multiprocessing.get_context("fork").Process(target=_killed_within_a_write, args=(mlflow_run._root,))
+        child.start()
+        child.join()
+        mlflow_run.artifact(file, "model")
+        view = View(mlflow_tracker, mlflow_run)
+        assert len(view.files("model")) == 2, "the kill came in time"
+        mlflow_run.end("FINISHED", {})
+        assert [path.name for path in view.files("model")] == ["weights.bin"]
 
     def test_a_file_of_this_home_is_stored_once_and_a_new_one_leaves_mlflows(
         self, mlflow_tracker: MlflowTracker, mlflow_run: MlflowRun, tmp_path: Path
