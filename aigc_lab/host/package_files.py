@@ -49,7 +49,7 @@ def _install(requirement: str) -> str:
 
 @dataclass(frozen=True)
 class PackagedWeights(Published):
-    """Weights in an installed package: `file` is relative to the package, `address` its page.
+    """Weights in an installed package: `file` is relative to the package, `address` names it.
 
     Files and folders that a policy names hold other networks' weights and are not looked at; nothing is downloaded.
     """
