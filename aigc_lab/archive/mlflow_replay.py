@@ -28,7 +28,8 @@ from aigc_lab.registry.states import RunState
 from aigc_lab.runs.record import table_of_sentences
 from aigc_lab.tracking import final, writer
 from aigc_lab.tracking.base import MetricPoint, RunTracker, Tracker, run_key, status_of
-from aigc_lab.tracking.description import Beginning, RunDescription, beginning, ending
+from aigc_lab.tracking.description import Beginning, RunDescription, beginning
+from aigc_lab.tracking.ending import Ending
 from aigc_lab.tracking.mlflow import MlflowFile
 from aigc_lab.tracking.spool import SpoolTracker
 
@@ -236,9 +237,10 @@ class Projection:
 
     def _ending(self) -> dict[str, str]:
         """Tags with which the run ends."""
-        result = min((row["step"] for row in self._of("checkpoint") if row["kind"] == "last"), default=math.inf)
+        result = min((row["step"] for row in self._of("checkpoint") if row["kind"] == "last"), default=None)
         verdicts = [(row["kind"], row["step"], row["verdict"]) for row in self._of("verdict")]
-        return _nameable("tag", ending(self.state, self._run["reason"], verdicts, result) | final.tags(self.weights))
+        ending = Ending(self.state, self._run["reason"], verdicts, result)
+        return _nameable("tag", ending.tags | final.tags(self.weights))
 
     @cached_property
     def _beginning(self) -> Beginning:

@@ -19,14 +19,13 @@ from aigc_lab.host.channel import Channel, Closed, Message
 from aigc_lab.host.outage import StoreAway
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import liveness
-from aigc_lab.registry.run_lifecycle import RETRIES
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.sweeps import run_outcomes
 from aigc_lab.runs.job import Job, RunOutcome, Watcher
 from aigc_lab.runs.messages import Answer, Broken, Ended, Interrupted, Opening, Progressed, Ready, Said, Scored, Work
 from aigc_lab.runs.resources import Resources
 from aigc_lab.tracking.base import run_key
-from aigc_lab.tracking.description import conclude
+from aigc_lab.tracking.ending import conclude
 from aigc_lab.tracking.spool import SpoolTracker
 
 _GRACE = 10.0
@@ -101,23 +100,15 @@ class Local(base.Executor):
         has ended if it is not to be tried again.
         """
         registry, spool = self._resources.registry, SpoolTracker(self._spool)
-        attempt, state = registry.lose(job.run, RunState.KILLED, reason, crashed=not self._stopped)
+        lost = registry.lose(job.run, reason, crashed=not self._stopped)
         key = run_key(job.run, registry.chain(job.run))
-        if state not in (
-            RunState.KILLED,
-            RunState.QUEUED,
-        ):  # its result is written down; it died before it could say so
-            conclude(registry, self._settings, spool, key)
-            return attempt, self._stored(job)
-        if self._stopped or registry.crashes(job.run) <= RETRIES:
+        if lost.again:
             spool.abandon(job.sweep, key)
             if self._stopped:
                 raise KeyboardInterrupt
-            return attempt, None
-        reason = f"{reason}, {RETRIES + 1} times without progress"
-        registry.lose(job.run, RunState.FAILED, reason)
-        conclude(registry, self._settings, spool, key)
-        return attempt, RunOutcome(RunState.FAILED, None, reason)
+            return lost.attempt, None
+        conclude(registry, self._settings, spool, key)  # perhaps its result was written down before it could say so
+        return lost.attempt, self._stored(job)
 
     def _stored(self, job: Job) -> RunOutcome:
         rows = run_outcomes(self._resources.registry, job.sweep)

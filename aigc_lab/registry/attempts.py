@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
@@ -23,12 +23,25 @@ from aigc_lab.registry.records import (
     StoredScore,
     StoredVerdict,
 )
-from aigc_lab.registry.run_lifecycle import Life, Outdated
+from aigc_lab.registry.run_lifecycle import RETRIES, Life, Outdated
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.tables import Artifact, Attempt, Checkpoint, Run, ScalarSummary, Score, Trial, Verdict
 
 # What the bits of a run depend on, of the environment that an attempt records.
 _BITS = ("device", "threads", "versions", "git_commit", "git_dirty")
+
+
+class Lost(NamedTuple):
+    """What became of a run whose process is gone: the number of its newest attempt (0 for none), its state, why."""
+
+    attempt: int
+    state: RunState
+    reason: str
+
+    @property
+    def again(self) -> bool:
+        """Whether the run is to be tried again: it has no result, and has not crashed too often."""
+        return self.state in (RunState.KILLED, RunState.QUEUED)
 
 
 class AttemptRecords(Database):
@@ -112,18 +125,8 @@ class AttemptRecords(Database):
         """How often the run's process has crashed since it last made progress, which is a checkpoint stored, or since
         it was begun anew.
         """
-        columns = (Attempt.c.state, Attempt.c.crashed, Attempt.c.from_step, Attempt.c.stored_step, Attempt.c.chain)
-        newest_first = select(*columns).where(Attempt.c.run_id == run).order_by(Attempt.c.number.desc())
         with self.read() as connection:
-            attempts = connection.execute(newest_first).all()
-        count = 0
-        for attempt in attempts:
-            if attempt.state != RunState.KILLED or attempt.chain != attempts[0].chain:
-                break
-            count += bool(attempt.crashed)
-            if (attempt.stored_step or 0) > (attempt.from_step or 0):
-                break
-        return count
+            return _crashes(connection, run)
 
     # ---- end
 
@@ -164,21 +167,25 @@ class AttemptRecords(Database):
                 statements.replace_rows(locked.connection, table, run, of_table)
 
     @repeated
-    def lose(self, run: str, state: RunState, reason: str, *, crashed: bool = False) -> tuple[int, RunState]:
-        """Ends a run whose process is gone, in `state` (KILLED, or FAILED if it is not to be tried again). A run whose
-        result was written down keeps it. Returns the number of the newest attempt (0 for none) and the run's state.
+    def lose(self, run: str, reason: str, *, crashed: bool = False) -> Lost:
+        """Ends a run whose process is gone: KILLED, to be tried again; or FAILED once it has crashed more than
+        `RETRIES` times without progress. A run whose result was written down keeps it.
 
         `crashed` says that the process died of itself: nobody ended it, and no power was cut.
         """
         with self._locked_run(run) as locked:
-            after = locked.before.lose(state)
+            after = locked.before.lose()
             if crashed and locked.before.attempts[-1:] == (RunState.RUNNING,):
                 newest = (Attempt.c.run_id == run, Attempt.c.number == after.newest)
                 locked.connection.execute(update(Attempt).where(*newest).values(crashed=True))
             if after != locked.before:
                 locked.save(after, reason=reason)
+            if crashed and after.state == RunState.KILLED and _crashes(locked.connection, run) > RETRIES:
+                after, reason = after.lose(RunState.FAILED), f"{reason}, {RETRIES + 1} times without progress"
+                locked.update_run(state=after.state.value)
+            if after != locked.before:
                 locked.update_run(reason=statements.text(reason), finished_at=statements.now())
-        return after.newest, after.state
+        return Lost(after.newest, after.state, reason)
 
     @repeated
     def rejudge(
@@ -296,3 +303,17 @@ def _scalar(name: str, scalar: ScalarLike) -> dict[str, Any]:
         "maximum": statements.finite(scalar.maximum),
         "step": scalar.step,
     }
+
+
+def _crashes(connection: Connection, run: str) -> int:
+    columns = (Attempt.c.state, Attempt.c.crashed, Attempt.c.from_step, Attempt.c.stored_step, Attempt.c.chain)
+    newest_first = select(*columns).where(Attempt.c.run_id == run).order_by(Attempt.c.number.desc())
+    attempts = connection.execute(newest_first).all()
+    count = 0
+    for attempt in attempts:
+        if attempt.state != RunState.KILLED or attempt.chain != attempts[0].chain:
+            break
+        count += bool(attempt.crashed)
+        if (attempt.stored_step or 0) > (attempt.from_step or 0):
+            break
+    return count

@@ -32,8 +32,8 @@ from aigc_lab.runs.showcase import Showcase
 from aigc_lab.runs.tracked import describe, open_run, replay, track_weights
 from aigc_lab.runs.weights import Selected, copied, keep, sampling_from
 from aigc_lab.scoring.evaluator import SCORING_SPLITS
-from aigc_lab.tracking.base import RunTracker, status_of
-from aigc_lab.tracking.description import ending
+from aigc_lab.tracking.base import RunTracker
+from aigc_lab.tracking.ending import Ending
 from aigc_lab.training import checkpoint
 from aigc_lab.training.checkpoint import Checkpointer
 from aigc_lab.training.loop import train
@@ -120,7 +120,6 @@ class _Run:
         self._attempt = 0
         self._begun = False
         self._scoring = False  # the training is done, up to here: what fails now must cost none of it
-        self._rescued = False
         self._best: Selected | None = None
         self._value = math.nan  # of the objective at the newest evaluation, which was at this step
         self._evaluated = 0
@@ -364,7 +363,6 @@ class _Run:
             if best is not None:
                 self._keep("selected", best.step, best.weights)
             self._save(wait=True)
-            self._rescued = True
         with suppress(Exception):
             for split in SCORING_SPLITS:
                 self._record.score(self._scores.computable(split), "last", state.step, split)
@@ -395,13 +393,11 @@ class _Run:
         self._heartbeat.remove(self._job.run, self._attempt)
         if self._begun:
             self.replica.live = False
-            said = [(kind, step, verdict.verdict) for (kind, step), verdict in self._record.verdicts.items()]
-            self.tracked.end(status_of(state), ending(state, reason, said, self._result_step))
-        if state != RunState.KILLED:
-            job = self._job
-            run_folders.collect(
-                self._resources.settings, job.sweep, job.trial, job.seed, keep=self._attempt, states=not self._rescued
-            )
+        last = self._record.checkpoints.get("last")
+        said = [(kind, step, verdict.verdict) for (kind, step), verdict in self._record.verdicts.items()]
+        ending = Ending(state, reason, said, None if last is None else last.step)
+        job, tell = self._job, self.tracked.end if self._begun else None
+        ending.complete(self._resources.settings, (job.sweep, job.trial, job.seed), self._attempt, tell)
 
     # ---- what is stored on the way
 

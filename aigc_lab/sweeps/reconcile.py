@@ -14,7 +14,6 @@ from aigc_lab.host import processes
 from aigc_lab.host.processes import Process
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import liveness
-from aigc_lab.registry.run_lifecycle import RETRIES
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import list_sweeps
@@ -22,7 +21,7 @@ from aigc_lab.sweeps import ownership
 from aigc_lab.sweeps.supervision import alone, refuse_supervised
 from aigc_lab.tracking import writer
 from aigc_lab.tracking.base import run_of_key
-from aigc_lab.tracking.description import conclude
+from aigc_lab.tracking.ending import conclude
 from aigc_lab.tracking.spool import SpoolTracker
 
 # A worker whose supervisor died saves where it is and ends; it is given so many seconds for that.
@@ -113,11 +112,9 @@ class _Sweep:
                     _end(process)
                 crashed = self._out_of_memory(attempt)
                 reason = f"its process was lost{' while the machine was out of memory' if crashed else ''}"
-                self._registry.lose(run, RunState.KILLED, reason, crashed=crashed)
-                if crashed and self._registry.crashes(run) > RETRIES:
-                    reason += f", {RETRIES + 1} times without progress"
-                    self._registry.lose(run, RunState.FAILED, reason)
-                    yield self._found(run, f"{reason}: it has failed; --retry-failed tries it nevertheless")
+                lost = self._registry.lose(run, reason, crashed=crashed)
+                if lost.state == RunState.FAILED:
+                    yield self._found(run, f"{lost.reason}: it has failed; --retry-failed tries it nevertheless")
 
     def _out_of_memory(self, attempt: liveness.Json) -> bool:
         """Whether the kernel seems to have ended the attempt's process, and whoever resumes would meet that again and

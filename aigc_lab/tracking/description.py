@@ -1,19 +1,12 @@
-"""Name, parameters and tags of a run in MLflow, as it begins and as it ends. They are the same whether the training
+"""Name, parameters and tags of a run in MLflow, as it begins. They are the same whether the training
 process sends them, the process that finds it dead, an import, or `reconcile --mlflow`.
 """
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from aigc_lab.host import run_folders
-from aigc_lab.host.settings import Settings
-from aigc_lab.registry import liveness
-from aigc_lab.registry.states import RunState
-from aigc_lab.registry.store import Registry
-from aigc_lab.tracking.base import DatasetInfo, run_of_key, status_of
-from aigc_lab.tracking.spool import SpoolTracker
+from aigc_lab.tracking.base import DatasetInfo
 
 # Of the environment of an attempt, what is shown as tags.
 _FACTS = ("device", "threads", "git_commit", "git_dirty")
@@ -87,30 +80,3 @@ def beginning(
     params = {"system": system, "seed": seed} | dict(described.params)
     texts = {name: str(value) for name, value in tags.items()}
     return Beginning(f"{system} {trial}.{seed}", params, texts, described.dataset)
-
-
-def ending(
-    state: str, reason: str | None, verdicts: Iterable[tuple[str, int, str]], result_step: float = math.inf
-) -> dict[str, str]:
-    """Tags of a run that ends; `verdicts` are (kind, step, verdict). The newest verdict of each kind counts. Verdicts
-    on collapse count up to the step of the result, since training may have continued after it.
-    """
-    by_step = sorted(verdicts, key=lambda each: each[1])
-    newest = {kind: verdict for kind, step, verdict in by_step if kind != "collapse" or step <= result_step}
-    return {"state": str(state)} | newest | ({"reason": reason} if reason else {})
-
-
-def conclude(registry: Registry, settings: Settings, spool: SpoolTracker, key: str) -> None:
-    """Completes the end of a run whose process died after it had stored how the run ended: ends it in MLflow, and
-    removes superfluous files. A run that has not ended, or is unknown, counts as KILLED.
-    """
-    run = liveness.ended(registry, run_of_key(key))
-    state = RunState.KILLED if run is None or not RunState(run["state"]).ended else RunState(run["state"])
-    verdicts = () if run is None else run["verdicts"]
-    result = math.inf if run is None or run["result_step"] is None else run["result_step"]
-    spool.end(key, status_of(state), ending(state, None if run is None else run["reason"], verdicts, result))
-    if run is not None and state != RunState.KILLED:
-        # Of a run that failed while it was scored, what was trained is kept, and the state to go on from.
-        rescued = state == RunState.FAILED and run["result_step"] is not None
-        place = run["sweep"], run["trial"], run["seed"]
-        run_folders.collect(settings, *place, keep=run["attempt"] or 0, states=not rescued)

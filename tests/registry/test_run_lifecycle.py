@@ -17,7 +17,7 @@ from sqlalchemy import select
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.registry import audit, liveness
 from aigc_lab.registry.records import StoredScore
-from aigc_lab.registry.run_lifecycle import RESULTS, Life, Outdated
+from aigc_lab.registry.run_lifecycle import RESULTS, RETRIES, Life, Outdated
 from aigc_lab.registry.runs import show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
@@ -120,6 +120,7 @@ class World:
     checkpoints: dict[str, int] = field(default_factory=dict)  # run -> step
     results: dict[str, float] = field(default_factory=dict)  # run -> the score that was the first to be stored
     crashes: Counter[str] = field(default_factory=Counter)  # run -> since its last checkpoint, or its last failure
+    given_up: set[tuple[str, int]] = field(default_factory=set)  # run, attempt: crashed once too often
 
 
 class Worker:
@@ -155,6 +156,8 @@ class Worker:
 
     def begin(self) -> None:
         self.attempt = self.registry.begin(self.run, {})
+        if (self.run, self.attempt - 1) in self.world.given_up:
+            self.world.crashes[self.run] = 0
         self.step = self.began = self.world.checkpoints.get(self.run, 0)
         self.registry.beat(self.run, self.attempt, from_step=self.step)
 
@@ -254,9 +257,16 @@ class Lab(RuleBasedStateMachine):
         """The process dies, and whoever started it notices."""
         worker = self.workers.pop(trial, None)
         if worker is not None and worker.attempt and not worker.dead:
-            self.world.crashes[worker.run] += self.newest(worker.run)[1] == RUNNING
-            self.registry.lose(worker.run, KILLED, "it crashed", crashed=True)
-            assert self.newest(worker.run)[1] != RUNNING
+            ran = self.newest(worker.run)[1] == RUNNING
+            self.world.crashes[worker.run] += ran
+            lost = self.registry.lose(worker.run, "it crashed", crashed=True)
+            assert (lost.attempt, lost.state) == self.newest(worker.run) and lost.state != RUNNING
+            if ran:
+                assert lost.again == (self.world.crashes[worker.run] <= RETRIES)
+                if not lost.again:
+                    assert (lost.state, lost.reason) == (FAILED, f"it crashed, {RETRIES + 1} times without progress")
+                    self.world.given_up.add((worker.run, lost.attempt))
+                    self.world.checkpoints.pop(worker.run, None)  # collected
 
     @rule(trial=st.integers(0, TRIALS - 1))
     def power_cut(self, trial: int) -> None:
@@ -268,7 +278,7 @@ class Lab(RuleBasedStateMachine):
         """The process is alive and taken for dead."""
         worker = self.workers.pop(trial, None)
         if worker is not None and worker.attempt and not worker.dead:
-            self.registry.lose(worker.run, KILLED, "it was lost")
+            self.registry.lose(worker.run, "it was lost")
             self.zombies.append(worker)
 
     @rule(trial=st.integers(0, TRIALS - 1))
@@ -290,7 +300,7 @@ class Lab(RuleBasedStateMachine):
             at_work = {worker.run for worker in self.workers.values() if not worker.dead}
             lost = [row["run"] for row in liveness.running(self.registry, self.sweep) if row["run"] not in at_work]
             for run in lost:
-                self.registry.lose(run, KILLED, "its process was lost")
+                self.registry.lose(run, "its process was lost")
             for key, status in self.world.shown.items():
                 run = key.rpartition(".")[0]
                 state = self.newest(run)[1]
@@ -327,7 +337,8 @@ class Lab(RuleBasedStateMachine):
             assert (of[run].state == RUNNING) == (rows[-1].state == RUNNING)
             assert rows[0].chain == 1
             for before, after in itertools.pairwise(rows):
-                assert after.chain == (before.chain if before.state == KILLED else after.number)
+                goes_on = before.state == KILLED and (run, before.number) not in self.world.given_up
+                assert after.chain == (before.chain if goes_on else after.number)
             if rows[-1].state == KILLED:
                 assert self.registry.crashes(run) == self.world.crashes[run]
 

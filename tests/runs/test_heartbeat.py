@@ -12,7 +12,6 @@ import pytest
 from aigc_lab.errors import Failure
 from aigc_lab.registry import liveness
 from aigc_lab.registry.run_lifecycle import Outdated
-from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.runs.heartbeat import Heartbeat
 
@@ -77,7 +76,7 @@ def test_who_is_outdated_is_told_so_and_nobody_else(registry: Registry, runs: li
     heart = Heartbeat(registry)
     for run in runs:
         heart.add(run, 1, lambda: 5)
-    registry.lose(runs[0], RunState.KILLED, "it was taken for dead")
+    registry.lose(runs[0], "it was taken for dead")
     heart.beat()
     with pytest.raises(Outdated, match=f"attempt 1 of run {runs[0]} was given up"):
         heart.check(runs[0], 1)

@@ -24,6 +24,7 @@ from aigc_lab.executors import local
 from aigc_lab.executors.base import Place
 from aigc_lab.host import run_folders
 from aigc_lab.host.settings import Settings
+from aigc_lab.registry import attempts as registry_attempts
 from aigc_lab.registry.run_lifecycle import RETRIES
 from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.states import RunState
@@ -134,7 +135,7 @@ def test_two_workers_do_each_run_once_and_as_one_would(folder: Path) -> None:
 def test_a_run_whose_process_dies_is_tried_again(
     folder: Path, fatal: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "RETRIES", 1)
+    monkeypatch.setattr(registry_attempts, "RETRIES", 1)
     (folder / "fatal").write_text(fatal)
     options: dict[str, Any] = {"search_trials": 2, "search_seeds": 1, "confirm": None}
     if fatal == "once":

@@ -221,7 +221,7 @@ def test_a_sweep_whose_own_process_is_ended(tmp_path: Path, monkeypatch: pytest.
         if name.startswith("AIGC_LAB_") or name == "MLFLOW_TRACKING_URI":
             monkeypatch.delenv(name)
     monkeypatch.setattr(writer, "Writer", WriterHere)
-    monkeypatch.setattr("aigc_lab.sweeps.reconcile.RETRIES", 0)
+    monkeypatch.setattr("aigc_lab.registry.attempts.RETRIES", 0)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(TEXT)
     words = [str(Path(__file__).parents[1]), "sweep", "mine.yaml", "--home", "home", "--device", "cpu"]

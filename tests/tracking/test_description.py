@@ -3,12 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from aigc_lab.archive.mlflow_replay import Projection
 from aigc_lab.registry.records import DESCRIBED
 from aigc_lab.tracking.base import DatasetInfo, run_key, run_of_key
-from aigc_lab.tracking.description import RunDescription, beginning, ending
+from aigc_lab.tracking.description import RunDescription, beginning
 
 DATA = DatasetInfo("ring", "0123", None, "2 numbers, 2000 samples")
 DESCRIPTION = RunDescription({"data": "ring", "lr": 0.1, "training.ema": 0.999}, "points", DATA)
@@ -45,14 +43,6 @@ def test_a_description_is_stored_and_read_and_nothing_else_is_taken_for_one() ->
     long = DESCRIPTION.dump()
     long["dataset"]["name"] = "x" * 1000  # MLflow would refuse it for ever
     assert RunDescription.load(long) is None
-
-
-@pytest.mark.parametrize(("result", "collapse"), [(10, "NONE"), (20, "SEVERE"), (float("inf"), "SEVERE")])
-def test_a_run_ends_with_what_is_said_of_its_result(result: float, collapse: str) -> None:
-    verdicts = [("collapse", 20, "SEVERE"), ("collapse", 10, "NONE"), ("stability", 20, "STABLE")]
-    said = ending("FINISHED", None, verdicts, result)
-    assert said == {"state": "FINISHED", "collapse": collapse, "stability": "STABLE"}
-    assert ending("FAILED", "why", []) == {"state": "FAILED", "reason": "why"}
 
 
 def test_a_key_is_read_as_it_was_made() -> None:

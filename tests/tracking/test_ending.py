@@ -1,0 +1,46 @@
+"""The end of a run beyond the registry."""
+
+from pathlib import Path
+
+import pytest
+
+from aigc_lab.host import run_folders
+from aigc_lab.host.settings import Settings
+from aigc_lab.registry.states import RunState
+from aigc_lab.tracking.ending import Ending
+
+PLACE = ("s-1", 0, 2)
+
+
+@pytest.mark.parametrize(("result", "collapse"), [(10, "NONE"), (20, "SEVERE"), (None, "SEVERE")])
+def test_a_run_ends_with_what_is_said_of_its_result(result: int | None, collapse: str) -> None:
+    verdicts = [("collapse", 20, "SEVERE"), ("collapse", 10, "NONE"), ("stability", 20, "STABLE")]
+    said = Ending(RunState.FINISHED, None, verdicts, result).tags
+    assert said == {"state": "FINISHED", "collapse": collapse, "stability": "STABLE"}
+    assert Ending(RunState.FAILED, "why").tags == {"state": "FAILED", "reason": "why"}
+
+
+@pytest.mark.parametrize(
+    ("ending", "stays"),
+    [
+        (Ending(RunState.FINISHED, result_step=9), {"last.safetensors"}),
+        (Ending(RunState.PRUNED), {"last.safetensors"}),
+        (Ending(RunState.FAILED), {"last.safetensors"}),
+        # Its training is done, and only its scoring failed: it can go on from there.
+        (Ending(RunState.FAILED, result_step=9), {"last.safetensors", "state-9.safetensors"}),
+    ],
+)
+def test_what_stays_of_a_run_that_has_ended(tmp_path: Path, ending: Ending, stays: set[str]) -> None:
+    settings = Settings.load(home=tmp_path)
+    folder = run_folders.folder(settings, *PLACE)
+    for attempt in ("1", "2"):
+        (folder / attempt).mkdir(parents=True)
+        for name in ("last.safetensors", "state-9.safetensors"):
+            (folder / attempt / name).write_bytes(b"x")
+    told: list[object] = []
+    Ending(RunState.KILLED).complete(settings, PLACE, 2, lambda *end: told.append(end))
+    assert told == [("KILLED", {"state": "KILLED"})]
+    assert len(list(folder.glob("*/*"))) == 4  # interrupted, it goes on from whatever is there
+    ending.complete(settings, PLACE, 2, None)
+    assert {path.name for path in folder.iterdir()} == {"2"}
+    assert {path.name for path in (folder / "2").iterdir()} == stays
