@@ -37,17 +37,17 @@ class MovingAverage:
             for old, new in zip(mine, theirs, strict=True)
             if old is not new
         ]
-        self._moving = [(old, new.detach()) for old, new in pairs if old.is_floating_point()]
+        moving = [(old, new.detach()) for old, new in pairs if old.is_floating_point()]
+        self._old, self._new = [old for old, _ in moving], [new for _, new in moving]
         self._copied = [(old, new) for old, new in pairs if not old.is_floating_point()]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Updates the average after `step`, counted from 0."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        old, new = (list(side) for side in zip(*self._moving, strict=True))
         if decay > 0:
-            torch._foreach_lerp_(old, new, 1 - decay)
+            torch._foreach_lerp_(self._old, self._new, 1 - decay)
         else:
-            torch._foreach_copy_(old, new)
+            torch._foreach_copy_(self._old, self._new)
         for target, source in self._copied:
             target.copy_(source)

@@ -29,8 +29,25 @@ class Plain(Course):
         batch, draws = self._inputs(self.replicas[0], number, repeat)
         with self._autocast:
             loss = self._phases[number].loss(batch, draws, self.at)
-        # Only the gradients that this phase uses: the other networks' weights are left out of the backward.
-        return loss, torch.autograd.grad(loss.total, self._parameters[number])
+        return loss, self._gradients(number, loss)
+
+    def _gradients(self, number: int, loss: Loss) -> Gradients:
+        """Gradients of the weights that the phase trains; the other networks' are left out of the backward. Raises
+        `RuntimeError` where the loss does not depend on one of them.
+        """
+        parameters = self._parameters[number]
+        for parameter in parameters:
+            parameter.grad = None
+        # A few per cent of a small network's step quicker than `torch.autograd.grad`, to the same bits.
+        loss.total.backward(inputs=parameters)  # type: ignore[no-untyped-call]
+        gradients = tuple(parameter.grad for parameter in parameters if parameter.grad is not None)
+        if len(gradients) < len(parameters):
+            unused = len(parameters) - len(gradients)
+            raise RuntimeError(
+                f"the loss of phase {self._phases[number].name} does not depend on {unused} of the "
+                f"{len(parameters)} weights that it trains"
+            )
+        return gradients
 
     def _update(self, number: int, loss: Loss, gradients: Gradients) -> None:
         phase, optimizer = self._phases[number], self._optimizers[number]

@@ -60,7 +60,7 @@ class Recorder:
     @torch.no_grad()
     def end_step(self) -> None:
         """Completes the row of the current step."""
-        self._rows.append(torch.stack([value.detach().float() for value in self._row]))
+        self._rows.append(torch.stack(self._row).float())  # of several types the widest holds each exactly
         self._row = []
 
     def dump(self) -> tuple[Tensor | None, dict[str, Any]]:

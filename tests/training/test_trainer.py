@@ -285,6 +285,25 @@ def test_a_gradient_that_is_not_finite_is_found_and_named(at: int, name: str, va
     assert (caught.value.step, caught.value.tensor) == (at + 1, f"gradient of {name}")
 
 
+class Idle(Pair):
+    """The judge's phase trains a layer more, which no loss uses."""
+
+    def __init__(self, config: Pair.Config, shape: Shape) -> None:
+        super().__init__(config, shape)
+        self.idle = nn.Linear(7, 7)
+        self.watch = False
+
+    def phases(self, batch_size: int) -> list[Phase]:
+        judge, maker = super().phases(batch_size)
+        return [judge._replace(trains=[*judge.trains, self.idle]), maker]
+
+
+def test_a_phase_whose_loss_leaves_out_some_of_its_weights_is_refused() -> None:
+    state = TrainingState.fresh(Idle, Idle.Config(), SHAPE, seed=0, batch_size=BATCH, device="cpu")
+    with pytest.raises(RuntimeError, match="loss of phase judge does not depend on 2 of the 6 weights that it trains"):
+        list(run(state, 1))
+
+
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.9, 0.999])
 def test_the_moving_average_in_closed_form(decay: float) -> None:
     """a ← d·a + (1 − d)·w with d = min(decay, (1 + t)/(10 + t)), of weights and of running statistics."""
