@@ -38,13 +38,15 @@ def sweep(
     workers: int | None = None,
     devices: str = "auto",
     trials_per_gpu: int | None = None,
+    executor: str | None = None,
     home: str | Path | None = None,
 ) -> "pandas.DataFrame":
     """Searches an experiment's variants, confirms the best and ranks them, as `aigc-lab sweep` does.
 
     `experiment` is a name, the path of a YAML file, or such a file's content as a mapping with a `name` beside its
-    sections; `changes` overrides keys (`{"training.batch_size": 32}`). The same call goes on where it ended. Returns
-    the comparison, as `compare` does; progress goes to standard error.
+    sections; `changes` overrides keys (`{"training.batch_size": 32}`). `executor` says who does the runs: its name, or
+    the path of its file. The same call goes on where it ended, whoever does the runs. Returns the comparison, as
+    `compare` does; progress goes to standard error.
     """
     from aigc_lab.commands.sweep import sweep_experiment
 
@@ -57,6 +59,7 @@ def sweep(
         trials_per_gpu=_whole_if("trials_per_gpu", trials_per_gpu),
         table=False,
         home=_path(home),
+        executor=executor,
     )
     return _frame(rows)
 
@@ -68,10 +71,11 @@ def train(
     steps: int | None = None,
     changes: Mapping[str, Any] | None = None,
     device: str = "auto",
+    executor: str | None = None,
     home: str | Path | None = None,
 ) -> dict[str, Any]:
     """One run of an experiment without open choices, as `aigc-lab train` does; returns all that is known of it, as
-    `aigc-lab show RUN --json` prints it.
+    `aigc-lab show RUN --json` prints it. `executor` is as `sweep` takes it.
     """
     from aigc_lab.commands.sweep import train_experiment
 
@@ -80,6 +84,7 @@ def train(
         _changes(changes, {"training.steps": steps}),
         seed=_whole("seed", seed),
         device=device,
+        executor=executor,
         home=_path(home),
     )
 

@@ -18,7 +18,7 @@ PACKAGE = Path(aigc_lab.__file__).parent
 SHOWN = (
     *("api", "evaluate", "noise", "samples", "shape", "statistics", "verdicts/stability"),
     *("systems/base", "data/base", "metrics/base", "extractors/base"),
-    *("penalties/base", "augmentations/base", "pruners/base"),
+    *("penalties/base", "augmentations/base", "pruners/base", "executors/base", "modalities/base"),
     *("text/bleu", "text/rouge", "text/tokenizer"),
 )
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

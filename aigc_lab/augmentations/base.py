@@ -12,6 +12,7 @@ from torch import Tensor
 
 from aigc_lab import plugins
 from aigc_lab.noise import Draw, Noise
+from aigc_lab.shape import Modality, Shape
 
 #: a key of a `Config` that names an augmentation: one that ships or is installed, or a file that ends in .py
 Name = Annotated[str, plugins.Named("augmentations"), AfterValidator(plugins.Named("augmentations").check)]
@@ -33,18 +34,25 @@ class Augmentation:
     #: the name of the number in its `memory` by which each change is applied with this probability; at 0 it changes
     #: nothing. None for one that always changes
     probability: ClassVar[str | None] = None
-    #: whether it leaves every sample as it is; it then goes with samples that are no pictures
+    #: whether it leaves every sample as it is; it then goes with samples of any shape
     identity: ClassVar[bool] = False
 
     def check_options(self, config: Any) -> None:
         """Raises `ValueError` for a system's `Config` that it does not go with."""
+
+    def check_shape(self, shape: Shape) -> None:
+        """Raises `ValueError` for samples that it cannot change: all but images, unless a subclass says otherwise."""
+        if shape.modality != Modality.IMAGES and not self.identity:
+            raise ValueError(f"augment: {plugins.name_of(type(self))} changes pictures, not {shape.modality}")
 
     def noise(self, which: str, count: int) -> dict[str, Draw]:
         """What `changed` draws for `count` pictures, by name; `which` of them, "real" or "fake", is in the names."""
         return {}
 
     def changed(self, images: Tensor, noise: Noise, which: str, memory: Mapping[str, Tensor]) -> Tensor:
-        """The pictures [N, C, H, W] in [−1, 1], changed; gradients pass through it, and through their gradients."""
+        """The pictures [N, C, H, W] in [−1, 1], or what else `check_shape` lets through [N, …], changed; gradients pass
+        through it, and through their gradients.
+        """
         return images
 
     # ---- what it remembers

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import closing, suppress
 from pathlib import Path
 
+from aigc_lab import plugins
 from aigc_lab.host import content, visible
 from aigc_lab.host.settings import Settings, sqlite_path
 
@@ -15,14 +16,14 @@ from aigc_lab.host.settings import Settings, sqlite_path
 def experiments(typed: str) -> list[str]:
     """Names of experiments, and YAML files where a path has been begun."""
     with suppress(OSError):
-        names = _offered(content.names("experiments"), typed)
-        folder, _, start = typed.rpartition("/")
-        if not folder and names:
-            return names
-        places = sorted(Path(folder or ("/" if typed.startswith("/") else ".")).iterdir())
-        begun = [path for path in places if path.name.startswith(start) and not path.name.startswith(".")]
-        paths = [path for path in begun if path.is_dir() or path.suffix == ".yaml"]
-        return _offered([f"{path}/" if path.is_dir() else str(path) for path in paths], "")
+        return _offered(content.names("experiments"), typed) or _files(typed, ".yaml")
+    return []
+
+
+def executors(typed: str) -> list[str]:
+    """Names of executors, and Python files where a path has been begun."""
+    with suppress(OSError):
+        return _offered(plugins.names("executors"), typed) or _files(typed, ".py")
     return []
 
 
@@ -43,6 +44,15 @@ def results(typed: str) -> list[str]:
     """Promoted models, then sweeps, then runs."""
     models = sorted({model for (model,) in _read("SELECT DISTINCT model FROM promotion")})
     return _offered(models, typed) + sweeps(typed) + runs(typed)
+
+
+def _files(typed: str, suffix: str) -> list[str]:
+    """Folders, and files with a suffix, whose path begins with what was typed. Raises `OSError`."""
+    folder, _, start = typed.rpartition("/")
+    places = sorted(Path(folder or ("/" if typed.startswith("/") else ".")).iterdir())
+    begun = [path for path in places if path.name.startswith(start) and not path.name.startswith(".")]
+    paths = [path for path in begun if path.is_dir() or path.suffix == suffix]
+    return _offered([f"{path}/" if path.is_dir() else str(path) for path in paths], "")
 
 
 def _offered(names: Iterable[str], typed: str) -> list[str]:

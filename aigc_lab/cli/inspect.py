@@ -23,6 +23,8 @@ _PLUGINS = {
     "augmentations": "augmentations",
     "pruners": "pruners",
     "optimizers": "optimizers",
+    "executors": "executors",
+    "modalities": "modalities",
 }
 _FILES: dict[str, Literal["experiments", "evaluation"]] = {"experiments": "experiments", "protocols": "evaluation"}
 
@@ -142,7 +144,7 @@ def check(
     plugin: Annotated[
         str,
         typer.Argument(
-            help="A file with a system, dataset, metric or features; the name of one; or an experiment's YAML file.",
+            help="A file with a system, dataset, metric, executor, …; the name of one; or an experiment's YAML file.",
             metavar="FILE|NAME",
         ),
     ],
@@ -157,7 +159,7 @@ def check(
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Check your own system, dataset, metric or features. Its contracts run on real data; each failure is explained."""
+    """Check your own system, dataset, metric, executor, … Its contracts are run on it; each failure is explained."""
     from aigc_lab.commands.check import check_file, conclude
 
     rows = check_file(plugin, data, changed(overrides, {}), json=json, home=home)

@@ -67,6 +67,12 @@ def complete_experiment(incomplete: str) -> list[str]:
     return completion.experiments(incomplete)
 
 
+def complete_executor(incomplete: str) -> list[str]:
+    from aigc_lab.cli import completion
+
+    return completion.executors(incomplete)
+
+
 def complete_result(incomplete: str) -> list[str]:
     """Whatever has weights: runs, sweeps, promoted models."""
     from aigc_lab.cli import completion

@@ -12,6 +12,7 @@ from aigc_lab.cli.options import (
     TrustCode,
     app,
     changed,
+    complete_executor,
     complete_experiment,
     complete_sweep,
 )
@@ -50,6 +51,16 @@ Workers = Annotated[
     typer.Option(help="Train so many runs at once.  [default: one a GPU, or one]", min=1, max=1024, metavar="N"),
 ]
 PerGpu = Annotated[int | None, typer.Option(help="Workers that share each GPU.", min=1, max=1024, metavar="N")]
+ExecutorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--executor",
+        help="Who does the runs: a name of 'aigc-lab list executors', or a file.  [default: inline; local for several "
+        "workers]",
+        metavar="NAME|FILE",
+        autocompletion=complete_executor,
+    ),
+]
 
 
 @app.command()
@@ -63,6 +74,7 @@ def sweep(
     workers: Workers = None,
     devices: Devices = "auto",
     trials_per_gpu: PerGpu = None,
+    executor: ExecutorOption = None,
     retry_failed: RetryFailed = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the experiment, say what it will cost, and exit.")
@@ -83,6 +95,7 @@ def sweep(
             device=devices,
             workers=workers,
             trials_per_gpu=trials_per_gpu,
+            executor=executor,
             retry_failed=retry_failed,
             dry_run=dry_run,
             json=json,
@@ -105,6 +118,7 @@ def train(
     steps: Steps = None,
     skip_broken: SkipBroken = False,
     device: Device = "auto",
+    executor: ExecutorOption = None,
     retry_failed: RetryFailed = False,
     json: AsJson = False,
     home: Home = None,
@@ -120,6 +134,7 @@ def train(
             changed(overrides, {"training.steps": steps}, skip_broken),
             seeds=seed or [0],
             device=device,
+            executor=executor,
             retry_failed=retry_failed,
             home=home,
         )
@@ -142,6 +157,7 @@ def resume(
     workers: Workers = None,
     devices: Devices = "auto",
     trials_per_gpu: PerGpu = None,
+    executor: ExecutorOption = None,
     retry_failed: RetryFailed = False,
     trust_code: TrustCode = False,
     json: AsJson = False,
@@ -160,6 +176,7 @@ def resume(
                 device=devices,
                 workers=workers,
                 trials_per_gpu=trials_per_gpu,
+                executor=executor,
                 retry_failed=retry_failed,
                 json=json,
                 home=home,

@@ -19,6 +19,7 @@ from aigc_lab.augmentations.base import Augmentation
 from aigc_lab.contracts import (
     augmentations,
     datasets,
+    executors,
     extractors,
     metrics,
     optimizers,
@@ -32,6 +33,7 @@ from aigc_lab.data.base import Dataset
 from aigc_lab.display import terminal
 from aigc_lab.display.terminal import Text
 from aigc_lab.errors import Failure, UsageError
+from aigc_lab.executors.base import Executor
 from aigc_lab.experiment import validation
 from aigc_lab.experiment.checks import check_data, check_experiment
 from aigc_lab.experiment.experiment import load_experiment
@@ -54,8 +56,8 @@ Change = tuple[str, str, str]
 Row = dict[str, Any]
 
 BASES: tuple[type, ...] = (System, Dataset, Metric, Extractor)
-# What keys of an experiment name. `wgan_gp` means the system, which has the penalty of this name.
-KEYED: tuple[type, ...] = (Penalty, Augmentation, Pruner, Optimizer)
+# What keys of an experiment and options name. `wgan_gp` means the system, which has the penalty of this name.
+KEYED: tuple[type, ...] = (Penalty, Augmentation, Pruner, Optimizer, Executor)
 # Samples to train on, of a system; samples to score, of a metric.
 _TRAIN, _SCORED = 300, 400
 # A check that takes longer says how it could be shorter.
@@ -105,7 +107,7 @@ def _here(
     for base in bases:
         kind: type[Any] = lookup.find_extractor(name) if base is Extractor else plugins.find(base, name)
         for result in _examined(kind, data, changes, settings, begin):
-            yield _Checked(plugins.name_of(kind), issubclass(kind, (System, *KEYED)), result)
+            yield _Checked(plugins.name_of(kind), issubclass(kind, System), result)
 
 
 def _apart(own: str, name: str, data: str | None, changes: list[Change], home: Path | None) -> Iterator[_Checked]:
@@ -178,7 +180,7 @@ def _extractor_case(kind: type[Extractor], data: str | None, settings: Settings,
 
 
 def _examined_key(kind: type, run: Callable[..., Iterator[ContractResult]]) -> Iterator[ContractResult]:
-    """Of what a key of an experiment names."""
+    """Of what a key of an experiment, or `--executor`, names."""
     if issubclass(kind, Augmentation):
         yield from run(augmentations.AUGMENTATION, {"": augmentations.Case(kind)})
     elif issubclass(kind, Optimizer):
@@ -187,6 +189,9 @@ def _examined_key(kind: type, run: Callable[..., Iterator[ContractResult]]) -> I
         yield from run(pruners.PRUNER, {"": pruners.Case(kind)})
     elif issubclass(kind, Penalty):
         yield from run(penalties.PENALTY, {"": penalties.Case(kind)})
+    elif issubclass(kind, Executor):
+        with executors.case_of(kind) as case:
+            yield from run(executors.EXECUTOR, {"": case})
 
 
 def _system_cases(

@@ -9,7 +9,9 @@ from pydantic.fields import FieldInfo
 from aigc_lab import plugins
 from aigc_lab.augmentations.base import Augmentation
 from aigc_lab.data.base import Dataset
+from aigc_lab.executors.base import Executor
 from aigc_lab.metrics.base import Metric
+from aigc_lab.modalities.base import ModalityKind
 from aigc_lab.optimizers.base import Optimizer
 from aigc_lab.penalties.base import Penalty
 from aigc_lab.pruners.base import Pruner
@@ -23,6 +25,8 @@ _BASES: dict[str, type[Any]] = {
     "augmentations": Augmentation,
     "pruners": Pruner,
     "optimizers": Optimizer,
+    "executors": Executor,
+    "modalities": ModalityKind,
 }
 _NAME = r"[A-Z][\w'’-]+"
 # "Radford, Metz & Chintala 2016", "Miyato et al. 2018"
@@ -58,7 +62,7 @@ def _knobs(kind: type[Any]) -> list[dict[str, Any]]:
     if issubclass(kind, Penalty):
         about = "of its term, or of what it adds; null means this one"
         return [{"name": "penalty_weight", "default": kind.weight, "values": "number ≥ 0", "description": about}]
-    if issubclass(kind, (Augmentation, Pruner)):
+    if issubclass(kind, (Augmentation, Pruner, Executor, ModalityKind)):
         return []
     return [_knob(key, field) for key, field in kind.Config.model_fields.items()]
 

@@ -35,7 +35,7 @@ from aigc_lab.sweeps.fitting import fitted
 from aigc_lab.sweeps.places import assign_places, describe_places, describe_threads, device_names
 from aigc_lab.sweeps.rehearsal import rehearse
 from aigc_lab.sweeps.scheduler import run_seeds, run_sweep
-from aigc_lab.sweeps.session import opened, stores
+from aigc_lab.sweeps.session import find_executor, opened, stores
 
 Change = tuple[str, str, str]
 
@@ -56,10 +56,11 @@ def sweep_experiment(
 ) -> list[dict[str, Any]]:
     """Runs the sweep with progress on standard error, and returns the rows of its comparison.
 
-    The `table` goes to standard output, or with `json` to standard error too. `executor` names who does the runs, as
-    `sweeps.session.opened` says.
+    The `table` goes to standard output, or with `json` to standard error too. `executor` is as
+    `sweeps.session.find_executor` takes it.
     """
     console = terminal.console(stderr=True)
+    find_executor(executor)
     settings, experiment = _prepare(source, changes, device_names(device)[0], home)
     named: dict[content.Folder, Source] = {"experiments": source, "evaluation": experiment.protocol.name}
     for folder, name in named.items():
@@ -156,10 +157,12 @@ def train_seeds(
     device: str = "auto",
     retry_failed: bool = False,
     home: Path | None = None,
+    executor: str | None = None,
 ) -> list[dict[str, Any]]:
     """Trains one configuration with several seeds together, with progress on standard error; returns the row of each
     run that `aigc-lab show` prints. Raises `Failure` when one of the runs failed.
     """
+    find_executor(executor)
     settings, experiment = _prepare(source, changes, device_names(device)[0], home)
     if experiment.holes:
         names = ", ".join(hole.name for hole in experiment.holes)
@@ -167,7 +170,7 @@ def train_seeds(
             f"{experiment.document.file}: train takes one configuration, and {names} "
             f"{'is' if len(experiment.holes) == 1 else 'are'} still open; decide with --set, or use aigc-lab sweep"
         )
-    return _train(experiment, settings, seeds, device, retry_failed, home)
+    return _train(experiment, settings, seeds, device, retry_failed, home, executor=executor)
 
 
 def _train(
@@ -178,6 +181,7 @@ def _train(
     retry_failed: bool,
     home: Path | None,
     registry: Registry | None = None,
+    executor: str | None = None,
 ) -> list[dict[str, Any]]:
     """Runs of a checked experiment without holes; `registry` is the home's, where it is open already."""
     console = terminal.console(stderr=True)
@@ -191,7 +195,7 @@ def _train(
     with _stores(experiment, settings, console, registry) as registry:
         with (
             _interruptible(experiment, display, settings, home),
-            opened(experiment, settings, registry, places, display.say, "train") as opening,
+            opened(experiment, settings, registry, places, display.say, "train", executor=executor) as opening,
         ):
             runs = run_seeds(experiment, opening, display, list(dict.fromkeys(seeds)), retry_failed=retry_failed)
         rows = [show_run(registry, run) for run in runs]
@@ -214,14 +218,22 @@ def resume_sweep(
     table: bool = True,
     json: bool = False,
     home: Path | None = None,
+    executor: str | None = None,
 ) -> list[dict[str, Any]]:
     """Goes on with a stored sweep, or with the stored runs of a `train`; returns the rows of its comparison."""
+    find_executor(executor)
     settings = Settings.load(home)
     with open_registry(settings, connected=True) as registry:
         row = show_sweep(registry, name)
         seeds = [run["seed"] for run in run_outcomes(registry, row["id"]) if run["state"] not in RESULTS]
         experiment = _stored(row, settings, device_names(device)[0])
-        given: dict[str, Any] = {"device": device, "retry_failed": retry_failed, "home": home, "registry": registry}
+        given: dict[str, Any] = {
+            "device": device,
+            "retry_failed": retry_failed,
+            "home": home,
+            "registry": registry,
+            "executor": executor,
+        }
         if row["command"] != "train":
             options: dict[str, Any] = {
                 "workers": workers,

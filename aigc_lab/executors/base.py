@@ -26,7 +26,18 @@ class Executor(ABC):
     started, whatever happened.
 
     It is made before the stores and the judge are ready, so that what starts slowly may start at once; `say` takes a
-    line about what happens. `open` follows, and then `run`. A file of this folder, or a user's, defines one subclass.
+    line about what happens. `open` follows, and then `run`. A file of this folder, or a user's, defines one subclass;
+    `--executor` names it. Who does the runs changes nothing of what they are: a sweep goes on with another executor.
+
+    >>> from aigc_lab.runs.run import execute
+    >>> class Here(Executor):
+    ...     def run(self, job: Job, watcher: Watcher) -> RunOutcome:
+    ...         return execute([job], self._resources, [watcher])[0]
+    ...
+    ...     def stop(self) -> None:
+    ...         ...  # a signal has reached this process itself
+    >>> Here.slots
+    1
     """
 
     #: how many runs it can do at once; with more than one, `run` is called from as many threads

@@ -144,9 +144,11 @@ class Extractor(ABC):
 
     #: its name in scores, `fd_<short>`; by default the name of its file
     short: ClassVar[str]
-    #: images that pass through the network at once
+    #: kind of samples that it reads
+    reads: ClassVar[Modality] = Modality.IMAGES
+    #: samples that pass through the network at once
     block: int = 256
-    #: whether its weights are random: its clusters then do not reflect the content of images
+    #: whether its weights are random: its clusters then do not reflect the content of samples
     untrained: ClassVar[bool] = False
     #: length of its vectors, if that is known without loading it
     dimensions: ClassVar[int | None] = None
@@ -161,8 +163,8 @@ class Extractor(ABC):
     @classmethod
     def check(cls, dataset: Dataset, weights: WeightsPolicy) -> None:
         """Raises `UsageError` if the extractor cannot serve this dataset here. Loads and downloads nothing."""
-        if dataset.shape.modality != Modality.IMAGES:
-            raise UsageError(f"{cls.short} features need images, and dataset {dataset.name} holds {dataset.shape}")
+        if dataset.shape.modality != cls.reads:
+            raise UsageError(f"{cls.short} features need {cls.reads}, and dataset {dataset.name} holds {dataset.shape}")
 
     @classmethod
     def fetch(cls, weights: WeightsPolicy, say: Callable[[str], None]) -> None:
@@ -185,7 +187,9 @@ class Extractor(ABC):
 
     @abstractmethod
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Vectors [N, d], and logits or None, of uint8 images [N, C, H, W] on the device."""
+        """Vectors [N, d], and logits or None, of uint8 images [N, C, H, W] on the device, or of the canonical values
+        [N, …] of the kind of samples that it `reads`.
+        """
 
     @torch.inference_mode()
     def extract(
@@ -195,11 +199,11 @@ class Extractor(ABC):
         keep: int | None = None,
         seen: Callable[[int], object] = lambda count: None,
     ) -> Features:
-        """Features of any number of images, in blocks of `block`.
+        """Features of any number of samples, in blocks of `block`.
 
-        Of more than `keep` images the vectors of a seeded choice are kept, with the moments of all: memory does not
-        grow with the count. `seen` is called with the number of images done. Raises `ValueError` for vectors that are
-        NaN or infinite, and for another number of rows than images.
+        Of more than `keep` samples the vectors of a seeded choice are kept, with the moments of all: memory does not
+        grow with the count. `seen` is called with the number of samples done. Raises `ValueError` for vectors that are
+        NaN or infinite, and for another number of rows than samples.
         """
         images.check()
         count, block = len(images), block or self.block

@@ -13,7 +13,6 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from aigc_lab.data.base import Dataset
-from aigc_lab.errors import UsageError
 from aigc_lab.extractors import base
 from aigc_lab.host.files import locked, write_atomically
 from aigc_lab.host.weights import WeightsPolicy
@@ -50,17 +49,13 @@ class SentenceVectors(base.Extractor):
     """
 
     short = "sentences"
+    reads = Modality.TEXT
     dimensions = 2 * _SIZE
     block = 1000
 
     def __init__(self, weights: bytes, dataset: Dataset, device: str) -> None:
         self.identity = f"sentences:{dataset.name}:{hashlib.sha256(weights).hexdigest()[:8]}"
         self.network = _Mean(load(weights)["vectors"]).to(device).eval()
-
-    @classmethod
-    def check(cls, dataset: Dataset, weights: WeightsPolicy) -> None:
-        if dataset.shape.modality != Modality.TEXT:
-            raise UsageError(f"sentences features need text, and dataset {dataset.name} holds {dataset.shape}")
 
     @classmethod
     def prepare(

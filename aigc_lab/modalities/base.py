@@ -359,5 +359,10 @@ def modality(name: str) -> ModalityKind:
 
 
 def modality_of(what: Named) -> ModalityKind:
-    """The object of the modality of samples, a shape or a system."""
+    """The object of the modality of samples, a shape or a system.
+
+    >>> from aigc_lab.shape import Modality, Shape
+    >>> modality_of(Shape(Modality.POINTS, (2,))).panel(features=None)
+    ['modes']
+    """
     return modality(what.modality)

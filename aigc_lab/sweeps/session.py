@@ -108,6 +108,25 @@ def _claim(
     _keep_code(experiment, settings, say)
 
 
+def find_executor(name: str | None, places: int = 1) -> type[Executor]:
+    """Who does the runs: by the name of an executor that ships or of an installed package (entry point group
+    `aigc_lab.executors`), or by the path of a user's file; by default `inline` for one place, else `local`.
+
+    Raises `UsageError` for an unknown one, with the nearest names, and for a file that is missing or defines none.
+    """
+    chosen = name or ("local" if places > 1 else "inline")
+    return plugins.find(Executor, chosen)  # type: ignore[type-abstract]
+
+
+def _check_slots(executor: Executor, places: int, say: Callable[[str], None]) -> None:
+    """Says so where an executor does fewer runs at once than were asked for. Raises `UsageError` for no number."""
+    name, slots = plugins.name_of(type(executor)), executor.slots
+    if type(slots) is not int or slots < 1:
+        raise UsageError(f"executor {name}: its slots are {slots!r:.40}; give how many runs it does at once, 1 or more")
+    if slots < places:
+        say(f"executor {name} does {slots} run{'s' * (slots > 1)} at once, and not {places}")
+
+
 @contextmanager
 def opened(
     experiment: Experiment,
@@ -122,11 +141,9 @@ def opened(
     """Opens the sweep of a checked experiment: locked against others and reconciled, its writer and workers started,
     its judge prepared. At the end everything is delivered to MLflow, or a message says what was not.
 
-    `executor` is the name of an executor that ships or of an installed package (entry point group
-    `aigc_lab.executors`), or a user's file; by default `inline` for one place, else `local`. Raises `UsageError` for an
-    unknown one.
+    `executor` is as `find_executor` takes it, and no part of what the sweep is: another may go on with it.
     """
-    kind = plugins.find(Executor, executor or ("local" if len(places) > 1 else "inline"))  # type: ignore[type-abstract]
+    kind = find_executor(executor, len(places))
     sweep = experiment.sweep
     spool, first = writer.spool_folder(settings, sweep), places[0]
     with ExitStack() as stack:
@@ -143,6 +160,7 @@ def opened(
             with kind(experiment, places, settings, say) as work, signals.last_act(work.kill):
                 resources = open_resources(experiment, settings, registry, tracker, first.device, say, first.threads)
                 work.open(resources, spool)
+                _check_slots(work, len(places), say)
                 yield Opened(sweep, resources, work, finishing)
         finally:
             note = shipping.finish(_FAREWELL if signals.stop_requested() or outage.given_up() else None)

@@ -142,7 +142,10 @@ def test_the_page_of_a_run(home: Path) -> None:
     assert "DIVERGED: loss is nan" in lab(home, "show", "digits.2.1").stdout
 
 
-PLUGINS = ["systems", "datasets", "metrics", "penalties", "augmentations", "pruners", "optimizers"]
+PLUGINS = [
+    *("systems", "datasets", "metrics", "penalties", "augmentations", "pruners", "optimizers"),
+    *("executors", "modalities"),
+]
 KINDS = [*PLUGINS, "experiments", "protocols"]
 
 

@@ -25,6 +25,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             registry.trial(sweep, 0, "point_gan", {}, {})
             registry.run(sweep, 0, 0, "search")
     (tmp_path / "mine.yaml").touch()
+    (tmp_path / "mine.py").touch()
     (tmp_path / "notes.txt").touch()
     return tmp_path
 
@@ -37,6 +38,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("aigc-lab show rings", {"rings-11111111.0.0"}),
         ("aigc-lab sweep di", {"digits", "dirac"}),
         ("aigc-lab sweep mi", {"mine.yaml"}),
+        ("aigc-lab sweep ring --executor ", {"inline", "local"}),
+        ("aigc-lab resume ring --executor mi", {"mine.py"}),
         (
             "aigc-lab list ",
             {
@@ -49,6 +52,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 "augmentations",
                 "pruners",
                 "optimizers",
+                "executors",
+                "modalities",
             },
         ),
     ],

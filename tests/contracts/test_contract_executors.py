@@ -1,71 +1,192 @@
-"""What every file in `executors/` must do, found by name, and a user's executor, named by its path."""
+"""What every file in `executors/` must do, found by name, and a user's executor, named by its path; that these
+contracts can fail; and `--executor`, which says who does the runs of a sweep and changes nothing else of it.
+"""
 
+import json
 import os
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from shell import command
 
+import aigc_lab
 from aigc_lab import plugins
-from aigc_lab.commands import sweep
+from aigc_lab.commands.check import check_file, conclude
+from aigc_lab.contracts import executors
+from aigc_lab.contracts.base import Broken, Contract, examine
+from aigc_lab.contracts.executors import EXECUTOR, Case, case_of
 from aigc_lab.errors import UsageError
-from aigc_lab.executors.base import Executor, Place
-from aigc_lab.experiment.experiment import load_experiment
-from aigc_lab.host import signals
-from aigc_lab.host.settings import Settings
-from aigc_lab.registry import liveness
-from aigc_lab.registry.runs import show_run
-from aigc_lab.registry.states import RunState
-from aigc_lab.registry.store import Registry
-from aigc_lab.registry.sweeps import list_sweeps
-from aigc_lab.runs.job import Job, RunOutcome
-from aigc_lab.sweeps.session import Opened, opened, stores
+from aigc_lab.executors.base import Executor
 from aigc_lab.tracking import writer
-from aigc_lab.tracking.spool_log import records
 
-# Does what files beside it ask for, while it is scored.
-SYSTEM = """
-import time
-from pathlib import Path
-from aigc_lab.systems import point_gan
-
-HERE = Path(FOLDER)  # a file is loaded once for each content
-
-class Told(point_gan.PointGAN):
-    def generate(self, *given, **options):
-        if (HERE / "fail").exists():
-            raise RuntimeError("it was told to")
-        if (HERE / "wait").exists():
-            (HERE / "waits").touch()
-        while (HERE / "wait").exists():
-            time.sleep(0.02)
-        return super().generate(*given, **options)
-"""
-EXPERIMENT = """\
-data: {name: ring, points: 2000}
-system: {name: ./told.py, hidden: 8}
-training: {steps: 4, batch_size: 16, log_every: 2, evaluate_every: 4, threads: 1}
-evaluation: {name: points, samples: 200}
-objective: {minimize: rkl}
-"""
 # An executor of one's own.
 THEIRS = '''
 """Runs in this process, counted."""
 from aigc_lab.executors import inline
+from aigc_lab.registry.states import RunState
+from aigc_lab.runs.job import RunOutcome
 
 class Counted(inline.Inline):
     count = 0
+    slots = 1
 
-    def run(self, job, watcher):
-        Counted.count += 1
-        return super().run(job, watcher)
+    def together(self, jobs, watchers):
+        Counted.count += len(jobs)
+        return super().together(jobs, watchers)
+
+class _Deaf:
+    """A watcher who tells another one, or nobody, and stops nothing."""
+
+    def __init__(self, other=None):
+        self.other = other
+
+    def progress(self, now): ...
+
+    def scored(self, step, value):
+        if self.other:
+            self.other.scored(step, value)
+        return False
 '''
 NAMES = [*plugins.names("executors"), "./theirs.py"]
+TITLES = [contract.name for contract in EXECUTOR]
+
+
+def found(name: str) -> Any:
+    return plugins.find(Executor, name)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    name = request.param
+    if plugins.is_file(name):
+        path = tmp_path_factory.mktemp("theirs") / "theirs.py"
+        path.write_text(THEIRS)
+        name = str(path)
+    with case_of(found(name)) as each:
+        yield each
+
+
+@pytest.mark.parametrize("contract", EXECUTOR, ids=lambda contract: contract.name.replace(" ", "_"))
+def test_an_executor_keeps_its_contracts(case: Case, contract: Contract[Case]) -> None:
+    contract.check(case)
+
+
+# ---- each of them can fail
+
+TOGETHER = "        return super().together(jobs, watchers)\n"
+SHOWN = "RunOutcome(RunState.{}, None, None)"
+BREAKS: dict[str, tuple[str, str, str]] = {
+    "it says how many runs it does at once": ("slots is '1': give how many", "slots = 1", "slots = '1'"),
+    "a run is done and recorded": (
+        "recorded as QUEUED",
+        TOGETHER,
+        "        return [RunOutcome(RunState.FINISHED, 1.0) for job in jobs]\n",
+    ),
+    "the watcher is told of each evaluation": (
+        "told of steps [], and not of [2, 4]",
+        TOGETHER,
+        TOGETHER.replace("watchers", "[_Deaf() for each in watchers]"),
+    ),
+    "a run that the watcher stops is pruned": (
+        "a run that is PRUNED has the outcome FINISHED",
+        TOGETHER,
+        TOGETHER.replace("watchers", "[_Deaf(each) for each in watchers]"),
+    ),
+    "runs given together are all done": (
+        "the outcome has the value",
+        TOGETHER,
+        TOGETHER.replace(")\n", ")[::-1]\n"),
+    ),
+    "a run that fails is recorded and the next is done": (
+        "the reason of a RuntimeError('it was told to fail') is None: pass it on",
+        TOGETHER,
+        TOGETHER.replace("return", "done =")
+        + f"        return [{SHOWN.format('FAILED')} if each.state == 'FAILED' else each for each in done]\n",
+    ),
+    "a stop interrupts what is being done": (
+        "run() returns KILLED after stop()",
+        TOGETHER,
+        f"        try:\n    {TOGETHER}        except KeyboardInterrupt:\n"
+        f"            return [{SHOWN.format('KILLED')} for job in jobs]\n",
+    ),
+}
+# Where a run has a process of its own.
+GIVES_UP = """
+from aigc_lab.executors import local
+from aigc_lab.registry.runs import show_run
+from aigc_lab.registry.states import RunState
+from aigc_lab.runs.job import RunOutcome
+
+class Careless(local.Local):
+    made = []
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        Careless.made.append(self)
+
+    def run(self, job, watcher):
+        outcome = super().run(job, watcher)
+        if len(show_run(self._resources.registry, job.run)["attempts"]) > 1:
+            return RunOutcome(RunState.FAILED, None, "its process was killed")
+        return outcome
+
+    def __exit__(self, *error): ...
+"""
+BREAKS_OF_PROCESSES = {
+    "a run whose process is killed is done all the same": "a run that is FINISHED has the outcome FAILED: its process",
+    "nothing is left when it is left": "of a run is alive after __exit__: end there what was started",
+}
+
+
+def test_every_contract_has_a_broken_twin() -> None:
+    assert sorted([*BREAKS, *BREAKS_OF_PROCESSES]) == sorted(TITLES)
+
+
+@pytest.mark.parametrize("contract", BREAKS)
+def test_a_contract_catches_the_executor_that_breaks_it(
+    contract: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "_PATIENCE", 0.5)
+    said, old, new = BREAKS[contract]
+    assert old in THEIRS
+    path = tmp_path / "mine.py"
+    path.write_text(THEIRS.replace(old, new))
+    with case_of(found(str(path))) as case:
+        results = [*examine(EXECUTOR, {"": case}, path)]
+    broken = [(result.contract, result.message) for result in results if result.state == "broken"]
+    assert [name for name, _ in broken] == [contract] and said in broken[0][1]
+
+
+def test_contracts_catch_the_executor_that_is_careless_of_its_processes(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(GIVES_UP)
+    kind = found(str(path))
+    checked = [contract for contract in EXECUTOR if contract.name in BREAKS_OF_PROCESSES]
+    try:
+        with case_of(kind) as case:
+            messages = {}
+            for contract in checked:
+                with pytest.raises(Broken) as caught:
+                    contract.check(case)
+                messages[contract.name] = str(caught.value)
+    finally:
+        for each in kind.made:
+            each.kill()
+    for name, said in BREAKS_OF_PROCESSES.items():
+        assert said in messages[name]
+
+
+# ---- `aigc-lab check`, `sweep`, `train` and `resume`, as they are typed
+
+RING = """\
+data: {name: ring, points: 2000}
+system: {name: point_gan, hidden: 8}
+training: {steps: 4, batch_size: 16, log_every: 2, evaluate_every: 4, threads: 1}
+evaluation: {name: points, samples: 200}
+objective: {minimize: rkl}
+"""
 
 
 class Silent:
@@ -78,185 +199,104 @@ class Silent:
     def finish(self, patience: float | None = None) -> None: ...
 
 
-class Watcher:
-    """Looks on, and notes what it is told."""
-
-    def __init__(self) -> None:
-        self.steps: list[int] = []
-
-    def progress(self, now: Any) -> None: ...
-
-    def scored(self, step: int, value: float) -> bool:
-        self.steps.append(step)
-        return False
-
-
-class Work:
-    """A sweep that an executor is open for."""
-
-    def __init__(self, folder: Path, registry: Registry, settings: Settings, opening: Opened, plan: Any) -> None:
-        self.folder, self.registry, self.settings = folder, registry, settings
-        self.opening, self.plan = opening, plan
-        self.watcher = Watcher()
-        self._seed = 0
-        registry.trial(opening.sweep, 0, plan.system, plan.chosen, plan.values)
-
-    def job(self, objective: Any) -> Job:
-        self._seed += 1
-        run = self.registry.run(self.opening.sweep, 0, self._seed, "search")
-        return Job(run, self.opening.sweep, 0, self._seed, "search", self.plan, objective)
-
-    def told(self, run: str) -> dict[str, Any]:
-        """What MLflow is told at the end of a run."""
-        folder = writer.spool_folder(self.settings, self.opening.sweep) / f"{run}.1"
-        return [record for record in records(folder) if "end" in record][-1]
-
-    def attempts(self, run: str) -> list[str]:
-        return [attempt["state"] for attempt in show_run(self.registry, run)["attempts"]]
-
-    def process(self, run: str) -> Any:
-        return next(row["process"] for row in liveness.running(self.registry) if row["run"] == run)
-
-    @contextmanager
-    def once_it_waits(self, do: Callable[[], None]) -> Iterator[None]:
-        """Within, something is done in the middle of a run, which then goes on."""
-        wait, waits = self.folder / "wait", self.folder / "waits"
-        waits.unlink(missing_ok=True)
-        wait.touch()
-
-        def act() -> None:
-            until = time.monotonic() + 120
-            while not waits.exists() and time.monotonic() < until:
-                time.sleep(0.02)
-            try:
-                do()
-            finally:
-                wait.unlink()
-
-        thread = threading.Thread(target=act)
-        thread.start()
-        try:
-            yield
-        finally:
-            thread.join()
-
-
-@contextmanager
-def working(folder: Path, name: str, said: list[str]) -> Iterator[tuple[Work, Any]]:
-    (folder / "told.py").write_text(SYSTEM.replace("FOLDER", repr(str(folder))))
-    (folder / "theirs.py").write_text(THEIRS)
-    (folder / "mine.yaml").write_text(EXPERIMENT)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "Writer", Silent)
-        patch.chdir(folder)
-        for variable in [each for each in os.environ if each.startswith(("AIGC_LAB_HOME", "AIGC_LAB_R", "MLFLOW"))]:
-            patch.delenv(variable)
-        settings = Settings.load(folder / "home")
-        experiment = load_experiment("mine.yaml", data_dir=settings.data_dir)
-        plan = experiment.resolve(lambda hole: hole.ends()[0])
-        given = [Place("cpu", 1)], said.append
-        with (
-            stores(settings, experiment.sweep) as (registry, _),
-            opened(experiment, settings, registry, *given, executor=name) as opening,
-        ):
-            yield Work(folder, registry, settings, opening, plan), experiment.file.objective
-
-
-@pytest.fixture(scope="module", params=NAMES)
-def work(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Work, Any]]:
-    with working(tmp_path_factory.mktemp("executor"), request.param, []) as found:
-        yield found
-
-
-def test_a_small_job_is_done_and_recorded(work: tuple[Work, Any]) -> None:
-    here, objective = work
-    job = here.job(objective)
-    outcome = here.opening.executor.run(job, here.watcher)
-    assert outcome.state == RunState.FINISHED and outcome.reason is None
-    row = show_run(here.registry, job.run)
-    assert (row["state"], here.attempts(job.run)) == ("FINISHED", ["FINISHED"])
-    assert here.watcher.steps == [4]
-    (value,) = [score["value"] for score in row["progress"] if score["name"] == "rkl"]
-    assert outcome.value == value
-    assert here.told(job.run)["end"] == "FINISHED" and here.told(job.run)["tags"]["state"] == "FINISHED"
-
-
-def test_a_job_that_fails_is_recorded_and_the_next_is_done(work: tuple[Work, Any]) -> None:
-    here, objective = work
-    job = here.job(objective)
-    (here.folder / "fail").touch()
-    try:
-        outcome = here.opening.executor.run(job, here.watcher)
-    finally:
-        (here.folder / "fail").unlink()
-    assert outcome == RunOutcome(RunState.FAILED, None, "RuntimeError: it was told to")
-    assert show_run(here.registry, job.run)["state"] == "FAILED"
-    assert here.told(job.run)["end"] == "FAILED"
-    assert here.opening.executor.run(here.job(objective), here.watcher).state == RunState.FINISHED
-
-
-def test_a_job_whose_process_is_killed_is_done_all_the_same(work: tuple[Work, Any]) -> None:
-    """Where it has a process of its own: in this one the command dies with it, and `resume` goes on."""
-    here, objective = work
-    job = here.job(objective)
-    killed: list[bool] = []
-
-    def kill() -> None:
-        process = here.process(job.run)
-        if process.pid != os.getpid():
-            process.signal(signal.SIGKILL)
-            killed.append(True)
-
-    with here.once_it_waits(kill):
-        outcome = here.opening.executor.run(job, here.watcher)
-    assert outcome.state == RunState.FINISHED
-    assert here.attempts(job.run) == ["KILLED"] * len(killed) + ["FINISHED"]
-    assert here.told(job.run)["end"] == "FINISHED"
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_stop_in_the_middle_interrupts_and_leaves_nothing(name: str, tmp_path: Path) -> None:
-    with signals.handled(exits=False), working(tmp_path, name, []) as (here, objective):
-        job = here.job(objective)
-        processes: list[Any] = []
-
-        def stop() -> None:
-            processes.append(here.process(job.run))
-            here.opening.executor.stop()
-            signals.request_stop()
-
-        with pytest.raises(KeyboardInterrupt), here.once_it_waits(stop):
-            here.opening.executor.run(job, here.watcher)
-        here.opening.executor.stop()  # harmless
-    with Registry.open(here.settings.registry_url, create=False) as registry:
-        row = show_run(registry, job.run)
-    assert (row["state"], [each["state"] for each in row["attempts"]]) == ("KILLED", ["KILLED"])
-    assert row["reason"].startswith("interrupted")
-    (process,) = processes
-    assert process.pid == os.getpid() or not process.alive
-    assert here.told(job.run)["end"] == "KILLED"
-
-
-def test_a_sweep_is_done_by_the_executor_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for variable in [each for each in os.environ if each.startswith(("AIGC_LAB_HOME", "AIGC_LAB_R", "MLFLOW"))]:
+        monkeypatch.delenv(variable)
     monkeypatch.setattr(writer, "Writer", Silent)
     monkeypatch.chdir(tmp_path)
-    for name, text in {
-        "told.py": SYSTEM.replace("FOLDER", "'.'"),
-        "theirs.py": THEIRS,
-        "mine.yaml": EXPERIMENT,
-    }.items():
-        (tmp_path / name).write_text(text)
-    kind: Any = plugins.find(Executor, "./theirs.py")
+    (tmp_path / "theirs.py").write_text(THEIRS)
+    (tmp_path / "none.py").write_text("class Mine: ...\n")
+    (tmp_path / "lacking.py").write_text(
+        "from aigc_lab.executors.base import Executor\n\nclass Mine(Executor):\n    def stop(self): ...\n"
+    )
+    (tmp_path / "ring.yaml").write_text(RING)
+    return tmp_path
+
+
+def test_a_users_file_is_checked_and_leaves_nothing_behind(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AIGC_LAB_REGISTRY_URL", f"sqlite:///{folder / 'mine.db'}")
+    before = sorted(folder.iterdir())
+    conclude(check_file("./theirs.py", None, [], json=False, home=None))
+    assert capsys.readouterr().out.splitlines() == [f"✓ {title}" for title in TITLES]
+    assert sorted(folder.iterdir()) == before
+    assert os.environ["AIGC_LAB_REGISTRY_URL"] == f"sqlite:///{folder / 'mine.db'}"
+    with pytest.raises(UsageError, match="--data: it is checked on what ships, without options"):
+        check_file("./theirs.py", "ring", [], json=False, home=None)
+
+
+def test_a_broken_contract_is_explained(folder: Path) -> None:
+    (folder / "theirs.py").write_text(THEIRS.replace("slots = 1", "slots = 0"))
+    told = command("check", "theirs.py", "--json")
+    assert told.code == 1
+    assert told.why == f"error: 1 of {len(TITLES)} contracts are broken, and {len(TITLES) - 1} could not be checked"
+    first = json.loads(told.output)[0]
+    assert first["message"] == "slots is 0: give how many runs it does at once, 1 or more"
+    assert first["why"].startswith("A sweep calls run from as many threads")
+
+
+def test_a_sweep_is_the_same_whoever_does_its_runs(folder: Path) -> None:
+    kind = found("./theirs.py")
     before = kind.count
-    sweep.sweep_experiment("mine.yaml", [], device="cpu", json=True, home=tmp_path / "home", executor="./theirs.py")
-    assert kind.count == before + 1
+    Path("search.yaml").write_text(
+        RING.replace("hidden: 8", "hidden: 8, lr: {log: [1.0e-4, 1.0e-3]}") + "search: {trials: 1}\n"
+    )
+    (row,) = json.loads(command("sweep", "search.yaml", "--json").output)
+    assert kind.count == before
+    for words in (["sweep", "search.yaml"], ["resume", row["sweep"]]):
+        again = command(*words, "--executor", "./theirs.py", "--json")
+        assert json.loads(again.output) == [row] and "were done before" in again.errors
+    told = command("sweep", "search.yaml", "--trials", "2", "--executor", "theirs.py", "--json")
+    assert (told.code, kind.count) == (0, before + 1)
+    assert [each["sweep"] for each in json.loads(told.output)] == [row["sweep"]] * 2
 
 
-def test_an_executor_that_is_unknown_is_refused_before_anything_is_made(tmp_path: Path) -> None:
-    with (
-        pytest.raises(UsageError, match=r"unknown executor 'lokal'; did you mean local\?"),
-        working(tmp_path, "lokal", []),
-    ):
-        raise AssertionError
-    with Registry.open(Settings.load(tmp_path / "home").registry_url, create=False) as registry:
-        assert list_sweeps(registry) == []
+def test_train_resume_and_python_take_one_too(folder: Path) -> None:
+    kind = found("./theirs.py")
+    before = kind.count
+    run = json.loads(command("train", "ring.yaml", "--executor", "theirs.py", "--json").output)
+    assert (run["state"], kind.count) == ("FINISHED", before + 1)
+    aigc_lab.train("ring.yaml", seed=1, executor="theirs.py")
+    assert kind.count == before + 2
+    (folder / "other.yaml").write_text(RING.replace("minimize: rkl", "maximize: hq"))
+    aigc_lab.sweep("other.yaml", executor="theirs.py")
+    assert kind.count == before + 3
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("lokal", "unknown executor 'lokal'; did you mean local?"),
+        ("zzz", "unknown executor 'zzz'; there are: inline, local"),
+        ("./other.py", "./other.py: no such file in"),
+        ("none.py", "none.py: defines no Executor; a plugin file has one subclass of aigc_lab.executors.base.Executor"),
+        ("lacking.py", "lacking.py: Mine lacks run(self, job, watcher); see aigc_lab.executors.base.Executor"),
+    ],
+)
+def test_an_executor_that_is_none_is_refused_before_anything_is_made(folder: Path, name: str, said: str) -> None:
+    before = sorted(folder.iterdir())
+    for words in (["sweep", "ring.yaml"], ["sweep", "ring.yaml", "--dry-run"], ["train", "ring.yaml"], ["resume", "x"]):
+        told = command(*words, "--executor", name)
+        assert told.code == 2 and said in told.why
+    assert sorted(folder.iterdir()) == before
+
+
+def test_fewer_runs_at_once_than_were_asked_for_are_said(folder: Path) -> None:
+    words = ("ring.yaml", "--set", "search.seeds=2", "--executor", "inline", "--devices", "cpu")
+    told = command("sweep", *words, "--workers", "2")
+    assert told.code == 0 and "executor inline does 1 run at once, and not 2" in told.errors
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("slots = 1", "slots = None", "executor theirs: its slots are None; give how many runs it does at once"),
+        ("Counted.count += len(jobs)", "raise ValueError('no')", "ValueError: no; 'aigc-lab check' tests the file"),
+    ],
+)
+def test_a_users_mistake_is_one_line(folder: Path, old: str, new: str, said: str) -> None:
+    (folder / "theirs.py").write_text(THEIRS.replace(old, new))
+    told = command("sweep", "ring.yaml", "--executor", "theirs.py")
+    assert told.code == 2 and said in told.why

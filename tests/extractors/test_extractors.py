@@ -62,6 +62,33 @@ def test_points_are_refused(tmp_path: Path) -> None:
         lookup.find_extractor(str(path)).check(Ring(Ring.Config(), tmp_path), PUBLISHED)
 
 
+OF_POINTS = """
+import torch
+from aigc_lab.extractors.base import Extractor
+from aigc_lab.shape import Modality
+
+class Mine(Extractor):
+    reads = Modality.POINTS
+
+    def __init__(self):
+        self.network = torch.nn.Identity()
+
+    def __call__(self, points):
+        return self.network(points).square(), None
+"""
+
+
+def test_an_extractor_says_which_samples_it_reads(tmp_path: Path, judged: Judged) -> None:
+    path = tmp_path / "squares.py"
+    path.write_text(OF_POINTS)
+    kind, ring = lookup.find_extractor(str(path)), Ring(Ring.Config(points=200), tmp_path)
+    extractor = kind.prepare(ring, cache=tmp_path, weights=PUBLISHED, device="cpu", say=print)
+    points = ring.load("train")
+    assert torch.equal(extractor.extract(points, block=64).vectors, points.values.square())
+    with pytest.raises(UsageError, match="squares features need points, and dataset digits holds"):
+        kind.check(judged.dataset, PUBLISHED)
+
+
 class Net(nn.Module):
     """Something of every image, with or without logits."""
 

@@ -6,6 +6,7 @@ What a critic saw and said is recorded by hooks, and what should have come of it
 import itertools
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -194,6 +195,35 @@ def test_points_are_no_pictures(config: dict[str, Any], words: str) -> None:
     for kind in (PointGAN, MaxoutGAN):
         with pytest.raises(ValueError, match=words):
             fresh(kind, **config)
+
+
+JITTER = """
+from aigc_lab.augmentations.base import Augmentation
+from aigc_lab.noise import Draw
+from aigc_lab.shape import Modality
+
+class Jitter(Augmentation):
+    def check_shape(self, shape):
+        if shape.modality != Modality.POINTS:
+            raise ValueError(f"augment: jitter moves points, not {shape.modality}")
+
+    def noise(self, which, count):
+        return {f"augment_{which}": Draw((count, 1))}
+
+    def changed(self, points, noise, which, memory):
+        return points + STRENGTH * noise[f"augment_{which}"]
+"""
+
+
+def test_an_augmentation_says_itself_what_it_changes(tmp_path: Path) -> None:
+    path, losses = tmp_path / "jitter.py", []
+    for strength in ("0", "9"):
+        path.write_text(JITTER.replace("STRENGTH", strength))
+        losses.append(train(fresh(PointGAN, augment=str(path)), 1))
+    plain = train(fresh(PointGAN), 1)
+    assert losses[0] == plain and losses[1] != plain
+    with pytest.raises(ValueError, match="augment: jitter moves points, not images"):
+        fresh(DCGAN, augment=str(path))
 
 
 def test_what_does_not_go_together_is_refused_with_a_reason() -> None:

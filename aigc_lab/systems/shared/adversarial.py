@@ -20,7 +20,7 @@ from aigc_lab.objectives import adversarial
 from aigc_lab.optimizers import base as optimizers
 from aigc_lab.penalties import base as penalties
 from aigc_lab.penalties.base import CriticTurn, Players, Turn
-from aigc_lab.shape import Modality, Shape
+from aigc_lab.shape import Shape
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
 
 #: the type of `penalty`
@@ -80,12 +80,9 @@ class AdversarialSystem(System):
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
         self._penalty, self._augmentation = _penalty(config.penalty), _augmentation(config.augment)
-        if shape.modality != Modality.IMAGES and not self._augmentation.identity:
-            raise ValueError(
-                f"augment: {config.augment} changes pictures (colour, place, cut-outs), not {shape.modality}"
-            )
         self.named = {**self.named, "penalty": type(self._penalty), "augment": type(self._augmentation)}
         self._penalty.check_shape(shape)
+        self._augmentation.check_shape(shape)
         # What each of them remembers, as buffers of this system: a stack of replicas puts others in their place.
         self._remembered: dict[str, tuple[str, ...]] = {}
         for key, plugin in (("penalty", self._penalty), ("augment", self._augmentation)):
