@@ -155,11 +155,15 @@ class Experiment:
             pruned=self.pruner.reason,
         )
 
-    def defaults(self, system: str) -> dict[str, Any]:
-        """The paper's defaults of a system, by the name of the hole; none for a hole whose range lacks its default."""
+    def system_class(self, system: str) -> "type[System]":
+        """The class of one of the `systems`."""
         from aigc_lab.systems.base import System
 
-        kind = plugins.find(System, system, self._folder, self._named_code)  # type: ignore[type-abstract]
+        return plugins.find(System, system, self._folder, self._named_code)  # type: ignore[type-abstract]
+
+    def defaults(self, system: str) -> dict[str, Any]:
+        """The paper's defaults of a system, by the name of the hole; none for a hole whose range lacks its default."""
+        kind = self.system_class(system)
         models: dict[KeyPath, type[BaseModel]] = {("system",): kind.Config, ("training",): Training}
         values = {}
         for hole in self.holes:

@@ -12,7 +12,7 @@ from aigc_lab.verdicts.missing import MISSING, PRESENT, UNDECIDED
 
 _ALPHA = 0.05
 # Missing mass that still counts as none; that separates PARTIAL from SEVERE; and that is TOTAL.
-NOTHING, SEVERE_ABOVE, _ALL = 0.02, 0.25, 0.9
+NOTHING, SEVERE_ABOVE, TOTAL_ABOVE = 0.02, 0.25, 0.9
 # Precision and coverage, beside real samples', below both of which samples that vary are blurred: nothing is then
 # missing for certain. Classes that are gone are no such sign: what is left is sharp, or covered, or narrow.
 _SHARP, _COVERED, VARIED = 0.65, 0.35, 0.5
@@ -172,7 +172,7 @@ class Measured:
         # Bins with too few realistic samples cannot be decided.
         decidable = sum(row["real"] for row in self.rows if row["state"] == MISSING or row["diversity"] is not None)
         nothing = sum(row["real"] for row in self.rows if row["state"] == MISSING or row in flat)
-        return self.low > _ALL or (nothing > _ALL * decidable and decidable > 0.5)
+        return self.low > TOTAL_ABOVE or (nothing > TOTAL_ABOVE * decidable and decidable > 0.5)
 
     @property
     def covered(self) -> float:
@@ -219,7 +219,7 @@ def conclude(measured: Measured, cover: Callable[[], Covered]) -> tuple[Collapse
     if measured.empty:
         over = f"one thing over and over in every bin{inside}"
         if measured.low > NOTHING:
-            over = lacking if measured.low > _ALL else f"{lacking}; one thing over and over in the others"
+            over = lacking if measured.low > TOTAL_ABOVE else f"{lacking}; one thing over and over in the others"
         return Collapse.TOTAL, over, measured.low
     if measured.blurred and (measured.low > NOTHING or measured.narrow):
         # Blur moves samples from bin to bin in the features, so bins that seem empty may be there.

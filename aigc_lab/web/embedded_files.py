@@ -35,15 +35,15 @@ class Picture:
         return bool(self.uri or self.lines)
 
 
-def pictures(files: Sequence[Mapping[str, str]]) -> tuple[list[Picture], int]:
-    """Pictures of a run by step, and the number left out. The final picture is there only where there are none on the
+def pictures(files: Sequence[Mapping[str, str]], most: int = STEPS) -> tuple[list[Picture], int]:
+    """At most so many pictures of a run by step, the last among them, and the number left out. The final picture is there only where there are none on the
     way: it repeats the last of those.
     """
     by_step = {int(file["name"].partition("/")[2]): file for file in files if file["name"].startswith("samples/")}
     if not by_step:
         return [_picture(None, file) for file in files if file["name"] == "samples"], 0
     steps = sorted(by_step)
-    steps_shown = thinned(steps, STEPS)
+    steps_shown = thinned(steps, most)
     return [_picture(step, by_step[step]) for step in steps_shown], len(steps) - len(steps_shown)
 
 
@@ -52,15 +52,18 @@ def missing(files: Sequence[Mapping[str, str]]) -> Picture | None:
     return next((_picture(None, file) for file in files if file["name"] == "missing"), None)
 
 
-def curves(files: Sequence[Mapping[str, str]]) -> tuple[dict[str, Any], str]:
-    """Name -> {"step": [...], "value": [...]}, long curves thinned; and the reason where there are none."""
+def curves(files: Sequence[Mapping[str, str]], most: int | None = POINTS) -> tuple[dict[str, Any], str]:
+    """Name -> {"step": [...], "value": [...]}, thinned to `most` points, or whole; and the reason where there are
+    none.
+    """
     path = next((Path(file["path"]) for file in files if file["name"] == "curves"), None)
     if path is None:
         return {}, ""
     try:
         content = json.loads(path.read_bytes())
         return {
-            name: {key: thinned(curve[key], POINTS) for key in ("step", "value")} for name, curve in content.items()
+            name: {key: thinned(curve[key], most or len(curve[key])) for key in ("step", "value")}
+            for name, curve in content.items()
         }, ""
     except OSError as error:
         return {}, f"{path}: {error.strerror}"
@@ -82,9 +85,11 @@ def temperature(files: Sequence[Mapping[str, str]]) -> dict[str, Any] | None:
 
 
 def thinned(items: Sequence[_Item], most: int) -> list[_Item]:
-    """At most so many items, evenly spaced, with the first and the last."""
+    """At most so many items, evenly spaced, with the first and the last; of one alone, the last."""
     if len(items) <= most:
         return list(items)
+    if most == 1:
+        return [items[-1]]
     return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]
 
 
@@ -98,6 +103,11 @@ def _picture(step: int | None, file: Mapping[str, str]) -> Picture:
         return Picture(step, "", lines=tuple(content.decode("utf-8", "replace").split("\n")[:-1]))
     if not content.startswith(_PNG) or len(content) < 24:
         return Picture(step, "", f"{path}: not a PNG picture")
+    return of_png(step, content)
+
+
+def of_png(step: int | None, content: bytes) -> Picture:
+    """The picture of a PNG file's bytes."""
     # The header (PNG, section 11.2.2): a page that knows the sizes does not jump while it loads.
     width, height = struct.unpack(">II", content[16:24])
     return Picture(step, f"data:image/png;base64,{base64.b64encode(content).decode()}", "", width, height)

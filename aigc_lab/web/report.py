@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from aigc_lab.display.glossary import glossary
+from aigc_lab.display.meaning import MOST_TRIALS, Commands, collapsed, meaning
 from aigc_lab.display.ranking import caption, rank_text, sections
 from aigc_lab.display.wording import (
     ARROW,
@@ -15,11 +17,12 @@ from aigc_lab.display.wording import (
     duration,
     interval,
     ranked_score,
+    spread,
     state_text,
     verdict_counts,
 )
 from aigc_lab.registry.comparison import best_run, compare_trials
-from aigc_lab.registry.ranking import Comparison
+from aigc_lab.registry.ranking import Comparison, Group
 from aigc_lab.registry.runs import list_runs
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
@@ -30,64 +33,146 @@ from aigc_lab.registry.sweeps import (
     run_outcomes,
     show_sweep,
 )
-from aigc_lab.registry.verdicts import verdicts_by_run
-from aigc_lab.web import embedded_files, pages
+from aigc_lab.registry.verdicts import missing_bins, verdicts_by_run
+from aigc_lab.web import embedded_files, pages, seeds, tables
+from aigc_lab.web.real_samples import RealSamples
+from aigc_lab.web.tables import Table
 from aigc_lab.web.whiskers import scale, whisker
 
 Json = dict[str, Any]
 
 # Colours that also the colour-blind tell apart; `style.css` has as many.
 COLOURS = 6
+# Points of a curve where many runs share the page, and of all runs together.
+_FEWEST_POINTS, _ALL_POINTS = 50, 4800
+# Tables whose files are links of the page. Those behind figures are made from the figures' data when they are asked for.
+_LINKED = ("ranking", "scores", "verdicts", "unfinished")
 
 
 @dataclass(frozen=True)
 class Report:
-    """A page, and the id of its sweep."""
+    """A page, the id of its sweep, the number of its pictures, and what can be written beside it: its `tables`, the
+    `data` of the figures, the `runs` that it shows in full with their pictures, and the `files` of these.
+    """
 
     sweep: str
     html: str
     pictures: int
+    tables: list[Table]
+    data: Json
+    runs: list[Json]
+    files: Mapping[str, Sequence[Mapping[str, str]]]
+    real: RealSamples | None
 
 
-def render_report(registry: Registry, sweep_name: str, *, detailed: int) -> Report:
-    """The page of a sweep, with pictures and training curves of `detailed` runs: the best run of every trial before
-    further seeds. Raises `UsageError` for an unknown sweep.
+def render_report(registry: Registry, sweep_name: str, *, detailed: int, real: RealSamples | None = None) -> Report:
+    """The page of a sweep. Every run has its scores in it; all seeds of the first `detailed` ranked trials have their
+    pictures and training curves too, beside `real` samples where they are given. Raises `UsageError` for an unknown
+    sweep.
     """
     sweep = show_sweep(registry, sweep_name)
     comparison = compare_trials(registry, sweep["id"])
     runs = _runs(registry, sweep, comparison)
-    chosen = _chosen(runs, detailed)
-    files = artifacts_by_run(registry, sweep["id"])
-    judged = verdicts_by_run(registry, sweep["id"])
+    files, judged = artifacts_by_run(registry, sweep["id"]), verdicts_by_run(registry, sweep["id"])
+    histories = objective_histories(registry, sweep["id"])
+    first = seeds.first_rows(comparison.rows, detailed)
+    members = {row["trial"]: seeds.marked(row, [run for run in runs if run["trial"] == row["trial"]]) for row in first}
+    strips = {run for of_row in members.values() for run in seeds.with_strips(of_row)}
+    embedded = [run for run in runs if run["trial"] in members]
+    points = max(_FEWEST_POINTS, min(embedded_files.POINTS, _ALL_POINTS // max(len(embedded), 1)))
     rows = [
-        _with_evidence(run, files.get(run["run"], []), judged.get(run["run"], []))
-        for run in runs
-        if run["run"] in chosen
+        _with_evidence(run, files.get(run["run"], []), judged.get(run["run"], []), run["run"] in strips, points)
+        for run in embedded
     ]
-    systems = list(dict.fromkeys(row["system"] for row in comparison.rows))
-    colours = {system: place % COLOURS for place, system in enumerate(sorted(systems))}
+    colours = _colours(comparison)
+    figures = _figures(sweep, comparison, runs, rows, colours, histories)
+    files_of_tables = _csv_tables(sweep, comparison, runs, rows, judged, histories)
+    told = meaning(comparison, missing_bins(registry, collapsed(comparison)[:MOST_TRIALS]), Commands(samples=""))
     best = next((row for row in comparison.rows if row["rank"] == 1), None)
     html = pages.render(
         "report.html",
         sweep=sweep,
         arrow=ARROW[sweep["better"]],
         arrows=ARROW,
-        panel=_panel(rows),
+        meaning=told.sentences,
+        panel=_panel(runs),
         facts=_facts(sweep, runs, attempt_environments(registry, sweep["id"])),
         best=best and best | {"shown": ranked_score(best)},
         best_picture=_best_picture(best_run(registry, sweep["id"]), rows),
-        tables=[_table(group, members, colours) for group, members in sections(comparison)],
+        real=real,
+        tables=[_table(group, part, colours, comparison) for group, part in sections(comparison)],
+        csv={table.name: table for table in files_of_tables if table.name in _LINKED},
         note=comparison.note,
-        systems=systems,
+        systems=list(colours),
         colours=colours,
+        cards=list(seeds.cards(first, members, {row["run"]: row for row in rows}, colours)),
         rows=rows,
-        left_out=len(runs) - len(rows),
-        points=embedded_files.POINTS,
+        strips=[row for row in rows if row["run"] in strips],
+        rows_left_out=len({row["trial"] for row in comparison.rows}) - len(first),
+        points=points,
         unfinished=[run for run in runs if run["state"] != RunState.FINISHED],
+        glossary=glossary(_words(comparison, runs, rows), _score_names(comparison, runs)),
         experiment=yaml.safe_dump(sweep["experiment"], sort_keys=False, allow_unicode=True, default_flow_style=None),
-        data=_figures(sweep, comparison, runs, rows, colours, objective_histories(registry, sweep["id"])),
+        data=figures,
     )
-    return Report(sweep["id"], html, sum(picture.there for row in rows for picture in row["pictures"]))
+    pictures = sum(picture.there for row in rows for picture in row["pictures"])
+    return Report(sweep["id"], html, pictures, files_of_tables, figures, rows, files, real)
+
+
+def _colours(comparison: Comparison) -> dict[str, int]:
+    systems = list(dict.fromkeys(row["system"] for row in comparison.rows))
+    place = {system: place % COLOURS for place, system in enumerate(sorted(systems))}
+    return {system: place[system] for system in systems}
+
+
+def _csv_tables(
+    sweep: Json,
+    comparison: Comparison,
+    runs: Sequence[Json],
+    rows: Sequence[Json],
+    judged: Mapping[str, Sequence[Json]],
+    histories: Mapping[str, Sequence[Json]],
+) -> list[Table]:
+    """Every table and the numbers behind every figure but the training curves; those that are empty are left out."""
+    every = [
+        tables.ranking(comparison),
+        tables.scores(runs),
+        tables.verdicts(runs, judged),
+        tables.objective(sweep, histories, runs),
+        tables.trials(sweep, comparison),
+        tables.bins(rows),
+        tables.temperatures(rows),
+        tables.unfinished(run for run in runs if run["state"] != RunState.FINISHED),
+    ]
+    return [table for table in every if table.rows]
+
+
+def _words(comparison: Comparison, runs: Sequence[Json], rows: Sequence[Json]) -> set[str]:
+    """The words of the page that a glossary may explain."""
+    scored = [row for row in comparison.rows if row["score"] is not None]
+    spreads = {"SAMPLING": "sampling error", "RANGE": "range", "INTERVAL": "interval"}
+    words = {"trial", "run", "seed"} if comparison.rows else set()
+    words |= {"n", "signature", "holdout", "reference"} if scored else set()
+    words |= {spreads[kind] for row in scored if (kind := spread(row))}
+    # Scores of runs stand there with their own intervals, which hover over them.
+    if any(row["score"]["floor"] is not None for row in scored):
+        words |= {"floor"} | (
+            {"± of a floor"} if any(row["score"]["floor_sd"] is not None for row in scored) else set()
+        )
+    words |= {"fresh seed"} if any(row["confirmed"] for row in comparison.rows) else set()
+    words |= set("".join(rank_text(row) for row in comparison.rows)) & {"!", "?"}
+    for kind in ("collapse", "stability"):
+        found = {verdict for row in comparison.rows for verdict in row["verdicts"].get(kind, {})}
+        found |= {run[kind] for run in runs if run[kind]}
+        words |= {kind} | {f"{kind} {verdict}" for verdict in found} if found else set()
+    words |= {f"state {state}" for run in runs if (state := run["state"]) != RunState.FINISHED}
+    return words | ({"bin"} if any(row["bins"] for row in rows) else set())
+
+
+def _score_names(comparison: Comparison, runs: Sequence[Json]) -> dict[str, str]:
+    """Name -> direction of every score on the page, the ranked ones first."""
+    names = {group.name: group.better for group in comparison.groups}
+    return names | {score["name"]: score["better"] for run in runs for score in run["scores"]}
 
 
 def _runs(registry: Registry, sweep: Json, comparison: Comparison) -> list[Json]:
@@ -112,15 +197,6 @@ def _runs(registry: Registry, sweep: Json, comparison: Comparison) -> list[Json]
         return place[run["trial"]], value is None, sign * (value or 0.0), run["seed"]
 
     return sorted(runs, key=key)
-
-
-def _chosen(runs: Sequence[Json], most: int) -> set[str]:
-    seen: Counter[int] = Counter()
-    turns: list[tuple[int, int, str]] = []
-    for run in runs:
-        turns.append((seen[run["trial"]], len(turns), run["run"]))
-        seen[run["trial"]] += 1
-    return {run for _, _, run in sorted(turns)[:most]}
 
 
 def _panel(rows: Sequence[Json]) -> Json:
@@ -161,13 +237,18 @@ def _bins(verdicts: Sequence[Json]) -> Json | None:
     }
 
 
-def _with_evidence(run: Json, files: Sequence[Mapping[str, str]], verdicts: Sequence[Json]) -> Json:
-    pictures, thinned = embedded_files.pictures(files)
-    curves, no_curves = embedded_files.curves(files)
+def _with_evidence(
+    run: Json, files: Sequence[Mapping[str, str]], verdicts: Sequence[Json], strip: bool, points: int
+) -> Json:
+    """The run with its pictures, of all steps for a `strip`, else the last one; curves of at most so many points; and
+    what its verdicts say.
+    """
+    pictures, thinned = embedded_files.pictures(files, embedded_files.STEPS if strip else 1)
+    curves, no_curves = embedded_files.curves(files, points)
     shown = "" if run["score"] is None else interval(run["score"])
     return run | {
         "pictures": pictures,
-        "thinned": thinned,
+        "thinned": thinned if strip else 0,
         "curves": curves,
         "no_curves": no_curves,
         "temperature": embedded_files.temperature(files),
@@ -189,7 +270,7 @@ def _best_picture(best: Json | None, rows: Sequence[Json]) -> Json | None:
     """The last picture of the best run; None if it is not on the page."""
     for row in rows:
         if best is not None and row["run"] == best["run"] and row["pictures"] and row["pictures"][-1].there:
-            return {"label": row["label"], "picture": row["pictures"][-1]}
+            return {"label": row["label"], "system": row["system"], "picture": row["pictures"][-1]}
     return None
 
 
@@ -226,17 +307,18 @@ def _distinct(values: Iterable[Any]) -> str:
     return " / ".join(dict.fromkeys(str(value) for value in values if value is not None))
 
 
-def _table(group: Any, members: Sequence[Row], colours: Mapping[str, int]) -> Json:
+def _table(group: Group | None, members: Sequence[Row], colours: Mapping[str, int], comparison: Comparison) -> Json:
     """One ranking: its columns' titles, its rows, and the sentences below it."""
     scored = [row for row in members if row["score"] is not None]
-    on = scale(scored) if scored else None
+    values = {id(row): of_row for row, of_row in zip(comparison.rows, comparison.values, strict=True)}
+    on = scale(scored, [value for row in scored for value in values[id(row)]]) if scored else None
     rows = [
         dict(row)
         | {
             "colour": colours[row["system"]],
             "place": rank_text(row),
             "shown": ranked_score(row) if row["score"] else "",
-            "whisker": whisker(row, on) if row["score"] and on else None,
+            "whisker": whisker(row, on, values[id(row)]) if row["score"] and on else None,
             "told": state_text(row),
             "judged": {kind: verdict_counts(row["verdicts"].get(kind, {})) for kind in ("collapse", "stability")},
         }

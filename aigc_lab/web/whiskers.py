@@ -20,6 +20,7 @@ class Whisker:
     floor: float | None
     arrow_low: bool
     arrow_high: bool
+    seeds: tuple[float, ...] = ()  # of each finite value that the dot is the median of
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,19 @@ class Scale:
         return f"{number(self.low)} to {number(self.high)}{', logarithmic' if self.logarithmic else ''}"
 
 
-def scale(rows: Sequence[Row]) -> Scale:
-    """The range of every value, bound and floor; logarithmic where it spans a factor of 20 and all are positive."""
+def scale(rows: Sequence[Row], seeds: Sequence[float] = ()) -> Scale:
+    """The range of every value, bound and floor, and of the seeds' values; logarithmic where it spans a factor of 20
+    and all are positive.
+    """
     scores = [row["score"] for row in rows]
     values = [score[key] for score in scores for key in ("value", "low", "high", "floor") if score[key] is not None]
+    values += filter(math.isfinite, seeds)
     low, high = min(values), max(values)
     return Scale(low, high, low > 0 and high / low >= _LOG_FROM)
 
 
-def whisker(row: Row, on: Scale) -> Whisker:
-    """The picture of one row that has a score."""
+def whisker(row: Row, on: Scale, values: Sequence[float] = ()) -> Whisker:
+    """The picture of one row that has a score, the median of `values`."""
     score, infinite = row["score"], unbounded(row)
     lower, upper, floor = score["low"], score["high"], score["floor"]
     arrow_low, arrow_high = (infinite and bound is None for bound in (lower, upper))
@@ -62,4 +66,5 @@ def whisker(row: Row, on: Scale) -> Whisker:
         # A score without any interval has none to lose.
         arrow_low=arrow_low and upper is not None,
         arrow_high=arrow_high and lower is not None,
+        seeds=tuple(map(on.place, filter(math.isfinite, values))) if len(values) > 1 else (),
     )

@@ -5,6 +5,9 @@ downloads (the MNIST family) or of the files themselves before it opens them (CI
 """
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +23,23 @@ from aigc_lab.shape import Modality, Shape
 
 # The published test part of all of them, and what is kept back of the train part.
 _HELD = 10_000
+
+
+_downloading: ContextVar[bool] = ContextVar("downloading", default=True)
+
+
+@contextmanager
+def without_downloads() -> Iterator[None]:
+    """Context in which published files that are absent are not downloaded: `load` raises `UsageError` for them."""
+    before = _downloading.set(False)
+    try:
+        yield
+    finally:
+        _downloading.reset(before)
+
+
+def may_download() -> bool:
+    return _downloading.get()
 
 
 class TrainAndTest(base.Dataset):
@@ -109,7 +129,7 @@ def _opened(
     kind: Any, data_dir: Path, name: str, folder: Path, what: str, train: bool, count: int | None = None
 ) -> Any:
     try:
-        part = kind(str(data_dir), train=train, download=True)
+        part = kind(str(data_dir), train=train, download=may_download())
         if count is not None and not len(part.data) == len(part.targets) == count:
             raise ValueError(f"{len(part.data):,} images and {len(part.targets):,} labels, not {count:,}")
     # torchvision asserts the format of the files.
