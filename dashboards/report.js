@@ -28,6 +28,20 @@
     font: { family: css("--sans"), size: 12, color: css("--ink") }, hovermode: "closest",
     hoverlabel: { bgcolor: css("--card"), bordercolor: css("--line"), font: { color: css("--ink") } }, ...more,
   });
+  // Draws a figure, and lets paper scale it: Plotly's pictures are so many pixels wide, and would be cut off.
+  function plot(box, traces, layout) {
+    Plotly.react(box, traces, layout, OPTIONS);
+    const fit = () => {
+      for (const picture of $$(".main-svg", box)) {
+        const [width, height] = ["width", "height"].map((side) => picture.getAttribute(side));
+        picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
+        $(".svg-container", box).style.setProperty("--ratio", String(width / height));
+      }
+    };
+    fit();
+    if (!box.dataset.fits) box.on("plotly_afterplot", fit);
+    box.dataset.fits = "yes";
+  }
   const places = new Map(); // trial -> its place among the trials of its system, which chooses the dash
   for (const run of data.runs) {
     const mates = unique(data.runs.filter((other) => other.system === run.system).map((other) => other.trial));
@@ -74,14 +88,15 @@
       });
     }
     const narrow = box.clientWidth < 640;
-    const draw = () => Plotly.react(box, traces, layout({
+    const draw = () => plot(box, traces, layout({
       xaxis: axis("step"), shapes: floor,
       yaxis: axis(data.objective, { type: toggle.checked ? "log" : "linear", ...(toggle.checked ? { dtick: 1 } : {}) }),
       showlegend: runs.length <= 60, legend: narrow ? { orientation: "h", y: -0.2 } : { tracegroupgap: 0 },
-    }), OPTIONS);
+    }));
     toggle.onchange = draw;
     show("history");
     draw();
+    savable(box, "objective", TABLES.objective);
   }
 
   function modes() {
@@ -91,7 +106,7 @@
     fill($("#judged"), runs.map((run) => [run.label, `${run.system} ${run.label}`]));
     const draw = () => {
       const { steps, names, ratios } = runs.find((run) => run.label === $("#judged").value).bins;
-      Plotly.react(box, [{
+      plot(box, [{
         type: "heatmap", x: steps.map(String), y: names.map(said), z: ratios.map((row) => row.map((ratio) => Math.min(ratio, 2))),
         text: ratios.map((row) => row.map((ratio) => ratio.toFixed(2))), zmin: 0, zmax: 2, xgap: 1, ygap: 1,
         colorscale: [[0, css("--ink")], [0.5, css("--card")], [1, css("--accent")]],
@@ -100,11 +115,12 @@
       }], layout({
         xaxis: axis("step", { type: "category" }), yaxis: axis("", { type: "category", autorange: "reversed" }),
         height: Math.min(900, 120 + 22 * names.length),
-      }), OPTIONS);
+      }));
     };
     $("#judged").onchange = draw;
     show("modes");
     draw();
+    savable(box, "bins", TABLES.bins);
   }
 
   function quality() {
@@ -136,9 +152,10 @@
         hovertemplate: "real sentences<br>%{x:.4g}, %{y:.4g}<extra></extra>",
       });
     });
-    Plotly.react(box, traces, layout({
+    plot(box, traces, layout({
       ...axes, height: stacked ? 860 : 460, legend: { orientation: "h", y: stacked ? -0.1 : -0.18 },
-    }), OPTIONS);
+    }));
+    savable(box, "quality-diversity", TABLES["quality-diversity"]);
   }
 
   function training() {
@@ -176,13 +193,14 @@
           });
         }
       });
-      Plotly.react(box, traces, layout({
+      plot(box, traces, layout({
         ...axes, annotations: titles, showlegend: false, height: 60 + rows * 250, margin: { l: 48, r: 12, t: 30, b: 30 },
-      }), OPTIONS);
+      }));
     };
     $("#family").onchange = $("#run").onchange = draw;
     show("curves");
     draw();
+    savable(box, "curves", TABLES.curves);
   }
 
   // Parallel axes drawn as ordinary lines: Plotly's own kind needs WebGL and compiles code, which the page forbids.
@@ -213,13 +231,14 @@
         x: place, y: at, text: said(text), xanchor: "left", xshift: 7, showarrow: false, font: { size: 11, color: css("--soft") },
         bgcolor: faint(css("--paper"), 0.75), borderpad: 1,
       })));
-      Plotly.react(part, traces, layout({
+      plot(part, traces, layout({
         height: 330, showlegend: false, annotations: ticks, margin: { l: 28, r: 70, t: 40, b: 12 },
         title: { text: said(trials[0].system), x: 0, xanchor: "left", font: { size: 13, color: colour(trials[0].colour) } },
         xaxis: { tickvals: axes.map((_, place) => place), ticktext: axes.map((each) => said(each.name)), side: "top",
           gridcolor: css("--soft"), zeroline: false, range: [-0.08, axes.length - 0.7], fixedrange: true },
         yaxis: { visible: false, range: [-0.08, 1.08], fixedrange: true },
-      }), OPTIONS);
+      }));
+      savable(part, "trials", TABLES.trials);
     }
   }
 
@@ -243,6 +262,82 @@
     return { name, values, at, ticks: labels.map((label) => [place(label), label]) };
   }
 
+  // ---- files, made when they are asked for: the page does not hold its figures twice
+
+  function saved(address, file) {
+    const link = document.createElement("a");
+    link.href = address;
+    link.download = file;
+    document.body.append(link);
+    link.click();
+    link.remove();
+  }
+  function button(text, label, action) {
+    const made = document.createElement("button");
+    made.type = "button";
+    made.className = "save";
+    made.textContent = text;
+    made.setAttribute("aria-label", label);
+    made.onclick = action;
+    return made;
+  }
+  // As the CSV of tables, `web/tables.py`: a text that a spreadsheet would compute begins with an apostrophe.
+  const cell = (value) => {
+    if (value === null || value === undefined) return "";
+    if (typeof value === "number") return String(value);
+    const text = /^\s*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n]/.test(value) ? `'${value}` : String(value);
+    return /[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
+  };
+  const csv = (rows) => `data:text/csv;charset=utf-8,${encodeURIComponent(rows.map((row) => row.map(cell).join(",") + "\n").join(""))}`;
+
+  // Buttons below a figure: its picture, and `table`, the numbers that it draws.
+  function savable(box, name, table) {
+    if (box.nextElementSibling?.classList.contains("files")) return;
+    const line = document.createElement("p"), file = `${data.sweep}-${name}`;
+    line.className = "files";
+    const picture = async () => saved(
+      await Plotly.toImage(box, { format: "png", scale: 2, width: box.clientWidth, height: box.clientHeight }), `${file}.png`);
+    line.append(button("PNG", `save ${name} as a picture`, picture), button("CSV", `save the numbers of ${name}`,
+      () => saved(csv(table()), `${file}.csv`)));
+    box.after(line);
+  }
+  const TABLES = {
+    objective: () => [["run", "step (training steps)", `${data.objective} (${data.better} is better)`, "low (95 %)", "high (95 %)"],
+      ...data.runs.flatMap((run) => run.history.step.map((step, at) =>
+        [run.label, step, run.history.value[at], run.history.low[at], run.history.high[at]]))],
+    bins: () => [["run", "step (training steps)", "bin", "share (of its real share)"],
+      ...data.runs.filter((run) => run.bins).flatMap((run) => run.bins.names.flatMap((bin, row) =>
+        run.bins.steps.map((step, at) => [run.label, step, bin, run.bins.ratios[row][at]])))],
+    "quality-diversity": () => {
+      const keys = ["temperature", "self_bleu_4", "bleu_4", "lm_reverse", "lm_forward"];
+      const units = { lm_reverse: " (nats a word)", lm_forward: " (nats a word)" };
+      const runs = data.runs.filter((run) => run.temperature);
+      return [["run", ...keys.map((key) => key + (units[key] || "")), "n (sentences)"],
+        ...runs.flatMap(({ label, temperature: { points, real, n } }) => [
+          ...points.temperature.map((_, at) => [label, ...keys.map((key) => points[key][at]), n]),
+          ["real sentences", ...keys.map((key) => real[key]), n]])];
+    },
+    curves: () => [["run", "scalar", "step (training steps)", "value"],
+      ...data.runs.flatMap((run) => Object.entries(run.curves || {}).flatMap(([scalar, curve]) =>
+        curve.step.map((step, at) => [run.label, scalar, step, curve.value[at]])))],
+    trials: () => {
+      const names = unique(data.trials.flatMap((trial) => Object.keys(trial.config)));
+      return [["trial", "system", ...names, `${data.objective} (${data.better} is better)`], ...data.trials.map((trial) =>
+        [trial.trial, trial.system, ...names.map((each) => plain(trial.config[each])), trial.value])];
+    },
+  };
+  const plain = (value) => value !== null && typeof value === "object" ? JSON.stringify(value) : typeof value === "boolean" ? String(value) : value;
+
+  function savablePictures() {
+    const address = { "": (figure) => $("img", figure)?.src, real: () => $("#real-picture")?.getAttribute("href") };
+    for (const figure of $$("figure")) {
+      const real = figure.classList.contains("real-samples"), found = address[real ? "real" : ""](figure);
+      if (!found || !$("figcaption", figure)) continue;
+      const name = real ? "real" : figure.closest("[data-run]")?.dataset.run || "samples";
+      $("figcaption", figure).append(button("PNG", `save ${name}`, () => saved(found, `${data.sweep}-${name}.png`)));
+    }
+  }
+
   // ---- controls
 
   const show = (what) => { $(`.controls[data-for="${what}"]`).hidden = false; };
@@ -261,13 +356,13 @@
     if (!box) return;
     const articles = $$("article", box), slider = $("#step"), told = $(".slider output");
     const stepOf = (figure) => Number(figure.dataset.step || Infinity);
-    const steps = unique($$("figure", box).map(stepOf)).sort((a, b) => a - b);
+    const steps = unique($$("figure:not(.real-samples)", box).map(stepOf)).sort((a, b) => a - b);
     slider.max = slider.value = steps.length - 1;
     const choose = () => {
       const step = steps[slider.value];
       told.textContent = step === Infinity ? "final" : step;
       for (const article of articles) { // a run that ended earlier shows its last picture
-        const figures = $$("figure", article), upTo = figures.filter((figure) => stepOf(figure) <= step);
+        const figures = $$("figure:not(.real-samples)", article), upTo = figures.filter((figure) => stepOf(figure) <= step);
         const chosen = upTo.at(-1) || figures[0];
         figures.forEach((figure) => figure.classList.toggle("shown", figure === chosen));
       }
@@ -279,6 +374,7 @@
     };
     slider.oninput = choose;
     choose();
+    for (const strip of $$(".strip", box)) strip.scrollLeft = strip.scrollWidth; // the last step, beside the real ones
     show("samples");
   }
 
@@ -309,7 +405,10 @@
   const figures = () => { history(); modes(); quality(); training(); $("#parallel").replaceChildren(); parallel(); };
   $$("table.sortable").forEach(sortable);
   pictures();
+  savablePictures();
   figures();
   addEventListener("beforeprint", () => $$("img").forEach((image) => { image.loading = "eager"; }));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", figures);
+  // Paper has another width and is light: what was drawn for the screen would be cut off, or be bright on white.
+  matchMedia("print").addEventListener("change", figures);
 })();

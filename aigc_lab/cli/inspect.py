@@ -178,17 +178,43 @@ def report(
         typer.Option("--output", "-o", help="The file to write; - for stdout.  [default: SWEEP.html]", metavar="FILE"),
     ] = None,
     runs: Annotated[
-        int, typer.Option(help="Embed the pictures and curves of this many runs, the best first.", min=0, max=MOST)
+        int,
+        typer.Option(
+            help="Embed the pictures and curves of this many ranked trials, the best first, with all seeds of each.",
+            min=0,
+            max=MOST,
+        ),
     ] = 12,
+    files: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write every table as CSV and every figure as PNG too, into this new folder.", metavar="DIR"
+        ),
+    ] = None,
+    real: Annotated[
+        bool, typer.Option("--real/--no-real", help="Show real samples of the dataset beside the generated ones.")
+    ] = True,
     home: Home = None,
 ) -> None:
-    """Write one page about a sweep. Ranking, curves, samples and configuration; it needs no network and no server."""
-    from aigc_lab.web.report import render_report
+    """Write one page about a sweep. What it means, ranking, every seed's samples beside real ones, curves, a glossary;
+    it needs no network and no server.
+    """
+    from aigc_lab.commands.report import refuse_folder, sweep_report
+    from aigc_lab.host.settings import Settings
 
     if output is not None and output != Path("-"):
         _refuse_target(output)
-    with opened(home) as registry:
-        page = render_report(registry, sweep, detailed=runs)
+    if files is not None:
+        refuse_folder(files)
+    settings = Settings.load(home)
+    with opened(settings) as registry:
+        page = sweep_report(registry, sweep, settings, trials=runs, real=real)
+    if page.real is not None and page.real.cause:
+        print(f"no real samples in the report: {page.real.cause}", file=sys.stderr)
+    if files is not None:
+        from aigc_lab.web.exported import write_files
+
+        print(f"{files}  {write_files(files, page)} files", file=sys.stderr)
     content = page.html.encode()
     if output == Path("-"):
         sys.stdout.buffer.write(content)

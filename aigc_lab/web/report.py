@@ -348,6 +348,7 @@ def _figures(
     alarms = {row["run"]: row["alarm"] for row in rows}
     floors = [row["score"]["floor"] for row in comparison.rows if row["score"] and row["score"]["floor"] is not None]
     return {
+        "sweep": sweep["id"],
         "objective": sweep["objective"],
         "better": sweep["better"],
         "floor": floors[0] if floors and len(comparison.groups) == 1 else None,

@@ -53,7 +53,7 @@ def _why_not(row: Row, run: Json) -> str:
     if run["state"] != RunState.FINISHED:
         return str(run["state"]).lower()
     if run["role"] != "confirm" and row["confirmed"]:
-        return "chosen by: not counted"
+        return "of the search, not counted"
     return "not counted"
 
 
