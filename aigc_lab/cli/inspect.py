@@ -187,9 +187,7 @@ def report(
     ] = 12,
     files: Annotated[
         Path | None,
-        typer.Option(
-            help="Write every table as CSV and every figure as PNG too, into this new folder.", metavar="DIR"
-        ),
+        typer.Option(help="Write every table as CSV and every figure as PNG too, into this new folder.", metavar="DIR"),
     ] = None,
     real: Annotated[
         bool, typer.Option("--real/--no-real", help="Show real samples of the dataset beside the generated ones.")

@@ -26,27 +26,27 @@ TERMS: Mapping[str, str] = MappingProxyType(
     {
         "trial": "One configuration: a system with the values that were chosen for it.",
         "run": "One training of a trial with one seed. Run 2.1 is trial 2 with seed 1.",
-        "seed": "The number that all randomness of a run comes from. Several seeds of one trial show how much of a score "
-        "is luck.",
-        "fresh seed": "A seed that the search did not choose by; in the ranking *. A value that won a search is luckier "
-        "than the same configuration trained again, so fresh seeds are what to believe.",
+        "seed": "The number that all randomness of a run comes from. Several seeds of one trial show how much of a "
+        "score is luck.",
+        "fresh seed": "A seed that the search did not choose by; in the ranking *. A value that won a search is "
+        "luckier than the same configuration trained again, so fresh seeds are what to believe.",
         "n": "The number of samples that a score was computed from. Most scores change with n, so compare at "
         "the same n alone.",
-        "floor": "What real samples score against other real samples at the same n (of a model's own score, what it gives "
-        "its training samples). A good value is near it; one that is far better is a sign of copying.",
+        "floor": "What real samples score against other real samples at the same n (of a model's own score, what it "
+        "gives its training samples). A good value is near it; one that is far better is a sign of copying.",
         "± of a floor": "One standard deviation of the floor over random draws of real samples.",
-        "sampling error": f"What stands behind the ± of one run: drawing other samples of the same model moves its score "
-        f"by less than this in {_PERCENT} of all cases. Another seed may move it much more.",
+        "sampling error": f"What stands behind the ± of one run: drawing other samples of the same model moves its "
+        f"score by less than this in {_PERCENT} of all cases. Another seed may move it much more.",
         "range": "The lowest and the highest value of a few seeds, with their median before it. It is no interval: "
         "another seed may well lie outside.",
         "interval": f"The interval [low, high] covers the median over all seeds that could be drawn with {_PERCENT}. "
         "Of a single run it is the sampling error alone.",
-        "signature": "How a score was computed: features, n, data, version. Numbers of two signatures do not compare, so "
-        "they are ranked in tables of their own.",
+        "signature": "How a score was computed: features, n, data, version. Numbers of two signatures do not compare, "
+        "so they are ranked in tables of their own.",
         "reference": "The split of real samples that search and ranking choose by.",
         "holdout": "The split of real samples that nothing was chosen by. What is shown is the value on it.",
-        "collapse": "The verdict on the samples of a run: how much of the real data is missing among them. A good value "
-        "is NONE.",
+        "collapse": "The verdict on the samples of a run: how much of the real data is missing among them. A good "
+        "value is NONE.",
         "stability": "The verdict on the course of a run's objective over its steps. A good value is STABLE.",
         "bin": "A class, a known mode or a cluster of the real data, in which generated samples are counted.",
         "!": "Beside a rank: the samples are so unlike real ones, or lack so much, that the score says little.",
@@ -63,13 +63,13 @@ def _percent(share: float) -> str:
 COLLAPSE: Mapping[str, str] = MappingProxyType(
     {
         Collapse.NONE: f"It is shown that no more than {_percent(NOTHING)} of the real data is missing.",
-        Collapse.PARTIAL: f"More than {_percent(NOTHING)} of the real data is missing for certain, or samples vary less "
-        "than half as much as real ones somewhere.",
+        Collapse.PARTIAL: f"More than {_percent(NOTHING)} of the real data is missing for certain, or samples vary "
+        "less than half as much as real ones somewhere.",
         Collapse.SEVERE: f"More than {_percent(SEVERE_ABOVE)} of the real data is missing for certain.",
-        Collapse.TOTAL: f"More than {_percent(TOTAL_ABOVE)} of the real data is missing for certain, or the samples are "
-        "one thing over and over.",
-        Collapse.INCONCLUSIVE: "It cannot be told whether anything is missing: the samples are too few, or a blur is in "
-        "the way. The run's reason says which.",
+        Collapse.TOTAL: f"More than {_percent(TOTAL_ABOVE)} of the real data is missing for certain, or the samples "
+        "are one thing over and over.",
+        Collapse.INCONCLUSIVE: "It cannot be told whether anything is missing: the samples are too few, or a blur is "
+        "in the way. The run's reason says which.",
         Collapse.UNMEASURABLE: "The samples are too unlike real ones for anything to be counted.",
         Collapse.POSTERIOR: "A VAE's code carries nothing: its decoder ignores it.",
     }
@@ -121,8 +121,10 @@ _SCORES: Mapping[str, str] = MappingProxyType(
         "modes": "The number of modes of the data that the samples hold",
         "hq": "The share of samples that lie within 3σ of a mode; a perfect sampler in two dimensions gets 0.989",
         "rkl": "The reverse Kullback–Leibler divergence, in nats, of the samples' shares of the modes; 0 is equal",
-        "auth_pct": "The percentage of samples that are no near copy of a training sample; far below the floor is a sign of copying",
-        "fd_gap": "The Fréchet distance to training samples less that to unseen ones; far below the floor is a sign of copying",
+        "auth_pct": "The percentage of samples that are no near copy of a training sample; far below the floor is a "
+        "sign of copying",
+        "fd_gap": "The Fréchet distance to training samples less that to unseen ones; far below the floor is a sign "
+        "of copying",
         "elbo": "The lower bound of the likelihood that the model gives unseen samples, in nats",
         "iw_nll": "The negative log-likelihood of unseen samples, in nats, by importance samples",
         "kl": "How much a VAE's code says of a sample, in nats",
@@ -143,8 +145,8 @@ _SCORES: Mapping[str, str] = MappingProxyType(
         "repetition": "How much sentences repeat their own phrases",
         "nll_gen": "What the model takes unseen real sentences for: negative log-likelihood in nats a word",
         "nll_div": "What the model takes its own sentences for, in nats a word; low values are a lack of variety",
-        "nll_oracle": "What the model that made the data takes the sentences for, in nats a word; one good sentence over "
-        "and over scores well, so read it beside nll_gen",
+        "nll_oracle": "What the model that made the data takes the sentences for, in nats a word; one good sentence "
+        "over and over scores well, so read it beside nll_gen",
         "lm_forward": "What a model of real sentences takes generated ones for, in nats a word",
         "lm_reverse": "What a model of generated sentences takes real ones for, in nats a word",
         "embedding_fd": "A Fréchet distance of the vectors of sentences",

@@ -36,8 +36,8 @@ class Picture:
 
 
 def pictures(files: Sequence[Mapping[str, str]], most: int = STEPS) -> tuple[list[Picture], int]:
-    """At most so many pictures of a run by step, the last among them, and the number left out. The final picture is there only where there are none on the
-    way: it repeats the last of those.
+    """At most so many pictures of a run by step, the last among them, and the number left out. The final picture is
+    there only where there are none on the way: it repeats the last of those.
     """
     by_step = {int(file["name"].partition("/")[2]): file for file in files if file["name"].startswith("samples/")}
     if not by_step:

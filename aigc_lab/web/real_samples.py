@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from aigc_lab import plugins
 from aigc_lab.errors import UsageError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aigc_lab.samples import Samples
 
 # The split that they are of: nothing was trained on it, and nothing was chosen by it.
-SPLIT = "holdout"
+SPLIT: Literal["holdout"] = "holdout"
 
 
 @dataclass(frozen=True)

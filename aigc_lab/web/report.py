@@ -1,7 +1,7 @@
 """The report of a sweep: one self-contained page, made of the registry's rows and the runs' files."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,6 @@ from aigc_lab.display.wording import (
     duration,
     interval,
     ranked_score,
-    spread,
     state_text,
     verdict_counts,
 )
@@ -38,14 +37,17 @@ from aigc_lab.web import embedded_files, pages, seeds, tables
 from aigc_lab.web.real_samples import RealSamples
 from aigc_lab.web.tables import Table
 from aigc_lab.web.whiskers import scale, whisker
+from aigc_lab.web.words import scores_of, words_of
 
 Json = dict[str, Any]
 
 # Colours that also the colour-blind tell apart; `style.css` has as many.
 COLOURS = 6
+# Samples of seeds that stand side by side, one size on the whole page.
+_COLUMNS = 5, 8
 # Points of a curve where many runs share the page, and of all runs together.
 _FEWEST_POINTS, _ALL_POINTS = 50, 4800
-# Tables whose files are links of the page. Those behind figures are made from the figures' data when they are asked for.
+# Tables whose files are links of the page. Those behind figures are made of the figures' data when they are asked for.
 _LINKED = ("ranking", "scores", "verdicts", "unfinished")
 
 
@@ -65,58 +67,101 @@ class Report:
     real: RealSamples | None
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """What the registry holds of a sweep: its runs in the order of the page, and by run files, verdicts, history."""
+
+    sweep: Json
+    comparison: Comparison
+    runs: list[Json]
+    files: dict[str, list[Json]]
+    verdicts: dict[str, list[Json]]
+    histories: dict[str, list[Json]]
+
+    @classmethod
+    def read(cls, registry: Registry, sweep_name: str) -> "_Stored":
+        sweep = show_sweep(registry, sweep_name)
+        comparison = compare_trials(registry, sweep["id"])
+        return cls(
+            sweep,
+            comparison,
+            _runs(registry, sweep, comparison),
+            artifacts_by_run(registry, sweep["id"]),
+            verdicts_by_run(registry, sweep["id"]),
+            objective_histories(registry, sweep["id"]),
+        )
+
+
 def render_report(registry: Registry, sweep_name: str, *, detailed: int, real: RealSamples | None = None) -> Report:
     """The page of a sweep. Every run has its scores in it; all seeds of the first `detailed` ranked trials have their
     pictures and training curves too, beside `real` samples where they are given. Raises `UsageError` for an unknown
     sweep.
     """
-    sweep = show_sweep(registry, sweep_name)
-    comparison = compare_trials(registry, sweep["id"])
-    runs = _runs(registry, sweep, comparison)
-    files, judged = artifacts_by_run(registry, sweep["id"]), verdicts_by_run(registry, sweep["id"])
-    histories = objective_histories(registry, sweep["id"])
+    stored = _Stored.read(registry, sweep_name)
+    sweep, comparison = stored.sweep, stored.comparison
     first = seeds.first_rows(comparison.rows, detailed)
-    members = {row["trial"]: seeds.marked(row, [run for run in runs if run["trial"] == row["trial"]]) for row in first}
+    members = {
+        row["trial"]: seeds.marked(row, [run for run in stored.runs if run["trial"] == row["trial"]]) for row in first
+    }
     strips = {run for of_row in members.values() for run in seeds.with_strips(of_row)}
-    embedded = [run for run in runs if run["trial"] in members]
-    points = max(_FEWEST_POINTS, min(embedded_files.POINTS, _ALL_POINTS // max(len(embedded), 1)))
-    rows = [
-        _with_evidence(run, files.get(run["run"], []), judged.get(run["run"], []), run["run"] in strips, points)
-        for run in embedded
-    ]
+    rows, points = _embedded(stored, [run for run in stored.runs if run["trial"] in members], strips)
     colours = _colours(comparison)
-    figures = _figures(sweep, comparison, runs, rows, colours, histories)
-    files_of_tables = _csv_tables(sweep, comparison, runs, rows, judged, histories)
+    figures = _figures(sweep, comparison, stored.runs, rows, colours, stored.histories)
+    csv_tables = _csv_tables(stored, rows)
     told = meaning(comparison, missing_bins(registry, collapsed(comparison)[:MOST_TRIALS]), Commands(samples=""))
-    best = next((row for row in comparison.rows if row["rank"] == 1), None)
     html = pages.render(
         "report.html",
-        sweep=sweep,
-        arrow=ARROW[sweep["better"]],
-        arrows=ARROW,
+        **_ranked(stored, colours),
         meaning=told.sentences,
-        panel=_panel(runs),
-        facts=_facts(sweep, runs, attempt_environments(registry, sweep["id"])),
-        best=best and best | {"shown": ranked_score(best)},
+        facts=_facts(sweep, stored.runs, attempt_environments(registry, sweep["id"])),
         best_picture=_best_picture(best_run(registry, sweep["id"]), rows),
         real=real,
-        tables=[_table(group, part, colours, comparison) for group, part in sections(comparison)],
-        csv={table.name: table for table in files_of_tables if table.name in _LINKED},
-        note=comparison.note,
-        systems=list(colours),
-        colours=colours,
+        csv={table.name: table for table in csv_tables if table.name in _LINKED},
         cards=list(seeds.cards(first, members, {row["run"]: row for row in rows}, colours)),
+        columns=max([_COLUMNS[0], *(min(1 + len(of_row), _COLUMNS[1]) for of_row in members.values())]),
         rows=rows,
         strips=[row for row in rows if row["run"] in strips],
         rows_left_out=len({row["trial"] for row in comparison.rows}) - len(first),
         points=points,
-        unfinished=[run for run in runs if run["state"] != RunState.FINISHED],
-        glossary=glossary(_words(comparison, runs, rows), _score_names(comparison, runs)),
-        experiment=yaml.safe_dump(sweep["experiment"], sort_keys=False, allow_unicode=True, default_flow_style=None),
+        glossary=glossary(words_of(comparison, stored.runs, rows), scores_of(comparison, stored.runs)),
         data=figures,
     )
     pictures = sum(picture.there for row in rows for picture in row["pictures"])
-    return Report(sweep["id"], html, pictures, files_of_tables, figures, rows, files, real)
+    return Report(sweep["id"], html, pictures, csv_tables, figures, rows, stored.files, real)
+
+
+def _embedded(stored: _Stored, runs: Sequence[Json], strips: Container[str]) -> tuple[list[Json], int]:
+    """The runs with their evidence, and how many points a curve of them may have: fewer where they are many."""
+    points = max(_FEWEST_POINTS, min(embedded_files.POINTS, _ALL_POINTS // max(len(runs), 1)))
+    rows = [
+        _with_evidence(
+            run,
+            stored.files.get(run["run"], []),
+            stored.verdicts.get(run["run"], []),
+            strip=run["run"] in strips,
+            points=points,
+        )
+        for run in runs
+    ]
+    return rows, points
+
+
+def _ranked(stored: _Stored, colours: Mapping[str, int]) -> Json:
+    """What the page says of all trials and runs, whether or not their samples are shown."""
+    sweep, comparison = stored.sweep, stored.comparison
+    best = next((row for row in comparison.rows if row["rank"] == 1), None)
+    return {
+        "sweep": sweep,
+        "arrow": ARROW[sweep["better"]],
+        "arrows": ARROW,
+        "panel": _panel(stored.runs),
+        "best": best and best | {"shown": ranked_score(best)},
+        "tables": [_table(group, part, colours, comparison) for group, part in sections(comparison)],
+        "note": comparison.note,
+        "colours": colours,
+        "unfinished": [run for run in stored.runs if run["state"] != RunState.FINISHED],
+        "experiment": yaml.safe_dump(sweep["experiment"], sort_keys=False, allow_unicode=True, default_flow_style=None),
+    }
 
 
 def _colours(comparison: Comparison) -> dict[str, int]:
@@ -125,54 +170,19 @@ def _colours(comparison: Comparison) -> dict[str, int]:
     return {system: place[system] for system in systems}
 
 
-def _csv_tables(
-    sweep: Json,
-    comparison: Comparison,
-    runs: Sequence[Json],
-    rows: Sequence[Json],
-    judged: Mapping[str, Sequence[Json]],
-    histories: Mapping[str, Sequence[Json]],
-) -> list[Table]:
+def _csv_tables(stored: _Stored, rows: Sequence[Json]) -> list[Table]:
     """Every table and the numbers behind every figure but the training curves; those that are empty are left out."""
     every = [
-        tables.ranking(comparison),
-        tables.scores(runs),
-        tables.verdicts(runs, judged),
-        tables.objective(sweep, histories, runs),
-        tables.trials(sweep, comparison),
+        tables.ranking(stored.comparison),
+        tables.scores(stored.runs),
+        tables.verdicts(stored.runs, stored.verdicts),
+        tables.objective(stored.sweep, stored.histories, stored.runs),
+        tables.trials(stored.sweep, stored.comparison),
         tables.bins(rows),
         tables.temperatures(rows),
-        tables.unfinished(run for run in runs if run["state"] != RunState.FINISHED),
+        tables.unfinished(run for run in stored.runs if run["state"] != RunState.FINISHED),
     ]
     return [table for table in every if table.rows]
-
-
-def _words(comparison: Comparison, runs: Sequence[Json], rows: Sequence[Json]) -> set[str]:
-    """The words of the page that a glossary may explain."""
-    scored = [row for row in comparison.rows if row["score"] is not None]
-    spreads = {"SAMPLING": "sampling error", "RANGE": "range", "INTERVAL": "interval"}
-    words = {"trial", "run", "seed"} if comparison.rows else set()
-    words |= {"n", "signature", "holdout", "reference"} if scored else set()
-    words |= {spreads[kind] for row in scored if (kind := spread(row))}
-    # Scores of runs stand there with their own intervals, which hover over them.
-    if any(row["score"]["floor"] is not None for row in scored):
-        words |= {"floor"} | (
-            {"± of a floor"} if any(row["score"]["floor_sd"] is not None for row in scored) else set()
-        )
-    words |= {"fresh seed"} if any(row["confirmed"] for row in comparison.rows) else set()
-    words |= set("".join(rank_text(row) for row in comparison.rows)) & {"!", "?"}
-    for kind in ("collapse", "stability"):
-        found = {verdict for row in comparison.rows for verdict in row["verdicts"].get(kind, {})}
-        found |= {run[kind] for run in runs if run[kind]}
-        words |= {kind} | {f"{kind} {verdict}" for verdict in found} if found else set()
-    words |= {f"state {state}" for run in runs if (state := run["state"]) != RunState.FINISHED}
-    return words | ({"bin"} if any(row["bins"] for row in rows) else set())
-
-
-def _score_names(comparison: Comparison, runs: Sequence[Json]) -> dict[str, str]:
-    """Name -> direction of every score on the page, the ranked ones first."""
-    names = {group.name: group.better for group in comparison.groups}
-    return names | {score["name"]: score["better"] for run in runs for score in run["scores"]}
 
 
 def _runs(registry: Registry, sweep: Json, comparison: Comparison) -> list[Json]:
@@ -238,7 +248,7 @@ def _bins(verdicts: Sequence[Json]) -> Json | None:
 
 
 def _with_evidence(
-    run: Json, files: Sequence[Mapping[str, str]], verdicts: Sequence[Json], strip: bool, points: int
+    run: Json, files: Sequence[Mapping[str, str]], verdicts: Sequence[Json], *, strip: bool, points: int
 ) -> Json:
     """The run with its pictures, of all steps for a `strip`, else the last one; curves of at most so many points; and
     what its verdicts say.

@@ -1,0 +1,38 @@
+"""The words of a page that a reader may have to look up."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from aigc_lab.display.ranking import rank_text
+from aigc_lab.display.wording import spread
+from aigc_lab.registry.ranking import Comparison
+from aigc_lab.registry.states import RunState
+
+Json = dict[str, Any]
+
+
+def words_of(comparison: Comparison, runs: Sequence[Json], rows: Sequence[Json]) -> set[str]:
+    """The words of the page that a glossary may explain."""
+    scored = [row for row in comparison.rows if row["score"] is not None]
+    spreads = {"SAMPLING": "sampling error", "RANGE": "range", "INTERVAL": "interval"}
+    words = {"trial", "run", "seed"} if comparison.rows else set()
+    words |= {"n", "signature", "holdout", "reference"} if scored else set()
+    words |= {spreads[beside] for row in scored if (beside := spread(row))}
+    if any(row["score"]["floor"] is not None for row in scored):
+        words |= {"floor"} | (
+            {"± of a floor"} if any(row["score"]["floor_sd"] is not None for row in scored) else set()
+        )
+    words |= {"fresh seed"} if any(row["confirmed"] for row in comparison.rows) else set()
+    words |= set("".join(rank_text(row) for row in comparison.rows)) & {"!", "?"}
+    for kind in ("collapse", "stability"):
+        found = {verdict for row in comparison.rows for verdict in row["verdicts"].get(kind, {})}
+        found |= {run[kind] for run in runs if run[kind]}
+        words |= {kind} | {f"{kind} {verdict}" for verdict in found} if found else set()
+    words |= {f"state {state}" for run in runs if (state := run["state"]) != RunState.FINISHED}
+    return words | ({"bin"} if any(row["bins"] for row in rows) else set())
+
+
+def scores_of(comparison: Comparison, runs: Sequence[Json]) -> dict[str, str]:
+    """Name -> direction of every score on the page, the ranked ones first."""
+    names = {group.name: group.better for group in comparison.groups}
+    return names | {score["name"]: score["better"] for run in runs for score in run["scores"]}
