@@ -165,7 +165,7 @@ _FEATURES: Mapping[str, str] = MappingProxyType(
         "lite0": "EfficientNet-Lite0, trained on ImageNet",
         "dinov2": "DINOv2",
         "clip": "CLIP",
-        "inception": "Inception, as published FIDs",
+        "inception": "Inception",
     }
 )
 
@@ -179,7 +179,9 @@ def score_text(name: str, better: str) -> str:
     'A score of the protocol. Higher is better; a good value is near the floor.'
     """
     base, features = _parts(name)
-    of = f", in the features of {_FEATURES.get(features, features)}" if features else ""
+    # inception_64 is Inception too, at another of its layers.
+    whose = _FEATURES.get(features) or _FEATURES.get(features.partition("_")[0], features)
+    of = f", in the features of {whose}" if features else ""
     return f"{_SCORES.get(base, 'A score of the protocol')}{of}. {better.capitalize()} is better; {_NEAR}."
 
 

@@ -181,7 +181,7 @@ def test_the_page_asks_nothing_of_the_network(registry: Registry) -> None:
     assert page.all("link") == []
     for _, attributes in page.elements:
         for key in ("src", "href", "srcset", "action", "poster", "xlink:href"):
-            assert re.match(r"(data:image/png;base64,|#)", attributes.get(key) or "#")
+            assert re.match(r"(data:(image/png|text/csv;charset=utf-8);base64,|#)", attributes.get(key) or "#")
     policy = next(meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
     assert not re.search(r"url\(|@import", next(text for tag, text in page.texts if tag == "style"))
@@ -192,18 +192,19 @@ def test_pictures_have_a_text_a_step_and_a_size(registry: Registry) -> None:
     strip = [figure["data-step"] for figure in page.all("figure") if "data-step" in figure]
     assert strip == ["0", "10", "20"] * 4
     images = page.all("img")
-    assert len(images) == 13  # the best run's last picture also stands at the top
+    # Of each run the last one among the seeds too, and the best run's at the top.
+    assert len(images) == 12 + 4 + 1
     assert all(image["alt"] for image in images)
     assert {(image["width"], image["height"]) for image in images} == {("6", "4")}
     assert {th.get("scope") for th in page.all("th")} == {"col"}
 
 
-def test_a_cap_keeps_the_best_run_of_every_trial_and_says_so(registry: Registry) -> None:
-    made = render_report(registry, HOSTILE, detailed=2)
+def test_a_cap_is_of_ranked_trials_and_keeps_all_their_seeds(registry: Registry) -> None:
+    made = render_report(registry, HOSTILE, detailed=1)
     page = read(made.html)
-    assert [run["label"] for run in page.data["runs"] if run["curves"]] == ["0.1", "1.1"]
+    assert [run["label"] for run in page.data["runs"] if run["curves"]] == ["0.1", "0.0"]
     assert made.pictures == 6
-    assert "4 further runs are left out" in page.text
+    assert "2 further trials are left out" in page.text
     assert "No pictures are embedded" in read(render_report(registry, HOSTILE, detailed=0).html).text
 
 
@@ -245,7 +246,8 @@ def test_several_signatures_are_several_tables(registry: Registry) -> None:
     other = StoredScore("fd", 1.0, None, None, 500, None, "other|v2", "lower", "last", 20, "holdout")
     registry.finish(run, registry.begin(run, {}), RunState.FINISHED, scores=[other])
     page = read(render_report(registry, HOSTILE, detailed=12).html)
-    assert len([table for table in page.all("table") if table.get("class") == "sortable"]) == 3
+    # Two rankings, the trial without a score, and every score.
+    assert len([table for table in page.all("table") if table.get("class") == "sortable"]) == 4
     assert compare_trials(registry, HOSTILE).note in page.text
     assert "signature: other|v2" in page.text
     assert page.data["floor"] is None
