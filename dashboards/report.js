@@ -295,8 +295,11 @@
     if (box.nextElementSibling?.classList.contains("files")) return;
     const line = document.createElement("p"), file = `${data.sweep}-${name}`;
     line.className = "files";
-    const picture = async () => saved(
-      await Plotly.toImage(box, { format: "png", scale: 2, width: box.clientWidth, height: box.clientHeight }), `${file}.png`);
+    const picture = async () => {
+      const opaque = { data: box.data, layout: { ...box.layout, paper_bgcolor: css("--paper") } };
+      const size = { width: box.clientWidth, height: box.clientHeight };
+      saved(await Plotly.toImage(opaque, { format: "png", scale: 2, ...size }), `${file}.png`);
+    };
     line.append(button("PNG", `save ${name} as a picture`, picture), button("CSV", `save the numbers of ${name}`,
       () => saved(csv(table()), `${file}.csv`)));
     box.after(line);

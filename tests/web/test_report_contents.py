@@ -2,13 +2,17 @@
 
 import base64
 import csv
+import html
 import io
 import json
 import re
+import shutil
 import socket
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -204,10 +208,10 @@ def test_runs_limits_rows_and_not_seeds(home: Path) -> None:
 
 
 def test_a_seed_of_the_search_does_not_count_beside_fresh_ones(hostile: Registry) -> None:  # noqa: F811
-    html = render_report(hostile, HOSTILE, detailed=1).html
-    figures = [figure for figure in of_class(read(html), "seed") if "uncounted" in (figure["class"] or "")]
+    report = render_report(hostile, HOSTILE, detailed=1)
+    figures = [figure for figure in of_class(read(report.html), "seed") if "uncounted" in (figure["class"] or "")]
     assert [(figure["data-run"] or "")[-4:] for figure in figures] == [".0.0"]
-    assert "of the search, not counted" in html
+    assert "of the search, not counted" in report.html
 
 
 # ---- tables as files
@@ -339,3 +343,40 @@ def test_nothing_of_a_users_is_replaced(home: Path, tmp_path: Path, make: Callab
     result = CliRunner().invoke(app, ["report", "made", "--home", str(home), *options])
     assert isinstance(result.exception, UsageError) and said in str(result.exception)
     assert not (tmp_path / "page.html").exists()
+
+
+# Clicks on every button that saves, and says in the page what would have been saved.
+PROBE = """<script>
+const saved = [];
+HTMLAnchorElement.prototype.click = function () {
+  saved.push([this.download, this.href]);
+  const told = document.getElementById("told") || document.body.appendChild(document.createElement("pre"));
+  told.id = "told";
+  told.textContent = JSON.stringify(saved);
+};
+setTimeout(() => document.querySelectorAll(".save").forEach((button) => button.click()), 500);
+</script></body>"""
+
+
+def test_a_browser_saves_every_figure_without_a_network(hostile: Registry, tmp_path: Path) -> None:  # noqa: F811
+    chromium = shutil.which("chromium") or pytest.skip("no chromium")
+    report = render_report(hostile, HOSTILE, detailed=12)
+    page, (head, _, tail) = tmp_path / "page.html", report.html.rpartition("</body>")
+    page.write_text(head + PROBE + tail, "utf-8")
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path}",
+        "--virtual-time-budget=20000",
+    ]
+    done = subprocess.run(
+        [chromium, *flags, "--dump-dom", page.as_uri()], capture_output=True, text=True, check=True, timeout=120
+    )
+    told = re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert told is not None
+    saved = {name.removeprefix(f"{report.sweep}-"): address for name, address in json.loads(html.unescape(told[1]))}
+    assert picture(saved["objective.png"]).shape[2] in (3, 4) and picture(saved["curves.png"]).size
+    assert picture(saved[f"{report.sweep}.0.1.png"]).shape == (4, 6, 3)
+    lines = list(csv.reader(io.StringIO(unquote(saved["objective.csv"].partition(",")[2]), newline="")))
+    assert lines[0][1] == "step (training steps)" and [float(cell) for cell in lines[1][1:]] == [10, 14.0, 13.5, 14.5]
