@@ -389,8 +389,15 @@
     };
     heads.forEach((head, place) => {
       if (head.classList.contains("plain")) return;
-      const button = document.createElement("button");
-      button.type = "button";
+      // No <button>: in a heading that is repeated on the next sheet of paper it would be blank.
+      const button = document.createElement("span");
+      button.setAttribute("role", "button");
+      button.tabIndex = 0;
+      button.onkeydown = (event) => {
+        if (event.key !== "Enter" && event.key !== " ") return;
+        event.preventDefault();
+        button.click();
+      };
       button.append(...head.childNodes);
       head.append(button);
       button.onclick = () => {
