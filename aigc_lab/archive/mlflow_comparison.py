@@ -16,7 +16,7 @@ from aigc_lab.archive.mlflow_replay import Projection
 from aigc_lab.host.files import sha256
 from aigc_lab.registry.audit import RecordedRun
 from aigc_lab.registry.states import RunState
-from aigc_lab.tracking.base import status_of
+from aigc_lab.tracking.base import shown_status, status_of
 from aigc_lab.tracking.mlflow import MlflowFile, MlflowTracker, RunSnapshot
 
 _NAMED = 3
@@ -155,7 +155,9 @@ def _ends(run: RecordedRun, projection: Projection, snapshot: RunSnapshot, score
     differs = []
     # A run with patience trains on after its result: its curve ends elsewhere.
     value = projection.last.get(score, run.value)
-    if snapshot.status != status_of(run.state):
+    ended = status_of(run.state)
+    # Earlier versions showed FINISHED for runs that were pruned or diverged.
+    if snapshot.status not in (ended, shown_status(ended, run.state)):
         differs.append(f"it is {run.state}, and MLflow says {snapshot.status}")
     if run.state == RunState.FINISHED and snapshot.metrics.get(score) != value:
         differs.append(f"{score} is {value}, and MLflow says {snapshot.metrics.get(score)}")

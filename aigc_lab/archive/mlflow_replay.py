@@ -27,7 +27,7 @@ from aigc_lab.registry.records import DESCRIBED
 from aigc_lab.registry.states import RunState
 from aigc_lab.runs.record import table_of_sentences
 from aigc_lab.tracking import final, writer
-from aigc_lab.tracking.base import MetricPoint, RunTracker, Tracker, run_key, status_of
+from aigc_lab.tracking.base import GRID, MetricPoint, RunTracker, Tracker, run_key, status_of
 from aigc_lab.tracking.description import Beginning, RunDescription, beginning
 from aigc_lab.tracking.ending import Ending
 from aigc_lab.tracking.mlflow import MlflowFile
@@ -35,7 +35,6 @@ from aigc_lab.tracking.spool import SpoolTracker
 
 _LOG = logging.getLogger(__name__)
 
-GRID = "samples/grid"
 # Artifacts of ours that MLflow has at the top of a run's.
 _SHOWN = ("missing", "quality-diversity", "temperature")
 
@@ -239,7 +238,10 @@ class Projection:
         """Tags with which the run ends."""
         result = min((row["step"] for row in self._of("checkpoint") if row["kind"] == "last"), default=None)
         verdicts = [(row["kind"], row["step"], row["verdict"]) for row in self._of("verdict")]
-        ending = Ending(self.state, self._run["reason"], verdicts, result)
+        of_result = ("last", "holdout", self._sweep.get("objective"))
+        scores = (row for row in self._of("score") if (row["checkpoint"], row["split"], row["name"]) == of_result)
+        floor = next(((row.get("floor"), row.get("floor_sd")) for row in scores), (None, None))
+        ending = Ending(self.state, self._run["reason"], verdicts, result, floor)
         return _nameable("tag", ending.tags | final.tags(self.weights))
 
     @cached_property

@@ -24,6 +24,7 @@ from aigc_lab.sweeps.supervision import alone, refuse_supervised
 from aigc_lab.tracking import backlog, writer
 from aigc_lab.tracking.mlflow import MlflowTracker
 from aigc_lab.tracking.mlflow_store import store_exists
+from aigc_lab.tracking.view import keep_view
 
 _MARK = {"rebuilt": "true"}
 
@@ -129,6 +130,7 @@ class _Sweep:
             yield Finding(self._sweep, projection.run, said, lost=bool(gone))
         if experiment is not None:
             self._registry.set_mlflow_experiment(self._sweep, experiment)
+            keep_view(self._tracker, self._registry, self._sweep, experiment)
 
     def _models(self) -> Iterator[Finding]:
         rows = [row for row in list_models(self._registry) if row["sweep"] == self._sweep]

@@ -7,6 +7,7 @@ server whether they still work.
 
 import errno
 import ipaddress
+import json
 import os
 import secrets
 import shlex
@@ -18,17 +19,19 @@ import tempfile
 import time
 import urllib.request
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any, BinaryIO
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host.files import replacing
 from aigc_lab.host.settings import Settings, masked, sqlite_url
-from aigc_lab.tracking import address, pages, relocation
+from aigc_lab.tracking import address, pages, relocation, view
+
+Json = dict[str, Any]
 
 APPLICATION = "aigc_lab.tracking.pages:app"
 USER = "admin"
@@ -54,7 +57,7 @@ def serve_pages(
                 f"{'--auth' if auth else '--writable'}: MLflow at {masked(settings.tracking_uri)} is a server of its"
                 " own, and decides itself who may do what"
             )
-        _tell(_bare(settings.tracking_uri), _newest(settings), browse)
+        _tell(_bare(settings.tracking_uri), _newest(settings), browse, address.authorization(settings.tracking_uri))
         return
     if scheme.partition("+")[0] not in address.DATABASES:
         raise UsageError(
@@ -74,9 +77,9 @@ def serve_pages(
     if writable:
         environment[pages.WRITABLE] = "true"
     with _until_told(), _server(settings, host, free, environment) as (process, log):
-        experiment = _newest(settings)  # imports SQLAlchemy, while the server imports MLflow
+        newest = _newest(settings)  # imports SQLAlchemy, while the server imports MLflow
         _wait_until_ready(process, base, log)
-        _tell(base, experiment, browse)
+        _tell(base, newest, browse, login.authorization if login else {})
         if _is_loopback(host) and ("SSH_CONNECTION" in os.environ or not _browser()):
             user = shlex.quote(os.environ.get("USER", "user"))
             print(f"From another machine: ssh -L {free}:{host}:{free} {user}@{socket.gethostname()}")
@@ -88,14 +91,16 @@ def serve_pages(
 # ---- what it says
 
 
-def _tell(base: str, experiment: str | None, browse: bool) -> None:
+def _tell(base: str, newest: Json | None, browse: bool, authorization: Mapping[str, str]) -> None:
     # Without the workflow in the address, MLflow opens its pages for conversations.
     workflow = "workflowType=machine_learning"
-    if experiment is None:
+    if newest is None:
         runs = f"{base}/#/experiments?{workflow}"
         print(f"Experiments: {runs}", flush=True)
     else:
-        runs = f"{base}/#/experiments/{experiment}/runs?{workflow}"
+        experiment = newest["mlflow_experiment_id"]
+        opens = _opens(base, newest, authorization)
+        runs = f"{base}/#/experiments/{experiment}/runs?{workflow}&{opens}"
         print(f"Runs:        {runs}\nCompared:    {runs}&compareRunsMode=CHART", flush=True)
     if browse:
         browser = _browser()
@@ -103,6 +108,21 @@ def _tell(base: str, experiment: str | None, browse: bool) -> None:
             print("this machine has no browser to open; the link works in any that reaches it", file=sys.stderr)
         else:
             browser.open(runs)
+
+
+def _opens(base: str, sweep: Json, authorization: Mapping[str, str]) -> str:
+    """The part of a link that opens the runs with the objective and the verdicts as columns, the best run first. A
+    sweep of an earlier version has no view stored in MLflow: its runs are sorted, with MLflow's own columns.
+    """
+    question = f"{base}/api/2.0/mlflow/experiments/get?experiment_id={sweep['mlflow_experiment_id']}"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        request = urllib.request.Request(question, headers=dict(authorization))
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            tags = json.load(answer)["experiment"].get("tags", [])
+        if any(tag["key"] == view.TAG for tag in tags):
+            return f"viewStateShareKey={view.KEY}"
+    order = view.ordering(sweep["objective"], sweep["better"])
+    return urlencode(order | {"orderByAsc": str(order["orderByAsc"]).lower()})
 
 
 def _browser() -> webbrowser.BaseBrowser | None:
@@ -115,14 +135,13 @@ def _browser() -> webbrowser.BaseBrowser | None:
         return None
 
 
-def _newest(settings: Settings) -> str | None:
-    """The MLflow experiment of the newest sweep; None where the registry knows of none."""
+def _newest(settings: Settings) -> Json | None:
+    """The newest sweep that MLflow has, as `list_sweeps` returns it; None where the registry knows of none."""
     from aigc_lab.registry.home import open_registry
     from aigc_lab.registry.sweeps import list_sweeps
 
     with suppress(UsageError, Failure), open_registry(settings) as registry:
-        experiments = [row["mlflow_experiment_id"] for row in list_sweeps(registry)]
-        return next(filter(None, experiments), None)
+        return next((row for row in list_sweeps(registry) if row["mlflow_experiment_id"]), None)
     return None
 
 
@@ -179,6 +198,11 @@ class _Login:
     def _write(self, path: Path, text: str) -> None:
         with replacing(path, 0o600) as temporary:
             temporary.write_text(text, "utf-8")
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        """Header with which this process asks the server."""
+        return address.basic(USER, self.password.read_text("utf-8").strip())
 
     @property
     def environment(self) -> dict[str, str]:

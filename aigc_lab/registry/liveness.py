@@ -11,7 +11,7 @@ from aigc_lab.registry.database import repeated
 from aigc_lab.registry.run_lifecycle import LEASE
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
-from aigc_lab.registry.tables import Attempt, Checkpoint, Run, Supervisor, Verdict
+from aigc_lab.registry.tables import Attempt, Checkpoint, Run, Score, Supervisor, Sweep, Verdict
 
 Json = dict[str, Any]
 
@@ -48,7 +48,8 @@ def supervisor(registry: Registry, sweep: str) -> Json | None:
 @repeated
 def ended(registry: Registry, run: str) -> Json | None:
     """How a run ended: sweep, trial, seed, state, reason, the number of its newest `attempt`, its `verdicts` as (kind,
-    step, verdict), and `result_step`, the step of its last weights. None when there is no such run.
+    step, verdict), `result_step`, the step of its last weights, and the `floor` of its objective on the holdout with
+    its standard deviation. None when there is no such run.
     """
     newest = select(Attempt.c.number).where(Attempt.c.run_id == run).order_by(Attempt.c.number.desc()).limit(1)
     last = select(Checkpoint.c.step).where(Checkpoint.c.run_id == run, Checkpoint.c.kind == "last")
@@ -57,11 +58,21 @@ def ended(registry: Registry, run: str) -> Json | None:
         *(newest.scalar_subquery().label("attempt"), last.scalar_subquery().label("result_step")),
     )
     verdicts = select(Verdict.c.kind, Verdict.c.step, Verdict.c.verdict).where(Verdict.c.run_id == run)
+    objective = select(Sweep.c.objective).join(Run, Run.c.sweep_id == Sweep.c.id).where(Run.c.id == run)
+    floors = (
+        select(Score.c.floor, Score.c.floor_sd)
+        .where(Score.c.run_id == run, Score.c.name == objective.scalar_subquery())
+        .where(Score.c.checkpoint == "last", Score.c.split == "holdout")
+    )
     with registry.read() as connection:
         row = connection.execute(select(*columns).where(Run.c.id == run)).mappings().first()
         if row is None:
             return None
-        return dict(row) | {"verdicts": [tuple(each) for each in connection.execute(verdicts)]}
+        floor = connection.execute(floors).first()
+        return dict(row) | {
+            "verdicts": [tuple(each) for each in connection.execute(verdicts)],
+            "floor": (None, None) if floor is None else tuple(floor),
+        }
 
 
 @repeated

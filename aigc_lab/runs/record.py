@@ -133,6 +133,12 @@ class Record:
             if (score.checkpoint, score.step, score.split) == ("progress", step, split):
                 self._store(replace(score, checkpoint="last"))
 
+    def floor_of(self, score: str) -> tuple[float | None, float | None]:
+        """Floor of a score of the last weights on the holdout, and its standard deviation; None where there is none."""
+        of = ((each.checkpoint, each.split, each.name) for each in self.scores.values())
+        stored = dict(zip(of, self.scores.values(), strict=True)).get(("last", "holdout", score))
+        return (None, None) if stored is None else (stored.floor, stored.floor_sd)
+
     def select(self) -> None:
         """Copies the scores of the last weights to the selected weights, which are the same."""
         for score in list(self.scores.values()):

@@ -395,7 +395,8 @@ class _Run:
             self.replica.live = False
         last = self._record.checkpoints.get("last")
         said = [(kind, step, verdict.verdict) for (kind, step), verdict in self._record.verdicts.items()]
-        ending = Ending(state, reason, said, None if last is None else last.step)
+        floor = self._record.floor_of(self._job.objective.score)
+        ending = Ending(state, reason, said, None if last is None else last.step, floor)
         job, tell = self._job, self.tracked.end if self._begun else None
         ending.complete(self._resources.settings, (job.sweep, job.trial, job.seed), self._attempt, tell)
 

@@ -11,7 +11,7 @@ from aigc_lab.runs.record import PNG, TEXT, Kind, Record
 from aigc_lab.scoring import temperature_curve
 from aigc_lab.scoring.evaluator import Evaluator
 from aigc_lab.systems.shared.language import LanguageSystem
-from aigc_lab.tracking.base import RunTracker
+from aigc_lab.tracking.base import GRID, RunTracker
 from aigc_lab.training.state import Replica
 
 
@@ -70,7 +70,7 @@ class Showcase:
 
     def _track(self, step: int, file: Path, pixels: drawing.Pixels | None = None) -> None:
         if self._kind is PNG:
-            self._tracked.image("samples/grid", drawing.pixels(file) if pixels is None else pixels, step, png=file)
+            self._tracked.image(GRID, drawing.pixels(file) if pixels is None else pixels, step, png=file)
             return
         self._tracked.text(f"samples/{step:06d}.txt", file.read_text("utf-8"))
         # MLflow's page shows a file of this kind as a table: a column of sentences, one line for each step.

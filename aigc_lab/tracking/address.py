@@ -89,7 +89,7 @@ def _within(seconds: float, call: Callable[[], None]) -> None:
 def _check_server(uri: str) -> None:
     parts = urlsplit(uri)
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/") + "/version"))
-    request = urllib.request.Request(bare, headers=_authorization(parts))
+    request = urllib.request.Request(bare, headers=authorization(uri))
     try:
         with urllib.request.urlopen(request, timeout=4) as answer:
             body = answer.read(200).decode("utf-8", "replace").strip()
@@ -107,14 +107,20 @@ def _check_server(uri: str) -> None:
         raise UsageError(f"what answers at {masked(uri)} is not an MLflow server; {other}")
 
 
-def _authorization(parts: SplitResult) -> dict[str, str]:
+def authorization(uri: str) -> dict[str, str]:
     """Authorization header that MLflow's client would send: from the address, else from its environment variables."""
+    parts = urlsplit(uri)
     user = unquote(parts.username or "") or os.environ.get("MLFLOW_TRACKING_USERNAME", "")
     password = unquote(parts.password or "") or os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
     if user or password:
-        return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+        return basic(user, password)
     return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def basic(user: str, password: str) -> dict[str, str]:
+    """Authorization header of a user with a password."""
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
 
 
 def sqlite_file(uri: str) -> Path:

@@ -18,11 +18,28 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 KEY = "aigc_lab.key"
 NONFINITE = "aigc_lab.nonfinite"
+# Pictures of the samples, one a step.
+GRID = "samples/grid"
 
 
 def status_of(state: str) -> Status:
-    """MLflow's status for the state in which a run ended: FINISHED for runs that were pruned or diverged, too."""
+    """Status with which the log of a run ends. KILLED says that another attempt may go on from there, so that a run
+    that was pruned or diverged is FINISHED.
+    """
     return "FAILED" if state == "FAILED" else "KILLED" if state == "KILLED" else "FINISHED"
+
+
+# A run without a result must not look like one that has one: MLflow knows no better words.
+_WITHOUT_RESULT: Mapping[str, Status] = {"PRUNED": "KILLED", "DIVERGED": "FAILED"}
+
+
+def shown_status(status: Status, state: str) -> Status:
+    """Status that MLflow shows of a run whose log ends with `status`.
+
+    >>> shown_status("FINISHED", "PRUNED"), shown_status("FINISHED", "FINISHED")
+    ('KILLED', 'FINISHED')
+    """
+    return _WITHOUT_RESULT.get(state, status)
 
 
 def run_key(run: str, chain: int) -> str:

@@ -21,12 +21,15 @@ Tell = Callable[[Status, Mapping[str, str]], object]
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended: its `verdicts` as (kind, step, verdict), and the step of its last weights, None without any."""
+    """How a run ended: its `verdicts` as (kind, step, verdict), the step of its last weights, None without any, and the
+    `floor` of its objective (what real samples score) with the standard deviation of that, as far as there is one.
+    """
 
     state: RunState
     reason: str | None = None
     verdicts: Sequence[tuple[str, int, str]] = ()
     result_step: int | None = None
+    floor: tuple[float | None, float | None] = (None, None)
 
     @property
     def status(self) -> Status:
@@ -35,13 +38,17 @@ class Ending:
 
     @property
     def tags(self) -> dict[str, str]:
-        """Its tags in MLflow: state, reason, and the newest verdict of each kind. Verdicts on collapse count up to the
-        step of the result, since training may have continued after it.
+        """Its tags in MLflow: state, reason, floor, and the newest verdict of each kind. Verdicts on collapse count up
+        to the step of the result, since training may have continued after it.
         """
         result = math.inf if self.result_step is None else self.result_step
         by_step = sorted(self.verdicts, key=lambda each: each[1])
         newest = {kind: verdict for kind, step, verdict in by_step if kind != "collapse" or step <= result}
-        return {"state": str(self.state)} | newest | ({"reason": self.reason} if self.reason else {})
+        told = {"state": str(self.state)} | newest | ({"reason": self.reason} if self.reason else {})
+        floor, deviation = self.floor
+        if floor is not None:
+            told["floor"] = f"{floor:.3g}" + ("" if deviation is None else f" ± {deviation:.3g}")
+        return told
 
     @property
     def resumable(self) -> bool:
@@ -71,6 +78,7 @@ def conclude(registry: Registry, settings: Settings, spool: SpoolTracker, key: s
         spool.end(key, unknown.status, unknown.tags)
         return
     state = RunState(run["state"])
-    ending = Ending(state if state.ended else RunState.KILLED, run["reason"], run["verdicts"], run["result_step"])
+    ended = state if state.ended else RunState.KILLED
+    ending = Ending(ended, run["reason"], run["verdicts"], run["result_step"], run["floor"])
     place = run["sweep"], run["trial"], run["seed"]
     ending.complete(settings, place, run["attempt"] or 0, lambda status, tags: spool.end(key, status, tags))

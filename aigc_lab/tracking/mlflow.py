@@ -99,6 +99,15 @@ class MlflowTracker:
                 )
             return str(entity.experiment_id)
 
+    def mark(self, experiment_id: str, tags: Mapping[str, str]) -> None:
+        """Sets tags of an experiment, where they differ. Raises `Failure`."""
+        client = self._client()
+        with store_errors(self._uri, f"experiment {experiment_id}"):
+            present = client.get_experiment(experiment_id).tags
+            for name, value in tags.items():
+                if present.get(name) != value:
+                    client.set_experiment_tag(experiment_id, name, value)
+
     def amend(self, run_id: str, tags: Mapping[str, str], files: Iterable[Path] = ()) -> None:
         """Sets tags of a run that has ended, and replaces files at the top of its artifacts. Raises `Failure`."""
         client = self._client()

@@ -15,7 +15,7 @@ from aigc_lab.host.files import clear_unfinished, share
 from aigc_lab.host.names import checked
 from aigc_lab.host.settings import masked
 from aigc_lab.tracking import base
-from aigc_lab.tracking.base import NONFINITE, Status
+from aigc_lab.tracking.base import NONFINITE, Status, shown_status
 from aigc_lab.tracking.mlflow_store import SourceMissing, error_line, is_permanent
 
 if TYPE_CHECKING:
@@ -149,7 +149,8 @@ class MlflowRun(base.Recorder):
             if self._root is not None:
                 with suppress(OSError):
                     clear_unfinished(self._root)  # left by a writer that was killed: MLflow would list it
-            closed = self._attempt(f"status {status}", lambda: self._client.set_terminated(self.run_id, status, at))
+            shown = shown_status(status, tags.get("state", ""))
+            closed = self._attempt(f"status {shown}", lambda: self._client.set_terminated(self.run_id, shown, at))
         lost = self._refused_pieces + len(self._points) + len(self._outbox) + (not closed)
         if lost:
             _LOG.warning("%s: run %s ended %s with %d pieces lost", masked(self._uri), self.run_id, status, lost)

@@ -1,4 +1,5 @@
-"""MLflow's pages as `aigc-lab ui` serves them: read-only unless `WRITABLE` is set, with a login if `LOGIN` is set.
+"""MLflow's pages as `aigc-lab ui` serves them: read-only unless `WRITABLE` is set, with a login if `LOGIN` is set, and
+without the assistant.
 
 Requests are checked against an allow-list, so that features of later MLflow versions are refused until they are known
 to change nothing.
@@ -45,14 +46,71 @@ def read_only(pages: Application) -> Application:
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not reads(scope["method"], scope["path"]):
-            content = json.dumps({"error_code": "PERMISSION_DENIED", "message": REFUSAL}).encode()
-            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-            await send({"type": "http.response.start", "status": 403, "headers": headers})
-            await send({"type": "http.response.body", "body": content})
+            await _refuse(send, REFUSAL)
             return
         await pages(scope, receive, send)
 
     return guarded
+
+
+# MLflow opens its assistant at the first look of a browser on this machine, over a third of the page, and has no
+# setting against it. Here it is refused, so that its panel stays shut and its button is hidden.
+_SHUT = (
+    b"<script>try{localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1','true');"
+    b"localStorage.setItem('mlflow.assistant.panelOpen_v1','false')}catch(error){}</script>"
+    b"<style>button[data-assistant-ui]{display:none!important}</style>"
+)
+_ASSISTANT = re.compile(r"/(ajax-)?api/\d\.\d/mlflow/assistant(/|$)")
+
+
+def without_assistant(pages: Application) -> Application:
+    """Pages without MLflow's assistant, which runs commands on this machine for whoever opens them."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _ASSISTANT.match(scope["path"]):
+            await _refuse(send, "these pages have no assistant: it runs commands on this machine")
+        elif scope["type"] == "http" and scope["path"] == "/" and scope["method"] == "GET":
+            await pages(_whole(scope), receive, _Shut(send))
+        else:
+            await pages(scope, receive, send)
+
+    return guarded
+
+
+def _whole(scope: Scope) -> Scope:
+    """The same request for the page as it is: one that a browser kept may be of another version."""
+    kept = (b"if-none-match", b"if-modified-since", b"range", b"accept-encoding")
+    return {**scope, "headers": [header for header in scope["headers"] if header[0].lower() not in kept]}
+
+
+class _Shut:
+    """Sends a page with `_SHUT` at the beginning of its head."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._start: Any = None
+        self._body = b""
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        self._body += message.get("body", b"")
+        if message.get("more_body"):
+            return
+        body = self._body.replace(b"<head>", b"<head>" + _SHUT, 1)
+        about = (b"content-length", b"etag", b"last-modified")
+        headers = [header for header in self._start["headers"] if header[0].lower() not in about]
+        headers.append((b"content-length", str(len(body)).encode()))
+        await self._send({**self._start, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+
+async def _refuse(send: Send, why: str) -> None:
+    content = json.dumps({"error_code": "PERMISSION_DENIED", "message": why}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
 
 
 @cache
@@ -63,6 +121,7 @@ def _pages() -> Application:
         pages: Any = create_app()
     else:
         from mlflow.server.fastapi_app import app as pages
+    pages = without_assistant(pages)
     return pages if os.environ.get(WRITABLE) == "true" else read_only(pages)
 
 

@@ -30,6 +30,7 @@ from aigc_lab.tracking.base import run_of_key
 from aigc_lab.tracking.messages import Deliver, Delivered, Finish
 from aigc_lab.tracking.mlflow import MlflowTracker
 from aigc_lab.tracking.shipper import Shipper
+from aigc_lab.tracking.view import keep_view
 
 _LOG = logging.getLogger(__name__)
 
@@ -168,7 +169,12 @@ def shipping(
         home_registry = registry or stack.enter_context(open_registry(settings, create=True, patient=True))
         tracker = MlflowTracker(settings.tracking_uri, settings.artifacts)
 
+        viewed: set[str] = set()
+
         def record_ids(key: str, experiment: str, run: str) -> None:
+            if experiment not in viewed:
+                keep_view(tracker, home_registry, sweep, experiment)
+                viewed.add(experiment)
             home_registry.set_mlflow_experiment(sweep, experiment)
             home_registry.set_mlflow_run(run_of_key(key), run)
 
