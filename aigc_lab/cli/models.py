@@ -27,8 +27,9 @@ def promote(
     source: Annotated[
         str,
         typer.Argument(
-            help="A run's id, or a sweep (id or name), whose best run is meant.",
-            metavar="SWEEP|RUN",
+            help="A run's id, or a sweep (id or name), whose best run is meant; NAME@VERSION points the alias at a"
+            " version that exists, which rolls a model back.",
+            metavar="SWEEP|RUN|NAME@VERSION",
             autocompletion=complete_result,
         ),
     ],
@@ -37,14 +38,20 @@ def promote(
     no_alias: Annotated[bool, typer.Option("--no-alias", help="Register the version and leave the aliases.")] = False,
     checkpoint: Checkpoint = "last",
     force: Annotated[
-        bool, typer.Option("--force", help="Promote it in spite of what its collapse verdict says; with --reason.")
+        bool,
+        typer.Option(
+            "--force", help="Promote it though it is collapsed, or worse than what it replaces; with --reason."
+        ),
     ] = False,
     reason: Annotated[str | None, typer.Option(help="Why, kept with the version.", metavar="WHY")] = None,
     trust_code: TrustCode = False,
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Make a run's weights a version of a model. The same weights are the same version, here and in MLflow."""
+    """Make a run's weights a version of a model. The same weights are the same version, here and in MLflow.
+
+    It is compared with the version that it replaces. What is collapsed or worse is refused without --force.
+    """
     from aigc_lab.errors import UsageError
     from aigc_lab.host import trust
     from aigc_lab.host.settings import Settings
@@ -145,7 +152,9 @@ def sample(
 
 @app.command()
 def models(json: AsJson = False, home: Home = None) -> None:
-    """List the promoted models. Each version has its aliases, the run that it came from, and its score."""
+    """List the promoted models. Each version has its aliases, its run, its score and its verdict; below stands how the
+    aliases moved.
+    """
     from aigc_lab.display.tables import models_table
     from aigc_lab.registry.models import list_models
 

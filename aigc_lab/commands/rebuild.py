@@ -148,6 +148,10 @@ class _Sweep:
                     self._sweep, row["run"], f"model {name}: MLflow lacks {lacks}, and still does: {error}", lost=True
                 )
 
+        for row in restoration.describe(rows, self._settings, dry_run=self._dry_run):
+            name = f"{row['model']} {row['version']}"
+            yield Finding(self._sweep, row["run"], f"model {name}: MLflow lacks its description: {self._done}")
+
     @property
     def _done(self) -> str:
         return "it would be shown again" if self._dry_run else "shown again"

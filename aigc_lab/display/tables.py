@@ -7,13 +7,15 @@ from rich.console import Group as Stack
 from rich.console import RenderableType
 
 from aigc_lab.display.terminal import Text, cell, cell_width, facts_table, plain_table
-from aigc_lab.display.wording import ARROW, Row, duration, floor_text, interval, whole
+from aigc_lab.display.wording import ARROW, Row, duration, floor_text, interval, number, whole
 
 # ---- promoted models
 
 
 def models_table(rows: Sequence[Row]) -> RenderableType:
-    """One line a version, the newest of each model first, with its aliases and the score of its run."""
+    """One line a version, the newest of each model first, with its aliases, the score of its run and the verdict on its
+    samples; below, the way of each alias from version to version.
+    """
     if not rows:
         return Text("no promoted models yet; aigc-lab promote SWEEP makes one")
     table = plain_table()
@@ -22,12 +24,29 @@ def models_table(rows: Sequence[Row]) -> RenderableType:
     table.add_column("aliases", overflow="fold")
     table.add_column("system", overflow="fold")
     table.add_column("run", no_wrap=True, min_width=max(cell_width(row["run"]) for row in rows))
-    for name in ("weights", "score", "promoted"):
+    for name in ("weights", "score", "collapse", "promoted"):
         table.add_column(name, overflow="fold")
     for row in rows:
         cells = [row["model"], str(row["version"]), ", ".join(row["aliases"]), row["system"], row["run"]]
-        table.add_row(*map(cell, [*cells, row["checkpoint"], _promoted_score(row), row["created_at"][:10]]))
-    return table
+        judged = row["verdicts"].get("collapse", "")
+        table.add_row(*map(cell, [*cells, row["checkpoint"], _promoted_score(row), judged, row["created_at"][:10]]))
+    return Stack(table, *map(Text, _alias_ways(rows)))
+
+
+def _alias_ways(rows: Sequence[Row]) -> list[str]:
+    """`digits@champion: 1 → 2 → 1 (2026-11-30, anna@lab)` of each alias that was moved, with who moved it last."""
+    moves: dict[str, list[tuple[str, int, str]]] = {}
+    for row in rows:
+        for event in row["alias_history"]:
+            name = f"{row['model']}@{event['alias']}"
+            moves.setdefault(name, []).append((event["at"], row["version"], event["by"]))
+    ways = []
+    for name, events in sorted(moves.items()):
+        ordered = sorted(events)
+        at, _, by = ordered[-1]
+        if len(ordered) > 1:
+            ways.append(f"{name}: {' → '.join(str(version) for _, version, _ in ordered)} ({at[:10]}, {by})")
+    return ways
 
 
 def promotion_page(row: Row, uses: Sequence[str]) -> RenderableType:
@@ -40,11 +59,43 @@ def promotion_page(row: Row, uses: Sequence[str]) -> RenderableType:
         "weights": f"{row['checkpoint']}, sha256 {row['sha256'][:16]}…",
         "forced": row["reason"] or "",
     }
+    facts |= _replaced(row)
     if row["score"] is not None:
         floor = floor_text(row["score"])
         facts["score"] = f"{_promoted_score(row)}, n {row['score']['n']}" + (f", floor {floor}" if floor else "")
         facts["signature"] = row["score"]["signature"]
     return Stack(facts_table(facts), Text("Next:"), *(Text(f"  {line}") for line in uses))
+
+
+def _replaced(row: Row) -> dict[str, str]:
+    """What the version replaces behind its alias, and whether it is better."""
+    old = row["replaced"]
+    if old is None or old["judgement"] == "the same":
+        return {}
+    score, name = old["score"], f"version {old['version']}"
+    said = "" if score is None else f": {_promoted_score(old)}, n {score['n']}"
+    facts = {"replaces": f"{name}, run {old['run']}{said}", "compared": _comparison(row, old)}
+    if old["judgement"] == "unlike":
+        facts["its signature"] = score["signature"]
+    return facts
+
+
+def _comparison(row: Row, old: Row) -> str:
+    name, score = f"version {old['version']}", row["score"]
+    if old["judgement"] == "unlike":
+        return f"not with {name}: its score has another signature, and unlike scores say nothing of each other"
+    if old["difference"] is None:
+        missing = score is None or old["score"] is None
+        why = "one of the two has no score" if missing else "a value is not finite"
+        judged = f"{old['judgement']} than {name}" if old["judgement"] in ("better", "worse") else "cannot be told"
+        return f"{judged}: {why}"
+    by = f"{number(abs(old['difference']))} " + ("lower" if old["difference"] < 0 else "higher")
+    if old["low"] is None:
+        return f"cannot be told: {by} than {name}, and an interval is missing"
+    ends = f"the difference is {number(old['difference'])} [{number(old['low'])}, {number(old['high'])}]"
+    if old["judgement"] == "cannot be told":
+        return f"cannot be told: {by} than {name}, which may be chance: {ends}"
+    return f"{old['judgement']} than {name}: {score['name']} is {by}; {ends}, {score['better']} is better"
 
 
 def _promoted_score(row: Row) -> str:

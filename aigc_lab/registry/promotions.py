@@ -37,6 +37,13 @@ class PromotionRecords(Database):
                 connection.execute(update(Promotion).where(*this).values(reason=promotion.reason))
         return stored is None
 
+    @repeated
+    def force(self, model: str, version: int, reason: str) -> None:
+        """Stores why a version was promoted in spite of what is said of it, in place of an earlier reason."""
+        with self.write() as connection:
+            this = (Promotion.c.model == model, Promotion.c.version == version)
+            connection.execute(update(Promotion).where(*this).values(reason=reason))
+
     def point(self, model: str, alias: str, version: int, by: str) -> int | None:
         """Points an alias at a version and returns the one it pointed at before. Where it points already, no event."""
         return self._point(model, alias, version, by, statements.now())

@@ -66,8 +66,9 @@ class _Mlflow(Weights):
 
 
 def find_weights(reference: str, settings: Settings, checkpoint: FinalCheckpoint = "last") -> Weights:
-    """Weights by reference: a file, `models:/NAME/VERSION`, `NAME@ALIAS`, the name of a promoted model (its champion,
-    else its newest version), a run, or a sweep (its best run). Raises `UsageError` for a reference to nothing.
+    """Weights by reference: a file, `models:/NAME/VERSION`, `NAME@VERSION`, `NAME@ALIAS`, the name of a promoted model
+    (its champion, else its newest version), a run, or a sweep (its best run). Raises `UsageError` for a reference to
+    nothing.
     """
     with OpenedHome(settings) as home:
         return weights_in(home, reference, checkpoint)
@@ -94,12 +95,36 @@ def weights_in(home: OpenedHome, reference: str, checkpoint: FinalCheckpoint = "
     return weights_of_run(registry, find_run(registry, reference, checkpoint), checkpoint)
 
 
-def _of_uri(uri: str, home: OpenedHome) -> Weights:
-    settings = home.settings
+def promoted_version(registry: Registry, reference: str) -> dict[str, Any] | None:
+    """The row of `list_models` that `NAME@VERSION`, `NAME@ALIAS` or their `models:/` spellings mean; None for a
+    reference of another kind. Raises `UsageError` for a version that was not promoted here.
+    """
+    if reference.startswith("models:/"):
+        name, version, alias = _parts_of(reference)
+        chosen = version or alias
+    else:
+        name, at, chosen = reference.partition("@")
+        if not at:
+            return None
+    versions = list_models(registry, name)
+    if not versions:
+        models = sorted({row["model"] for row in list_models(registry)})
+        raise UsageError(f"unknown model '{name}'; {_listed('promoted models', models)}")
+    return versions[0] if chosen == "latest" else _chosen(versions, chosen)
+
+
+def _parts_of(uri: str) -> tuple[str, str, str]:
+    """Name, version and alias in a `models:/` address, of which at least one of the latter is empty."""
     match = re.fullmatch(r"models:/(?:([^/@]+)(?:/(\d+|latest)|@([\w-]+))|m-[0-9a-f]{32})", uri)
     if match is None:
         raise UsageError(f"{uri}: write models:/NAME/VERSION or models:/NAME@ALIAS")
     name, version, alias = match.groups("")
+    return name, version, alias
+
+
+def _of_uri(uri: str, home: OpenedHome) -> Weights:
+    settings = home.settings
+    name, version, alias = _parts_of(uri)
     try:
         versions = list_models(home.registry, name)
     except UsageError:  # a machine that only serves has MLflow, and no home
@@ -114,10 +139,15 @@ def _of_uri(uri: str, home: OpenedHome) -> Weights:
 
 
 def _chosen(versions: list[dict[str, Any]], alias: str | None) -> dict[str, Any]:
-    """Version at which an alias points; without an alias the champion, or the newest where there is none."""
+    """Version at which an alias points, or whose number it is; without an alias the champion, or the newest where there
+    is none.
+    """
     for row in versions:
-        if (alias or CHAMPION) in row["aliases"]:
+        if (alias or CHAMPION) in row["aliases"] or str(row["version"]) == alias:
             return row
+    if alias is not None and alias.isdecimal():
+        numbers = [str(row["version"]) for row in reversed(versions)]
+        raise UsageError(f"model {versions[0]['model']} has no version {alias}; {_listed('its versions', numbers)}")
     if alias is not None:
         aliases = sorted({name for row in versions for name in row["aliases"]})
         raise UsageError(f"model {versions[0]['model']} has no alias '{alias}'; {_listed('its aliases', aliases)}")

@@ -3,49 +3,48 @@
 Each step may be repeated: killed anywhere, the same command ends with exactly one version. The files are copied first.
 Then MLflow creates the version, with the model's digest as a tag by which a repetition recognises it, and points its
 own alias at it. The registry records both at last. A step that fails reverses the steps before it.
+
+An alias that is moved to a version that exists goes the same way: MLflow first, the registry at last. Killed between
+the two, the same command goes on, and `reconcile --mlflow` moves MLflow's alias back to where the registry has it.
 """
 
 import getpass
-import json
 import logging
 import re
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
-from importlib.metadata import version as installed
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, select
 
-from aigc_lab import __version__
 from aigc_lab.errors import UsageError
-from aigc_lab.host.files import locked, umask
+from aigc_lab.host.files import locked
 from aigc_lab.host.settings import Settings, masked
 from aigc_lab.registry.columns import FinalCheckpoint
 from aigc_lab.registry.home import open_registry
-from aigc_lab.registry.models import list_models
+from aigc_lab.registry.models import candidate, list_models
 from aigc_lab.registry.records import StoredPromotion
 from aigc_lab.registry.runs import show_run
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import AliasEvent, Promotion
 from aigc_lab.registry.verdicts import collapse_doubt
 from aigc_lab.serving import lookup
-from aigc_lab.serving.answering import columns
+from aigc_lab.serving.about import about
 from aigc_lab.serving.lookup import Weights
+from aigc_lab.serving.package import mlflow_package, own_copy
+from aigc_lab.serving.replacement import Replacement, compare, refuse
 from aigc_lab.sweeps import ownership
 from aigc_lab.tracking import backlog, spool_log, writer
-from aigc_lab.training.model_code import code_of
 
 if TYPE_CHECKING:
     import numpy
     import numpy.typing
 
-    from aigc_lab.systems.base import System
-    from aigc_lab.tracking.model_registry import MlflowModels, Package, Version
+    from aigc_lab.tracking.model_registry import MlflowModels, Version
 
     Array = numpy.typing.NDArray[Any]
 
@@ -57,7 +56,7 @@ _LONGEST = 200  # MLflow takes 255 characters
 @dataclass(frozen=True)
 class PromotionResult:
     """Result of a promotion: the version's `row` as in `list_models`, whether it was `created`, why this run was
-    `chosen`, and the version at which the alias pointed `before` (None: at none).
+    `chosen`, the version at which the alias pointed `before` (None: at none), and what it `replaced` there.
     """
 
     row: dict[str, Any]
@@ -65,10 +64,11 @@ class PromotionResult:
     alias: str | None
     before: int | None
     chosen: str
+    replaced: Replacement | None = None
 
     def as_json(self) -> dict[str, Any]:
-        fields = asdict(self)
-        return {**fields.pop("row"), **fields}
+        fields = {key: value for key, value in vars(self).items() if key not in ("row", "replaced")}
+        return {**self.row, **fields, "replaced": self.replaced and self.replaced.as_json()}
 
 
 def promote(
@@ -81,34 +81,119 @@ def promote(
     reason: str | None = None,
 ) -> PromotionResult:
     """Registers the weights of a run (of a sweep: its best run) as a version of the model `name`, unless they are one
-    already, and points `alias` at it.
+    already, and points `alias` at it. A `reference` to a version (`NAME@1`, `models:/NAME/1`) only moves the alias.
 
     Raises `UsageError` for a run that did not finish and for impossible names. Without a `reason`, which is stored with
-    the version, also for weights whose samples are UNMEASURABLE or whose collapse is SEVERE or TOTAL.
+    the version, also for weights whose samples are UNMEASURABLE or whose collapse is SEVERE or TOTAL, and for weights
+    that are worse than those at which the alias points.
     """
     if alias is not None:
         check_alias(alias)
     if name is not None:
         check_name(name)
     with open_registry(settings) as registry:
+        version = lookup.promoted_version(registry, reference)
+        if version is not None:
+            _check_move(reference, version, name, alias, checkpoint)
+            promotion = _Promotion(registry, settings, version["model"], alias, reason)
+            return promotion.of_version(version)
         run = lookup.find_run(registry, reference, checkpoint)
         row = show_run(registry, run)
-        ownership.claim(registry, settings, row["sweep"])
         model = check_name(name if name is not None else row["sweep"].rpartition("-")[0])
-        _refuse_undelivered(row, settings)
+        promotion = _Promotion(registry, settings, model, alias, reason)
+        return promotion.of_run(row, checkpoint, chosen=run != reference)
+
+
+class _Promotion:
+    """One promotion under way, in an open registry, to a `model` and an `alias` of it."""
+
+    def __init__(
+        self, registry: Registry, settings: Settings, model: str, alias: str | None, reason: str | None
+    ) -> None:
+        self._registry, self._settings = registry, settings
+        self._model, self._alias, self._reason = model, alias, reason
+
+    def of_run(self, row: dict[str, Any], checkpoint: FinalCheckpoint, *, chosen: bool) -> PromotionResult:
+        """Makes the weights of a run a version, and points the alias at it."""
+        registry, run = self._registry, row["run"]
+        ownership.claim(registry, self._settings, row["sweep"])
+        _refuse_undelivered(row, self._settings)
         weights = lookup.weights_of_run(registry, run, checkpoint)
-        if reason is None:
-            _refuse_doubtful(registry, run, checkpoint)
-        _refuse_other_store(registry, model, settings)
-        # Two that look for a version at once would both make it.
-        lock = settings.home / "locks" / "promote.lock"
+        weighed = candidate(registry, run, checkpoint)
+        _refuse_other_store(registry, self._model, self._settings)
+        with self._alone() as undo:
+            # Under the lock: another promotion may have moved the alias a moment ago.
+            known = self._known(lookup.model_digest(weights.path, weights.origin["sha256"]))
+            replaced = self._replaced(known or weighed)
+            self._refuse_doubtful(weighed, f"run {run}", replaced)
+            stored, created, before = _register(
+                registry, self._model, weights, row, self._alias, self._settings, undo, self._reason
+            )
+        result = self._row(stored.version)
+        return PromotionResult(result, created, self._alias, before, _chosen(result) if chosen else "", replaced)
+
+    def of_version(self, row: dict[str, Any]) -> PromotionResult:
+        """Points the alias at a version that exists: a model is rolled back, or gets another alias."""
+        from aigc_lab.tracking.model_registry import MlflowModels
+
+        assert self._alias is not None
+        registry, version, name = self._registry, row["version"], f"{self._model} version {row['version']}"
+        ownership.claim(registry, self._settings, row["sweep"])
+        _refuse_other_store(registry, self._model, self._settings)
+        with self._alone() as undo:
+            replaced = self._replaced(row)
+            self._refuse_doubtful(row, name, replaced)
+            mlflow = MlflowModels(self._settings.tracking_uri)
+            if mlflow.versions_and_aliases(self._model)[0].get(version) != row["digest"]:
+                raise UsageError(
+                    f"MLflow at {masked(self._settings.tracking_uri)} has no {name}; make it again:"
+                    f" aigc-lab reconcile --mlflow {row['sweep']}"
+                )
+            if self._reason is not None:
+                mlflow.describe(self._model, version, about(row | {"reason": self._reason}), undo)
+            mlflow.point(self._model, self._alias, version, undo)
+            undo.callback(_forget, registry, self._model, version, list_models(registry, self._model))
+            if self._reason is not None:
+                registry.force(self._model, version, self._reason)
+            before = registry.point(self._model, self._alias, version, _who())
+        return PromotionResult(self._row(version), False, self._alias, before, "", replaced)
+
+    @contextmanager
+    def _alone(self) -> Iterator[ExitStack]:
+        """Context of this home's only promotion: two that look for a version at once would both make it."""
+        lock = self._settings.home / "locks" / "promote.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         with locked(lock), rollback_on_error() as undo:
-            promotion, created, previous = _register(registry, model, weights, row, alias, settings, undo, reason)
-        (version_row,) = [
-            version for version in list_models(registry, model) if version["version"] == promotion.version
-        ]
-    return PromotionResult(version_row, created, alias, previous, "" if run == reference else _chosen(version_row))
+            yield undo
+
+    def _replaced(self, new: dict[str, Any]) -> Replacement | None:
+        """What the alias points at now, compared with a version or with weights that may become one."""
+        pointed = (row for row in list_models(self._registry, self._model) if self._alias in row["aliases"])
+        return next((compare(new, row) for row in pointed), None)
+
+    def _refuse_doubtful(self, weighed: dict[str, Any], name: str, replaced: Replacement | None) -> None:
+        if self._reason is None:
+            doubt = collapse_doubt(self._registry, weighed["run"], weighed["checkpoint"])
+            refuse({**weighed, "doubt": doubt}, name, replaced)
+
+    def _known(self, digest: str) -> dict[str, Any] | None:
+        """The version that has this digest already."""
+        return next((row for row in list_models(self._registry, self._model) if row["digest"] == digest), None)
+
+    def _row(self, version: int) -> dict[str, Any]:
+        return next(row for row in list_models(self._registry, self._model) if row["version"] == version)
+
+
+def _check_move(
+    reference: str, version: dict[str, Any], name: str | None, alias: str | None, checkpoint: FinalCheckpoint
+) -> None:
+    """Raises `UsageError` for options that mean nothing when an alias is moved to an existing version."""
+    if name not in (None, version["model"]):
+        raise UsageError(f"--name {name}: {reference} is a version of {version['model']}; promote its run instead")
+    if alias is None:
+        raise UsageError(f"--no-alias: {reference} is a version already, and only an alias can be moved to it")
+    if checkpoint not in ("last", version["checkpoint"]):
+        raise UsageError(f"--checkpoint {checkpoint}: {reference} has the {version['checkpoint']} weights of its run")
 
 
 def check_name(name: str) -> str:
@@ -124,17 +209,6 @@ def check_alias(alias: str) -> None:
         raise UsageError(f"--alias {alias!r}: use letters, digits, _ and -, like champion")
     if alias.lower() == "latest" or re.fullmatch(r"[vV]?\d+", alias):
         raise UsageError(f"--alias {alias}: MLflow keeps this word for versions; use another, like champion")
-
-
-def _refuse_doubtful(registry: Registry, run: str, checkpoint: FinalCheckpoint) -> None:
-    """Raises `UsageError` for samples that are like nothing real, or lack most of it: an exploded generator may rank
-    first by some score.
-    """
-    doubt = collapse_doubt(registry, run, checkpoint)
-    if doubt is not None:
-        raise UsageError(
-            f"run {run}: its samples are {doubt}; promote another run, or this one all the same: --force --reason WHY"
-        )
 
 
 def _refuse_other_store(registry: Registry, model: str, settings: Settings) -> None:
@@ -215,25 +289,30 @@ def _register(
     folder = settings.models / digest[:16]
     if not folder.exists():
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
-    path = _own_copy(weights, folder, digest)
+    path = own_copy(weights, folder, digest)
+    same = next((known for known in list_models(registry, model) if known["digest"] == digest), None)
+    kept = reason if reason is not None or same is None else same["reason"]
     version = mlflow.publish(
         model,
         digest,
         mlflow_package(path.parent, sample, loaded.system),
         experiment=experiment,
         run=row["mlflow_run_id"],
-        tags=version_tags({**row, "checkpoint": weights.origin["checkpoint"], "reason": reason}),
+        about=about({**candidate(registry, row["run"], weights.origin["checkpoint"]), "reason": kept}),
         undo=undo,
     )
     promotion = _promotion(model, version, row["run"], weights, digest, path, settings, reason)
     if alias is not None:
         mlflow.point(model, alias, promotion.version, undo)
-    undo.callback(_forget, registry, promotion, list_models(registry, model))
+    undo.callback(_forget, registry, model, promotion.version, list_models(registry, model))
     created = registry.promote(promotion)
     if alias is None:
         return promotion, created, None
-    previous = registry.point(model, alias, promotion.version, f"{getpass.getuser()}@{socket.gethostname()}")
-    return promotion, created, previous
+    return promotion, created, registry.point(model, alias, promotion.version, _who())
+
+
+def _who() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def _refuse_deleted_model(registry: Registry, mlflow: "MlflowModels", model: str, settings: Settings) -> None:
@@ -270,77 +349,24 @@ def _promotion(
     )
 
 
-def _forget(registry: Registry, promotion: StoredPromotion, versions_before: list[dict[str, Any]]) -> None:
+def _forget(registry: Registry, model: str, number: int, versions_before: list[dict[str, Any]]) -> None:
     """Removes the version and its aliases from the registry, unless they were there before."""
     event, version = AliasEvent.c, Promotion.c
-    existing = [row for row in versions_before if row["version"] == promotion.version]
+    existing = [row for row in versions_before if row["version"] == number]
     with registry.write() as connection:
         pointed = connection.execute(
-            select(event.alias, func.count())
-            .where(event.model == promotion.model, event.version == promotion.version)
-            .group_by(event.alias)
+            select(event.alias, func.count()).where(event.model == model, event.version == number).group_by(event.alias)
         ).all()
         for alias, count in pointed:
             was = sum(entry["alias"] == alias for row in existing for entry in row["alias_history"])
-            newest = select(func.max(event.number)).where(event.model == promotion.model, event.alias == alias)
+            newest = select(func.max(event.number)).where(event.model == model, event.alias == alias)
             if count > was:
-                number = connection.scalar(newest)
+                last = connection.scalar(newest)
                 connection.execute(
-                    delete(AliasEvent)
-                    .where(event.model == promotion.model, event.alias == alias)
-                    .where(event.number == number)
+                    delete(AliasEvent).where(event.model == model, event.alias == alias).where(event.number == last)
                 )
         if not existing:
-            connection.execute(
-                delete(Promotion).where(version.model == promotion.model, version.version == promotion.version)
-            )
-
-
-def _own_copy(weights: Weights, folder: Path, digest: str) -> Path:
-    """Copy of the model's files in a folder of its own, whole or not at all: checkpoints are removed, and a repeated
-    run overwrites its own.
-    """
-    copy = folder / "model.safetensors"
-    if lookup.is_whole_copy(copy, weights.origin["sha256"], digest):
-        return copy
-    description = weights.path.with_suffix(".json")
-    code = code_of(json.loads(description.read_text("utf-8")))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        shutil.copyfile(weights.path, draft / copy.name)
-        shutil.copyfile(description, draft / "model.json")
-        for source in code:
-            shutil.copyfile(weights.path.with_name(source.file), draft / source.file)
-        draft.chmod(0o777 & ~umask())
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged copy
-        draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return copy
-
-
-def version_tags(row: dict[str, Any]) -> dict[str, str]:
-    """Tags of the version in MLflow."""
-    return {key: row[key] for key in ("run", "checkpoint", "system", "reason") if row[key] is not None}
-
-
-def mlflow_package(folder: Path, sample: "Array", system: "System") -> "Package":
-    """Content of the model for MLflow."""
-    from aigc_lab.modalities.base import modality_of
-    from aigc_lab.tracking.model_registry import Package
-
-    kinds: dict[str, Literal["uint8", "float32", "string"]] = {"u": "uint8", "f": "float32", "U": "string"}
-    return Package(
-        folder=folder,
-        code=Path(__file__).with_name("pyfunc.py"),
-        columns=columns(conditional=system.conditional, options=modality_of(system).options),
-        dtype=kinds[sample.dtype.kind],
-        shape=sample.shape[1:],
-        # Given, for MLflow would import everything to find them out. A local build (+cu128) cannot be asked for.
-        requirements=[f"aigc-lab=={__version__}", f"torch=={installed('torch').partition('+')[0]}"],
-        parameters={"format": "array"},
-    )
+            connection.execute(delete(Promotion).where(version.model == model, version.version == number))
 
 
 def _chosen(row: dict[str, Any]) -> str:

@@ -13,7 +13,9 @@ from aigc_lab.registry.runs import show_run
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Promotion
 from aigc_lab.serving import lookup
-from aigc_lab.serving.promotion import mlflow_package, recorded_address, rollback_on_error, version_tags
+from aigc_lab.serving.about import about
+from aigc_lab.serving.package import mlflow_package
+from aigc_lab.serving.promotion import recorded_address, rollback_on_error
 
 
 def is_whole(row: dict[str, Any]) -> bool:
@@ -40,6 +42,23 @@ def missing_versions(rows: list[dict[str, Any]], settings: Settings) -> Iterator
             yield row, "it"
 
 
+def describe(rows: list[dict[str, Any]], settings: Settings, *, dry_run: bool) -> Iterator[dict[str, Any]]:
+    """Versions of which MLflow says something else than is known here, and of an earlier version of this package
+    nothing; each is described anew, unless with `dry_run`. Raises `Failure`.
+    """
+    from aigc_lab.tracking.model_registry import MlflowModels
+
+    mlflow, address = MlflowModels(settings.tracking_uri), recorded_address(settings)
+    here = [row for row in rows if row["mlflow_uri"] == address]
+    for model in sorted({row["model"] for row in here}):
+        by_number = {row["version"]: row for row in here if row["model"] == model}
+        for number in mlflow.undescribed(model, {number: about(row) for number, row in by_number.items()}):
+            if not dry_run:
+                with rollback_on_error() as undo:
+                    mlflow.describe(model, number, about(by_number[number]), undo)
+            yield by_number[number]
+
+
 def restore(registry: Registry, row: dict[str, Any], settings: Settings) -> None:
     """Creates a version again that MLflow has lost, under its number, from its own files, and points its aliases at it.
 
@@ -61,7 +80,7 @@ def restore(registry: Registry, row: dict[str, Any], settings: Settings) -> None
             mlflow_package(Path(row["path"]).parent, loaded.sample(1), loaded.system),
             experiment=mlflow.experiment(row["sweep"]),
             run=run["mlflow_run_id"],
-            tags=version_tags(row),
+            about=about(row),
             undo=undo,
             number=row["version"],
         )

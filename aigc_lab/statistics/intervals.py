@@ -21,6 +21,21 @@ def error_of(low: float | None, high: float | None) -> float:
     return (high - low) / (2 * Z95)
 
 
+def difference_interval(
+    value: float, low: float, high: float, other: float, other_low: float, other_high: float
+) -> tuple[float, float]:
+    """95 % interval of value − other, of two independent values with their own 95 % intervals, which need not be
+    symmetric (Zou & Donner 2008, "Construction of confidence limits about effect measures"). NaN where an end is.
+
+    >>> difference_interval(10.0, 7.0, 13.0, 5.0, 1.0, 9.0)  # 5 ± √(3² + 4²)
+    (0.0, 10.0)
+    """
+    difference = value - other
+    below = math.hypot(value - low, other_high - other)
+    above = math.hypot(high - value, other - other_low)
+    return difference - below, difference + above
+
+
 def bootstrap_standard_error(statistic: Callable[[Tensor], float], rows: int, *, replicates: int) -> float:
     """Bootstrap standard error of a statistic of row indices [rows], drawn with replacement `replicates` times."""
     import torch

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 _DIGEST = "aigc_lab.digest"
-_REASON = "reason"
 # Someone waits for a promotion and nothing trains meanwhile: more patience than a training has, and no bar of its own.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
@@ -55,6 +54,14 @@ class Package:
     shape: tuple[int, ...]
     requirements: list[str]
     parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class About:
+    """What MLflow's pages say of a version: its tags, and its description in Markdown."""
+
+    tags: Mapping[str, str]
+    description: str
 
 
 @dataclass(frozen=True)
@@ -98,12 +105,12 @@ class MlflowModels:
         *,
         experiment: str,
         run: str | None,
-        tags: Mapping[str, str],
+        about: "About",
         undo: ExitStack,
         number: int | None = None,
     ) -> Version:
-        """Version of `name` that holds the model of this digest: an existing one, or a new one. With `number` it is the
-        version of that number; raises `Failure` where MLflow cannot give it.
+        """Version of `name` that holds the model of this digest: an existing one, or a new one, which says what it is
+        `about`. With `number` it is the version of that number; raises `Failure` where MLflow cannot give it.
 
         Before each step, `undo` receives its reversal, since the answer to a request may be lost.
         """
@@ -119,7 +126,8 @@ class MlflowModels:
                     self._client.create_model_version,
                     name,
                     f"models:/{logged.model_id}",
-                    tags={_DIGEST: digest, **tags},
+                    tags={_DIGEST: digest, **about.tags},
+                    description=about.description,
                     model_id=logged.model_id,
                 )
                 version = create()
@@ -128,11 +136,43 @@ class MlflowModels:
                     version = create()
                 if number not in (None, int(version.version)):
                     raise Failure(f"its number {number} was used and deleted in MLflow; promote the run again")
-            elif tags.get(_REASON, version.tags.get(_REASON)) != version.tags.get(_REASON):
-                tag = partial(self._client.set_model_version_tag, name, str(version.version), _REASON)
-                undo.callback(tag, version.tags.get(_REASON, ""))
-                tag(tags[_REASON])
+            else:
+                self._describe(version, about, undo)
             return Version(int(version.version), str(version.source).rpartition("/")[2])
+
+    def describe(self, name: str, number: int, about: "About", undo: ExitStack) -> None:
+        """Says of an existing version what it is `about`, where it says otherwise."""
+        with store_errors(self._uri, f"version {number} of {name}"):
+            self._describe(self._client.get_model_version(name, str(number)), about, undo)
+
+    def _describe(self, version: "ModelVersion", about: "About", undo: ExitStack) -> None:
+        of_version = version.name, str(version.version)
+        for key, value in about.tags.items():
+            if version.tags.get(key) != value:
+                before = version.tags.get(key)
+                if before is None:
+                    undo.callback(self._client.delete_model_version_tag, *of_version, key)
+                else:
+                    undo.callback(self._client.set_model_version_tag, *of_version, key, before)
+                self._client.set_model_version_tag(*of_version, key, value)
+        if (version.description or "") != about.description:
+            undo.callback(self._client.update_model_version, *of_version, version.description or "")
+            self._client.update_model_version(*of_version, about.description)
+
+    def undescribed(self, name: str, about: "Mapping[int, About]") -> list[int]:
+        """Numbers of those versions that do not say what they are `about`; those that MLflow lacks are left out."""
+        with store_errors(self._uri, f"model {name}"):
+            versions = self._client.search_model_versions(f"name = '{name}'") if self.knows(name) else []
+        known = {int(version.version): version for version in versions}
+        return [
+            number
+            for number, each in about.items()
+            if number in known
+            and not (
+                each.tags.items() <= known[number].tags.items()
+                and each.description == (known[number].description or "")
+            )
+        ]
 
     def point(self, name: str, alias: str, version: int, undo: ExitStack) -> None:
         """Points an alias at a version; `undo` receives the reversal."""
