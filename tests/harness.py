@@ -857,15 +857,17 @@ class Judge:
         )
         self._same("MLflow runs", len(states), sum(map(len, shown.values())))
         self._same("runs in MLflow", sorted(shown), sorted(run for run, *_ in self._runs))
+        pruned = {recorded for _, _, _, _, state, _, recorded in self._runs if state == "PRUNED"}
         for identity, status in states.items():
-            if status not in ("FINISHED", "FAILED"):
+            if status not in ("FINISHED", "FAILED", "KILLED") or (status == "KILLED" and identity not in pruned):
                 self._problem(f"MLflow run {identity} is {status}")
         for run, trial, seed, _, state, _, recorded in self._runs:
             if len(shown[run]) != 1:
                 self._problem(f"MLflow has {len(shown[run])} runs of {run}")
             elif state in ("FINISHED", "PRUNED"):
                 self._same(f"MLflow run of {run}", recorded, shown[run][0])
-                self._same(f"status of {run} in MLflow", states.get(recorded), "FINISHED")
+                status = "KILLED" if state == "PRUNED" else "FINISHED"
+                self._same(f"status of {run} in MLflow", states.get(recorded), status)
                 self._curves(run, recorded, self._truth(run, trial, seed, state))
 
     def _curves(self, run: str, identity: str, truth: Reference) -> None:

@@ -29,7 +29,7 @@ def promote(
         typer.Argument(
             help="A run's id, or a sweep (id or name), whose best run is meant; NAME@VERSION points the alias at a"
             " version that exists, which rolls a model back.",
-            metavar="SWEEP|RUN|NAME@VERSION",
+            metavar="SWEEP|RUN",
             autocompletion=complete_result,
         ),
     ],

@@ -28,16 +28,17 @@ def about(row: dict[str, Any]) -> "About":
 
 def _description(row: dict[str, Any]) -> str:
     score, verdicts = row["score"], row["verdicts"]
-    lines = [f"{row['system']}, {row['checkpoint']} weights of run {row['run']}."]
-    if score is not None:
+    lines = []
+    if score is not None:  # first: of long lines, lists of versions show the beginning
         floor = floor_text(score)
         real = f"; real samples score {floor}" if floor else ""
         lines.append(
-            f"{score['name']} **{interval(score)}** of {score['n']:,} samples, 95 % interval,"
+            f"{score['name']} {interval(score)} of {score['n']:,} samples, 95 % interval,"
             f" {score['better']} is better{real}."
         )
     said = [f"{kind} {verdicts[kind]}" for kind in _VERDICTS if kind in verdicts]
     lines += [f"Verdicts: {', '.join(said)}."] if said else []
+    lines.append(f"{row['system']}, {row['checkpoint']} weights of run {row['run']}.")
     lines += [f"Promoted all the same: {row['reason']}"] if row["reason"] else []
     lines += [f"Signature: `{score['signature']}`"] if score is not None else []
     # Two spaces at its end keep a line one in Markdown.

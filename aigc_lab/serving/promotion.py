@@ -149,8 +149,7 @@ class _Promotion:
                     f"MLflow at {masked(self._settings.tracking_uri)} has no {name}; make it again:"
                     f" aigc-lab reconcile --mlflow {row['sweep']}"
                 )
-            if self._reason is not None:
-                mlflow.describe(self._model, version, about(row | {"reason": self._reason}), undo)
+            mlflow.describe(self._model, version, about(row | {"reason": self._reason or row["reason"]}), undo)
             mlflow.point(self._model, self._alias, version, undo)
             undo.callback(_forget, registry, self._model, version, list_models(registry, self._model))
             if self._reason is not None:

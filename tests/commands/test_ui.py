@@ -26,6 +26,7 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.registry.store import Registry
 from aigc_lab.tracking import address, pages
 from aigc_lab.tracking.mlflow import MlflowTracker
+from aigc_lab.tracking.view import keep_view
 
 # Answers as MLflow's does when it is ready, without its seconds of imports; and starts a process of its own.
 APPLICATION = """
@@ -124,7 +125,9 @@ def test_the_real_pages(tmp_path: Path) -> None:
     tracker = MlflowTracker(f"sqlite:///{home / 'mlflow.db'}", home / "artifacts")
     identity = tracker.experiment("ring-01234567")
     with Registry.open(f"sqlite:///{home / 'registry.db'}", home=home) as registry:
-        registry.set_mlflow_experiment(registry.sweep("ring", "01234567", {}, "rkl", "lower"), identity)
+        sweep = registry.sweep("ring", "01234567", {}, "rkl", "lower")
+        registry.set_mlflow_experiment(sweep, identity)
+        keep_view(tracker, registry, sweep, identity)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -132,13 +135,15 @@ def test_the_real_pages(tmp_path: Path) -> None:
         with serving(ui.APPLICATION, port=port) as process:
             lines = said(process)
             base, _, page = lines["Runs"].partition("/#")
-            assert page == f"/experiments/{identity}/runs?workflowType=machine_learning"
+            assert page == f"/experiments/{identity}/runs?workflowType=machine_learning&viewStateShareKey=aigc-lab"
+            assert lines["Compared"] == f"{lines['Runs']}&compareRunsMode=CHART"
             assert base.startswith("http://127.0.0.1:") and not base.endswith(f":{port}")
             # MLflow was handed this store, through variables that it does not document.
             with urllib.request.urlopen(f"{base}/api/2.0/mlflow/experiments/get?experiment_id={identity}") as answer:
                 assert json.load(answer)["experiment"]["name"] == "ring-01234567"
             with urllib.request.urlopen(base) as answer:
-                assert b"<title>MLflow</title>" in answer.read()
+                whole = answer.read()
+                assert b"<title>MLflow</title>" in whole and b"<head><script>try{localStorage" in whole
             # The table of runs is asked for by POST; a change is refused.
             assert status(f"{base}/ajax-api/2.0/mlflow/runs/search", {"experiment_ids": [identity]}) == 200
             assert status(f"{base}/graphql", {"query": "{__typename}"}) == 200
@@ -249,6 +254,36 @@ def test_a_change_is_refused_with_a_sentence() -> None:
     answer = ask(pages.read_only(never), "DELETE", "/api/2.0/mlflow/registered-models/delete")
     assert answer.status == 403
     assert answer.json() == {"error_code": "PERMISSION_DENIED", "message": pages.REFUSAL}
+
+
+def page(*parts: bytes) -> Any:
+    """Pages that answer everything with these parts of a page."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        length = str(sum(map(len, parts))).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        for number, part in enumerate(parts, 1):
+            await send({"type": "http.response.body", "body": part, "more_body": number < len(parts)})
+
+    return app
+
+
+def test_the_assistant_is_refused_and_its_panel_stays_shut() -> None:
+    """Whoever may write, too: it runs commands on this machine, as the user who serves the pages."""
+    served = pages.without_assistant(page(b"<html><he", b"ad></head></html>"))
+    for path in ("/ajax-api/3.0/mlflow/assistant/config", "/api/3.0/mlflow/assistant"):
+        assert ask(served, "GET", path).status == ask(served, "PUT", path).status == 403
+    whole = ask(served, "GET", "/")
+    assert whole.status == 200
+    assert whole.body == b"<html><head>" + pages._SHUT + b"</head></html>"
+    assert ask(served, "GET", "/static-files/a.js").body == b"<html><head></head></html>"
+
+
+def test_a_sweep_without_a_stored_view_is_sorted_by_its_objective() -> None:
+    for better, ascending in (("lower", "true"), ("higher", "false")):
+        sweep = {"mlflow_experiment_id": "7", "objective": "fid", "better": better}
+        opens = ui._opens("http://127.0.0.1:9", sweep, {})  # nobody answers there
+        assert opens == f"orderByKey=metrics.%60score%2Ffid%60&orderByAsc={ascending}"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -370,8 +370,132 @@ def test_versions_and_aliases(home: Home) -> None:
     assert len(home.client.search_logged_models([experiment])) == 2
 
 
+# ---- rolled back, and refused
+
+
+def aliases(home: Home, name: str = "toy") -> dict[str, int]:
+    """MLflow's aliases, and the registry's, which must be the same."""
+    shown = {key: int(number) for key, number in home.client.get_registered_model(name).aliases.items()}
+    rows = [row for row in home.models() if row["model"] == name]
+    assert {alias: row["version"] for row in rows for alias in row["aliases"]} == shown
+    return shown
+
+
+def test_a_model_is_rolled_back_to_a_version_of_before(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_home = ("--home", str(home.path))
+    home.promote(small(home, 0))
+    done = home.promote(small(home, 1))
+    assert done.replaced is not None and (done.replaced.judgement, done.replaced.old["version"]) == (
+        "cannot be told",
+        1,
+    )
+    for number, (reference, now) in enumerate((("toy@1", 1), ("models:/toy/2", 2), ("models:/toy/1", 1)), 3):
+        type_(monkeypatch, "promote", reference, *at_home, "--json")
+        said = json.loads(capsys.readouterr().out)
+        assert (said["version"], said["created"], said["before"]) == (now, False, 3 - now)
+        assert said["replaced"]["version"] == 3 - now
+        assert aliases(home) == {"champion": now} and home.versions() == [1, 2]
+        assert sum(len(row["alias_history"]) for row in home.models()) == number
+    type_(monkeypatch, "promote", "toy@champion", "--alias", "next", *at_home)
+    assert aliases(home) == {"champion": 1, "next": 1}
+    type_(monkeypatch, "models", *at_home)
+    assert "toy@champion: 1 → 2 → 1 → 2 → 1 (" in capsys.readouterr().out
+    for words, said in (
+        (("toy@9",), "model toy has no version 9; its versions: 1, 2"),
+        (("none@1",), "unknown model 'none'; promoted models: toy"),
+        (("toy@1", "--no-alias"), "--no-alias: toy@1 is a version already"),
+        (("toy@1", "--name", "other"), "--name other: toy@1 is a version of toy"),
+        (("toy@1", "--checkpoint", "selected"), "toy@1 has the last weights of its run"),
+    ):
+        type_(monkeypatch, "promote", *words, *at_home, code=2)
+        assert said in capsys.readouterr().err
+    home.client.delete_model_version("toy", "2")
+    type_(monkeypatch, "promote", "toy@2", *at_home, code=2)
+    assert "has no toy version 2; make it again: aigc-lab reconcile --mlflow toy-" in capsys.readouterr().err
+
+
+def test_what_is_worse_takes_no_alias_without_a_reason(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the seeds 0 and 90 the scores are 10 and -80, each within 9 to 11 of its interval: lower is better."""
+    at_home = ("--home", str(home.path))
+    worse = small(home, 0)
+    assert home.promote(worse).replaced is None
+    better = home.promote(small(home, 90))
+    assert better.replaced is not None and better.replaced.judgement == "better"
+    before = left(home)
+    for reference in (worse, "toy@1"):
+        type_(monkeypatch, "promote", reference, "--name", "toy", *at_home, code=2)
+        refused = capsys.readouterr().err
+        assert "it is worse than version 2 of toy, whose place it would take: fd 10 and -80 (lower is better" in refused
+        assert "--force --reason WHY" in refused
+        assert left(home) == before and aliases(home) == {"champion": 2}
+    home.promote(worse, alias=None)  # takes nobody's place
+    type_(monkeypatch, "promote", "toy@1", "--force", "--reason", "2 is too slow", *at_home)
+    assert "worse than version 2: fd is 90 higher" in capsys.readouterr().out and aliases(home) == {"champion": 1}
+    assert {row["version"]: row["reason"] for row in home.models()} == {1: "2 is too slow", 2: None}
+    assert home.client.get_model_version("toy", "1").tags["reason"] == "2 is too slow"
+
+
+def test_a_roll_back_that_was_killed_is_repaired_or_goes_on(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1):
+        home.promote(small(home, seed))
+    for repair in (True, False):
+        for owner, step in ((MlflowClient, "set_registered_model_alias"), (Registry, "point")):
+            promote("toy@2", home.settings, name=None, alias="champion")
+            original = getattr(owner, step)
+
+            def killed(*given: Any, original: Any = original, **named: Any) -> None:
+                original(*given, **named)
+                raise KeyboardInterrupt
+
+            with mock.patch.object(owner, step, killed), pytest.raises(KeyboardInterrupt):
+                promote("toy@1", home.settings, name=None, alias="champion")
+            if repair:
+                type_(monkeypatch, "reconcile", "--mlflow", "--home", str(home.path))
+                # The registry has the truth: it knew of the move, or MLflow's is taken back.
+                assert aliases(home) == {"champion": 2 if step != "point" else 1}, step
+            else:
+                promote("toy@1", home.settings, name=None, alias="champion")
+                assert aliases(home) == {"champion": 1}, step
+    original_point = Registry.point
+    promote("toy@2", home.settings, name=None, alias="champion")
+
+    def fails(*given: Any, **named: Any) -> None:
+        original_point(*given, **named)
+        raise OSError("the answer is lost")
+
+    before = left(home)
+    with mock.patch.object(Registry, "point", fails), pytest.raises(OSError, match="the answer is lost"):
+        promote("toy@1", home.settings, name=None, alias="champion")
+    assert left(home) == before and aliases(home) == {"champion": 2}
+
+
+def test_a_version_in_mlflow_says_what_it_is(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = small(home)
+    home.promote(run)
+    shown = home.client.get_model_version("toy", "1")
+    assert (shown.tags["score"], shown.tags["interval"], shown.tags["signature"]) == ("10", "[9, 11]", "fd|n:500")
+    assert shown.description.startswith("fd 10 [9, 11] of 500 samples, 95 % interval, lower is better; real samples")
+    assert run in shown.description
+    # Promoted by an earlier version, which said nothing of it.
+    home.client.update_model_version("toy", "1", "")
+    home.client.delete_model_version_tag("toy", "1", "score")
+    for words, said in ((["--dry-run"], "it would be shown again"), ([], "shown again"), ([], "MLflow lacks nothing")):
+        type_(monkeypatch, "reconcile", "--mlflow", "--home", str(home.path), *words)
+        assert said in capsys.readouterr().out
+    again = home.client.get_model_version("toy", "1")
+    assert (again.tags, again.description) == (shown.tags, shown.description)
+
+
 STEPS: list[tuple[Any, str]] = [
-    (promotion, "_own_copy"),
+    (promotion, "own_copy"),
     (MlflowClient, "create_logged_model"),
     (MlflowClient, "log_model_artifacts"),
     (MlflowClient, "finalize_logged_model"),

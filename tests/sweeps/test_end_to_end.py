@@ -528,7 +528,7 @@ def test_a_pruned_run_is_told_and_its_other_seeds_are_not_run(home: Home) -> Non
     assert page["reason"] == "stopped by the pruner"  # of an experiment that names none
     assert [entry["step"] for entry in page["progress"] if entry["name"] == "rkl"] == [20]
     run = home.client.get_run(page["mlflow_run_id"])
-    assert (run.info.status, run.data.tags["state"]) == ("FINISHED", "PRUNED")
+    assert (run.info.status, run.data.tags["state"]) == ("KILLED", "PRUNED")
     assert {row["trial"]: row["state"] for row in rows} == {0: "FINISHED", 1: "PRUNED"}
     with mock.patch.object(inline, "execute", refuse):
         assert home.sweep(POINTS, "training.steps=60") == rows

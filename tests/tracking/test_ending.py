@@ -6,8 +6,14 @@ import pytest
 
 from aigc_lab.host import run_folders
 from aigc_lab.host.settings import Settings
+from aigc_lab.registry.records import StoredScore
 from aigc_lab.registry.states import RunState
-from aigc_lab.tracking.ending import Ending
+from aigc_lab.registry.store import Registry
+from aigc_lab.runs.record import Record
+from aigc_lab.tracking import spool_log
+from aigc_lab.tracking.base import run_key
+from aigc_lab.tracking.ending import Ending, conclude
+from aigc_lab.tracking.spool import SpoolTracker
 
 PLACE = ("s-1", 0, 2)
 
@@ -44,3 +50,23 @@ def test_what_stays_of_a_run_that_has_ended(tmp_path: Path, ending: Ending, stay
     ending.complete(settings, PLACE, 2, None)
     assert {path.name for path in folder.iterdir()} == {"2"}
     assert {path.name for path in (folder / "2").iterdir()} == stays
+
+
+def test_a_floor_is_told_by_whoever_ends_the_run(tmp_path: Path) -> None:
+    floors: list[tuple[float | None, float | None]] = [(0.9634, 0.35), (0.9634, None), (None, None)]
+    said = [Ending(RunState.FINISHED, floor=floor).tags.get("floor") for floor in floors]
+    assert said == ["0.963 ± 0.35", "0.963", None]
+    score = StoredScore("fd", 3.0, 2.0, 4.0, 500, 0.5, "fd|n:500", "lower", "last", 20, "holdout", 0.1)
+    record = Record(tmp_path)
+    record._store(score)
+    assert record.floor_of("fd") == (0.5, 0.1) and record.floor_of("other") == (None, None)
+    with Registry.open(f"sqlite:///{tmp_path / 'registry.db'}", home=tmp_path) as registry:
+        sweep = registry.sweep("toy", "0123456789", {}, "fd", "lower")
+        registry.trial(sweep, 0, "vae", {}, {})
+        run = registry.run(sweep, 0, 1, "search")
+        registry.finish(run, registry.begin(run, {}), RunState.FINISHED, scores=[score])
+        spool = SpoolTracker(tmp_path / "spool")
+        spool.start(sweep, "n", run_key(run, 1), {}, {})
+        conclude(registry, Settings.load(tmp_path), spool, run_key(run, 1))
+    (*_, end) = spool_log.records(tmp_path / "spool" / run_key(run, 1))
+    assert (end["end"], end["tags"]["floor"]) == ("FINISHED", "0.5 ± 0.1")
