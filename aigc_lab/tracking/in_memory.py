@@ -20,6 +20,10 @@ class MemoryTracker:
 
     experiments: dict[str, str] = field(default_factory=dict)
     runs: dict[str, "MemoryRun"] = field(default_factory=dict)
+    marks: dict[str, dict[str, str]] = field(default_factory=dict)  # of experiments, by their ids
+
+    def mark(self, experiment_id: str, tags: Mapping[str, str]) -> None:
+        self.marks.setdefault(experiment_id, {}).update(tags)
 
     def experiment(self, name: str) -> str:
         return self.experiments.setdefault(name, str(len(self.experiments) + 1))

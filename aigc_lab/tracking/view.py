@@ -5,12 +5,16 @@ tag's format is MLflow 3.17's own and not documented; a page that does not know 
 """
 
 import json
+import logging
 from typing import Any
 
+from aigc_lab.errors import Failure, UsageError
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import show_sweep
 from aigc_lab.tracking.base import GRID
 from aigc_lab.tracking.mlflow import MlflowTracker
+
+_LOG = logging.getLogger(__name__)
 
 KEY = "aigc-lab"
 TAG = f"mlflow.sharedViewState.{KEY}"
@@ -90,9 +94,14 @@ _LINE: dict[str, Any] = {
 
 
 def keep_view(tracker: MlflowTracker, registry: Registry, sweep: str, experiment: str) -> None:
-    """Stores the view of a sweep with its experiment. Raises `Failure` for a store that fails."""
-    row = show_sweep(registry, sweep)
-    training = row["experiment"].get("training")
-    steps = training.get("steps") if isinstance(training, dict) else None
-    last = steps if isinstance(steps, int) else 0  # the search may choose it
-    tracker.mark(experiment, {TAG: view(row["objective"], row["better"], last)})
+    """Stores the view of a sweep with its experiment. A store that refuses it is reported in the log: what a sweep has
+    to show does not wait for it.
+    """
+    try:
+        row = show_sweep(registry, sweep)
+        training = row["experiment"].get("training")
+        steps = training.get("steps") if isinstance(training, dict) else None
+        last = steps if isinstance(steps, int) else 0  # the search may choose it
+        tracker.mark(experiment, {TAG: view(row["objective"], row["better"], last)})
+    except (UsageError, Failure) as error:  # a sweep that was deleted meanwhile; a store that fails
+        _LOG.warning("%s: MLflow's pages open without its columns: %s", sweep, error)
