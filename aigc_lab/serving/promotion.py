@@ -123,8 +123,7 @@ class _Promotion:
         _refuse_other_store(registry, self._model, self._settings)
         with self._alone() as undo:
             # Under the lock: another promotion may have moved the alias a moment ago.
-            known = self._known(lookup.model_digest(weights.path, weights.origin["sha256"]))
-            replaced = self._replaced(known or weighed)
+            replaced = self._replaced(self._known(weights.origin["sha256"]) or weighed)
             self._refuse_doubtful(weighed, f"run {run}", replaced)
             stored, created, before = _register(
                 registry, self._model, weights, row, self._alias, self._settings, undo, self._reason
@@ -175,9 +174,9 @@ class _Promotion:
             doubt = collapse_doubt(self._registry, weighed["run"], weighed["checkpoint"])
             refuse({**weighed, "doubt": doubt}, name, replaced)
 
-    def _known(self, digest: str) -> dict[str, Any] | None:
-        """The version that has this digest already."""
-        return next((row for row in list_models(self._registry, self._model) if row["digest"] == digest), None)
+    def _known(self, sha256: str) -> dict[str, Any] | None:
+        """The version that has these weights already."""
+        return next((row for row in list_models(self._registry, self._model) if row["sha256"] == sha256), None)
 
     def _row(self, version: int) -> dict[str, Any]:
         return next(row for row in list_models(self._registry, self._model) if row["version"] == version)

@@ -19,7 +19,7 @@ _LOG = logging.getLogger(__name__)
 KEY = "aigc-lab"
 TAG = f"mlflow.sharedViewState.{KEY}"
 # Width in pixels of the column of each tag, in their order: what a reader needs beside the objective.
-_TAGS = {"floor": 110, "collapse": 130, "stability": 110, "state": 95, "system": 95, "role": 75}
+_TAGS = {"floor": 135, "collapse": 130, "stability": 105, "state": 90, "system": 90, "role": 75}
 # MLflow's own columns that stand first, whatever is selected.
 _FIRST = {"attributes.`Run Name`": 150, "runDateAndNestInfo": 130}
 
@@ -41,9 +41,9 @@ def view(objective: str, better: str, step: int = 0) -> str:
     >>> json.loads(view("fd_clf", "lower"))["selectedColumns"][:2]
     ['metrics.`score/fd_clf`', 'metrics.`score/fd_clf_holdout`']
     """
-    widths = {column("metrics", f"score/{name}"): 120 for name in (objective, f"{objective}_holdout")}
+    widths = {column("metrics", f"score/{name}"): 115 for name in (objective, f"{objective}_holdout")}
     widths |= {column("tags", name): width for name, width in _TAGS.items()}
-    widths |= {column("attributes", "Models"): 150}
+    widths |= {column("attributes", "Models"): 120}
     # Each section in the order given here, and not in that of the alphabet.
     section = {"display": True, "isReordered": True, "deleted": False}
     state = ordering(objective, better) | {

@@ -485,8 +485,9 @@ def test_a_version_in_mlflow_says_what_it_is(
     home.promote(run)
     shown = home.client.get_model_version("toy", "1")
     assert (shown.tags["score"], shown.tags["interval"], shown.tags["signature"]) == ("10", "[9, 11]", "fd|n:500")
-    assert shown.description.startswith("fd 10 [9, 11] of 500 samples, 95 % interval, lower is better; real samples")
-    assert run in shown.description
+    description = shown.description or ""
+    assert description.startswith("fd 10 [9, 11] of 500 samples, 95 % interval, lower is better; real samples")
+    assert run in description
     # Promoted by an earlier version, which said nothing of it.
     home.client.update_model_version("toy", "1", "")
     home.client.delete_model_version_tag("toy", "1", "score")
