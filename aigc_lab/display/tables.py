@@ -53,7 +53,7 @@ def promotion_page(row: Row, uses: Sequence[str]) -> RenderableType:
     """What a promotion came to, and the commands that use the model."""
     name, alias, before = row["model"], row["alias"], row["before"]
     facts = {
-        "model": f"{name} version {row['version']}" + ("" if row["created"] else ": these weights were it before"),
+        "model": f"{name} version {row['version']}" + ("" if row["created"] else " (promoted before)"),
         "alias": "" if alias is None else f"{alias} {_alias_move(before, row['version'])}",
         "run": row["run"] + (f" ({row['chosen']})" if row["chosen"] else ""),
         "weights": f"{row['checkpoint']}, sha256 {row['sha256'][:16]}…",
