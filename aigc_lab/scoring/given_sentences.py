@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import numpy as np
 
 from aigc_lab import plugins
+from aigc_lab.data.shared import sample_note
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment.protocol import load_protocol
 from aigc_lab.experiment.validation import validated
@@ -33,8 +34,10 @@ _OTHERS = (".npy", ".npz", ".safetensors", ".png", ".jpg", ".jpeg", ".webp", ".z
 
 
 def concerns(*sources: str | None) -> bool:
-    """Whether one of these names a file of sentences: any file but those of arrays, weights and pictures."""
-    paths = [Path(source).expanduser() for source in sources if source]
+    """Whether one of these names a file of sentences: any file but those of arrays, weights and pictures; or a folder
+    of sentences that `sample` wrote.
+    """
+    paths = [_path(source) for source in sources if source]
     return any(is_file(path) and path.suffix.lower() not in _OTHERS for path in paths)
 
 
@@ -123,10 +126,16 @@ def judge_sentences(
     return verdict_on(fake, sets["generated"], beside, cache)
 
 
+def _path(source: str) -> Path:
+    """The file that is named, or the one in a folder that `sample` wrote."""
+    path = Path(source).expanduser()
+    return sample_note.whole_file(path) or path
+
+
 def _lines(source: str | Sequence[str], what: str) -> list[str]:
     if not isinstance(source, str):
         return list(source)
-    path = Path(source).expanduser()
+    path = _path(source)
     if not is_file(path):
         raise UsageError(f"--{what} {source}: no such file; a set of sentences is a text file, one sentence a line")
     if path.suffix.lower() in _OTHERS:

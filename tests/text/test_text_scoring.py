@@ -420,6 +420,18 @@ def test_some_of_the_generated_sentences_are_scored_where_asked(typed: Any) -> N
     assert strict(whole) == [vars(score) for score in scores(MADE, REAL, metrics=["unique", "bleu"])]
 
 
+def test_a_folder_of_sentences_that_sample_wrote_is_its_file(typed: Any) -> None:
+    _, wanted, _ = typed(*FILES, "--metrics", "bleu", "--json")
+    Path("drawn").mkdir()
+    Path("made.txt").rename("drawn/samples.txt")
+    note = {"note": {"n": 40, "seed": 0, "aigc_lab": "0.1.0"}, "files": ["samples.txt"]}
+    Path("drawn/samples.json").write_text(json.dumps(note))
+    code, out, _ = typed("--generated", "drawn", "--reference", "real.txt", "--metrics", "bleu", "--json")
+    assert (code, out) == (0, wanted)
+    Path("drawn/samples.json").unlink()
+    assert typed("--generated", "drawn", "--reference", "real.txt", "--metrics", "bleu")[0] == 2
+
+
 # ---- what comes with a model or a dataset only
 
 
