@@ -37,7 +37,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("optimizers/*",),
     ("penalties.base", "augmentations.base", "pruners.base", "optimizers.base", "objectives", "samples"),
     ("nets", "verdicts", "registry", "plugins", "shape"),
-    ("statistics", "text", "host"),
+    ("statistics", "text"),
+    ("host",),
     ("config", "errors", "modality", "noise", ""),
 )
 PLUGINS = (
@@ -48,17 +49,11 @@ PLUGINS = (
 LIGHT = (
     *("", "api", "cli", "config", "experiment", "host", "metrics.base", "plugins", "registry", "text", "web"),
     *("modalities.base", "modalities.shared.blocks", "modality", "shape"),
-    *("commands.doctor", "commands.explain", "commands.judge", "commands.sentences", "commands.spool"),
-    *("commands.status", "commands.stop", "commands.ui", "metrics.shared.text", "scoring.given_sentences"),
-    *(
-        "display.glossary",
-        "display.meaning",
-        "display.ranking",
-        "display.rows_table",
-        "display.run_page",
-        "display.seeds",
-    ),
-    *("display.tables", "display.terminal", "display.wording", "statistics.rank_test"),
+    *("commands.doctor", "commands.explain", "commands.given", "commands.judge", "commands.sentences"),
+    *("commands.spool", "commands.status", "commands.stop", "commands.ui"),
+    *("metrics.shared.text", "scoring.given_sentences", "statistics.rank_test", "statistics.score"),
+    *("display.latex", "display.meaning", "display.ranking", "display.ranking_views", "display.rows_table"),
+    *("display.glossary", "display.run_page", "display.seeds", "display.tables", "display.terminal", "display.wording"),
     *("serving.answering", "serving.lookup", "serving.model", "serving.promotion", "serving.request"),
     *("serving.sample_files", "verdicts.history_files", "verdicts.seeds", "verdicts.stability", "verdicts.wording"),
 )

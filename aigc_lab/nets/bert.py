@@ -80,9 +80,14 @@ class _Layer(nn.Module):
         self.first, self.second = nn.LayerNorm(width, _EPSILON), nn.LayerNorm(width, _EPSILON)
 
     def fill(self, weights: Mapping[str, Tensor], here: str) -> None:
-        names = ("attention.output.dense", "intermediate.dense", "output.dense")
-        names += ("attention.output.LayerNorm", "output.LayerNorm")
-        for module, name in zip((self.out, self.up, self.down, self.first, self.second), names, strict=True):
+        modules = {
+            "attention.output.dense": self.out,
+            "intermediate.dense": self.up,
+            "output.dense": self.down,
+            "attention.output.LayerNorm": self.first,
+            "output.LayerNorm": self.second,
+        }
+        for name, module in modules.items():
             fill(module, weights[f"{here}{name}.weight"], weights[f"{here}{name}.bias"])
         qkv = [f"{here}attention.self.{name}" for name in ("query", "key", "value")]
         weight, bias = (torch.cat([weights[f"{name}.{each}"] for name in qkv]) for each in ("weight", "bias"))

@@ -19,6 +19,7 @@ from aigc_lab.host import content
 from aigc_lab.host.files import is_file
 from aigc_lab.metrics.base import Evidence, Metric, Pool, Real, Score, scored
 from aigc_lab.shape import Modality, Shape
+from aigc_lab.statistics.score import Scores
 from aigc_lab.text.corpus import Corpus, Ints
 from aigc_lab.text.sentence_files import read_every_line
 from aigc_lab.text.tokenizer import Tokenizer, tokenize
@@ -33,11 +34,13 @@ if TYPE_CHECKING:
 _OTHERS = (".npy", ".npz", ".safetensors", ".png", ".jpg", ".jpeg", ".webp", ".zip")
 
 
-def concerns(*sources: str | None) -> bool:
-    """Whether one of these names a file of sentences: any file but those of arrays, weights and pictures; or a folder
-    of sentences that `sample` wrote.
+def concerns(*sources: object) -> bool:
+    """Whether one of these is a list of sentences or names a file of them: any file but those of arrays, weights and
+    pictures; or a folder of sentences that `sample` wrote.
     """
-    paths = [_path(source) for source in sources if source]
+    if any(isinstance(each, list | tuple) and each and isinstance(each[0], str) for each in sources):
+        return True
+    paths = [_path(source) for source in sources if isinstance(source, str) and source]
     return any(is_file(path) and path.suffix.lower() not in _OTHERS for path in paths)
 
 
@@ -50,7 +53,7 @@ def scores(
     protocol: str | None = None,
     tokenizer: Tokenizer = "words",
     samples: int | None = None,
-) -> list[Score]:
+) -> Scores:
     """Scores of sentences against real ones, each with its interval, n, floor and signature. Each set is a file, one
     sentence a line, or the sentences themselves. The floor compares half of the reference with the other half, or as
     many as were generated with the rest.
@@ -68,7 +71,7 @@ def scores(
         raise UsageError("reference: one sentence is no reference; give two at the very least")
     evidence = _evidence(_some(fake, samples), real, sets.get("train"))
     in_pairs = _InPairs(every["generated"], every["reference"], samples)
-    results = []
+    results = Scores()
     for name, config in _wanted(metrics, protocol):
         try:
             metric = _metric(name, config)
@@ -76,7 +79,8 @@ def scores(
         except ValueError as error:
             if metrics is not None or isinstance(error, UsageError):
                 raise UsageError(f"metric {name}: {str(error).removeprefix(f'{name} ')}") from None
-            print(f"{name} is left out: {str(error).removeprefix(f'{name} ')}", file=sys.stderr)
+            results.left_out[name] = str(error).removeprefix(f"{name} ")
+            print(f"{name} is left out: {results.left_out[name]}", file=sys.stderr)
     if not results:
         raise UsageError("nothing can be scored: every metric was left out")
     return results

@@ -170,7 +170,8 @@ def test_the_places_of_a_layer_are_not_interchangeable() -> None:
     pieces = pad_sequence([torch.tensor([2, 4, 5, 3]), torch.tensor([2, 8, 3])], batch_first=True)
 
     def vectors(state: dict[str, Tensor]) -> Tensor:
-        return bert.SentenceBERT(state, form)(pieces)
+        made: Tensor = bert.SentenceBERT(state, form)(pieces)
+        return made
 
     before = vectors(weights)
     for name, tensor in weights.items():

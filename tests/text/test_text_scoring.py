@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
+import aigc_lab
 from aigc_lab import cli
 from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.errors import UsageError
@@ -440,6 +441,8 @@ def test_a_protocol_says_what_it_leaves_out(typed: Any) -> None:
     assert code == 0
     names = [row["name"] for row in strict(out)]
     assert not {"nll_gen", "nll_div", "embedding_fd", "novelty"} & set(names) and {"bleu_2", "lm_reverse"} <= set(names)
+    left_out = aigc_lab.evaluate("made.txt", "real.txt", protocol="text-model").left_out
+    assert [*left_out] == ["nll", "novelty", "embedding_fd"] and all(left_out.values())
     told = [line.partition(" is left out: ") for line in err.splitlines()]
     assert [name for name, _, _ in told] == ["nll", "novelty", "embedding_fd"] and all(why for _, _, why in told)
     code, out, err = typed(*FILES, "--protocol", "text-model", "--train", "train.txt", "--json")
