@@ -10,12 +10,16 @@ command would print.
 [{'rank': 1, 'trial': 0, 'state': 'FINISHED', 'score': 'norm'}]
 >>> load(run["run"]).sample(3).shape
 (3, 1)
+>>> [(row["system"], row["state"], row["scores.norm"]) for row in runs("dirac")] == [
+...     ("dirac", "FINISHED", run["scores"][0]["value"])
+... ]
+True
 """
 
 import json
 import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,9 +27,15 @@ from aigc_lab.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas
+    from torch import Tensor
 
+    from aigc_lab.display.ranking_views import Ranking
     from aigc_lab.experiment.experiment import Source
+    from aigc_lab.modalities.shared.inputs import Range
     from aigc_lab.serving.model import Model
+    from aigc_lab.statistics.score import Scores
+    from aigc_lab.text.tokenizer import Tokenizer
+    from aigc_lab.verdicts.conclusion import CollapseVerdict
 
 
 def sweep(
@@ -110,6 +120,146 @@ def compare(
         return _frame(compare_trials(registry, sweep, score=score, checkpoint=checkpoint).rows)
 
 
+def ranking(
+    sweep: str | None = None,
+    *,
+    score: str | None = None,
+    checkpoint: Literal["last", "selected"] = "last",
+    limit: int | None = None,
+    home: str | Path | None = None,
+) -> "Ranking":
+    """The trials of a sweep (of all, by default) as `aigc-lab compare` prints them, and as a table in a notebook; its
+    `to_latex()` is a table for a paper, and its `rows` are plain data. `limit` keeps the first so many.
+    """
+    from aigc_lab.display.ranking_views import Ranking
+    from aigc_lab.host.settings import Settings
+    from aigc_lab.registry.comparison import compare_trials
+    from aigc_lab.registry.home import open_registry
+
+    with open_registry(Settings.load(_path(home))) as registry:
+        most = _whole_if("limit", limit)
+        return Ranking(compare_trials(registry, sweep, score=score, checkpoint=checkpoint, most=most))
+
+
+def runs(
+    sweep: str | None = None,
+    *,
+    state: str | None = None,
+    limit: int | None = None,
+    home: str | Path | None = None,
+) -> list[dict[str, Any]]:
+    """One flat record a run of a sweep (of all, by default), in the order in which they were made, for
+    `pandas.DataFrame`. `state` keeps those in a state (`FAILED`), `limit` the newest so many.
+
+    Each has `run`, `sweep`, `trial`, `seed`, `role`, `system`, `state`, `seconds`, the verdicts `collapse` and
+    `stability`, and `config.<key>` for each value that the search chose. Of a score `fd` of the last checkpoint, on the
+    holdout where it was scored there, `scores.fd` is the value, `scores.fd.low` and `scores.fd.high` its 95 % interval,
+    `scores.fd.n`, `scores.fd.floor`, `scores.fd.floor_sd` and `scores.fd.signature` what it is to be read with.
+    """
+    from aigc_lab.host.settings import Settings
+    from aigc_lab.registry.home import open_registry
+    from aigc_lab.registry.runs import newest_runs
+    from aigc_lab.registry.states import named_state
+
+    with open_registry(Settings.load(_path(home))) as registry:
+        found = newest_runs(registry, sweep, state=named_state(state), most=_whole_if("limit", limit))
+        return [_record(row) for part in found.parts for row in part]
+
+
+def evaluate(
+    generated: Any,
+    reference: Any = None,
+    *,
+    metrics: Sequence[str] | None = None,
+    protocol: str | None = None,
+    features: str | None = None,
+    train: Any = None,
+    tokenizer: "Tokenizer | None" = None,
+    samples: int | None = None,
+    seed: int = 0,
+    size: int | None = None,
+    numbers: "Range | None" = None,
+    weights: str | Path | None = None,
+    allow_unverified_weights: bool = False,
+    skip_broken: bool = False,
+    neighbours: str | Path | None = None,
+    device: str = "auto",
+    trust_code: bool = False,
+    home: str | Path | None = None,
+) -> "Scores":
+    """Scores of generated samples against real ones, each with its interval, n, floor and signature, as
+    `aigc-lab evaluate` prints them.
+
+    `generated` is a NumPy array or a tensor (images [N, C, H, W] or [N, H, W, C] of uint8 or of floats in [0, 1], or
+    points [N, D]), a folder, a file, a list of sentences, a dataset, or the name of a run, a sweep or a model, of which
+    `seed` draws samples. `reference` is any of these but a model; a run's own dataset serves where it is left out.
+    `numbers` says what other floats mean: `signed` for [-1, 1], `byte` for [0, 255].
+
+    Messages go to standard error. `aigc_lab.evaluate.evaluate` is the same without a home and runs, and tells its
+    callers of progress. Raises `UsageError` for what cannot be scored, naming what and why.
+    """
+    from aigc_lab.commands.given import scores
+    from aigc_lab.host import trust
+
+    with trust.accepting(trust_code):
+        return scores(
+            generated,
+            reference,
+            train=train,
+            metrics=metrics,
+            protocol=protocol,
+            features=features,
+            tokenizer=tokenizer,
+            samples=_whole_if("samples", samples),
+            seed=_whole("seed", seed),
+            size=_whole_if("size", size),
+            numbers=numbers,
+            weights=_path(weights),
+            allow_unverified_weights=allow_unverified_weights,
+            skip_broken=skip_broken,
+            neighbours=_path(neighbours),
+            device=device,
+            home=_path(home),
+        )
+
+
+def judge(
+    generated: Any,
+    reference: Any,
+    *,
+    labels: "Sequence[int] | Sequence[str] | Tensor | None" = None,
+    features: str | None = None,
+    tokenizer: "Tokenizer | None" = None,
+    size: int | None = None,
+    numbers: "Range | None" = None,
+    weights: str | Path | None = None,
+    skip_broken: bool = False,
+    device: str = "auto",
+    trust_code: bool = False,
+    home: str | Path | None = None,
+) -> "CollapseVerdict":
+    """The verdict on whether samples have collapsed beside real ones, as `aigc-lab judge collapse` gives it. Both sets
+    are what `evaluate` takes; `labels` are classes of the reference's samples.
+    """
+    from aigc_lab.commands.given import collapse
+    from aigc_lab.host import trust
+
+    with trust.accepting(trust_code):
+        return collapse(
+            generated,
+            reference,
+            labels,
+            features=features,
+            tokenizer=tokenizer,
+            size=_whole_if("size", size),
+            numbers=numbers,
+            weights=_path(weights),
+            skip_broken=skip_broken,
+            device=device,
+            home=_path(home),
+        )
+
+
 def load(model: str, *, home: str | Path | None = None, device: str = "cpu", trust_code: bool = False) -> "Model":
     """A trained model, ready to `sample`.
 
@@ -158,6 +308,21 @@ def _whole(key: str, value: int) -> int:
 
 def _whole_if(key: str, value: int | None) -> int | None:
     return None if value is None else _whole(key, value)
+
+
+_OF_RUN = ("run", "sweep", "trial", "seed", "role", "system", "state", "seconds", "collapse", "stability")
+_OF_SCORE = ("low", "high", "n", "floor", "floor_sd", "signature")
+
+
+def _record(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A run without anything nested in it."""
+    config = {f"config.{key}": value for key, value in row["config"].items()}
+    scores: dict[str, Any] = {}
+    for score in row["scores"]:
+        name = f"scores.{score['name']}"
+        scores[name] = score["value"]
+        scores |= {f"{name}.{key}": score[key] for key in _OF_SCORE}
+    return {key: row[key] for key in _OF_RUN} | config | scores
 
 
 def _path(home: str | Path | None) -> Path | None:

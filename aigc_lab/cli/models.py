@@ -122,7 +122,9 @@ def sample(
     prefix: Annotated[str | None, typer.Option(help="Of text: what every sentence begins with.")] = None,
     checkpoint: Checkpoint = "last",
     device: Annotated[str, typer.Option(help="Where to draw them: cpu, cuda, cuda:1, or auto.")] = "cpu",
-    force: Annotated[bool, typer.Option("--force", help="Replace other samples at the same place.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files there that sample did not write, or that were changed since.")
+    ] = False,
     trust_code: TrustCode = False,
     home: Home = None,
 ) -> None:

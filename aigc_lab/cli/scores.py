@@ -1,7 +1,7 @@
 """Scores without a sweep, and the cache of what they compare with."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -63,42 +63,25 @@ def evaluate(
     home: Home = None,
 ) -> None:
     """Score samples against real ones. Folders, arrays, text files, runs, models; no sweep and no home are needed."""
+    from aigc_lab.commands.given import scores
     from aigc_lab.display.tables import scores_table
     from aigc_lab.host import trust
     from aigc_lab.host.settings import nameable
     from aigc_lab.scoring.given_sentences import concerns
+    from aigc_lab.statistics.score import unscored_row
 
     if neighbours is not None:
         nameable(neighbours, "--neighbours")
     names = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
-    if concerns(generated, reference):
-        images = {"--features": features, "--size": size, "--range": numbers, "--neighbours": neighbours}
-        images |= {"--weights": weights, "--allow-unverified-weights": allow_unverified_weights or None}
-        images |= {"--skip-broken": skip_broken or None}
-        if unfit := [option for option, value in images.items() if value is not None]:
-            raise UsageError(f"{unfit[0]}: is for images, and these are files of sentences")
-        text: dict[str, Any] = {
-            "metrics": names,
-            "protocol": protocol,
-            "tokenizer": tokenizer or "words",
-            "samples": samples,
-        }
-        from aigc_lab.commands.sentences import sentence_scores
-
-        with trust.accepting(trust_code):
-            rows = sentence_scores(generated, reference, train, seed=seed, device=device, home=home, **text)
-        print_json(rows) if json else print_table(scores_table(rows))
-        return
-    from aigc_lab.commands.evaluate import scores
-
     with trust.accepting(trust_code):
-        rows = scores(
+        scored = scores(
             generated,
             reference,
             train=train,
             metrics=names,
             protocol=protocol,
             features=features,
+            tokenizer=tokenizer,
             samples=samples,
             seed=seed,
             size=size,
@@ -110,8 +93,11 @@ def evaluate(
             device=device,
             home=home,
         )
-    # What is left out has been said on standard error.
-    print_json(rows) if json else print_table(scores_table([row for row in rows if "left_out" not in row]))
+    rows = [vars(score) for score in scored]
+    # What is left out has been said on standard error; of sentences it never was in the JSON, and scripts rely on that.
+    if json and not concerns(generated, reference):
+        rows += map(unscored_row, scored.left_out.items())
+    print_json(rows) if json else print_table(scores_table(rows))
 
 
 cache = Commands(help="What is kept of real samples' features, and the classifiers that judge.", no_args_is_help=True)

@@ -1,6 +1,5 @@
 """`aigc-lab evaluate` and `judge collapse`: the named samples are found and scored, with a progress bar."""
 
-import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,13 +16,13 @@ from aigc_lab.experiment.stored import stored_experiment
 from aigc_lab.host import environment, visible
 from aigc_lab.host.settings import Settings
 from aigc_lab.host.weights import WeightsPolicy
-from aigc_lab.metrics.base import Score
 from aigc_lab.modalities.base import modality_of
 from aigc_lab.modalities.shared.inputs import Range
 from aigc_lab.registry.home import OpenedHome
 from aigc_lab.registry.sweeps import show_sweep
 from aigc_lab.scoring.inputs import read_input
 from aigc_lab.serving import lookup
+from aigc_lab.statistics.score import Scores
 from aigc_lab.verdicts.conclusion import CollapseVerdict
 
 # The number of samples that are drawn of a run, unless another is given or its reference has fewer.
@@ -31,10 +30,10 @@ _MOST = 5000
 
 
 def scores(
-    generated: str,
-    reference: str | None,
+    generated: Any,
+    reference: Any,
     *,
-    train: str | None = None,
+    train: Any = None,
     metrics: Sequence[str] | None = None,
     protocol: str | None = None,
     features: str | None = None,
@@ -48,9 +47,9 @@ def scores(
     neighbours: Path | None = None,
     device: str = "auto",
     home: Path | None = None,
-) -> list[dict[str, Any]]:
-    """The scores as rows, in the order of the metrics. A metric of the default set that cannot be computed has a last
-    row with its `name`, the reason as `left_out`, and None for all else.
+) -> Scores:
+    """The scores of what was given or named: `generated` may be a run, a sweep or a model, and else both are what
+    `aigc_lab.evaluate.evaluate` takes. Messages and a bar go to standard error.
     """
     settings, device = Settings.load(home), environment.device(device)
     policy = WeightsPolicy(settings.weights_dir, weights, allow_unverified_weights)
@@ -65,10 +64,8 @@ def scores(
         fake = system.generate(count, seed, "evaluate")
     elif real is None:
         raise UsageError(f"--reference: what shall {generated} be compared with? Name a folder, a file or a dataset")
-    left_out: list[dict[str, Any]] = []
-    nothing = dict.fromkeys(field.name for field in dataclasses.fields(Score))
     with _bar() as watch:
-        scored = evaluate(
+        return evaluate(
             fake,
             real,
             train=train,
@@ -86,15 +83,13 @@ def scores(
             system=system,
             neighbours=neighbours,
             say=lambda text: print(text, file=sys.stderr),
-            leave=lambda metric, reason: left_out.append({**nothing, "name": metric, "left_out": reason}),
             watch=watch,
         )
-    return [*map(vars, scored), *left_out]
 
 
 def collapse(
-    generated: str,
-    reference: str,
+    generated: Any,
+    reference: Any,
     labels: Sequence[int] | Sequence[str] | None,
     *,
     device: str,
@@ -138,12 +133,14 @@ def sentences_of(source: str, count: int | None, opened: OpenedHome, *, seed: in
     return lines
 
 
-def _names_model(source: str) -> bool:
-    """Whether this is neither a file or folder nor a dataset."""
-    return not (Path(source).expanduser().exists() or source.partition(":")[0] in plugins.names("data"))
+def _names_model(source: object) -> bool:
+    """Whether this is a name, and neither a file or folder nor a dataset."""
+    return isinstance(source, str) and not (
+        Path(source).expanduser().exists() or source.partition(":")[0] in plugins.names("data")
+    )
 
 
-def _reference_of_model(name: str, reference: str | None, dataset: Any, samples: int | None) -> tuple[Any, int]:
+def _reference_of_model(name: str, reference: Any, dataset: Any, samples: int | None) -> tuple[Any, int]:
     """What samples of a model are compared with, and how many are drawn: by default the holdout of the `dataset` that
     it was trained on, and at most as many. Raises `UsageError` where neither is known.
     """

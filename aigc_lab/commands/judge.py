@@ -63,22 +63,10 @@ def collapse_of(
     """The collapse verdict on folders, arrays, datasets, runs or files of sentences, as plain data. Vectors of
     sentences are made of the reference's words. `labels` is a file with a class for each reference sample.
     """
-    from aigc_lab.scoring.given_sentences import concerns, judge_sentences
+    from aigc_lab.commands.given import collapse
 
     classes = None if labels is None else _labels(labels)
-    if concerns(generated, reference):
-        from aigc_lab.commands.sentences import sentence_sets
-        from aigc_lab.host.settings import Settings
-
-        settings = Settings.load(home)
-        fake, real = sentence_sets((generated, reference), settings, device=device)
-        options |= {"tokenizer": tokenizer or "words", "cache": settings.shared_cache}
-        return judge_sentences(fake, real, classes, **options).as_dict()
-    if tokenizer is not None:
-        raise UsageError("--tokenizer: is for sentences, and these are pictures or numbers")
-    from aigc_lab.commands.evaluate import collapse
-
-    return collapse(generated, reference, classes, device=device, home=home, **options).as_dict()
+    return collapse(generated, reference, classes, tokenizer=tokenizer, device=device, home=home, **options).as_dict()
 
 
 def seeds_of(sweep_name: str, home: Path | None) -> list[dict[str, Any]]:

@@ -12,26 +12,27 @@ from aigc_lab.scoring.given_sentences import judge_sentences, scores
 from aigc_lab.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from aigc_lab.statistics.score import Scores
     from aigc_lab.verdicts.conclusion import CollapseVerdict
 
 
 def sentence_scores(
-    generated: str,
-    reference: str | None,
-    train: str | None,
+    generated: str | Sequence[str],
+    reference: str | Sequence[str] | None,
     *,
+    train: str | Sequence[str] | None,
     seed: int,
     device: str,
     home: Path | None,
     samples: int | None,
     **options: Any,
-) -> list[dict[str, Any]]:
-    """The scores as rows. Each source is a file, a dataset, or a run or model that sentences are drawn from."""
+) -> Scores:
+    """The scores. Each source is a file, sentences, a dataset, or a run or model that sentences are drawn from."""
     if reference is None:
         raise UsageError(f"--reference: what shall {generated} be compared with? Name a text file or a dataset")
     sources, settings = (generated, reference, train), Settings.load(home)
     fake, real, trained = sentence_sets(sources, settings, samples, seed=seed, device=device)
-    return [vars(score) for score in scores(fake, real, train=trained, samples=samples, **options)]
+    return scores(fake, real, train=trained, samples=samples, **options)
 
 
 def collapse(

@@ -26,6 +26,7 @@ from aigc_lab.registry.find import find_sweep
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Run, Sweep, Trial
+from aigc_lab.statistics.wording import number
 from aigc_lab.sweeps.budget import most_runs
 
 Json = dict[str, Any]
@@ -341,7 +342,7 @@ def _states(row: Json) -> str:
 
 
 def _best(row: Json) -> str:
-    return "" if row["best"] is None else f"{row['objective']} {wording.number(row['best'])}"
+    return "" if row["best"] is None else f"{row['objective']} {number(row['best'])}"
 
 
 def _left(row: Json) -> str:

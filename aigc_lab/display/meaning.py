@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from aigc_lab.display.wording import Row, number
+from aigc_lab.display.wording import Row
 from aigc_lab.registry.marks import DOUBTFUL
 from aigc_lab.statistics.rank_test import LEVEL, favours_lower, rank_sum_p, smallest_p, values_lacking
+from aigc_lab.statistics.wording import number
 
 if TYPE_CHECKING:
     from aigc_lab.registry.ranking import Comparison, Group

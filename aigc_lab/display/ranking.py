@@ -11,13 +11,10 @@ from aigc_lab.display.meaning import Meaning
 from aigc_lab.display.rows_table import Column, Folded, RowsTable
 from aigc_lab.display.terminal import Text, heading, unwrapped
 from aigc_lab.display.wording import (
-    ARROW,
     Row,
     Spread,
     assignments,
     duration,
-    floor_text,
-    number,
     omitted,
     ranked_score,
     spread,
@@ -26,6 +23,7 @@ from aigc_lab.display.wording import (
     whole,
 )
 from aigc_lab.registry.marks import NOT_CONFIRMED
+from aigc_lab.statistics.wording import ARROW, floor_text, number
 
 if TYPE_CHECKING:
     from aigc_lab.registry.ranking import Comparison, Group
@@ -77,8 +75,12 @@ def sections(comparison: "Comparison") -> "list[tuple[Group | None, list[Row]]]"
 
 def _group_table(rows: Sequence[Row], several: bool, name: str, better: str) -> RowsTable:
     """The rows of one section, ranked by the score `name`; of `several` sweeps, each row names its own."""
-    columns = [*_trial_columns(several), *_score_columns(rows, name, better), *_outcome_columns(rows)]
-    return RowsTable(columns, rows, title="" if several else rows[0]["sweep"])
+    return RowsTable(columns(rows, several, name, better), rows, title="" if several else rows[0]["sweep"])
+
+
+def columns(rows: Sequence[Row], several: bool, name: str, better: str) -> list[Column]:
+    """The columns of a section, in their order, for any table."""
+    return [*_trial_columns(several), *_score_columns(rows, name, better), *_outcome_columns(rows)]
 
 
 # Columns move to the lines below in this order until the first line fits, those of one number together. Rank, trial and

@@ -7,18 +7,8 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from aigc_lab.display.terminal import Text, cell, cell_width, facts_table, heading, plain_table
-from aigc_lab.display.wording import (
-    ARROW,
-    VERDICT_HEADINGS,
-    Row,
-    assignments,
-    floor_text,
-    interval,
-    number,
-    omitted,
-    value_text,
-    whole,
-)
+from aigc_lab.display.wording import VERDICT_HEADINGS, Row, assignments, omitted, value_text, whole
+from aigc_lab.statistics.wording import ARROW, floor_text, interval, number
 
 
 def runs_table(rows: Sequence[Row], total: int | None = None) -> RenderableType:

@@ -7,8 +7,9 @@ from rich.console import Group as Stack
 from rich.console import RenderableType
 
 from aigc_lab.display.terminal import Text, cell, plain_table
-from aigc_lab.display.wording import Row, assignments, number
+from aigc_lab.display.wording import Row, assignments
 from aigc_lab.host import visible
+from aigc_lab.statistics.wording import number
 
 _LEGEND = (
     "collapsed, unstable: how many of the runs that are decided, and the share of such runs that this allows "

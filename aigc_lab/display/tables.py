@@ -7,7 +7,8 @@ from rich.console import Group as Stack
 from rich.console import RenderableType
 
 from aigc_lab.display.terminal import Text, cell, cell_width, facts_table, plain_table
-from aigc_lab.display.wording import ARROW, Row, duration, floor_text, interval, number, whole
+from aigc_lab.display.wording import Row, duration, whole
+from aigc_lab.statistics.wording import ARROW, floor_text, interval, number
 
 # ---- promoted models
 

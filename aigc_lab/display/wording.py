@@ -7,10 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from aigc_lab.statistics.wording import interval, number
+
 Row = Mapping[str, Any]
-
-
-ARROW = {"lower": "↓", "higher": "↑"}
 
 # Kind of verdict -> the heading under which it stands.
 VERDICT_HEADINGS = {
@@ -30,17 +29,6 @@ def duration(seconds: float) -> str:
 def omitted(shown: int, total: int) -> str:
     """`… and 12 more`, of rows that a limit omits; "" when there are none."""
     return f"… and {total - shown:,} more; --limit 0 shows all" if total > shown else ""
-
-
-def floor_text(row: Row) -> str:
-    """`0.959 ± 0.352 (1.32 at 200)`: the floor, the standard deviation of a draw, and where the floor is of fewer
-    samples than the score, the score at as many.
-    """
-    text, sd = number(row["floor"]), row.get("floor_sd")
-    text += f" ± {number(sd)}" if text and sd is not None else ""
-    if row.get("at_floor") is not None:
-        text += f" ({number(row['at_floor'])} at {row['floor_n']:,})"
-    return text
 
 
 def verdict_counts(counts: Mapping[str, int]) -> str:
@@ -66,26 +54,9 @@ def state_text(row: Row) -> str:
     return ", ".join([row["state"], *(f"{count} {state}" for state, count in others.items())])
 
 
-def number(value: float | None) -> str:
-    """Three digits, or all of an integer part that is longer: `12.3`, `1235`."""
-    return "" if value is None else f"{value:.0f}" if 100 <= abs(value) < 1e7 else f"{value:.3g}"
-
-
 def whole(value: int | None) -> str:
     """All digits; "" for none."""
     return "" if value is None else str(value)
-
-
-def interval(score: Row, unbounded: bool = False) -> str:
-    """`12.3 [10.1, 14.9]`; a bound that a diverged seed took away is shown as infinite."""
-    if score["value"] is None:
-        return "not finite"
-    low, high = score["low"], score["high"]
-    if low is None and high is None:
-        return number(score["value"])
-    missing = ("-∞", "∞") if unbounded else ("?", "?")
-    bounds = (bound or gap for bound, gap in zip((number(low), number(high)), missing, strict=True))
-    return f"{number(score['value'])} [{', '.join(bounds)}]"
 
 
 # What stands beside a value: SAMPLING error of one run, the RANGE of a few seeds, or from six seeds on, where the exact

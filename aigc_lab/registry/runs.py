@@ -90,7 +90,10 @@ def _rows(registry: Registry, ids: Sequence[str]) -> list[Json]:
 
 def _rows_where(connection: Connection, condition: ColumnElement[bool]) -> list[Json]:
     rows = connection.execute(
-        select(*OF_RUN).join(Trial, TRIAL_OF_RUN).join(Sweep, Sweep.c.id == Run.c.sweep_id).where(condition)
+        select(*OF_RUN, Trial.c.config)
+        .join(Trial, TRIAL_OF_RUN)
+        .join(Sweep, Sweep.c.id == Run.c.sweep_id)
+        .where(condition)
     )
     return [dict(row) for row in rows.mappings()]
 
@@ -155,11 +158,9 @@ def show_run(registry: Registry, run: str) -> Json:
 
 
 def _origin(connection: Connection, run: str) -> Json:
-    """Why and when the run ended, its configuration, and the MLflow experiment of its sweep."""
-    columns = (Run.c.reason, Run.c.created_at, Run.c.finished_at, Trial.c.config, Sweep.c.mlflow_experiment_id)
-    rows = connection.execute(
-        select(*columns).join(Trial, TRIAL_OF_RUN).join(Sweep, Sweep.c.id == Run.c.sweep_id).where(Run.c.id == run)
-    )
+    """Why and when the run ended, and the MLflow experiment of its sweep."""
+    columns = (Run.c.reason, Run.c.created_at, Run.c.finished_at, Sweep.c.mlflow_experiment_id)
+    rows = connection.execute(select(*columns).join(Sweep, Sweep.c.id == Run.c.sweep_id).where(Run.c.id == run))
     return json_row(rows.mappings().one())
 
 

@@ -2,6 +2,9 @@
 
 from enum import StrEnum
 
+from aigc_lab.errors import UsageError
+from aigc_lab.host.content import unknown_name
+
 
 class RunState(StrEnum):
     """Where a run stands. Verdicts (collapse, stability) are something else."""
@@ -17,3 +20,10 @@ class RunState(StrEnum):
     @property
     def ended(self) -> bool:
         return self not in (RunState.QUEUED, RunState.RUNNING)
+
+
+def named_state(name: str | None) -> RunState | None:
+    """The state of a name in any case; None for none. Raises `UsageError` for another name."""
+    if name is not None and name.upper() not in RunState.__members__:
+        raise UsageError(f"--state: {unknown_name('state', name.upper(), list(RunState.__members__))}")
+    return None if name is None else RunState(name.upper())

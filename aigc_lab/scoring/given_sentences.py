@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import numpy as np
 
 from aigc_lab import plugins
+from aigc_lab.data.shared import sample_note
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment.protocol import load_protocol
 from aigc_lab.experiment.validation import validated
@@ -18,6 +19,7 @@ from aigc_lab.host import content
 from aigc_lab.host.files import is_file
 from aigc_lab.metrics.base import Evidence, Metric, Pool, Real, Score, scored
 from aigc_lab.shape import Modality, Shape
+from aigc_lab.statistics.score import Scores
 from aigc_lab.text.corpus import Corpus, Ints
 from aigc_lab.text.sentence_files import read_every_line
 from aigc_lab.text.tokenizer import Tokenizer, tokenize
@@ -32,9 +34,13 @@ if TYPE_CHECKING:
 _OTHERS = (".npy", ".npz", ".safetensors", ".png", ".jpg", ".jpeg", ".webp", ".zip")
 
 
-def concerns(*sources: str | None) -> bool:
-    """Whether one of these names a file of sentences: any file but those of arrays, weights and pictures."""
-    paths = [Path(source).expanduser() for source in sources if source]
+def concerns(*sources: object) -> bool:
+    """Whether one of these is a list of sentences or names a file of them: any file but those of arrays, weights and
+    pictures; or a folder of sentences that `sample` wrote.
+    """
+    if any(isinstance(each, list | tuple) and each and isinstance(each[0], str) for each in sources):
+        return True
+    paths = [_path(source) for source in sources if isinstance(source, str) and source]
     return any(is_file(path) and path.suffix.lower() not in _OTHERS for path in paths)
 
 
@@ -47,7 +53,7 @@ def scores(
     protocol: str | None = None,
     tokenizer: Tokenizer = "words",
     samples: int | None = None,
-) -> list[Score]:
+) -> Scores:
     """Scores of sentences against real ones, each with its interval, n, floor and signature. Each set is a file, one
     sentence a line, or the sentences themselves. The floor compares half of the reference with the other half, or as
     many as were generated with the rest.
@@ -65,7 +71,7 @@ def scores(
         raise UsageError("reference: one sentence is no reference; give two at the very least")
     evidence = _evidence(_some(fake, samples), real, sets.get("train"))
     in_pairs = _InPairs(every["generated"], every["reference"], samples)
-    results = []
+    results = Scores()
     for name, config in _wanted(metrics, protocol):
         try:
             metric = _metric(name, config)
@@ -73,7 +79,8 @@ def scores(
         except ValueError as error:
             if metrics is not None or isinstance(error, UsageError):
                 raise UsageError(f"metric {name}: {str(error).removeprefix(f'{name} ')}") from None
-            print(f"{name} is left out: {str(error).removeprefix(f'{name} ')}", file=sys.stderr)
+            results.left_out[name] = str(error).removeprefix(f"{name} ")
+            print(f"{name} is left out: {results.left_out[name]}", file=sys.stderr)
     if not results:
         raise UsageError("nothing can be scored: every metric was left out")
     return results
@@ -123,10 +130,16 @@ def judge_sentences(
     return verdict_on(fake, sets["generated"], beside, cache)
 
 
+def _path(source: str) -> Path:
+    """The file that is named, or the one in a folder that `sample` wrote."""
+    path = Path(source).expanduser()
+    return sample_note.whole_file(path) or path
+
+
 def _lines(source: str | Sequence[str], what: str) -> list[str]:
     if not isinstance(source, str):
         return list(source)
-    path = Path(source).expanduser()
+    path = _path(source)
     if not is_file(path):
         raise UsageError(f"--{what} {source}: no such file; a set of sentences is a text file, one sentence a line")
     if path.suffix.lower() in _OTHERS:

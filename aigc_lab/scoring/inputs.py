@@ -18,6 +18,7 @@ from torch import Tensor
 
 from aigc_lab import noise, plugins
 from aigc_lab.data.base import SPLITS, Dataset, Split
+from aigc_lab.data.shared import sample_note
 from aigc_lab.errors import UsageError
 from aigc_lab.host.content import unknown_name
 from aigc_lab.modalities.base import ModalityKind, modality, modality_of
@@ -53,9 +54,10 @@ def read_input(
     skip_broken: bool = False,
     like: str | None = None,
 ) -> Input:
-    """The samples of a `source`: a folder, a `.npy` or `.npz` file, `dataset` or `dataset:split`, a dataset with the
-    name of a split, samples, a tensor or an array. A folder or an array that samples of the modality `like` are held
-    against is of that modality, where it reads such; else a folder holds images, and an array images or points.
+    """The samples of a `source`: a folder, of images or as `sample` wrote it; a `.npy` or `.npz` file; `dataset` or
+    `dataset:split`; a dataset with the name of a split; samples, a tensor or an array. A folder or an array that
+    samples of the modality `like` are held against is of that modality, where it reads such; else a folder holds
+    images, and an array images or points.
 
     Raises `UsageError` for what is none of these, and for what cannot be read as samples.
     """
@@ -72,6 +74,8 @@ def read_input(
             "a dataset (sentences: a text file, or aigc_lab.commands.sentences)"
         )
     path = Path(source).expanduser()
+    if path.is_dir():
+        path = sample_note.whole_file(path) or path
     if path.is_dir():
         return _of_folders(like).read_folder(path, skip_broken=skip_broken)
     if path.is_file():

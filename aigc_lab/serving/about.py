@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from aigc_lab.display.wording import floor_text, interval, number
+from aigc_lab.statistics.wording import floor_text, interval, number
 
 if TYPE_CHECKING:
     from aigc_lab.tracking.model_registry import About

@@ -64,14 +64,22 @@ def sample(
     note = {**weights.origin, "n": n, "seed": seed, "labels": classes, "device": device, "aigc_lab": __version__}
     note |= {key: value for key, value in drawing.items() if value is not None}
     check_place(place, note, force=force)
+    before = _replaced(_note(place), note)
     model = weights.load(device)
     kind = modality_of(model.system)
     _refuse_suffix(place, kind)
     if classes == "all":
         classes = list(range(model.system.shape.classes or 1))
-    shown = write(place, kind, model.blocks([Request(n, seed, classes, drawing)]), n, note)
+    shown = write(place, kind, model.blocks([Request(n, seed, classes, drawing)]), n, note, force=force)
     run = f", run {weights.origin['run']}" if weights.origin.get("run") not in (None, weights.name) else ""
-    return f"{n} samples of {weights.name} ({model.name}{run}), seed {seed}", shown
+    return f"{n} samples of {weights.name} ({model.name}{run}), seed {seed}{before}", shown
+
+
+def _replaced(there: object, note: Mapping[str, Any]) -> str:
+    """Words on the other samples whose place is taken; "" where there are none."""
+    if there == note or not isinstance(there, Mapping) or not sample_note.is_of_sample(there):
+        return ""
+    return f", in the place of {there['n']} with seed {there['seed']}"
 
 
 def _labels(text: str | None) -> list[int] | Literal["all"] | None:
@@ -84,7 +92,9 @@ def _labels(text: str | None) -> list[int] | Literal["all"] | None:
 
 
 def check_place(place: Path, note: dict[str, Any], *, force: bool) -> None:
-    """Raises `UsageError` where `place` holds anything but samples of this `note`, unless with `force`."""
+    """Raises `UsageError` where `place` holds anything but samples that `sample` wrote and nobody has changed since,
+    unless with `force`. Samples of the same `note` are written again in any case.
+    """
     if place.suffix in (".npy", ".png", ".jpg", ".zip"):
         raise UsageError(f"-o {place}: name a folder, or a file that ends in .npz or .txt")
     with _writing(place):
@@ -96,17 +106,38 @@ def check_place(place: Path, note: dict[str, Any], *, force: bool) -> None:
         raise UsageError(
             f"-o {place}: is {'no' if file else 'a'} file; name a folder, or a file that ends in .npz or .txt"
         )
-    if not force and (file or any(place.iterdir())) and _note(place) != note:
-        raise UsageError(f"-o {place}: holds something else; name another place, or replace samples with --force")
+    there = _note(place)
+    if force or there == note or not (file or any(place.iterdir())):
+        return
+    if not sample_note.is_of_sample(there):
+        raise UsageError(f"-o {place}: holds something else; name another place, or replace it with --force")
+    changed = _changed(place)
+    if changed is not None:
+        raise UsageError(
+            f"-o {place}: {changed} was changed after it was sampled; name another place, or replace it with --force"
+        )
 
 
-def write(place: Path, kind: ModalityKind, blocks: "Iterable[Array]", n: int, note: dict[str, Any]) -> Path:
+def _changed(place: Path) -> str | None:
+    """The name of a file that is newer than the note, which is written last; None where there is none."""
+    if place.suffix == ".npz":
+        return None  # the note lies in it
+    note = place.with_suffix(".json") if place.suffix == ".txt" else place / sample_note.NAME
+    files = [place] if place.suffix == ".txt" else [place / name for name in _earlier(_written(place))]
+    written = note.stat().st_mtime_ns
+    return next((path.name for path in files if path.is_file() and path.stat().st_mtime_ns > written), None)
+
+
+def write(
+    place: Path, kind: ModalityKind, blocks: "Iterable[Array]", n: int, note: dict[str, Any], *, force: bool = False
+) -> Path:
     """Writes `n` samples of a kind, block by block, and returns the file to look at (`grid.png`, `scatter.png`,
     `samples.txt`, or the one file that holds all). Raises `UsageError` once the first block shows that the disk will
     not hold them.
 
     A folder gets what the kind writes, with a picture of the first samples, and the note as `samples.json`. What an
-    earlier call wrote is replaced; other files are left alone. A call that is interrupted leaves nothing behind.
+    earlier call wrote is replaced; other files are left alone, and one of a name that is needed is refused, unless with
+    `force`. A call that is interrupted leaves nothing behind.
     """
     coming = iter(blocks)
     first = next(coming)
@@ -124,7 +155,7 @@ def write(place: Path, kind: ModalityKind, blocks: "Iterable[Array]", n: int, no
             with replacing(place) as archive:
                 stored.write_archive(archive, every, first, n, note)
             return place
-        with _folder(place) as draft:
+        with _folder(place, force=force) as draft:
             facts = {"note": note, **kind.write(draft, every, n)}
             (draft / sample_note.NAME).write_text(json.dumps(facts, indent=2), "utf-8")
     return place / kind.overview
@@ -168,9 +199,9 @@ def _refuse_suffix(place: Path, kind: ModalityKind) -> None:
 
 
 @contextmanager
-def _folder(place: Path) -> Iterator[Path]:
+def _folder(place: Path, *, force: bool) -> Iterator[Path]:
     """A temporary folder, whose files come to `place` at the end: a new folder appears whole; in one that is there,
-    each file is replaced whole, the note last.
+    each file is replaced whole, the note last. Raises `UsageError` for a file there that is not an earlier call's.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{place.name[:100]}.", dir=place.parent))
@@ -180,7 +211,14 @@ def _folder(place: Path) -> Iterator[Path]:
             draft.chmod(0o777 & ~umask())
             draft.rename(place)
             return
-        for name in _earlier(_written(place)):
+        earlier = {*_earlier(_written(place)), sample_note.NAME}
+        others = sorted(each.name for each in place.iterdir() if each.name not in earlier)
+        other = next((name for name in others if (draft / name).exists()), None)
+        if other is not None and not force:
+            raise UsageError(
+                f"-o {place}: {other} is no sample of an earlier call; name another place, or replace it with --force"
+            )
+        for name in earlier:
             if not (draft / name).exists():
                 (place / name).unlink(missing_ok=True)
         with os.scandir(draft) as entries:

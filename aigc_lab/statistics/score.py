@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Self
 
 from aigc_lab.config import Better
+from aigc_lab.host import notebook
+from aigc_lab.statistics.wording import ARROW, floor_text, interval
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +30,8 @@ class Score:
     >>> score = Score("fd", 8.2, 7.9, 8.5, 400, Floor.of([0.9, 1.0, 1.1]), "fd|n:400", "lower")
     >>> score.floor, round(score.floor_sd, 9)
     (1.0, 0.1)
+    >>> score
+    Score(fd 8.2 [7.9, 8.5], n 400, floor 1 ± 0.1, lower is better)
     """
 
     name: str
@@ -55,6 +59,48 @@ class Score:
         for field_name, kind in (("floor_sd", float), ("floor_n", int), ("at_floor", float)):
             value = getattr(self, field_name)
             object.__setattr__(self, field_name, None if value is None else kind(value))
+
+    def __repr__(self) -> str:
+        """One line; the signature is left out for its length."""
+        floor = floor_text(vars(self))
+        return f"Score({self.name} {interval(vars(self))}, n {self.n}, floor {floor}, {self.better} is better)"
+
+    def _repr_html_(self) -> str:
+        return Scores([self])._repr_html_()
+
+
+class Scores(list[Score]):
+    """Scores in the order of their metrics, shown as a table in a notebook. `pandas.DataFrame` takes them as rows.
+
+    `left_out` holds the metrics of a default set that could not be computed, each with the reason.
+
+    >>> Scores([Score("fd", 8.2, 7.9, 8.5, 400, 1.0, "fd|n:400", "lower")], {"fid": "needs 2,048 samples"})
+    [Score(fd 8.2 [7.9, 8.5], n 400, floor 1, lower is better)]
+    left out: fid (needs 2,048 samples)
+    """
+
+    def __init__(self, scores: Iterable[Score] = (), left_out: Mapping[str, str] | None = None) -> None:
+        super().__init__(scores)
+        self.left_out = dict(left_out or {})
+
+    def __repr__(self) -> str:
+        left_out = [f"left out: {name} ({reason})" for name, reason in self.left_out.items()]
+        return "\n".join(["[" + ",\n ".join(map(repr, self)) + "]", *left_out])
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (f"{each.name} {ARROW[each.better]}", interval(vars(each)), str(each.n), floor_text(vars(each)))
+            for each in self
+        ]
+        signatures = [f"{each.name}: {each.signature}" for each in self]
+        left_out = [f"left out: {name} ({reason})" for name, reason in self.left_out.items()]
+        return notebook.table(("score", "value [95 %]", "n", "floor"), rows, [*signatures, *left_out])
+
+
+def unscored_row(left_out: tuple[str, str]) -> dict[str, Any]:
+    """The row of a metric that was left out: its `name`, the reason as `left_out`, and None for all else."""
+    nothing = dict.fromkeys(field.name for field in fields(Score))
+    return {**nothing, "name": left_out[0], "left_out": left_out[1]}
 
 
 class Floor(float):

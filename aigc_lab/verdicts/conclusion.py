@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from aigc_lab.host import notebook
+from aigc_lab.verdicts import wording
 from aigc_lab.verdicts.missing import MISSING, PRESENT, UNDECIDED
 
 _ALPHA = 0.05
@@ -67,6 +69,13 @@ class CollapseVerdict:
     null: dict[str, float] | None = None
     accuracy: float | None = None
     accuracy_shifted: float | None = None
+
+    def __repr__(self) -> str:
+        """One line, without the bins and the signature."""
+        return f"CollapseVerdict({self.verdict}: {self.reason}; n {self.n})"
+
+    def _repr_html_(self) -> str:
+        return notebook.lines(wording.of_collapse(self.as_dict()), self.signature)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

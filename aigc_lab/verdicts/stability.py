@@ -57,6 +57,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from aigc_lab.host import notebook
+from aigc_lab.verdicts import wording
+
 _VERSION = 3  # of the rules
 FEWEST = 10
 # How many times the best a value must be to have regressed, and by how many standard errors; the least part of the gain
@@ -126,6 +129,13 @@ class StabilityVerdict:
     scale: Scale
     n: int
     signature: str = ""
+
+    def __repr__(self) -> str:
+        """One line, without the evidence and the signature."""
+        return f"StabilityVerdict({self.verdict}: {self.reason}; n {self.n})"
+
+    def _repr_html_(self) -> str:
+        return notebook.lines(wording.of_stability(self.as_dict()), self.signature)
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> "StabilityVerdict":

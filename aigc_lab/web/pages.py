@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aigc_lab import __version__
 from aigc_lab.display import wording
 from aigc_lab.host import content, visible
+from aigc_lab.statistics.wording import number
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -46,7 +47,7 @@ def _environment() -> "Environment":
     environment.policies["json.dumps_function"] = _dumps
     environment.globals |= {"version": __version__, "plotly": plotly, "style": _style, "script": _script}
     environment.filters |= {
-        "number": wording.number,
+        "number": number,
         "assignments": wording.assignments,
         "duration": wording.duration,
         "inline": inline,

@@ -10,16 +10,7 @@ import yaml
 from aigc_lab.display.glossary import glossary
 from aigc_lab.display.meaning import MOST_TRIALS, Commands, collapsed, meaning
 from aigc_lab.display.ranking import caption, rank_text, sections
-from aigc_lab.display.wording import (
-    ARROW,
-    VERDICT_HEADINGS,
-    Row,
-    duration,
-    interval,
-    ranked_score,
-    state_text,
-    verdict_counts,
-)
+from aigc_lab.display.wording import VERDICT_HEADINGS, Row, duration, ranked_score, state_text, verdict_counts
 from aigc_lab.registry.comparison import best_run, compare_trials
 from aigc_lab.registry.ranking import Comparison, Group
 from aigc_lab.registry.runs import list_runs
@@ -33,6 +24,7 @@ from aigc_lab.registry.sweeps import (
     show_sweep,
 )
 from aigc_lab.registry.verdicts import missing_bins, verdicts_by_run
+from aigc_lab.statistics.wording import ARROW, interval
 from aigc_lab.web import embedded_files, pages, seeds, tables
 from aigc_lab.web.real_samples import RealSamples
 from aigc_lab.web.tables import Table

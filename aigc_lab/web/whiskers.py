@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aigc_lab.display.wording import Row, number, unbounded
+from aigc_lab.display.wording import Row, unbounded
+from aigc_lab.statistics.wording import number
 
 # Beyond this ratio of the largest to the smallest value a linear scale shows the small ones as one.
 _LOG_FROM = 20.0

@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 import torch
 from conftest import Judged
-from networks_of_users import FORMS, MINE, random
+from networks_of_users import FORMS, MINE, random, small_minilm
 from test_contract_metrics import Stacked
 
 from aigc_lab import plugins
@@ -47,6 +47,9 @@ def cases(
                 weights, n = inception_weights, 8
             elif name == "sentences":
                 data, n, cache = PyDoc(PyDoc.Config(), Path()), 300, tmp_path_factory.mktemp("sentences")
+            elif name == "minilm":
+                small_minilm(tmp_path_factory.mktemp("minilm"), patch)
+                data, n = PyDoc(PyDoc.Config(), Path()), 300
             elif name == "stacked_digits":
                 data, cache = Stacked(Digits.Config(), Path()), tmp_path_factory.mktemp("stacked")
             made[name] = Case(kind, data, cache, weights, n)

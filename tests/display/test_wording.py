@@ -7,9 +7,6 @@ import pytest
 from aigc_lab.display.wording import (
     assignments,
     duration,
-    floor_text,
-    interval,
-    number,
     omitted,
     ranked_score,
     spread,
@@ -17,6 +14,7 @@ from aigc_lab.display.wording import (
     unbounded,
     verdict_counts,
 )
+from aigc_lab.statistics.wording import floor_text, interval, number
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from aigc_lab import evaluate, plugins
+from aigc_lab import plugins
 from aigc_lab.config import Strict
 from aigc_lab.contracts.stand_ins import Components, Frequencies
 from aigc_lab.data.base import Dataset, Split
@@ -20,6 +20,7 @@ from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.data.ring import Ring
 from aigc_lab.data.shared.published_files import TrainAndTest
 from aigc_lab.errors import UsageError
+from aigc_lab.evaluate import evaluate
 from aigc_lab.experiment.protocol import Protocol
 from aigc_lab.host.weights import PUBLISHED
 from aigc_lab.metrics.base import Evidence, Metric, Pool, Real, Score, scored
@@ -130,9 +131,7 @@ def test_fresh_digits_score_what_a_given_set_does(judge: Path) -> None:
     for seed in range(DRAWS):
         dataset = Drawn(seed)
         options: dict[str, Any] = {"metrics": names, "features": "random", "train": dataset.load("train")}
-        found = evaluate.evaluate(
-            dataset.load("fresh"), dataset.load("reference"), **options, cache=judge, device="cpu"
-        )
+        found = evaluate(dataset.load("fresh"), dataset.load("reference"), **options, cache=judge, device="cpu")
         within.add(found)
         of_fd = next(score for score in found if score.name == "fd_rand")
         assert of_fd.floor_n == 150 and of_fd.at_floor is not None and of_fd.at_floor > of_fd.value
@@ -275,7 +274,7 @@ def test_each_floor_stands_beside_as_many() -> None:
 def test_more_points_than_real_ones_are_measured(tmp_path: Path) -> None:
     """Far from all modes, and so many that a floor is of fewer: beside it, too, they are worse than any collapse."""
     noise = Points(100 * torch.randn(30_000, 2, generator=torch.Generator().manual_seed(0)))
-    found = {score.name: score for score in evaluate.evaluate(noise, "ring", metrics=["modes"], data_dir=tmp_path)}
+    found = {score.name: score for score in evaluate(noise, "ring", metrics=["modes"], data_dir=tmp_path)}
     assert found["rkl"].floor_n == 20_000 and found["rkl"].at_floor is not None
     assert min(found["rkl"].at_floor, found["rkl"].value) > np.log(8)
 
@@ -375,11 +374,9 @@ def test_what_is_measured_on_unseen_samples_is_left_out_of_seen_ones(judge: Path
     dataset, said = Drawn(0), list[str]()
     known, fresh = dataset.load("train"), dataset.load("fresh")
     options: dict[str, Any] = {"metrics": ["memorisation"], "features": "random", "cache": judge, "device": "cpu"}
-    apart = evaluate.evaluate(fresh, dataset.load("reference"), train=known, **options, say=said.append)
+    apart = evaluate(fresh, dataset.load("reference"), train=known, **options, say=said.append)
     assert [score.name for score in apart] == ["auth_pct_rand", "fd_gap_rand"] and said == []
-    found = evaluate.evaluate(
-        fresh, known, train=Images(known.values.clone(), known.labels), **options, say=said.append
-    )
+    found = evaluate(fresh, known, train=Images(known.values.clone(), known.labels), **options, say=said.append)
     assert [score.name for score in found] == ["auth_pct_rand"]
     assert said == [
         "fd_gap_rand is left out: it is 0 by construction: the reference is what the generator was trained on, and "
@@ -393,7 +390,7 @@ def test_of_a_reconstruction_of_what_was_learnt_nothing_is_left(judge: Path) -> 
     system = Components.fitted(known)
     options: dict[str, Any] = {"train": known, "system": system, "cache": judge, "device": "cpu", "say": said.append}
     with pytest.raises(UsageError, match="every metric is left out"):
-        evaluate.evaluate(dataset.load("fresh"), known, metrics=["reconstruction"], features="random", **options)
+        evaluate(dataset.load("fresh"), known, metrics=["reconstruction"], features="random", **options)
     assert said[0].startswith("reconstruction_mse is left out: the reference is what the generator was trained on")
 
 

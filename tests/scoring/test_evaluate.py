@@ -30,11 +30,13 @@ from aigc_lab.host.weights import PUBLISHED
 from aigc_lab.metrics import fd
 from aigc_lab.metrics.base import Metric, Score
 from aigc_lab.metrics.shared import manifolds
+from aigc_lab.modalities.base import modality_of
 from aigc_lab.pictures import drawing
 from aigc_lab.samples import Images, Points
 from aigc_lab.scoring import neighbours_picture
 from aigc_lab.scoring.evaluator import Evaluator
 from aigc_lab.scoring.feature_store import FeatureStore
+from aigc_lab.serving import sample_files
 from aigc_lab.statistics import neighbours
 
 OWN_METRIC = '''"""A metric."""
@@ -214,6 +216,24 @@ def test_what_is_not_read_of_a_folder_is_said(scored: Any, tmp_path: Path) -> No
     (tmp_path / "none" / "a.heic").write_text("x")
     with pytest.raises(UsageError, match=r"none: holds no image but 1 other files \(1 .heic\)"):
         scored(tmp_path / "none", real)
+
+
+def test_what_sample_wrote_is_scored_whatever_it_is_of(scored: Any, tmp_path: Path) -> None:
+    """Its note says what are samples: the overview is none, and a file of the user's by the same name is one."""
+    note = {"n": 200, "seed": 0, "aigc_lab": "0.1.0"}
+    images, points = digits("train", 0, 200), Ring(Ring.Config(), Path()).load("train").take(slice(0, 200))
+    for kind, samples, seen in (("images", images, "grid.png"), ("points", points, "scatter.png")):
+        place = tmp_path / kind
+        how = modality_of(samples)
+        sample_files.write(place, how, [how.array(samples)], 200, note)
+        assert (place / seen).is_file()
+        metric = {"images": "fd", "points": "modes"}[kind]
+        real = {"images": digits("holdout", 0, 100), "points": "ring"}[kind]
+        options: dict[str, Any] = {"metrics": [metric]} | ({"features": None} if kind == "points" else {})
+        assert scored(place, real, **options) == scored(samples, real, **options)
+    (tmp_path / "images" / "samples.json").unlink()
+    (score,) = scored(tmp_path / "images", digits("holdout", 0, 100), metrics=["fd"], size=16)
+    assert score.n == 201
 
 
 def test_a_dataset_by_its_name(scored: Any) -> None:

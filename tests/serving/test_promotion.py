@@ -751,22 +751,52 @@ def draw(home: Home, wanted: str, place: str = "out", **changes: Any) -> Path:
     return sample_files.sample(wanted, home.settings, place=Path(place), **(options | changes))[1]
 
 
+def test_a_second_call_replaces_what_the_first_wrote(
+    promoted: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    at_home = ("--home", str(promoted.path))
+    type_(monkeypatch, "sample", "toy", "-n", "3", *at_home)
+    before = Path("samples-toy-1/points.npy").read_bytes()
+    type_(monkeypatch, "sample", "toy", "-n", "3", *at_home)
+    assert Path("samples-toy-1/points.npy").read_bytes() == before
+    assert "in the place of" not in capsys.readouterr().err
+    type_(monkeypatch, "sample", "toy", "-n", "5", "--seed", "1", *at_home)
+    assert np.load("samples-toy-1/points.npy").shape == (5, 2)
+    assert "5 samples of toy-1" in (said := capsys.readouterr().err) and "seed 1, in the place of 3 with seed 0" in said
+    assert sorted(path.name for path in Path().iterdir()) == ["samples-toy-1"]
+
+
 def test_other_files_are_not_overwritten(promoted: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert draw(promoted, "toy") == Path("out/scatter.png")
-    before = Path("out/points.npy").read_bytes()
-    draw(promoted, "toy")
-    assert Path("out/points.npy").read_bytes() == before
-    with pytest.raises(UsageError, match="-o out: holds something else; .* --force"):
-        draw(promoted, "toy", seed=1)
-    assert Path("out/points.npy").read_bytes() == before
-    Path("out/mine.txt").touch()
+    Path("out").mkdir()
+    for name, content in (("points.npy", "mine"), ("samples.json", '{"n": 3, "files": ["points.npy"]}')):
+        Path("out", name).write_text(content)
+        with pytest.raises(UsageError, match="-o out: holds something else; .* --force"):
+            draw(promoted, "toy", seed=1)
+        assert Path("out/points.npy").read_text() == "mine"
     draw(promoted, "toy", seed=1, force=True)
-    assert Path("out/points.npy").read_bytes() != before
+    assert Path("out/points.npy").read_text("latin-1") != "mine"
+    Path("out/mine.txt").touch()
+    draw(promoted, "toy", seed=2)
     assert Path("out/mine.txt").exists()
     with pytest.raises(UsageError, match="-o out/mine.txt: is for text, and this model makes none"):
         draw(promoted, "toy", "out/mine.txt", force=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_samples_that_were_changed_are_not_overwritten(
+    promoted: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw(promoted, "toy")
+    Path("out/points.npy").write_text("mine")
+    os.utime("out/points.npy", ns=(0, Path("out/samples.json").stat().st_mtime_ns + 1))
+    with pytest.raises(UsageError, match=r"-o out: points.npy was changed after it was sampled; .* --force"):
+        draw(promoted, "toy", seed=1)
+    assert Path("out/points.npy").read_text() == "mine"
+    draw(promoted, "toy", seed=1, force=True)
+    draw(promoted, "toy", seed=2)
 
 
 def test_pictures_of_an_earlier_call_go(tmp_path: Path) -> None:
@@ -784,8 +814,10 @@ def test_one_array_in_a_file(promoted: Home, tmp_path: Path, monkeypatch: pytest
     with np.load("a.npz", allow_pickle=False) as arrays:
         assert np.array_equal(arrays["samples"], load("toy", home=promoted.path).sample(5))
         assert json.loads(str(arrays["note"]))["n"] == 5
+    draw(promoted, "toy", "a.npz", n=6)
+    np.savez("a.npz", samples=np.zeros((6, 2)))
     with pytest.raises(UsageError, match="-o a.npz: holds something else"):
-        draw(promoted, "toy", "a.npz", n=6)
+        draw(promoted, "toy", "a.npz", n=7)
 
 
 def test_weights_in_a_file(promoted: Home, tmp_path: Path) -> None:

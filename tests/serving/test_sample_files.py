@@ -1,6 +1,7 @@
 """What `aigc-lab sample` writes: block by block, the same as all at once, and nothing when it cannot be finished."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -114,9 +115,39 @@ def test_pictures_of_a_longer_earlier_call_go_and_other_files_stay(tmp_path: Pat
     assert names == {"00000.png", "00001.png", "grid.png", "samples.json", "mine.png"}
     # As it was told before there were counts; names that lead elsewhere are not followed.
     (tmp_path / "kept.png").touch()
-    (tmp_path / "o" / "samples.json").write_text(json.dumps({"note": {}, "files": ["00001.png", "../kept.png"]}))
+    named = ["00000.png", "00001.png", "grid.png", "../kept.png"]
+    (tmp_path / "o" / "samples.json").write_text(json.dumps({"note": {}, "files": named}))
     written(tmp_path / "o", [IMAGES[:1]], 1, {"n": 1}, IMAGES)
     assert not (tmp_path / "o" / "00001.png").exists() and (tmp_path / "kept.png").exists()
+
+
+def test_a_picture_of_the_users_is_not_overwritten_by_a_longer_call(tmp_path: Path) -> None:
+    place = tmp_path / "o"
+    written(place, [IMAGES[:2]], 2, {"n": 2}, IMAGES)
+    (place / "00003.png").write_text("mine")
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+    with pytest.raises(UsageError, match=r"-o .*o: 00003.png is no sample of an earlier call; .* --force"):
+        written(place, blocks(IMAGES), 7, {"n": 7}, IMAGES)
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["o"]
+    sample_files.write(place, KINDS[4], blocks(IMAGES), 7, {"n": 7}, force=True)
+    assert (place / "00003.png").read_bytes() != b"mine"
+
+
+SAMPLED = {"n": 7, "seed": 0, "aigc_lab": "0.1.0"}
+
+
+def test_lines_are_replaced_only_where_their_note_says_that_they_were_sampled(tmp_path: Path) -> None:
+    place = written(tmp_path / "o.txt", blocks(LINES), 7, SAMPLED, LINES)
+    other = SAMPLED | {"seed": 1}
+    sample_files.check_place(place, other, force=False)
+    os.utime(place, ns=(0, place.with_suffix(".json").stat().st_mtime_ns + 1))
+    with pytest.raises(UsageError, match=r"o\.txt was changed after it was sampled"):
+        sample_files.check_place(place, other, force=False)
+    sample_files.check_place(place, other, force=True)
+    place.with_suffix(".json").write_text('{"n": 7, "seed": 0}')
+    with pytest.raises(UsageError, match="holds something else"):
+        sample_files.check_place(place, other, force=False)
 
 
 def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:

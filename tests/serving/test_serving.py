@@ -30,8 +30,9 @@ from systems_of_users import MINE
 
 from aigc_lab import plugins
 from aigc_lab.errors import UsageError
-from aigc_lab.serving import answering, model, promotion, request
+from aigc_lab.serving import answering, model, request
 from aigc_lab.serving.model import Model
+from aigc_lab.serving.package import mlflow_package
 from aigc_lab.serving.request import Request
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import System
@@ -56,7 +57,7 @@ class Served:
         weights.parent.mkdir(parents=True)
         save_weights(made, made.state_dict(), weights, {})
         self.model = Model.of_file(weights)
-        package = promotion.mlflow_package(weights.parent, self.model.sample(1), made)
+        package = mlflow_package(weights.parent, self.model.sample(1), made)
         nobody = cast(Any, SimpleNamespace(model_id=None, source_run_id=None))
         model_registry._save(folder / "model", package, nobody)
         self.pyfunc = mlflow.pyfunc.load_model(str(folder / "model"))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
+import aigc_lab
 from aigc_lab import cli
 from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.errors import UsageError
@@ -420,6 +421,18 @@ def test_some_of_the_generated_sentences_are_scored_where_asked(typed: Any) -> N
     assert strict(whole) == [vars(score) for score in scores(MADE, REAL, metrics=["unique", "bleu"])]
 
 
+def test_a_folder_of_sentences_that_sample_wrote_is_its_file(typed: Any) -> None:
+    _, wanted, _ = typed(*FILES, "--metrics", "bleu", "--json")
+    Path("drawn").mkdir()
+    Path("made.txt").rename("drawn/samples.txt")
+    note = {"note": {"n": 40, "seed": 0, "aigc_lab": "0.1.0"}, "files": ["samples.txt"]}
+    Path("drawn/samples.json").write_text(json.dumps(note))
+    code, out, _ = typed("--generated", "drawn", "--reference", "real.txt", "--metrics", "bleu", "--json")
+    assert (code, out) == (0, wanted)
+    Path("drawn/samples.json").unlink()
+    assert typed("--generated", "drawn", "--reference", "real.txt", "--metrics", "bleu")[0] == 2
+
+
 # ---- what comes with a model or a dataset only
 
 
@@ -428,6 +441,8 @@ def test_a_protocol_says_what_it_leaves_out(typed: Any) -> None:
     assert code == 0
     names = [row["name"] for row in strict(out)]
     assert not {"nll_gen", "nll_div", "embedding_fd", "novelty"} & set(names) and {"bleu_2", "lm_reverse"} <= set(names)
+    left_out = aigc_lab.evaluate("made.txt", "real.txt", protocol="text-model").left_out
+    assert [*left_out] == ["nll", "novelty", "embedding_fd"] and all(left_out.values())
     told = [line.partition(" is left out: ") for line in err.splitlines()]
     assert [name for name, _, _ in told] == ["nll", "novelty", "embedding_fd"] and all(why for _, _, why in told)
     code, out, err = typed(*FILES, "--protocol", "text-model", "--train", "train.txt", "--json")

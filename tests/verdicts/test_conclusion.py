@@ -11,7 +11,7 @@ from worlds import FOUND, SPLITS, world
 
 from aigc_lab.verdicts.bins import Bins
 from aigc_lab.verdicts.collapse import Judge
-from aigc_lab.verdicts.conclusion import Collapse, Covered, Measured, conclude, needed
+from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict, Covered, Measured, conclude, needed
 
 
 def measured(judge: Judge, made: Tensor, **others: Any) -> Measured:
@@ -159,3 +159,15 @@ def test_one_thing_in_every_bin_of_which_anything_is_known_is_total() -> None:
 
     assert said(known=6, still=6) == said(known=4, still=4) == Collapse.TOTAL
     assert said(known=2, still=2) == said(known=6, still=4) == said(known=4, still=3) == Collapse.PARTIAL
+
+
+def test_a_verdict_is_one_line_and_a_notebook_shows_its_bins() -> None:
+    row = {"name": "<4>", "state": "missing", "generated": 0.0, "low": 0.0, "high": 0.01, "real": 0.1}
+    row |= {"diversity": None, "diversity_high": None}
+    verdict = CollapseVerdict(
+        Collapse.SEVERE, "at least 30% <is> missing", 400, 0.3, 0.3, 0.4, None, None, 1.0, 0.0, [row], "f:<x>|n:400"
+    )
+    assert repr(verdict) == "CollapseVerdict(SEVERE: at least 30% <is> missing; n 400)"
+    shown = verdict._repr_html_()
+    assert "SEVERE: at least 30% &lt;is&gt; missing" in shown and "&lt;4&gt;: missing, 0.0%" in shown
+    assert "f:&lt;x&gt;|n:400" in shown and "<x>" not in shown

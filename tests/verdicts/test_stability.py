@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -538,3 +539,10 @@ def test_it_says_what_the_values_were_measured_against() -> None:
     told = judge(steps, values, baseline=0, better="higher", floor=0.125)
     assert told.signature == "stability|better:higher|baseline:0|floor:0.125|v:3"
     assert StabilityVerdict.of(json.loads(json.dumps(told.as_dict()))) == told
+
+
+def test_a_verdict_is_one_line_and_a_notebook_shows_its_evidence() -> None:
+    verdict = replace(judge(range(12), [10.0 / (1 + step) for step in range(12)]), reason="a <b> & c")
+    assert repr(verdict) == f"StabilityVerdict({verdict.verdict}: a <b> & c; n 12)"
+    shown = verdict._repr_html_()
+    assert f"{verdict.verdict}: a &lt;b&gt; &amp; c" in shown and "<b>" not in shown

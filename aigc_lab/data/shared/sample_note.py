@@ -3,10 +3,15 @@ samples and which are overviews of them.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 NAME = "samples.json"
+# What a note has said of the samples in every version; JSON of other origin does not say all of it.
+_FACTS = frozenset({"n", "seed", "aigc_lab"})
+# One file with all samples: points, sentences.
+_WHOLE = (".npy", ".txt")
 
 
 def read_note(file: Path) -> dict[str, Any]:
@@ -27,3 +32,20 @@ def overviews(folder: Path) -> frozenset[str]:
     if not isinstance(written.get("note"), dict) or not isinstance(named, list):
         return frozenset()
     return frozenset(name for name in named if isinstance(name, str))
+
+
+def is_of_sample(note: object) -> bool:
+    """Whether `sample` wrote this note on the origin of samples."""
+    return isinstance(note, Mapping) and note.keys() >= _FACTS
+
+
+def whole_file(folder: Path) -> Path | None:
+    """The one file with all samples of a folder that `sample` wrote, such as `points.npy` or `samples.txt`; None for
+    images, which are a file each, and for any other folder.
+    """
+    written = read_note(folder / NAME)
+    named = written.get("files")
+    if not is_of_sample(written.get("note")) or not isinstance(named, list):
+        return None
+    paths = [folder / name for name in named if isinstance(name, str) and Path(name).name == name]
+    return next((path for path in paths if path.suffix in _WHOLE and path.is_file()), None)

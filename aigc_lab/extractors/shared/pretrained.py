@@ -76,6 +76,11 @@ def read_weights(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str,
         raise UsageError(f"{path}: it is no file of weights ({reason:.200})") from None
     if not isinstance(tensors, Mapping):
         raise UsageError(f"{path}: it holds a {type(tensors).__name__}, not tensors by name")
+    return fitting(path, tensors, shapes)
+
+
+def fitting(path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Those of the `tensors` of a file that `shapes` names; raises `UsageError` as `read_weights` does."""
     for name, shape in shapes.items():
         tensor = tensors.get(name)
         if not isinstance(tensor, Tensor):

@@ -1,0 +1,38 @@
+"""Numbers of scores as text: short, and never without their interval and floor."""
+
+from collections.abc import Mapping
+from typing import Any
+
+ARROW = {"lower": "↓", "higher": "↑"}
+
+
+def number(value: float | None) -> str:
+    """Three digits, or all of an integer part that is longer.
+
+    >>> number(12.345), number(1234.5), number(None)
+    ('12.3', '1234', '')
+    """
+    return "" if value is None else f"{value:.0f}" if 100 <= abs(value) < 1e7 else f"{value:.3g}"
+
+
+def interval(score: Mapping[str, Any], unbounded: bool = False) -> str:
+    """`12.3 [10.1, 14.9]`; a bound that a diverged seed took away is shown as infinite."""
+    if score["value"] is None:
+        return "not finite"
+    low, high = score["low"], score["high"]
+    if low is None and high is None:
+        return number(score["value"])
+    missing = ("-∞", "∞") if unbounded else ("?", "?")
+    bounds = (bound or gap for bound, gap in zip((number(low), number(high)), missing, strict=True))
+    return f"{number(score['value'])} [{', '.join(bounds)}]"
+
+
+def floor_text(row: Mapping[str, Any]) -> str:
+    """`0.959 ± 0.352 (1.32 at 200)`: the floor, the standard deviation of a draw, and where the floor is of fewer
+    samples than the score, the score at as many.
+    """
+    text, sd = number(row["floor"]), row.get("floor_sd")
+    text += f" ± {number(sd)}" if text and sd is not None else ""
+    if row.get("at_floor") is not None:
+        text += f" ({number(row['at_floor'])} at {row['floor_n']:,})"
+    return text
