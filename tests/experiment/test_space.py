@@ -247,7 +247,7 @@ def test_a_grid_has_no_continuous_hole(kind: str) -> None:
         ("{choice: {x: 1}}", "a.choice", "a choice is a list"),
         ("{choice: }", "a.choice", "a choice is a list"),
         ("{choice: [x, y, x]}", "a.choice[2]", "the option x stands here twice"),
-        ("{choice: [{name: x}, {name: x, y: 1}]}", "a.choice[1]", "the option x stands here twice"),
+        ("{choice: [{name: x, y: 1}, {name: x, y: 1}]}", "a.choice[1]", "the option x stands here twice"),
         ("{choice: [1, .nan]}", "a.choice[1]", "not finite"),
         ("{choice: [.inf]}", "a.choice[0]", "not finite"),
         ("{log: [1, 2], uniform: [1, 2]}", "a", "the key log alone, and this one has uniform too"),
