@@ -137,11 +137,12 @@ class Experiment:
         return list(node["choice"]) if space.is_hole(node) and "choice" in node else [node]
 
     def _told_apart(self, filled: space.Filled, config: Any) -> dict[str, Any]:
-        """What tells the system of a trial from the variants of it that compete, holes left out; defaults included."""
+        """What tells the system of a trial from the variants of it that compete: no holes, no null; defaults too."""
         option = dict(zip(self.systems, self._competing, strict=True)).get(filled.values.get("system", ""))
         keys = [] if option is None else space.telling(self._competing, space.label(option))
         values = {key: filled.data["system"].get(key, getattr(config, key, None)) for key in keys}
-        return {key: value for key, value in values.items() if ("system", key) not in filled.paths.values()}
+        holes = [path[1] for path in filled.paths.values() if path[:1] == ("system",) and len(path) == 2]
+        return {key: value for key, value in values.items() if value is not None and key not in holes}
 
     def resolve(self, pick: space.Pick) -> Configuration:
         """The trial in which `pick` chooses the value of every hole. Raises `UsageError` where it cannot be run."""
