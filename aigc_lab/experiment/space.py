@@ -92,7 +92,9 @@ def labels(options: Sequence[Any]) -> list[Any]:
     ['hinge', 'vae', 'dcgan', 'dcgan loss=hinge']
     """
     counts = Counter(map(_named, options))
-    keys = {name: telling(options, name) for name, count in counts.items() if name is not None and count > 1}
+    keys: dict[str | None, list[str]] = {
+        name: telling(options, name) for name, count in counts.items() if name is not None and count > 1
+    }
 
     def text(option: Any) -> Any:
         values = {key: option[key] for key in keys.get(_named(option), ()) if key in option}

@@ -125,6 +125,9 @@ def test_the_experiment_can_be_run(mine: Path) -> None:
     experiment = load_experiment("./mine.yaml", data_dir=mine)
     check_experiment(experiment)
     assert experiment.systems == ["./gan.py loss=hinge", "./gan.py loss=wasserstein clip=0.05", "./class_vae.py"]
+    for key in ("system.0.lr", "system.class_vae.lr"):  # as the README says below it
+        assert f"`--set {key}=1e-4`" in SECTION or f"`{key}`" in SECTION
+        load_experiment("./mine.yaml", [(key, "1e-4", f"--set {key}=1e-4")], data_dir=mine)
 
 
 def test_two_variants_of_one_file_compete_in_one_sweep(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

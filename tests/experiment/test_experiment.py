@@ -13,6 +13,7 @@ from aigc_lab.data.mnist import MNIST
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment.checks import check_data, check_experiment
+from aigc_lab.experiment.configuration import Configuration
 from aigc_lab.experiment.experiment import Experiment, load_experiment
 from aigc_lab.host import content
 from aigc_lab.shape import Modality, Shape
@@ -411,10 +412,11 @@ def test_variants_of_one_system_compete(lines: Lines) -> None:
     assert experiment.systems == ["dcgan width=8", "dcgan width=16"]
     assert experiment.defaults("dcgan width=8") == {"system.0.loss": "nonsaturating", "system.0.lr": 2e-4}
     assert experiment.defaults("dcgan width=16") == {}
-    plans = [
-        experiment.resolve(lambda hole, end=end: hole.labels[end] if hole.name == "system" else hole.ends()[0])
-        for end in (0, 1)
-    ]
+
+    def resolved(system: str) -> Configuration:
+        return experiment.resolve(lambda hole: system if hole.name == "system" else hole.ends()[0])
+
+    plans = [resolved(system) for system in experiment.systems]
     assert [plan.system for plan in plans] == ["dcgan", "dcgan"]
     assert plans[0].chosen == {"width": 8, "loss": "nonsaturating", "lr": 1e-4}
     assert plans[1].chosen == {"width": 16}
