@@ -86,11 +86,11 @@ def _changes(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, Any]
 
 
 def _options(node: Any) -> dict[str, Any]:
-    """Label -> option of a choice between plugins; nothing of anything else."""
+    """Part of a key -> option of a choice between plugins; nothing of anything else."""
     options = node.get("choice") if space.is_hole(node) else None
     if not isinstance(options, list) or not all(isinstance(option, dict) for option in options):
         return {}
-    return {str(space.label(option)): option for option in options}
+    return dict(zip(space.handles(options), options, strict=True))
 
 
 def _yaml(value: Any) -> str:

@@ -56,3 +56,14 @@ def more_samples_of_one_key_begin_with_the_same(case: Case) -> None:
         system.generate(3, "key", 2, block=8).values, few
     ):
         raise Broken("another block, or another key, gives the same samples")
+
+
+@SAMPLES.add(every_latent_gives_its_own_sample, once=True)
+def a_conditional_system_draws_what_it_is_asked_for(case: Case) -> None:
+    """Scores by class, and whoever asks for a class, take every sample for one of the label it was drawn with."""
+    if not case.kind.conditional or case.shape.classes is None:
+        return
+    system = case.finished(case.fresh(), 2).average
+    first, second = (system.generate(7, "samples", labels=torch.full((7,), label)).values for label in (0, 1))
+    if torch.equal(first, second):
+        raise Broken("it declares conditional, and labels 0 and 1 give the same samples: read labels in sample")

@@ -56,7 +56,8 @@ class Dataset(ABC):
     [3.0, 4.0, 5.0]
     """
 
-    Config: ClassVar[type[Strict]]
+    #: its knobs; none unless a subclass has some
+    Config: ClassVar[type[Strict]] = Strict
     #: where the data is published, or None for samples that are drawn
     source: ClassVar[str | None] = None
     #: whether name and configuration determine the samples; if not, their content is a part of a sweep's identity

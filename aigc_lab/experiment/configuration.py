@@ -1,6 +1,6 @@
 """One trial: an experiment whose holes are filled."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -24,14 +24,22 @@ class Configuration:
     dataset: "Dataset"
     training: Training
     protocol: Protocol
-    #: the values of the holes by short name, for people: {"lr": 0.0002, "training.batch_size": 64}
+    #: what tells its system from the variants of it in the same choice, and the values of the holes by short name, for
+    #: people: {"lr": 0.0002, "training.batch_size": 64}
     chosen: dict[str, Any]
-    #: the same values by the name of the hole, for Optuna: {"system.dcgan.lr": 0.0002}
+    #: the values by the name of the hole, for Optuna: {"system.dcgan.lr": 0.0002}
     values: dict[str, Any]
     #: the filled experiment, as plain data
     data: dict[str, Any]
     #: the reason that is recorded for a run that the pruner stops
     pruned: str = ""
+    #: what of `chosen` is no hole: {"loss": "hinge"} beside an option that is the same system with another loss
+    told_apart: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The system, and what tells it from its variants: `dcgan loss=hinge`."""
+        return " ".join([self.system, *(f"{key}={value}" for key, value in self.told_apart.items())])
 
     @property
     def named_files(self) -> dict[str, str]:

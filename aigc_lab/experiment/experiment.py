@@ -127,10 +127,22 @@ class Experiment:
 
     @property
     def systems(self) -> list[str]:
-        """The systems that compete, in the order of the file."""
+        """The systems that compete, in the order of the file: their names, or what tells variants of one apart."""
+        return [str(label) for label in space.labels(self._competing)]
+
+    @property
+    def _competing(self) -> list[Any]:
+        """The options of a choice of systems; the only system otherwise."""
         node = self.document.data.get("system")
-        options = node["choice"] if space.is_hole(node) and "choice" in node else [node]
-        return [str(space.label(option)) for option in options]
+        return list(node["choice"]) if space.is_hole(node) and "choice" in node else [node]
+
+    def _told_apart(self, filled: space.Filled, config: Any) -> dict[str, Any]:
+        """What tells the system of a trial from the variants of it that compete: no holes, no null; defaults too."""
+        option = dict(zip(self.systems, self._competing, strict=True)).get(filled.values.get("system", ""))
+        keys = [] if option is None else space.telling(self._competing, space.label(option))
+        values = {key: filled.data["system"].get(key, getattr(config, key, None)) for key in keys}
+        holes = [path[1] for path in filled.paths.values() if path[:1] == ("system",) and len(path) == 2]
+        return {key: value for key, value in values.items() if value is not None and key not in holes}
 
     def resolve(self, pick: space.Pick) -> Configuration:
         """The trial in which `pick` chooses the value of every hole. Raises `UsageError` where it cannot be run."""
@@ -138,6 +150,7 @@ class Experiment:
         file = self._check(Sections, filled)
         dataset = self._dataset(filled, file)
         name, system_class, config = self._system(filled, file, dataset)
+        told_apart = self._told_apart(filled, config)
         return Configuration(
             system=name,
             system_class=system_class,
@@ -145,7 +158,9 @@ class Experiment:
             dataset=dataset,
             training=file.training,
             protocol=self.protocol,
-            chosen={
+            told_apart=told_apart,
+            chosen=told_apart
+            | {
                 dotted(path).removeprefix("system."): filled.values[hole]
                 for hole, path in filled.paths.items()
                 if path != ("system",)
@@ -159,10 +174,13 @@ class Experiment:
         """The class of one of the `systems`."""
         from aigc_lab.systems.base import System
 
-        return plugins.find(System, system, self._folder, self._named_code)  # type: ignore[type-abstract]
+        name = space.label(self._competing[self.systems.index(system)])
+        return plugins.find(System, name, self._folder, self._named_code)  # type: ignore[type-abstract]
 
     def defaults(self, system: str) -> dict[str, Any]:
-        """The paper's defaults of a system, by the name of the hole; none for a hole whose range lacks its default."""
+        """The paper's defaults of one of the `systems`, by the name of the hole; none for a hole whose range lacks its
+        default.
+        """
         kind = self.system_class(system)
         models: dict[KeyPath, type[BaseModel]] = {("system",): kind.Config, ("training",): Training}
         values = {}

@@ -13,7 +13,8 @@ _MAPPINGS = ("optimizer_options",)
 def override(document: Document, key: str, value: Any, option: str, *, sections: list[str]) -> None:
     """Sets a dotted key; `sections` are the top-level keys that a file may have, made where they are missing.
 
-    A part that names an option of a choice (`system.dcgan.lr`) goes into this option; a choice that is set to the name
+    A part that names an option of a choice (`system.dcgan.lr`; of `./mine.py` by `system.mine.lr`, of one of two
+    variants of a system by its number, `system.0.lr`) goes into this option; a choice that is set to the name
     of one of its options (`system=dcgan`) is decided, and the option keeps its own holes.
     """
     parts = key.split(".")
@@ -24,7 +25,7 @@ def override(document: Document, key: str, value: Any, option: str, *, sections:
         node, path = _step_into(node, path, part, option, sections)
     last = parts[-1]
     if space.is_hole(node) and "choice" in node:
-        if last == "name" and value in map(space.label, node["choice"]):
+        if last == "name" and value in space.labels(node["choice"]):
             _decide(document, path, value)
             return
         node, path = _only_option(node, path, last, option)
@@ -32,7 +33,7 @@ def override(document: Document, key: str, value: Any, option: str, *, sections:
         raise UsageError(f"{option}: {dotted(path)} is a value and has no keys")
     hole = node.get(last)
     if space.is_hole(hole) and isinstance(hole.get("choice"), list):
-        labels = [space.label(item) for item in hole["choice"]]
+        labels = space.labels(hole["choice"])
         if value in labels and isinstance(hole["choice"][labels.index(value)], dict):
             _decide(document, (*path, last), value)
             return
@@ -49,9 +50,9 @@ def override(document: Document, key: str, value: Any, option: str, *, sections:
 
 def _step_into(node: Any, path: KeyPath, part: str, option: str, sections: list[str]) -> tuple[Any, KeyPath]:
     if space.is_hole(node) and "choice" in node:
-        labels = [space.label(item) for item in node["choice"]]
-        if part in labels:
-            index = labels.index(part)
+        handles = space.handles(node["choice"])
+        if part in handles:
+            index = handles.index(part)
             return node["choice"][index], (*path, "choice", index)
         node, path = _only_option(node, path, part, option)
     if not isinstance(node, dict):
@@ -68,9 +69,9 @@ def _step_into(node: Any, path: KeyPath, part: str, option: str, sections: list[
 
 
 def _only_option(node: dict[str, Any], path: KeyPath, part: str, option: str) -> tuple[Any, KeyPath]:
-    labels = [str(space.label(item)) for item in node["choice"]]
+    labels = [str(name) for name in space.labels(node["choice"])]
     if len(labels) > 1:
-        keys = " or ".join(f"{dotted(path)}.{name}.{part}" for name in labels)
+        keys = " or ".join(f"{dotted(path)}.{name}.{part}" for name in space.handles(node["choice"]))
         raise UsageError(f"{option}: {dotted(path)} is a choice of {', '.join(labels)}; write {keys}")
     return node["choice"][0], (*path, "choice", 0)
 
@@ -81,7 +82,7 @@ def _decide(document: Document, path: KeyPath, value: Any) -> None:
     for part in path[:-1]:
         parent = parent[part]
     options = parent[path[-1]]["choice"]
-    index = [space.label(item) for item in options].index(value)
+    index = space.labels(options).index(value)
     parent[path[-1]] = options[index]
     inside = (*path, "choice", index)
     for old, line in list(document.lines.items()):

@@ -7,8 +7,10 @@ when the option is chosen. Nothing here knows Optuna: `fill` asks a function for
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, Literal, TypeGuard
 
 from aigc_lab.config import LEAST, MOST
@@ -18,6 +20,9 @@ from aigc_lab.experiment.yaml_file import Document, KeyPath
 _OPTIONS = 1000
 # The points of a grid are laid out before any of them is trained.
 _POINTS = 100_000
+
+# Stands for a key that an option lacks.
+_ABSENT = object()
 
 KINDS = ("choice", "log", "uniform", "int")
 
@@ -74,9 +79,57 @@ class Filled:
 
 def label(option: Any) -> Any:
     """The name of an option of a choice: itself, or the `name` that a mapping has, or its JSON."""
-    if isinstance(option, dict) and isinstance(option.get("name"), str):
-        return option["name"]
+    if (name := _named(option)) is not None:
+        return name
     return option if option is None or isinstance(option, bool | int | float | str) else json.dumps(option)
+
+
+def labels(options: Sequence[Any]) -> list[Any]:
+    """The names of all options of a choice. Where several have one `name`, the keys in which they differ stand behind
+    it.
+
+    >>> labels(["hinge", {"name": "vae"}, {"name": "dcgan", "lr": 0.1}, {"name": "dcgan", "loss": "hinge", "lr": 0.1}])
+    ['hinge', 'vae', 'dcgan', 'dcgan loss=hinge']
+    """
+    counts = Counter(map(_named, options))
+    keys: dict[str | None, list[str]] = {
+        name: telling(options, name) for name, count in counts.items() if name is not None and count > 1
+    }
+
+    def text(option: Any) -> Any:
+        values = {key: option[key] for key in keys.get(_named(option), ()) if key in option}
+        parts = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items()]
+        return " ".join([label(option), *parts]) if parts else label(option)
+
+    return list(map(text, options))
+
+
+def telling(options: Sequence[Any], name: str) -> list[str]:
+    """The keys in which the options of one `name` differ: those of plain values, if they tell all of them apart."""
+    twins = [option for option in options if _named(option) == name]
+    every = dict.fromkeys(itertools.chain(*twins))
+    differing = [key for key in every if any(twin.get(key, _ABSENT) != twins[0].get(key, _ABSENT) for twin in twins)]
+    plain = [key for key in differing if not any(isinstance(twin.get(key), dict | list) for twin in twins)]
+    told = {json.dumps([[key, twin[key]] for key in plain if key in twin]) for twin in twins}
+    return plain if len(told) == len(twins) else differing
+
+
+def handles(options: Sequence[Any]) -> list[str]:
+    """The options of a choice as parts of a dotted key: a name, the stem of a user's file, or a number where neither
+    tells an option from the others.
+
+    >>> handles([{"name": "dcgan"}, {"name": "./own.py"}, {"name": "vae", "beta": 0.5}, {"name": "vae", "beta": 4}])
+    ['dcgan', 'own', '2', '3']
+    """
+    names = [str(name) for name in labels(options)]
+    stems = [PurePath(name).stem if name.endswith(".py") else name for name in names]
+    counts = Counter(stems)
+    return [str(index) if "." in stem or " " in stem or counts[stem] > 1 else stem for index, stem in enumerate(stems)]
+
+
+def _named(option: Any) -> str | None:
+    name = option.get("name") if isinstance(option, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def is_hole(node: Any) -> TypeGuard[dict[str, Any]]:
@@ -185,13 +238,13 @@ def _hole(document: Document, node: dict[str, Any], path: KeyPath, source: KeyPa
             document.fail(at, "a choice is a list of one option or more, like choice: [nonsaturating, hinge]")
         if len(value) > _OPTIONS:
             document.fail(at, f"a choice of {len(value):,} options; {_OPTIONS:,} are tried at most")
-        labels = tuple(label(option) for option in value)
-        for index, option in enumerate(labels):
+        names = tuple(labels(value))
+        for index, option in enumerate(names):
             if isinstance(option, float) and not math.isfinite(option):
                 document.fail((*at, index), f"the option {option} is not finite")
-            if option in labels[:index]:
+            if option in names[:index]:
                 document.fail((*at, index), f"the option {option!s:.100} stands here twice")
-        return Hole(text, path, source, "choice", labels=labels, given=given)
+        return Hole(text, path, source, "choice", labels=names, given=given)
     numbers = isinstance(value, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
     if not numbers or len(value) != 2:
         document.fail(at, f"{kind} takes two numbers, like {kind}: {'[1, 8]' if kind == 'int' else '[1e-4, 1e-3]'}")

@@ -105,43 +105,33 @@ class Metric(ABC):
     """Base class of metrics: pure functions of evidence, which know neither training nor storage. `version` is raised
     when the numbers change.
 
-    A metric of one's own is a file with one subclass, named in a protocol as `metrics: [./brightness.py]`.
-    `floors_alone` gives the mean score of real samples, over draws as large as the generated set, and `floors` that of
-    scores measured between two
-    sets:
+    A metric of one's own is a file with one subclass, named in a protocol as `metrics: [./brightness.py]`. It has to
+    say `scores` alone; a score that is a mean over samples needs no more than this:
 
         \"\"\"How bright pictures are on the mean.\"\"\"
 
-        from aigc_lab.config import Strict
-        from aigc_lab.metrics.base import Metric, Score, mean_interval
+        from aigc_lab.metrics.base import Metric
+        from aigc_lab.shape import Modality
 
         class Brightness(Metric):
-            describes = frozenset({"brightness"})  # neither more nor less is better: no objective
-
-            class Config(Strict):
-                pass
-
-            @property
-            def gives(self):
-                return {"brightness": "higher"}
-
-            def check(self, dataset, samples):
-                if samples < 20:
-                    raise ValueError(f"a mean brightness needs at least 20 samples, not {samples}")
+            modality = Modality.IMAGES
 
             def scores(self, evidence):
-                def means(samples):  # [n]
-                    return samples.canonical().unit().double().flatten(1).mean(1)
+                return self.mean_scores(evidence, lambda images: images.unit().flatten(1).mean(1))
 
-                signature, n = self.signature(evidence), len(evidence.generated)
-                of_one = lambda part: {"brightness": means(part.samples).mean().item()}
-                floor = self.floors_alone(evidence, signature, of_one)["brightness"]
-                ends = mean_interval(means(evidence.generated))  # value, low, high
-                return [Score("brightness", *ends, n, floor, signature, "higher")]
+    Other scores come with an interval of their own, and a floor by `floors_alone` (the mean score of real samples, over
+    draws as large as the generated set) or `floors` (of scores measured between two sets).
     """
 
-    Config: ClassVar[type[Strict]]
+    #: its knobs; none unless a subclass has some
+    Config: ClassVar[type[Strict]] = Strict
     version: ClassVar[int] = 1
+    #: direction that is better of the only score of a metric that does not define `gives`; None for one that describes
+    better: ClassVar[Better | None] = None
+    #: modality of the samples that `check` accepts; None for all
+    modality: ClassVar[Modality | None] = None
+    #: smallest number of samples that `check` accepts
+    fewest: ClassVar[int] = 20
     #: largest number of samples whose features are kept one by one; moments are those of all samples
     keeps: ClassVar[int] = 50_000
     #: inputs besides generated and reference samples
@@ -157,22 +147,28 @@ class Metric(ABC):
         self.config = config
 
     @property
-    @abstractmethod
     def gives(self) -> dict[str, Better]:
-        """Names of the scores, each with the direction that is better."""
+        """Names of the scores, each with the direction that is better. By default one, named as the metric's file."""
+        return {plugins.name_of(type(self)): self.better or "higher"}
 
     def describing(self) -> frozenset[str]:
-        """Names of the scores that are no objective of a sweep."""
-        return self.describes
+        """Names of the scores that are no objective of a sweep: `describes`, and a default score without `better`."""
+        undirected = type(self).gives is Metric.gives and self.better is None
+        return self.describes.union(self.gives if undirected else ())
 
     @property
     def extractor(self) -> str | None:
         """Name of the feature extractor, or None."""
         return None
 
-    @abstractmethod
     def check(self, dataset: Dataset, samples: int) -> None:
-        """Raises `ValueError` if the dataset or the number of samples cannot support the metric. Loads nothing."""
+        """Raises `ValueError` if the dataset or the number of samples cannot support the metric: by default, samples of
+        another `modality`, or fewer than `fewest`. Loads nothing.
+        """
+        if self.modality not in (None, dataset.shape.modality):
+            raise ValueError(f"it is of {self.modality}, and dataset {dataset.name} holds {dataset.shape}")
+        if samples < self.fewest:
+            raise ValueError(f"{samples} samples say little: it needs at least {self.fewest}")
 
     def refuse_few(self, evidence: Evidence) -> None:
         """Raises `ValueError` if the reference set, or the train set of a metric that `needs` it, has fewer samples
@@ -222,6 +218,26 @@ class Metric(ABC):
     @abstractmethod
     def scores(self, evidence: Evidence) -> list[Score]:
         """Scores named in `gives`. Raises `ValueError` for samples that it cannot score (NaN, wrong shapes)."""
+
+    def mean_scores(self, evidence: Evidence, values: Callable[[Any], Tensor]) -> list[Score]:
+        """The only score in `gives`, as the mean of `values` over the generated samples, ±1.96 standard errors; its
+        floor is the mean over as many real samples. `values` maps samples in canonical form to numbers [n]. Raises
+        `ValueError` for numbers of another shape, and where several scores are declared.
+        """
+        (name, better), *others = self.gives.items()
+        if others:
+            raise ValueError(f"mean_scores gives one score, and {sorted(self.gives)} are declared")
+
+        def of(samples: Samples) -> Tensor:
+            numbers = values(samples.canonical()).double()
+            if tuple(numbers.shape) != (len(samples),):
+                raise ValueError(f"{name} is a mean of a number a sample, [{len(samples)}], not {list(numbers.shape)}")
+            return numbers
+
+        signature, n = self.signature(evidence), len(evidence.generated)
+        interval = mean_interval(of(evidence.generated))
+        floor = self.floors_alone(evidence, signature, lambda part: {name: of(part.samples).mean().item()})[name]
+        return [Score(name, *interval, n, floor, signature, better)]
 
     def of_real(self, evidence: Evidence, signature: str, compute: Callable[[], T]) -> T:
         """Result of `compute` on the real samples alone, computed once for each metric and signature.

@@ -56,7 +56,7 @@ def estimate(experiment: Experiment, places: Sequence[Place]) -> Estimate:
         values = {"system": system} | experiment.defaults(system)
         plan = experiment.resolve(lambda hole, values=values: values.get(hole.name, hole.ends()[0]))  # type: ignore[misc]
         with plugins.blamed(plan.system_class):
-            step_ms[plan.system] = 1000 * _seconds_per_step(plan, place)
+            step_ms[plan.title] = 1000 * _seconds_per_step(plan, place)
     searched, confirmed = trials * file.search.seeds, confirmations(experiment, trials)
     # The confirmed ones may all be of the slowest system.
     seconds = (searched * statistics.mean(step_ms.values()) + confirmed * max(step_ms.values())) / 1000

@@ -102,6 +102,10 @@ BREAKS: dict[str, tuple[str, dict[str, str]]] = {
         "others than 3 alone",
         {SAMPLE: SAMPLE.replace("(latents)", "(latents) + torch.randn(len(latents), 2)")},
     ),
+    "a conditional system draws what it is asked for": (
+        "labels 0 and 1 give the same samples",
+        {"    class Config": "    conditional = True\n    class Config"},
+    ),
     "a seed decides the weights to the bit": (
         "twice seed 5",
         {

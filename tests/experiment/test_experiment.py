@@ -13,6 +13,7 @@ from aigc_lab.data.mnist import MNIST
 from aigc_lab.data.ring import Ring
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment.checks import check_data, check_experiment
+from aigc_lab.experiment.configuration import Configuration
 from aigc_lab.experiment.experiment import Experiment, load_experiment
 from aigc_lab.host import content
 from aigc_lab.shape import Modality, Shape
@@ -398,6 +399,40 @@ def test_set_decides_a_choice_by_name(lines: Lines, change: str) -> None:
     assert [hole.name for hole in experiment.holes] == ["system.beta"]
     assert lines.refusal(TWO, change, "system.beta=-1").startswith("--set system.beta=-1: system.beta: ")
     assert lines.refusal(TWO.replace("[0.5, 2.0]", "[2.0, 0.5]"), change).startswith("FILE:10: system.beta.uniform: ")
+
+
+VARIANTS = TWO.replace(
+    "name: vae\n      width: 8\n      beta: {uniform: [0.5, 2.0]}", "name: dcgan\n      width: 16\n      lr: 1e-3"
+)
+
+
+def test_variants_of_one_system_compete(lines: Lines) -> None:
+    experiment = lines.load(VARIANTS)
+    check_experiment(experiment)
+    assert experiment.systems == ["dcgan width=8", "dcgan width=16"]
+    assert experiment.defaults("dcgan width=8") == {"system.0.loss": "nonsaturating", "system.0.lr": 2e-4}
+    assert experiment.defaults("dcgan width=16") == {}
+
+    def resolved(system: str) -> Configuration:
+        return experiment.resolve(lambda hole: system if hole.name == "system" else hole.ends()[0])
+
+    plans = [resolved(system) for system in experiment.systems]
+    assert [plan.system for plan in plans] == ["dcgan", "dcgan"]
+    assert plans[0].chosen == {"width": 8, "loss": "nonsaturating", "lr": 1e-4}
+    assert plans[1].chosen == {"width": 16}
+    assert plans[1].title == "dcgan width=16"
+
+
+def test_set_in_a_variant_goes_by_its_number_and_in_a_file_by_its_stem(lines: Lines) -> None:
+    experiment = lines.load(VARIANTS, "system.0.lr=2e-4", "system.1.loss=hinge")
+    assert [hole.name for hole in experiment.holes] == ["system", "system.0.loss"]
+    assert lines.refusal(VARIANTS, "system.lr=1") == (
+        "--set system.lr=1: system is a choice of dcgan width=8, dcgan width=16; write system.0.lr or system.1.lr"
+    )
+    experiment = lines.load(VARIANTS, "system=dcgan width=16")
+    assert filled(experiment)["system"] == {"name": "dcgan", "width": 16, "lr": 1e-3}
+    mine = lines.load(TWO.replace("name: vae", "name: ./my/own.py"), "system.own.beta=2.0")
+    assert mine.document.data["system"]["choice"][1] == {"name": "./my/own.py", "width": 8, "beta": 2.0}
 
 
 def test_set_decides_all(lines: Lines) -> None:

@@ -247,7 +247,7 @@ def test_a_grid_has_no_continuous_hole(kind: str) -> None:
         ("{choice: {x: 1}}", "a.choice", "a choice is a list"),
         ("{choice: }", "a.choice", "a choice is a list"),
         ("{choice: [x, y, x]}", "a.choice[2]", "the option x stands here twice"),
-        ("{choice: [{name: x}, {name: x, y: 1}]}", "a.choice[1]", "the option x stands here twice"),
+        ("{choice: [{name: x, y: 1}, {name: x, y: 1}]}", "a.choice[1]", "the option x stands here twice"),
         ("{choice: [1, .nan]}", "a.choice[1]", "not finite"),
         ("{choice: [.inf]}", "a.choice[0]", "not finite"),
         ("{log: [1, 2], uniform: [1, 2]}", "a", "the key log alone, and this one has uniform too"),
@@ -349,3 +349,23 @@ def test_plain_data_is_left_as_it_is() -> None:
     assert (filled.data, filled.values) == (parse("a: {b: [1, {c: d}]}", "x"), {})
     assert [corner.data for corner in space.corners(template)] == [template.data]
     assert space.holes(template) == []
+
+
+# ---- names of options
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([1, 0.5, None, True, [1, 2]], [1, 0.5, None, True, "[1, 2]"]),
+        ([{"name": "x", "y": 1}, {"name": "z", "y": 2}], ["x", "z"]),
+        ([{"name": "x", "y": 1, "w": 3}, {"name": "x", "y": 2, "w": 3}], ["x y=1", "x y=2"]),
+        ([{"name": "x"}, {"name": "x", "y": None}, {"name": "x", "y": "b"}], ["x", "x y=null", "x y=b"]),
+        # what a hole or a mapping holds is said only where nothing else tells two options apart
+        ([{"name": "x", "y": 1, "h": {"log": [1, 2]}}, {"name": "x", "y": 2, "h": 1}], ["x y=1", "x y=2"]),
+        ([{"name": "x", "h": {"log": [1, 2]}}, {"name": "x", "h": 1}], ['x h={"log": [1, 2]}', "x h=1"]),
+        ([{"name": "x", "y": 1}, {"name": "x", "y": 1}], ["x", "x"]),
+    ],
+)
+def test_options_of_one_name_are_called_by_what_differs(options: list[Any], expected: list[Any]) -> None:
+    assert space.labels(options) == expected

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +14,7 @@ from aigc_lab.statistics.intervals import GROUPS, T95_OF_GROUPS, Z95, clopper_pe
 from aigc_lab.text.corpus import Corpus, Ints
 from aigc_lab.text.tokenizer import named
 
-if TYPE_CHECKING:
-    from aigc_lab.data.base import Dataset
-
 Floats = npt.NDArray[np.float64]
-# Least number of sentences in a protocol; two files given by hand may have fewer.
-_WORTH = 20
 # Repeats below which a group jackknife is unreliable.
 _FEW = 10
 # Value, and the ends of its 95 % interval.
@@ -33,20 +28,16 @@ def corpus_of(samples: Any) -> Corpus:
 
 
 class TextMetric(base.Metric):
-    """Metric of sentences. `least` is the smallest number of generated sentences that it can be computed of.
+    """Metric of sentences. `least` is the smallest number of generated sentences that it can be computed of; a protocol
+    has `fewest`.
 
     A metric that is `paired` compares line i with the reference's line i: blank lines keep their place, and both sides
     need equally many lines.
     """
 
+    modality = Modality.TEXT
     least: ClassVar[int] = 1
     paired: ClassVar[bool] = False
-
-    def check(self, dataset: Dataset, samples: int) -> None:
-        if dataset.shape.modality != Modality.TEXT:
-            raise ValueError(f"it is of text, and dataset {dataset.name} holds {dataset.shape}")
-        if samples < _WORTH:
-            raise ValueError(f"{samples} sentences say little: it needs at least {_WORTH} in a protocol")
 
     def signature(self, evidence: base.Evidence, *details: str) -> str:
         tokenizer = corpus_of(evidence.real.reference).tokenizer
