@@ -104,7 +104,7 @@ def evaluate(
         say(f"{metric} is left out: {reason}")
         leave(metric, reason)
 
-    chosen = chosen_metrics(metrics, protocol, features, evidence, weights, say, leave_out)
+    chosen = chosen_metrics(metrics, protocol, features, evidence, store, weights, say, leave_out)
     store.keep |= kept(chosen)
     by = None if neighbours is None else neighbours_by(neighbours, chosen, evidence)
     if by is not None:
@@ -312,15 +312,10 @@ def _extracted(
     say: Callable[[str], None],
 ) -> _Vectors:
     """Vectors by the extractor `features`, or the best that can be had. Raises `UsageError` where there is none."""
-    kind = modality_of(reference)
-    best = best_features(dataset, weights) if features is None else None
-    if best is not None:
-        features, reason = best
-        say(reason)
-    name = features or kind.judge_extractor
+    kind, store = modality_of(reference), stores(dataset)
+    name = features or best_features(dataset, store, weights, say) or kind.judge_extractor
     if name is None:
         raise UsageError(f"{fake.modality} are judged by features of yours: name an extractor with --features")
-    store = stores(dataset)
     extractor = lookup.find_extractor(name)
     extractor.check(dataset, weights)
     extractor.fetch(weights, say)

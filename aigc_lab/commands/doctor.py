@@ -376,17 +376,33 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _weights(settings: Settings) -> Iterator[Check]:
+    yield _lite0(settings)
+    yield _inception(settings)
+
+
+def _lite0(settings: Settings) -> Check:
+    """Whether the weights are there that judge pictures without a classifier of their own."""
+    from aigc_lab.extractors.lite0 import Lite0
+
+    try:
+        path = Lite0.published.found(settings.weights)
+        Lite0.published.verified(path, settings.weights)
+    except UsageError as error:
+        finding, _, remedy = str(error).rpartition("; ")
+        return Check("lite0", "problem", finding, remedy)
+    return Check("lite0", "ok", f"{path}: intact")
+
+
+def _inception(settings: Settings) -> Check:
     from aigc_lab.extractors.shared.pretrained import InceptionFeatures
 
     published = InceptionFeatures.published
     path = published.found(settings.weights)
     if path is None:
         remedy = f"only protocols with Inception's features need it; they download {published.address}"
-        yield Check("weights", "ok", "Inception's weights are not on this machine", remedy)
-        return
+        return Check("weights", "ok", "Inception's weights are not on this machine", remedy)
     try:
         published.verified(path, settings.weights)
     except UsageError:
-        yield Check("weights", "problem", f"{path} is damaged", f"replace it by {published.address}")
-    else:
-        yield Check("weights", "ok", f"{path}: intact")
+        return Check("weights", "problem", f"{path} is damaged", f"replace it by {published.address}")
+    return Check("weights", "ok", f"{path}: intact")

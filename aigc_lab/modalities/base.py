@@ -55,7 +55,7 @@ class Form(NamedTuple):
 class Lookalikes(Protocol):
     """Real samples that were changed to look like generated ones (see `verdicts.shift`)."""
 
-    def like(self, generated: Any, weights: "Tensor") -> "tuple[Tensor, Tensor]":
+    def like(self, generated: Any, weights: "Tensor", of: "Tensor") -> "tuple[Tensor, Tensor]":
         """Their vectors [k, d], and their places in the pool of real samples [k]."""
 
 
@@ -211,10 +211,10 @@ class ModalityKind(ABC):
         return [*first, "fd_debiased", "kid", "prdc", "vendi", "memorisation"]
 
     def best_features(
-        self, dataset: "Dataset", weights: "WeightsPolicy", *, classified: bool
+        self, dataset: "Dataset", weights: "WeightsPolicy", unfit: "Callable[[], str | None]"
     ) -> tuple[str, str] | None:
-        """The extractor that scores samples best here, and why; None where each metric has its own. `classified` says
-        that a classifier can learn the dataset's classes without having seen what it judges.
+        """The extractor that scores samples best here, and why; None where each metric has its own. `unfit` says why
+        no classifier of the dataset's classes can serve, None where one can: it is trained and tested for that.
         """
         return None
 

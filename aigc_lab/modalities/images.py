@@ -129,15 +129,25 @@ class ImagesKind(ModalityKind):
 
     # ---- scored
 
-    def best_features(self, dataset: Dataset, weights: WeightsPolicy, *, classified: bool) -> tuple[str, str]:
-        """Inception where its weights are, else the dataset's own classifier, else a random network."""
+    def best_features(
+        self, dataset: Dataset, weights: WeightsPolicy, unfit: Callable[[], str | None]
+    ) -> tuple[str, str]:
+        """Inception where its weights are, else the dataset's own classifier where it is fit, else `lite0`. Raises
+        `UsageError` where not even its weights are there: a random network judges only where it is named.
+        """
         inception: Any = lookup.find_extractor("inception")
         lacking = "Inception's weights are not on this machine; --features inception downloads them"
         if inception.published.found(weights) is not None:
             return "inception", "features: inception"
-        if classified:
+        why = unfit()
+        if why is None:
             return "classifier", f"features: the classifier of {dataset.name} ({lacking})"
-        return "random", f"features: a random network's, which rank and mean nothing beyond that ({lacking})"
+        try:
+            lookup.find_extractor("lite0").check(dataset, weights)
+        except UsageError as error:
+            own = "or name --features random, by which scores rank and mean nothing beyond that"
+            raise UsageError(f"features: {why}, and lite0 cannot serve: {error}; {own}") from None
+        return "lite0", f"features: lite0, ImageNet's EfficientNet-Lite0, whose scores are no FID ({why}; {lacking})"
 
     def trivial(self, train: Samples, count: int) -> Images:
         """A Gaussian of the training images, cut to [0, 1]; of more than 1,024 numbers an image, pixel by pixel."""

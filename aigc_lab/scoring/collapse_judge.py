@@ -23,7 +23,7 @@ from aigc_lab.verdicts.collapse import Judge, K, alike
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
 from aigc_lab.verdicts.missing import MISSING
 from aigc_lab.verdicts.sentences import Sentences
-from aigc_lab.verdicts.shift import shifted
+from aigc_lab.verdicts.shift import blurred, shifted
 
 # Real samples that judge as many generated ones: enough for splits in which both sides are large.
 _TIMES, _LEAST = 4, 2000
@@ -223,15 +223,17 @@ class Pictures:
     at: Callable[[Tensor], Samples]
     vectors: Callable[[Images], Tensor]
 
-    def like(self, generated: Images, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def like(self, generated: Images, weights: Tensor, of: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors [k, d] of real images that were changed to look like the generated ones, and their places in the pool
-        [k]. Means over the pool are taken by `weights` [m].
+        [k]. Means over the pool are taken by `weights` [m], or evenly where the generated images are more blurred than
+        the real ones of any bin `of` [m]: blurred ones are taken for those of other bins, which the weights follow.
         """
         places = choice(len(weights), min(_SHIFTED, len(weights)))
         some = generated.take(choice(len(generated), min(_SHIFTED, len(generated)))).canonical().values.cpu()
-        parts = weights[places]
-        parts = parts if parts.sum() > 0 else torch.ones_like(parts)
-        images = shifted(self.at(places).canonical().values.cpu(), some, parts)
+        real, parts = self.at(places).canonical().values.cpu(), weights[places]
+        if parts.sum() == 0 or blurred(real, some, of[places]):
+            parts = torch.ones_like(parts)
+        images = shifted(real, some, parts)
         return self.vectors(Images(images)).cpu(), places
 
 

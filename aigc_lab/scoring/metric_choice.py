@@ -5,13 +5,14 @@ from typing import Any
 
 from aigc_lab import plugins
 from aigc_lab.data.base import Dataset
-from aigc_lab.errors import UsageError
+from aigc_lab.errors import Failure, UsageError
 from aigc_lab.experiment.protocol import load_protocol
 from aigc_lab.extractors.shared import lookup
 from aigc_lab.host import content
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.metrics.base import Evidence, Metric
 from aigc_lab.modalities.base import modality_of
+from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.scoring.inputs import GivenDataset
 
 
@@ -20,6 +21,7 @@ def chosen_metrics(
     protocol: str | None,
     features: str | None,
     evidence: Evidence,
+    store: FeatureStore,
     weights: WeightsPolicy,
     say: Callable[[str], None],
     leave_out: Callable[[str, str], None],
@@ -29,11 +31,9 @@ def chosen_metrics(
     """
     if names is not None and protocol is not None:
         raise UsageError("--metrics and --protocol say the same in two ways; give one of them")
-    chosen = features
-    best = best_features(evidence.dataset, weights) if chosen is None else None
-    if best is not None:
-        chosen, why = best
-        say(why)
+    # A protocol says itself which features it reads, unless the user does; and many metrics read none.
+    reads = protocol is None and (names is None or any(map(_reads_features, names)))
+    chosen = features or (best_features(evidence.dataset, store, weights, say) if reads else None)
     asked = names is not None or protocol is not None
     if protocol is not None:
         named = load_protocol(content.find_file("evaluation", protocol))
@@ -44,8 +44,7 @@ def chosen_metrics(
             raise UsageError(f"no metric that ships measures {evidence.generated.modality}: name yours with --metrics")
     computable, left_out = [], dict[str, str]()
     for name, config in specs:
-        # A protocol says itself which features it reads, unless the user does.
-        options = {"features": chosen} if chosen and (features or protocol is None) else {}
+        options = {"features": chosen} if chosen else {}
         try:
             computable.append(_metric(name, config, options, evidence, weights, say))
         except ValueError as error:
@@ -58,6 +57,10 @@ def chosen_metrics(
     for name, reason in left_out.items():
         leave_out(name, reason)
     return computable
+
+
+def _reads_features(name: str) -> bool:
+    return "features" in plugins.find(Metric, name).Config.model_fields  # type: ignore[type-abstract]
 
 
 def _metric(
@@ -81,8 +84,29 @@ def _metric(
     return metric
 
 
-def best_features(dataset: Dataset, weights: WeightsPolicy) -> tuple[str, str] | None:
-    """The extractor for samples like those of a dataset, and why it was chosen; None where each metric has its own."""
+def best_features(
+    dataset: Dataset, store: FeatureStore, weights: WeightsPolicy, say: Callable[[str], None]
+) -> str | None:
+    """The extractor for samples like those of a dataset, which `say` is told with the reason; None where each metric
+    has its own. Raises `UsageError` where there is none, with the remedy.
+    """
+    best = modality_of(dataset.shape).best_features(dataset, weights, lambda: _unfit(dataset, store))
+    if best is None:
+        return None
+    name, why = best
+    say(why)
+    return name
+
+
+def _unfit(dataset: Dataset, store: FeatureStore) -> str | None:
+    """Why the stored classifier of a dataset cannot serve, which is trained if there is none; None where it can."""
+    if dataset.shape.classes is None:
+        return "there are no classes that a classifier could learn"
     # A classifier that is trained on given samples would judge the very samples that it knows.
-    classified = not isinstance(dataset, GivenDataset) and dataset.shape.classes is not None
-    return modality_of(dataset.shape).best_features(dataset, weights, classified=classified)
+    if isinstance(dataset, GivenDataset):
+        return "a classifier of the samples that were given would know what it judges"
+    try:
+        store.extractor("classifier")
+    except Failure as error:
+        return str(error).partition("; choose ")[0]
+    return None

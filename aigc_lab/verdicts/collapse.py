@@ -22,6 +22,10 @@ Calibration (evaluation/calibrate.py) made rules other than one would write them
   and by colours' clusters of an untrained network paler pictures were. Real pictures that were made to look alike show
   whether the features still sort them, and which bins they then leave empty too; they are compared bin by bin, so that
   classes that are gone are no blur.
+- Blurred pictures are taken for those of the plainest class: weighted as their bins say, real ones were made hardly
+  blurred, and by lite0's clusters blur of 3 pixels was PARTIAL. Where generated pictures have less detail than the real
+  ones of any bin, no bins say how much blur there is; and frequencies are those of cosines, for a Fourier transform has
+  jumps at the pictures' edges that stay after blur, and hid it along the axes.
 - Classes are bins only if the features sort three of four real samples into theirs, and clusters of pictures are never
   NONE: by an untrained network all were there without five of ten classes, and by one that sorts 70 % without one of
   them, in a quarter of the sets. In other clusters coverage must be what real samples have at worst.
@@ -48,7 +52,7 @@ from aigc_lab.verdicts.conclusion import FOUND, VARIED, Collapse, CollapseVerdic
 from aigc_lab.verdicts.diversity import scale_of, vendi
 from aigc_lab.verdicts.missing import BINS, MISSING, UNDECIDED, decide, least_missing, most_missing
 
-_VERSION = 5  # of the rules: what one says is not compared with what another does
+_VERSION = 6  # of the rules: what one says is not compared with what another does
 K = 5  # neighbours that a ball reaches to
 SPLITS = 200
 _LISTED = 60  # neighbours of each vector that are known: of real halves, enough to find the fifth
@@ -80,13 +84,13 @@ class Beside(NamedTuple):
 
     `alike` [n] is a number that equal samples share, since vectors of copies may differ by rounding. `strangeness` [n]
     measures how unlike real samples each is, by other evidence; 2.5 % of real ones are above 1. `shifted`, for
-    pictures, makes real ones that look as all generated ones do: it takes weights [m] of the pool's samples and returns
-    vectors [s, d] with their places in the pool [s], both in the order in which the pool was given.
+    pictures, makes real ones that look as all generated ones do: it takes weights and bins [m] of the pool's samples
+    and returns vectors [s, d] with their places in the pool [s], all in the order in which the pool was given.
     """
 
     alike: Tensor
     strangeness: Tensor | None = None
-    shifted: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    shifted: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
 
 
 @dataclass
@@ -444,16 +448,16 @@ class Judge:
         precision, coverage = (votes.mean() / len(parts)).item(), torch.stack(covered).mean().item()
         return _Fidelity(precision, coverage, good, near | good, null)
 
-    def _shift(self, generated: Tensor, shifted: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Shift:
+    def _shift(self, generated: Tensor, shifted: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Shift:
         """How the features sort real samples with the shift of all generated ones. Real samples are weighted so that
         their bins are as frequent as the generated ones', because missing classes are no shift.
         """
         count = len(self.bins.names)
         predicted = self.bins.of if self.bins.centres is not None else self._predictions[0]
         hits, real = (torch.bincount(each, minlength=count).double() for each in (self._bins_of(generated), predicted))
-        weights = torch.empty(len(predicted), dtype=torch.float64)
-        weights[self._places] = (hits / real.clamp_min(1))[predicted]
-        vectors, places = shifted(weights)
+        weights, bins = torch.empty(len(predicted), dtype=torch.float64), torch.empty_like(predicted)
+        weights[self._places], bins[self._places] = (hits / real.clamp_min(1))[predicted], self.bins.of
+        vectors, places = shifted(weights, bins)
         order = torch.empty_like(self._places)
         order[self._places] = torch.arange(len(order))
         vectors, rows = vectors.double(), order[places]

@@ -367,5 +367,5 @@ def test_nulls_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_signature_says_what_was_judged() -> None:
     found = judged_of(lacking())
-    assert found.signature == f"world|n:410|pool:1600|bins:6|splits:{SPLITS}|v:5"
+    assert found.signature == f"world|n:410|pool:1600|bins:6|splits:{SPLITS}|v:6"
     assert found.as_dict()["verdict"] == str(found.verdict) and {*found.as_dict()} == {*vars(found)}
