@@ -201,6 +201,11 @@ class Folder(base.Dataset):
         return splits, doubles
 
     @property
+    def by_shares(self) -> bool:
+        """Whether the scored splits are shares of the images, and no folders of their own."""
+        return not self._split_folders
+
+    @property
     def exchangeable(self) -> bool:  # type: ignore[override]
         """False if folders are the splits, and if images occur twice, because equal ones are kept in one split."""
         return not self._split_folders and not self._stored[1]["equal"]

@@ -15,6 +15,8 @@ from aigc_lab.metrics.base import Metric
 
 # No metric asks for so many samples: one that refuses them too does not refuse for their number.
 _MANY = 10_000_000
+# A share of less may be taken for each scored split: a fifth is left to train on at least.
+_MOST = 0.4
 
 
 class _Splits(NamedTuple):
@@ -36,6 +38,20 @@ class _Splits(NamedTuple):
     def in_all(self, needed: int) -> str:
         """How many samples a dataset of these shares has whose scored split has as many as are needed."""
         return f"{math.ceil(sum(self.sizes.values()) * needed / max(self.size, 1)):,} in all"
+
+    def share(self, needed: int) -> str | None:
+        """The share of the samples that the scored splits may be told to have, so that they have as many as are needed;
+        None where it would leave too little to train on, or the splits are no shares.
+        """
+        share = math.ceil(100 * needed / sum(self.sizes.values())) / 100
+        told = {"reference", "holdout"} <= type(self.dataset.config).model_fields.keys()
+        return f"{share:.2f}" if told and share < _MOST and getattr(self.dataset, "by_shares", True) else None
+
+    def remedy(self, needed: int) -> str:
+        """What would give a scored split as many samples as are needed, the easiest first."""
+        share, in_all = self.share(needed), self.in_all(needed)
+        told = "" if share is None else f"--set data.reference={share} --set data.holdout={share}, or "
+        return f"{told}{in_all}"
 
 
 def fitted(experiment: Experiment) -> tuple[Experiment, list[str]]:
@@ -95,13 +111,15 @@ def _notes(
     """What a user should know of a protocol that is fitted to `count` samples, a sentence each."""
     protocol, notes = experiment.protocol, []
     if count < protocol.samples:
+        wider = math.sqrt(protocol.samples / count)
         notes.append(
-            f"{count:,} samples are scored: protocol {protocol.name} takes {protocol.samples:,} where there are as "
-            f"many, and the {splits.scored} split has {splits.size:,} ({splits.in_all(protocol.samples)} would do)"
+            f"{count:,} samples are scored, which leaves intervals about {wider:.1f} times as wide: protocol "
+            f"{protocol.name} takes {protocol.samples:,} where there are as many, and the {splits.scored} split has "
+            f"{splits.size:,} ({splits.remedy(protocol.samples)} would do)"
         )
     for name, (metric, reason) in left_out.items():
         needed = _least(metric, splits.dataset, count)
-        notes.append(f"{name} is left out: {reason} ({splits.in_all(needed)} would do)")
+        notes.append(f"{name} is left out: {reason} ({splits.remedy(needed)} would do)")
     return notes
 
 
@@ -138,13 +156,11 @@ def _least(metric: Metric, dataset: Dataset, few: int) -> int:
 
 def _refuse(experiment: Experiment, splits: _Splits, metrics: Mapping[str, Metric]) -> None:
     """Raises `UsageError` for data that no metric of the protocol can do with, with what would do."""
-    dataset, total = splits.dataset, sum(splits.sizes.values())
-    needed, name = min((_least(metric, dataset, splits.size), name) for name, metric in metrics.items())
-    share = math.ceil(100 * needed / total) / 100
-    shares = {"reference", "holdout"} <= type(dataset.config).model_fields.keys() and share < 0.4
-    remedy = f"set data.reference and data.holdout to {share:.2f}, or " * shares
+    needed, name = min((_least(metric, splits.dataset, splits.size), name) for name, metric in metrics.items())
+    share = splits.share(needed)
+    remedy = "" if share is None else f"set data.reference and data.holdout to {share}, or "
     experiment.document.fail(
         ("data",),
-        f"the {splits.scored} split of {dataset.name} has {splits.size:,} samples, too few for any metric of protocol "
+        f"the {splits.scored} split of {splits.dataset.name} has {splits.size:,} samples, too few for any metric of protocol "
         f"{experiment.protocol.name}: {name} needs {needed:,}; {remedy}give {splits.in_all(needed)}",
     )

@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Set
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,11 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from aigc_lab.extractors.base import Extractor
+from aigc_lab.extractors.lite0 import Lite0
 from aigc_lab.extractors.random import Random
 from aigc_lab.extractors.shared.small_classifier import Network, fit
+from aigc_lab.host.weights import PUBLISHED
 from aigc_lab.noise import generator
 from aigc_lab.samples import Images
 from aigc_lab.scoring.collapse_judge import Pictures, chosen_bins, judged
+from aigc_lab.scoring.inputs import GivenDataset
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.verdicts.collapse import Judge
 from aigc_lab.verdicts.conclusion import FOUND, Collapse
@@ -112,8 +116,12 @@ BENCHES = {
     "textures-weak-unlabelled": ("weak", False),
     "textures-random": ("random", True),
     "textures-random-unlabelled": ("random", False),
+    "textures-lite0": ("lite0", True),
+    "textures-lite0-unlabelled": ("lite0", False),
 }
 _STEPS = {"trained": 150, "weak": 75}
+# Pictures that pass through a network at once.
+_AT_ONCE = {"lite0": Lite0.block}
 _EVERYTHING = tuple(range(len(CLASSES)))
 Made = Callable[[torch.Generator], Images]
 
@@ -121,6 +129,10 @@ Made = Callable[[torch.Generator], Images]
 def _features(name: str, train: Images) -> Extractor | Network:
     if name == "random":
         return Random()
+    if name == "lite0":
+        return Lite0.prepare(
+            GivenDataset(train, len(CLASSES)), cache=Path(), weights=PUBLISHED, device="cpu", say=print
+        )
     return fit(train, Shape(Modality.IMAGES, (3, SIZE, SIZE), len(CLASSES)), _STEPS[name]).eval()
 
 
@@ -183,7 +195,7 @@ def table(name: str, count: int, others: int, seed: int) -> list[Bound]:
 
     @torch.inference_mode()
     def vectors(images: Images) -> Tensor:
-        return torch.cat([network(part)[0] for part in torch.split(images.values, 500)])
+        return torch.cat([network(part)[0] for part in torch.split(images.values, _AT_ONCE.get(kind, 500))])
 
     labels = real.labels if labelled else None
     pool = vectors(real)
@@ -225,7 +237,7 @@ def table(name: str, count: int, others: int, seed: int) -> list[Bound]:
     ]
     if bins.withheld:
         bounds.append(Bound(f"{name}, anything: NONE", among(said, {Collapse.NONE}), most=0.0))
-    if kind == "trained" and labelled:
+    if kind in ("trained", "lite0") and labelled:
         half, grave = [truth for truth in said if truth.startswith("5")], {Collapse.SEVERE, Collapse.TOTAL}
         bounds.append(Bound(f"{name}, honest: NONE", among(["honest"], {Collapse.NONE}), least=0.9))
         bounds.append(Bound(f"{name}, classes gone: PARTIAL or worse", among(gone, FOUND), least=0.99))

@@ -273,7 +273,8 @@ def test_a_run_is_compared_with_its_own_dataset(typed: Any, tmp_path: Path) -> N
 def test_a_protocol_and_features_of_ones_own(scored: Any, tmp_path: Path) -> None:
     made, real = digits("train", 0, 400), digits("holdout", 0, 400)
     by_protocol = scored(made, real, protocol="folder", features=None)
-    assert by_protocol == scored(made, real, metrics=["fd", "kid"])
+    assert by_protocol == scored(made, real, metrics=["fd", "kid"], features="lite0")
+    assert [score.name for score in by_protocol] == ["fd_lite0", "kid_lite0"]
     left_out: dict[str, str] = {}
     (kid,) = scored(made, real.take(slice(0, 60)), protocol="folder", features=None, leave=left_out.__setitem__)
     assert kid.name.startswith("kid") and list(left_out) == ["fd"]

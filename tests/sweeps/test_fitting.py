@@ -15,9 +15,9 @@ from aigc_lab.experiment.experiment import Experiment, load_experiment
 from aigc_lab.sweeps.fitting import fitted
 
 
-def pictures(folder: Path, count: int) -> Path:
+def pictures(folder: Path, count: int, first: int = 0) -> Path:
     folder.mkdir()
-    for number in range(count):
+    for number in range(first, first + count):
         values = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
         Image.fromarray(values).save(folder / f"{number:03d}.png")
     return folder
@@ -40,10 +40,10 @@ def test_160_pictures_are_scored_by_what_24_allow(tmp_path: Path) -> None:
     reason = "a Fréchet distance needs at least 100 samples, not 24"
     assert experiment.protocol.left_out == {"fd": reason}
     assert notes == [
-        "24 samples are scored: protocol folder takes 400 where there are as many, and the reference split has 24 "
-        "(2,667 in all would do)",
+        "24 samples are scored, which leaves intervals about 4.1 times as wide: protocol folder takes 400 where there "
+        "are as many, and the reference split has 24 (2,667 in all would do)",
         f"fd is left out: {reason} (667 in all would do)",
-        f"the objective is to minimize {name}, for fd_rand is left out",
+        f"the objective is to minimize {name}, for fd_lite0 is left out",
     ]
     again, nothing = fitted(experiment)  # as a sweep is resumed
     assert again is experiment and not nothing
@@ -51,18 +51,39 @@ def test_160_pictures_are_scored_by_what_24_allow(tmp_path: Path) -> None:
 
 def test_the_numbers_that_are_said_would_do(tmp_path: Path) -> None:
     experiment, notes = fitted(of(pictures(tmp_path / "pics", 667)))
-    assert experiment.protocol.samples == 100 and experiment.file.objective.minimize == "fd_rand"
+    assert experiment.protocol.samples == 100 and experiment.file.objective.minimize == "fd_lite0"
     assert len(notes) == 1 and not experiment.protocol.left_out and len(experiment.metrics) == 2
     check_experiment(experiment)
     check_data(experiment)
+
+
+def test_600_pictures_are_told_the_shares_that_keep_the_distance(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "pics", 600)
+    _, notes = fitted(of(folder))
+    shares = "--set data.reference=0.17 --set data.holdout=0.17"
+    assert "90 samples are scored, which leaves intervals about 2.1 times as wide" in notes[0]
+    assert "(2,667 in all would do)" in notes[0] and f"({shares}, or 667 in all would do)" in notes[1]
+    experiment, notes = fitted(of(folder, data__reference="0.17", data__holdout="0.17"))
+    assert experiment.protocol.samples == 102 and experiment.file.objective.minimize == "fd_lite0" and len(notes) == 1
+    assert len(check_data(experiment)) == 1
+
+
+def test_folders_that_are_the_splits_are_not_told_shares(tmp_path: Path) -> None:
+    for split, count in (("train", 120), ("val", 12), ("test", 12)):
+        pictures(tmp_path / split, count, first=1000 * len(split))
+    (tmp_path / "pics").mkdir()
+    for split in ("train", "val", "test"):
+        (tmp_path / split).rename(tmp_path / "pics" / split)
+    _, notes = fitted(of(tmp_path / "pics"))
+    assert len(notes) == 3 and not [note for note in notes if "data.reference" in note]
 
 
 def test_what_was_named_is_refused_with_the_n_that_it_needs(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "pics", 160)
     experiment, notes = fitted(of(folder, evaluation__samples="24"))
     assert experiment.protocol.samples == 24 and len(experiment.metrics) == 1 and len(notes) == 2
-    with pytest.raises(UsageError, match=r"--set objective.minimize=fd_rand: .* at least 100 samples, not 24"):
-        fitted(of(folder, objective__minimize="fd_rand"))
+    with pytest.raises(UsageError, match=r"--set objective.minimize=fd_lite0: .* at least 100 samples, not 24"):
+        fitted(of(folder, objective__minimize="fd_lite0"))
     with pytest.raises(UsageError, match=r"metric fd: .* at least 100 samples, not 24"):
         check_experiment(fitted(of(folder, evaluation__metrics="[{fd: {features: random}}]"))[0])
     with pytest.raises(UsageError, match=r"takes 100 samples, and the reference split of folder has 24|too few"):
