@@ -161,6 +161,6 @@ def _refuse(experiment: Experiment, splits: _Splits, metrics: Mapping[str, Metri
     remedy = "" if share is None else f"set data.reference and data.holdout to {share}, or "
     experiment.document.fail(
         ("data",),
-        f"the {splits.scored} split of {splits.dataset.name} has {splits.size:,} samples, too few for any metric of protocol "
-        f"{experiment.protocol.name}: {name} needs {needed:,}; {remedy}give {splits.in_all(needed)}",
+        f"the {splits.scored} split of {splits.dataset.name} has {splits.size:,} samples, too few for any metric of "
+        f"protocol {experiment.protocol.name}: {name} needs {needed:,}; {remedy}give {splits.in_all(needed)}",
     )

@@ -23,9 +23,9 @@ _AT_ONCE = 512
 _ROUNDING = 1 / 12
 # A mean log power to which little more than rounding is needed.
 _NOTHING = math.log(3 * _ROUNDING)
-# The window over neighbouring frequencies, [1 2 1] / 4 both ways, takes the mean of 7.1 squared normal numbers as it
-# were. The mean of its logarithm is less than that of its mean by this: ln(3.56) − ψ(3.56).
-_LOG_OF_MEAN = 0.147
+# The mean logarithm of white noise's power in the window over neighbouring frequencies is less than that of its mean by
+# this. The window, [1 2 1] / 4 both ways, is much like a mean of 7.1 squared normal numbers: theirs would be 0.147.
+_LOG_OF_MEAN = 0.135
 # Generated pictures of which so many have less detail than so few real ones of any bin are blurred, whatever they show.
 _MOST, _FEW = 0.75, 0.05
 

@@ -10,6 +10,8 @@ from conftest import program
 from torch import Tensor
 
 from aigc_lab import noise
+from aigc_lab.extractors.lite0 import Lite0
+from aigc_lab.host.weights import PUBLISHED
 from aigc_lab.samples import Images
 from aigc_lab.scoring.collapse_judge import Pictures, chosen_bins, judged
 from aigc_lab.verdicts import shift
@@ -166,3 +168,94 @@ def test_what_is_alike_is_not_changed() -> None:
     weights = (real.labels == 0).double()
     again = shift.shifted(real.values, plain, weights)
     assert (again.double() - real.values.double()).square().mean().sqrt() < 1
+
+
+# ---- blur that no class explains
+
+
+def test_blurred_pictures_have_less_detail_than_any_class_of_real_ones() -> None:
+    """Nothing that sharp pictures show has so little: not the plainest class alone, nor a few pictures repeated."""
+    textures = program("calibration.pictures")
+    real, made = textures.pictures(800, noise.generator("real")), textures.pictures(400, noise.generator("made"))
+    plain = textures.pictures(400, noise.generator("plain"), (0,))
+    assert real.labels is not None
+    for sigma in (0.7, 1.0, 3.0):
+        for images in (made, plain):
+            assert shift.blurred(real.values, textures.blurred(images, sigma).values, real.labels)
+    repeated = plain.take(torch.arange(8).repeat(50))
+    for images in (made, plain, repeated, textures.pictures(400, noise.generator("half"), (0, 3, 4, 6, 8))):
+        assert not shift.blurred(real.values, images.values, real.labels)
+    # Where real pictures have flat grounds, as digits do, nothing has less detail than nothing.
+    flat = torch.zeros((40, 1, 8, 8), dtype=torch.uint8)
+    assert not shift.blurred(flat, flat, torch.zeros(40, dtype=torch.int64))
+    assert not shift.blurred(flat[..., :2], flat[..., :2], torch.zeros(40, dtype=torch.int64))
+
+
+def test_blur_takes_stripes_along_the_axes_away() -> None:
+    """By pictures of all classes that are blurred: real stripes lose what they lose blurred themselves, although the
+    ends of a picture differ, which a Fourier transform takes for detail along its axes.
+    """
+    textures = program("calibration.pictures")
+    real, other = textures.pictures(300, noise.generator("real")), textures.pictures(500, noise.generator("other"))
+    made = shift.shifted(real.values, textures.blurred(other, 3.0).values, torch.ones(300)).double()
+    wanted = textures.blurred(real, 3.0).values.double()
+    away = (made - wanted).square().mean((1, 2, 3)).sqrt()
+    assert real.labels is not None
+    for class_ in (1, 2, 3, 4):
+        assert away[real.labels == class_].mean() < 7, textures.CLASSES[class_]  # of 255; 10 to 15 by Fourier's
+
+
+@pytest.mark.parametrize(("sigma", "within"), [(0.7, 0.04), (1.0, 0.06), (1.5, 0.06)])
+def test_real_pictures_that_were_made_alike_are_sorted_as_blurred_ones_are(sigma: float, within: float) -> None:
+    """The evidence that is shown, `accuracy_shifted`, beside the truth: the same real pictures, blurred."""
+    by = known("trained", True)
+    of = by.judge._bins_of(by.vectors(by.textures.blurred(by.real, sigma)).double())
+    truth = (of == by.real.labels).double().mean().item()
+    made = by.textures.blurred(draw("alike"), sigma)
+    like = partial(Pictures(by.real.take, by.vectors).like, made)
+    assert by.judge._shift(by.vectors(made).double(), like).accuracy == pytest.approx(truth, abs=within)
+
+
+def test_lite0_sees_blur_and_what_is_gone() -> None:
+    """The features of pictures without a classifier of their own, of 64 pixels a side for speed; without labels."""
+    textures, count = program("calibration.pictures"), 300
+    network = Lite0(Lite0.built(Lite0.published.found(PUBLISHED), 64), "test")
+
+    @torch.inference_mode()
+    def vectors(images: Images) -> Tensor:
+        return torch.cat([network(part)[0] for part in torch.split(images.values, Lite0.block)])
+
+    real, made = (
+        textures.pictures(2 * count, noise.generator("lite0")),
+        textures.pictures(count, noise.generator("made")),
+    )
+    pool = vectors(real)
+    bins, by = chosen_bins(pool, count, by=network)
+    judge = Judge(pool, bins, "lite0", splits=20)
+    assert by == "clusters"
+    for sigma in (None, 3.0):
+        images = made if sigma is None else textures.blurred(made, sigma)
+        found = judged(judge, vectors(images), None, images, Pictures(real.take, vectors))
+        assert found.verdict == Collapse.INCONCLUSIVE, found.reason
+        assert ("blur" in found.reason) == (sigma is not None)
+    gone = textures.pictures(count, noise.generator("gone"), (0, 3, 5, 6, 7))
+    assert judged(judge, vectors(gone), None, gone, Pictures(real.take, vectors)).verdict in FOUND
+
+
+def test_the_cosine_transform_is_orthonormal() -> None:
+    """scipy's DCT-II, of which the matrices are the definition."""
+    from scipy.fft import dctn
+
+    pictures = (255 * torch.rand((3, 1, 6, 9), generator=noise.generator("cosines"))).byte()
+    waves, means = shift._waves(pictures, torch.eye(1))
+    assert torch.allclose(waves, torch.from_numpy(dctn(pictures.double().numpy(), axes=(2, 3), norm="ortho")))
+    assert torch.allclose(means, pictures.double().mean((2, 3)))
+    for height, width in ((1, 5), (5, 1)):
+        tiny = (255 * torch.rand((9, 3, height, width), generator=noise.generator("tiny"))).byte()
+        assert shift.shifted(tiny, tiny, torch.ones(9)).shape == tiny.shape
+
+
+def test_the_mean_logarithm_of_white_noise_is_corrected_by_what_is_said() -> None:
+    grain = torch.randn((4000, 1, 16, 16), generator=noise.generator("grain"), dtype=torch.float64)
+    logs = shift._power(1e3 * grain)[:, :, 3:-3, 3:-3].log().mean()
+    assert (2 * math.log(1e3) - logs.item()) == pytest.approx(shift._LOG_OF_MEAN, abs=0.003)
