@@ -67,7 +67,7 @@ def evaluate(
     The metrics are those of `metrics` by name or of a `protocol` (a name or a file). Without either they are those of
     the modality that can be computed: `leave` and `say` are told of each of the others and the reason. Both sets must
     be as large as a metric needs. `features` is the extractor of all metrics that can choose: `inception`,
-    `classifier`, `random`, or a user's file.
+    `classifier`, `lite0`, `random`, or a user's file.
 
     The floor compares real samples with real ones: of a dataset, samples of the other scoring split; of any other
     reference, a random part with the rest, at most half of it. Where that part is smaller than the generated set,
