@@ -34,7 +34,7 @@ def evaluate(
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option(help="inception, classifier, lite0, random, ./mine.py, …  [default: the best there is]", metavar="NAME"),
+        typer.Option(help="inception, classifier, lite0, random, ./mine.py, …  [default: the best]", metavar="NAME"),
     ] = None,
     tokenizer: TokenizerOption = None,
     samples: Annotated[int | None, typer.Option(help="Score so many of the generated samples.", min=1)] = None,

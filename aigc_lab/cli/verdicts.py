@@ -67,7 +67,7 @@ def judge_collapse(
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option(help="inception, classifier, lite0, random, ./mine.py, …  [default: the best there is]", metavar="NAME"),
+        typer.Option(help="inception, classifier, lite0, random, ./mine.py, …  [default: the best]", metavar="NAME"),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="The file of Inception's weights.", metavar="FILE")] = None,
     size: Annotated[

@@ -39,7 +39,7 @@ def shop(tmp_path: Path) -> Folder:
 
 
 def test_what_600_pictures_lack_is_called_by_its_folder(shop: Folder, tmp_path: Path) -> None:
-    assert shop.notes[0].endswith("420 train, 90 reference, 90 holdout (by the hash of the pixels), 3 classes by folder")
+    assert "420 train, 90 reference, 90 holdout" in shop.notes[0] and "3 classes by folder" in shop.notes[0]
     metric = FD(FD.Config(features="random"))
     store = FeatureStore(shop, cache=tmp_path / "cache", weights=PUBLISHED, device="cpu")
     evaluator = Evaluator(Protocol(name="mine", samples=90, metrics=["fd"]), [metric], shop, store)
