@@ -72,7 +72,7 @@ def blurred(real: Tensor, generated: Tensor, of: Tensor) -> bool:
     if min(real.shape[2:]) < 3:
         return False
     there, most = _detail(real), _detail(generated).quantile(_MOST)
-    return all(bool(most < there[of == bin_].quantile(_FEW)) for bin_ in of.unique())
+    return all(bool(most < there[of == bin_].quantile(_FEW)) for bin_ in torch.unique(of).tolist())
 
 
 def _detail(pictures: Tensor) -> Tensor:

@@ -210,6 +210,7 @@ def test_real_pictures_that_were_made_alike_are_sorted_as_blurred_ones_are(sigma
     """The evidence that is shown, `accuracy_shifted`, beside the truth: the same real pictures, blurred."""
     by = known("trained", True)
     of = by.judge._bins_of(by.vectors(by.textures.blurred(by.real, sigma)).double())
+    assert by.real.labels is not None
     truth = (of == by.real.labels).double().mean().item()
     made = by.textures.blurred(draw("alike"), sigma)
     like = partial(Pictures(by.real.take, by.vectors).like, made)
