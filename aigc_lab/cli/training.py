@@ -1,5 +1,6 @@
 """Commands that train, and those about sweeps that were begun."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -17,6 +18,7 @@ from aigc_lab.cli.options import (
     complete_sweep,
 )
 from aigc_lab.cli.output import as_typed, opened, print_json, print_table, progress
+from aigc_lab.host import visible
 
 Wanted = Annotated[
     str,
@@ -48,7 +50,12 @@ RetryFailed = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(help="Train so many runs at once.  [default: one a GPU, or one]", min=1, max=1024, metavar="N"),
+    typer.Option(
+        help="Train so many runs at once.  [default: one a GPU; on the CPU as many as its cores and memory hold]",
+        min=1,
+        max=1024,
+        metavar="N",
+    ),
 ]
 PerGpu = Annotated[int | None, typer.Option(help="Workers that share each GPU.", min=1, max=1024, metavar="N")]
 ExecutorOption = Annotated[
@@ -61,6 +68,12 @@ ExecutorOption = Annotated[
         autocompletion=complete_executor,
     ),
 ]
+
+
+def _announce(activity: str) -> None:
+    """Says what begins, before torch is imported: that takes seconds, and on a busy machine half a minute."""
+    line = visible.line(f"{activity}: importing torch, which takes some seconds …")
+    print(line, file=sys.stderr, flush=True)
 
 
 @app.command()
@@ -86,6 +99,7 @@ def sweep(
     from aigc_lab.host import signals
 
     with signals.handled():
+        _announce(f"sweep {experiment}")
         from aigc_lab.commands.sweep import sweep_experiment
 
         options = {"search.trials": trials, "search.seeds": seeds, "training.steps": steps}
@@ -127,6 +141,7 @@ def train(
     from aigc_lab.host import signals
 
     with signals.handled():
+        _announce(f"train {experiment}")
         from aigc_lab.commands.sweep import train_seeds
 
         rows = train_seeds(
@@ -167,6 +182,7 @@ def resume(
     from aigc_lab.host import signals
 
     with signals.handled():
+        _announce(f"resume {sweep}")
         from aigc_lab.commands.sweep import resume_sweep
         from aigc_lab.host import trust
 

@@ -32,7 +32,7 @@ from aigc_lab.sweeps import needs
 from aigc_lab.sweeps.budget import most_runs
 from aigc_lab.sweeps.estimate import Estimate, estimate
 from aigc_lab.sweeps.fitting import fitted
-from aigc_lab.sweeps.places import assign_places, describe_places, describe_threads, device_names
+from aigc_lab.sweeps.places import assign_places, choose_places, describe_places, describe_threads, device_names
 from aigc_lab.sweeps.rehearsal import rehearse
 from aigc_lab.sweeps.scheduler import run_seeds, run_sweep
 from aigc_lab.sweeps.session import find_executor, opened, stores
@@ -100,13 +100,15 @@ def _sweep(
     console = terminal.console(stderr=True)
     places = assign_places(device, workers, trials_per_gpu, at_most=most_runs(experiment))
     needs.check_memory(experiment, places)
+    console.print(Text(f"reading {experiment.document.data['data']['name']} …"), soft_wrap=True)
     for note in check_data(experiment):
         console.print(Text(note), soft_wrap=True)
+    chooses = workers is None and places[0].device == "cpu"
     if dry_run:
-        _announced(experiment, places, console)
+        _announced(experiment, places, console, chooses)
         return []
     with _stores(experiment, settings, console, registry) as registry:
-        cost = _announced(experiment, places, console)
+        cost, places = _announced(experiment, places, console, chooses)
         display = SweepDisplay(console, experiment.file.training.steps, cost.seconds, len(places))
         with (
             _interruptible(experiment, display, settings, home),
@@ -132,16 +134,24 @@ def _sweep(
     return comparison.rows
 
 
-def _announced(experiment: Experiment, places: list[Place], console: Console) -> Estimate:
-    """Prints what the sweep will cost and how its places share the machine; returns the estimate."""
-    cost = estimate(experiment, places)
+def _announced(
+    experiment: Experiment, places: list[Place], console: Console, chooses: bool
+) -> tuple[Estimate, list[Place]]:
+    """Prints what the sweep will cost and how its places share the machine; returns the estimate and the places, which
+    it `chooses` if the user has not.
+    """
+    console.print("timing a few steps of each system …")
+    cost, why = estimate(experiment, places), ""
     signals.raise_if_interrupted()
+    if chooses:
+        places, why = choose_places(experiment, cost.seconds)
+        cost = cost.shared(len(places))
     console.print(Text(f"{experiment.name}: {cost}"), soft_wrap=True)
-    if len(places) > 1:
-        console.print(Text(describe_places(places, experiment)), soft_wrap=True)
+    if len(places) > 1 or why:
+        console.print(Text(describe_places(places, experiment, why)), soft_wrap=True)
     if line := describe_threads(experiment):
         console.print(Text(line), soft_wrap=True)
-    return cost
+    return cost, places
 
 
 def train_experiment(source: Source, changes: list[Change], *, seed: int = 0, **options: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Free memory and disk of this machine, asked before much of either is taken."""
+"""Free memory, disk and processor time of this machine, asked before much of them is taken."""
 
 import os
 import shutil
@@ -40,6 +40,26 @@ def _of_groups() -> list[int]:
             limit_bytes, used_bytes = (int((root / name).read_text("ascii")) for name in (limit_file, usage_file))
             limits.append(max(limit_bytes - used_bytes, limit_bytes // 2))
     return limits
+
+
+def cpu_quota(root: Path = Path("/sys/fs/cgroup"), mine: Path = Path("/proc/self/cgroup")) -> float | None:
+    """Number of CPUs that the control groups of a container let this process use (versions 2 and 1); None without a
+    limit. Groups around this process's own count too, where they can be seen.
+    """
+    group = ""
+    with suppress(OSError):  # of version 2 there is one line, 0::/path
+        lines = mine.read_text("utf-8").splitlines()
+        group = next((line.removeprefix("0::").strip("/") for line in lines if line.startswith("0::")), "")
+    folders = [root, *(root.joinpath(*group.split("/")[:depth]) for depth in range(1, group.count("/") + 2))]
+    quotas = []
+    for folder in folders:
+        with suppress(OSError, ValueError):  # `max` is no number
+            quota, period = (folder / "cpu.max").read_text("ascii").split()
+            quotas.append(int(quota) / int(period))
+    with suppress(OSError, ValueError):
+        quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text("ascii") for name in ("quota", "period"))
+        quotas += [int(quota) / int(period)] if int(quota) > 0 else []
+    return min(quotas, default=None)
 
 
 def free_disk(place: Path) -> int:

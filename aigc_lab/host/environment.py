@@ -11,7 +11,7 @@ from typing import Any
 
 from aigc_lab import __version__
 from aigc_lab.errors import UsageError
-from aigc_lab.host import processes
+from aigc_lab.host import capacity, processes
 
 _PACKAGES = ("torch", "torchvision", "numpy", "optuna", "mlflow")
 
@@ -47,8 +47,10 @@ def _git(root: Path, *words: str) -> str:
 
 
 def cores() -> int:
-    """Number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Number of CPUs that this process may use: by its affinity, and whole ones of its container's quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = capacity.cpu_quota()
+    return count if quota is None else max(1, min(count, int(quota)))
 
 
 def omp_threads() -> int | None:

@@ -4,7 +4,8 @@ import statistics
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from aigc_lab import plugins
 from aigc_lab.data.shared.batches import Batches
@@ -31,6 +32,10 @@ class Estimate:
     seconds: float
     step_ms: dict[str, float]
     workers: int = 1
+
+    def shared(self, workers: int) -> Self:
+        """The same work of one worker, done by so many."""
+        return replace(self, seconds=self.seconds * self.workers / workers, workers=workers)
 
     def __str__(self) -> str:
         steps = ", ".join(f"{system} {ms:.1f} ms/step" for system, ms in self.step_ms.items())

@@ -27,6 +27,8 @@ from aigc_lab.systems.base import Phase, System
 _COPIES = 5
 # Batches up to here fit wherever their networks do, and are not tried, which takes a while.
 _USUAL = 256
+# A process with torch imported and the data of a small experiment, beside what its run takes: 0.9 GB were seen.
+_PROCESS = 10**9
 # What plugins of others may raise when they are built, or run without data.
 _REFUSALS = (ValueError, TypeError, ArithmeticError, MemoryError, RuntimeError)
 
@@ -65,6 +67,16 @@ def check_memory(experiment: Experiment, places: Sequence[Place], together: int 
                 continue  # a class of somebody else that needs real samples is not judged by samples of no content
             if estimate.of(plan.training.batch_size) > free:
                 _refuse(experiment, filled, plan, estimate, free)
+
+
+def most_at_once(experiment: Experiment) -> int:
+    """How many runs the host's memory holds at once, about, each in a process of its own; 1 at least."""
+    free = free_memory()
+    runs = [0]
+    for _, plan in _plans(experiment):
+        with suppress(*_REFUSALS):
+            runs.append(cost(plan, free).of(plan.training.batch_size))
+    return max(1, free // (_PROCESS + max(runs)))
 
 
 def cost(plan: Configuration, free: int) -> Cost:

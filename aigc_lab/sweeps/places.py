@@ -6,6 +6,11 @@ from aigc_lab.errors import UsageError
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment.experiment import Experiment
 from aigc_lab.host import environment
+from aigc_lab.sweeps.budget import most_runs
+from aigc_lab.sweeps.needs import most_at_once
+
+# Seconds of training below which a sweep has one worker: others would hardly have imported torch when it is done.
+_SHORT = 60.0
 
 
 def assign_places(
@@ -27,16 +32,42 @@ def assign_places(
     return [Place(devices[index % len(devices)], threads) for index in range(count)]
 
 
-def describe_places(places: list[Place], experiment: Experiment) -> str:
-    """A sentence on the workers, their devices and their CPU threads."""
+def choose_places(experiment: Experiment, seconds: float) -> tuple[list[Place], str]:
+    """Places on the CPU for a sweep of `seconds` of training whose user named no number of workers, and why so many.
+
+    Every run gets the threads that it would have alone, so that its result does not depend on the number: there is one
+    worker for each `training.threads` of the cores, fewer where there are fewer runs or too little memory.
+    """
+    cores, threads = environment.cores(), experiment.file.training.threads or environment.threads()
+    threads = min(threads, cores)
+    most = {
+        f"one for each {f'{threads} cores' if threads > 1 else 'core'} of {cores}": cores // threads,
+        "one for each run": most_runs(experiment),
+        "as many as memory holds": most_at_once(experiment),
+        "for so little training others would start for longer than they would save": _long_enough(seconds, cores),
+    }
+    count = min(most.values())
+    why = next(reason for reason, number in most.items() if number == count)
+    if count == 1 and threads == cores:
+        why = f"each run takes all {cores} cores" if cores > 1 else ""
+    return [Place("cpu", max(1, cores // count))] * count, why
+
+
+def _long_enough(seconds: float, cores: int) -> int:
+    return cores if seconds > _SHORT else 1
+
+
+def describe_places(places: list[Place], experiment: Experiment, why: str = "") -> str:
+    """A sentence on the workers, their devices and their CPU threads, and `why` they were chosen."""
     threads, asked = places[0].threads, experiment.file.training.threads or environment.threads()
     names = ", ".join(dict.fromkeys(place.device for place in places))
-    text = f"{len(places)} workers on {names}, {min(threads, asked)} CPU thread{'s' * (min(threads, asked) > 1)} each"
+    count, used = len(places), min(threads, asked)
+    text = f"{count} worker{'s' * (count > 1)} on {names}, {used} CPU thread{'s' * (used > 1)}{' each' * (count > 1)}"
     if len(places) > environment.cores():
         text += f", which share {environment.cores()} cores"
     if experiment.file.training.threads and asked > threads:
         text += f" (training.threads asks for {asked}: the same seed gives other bits than alone)"
-    return text
+    return f"{text}: {why} (--workers N takes another number)" if why else text
 
 
 def describe_threads(experiment: Experiment) -> str | None:
