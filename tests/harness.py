@@ -82,7 +82,7 @@ search: {trials: 6, seeds: 2}
 confirm: {top: 1, seeds: 2}
 """,
     ),
-    "digits": Case("digits", "fd_clf", 8, 1, 2, 2, _DIGITS),
+    "digits": Case("digits-8x8", "fd_clf", 8, 1, 2, 2, _DIGITS),
     "ring": Case("ring", "rkl", 8, 1, 1, 3, _RING),
 }
 PROGRAM = "from aigc_lab.cli import main; main()"

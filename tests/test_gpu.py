@@ -34,7 +34,7 @@ SYSTEMS = [
 def test_no_step_waits_for_the_device_and_the_bits_repeat(
     system: str, channels_last: bool, precision: str, tmp_path: Path
 ) -> None:
-    loaded = experiment.load_experiment("digits", [("system", f"{{name: {system}}}", "test")], data_dir=tmp_path)
+    loaded = experiment.load_experiment("digits-8x8", [("system", f"{{name: {system}}}", "test")], data_dir=tmp_path)
     plan = loaded.resolve(lambda hole: hole.ends()[0])
     data = plan.dataset.load("train").to("cuda")
 

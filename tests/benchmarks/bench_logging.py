@@ -20,8 +20,8 @@ INTERVALS = 5
 
 
 def main() -> None:
-    every = experiment.load_experiment("digits", [], data_dir=Path("data")).file.training.log_every
-    fresh, batches, decay = prepare("digits", "dcgan")
+    every = experiment.load_experiment("digits-8x8", [], data_dir=Path("data")).file.training.log_every
+    fresh, batches, decay = prepare("digits-8x8", "dcgan")
     training: list[float] = []
     logging: list[float] = []
     with tempfile.TemporaryDirectory() as folder:

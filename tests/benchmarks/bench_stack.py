@@ -38,7 +38,7 @@ def prepare(name: str, system: str, count: int) -> list[Replica]:
 
 def main() -> None:
     print(f"{'system':12} {'R':>3} {'in turn, ms':>12} {'stacked, ms':>12} {'gain':>6}")
-    for name, system in (("ring", "point_gan"), ("digits", "vae"), ("digits", "dcgan")):
+    for name, system in (("ring", "point_gan"), ("digits-8x8", "vae"), ("digits-8x8", "dcgan")):
         for count in (1, 2, 4, 8):
             runs, steps = prepare(name, system, count), max(3, SEGMENT // count)
             times: dict[str, list[float]] = {"in turn": [], "stacked": []}

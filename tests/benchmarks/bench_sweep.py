@@ -29,7 +29,7 @@ def first_training(home: Path, *words: str) -> tuple[float, list[dict[str, Any]]
     """Seconds from the command to the beginning of the first attempt, and what `show` says of all runs since then."""
     known = {run["run"] for run in lab(home, "runs")} if (home / "registry.db").exists() else set()
     begun = time.time()
-    lab(home, "sweep", "digits", *words)
+    lab(home, "sweep", "digits-8x8", *words)
     shown = [lab(home, "show", run["run"]) for run in lab(home, "runs") if run["run"] not in known]
     shown.sort(key=lambda run: run["attempts"][-1]["started_at"])
     return stamp(shown[0]["attempts"][-1]["started_at"]) - begun, shown

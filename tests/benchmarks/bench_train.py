@@ -24,7 +24,7 @@ from aigc_lab.training.state import TrainingState
 
 SEGMENT, ROUNDS = 100, 7
 RACES = [
-    *(("digits", "dcgan"), ("digits", "vae"), ("ring", "point_gan")),
+    *(("digits-8x8", "dcgan"), ("digits-8x8", "vae"), ("ring", "point_gan")),
     *(("pydoc", "lstm_lm"), ("pydoc", "transformer_lm"), ("pydoc", "text_vae")),
 ]
 
