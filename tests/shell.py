@@ -28,6 +28,11 @@ class Told(NamedTuple):
         return line
 
 
+def mistakes(errors: str) -> list[str]:
+    """The lines of standard error but those that say what goes on, which end in three dots."""
+    return [line for line in errors.splitlines() if not line.endswith(" …")]
+
+
 def command(*words: str) -> Told:
     """A command in this process; whatever was wrong, it is no traceback."""
     output, errors = io.StringIO(), io.StringIO()

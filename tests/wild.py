@@ -461,8 +461,8 @@ def _judged(words: list[str]) -> tuple[str, str, str]:
         return str(code), "traceback", told
     if re.search(r"[\x00-\x08\x0b-\x1f\x7f\x9b\u202a-\u202e\u2066-\u2069]", err + out):
         return str(code), "control characters", told
-    # What is fetched is said first, for it may take a while.
-    lines = [line for line in err.splitlines() if not line.startswith("downloading ")]
+    # What is fetched or goes on is said first, for it may take a while.
+    lines = [line for line in err.splitlines() if not line.startswith("downloading ") and not line.endswith(" …")]
     if code == 2 and (len(lines) != 1 or not lines[0].startswith("error: ")):
         return "2", "lines", told
     if code and len(err) > 2500:

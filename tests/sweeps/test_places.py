@@ -106,7 +106,6 @@ def test_the_estimate_is_shared() -> None:
 # ---- the quota of a container
 
 
-
 @pytest.mark.parametrize(
     ("files", "quota"),
     [
