@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from aigc_lab.display.meaning import GOING, MOST_TRIALS, Commands, Meaning, collapsed, meaning
+from aigc_lab.display.meaning import GOING, MOST_TRIALS, Commands, Meaning, collapsed, meaning, partly_collapsed
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import space
 from aigc_lab.experiment.overrides import override
@@ -18,7 +18,7 @@ from aigc_lab.registry.columns import FinalCheckpoint, Json
 from aigc_lab.registry.ranking import Comparison
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import show_sweep
-from aigc_lab.registry.verdicts import missing_bins
+from aigc_lab.registry.verdicts import missing_bins, partial_reasons
 from aigc_lab.statistics.rank_test import FEWEST
 
 
@@ -48,7 +48,8 @@ def explained(
     )
     typed = Commands(*(command and as_typed(command, settings, home) for command in commands))
     missing = missing_bins(registry, collapsed(comparison)[:MOST_TRIALS], checkpoint)
-    return meaning(comparison, missing, typed)
+    reasons = partial_reasons(registry, partly_collapsed(comparison), checkpoint)
+    return meaning(comparison, missing, typed, reasons)
 
 
 def with_more_seeds(row: Json) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from aigc_lab.display.wording import Row
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from aigc_lab.registry.ranking import Comparison, Group
 
 Missing = Mapping[tuple[str, int], Sequence[str]]
+Reasons = Mapping[tuple[str, int], str]
 
 GOING = ("RUNNING", "QUEUED")  # states of a row that may still change
 
@@ -48,15 +50,18 @@ class _Contestant(NamedTuple):
         return float(self.row["score"]["value"])
 
 
-def meaning(comparison: "Comparison", missing: Missing, commands: Commands) -> Meaning:
+def meaning(
+    comparison: "Comparison", missing: Missing, commands: Commands, reasons: Reasons = MappingProxyType({})
+) -> Meaning:
     """Who leads, whether that is more than chance, who collapsed, and what to do next. `missing` names what a collapsed
-    trial (sweep, number) lacks. Of several signatures only the first is told of, since numbers of two do not compare.
+    trial (sweep, number) lacks, `reasons` says why one has collapsed in part. Of several signatures only the first is
+    told of, since numbers of two do not compare.
     """
     name = _namer(comparison)
     if not comparison.rows:
         return Meaning([])
     going = any(row["state"] in GOING for row in comparison.rows)
-    collapse = _collapse(comparison, missing, name)
+    collapse = _collapse(comparison, missing, reasons, name)
     if not comparison.groups:
         return Meaning(["No configuration has a score to rank by.", *collapse], *_advice(None, False, going, commands))
     group, others = comparison.groups[0], len(comparison.groups) - 1
@@ -156,19 +161,21 @@ def _chance(
 # ---- did anything collapse
 
 
-def _collapse(comparison: "Comparison", missing: Missing, name: Callable[[Row], str]) -> list[str]:
+def _collapse(comparison: "Comparison", missing: Missing, reasons: Reasons, name: Callable[[Row], str]) -> list[str]:
     """Who collapsed and how; where nobody did, what the verdicts say of that. Nothing where nothing was judged."""
     judged = [row for row in comparison.rows if row["verdicts"].get("collapse")]
     if not judged:
         return []
     doubtful = [row for row in judged if any(verdict in row["verdicts"]["collapse"] for verdict in DOUBTFUL)]
+    in_part = _in_part(comparison, reasons, name)
     if not doubtful:
-        return [_no_collapse(judged, shown_only=comparison.total > len(comparison.rows))]
+        return [" ".join([_no_collapse(judged, shown_only=comparison.total > len(comparison.rows)), *in_part])]
     gone = collapsed(comparison)
     unlike = [row for row in doubtful if not _is_collapsed(row)]
     told = [_collapsed(row, missing.get((row["sweep"], row["trial"]), ()), name) for row in gone[:MOST_TRIALS]]
     if len(gone) > MOST_TRIALS:
         told.append(f"So did {len(gone) - MOST_TRIALS} more.")
+    told += in_part
     if unlike:
         makes = "makes samples" if len(unlike) == 1 else "make samples"
         which = _listed([f"{name(row)}{_share(row, 'UNMEASURABLE')}" for row in unlike], MOST_TRIALS)
@@ -179,6 +186,23 @@ def _collapse(comparison: "Comparison", missing: Missing, name: Callable[[Row], 
 def collapsed(comparison: "Comparison") -> list[Row]:
     """The rows of which a run is SEVERE or TOTAL."""
     return [row for row in comparison.rows if _is_collapsed(row)]
+
+
+def partly_collapsed(comparison: "Comparison") -> list[Row]:
+    """The rows of which a run is PARTIAL, and none worse."""
+    rows = [row for row in comparison.rows if not _is_collapsed(row)]
+    return [row for row in rows if "PARTIAL" in row["verdicts"].get("collapse", {})]
+
+
+def _in_part(comparison: "Comparison", reasons: Reasons, name: Callable[[Row], str]) -> list[str]:
+    """`Trial 3 (vae) collapsed in part (PARTIAL): …`, with the verdict's reason, as a sentence each."""
+    rows = [row for row in partly_collapsed(comparison) if (row["sweep"], row["trial"]) in reasons]
+    told = [
+        f"{_capital(name(row))} collapsed in part (PARTIAL{_share(row, 'PARTIAL')}): "
+        f"{reasons[row['sweep'], row['trial']]}."
+        for row in rows[:MOST_TRIALS]
+    ]
+    return told + [f"So did {len(rows) - MOST_TRIALS} more."] * (len(rows) > MOST_TRIALS)
 
 
 def _is_collapsed(row: Row) -> bool:

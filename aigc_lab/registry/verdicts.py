@@ -92,6 +92,34 @@ def missing_bins(
 
 
 @repeated
+def partial_reasons(
+    registry: Registry, rows: Iterable[Mapping[str, Any]], checkpoint: FinalCheckpoint = "last"
+) -> dict[tuple[str, int], str]:
+    """Trial (sweep, number) -> the reason of a PARTIAL collapse verdict, of the first run with one among those that the
+    trial's score is of. `rows` are those of a comparison.
+    """
+    reasons = {}
+    with registry.read() as connection:
+        for row in rows:
+            of_trial = and_(Run.c.sweep_id == row["sweep"], Run.c.trial == row["trial"])
+            if row["confirmed"]:
+                of_trial = and_(of_trial, Run.c.role == "confirm")
+            last: dict[str, tuple[str, str]] = {}
+            for run, verdict, reason in connection.execute(
+                select(Verdict.c.run_id, Verdict.c.verdict, Verdict.c.reason)
+                .join(Run, Run.c.id == Verdict.c.run_id)
+                .outerjoin(Checkpoint, checkpoint_of_verdict(checkpoint))
+                .where(of_trial, Verdict.c.kind == "collapse", VERDICT_UP_TO_CHECKPOINT)
+                .order_by(Run.c.seed, Verdict.c.step)
+            ):
+                last[run] = verdict, reason
+            found = [reason for verdict, reason in last.values() if verdict == "PARTIAL"]
+            if found:
+                reasons[row["sweep"], row["trial"]] = found[0]
+    return reasons
+
+
+@repeated
 def collapse_doubt(registry: Registry, run: str, checkpoint: FinalCheckpoint = "last") -> str | None:
     """The collapse verdict on a checkpoint's samples with its reason, where it is UNMEASURABLE, SEVERE or TOTAL: a
     score says little of such samples. None where all is well, or nothing was judged.

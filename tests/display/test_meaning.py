@@ -122,6 +122,18 @@ def test_who_collapsed_how_and_what_is_lacking() -> None:
     assert "Trial 1 (wgan) collapsed (SEVERE): it lacks 1, 4 and 7. Trial 2 (dcgan) collapsed (TOTAL in 1 of 2" in of
 
 
+def test_who_collapsed_in_part_and_why() -> None:
+    some = row(1, [30.0, 31.0], system="wgan", verdicts={"collapse": {"PARTIAL": 1, "NONE": 1}})
+    fine = row(0, [3.0], verdicts={"collapse": {"NONE": 1}})
+    gone = row(2, [40.0], verdicts={"collapse": {"SEVERE": 1}}, marks=["collapse SEVERE"])
+    why = {(some["sweep"], 1): "classes 4, 7 vary at most 0.31 times as much as real samples"}
+    said = f"Trial 1 (wgan) collapsed in part (PARTIAL in 1 of 2 runs): {why[some['sweep'], 1]}."
+    of = meaning(comparison((fine, [3.0]), (some, [30.0, 31.0])), {}, COMMANDS, why).sentences[-1]
+    assert of.startswith("No configuration was found to have collapsed severely; ") and of.endswith(f". {said}")
+    of = meaning(comparison((fine, [3.0]), (some, [30.0, 31.0]), (gone, [40.0])), {}, COMMANDS, why).sentences[-1]
+    assert of == f"Trial 2 (dcgan) collapsed (SEVERE). {said}"
+
+
 def test_of_many_that_collapsed_the_first_are_named_and_the_rest_counted() -> None:
     five = compared(*([3.0] for _ in range(5)), verdicts={"collapse": {"TOTAL": 1}})
     of = told(five, {("digits-dbeb81dd", 0): list("0123456789")})
