@@ -68,21 +68,9 @@ def missing_bins(
         for row in rows:
             if not {"SEVERE", "TOTAL"} & row["verdicts"].get("collapse", {}).keys():
                 continue
-            of_trial = and_(Run.c.sweep_id == row["sweep"], Run.c.trial == row["trial"])
-            if row["confirmed"]:
-                of_trial = and_(of_trial, Run.c.role == "confirm")
-            evidence: dict[str, tuple[str, Json]] = {}
-            for run, verdict, found in connection.execute(
-                select(Verdict.c.run_id, Verdict.c.verdict, Verdict.c.evidence)
-                .join(Run, Run.c.id == Verdict.c.run_id)
-                .outerjoin(Checkpoint, checkpoint_of_verdict(checkpoint))
-                .where(of_trial, Verdict.c.kind == "collapse", VERDICT_UP_TO_CHECKPOINT)
-                .order_by(Verdict.c.step)
-            ):
-                evidence[run] = verdict, found
             bins = [
                 each["name"]
-                for verdict, found in evidence.values()
+                for verdict, _, found in _last_of_row(connection, row, checkpoint)
                 if verdict in ("SEVERE", "TOTAL")
                 for each in found.get("bins") or []
                 if each["state"] == "missing"
@@ -101,22 +89,29 @@ def partial_reasons(
     reasons = {}
     with registry.read() as connection:
         for row in rows:
-            of_trial = and_(Run.c.sweep_id == row["sweep"], Run.c.trial == row["trial"])
-            if row["confirmed"]:
-                of_trial = and_(of_trial, Run.c.role == "confirm")
-            last: dict[str, tuple[str, str]] = {}
-            for run, verdict, reason in connection.execute(
-                select(Verdict.c.run_id, Verdict.c.verdict, Verdict.c.reason)
-                .join(Run, Run.c.id == Verdict.c.run_id)
-                .outerjoin(Checkpoint, checkpoint_of_verdict(checkpoint))
-                .where(of_trial, Verdict.c.kind == "collapse", VERDICT_UP_TO_CHECKPOINT)
-                .order_by(Run.c.seed, Verdict.c.step)
-            ):
-                last[run] = verdict, reason
-            found = [reason for verdict, reason in last.values() if verdict == "PARTIAL"]
-            if found:
-                reasons[row["sweep"], row["trial"]] = found[0]
+            told = [why for verdict, why, _ in _last_of_row(connection, row, checkpoint) if verdict == "PARTIAL"]
+            if told:
+                reasons[row["sweep"], row["trial"]] = told[0]
     return reasons
+
+
+def _last_of_row(
+    connection: Connection, row: Mapping[str, Any], checkpoint: FinalCheckpoint
+) -> list[tuple[str, str, Json]]:
+    """Verdict, reason and evidence of the last collapse verdict of each run that a row's score is of, by seed."""
+    of_trial = and_(Run.c.sweep_id == row["sweep"], Run.c.trial == row["trial"])
+    if row["confirmed"]:
+        of_trial = and_(of_trial, Run.c.role == "confirm")
+    last: dict[str, tuple[str, str, Json]] = {}
+    for run, verdict, reason, found in connection.execute(
+        select(Verdict.c.run_id, Verdict.c.verdict, Verdict.c.reason, Verdict.c.evidence)
+        .join(Run, Run.c.id == Verdict.c.run_id)
+        .outerjoin(Checkpoint, checkpoint_of_verdict(checkpoint))
+        .where(of_trial, Verdict.c.kind == "collapse", VERDICT_UP_TO_CHECKPOINT)
+        .order_by(Run.c.seed, Verdict.c.step)
+    ):
+        last[run] = verdict, reason, found
+    return list(last.values())
 
 
 @repeated

@@ -14,7 +14,7 @@ from aigc_lab.registry.records import Judged, Role, StoredCheckpoint, StoredScor
 from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
-from aigc_lab.registry.verdicts import collapse_doubt, last_verdicts, missing_bins
+from aigc_lab.registry.verdicts import collapse_doubt, last_verdicts, missing_bins, partial_reasons
 
 
 @pytest.fixture
@@ -357,17 +357,17 @@ def test_the_first_rows_are_told_in_full(lab: Lab, monkeypatch: pytest.MonkeyPat
     assert (first.total, len(whole.rows)) == (3, 3)
 
 
-def test_what_is_missing_is_that_of_the_runs_which_the_score_is_of(lab: Lab) -> None:
+def test_what_is_missing_and_why_is_that_of_the_runs_which_the_score_is_of(lab: Lab) -> None:
     """Of a confirmed trial only fresh seeds count, of a run its last verdict, and of verdicts those that a bin is
     proved to be missing in.
     """
 
-    def judged(trial: int, seed: int, said: list[tuple[int, str, str]], role: Role = "search") -> None:
+    def judged(trial: int, seed: int, said: list[tuple[int, str, str]], role: Role = "search", why: str = "") -> None:
         run = lab.run(sweep, trial, seed, role=role, state=RunState.RUNNING)
         verdicts = []
         for step, verdict, missing in said:
             bins = [{"name": each, "state": "missing" if each in missing else "present"} for each in "abcdef"]
-            verdicts.append(StoredVerdict("collapse", step, verdict, "why", {"bins": bins}, "signature"))
+            verdicts.append(StoredVerdict("collapse", step, verdict, why, {"bins": bins}, "signature"))
         attempt = lab.registry.begin(run, {})
         score = StoredScore("fd", 1.0, None, None, 10, None, SIGNATURE, "lower", "last", 10, "holdout")
         lab.registry.finish(run, attempt, RunState.FINISHED, scores=[score], verdicts=verdicts)
@@ -379,8 +379,13 @@ def test_what_is_missing_is_that_of_the_runs_which_the_score_is_of(lab: Lab) -> 
     judged(1, 0, [(5, "SEVERE", "a"), (10, "NONE", "")])
     judged(2, 0, [(10, "UNMEASURABLE", "a")])
     judged(3, 0, [(10, "SEVERE", "")])
+    judged(4, 0, [(10, "PARTIAL", "f")], why="of the search")
+    judged(4, 1, [(5, "PARTIAL", ""), (10, "NONE", "")], role="confirm", why="of before")
+    judged(4, 3, [(10, "PARTIAL", "a")], role="confirm", why="of the second")
+    judged(4, 2, [(5, "NONE", ""), (10, "PARTIAL", "")], role="confirm", why="of the first")
     rows = compare_trials(lab.registry, sweep).rows
     assert missing_bins(lab.registry, rows) == {(sweep, 0): ["d", "e"], (sweep, 3): []}
+    assert partial_reasons(lab.registry, rows) == {(sweep, 4): "of the first"}
 
 
 def test_values_are_those_that_the_scores_are_the_median_of(lab: Lab) -> None:
