@@ -40,7 +40,18 @@ def stamp(text: str) -> float:
 
 
 def main() -> None:
-    words = ["--trials", "4", "--set", "search.pruner=none", "--set", "confirm.top=1", "--set", "confirm.seeds=1"]
+    words = [
+        "--workers",
+        "1",
+        "--trials",
+        "4",
+        "--set",
+        "search.pruner=none",
+        "--set",
+        "confirm.top=1",
+        "--set",
+        "confirm.seeds=1",
+    ]
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         cold, runs = first_training(home, *words)
