@@ -103,7 +103,7 @@ def _sweep(
     console.print(Text(f"reading {experiment.document.data['data']['name']} …"), soft_wrap=True)
     for note in check_data(experiment):
         console.print(Text(note), soft_wrap=True)
-    chooses = workers is None and places[0].device == "cpu"
+    chooses = workers is None and places[0].device == "cpu" and executor in (None, "local")
     if dry_run:
         _announced(experiment, places, console, chooses)
         return []

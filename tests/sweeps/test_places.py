@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from aigc_lab.commands import sweep
+from aigc_lab.display.terminal import console
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment.experiment import Experiment, load_experiment
 from aigc_lab.host import capacity, environment
@@ -101,6 +103,20 @@ def test_what_is_said_of_them(machine: Any) -> None:
 def test_the_estimate_is_shared() -> None:
     assert Estimate(4, 4, 120.0, {"a": 1.0}).shared(3) == Estimate(4, 4, 40.0, {"a": 1.0}, 3)
     assert Estimate(4, 4, 40.0, {"a": 1.0}, 3).shared(1) == Estimate(4, 4, 120.0, {"a": 1.0}, 1)
+
+
+@pytest.mark.parametrize(("chooses", "count"), [(True, 4), (False, 1)])
+def test_a_sweep_has_them_unless_the_user_named_a_number(
+    chooses: bool, count: int, machine: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine(4)
+    known = Estimate(100, 100, LONG, {"point_gan": 1.0})
+    monkeypatch.setattr(sweep, "estimate", lambda *_: known)
+    cost, chosen = sweep._announced(made(), [Place("cpu", 4)], console(stderr=True), chooses)
+    assert (len(chosen), cost) == (count, known.shared(count))
+    said = capsys.readouterr().err
+    assert said.startswith("timing a few steps of each system …\n")
+    assert (f"of training on {count} workers" in said, "4 workers on cpu, 1 CPU thread each" in said) == (chooses,) * 2
 
 
 # ---- the quota of a container
