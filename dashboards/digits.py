@@ -30,7 +30,7 @@ def shown_runs(sweep: str, home: Path | None) -> list[str]:
     with open_registry(Settings.load(home)) as registry:
         rows = compare_trials(registry, sweep).rows
         runs, verdicts = list_runs(registry, rows[0]["sweep"]), last_verdicts(registry, rows[0]["sweep"])
-    gone = [run["run"] for run in runs if verdicts[run["run"]].get("collapse") in ("SEVERE", "TOTAL")]
+    gone = [run["run"] for run in runs if verdicts[run["run"]].get("collapse") in ("PARTIAL", "SEVERE", "TOTAL")]
     best: dict[str, str] = {}
     for row in rows:
         of_trial = [run for run in runs if run["trial"] == row["trial"] and run["run"] not in gone]
