@@ -10,7 +10,7 @@ from aigc_lab.sweeps.budget import most_runs
 from aigc_lab.sweeps.needs import most_at_once
 
 # Seconds of training below which a sweep has one worker: others would hardly have imported torch when it is done.
-_SHORT = 60.0
+_SHORT = 30.0
 
 
 def assign_places(

@@ -85,9 +85,9 @@ def test_omp_num_threads_counts_where_the_experiment_says_nothing(
 
 def test_so_little_training_has_one_worker(machine: Any) -> None:
     machine(8)
-    chosen, why = places.choose_places(made(), 60.0)
+    chosen, why = places.choose_places(made(), 30.0)
     assert chosen == [Place("cpu", 8)] and why.startswith("for so little training")
-    assert len(places.choose_places(made(), 61.0)[0]) == 8
+    assert len(places.choose_places(made(), 31.0)[0]) == 8
 
 
 def test_what_is_said_of_them(machine: Any) -> None:
