@@ -33,7 +33,8 @@ TERMS: Mapping[str, str] = MappingProxyType(
         "n": "The number of samples that a score was computed from. Most scores change with n, so compare at "
         "the same n alone.",
         "floor": "What real samples score against other real samples at the same n (of a model's own score, what it "
-        "gives its training samples). A good value is near it; one that is far better is a sign of copying.",
+        "gives its training samples): the goal. A good value is near it, a little above where lower is better (↓), a "
+        "little below where higher is better (↑); one that is far better than the floor is a sign of copying.",
         "± of a floor": "One standard deviation of the floor over random draws of real samples.",
         "sampling error": f"What stands behind the ± of one run: drawing other samples of the same model moves its "
         f"score by less than this in {_PERCENT} of all cases. Another seed may move it much more.",
