@@ -22,6 +22,7 @@ from aigc_lab import plugins
 from aigc_lab.cli.options import app
 from aigc_lab.data.digits import Digits
 from aigc_lab.display import glossary
+from aigc_lab.experiment.checks import check_experiment
 from aigc_lab.experiment.experiment import load_experiment
 from aigc_lab.extractors.classifier import Classifier
 from aigc_lab.host import content
@@ -388,14 +389,23 @@ def own_files_in_order() -> list[Typed]:
     return [each for each in of_spans(text) if len(each.words) > 1 and each.words[-1] != "FILE"]
 
 
-@pytest.mark.parametrize("each", own_files_in_order(), ids=lambda each: each.text)
+FEW = {"captions": "evaluation.samples=50"}  # what 800 lines allow
+
+
+def with_keys() -> list[Typed]:
+    """The sweeps and trainings that the text shows with `--set`."""
+    return [each for each in of_spans(PROSE) if each.words[0] in ("sweep", "train") and "--set" in each.words]
+
+
+@pytest.mark.parametrize("each", with_keys(), ids=lambda each: each.text)
 def test_experiments_take_the_keys_that_are_set(empty: Path, each: Typed) -> None:
-    if each.words[0] not in ("sweep", "train"):
-        return
     for name, text in FILES.items():
         (empty / name).write_text(text, "utf-8")
-    pairs = [word.partition("=") for before, word in zip(each.words, each.words[1:], strict=False) if before == "--set"]
-    load_experiment(each.words[1], [(key, value, f"--set {key}={value}") for key, _, value in pairs], data_dir=empty)
+    settings = [word for before, word in zip(each.words, each.words[1:], strict=False) if before == "--set"]
+    settings += [FEW[each.words[1]]] if each.words[1] in FEW else []
+    parts = [setting.partition("=") for setting in settings]
+    changes = [(key, value, f"--set {key}={value}") for key, _, value in parts]
+    check_experiment(load_experiment(each.words[1], changes, data_dir=empty))
 
 
 @pytest.mark.slow
@@ -403,8 +413,8 @@ def test_the_commands_on_own_files_run_in_order(empty: Path, monkeypatch: pytest
     for name, text in FILES.items():
         (empty / name).write_text(text, "utf-8")
     commands = own_files_in_order()
-    few = {"captions": "--set evaluation.samples=50"}  # what 800 lines allow
-    short = {each.text: f"{QUICK} {few.get(each.words[1], '')}" for each in commands if each.words[0] == "sweep"}
+    few = {name: f" --set {setting}" for name, setting in FEW.items()}
+    short = {each.text: f"{QUICK}{few.get(each.words[1], '')}" for each in commands if each.words[0] == "sweep"}
     monkeypatch.setattr(f"{__name__}.SHORT", SHORT | short)
     assert len(run_all(commands)) > 12
 
