@@ -511,7 +511,7 @@ def _prepared(folder: Path) -> Path:
     def silence(oracle: Any, wanted: int) -> Any:
         return torch.zeros((wanted, oracle.config.length), dtype=torch.int64)
 
-    def train(experiment: Any, *_: object) -> list[Any]:
+    def train(experiment: Any, *_: object, **__: object) -> list[Any]:
         work(experiment, [Place("cpu", 1)])
         return []
 

@@ -36,14 +36,16 @@ class Augmentation:
     probability: ClassVar[str | None] = None
     #: whether it leaves every sample as it is; it then goes with samples of any shape
     identity: ClassVar[bool] = False
+    #: the kind of samples that it changes
+    modality: ClassVar[str] = Modality.IMAGES
 
     def check_options(self, config: Any) -> None:
         """Raises `ValueError` for a system's `Config` that it does not go with."""
 
     def check_shape(self, shape: Shape) -> None:
-        """Raises `ValueError` for samples that it cannot change: all but images, unless a subclass says otherwise."""
-        if shape.modality != Modality.IMAGES and not self.identity:
-            raise ValueError(f"augment: {plugins.name_of(type(self))} changes pictures, not {shape.modality}")
+        """Raises `ValueError` for samples that it cannot change: those that are not of its `modality`."""
+        if shape.modality != self.modality and not self.identity:
+            raise ValueError(f"augment: {plugins.name_of(type(self))} changes {self.modality}, not {shape.modality}")
 
     def noise(self, which: str, count: int) -> dict[str, Draw]:
         """What `changed` draws for `count` pictures, by name; `which` of them, "real" or "fake", is in the names."""

@@ -275,7 +275,7 @@ def test_every_packing_is_tried_with_every_batch(lines: Lines) -> None:
         ("{name: dcgan, network: infogan}", "odd", "it makes pictures whose sides are multiples of 4, not 18×18"),
         ("{name: dcgan, loss: minimax, clip: 0.1}", "digits", "those of the minimax loss vanish by themselves"),
         ("{name: dcgan, update: simultaneous, n_critic: 2}", "digits", "simultaneous updates are one of each network"),
-        ("{name: point_gan, augment: diffaugment}", "ring", "augment: diffaugment changes pictures"),
+        ("{name: point_gan, augment: diffaugment}", "ring", "augment: diffaugment changes images"),
         ("{name: point_gan, penalty: consistency}", "ring", "compares mirrored and moved pictures, not points"),
         ("{name: r3gan, width: 5, groups: 3}", "digits", "groups 3 do not divide the 10 channels of width × expansion"),
         ("{name: dirac}", "ring", "it plays with single points on a line, dataset dirac's, not points 2"),

@@ -186,8 +186,8 @@ def test_a_critic_whose_loss_sees_no_constant_has_no_last_bias(kind: type[System
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"augment": "diffaugment"}, "augment.*pictures.*points"),
-        ({"augment": "adaptive"}, "augment.*pictures.*points"),
+        ({"augment": "diffaugment"}, "augment.*images.*points"),
+        ({"augment": "adaptive"}, "augment.*images.*points"),
         ({"penalty": "consistency"}, "consistency.*pictures.*points"),
     ],
 )
