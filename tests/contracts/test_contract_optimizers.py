@@ -20,6 +20,7 @@ from aigc_lab.errors import UsageError
 from aigc_lab.experiment.checks import check_experiment
 from aigc_lab.experiment.experiment import Experiment, load_experiment
 from aigc_lab.host import trust
+from aigc_lab.optimizers.adam import DirectAdam
 from aigc_lab.optimizers.base import Optimizer
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import Decay, OptimizerConfig, System
@@ -60,7 +61,7 @@ def test_a_contract_says_why_it_matters_in_one_sentence() -> None:
 def test_what_ships_is_torchs_own_with_the_options_that_it_had() -> None:
     weights = [nn.Parameter(torch.ones(2))]
     expected: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
-        "adam": (torch.optim.Adam, {"lr": 0.1, "betas": (0.5, 0.9), "eps": 1e-8, "weight_decay": 0, "fused": True}),
+        "adam": (DirectAdam, {"lr": 0.1, "betas": (0.5, 0.9), "eps": 1e-8, "weight_decay": 0, "fused": True}),
         "rmsprop": (torch.optim.RMSprop, {"lr": 0.1, "alpha": 0.99, "eps": 1e-8, "momentum": 0, "centered": False}),
         "sgd": (torch.optim.SGD, {"lr": 0.1, "momentum": 0, "dampening": 0, "weight_decay": 0, "nesterov": False}),
     }
@@ -69,6 +70,36 @@ def test_what_ships_is_torchs_own_with_the_options_that_it_had() -> None:
         optimizer = OptimizerConfig(0.1, (0.5, 0.9), rule=name).optimizer.build(weights, 0.1)
         assert type(optimizer) is kind
         assert {key: optimizer.param_groups[0][key] for key in options} == options
+
+
+@pytest.mark.parametrize("case", ["plain", "hooked", "closure", "a weight without gradient", "two types"])
+def test_adam_is_torchs_fused_one_to_the_bit(case: str) -> None:
+    """Whatever is handed straight to the kernel and whatever is left to torch, over steps whose rates move."""
+    source = torch.Generator().manual_seed(0)
+    types = [torch.float32, torch.float64 if case == "two types" else torch.float32, torch.float32]
+    values = [torch.randn(rows, 2, generator=source).to(dtype) for rows, dtype in zip((3, 2, 1), types, strict=True)]
+    made = [[nn.Parameter(value.clone()) for value in values] for _ in range(2)]
+    options: dict[str, Any] = {"lr": 1e-2, "betas": (0.5, 0.9), "eps": 1e-8}
+    pair = DirectAdam(made[0], **options), torch.optim.Adam(made[1], **options, fused=True)
+    calls: list[int] = []
+    if case == "hooked":
+        for each in pair:
+            each.register_step_post_hook(lambda optimizer, *_: calls.append(id(optimizer)))
+    for step in range(6):
+        gradients = [torch.randn(value.shape, generator=source).to(value.dtype) for value in values]
+        if case == "a weight without gradient" and step % 2:
+            gradients[1] = None  # type: ignore[call-overload]
+        for each, weights in zip(pair, made, strict=True):
+            each.param_groups[0].update(lr=1e-2 / (1 + step), betas=(0.5, 0.9 + step / 100))
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.grad = None if gradient is None else gradient.clone()
+            each.step(*[lambda: 1.5] * (case == "closure"))
+        for ours, theirs in zip(*made, strict=True):
+            assert torch.equal(ours, theirs)
+    for one, two in zip(made[0], made[1], strict=True):
+        kept, expected = pair[0].state[one], pair[1].state[two]
+        assert kept.keys() == expected.keys() and all(torch.equal(kept[key], expected[key]) for key in expected)
+    assert sorted(calls) == sorted([id(each) for each in pair] * 6 * (case == "hooked"))
 
 
 def test_every_system_has_the_optimiser_of_its_paper_by_default() -> None:

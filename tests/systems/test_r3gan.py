@@ -14,6 +14,7 @@ from torch import Tensor
 from aigc_lab import noise
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.nets import resnet
+from aigc_lab.optimizers.adam import DirectAdam
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import cosine
@@ -125,14 +126,14 @@ def test_the_penalty_is_weighed_by_the_step() -> None:
 def test_the_optimisers_follow_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     """What Adam is given in every update, against the formula of the published loop."""
     seen: list[tuple[float, float, float]] = []
-    step = torch.optim.Adam.step
+    step = DirectAdam.step
 
-    def spy(optimizer: torch.optim.Adam, closure: Any = None) -> Any:
+    def spy(optimizer: DirectAdam, closure: Any = None) -> Any:
         group = optimizer.param_groups[0]
         seen.append((group["lr"], *group["betas"]))
         return step(optimizer, closure)
 
-    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    monkeypatch.setattr(DirectAdam, "step", spy)
     finish([replica()])
     for number in range(STEPS):
         images = min(number * BATCH, SMALL["decay_images"])
