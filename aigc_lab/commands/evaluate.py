@@ -63,7 +63,8 @@ def scores(
         real, count = _reference_of_model(generated, reference, dataset, samples)
         fake = system.generate(count, seed, "evaluate")
     elif real is None:
-        raise UsageError(f"--reference: what shall {generated} be compared with? Name a folder, a file or a dataset")
+        what = generated if isinstance(generated, str | Path) else "these samples"
+        raise UsageError(f"--reference: what shall {what} be compared with? Name a folder, a file or a dataset")
     with _bar() as watch:
         return evaluate(
             fake,

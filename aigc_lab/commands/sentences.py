@@ -29,7 +29,8 @@ def sentence_scores(
 ) -> Scores:
     """The scores. Each source is a file, sentences, a dataset, or a run or model that sentences are drawn from."""
     if reference is None:
-        raise UsageError(f"--reference: what shall {generated} be compared with? Name a text file or a dataset")
+        what = generated if isinstance(generated, str) else "these sentences"
+        raise UsageError(f"--reference: what shall {what} be compared with? Name a text file or a dataset")
     sources, settings = (generated, reference, train), Settings.load(home)
     fake, real, trained = sentence_sets(sources, settings, samples, seed=seed, device=device)
     return scores(fake, real, train=trained, samples=samples, **options)

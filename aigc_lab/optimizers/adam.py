@@ -32,6 +32,12 @@ class Adam(Optimizer):
         return super().options(lr, beta2) | ({} if beta2 is None else {"betas": (self.config.beta1, beta2)})
 
 
+# Torch wraps `step` for hooks and the profiler when it makes the first optimiser of a class; Adam itself may have none.
+_torchs_step: Any = torch.optim.Adam.step
+if not hasattr(_torchs_step, "hooked"):
+    _torchs_step = torch.optim.Optimizer.profile_hook_step(_torchs_step)
+
+
 class DirectAdam(torch.optim.Adam):
     """Torch's fused Adam, to the same bits, whose `step` hands all weights straight to the kernel.
 
@@ -52,7 +58,7 @@ class DirectAdam(torch.optim.Adam):
         hooked = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
         direct = self._alike and not others and not hooked and closure is None and all(memories)
         if not direct or any(gradient is None for gradient in gradients):
-            return super().step(closure)
+            return _torchs_step(self, closure)
         steps = [memory["step"] for memory in memories]
         beta1, beta2 = group["betas"]
         with torch.no_grad():

@@ -128,7 +128,7 @@ def _other_objective(experiment: Experiment, metrics: Sequence[Metric], lost: st
     the user named the objective, or there is no such score; `lost` says why the objective cannot be computed.
     """
     objective, document = experiment.file.objective, experiment.document
-    scores = {name: way for metric in metrics for name, way in metric.gives.items() if name not in metric.describes}
+    scores = {name: way for metric in metrics for name, way in metric.gives.items() if name not in metric.describing()}
     if not scores or any(path[:1] == ("objective",) for path in document.overridden):
         at: KeyPath = ("objective", "minimize" if objective.minimize else "maximize")
         document.fail(at, f"{objective.score} cannot be computed: {lost}; name another score, or give more samples")

@@ -1,6 +1,8 @@
 """What every file in `optimizers/` must do, found by name; that these contracts can fail; a user's file."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,23 @@ def test_adam_is_torchs_fused_one_to_the_bit(case: str) -> None:
         kept, expected = pair[0].state[one], pair[1].state[two]
         assert kept.keys() == expected.keys() and all(torch.equal(kept[key], expected[key]) for key in expected)
     assert sorted(calls) == sorted([id(each) for each in pair] * 6 * (case == "hooked"))
+
+
+def test_hooks_of_adam_are_called_where_torch_has_made_no_adam_of_its_own() -> None:
+    code = """
+import torch
+from aigc_lab.optimizers.adam import DirectAdam
+weight = torch.nn.Parameter(torch.ones(2))
+optimizer, calls = DirectAdam([weight], lr=0.1), []
+optimizer.register_step_pre_hook(lambda *_: calls.append("before"))
+optimizer.register_step_post_hook(lambda *_: calls.append("after"))
+for _ in range(2):
+    weight.grad = torch.ones(2)
+    optimizer.step()
+print(calls)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(["before", "after"] * 2)
 
 
 def test_every_system_has_the_optimiser_of_its_paper_by_default() -> None:

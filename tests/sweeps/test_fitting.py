@@ -116,3 +116,21 @@ def test_few_pictures_are_trained_on_and_scored(tmp_path: Path, capsys: pytest.C
     assert capsys.readouterr().err.count("fd is left out") == 1
     sweep = row["run"].removesuffix(".0.0")
     assert resume_sweep(sweep, device="cpu", table=False, home=tmp_path / "home")  # the same experiment
+
+
+BRIGHTNESS = '''
+from aigc_lab.metrics.base import Metric
+
+class Brightness(Metric):
+    """Says what samples are like; neither more nor less of it is better."""
+    def scores(self, evidence):
+        return self.mean_scores(evidence, lambda images: images.float().mean((1, 2, 3)))
+'''
+
+
+def test_a_score_that_only_describes_is_no_objective_in_the_place_of_one_left_out(tmp_path: Path) -> None:
+    (tmp_path / "brightness.py").write_text(BRIGHTNESS)
+    own = f"[{{fd: {{features: lite0}}}}, {tmp_path / 'brightness.py'}]"
+    folder = pictures(tmp_path / "pics", 160)
+    with pytest.raises(UsageError, match=r"fd_lite0 cannot be computed: .* name another score, or give more samples"):
+        fitted(of(folder, evaluation__metrics=own))
