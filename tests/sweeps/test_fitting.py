@@ -130,7 +130,9 @@ class Brightness(Metric):
 
 def test_a_score_that_only_describes_is_no_objective_in_the_place_of_one_left_out(tmp_path: Path) -> None:
     (tmp_path / "brightness.py").write_text(BRIGHTNESS)
-    own = f"[{{fd: {{features: lite0}}}}, {tmp_path / 'brightness.py'}]"
+    own = tmp_path / "own.yaml"
+    metrics = f"[{{fd: {{features: lite0}}}}, {tmp_path / 'brightness.py'}]"
+    own.write_text(f"samples: 400\nfewer: true\nmetrics: {metrics}\n")
     folder = pictures(tmp_path / "pics", 160)
     with pytest.raises(UsageError, match=r"fd_lite0 cannot be computed: .* name another score, or give more samples"):
-        fitted(of(folder, evaluation__metrics=own))
+        fitted(of(folder, evaluation=str(own)))
