@@ -187,7 +187,8 @@ def test_a_replacement_that_was_killed_is_known_as_our_own(
         facts = json.loads((place / "samples.json").read_text("utf-8"))
         (place / "samples.json").write_text(json.dumps({key: facts[key] for key in ("note", "files", "images")}))
     first = {path.name: path.read_bytes() for path in place.iterdir()}
-    replace, done = os.replace, []
+    replace = os.replace
+    done: list[str] = []
 
     def killed(source: Any, target: Any) -> None:
         if Path(target).parent == place and Path(target).suffix == ".png":
