@@ -73,7 +73,7 @@
     })));
     const values = runs.flatMap((run) => run.history.value).filter((value) => value !== null);
     const toggle = $("#history-log");
-    toggle.checked = wide(values);
+    if (!toggle.onchange) toggle.checked = wide(values); // at first: drawn again, for paper or the dark, it keeps its choice
     toggle.disabled = values.some((value) => value <= 0);
     const floor = data.floor === null ? [] : [{
       type: "line", xref: "paper", x0: 0, x1: 1, y0: data.floor, y1: data.floor,
@@ -304,25 +304,26 @@
       () => saved(csv(table()), `${file}.csv`)));
     box.after(line);
   }
+  // A run by its whole id, as in `web/tables.py`: a spreadsheet reads the labels 1.1 and 1.10 as one number.
   const TABLES = {
     objective: () => [["run", "step (training steps)", `${data.objective} (${data.better} is better)`, "low (95 %)", "high (95 %)"],
       ...data.runs.flatMap((run) => run.history.step.map((step, at) =>
-        [run.label, step, run.history.value[at], run.history.low[at], run.history.high[at]]))],
+        [run.run, step, run.history.value[at], run.history.low[at], run.history.high[at]]))],
     bins: () => [["run", "step (training steps)", "bin", "share (of its real share)"],
       ...data.runs.filter((run) => run.bins).flatMap((run) => run.bins.names.flatMap((bin, row) =>
-        run.bins.steps.map((step, at) => [run.label, step, bin, run.bins.ratios[row][at]])))],
+        run.bins.steps.map((step, at) => [run.run, step, bin, run.bins.ratios[row][at]])))],
     "quality-diversity": () => {
       const keys = ["temperature", "self_bleu_4", "bleu_4", "lm_reverse", "lm_forward"];
       const units = { lm_reverse: " (nats a word)", lm_forward: " (nats a word)" };
       const runs = data.runs.filter((run) => run.temperature);
       return [["run", ...keys.map((key) => key + (units[key] || "")), "n (sentences)"],
-        ...runs.flatMap(({ label, temperature: { points, real, n } }) => [
-          ...points.temperature.map((_, at) => [label, ...keys.map((key) => points[key][at]), n]),
+        ...runs.flatMap(({ run, temperature: { points, real, n } }) => [
+          ...points.temperature.map((_, at) => [run, ...keys.map((key) => points[key][at]), n]),
           ["real sentences", ...keys.map((key) => real[key]), n]])];
     },
     curves: () => [["run", "scalar", "step (training steps)", "value"],
       ...data.runs.flatMap((run) => Object.entries(run.curves || {}).flatMap(([scalar, curve]) =>
-        curve.step.map((step, at) => [run.label, scalar, step, curve.value[at]])))],
+        curve.step.map((step, at) => [run.run, scalar, step, curve.value[at]])))],
     trials: () => {
       const names = unique(data.trials.flatMap((trial) => Object.keys(trial.config)));
       return [["trial", "system", ...names, `${data.objective} (${data.better} is better)`], ...data.trials.map((trial) =>

@@ -156,6 +156,8 @@ _SCORES: Mapping[str, str] = MappingProxyType(
         "norm": "The distance of the game's two numbers from where it rests; 0 is at rest",
     }
 )
+#: names without their features of the scores that describe a system, of which neither more nor less is better
+DESCRIBING = frozenset({"kl", "active_units", "mutual_information", "repetition", "nll_div", "auth_pct", "fd_gap"})
 # What a name of features stands for.
 _FEATURES: Mapping[str, str] = MappingProxyType(
     {
@@ -171,19 +173,32 @@ _FEATURES: Mapping[str, str] = MappingProxyType(
 )
 
 
-def score_text(name: str, better: str) -> str:
-    """What a score is, of which features, in which direction it is better, and what a good value is.
+def only_describes(name: str) -> bool:
+    """Whether a score that ships describes a system, and has no direction that is better.
+
+    >>> only_describes("fd_gap_clf"), only_describes("fd_clf")
+    (True, False)
+    """
+    return _parts(name)[0] in DESCRIBING
+
+
+def score_text(name: str, better: str | None) -> str:
+    """What a score is, of which features, in which direction it is better, and what a good value is. `better` is
+    `lower`, `higher`, or None for a score that describes a system, which is said without a direction.
 
     >>> score_text("fd_clf", "lower").partition(",")[0]
     'A Fréchet distance: how far the generated samples as a whole lie from real ones'
     >>> score_text("brightness", "higher")
     'A score of the protocol. Higher is better; a good value is near the floor.'
+    >>> score_text("brightness", None)
+    'A score of the protocol. A good value is near the floor.'
     """
     base, features = _parts(name)
     # inception_64 is Inception too, at another of its layers.
     whose = _FEATURES.get(features) or _FEATURES.get(features.partition("_")[0], features)
     of = f", in the features of {whose}" if features else ""
-    return f"{_SCORES.get(base, 'A score of the protocol')}{of}. {better.capitalize()} is better; {_NEAR}."
+    direction = f"{better.capitalize()} is better; {_NEAR}" if better else f"{_NEAR[0].upper()}{_NEAR[1:]}"
+    return f"{_SCORES.get(base, 'A score of the protocol')}{of}. {direction}."
 
 
 def _parts(name: str) -> tuple[str, str]:
@@ -201,9 +216,9 @@ def _parts(name: str) -> tuple[str, str]:
 # ---- the list
 
 
-def glossary(words: Iterable[str], scores: Mapping[str, str]) -> list[Entry]:
-    """The entries of those `words` that are known, and of every score (name -> `lower` or `higher`), by group and there
-    in a fixed order.
+def glossary(words: Iterable[str], scores: Mapping[str, str | None]) -> list[Entry]:
+    """The entries of those `words` that are known, and of every score (name -> `lower`, `higher`, or None where it only
+    describes), by group and there in a fixed order.
 
     A word that is both a verdict and a state, DIVERGED, is asked for by its group: `stability DIVERGED`.
     """

@@ -145,7 +145,7 @@ class _Run:
         self._checkpoints = Checkpointer(self._mine, self._stored)
         with signals.at_once():
             samples = job.configuration.dataset.load("train").to(self._resources.device)
-            described = describe(job)
+            described = describe(job, self._resources.evaluator.metrics)
             # A run whose scoring failed goes on after its training, though for MLflow it is another.
             scoring = stored is not None and stored.history.get("scoring", False)
             follows = stored is not None and (chain != self._attempt or scoring)

@@ -1,10 +1,11 @@
 """What MLflow is told of one run, as it begins, goes on and ends."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from aigc_lab.metrics.base import Metric
 from aigc_lab.runs.job import Job
 from aigc_lab.runs.record import Record
 from aigc_lab.tracking import final
@@ -12,13 +13,14 @@ from aigc_lab.tracking.base import DatasetInfo, RunTracker, Tracker, run_key
 from aigc_lab.tracking.description import RunDescription, beginning
 
 
-def describe(job: Job) -> RunDescription:
-    """The configuration and the data of a run; loads the training split."""
+def describe(job: Job, metrics: Sequence[Metric]) -> RunDescription:
+    """The configuration and the data of a run, and which scores of the metrics describe; loads the training split."""
     plan = job.configuration
     train_size = len(plan.dataset.load("train"))
     shape = f"{plan.dataset.shape}, {train_size} samples"
     dataset = DatasetInfo(plan.dataset.name, plan.dataset.digest, plan.dataset.source, shape)
-    return RunDescription(plan.parameters, plan.protocol.name, dataset)
+    describing = sorted({name for metric in metrics for name in metric.describing()})
+    return RunDescription(plan.parameters, plan.protocol.name, dataset, tuple(describing))
 
 
 def open_run(

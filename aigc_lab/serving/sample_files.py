@@ -21,7 +21,7 @@ from aigc_lab.data.shared import sample_note
 from aigc_lab.errors import UsageError
 from aigc_lab.host import environment
 from aigc_lab.host.capacity import format_bytes, free_disk, free_files
-from aigc_lab.host.files import replacing, umask
+from aigc_lab.host.files import replacing, sha256, umask
 from aigc_lab.host.settings import Settings
 from aigc_lab.modalities.base import ModalityKind, modality_of
 from aigc_lab.modalities.shared import blocks as stored
@@ -119,13 +119,34 @@ def check_place(place: Path, note: dict[str, Any], *, force: bool) -> None:
 
 
 def _changed(place: Path) -> str | None:
-    """The name of a file that is newer than the note, which is written last; None where there is none."""
+    """The name of a file whose content is not what its note says that it was sampled as; None where there is none.
+
+    Notes of earlier versions hold no sha256: there it is a file that is newer than the note, which they wrote last.
+    """
     if place.suffix == ".npz":
         return None  # the note lies in it
-    note = place.with_suffix(".json") if place.suffix == ".txt" else place / sample_note.NAME
-    files = [place] if place.suffix == ".txt" else [place / name for name in _earlier(_written(place))]
-    written = note.stat().st_mtime_ns
-    return next((path.name for path in files if path.is_file() and path.stat().st_mtime_ns > written), None)
+    written = _written(place)
+    if place.suffix == ".txt":
+        # Under whatever name: the lines may have been renamed with their note.
+        folder, sampled = place.parent, {place.name: set[str]().union(*_sampled(written).values())}
+    else:
+        digests = _sampled(written)
+        folder, sampled = place, {name: digests.get(name, set()) for name in _earlier(written)}
+    files = [folder / name for name in sampled if (folder / name).is_file()]
+    if sample_note.SHA256 in written:
+        return next((path.name for path in files if sha256(path) not in sampled[path.name]), None)
+    noted = _note_file(place).stat().st_mtime_ns
+    return next((path.name for path in files if path.stat().st_mtime_ns > noted), None)
+
+
+def _sampled(written: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Name -> each sha256 that a file may have as it was sampled: two while one call replaces the files of another."""
+    every: dict[str, set[str]] = {}
+    for key in (sample_note.SHA256, sample_note.REPLACES):
+        listed = written.get(key)
+        for name, digest in listed.items() if isinstance(listed, dict) else ():
+            every.setdefault(name, set()).add(str(digest))
+    return every
 
 
 def write(
@@ -137,7 +158,7 @@ def write(
 
     A folder gets what the kind writes, with a picture of the first samples, and the note as `samples.json`. What an
     earlier call wrote is replaced; other files are left alone, and one of a name that is needed is refused, unless with
-    `force`. A call that is interrupted leaves nothing behind.
+    `force`. A call that is interrupted leaves nothing behind, or, while it replaces files, a note that knows both.
     """
     coming = iter(blocks)
     first = next(coming)
@@ -147,9 +168,11 @@ def write(
     every = chain([first], coming)
     with _writing(place):
         if place.suffix == ".txt":
-            with replacing(place.with_suffix(".json")) as description, replacing(place) as lines:
+            with replacing(place) as lines:
                 stored.write_lines(lines, every)
-                description.write_text(json.dumps(note, indent=2), "utf-8")
+                facts = note | {sample_note.SHA256: {place.name: sha256(lines)}}
+                _mark(place, facts, [place])
+            _put_note(place, facts)
             return place
         if place.suffix == ".npz":
             with replacing(place) as archive:
@@ -157,7 +180,8 @@ def write(
             return place
         with _folder(place, force=force) as draft:
             facts = {"note": note, **kind.write(draft, every, n)}
-            (draft / sample_note.NAME).write_text(json.dumps(facts, indent=2), "utf-8")
+            facts[sample_note.SHA256] = {path.name: sha256(path) for path in sorted(draft.iterdir())}
+            _put_note(draft, facts)
     return place / kind.overview
 
 
@@ -201,7 +225,8 @@ def _refuse_suffix(place: Path, kind: ModalityKind) -> None:
 @contextmanager
 def _folder(place: Path, *, force: bool) -> Iterator[Path]:
     """A temporary folder, whose files come to `place` at the end: a new folder appears whole; in one that is there,
-    each file is replaced whole, the note last. Raises `UsageError` for a file there that is not an earlier call's.
+    each file is replaced whole, between a note that knows the old files and the new ones and the note of the new ones.
+    Raises `UsageError` for a file there that is not an earlier call's.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{place.name[:100]}.", dir=place.parent))
@@ -211,13 +236,14 @@ def _folder(place: Path, *, force: bool) -> Iterator[Path]:
             draft.chmod(0o777 & ~umask())
             draft.rename(place)
             return
-        earlier = {*_earlier(_written(place)), sample_note.NAME}
-        others = sorted(each.name for each in place.iterdir() if each.name not in earlier)
+        earlier = sorted(_earlier(_written(place)))
+        others = sorted({each.name for each in place.iterdir()} - {*earlier, sample_note.NAME})
         other = next((name for name in others if (draft / name).exists()), None)
         if other is not None and not force:
             raise UsageError(
                 f"-o {place}: {other} is no sample of an earlier call; name another place, or replace it with --force"
             )
+        _mark(place, _written(draft), [place / name for name in earlier])
         for name in earlier:
             if not (draft / name).exists():
                 (place / name).unlink(missing_ok=True)
@@ -232,16 +258,33 @@ def _folder(place: Path, *, force: bool) -> Iterator[Path]:
 
 def _earlier(written: dict[str, Any]) -> Iterator[str]:
     """The names of the files that the note of an earlier call lists; those that lead elsewhere are left out."""
-    count = written.get("images")
-    yield from (stored.sample_file(number) for number in range(count if isinstance(count, int) else 0))
-    named = written.get("files")
-    yield from (name for name in (named if isinstance(named, list) else []) if Path(str(name)).name == name)
+    count, named = written.get("images"), written.get("files")
+    images = [stored.sample_file(number) for number in range(count if isinstance(count, int) else 0)]
+    listed = dict.fromkeys([*images, *(map(str, named) if isinstance(named, list) else ()), *_sampled(written)])
+    yield from (name for name in listed if Path(name).name == name)
+
+
+def _mark(place: Path, facts: dict[str, Any], old: Iterable[Path]) -> None:
+    """Puts the note of new samples before they come, with the `old` files that they will replace: a call that is killed
+    in between leaves some of each, and the next one has to know both.
+    """
+    there = {path.name: sha256(path) for path in old if path.is_file()}
+    _put_note(place, facts | {sample_note.REPLACES: there})
+
+
+def _note_file(place: Path) -> Path:
+    return place.with_suffix(".json") if place.suffix == ".txt" else place / sample_note.NAME
+
+
+def _put_note(place: Path, facts: Mapping[str, Any]) -> None:
+    with replacing(_note_file(place)) as file:
+        file.write_text(json.dumps(facts, indent=2), "utf-8")
 
 
 def _note(place: Path) -> object:
     """The note of the samples at `place`; None where there are none."""
     if place.suffix == ".txt":
-        return sample_note.read_note(place.with_suffix(".json"))
+        return {key: value for key, value in _written(place).items() if key not in sample_note.CONTENT} or None
     if place.suffix != ".npz":
         return _written(place).get("note")
     import numpy
@@ -253,5 +296,5 @@ def _note(place: Path) -> object:
         return None
 
 
-def _written(folder: Path) -> dict[str, Any]:
-    return sample_note.read_note(folder / sample_note.NAME)
+def _written(place: Path) -> dict[str, Any]:
+    return sample_note.read_note(_note_file(place))

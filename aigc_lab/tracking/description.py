@@ -17,18 +17,25 @@ _LONGEST = 500
 
 @dataclass(frozen=True)
 class RunDescription:
-    """Configuration of a run with all defaults (`params`), the name of its protocol, and its dataset (None where the
-    data are not at hand). It is stored with each attempt, since the code and the data behind it may change.
+    """Configuration of a run with all defaults (`params`), the name of its protocol, its dataset (None where the data
+    are not at hand), and the names of the scores that only describe a system (`describing`). It is stored with each
+    attempt, since the code and the data behind it may change.
     """
 
     params: Mapping[str, Any]
     protocol: str | None
     dataset: DatasetInfo | None
+    describing: tuple[str, ...] = ()
 
     def dump(self) -> dict[str, Any]:
         """Plain data for `load`."""
         dataset = None if self.dataset is None else asdict(self.dataset)
-        return {"params": dict(self.params), "protocol": self.protocol, "dataset": dataset}
+        return {
+            "params": dict(self.params),
+            "protocol": self.protocol,
+            "dataset": dataset,
+            "describing": [*self.describing],
+        }
 
     @classmethod
     def load(cls, dumped: Any) -> "RunDescription | None":
@@ -38,12 +45,14 @@ class RunDescription:
         try:
             params, protocol, dataset = dumped["params"], dumped["protocol"], dumped["dataset"]
             info = None if dataset is None else DatasetInfo(**dataset)
-        except (TypeError, KeyError):
+            describing = tuple(dumped.get("describing", ()))  # earlier versions did not say it
+        except (TypeError, KeyError, AttributeError):
             return None
         texts = [] if info is None else [info.name, info.digest, info.shape, info.context, info.url or ""]
         plain = isinstance(params, dict) and isinstance(protocol, str | None)
+        plain = plain and all(isinstance(name, str) for name in describing)
         whole = all(isinstance(text, str) and len(text) <= _LONGEST for text in texts)
-        return cls(params, protocol, info) if plain and whole else None
+        return cls(params, protocol, info, describing) if plain and whole else None
 
 
 class Beginning(NamedTuple):

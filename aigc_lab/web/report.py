@@ -61,7 +61,9 @@ class Report:
 
 @dataclass(frozen=True)
 class _Stored:
-    """What the registry holds of a sweep: its runs in the order of the page, and by run files, verdicts, history."""
+    """What the registry holds of a sweep: its runs in the order of the page; by run files, verdicts, history; and the
+    environments of its attempts.
+    """
 
     sweep: Json
     comparison: Comparison
@@ -69,6 +71,7 @@ class _Stored:
     files: dict[str, list[Json]]
     verdicts: dict[str, list[Json]]
     histories: dict[str, list[Json]]
+    environments: list[Json]
 
     @classmethod
     def read(cls, registry: Registry, sweep_name: str) -> "_Stored":
@@ -81,7 +84,13 @@ class _Stored:
             artifacts_by_run(registry, sweep["id"]),
             verdicts_by_run(registry, sweep["id"]),
             objective_histories(registry, sweep["id"]),
+            attempt_environments(registry, sweep["id"]),
         )
+
+    @property
+    def directions(self) -> dict[str, str | None]:
+        """Name -> direction of every score; None for one that describes."""
+        return scores_of(self.comparison, self.runs, self.environments)
 
 
 def render_report(registry: Registry, sweep_name: str, *, detailed: int, real: RealSamples | None = None) -> Report:
@@ -105,7 +114,7 @@ def render_report(registry: Registry, sweep_name: str, *, detailed: int, real: R
         "report.html",
         **_ranked(stored, colours),
         meaning=told.sentences,
-        facts=_facts(sweep, stored.runs, attempt_environments(registry, sweep["id"])),
+        facts=_facts(sweep, stored.runs, stored.environments),
         best_picture=_best_picture(best_run(registry, sweep["id"]), rows),
         real=real,
         csv={table.name: table for table in csv_tables if table.name in _LINKED},
@@ -115,7 +124,7 @@ def render_report(registry: Registry, sweep_name: str, *, detailed: int, real: R
         strips=[row for row in rows if row["run"] in strips],
         rows_left_out=len({row["trial"] for row in comparison.rows}) - len(first),
         points=points,
-        glossary=glossary(words_of(comparison, stored.runs, rows), scores_of(comparison, stored.runs)),
+        glossary=glossary(words_of(comparison, stored.runs, rows), stored.directions),
         data=figures,
     )
     pictures = sum(picture.there for row in rows for picture in row["pictures"])
@@ -146,7 +155,7 @@ def _ranked(stored: _Stored, colours: Mapping[str, int]) -> Json:
         "sweep": sweep,
         "arrow": ARROW[sweep["better"]],
         "arrows": ARROW,
-        "panel": _panel(stored.runs),
+        "panel": _panel(stored.runs, stored.directions),
         "best": best and best | {"shown": ranked_score(best)},
         "tables": [_table(group, part, colours, comparison) for group, part in sections(comparison)],
         "note": comparison.note,
@@ -201,9 +210,9 @@ def _runs(registry: Registry, sweep: Json, comparison: Comparison) -> list[Json]
     return sorted(runs, key=key)
 
 
-def _panel(rows: Sequence[Json]) -> Json:
-    """Every score of the runs by name, and the floors where all runs were measured alike."""
-    named: dict[str, str] = {score["name"]: score["better"] for row in rows for score in row["scores"]}
+def _panel(rows: Sequence[Json], directions: Mapping[str, str | None]) -> Json:
+    """Every score of the runs by name, with its direction, and the floors where all runs were measured alike."""
+    named = {score["name"]: directions[score["name"]] for row in rows for score in row["scores"]}
     floors: Json = {}
     for name in named:
         each = [score for row in rows for score in row["scores"] if score["name"] == name]
@@ -355,7 +364,7 @@ def _figures(
         "better": sweep["better"],
         "floor": floors[0] if floors and len(comparison.groups) == 1 else None,
         "runs": [
-            {key: run[key] for key in ("label", "trial", "seed", "role", "system", "state")}
+            {key: run[key] for key in ("run", "label", "trial", "seed", "role", "system", "state")}
             | {
                 "colour": colours[run["system"]],
                 "curves": curves.get(run["run"]),

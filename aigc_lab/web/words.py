@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from aigc_lab.display.glossary import only_describes
 from aigc_lab.display.ranking import rank_text
 from aigc_lab.display.wording import spread
 from aigc_lab.registry.ranking import Comparison
+from aigc_lab.registry.records import DESCRIBED
 from aigc_lab.registry.states import RunState
 
 Json = dict[str, Any]
@@ -32,7 +34,18 @@ def words_of(comparison: Comparison, runs: Sequence[Json], rows: Sequence[Json])
     return words | ({"bin"} if any(row["bins"] for row in rows) else set())
 
 
-def scores_of(comparison: Comparison, runs: Sequence[Json]) -> dict[str, str]:
-    """Name -> direction of every score on the page, the ranked ones first."""
+def scores_of(comparison: Comparison, runs: Sequence[Json], environments: Sequence[Json]) -> dict[str, str | None]:
+    """Name -> direction of every score on the page, the ranked ones first; None for one that describes a system, by
+    what ships and by what the `environments` of the attempts hold of users' own metrics.
+    """
     names = {group.name: group.better for group in comparison.groups}
-    return names | {score["name"]: score["better"] for run in runs for score in run["scores"]}
+    names |= {score["name"]: score["better"] for run in runs for score in run["scores"]}
+    describing = {name for environment in environments for name in _describing(environment)}
+    return {name: None if only_describes(name) or name in describing else better for name, better in names.items()}
+
+
+def _describing(environment: Json) -> list[str]:
+    """What `RunDescription.describing` was; empty for attempts of earlier versions."""
+    described = environment.get(DESCRIBED)
+    listed = described.get("describing") if isinstance(described, dict) else None
+    return listed if isinstance(listed, list) else []

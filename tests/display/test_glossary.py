@@ -29,10 +29,12 @@ def test_the_limits_are_those_of_the_verdicts() -> None:
 @pytest.mark.parametrize("name", sorted(plugins.describe("metrics")))
 def test_every_score_that_ships_is_explained(name: str) -> None:
     kind = plugins.find(Metric, name)  # type: ignore[type-abstract]
-    for score, better in kind(kind.Config()).gives.items():
+    metric = kind(kind.Config())
+    for score, better in metric.gives.items():
         text = glossary.score_text(score, better)
         assert not text.startswith(UNKNOWN), score
         assert f"{better.capitalize()} is better" in text
+        assert glossary.only_describes(score) == (score in metric.describing()), score
 
 
 def test_a_score_says_whose_features_it_is_of() -> None:
@@ -41,6 +43,12 @@ def test_a_score_says_whose_features_it_is_of() -> None:
     assert "features of" not in glossary.score_text("bleu_4", "higher")
     assert "features of" not in glossary.score_text("rouge_l", "higher")
     assert "features of Inception" in glossary.score_text("fd_inception_64", "lower")
+
+
+@pytest.mark.parametrize("score", ["kl", "fd_gap_clf", "brightness"])
+def test_a_score_that_describes_has_no_direction(score: str) -> None:
+    (entry,) = glossary.glossary((), {score: None})
+    assert "is better" not in entry.text and entry.text.endswith(". A good value is near the floor.")
 
 
 def test_a_word_that_is_not_asked_for_is_not_there() -> None:

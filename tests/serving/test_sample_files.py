@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -141,6 +142,14 @@ def test_lines_are_replaced_only_where_their_note_says_that_they_were_sampled(tm
     place = written(tmp_path / "o.txt", blocks(LINES), 7, SAMPLED, LINES)
     other = SAMPLED | {"seed": 1}
     sample_files.check_place(place, other, force=False)
+    before = place.read_bytes()
+    place.write_text("mine")
+    os.utime(place, ns=(0, 0))
+    with pytest.raises(UsageError, match=r"o\.txt was changed after it was sampled"):
+        sample_files.check_place(place, other, force=False)
+    place.write_bytes(before)
+    sample_files.check_place(place, other, force=False)
+    place.with_suffix(".json").write_text(json.dumps(SAMPLED))  # as earlier versions wrote it
     os.utime(place, ns=(0, place.with_suffix(".json").stat().st_mtime_ns + 1))
     with pytest.raises(UsageError, match=r"o\.txt was changed after it was sampled"):
         sample_files.check_place(place, other, force=False)
@@ -148,6 +157,84 @@ def test_lines_are_replaced_only_where_their_note_says_that_they_were_sampled(tm
     place.with_suffix(".json").write_text('{"n": 7, "seed": 0}')
     with pytest.raises(UsageError, match="holds something else"):
         sample_files.check_place(place, other, force=False)
+
+
+OTHER = SAMPLED | {"seed": 1}
+
+
+@pytest.mark.parametrize("array", [IMAGES, POINTS, LINES], ids=["images", "points", "text"])
+def test_a_copy_of_a_folder_is_no_change_and_other_content_is_one_of_whatever_age(tmp_path: Path, array: Any) -> None:
+    shown = written(tmp_path / "o", blocks(array), 7, SAMPLED, array)
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "o", copy, copy_function=shutil.copyfile)
+    os.utime(copy / "samples.json", ns=(0, 0))  # a copy is written in any order
+    sample_files.check_place(copy, OTHER, force=False)
+    (copy / shown.name).write_text("mine")
+    os.utime(copy / shown.name, ns=(0, 0))
+    os.utime(copy / "samples.json")
+    with pytest.raises(UsageError, match=rf"{shown.name} was changed after it was sampled; .* --force"):
+        sample_files.check_place(copy, OTHER, force=False)
+
+
+@pytest.mark.parametrize("count", [2, 7], ids=["fewer", "as many"])
+@pytest.mark.parametrize("old", [True, False], ids=["a note of earlier versions", "a note"])
+def test_a_replacement_that_was_killed_is_known_as_our_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, old: bool
+) -> None:
+    place = tmp_path / "o"
+    written(place, blocks(IMAGES), 7, SAMPLED, IMAGES)
+    if old:
+        facts = json.loads((place / "samples.json").read_text("utf-8"))
+        (place / "samples.json").write_text(json.dumps({key: facts[key] for key in ("note", "files", "images")}))
+    first = {path.name: path.read_bytes() for path in place.iterdir()}
+    replace = os.replace
+    done: list[str] = []
+
+    def killed(source: Any, target: Any) -> None:
+        if Path(target).parent == place and Path(target).suffix == ".png":
+            if done:
+                raise KeyboardInterrupt
+            done.append(Path(target).name)
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            written(place, [255 - IMAGES[:count]], count, OTHER, IMAGES)
+    assert (place / done[0]).read_bytes() != first[done[0]]  # the first picture is new
+    for note in (SAMPLED, OTHER, SAMPLED | {"seed": 2}):
+        sample_files.check_place(place, note, force=False)
+    kept = next(name for name in ("00000.png", "00001.png") if name not in done)
+    before = (place / kept).read_bytes()
+    assert before == first[kept]
+    (place / kept).write_text("mine")
+    with pytest.raises(UsageError, match=f"{kept} was changed after it was sampled"):
+        sample_files.check_place(place, SAMPLED | {"seed": 2}, force=False)
+    (place / kept).write_bytes(before)
+    written(place, [255 - IMAGES[:count]], count, OTHER, IMAGES)
+    written(tmp_path / "at once", [255 - IMAGES[:count]], count, OTHER, IMAGES)
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "at once").iterdir()
+    }
+
+
+def test_lines_whose_replacement_was_killed_are_known_as_our_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = written(tmp_path / "o.txt", blocks(LINES), 7, SAMPLED, LINES)
+    replace = os.replace
+
+    def killed(source: Any, target: Any) -> None:
+        replace(source, target)
+        if Path(target) == place:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            written(place, [LINES[:2]], 2, OTHER, LINES)
+    assert place.read_text("utf-8") == "a b\n\n"
+    sample_files.check_place(place, SAMPLED | {"seed": 2}, force=False)
 
 
 def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What MLflow is told of a run, from whatever is stored of it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from aigc_lab.tracking.base import DatasetInfo, run_key, run_of_key
 from aigc_lab.tracking.description import RunDescription, beginning
 
 DATA = DatasetInfo("ring", "0123", None, "2 numbers, 2000 samples")
-DESCRIPTION = RunDescription({"data": "ring", "lr": 0.1, "training.ema": 0.999}, "points", DATA)
+DESCRIPTION = RunDescription({"data": "ring", "lr": 0.1, "training.ema": 0.999}, "points", DATA, ("brightness", "kl"))
 
 
 def test_a_run_begins_with_all_that_it_depends_on() -> None:
@@ -40,6 +41,10 @@ def test_a_description_is_stored_and_read_and_nothing_else_is_taken_for_one() ->
         {**DESCRIPTION.dump(), "dataset": 1},
     ):
         assert RunDescription.load(junk) is None
+    earlier = DESCRIPTION.dump()
+    del earlier["describing"]
+    assert RunDescription.load(earlier) == replace(DESCRIPTION, describing=())
+    assert RunDescription.load(earlier | {"describing": [1]}) is None
     long = DESCRIPTION.dump()
     long["dataset"]["name"] = "x" * 1000  # MLflow would refuse it for ever
     assert RunDescription.load(long) is None

@@ -31,6 +31,7 @@ from aigc_lab.registry.records import StoredScore
 from aigc_lab.registry.runs import list_runs
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
+from aigc_lab.tracking.description import RunDescription
 from aigc_lab.web import tables
 from aigc_lab.web.report import Report, render_report
 
@@ -286,6 +287,26 @@ def test_the_glossary_has_the_words_of_the_page_and_no_others(home: Path) -> Non
     assert not {"interval", "sampling error", "fresh seed", "SEVERE", "STABLE", "bin", "PRUNED", "?"} & set(words)
 
 
+def test_a_score_that_describes_has_neither_arrow_nor_direction(home: Path) -> None:
+    """`kl` ships so; `brightness` is a user's own, of which the attempt says it; `glow` is one with a direction."""
+    registry = stored(home, DIGITS, "dcgan")
+    sweep = registry.sweep("made", "0123456789abcdef", rest(DIGITS), "fd", "lower")
+    run = registry.run(sweep, 0, 9, "search")
+    attempt = registry.begin(run, {})
+    registry.describe(run, attempt, RunDescription({}, None, None, ("brightness",)).dump())
+    given = [
+        StoredScore(name, 1.0, 0.5, 1.5, 500, 0.25, "s|n:500", "higher", "last", 20, "holdout")
+        for name in ("fd", "kl", "brightness", "glow")
+    ]
+    registry.finish(run, attempt, RunState.FINISHED, seconds=2.0, scores=given)
+    page = read(render_report(registry, "made", detailed=0).html)
+    heads = {text.strip() for tag, text in page.texts if tag == "th"}
+    assert {"kl", "brightness", "glow ↑"} <= heads
+    words = [text for tag, text in page.texts if tag in ("dt", "dd")]
+    told = dict(zip(words[::2], words[1::2], strict=True))
+    assert "is better" not in told["kl"] + told["brightness"] and "Higher is better" in told["glow"]
+
+
 # ---- --files
 
 
@@ -358,25 +379,60 @@ setTimeout(() => document.querySelectorAll(".save").forEach((button) => button.c
 </script></body>"""
 
 
-def test_a_browser_saves_every_figure_without_a_network(hostile: Registry, tmp_path: Path) -> None:  # noqa: F811
+def shown(page: Path, chromium: str) -> str:
+    """The document as the browser leaves it."""
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000"]
+    command = [chromium, *flags, f"--user-data-dir={page.parent}", "--dump-dom", page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def said_by(probe: str, report: Report, folder: Path) -> Any:
+    """What a script at the end of the page writes into its element `told`, as JSON."""
     chromium = shutil.which("chromium") or pytest.skip("no chromium")
-    report = render_report(hostile, HOSTILE, detailed=12)
-    page, (head, _, tail) = tmp_path / "page.html", report.html.rpartition("</body>")
-    page.write_text(head + PROBE + tail, "utf-8")
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        f"--user-data-dir={tmp_path}",
-        "--virtual-time-budget=20000",
-    ]
-    done = subprocess.run(
-        [chromium, *flags, "--dump-dom", page.as_uri()], capture_output=True, text=True, check=True, timeout=120
-    )
-    told = re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.DOTALL)
+    page, (head, _, tail) = folder / "page.html", report.html.rpartition("</body>")
+    page.write_text(head.replace("<head>", f"<head>{MEDIA}", 1) + probe + tail, "utf-8")
+    told = re.search(r'<pre id="told">(.*?)</pre>', shown(page, chromium), re.DOTALL)
     assert told is not None
-    saved = {name.removeprefix(f"{report.sweep}-"): address for name, address in json.loads(html.unescape(told[1]))}
+    return json.loads(html.unescape(told[1]))
+
+
+# Keeps what the page asks of its medium, so that a probe can say that it changed.
+MEDIA = """<script>
+const media = [], asked = window.matchMedia.bind(window);
+window.matchMedia = (query) => { media.push(asked(query)); return media.at(-1); };
+</script>"""
+# Chooses the other scale, then lets every medium change; says the scale of the axis before, chosen and after.
+SCALE = """<script>
+setTimeout(() => {
+  const box = document.getElementById("history"), toggle = document.getElementById("history-log");
+  const scales = [box.layout.yaxis.type];
+  toggle.click();
+  scales.push(box.layout.yaxis.type);
+  for (const each of media) {
+    each.dispatchEvent(new Event("change"));
+    scales.push(box.layout.yaxis.type);
+  }
+  const told = document.body.appendChild(document.createElement("pre"));
+  told.id = "told";
+  told.textContent = JSON.stringify(scales);
+}, 500);
+</script></body>"""
+
+
+def test_a_browser_keeps_the_chosen_scale_on_paper_and_in_the_dark(hostile: Registry, tmp_path: Path) -> None:  # noqa: F811
+    first, chosen, *after = said_by(SCALE, render_report(hostile, HOSTILE, detailed=12), tmp_path)
+    assert {first, chosen} == {"linear", "log"} and len(after) >= 2
+    assert set(after) == {chosen}
+
+
+def test_a_browser_saves_every_figure_without_a_network(hostile: Registry, tmp_path: Path) -> None:  # noqa: F811
+    report = render_report(hostile, HOSTILE, detailed=12)
+    saved = {name.removeprefix(f"{report.sweep}-"): uri for name, uri in said_by(PROBE, report, tmp_path)}
     assert picture(saved["objective.png"]).shape[2] in (3, 4) and picture(saved["curves.png"]).size
     assert picture(saved[f"{report.sweep}.0.1.png"]).shape == (4, 6, 3)
     lines = list(csv.reader(io.StringIO(unquote(saved["objective.csv"].partition(",")[2]), newline="")))
     assert lines[0][1] == "step (training steps)" and [float(cell) for cell in lines[1][1:]] == [10, 14.0, 13.5, 14.5]
+    written = {table.name: list(csv.reader(io.StringIO(table.csv, newline=""))) for table in report.tables}
+    assert [line[0] for line in lines] == [line[0] for line in written["objective"]]
+    curves = list(csv.reader(io.StringIO(unquote(saved["curves.csv"].partition(",")[2]), newline="")))
+    assert {line[0] for line in curves[1:]} <= {run["run"] for run in report.runs} and len(curves) > 1

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 NAME = "samples.json"
+# Name -> sha256 of each file of samples, and, while a call replaces those of an earlier one, of the files of that one.
+SHA256, REPLACES = "files_sha256", "replaces_sha256"
+CONTENT = frozenset({SHA256, REPLACES})
 # What a note has said of the samples in every version; JSON of other origin does not say all of it.
 _FACTS = frozenset({"n", "seed", "aigc_lab"})
 # One file with all samples: points, sentences.
