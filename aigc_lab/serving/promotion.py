@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 
 from aigc_lab.errors import UsageError
 from aigc_lab.host.files import locked
@@ -148,7 +148,8 @@ class _Promotion:
                     f"MLflow at {masked(self._settings.tracking_uri)} has no {name}; make it again:"
                     f" aigc-lab reconcile --mlflow {row['sweep']}"
                 )
-            mlflow.describe(self._model, version, about(row | {"reason": self._reason or row["reason"]}), undo)
+            said = about(row | {"reason": self._reason or row["reason"]})
+            mlflow.describe(self._model, version, row["digest"], said, undo)
             mlflow.point(self._model, self._alias, version, undo)
             undo.callback(_forget, registry, self._model, version, list_models(registry, self._model))
             if self._reason is not None:
@@ -288,7 +289,10 @@ def _register(
     if not folder.exists():
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
     path = own_copy(weights, folder, digest)
-    same = next((known for known in list_models(registry, model) if known["digest"] == digest), None)
+    # The registry keeps the first run of a version. One that was deleted in MLflow comes back as another version.
+    there = mlflow.versions_and_aliases(model)[0]
+    versions = (known for known in list_models(registry, model) if known["digest"] == digest)
+    same = next((known for known in versions if there.get(known["version"]) == digest), None)
     kept = reason if reason is not None or same is None else same["reason"]
     version = mlflow.publish(
         model,
@@ -296,7 +300,7 @@ def _register(
         mlflow_package(path.parent, sample, loaded.system),
         experiment=experiment,
         run=row["mlflow_run_id"],
-        about=about({**candidate(registry, row["run"], weights.origin["checkpoint"]), "reason": kept}),
+        about=about({**(same or candidate(registry, row["run"], weights.origin["checkpoint"])), "reason": kept}),
         undo=undo,
     )
     promotion = _promotion(model, version, row["run"], weights, digest, path, settings, reason)
@@ -348,7 +352,9 @@ def _promotion(
 
 
 def _forget(registry: Registry, model: str, number: int, versions_before: list[dict[str, Any]]) -> None:
-    """Removes the version and its aliases from the registry, unless they were there before."""
+    """Removes the version and its aliases from the registry, unless they were there before: then it gets its reason of
+    before.
+    """
     event, version = AliasEvent.c, Promotion.c
     existing = [row for row in versions_before if row["version"] == number]
     with registry.write() as connection:
@@ -363,8 +369,11 @@ def _forget(registry: Registry, model: str, number: int, versions_before: list[d
                 connection.execute(
                     delete(AliasEvent).where(event.model == model, event.alias == alias).where(event.number == last)
                 )
-        if not existing:
-            connection.execute(delete(Promotion).where(version.model == model, version.version == number))
+        this = (version.model == model, version.version == number)
+        if existing:
+            connection.execute(update(Promotion).where(*this).values(reason=existing[0]["reason"]))
+        else:
+            connection.execute(delete(Promotion).where(*this))
 
 
 def _chosen(row: dict[str, Any]) -> str:

@@ -68,12 +68,15 @@ def compare(new: Json, old: Json) -> Replacement:
 
 def refuse(candidate: Json, name: str, replaced: Replacement | None) -> None:
     """Raises `UsageError` for samples that are like nothing real, or lack most of it, since an exploded generator may
-    rank first by some score; and for a model that is worse than the one whose place it would take.
+    rank first by some score; and for a model that is worse than the one whose place it would take, unless that one's
+    samples are such themselves: their score says nothing for them.
     """
     remedy = "promote another, or this one all the same: --force --reason WHY"
     if candidate["doubt"] is not None and candidate["doubt"].partition(":")[0] in DOUBTFUL:
         raise UsageError(f"{name}: its samples are {candidate['doubt']}; {remedy}")
-    if replaced is not None and replaced.judgement == "worse":
+    if replaced is None or replaced.old["verdicts"].get("collapse") in DOUBTFUL:
+        return
+    if replaced.judgement == "worse":
         score, old = candidate["score"], replaced.old
         values = " and ".join(f"{_shown(each['value'])}" for each in (score, old["score"]))
         raise UsageError(

@@ -44,7 +44,8 @@ def missing_versions(rows: list[dict[str, Any]], settings: Settings) -> Iterator
 
 def describe(rows: list[dict[str, Any]], settings: Settings, *, dry_run: bool) -> Iterator[dict[str, Any]]:
     """Versions of which MLflow says something else than is known here, and of an earlier version of this package
-    nothing; each is described anew, unless with `dry_run`. Raises `Failure`.
+    nothing; each is described anew, unless with `dry_run`. A number that stands for another model there is left alone,
+    and so is a description that someone else wrote. Raises `Failure`.
     """
     from aigc_lab.tracking.model_registry import MlflowModels
 
@@ -52,11 +53,13 @@ def describe(rows: list[dict[str, Any]], settings: Settings, *, dry_run: bool) -
     here = [row for row in rows if row["mlflow_uri"] == address]
     for model in sorted({row["model"] for row in here}):
         by_number = {row["version"]: row for row in here if row["model"] == model}
-        for number in mlflow.undescribed(model, {number: about(row) for number, row in by_number.items()}):
+        wanted = {(number, row["digest"]): about(row) for number, row in by_number.items()}
+        for number in mlflow.undescribed(model, wanted):
+            row = by_number[number]
             if not dry_run:
                 with rollback_on_error() as undo:
-                    mlflow.describe(model, number, about(by_number[number]), undo)
-            yield by_number[number]
+                    mlflow.describe(model, number, row["digest"], wanted[number, row["digest"]], undo)
+            yield row
 
 
 def restore(registry: Registry, row: dict[str, Any], settings: Settings) -> None:

@@ -4,6 +4,7 @@ MLflow creates a version each time it is asked, so each step first looks for the
 killed. It recognises that result by a tag with the model's digest.
 """
 
+import hashlib
 import logging
 import os
 import shutil
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 _DIGEST = "aigc_lab.digest"
+# What was written here, so that what someone else wrote is told from it: the description's hash, and the tags' keys.
+_DESCRIPTION = "aigc_lab.description"
+_TAGS = "aigc_lab.tags"
 # Someone waits for a promotion and nothing trains meanwhile: more patience than a training has, and no bar of its own.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
@@ -126,7 +130,7 @@ class MlflowModels:
                     self._client.create_model_version,
                     name,
                     f"models:/{logged.model_id}",
-                    tags={_DIGEST: digest, **about.tags},
+                    tags={_DIGEST: digest, **_signed(about)},
                     description=about.description,
                     model_id=logged.model_id,
                 )
@@ -140,38 +144,44 @@ class MlflowModels:
                 self._describe(version, about, undo)
             return Version(int(version.version), str(version.source).rpartition("/")[2])
 
-    def describe(self, name: str, number: int, about: "About", undo: ExitStack) -> None:
-        """Says of an existing version what it is `about`, where it says otherwise."""
+    def describe(self, name: str, number: int, digest: str, about: "About", undo: ExitStack) -> None:
+        """Says of an existing version what it is `about`, where it says otherwise. A description that someone else
+        wrote stays, and so does all of a version that holds another model than that of this digest.
+        """
         with store_errors(self._uri, f"version {number} of {name}"):
-            self._describe(self._client.get_model_version(name, str(number)), about, undo)
+            version = self._client.get_model_version(name, str(number))
+            if version.tags.get(_DIGEST) == digest:
+                self._describe(version, about, undo)
 
     def _describe(self, version: "ModelVersion", about: "About", undo: ExitStack) -> None:
         of_version = version.name, str(version.version)
-        for key, value in about.tags.items():
-            if version.tags.get(key) != value:
-                before = version.tags.get(key)
-                if before is None:
-                    undo.callback(self._client.delete_model_version_tag, *of_version, key)
-                else:
-                    undo.callback(self._client.set_model_version_tag, *of_version, key, before)
-                self._client.set_model_version_tag(*of_version, key, value)
-        if (version.description or "") != about.description:
+        tags, description = _unsaid(version, about)
+        # Before its hash: killed between the two, it is known by being the same.
+        if description is not None:
             undo.callback(self._client.update_model_version, *of_version, version.description or "")
-            self._client.update_model_version(*of_version, about.description)
+            self._client.update_model_version(*of_version, description)
+        for key, value in tags.items():
+            undo.callback(self._tag, *of_version, key, version.tags.get(key))
+            self._tag(*of_version, key, value)
 
-    def undescribed(self, name: str, about: "Mapping[int, About]") -> list[int]:
-        """Numbers of those versions that do not say what they are `about`; those that MLflow lacks are left out."""
+    def _tag(self, name: str, number: str, key: str, value: str | None) -> None:
+        """Sets a tag of a version, or removes it (None)."""
+        if value is None:
+            self._client.delete_model_version_tag(name, number, key)
+        else:
+            self._client.set_model_version_tag(name, number, key, value)
+
+    def undescribed(self, name: str, about: "Mapping[tuple[int, str], About]") -> list[int]:
+        """Numbers of those versions, of (number, digest), that do not say what they are `about`. Those that MLflow
+        lacks are left out, and those that hold another model there.
+        """
         with store_errors(self._uri, f"model {name}"):
             versions = self._client.search_model_versions(f"name = '{name}'") if self.knows(name) else []
-        known = {int(version.version): version for version in versions}
+        known = {(int(version.version), version.tags.get(_DIGEST)): version for version in versions}
         return [
             number
-            for number, each in about.items()
-            if number in known
-            and not (
-                each.tags.items() <= known[number].tags.items()
-                and each.description == (known[number].description or "")
-            )
+            for (number, digest), each in about.items()
+            if (number, digest) in known and _unsaid(known[number, digest], each) != ({}, None)
         ]
 
     def point(self, name: str, alias: str, version: int, undo: ExitStack) -> None:
@@ -260,6 +270,28 @@ class MlflowModels:
             place = local_folder(model.artifact_location)
             if place is not None and model.model_id in place.parts:
                 shutil.rmtree(place.parent if place.name == "artifacts" else place, ignore_errors=True)
+
+
+def _signed(about: About) -> dict[str, str]:
+    """The tags, and those that tell what was written here."""
+    return {**about.tags, _DESCRIPTION: _hash(about.description), _TAGS: " ".join(sorted(about.tags))}
+
+
+def _unsaid(version: "ModelVersion", about: About) -> tuple[dict[str, str | None], str | None]:
+    """What a version lacks of what it is `about`: tag -> value (None: it was written here and no longer applies), and
+    the description; None where it is there, and where someone else wrote another.
+    """
+    there, tags = version.description or "", _signed(about)
+    if there not in ("", about.description) and version.tags.get(_DESCRIPTION) != _hash(there):
+        del tags[_DESCRIPTION]
+        there = about.description
+    old = dict.fromkeys(version.tags.get(_TAGS, "").split())
+    changed = {key: value for key, value in {**old, **tags}.items() if version.tags.get(key) != value}
+    return changed, about.description if there != about.description else None
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def download(tracking_uri: str, uri: str, folder: Path) -> Path:

@@ -34,12 +34,14 @@ from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import METADATA
 from aigc_lab.serving import promotion, restoration, sample_files
+from aigc_lab.serving.about import about
 from aigc_lab.serving.model import Model
 from aigc_lab.serving.promotion import PromotionResult, promote
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import System
 from aigc_lab.tracking import spool_log, writer
 from aigc_lab.tracking.mlflow import MlflowTracker
+from aigc_lab.tracking.model_registry import MlflowModels
 from aigc_lab.tracking.spool import SpoolTracker
 from aigc_lab.training.checkpoint import save_weights
 
@@ -69,11 +71,17 @@ class Home:
         return Registry.open(self.settings.registry_url)
 
     def run(
-        self, system: str, shape: Shape, config: dict[str, Any], seed: int = 0, state: RunState = RunState.FINISHED
+        self,
+        system: str,
+        shape: Shape,
+        config: dict[str, Any],
+        seed: int = 0,
+        state: RunState = RunState.FINISHED,
+        weights: int | None = None,
     ) -> str:
-        """A run of the sweep `toy`, whose weights are those that the seed gives."""
+        """A run of the sweep `toy`, whose weights are those that the seed gives, or the seed `weights`."""
         kind: type[System] = plugins.find(System, system)  # type: ignore[type-abstract]
-        torch.manual_seed(seed)
+        torch.manual_seed(seed if weights is None else weights)
         made = kind(kind.Config(**config), shape)
         with self.registry() as registry:
             sweep = registry.sweep("toy", "0123456789", {}, "fd", "lower")
@@ -496,6 +504,95 @@ def test_a_version_in_mlflow_says_what_it_is(
         assert said in capsys.readouterr().out
     again = home.client.get_model_version("toy", "1")
     assert (again.tags, again.description) == (shown.tags, shown.description)
+
+
+def test_another_models_version_of_the_same_number_is_left_alone(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where MLflow's model was deleted, and another home has promoted under its name since."""
+    home.promote(small(home))
+    (row,) = home.models()
+    home.client.delete_registered_model("toy")
+    home.client.create_registered_model("toy")
+    theirs = {"aigc_lab.digest": "another", "score": "3"}
+    home.client.create_model_version("toy", home.path.as_uri(), tags=theirs, description="")
+    type_(monkeypatch, "reconcile", "--mlflow", "--home", str(home.path))
+    assert "MLflow lacks its description" not in capsys.readouterr().out
+    models = MlflowModels(home.settings.tracking_uri)
+    with promotion.rollback_on_error() as undo:
+        models.describe("toy", 1, row["digest"], about(row), undo)
+    shown = home.client.get_model_version("toy", "1")
+    assert (shown.tags, shown.description or "") == (theirs, "")
+
+
+def test_a_users_description_in_mlflow_stays(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = small(home)
+    home.promote(run)
+    ours = home.client.get_model_version("toy", "1").description or ""
+    for text in ("the one of the talk", f"{ours}  \nShown in the talk."):
+        home.client.update_model_version("toy", "1", text)
+        type_(monkeypatch, "reconcile", "--mlflow", "--home", str(home.path))
+        assert "MLflow lacks its description" not in capsys.readouterr().out
+        home.promote(run, alias="next")
+        promote("toy@1", home.settings, name=None, alias="other", reason=f"for {len(text)}")
+        shown = home.client.get_model_version("toy", "1")
+        assert shown.description == text and shown.tags["reason"] == f"for {len(text)}"
+    # What was written here is written anew: once it is back, or where nothing is.
+    for text in (ours, ""):
+        home.client.update_model_version("toy", "1", text)
+        type_(monkeypatch, "reconcile", "--mlflow", "--home", str(home.path))
+        assert "MLflow lacks its description" in capsys.readouterr().out
+        shown = home.client.get_model_version("toy", "1")
+        (row,) = home.models()
+        reason = f"Promoted all the same: {row['reason']}  \n"
+        assert (shown.description or "").replace(reason, "") == ours != shown.description
+
+
+def test_a_tag_that_no_longer_applies_goes_and_a_users_stays(home: Home) -> None:
+    home.promote(small(home))
+    (row,) = home.models()
+    models, before = MlflowModels(home.settings.tracking_uri), home.client.get_model_version("toy", "1")
+    home.client.set_model_version_tag("toy", "1", "collapse", "mine")
+    with promotion.rollback_on_error() as undo:
+        models.describe("toy", 1, row["digest"], about(row | {"score": None}), undo)
+    kept = {key: value for key, value in home.client.get_model_version("toy", "1").tags.items() if "." not in key}
+    assert kept == {"run": row["run"], "checkpoint": "last", "system": "point_gan", "collapse": "mine"}
+    undo.close()
+    again = home.client.get_model_version("toy", "1")
+    assert (again.tags, again.description) == (before.tags | {"collapse": "mine"}, before.description)
+
+
+def test_weights_that_are_a_version_keep_its_run(home: Home) -> None:
+    """A run of another seed that ends with the same weights: the registry and MLflow name the first."""
+    first = small(home)
+    home.promote(first)
+    before = home.client.get_model_version("toy", "1")
+    second = home.run("point_gan", POINTS, {"hidden": 4, "latent_size": 4}, seed=1, weights=0)
+    done = home.promote(second, alias="next")
+    assert (done.row["version"], done.created, done.row["run"]) == (1, False, first)
+    shown = home.client.get_model_version("toy", "1")
+    assert (shown.tags, shown.description) == (before.tags, before.description)
+    # Of a version that MLflow has no longer the next is made, and that is the second run's.
+    home.client.delete_model_version("toy", "1")
+    again = home.promote(second)
+    assert (again.row["version"], again.row["run"]) == (2, second)
+    assert home.client.get_model_version("toy", "2").tags["run"] == second
+
+
+@pytest.mark.parametrize("reference", ["toy@1", "toy-01234567.0.0"])
+def test_a_forced_promotion_that_fails_leaves_the_reason_of_before(home: Home, reference: str) -> None:
+    """Of a version, and of a run whose weights are one."""
+    for seed in (0, 1):
+        home.promote(small(home, seed))
+    for before in (None, "the first"):
+        if before is not None:
+            promote("toy@1", home.settings, name=None, alias="other", reason=before)
+        with mock.patch.object(Registry, "point", side_effect=OSError("no answer")), pytest.raises(OSError):
+            promote(reference, home.settings, name="toy", alias="champion", reason="another")
+        assert {row["version"]: row["reason"] for row in home.models()} == {1: before, 2: None}
+        assert home.client.get_model_version("toy", "1").tags.get("reason") == before
 
 
 STEPS: list[tuple[Any, str]] = [

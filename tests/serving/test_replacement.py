@@ -74,6 +74,21 @@ def test_what_is_worse_or_collapsed_is_refused_and_nothing_else() -> None:
         refuse(new, "run r", compare(new, old))
 
 
+@pytest.mark.parametrize("verdict", ["UNMEASURABLE", "SEVERE", "TOTAL", "MILD", None])
+def test_a_better_score_of_samples_that_are_like_nothing_real_keeps_nobody_out(verdict: str | None) -> None:
+    """A collapsed model was forced in; the way back to the one before it needs no force."""
+    old = version(2, 1.0) | {"verdicts": {} if verdict is None else {"collapse": verdict}}
+    back = compare(version(1, 9.0), old)
+    assert back.judgement == "worse"
+    if verdict in ("UNMEASURABLE", "SEVERE", "TOTAL"):
+        refuse(version(1, 9.0), "toy version 1", back)
+        with pytest.raises(UsageError, match="its samples are TOTAL"):
+            refuse(version(1, 9.0) | {"doubt": "TOTAL: one point"}, "toy version 1", back)
+    else:
+        with pytest.raises(UsageError, match="it is worse than version 2"):
+            refuse(version(1, 9.0), "toy version 1", back)
+
+
 @pytest.mark.parametrize(
     ("new", "said"),
     [
