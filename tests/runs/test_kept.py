@@ -20,8 +20,10 @@ from aigc_lab.experiment.experiment import load_experiment
 from aigc_lab.host import confined, names
 from aigc_lab.host.settings import Settings
 from aigc_lab.metrics.modes import ModeCount
+from aigc_lab.registry.records import DESCRIBED
 from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.sweeps import attempt_environments
 from aigc_lab.sweeps import rehearsal
 from aigc_lab.systems.base import Loss, Phase
 from aigc_lab.systems.point_gan import PointGAN
@@ -232,6 +234,20 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> Any:
         with Registry.open(Settings.load(Path("home")).registry_url, create=False) as registry:
             (run,) = list_runs(registry)
         return stored(place / "home", run["run"])
+
+
+def test_an_attempt_holds_which_scores_only_describe(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report takes them for scores without a direction, and runs no user's metric to know it."""
+    monkeypatch.setattr(writer, "Writer", NoWriter)
+    says = METRIC.replace("NAME", "mine").replace(
+        "    class Config", '    describes = frozenset({"mine"})\n\n    class Config'
+    )
+    (folder / "mine.py").write_text(says)
+    assert command(*TRAIN).code == 0
+    with Registry.open(Settings.load().registry_url, create=False) as registry:
+        (run,) = list_runs(registry)
+        (environment,) = attempt_environments(registry, run["sweep"])
+    assert environment[DESCRIBED]["describing"] == ["mine"]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
