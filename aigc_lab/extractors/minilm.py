@@ -2,7 +2,6 @@
 
 import json
 import zipfile
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -17,7 +16,6 @@ from aigc_lab.data.base import Dataset
 from aigc_lab.errors import UsageError
 from aigc_lab.extractors.shared import pretrained
 from aigc_lab.host.package_files import PackagedWeights
-from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.nets import bert
 from aigc_lab.samples import Text
 from aigc_lab.shape import Modality
@@ -57,18 +55,11 @@ class MiniLM(pretrained.Pretrained):
         self._pieces, self._vocabulary = pieces, vocabulary
 
     @classmethod
-    def prepare(
-        cls, dataset: Dataset, *, cache: Path, weights: WeightsPolicy, device: str, say: Callable[[str], None]
-    ) -> Self:
-        cls.check(dataset, weights)
-        path = cls.published.fetched(weights, say)
-        verified = cls.published.verified(path, weights)
+    def read(cls, path: Path, verified: str, dataset: Dataset) -> Self:
         # The archive's sha256 holds that of the weights, which other packages may carry in archives of their own.
         named = WEIGHTS[:8] if verified == cls.published.sha256[:8] else verified
         assert dataset.shape.vocabulary is not None
-        extractor = cls(cls.built(path), named, _pieces(path), dataset.shape.vocabulary)
-        extractor.network.to(device).eval().requires_grad_(False)
-        return extractor
+        return cls(cls.built(path), named, _pieces(path), dataset.shape.vocabulary)
 
     @classmethod
     def built(cls, path: Path) -> bert.SentenceBERT:

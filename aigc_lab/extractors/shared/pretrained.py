@@ -48,9 +48,16 @@ class Pretrained(Extractor):
     ) -> Self:
         cls.check(dataset, weights)
         path = cls.published.fetched(weights, say)
-        extractor = cls(cls.built(path), cls.published.verified(path, weights))
+        extractor = cls.read(path, cls.published.verified(path, weights), dataset)
         extractor.network.to(device).eval().requires_grad_(False)
         return extractor
+
+    @classmethod
+    def read(cls, path: Path, verified: str, dataset: Dataset) -> Self:
+        """The extractor of a file whose hash begins with `verified`; a subclass that reads more than the network's
+        weights overrides it.
+        """
+        return cls(cls.built(path), verified)
 
 
 def read_weights(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
