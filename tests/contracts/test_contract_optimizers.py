@@ -22,6 +22,7 @@ from aigc_lab.errors import UsageError
 from aigc_lab.experiment.checks import check_experiment
 from aigc_lab.experiment.experiment import Experiment, load_experiment
 from aigc_lab.host import trust
+from aigc_lab.optimizers import adam
 from aigc_lab.optimizers.adam import DirectAdam
 from aigc_lab.optimizers.base import Optimizer
 from aigc_lab.shape import Modality, Shape
@@ -74,9 +75,19 @@ def test_what_ships_is_torchs_own_with_the_options_that_it_had() -> None:
         assert {key: optimizer.param_groups[0][key] for key in options} == options
 
 
-@pytest.mark.parametrize("case", ["plain", "hooked", "closure", "a weight without gradient", "two types"])
-def test_adam_is_torchs_fused_one_to_the_bit(case: str) -> None:
-    """Whatever is handed straight to the kernel and whatever is left to torch, over steps whose rates move."""
+@pytest.mark.parametrize(
+    ("case", "left"),
+    [("plain", 1), ("hooked", 6), ("closure", 6), ("a weight without gradient", 4), ("two types", 6)],
+)
+def test_adam_is_torchs_fused_one_to_the_bit(case: str, left: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six updates whose rates move: what is handed straight to the kernel, and so many as are `left` to torch."""
+    torchs, by_torch = adam._torchs_step, []
+
+    def counted(optimizer: DirectAdam, closure: Any) -> Any:
+        by_torch.append(closure)
+        return torchs(optimizer, closure)
+
+    monkeypatch.setattr(adam, "_torchs_step", counted)
     source = torch.Generator().manual_seed(0)
     types = [torch.float32, torch.float64 if case == "two types" else torch.float32, torch.float32]
     values = [torch.randn(rows, 2, generator=source).to(dtype) for rows, dtype in zip((3, 2, 1), types, strict=True)]
@@ -102,11 +113,13 @@ def test_adam_is_torchs_fused_one_to_the_bit(case: str) -> None:
         kept, expected = pair[0].state[one], pair[1].state[two]
         assert kept.keys() == expected.keys() and all(torch.equal(kept[key], expected[key]) for key in expected)
     assert sorted(calls) == sorted([id(each) for each in pair] * 6 * (case == "hooked"))
+    assert len(by_torch) == left
 
 
 def test_hooks_of_adam_are_called_where_torch_has_made_no_adam_of_its_own() -> None:
     code = """
 import torch
+from aigc_lab.optimizers import adam
 from aigc_lab.optimizers.adam import DirectAdam
 weight = torch.nn.Parameter(torch.ones(2))
 optimizer, calls = DirectAdam([weight], lr=0.1), []
