@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from aigc_lab.display.meaning import GOING, MOST_TRIALS, Commands, Meaning, collapsed, meaning, partly_collapsed
+from aigc_lab.display.meaning import GOING, Commands, Meaning, stored_meaning
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment import space
 from aigc_lab.experiment.overrides import override
@@ -18,7 +18,6 @@ from aigc_lab.registry.columns import FinalCheckpoint, Json
 from aigc_lab.registry.ranking import Comparison
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import show_sweep
-from aigc_lab.registry.verdicts import missing_bins, partial_reasons
 from aigc_lab.statistics.rank_test import FEWEST
 
 
@@ -47,9 +46,7 @@ def explained(
         status=f"aigc-lab status {going}",
     )
     typed = Commands(*(command and as_typed(command, settings, home) for command in commands))
-    missing = missing_bins(registry, collapsed(comparison)[:MOST_TRIALS], checkpoint)
-    reasons = partial_reasons(registry, partly_collapsed(comparison), checkpoint)
-    return meaning(comparison, missing, typed, reasons)
+    return stored_meaning(registry, comparison, typed, checkpoint)
 
 
 def with_more_seeds(row: Json) -> str | None:

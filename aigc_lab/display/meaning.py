@@ -2,16 +2,18 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from aigc_lab.display.wording import Row
 from aigc_lab.registry.marks import DOUBTFUL
+from aigc_lab.registry.verdicts import missing_bins, partial_reasons
 from aigc_lab.statistics.rank_test import LEVEL, favours_lower, rank_sum_p, smallest_p, values_lacking
 from aigc_lab.statistics.wording import number
 
 if TYPE_CHECKING:
+    from aigc_lab.registry.columns import FinalCheckpoint
     from aigc_lab.registry.ranking import Comparison, Group
+    from aigc_lab.registry.store import Registry
 
 Missing = Mapping[tuple[str, int], Sequence[str]]
 Reasons = Mapping[tuple[str, int], str]
@@ -50,9 +52,16 @@ class _Contestant(NamedTuple):
         return float(self.row["score"]["value"])
 
 
-def meaning(
-    comparison: "Comparison", missing: Missing, commands: Commands, reasons: Reasons = MappingProxyType({})
+def stored_meaning(
+    registry: "Registry", comparison: "Comparison", commands: Commands, checkpoint: "FinalCheckpoint" = "last"
 ) -> Meaning:
+    """`meaning` with what the registry holds of the verdicts on this checkpoint."""
+    missing = missing_bins(registry, collapsed(comparison)[:MOST_TRIALS], checkpoint)
+    reasons = partial_reasons(registry, partly_collapsed(comparison), checkpoint)
+    return meaning(comparison, missing, reasons, commands)
+
+
+def meaning(comparison: "Comparison", missing: Missing, reasons: Reasons, commands: Commands) -> Meaning:
     """Who leads, whether that is more than chance, who collapsed, and what to do next. `missing` names what a collapsed
     trial (sweep, number) lacks, `reasons` says why one has collapsed in part. Of several signatures only the first is
     told of, since numbers of two do not compare.

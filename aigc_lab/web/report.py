@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from aigc_lab.display.glossary import glossary
-from aigc_lab.display.meaning import MOST_TRIALS, Commands, collapsed, meaning
+from aigc_lab.display.meaning import Commands, stored_meaning
 from aigc_lab.display.ranking import caption, rank_text, sections
 from aigc_lab.display.wording import VERDICT_HEADINGS, Row, duration, ranked_score, state_text, verdict_counts
 from aigc_lab.registry.comparison import best_run, compare_trials
@@ -23,7 +23,7 @@ from aigc_lab.registry.sweeps import (
     run_outcomes,
     show_sweep,
 )
-from aigc_lab.registry.verdicts import missing_bins, verdicts_by_run
+from aigc_lab.registry.verdicts import verdicts_by_run
 from aigc_lab.statistics.wording import ARROW, interval
 from aigc_lab.web import embedded_files, pages, seeds, tables
 from aigc_lab.web.real_samples import RealSamples
@@ -109,7 +109,7 @@ def render_report(registry: Registry, sweep_name: str, *, detailed: int, real: R
     colours = _colours(comparison)
     figures = _figures(sweep, comparison, stored.runs, rows, colours, stored.histories)
     csv_tables = _csv_tables(stored, rows)
-    told = meaning(comparison, missing_bins(registry, collapsed(comparison)[:MOST_TRIALS]), Commands(samples=""))
+    told = stored_meaning(registry, comparison, Commands(samples=""))
     html = pages.render(
         "report.html",
         **_ranked(stored, colours),

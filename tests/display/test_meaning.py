@@ -16,7 +16,7 @@ COMMANDS = Commands("SAMPLES", more_seeds="MORE", promote="PROMOTE", status="STA
 
 
 def told(of: Comparison, missing: Any = None, commands: Commands = COMMANDS) -> str:
-    found = meaning(of, missing or {}, commands)
+    found = meaning(of, missing or {}, {}, commands)
     return "\n".join([*found.sentences, f"{found.purpose}: {found.command}"])
 
 
@@ -128,9 +128,9 @@ def test_who_collapsed_in_part_and_why() -> None:
     gone = row(2, [40.0], verdicts={"collapse": {"SEVERE": 1}}, marks=["collapse SEVERE"])
     why = {(some["sweep"], 1): "classes 4, 7 vary at most 0.31 times as much as real samples"}
     said = f"Trial 1 (wgan) collapsed in part (PARTIAL in 1 of 2 runs): {why[some['sweep'], 1]}."
-    of = meaning(comparison((fine, [3.0]), (some, [30.0, 31.0])), {}, COMMANDS, why).sentences[-1]
+    of = meaning(comparison((fine, [3.0]), (some, [30.0, 31.0])), {}, why, COMMANDS).sentences[-1]
     assert of.startswith("No configuration was found to have collapsed severely; ") and of.endswith(f". {said}")
-    of = meaning(comparison((fine, [3.0]), (some, [30.0, 31.0]), (gone, [40.0])), {}, COMMANDS, why).sentences[-1]
+    of = meaning(comparison((fine, [3.0]), (some, [30.0, 31.0]), (gone, [40.0])), {}, why, COMMANDS).sentences[-1]
     assert of == f"Trial 2 (dcgan) collapsed (SEVERE). {said}"
 
 
@@ -185,7 +185,7 @@ def test_numbers_of_another_signature_are_left_out() -> None:
 def test_without_a_score_there_is_no_leader() -> None:
     of = told(comparison((row(0, [], state="PRUNED"), [])))
     assert of == "No configuration has a score to rank by.\nTo look at the samples: SAMPLES"
-    assert meaning(comparison(), {}, COMMANDS) == ([], "", "")
+    assert meaning(comparison(), {}, {}, COMMANDS) == ([], "", "")
 
 
 def test_of_several_sweeps_each_trial_names_its_own() -> None:

@@ -24,10 +24,10 @@ from typer.testing import CliRunner
 from aigc_lab.cli import app
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.oracle import OracleText
-from aigc_lab.display.meaning import Commands, meaning
+from aigc_lab.display.meaning import Commands, stored_meaning
 from aigc_lab.errors import UsageError
 from aigc_lab.registry.comparison import compare_trials
-from aigc_lab.registry.records import StoredScore
+from aigc_lab.registry.records import StoredScore, StoredVerdict
 from aigc_lab.registry.runs import list_runs
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
@@ -273,9 +273,17 @@ def test_a_system_with_the_name_of_a_formula_is_text_in_the_file(home: Path) -> 
 
 def test_what_it_means_is_said_first_in_the_terminals_own_sentences(home: Path) -> None:
     registry = stored(home, DIGITS, "dcgan")
+    sweep = registry.sweep("made", "0123456789abcdef", rest(DIGITS), "fd", "lower")
+    registry.trial(sweep, 2, "dcgan", {"lr": 0.2}, {})
+    for trial, verdict, bins in ((1, "PARTIAL", []), (2, "SEVERE", [{"name": "class 7", "state": "missing"}])):
+        run = registry.run(sweep, trial, 8, "search")
+        score = StoredScore("fd", 9.0, 8.0, 10.0, 500, 0.25, "fd|n:500", "lower", "last", 20, "holdout")
+        said = StoredVerdict("collapse", 20, verdict, "class 3 hardly varies", {"bins": bins}, "")
+        registry.finish(run, registry.begin(run, {}), RunState.FINISHED, scores=[score], verdicts=[said])
     page = read(render_report(registry, "made", detailed=0).html)
-    told = " ".join(meaning(compare_trials(registry, "made"), {}, Commands(samples="")).sentences)
+    told = " ".join(stored_meaning(registry, compare_trials(registry, sweep), Commands(samples="")).sentences)
     assert told.startswith("Trial 0 (dcgan) leads with fd 7.25")
+    assert "class 7" in told and "collapsed in part (PARTIAL): class 3 hardly varies" in told
     assert told in page.text
     assert page.text.index(told) < page.text.index("configuration")
 
