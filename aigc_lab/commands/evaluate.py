@@ -163,6 +163,8 @@ def _model(name: str, opened: OpenedHome, policy: WeightsPolicy, device: str) ->
     if run is not None:
         row = show_sweep(opened.registry, run.rpartition(".")[0].rpartition(".")[0])
         dataset = stored_experiment(row, opened.settings, policy).dataset
+    for line in weights.notes:
+        print(line, file=sys.stderr)
     return weights.load(device), dataset
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from aigc_lab.commands.explain import explained
 from aigc_lab.display import ranking, terminal
 from aigc_lab.display.progress import SweepDisplay
+from aigc_lab.display.selection import passed_over_lines
 from aigc_lab.display.terminal import Text
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors.base import Place
@@ -21,7 +22,8 @@ from aigc_lab.experiment.stored import stored_experiment
 from aigc_lab.host import content, outage, signals
 from aigc_lab.host.outage import StoreAway
 from aigc_lab.host.settings import Settings, as_typed, masked
-from aigc_lab.registry.comparison import best_run, compare_trials
+from aigc_lab.registry.best import best_run
+from aigc_lab.registry.comparison import compare_trials
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.run_lifecycle import RESULTS
 from aigc_lab.registry.runs import list_runs, show_run
@@ -342,11 +344,13 @@ def _interruptible(
 def _next_steps(best: dict[str, Any] | None, sweep_id: str, settings: Settings, home: Path | None) -> list[str]:
     """The lines below the table: the samples of the best run, doubts about it, and the next commands."""
     lines = [f"Samples of the best run: {_short(best['samples'])}"] if best and best["samples"] else []
+    if best:
+        lines += [f"! {line[0].upper()}{line[1:]}" for line in passed_over_lines(best["selection"].as_json())]
     marks = ", ".join(best["marks"]) if best else ""
     lines += [f"! The best trial is marked: {marks}; look at its samples before its score is believed"] if marks else []
     lines += ["Next:"]
     commands = [f"show {best['run']}"] if best else []
-    commands += [f"compare {sweep_id}"] + ([f"promote {sweep_id}"] if best and not best["doubt"] else [])
+    commands += [f"compare {sweep_id}"] + ([f"promote {sweep_id}"] if best and best["selection"].sound else [])
     lines += [f"  {as_typed(f'aigc-lab {command}', settings, home)}" for command in commands]
     if settings.tracking_uri.startswith("http"):
         return [*lines, f"  open {masked(settings.tracking_uri)} (experiment {sweep_id})"]

@@ -6,6 +6,7 @@ from rich.console import Group as Stack
 from rich.console import RenderableType
 from rich.table import Table
 
+from aigc_lab.display.selection import passed_over_lines
 from aigc_lab.display.terminal import Text, cell, cell_width, facts_table, heading, plain_table
 from aigc_lab.display.wording import VERDICT_HEADINGS, Row, assignments, omitted, value_text, whole
 from aigc_lab.statistics.wording import ARROW, floor_text, interval, number
@@ -64,11 +65,15 @@ def _run_facts(row: Row) -> dict[str, str]:
         "seconds": number(row["seconds"]),
         "mark": f"! collapse {row['doubt']}" if row["doubt"] else "",
         "MLflow run": row["mlflow_run_id"] or "",
-        "promoted": ", ".join(
-            f"{version['model']} version {version['version']}" + "".join(f" @{alias}" for alias in version["aliases"])
-            for version in row["promotions"]
-        ),
+        "promoted": "; ".join(map(_promotion, row["promotions"])),
     }
+
+
+def _promotion(version: Row) -> str:
+    """`digits version 2 @champion`, with why it was forced and what was passed over for it."""
+    reason = [f"all the same: {version['reason']}"] if version["reason"] else []
+    name = f"{version['model']} version {version['version']}" + "".join(f" @{alias}" for alias in version["aliases"])
+    return ", ".join([name, *reason, *passed_over_lines(version["selection"])])
 
 
 def _verdict_parts(verdicts: Sequence[Row], result: int | None = None) -> dict[str, list[RenderableType]]:

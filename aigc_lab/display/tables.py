@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Group as Stack
 from rich.console import RenderableType
 
+from aigc_lab.display.selection import passed_over_lines
 from aigc_lab.display.terminal import Text, cell, cell_width, facts_table, plain_table
 from aigc_lab.display.wording import Row, duration, whole
 from aigc_lab.statistics.wording import ARROW, floor_text, interval, number
@@ -14,8 +15,8 @@ from aigc_lab.statistics.wording import ARROW, floor_text, interval, number
 
 
 def models_table(rows: Sequence[Row]) -> RenderableType:
-    """One line a version, the newest of each model first, with its aliases, the score of its run and the verdict on its
-    samples; below, the way of each alias from version to version.
+    """One line a version, the newest of each model first, with its aliases, the score of its run and its verdicts;
+    below, why a version was forced, what was passed over for it, and the way of each alias from version to version.
     """
     if not rows:
         return Text("no promoted models yet; aigc-lab promote SWEEP makes one")
@@ -25,13 +26,26 @@ def models_table(rows: Sequence[Row]) -> RenderableType:
     table.add_column("aliases", overflow="fold")
     table.add_column("system", overflow="fold")
     table.add_column("run", no_wrap=True, min_width=max(cell_width(row["run"]) for row in rows))
-    for name in ("weights", "score", "collapse", "promoted"):
+    for name in ("weights", "score", "verdicts", "promoted"):
         table.add_column(name, overflow="fold")
     for row in rows:
         cells = [row["model"], str(row["version"]), ", ".join(row["aliases"]), row["system"], row["run"]]
-        judged = row["verdicts"].get("collapse", "")
+        judged = ", ".join(row["verdicts"][kind] for kind in _WEIGHED if kind in row["verdicts"])
         table.add_row(*map(cell, [*cells, row["checkpoint"], _promoted_score(row), judged, row["created_at"][:10]]))
-    return Stack(table, *map(Text, _alias_ways(rows)))
+    return Stack(table, *map(Text, [*_grounds(rows), *_alias_ways(rows)]))
+
+
+# Kinds of verdicts that a promotion looks at.
+_WEIGHED = ("collapse", "stability")
+
+
+def _grounds(rows: Sequence[Row]) -> list[str]:
+    """`digits 2: promoted all the same: for a talk`, and what was passed over for a version."""
+    lines = []
+    for row in rows:
+        reason = [f"promoted all the same: {row['reason']}"] if row["reason"] else []
+        lines += [f"{row['model']} {row['version']}: {why}" for why in [*reason, *passed_over_lines(row["selection"])]]
+    return lines
 
 
 def _alias_ways(rows: Sequence[Row]) -> list[str]:
@@ -58,14 +72,17 @@ def promotion_page(row: Row, uses: Sequence[str]) -> RenderableType:
         "alias": "" if alias is None else f"{alias} {_alias_move(before, row['version'])}",
         "run": row["run"] + (f" ({row['chosen']})" if row["chosen"] else ""),
         "weights": f"{row['checkpoint']}, sha256 {row['sha256'][:16]}…",
+        "verdicts": ", ".join(f"{kind} {row['verdicts'][kind]}" for kind in _WEIGHED if kind in row["verdicts"]),
         "forced": row["reason"] or "",
+        "in spite of": "; ".join(row["objections"]),
     }
     facts |= _replaced(row)
     if row["score"] is not None:
         floor = floor_text(row["score"])
         facts["score"] = f"{_promoted_score(row)}, n {row['score']['n']}" + (f", floor {floor}" if floor else "")
         facts["signature"] = row["score"]["signature"]
-    return Stack(facts_table(facts), Text("Next:"), *(Text(f"  {line}") for line in uses))
+    passed = map(Text, passed_over_lines(row["selection"]))
+    return Stack(facts_table(facts), *passed, Text("Next:"), *(Text(f"  {line}") for line in uses))
 
 
 def _replaced(row: Row) -> dict[str, str]:
@@ -85,6 +102,8 @@ def _comparison(row: Row, old: Row) -> str:
     name, score = f"version {old['version']}", row["score"]
     if old["judgement"] == "unlike":
         return f"not with {name}: its score has another signature, and unlike scores say nothing of each other"
+    if old["why"]:
+        return f"not with {name}: {old['why']}"
     if old["difference"] is None:
         missing = score is None or old["score"] is None
         why = "one of the two has no score" if missing else "a value is not finite"

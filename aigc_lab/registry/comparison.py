@@ -1,4 +1,4 @@
-"""Comparing trials: the stored scores of their runs ranked, and the run that comes first."""
+"""Comparing trials: the stored scores of their runs ranked."""
 
 import math
 from collections import defaultdict
@@ -23,10 +23,8 @@ from aigc_lab.registry.database import repeated
 from aigc_lab.registry.find import of_sweep
 from aigc_lab.registry.marks import doubts
 from aigc_lab.registry.ranking import Comparison, Configuration, SeedOutcome, rank
-from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
-from aigc_lab.registry.tables import Artifact, Checkpoint, Run, Score, Sweep, Trial, Verdict
-from aigc_lab.registry.verdicts import collapse_doubt
+from aigc_lab.registry.tables import Checkpoint, Run, Score, Sweep, Trial, Verdict
 
 _TrialKey = tuple[str, int]  # a sweep and the number of a trial
 
@@ -67,40 +65,6 @@ def compare_trials(
             row["verdicts"] = verdicts.get((row["sweep"], row["trial"]), {})
             row["marks"] = doubts(row["verdicts"].get("collapse", {})) + row["marks"]
     return comparison
-
-
-@repeated
-def best_run(registry: Registry, sweep: str, checkpoint: FinalCheckpoint = "last") -> Json | None:
-    """The run of the trial that `compare_trials` ranks first with the best final score on the reference split, the path
-    of its samples, the `marks` of its trial, and its `collapse_doubt`; None where no trial has a rank. The holdout
-    chooses neither trial nor run, so that what it says of them is unbiased.
-    """
-    rows = compare_trials(registry, sweep, checkpoint=checkpoint).rows
-    first = next((row for row in rows if row["rank"] == 1), None)
-    if first is None:
-        return None
-    name, role = first["score"]["name"], "confirm" if first["confirmed"] else "search"
-    with registry.read() as connection:
-        better = connection.scalar(select(Sweep.c.better).where(Sweep.c.id == first["sweep"]))
-        value = Score.c.value if better == "lower" else Score.c.value.desc()
-        best = connection.execute(
-            select(Run.c.id.label("run"), Artifact.c.path.label("samples"))
-            .join(Score, and_(Score.c.run_id == Run.c.id, Score.c.name == name))
-            .outerjoin(Artifact, and_(Artifact.c.run_id == Run.c.id, Artifact.c.name == "samples"))
-            .where(Run.c.sweep_id == first["sweep"], Run.c.trial == first["trial"], Run.c.role == role)
-            .where(Score.c.checkpoint == checkpoint, Score.c.value.is_not(None))
-            .where(Run.c.state == RunState.FINISHED.value)  # one that failed after its training has scores too
-            .order_by(Score.c.split != "reference", value)
-            .limit(1)
-        )
-        row = best.mappings().first()
-    if row is None:
-        return None
-    return dict(row) | {
-        "samples": row["samples"] and registry.located(row["samples"]),
-        "marks": first["marks"],
-        "doubt": collapse_doubt(registry, row["run"], checkpoint),
-    }
 
 
 # ---- what is compared

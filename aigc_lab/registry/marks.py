@@ -5,6 +5,13 @@ from collections.abc import Mapping
 # Verdicts on samples of which a score says little: they lack most of what is real, or are like nothing real.
 DOUBTFUL = ("UNMEASURABLE", "SEVERE", "TOTAL")
 
+# Kind -> verdicts that keep a run from being promoted. PARTIAL, INCONCLUSIVE, OSCILLATING and WITHHELD do not: what is
+# there was scored, and no proof of more is asked for.
+UNSOUND = {
+    "collapse": (*DOUBTFUL, "POSTERIOR-COLLAPSED"),
+    "stability": ("DIVERGED", "NEVER-LEARNED", "REGRESSED"),
+}
+
 NOT_CONFIRMED = "not confirmed"
 
 

@@ -119,3 +119,4 @@ class StoredPromotion:
     mlflow_uri: str
     mlflow_model_id: str
     reason: str | None = None
+    selection: dict[str, Any] | None = None

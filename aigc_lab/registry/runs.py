@@ -128,6 +128,8 @@ def _last_scalars(connection: Connection, runs: Sequence[str]) -> dict[str, Json
 
 # ---- one run
 
+_OF_PROMOTION = ("model", "version", "checkpoint", "aliases", "reason", "selection")
+
 
 @repeated
 def show_run(registry: Registry, run: str) -> Json:
@@ -146,7 +148,7 @@ def show_run(registry: Registry, run: str) -> Json:
             "verdicts": verdicts_where(connection, Verdict.c.run_id == run).get(run, []),
             "attempts": _attempts(connection, run),
             "promotions": [
-                {key: version[key] for key in ("model", "version", "checkpoint", "aliases")}
+                {key: version[key] for key in _OF_PROMOTION}
                 for version in promotions_where(connection, Promotion.c.run_id == run)
             ],
             "checkpoints": _files(registry, connection, Checkpoint, Checkpoint.c.kind, run),

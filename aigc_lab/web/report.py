@@ -11,7 +11,8 @@ from aigc_lab.display.glossary import glossary
 from aigc_lab.display.meaning import Commands, stored_meaning
 from aigc_lab.display.ranking import caption, rank_text, sections
 from aigc_lab.display.wording import VERDICT_HEADINGS, Row, duration, ranked_score, state_text, verdict_counts
-from aigc_lab.registry.comparison import best_run, compare_trials
+from aigc_lab.registry.best import Selection, best_run
+from aigc_lab.registry.comparison import compare_trials
 from aigc_lab.registry.ranking import Comparison, Group
 from aigc_lab.registry.runs import list_runs
 from aigc_lab.registry.states import RunState
@@ -281,8 +282,18 @@ def _best_picture(best: Json | None, rows: Sequence[Json]) -> Json | None:
     """The last picture of the best run; None if it is not on the page."""
     for row in rows:
         if best is not None and row["run"] == best["run"] and row["pictures"] and row["pictures"][-1].there:
-            return {"label": row["label"], "system": row["system"], "picture": row["pictures"][-1]}
+            picture = {"label": row["label"], "system": row["system"], "picture": row["pictures"][-1]}
+            return picture | {"place": _place(best["selection"])}
     return None
+
+
+def _place(selection: Selection) -> str:
+    """What the best run is, in words, and how many were passed over for it."""
+    if not selection.passed_over:
+        return "the best seed of the first"
+    count = len(selection.passed_over)
+    ahead = "one run ranks" if count == 1 else f"{count} runs rank"
+    return f"the best run that no verdict speaks against ({ahead} before it)"
 
 
 def _facts(sweep: Json, runs: Sequence[Json], environments: Sequence[Json]) -> dict[str, str]:
