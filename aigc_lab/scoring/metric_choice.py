@@ -32,7 +32,7 @@ def chosen_metrics(
     if names is not None and protocol is not None:
         raise UsageError("--metrics and --protocol say the same in two ways; give one of them")
     # A protocol says itself which features it reads, unless the user does; and many metrics read none.
-    reads = protocol is None and (names is None or any(map(_reads_features, names)))
+    reads = protocol is None and (names is None or any(map(reads_features, names)))
     chosen = features or (best_features(evidence.dataset, store, weights, say) if reads else None)
     asked = names is not None or protocol is not None
     if protocol is not None:
@@ -59,7 +59,8 @@ def chosen_metrics(
     return computable
 
 
-def _reads_features(name: str) -> bool:
+def reads_features(name: str) -> bool:
+    """Whether a metric has an option for the extractor of its features."""
     return "features" in plugins.find(Metric, name).Config.model_fields  # type: ignore[type-abstract]
 
 
