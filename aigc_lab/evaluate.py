@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def evaluate(
         raise error if isinstance(error, UsageError) else UsageError(str(error)) from None
     if not scores:
         raise UsageError("nothing can be scored: every metric is left out")
-    return Scores(scores, left_out)
+    return Scores(scores, left_out, chain.from_iterable(metric.describing() for metric in chosen))
 
 
 def judge(

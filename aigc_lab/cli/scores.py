@@ -98,7 +98,7 @@ def evaluate(
     rows = [vars(score) for score in scored]
     if json:  # what is left out has been said on standard error; scripts read it here
         rows += map(unscored_row, scored.left_out.items())
-    print_json(rows) if json else print_table(scores_table(rows))
+    print_json(rows) if json else print_table(scores_table(rows, scored.describing))
 
 
 cache = Commands(help="What is kept of real samples' features, and the classifiers that judge.", no_args_is_help=True)

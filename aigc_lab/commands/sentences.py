@@ -48,7 +48,7 @@ def sentence_scores(
     reading, others = _by_features(metrics, protocol)
     results = Scores() if others == [] else scores(fake, real, metrics=others, **plain)
     embedded = _embedded(as_text(fake, real, tokenizer, samples), reading, features, settings, device)
-    return Scores([*results, *embedded], {**results.left_out, **embedded.left_out})
+    return Scores([*results, *embedded], {**results.left_out, **embedded.left_out}, results.describing)
 
 
 def _by_features(metrics: Sequence[str] | None, protocol: str | None) -> tuple[list[str], list[str] | None]:

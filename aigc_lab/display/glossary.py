@@ -156,8 +156,6 @@ _SCORES: Mapping[str, str] = MappingProxyType(
         "norm": "The distance of the game's two numbers from where it rests; 0 is at rest",
     }
 )
-#: names without their features of the scores that describe a system, of which neither more nor less is better
-DESCRIBING = frozenset({"kl", "active_units", "mutual_information", "repetition", "nll_div", "auth_pct", "fd_gap"})
 # What a name of features stands for.
 _FEATURES: Mapping[str, str] = MappingProxyType(
     {
@@ -171,15 +169,6 @@ _FEATURES: Mapping[str, str] = MappingProxyType(
         "inception": "Inception",
     }
 )
-
-
-def only_describes(name: str) -> bool:
-    """Whether a score that ships describes a system, and has no direction that is better.
-
-    >>> only_describes("fd_gap_clf"), only_describes("fd_clf")
-    (True, False)
-    """
-    return _parts(name)[0] in DESCRIBING
 
 
 def score_text(name: str, better: str | None) -> str:

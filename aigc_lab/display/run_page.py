@@ -9,7 +9,7 @@ from rich.table import Table
 from aigc_lab.display.selection import passed_over_lines
 from aigc_lab.display.terminal import Text, cell, cell_width, facts_table, heading, plain_table
 from aigc_lab.display.wording import VERDICT_HEADINGS, Row, assignments, omitted, value_text, whole
-from aigc_lab.statistics.wording import ARROW, floor_text, interval, number
+from aigc_lab.statistics.wording import floor_text, interval, number, with_arrow
 
 
 def runs_table(rows: Sequence[Row], total: int | None = None) -> RenderableType:
@@ -34,7 +34,7 @@ def show_page(row: Row) -> RenderableType:
     parts: list[RenderableType] = [facts_table(_run_facts(row))]
     for title, scores in (("last checkpoint", row["scores"]), ("selected checkpoint", row["scores_selected"])):
         if scores:
-            parts += [heading(f"scores of the {title}"), _scores_table(scores)]
+            parts += [heading(f"scores of the {title}"), _scores_table(scores, row["describing"])]
     result = next((file["step"] for file in row["checkpoints"] if file["kind"] == "last"), None)
     for title, verdict in _verdict_parts(row["verdicts"], result).items():
         parts += [heading(title), *verdict]
@@ -132,13 +132,13 @@ def _final_artifacts(row: Row) -> list[Row]:
     ]
 
 
-def _scores_table(scores: Sequence[Row]) -> Table:
-    """One line a score, with its signature."""
+def _scores_table(scores: Sequence[Row], describing: Sequence[str]) -> Table:
+    """One line a score, with its signature; users' own that only describe are named in `describing`."""
     table = plain_table()
     for name in ("score", "value", "n", "floor", "signature"):
         table.add_column(name, overflow="fold", justify="right" if name in ("n", "floor") else "left")
     for score in scores:
-        name = f"{score['name']} {ARROW[score['better']]}"
+        name = with_arrow(score["name"], score["better"], describing)
         cells = (name, interval(score), whole(score["n"]), floor_text(score), score["signature"])
         table.add_row(*map(cell, cells))
     return table

@@ -1,7 +1,7 @@
 """Tables of promoted models, plugins, scores, cached files and checks, as rich renderables of plain rows."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from rich.console import Group as Stack
 from rich.console import RenderableType
@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from aigc_lab.display.selection import passed_over_lines
 from aigc_lab.display.terminal import Text, cell, cell_width, facts_table, plain_table
 from aigc_lab.display.wording import Row, duration, whole
-from aigc_lab.statistics.wording import ARROW, floor_text, interval, number
+from aigc_lab.statistics.wording import floor_text, interval, number, with_arrow
 
 # ---- promoted models
 
@@ -153,9 +153,9 @@ def catalogue_page(rows: Sequence[Row]) -> RenderableType:
 # ---- scores
 
 
-def scores_table(rows: Sequence[Row]) -> RenderableType:
+def scores_table(rows: Sequence[Row], describing: Container[str] = ()) -> RenderableType:
     """One line a score; below, the signatures, each once. Where a Fréchet distance has too few samples to be trusted,
-    the kernel distance leads, and a note says why.
+    the kernel distance leads, and a note says why. Scores of users that only describe are named in `describing`.
     """
     few = {row["name"]: (n, d) for row in rows if (n := _fewest(row)) < 4 * (d := _dimensions(row))}
     if few:
@@ -165,7 +165,8 @@ def scores_table(rows: Sequence[Row]) -> RenderableType:
         table.add_column(name, justify="right" if name in ("n", "floor") else "left")
     signatures: dict[str, list[str]] = {}
     for row in rows:
-        cells = (f"{row['name']} {ARROW[row['better']]}", interval(row), whole(row["n"]), floor_text(row))
+        name = with_arrow(row["name"], row["better"], describing)
+        cells = (name, interval(row), whole(row["n"]), floor_text(row))
         table.add_row(*map(cell, cells))
         signatures.setdefault(row["signature"], []).append(row["name"])
     lines = [Text(f"{' '.join(names)}: {signature}", style="dim") for signature, names in signatures.items()]

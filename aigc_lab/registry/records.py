@@ -12,6 +12,13 @@ Judged = Literal["collapse", "stability", "collapse_raw"]
 DESCRIBED = "described"
 
 
+def describing_scores(environment: dict[str, Any]) -> list[str]:
+    """Names of an attempt's scores of which neither more nor less is better; empty for attempts of earlier versions."""
+    described = environment.get(DESCRIBED)
+    listed = described.get("describing") if isinstance(described, dict) else None
+    return listed if isinstance(listed, list) else []
+
+
 @dataclass(frozen=True)
 class StoredScore:
     """A score and how exactly it was computed.

@@ -76,6 +76,7 @@ def scores(
     for name, config in _wanted(metrics, protocol):
         try:
             metric = _metric(name, config)
+            results.describing |= metric.describing()
             results += _scored(metric, in_pairs.evidence() if getattr(metric, "paired", False) else evidence)
         except ValueError as error:
             if metrics is not None or isinstance(error, UsageError):
@@ -90,8 +91,8 @@ def scores(
 def as_text(
     generated: str | Sequence[str], reference: str | Sequence[str], tokenizer: Tokenizer, samples: int | None
 ) -> tuple[Text, Text]:
-    """Both sets in the numbers of one vocabulary, as extractors of sentences read them; `samples` of the generated ones,
-    the same that `scores` takes. Blank lines of a file are left out.
+    """Both sets in the numbers of one vocabulary, as extractors of sentences read them. `samples` of the generated ones
+    are those that `scores` takes. Blank lines of a file are left out.
     """
     from aigc_lab.samples import Text
     from aigc_lab.text.vocabulary import Vocabulary

@@ -1,9 +1,30 @@
 """Numbers of scores as text: short, and never without their interval and floor."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Container, Mapping
 from typing import Any
 
 ARROW = {"lower": "↓", "higher": "↑"}
+# Scores that ship and describe a system, of which neither more nor less is better; their features may follow the name.
+_DESCRIBING = re.compile("(kl|active_units|mutual_information|repetition|nll_div|auth_pct|fd_gap)(_.+)?")
+
+
+def only_describes(name: str) -> bool:
+    """Whether a score that ships describes a system, and has no direction that is better.
+
+    >>> only_describes("fd_gap_clf"), only_describes("fd_clf")
+    (True, False)
+    """
+    return _DESCRIBING.fullmatch(name) is not None
+
+
+def with_arrow(name: str, better: str, describing: Container[str] = ()) -> str:
+    """`fd_clf ↓`; without the arrow where the score only describes, as those of users' metrics in `describing` do.
+
+    >>> with_arrow("fd_clf", "lower"), with_arrow("kl", "lower"), with_arrow("brightness", "higher", {"brightness"})
+    ('fd_clf ↓', 'kl', 'brightness')
+    """
+    return name if only_describes(name) or name in describing else f"{name} {ARROW[better]}"
 
 
 def number(value: float | None) -> str:

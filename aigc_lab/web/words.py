@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from aigc_lab.display.glossary import only_describes
 from aigc_lab.display.ranking import rank_text
 from aigc_lab.display.wording import spread
 from aigc_lab.registry.ranking import Comparison
-from aigc_lab.registry.records import DESCRIBED
+from aigc_lab.registry.records import describing_scores
 from aigc_lab.registry.states import RunState
+from aigc_lab.statistics.wording import only_describes
 
 Json = dict[str, Any]
 
@@ -40,12 +40,5 @@ def scores_of(comparison: Comparison, runs: Sequence[Json], environments: Sequen
     """
     names = {group.name: group.better for group in comparison.groups}
     names |= {score["name"]: score["better"] for run in runs for score in run["scores"]}
-    describing = {name for environment in environments for name in _describing(environment)}
+    describing = {name for environment in environments for name in describing_scores(environment)}
     return {name: None if only_describes(name) or name in describing else better for name, better in names.items()}
-
-
-def _describing(environment: Json) -> list[str]:
-    """What `RunDescription.describing` was; empty for attempts of earlier versions."""
-    described = environment.get(DESCRIBED)
-    listed = described.get("describing") if isinstance(described, dict) else None
-    return listed if isinstance(listed, list) else []

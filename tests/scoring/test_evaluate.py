@@ -529,15 +529,6 @@ def test_what_is_left_out_is_in_the_json_with_its_reason(typed: Any, tmp_path: P
     assert code == 0 and "fd_rand" in out and "fd_debiased" not in out
 
 
-def test_what_is_left_out_of_points_is_in_the_json_too(typed: Any, tmp_path: Path) -> None:
-    points = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
-    for name, part in (("made", points[:100]), ("real", points[100:])):
-        np.save(tmp_path / f"{name}.npy", part)
-    code, out, err = typed("--generated", "made.npy", "--reference", "real.npy", "--json")
-    left_out = [row for row in json.loads(out) if "left_out" in row]
-    assert code == 0 and left_out and all(f"{row['name']} is left out: {row['left_out']}" in err for row in left_out)
-
-
 # ---- the command
 
 
