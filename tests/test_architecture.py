@@ -53,7 +53,15 @@ LIGHT = (
     *("commands.spool", "commands.status", "commands.stop", "commands.ui"),
     *("metrics.shared.text", "scoring.given_sentences", "statistics.rank_test", "statistics.score"),
     *("display.latex", "display.meaning", "display.ranking", "display.ranking_views", "display.rows_table"),
-    *("display.glossary", "display.run_page", "display.seeds", "display.tables", "display.terminal", "display.wording"),
+    *(
+        "display.glossary",
+        "display.run_page",
+        "display.seeds",
+        "display.selection",
+        "display.tables",
+        "display.terminal",
+        "display.wording",
+    ),
     *("serving.answering", "serving.lookup", "serving.model", "serving.promotion", "serving.request"),
     *("serving.sample_files", "verdicts.history_files", "verdicts.seeds", "verdicts.stability", "verdicts.wording"),
 )

@@ -31,7 +31,7 @@ from aigc_lab.contracts import (
 from aigc_lab.contracts.base import Begin, ContractResult, Where, examine
 from aigc_lab.data.base import Dataset
 from aigc_lab.display import terminal
-from aigc_lab.display.terminal import Text
+from aigc_lab.display.terminal import BAD, GOOD, Text
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors.base import Executor
 from aigc_lab.experiment import validation
@@ -289,7 +289,7 @@ def _experiment(source: str, changes: list[Change], settings: Settings, console:
 
 # ---- output
 
-_MARK = {"kept": ("✓", "green"), "broken": ("✗", "bold red")}
+_MARK = {"kept": ("✓", GOOD), "broken": ("✗", BAD)}
 
 
 def _shown(results: Iterator[_Checked], console: Console) -> Iterator[_Checked]:

@@ -16,7 +16,7 @@ from rich.live import Live
 from sqlalchemy import Connection, func, select
 
 from aigc_lab.display import terminal, wording
-from aigc_lab.display.terminal import Text
+from aigc_lab.display.terminal import BAD, GOOD, WARNING, Text
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment.stored import stored_experiment
 from aigc_lab.host import visible
@@ -273,7 +273,7 @@ def _table(rows: list[Json]) -> RenderableType:
     table.add_column("sweep", no_wrap=True, min_width=max(len(row["sweep"]) for row in rows))
     for name in ("condition", "ended", "runs", "best (reference)", "begun"):
         table.add_column(name, overflow="fold")
-    styles = {"running": "green", "lost": "bold red", "stopped": "yellow", "ended": ""}
+    styles = {"running": GOOD, "lost": BAD, "stopped": WARNING, "ended": GOOD}
     for row in rows:
         condition = Text(row["condition"], style=styles[row["condition"]])
         cells = (_progress(row), _states(row), _best(row), f"{wording.duration(row['age'])} ago")

@@ -142,7 +142,7 @@ def _verdicts_of(kind: str, row: Row) -> str:
 
 # The symbols beside a rank, and what they mean.
 _SYMBOLS = {
-    "!": "UNMEASURABLE, SEVERE or TOTAL: a score says little of such samples; promote needs --force --reason",
+    "!": "UNMEASURABLE, SEVERE or TOTAL: a score says little of such samples; promote passes them over",
     "?": "not confirmed: one seed, or the best of several trials, ahead of confirmed values; it may be luck",
 }
 

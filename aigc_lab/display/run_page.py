@@ -92,7 +92,7 @@ def _verdict_parts(verdicts: Sequence[Row], result: int | None = None) -> dict[s
         ]
         if kind == "collapse" and (history := _collapse_history(rows)):
             parts[title].append(Text(history))
-        parts[title].append(Text(last["signature"], style="dim"))
+        parts[title].append(Text(last["signature"]))
     return parts
 
 

@@ -49,7 +49,7 @@ def seeds_table(rows: Sequence[Row]) -> RenderableType:
         cells += [number(row["steps"])] if steps else []
         table.add_row(*map(cell, cells))
     confirmed = any(row["confirmed"] for row in rows)
-    return Stack(table, Text(_LEGEND + (_CONFIRMED if confirmed else ""), style="dim"))
+    return Stack(table, Text(_LEGEND + (_CONFIRMED if confirmed else "")))
 
 
 def _share(share: Mapping[str, Any] | None) -> str:

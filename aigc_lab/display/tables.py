@@ -6,8 +6,9 @@ from collections.abc import Container, Mapping, Sequence
 from rich.console import Group as Stack
 from rich.console import RenderableType
 
+from aigc_lab.display.rows_table import Column, RowsTable
 from aigc_lab.display.selection import passed_over_lines
-from aigc_lab.display.terminal import Text, cell, cell_width, facts_table, plain_table
+from aigc_lab.display.terminal import BAD, GOOD, WARNING, Text, cell, facts_table, plain_table
 from aigc_lab.display.wording import Row, duration, whole
 from aigc_lab.statistics.wording import floor_text, interval, number, with_arrow
 
@@ -20,21 +21,28 @@ def models_table(rows: Sequence[Row]) -> RenderableType:
     """
     if not rows:
         return Text("no promoted models yet; aigc-lab promote SWEEP makes one")
-    table = plain_table()
-    table.add_column("model", no_wrap=True, min_width=max(cell_width(row["model"]) for row in rows))
-    table.add_column("version", justify="right")
-    table.add_column("aliases", overflow="fold")
-    table.add_column("system", overflow="fold")
-    table.add_column("run", no_wrap=True, min_width=max(cell_width(row["run"]) for row in rows))
-    for name in ("weights", "score", "verdicts", "promoted"):
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        cells = [row["model"], str(row["version"]), ", ".join(row["aliases"]), row["system"], row["run"]]
-        judged = ", ".join(row["verdicts"][kind] for kind in _WEIGHED if kind in row["verdicts"])
-        table.add_row(*map(cell, [*cells, row["checkpoint"], _promoted_score(row), judged, row["created_at"][:10]]))
-    return Stack(table, *map(Text, [*_grounds(rows), *_alias_ways(rows)]))
+    return Stack(RowsTable(_MODEL_COLUMNS, rows), *map(Text, [*_grounds(rows), *_alias_ways(rows)]))
 
 
+def _promoted_score(row: Row) -> str:
+    return "" if row["score"] is None else f"{row['score']['name']} {interval(row['score'])}"
+
+
+def _verdicts(row: Row) -> str:
+    return ", ".join(row["verdicts"][kind] for kind in _WEIGHED if kind in row["verdicts"])
+
+
+_MODEL_COLUMNS = (
+    Column("model", lambda row: row["model"]),
+    Column("version", lambda row: str(row["version"]), right=True),
+    Column("aliases", lambda row: ", ".join(row["aliases"])),
+    Column("system", lambda row: row["system"], yields=2),
+    Column("run", lambda row: row["run"], yields=4),
+    Column("weights", lambda row: row["checkpoint"], yields=1),
+    Column("score", _promoted_score, label=""),
+    Column("verdicts", _verdicts, yields=3),
+    Column("promoted", lambda row: row["created_at"][:10], yields=1),
+)
 # Kinds of verdicts that a promotion looks at.
 _WEIGHED = ("collapse", "stability")
 
@@ -118,10 +126,6 @@ def _comparison(row: Row, old: Row) -> str:
     return f"{old['judgement']} than {name}: {score['name']} is {by}; {ends}, {score['better']} is better"
 
 
-def _promoted_score(row: Row) -> str:
-    return "" if row["score"] is None else f"{row['score']['name']} {interval(row['score'])}"
-
-
 def _alias_move(before: int | None, now: int) -> str:
     return f"→ version {now}" + (f" (was {before})" if before not in (None, now) else "")
 
@@ -169,7 +173,7 @@ def scores_table(rows: Sequence[Row], describing: Container[str] = ()) -> Render
         cells = (name, interval(row), whole(row["n"]), floor_text(row))
         table.add_row(*map(cell, cells))
         signatures.setdefault(row["signature"], []).append(row["name"])
-    lines = [Text(f"{' '.join(names)}: {signature}", style="dim") for signature, names in signatures.items()]
+    lines = [Text(f"{' '.join(names)}: {signature}") for signature, names in signatures.items()]
     return Stack(table, *map(cell, _notes(rows, few)), *lines)
 
 
@@ -237,7 +241,7 @@ def checks_table(rows: Sequence[Row]) -> RenderableType:
     for name in ("", "check", "found"):
         table.add_column(name, overflow="fold")
     for row in rows:
-        style = {"ok": "green", "warning": "yellow", "problem": "bold red"}[row["state"]]
+        style = {"ok": GOOD, "warning": WARNING, "problem": BAD}[row["state"]]
         remedy = Text(f"\n→ {row['remedy']}", style="bold") if row["remedy"] else Text()
         table.add_row(Text(row["state"], style=style), Text(row["name"]), Text(row["found"]) + remedy)
     return table
