@@ -49,7 +49,7 @@ from aigc_lab.serving.refusals import (
     refuse_other_store,
     refuse_undelivered,
 )
-from aigc_lab.serving.replacement import REMEDY, Replacement, compare, refuse
+from aigc_lab.serving.replacement import Replacement, compare, refuse
 from aigc_lab.sweeps import ownership
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def promote(
         row = show_run(registry, run)
         if selection is not None and not selection.sound and reason is None:
             runs = [each.as_json() for each in selection.runs]
-            raise UsageError(f"{none_passes(row['sweep'], runs)}; {REMEDY}")
+            raise UsageError(f"{none_passes(row['sweep'], runs)}; the first all the same: --force --reason WHY")
         model = check_name(name if name is not None else row["sweep"].rpartition("-")[0])
         promotion = _Promotion(registry, settings, model, alias, reason)
         return promotion.of_run(row, checkpoint, selection)
