@@ -14,6 +14,7 @@ from aigc_lab.experiment.sections import Sections
 from aigc_lab.experiment.yaml_file import read_yaml, scalar
 from aigc_lab.host import content
 from aigc_lab.host.settings import Settings, as_typed
+from aigc_lab.registry.best import select_run
 from aigc_lab.registry.columns import FinalCheckpoint, Json
 from aigc_lab.registry.ranking import Comparison
 from aigc_lab.registry.store import Registry
@@ -42,11 +43,17 @@ def explained(
     commands = Commands(
         samples=f"aigc-lab report {sweep}",
         more_seeds=(chooses and one_sweep and with_more_seeds(row)) or "",
-        promote=f"aigc-lab promote {sweep}" if chooses else "",
+        promote=f"aigc-lab promote {sweep}" if chooses and _first_passes(registry, comparison) else "",
         status=f"aigc-lab status {going}",
     )
     typed = Commands(*(command and as_typed(command, settings, home) for command in commands))
     return stored_meaning(registry, comparison, typed, checkpoint)
+
+
+def _first_passes(registry: Registry, comparison: Comparison) -> bool:
+    """Whether `promote` keeps the trial that ranks first: a run of it that no verdict speaks against."""
+    selection = select_run(registry, comparison.rows[:1])
+    return selection is None or selection.sound
 
 
 def with_more_seeds(row: Json) -> str | None:
