@@ -37,7 +37,8 @@ def judged(
     """A finished run with a score of `value` on the reference split, and verdicts (kind, verdict, step)."""
     run = lab.run(sweep, trial, seed, state=RunState.RUNNING, role=role)
     (attempt,) = show_run(lab.registry, run)["attempts"]
-    stored = {"last": 10} if checkpoints is None else checkpoints
+    places: dict[FinalCheckpoint, int] = {"last": 10}
+    stored = places if checkpoints is None else checkpoints
     lab.registry.finish(
         run,
         attempt["number"],
