@@ -77,6 +77,7 @@ def seeds_of(sweep_name: str, home: Path | None) -> list[dict[str, Any]]:
     """
     from aigc_lab.host.settings import Settings
     from aigc_lab.registry.home import open_registry
+    from aigc_lab.registry.roles import counted_role, is_fresh
     from aigc_lab.registry.runs import list_runs
     from aigc_lab.registry.states import RunState
     from aigc_lab.registry.sweeps import final_scores, list_trials, objective_histories, show_sweep
@@ -93,9 +94,8 @@ def seeds_of(sweep_name: str, home: Path | None) -> list[dict[str, Any]]:
     rows = []
     for trial in trials:
         every = [run for run in runs if run["trial"] == trial["trial"]]
-        fresh = [run for run in every if run["role"] == "confirm"]
-        confirmed = any(run["state"] in (RunState.FINISHED, RunState.DIVERGED) for run in fresh)
-        mine = fresh if confirmed else [run for run in every if run["role"] != "confirm"]
+        role = counted_role((run["role"], run["state"]) for run in every)
+        mine = [run for run in every if run["role"] == role]
         ended = [run["run"] for run in mine if run["state"] in (RunState.FINISHED, RunState.DIVERGED)]
         histories_told: list[Mapping[str, Any]] = []
         for run in ended:
@@ -110,7 +110,7 @@ def seeds_of(sweep_name: str, home: Path | None) -> list[dict[str, Any]]:
                 "objective": sweep["objective"],
                 **across_seeds(stories, collapses, **values),
                 "runs": len(ended),
-                "confirmed": confirmed,
+                "confirmed": is_fresh(role),
                 "steps": median(reached) if (reached := [each for each in steps if each is not None]) else None,
                 "pruned": sum(run["state"] == RunState.PRUNED for run in mine),
             }

@@ -23,6 +23,7 @@ from aigc_lab.host import visible
 from aigc_lab.host.settings import Settings, as_typed
 from aigc_lab.registry import liveness
 from aigc_lab.registry.find import find_sweep
+from aigc_lab.registry.races import race_of
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Run, Sweep, Trial
@@ -59,7 +60,7 @@ class StatusView:
         with self.registry.read() as connection:
             rows = []
             for stored in _sweeps(connection, sweep, self.most):
-                budget = _Budget.of(stored, self.settings)
+                budget = _Budget.of(stored, self.settings, self.registry)
                 row = _row(stored, budget, attempts[stored["sweep"]], supervisors.get(stored["sweep"]))
                 rows.append(row | (_details(connection, row, budget, attempts[sweep]) if sweep is not None else {}))
         return rows
@@ -119,18 +120,22 @@ def line(row: Json) -> str:
 
 @dataclass(frozen=True)
 class _Budget:
-    """The runs, seeds and steps of an experiment; None where this version cannot read the stored one."""
+    """The runs that an experiment can still come to, its seeds and steps; None where this version cannot read the
+    stored one.
+    """
 
     runs: int | None
     seeds: int
     steps: int | None
 
     @classmethod
-    def of(cls, row: Json, settings: Settings) -> "_Budget":
+    def of(cls, row: Json, settings: Settings, registry: Registry) -> "_Budget":
         try:
             experiment = stored_experiment({**row, "id": row["sweep"]}, settings)
             file = experiment.file
-            return cls(most_runs(experiment), file.search.seeds, file.training.steps)
+            found = race_of(registry, row["sweep"]) if file.confirm is not None and file.confirm.race else None
+            runs = most_runs(experiment, None if found is None else found[1])
+            return cls(runs, file.search.seeds, file.training.steps)
         except UsageError:
             return cls(None, 1, None)
 

@@ -29,7 +29,7 @@ from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import run_outcomes, show_sweep
 from aigc_lab.sweeps import needs
-from aigc_lab.sweeps.budget import most_runs
+from aigc_lab.sweeps.budget import describe_confirmation, most_runs
 from aigc_lab.sweeps.estimate import Estimate, estimate
 from aigc_lab.sweeps.fitting import fitted
 from aigc_lab.sweeps.places import assign_places, choose_places, describe_places, describe_threads, device_names
@@ -147,6 +147,8 @@ def _announced(
         places, why = choose_places(experiment, cost.seconds)
         cost = cost.shared(len(places))
     console.print(Text(f"{experiment.name}: {cost}"), soft_wrap=True)
+    if confirmation := describe_confirmation(experiment):
+        console.print(Text(confirmation), soft_wrap=True)
     if len(places) > 1 or why:
         console.print(Text(describe_places(places, experiment, why)), soft_wrap=True)
     if line := describe_threads(experiment):

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from aigc_lab.display.races import race_sentences
 from aigc_lab.display.wording import Row
 from aigc_lab.registry.marks import DOUBTFUL
 from aigc_lab.registry.verdicts import missing_bins, partial_reasons
@@ -58,7 +59,8 @@ def stored_meaning(
     """`meaning` with what the registry holds of the verdicts on this checkpoint."""
     missing = missing_bins(registry, collapsed(comparison)[:MOST_TRIALS], checkpoint)
     reasons = partial_reasons(registry, partly_collapsed(comparison), checkpoint)
-    return meaning(comparison, missing, reasons, commands)
+    told = meaning(comparison, missing, reasons, commands)
+    return told._replace(sentences=[*told.sentences, *race_sentences(registry, comparison)])
 
 
 def meaning(comparison: "Comparison", missing: Missing, reasons: Reasons, commands: Commands) -> Meaning:

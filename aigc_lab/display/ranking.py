@@ -129,7 +129,7 @@ def _outcome_columns(rows: Sequence[Row]) -> list[Column]:
     ended_otherwise = any(state_text(row) != "FINISHED" for row in _with_score(rows))
     judged = [kind for kind in ("collapse", "stability") if any(kind in row["verdicts"] for row in rows)]
     return [
-        Column("seeds", lambda row: f"{row['seeds']}{'*' if row['confirmed'] else ''}", True, _SEEDS),
+        Column("seeds", lambda row: f"{row['seeds']}{fresh_mark(row)}", True, _SEEDS),
         Column("time", lambda row: duration(row["seconds"]), True, _TIME),
         *([Column("state", state, yields=_DETAIL)] if ended_otherwise else []),
         *(Column(kind, partial(_verdicts_of, kind), yields=_DETAIL) for kind in judged),
@@ -157,6 +157,11 @@ def rank_text(row: Row) -> str:
     return "" if row["rank"] is None else " ".join([str(row["rank"]), *symbols])
 
 
+def fresh_mark(row: Row) -> str:
+    """What stands behind the number of seeds: * where the search did not choose by them, ** where nothing did."""
+    return "" if not row["confirmed"] else "**" if row["role"] == "report" else "*"
+
+
 def caption(rows: Sequence[Row], signature: str) -> str:
     """What the numbers mean: what stands beside a value, and how the score was computed."""
     lines = explanations(rows)
@@ -181,8 +186,11 @@ def explanations(rows: Sequence[Row]) -> list[str]:
     if any(row["score"]["floor"] is not None for row in scored):
         sd = any(row["score"]["floor_sd"] is not None for row in scored)
         lines.append(f"floor: what real samples score{' ± one standard deviation' if sd else ''}")
-    if any(row["confirmed"] for row in rows):
-        first = "" if len({row["sweep"] for row in rows}) > 1 else "; ranked first"
+    alone, won = len({row["sweep"] for row in rows}) == 1, any(fresh_mark(row) == "**" for row in rows)
+    if won:
+        lines.append(f"** winner of the confirmation, on seeds that chose nothing{'; ranked first' if alone else ''}")
+    if any(fresh_mark(row) == "*" for row in rows):
+        first = "" if not alone else "; ranked next" if won else "; ranked first"
         lines.append(f"* confirmed on fresh seeds{first}, for a value that won the search flatters")
     if any(row["score"]["reference"] is not None for row in scored):
         lines.append("ranked by the reference split; shown is the value on the holdout, which chooses nothing")

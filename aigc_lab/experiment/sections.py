@@ -6,6 +6,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from aigc_lab.config import BatchSize, Count, Seed, Steps, Strict, Times, Weight
 from aigc_lab.pruners import base as pruners
+from aigc_lab.statistics.race import first_block
+from aigc_lab.statistics.rank_test import FEWEST
 
 # The most points of a curve: all of them stay in memory while a run trains.
 _POINTS = 10_000_000
@@ -99,8 +101,52 @@ class Search(Strict):
 class Confirm(Strict):
     """The best configurations, trained with fresh seeds and without pruning: the values that a comparison may quote."""
 
-    top: Times = 1
-    seeds: Times = 3
+    top: Times = Field(1, description="so many of the best configurations of the search")
+    seeds: Times = Field(3, description="fresh seeds of each; in a race, the most of each")
+    race: bool = Field(
+        False, description="seed after seed, and who is worse than the leader by an exact rank test gets no more"
+    )
+    budget: Times | None = Field(None, description="of a race: the most runs of all together")
+    report: Times | None = Field(
+        None,
+        description="fresh seeds again, of the winner alone, which tell what it is worth: nothing was chosen by them; "
+        f"after a race {FEWEST} unless given, otherwise none",
+    )
+
+    @property
+    def reports(self) -> int:
+        """The seeds of the winner that report."""
+        return self.report if self.report is not None else FEWEST if self.race else 0
+
+    @model_validator(mode="after")
+    def _several(self) -> "Confirm":
+        if self.top == 1 and self.race:
+            raise ValueError("a race of one has a winner; set confirm.top to 2 or more, or leave out confirm.race")
+        if self.top == 1 and self.report:
+            raise ValueError(
+                "with confirm.top 1 nothing is chosen by the seeds that confirm, so they report; leave out "
+                "confirm.report, or set confirm.top to 2 or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_decided(self) -> "Confirm":
+        if self.budget is not None and not self.race:
+            raise ValueError("confirm.budget bounds a race; add confirm.race: true, or leave it out")
+        if not self.race or self.top == 1:
+            return self
+        first = first_block(self.top)
+        if self.seeds <= first:
+            raise ValueError(
+                f"a race of {self.top} drops nobody before {first} seeds of each, since no order of fewer is rare "
+                f"enough; set confirm.seeds to {first + 1} or more, or leave out confirm.race"
+            )
+        if self.budget is not None and self.budget < first * self.top:
+            raise ValueError(
+                f"a race of {self.top} begins with {first} seeds of each, {first * self.top} runs, and confirm.budget "
+                f"is {self.budget}; set it to {first * self.top} or more, or lower confirm.top"
+            )
+        return self
 
 
 class Sections(Strict):

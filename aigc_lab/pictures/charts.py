@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aigc_lab.host import visible
+from aigc_lab.registry.roles import is_fresh
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -160,7 +161,7 @@ def _text(text: str) -> str:
 
 def _name(run: Json) -> str:
     # A label that begins with an underscore is left out of a legend, so that none does.
-    return _text(f" {run['system']} {run['label']}{' *' if run['role'] == 'confirm' else ''}")
+    return _text(f" {run['system']} {run['label']}{' *' if is_fresh(run['role']) else ''}")
 
 
 def _colour(run: Json) -> str:
@@ -171,7 +172,7 @@ def _line(run: Json, data: Json) -> dict[str, Any]:
     """Colour by system, dash by the trial among those of its system, as on the page."""
     mates = sorted({each["trial"] for each in data["runs"] if each["system"] == run["system"]})
     dash = _DASHES[mates.index(run["trial"]) % len(_DASHES)]
-    return {"color": _colour(run), "linestyle": dash, "linewidth": 1.3 if run["role"] == "confirm" else 1.8}
+    return {"color": _colour(run), "linestyle": dash, "linewidth": 1.3 if is_fresh(run["role"]) else 1.8}
 
 
 def _wide(numbers: Sequence[float]) -> bool:

@@ -79,7 +79,7 @@ def best_run(registry: Registry, sweep: str, checkpoint: FinalCheckpoint = "last
     first = next((row for row in rows if row["rank"] == 1), None)
     if first is None:
         return None
-    name, role = first["score"]["name"], "confirm" if first["confirmed"] else "search"
+    name = first["score"]["name"]
     with registry.read() as connection:
         better = connection.scalar(select(Sweep.c.better).where(Sweep.c.id == first["sweep"]))
         value = Score.c.value if better == "lower" else Score.c.value.desc()
@@ -87,7 +87,7 @@ def best_run(registry: Registry, sweep: str, checkpoint: FinalCheckpoint = "last
             select(Run.c.id.label("run"), Artifact.c.path.label("samples"))
             .join(Score, and_(Score.c.run_id == Run.c.id, Score.c.name == name))
             .outerjoin(Artifact, and_(Artifact.c.run_id == Run.c.id, Artifact.c.name == "samples"))
-            .where(Run.c.sweep_id == first["sweep"], Run.c.trial == first["trial"], Run.c.role == role)
+            .where(Run.c.sweep_id == first["sweep"], Run.c.trial == first["trial"], Run.c.role == first["role"])
             .where(Score.c.checkpoint == checkpoint, Score.c.value.is_not(None))
             .where(Run.c.state == RunState.FINISHED.value)  # one that failed after its training has scores too
             .order_by(Score.c.split != "reference", value)
@@ -180,7 +180,7 @@ def _verdict_counts(
     connection: Connection, condition: ColumnElement[bool], comparison: Comparison, checkpoint: FinalCheckpoint
 ) -> dict[_TrialKey, dict[str, dict[str, int]]]:
     """Trial -> kind -> verdict -> how many of its runs have it: on the samples of this checkpoint, and on the whole
-    history. Only runs that the trial's score is of are counted: those with fresh seeds where it was confirmed.
+    history. Only runs that the trial's score is of are counted.
     """
     newest = (
         select(Verdict.c.run_id, Verdict.c.kind, func.max(Verdict.c.step).label("step"))
@@ -201,11 +201,10 @@ def _verdict_counts(
         .group_by(Run.c.sweep_id, Run.c.trial, Run.c.role, Verdict.c.kind, Verdict.c.verdict)
         .order_by(func.count().desc(), Verdict.c.verdict)
     )
-    confirmed_trials = {(row["sweep"], row["trial"]): bool(row["confirmed"]) for row in comparison.rows}
+    roles = {(row["sweep"], row["trial"]): row["role"] for row in comparison.rows}
     counts: dict[_TrialKey, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
     for sweep, trial, role, kind, verdict, count in rows:
-        confirmed = confirmed_trials.get((sweep, trial))
-        if confirmed is False or (confirmed and role == "confirm"):
+        if roles.get((sweep, trial)) == role:
             of_kind = counts[sweep, trial][kind]
             of_kind[verdict] = of_kind.get(verdict, 0) + count
     return {trial: {kind: dict(of_kind) for kind, of_kind in kinds.items()} for trial, kinds in counts.items()}

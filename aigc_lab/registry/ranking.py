@@ -16,6 +16,8 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from aigc_lab.registry.marks import NOT_CONFIRMED
+from aigc_lab.registry.records import Role
+from aigc_lab.registry.roles import ROLES, counted_role, is_fresh
 from aigc_lab.registry.states import RunState
 
 Row = dict[str, Any]
@@ -129,9 +131,13 @@ class _Standing(NamedTuple):
     configuration: Configuration
     used: list[SeedOutcome]
     scored: list[SeedOutcome]
-    confirmed: bool
+    role: Role
     value: float | None
     chosen: float
+
+    @property
+    def confirmed(self) -> bool:
+        return is_fresh(self.role)
 
     @property
     def group(self) -> tuple[str, str, str]:
@@ -186,14 +192,15 @@ def _ranked(standings: list[_Standing], better: str) -> Iterator[tuple[_Standing
     """Each with its rank, and whether it flatters: it is ahead of a confirmed row, and is itself one seed, or the best
     of several trials on the seeds that it was chosen by.
 
-    Within a sweep confirmed rows come first: a value that was selected as the best of many flatters. Rows of several
-    sweeps were not selected from one another, and rank by value alone. Equal values share a rank.
+    Within a sweep the winner of its confirmation comes first, then the other confirmed rows: a value that was selected
+    as the best of many flatters. Rows of several sweeps were not selected from one another, and rank by value alone.
+    Equal values share a rank.
     """
     trials = Counter(standing.configuration.sweep for standing in standings)
     several, sign = len(trials) > 1, 1 if better == "lower" else -1
 
-    def key(standing: _Standing) -> tuple[bool, float]:
-        return not (standing.confirmed or several), sign * standing.chosen
+    def key(standing: _Standing) -> tuple[int, float]:
+        return 0 if several else -ROLES.index(standing.role), sign * standing.chosen
 
     standings.sort(key=key)
     last = max((place for place, standing in enumerate(standings, start=1) if standing.confirmed), default=0)
@@ -206,12 +213,11 @@ def _ranked(standings: list[_Standing], better: str) -> Iterator[tuple[_Standing
 
 
 def _standings(configuration: Configuration) -> Iterator[_Standing]:
-    """Fresh seeds, once there are any, replace those that the search selected by."""
-    confirming = [outcome for outcome in configuration.outcomes if outcome.role == "confirm"]
-    used, confirmed = configuration.outcomes, False
-    if confirming:
-        confirmed = any(outcome.state in (_FINISHED, _DIVERGED) for outcome in confirming)
-        used = confirming if confirmed else [outcome for outcome in used if outcome.role != "confirm"]
+    """Fresh seeds, once there are any, replace those that were chosen by: `counted_role` says which."""
+    used, role = configuration.outcomes, ROLES[0]
+    if fresh := [outcome for outcome in used if outcome.role != role]:
+        role = counted_role((outcome.role, outcome.state) for outcome in fresh)
+        used = [outcome for outcome in used if outcome.role == role]
     by_signature: dict[str | None, list[SeedOutcome]] = {}
     for outcome in used:
         if outcome.name is not None and outcome.state == _FINISHED:  # `scored`, without a call
@@ -219,7 +225,7 @@ def _standings(configuration: Configuration) -> Iterator[_Standing]:
     for scored in by_signature.values() or [[]]:
         value = median(_values(scored, used)) if scored else math.nan
         chosen = median(_references(scored, used)) if scored else math.nan
-        yield _Standing(configuration, used, scored, confirmed, value if math.isfinite(value) else None, chosen)
+        yield _Standing(configuration, used, scored, role, value if math.isfinite(value) else None, chosen)
 
 
 def _values(scored: Sequence[SeedOutcome], used: Sequence[SeedOutcome]) -> list[float]:
@@ -253,6 +259,7 @@ def _row(standing: _Standing, rank: int | None, flatters: bool) -> Row:
         "states": {state.value: states[state] for state in RunState if states[state]},
         "state": _state(standing).value,
         "confirmed": standing.confirmed,
+        "role": standing.role,
         "marks": [NOT_CONFIRMED] if flatters else [],
         "seconds": sum(outcome.seconds or 0.0 for outcome in configuration.outcomes),
         "score": None if standing.value is None else _score(standing),

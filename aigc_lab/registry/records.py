@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 Better = Literal["lower", "higher"]
-Role = Literal["search", "confirm"]
+# What the seed of a run is for: choosing the best configurations, choosing among these, or reporting the winner.
+Role = Literal["search", "confirm", "report"]
 Scored = Literal["last", "selected", "progress"]
 # "collapse_raw" is of the last weights as they were trained, without the moving average.
 Judged = Literal["collapse", "stability", "collapse_raw"]

@@ -99,9 +99,7 @@ def _last_of_row(
     connection: Connection, row: Mapping[str, Any], checkpoint: FinalCheckpoint
 ) -> list[tuple[str, str, Json]]:
     """Verdict, reason and evidence of the last collapse verdict of each run that a row's score is of, by seed."""
-    of_trial = and_(Run.c.sweep_id == row["sweep"], Run.c.trial == row["trial"])
-    if row["confirmed"]:
-        of_trial = and_(of_trial, Run.c.role == "confirm")
+    of_trial = and_(Run.c.sweep_id == row["sweep"], Run.c.trial == row["trial"], Run.c.role == row["role"])
     last: dict[str, tuple[str, str, Json]] = {}
     for run, verdict, reason, found in connection.execute(
         select(Verdict.c.run_id, Verdict.c.verdict, Verdict.c.reason, Verdict.c.evidence)

@@ -24,6 +24,7 @@ from aigc_lab.registry.states import RunState
 from aigc_lab.registry.sweeps import list_trials, run_outcomes
 from aigc_lab.runs.job import Job, RunOutcome, Watcher
 from aigc_lab.sweeps.budget import most_runs, total_trials
+from aigc_lab.sweeps.confirmation import confirm_best
 from aigc_lab.sweeps.session import Opened
 from aigc_lab.sweeps.study import Study, Suggestion
 
@@ -212,22 +213,18 @@ class _Sweep:
 
     def confirm(self) -> None:
         """Runs the best trials by the reference split, which the search saw, with fresh seeds."""
-        confirm, file = self._experiment.file.confirm, self._experiment.file
-        if confirm is None or self._finishing.is_set():
+        if self._experiment.file.confirm is None or self._finishing.is_set():
             return
-        finished = [
-            row
-            for row in list_trials(self._registry, self._id)
-            if row["state"] == RunState.FINISHED and row["value"] is not None
-        ]
-        finished.sort(key=lambda row: row["value"], reverse=file.objective.better == "higher")
-        runs = []
-        for row in finished[: confirm.top]:
-            plan = self._experiment.resolve(lambda hole, row=row: row["params"][hole.name])  # type: ignore[misc]
-            seeds = range(file.search.seeds, file.search.seeds + confirm.seeds)
-            runs += [partial(self._run, plan, row["trial"], seed, "confirm", None) for seed in seeds]
         with self._pool:
-            self._pool.each(runs)
+            confirm_best(self._experiment, self._registry, self._id, self._run_all, self._done)
+
+    def _run_all(self, wanted: Sequence[tuple[int, int]], role: Role) -> bool:
+        """Does the runs (trial, seed) of configurations that the search has chosen."""
+        params = {row["trial"]: row["params"] for row in list_trials(self._registry, self._id)}
+        trials = {trial for trial, _ in wanted}
+        plans = {trial: self._experiment.resolve(lambda hole, of=trial: params[of][hole.name]) for trial in trials}  # type: ignore[misc]
+        work = [partial(self._run, plans[trial], trial, seed, role, None) for trial, seed in wanted]
+        return None not in self._pool.each(work)
 
 
 def _finite(outcome: RunOutcome) -> float | None:

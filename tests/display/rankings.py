@@ -26,7 +26,7 @@ def row(trial: int, values: list[float], **changes: Any) -> dict[str, Any]:
         "verdicts": {},
         "score": score(values) if values else None,
     }
-    return facts | changes
+    return {"role": "confirm" if changes.get("confirmed") else "search"} | facts | changes
 
 
 def score(values: list[float], **changes: Any) -> dict[str, Any]:
