@@ -62,7 +62,7 @@ def test_of_equal_candidates_a_given_one_is_dropped_in_no_more_than_one_race_of_
     races, lost = 300, 0
     for number in range(races):
         draw = random.Random(number)
-        standing = run(Race(range(candidates), 10, lower_is_better=True), lambda *_, draw=draw: law(draw, 0.0))  # type: ignore[misc]
+        standing = run(Race(range(candidates), 10, lower_is_better=True), lambda *_, draw=draw: law(draw, 0.0))
         lost += 0 not in standing.contenders
     assert lost / races <= LEVEL
 
@@ -115,7 +115,7 @@ def test_what_comes_next_depends_on_the_values_of_earlier_rounds_alone() -> None
     race = Race(range(4), 12, lower_is_better=True)
     whole = run(race, of_table(*table))
     ended: Values = {}
-    asked = []
+    asked: list[tuple[int, int]] = []
     while not (standing := race.replay(ended)).over:
         key = random.Random(len(asked)).choice(standing.missing)  # one by one, in an order of its own
         asked.append(key)
