@@ -65,8 +65,11 @@ def with_more_seeds(row: Json) -> str | None:
         return None
     if again.data != row["experiment"]:
         return None
-    changes = [(key, value) for key, value in changes if key not in ("confirm", "confirm.top", "confirm.seeds")]
-    changes += [("confirm.top", 2), ("confirm.seeds", FEWEST)]
+    changes = [(key, value) for key, value in changes if key.partition(".")[0] != "confirm"]
+    if (read_yaml(content.find_file("experiments", name)).data.get("confirm") or {}).keys() <= {"top", "seeds"}:
+        changes += [("confirm.top", 2), ("confirm.seeds", FEWEST)]
+    else:  # keys of a race do not fit the two
+        changes += [("confirm", {"top": 2, "seeds": FEWEST})]
     options = [f"--set {shlex.quote(f'{key}={_yaml(value)}')}" for key, value in changes]
     return " ".join(["aigc-lab sweep", shlex.quote(name), *options])
 

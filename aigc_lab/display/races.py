@@ -39,14 +39,14 @@ def race_text(race: Race, standing: Standing, name: Name) -> str:
     if not standing.over:
         left = _listed([name(each) for each in standing.contenders])
         return f"{_capital(field)} goes on between {left}{dropped}; so far it took {spent}."
-    saved = f"It took {spent}; {race.runs_of_fixed_seeds - standing.taken or 'none'} saved."
+    saved = f"It took {spent}; {race.runs_of_fixed_seeds - standing.taken} saved."
     if standing.leader is None:
         return f"{_capital(field)} has no winner, since all its runs failed. {saved}"
     if len(standing.contenders) == 1:
         return f"{_capital(name(standing.leader))} won {field}{dropped}. {saved}"
     others = _listed([name(each) for each in standing.contenders if each != standing.leader])
     undecided = f"{_capital(field)} ended undecided: {name(standing.leader)} leads, and {others} cannot be told from it"
-    return f"{undecided} by {standing.seeds} seeds each{dropped}. {saved}"
+    return f"{undecided} by {standing.seeds} seeds each{dropped}. It took {spent}."
 
 
 def _dropped(dropped: list[Dropped], name: Name) -> str:
