@@ -1,11 +1,15 @@
 """Races of candidates of which the truth is known, and what they depend on."""
 
+import json
 import math
 import random
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
+from statistics import mean
 
 import pytest
+from conftest import program
 from scipy.stats import mannwhitneyu
 
 from aigc_lab.statistics.race import Race, Standing, first_block, levels
@@ -156,3 +160,29 @@ def test_ties_go_to_the_better_of_the_search() -> None:
 def test_the_first_round_grows_with_the_candidates() -> None:
     blocks = [first_block(candidates) for candidates in range(2, 40)]
     assert all(before <= after for before, after in pairwise(blocks)) and blocks[0] == 4
+
+
+# Twelve random configurations of a small GAN on the ring, eight seeds each, as `evaluation/race.py --write` keeps them.
+RECORDED = Path(__file__).parents[1] / "fixtures" / "recorded_race.json"
+
+
+@pytest.mark.parametrize("top", [8, 12])
+def test_on_recorded_runs_half_of_the_runs_choose_as_fixed_seeds_do(top: int) -> None:
+    """Two configurations are close, and the others far behind: the race spends its seeds on the two."""
+    race = program("race")
+    laws, best, lower = race.laws_of(json.loads(RECORDED.read_text()))
+    assert (len(laws), lower) == (12, True)
+    told = race.histories(laws, best, race.Design(top, 20), 60, lower=lower)
+    assert mean(each.kept for each in told) >= 0.95
+    assert mean(each.runs for each in told) <= 0.5 * top * 20
+    assert mean(each.chosen for each in told) >= mean(each.chosen_by_fixed for each in told)
+    assert mean(each.chosen for each in told) > mean(each.chosen_by_as_many for each in told)
+
+
+def test_the_program_prints_a_line_for_each_design(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    kept = tmp_path / "again.json"
+    assert program("race").main([str(RECORDED), "--n", "3", "--write", str(kept)]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["runs", "kept", "chosen", "fixed", "as", "many"]
+    assert len(lines) == 4 * 2 * 2 and lines[0].startswith("recorded-6293cf04: top 3, seeds 12 ")
+    assert json.loads(kept.read_text()) == json.loads(RECORDED.read_text())
