@@ -28,8 +28,9 @@ TERMS: Mapping[str, str] = MappingProxyType(
         "run": "One training of a trial with one seed. Run 2.1 is trial 2 with seed 1.",
         "seed": "The number that all randomness of a run comes from. Several seeds of one trial show how much of a "
         "score is luck.",
-        "fresh seed": "A seed that the search did not choose by; in the ranking *. A value that won a search is "
-        "luckier than the same configuration trained again, so fresh seeds are what to believe.",
+        "fresh seed": "A seed that the search did not choose by; in the ranking *, and ** where nobody chose "
+        "by it. A value that won is luckier than the same configuration trained again, so fresh seeds are what to "
+        "believe.",
         "n": "The number of samples that a score was computed from. Most scores change with n, so compare at "
         "the same n alone.",
         "floor": "What real samples score against other real samples at the same n (of a model's own score, what it "

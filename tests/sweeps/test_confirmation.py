@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import pytest
 from registries import Lab, url_in
 
+from aigc_lab.commands.judge import seeds_of
+from aigc_lab.commands.status import StatusView
 from aigc_lab.display.races import race_sentences
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment.experiment import Experiment, load_experiment
+from aigc_lab.host.settings import Settings
 from aigc_lab.registry.comparison import best_run, compare_trials
 from aigc_lab.registry.races import looks, race_of
 from aigc_lab.registry.records import Role
@@ -20,6 +24,7 @@ from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.sweeps.budget import confirmations, describe_confirmation, most_runs
 from aigc_lab.sweeps.confirmation import confirm_best
+from aigc_lab.web.seeds import marked
 
 TRIALS, SEARCHED = 5, 2
 RACE = {"top": 4, "seeds": 9, "race": True, "report": 3}
@@ -98,6 +103,19 @@ def test_the_three_sets_of_seeds_do_not_meet_and_the_winner_reports(tmp_path: Pa
     best = best_run(sweep.lab.registry, sweep.id)
     assert best is not None and best["run"] in {f"{sweep.id}.0.{seed}" for seed in (11, 12, 13)}
 
+    of_seeds = {row["trial"]: (row["runs"], row["confirmed"]) for row in seeds_of("rivals", tmp_path)}
+    assert of_seeds == {0: (3, True), 1: (5, True), 2: (5, True), 3: (5, True), 4: (2, False)}
+    runs = [run | {"score": first["score"]} for run in list_runs(sweep.lab.registry, sweep.id) if run["trial"] == 0]
+    assert Counter((run["role"], run["counts"]) for run in marked(first, runs)) == {
+        ("search", False): 2,
+        ("confirm", False): 5,
+        ("report", True): 3,
+    }
+    assert {run["mark"] for run in marked(first, runs)} == {
+        *("best", "", "worst"),
+        *("of the search, not counted", "of the confirmation, not counted"),
+    }
+
 
 @pytest.mark.parametrize("confirm", [RACE, RACE | {"budget": 25}, {"top": 2, "seeds": 4, "report": 2}])
 def test_killed_at_any_run_and_in_any_order_the_same_runs_are_trained(tmp_path: Path, confirm: dict[str, Any]) -> None:
@@ -149,6 +167,8 @@ def test_the_registry_alone_tells_of_the_race(tmp_path: Path) -> None:
     assert told.startswith("Trial 0 (vae) won the race of 4: trial 1 (vae) was dropped after 5 seeds (p = 0.0079), ")
     assert told.endswith("It took 20 of the 36 runs that 9 seeds of each take; 16 saved.")
     assert most_runs(sweep.experiment, standing) == 10 + 20 + 3 == len(list_runs(sweep.lab.registry, sweep.id))
+    (row,) = StatusView(sweep.lab.registry, Settings.load(tmp_path), "rivals").rows()
+    assert (row["condition"], row["done"], row["total"]) == ("ended", 33, 33), "what was saved is not waited for"
 
 
 def test_a_race_that_cannot_be_decided_says_so(tmp_path: Path) -> None:
