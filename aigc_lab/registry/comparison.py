@@ -22,6 +22,7 @@ from aigc_lab.registry.columns import (
 from aigc_lab.registry.database import repeated
 from aigc_lab.registry.find import of_sweep
 from aigc_lab.registry.marks import doubts
+from aigc_lab.registry.races import mark_looks
 from aigc_lab.registry.ranking import Comparison, Configuration, SeedOutcome, rank
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
@@ -66,6 +67,7 @@ def compare_trials(
             row["config"] = configs[row["sweep"], row["trial"]]
             row["verdicts"] = verdicts.get((row["sweep"], row["trial"]), {})
             row["marks"] = doubts(row["verdicts"].get("collapse", {})) + row["marks"]
+    mark_looks(registry, comparison.rows)
     return comparison
 
 

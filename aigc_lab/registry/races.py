@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from aigc_lab.registry.columns import Json
+from aigc_lab.registry.columns import BATCH, Json
 from aigc_lab.registry.database import repeated
 from aigc_lab.registry.find import sweep_id
 from aigc_lab.registry.run_lifecycle import RESULTS
@@ -19,8 +19,9 @@ from aigc_lab.statistics.race import Race, Standing
 _Key = tuple[int, int]  # a trial and a seed
 
 
-def candidates(trials: Sequence[Json], top: int, better: str) -> list[int]:
+def candidates(registry: Registry, sweep: str, top: int, better: str) -> list[int]:
     """The best trials by what the search made of them on the reference split, the best first."""
+    trials = list_trials(registry, sweep)
     finished = [row for row in trials if row["state"] == RunState.FINISHED and row["value"] is not None]
     finished.sort(key=lambda row: row["value"], reverse=better == "higher")
     return [row["trial"] for row in finished[:top]]
@@ -38,7 +39,7 @@ def race_of(registry: Registry, sweep: str) -> tuple[Race, Standing] | None:
     if not confirm.get("race"):
         return None
     race = Race(
-        candidates(list_trials(registry, name), confirm["top"], better),
+        candidates(registry, name, confirm["top"], better),
         confirm["seeds"],
         better == "lower",
         budget=confirm.get("budget"),
@@ -53,6 +54,23 @@ def looks(registry: Registry, sweep: str) -> int:
     """
     found = race_of(registry, sweep)
     return 1 if found is None else found[0].looks
+
+
+def mark_looks(registry: Registry, rows: Sequence[Json]) -> None:
+    """Sets `looks` of the rows that a race has confirmed: how often they may have been compared before now."""
+    sweeps = {row["sweep"] for row in rows if row["confirmed"]}
+    if not sweeps:
+        return
+    query = select(Sweep.c.id, Sweep.c.experiment)
+    query = query.where(Sweep.c.id.in_(sweeps)) if len(sweeps) <= BATCH else query
+    with registry.read() as connection:
+        raced = [
+            sweep for sweep, experiment in connection.execute(query) if (experiment.get("confirm") or {}).get("race")
+        ]
+    counts = {sweep: looks(registry, sweep) for sweep in raced}
+    for row in rows:
+        if row["confirmed"] and row["sweep"] in counts:
+            row["looks"] = counts[row["sweep"]]
 
 
 def standing_of(

@@ -10,7 +10,6 @@ from aigc_lab.experiment.experiment import Experiment
 from aigc_lab.registry.races import candidates, standing_of
 from aigc_lab.registry.records import Role
 from aigc_lab.registry.store import Registry
-from aigc_lab.registry.sweeps import list_trials
 from aigc_lab.statistics.race import Race
 
 #: does runs (trial, seed) of a role at once; False if no further run is to be begun
@@ -28,7 +27,7 @@ def confirm_best(
     confirm, search = experiment.file.confirm, experiment.file.search
     assert confirm is not None
     better = experiment.file.objective.better
-    best = candidates(list_trials(registry, sweep), confirm.top, better)
+    best = candidates(registry, sweep, confirm.top, better)
     race = Race(best, confirm.seeds, better == "lower", racing=confirm.race, budget=confirm.budget)
     winner = best[0] if len(best) == 1 and confirm.reports else None  # of one nothing is to be chosen
     while winner is None:

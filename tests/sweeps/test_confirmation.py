@@ -163,6 +163,8 @@ def test_the_registry_alone_tells_of_the_race(tmp_path: Path) -> None:
     race, standing = found
     assert (standing.leader, standing.contenders, standing.taken) == (0, [0], 20)
     assert looks(sweep.lab.registry, sweep.id) == race.looks == 9 - 5 + 1
+    rows = compare_trials(sweep.lab.registry).rows
+    assert [row.get("looks") for row in rows] == [5, 5, 5, 5, None], "of the trial that took no part there is nothing"
     (told,) = race_sentences(sweep.lab.registry, compare_trials(sweep.lab.registry, sweep.id))
     assert told.startswith("Trial 0 (vae) won the race of 4: trial 1 (vae) was dropped after 5 seeds (p = 0.0079), ")
     assert told.endswith("It took 20 of the 36 runs that 9 seeds of each take; 16 saved.")

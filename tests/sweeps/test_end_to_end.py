@@ -208,7 +208,7 @@ def test_a_race_goes_on_where_it_was_interrupted(home: Home, monkeypatch: pytest
     race = [f"confirm.{change}" for change in ("top=2", "seeds=5", "race=true", "report=1")]
     changes, begun = ("training.steps=20", "search.seeds=1", *race), itertools.count()
 
-    def stops(*arguments: Any) -> RunOutcome:
+    def stops(*arguments: Any) -> list[RunOutcome]:
         if next(begun) == 6:
             raise KeyboardInterrupt
         return execute(*arguments)
