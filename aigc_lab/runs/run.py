@@ -32,6 +32,7 @@ from aigc_lab.runs.showcase import Showcase
 from aigc_lab.runs.tracked import describe, open_run, replay, track_weights
 from aigc_lab.runs.weights import Selected, copied, keep, sampling_from
 from aigc_lab.scoring.evaluator import SCORING_SPLITS
+from aigc_lab.statistics.intervals import error_of
 from aigc_lab.tracking.base import RunTracker
 from aigc_lab.tracking.ending import Ending
 from aigc_lab.training import checkpoint
@@ -216,14 +217,16 @@ class _Run:
         self._showcase.show(step)
         self._deliver()
         self._record.evaluation_seconds += time.perf_counter() - begun
-        value = next(score.value for score in scores if score.name == self._job.objective.score)
+        objective = next(score for score in scores if score.name == self._job.objective.score)
+        value, error = objective.value, error_of(objective.low, objective.high)
         sign = 1 if self._job.objective.better == "lower" else -1
         # What is not finite is worse than any score.
         first = self._best is None or (math.isfinite(value) and not math.isfinite(self._best.value))
         if self._best is None or first or sign * value < sign * self._best.value:
             self._best = Selected(step, value, copied(self.replica.state.average))
         self._value = value
-        stop = self._watcher.scored(step, value)
+        verdict = None if collapse is None else str(collapse.verdict)
+        stop = self._watcher.scored(step, value, error=error, collapse=verdict)
         self._evaluated = step  # not before: an interruption may come instead of the answer, and it is asked for again
         self._scoring = False
         if stop and step != self._training.steps:
