@@ -35,6 +35,8 @@ def validated(model: type[M], data: Any, fail: Callable[[KeyPath, str], NoReturn
 def _fields(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
     """The keys of the nested model at a path."""
     for part in path:
+        if isinstance(part, int):  # an entry of a list
+            continue
         kind = model.model_fields[part].annotation
         options = [kind, *getattr(kind, "__args__", ())]
         model = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
