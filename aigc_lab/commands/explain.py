@@ -16,9 +16,13 @@ from aigc_lab.host import content
 from aigc_lab.host.settings import Settings, as_typed
 from aigc_lab.registry.columns import FinalCheckpoint, Json
 from aigc_lab.registry.ranking import Comparison
+from aigc_lab.registry.savings import savings
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import show_sweep
 from aigc_lab.statistics.rank_test import FEWEST
+
+# Sweeps of one comparison of which is told what their pruners saved.
+_MOST_SWEEPS = 5
 
 
 def explained(
@@ -46,7 +50,17 @@ def explained(
         status=f"aigc-lab status {going}",
     )
     typed = Commands(*(command and as_typed(command, settings, home) for command in commands))
-    return stored_meaning(registry, comparison, typed, checkpoint)
+    meaning = stored_meaning(registry, comparison, typed, checkpoint)
+    return meaning._replace(sentences=[*meaning.sentences, *_saved(registry, comparison)])
+
+
+def _saved(registry: Registry, comparison: Comparison) -> list[str]:
+    """What pruners saved, a sentence for each of the first sweeps of a comparison."""
+    sweeps = list(dict.fromkeys(row["sweep"] for row in comparison.rows))
+    with registry.read() as connection:
+        each = [savings(connection, sweep) for sweep in sweeps[:_MOST_SWEEPS]]
+    several = len(sweeps) > 1
+    return [f"{sweep}: {saved}" if several else str(saved) for sweep, saved in zip(sweeps, each, strict=False) if saved]
 
 
 def with_more_seeds(row: Json) -> str | None:

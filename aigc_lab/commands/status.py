@@ -23,6 +23,7 @@ from aigc_lab.host import visible
 from aigc_lab.host.settings import Settings, as_typed
 from aigc_lab.registry import liveness
 from aigc_lab.registry.find import find_sweep
+from aigc_lab.registry.savings import Savings, savings
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Run, Sweep, Trial
@@ -262,6 +263,7 @@ def _details(connection: Connection, row: Json, budget: _Budget, attempts: list[
         ],
         "last": [dict(run) | {"finished_at": run["finished_at"].isoformat()} for run in last.mappings()],
         "failures": [dict(reason) for reason in reasons.mappings()],
+        "saved": None if (saved := savings(connection, row["sweep"])) is None else saved._asdict(),
     }
 
 
@@ -293,6 +295,8 @@ def _page(row: Json) -> list[RenderableType]:
         parts += [Text("\nunder way", style="bold"), _under_way(row["running"])]
     if row["last"]:
         parts += [Text("\nended last", style="bold"), _last(row["last"])]
+    if row["saved"]:
+        parts.append(Text(f"\n{Savings(**row['saved'])}"))
     if row["failures"]:
         parts.append(Text("\nwhy runs did not finish", style="bold"))
         parts += [
