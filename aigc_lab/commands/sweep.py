@@ -36,6 +36,7 @@ from aigc_lab.sweeps.places import assign_places, choose_places, describe_places
 from aigc_lab.sweeps.rehearsal import rehearse
 from aigc_lab.sweeps.scheduler import run_seeds, run_sweep
 from aigc_lab.sweeps.session import find_executor, opened, stores
+from aigc_lab.sweeps.steering import check_steering, search_notes
 
 Change = tuple[str, str, str]
 
@@ -101,7 +102,7 @@ def _sweep(
     places = assign_places(device, workers, trials_per_gpu, at_most=most_runs(experiment))
     needs.check_memory(experiment, places)
     console.print(Text(f"reading {experiment.document.data['data']['name']} …"), soft_wrap=True)
-    for note in check_data(experiment):
+    for note in [*check_data(experiment), *search_notes(experiment)]:
         console.print(Text(note), soft_wrap=True)
     chooses = workers is None and places[0].device == "cpu" and executor in (None, "local")
     if dry_run:
@@ -311,6 +312,7 @@ def _prepare(source: Source, changes: list[Change], device: str, home: Path | No
 def _checked(experiment: Experiment, device: str) -> None:
     _rehearsed(experiment, device)
     check_experiment(experiment)
+    check_steering(experiment)
 
 
 def _rehearsed(experiment: Experiment, device: str) -> None:

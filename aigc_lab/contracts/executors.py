@@ -253,9 +253,7 @@ def the_watcher_is_told_of_each_evaluation(case: Case) -> None:
         raise Broken(f"the watcher is told {watcher.values[_STEPS]} at the end, and the outcome is {outcome.value}")
     verdicts = {row["step"]: row["verdict"] for row in stored if row["kind"] == "collapse"}
     if watcher.verdicts != verdicts:
-        raise Broken(
-            f"the watcher is told the verdicts {watcher.verdicts}, and {verdicts} are recorded: pass them on"
-        )
+        raise Broken(f"the watcher is told the verdicts {watcher.verdicts}, and {verdicts} are recorded: pass them on")
 
 
 @EXECUTOR.add(the_watcher_is_told_of_each_evaluation)

@@ -52,11 +52,10 @@ def prefixes(run: Curve) -> Iterator[Curve]:
     """The run's curve up to each of its evaluations, the shortest first."""
     steps = sorted(run.values)
     for end in range(1, len(steps) + 1):
-        seen = set(steps[:end])
-        values, errors, verdicts = (
-            {step: of[step] for step in of if step in seen} for of in (run.values, run.errors, run.verdicts)
-        )
-        yield Curve(values, False, errors, verdicts, run.number)
+        upto = steps[end - 1]
+        errors = {step: error for step, error in run.errors.items() if step <= upto}
+        verdicts = {step: verdict for step, verdict in run.verdicts.items() if step <= upto}
+        yield Curve({step: run.values[step] for step in steps[:end]}, False, errors, verdicts, run.number)
 
 
 PRUNER: Contracts[Case] = Contracts()

@@ -49,9 +49,12 @@ TERMS: Mapping[str, str] = MappingProxyType(
         "collapse": "The verdict on the samples of a run: how much of the real data is missing among them. A good "
         "value is NONE.",
         "stability": "The verdict on the course of a run's objective over its steps. A good value is STABLE.",
+        "front": "Of a search with several objectives: no other trial is as good in all of them and better in one. "
+        "Trials that violate a constraint are on no front.",
         "bin": "A class, a known mode or a cluster of the real data, in which generated samples are counted.",
         "!": "Beside a rank: the samples are so unlike real ones, or lack so much, that the score says little.",
         "?": "Beside a rank: not confirmed on fresh seeds; it may be luck.",
+        "×": "Beside a rank: a run has a verdict that its sweep does not allow (objective.subject_to).",
     }
 )
 
@@ -91,7 +94,7 @@ STATES: Mapping[str, str] = MappingProxyType(
     {
         RunState.QUEUED: "The run has not begun.",
         RunState.RUNNING: "The run is going on.",
-        RunState.PRUNED: "The run was stopped since it was worse than others at the same step.",
+        RunState.PRUNED: "The run was stopped by the pruner of its sweep; its reason says why.",
         RunState.DIVERGED: "The run ended since its numbers were not finite; it counts as the worst of its seeds.",
         RunState.FAILED: "The run ended by an error.",
         RunState.KILLED: "The run's process was ended from outside.",

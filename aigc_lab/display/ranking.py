@@ -22,7 +22,7 @@ from aigc_lab.display.wording import (
     verdict_counts,
     whole,
 )
-from aigc_lab.registry.marks import NOT_CONFIRMED
+from aigc_lab.registry.marks import NOT_CONFIRMED, VIOLATES
 from aigc_lab.statistics.wording import ARROW, floor_text, number
 
 if TYPE_CHECKING:
@@ -132,8 +132,14 @@ def _outcome_columns(rows: Sequence[Row]) -> list[Column]:
         Column("seeds", lambda row: f"{row['seeds']}{'*' if row['confirmed'] else ''}", True, _SEEDS),
         Column("time", lambda row: duration(row["seconds"]), True, _TIME),
         *([Column("state", state, yields=_DETAIL)] if ended_otherwise else []),
+        *([Column("front", _front, yields=_DETAIL)] if any("front" in row for row in rows) else []),
         *(Column(kind, partial(_verdicts_of, kind), yields=_DETAIL) for kind in judged),
     ]
+
+
+def _front(row: Row) -> str:
+    """Whether a row is on the Pareto front of its sweep's objectives."""
+    return "yes" if row.get("front") else ""
 
 
 def _verdicts_of(kind: str, row: Row) -> str:
@@ -144,10 +150,13 @@ def _verdicts_of(kind: str, row: Row) -> str:
 _SYMBOLS = {
     "!": "UNMEASURABLE, SEVERE or TOTAL: a score says little of such samples; promote needs --force --reason",
     "?": "not confirmed: one seed, or the best of several trials, ahead of confirmed values; it may be luck",
+    "×": "violates a constraint of its sweep (objective.subject_to): ranked after those that do not",
 }
 
 
 def _symbol(mark: str) -> str:
+    if mark.startswith(VIOLATES):
+        return "×"
     return "?" if mark == NOT_CONFIRMED else "!"
 
 

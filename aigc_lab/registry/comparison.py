@@ -24,6 +24,7 @@ from aigc_lab.registry.find import of_sweep
 from aigc_lab.registry.marks import doubts
 from aigc_lab.registry.ranking import Comparison, Configuration, SeedOutcome, rank
 from aigc_lab.registry.states import RunState
+from aigc_lab.registry.steering import standings
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Artifact, Checkpoint, Run, Score, Sweep, Trial, Verdict
 from aigc_lab.registry.verdicts import collapse_doubt
@@ -57,6 +58,9 @@ def compare_trials(
             whole = scored.whole
         else:
             scored.add(configurations, condition)
+        steered = standings(connection, condition, checkpoint)
+        for key in steered.marks.keys() & configurations.keys():
+            configurations[key].violates = True
         comparison = rank(configurations.values(), most, whole)
         if score is not None and not comparison.groups:
             _require_score(connection, score, checkpoint, condition)
@@ -66,6 +70,9 @@ def compare_trials(
             row["config"] = configs[row["sweep"], row["trial"]]
             row["verdicts"] = verdicts.get((row["sweep"], row["trial"]), {})
             row["marks"] = doubts(row["verdicts"].get("collapse", {})) + row["marks"]
+            row["marks"] += steered.marks.get((row["sweep"], row["trial"]), [])
+            if (row["sweep"], row["trial"]) in steered.fronts:
+                row["front"] = steered.fronts[row["sweep"], row["trial"]]
     return comparison
 
 

@@ -76,6 +76,7 @@ class Configuration:
     system: str
     state: str
     outcomes: list[SeedOutcome] = field(default_factory=list)
+    violates: bool = False  # a constraint of its sweep
 
     @property
     def key(self) -> tuple[str, int]:
@@ -186,14 +187,15 @@ def _ranked(standings: list[_Standing], better: str) -> Iterator[tuple[_Standing
     """Each with its rank, and whether it flatters: it is ahead of a confirmed row, and is itself one seed, or the best
     of several trials on the seeds that it was chosen by.
 
-    Within a sweep confirmed rows come first: a value that was selected as the best of many flatters. Rows of several
-    sweeps were not selected from one another, and rank by value alone. Equal values share a rank.
+    Rows that violate a constraint of their sweep come last. Within a sweep confirmed rows come first: a value that was
+    selected as the best of many flatters. Rows of several sweeps were not selected from one another, and rank by value
+    alone. Equal values share a rank.
     """
     trials = Counter(standing.configuration.sweep for standing in standings)
     several, sign = len(trials) > 1, 1 if better == "lower" else -1
 
-    def key(standing: _Standing) -> tuple[bool, float]:
-        return not (standing.confirmed or several), sign * standing.chosen
+    def key(standing: _Standing) -> tuple[bool, bool, float]:
+        return standing.configuration.violates, not (standing.confirmed or several), sign * standing.chosen
 
     standings.sort(key=key)
     last = max((place for place, standing in enumerate(standings, start=1) if standing.confirmed), default=0)

@@ -21,10 +21,12 @@ from aigc_lab.registry import liveness
 from aigc_lab.registry.records import Role
 from aigc_lab.registry.run_lifecycle import RESULTS
 from aigc_lab.registry.states import RunState
+from aigc_lab.registry.steering import Steering
 from aigc_lab.registry.sweeps import list_trials, run_outcomes
 from aigc_lab.runs.job import Job, RunOutcome, Watcher
 from aigc_lab.sweeps.budget import most_runs, total_trials
 from aigc_lab.sweeps.session import Opened
+from aigc_lab.sweeps.steering import feasible, worth
 from aigc_lab.sweeps.study import Study, Suggestion
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ class _Sweep:
         self._display = display
         self._pool = ThreadPool(opened.executor.slots, opened.executor.stop)
         self.total = 0
+        self._steering = Steering.of(experiment.document.data)
         self._worst = max if experiment.file.objective.better == "lower" else min
         settled = RESULTS if retry_failed else RESULTS | {RunState.FAILED}
         changed = set() if retry_failed else self._failed_elsewhere(opened.resources.device)
@@ -170,7 +173,8 @@ class _Sweep:
         state, value = ended or self._value(number, outcomes)
         registry.finish_trial(self._id, number, state, value)
         if suggestion is not None:
-            suggestion.tell(value, pruned=state == RunState.PRUNED)
+            told = worth(registry, self._id, number, value, self._steering)
+            suggestion.tell(told.values, pruned=state == RunState.PRUNED, violations=told.violations)
 
     def _value(self, number: int, outcomes: list[RunOutcome]) -> tuple[RunState, float | None]:
         """The median over the seeds. A diverged seed, or one whose value is not finite, counts as the worst value that
@@ -215,12 +219,7 @@ class _Sweep:
         confirm, file = self._experiment.file.confirm, self._experiment.file
         if confirm is None or self._finishing.is_set():
             return
-        finished = [
-            row
-            for row in list_trials(self._registry, self._id)
-            if row["state"] == RunState.FINISHED and row["value"] is not None
-        ]
-        finished.sort(key=lambda row: row["value"], reverse=file.objective.better == "higher")
+        finished = feasible(self._registry, self._id, self._steering)
         runs = []
         for row in finished[: confirm.top]:
             plan = self._experiment.resolve(lambda hole, row=row: row["params"][hole.name])  # type: ignore[misc]
@@ -246,7 +245,9 @@ class _Watcher(Watcher):
     def progress(self, now: "Progress") -> None:
         self.display.progress(self.job, now)
 
-    def scored(self, step: int, value: float) -> bool:
+    def scored(self, step: int, value: float, *, error: float = math.nan, collapse: str | None = None) -> bool:
         self.display.scored(self.job, step, value)
+        if self.suggestion is None:
+            return False
         system = self.job.configuration.system
-        return self.suggestion is not None and self.suggestion.should_stop(system, step, value)
+        return self.suggestion.should_stop(system, step, value, error=error, collapse=collapse)

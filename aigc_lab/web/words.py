@@ -25,7 +25,7 @@ def words_of(comparison: Comparison, runs: Sequence[Json], rows: Sequence[Json])
             {"± of a floor"} if any(row["score"]["floor_sd"] is not None for row in scored) else set()
         )
     words |= {"fresh seed"} if any(row["confirmed"] for row in comparison.rows) else set()
-    words |= set("".join(rank_text(row) for row in comparison.rows)) & {"!", "?"}
+    words |= set("".join(rank_text(row) for row in comparison.rows)) & {"!", "?", "×"}
     for kind in ("collapse", "stability"):
         found = {verdict for row in comparison.rows for verdict in row["verdicts"].get(kind, {})}
         found |= {run[kind] for run in runs if run[kind]}

@@ -516,7 +516,7 @@ def test_when_every_run_fails_so_does_the_command(home: Home) -> None:
 def test_a_pruned_run_is_told_and_its_other_seeds_are_not_run(home: Home) -> None:
     asked: list[int] = []
 
-    def should_stop(self: Any, system: str, step: int, value: float) -> bool:
+    def should_stop(self: Any, system: str, step: int, value: float, **told: Any) -> bool:
         asked.append(step)
         return len(asked) > 3  # the second trial's first evaluation
 

@@ -124,7 +124,7 @@ class Pruner:
         self.interrupts = interrupts
         should_stop = Suggestion.should_stop
 
-        def asked(suggestion: Suggestion, system: str, step: int, value: float) -> bool:
+        def asked(suggestion: Suggestion, system: str, step: int, value: float, **told: object) -> bool:
             number = suggestion._trial.number
             if number == self.interrupts:
                 self.interrupts = None

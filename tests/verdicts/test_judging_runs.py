@@ -230,7 +230,7 @@ def test_what_stability_is_measured_against_is_signed(broken: Done) -> None:
 
 
 def test_a_pruned_run_is_judged_again_by_its_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study.Suggestion, "should_stop", lambda self, system, step, value: step == 40)
+    monkeypatch.setattr(study.Suggestion, "should_stop", lambda self, system, step, value, **told: step == 40)
     brief = BROKEN["training"] | {"steps": 60, "evaluate_every": 20, "log_every": 20}
     cut = BROKEN | {"name": "cut", "training": brief, "search": ONCE | {"pruner": "alarm"}}
     done = Done(tmp_path, sweep(cut, home=tmp_path).to_dict("records"))
