@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from aigc_lab.display.ranking_views import Ranking
     from aigc_lab.experiment.experiment import Source
     from aigc_lab.modalities.shared.inputs import Range
+    from aigc_lab.registry.ranking import Comparison
     from aigc_lab.serving.model import Model
     from aigc_lab.statistics.score import Scores
     from aigc_lab.text.tokenizer import Tokenizer
@@ -71,7 +72,9 @@ def sweep(
         home=_path(home),
         executor=executor,
     )
-    return _frame(rows)
+    import pandas
+
+    return compare(rows[0]["sweep"], home=home) if rows else pandas.DataFrame()
 
 
 def train(
@@ -100,45 +103,66 @@ def train(
 
 
 def compare(
-    sweep: str | None = None,
-    *,
+    sweep: str | Sequence[str] | None = None,
+    *more: str,
+    by: str = "trial",
+    where: str | None = None,
     score: str | None = None,
     checkpoint: Literal["last", "selected"] = "last",
     home: str | Path | None = None,
 ) -> "pandas.DataFrame":
-    """The trials of a sweep (of all, by default), ranked by the median over their seeds: one row a trial.
+    """The trials of one sweep, of several, or of all (the default), ranked by the median over their seeds: one row a
+    trial, with the columns of `aigc-lab compare --csv`.
+
+    With `by`, a row is all trials of one `system`, of one `sweep`, or with one value of a parameter (`lr`). Only trials
+    that `where` is true of are ranked: `"lr < 1e-3 and system in (dcgan, vae) and not collapse = TOTAL"`.
 
     `score` names the score, `value`, `low`, `high`, `n`, `floor`, `confidence` and `signature` say what it is, and a
     column `config.<key>` holds each value that the search chose. What has no score has NaN there.
     """
-    from aigc_lab.host.settings import Settings
-    from aigc_lab.registry.comparison import compare_trials
-    from aigc_lab.registry.home import open_registry
+    import pandas
 
-    settings = Settings.load(_path(home))
-    with open_registry(settings) as registry:
-        return _frame(compare_trials(registry, sweep, score=score, checkpoint=checkpoint).rows)
+    from aigc_lab.commands.compare import flat_rows
+
+    return pandas.DataFrame(flat_rows(_compared(sweep, more, by, where, score, checkpoint, None, home)))
 
 
 def ranking(
-    sweep: str | None = None,
-    *,
+    sweep: str | Sequence[str] | None = None,
+    *more: str,
+    by: str = "trial",
+    where: str | None = None,
     score: str | None = None,
     checkpoint: Literal["last", "selected"] = "last",
     limit: int | None = None,
     home: str | Path | None = None,
 ) -> "Ranking":
-    """The trials of a sweep (of all, by default) as `aigc-lab compare` prints them, and as a table in a notebook; its
-    `to_latex()` is a table for a paper, and its `rows` are plain data. `limit` keeps the first so many.
+    """What `compare` ranks, as `aigc-lab compare` prints it, and as a table in a notebook; its `to_latex()` is a table
+    for a paper, `to_markdown()` one for GitHub, and its `rows` are plain data. `limit` keeps the first so many.
     """
     from aigc_lab.display.ranking_views import Ranking
+
+    return Ranking(_compared(sweep, more, by, where, score, checkpoint, limit, home))
+
+
+def _compared(
+    sweep: str | Sequence[str] | None,
+    more: Sequence[str],
+    by: str,
+    where: str | None,
+    score: str | None,
+    checkpoint: Literal["last", "selected"],
+    limit: int | None,
+    home: str | Path | None,
+) -> "Comparison":
     from aigc_lab.host.settings import Settings
     from aigc_lab.registry.comparison import compare_trials
     from aigc_lab.registry.home import open_registry
 
+    sweeps = [*([sweep] if isinstance(sweep, str) else sweep or []), *more]
+    most = _whole_if("limit", limit)
     with open_registry(Settings.load(_path(home))) as registry:
-        most = _whole_if("limit", limit)
-        return Ranking(compare_trials(registry, sweep, score=score, checkpoint=checkpoint, most=most))
+        return compare_trials(registry, sweeps, score=score, checkpoint=checkpoint, most=most, by=by, where=where)
 
 
 def runs(
@@ -327,15 +351,3 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _path(home: str | Path | None) -> Path | None:
     return None if home is None else Path(home)
-
-
-def _frame(rows: list[dict[str, Any]]) -> "pandas.DataFrame":
-    import pandas
-
-    flat = []
-    for row in rows:
-        score = dict(row["score"] or {})
-        facts = {key: value for key, value in row.items() if key not in ("score", "config", "states")}
-        config = {f"config.{key}": value for key, value in row["config"].items()}
-        flat.append(facts | {"score": score.pop("name", None)} | score | config)
-    return pandas.DataFrame(flat)

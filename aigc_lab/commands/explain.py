@@ -35,10 +35,11 @@ def explained(
     """
     if not comparison.rows:
         return Meaning([])
-    row = show_sweep(registry, comparison.rows[0]["sweep"])
+    first = [each.get("sweeps", [each["sweep"]])[0] for each in comparison.rows]
+    row = show_sweep(registry, first[0])
     sweep, chooses = row["id"], by_objective and checkpoint == "last"
-    going = next((each["sweep"] for each in comparison.rows if each["state"] in GOING), sweep)
-    one_sweep = len({each["sweep"] for each in comparison.rows[:2]}) == 1
+    going = next((of for each, of in zip(comparison.rows, first, strict=True) if each["state"] in GOING), sweep)
+    one_sweep = len(set(first[:2])) == 1
     commands = Commands(
         samples=f"aigc-lab report {sweep}",
         more_seeds=(chooses and one_sweep and with_more_seeds(row)) or "",

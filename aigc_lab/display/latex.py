@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from aigc_lab.display.ranking import columns, explanations, sections
+from aigc_lab.display.ranking import columns, explanations, nothing, sections, several_sweeps
 from aigc_lab.display.rows_table import Column
 from aigc_lab.display.wording import Row
 from aigc_lab.host import visible
@@ -72,7 +72,7 @@ def _letter(letter: str) -> str:
 
 def comparison_latex(comparison: "Comparison") -> str:
     """A `table` for each signature of a comparison, and one for trials without a score; a comment without trials."""
-    several = len({row["sweep"] for row in comparison.rows}) > 1
+    several = several_sweeps(comparison.rows)
     tables = []
     for group, rows in sections(comparison):
         name, better = (group.name, group.better) if group else ("score", "")
@@ -82,7 +82,7 @@ def comparison_latex(comparison: "Comparison") -> str:
         signature = f"% signature: {visible.line(group.signature)}\n" if group else ""
         tables.append(signature + _table(shown, rows, notes))
     head = "% \\usepackage{booktabs}\n"
-    return head + ("\n".join(tables) if tables else "% no trials yet\n")
+    return head + ("\n".join(tables) if tables else f"% {visible.line(nothing(comparison))}\n")
 
 
 def _table(shown: Sequence[Column], rows: Iterable[Row], notes: Sequence[str]) -> str:

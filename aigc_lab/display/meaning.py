@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from aigc_lab.display.wording import Row
+from aigc_lab.display.wording import Row, pool_value
 from aigc_lab.registry.marks import DOUBTFUL
 from aigc_lab.registry.verdicts import missing_bins, partial_reasons
 from aigc_lab.statistics.rank_test import LEVEL, favours_lower, rank_sum_p, smallest_p, values_lacking
@@ -95,7 +95,9 @@ def _first_two(comparison: "Comparison", group: "Group") -> tuple[_Contestant, _
 
 
 def _namer(comparison: "Comparison") -> Callable[[Row], str]:
-    """How a row is called: `trial 2 (dcgan)`, with its sweep where there are several."""
+    """How a row is called: `trial 2 (dcgan)`, with its sweep where there are several; of several trials `lr=0.001`."""
+    if comparison.by != "trial":
+        return lambda row: f"{row['by']}={pool_value(row)}"
     several = len({row["sweep"] for row in comparison.rows}) > 1
     return lambda row: f"trial {row['trial']} ({row['system']}{', ' + row['sweep'] if several else ''})"
 
@@ -149,6 +151,8 @@ def _chance(
     Seeds that a search chose by count as none beside fresh ones: they flatter, and so two kinds do not compare. That
     the two were picked as the first of many makes no false alarms: the first two of equal ones lie closer than any two.
     """
+    if first.row.get("adaptive") or second.row.get("adaptive"):
+        return ["Their trials are no random draw, so no test can tell whether that is more than chance."], False
     alike = first.row["confirmed"] == second.row["confirmed"]
     n, m = (len(each.values) if alike or each.row["confirmed"] else 0 for each in (first, second))
     if not (n and m) or smallest_p(n, m) > LEVEL:
@@ -267,4 +271,5 @@ def _advice(first: _Contestant | None, undecided: bool, going: bool, commands: C
 
 
 def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
+    """The text as a sentence begins; a name such as `lr=0.001` stays as it is."""
+    return text if "=" in text.partition(" ")[0] else text[0].upper() + text[1:]

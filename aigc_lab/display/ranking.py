@@ -1,5 +1,6 @@
 """The ranking of trials: one table for each signature, and below it what its numbers mean."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,8 +15,10 @@ from aigc_lab.display.wording import (
     Row,
     Spread,
     assignments,
+    counted,
     duration,
     omitted,
+    pool_value,
     ranked_score,
     spread,
     state_text,
@@ -32,19 +35,33 @@ if TYPE_CHECKING:
 def compare_table(comparison: "Comparison") -> RenderableType:
     """The ranking: one table for each signature, and the rows without a score in the last."""
     if not comparison.rows:
-        return Text("no trials yet")
-    several = len({row["sweep"] for row in comparison.rows}) > 1
+        return Text(nothing(comparison))
+    several = several_sweeps(comparison.rows)
     tables: list[RenderableType] = []
     for group, rows in sections(comparison):
         tables.append(_group_table(rows, several, *((group.name, group.better) if group else ("score", ""))))
         if group:
             tables += map(Text, explanations(rows))
             tables.append(Folded(f"signature: {group.signature}"))
-    if comparison.note:
-        tables.append(Text(comparison.note))
-    if rest := omitted(len(comparison.rows), comparison.total):
-        tables.append(Text(rest))
-    return Stack(*tables)
+    return Stack(*tables, *map(Text, notes(comparison)))
+
+
+def nothing(comparison: "Comparison") -> str:
+    """What is said of a comparison without rows."""
+    if comparison.filtered:
+        return f"no trial matches --where: {counted(comparison.filtered, 'trial')} left out"
+    return "no trials yet"
+
+
+def notes(comparison: "Comparison") -> list[str]:
+    """What holds of all tables of a comparison: how signatures differ, and what is not shown."""
+    left_out = f"--where leaves {counted(comparison.filtered, 'trial')} out" if comparison.filtered else ""
+    return [*filter(None, (comparison.note, left_out, omitted(len(comparison.rows), comparison.total)))]
+
+
+def several_sweeps(rows: Sequence[Row]) -> bool:
+    """Whether rows have to name their sweeps."""
+    return len({sweep for row in rows for sweep in row.get("sweeps", [row["sweep"]])}) > 1
 
 
 def comparison_page(comparison: "Comparison", meaning: Meaning) -> RenderableType:
@@ -75,12 +92,13 @@ def sections(comparison: "Comparison") -> "list[tuple[Group | None, list[Row]]]"
 
 def _group_table(rows: Sequence[Row], several: bool, name: str, better: str) -> RowsTable:
     """The rows of one section, ranked by the score `name`; of `several` sweeps, each row names its own."""
-    return RowsTable(columns(rows, several, name, better), rows, title="" if several else rows[0]["sweep"])
+    return RowsTable(columns(rows, several, name, better), rows, title="" if several else str(rows[0]["sweep"]))
 
 
 def columns(rows: Sequence[Row], several: bool, name: str, better: str) -> list[Column]:
     """The columns of a section, in their order, for any table."""
-    return [*_trial_columns(several), *_score_columns(rows, name, better), *_outcome_columns(rows)]
+    first = _pool_columns(rows, several) if "by" in rows[0] else _trial_columns(several)
+    return [*first, *_score_columns(rows, name, better), *_outcome_columns(rows)]
 
 
 # Columns move to the lines below in this order until the first line fits, those of one number together. Rank, trial and
@@ -95,6 +113,26 @@ def _trial_columns(several: bool) -> list[Column]:
         Column("trial", lambda row: str(row["trial"]), right=True),
         Column("system", lambda row: row["system"], yields=_SYSTEM),
         Column("configuration", _configuration, yields=_DETAIL, label=""),
+    ]
+
+
+def _pool_columns(rows: Sequence[Row], several: bool) -> list[Column]:
+    """The value that the trials of a row share, what they are, and what else they share."""
+    by = rows[0]["by"]
+
+    def sweeps(row: Row) -> str:
+        return row["sweep"] or counted(len(row["sweeps"]), "sweep")
+
+    def others(row: Row) -> list[str]:
+        return [assignments({name: value}) for name, value in row["config"].items() if name != by]
+
+    return [
+        Column("rank", rank_text, right=True),
+        Column(by, pool_value),
+        *([Column("sweep", sweeps, yields=_SWEEP)] if several and by != "sweep" else []),
+        Column("trials", lambda row: str(row["trials"]), True, _SEEDS),
+        *([Column("system", lambda row: row["system"] or "several", yields=_SYSTEM)] if by != "system" else []),
+        Column("configuration", others, yields=_DETAIL, label=""),
     ]
 
 
@@ -144,6 +182,7 @@ def _verdicts_of(kind: str, row: Row) -> str:
 _SYMBOLS = {
     "!": "UNMEASURABLE, SEVERE or TOTAL: a score says little of such samples; promote needs --force --reason",
     "?": "not confirmed: one seed, or the best of several trials, ahead of confirmed values; it may be luck",
+    "^": "no claim is made of it: an adaptive sampler chose its trials, or some were pruned: they are no random draw",
 }
 
 
@@ -153,8 +192,12 @@ def _symbol(mark: str) -> str:
 
 def rank_text(row: Row) -> str:
     """`1`, or of a row that has marks `1 !`."""
-    symbols = sorted({_symbol(mark) for mark in row["marks"]})
+    symbols = sorted(_symbols(row))
     return "" if row["rank"] is None else " ".join([str(row["rank"]), *symbols])
+
+
+def _symbols(row: Row) -> set[str]:
+    return {_symbol(mark) for mark in row["marks"]} | ({"^"} if row.get("adaptive") else set())
 
 
 def caption(rows: Sequence[Row], signature: str) -> str:
@@ -166,8 +209,8 @@ def caption(rows: Sequence[Row], signature: str) -> str:
 # What stands in the column of the score, as `wording.ranked_score` writes it.
 _SPREADS: dict[Spread, str] = {
     "SAMPLING": "one run ± its sampling error (95 %)",
-    "RANGE": "median (lowest–highest of its seeds)",
-    "INTERVAL": "median [its 95 % interval over the seeds]",
+    "RANGE": "median (lowest–highest of its {unit}s)",
+    "INTERVAL": "median [its 95 % interval over the {unit}s]",
 }
 
 
@@ -176,8 +219,13 @@ def explanations(rows: Sequence[Row]) -> list[str]:
     lines = []
     scored = _with_score(rows)
     if spreads := {spread(row) for row in scored} - {None}:
-        shown = ", ".join(text for kind, text in _SPREADS.items() if kind in spreads)
+        units = {row.get("unit", "seed") for row in scored if spread(row) in ("RANGE", "INTERVAL")}
+        unit = "seeds or trial" if len(units) > 1 else next(iter(units), "seed")
+        shown = ", ".join(text.format(unit=unit) for kind, text in _SPREADS.items() if kind in spreads)
         lines.append(f"{scored[0]['score']['name']}: {shown}")
+        if "trial" in units:
+            seeds = "; where there is one trial, its seeds" if len(units) > 1 else ""
+            lines.append(f"the values of a row are its trials, each the median over its seeds{seeds}")
     if any(row["score"]["floor"] is not None for row in scored):
         sd = any(row["score"]["floor_sd"] is not None for row in scored)
         lines.append(f"floor: what real samples score{' ± one standard deviation' if sd else ''}")
@@ -186,8 +234,26 @@ def explanations(rows: Sequence[Row]) -> list[str]:
         lines.append(f"* confirmed on fresh seeds{first}, for a value that won the search flatters")
     if any(row["score"]["reference"] is not None for row in scored):
         lines.append("ranked by the reference split; shown is the value on the holdout, which chooses nothing")
-    symbols = {_symbol(mark) for row in rows if row["rank"] is not None for mark in row["marks"]}
-    return lines + [f"{symbol} {meaning}" for symbol, meaning in _SYMBOLS.items() if symbol in symbols]
+    symbols = {symbol for row in rows if row["rank"] is not None for symbol in _symbols(row)}
+    return lines + _endings(rows) + [f"{symbol} {meaning}" for symbol, meaning in _SYMBOLS.items() if symbol in symbols]
+
+
+def _endings(rows: Sequence[Row]) -> list[str]:
+    """How runs without a score count: numbers that were not finite as the worst, any other failure not at all."""
+    lines, left_out = [], Counter[str]()
+    failed = sum(row.get("nan_failures", 0) for row in rows)
+    if any("DIVERGED" in row["states"] for row in rows):
+        own = f" ({failed} of them FAILED by NaN or infinity of their own)" if failed else ""
+        diverged = sum(row["states"].get("DIVERGED", 0) for row in rows)
+        lines.append(f"DIVERGED: {counted(diverged, 'run')}{own} counted as the worst of all values")
+    for row in rows:
+        left_out.update({state: row["states"].get(state, 0) for state in _LEFT_OUT})
+    if told := ", ".join(f"{count} {state}" for state, count in left_out.items() if count):
+        lines.append(f"left out: {told} (not by NaN or infinity of their own)")
+    return lines
+
+
+_LEFT_OUT = ("PRUNED", "FAILED", "KILLED")
 
 
 def _with_score(rows: Sequence[Row]) -> list[Row]:

@@ -1,11 +1,12 @@
-"""A ranking as a value: text in a terminal, a table in a notebook, LaTeX in a paper."""
+"""A ranking as a value: text in a terminal, a table in a notebook, LaTeX in a paper, Markdown on GitHub."""
 
 from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from aigc_lab.display.latex import comparison_latex
-from aigc_lab.display.ranking import columns, compare_table, explanations, sections
+from aigc_lab.display.markdown import comparison_markdown
+from aigc_lab.display.ranking import columns, compare_table, explanations, nothing, sections, several_sweeps
 from aigc_lab.host import notebook
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ class Ranking:
         r"""Tables that compile with `\usepackage{booktabs}`, as `aigc-lab compare --latex` prints them."""
         return comparison_latex(self.comparison)
 
+    def to_markdown(self) -> str:
+        """Tables as GitHub shows them, as `aigc-lab compare --md` prints them."""
+        return comparison_markdown(self.comparison)
+
     def __repr__(self) -> str:
         from rich.console import Console
 
@@ -40,11 +45,11 @@ class Ranking:
         return page.getvalue().rstrip("\n")
 
     def _repr_html_(self) -> str:
-        several = len({row["sweep"] for row in self.rows}) > 1
+        several = several_sweeps(self.rows)
         parts = []
         for group, rows in sections(self.comparison):
             shown = columns(rows, several, *((group.name, group.better) if group else ("score", "")))
             notes = [*explanations(rows), f"signature: {group.signature}"] if group else []
             cells = [[each.whole(row) for each in shown] for row in rows]
             parts.append(notebook.table([each.heading for each in shown], cells, notes))
-        return "".join(parts) or notebook.lines("no trials yet", "")
+        return "".join(parts) or notebook.lines(nothing(self.comparison), "")

@@ -54,7 +54,8 @@ _ATTEMPTS = (
     "created_at, 1, 0, 50 FROM run WHERE sweep_id = :sweep"
 )
 _SCORES = (
-    _NUMBERS + "INSERT INTO score SELECT run.id, 'last', 100, 'holdout', 'score' || n, "
+    _NUMBERS + "INSERT INTO score (run_id, checkpoint, step, split, name, value, low, high, n, floor, signature, better) "
+    "SELECT run.id, 'last', 100, 'holdout', 'score' || n, "
     "v, v * 0.9, v * 1.1, 5000, 0.1, 'score' || n || '|n:5000|features:classifier-9f3a|real:holdout', 'lower' "
     "FROM (SELECT id, 1.0 + (rowid * 7919 % 100003) / 1e3 AS v FROM run WHERE sweep_id = :sweep AND state = 'FINISHED')"
     " AS run, i"

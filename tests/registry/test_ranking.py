@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from registries import SIGNATURE
 
-from aigc_lab.registry.ranking import Configuration, SeedOutcome, median_interval, rank
+from aigc_lab.registry.ranking import rank
+from aigc_lab.registry.standings import Configuration, SeedOutcome, median_interval
 
 
 def coverage(k: int, low: int, high: int) -> Fraction:
