@@ -6,7 +6,7 @@ configurations. Of a row with one trial they are its seeds. A trial that diverge
 
 import json
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
@@ -123,15 +123,12 @@ def rank_pools(
     """One row for each value of `by` and signature, of the trials that `keep` is true of. Trials without the column are
     a row of their own.
     """
-    members, unranked, filtered = grouped(configurations, keep)
+    members, unranked, trials, filtered = grouped(configurations, keep)
     pools = _pools(members, unranked, by)
     scored: dict[tuple[str, str, str], list[Pool]] = defaultdict(list)
     rest: list[Pool] = []
     for pool in pools:
         (rest if pool.value is None else scored[pool.group]).append(pool)
-    trials = Counter(
-        sweep for standings in members.values() for sweep in (each.configuration.sweep for each in standings)
-    )
 
     def lucky(pool: Pool) -> bool:
         return len(pool.values) == 1 or (len(pool.units) == 1 and trials[pool.sweeps[0]] > 1)

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from aigc_lab.registry.standings import Configuration, Member, Row, Standing, standings_of
 from aigc_lab.registry.states import RunState
@@ -95,8 +95,7 @@ def rank(
     Most of many are ranked and not shown, so their outcomes may be `SeedOutcome.brief`; then `whole` returns
     the configurations of its argument, in any order, with all that their rows show.
     """
-    members, unranked, filtered = grouped(configurations, keep)
-    trials = Counter(each.configuration.sweep for standings in members.values() for each in standings)
+    members, unranked, trials, filtered = grouped(configurations, keep)
 
     def complete(shown: list[Standing]) -> list[Standing]:
         if whole is None:
@@ -117,19 +116,33 @@ def _lucky(standing: Standing, trials: Mapping[str, int]) -> bool:
     return len(standing.scored) == 1 or trials[standing.configuration.sweep] > 1
 
 
-def grouped(configurations: Iterable[Configuration], keep: Keep | None) -> tuple[Members, list[Standing], int]:
-    """What may be ranked together, what has no rank, and the number of configurations that `keep` leaves nothing of."""
+class Grouped(NamedTuple):
+    """Standings that may be ranked together, those without a rank, the number of trials with a score of each sweep,
+    kept or not, and the number of trials of which nothing was kept.
+    """
+
+    members: Members
+    unranked: list[Standing]
+    trials: Counter[str]
+    filtered: int
+
+
+def grouped(configurations: Iterable[Configuration], keep: Keep | None) -> Grouped:
+    """The standings that `keep` is true of."""
     members: Members = defaultdict(list)
     unranked: list[Standing] = []
+    trials: Counter[str] = Counter()
     filtered = 0
     for configuration in configurations:
         kept = False
         for standing in standings_of(configuration):
+            if standing.value is not None:
+                trials[configuration.sweep] += 1
             if keep is None or keep(standing):
                 kept = True
                 (unranked if standing.value is None else members[standing.group]).append(standing)
         filtered += not kept
-    return members, unranked, filtered
+    return Grouped(members, unranked, trials, filtered)
 
 
 _Entry = TypeVar("_Entry", bound=Entry)
