@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from aigc_lab.experiment.experiment import Source
     from aigc_lab.modalities.shared.inputs import Range
     from aigc_lab.registry.ranking import Comparison
+    from aigc_lab.registry.store import Registry
     from aigc_lab.serving.model import Model
     from aigc_lab.statistics.score import Scores
     from aigc_lab.text.tokenizer import Tokenizer
@@ -117,14 +118,19 @@ def compare(
     With `by`, a row is all trials of one `system`, of one `sweep`, or with one value of a parameter (`lr`). Only trials
     that `where` is true of are ranked: `"lr < 1e-3 and system in (dcgan, vae) and not collapse = TOTAL"`.
 
-    `score` names the score, `value`, `low`, `high`, `n`, `floor`, `confidence` and `signature` say what it is, and a
-    column `config.<key>` holds each value that the search chose. What has no score has NaN there.
+    `score` names the score, `value`, `low`, `high`, `n`, `floor`, `confidence` and `signature` say what it is.
+    `p_collapse` and `p_unstable` are the shares of runs that went wrong, with their 95 % intervals (Wilson);
+    `median_failure_step`, `sd_last` and `sd_selected` (with intervals), and `steps_to_best` say what the seeds say
+    together. A column `config.<key>` holds each value that the search chose. What is not known is NaN.
     """
     import pandas
 
-    from aigc_lab.commands.compare import flat_rows
+    from aigc_lab.commands.compare import add_statistics, flat_rows
 
-    return pandas.DataFrame(flat_rows(_compared(sweep, more, by, where, score, checkpoint, None, home)))
+    with _registry(home) as registry:
+        comparison = _compared(registry, sweep, more, by, where, score, checkpoint)
+        add_statistics(registry, comparison, score, checkpoint)
+    return pandas.DataFrame(flat_rows(comparison))
 
 
 def ranking(
@@ -142,27 +148,32 @@ def ranking(
     """
     from aigc_lab.display.ranking_views import Ranking
 
-    return Ranking(_compared(sweep, more, by, where, score, checkpoint, limit, home))
+    most = _whole_if("limit", limit)
+    with _registry(home) as registry:
+        return Ranking(_compared(registry, sweep, more, by, where, score, checkpoint, most))
+
+
+def _registry(home: str | Path | None) -> "Registry":
+    from aigc_lab.host.settings import Settings
+    from aigc_lab.registry.home import open_registry
+
+    return open_registry(Settings.load(_path(home)))
 
 
 def _compared(
+    registry: "Registry",
     sweep: str | Sequence[str] | None,
     more: Sequence[str],
     by: str,
     where: str | None,
     score: str | None,
     checkpoint: Literal["last", "selected"],
-    limit: int | None,
-    home: str | Path | None,
+    most: int | None = None,
 ) -> "Comparison":
-    from aigc_lab.host.settings import Settings
     from aigc_lab.registry.comparison import compare_trials
-    from aigc_lab.registry.home import open_registry
 
     sweeps = [*([sweep] if isinstance(sweep, str) else sweep or []), *more]
-    most = _whole_if("limit", limit)
-    with open_registry(Settings.load(_path(home))) as registry:
-        return compare_trials(registry, sweeps, score=score, checkpoint=checkpoint, most=most, by=by, where=where)
+    return compare_trials(registry, sweeps, score=score, checkpoint=checkpoint, most=most, by=by, where=where)
 
 
 def runs(
@@ -180,12 +191,10 @@ def runs(
     holdout where it was scored there, `scores.fd` is the value, `scores.fd.low` and `scores.fd.high` its 95 % interval,
     `scores.fd.n`, `scores.fd.floor`, `scores.fd.floor_sd` and `scores.fd.signature` what it is to be read with.
     """
-    from aigc_lab.host.settings import Settings
-    from aigc_lab.registry.home import open_registry
     from aigc_lab.registry.runs import newest_runs
     from aigc_lab.registry.states import named_state
 
-    with open_registry(Settings.load(_path(home))) as registry:
+    with _registry(home) as registry:
         found = newest_runs(registry, sweep, state=named_state(state), most=_whole_if("limit", limit))
         return [_record(row) for part in found.parts for row in part]
 

@@ -159,6 +159,10 @@ def compare(
             told = explained(registry, comparison, settings, home, checkpoint=checkpoint, by_objective=promotes)
             print_table(comparison_page(comparison, told))
             return
+        if csv or (json and by != "trial"):  # as CSV has room for; reading it takes as long as ranking
+            from aigc_lab.commands.compare import add_statistics
+
+            add_statistics(registry, comparison, score, checkpoint)
     _print_comparison(comparison, chosen[0])
 
 

@@ -2,10 +2,11 @@
 
 import io
 import json
+import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas
 import pytest
@@ -14,10 +15,14 @@ from registries import Lab
 
 import aigc_lab
 from aigc_lab import cli
+from aigc_lab.commands.judge import seeds_of
 from aigc_lab.display.markdown import escaped
 from aigc_lab.host import visible
+from aigc_lab.registry.records import StoredVerdict
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
+from aigc_lab.verdicts.seeds import wilson
+from aigc_lab.verdicts.stability import judge
 
 HOSTILE = "a|b_c*d`e<f>[g](h)\\~~i~~ $x$ &amp; @j #1\n|k|\x1b"
 
@@ -43,8 +48,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         for trial, (system, loss) in enumerate([("vae", "hinge"), ("=1+1", HOSTILE), ("dcgan", "wgan-gp")]):
             config = {"lr": 10.0 ** -(trial + 1) / 3, "loss": loss, "betas": [0.5, 0.9], "ema": trial == 1}
             for seed in range(2):
-                verdicts = [("collapse", "NONE" if seed else "PARTIAL"), ("stability", "STABLE")]
-                lab.run(one, trial, seed, trial + seed / 3, system=system, config=config, verdicts=verdicts)  # type: ignore[arg-type]
+                of_run = lab.run(one, trial, seed, trial + seed / 3, system=system, config=config)
+                registry.rejudge(of_run, said("NONE" if seed else "PARTIAL", seed))
         lab.run(one, 3, 0, state=RunState.FAILED, reason="ValueError: nan", config={}, system="vae")
         lab.run(one, 3, 1, state=RunState.FAILED, reason="out of memory", config={}, system="vae")
         lab.run(two, 0, 0, 0.5, low=0.25, high=0.75)
@@ -63,6 +68,17 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return command
 
 
+def said(collapse: str, seed: int) -> list[StoredVerdict]:
+    """A collapse verdict, and the stability verdict on a history that goes well for the first seed alone."""
+    values: list[float] = [9.0, 5.0, 3.0, *([2.0] * 9)] if seed == 0 else [9.0, 5.0, 2.0, 2.0, *range(3, 11)]
+    stable = judge(range(0, 120, 10), values, baseline=10.0).as_dict()
+    of_history = {key: value for key, value in stable.items() if key not in ("verdict", "reason", "signature")}
+    return [
+        StoredVerdict("collapse", 10, collapse, "why", {}, "signature"),
+        StoredVerdict("stability", 110, stable["verdict"], stable["reason"], of_history, stable["signature"]),
+    ]
+
+
 # ---- CSV, and the same as a DataFrame
 
 
@@ -72,7 +88,7 @@ def test_csv_and_dataframe_are_the_same(run: Run, words: list[str]) -> None:
     assert done.code == 0
     read = pandas.read_csv(io.StringIO(done.out))
     names = [word for word in words if word in ("one", "two")]
-    options = dict(zip([word[2:] for word in words if word.startswith("--")], words[-1:], strict=False))
+    options: dict[str, Any] = {words[-2][2:]: words[-1]} if words[-2].startswith("--") else {}
     frame = aigc_lab.compare(*names, **options)
     assert list(read.columns) == list(frame.columns) and len(read) == len(frame) > 1
     for name in ("rank", "value", "low", "high", "seeds", "seconds", "config.lr", "units", "nan_failures"):
@@ -84,7 +100,11 @@ def test_csv_and_dataframe_are_the_same(run: Run, words: list[str]) -> None:
 
 def test_the_flat_columns(run: Run) -> None:
     row = aigc_lab.compare(["one", "two"], where="trial = 1").iloc[0]
-    assert row["collapse"] == "1 NONE, 1 PARTIAL" and row["stability"] == "2 STABLE" and row["states"] == "2 FINISHED"
+    assert (
+        row["collapse"] == "1 NONE, 1 PARTIAL"
+        and row["stability"] == "1 REGRESSED, 1 STABLE"
+        and row["states"] == "2 FINISHED"
+    )
     assert row["config.loss"] == HOSTILE and row["config.betas"] == [0.5, 0.9] and row["score"] == "fd"
     dead = aigc_lab.compare("one", where="trial = 3").iloc[0]
     assert (dead["state"], dead["states"], dead["nan_failures"]) == ("DIVERGED", "1 DIVERGED, 1 FAILED", 1)
@@ -99,6 +119,42 @@ def test_no_rows_are_an_empty_table(run: Run) -> None:
     assert aigc_lab.compare(where="lr > 9").empty
     assert "no trial matches --where: 6 trials left out" in run("--where", "lr > 9").out
     assert json.loads(run("--where", "lr > 9", "--json").out) == []
+
+
+# ---- what the seeds say
+
+
+def test_what_seeds_say_is_what_judge_seeds_says(run: Run) -> None:
+    frame = aigc_lab.compare("one", where="trial < 3").set_index("trial")
+    for told in seeds_of("one", None):
+        if told["trial"] == 3:
+            continue
+        row = frame.loc[told["trial"]]
+        assert [row[f"p_collapse{each}"] for each in ("", "_low", "_high", "_wrong", "_decided")] == [
+            told["collapse"][each] for each in ("value", "low", "high", "wrong", "decided")
+        ]
+        assert row["p_unstable"] == told["unstable"]["value"] == 0.5
+        assert row["median_failure_step"] == told["median_failure"] > 0
+        assert [row["sd_last"], row["sd_last_low"]] == [told["last"]["sd"], told["last"]["low"]]
+    alone = json.loads(run("one", "--by", "system", "--where", "trial = 1", "--json").out)
+    assert alone[0]["over_seeds"]["collapse"]["value"] == 0.5
+    assert "over_seeds" not in json.loads(run("one", "--json").out)[0]
+
+
+def test_of_several_trials_each_counts_once(run: Run, tmp_path: Path) -> None:
+    """Three of five runs collapsed, and they are of one trial: that is one of two trials, not three of five draws."""
+    with Registry.open(f"sqlite:///{tmp_path / 'registry.db'}") as registry:
+        lab = Lab(registry)
+        sweep = lab.sweep("clustered", experiment={"search": {"sampler": "random"}})
+        for trial, verdicts in enumerate([["TOTAL", "TOTAL", "SEVERE", "NONE"], ["NONE"], ["NONE", "TOTAL"]]):
+            for seed, verdict in enumerate(verdicts):
+                lab.run(sweep, trial, seed, float(trial + seed), verdicts=[("collapse", verdict)])
+    (row,) = json.loads(run("clustered", "--by", "system", "--json").out)
+    told = row["over_seeds"]
+    assert [told["collapse"][key] for key in ("wrong", "decided", "undecided", "value")] == [1, 2, 1, 0.5]
+    assert told["collapse"]["low"] == wilson(1, 3)[0] and told["collapse"]["high"] == wilson(2, 3)[1]
+    assert told["last"]["sd"] == pytest.approx(statistics.stdev([1.5, 1.0, 2.5]))
+    assert told["runs"] == 7
 
 
 # ---- Markdown

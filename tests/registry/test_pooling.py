@@ -262,7 +262,7 @@ def test_signatures_are_not_pooled(lab: Lab) -> None:
 
 def outcome(value: float | None) -> SeedOutcome:
     state = "DIVERGED" if value is None else "FINISHED"
-    return SeedOutcome("search", state, None if value is None else "fd", value, *[None] * 5, "fd|1", "lower", 1.0)
+    return SeedOutcome.brief("search", state, value, None if value is None else "fd|1", "lower", "fd")
 
 
 VALUES = st.one_of(st.none(), st.integers(0, 9).map(float))
