@@ -247,6 +247,8 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """
     ordered, k = sorted(values), len(values)
     outside, j = 2, 1  # 2^k times the probability of missing the median, for the extremes
-    while 2 * (j + 1) <= k + 1 and 20 * (outside + 2 * math.comb(k, j)) <= 2**k:
-        outside, j = outside + 2 * math.comb(k, j), j + 1
-    return ordered[j - 1], ordered[k - j], 1 - outside / 2**k
+    ways, all_ways = k, 2**k  # ways is C(k, j), from that of the j before: of thousands of values it is a long number
+    while 2 * (j + 1) <= k + 1 and 20 * (outside + 2 * ways) <= all_ways:
+        outside, j = outside + 2 * ways, j + 1
+        ways = ways * (k - j + 1) // j
+    return ordered[j - 1], ordered[k - j], 1 - outside / all_ways

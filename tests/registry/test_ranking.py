@@ -47,6 +47,14 @@ def test_many_seeds_agree_with_the_binomial_quantile() -> None:
     assert confidence == pytest.approx(0.9567, abs=1e-4)
 
 
+def test_thousands_of_values_have_the_interval_of_the_normal_limit() -> None:
+    """Half the width of the interval's ranks is 1.96 √k / 2 in the limit."""
+    k = 20_000
+    low, high, confidence = median_interval([float(place) for place in range(1, k + 1)])
+    assert low + high == k + 1 and 0.95 <= confidence < 0.9512
+    assert (high - low) / 2 == pytest.approx(1.95996 * math.sqrt(k) / 2, abs=1.5)
+
+
 def test_what_the_holdout_says_of_the_best_of_equal_trials_is_unbiased() -> None:
     """Twenty trials whose true value is 10, measured with an error of 1 on each split, 2,000 times. The smallest of
     twenty holdout values is 8.13 on average, and would be shown if the holdout ranked.
