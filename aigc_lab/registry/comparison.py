@@ -62,11 +62,9 @@ def compare_trials(
         choosing = where is not None or by != "trial"
         configurations = _configurations(connection, condition, with_config=choosing)
         verdicts = _verdict_counts(connection, condition, checkpoint)
-        keep, pooled = None, None
-        if choosing:
-            columns = _trial_columns(connection, condition, configurations, verdicts)
-            keep = None if where is None else columns.keep(where)
-            pooled = None if by == "trial" else columns.by(by, _adaptive(connection, condition))
+        columns = _trial_columns(connection, condition, configurations, verdicts) if choosing else None
+        keep = None if columns is None or where is None else columns.keep(where)
+        pooled = None if columns is None or by == "trial" else columns.by(by, _adaptive(connection, condition))
         name = Sweep.c.objective if score is None else literal(score)
         scored = _ScoredRuns(connection, name, checkpoint, _nan_failures(connection, condition))
         if pooled is None and most is not None and most <= BATCH < len(configurations):
