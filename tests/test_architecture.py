@@ -52,6 +52,7 @@ LIGHT = (
     *("commands.doctor", "commands.explain", "commands.given", "commands.judge", "commands.sentences"),
     *("commands.spool", "commands.status", "commands.stop", "commands.ui"),
     *("metrics.shared.text", "scoring.given_sentences", "statistics.rank_test", "statistics.score"),
+    *("display.pairs", "statistics.superiority"),
     *("display.latex", "display.meaning", "display.ranking", "display.ranking_views", "display.rows_table"),
     *("display.glossary", "display.run_page", "display.seeds", "display.tables", "display.terminal", "display.wording"),
     *("serving.answering", "serving.lookup", "serving.model", "serving.promotion", "serving.request"),

@@ -50,8 +50,14 @@ TERMS: Mapping[str, str] = MappingProxyType(
         "value is NONE.",
         "stability": "The verdict on the course of a run's objective over its steps. A good value is STABLE.",
         "bin": "A class, a known mode or a cluster of the real data, in which generated samples are counted.",
+        "P(A better)": "The chance that a seed of A is better than one of B: the share of all pairs of their seeds "
+        "in which it is. At 0.5 neither is better.",
+        "cannot tell": "The seeds that are there do not show which is better. That is no proof that both are equally "
+        "good; more seeds might tell.",
         "!": "Beside a rank: the samples are so unlike real ones, or lack so much, that the score says little.",
         "?": "Beside a rank: not confirmed on fresh seeds; it may be luck.",
+        "~": "Beside a rank: one of the leaders within noise. By their seeds no test tells the first of these rows "
+        "from another, so none of them is known to be the best.",
     }
 )
 

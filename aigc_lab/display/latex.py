@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from aigc_lab.display.ranking import columns, explanations, sections
+from aigc_lab.display.pairs import sentence
+from aigc_lab.display.ranking import columns, explanations, pairs_of, sections
 from aigc_lab.display.rows_table import Column
 from aigc_lab.display.wording import Row
 from aigc_lab.host import visible
@@ -78,7 +79,7 @@ def comparison_latex(comparison: "Comparison") -> str:
         name, better = (group.name, group.better) if group else ("score", "")
         shown = [each for each in columns(rows, several, name, better) if each.heading not in _LEFT_OUT]
         notes = [] if several else [f"sweep {rows[0]['sweep']}"]
-        notes += explanations(rows) if group else []
+        notes += [*explanations(rows), sentence(pairs_of(comparison, group))] if group else []
         signature = f"% signature: {visible.line(group.signature)}\n" if group else ""
         tables.append(signature + _table(shown, rows, notes))
     head = "% \\usepackage{booktabs}\n"
@@ -99,7 +100,7 @@ def _table(shown: Sequence[Column], rows: Iterable[Row], notes: Sequence[str]) -
         *lines,
         r"\bottomrule",
         r"\end{tabular}",
-        *([rf"\caption{{{escaped('; '.join(notes))}}}"] if notes else []),
+        *([rf"\caption{{{escaped('; '.join(filter(None, notes)))}}}"] if any(notes) else []),
         r"\end{table}",
     ]
     return "".join(f"{part}\n" for part in parts)

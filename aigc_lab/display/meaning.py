@@ -4,11 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from aigc_lab.display.pairs import basis
 from aigc_lab.display.wording import Row
 from aigc_lab.registry.marks import DOUBTFUL
+from aigc_lab.registry.pairs import Pair, pairs
 from aigc_lab.registry.verdicts import missing_bins, partial_reasons
-from aigc_lab.statistics.rank_test import LEVEL, favours_lower, rank_sum_p, smallest_p, values_lacking
-from aigc_lab.statistics.wording import number
+from aigc_lab.statistics.rank_test import LEVEL, values_lacking
+from aigc_lab.statistics.superiority import MOST_SEEDS
+from aigc_lab.statistics.wording import number, probability
 
 if TYPE_CHECKING:
     from aigc_lab.registry.columns import FinalCheckpoint
@@ -76,8 +79,9 @@ def meaning(comparison: "Comparison", missing: Missing, reasons: Reasons, comman
     group, others = comparison.groups[0], len(comparison.groups) - 1
     first, second = _first_two(comparison, group)
     lead = _lead(first, second, group, name)
-    chance, undecided = ([], False) if second is None else _chance(first, second, group, name)
-    told = [f"So far: {lead}" if going else lead, *chance, *collapse]
+    found = [pair for pair in pairs(comparison) if pair.group == group]
+    chance, undecided = ([], False) if second is None else _chance(first, second, found, name)
+    told = [f"So far: {lead}" if going else lead, *chance, *_within_noise(comparison, found, name), *collapse]
     if others:
         told.append(f"Rows of {others} other signature{'s' if others > 1 else ''} do not compare with these.")
     return Meaning(told, *_advice(first, undecided, going, commands))
@@ -142,29 +146,55 @@ def _floor(first: _Contestant, group: "Group") -> str:
 
 
 def _chance(
-    first: _Contestant, second: _Contestant, group: "Group", name: Callable[[Row], str]
+    first: _Contestant, second: _Contestant, found: Sequence[Pair], name: Callable[[Row], str]
 ) -> tuple[list[str], bool]:
-    """Whether the two differ by more than chance, and whether that is undecided for want of seeds.
-
-    Seeds that a search chose by count as none beside fresh ones: they flatter, and so two kinds do not compare. That
-    the two were picked as the first of many makes no false alarms: the first two of equal ones lie closer than any two.
+    """Whether the two differ by more than chance, and whether that is undecided for want of seeds. Rows that are no
+    pair are not both confirmed: what lacks are fresh seeds, and those that a search chose by count as none.
     """
-    alike = first.row["confirmed"] == second.row["confirmed"]
-    n, m = (len(each.values) if alike or each.row["confirmed"] else 0 for each in (first, second))
-    if not (n and m) or smallest_p(n, m) > LEVEL:
-        more = values_lacking(n, m)
-        fresh = "" if alike else "fresh "
-        have = f"with {n} and {m} {fresh}seeds no result could tell"
-        would = f"{more} more {fresh}{'seed' if more == 1 else 'seeds'} each would, if their values do not overlap"
-        return [f"Whether the difference is more than chance cannot be told yet: {have}; {would}."], True
-    p = rank_sum_p(first.values, second.values)
-    test = f"exact rank test of {n} and {m} seeds, p = {p:.2g}"
-    if p > LEVEL:
-        return [f"The difference may be chance ({test}; below {LEVEL:g} it would count as more)."], False
-    better = first if favours_lower(first.values, second.values) == (group.better == "lower") else second
-    if better is first and _ahead(first, second, group) > 0:
+    pair = next((pair for pair in found if pair.first is first.row and pair.second is second.row), None)
+    if pair is None:
+        n, m = (len(each.values) if each.row["confirmed"] else 0 for each in (first, second))
+        return [_too_few(n, m, "fresh ", _at_least(values_lacking(n, m), "fresh "))], True
+    n, m = pair.beside.n, pair.beside.m
+    if pair.hopeless:
+        least = min(n, m) < 2 and pair.more_seeds is not None
+        more = _at_least(pair.more_seeds or 0) if least else f"{_about(pair)} would"
+        return [_too_few(n, m, "", more)], True
+    test = f"{basis([pair])}, p = {probability(pair.p)}"
+    if not pair.told:
+        return [
+            f"The difference may be chance ({test}; below {LEVEL:g} it would count as more); {_about(pair)} would tell."
+        ], False
+    if pair.answer == "better" and _ahead(first, second, pair.group) > 0:
         return [f"That is more than chance ({test})."], False
+    better = first if pair.answer == "better" else second
     return [f"By more than chance it is {name(better.row)} that is better ({test})."], False
+
+
+def _too_few(n: int, m: int, fresh: str, more: str) -> str:
+    have = f"with {n} and {m} {fresh}seeds no result could tell"
+    return f"Whether the difference is more than chance cannot be told yet: {have}; {more}."
+
+
+def _at_least(more: int, fresh: str = "") -> str:
+    return f"{more} more {fresh}{'seed' if more == 1 else 'seeds'} each would, if their values do not overlap"
+
+
+def _about(pair: Pair) -> str:
+    more = pair.more_seeds
+    if more is None:
+        return f"more than {MOST_SEEDS} more seeds each"
+    return f"about {more} more {'seed' if more == 1 else 'seeds'} each"
+
+
+def _within_noise(comparison: "Comparison", found: Sequence[Pair], name: Callable[[Row], str]) -> list[str]:
+    """Which rows lead together, where these are not just the first two, of whom it was said."""
+    compared = [each for pair in found for each in (pair.first, pair.second)]
+    leaders = [row for row in comparison.rows if row.get("leaders") and any(row is each for each in compared)]
+    if len(leaders) < 2 or leaders == comparison.rows[:2]:
+        return []
+    names = _listed([name(row) for row in leaders], len(leaders))
+    return [f"Leaders within noise, of which no test tells the first from another: {names}."]
 
 
 # ---- did anything collapse

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group as Stack
 from rich.console import RenderableType
 
+from aigc_lab.display import pairs as against
 from aigc_lab.display.meaning import Meaning
 from aigc_lab.display.rows_table import Column, Folded, RowsTable
 from aigc_lab.display.terminal import Text, heading, unwrapped
@@ -23,6 +24,7 @@ from aigc_lab.display.wording import (
     whole,
 )
 from aigc_lab.registry.marks import NOT_CONFIRMED
+from aigc_lab.registry.pairs import Pair, pairs
 from aigc_lab.statistics.wording import ARROW, floor_text, number
 
 if TYPE_CHECKING:
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
 
 
 def compare_table(comparison: "Comparison") -> RenderableType:
-    """The ranking: one table for each signature, and the rows without a score in the last."""
+    """The ranking: one table for each signature with its leading rows one against another, and the rows without a
+    score in the last.
+    """
     if not comparison.rows:
         return Text("no trials yet")
     several = len({row["sweep"] for row in comparison.rows}) > 1
@@ -40,11 +44,25 @@ def compare_table(comparison: "Comparison") -> RenderableType:
         if group:
             tables += map(Text, explanations(rows))
             tables.append(Folded(f"signature: {group.signature}"))
+            tables += _against(pairs_of(comparison, group))
     if comparison.note:
         tables.append(Text(comparison.note))
     if rest := omitted(len(comparison.rows), comparison.total):
         tables.append(Text(rest))
     return Stack(*tables)
+
+
+def pairs_of(comparison: "Comparison", group: "Group") -> list[Pair]:
+    """The pairs of a group that are shown: none where every row has one seed."""
+    return against.shown([pair for pair in pairs(comparison) if pair.group == group])
+
+
+def _against(compared: Sequence[Pair]) -> list[RenderableType]:
+    """The pairs of a group as a table, with what its columns mean below it; nothing for none."""
+    if not compared:
+        return []
+    table = RowsTable(against.columns(compared), [pair.as_dict() for pair in compared])
+    return [heading(against.TITLE), table, *map(Text, against.explanations(compared))]
 
 
 def comparison_page(comparison: "Comparison", meaning: Meaning) -> RenderableType:
@@ -144,16 +162,18 @@ def _verdicts_of(kind: str, row: Row) -> str:
 _SYMBOLS = {
     "!": "UNMEASURABLE, SEVERE or TOTAL: a score says little of such samples; promote needs --force --reason",
     "?": "not confirmed: one seed, or the best of several trials, ahead of confirmed values; it may be luck",
+    "~": "leaders within noise: by their seeds no test tells these rows from the first of them",
 }
 
 
-def _symbol(mark: str) -> str:
-    return "?" if mark == NOT_CONFIRMED else "!"
+def _symbols(row: Row) -> list[str]:
+    symbols = {"?" if mark == NOT_CONFIRMED else "!" for mark in row["marks"]}
+    return sorted(symbols | ({"~"} if row.get("leaders") else set()))
 
 
 def rank_text(row: Row) -> str:
-    """`1`, or of a row that has marks `1 !`."""
-    symbols = sorted({_symbol(mark) for mark in row["marks"]})
+    """`1`, or of a row that has marks `1 !`, of one of several that lead `1 ~`."""
+    symbols = _symbols(row)
     return "" if row["rank"] is None else " ".join([str(row["rank"]), *symbols])
 
 
@@ -186,7 +206,7 @@ def explanations(rows: Sequence[Row]) -> list[str]:
         lines.append(f"* confirmed on fresh seeds{first}, for a value that won the search flatters")
     if any(row["score"]["reference"] is not None for row in scored):
         lines.append("ranked by the reference split; shown is the value on the holdout, which chooses nothing")
-    symbols = {_symbol(mark) for row in rows if row["rank"] is not None for mark in row["marks"]}
+    symbols = {symbol for row in rows if row["rank"] is not None for symbol in _symbols(row)}
     return lines + [f"{symbol} {meaning}" for symbol, meaning in _SYMBOLS.items() if symbol in symbols]
 
 

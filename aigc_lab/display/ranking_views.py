@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
+from aigc_lab.display import pairs as against
 from aigc_lab.display.latex import comparison_latex
-from aigc_lab.display.ranking import columns, compare_table, explanations, sections
+from aigc_lab.display.ranking import columns, compare_table, explanations, pairs_of, sections
 from aigc_lab.host import notebook
 
 if TYPE_CHECKING:
@@ -47,4 +48,6 @@ class Ranking:
             notes = [*explanations(rows), f"signature: {group.signature}"] if group else []
             cells = [[each.whole(row) for each in shown] for row in rows]
             parts.append(notebook.table([each.heading for each in shown], cells, notes))
+            if group and (compared := against.written(pairs_of(self.comparison, group))):
+                parts.append(notebook.table(*compared))
         return "".join(parts) or notebook.lines("no trials yet", "")

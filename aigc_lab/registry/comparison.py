@@ -22,6 +22,7 @@ from aigc_lab.registry.columns import (
 from aigc_lab.registry.database import repeated
 from aigc_lab.registry.find import of_sweep
 from aigc_lab.registry.marks import doubts
+from aigc_lab.registry.pairs import mark_leaders
 from aigc_lab.registry.ranking import Comparison, Configuration, SeedOutcome, rank
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
@@ -42,7 +43,8 @@ def compare_trials(
 ) -> Comparison:
     """The trials of one sweep, or of all, ranked by `score` (default: the objective of each sweep) on the reference
     split, with its value on the holdout; all are ranked, and the first `most` are returned. A row's `marks` say what to
-    know before it is taken for the best: a collapse verdict on its samples, or that it is not confirmed.
+    know before it is taken for the best: a collapse verdict on its samples, or that it is not confirmed. `leaders` says
+    whether it is one of the leaders within noise (`pairs.mark_leaders`).
 
     Raises `UsageError` when runs have finished but none has a score of that name.
     """
@@ -66,6 +68,7 @@ def compare_trials(
             row["config"] = configs[row["sweep"], row["trial"]]
             row["verdicts"] = verdicts.get((row["sweep"], row["trial"]), {})
             row["marks"] = doubts(row["verdicts"].get("collapse", {})) + row["marks"]
+    mark_leaders(comparison)
     return comparison
 
 

@@ -15,6 +15,15 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:.0f}" if 100 <= abs(value) < 1e7 else f"{value:.3g}"
 
 
+def probability(p: float | None) -> str:
+    """A p-value to two digits, a small one as a bound.
+
+    >>> probability(0.0476), probability(0.4), probability(1e-7), probability(None)
+    ('0.048', '0.4', '< 0.0001', '')
+    """
+    return "" if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
 def interval(score: Mapping[str, Any], unbounded: bool = False) -> str:
     """`12.3 [10.1, 14.9]`; a bound that a diverged seed took away is shown as infinite."""
     if score["value"] is None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
+from aigc_lab.display import pairs as against
 from aigc_lab.display.glossary import glossary
 from aigc_lab.display.meaning import Commands, stored_meaning
-from aigc_lab.display.ranking import caption, rank_text, sections
+from aigc_lab.display.ranking import caption, pairs_of, rank_text, sections
 from aigc_lab.display.wording import VERDICT_HEADINGS, Row, duration, ranked_score, state_text, verdict_counts
 from aigc_lab.registry.comparison import best_run, compare_trials
 from aigc_lab.registry.ranking import Comparison, Group
@@ -341,6 +342,7 @@ def _table(group: Group | None, members: Sequence[Row], colours: Mapping[str, in
         "chosen": any(row["score"]["reference"] is not None for row in scored),
         "rows": rows,
         "caption": caption(members, group.signature).splitlines() if group else [],
+        "pairs": against.written(pairs_of(comparison, group)) if group else None,
     }
 
 

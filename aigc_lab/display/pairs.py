@@ -1,0 +1,110 @@
+"""A against B as text: the answers of `registry.pairs` as rows of a table, and what its columns mean."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from aigc_lab.display.rows_table import Column
+from aigc_lab.display.wording import Row
+from aigc_lab.registry.pairs import Pair
+from aigc_lab.statistics.superiority import MOST_SEEDS, POWER
+from aigc_lab.statistics.wording import probability
+
+TITLE = "A against B"
+
+# Columns move to the lines below in this order until the first line fits.
+_MORE, _P = range(1, 3)
+
+
+def shown(pairs: Sequence[Pair]) -> list[Pair]:
+    """Those that a table is made of: none where every row has one seed."""
+    return [pair for pair in pairs if min(pair.beside.n, pair.beside.m) > 1]
+
+
+def columns(pairs: Sequence[Pair]) -> list[Column]:
+    """The columns of a table whose rows are `Pair.as_dict`."""
+    several = _several(pairs)
+    tested = any(pair.p is not None for pair in pairs)
+    open_pairs = any(not pair.told for pair in pairs)
+    return [
+        Column("A", lambda row: name(row["first"], several)),
+        Column("B", lambda row: name(row["second"], several)),
+        Column("P(A better)", _chance),
+        *([Column("p", lambda row: probability(row["p_adjusted"]), yields=_P)] if tested else []),
+        Column("A is", lambda row: row["first_is"]),
+        *([Column("more seeds", more_seeds, yields=_MORE)] if open_pairs else []),
+    ]
+
+
+def name(row: Row, several: bool) -> str:
+    """`0 ns_gan`: trial and system, with the sweep before them where there are `several`."""
+    return " ".join(filter(None, (row["sweep"] if several else "", str(row["trial"]), row["system"])))
+
+
+def _chance(row: Row) -> str:
+    return f"{row['probability']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def more_seeds(row: Row) -> str:
+    """`6 each`, or where that is too many `> 100 each`; "" for a pair that is told."""
+    if row["first_is"] != "cannot tell":
+        return ""
+    return f"{row['more_seeds'] or f'> {MOST_SEEDS}'} each"
+
+
+def explanations(pairs: Sequence[Pair]) -> list[str]:
+    """What the columns mean."""
+    lines = ["P(A better): that a seed of A is better than one of B, with its 95 % interval"]
+    tested = [pair for pair in pairs if pair.p is not None]
+    if tested:
+        lines.append(f"p: {basis(tested)}; below 0.05 A is better or worse")
+    if len(tested) < len(pairs):
+        lines.append("fewer than 4 seeds tell nothing")
+    if any(not pair.told for pair in pairs):
+        lines.append(f"more seeds: about so many would tell, {POWER:.0%} of the time, if P is right".replace("%", " %"))
+    return lines
+
+
+class Written(NamedTuple):
+    """A table of pairs as texts, with the lines below it."""
+
+    headings: list[str]
+    rows: list[list[str]]
+    caption: list[str]
+
+
+def written(pairs: Sequence[Pair]) -> Written | None:
+    """None for no pair."""
+    if not pairs:
+        return None
+    each_column = columns(pairs)
+    rows = [[each.whole(pair.as_dict()) for each in each_column] for pair in pairs]
+    return Written([each.heading for each in each_column], rows, explanations(pairs))
+
+
+def basis(pairs: Sequence[Pair]) -> str:
+    """`exact rank test of 6 and 5 seeds, Holm's correction for 6 pairs`, of a pair or of several of one group."""
+    first, sizes = pairs[0], sorted({size for pair in pairs for size in (pair.beside.n, pair.beside.m)})
+    seeds = f"{sizes[0]} to {sizes[-1]} seeds" if len(sizes) > 1 else f"{sizes[0]} seeds each"
+    if len(pairs) == 1:
+        seeds = f"{first.beside.n} and {first.beside.m} seeds"
+    holm = f", Holm's correction for {first.comparisons} pairs" if first.comparisons > 1 else ""
+    looks = f", times {first.looks} looks" if first.looks > 1 else ""
+    return f"exact rank test of {seeds}{holm}{looks}"
+
+
+def sentence(pairs: Sequence[Pair]) -> str:
+    """`0 ns_gan better than 1 lsgan (p = 0.013), 1 lsgan and 2 vae not told apart (…)`, for a caption; "" for none."""
+    if not pairs:
+        return ""
+    several, parts = _several(pairs), []
+    for pair in pairs:
+        first, second = name(pair.first, several), name(pair.second, several)
+        p = "too few seeds" if pair.p is None else f"p {probability(pair.p)}" if pair.p < 1e-4 else f"p = {pair.p:.2g}"
+        verb = f"{pair.answer} than" if pair.told else "and"
+        parts.append(f"{first} {verb} {second}{'' if pair.told else ' not told apart'} ({p})")
+    tested = [pair for pair in pairs if pair.p is not None]
+    return ", ".join(parts) + (f"; {basis(tested)}" if tested else "")
+
+
+def _several(pairs: Sequence[Pair]) -> bool:
+    return len({row["sweep"] for pair in pairs for row in (pair.first, pair.second)}) > 1
