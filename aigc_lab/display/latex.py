@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from aigc_lab.display.pairs import sentence
-from aigc_lab.display.ranking import columns, explanations, pairs_of, sections
+from aigc_lab.display.ranking import columns, explanations, sections, shown_pairs
 from aigc_lab.display.rows_table import Column
 from aigc_lab.display.wording import Row
 from aigc_lab.host import visible
@@ -75,11 +75,12 @@ def comparison_latex(comparison: "Comparison") -> str:
     """A `table` for each signature of a comparison, and one for trials without a score; a comment without trials."""
     several = len({row["sweep"] for row in comparison.rows}) > 1
     tables = []
+    compared = shown_pairs(comparison)
     for group, rows in sections(comparison):
         name, better = (group.name, group.better) if group else ("score", "")
         shown = [each for each in columns(rows, several, name, better) if each.heading not in _LEFT_OUT]
         notes = [] if several else [f"sweep {rows[0]['sweep']}"]
-        notes += [*explanations(rows), sentence(pairs_of(comparison, group))] if group else []
+        notes += [*explanations(rows), sentence(compared[group])] if group else []
         signature = f"% signature: {visible.line(group.signature)}\n" if group else ""
         tables.append(signature + _table(shown, rows, notes))
     head = "% \\usepackage{booktabs}\n"

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from aigc_lab.display.pairs import basis
 from aigc_lab.display.wording import Row
 from aigc_lab.registry.marks import DOUBTFUL
-from aigc_lab.registry.pairs import Pair, pairs
+from aigc_lab.registry.pairs import Pair, pairs_by_group, unit_of
 from aigc_lab.registry.verdicts import missing_bins, partial_reasons
 from aigc_lab.statistics.rank_test import LEVEL, values_lacking
 from aigc_lab.statistics.superiority import MOST_SEEDS
-from aigc_lab.statistics.wording import number, probability
+from aigc_lab.statistics.wording import number
 
 if TYPE_CHECKING:
     from aigc_lab.registry.columns import FinalCheckpoint
@@ -79,7 +79,7 @@ def meaning(comparison: "Comparison", missing: Missing, reasons: Reasons, comman
     group, others = comparison.groups[0], len(comparison.groups) - 1
     first, second = _first_two(comparison, group)
     lead = _lead(first, second, group, name)
-    found = [pair for pair in pairs(comparison) if pair.group == group]
+    found = pairs_by_group(comparison)[group]
     chance, undecided = ([], False) if second is None else _chance(first, second, found, name)
     told = [f"So far: {lead}" if going else lead, *chance, *_within_noise(comparison, found, name), *collapse]
     if others:
@@ -151,40 +151,43 @@ def _chance(
     """Whether the two differ by more than chance, and whether that is undecided for want of seeds. Rows that are no
     pair are not both confirmed: what lacks are fresh seeds, and those that a search chose by count as none.
     """
+    if first.row.get("adaptive") or second.row.get("adaptive"):
+        return ["Their trials are no random draw, so no test can tell whether that is more than chance."], False
+    if unit_of(first.row) != unit_of(second.row):
+        return ["The values of one are its trials, of the other its seeds: no test compares them."], False
     pair = next((pair for pair in found if pair.first is first.row and pair.second is second.row), None)
     if pair is None:
         n, m = (len(each.values) if each.row["confirmed"] else 0 for each in (first, second))
-        return [_too_few(n, m, "fresh ", _at_least(values_lacking(n, m), "fresh "))], True
+        return [_too_few(n, m, "fresh seed", _at_least(values_lacking(n, m), "fresh seed"))], True
     n, m = pair.beside.n, pair.beside.m
     if pair.hopeless:
-        least = min(n, m) < 2 and pair.more_seeds is not None
-        more = _at_least(pair.more_seeds or 0) if least else f"{_about(pair)} would"
-        return [_too_few(n, m, "", more)], True
-    test = f"{basis([pair])}, p = {probability(pair.p)}"
-    if not pair.told:
+        least = min(n, m) < 2 and pair.more is not None
         return [
-            f"The difference may be chance ({test}; below {LEVEL:g} it would count as more); {_about(pair)} would tell."
-        ], False
+            _too_few(n, m, pair.unit, _at_least(pair.more or 0, pair.unit) if least else f"{_about(pair)} would")
+        ], True
+    test = f"{basis([pair])}, p = {pair.p:.2g}"
+    if not pair.told:
+        limit = f"below {LEVEL:g} it would count as more"
+        return [f"The difference may be chance ({test}; {limit}); {_about(pair)} would tell."], False
     if pair.answer == "better" and _ahead(first, second, pair.group) > 0:
         return [f"That is more than chance ({test})."], False
     better = first if pair.answer == "better" else second
     return [f"By more than chance it is {name(better.row)} that is better ({test})."], False
 
 
-def _too_few(n: int, m: int, fresh: str, more: str) -> str:
-    have = f"with {n} and {m} {fresh}seeds no result could tell"
+def _too_few(n: int, m: int, unit: str, more: str) -> str:
+    have = f"with {n} and {m} {unit}s no result could tell"
     return f"Whether the difference is more than chance cannot be told yet: {have}; {more}."
 
 
-def _at_least(more: int, fresh: str = "") -> str:
-    return f"{more} more {fresh}{'seed' if more == 1 else 'seeds'} each would, if their values do not overlap"
+def _at_least(more: int, unit: str) -> str:
+    return f"{more} more {unit}{'' if more == 1 else 's'} each would, if their values do not overlap"
 
 
 def _about(pair: Pair) -> str:
-    more = pair.more_seeds
-    if more is None:
-        return f"more than {MOST_SEEDS} more seeds each"
-    return f"about {more} more {'seed' if more == 1 else 'seeds'} each"
+    if pair.more is None:
+        return f"more than {MOST_SEEDS} more {pair.unit}s each"
+    return f"about {pair.more} more {pair.unit}{'' if pair.more == 1 else 's'} each"
 
 
 def _within_noise(comparison: "Comparison", found: Sequence[Pair], name: Callable[[Row], str]) -> list[str]:

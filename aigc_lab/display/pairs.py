@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from aigc_lab.display.rows_table import Column
-from aigc_lab.display.wording import Row
+from aigc_lab.display.wording import Row, assignments
 from aigc_lab.registry.pairs import Pair
+from aigc_lab.statistics.rank_test import FEWEST, LEVEL
 from aigc_lab.statistics.superiority import MOST_SEEDS, POWER
 from aigc_lab.statistics.wording import probability
 
@@ -25,18 +26,23 @@ def columns(pairs: Sequence[Pair]) -> list[Column]:
     several = _several(pairs)
     tested = any(pair.p is not None for pair in pairs)
     open_pairs = any(not pair.told for pair in pairs)
+    unit = pairs[0].unit
     return [
         Column("A", lambda row: name(row["first"], several)),
         Column("B", lambda row: name(row["second"], several)),
         Column("P(A better)", _chance),
         *([Column("p", lambda row: probability(row["p_adjusted"]), yields=_P)] if tested else []),
         Column("A is", lambda row: row["first_is"]),
-        *([Column("more seeds", more_seeds, yields=_MORE)] if open_pairs else []),
+        *([Column(f"more {unit}s", more, yields=_MORE)] if open_pairs else []),
     ]
 
 
 def name(row: Row, several: bool) -> str:
-    """`0 ns_gan`: trial and system, with the sweep before them where there are `several`."""
+    """`0 ns_gan`: trial and system, with the sweep before them where there are `several`; of several trials what they
+    have in common, `lr=0.001`.
+    """
+    if "by" in row:
+        return assignments({row["by"]: row["by_value"]})
     return " ".join(filter(None, (row["sweep"] if several else "", str(row["trial"]), row["system"])))
 
 
@@ -44,23 +50,24 @@ def _chance(row: Row) -> str:
     return f"{row['probability']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
-def more_seeds(row: Row) -> str:
+def more(row: Row) -> str:
     """`6 each`, or where that is too many `> 100 each`; "" for a pair that is told."""
     if row["first_is"] != "cannot tell":
         return ""
-    return f"{row['more_seeds'] or f'> {MOST_SEEDS}'} each"
+    return f"{row['more'] or f'> {MOST_SEEDS}'} each"
 
 
 def explanations(pairs: Sequence[Pair]) -> list[str]:
     """What the columns mean."""
-    lines = ["P(A better): that a seed of A is better than one of B, with its 95 % interval"]
+    lines = [f"P(A better): that a {pairs[0].unit} of A is better than one of B, with its 95 % interval"]
     tested = [pair for pair in pairs if pair.p is not None]
     if tested:
-        lines.append(f"p: {basis(tested)}; below 0.05 A is better or worse")
+        lines.append(f"p: {basis(tested)}; below {LEVEL:g} A is better or worse")
     if len(tested) < len(pairs):
-        lines.append("fewer than 4 seeds tell nothing")
+        lines.append(f"fewer than {FEWEST} {pairs[0].unit}s tell nothing")
     if any(not pair.told for pair in pairs):
-        lines.append(f"more seeds: about so many would tell, {POWER:.0%} of the time, if P is right".replace("%", " %"))
+        power = f"{POWER:.0%}".replace("%", " %")
+        lines.append(f"more {pairs[0].unit}s: about so many would tell, in {power} of cases, if P is right")
     return lines
 
 
@@ -84,12 +91,12 @@ def written(pairs: Sequence[Pair]) -> Written | None:
 def basis(pairs: Sequence[Pair]) -> str:
     """`exact rank test of 6 and 5 seeds, Holm's correction for 6 pairs`, of a pair or of several of one group."""
     first, sizes = pairs[0], sorted({size for pair in pairs for size in (pair.beside.n, pair.beside.m)})
-    seeds = f"{sizes[0]} to {sizes[-1]} seeds" if len(sizes) > 1 else f"{sizes[0]} seeds each"
+    values = f"{sizes[0]} to {sizes[-1]} {first.unit}s" if len(sizes) > 1 else f"{sizes[0]} {first.unit}s each"
     if len(pairs) == 1:
-        seeds = f"{first.beside.n} and {first.beside.m} seeds"
+        values = f"{first.beside.n} and {first.beside.m} {first.unit}s"
     holm = f", Holm's correction for {first.comparisons} pairs" if first.comparisons > 1 else ""
     looks = f", times {first.looks} looks" if first.looks > 1 else ""
-    return f"exact rank test of {seeds}{holm}{looks}"
+    return f"exact rank test of {values}{holm}{looks}"
 
 
 def sentence(pairs: Sequence[Pair]) -> str:
@@ -99,7 +106,13 @@ def sentence(pairs: Sequence[Pair]) -> str:
     several, parts = _several(pairs), []
     for pair in pairs:
         first, second = name(pair.first, several), name(pair.second, several)
-        p = "too few seeds" if pair.p is None else f"p {probability(pair.p)}" if pair.p < 1e-4 else f"p = {pair.p:.2g}"
+        p = (
+            f"too few {pair.unit}s"
+            if pair.p is None
+            else f"p {probability(pair.p)}"
+            if pair.p < 1e-4
+            else f"p = {pair.p:.2g}"
+        )
         verb = f"{pair.answer} than" if pair.told else "and"
         parts.append(f"{first} {verb} {second}{'' if pair.told else ' not told apart'} ({p})")
     tested = [pair for pair in pairs if pair.p is not None]

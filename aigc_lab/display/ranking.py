@@ -24,7 +24,7 @@ from aigc_lab.display.wording import (
     whole,
 )
 from aigc_lab.registry.marks import NOT_CONFIRMED
-from aigc_lab.registry.pairs import Pair, pairs
+from aigc_lab.registry.pairs import Pair, pairs_by_group
 from aigc_lab.statistics.wording import ARROW, floor_text, number
 
 if TYPE_CHECKING:
@@ -39,12 +39,13 @@ def compare_table(comparison: "Comparison") -> RenderableType:
         return Text("no trials yet")
     several = len({row["sweep"] for row in comparison.rows}) > 1
     tables: list[RenderableType] = []
+    compared = shown_pairs(comparison)
     for group, rows in sections(comparison):
         tables.append(_group_table(rows, several, *((group.name, group.better) if group else ("score", ""))))
         if group:
             tables += map(Text, explanations(rows))
             tables.append(Folded(f"signature: {group.signature}"))
-            tables += _against(pairs_of(comparison, group))
+            tables += _against(compared[group])
     if comparison.note:
         tables.append(Text(comparison.note))
     if rest := omitted(len(comparison.rows), comparison.total):
@@ -52,9 +53,9 @@ def compare_table(comparison: "Comparison") -> RenderableType:
     return Stack(*tables)
 
 
-def pairs_of(comparison: "Comparison", group: "Group") -> list[Pair]:
-    """The pairs of a group that are shown: none where every row has one seed."""
-    return against.shown([pair for pair in pairs(comparison) if pair.group == group])
+def shown_pairs(comparison: "Comparison") -> "dict[Group | None, list[Pair]]":
+    """The pairs that are shown below the table of each group: none where every row has one seed."""
+    return {group: against.shown(found) for group, found in pairs_by_group(comparison).items()}
 
 
 def _against(compared: Sequence[Pair]) -> list[RenderableType]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from aigc_lab.display import pairs as against
 from aigc_lab.display.latex import comparison_latex
-from aigc_lab.display.ranking import columns, compare_table, explanations, pairs_of, sections
+from aigc_lab.display.ranking import columns, compare_table, explanations, sections, shown_pairs
 from aigc_lab.host import notebook
 
 if TYPE_CHECKING:
@@ -43,11 +43,12 @@ class Ranking:
     def _repr_html_(self) -> str:
         several = len({row["sweep"] for row in self.rows}) > 1
         parts = []
+        compared = shown_pairs(self.comparison)
         for group, rows in sections(self.comparison):
             shown = columns(rows, several, *((group.name, group.better) if group else ("score", "")))
             notes = [*explanations(rows), f"signature: {group.signature}"] if group else []
             cells = [[each.whole(row) for each in shown] for row in rows]
             parts.append(notebook.table([each.heading for each in shown], cells, notes))
-            if group and (compared := against.written(pairs_of(self.comparison, group))):
-                parts.append(notebook.table(*compared))
+            if group and (table := against.written(compared[group])):
+                parts.append(notebook.table(*table))
         return "".join(parts) or notebook.lines("no trials yet", "")

@@ -6,7 +6,8 @@ first rows of a search make no false claims for having been selected: of equal o
 together than any others.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -17,6 +18,8 @@ from aigc_lab.statistics.superiority import Superiority, holm, seeds_to_tell, su
 if TYPE_CHECKING:
     from aigc_lab.config import Better
     from aigc_lab.registry.ranking import Comparison, Group, Row
+
+    _Leading = list[tuple[Row, list[float]]]  # rows with what their scores are the median of
 
 # So many leading rows of a group are compared: of their 6 pairs, five seeds each can tell one after Holm's correction,
 # 6 · 2 / C(10, 5) = 0.048.
@@ -31,7 +34,7 @@ class Pair:
     the second; `p` is the test's after Holm's correction for `comparisons` tests and for the `looks` that were taken at
     the growing samples, None where too few seeds allow no test.
 
-    `more_seeds` each would tell them about: an estimate with power 0.8 from two seeds each on, of single seeds the
+    About `more` seeds each would tell them: an estimate with power 0.8 from two seeds each on, of single seeds the
     fewest that can; None where they are told, and where it takes more than 100.
     """
 
@@ -43,7 +46,11 @@ class Pair:
     p: float | None
     comparisons: int
     looks: int
-    more_seeds: int | None
+    more: int | None
+
+    @property
+    def unit(self) -> str:
+        return unit_of(self.first)
 
     @property
     def told(self) -> bool:
@@ -56,22 +63,24 @@ class Pair:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data: of both rows what they are called, the answer, and what it rests on."""
-        keys = ("rank", "sweep", "trial", "system")
+        keys = ("rank", "sweep", "trial", "system", "by", "by_value")
+        first, second = ({key: row[key] for key in keys if key in row} for row in (self.first, self.second))
         return {
-            "first": {key: self.first.get(key) for key in keys},
-            "second": {key: self.second.get(key) for key in keys},
+            "first": first,
+            "second": second,
             "score": self.group.name,
             "signature": self.group.signature,
             "first_is": self.answer,
             "probability": self.beside.probability,
             "low": self.beside.low,
             "high": self.beside.high,
-            "seeds": [self.beside.n, self.beside.m],
+            "unit": self.unit,
+            "values": [self.beside.n, self.beside.m],
             "p": self.beside.p,
             "p_adjusted": self.p,
             "comparisons": self.comparisons,
             "looks": self.looks,
-            "more_seeds": self.more_seeds,
+            "more": self.more,
         }
 
 
@@ -84,7 +93,13 @@ def pairs(comparison: "Comparison", most: int = MOST, looks: int = 1) -> list[Pa
     >>> pairs(rank([]))
     []
     """
-    return [pair for group in comparison.groups for pair in _of_group(comparison, group, most, looks)]
+    return [pair for found in pairs_by_group(comparison, most, looks).values() for pair in found]
+
+
+def pairs_by_group(comparison: "Comparison", most: int = MOST, looks: int = 1) -> "dict[Group, list[Pair]]":
+    """The same by group; of one without pairs an empty list."""
+    leading = _leading_by_group(comparison, most)
+    return {group: _of_rows(group, leading.get(group, []), looks) for group in comparison.groups}
 
 
 def mark_leaders(comparison: "Comparison", most: int = MOST, looks: int = 1) -> None:
@@ -93,18 +108,16 @@ def mark_leaders(comparison: "Comparison", most: int = MOST, looks: int = 1) -> 
     """
     for row in comparison.rows:
         row["leaders"] = None
-    for group in comparison.groups:
-        leader = next((row for row, _ in _leading(comparison, group, most)), None)
-        of_leader = [pair for pair in _of_group(comparison, group, most, looks) if pair.first is leader]
-        tested = [pair for pair in of_leader if pair.p is not None]
+    for group, rows in _leading_by_group(comparison, most).items():
+        leader = rows[0][0]
+        tested = [pair for pair in _of_rows(group, rows, looks) if pair.first is leader and pair.p is not None]
         for pair in tested:
             pair.second["leaders"] = pair.answer != "better"
-        if leader is not None and tested:
+        if tested:
             leader["leaders"] = any(pair.second["leaders"] for pair in tested)
 
 
-def _of_group(comparison: "Comparison", group: "Group", most: int, looks: int) -> list[Pair]:
-    leading = _leading(comparison, group, most)
+def _of_rows(group: "Group", leading: "_Leading", looks: int) -> list[Pair]:
     looks = max([looks, *(row.get("looks", 1) for row, _ in leading)])
     chosen = list(combinations(leading, 2))
     better = cast("Better", group.better)
@@ -120,30 +133,38 @@ def _of_group(comparison: "Comparison", group: "Group", most: int, looks: int) -
         if p is not None and p <= LEVEL:
             answer = "better" if each.probability > 0.5 else "worse"
         else:
-            more = _more_seeds(values, others, LEVEL / (looks * undecided))
+            more = _more(values, others, LEVEL / (looks * undecided))
         built.append(Pair(first, second, group, answer, each, p, len(testable), looks, more))
     return built
 
 
-def _more_seeds(first: Sequence[float], second: Sequence[float], level: float) -> int | None:
+def _more(first: Sequence[float], second: Sequence[float], level: float) -> int | None:
     if min(len(first), len(second)) < 2:
         return values_lacking(len(first), len(second), level)
     return seeds_to_tell(first, second, level)
 
 
-def _leading(comparison: "Comparison", group: "Group", most: int) -> "list[tuple[Row, list[float]]]":
-    """The first rows of a group that compare, with their values: the confirmed ones, where the first row is one or
-    there are two to compare; otherwise those that are not.
-    """
-    rows = list(_rows(comparison, group))
-    confirmed = [each for each in rows if each[0].get("confirmed")]
-    if len(confirmed) < 2 and not (rows and rows[0][0].get("confirmed")):
-        return [each for each in rows if not each[0].get("confirmed")][:most]
-    return confirmed[:most]
-
-
-def _rows(comparison: "Comparison", group: "Group") -> "Iterator[tuple[Row, list[float]]]":
-    key = (group.name, group.better, group.signature)
+def _leading_by_group(comparison: "Comparison", most: int) -> "dict[Group, _Leading]":
+    """The first rows of each group that compare; of a group that has none, nothing."""
+    groups = {(group.name, group.better, group.signature): group for group in comparison.groups}
+    members: dict[Group, _Leading] = defaultdict(list)
     for row, values in zip(comparison.rows, comparison.values, strict=True):
-        if row["score"] is not None and tuple(row["score"][part] for part in ("name", "better", "signature")) == key:
-            yield row, values
+        # Trials that are no random draw have no test.
+        if row["score"] is not None and not row.get("adaptive"):
+            members[groups[tuple(row["score"][part] for part in ("name", "better", "signature"))]].append((row, values))
+    return {group: _leading(rows)[:most] for group, rows in members.items()}
+
+
+def _leading(rows: "_Leading") -> "_Leading":
+    """Those that compare: the confirmed ones, where the first row is one or there are two to compare, otherwise those
+    that are not; and of these, whose values are seeds or trials as the first one's are.
+    """
+    confirmed = [each for each in rows if each[0].get("confirmed")]
+    if len(confirmed) < 2 and not rows[0][0].get("confirmed"):
+        confirmed = [each for each in rows if not each[0].get("confirmed")]
+    return [each for each in confirmed if unit_of(each[0]) == unit_of(confirmed[0][0])]
+
+
+def unit_of(row: Mapping[str, Any]) -> str:
+    """What the values of a row are: `seed`, or where a row is of several trials `trial`."""
+    return str(row.get("unit", "seed"))

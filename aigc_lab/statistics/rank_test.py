@@ -61,6 +61,12 @@ def _digit_sum(number: int, digit: int) -> int:
     return number % ((1 << digit) - 1)
 
 
+def favours_lower(first: Sequence[float], second: Sequence[float]) -> bool:
+    """Whether the values of the first have the smaller mean rank."""
+    ranks = double_ranks([*first, *second])
+    return sum(ranks[: len(first)]) * len(second) < sum(ranks[len(first) :]) * len(first)
+
+
 def smallest_p(first: int, second: int) -> float:
     """The p-value of so many values each that do not overlap: no order of them has a smaller one.
 

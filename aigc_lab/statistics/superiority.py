@@ -4,6 +4,7 @@ Seeds are never paired: two configurations that share a seed number share no evi
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -107,7 +108,7 @@ def _ways(n: int, m: int) -> list[tuple[int, int]]:
 def _exact_low(wins: int, n: int, m: int) -> float:
     """The probability at which `wins` pairs or more have a chance of 2.5 %."""
     losses = n * m - wins
-    return _root(lambda chance: _at_most(losses, n, m, chance) - 0.025) if wins else 0.0
+    return _root(lambda chance: _at_most(losses, n, m, chance) - 0.025, 0.0, 1.0, -0.025, 0.975) if wins else 0.0
 
 
 def _at_most(losses: int, n: int, m: int, chance: float) -> float:
@@ -116,6 +117,8 @@ def _at_most(losses: int, n: int, m: int, chance: float) -> float:
     From the best value to the worst, the next is one of the a that are left of A with probability a / (a + k b), for
     hazards of 1 and k. If it is one of B, it is better than these a.
     """
+    if 2 * losses >= n * m:  # the shorter count
+        return 1 - _at_most(n * m - losses - 1, m, n, 1 - chance)
     k = (1 - chance) / chance
     # At [b] of step a: the probability of each number of losses when a of A and b of B are left.
     before: list[list[float]] = []
@@ -137,9 +140,12 @@ def _at_most(losses: int, n: int, m: int, chance: float) -> float:
 def _newcombe_low(wins: int, n: int, m: int) -> float:
     """The probability below the observed one from which this is 1.96 standard errors away."""
     observed = wins / (2 * n * m)
-    if not wins:
-        return 0.0
-    return _root(lambda chance: Z95 * math.sqrt(_variance(chance, n, m)) - (observed - chance), high=observed)
+
+    def nearer(chance: float) -> float:
+        return Z95 * math.sqrt(_variance(chance, n, m)) - (observed - chance)
+
+    high = min(observed, 1 - 1e-6)  # at 1 the variance is 0
+    return _root(nearer, 0.0, high, -observed, nearer(high)) if wins else 0.0
 
 
 def _variance(chance: float, n: int, m: int) -> float:
@@ -148,12 +154,21 @@ def _variance(chance: float, n: int, m: int) -> float:
     return chance * (1 - chance) / (n * m) * (1 + more * ((1 - chance) / (2 - chance) + chance / (1 + chance)))
 
 
-def _root(function: Callable[[float], float], low: float = 0.0, high: float = 1.0) -> float:
-    """Where an increasing function of a probability is zero, to 1e-5: by bisection."""
-    while high - low > 1e-5:
-        middle = (low + high) / 2
-        low, high = (low, middle) if function(middle) > 0 else (middle, high)
-    return (low + high) / 2
+def _root(function: Callable[[float], float], low: float, high: float, at_low: float, at_high: float) -> float:
+    """Where a function is zero, to 1e-6 of its value, between a place where it is negative and one where it is not: by
+    false position, halving the value of an end that stays twice (Dowell & Jarratt 1971).
+    """
+    side = 0
+    for _ in range(100):
+        place = (low * at_high - high * at_low) / (at_high - at_low)
+        value = function(place)
+        if abs(value) < 1e-6:
+            break
+        if value < 0:
+            low, at_low, at_high, side = place, value, at_high / (2 if side < 0 else 1), -1
+        else:
+            high, at_high, at_low, side = place, value, at_low / (2 if side > 0 else 1), 1
+    return place
 
 
 # ---- how many seeds
@@ -187,4 +202,4 @@ def seeds_to_tell(
         equal = math.sqrt((sum(sizes) + 1) / (12 * math.prod(sizes)))
         return chance - 0.5 >= rare * equal + powerful * math.sqrt(_variance(chance, *sizes))
 
-    return next(more for more in range(1, most + 1) if enough(more)) if enough(most) else None
+    return bisect_left(range(most), True, lo=1, key=enough) if enough(most) else None

@@ -10,9 +10,10 @@ import yaml
 from aigc_lab.display import pairs as against
 from aigc_lab.display.glossary import glossary
 from aigc_lab.display.meaning import Commands, stored_meaning
-from aigc_lab.display.ranking import caption, pairs_of, rank_text, sections
+from aigc_lab.display.ranking import caption, rank_text, sections, shown_pairs
 from aigc_lab.display.wording import VERDICT_HEADINGS, Row, duration, ranked_score, state_text, verdict_counts
 from aigc_lab.registry.comparison import best_run, compare_trials
+from aigc_lab.registry.pairs import Pair
 from aigc_lab.registry.ranking import Comparison, Group
 from aigc_lab.registry.runs import list_runs
 from aigc_lab.registry.states import RunState
@@ -152,13 +153,14 @@ def _ranked(stored: _Stored, colours: Mapping[str, int]) -> Json:
     """What the page says of all trials and runs, whether or not their samples are shown."""
     sweep, comparison = stored.sweep, stored.comparison
     best = next((row for row in comparison.rows if row["rank"] == 1), None)
+    compared = shown_pairs(comparison)
     return {
         "sweep": sweep,
         "arrow": ARROW[sweep["better"]],
         "arrows": ARROW,
         "panel": _panel(stored.runs, stored.directions),
         "best": best and best | {"shown": ranked_score(best)},
-        "tables": [_table(group, part, colours, comparison) for group, part in sections(comparison)],
+        "tables": [_table(group, part, colours, comparison, compared) for group, part in sections(comparison)],
         "note": comparison.note,
         "colours": colours,
         "unfinished": [run for run in stored.runs if run["state"] != RunState.FINISHED],
@@ -319,8 +321,14 @@ def _distinct(values: Iterable[Any]) -> str:
     return " / ".join(dict.fromkeys(str(value) for value in values if value is not None))
 
 
-def _table(group: Group | None, members: Sequence[Row], colours: Mapping[str, int], comparison: Comparison) -> Json:
-    """One ranking: its columns' titles, its rows, and the sentences below it."""
+def _table(
+    group: Group | None,
+    members: Sequence[Row],
+    colours: Mapping[str, int],
+    comparison: Comparison,
+    compared: Mapping[Group | None, list[Pair]],
+) -> Json:
+    """One ranking: its columns' titles, its rows, the sentences below it, and its pairs."""
     scored = [row for row in members if row["score"] is not None]
     values = {id(row): of_row for row, of_row in zip(comparison.rows, comparison.values, strict=True)}
     on = scale(scored, [value for row in scored for value in values[id(row)]]) if scored else None
@@ -342,7 +350,7 @@ def _table(group: Group | None, members: Sequence[Row], colours: Mapping[str, in
         "chosen": any(row["score"]["reference"] is not None for row in scored),
         "rows": rows,
         "caption": caption(members, group.signature).splitlines() if group else [],
-        "pairs": against.written(pairs_of(comparison, group)) if group else None,
+        "pairs": against.written(compared.get(group, [])),
     }
 
 

@@ -10,6 +10,7 @@ from scipy.stats import mannwhitneyu
 from aigc_lab.statistics.rank_test import (
     FEWEST,
     LEVEL,
+    favours_lower,
     rank_sum_p,
     smallest_p,
     values_lacking,
@@ -59,6 +60,7 @@ def test_a_seed_that_diverged_is_the_worst_value() -> None:
     worst = math.inf
     assert rank_sum_p([1, 2, 3, 4], [5, 6, worst, worst]) == 2 / 70
     assert rank_sum_p([worst, worst], [worst, worst]) == 1
+    assert favours_lower([1, 2, worst], [3, 4, worst]) and not favours_lower([-worst, 3], [-worst, 2])
 
 
 @pytest.mark.parametrize("values", [([], [1.0]), ([1.0], []), ([math.nan], [1.0])])
