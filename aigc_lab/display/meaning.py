@@ -162,13 +162,11 @@ def _chance(
     n, m = pair.beside.n, pair.beside.m
     if pair.hopeless:
         least = min(n, m) < 2 and pair.more is not None
-        return [
-            _too_few(n, m, pair.unit, _at_least(pair.more or 0, pair.unit) if least else f"{_about(pair)} would")
-        ], True
+        return [_too_few(n, m, pair.unit, _at_least(pair.more or 0, pair.unit) if least else _about(pair))], True
     test = f"{basis([pair])}, p = {pair.p:.2g}"
     if not pair.told:
         limit = f"below {LEVEL:g} it would count as more"
-        return [f"The difference may be chance ({test}; {limit}); {_about(pair)} would tell."], False
+        return [f"The difference may be chance ({test}; {limit}); {_about(pair)}."], False
     if pair.answer == "better" and _ahead(first, second, pair.group) > 0:
         return [f"That is more than chance ({test})."], False
     better = first if pair.answer == "better" else second
@@ -186,8 +184,8 @@ def _at_least(more: int, unit: str) -> str:
 
 def _about(pair: Pair) -> str:
     if pair.more is None:
-        return f"more than {MOST_SEEDS} more {pair.unit}s each"
-    return f"about {pair.more} more {pair.unit}{'' if pair.more == 1 else 's'} each"
+        return f"to tell them apart takes more than {MOST_SEEDS} more {pair.unit}s each"
+    return f"about {pair.more} more {pair.unit}{'' if pair.more == 1 else 's'} each would tell"
 
 
 def _within_noise(comparison: "Comparison", found: Sequence[Pair], name: Callable[[Row], str]) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 from rankings import compared, comparison, row, score
 
 from aigc_lab.display.meaning import Commands, meaning
+from aigc_lab.registry.pairs import mark_leaders
 from aigc_lab.registry.ranking import Comparison
 
 COMMANDS = Commands("SAMPLES", more_seeds="MORE", promote="PROMOTE", status="STATUS")
@@ -60,9 +61,50 @@ def test_seeds_that_do_not_overlap_are_more_than_chance() -> None:
     assert of.endswith("To keep the first: PROMOTE")
 
 
+def test_the_answer_is_that_of_all_pairs_of_the_first_rows() -> None:
+    """2 / C(10, 5) is 0.0079: six times that of four rows, ten times of five, of which the first four are compared."""
+    rows = [[start + seed for seed in range(5)] for start in (0.0, 10.0, 20.0, 30.0, 40.0)]
+    of = told(compared(*rows))
+    assert (
+        "That is more than chance (exact rank test of 5 and 5 seeds, Holm's correction for 6 pairs, p = 0.048)." in of
+    )
+    rows[1] = [0.5, 1.5, 2.5, 3.5, 4.5]
+    of = told(compared(*rows))
+    assert (
+        "The difference may be chance (exact rank test of 5 and 5 seeds, Holm's correction for 6 pairs, p = 0.69" in of
+    )
+    four = [row[:4] for row in rows]
+    assert "with 4 and 4 seeds no result could tell; to tell them apart takes more than 100 more seeds each." in told(
+        compared(*four)
+    )
+
+
+def test_the_leaders_within_noise_are_named_where_they_are_not_the_first_two() -> None:
+    rows = [[start + seed for seed in range(5)] for start in (0.0, 0.1, 0.2, 30.0)]
+    of = compared(*rows)
+    mark_leaders(of)
+    sentence = "Leaders within noise, of which no test tells the first from another: "
+    assert f"{sentence}trial 0 (dcgan), trial 1 (dcgan) and trial 2 (dcgan)." in told(of)
+    of = compared(*rows[:2])
+    mark_leaders(of)
+    assert sentence not in told(of)
+
+
+def test_rows_of_trials_that_are_no_random_draw_are_not_tested() -> None:
+    first, second = ([start + seed for seed in range(5)] for start in (0.0, 10.0))
+    of = told(comparison((row(0, first, adaptive=True), first), (row(1, second), second)))
+    assert "no random draw, so no test can tell" in of and "p =" not in of
+    of = told(comparison((row(0, first, unit="trial"), first), (row(1, second), second)))
+    assert "of the other its seeds: no test compares them." in of and "p =" not in of
+
+
 def test_seeds_that_overlap_may_be_chance() -> None:
     of = told(compared([1.0, 3.0, 5.0, 7.0], [2.0, 4.0, 6.0, 8.0]))
-    assert "The difference may be chance (exact rank test of 4 and 4 seeds, p = 0.69; below 0.05" in of
+    assert (
+        "The difference may be chance (exact rank test of 4 and 4 seeds, p = 0.69; below 0.05 it would count as more)"
+        in of
+    )
+    assert "; about 90 more seeds each would tell." in of
     assert "more than chance (" not in of
 
 
