@@ -162,7 +162,8 @@ def _chance(
     n, m = pair.beside.n, pair.beside.m
     if pair.hopeless:
         least = min(n, m) < 2 and pair.more is not None
-        return [_too_few(n, m, pair.unit, _at_least(pair.more or 0, pair.unit) if least else _about(pair))], True
+        more = _at_least(pair.more or 0, pair.unit) if least else _about(pair)
+        return [_too_few(n, m, pair.unit, more, 1 if pair.p is None else pair.comparisons)], True
     test = f"{basis([pair])}, p = {pair.p:.2g}"
     if not pair.told:
         limit = f"below {LEVEL:g} it would count as more"
@@ -173,8 +174,9 @@ def _chance(
     return [f"By more than chance it is {name(better.row)} that is better ({test})."], False
 
 
-def _too_few(n: int, m: int, unit: str, more: str) -> str:
-    have = f"with {n} and {m} {unit}s no result could tell"
+def _too_few(n: int, m: int, unit: str, more: str, comparisons: int = 1) -> str:
+    of = f" one of {comparisons} pairs" if comparisons > 1 else ""
+    have = f"with {n} and {m} {unit}s no result could tell{of}"
     return f"Whether the difference is more than chance cannot be told yet: {have}; {more}."
 
 
