@@ -44,8 +44,9 @@ class Superiority:
 def superiority(first: Sequence[float], second: Sequence[float], better: Better) -> Superiority:
     """A = first beside B = second. A run that diverged is ±∞, the worst value.
 
-    The test is of equal distributions (Mann & Whitney 1947). Where spreads differ much, neither test nor interval is
-    exact: with 5 values each and 4 times the spread, equally good ones are told apart in up to twice as many cases.
+    The test is of equal distributions (Mann & Whitney 1947). Of two equally good ones whose spreads differ, it tells
+    more than 5 in 100 apart: up to 8 where one spreads four times as much, 10 where ten times (simulated, normal, 4 to
+    20 values each). The interval then covers some 90 in 100.
 
     Raises `ValueError` for an empty side or NaN.
 
