@@ -152,8 +152,8 @@ def test_what_a_few_seeds_recommend_is_enough_on_the_average() -> None:
 
 
 def test_no_fewer_seeds_are_asked_for_than_can_reach_the_level() -> None:
-    for n, level in itertools.product((2, 3, 4), (0.05, 0.05 / 6, 0.001)):
-        more = seeds_to_tell(list(range(n)), list(range(n, 2 * n)), level)
+    for n, level, power in itertools.product((2, 3, 4), (0.05, 0.05 / 6, 0.001), (0.01, 0.8)):
+        more = seeds_to_tell(list(range(n)), list(range(n, 2 * n)), level, power=power)
         assert more is not None and smallest_p(n + more, n + more) <= level and n + more >= 4
 
 
