@@ -27,6 +27,7 @@ from aigc_lab.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
     from torch import Tensor
 
     from aigc_lab.display.ranking_views import Ranking
@@ -139,6 +140,27 @@ def ranking(
     with open_registry(Settings.load(_path(home))) as registry:
         most = _whole_if("limit", limit)
         return Ranking(compare_trials(registry, sweep, score=score, checkpoint=checkpoint, most=most))
+
+
+def plot(
+    sweeps: str | Sequence[str],
+    *,
+    kind: Literal["seeds", "profile", "survival", "budget", "pareto", "importance", "verdicts"],
+    by: str | None = None,
+    x: str | None = None,
+    y: str | None = None,
+    path: str | Path | None = None,
+    home: str | Path | None = None,
+) -> "Figure":
+    """A figure of one sweep or several, as `aigc-lab plot` draws it; `path` writes it too, as PNG, PDF, SVG or HTML by
+    its suffix. `by` is what a row or curve is: `trial`, `system` or a parameter; `x` and `y` are the scores of
+    `pareto`.
+
+    Raises `UsageError` for a kind that the runs of these sweeps cannot give, with what would.
+    """
+    from aigc_lab.commands.plot import plot_sweeps
+
+    return plot_sweeps(sweeps, kind, by=by, x=x, y=y, path=_path(path), home=_path(home))
 
 
 def runs(

@@ -1,0 +1,165 @@
+"""Two scores against each other, such as quality and diversity, with the Pareto front of the medians."""
+
+import math
+from collections.abc import Sequence
+from statistics import median
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from aigc_lab.config import Better
+from aigc_lab.errors import UsageError
+from aigc_lab.host.content import unknown_name
+from aigc_lab.pictures import rows
+from aigc_lab.pictures.style import INK, SMALL, WIDTH, blank, direction, footnote, is_wide, legend, logarithmic, plain
+from aigc_lab.registry.pareto import front
+from aigc_lab.registry.seed_runs import SeedGroup
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Scores of diversity that protocols give, the one that is taken first.
+DIVERSITY = ("coverage", "recall", "self_bleu_4", "self_bleu", "vendi", "modes", "bins", "classifier_score")
+# More points than this are not numbered.
+_NUMBERED = 24
+
+
+class Point(NamedTuple):
+    """The medians of a group in two scores, and those of its runs."""
+
+    group: SeedGroup
+    x: float
+    y: float
+    runs: list[tuple[float, float]]
+
+
+class Plane(NamedTuple):
+    """Two scores with their directions, and the points of one signature each."""
+
+    x: str
+    y: str
+    directions: tuple[Better, Better]
+    points: list[Point]
+    signatures: tuple[str, str]
+    others: int
+
+
+def plane(groups: Sequence[SeedGroup], x: str | None, y: str | None) -> Plane:
+    """The points of the groups in the scores `x` (by default one of diversity) and `y` (by default the objective), of
+    the signatures that most runs share. Raises `UsageError` for a score that no run has.
+    """
+    names = sorted({name for group in groups for run in group.ended for name in run.scores})
+    if not names:
+        raise UsageError("--kind pareto: no run has finished with scores yet; it takes two")
+    up = y or groups[0].objective
+    across = x or _diversity(names, up)
+    for option, name in (("--x", across), ("--y", up)):
+        if name not in names:
+            raise UsageError(f"{option} {name}: {unknown_name('score', name, names)}")
+    if across == up:
+        raise UsageError(f"--x and --y are both {up}; name two of {', '.join(names)}")
+    first, second = (_signature(groups, name) for name in (across, up))
+    ways: dict[str, Better] = {
+        name: run.scores[name]["better"]
+        for group in groups
+        for run in group.ended
+        for name in (across, up)
+        if name in run.scores
+    }
+    points, total = [], 0
+    for group in groups:
+        pairs = [
+            (run.scores[across]["value"], run.scores[up]["value"])
+            for run in group.ended
+            if across in run.scores
+            and up in run.scores
+            and (run.scores[across]["signature"], run.scores[up]["signature"]) == (first, second)
+        ]
+        pairs = [pair for pair in pairs if all(value is not None and math.isfinite(value) for value in pair)]
+        total += bool(group.ended) and not pairs
+        if pairs:
+            points.append(Point(group, median(pair[0] for pair in pairs), median(pair[1] for pair in pairs), pairs))
+    if not points:
+        raise UsageError(f"--kind pareto: no run has both {across} and {up}; name two of {', '.join(names)}")
+    return Plane(across, up, (ways[across], ways[up]), points, (first, second), total)
+
+
+def _diversity(names: Sequence[str], besides: str) -> str:
+    found = next((name for name in DIVERSITY if name in names and name != besides), None)
+    if found is None:
+        raise UsageError(
+            f"--kind pareto: none of these scores is known to be one of diversity; name it with --x, of "
+            f"{', '.join(name for name in names if name != besides) or 'another protocol'}"
+        )
+    return found
+
+
+def _signature(groups: Sequence[SeedGroup], name: str) -> str:
+    told = [run.scores[name]["signature"] for group in groups for run in group.ended if name in run.scores]
+    return str(max(dict.fromkeys(told), key=told.count))
+
+
+def pareto(groups: Sequence[SeedGroup], x: str | None = None, y: str | None = None) -> "Figure":
+    """A point a group, its runs small beside it, and the front."""
+    told = plane(groups, x, y)
+    figure, ((axes,),) = blank(1, 1, (WIDTH, 3.9))
+    look = rows.Look([point.group for point in told.points])
+    on = front([(point.x, point.y) for point in told.points], told.directions)
+    _draw(axes, told, look, set(on))
+    _front_line(axes, told, [told.points[place] for place in on])
+    for scale, which in ((axes.set_xlabel, 0), (axes.set_ylabel, 1)):
+        scale(direction((told.x, told.y)[which], told.directions[which]))
+    legend(axes, loc="upper left", bbox_to_anchor=(1.01, 1))
+    counts = sorted({len(point.runs) for point in told.points})
+    several = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    numbered = any(point.group.trial is not None for point in told.points) and len(told.points) <= _NUMBERED
+    footnote(
+        figure,
+        [
+            f"Large: {rows.count(len(told.points), 'median')} over runs (n = {several} each); small: the runs"
+            f"{'; numbers: trials' if numbered else ''}. Filled and joined: the Pareto front of the medians, which no "
+            "other beats in both scores; it has no interval, the small dots show how far runs spread.",
+            f"{rows.count(told.others, 'row')} without both scores of these signatures left out."
+            if told.others
+            else "",
+            f"signatures: {told.x} {told.signatures[0]}; {told.y} {told.signatures[1]}",
+        ],
+    )
+    return figure
+
+
+def _draw(axes: "Axes", told: Plane, look: rows.Look, on: set[int]) -> None:
+    named: set[str | None] = set()
+    for place, point in enumerate(told.points):
+        system = point.group.system
+        colour, marker = look.colour(system), look.marker(system)
+        if len(point.runs) > 1:
+            axes.plot(
+                *zip(*point.runs, strict=True), marker, color=colour, markersize=2.6, alpha=0.45, linestyle="none"
+            )
+        axes.plot(
+            [point.x], [point.y], marker, markersize=8, markeredgecolor=colour, markeredgewidth=1.5, linestyle="none",
+            markerfacecolor=colour if place in on else "white", zorder=4,
+            label=None if system in named else plain(f" {system or 'several'}"),
+        )  # fmt: skip
+        named.add(system)
+        if point.group.trial is not None and len(told.points) <= _NUMBERED:
+            axes.annotate(
+                str(point.group.trial), (point.x, point.y), xytext=(6, 5), textcoords="offset points", fontsize=SMALL
+            )
+    for which, numbers in (
+        ("x", [pair[0] for point in told.points for pair in point.runs]),
+        ("y", [pair[1] for point in told.points for pair in point.runs]),
+    ):
+        if is_wide(numbers):
+            logarithmic(axes, which)
+
+
+def _front_line(axes: "Axes", told: Plane, best: Sequence[Point]) -> None:
+    """The steps between the points of the front: what lies behind them is beaten."""
+    ordered = sorted(best, key=lambda point: point.x)
+    # Corners are on the beaten side, so that no step promises what no point reached.
+    where: Literal["post", "pre"] = "post" if told.directions[0] == "lower" else "pre"
+    axes.step(
+        [point.x for point in ordered], [point.y for point in ordered], where=where, color=INK, linewidth=1.2,
+        linestyle=(0, (4, 2)), zorder=3,
+    )  # fmt: skip

@@ -1,0 +1,90 @@
+"""What the rows of figures share: their order, names, colours and panels."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from aigc_lab.pictures.style import COLOURS, MARKERS, short
+from aigc_lab.registry.seed_runs import SeedGroup
+
+# Panels, and rows of a panel, that a page can show.
+PANELS, ROWS = 6, 40
+
+
+def panels(groups: Sequence[SeedGroup]) -> list[list[SeedGroup]]:
+    """The groups of each objective and signature, those with most runs first."""
+    keys = dict.fromkeys((group.objective, group.signature) for group in groups)
+    parts = [[group for group in groups if (group.objective, group.signature) == key] for key in keys]
+    return sorted(parts, key=lambda part: -sum(len(group.runs) for group in part))
+
+
+def values(group: SeedGroup) -> list[float]:
+    """The last score of each run that ended; one without a score is the worst possible."""
+    worst = math.inf if group.better == "lower" else -math.inf
+    return [worst if run.last is None or math.isnan(run.last) else run.last for run in group.ended]
+
+
+def best_first(groups: Sequence[SeedGroup]) -> list[SeedGroup]:
+    """By the median over the runs; groups without a run that ended last."""
+    sign = 1 if not groups or groups[0].better == "lower" else -1
+    return sorted(groups, key=lambda group: sign * median(values(group)) if group.ended else math.inf)
+
+
+def names(groups: Sequence[SeedGroup]) -> list[str]:
+    """A name for each group: its system, trial and sweep as far as they tell it from the others, and below it the
+    values in which the groups differ.
+    """
+    several_sweeps = len({sweep for group in groups for sweep in group.sweeps}) > 1
+    systems = [group.system for group in groups]
+    varying = _varying([group.config for group in groups])
+    found = []
+    for group in groups:
+        many = systems.count(group.system) > 1
+        first = group.system or "several systems"
+        if group.trial is not None and many:
+            first = f"{first} {group.trial}"
+        if several_sweeps and group.sweep is not None:
+            first = f"{first}, {group.sweep.rpartition('-')[0] or group.sweep}"
+        chosen = " ".join(f"{key}={_text(group.config[key])}" for key in varying if key in group.config)
+        found.append("\n".join([short(first), *([short(chosen)] if chosen and (many or len(systems) == 1) else [])]))
+    return found
+
+
+def _varying(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    keys = dict.fromkeys(key for config in configs for key in config)
+    return [key for key in keys if len(configs) == 1 or len({_text(config.get(key)) for config in configs}) > 1]
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+class Look:
+    """Colour and mark of each system, the same in all panels of a figure."""
+
+    def __init__(self, groups: Sequence[SeedGroup]) -> None:
+        systems = sorted({run.system for group in groups for run in group.runs})
+        self._place = {system: place for place, system in enumerate(systems)}
+
+    def colour(self, system: str | None) -> str:
+        return COLOURS[self._place.get(system or "", 0) % len(COLOURS)]
+
+    def marker(self, system: str | None) -> str:
+        return MARKERS[self._place.get(system or "", 0) % len(MARKERS)]
+
+
+def count(number: int, noun: str) -> str:
+    """`1 run`, `12 runs`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def signature_line(groups: Sequence[SeedGroup]) -> str:
+    signatures = list(dict.fromkeys(group.signature for group in groups if group.signature))
+    if len(signatures) > 1:
+        return "Panels have different signatures and do not compare."
+    return f"signature: {signatures[0]}" if signatures else ""
+
+
+def left_out(total: int, shown: int, noun: str) -> str:
+    return f"{total - shown} further {noun} are left out." if total > shown else ""

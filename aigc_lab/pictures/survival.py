@@ -1,0 +1,137 @@
+"""Share of runs that have not failed by a step: Kaplan–Meier curves with their intervals and the runs at risk."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aigc_lab.errors import UsageError
+from aigc_lab.pictures import rows
+from aigc_lab.pictures.style import COLOURS, DASHES, NORMAL, SMALL, SOFT, WIDTH, blank, footnote, legend, short
+from aigc_lab.registry.seed_runs import SeedGroup
+from aigc_lab.verdicts.seeds import Survival, kaplan_meier, time_to_failure
+from aigc_lab.verdicts.stability import StabilityVerdict
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Bands of more curves hide each other, and more curves cannot be told apart.
+_BANDS, _CURVES = 4, 12
+_TICKS = 6
+
+
+def times(group: SeedGroup) -> list[tuple[float, bool]]:
+    """Step until which each run was watched, and whether it failed there. Pruned runs are left out: a pruner stops
+    those that are about to fail, which Kaplan and Meier assume that nobody does.
+    """
+    told = [StabilityVerdict.of(run.stability | run.stability["evidence"]) for run in group.ended if run.stability]
+    return [time_to_failure(each) for each in told if each.alarm_step is not None or each.last is not None]
+
+
+def curve(group: SeedGroup) -> Survival | None:
+    """The survival of the runs of a group; None where none was judged."""
+    watched = times(group)
+    return kaplan_meier([time for time, _ in watched], [failed for _, failed in watched]) if watched else None
+
+
+def survival(groups: Sequence[SeedGroup]) -> "Figure":
+    """A curve a group, a panel for each signature. Raises `UsageError` where no run has a stability verdict."""
+    judged = [group for group in groups if times(group)]
+    if not judged:
+        raise UsageError(
+            "--kind survival: no run that ended by itself has a stability verdict; sweeps with evaluations on the way "
+            "(training.evaluate_every) have them"
+        )
+    parts = [part[:_CURVES] for part in rows.panels(judged)[: rows.PANELS]]
+    tall = [2.6 + 0.15 * (len(part) + 1) for part in parts]
+    figure, grid = blank(len(parts), 1, (WIDTH, sum(tall)), height_ratios=tall)
+    for (axes,), part in zip(grid, parts, strict=True):
+        _panel(axes, part, several=len(parts) > 1)
+    shown = [group for part in parts for group in part]
+    counts = [len(times(group)) for group in shown]
+    pruned = sum(group.pruned for group in shown)
+    footnote(
+        figure,
+        [
+            f"Kaplan–Meier, n = {min(counts)} to {max(counts)} runs a curve. A run fails at the alarm of its stability "
+            "verdict (all but STABLE and WITHHELD); a stroke marks a run that was watched so far and had not failed.",
+            "Band: pointwise 95 % interval, Greenwood's error on the log(−log) scale."
+            if any(len(part) <= _BANDS for part in parts)
+            else f"Intervals of more than {_BANDS} curves would hide each other: judge seeds lists them.",
+            f"{rows.count(pruned, 'pruned run')} left out: nobody saw whether they would have failed."
+            if pruned
+            else "",
+            "Runs of one trial are alike: over other trials the intervals are wider."
+            if any(group.trials > 1 for group in shown)
+            else "",
+            rows.left_out(len(judged), len(shown), "curves"),
+            rows.signature_line(shown),
+        ],
+    )
+    return figure
+
+
+def _panel(axes: "Axes", groups: Sequence[SeedGroup], *, several: bool) -> None:
+    names = [name.replace("\n", " ") for name in rows.names(groups)]
+    end = max(time for group in groups for time, _ in times(group))
+    curves = [(group, curve(group)) for group in groups]
+    # Curves that coincide would hide each other: each is moved by less than its line is wide.
+    shift = np.linspace(-0.006, 0.006, len(groups)) if len(groups) > 1 else np.zeros(1)
+    for place, (group, told) in enumerate(curves):
+        if told is not None:
+            look = {"color": COLOURS[place % len(COLOURS)], "linestyle": DASHES[place % len(DASHES)]}
+            _curve(axes, group, told, end, float(shift[place]), look, names[place], band=len(groups) <= _BANDS)
+    axes.set_ylim(-0.03, 1.06)
+    axes.set_xlim(0, end * 1.02)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0], ["0", "25 %", "50 %", "75 %", "100 %"])
+    axes.set_ylabel("runs not failed")
+    axes.set_xlabel("training step")
+    _at_risk(axes, groups, names, end)
+    if several:
+        axes.set_title(short(str(groups[0].signature), 100), fontsize=SMALL, color=SOFT, loc="left")
+    legend(axes, loc="upper left", bbox_to_anchor=(1.01, 1), handlelength=3)
+
+
+def _curve(
+    axes: "Axes",
+    group: SeedGroup,
+    told: Survival,
+    end: float,
+    shift: float,
+    look: dict[str, Any],
+    name: str,
+    *,
+    band: bool,
+) -> None:
+    x = np.concatenate([[0.0], told.times, [end]])
+    y = np.concatenate([[1.0], told.survival, told.survival[-1:] if len(told.times) else [1.0]])
+    axes.step(x, y + shift, where="post", label=name, linewidth=1.8, **look)
+    if band and len(told.times):
+        low, high = (np.concatenate([each, each[-1:]]) for each in (told.low, told.high))
+        axes.fill_between(x[1:], low, high, step="post", color=look["color"], alpha=0.13, linewidth=0)
+    for time in sorted({time for time, failed in times(group) if not failed}):
+        axes.plot([time], [told.at(time) + shift], marker="|", color=look["color"], markersize=8, markeredgewidth=1.4)
+
+
+def _at_risk(axes: "Axes", groups: Sequence[SeedGroup], names: Sequence[str], end: float) -> None:
+    """The table below the axis: how many runs were still watched at its ticks."""
+    from matplotlib.ticker import MaxNLocator
+
+    ticks = [tick for tick in MaxNLocator(_TICKS, integer=True).tick_values(0, end) if 0 <= tick <= end]
+    axes.set_xticks(ticks)
+    lines = -0.27
+    frame = axes.get_xaxis_transform()
+    axes.text(0, lines, "at risk", transform=frame, fontsize=SMALL, color=SOFT, ha="left", va="top")
+    for place in range(len(groups)):
+        down = lines - 0.058 * (place + 1) * (2.6 / 2.6)
+        for tick in ticks:
+            left = sum(time >= tick for time, _ in times(groups[place]))
+            colour = COLOURS[place % len(COLOURS)]
+            axes.text(tick, down, str(left), transform=frame, fontsize=SMALL, color=colour, ha="center", va="top")
+        axes.text(
+            end * 1.035, down, short(names[place], 24), transform=frame, fontsize=SMALL,
+            color=COLOURS[place % len(COLOURS)], ha="left", va="top",
+        )  # fmt: skip
+    axes.xaxis.set_label_coords(0.5, -0.13)
+    axes.tick_params(labelsize=NORMAL)
