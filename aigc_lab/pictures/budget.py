@@ -21,6 +21,7 @@ from aigc_lab.pictures.style import (
 )
 from aigc_lab.registry.seed_runs import SeedGroup, SeedRun, group_runs
 from aigc_lab.statistics.budget import Budget, best_of_budget
+from aigc_lab.statistics.wording import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,31 +95,41 @@ def budget(runs: Sequence[SeedRun]) -> "Figure":
         part = [each for each in shown if (each.groups[0].objective, each.groups[0].signature) == key]
         _panel(axes, part)
     groups = [group for each in shown for group in each.groups]
-    seeds = sorted({len(group.ended) for group in groups})
+    seeds = rows.span([len(group.ended) for group in groups])
     lost = sum(not any(run.last is not None for run in group.ended) for group in groups)
     sizes = ", ".join(f"{len(each.groups)}" for each in shown)
     footnote(
         figure,
         [
-            f"n = {sizes} trials that the random search drew, each the median of {seeds[0]}"
-            f"{f' to {seeds[-1]}' if len(seeds) > 1 else ''} seeds on the reference split, by which it chooses.",
+            f"n = {sizes} trials that the random search drew, each the median of {seeds} "
+            "seeds on the reference split, by which it chooses.",
             "Line: half of all searches of k trials find a best at least so good; band: its exact 95 % interval (order "
-            "statistics), open below where so few trials cannot bound it.",
-            "Thin line: the chosen trial's value on the holdout, expected over all choices of k trials.",
+            "statistics), open where so few trials cannot bound it.",
+            "Dotted: the mean of the best over all choices of k among the n trials.",
+            *[_holdout(each) for each in shown],
             f"{rows.count(lost, 'trial')} diverged or pruned, never the best." if lost else "",
             rows.left_out(len(every), len(shown), "systems"),
-            rows.signature_line(groups),
+            *rows.signature_lines(groups),
         ],
     )
     return figure
 
 
+def _holdout(search: Search) -> str:
+    """What the best of all trials has on the split that it was not chosen by."""
+    told = search.told
+    if not told.chosen or not math.isfinite(told.chosen[-1]):
+        return ""
+    return (
+        f"{search.name}: the best of all {len(search.groups)} has {number(told.median[-1])}, and on the holdout, which "
+        f"chooses nothing, {number(told.chosen[-1])}."
+    )
+
+
 def _panel(axes: "Axes", searches: Sequence[Search]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    finite = [
-        value for each in searches for value in (*each.told.median, *(each.told.chosen or [])) if math.isfinite(value)
-    ]
+    finite = [value for each in searches for value in (*each.told.median, *each.told.expected) if math.isfinite(value)]
     log = is_wide(finite)
     low, high = min(finite), max(finite)
     room = (high / low) ** 0.08 if log else 0.06 * (high - low) or 1.0
@@ -130,7 +141,7 @@ def _panel(axes: "Axes", searches: Sequence[Search]) -> None:
             told.trials, _drawn(told.median), color=colour, linestyle=dash, linewidth=1.9, label=each.name,
             marker=None if many else MARKERS[place], markersize=4,
         )  # fmt: skip
-        axes.plot(told.trials, _drawn(told.chosen or []), color=colour, linewidth=0.9, alpha=0.9)
+        axes.plot(told.trials, _drawn(told.expected), color=colour, linewidth=1.1, linestyle=":")
         lower = [ends[0] if value is None else max(value, ends[0]) for value in told.low]
         upper = [ends[1] if value is None else min(value, ends[1]) for value in told.high]
         axes.fill_between(told.trials, lower, upper, color=colour, alpha=0.13, linewidth=0)

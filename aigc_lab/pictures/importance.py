@@ -40,10 +40,11 @@ def importance(told: Sequence[Importance]) -> "Figure":
                 hatch=None if clear else "////",
             )  # fmt: skip
             axes.plot([chance, chance], [place - 0.42, place + 0.42], color=INK, linewidth=1.8)
-            axes.text(max(share, chance) + 0.015, place, f"{share:.0%}".replace("%", " %"), fontsize=SMALL, va="center")
+            text = f"{100 * share:.0f} % (by chance {100 * chance:.0f} %)"
+            axes.text(1.02, place, text, fontsize=SMALL, va="center", color=INK if clear else SOFT)
         axes.set_yticks(range(len(names)), [short(name) for name in names])
         axes.set_ylim(max(len(names), 2) - 0.4, -0.6)
-        axes.set_xlim(0, 1.1)
+        axes.set_xlim(0, 1.0)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1.0], ["0", "25 %", "50 %", "75 %", "100 %"])
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)

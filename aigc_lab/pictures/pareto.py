@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Scores of diversity that protocols give, the one that is taken first.
-DIVERSITY = ("coverage", "recall", "self_bleu_4", "self_bleu", "vendi", "modes", "bins", "classifier_score")
+DIVERSITY = ("coverage", "recall", "self_bleu_4", "self_bleu", "vendi", "modes")
 # More points than this are not numbered.
 _NUMBERED = 24
 
@@ -109,8 +109,7 @@ def pareto(groups: Sequence[SeedGroup], x: str | None = None, y: str | None = No
     for scale, which in ((axes.set_xlabel, 0), (axes.set_ylabel, 1)):
         scale(direction((told.x, told.y)[which], told.directions[which]))
     legend(axes, loc="upper left", bbox_to_anchor=(1.01, 1))
-    counts = sorted({len(point.runs) for point in told.points})
-    several = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    several = rows.span([len(point.runs) for point in told.points])
     numbered = any(point.group.trial is not None for point in told.points) and len(told.points) <= _NUMBERED
     footnote(
         figure,
@@ -121,7 +120,8 @@ def pareto(groups: Sequence[SeedGroup], x: str | None = None, y: str | None = No
             f"{rows.count(told.others, 'row')} without both scores of these signatures left out."
             if told.others
             else "",
-            f"signatures: {told.x} {told.signatures[0]}; {told.y} {told.signatures[1]}",
+            f"signature of {told.x}: {told.signatures[0]}",
+            f"signature of {told.y}: {told.signatures[1]}",
         ],
     )
     return figure
@@ -142,16 +142,28 @@ def _draw(axes: "Axes", told: Plane, look: rows.Look, on: set[int]) -> None:
             label=None if system in named else plain(f" {system or 'several'}"),
         )  # fmt: skip
         named.add(system)
-        if point.group.trial is not None and len(told.points) <= _NUMBERED:
-            axes.annotate(
-                str(point.group.trial), (point.x, point.y), xytext=(6, 5), textcoords="offset points", fontsize=SMALL
-            )
     for which, numbers in (
         ("x", [pair[0] for point in told.points for pair in point.runs]),
         ("y", [pair[1] for point in told.points for pair in point.runs]),
     ):
         if is_wide(numbers):
             logarithmic(axes, which)
+    if len(told.points) <= _NUMBERED:
+        _numbers(axes, told)
+
+
+def _numbers(axes: "Axes", told: Plane) -> None:
+    """The trials beside their points; those that coincide stand in one text."""
+    axes.autoscale_view()
+    together: dict[tuple[int, int], list[Point]] = {}
+    for point in told.points:
+        x, y = axes.transAxes.inverted().transform(axes.transData.transform((point.x, point.y)))
+        together.setdefault((round(x / 0.025), round(y / 0.04)), []).append(point)
+    for points in together.values():
+        trials = [str(point.group.trial) for point in points if point.group.trial is not None]
+        text = ", ".join(trials if len(trials) <= 4 else [*trials[:3], f"… ({len(trials)})"])
+        at = points[0].x, points[0].y
+        axes.annotate(text, at, xytext=(6, 5), textcoords="offset points", fontsize=SMALL)
 
 
 def _front_line(axes: "Axes", told: Plane, best: Sequence[Point]) -> None:

@@ -153,9 +153,8 @@ def _mean(each: Distribution, sign: int) -> str:
 def _notes(
     figure: "Figure", groups: Sequence[SeedGroup], every: Sequence[Distribution], shown: Sequence[Distribution]
 ) -> None:
-    counts = sorted({each.runs for each in shown})
     datasets = max(len(each.datasets) for each in shown)
-    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    n = rows.span([each.runs for each in shown])
     footnote(
         figure,
         [
@@ -166,6 +165,6 @@ def _notes(
             "IQM: mean without the best and the worst quarter, with its 95 % bootstrap interval"
             f"{' within datasets' if datasets > 1 else ''} (Agarwal et al. 2021).",
             rows.left_out(len(every), len(shown), "systems"),
-            "" if datasets > 1 else rows.signature_line([group for group in groups if len(group.ended) >= SEEDS][:1]),
+            *rows.signature_lines([group for group in groups if datasets > 1 or len(group.ended) >= SEEDS]),
         ],
     )

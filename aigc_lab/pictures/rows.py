@@ -79,11 +79,25 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def signature_line(groups: Sequence[SeedGroup]) -> str:
-    signatures = list(dict.fromkeys(group.signature for group in groups if group.signature))
-    if len(signatures) > 1:
-        return "Panels have different signatures and do not compare."
-    return f"signature: {signatures[0]}" if signatures else ""
+def span(counts: Sequence[int]) -> str:
+    """`6`, or `6 to 10`."""
+    low, high = min(counts), max(counts)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def title(group: SeedGroup) -> str:
+    """What a panel is of, where there are several."""
+    datasets = dict.fromkeys(run.dataset for run in group.runs)
+    return short(f"{group.objective} on {', '.join(datasets)}", 90)
+
+
+def signature_lines(groups: Sequence[SeedGroup]) -> list[str]:
+    """The signature, or where there are several that of each panel."""
+    signatures = {group.signature: group for group in reversed(groups) if group.signature}
+    if len(signatures) <= 1:
+        return [f"signature: {signature}" for signature in signatures]
+    lines = [f"signature of {title(group)}: {signature}" for signature, group in reversed(signatures.items())]
+    return ["Panels have different signatures: their numbers do not compare.", *lines]
 
 
 def left_out(total: int, shown: int, noun: str) -> str:

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 from aigc_lab.errors import UsageError
 from aigc_lab.pictures import rows
-from aigc_lab.pictures.style import INK, SMALL, SOFT, WIDTH, blank, direction, footnote, is_wide, logarithmic, short
+from aigc_lab.pictures.style import INK, SMALL, SOFT, WIDTH, blank, direction, footnote, is_wide, logarithmic
 from aigc_lab.registry.ranking import median_interval
 from aigc_lab.registry.seed_runs import SeedGroup
+
+# Heights of dots in a row, the first free one is taken.
+_HEIGHTS = (0.0, -0.08, 0.08, -0.16, 0.16, -0.24, 0.24, -0.32, 0.32)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,10 +33,10 @@ def seed_dots(groups: Sequence[SeedGroup]) -> "Figure":
     for (axes,), part, of_part in zip(grid, shown, names, strict=True):
         _panel(axes, part, of_part, look)
         if len(shown) > 1:
-            axes.set_title(short(str(part[0].signature), 100), fontsize=SMALL, color=SOFT, loc="left")
+            axes.set_title(rows.title(part[0]), fontsize=SMALL + 1, color=SOFT, loc="left")
     every = [group for part in shown for group in part]
     total = sum(map(len, rows.panels(scored)))
-    footnote(figure, [*_notes(every), rows.left_out(total, len(every), "rows"), rows.signature_line(every)])
+    footnote(figure, [*_notes(every), rows.left_out(total, len(every), "rows"), *rows.signature_lines(every)])
     return figure
 
 
@@ -69,9 +72,8 @@ def _scale(values: Sequence[float]) -> tuple[float, float, bool]:
 
 def _row(axes: "Axes", place: int, values: Sequence[float], worst: float, colour: str, marker: str) -> None:
     finite = sorted(value for value in values if math.isfinite(value))
-    # Dots of equal values would hide each other: neighbours take turns above and below the line.
-    heights = [place + (0.0, -0.13, 0.13)[turn % 3] for turn in range(len(finite))]
-    axes.plot(finite, heights, marker, color=colour, markersize=4.5, markerfacecolor="none", markeredgewidth=1.1)
+    heights = [place + height for height in _swarm([_place(axes, value) for value in finite])]
+    axes.plot(finite, heights, marker, color=colour, markersize=3.8, markerfacecolor="none", markeredgewidth=1.0)
     if lost := len(values) - len(finite):
         axes.plot([worst], [place], marker="x", color=INK, markersize=6, clip_on=False, zorder=5, markeredgewidth=1.5)
         text = f"{lost} diverged"
@@ -89,12 +91,33 @@ def _row(axes: "Axes", place: int, values: Sequence[float], worst: float, colour
         axes.plot(ends, [place, place], color=colour, linewidth=6, alpha=0.28, solid_capstyle="butt", zorder=2)
 
 
+def _place(axes: "Axes", value: float) -> float:
+    """The place of a value between the ends of the axis, 0 to 1."""
+    low, high = axes.get_xlim()
+    if axes.get_xscale() == "log":
+        low, high, value = (math.log(each) for each in (low, high, value))
+    return (value - low) / (high - low)
+
+
+def _swarm(places: Sequence[float]) -> list[float]:
+    """Heights at which dots at these places (0 to 1, ascending) do not hide each other, as far as there is room."""
+    heights: list[float] = []
+    for place, at in enumerate(places):
+        near = [heights[other] for other in range(place) if at - places[other] < 0.011]
+        free = [height for height in _HEIGHTS if all(abs(height - taken) > 0.05 for taken in near)]
+        heights.append(free[0] if free else _HEIGHTS[place % len(_HEIGHTS)])
+    return heights
+
+
 def _notes(groups: Sequence[SeedGroup]) -> list[str]:
     counts = sorted({len(group.ended) for group in groups})
     kinds = [f"{median_interval([0.0] * n)[2]:.0%} of {n} seeds".replace("%", " %") for n in counts if n > 1]
-    seeds = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
     several = kinds if len(kinds) <= 4 else [kinds[0], "…", kinds[-1]]
-    notes = [f"Dots: seeds ({seeds} a row); stroke: their median; a cross at the edge: diverged, counted as the worst."]
+    lost = any(not math.isfinite(value) for group in groups for value in rows.values(group))
+    notes = [
+        f"Dots: seeds (n = {rows.span(counts)} a row); stroke: their median"
+        f"{'; cross at the edge: diverged, counted as the worst' if lost else ''}."
+    ]
     if kinds:
         notes.append(f"Bar: interval of the median by order statistics, {', '.join(several)}. Dashed: floor.")
     if any(group.confirmed for group in groups):

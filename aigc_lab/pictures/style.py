@@ -40,7 +40,7 @@ def blank(rows: int, columns: int, size: tuple[float, float], **layout: Any) -> 
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=NORMAL)
         for each in (axes.xaxis.label, axes.yaxis.label):
-            each.set_fontsize(NORMAL + 1)
+            each.set_fontsize(NORMAL)
     return figure, grid
 
 
@@ -112,7 +112,7 @@ def _fonts() -> list[str]:
 
 @contextmanager
 def typeset() -> Iterator[None]:
-    """Texts of figures that are drawn within the block have letters of as many scripts as this machine has fonts for."""
+    """Within the block, texts of figures have letters of as many scripts as this machine has fonts for."""
     import matplotlib
 
     with matplotlib.rc_context({"font.family": _fonts()}):

@@ -7,7 +7,7 @@ import numpy as np
 
 from aigc_lab.errors import UsageError
 from aigc_lab.pictures import rows
-from aigc_lab.pictures.style import COLOURS, DASHES, NORMAL, SMALL, SOFT, WIDTH, blank, footnote, legend, short
+from aigc_lab.pictures.style import COLOURS, DASHES, SMALL, SOFT, WIDTH, blank, footnote, legend, short
 from aigc_lab.registry.seed_runs import SeedGroup
 from aigc_lab.verdicts.seeds import Survival, kaplan_meier, time_to_failure
 from aigc_lab.verdicts.stability import StabilityVerdict
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 # Bands of more curves hide each other, and more curves cannot be told apart.
 _BANDS, _CURVES = 4, 12
 _TICKS = 6
+# Where the table of runs at risk begins below the axis, and the height of its lines, in points.
+_TABLE, _LINE = 26, 10
+# A run may fail at the last step: what is left then needs some room to be seen.
+_BEYOND = 1.04
 
 
 def times(group: SeedGroup) -> list[tuple[float, bool]]:
@@ -54,7 +58,7 @@ def survival(groups: Sequence[SeedGroup]) -> "Figure":
     footnote(
         figure,
         [
-            f"Kaplan–Meier, n = {min(counts)} to {max(counts)} runs a curve. A run fails at the alarm of its stability "
+            f"Kaplan–Meier, n = {rows.span(counts)} runs a curve. A run fails at the alarm of its stability "
             "verdict (all but STABLE and WITHHELD); a stroke marks a run that was watched so far and had not failed.",
             "Band: pointwise 95 % interval, Greenwood's error on the log(−log) scale."
             if any(len(part) <= _BANDS for part in parts)
@@ -66,7 +70,7 @@ def survival(groups: Sequence[SeedGroup]) -> "Figure":
             if any(group.trials > 1 for group in shown)
             else "",
             rows.left_out(len(judged), len(shown), "curves"),
-            rows.signature_line(shown),
+            *rows.signature_lines(shown),
         ],
     )
     return figure
@@ -83,13 +87,13 @@ def _panel(axes: "Axes", groups: Sequence[SeedGroup], *, several: bool) -> None:
             look = {"color": COLOURS[place % len(COLOURS)], "linestyle": DASHES[place % len(DASHES)]}
             _curve(axes, group, told, end, float(shift[place]), look, names[place], band=len(groups) <= _BANDS)
     axes.set_ylim(-0.03, 1.06)
-    axes.set_xlim(0, end * 1.02)
+    axes.set_xlim(0, end * _BEYOND)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0], ["0", "25 %", "50 %", "75 %", "100 %"])
     axes.set_ylabel("runs not failed")
     axes.set_xlabel("training step")
     _at_risk(axes, groups, names, end)
     if several:
-        axes.set_title(short(str(groups[0].signature), 100), fontsize=SMALL, color=SOFT, loc="left")
+        axes.set_title(rows.title(groups[0]), fontsize=SMALL + 1, color=SOFT, loc="left")
     legend(axes, loc="upper left", bbox_to_anchor=(1.01, 1), handlelength=3)
 
 
@@ -104,7 +108,7 @@ def _curve(
     *,
     band: bool,
 ) -> None:
-    x = np.concatenate([[0.0], told.times, [end]])
+    x = np.concatenate([[0.0], told.times, [end * _BEYOND]])
     y = np.concatenate([[1.0], told.survival, told.survival[-1:] if len(told.times) else [1.0]])
     axes.step(x, y + shift, where="post", label=name, linewidth=1.8, **look)
     if band and len(told.times):
@@ -120,18 +124,17 @@ def _at_risk(axes: "Axes", groups: Sequence[SeedGroup], names: Sequence[str], en
 
     ticks = [tick for tick in MaxNLocator(_TICKS, integer=True).tick_values(0, end) if 0 <= tick <= end]
     axes.set_xticks(ticks)
-    lines = -0.27
-    frame = axes.get_xaxis_transform()
-    axes.text(0, lines, "at risk", transform=frame, fontsize=SMALL, color=SOFT, ha="left", va="top")
-    for place in range(len(groups)):
-        down = lines - 0.058 * (place + 1) * (2.6 / 2.6)
-        for tick in ticks:
-            left = sum(time >= tick for time, _ in times(groups[place]))
-            colour = COLOURS[place % len(COLOURS)]
-            axes.text(tick, down, str(left), transform=frame, fontsize=SMALL, color=colour, ha="center", va="top")
-        axes.text(
-            end * 1.035, down, short(names[place], 24), transform=frame, fontsize=SMALL,
-            color=COLOURS[place % len(COLOURS)], ha="left", va="top",
+
+    def write(at: float, down: float, text: str, colour: str, align: str) -> None:
+        # In points below the axis: a share of its height would move while the layout is found.
+        axes.annotate(
+            text, (at, 0), xycoords=("data", "axes fraction"), xytext=(0, -down), textcoords="offset points",
+            fontsize=SMALL, color=colour, ha=align, va="top", annotation_clip=False,
         )  # fmt: skip
-    axes.xaxis.set_label_coords(0.5, -0.13)
-    axes.tick_params(labelsize=NORMAL)
+
+    write(end * 1.06, _TABLE, "at risk", SOFT, "left")
+    for place, group in enumerate(groups):
+        down, colour = _TABLE + _LINE * (place + 1), COLOURS[place % len(COLOURS)]
+        for tick in ticks:
+            write(tick, down, str(sum(time >= tick for time, _ in times(group))), colour, "center")
+        write(end * 1.06, down, short(names[place], 24), colour, "left")

@@ -99,10 +99,11 @@ def verdict_matrix(groups: Sequence[SeedGroup]) -> "Figure":
         [
             *_legend(shown),
             f"Columns: seeds, the lowest first (n = {rows.count(longest, 'run')} a row at most). Right of a row: runs "
-            "that went wrong among those that are decided, and the share that this allows (95 %, Wilson).",
+            "that went wrong among those that are decided, and the share that this allows (95 %, Wilson; "
+            "open: undecided, which may be either).",
             rows.left_out(sum(map(len, rows.panels(groups))), len(shown), "rows"),
             f"Of {longest} runs the first {columns} are shown, and all are counted." if longest > columns else "",
-            "The worst by the median stand below." if len(rows.panels(groups)) == 1 else "",
+            "Rows: the best median first." if len(rows.panels(groups)) == 1 else "",
         ],
     )
     return figure
@@ -121,6 +122,7 @@ def _matrix(axes: "Axes", groups: Sequence[SeedGroup], kind: str, columns: int) 
             axes.text(column, row, cell.letter, ha="center", va="center", color=cell.ink, fontsize=size)
         if told := chance(group, kind):
             text = f"{told.wrong}/{told.decided} [{100 * told.low:.0f}, {100 * told.high:.0f} %]"
+            text += f"\n{told.undecided} open" if told.undecided else ""
             axes.text(columns - 0.3, row, text, va="center", fontsize=SMALL)
     axes.set_xlim(-0.6, columns - 0.3 + max(columns, 4) * 0.62)
     axes.set_ylim(len(groups) - 0.4, -0.6)
