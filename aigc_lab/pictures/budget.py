@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from aigc_lab.errors import UsageError
 from aigc_lab.pictures import rows
 from aigc_lab.pictures.style import (
-    COLOURS,
-    DASHES,
     MARKERS,
     WIDTH,
     blank,
@@ -17,6 +15,7 @@ from aigc_lab.pictures.style import (
     footnote,
     is_wide,
     legend,
+    line_look,
     logarithmic,
 )
 from aigc_lab.registry.seed_runs import SeedGroup, SeedRun, group_runs
@@ -135,16 +134,16 @@ def _panel(axes: "Axes", searches: Sequence[Search]) -> None:
     room = (high / low) ** 0.08 if log else 0.06 * (high - low) or 1.0
     ends = (low / room, high * room) if log else (low - room, high + room)
     for place, each in enumerate(searches):
-        colour, dash, told = COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)], each.told
+        look, told = line_look(place), each.told
         many = len(told.trials) > 25
         axes.plot(
-            told.trials, _drawn(told.median), color=colour, linestyle=dash, linewidth=1.9, label=each.name,
+            told.trials, _drawn(told.median), **look, linewidth=1.9, label=each.name,
             marker=None if many else MARKERS[place], markersize=4,
         )  # fmt: skip
-        axes.plot(told.trials, _drawn(told.expected), color=colour, linewidth=1.1, linestyle=":")
+        axes.plot(told.trials, _drawn(told.expected), color=look["color"], linewidth=1.1, linestyle=":")
         lower = [ends[0] if value is None else max(value, ends[0]) for value in told.low]
         upper = [ends[1] if value is None else min(value, ends[1]) for value in told.high]
-        axes.fill_between(told.trials, lower, upper, color=colour, alpha=0.13, linewidth=0)
+        axes.fill_between(told.trials, lower, upper, color=look["color"], alpha=0.13, linewidth=0)
     if log:
         logarithmic(axes, "y")
     axes.set_ylim(*ends)

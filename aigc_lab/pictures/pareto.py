@@ -9,7 +9,7 @@ from aigc_lab.config import Better
 from aigc_lab.errors import UsageError
 from aigc_lab.host.content import unknown_name
 from aigc_lab.pictures import rows
-from aigc_lab.pictures.style import INK, SMALL, WIDTH, blank, direction, footnote, is_wide, legend, logarithmic, plain
+from aigc_lab.pictures.style import INK, SMALL, WIDTH, blank, direction, footnote, is_wide, legend, logarithmic, short
 from aigc_lab.registry.pareto import front
 from aigc_lab.registry.seed_runs import SeedGroup
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 DIVERSITY = ("coverage", "recall", "self_bleu_4", "self_bleu", "vendi", "modes")
 # More points than this are not numbered.
 _NUMBERED = 24
+# Systems that a legend names.
+_NAMED = 40
 
 
 class Point(NamedTuple):
@@ -101,7 +103,8 @@ def _signature(groups: Sequence[SeedGroup], name: str) -> str:
 def pareto(groups: Sequence[SeedGroup], x: str | None = None, y: str | None = None) -> "Figure":
     """A point a group, its runs small beside it, and the front."""
     told = plane(groups, x, y)
-    figure, ((axes,),) = blank(1, 1, (WIDTH, 3.9))
+    systems = len({point.group.system for point in told.points})
+    figure, ((axes,),) = blank(1, 1, (WIDTH, max(3.9, 0.4 + 0.16 * min(systems, _NAMED))))
     look = rows.Look([point.group for point in told.points])
     on = front([(point.x, point.y) for point in told.points], told.directions)
     _draw(axes, told, look, set(on))
@@ -139,7 +142,7 @@ def _draw(axes: "Axes", told: Plane, look: rows.Look, on: set[int]) -> None:
         axes.plot(
             [point.x], [point.y], marker, markersize=8, markeredgecolor=colour, markeredgewidth=1.5, linestyle="none",
             markerfacecolor=colour if place in on else "white", zorder=4,
-            label=None if system in named else plain(f" {system or 'several'}"),
+            label=None if system in named or len(named) >= _NAMED else f" {short(system or 'several', 28)}",
         )  # fmt: skip
         named.add(system)
     for which, numbers in (
@@ -155,11 +158,15 @@ def _draw(axes: "Axes", told: Plane, look: rows.Look, on: set[int]) -> None:
 def _numbers(axes: "Axes", told: Plane) -> None:
     """The trials beside their points; those that coincide stand in one text."""
     axes.autoscale_view()
-    together: dict[tuple[int, int], list[Point]] = {}
+    together: list[tuple[float, float, list[Point]]] = []
     for point in told.points:
         x, y = axes.transAxes.inverted().transform(axes.transData.transform((point.x, point.y)))
-        together.setdefault((round(x / 0.025), round(y / 0.04)), []).append(point)
-    for points in together.values():
+        near = next((points for left, up, points in together if abs(x - left) < 0.05 and abs(y - up) < 0.05), None)
+        if near is None:
+            together.append((x, y, [point]))
+        else:
+            near.append(point)
+    for _, _, points in together:
         trials = [str(point.group.trial) for point in points if point.group.trial is not None]
         text = ", ".join(trials if len(trials) <= 4 else [*trials[:3], f"… ({len(trials)})"])
         at = points[0].x, points[0].y

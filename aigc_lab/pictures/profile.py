@@ -10,8 +10,6 @@ import numpy as np
 from aigc_lab.errors import UsageError
 from aigc_lab.pictures import rows
 from aigc_lab.pictures.style import (
-    COLOURS,
-    DASHES,
     SMALL,
     WIDTH,
     blank,
@@ -19,8 +17,9 @@ from aigc_lab.pictures.style import (
     footnote,
     is_wide,
     legend,
+    line_look,
     logarithmic,
-    plain,
+    short,
 )
 from aigc_lab.registry.seed_runs import SeedGroup
 from aigc_lab.statistics.profiles import band_width, interquartile_mean_interval, performance_profile
@@ -32,7 +31,8 @@ if TYPE_CHECKING:
 
 # Datasets, and seeds on one dataset, from which a distribution is claimed.
 DATASETS, SEEDS = 3, CLAIM
-_CURVES = 8
+# Bands of more curves hide each other.
+_CURVES, _BANDS = 8, 4
 
 
 class Distribution(NamedTuple):
@@ -119,17 +119,17 @@ def profile(groups: Sequence[SeedGroup]) -> "Figure":
     ends = (low - room, high + room) if not log else (low / 1.1, high * 1.1) if sign > 0 else (low * 1.1, high / 1.1)
     for place, each in enumerate(shown):
         told = performance_profile(each.datasets)
-        colour, dash = COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)]
+        look = line_look(place)
         x = np.concatenate([[ends[0]], told.at, [ends[1]]])
         half = band_width([len(of_one) for of_one in each.datasets])
         y = np.concatenate([[0.0], told.share, told.share[-1:]])
         axes.step(
-            sign * x, y, where="post", color=colour, linestyle=dash, linewidth=1.8,
-            label=plain(f"{each.name}, IQM {_mean(each, sign)}"),
+            sign * x, y, where="post", linewidth=1.8, **look,
+            label=f"{short(each.name, 24)}, IQM {_mean(each, sign)}",
         )  # fmt: skip
-        axes.fill_between(
-            sign * x, np.maximum(y - half, 0), np.minimum(y + half, 1), step="post", color=colour, alpha=0.12, lw=0
-        )
+        if len(shown) <= _BANDS:
+            below, above = np.maximum(y - half, 0), np.minimum(y + half, 1)
+            axes.fill_between(sign * x, below, above, step="post", color=look["color"], alpha=0.12, lw=0)
     if log:
         logarithmic(axes, "x")
     axes.set_xlim(*sorted(sign * end for end in ends))
@@ -150,6 +150,11 @@ def _mean(each: Distribution, sign: int) -> str:
     return f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
 
+def _half(shown: Sequence[Distribution]) -> str:
+    halves = sorted({round(100 * band_width([len(of_one) for of_one in each.datasets])) for each in shown})
+    return f"{halves[0]} %" if len(halves) == 1 else f"{halves[0]} to {halves[-1]} %"
+
+
 def _notes(
     figure: "Figure", groups: Sequence[SeedGroup], every: Sequence[Distribution], shown: Sequence[Distribution]
 ) -> None:
@@ -160,8 +165,9 @@ def _notes(
         [
             f"Share of runs that are at least as good as the score (n = {n} a curve"
             f"{f', over {datasets} datasets of equal weight' if datasets > 1 else ''}); one that diverged never is.",
-            "Band: 95 %, of the whole curve at once ("
-            f"{'Bretagnolle, of laws that differ' if datasets > 1 else 'Dvoretzky–Kiefer–Wolfowitz, Massart'}).",
+            f"{'Band' if len(shown) <= _BANDS else 'Bands would hide each other and are not drawn'}: ±{_half(shown)}, "
+            f"95 % of the whole curve at once "
+            f"({'Bretagnolle, of laws that differ' if datasets > 1 else 'Dvoretzky–Kiefer–Wolfowitz, Massart'}).",
             "IQM: mean without the best and the worst quarter, with its 95 % bootstrap interval"
             f"{' within datasets' if datasets > 1 else ''} (Agarwal et al. 2021).",
             rows.left_out(len(every), len(shown), "systems"),

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 def seed_dots(groups: Sequence[SeedGroup]) -> "Figure":
     """The last score of each run, best row first, a panel for each signature. Raises `UsageError` without scores."""
-    scored = [group for group in groups if any(map(math.isfinite, rows.values(group)))]
-    if not scored:
+    measured = {group.signature for group in groups if any(map(math.isfinite, rows.values(group)))}
+    if not measured:
         raise UsageError("--kind seeds: no run has finished with a score yet; it takes one")
+    scored = [group for group in groups if group.ended and group.signature in measured]
     parts = rows.panels(scored)[: rows.PANELS]
     shown = [rows.best_first(part)[: rows.ROWS] for part in parts]
     names = [rows.names(part) for part in shown]
@@ -83,7 +84,7 @@ def _row(axes: "Axes", place: int, values: Sequence[float], worst: float, colour
             ha="left" if left else "right", va="bottom",
         )  # fmt: skip
     middle = median(values)
-    if math.isfinite(middle):
+    if math.isfinite(middle) and len(values) > 1:
         axes.plot([middle, middle], [place - 0.3, place + 0.3], color=INK, linewidth=2, solid_capstyle="butt", zorder=4)
     if len(values) > 1:
         low, high, _ = median_interval(values)
@@ -115,7 +116,7 @@ def _notes(groups: Sequence[SeedGroup]) -> list[str]:
     several = kinds if len(kinds) <= 4 else [kinds[0], "…", kinds[-1]]
     lost = any(not math.isfinite(value) for group in groups for value in rows.values(group))
     notes = [
-        f"Dots: seeds (n = {rows.span(counts)} a row); stroke: their median"
+        f"Dots: seeds (n = {rows.span(counts)} a row){'; stroke: their median' if counts[-1] > 1 else ''}"
         f"{'; cross at the edge: diverged, counted as the worst' if lost else ''}."
     ]
     if kinds:

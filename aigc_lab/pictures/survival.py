@@ -7,7 +7,7 @@ import numpy as np
 
 from aigc_lab.errors import UsageError
 from aigc_lab.pictures import rows
-from aigc_lab.pictures.style import COLOURS, DASHES, SMALL, SOFT, WIDTH, blank, footnote, legend, short
+from aigc_lab.pictures.style import COLOURS, SMALL, SOFT, WIDTH, blank, footnote, legend, line_look, short
 from aigc_lab.registry.seed_runs import SeedGroup
 from aigc_lab.verdicts.seeds import Survival, kaplan_meier, time_to_failure
 from aigc_lab.verdicts.stability import StabilityVerdict
@@ -84,8 +84,8 @@ def _panel(axes: "Axes", groups: Sequence[SeedGroup], *, several: bool) -> None:
     shift = np.linspace(-0.006, 0.006, len(groups)) if len(groups) > 1 else np.zeros(1)
     for place, (group, told) in enumerate(curves):
         if told is not None:
-            look = {"color": COLOURS[place % len(COLOURS)], "linestyle": DASHES[place % len(DASHES)]}
-            _curve(axes, group, told, end, float(shift[place]), look, names[place], band=len(groups) <= _BANDS)
+            name, band = short(names[place], 30), len(groups) <= _BANDS
+            _curve(axes, group, told, end, float(shift[place]), line_look(place), name, band=band)
     axes.set_ylim(-0.03, 1.06)
     axes.set_xlim(0, end * _BEYOND)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0], ["0", "25 %", "50 %", "75 %", "100 %"])

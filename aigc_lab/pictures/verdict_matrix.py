@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from aigc_lab.errors import UsageError
 from aigc_lab.pictures import rows
@@ -15,47 +15,59 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+Severity = Literal["good", "open", "none", "mild", "bad", "worst"]
+
+# The worse, the darker: so it prints in grey.
+_PAINT: Mapping[Severity, tuple[str, str]] = MappingProxyType(
+    {
+        "good": ("#d7ecf7", INK),
+        "open": ("#ffffff", INK),
+        "none": ("#e7e7e4", SOFT),
+        "mild": ("#f3c79b", INK),
+        "bad": ("#e57a2e", INK),
+        "worst": ("#5c1f00", "white"),
+    }
+)
+
+
 class Cell(NamedTuple):
-    """The letter of a verdict, its colour, and that of the letter. The worse, the darker: so it prints in grey."""
+    """The letter of a verdict, and how bad it is."""
 
     letter: str
-    colour: str
-    ink: str = INK
+    severity: Severity
 
-
-_GOOD, _OPEN, _LIGHT, _MIDDLE, _DARK = "#d7ecf7", "#ffffff", "#f3c79b", "#d55e00", "#5c1f00"
 
 CELLS: Mapping[str, Mapping[str, Cell]] = MappingProxyType(
     {
         "collapse": {
-            "NONE": Cell("N", _GOOD),
-            "INCONCLUSIVE": Cell("?", _OPEN),
-            "UNMEASURABLE": Cell("U", _OPEN),
-            "PARTIAL": Cell("P", _LIGHT),
-            "SEVERE": Cell("S", _MIDDLE),
-            "TOTAL": Cell("T", _DARK, "white"),
-            "POSTERIOR-COLLAPSED": Cell("C", _DARK, "white"),
+            "NONE": Cell("N", "good"),
+            "INCONCLUSIVE": Cell("?", "open"),
+            "UNMEASURABLE": Cell("U", "open"),
+            "PARTIAL": Cell("P", "mild"),
+            "SEVERE": Cell("S", "bad"),
+            "TOTAL": Cell("T", "worst"),
+            "POSTERIOR-COLLAPSED": Cell("C", "worst"),
         },
         "stability": {
-            "STABLE": Cell("S", _GOOD),
-            "WITHHELD": Cell("?", _OPEN),
-            "OSCILLATING": Cell("O", _LIGHT),
-            "REGRESSED": Cell("R", _MIDDLE),
-            "NEVER-LEARNED": Cell("N", _MIDDLE, "white"),
-            "DIVERGED": Cell("D", _DARK, "white"),
+            "STABLE": Cell("S", "good"),
+            "WITHHELD": Cell("?", "open"),
+            "OSCILLATING": Cell("O", "mild"),
+            "REGRESSED": Cell("R", "bad"),
+            "NEVER-LEARNED": Cell("N", "bad"),
+            "DIVERGED": Cell("D", "worst"),
         },
     }
 )
 # Of a run that has no verdict: how it ended.
 ENDS: Mapping[str, Cell] = MappingProxyType(
     {
-        "FINISHED": Cell("–", "#f0f0ee", SOFT),
-        "DIVERGED": Cell("×", _DARK, "white"),
-        "FAILED": Cell("f", "#f0f0ee", SOFT),
-        "KILLED": Cell("k", "#f0f0ee", SOFT),
-        "PRUNED": Cell("p", "#f0f0ee", SOFT),
-        "RUNNING": Cell("…", "#f0f0ee", SOFT),
-        "QUEUED": Cell("…", "#f0f0ee", SOFT),
+        "FINISHED": Cell("–", "none"),
+        "DIVERGED": Cell("×", "worst"),
+        "FAILED": Cell("f", "none"),
+        "KILLED": Cell("k", "none"),
+        "PRUNED": Cell("p", "none"),
+        "RUNNING": Cell("…", "none"),
+        "QUEUED": Cell("…", "none"),
     }
 )
 KINDS = ("collapse", "stability")
@@ -77,7 +89,7 @@ def chance(group: SeedGroup, kind: str) -> Chance | None:
 
 def cell_of(run: SeedRun, kind: str) -> Cell:
     verdict = verdict_of(run, kind)
-    return ENDS[run.state] if verdict is None else CELLS[kind].get(verdict, Cell(verdict[:1], _OPEN))
+    return ENDS[run.state] if verdict is None else CELLS[kind].get(verdict, Cell(verdict[:1], "open"))
 
 
 def verdict_matrix(groups: Sequence[SeedGroup]) -> "Figure":
@@ -97,7 +109,7 @@ def verdict_matrix(groups: Sequence[SeedGroup]) -> "Figure":
     footnote(
         figure,
         [
-            *_legend(shown),
+            *meanings(shown),
             f"Columns: seeds, the lowest first (n = {rows.count(longest, 'run')} a row at most). Right of a row: runs "
             "that went wrong among those that are decided, and the share that this allows (95 %, Wilson; "
             "open: undecided, which may be either).",
@@ -115,11 +127,10 @@ def _matrix(axes: "Axes", groups: Sequence[SeedGroup], kind: str, columns: int) 
     for row, group in enumerate(groups):
         for column, run in enumerate(sorted(group.runs, key=lambda run: (run.sweep, run.trial, run.seed))[:columns]):
             cell = cell_of(run, kind)
-            axes.add_patch(
-                Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, facecolor=cell.colour, edgecolor="#9aa3ae")
-            )
+            paint, ink = _PAINT[cell.severity]
+            axes.add_patch(Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, facecolor=paint, edgecolor="#9aa3ae"))
             size = NORMAL if columns <= 12 else SMALL
-            axes.text(column, row, cell.letter, ha="center", va="center", color=cell.ink, fontsize=size)
+            axes.text(column, row, cell.letter, ha="center", va="center", color=ink, fontsize=size)
         if told := chance(group, kind):
             text = f"{told.wrong}/{told.decided} [{100 * told.low:.0f}, {100 * told.high:.0f} %]"
             text += f"\n{told.undecided} open" if told.undecided else ""
@@ -134,7 +145,7 @@ def _matrix(axes: "Axes", groups: Sequence[SeedGroup], kind: str, columns: int) 
     axes.set_title(kind, fontsize=NORMAL + 1, loc="left")
 
 
-def _legend(groups: Sequence[SeedGroup]) -> list[str]:
+def meanings(groups: Sequence[SeedGroup]) -> list[str]:
     """What the letters mean, of the verdicts and ends that occur."""
     runs = [run for group in groups for run in group.runs]
     lines = []

@@ -14,6 +14,7 @@ from aigc_lab.display.wording import VERDICT_HEADINGS, Row, duration, ranked_sco
 from aigc_lab.registry.comparison import best_run, compare_trials
 from aigc_lab.registry.ranking import Comparison, Group
 from aigc_lab.registry.runs import list_runs
+from aigc_lab.registry.seed_runs import SeedRun, read_seed_runs
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import (
@@ -25,7 +26,7 @@ from aigc_lab.registry.sweeps import (
 )
 from aigc_lab.registry.verdicts import verdicts_by_run
 from aigc_lab.statistics.wording import ARROW, interval
-from aigc_lab.web import embedded_files, pages, seeds, tables
+from aigc_lab.web import embedded_files, pages, seed_figures, seeds, tables
 from aigc_lab.web.real_samples import RealSamples
 from aigc_lab.web.tables import Table
 from aigc_lab.web.whiskers import scale, whisker
@@ -46,7 +47,8 @@ _LINKED = ("ranking", "scores", "verdicts", "unfinished")
 @dataclass(frozen=True)
 class Report:
     """A page, the id of its sweep, the number of its pictures, and what can be written beside it: its `tables`, the
-    `data` of the figures, the `runs` that it shows in full with their pictures, and the `files` of these.
+    `data` of the figures, the `runs` that it shows in full with their pictures, the `files` of these, and all
+    `seed_runs`.
     """
 
     sweep: str
@@ -57,6 +59,7 @@ class Report:
     runs: list[Json]
     files: Mapping[str, Sequence[Mapping[str, str]]]
     real: RealSamples | None
+    seed_runs: list[SeedRun]
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class _Stored:
     verdicts: dict[str, list[Json]]
     histories: dict[str, list[Json]]
     environments: list[Json]
+    seed_runs: list[SeedRun]
 
     @classmethod
     def read(cls, registry: Registry, sweep_name: str) -> "_Stored":
@@ -85,6 +89,7 @@ class _Stored:
             verdicts_by_run(registry, sweep["id"]),
             objective_histories(registry, sweep["id"]),
             attempt_environments(registry, sweep["id"]),
+            read_seed_runs(registry, [sweep["id"]]),
         )
 
     @property
@@ -108,6 +113,7 @@ def render_report(registry: Registry, sweep_name: str, *, detailed: int, real: R
     rows, points = _embedded(stored, [run for run in stored.runs if run["trial"] in members], strips)
     colours = _colours(comparison)
     figures = _figures(sweep, comparison, stored.runs, rows, colours, stored.histories)
+    figures |= seed_figures.curves(stored.seed_runs, colours)
     csv_tables = _csv_tables(stored, rows)
     told = stored_meaning(registry, comparison, Commands(samples=""))
     html = pages.render(
@@ -119,6 +125,7 @@ def render_report(registry: Registry, sweep_name: str, *, detailed: int, real: R
         real=real,
         csv={table.name: table for table in csv_tables if table.name in _LINKED},
         cards=list(seeds.cards(first, members, {row["run"]: row for row in rows}, colours)),
+        matrix=seed_figures.matrix(stored.seed_runs, comparison.rows),
         columns=max([_COLUMNS[0], *(min(1 + len(of_row), _COLUMNS[1]) for of_row in members.values())]),
         rows=rows,
         strips=[row for row in rows if row["run"] in strips],
@@ -128,7 +135,7 @@ def render_report(registry: Registry, sweep_name: str, *, detailed: int, real: R
         data=figures,
     )
     pictures = sum(picture.there for row in rows for picture in row["pictures"])
-    return Report(sweep["id"], html, pictures, csv_tables, figures, rows, stored.files, real)
+    return Report(sweep["id"], html, pictures, csv_tables, figures, rows, stored.files, real, stored.seed_runs)
 
 
 def _embedded(stored: _Stored, runs: Sequence[Json], strips: Container[str]) -> tuple[list[Json], int]:
@@ -181,6 +188,7 @@ def _csv_tables(stored: _Stored, rows: Sequence[Json]) -> list[Table]:
         tables.trials(stored.sweep, stored.comparison),
         tables.bins(rows),
         tables.temperatures(rows),
+        *seed_figures.tables_of(stored.seed_runs),
         tables.unfinished(run for run in stored.runs if run["state"] != RunState.FINISHED),
     ]
     return [table for table in every if table.rows]
