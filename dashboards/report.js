@@ -103,7 +103,8 @@
   function survival() {
     const box = $("#survival");
     if (!box) return;
-    const traces = data.survival.flatMap((each) => {
+    const traces = data.survival.flatMap((each, place) => {
+      const shift = 0.005 * (place - (data.survival.length - 1) / 2); // lines that coincide would hide each other
       const own = colour(each.colour), dash = DASHES[each.dash % DASHES.length], text = said(`${each.name}, n = ${each.n}`);
       const band = { mode: "lines", line: { width: 0, shape: "hv" }, hoverinfo: "skip", showlegend: false, legendgroup: each.name };
       const shown = data.survival.length > 4 || each.low.length < 3 ? [] : [
@@ -111,10 +112,10 @@
         { ...band, x: each.step.slice(1), y: each.high.slice(1), fill: "tonexty", fillcolor: faint(own, 0.13) },
       ];
       return [...shown, {
-        x: each.step, y: each.share, name: text, legendgroup: each.name, mode: "lines", line: { color: own, dash, width: 2, shape: "hv" },
-        hovertemplate: `${text}<br>step %{x}<br>%{y:.0%} not failed<extra></extra>`,
+        x: each.step, y: each.share.map((share) => share + shift), customdata: each.share, name: text, legendgroup: each.name, mode: "lines", line: { color: own, dash, width: 2, shape: "hv" },
+        hovertemplate: `${text}<br>step %{x}<br>%{customdata:.0%} not failed<extra></extra>`,
       }, {
-        x: each.watched, y: each.at, mode: "markers", showlegend: false, legendgroup: each.name, hoverinfo: "skip",
+        x: each.watched, y: each.at.map((share) => share + shift), mode: "markers", showlegend: false, legendgroup: each.name, hoverinfo: "skip",
         marker: { symbol: "line-ns", size: 9, line: { width: 1.6, color: own } },
       }];
     });
@@ -144,8 +145,11 @@
           hovertemplate: `${text}<br>best of %{x}: %{y:.4g}<extra></extra>` },
       ];
     });
+    const decades = log ? Array.from({ length: 40 }, (_, at) => 10 ** (at - 20)).flatMap((ten) => [ten, 2 * ten, 5 * ten]) : [];
+    const ticks = decades.filter((value) => value >= ends[0] && value <= ends[1]).map((value) => Number(value.toPrecision(1)));
     plot(box, traces, layout({
-      xaxis: axis("budget k (trials)"), yaxis: axis(data.objective, { type: log ? "log" : "linear", range: log ? ends.map(Math.log10) : ends }),
+      xaxis: axis("budget k (trials)"),
+      yaxis: axis(data.objective, log ? { type: "log", range: ends.map(Math.log10), tickvals: ticks, ticktext: ticks.map(String) } : { range: ends }),
       height: 340, showlegend: data.budget.length > 1, legend: { orientation: "h", y: -0.25 },
     }));
     savable(box, "budget", TABLES.budget);

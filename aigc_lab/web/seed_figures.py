@@ -152,7 +152,7 @@ def tables_of(runs: Sequence[SeedRun]) -> list[Table]:
 def pictures(runs: Sequence[SeedRun]) -> Iterator[tuple[str, bytes]]:
     """Name and content of the PNG files; what these runs cannot give is left out."""
     trials, systems = group_runs(runs), group_runs(runs, "system")
-    drawings: "dict[str, Callable[[], Figure]]" = {
+    drawings: dict[str, Callable[[], Figure]] = {
         "seeds": lambda: seed_dots.seed_dots(trials),
         "verdict-matrix": lambda: verdict_matrix.verdict_matrix(trials),
         "survival": lambda: survival.survival(systems),
