@@ -122,7 +122,7 @@ def profile(groups: Sequence[SeedGroup]) -> "Figure":
         look = line_look(place)
         x = np.concatenate([[ends[0]], told.at, [ends[1]]])
         half = band_width([len(of_one) for of_one in each.datasets])
-        y = np.concatenate([[0.0], told.share, told.share[-1:]])
+        y = np.concatenate([[0.0], told.share, [told.share[-1] if len(told.at) else 0.0]])
         axes.step(
             sign * x, y, where="post", linewidth=1.8, **look,
             label=f"{short(each.name, 24)}, IQM {_mean(each, sign)}",

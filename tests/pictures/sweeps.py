@@ -21,7 +21,7 @@ def a_run(trial: int = 0, seed: int = 0, value: float | None = 10.0, **changes: 
             way = better if name == "fd" else "higher"
             scores[name] = {"name": name, "value": number, "floor": 0.5, "signature": signature, "better": way}
     about: dict[str, Any] = {
-        "run": f"s.{trial}.{seed}",
+        "run": f"{changes.get('sweep', 'ring-0123abcd')}.{trial}.{seed}",
         "sweep": "ring-0123abcd",
         "trial": trial,
         "seed": seed,
