@@ -281,6 +281,7 @@ def test_training_knows_neither_optuna_nor_mlflow_and_metrics_neither_training_n
         if first == "optuna":
             assert each.module in (
                 *("sweeps.study", "sweeps.optuna_storage", "sweeps.cached_storage", "sweeps.pruning"),
+                "sweeps.importance",
                 "archive.optuna_study",
             )
         if first == "mlflow":
