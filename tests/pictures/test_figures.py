@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_runs import SIGNATURE, a_run, random_search, stability
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from sweeps import SIGNATURE, a_run, random_search, stability
 
 from aigc_lab.commands.plot import KINDS, figure_of, refuse_path, write_figure
 from aigc_lab.errors import UsageError
