@@ -20,8 +20,13 @@ from aigc_lab.pictures.style import SMALL, typeset, written
 from aigc_lab.registry.ranking import median_interval
 from aigc_lab.registry.seed_runs import SeedRun
 from aigc_lab.statistics.budget import best_of_budget
-from aigc_lab.sweeps.importance import importances
+from aigc_lab.sweeps import importance
 from aigc_lab.verdicts.seeds import kaplan_meier
+
+
+@pytest.fixture(autouse=True)
+def _few_deals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importance, "_DEALS", 12)
 
 
 def draw(runs: Sequence[SeedRun], kind: str, **options: Any) -> Figure:
@@ -245,7 +250,7 @@ def test_the_front_is_filled_and_the_rest_is_not() -> None:
 
 
 def test_the_one_parameter_that_matters_is_found() -> None:
-    (told,) = importances(list(random_search(24)))
+    (told,) = importance.importances(list(random_search(24)))
     assert max(told.shares, key=lambda name: told.shares[name]) == "width"
     assert told.shares["width"] > told.chance["width"]
     assert all(told.shares[name] < told.chance[name] for name in ("lr", "beta"))
