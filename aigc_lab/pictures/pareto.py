@@ -106,7 +106,8 @@ def pareto(groups: Sequence[SeedGroup], x: str | None = None, y: str | None = No
     systems = len({point.group.system for point in told.points})
     figure, ((axes,),) = blank(1, 1, (WIDTH, max(3.9, 0.4 + 0.16 * min(systems, _NAMED))))
     look = rows.Look([point.group for point in told.points])
-    on = front([(point.x, point.y) for point in told.points], told.directions)
+    fronts = front([(point.x, point.y) for point in told.points], told.directions)
+    on = [place for place, is_on in enumerate(fronts) if is_on]
     _draw(axes, told, look, set(on))
     _front_line(axes, told, [told.points[place] for place in on])
     for scale, which in ((axes.set_xlabel, 0), (axes.set_ylabel, 1)):

@@ -170,6 +170,8 @@ def _notes(
             f"({'Bretagnolle, of laws that differ' if datasets > 1 else 'Dvoretzky–Kiefer–Wolfowitz, Massart'}).",
             "IQM: mean without the best and the worst quarter, with its 95 % bootstrap interval"
             f"{' within datasets' if datasets > 1 else ''} (Agarwal et al. 2021).",
+            rows.alike(groups),
+            rows.of_system(groups) if datasets == 1 else "",
             rows.left_out(len(every), len(shown), "systems"),
             *rows.signature_lines([group for group in groups if datasets > 1 or len(group.ended) >= SEEDS]),
         ],

@@ -38,16 +38,19 @@ def names(groups: Sequence[SeedGroup]) -> list[str]:
     several_sweeps = len({sweep for group in groups for sweep in group.sweeps}) > 1
     systems = [group.system for group in groups]
     varying = _varying([group.config for group in groups])
+    alone = len(groups) > 1 and len(set(systems)) == 1  # one system needs no telling: `of_system` names it
     found = []
     for group in groups:
         many = systems.count(group.system) > 1
-        first = group.system or "several systems"
+        first = "" if alone else group.system or "several systems"
         if group.trial is not None and many:
-            first = f"{first} {group.trial}"
+            first = f"trial {group.trial}" if alone else f"{first} {group.trial}"
         if several_sweeps and group.sweep is not None:
-            first = f"{first}, {group.sweep.rpartition('-')[0] or group.sweep}"
+            sweep = group.sweep.rpartition("-")[0] or group.sweep
+            first = f"{first}, {sweep}" if first else sweep
         chosen = " ".join(f"{key}={_text(group.config[key])}" for key in varying if key in group.config)
-        found.append("\n".join([short(first), *([short(chosen)] if chosen and (many or len(systems) == 1) else [])]))
+        lines = [first, chosen if many or len(systems) == 1 else ""]
+        found.append("\n".join(short(line) for line in lines if line) or "all")
     return found
 
 
@@ -83,6 +86,18 @@ def span(counts: Sequence[int]) -> str:
     """`6`, or `6 to 10`."""
     low, high = min(counts), max(counts)
     return f"{low}" if low == high else f"{low} to {high}"
+
+
+def of_system(groups: Sequence[SeedGroup]) -> str:
+    """Whose rows they are, where `names` leaves it out."""
+    systems = {group.system for group in groups}
+    return f"All of {next(iter(systems))}." if len(groups) > 1 and len(systems) == 1 and None not in systems else ""
+
+
+def alike(groups: Sequence[SeedGroup]) -> str:
+    """What intervals over runs leave out where these are of several trials."""
+    pooled = any(group.trials > 1 for group in groups)
+    return "Runs of one trial are alike: over other trials the intervals are wider." if pooled else ""
 
 
 def title(group: SeedGroup) -> str:

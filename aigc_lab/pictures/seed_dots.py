@@ -37,7 +37,16 @@ def seed_dots(groups: Sequence[SeedGroup]) -> "Figure":
             axes.set_title(rows.title(part[0]), fontsize=SMALL + 1, color=SOFT, loc="left")
     every = [group for part in shown for group in part]
     total = sum(map(len, rows.panels(scored)))
-    footnote(figure, [*_notes(every), rows.left_out(total, len(every), "rows"), *rows.signature_lines(every)])
+    footnote(
+        figure,
+        [
+            *_notes(every),
+            rows.of_system(every),
+            rows.alike(every),
+            rows.left_out(total, len(every), "rows"),
+            *rows.signature_lines(every),
+        ],
+    )
     return figure
 
 

@@ -66,9 +66,8 @@ def survival(groups: Sequence[SeedGroup]) -> "Figure":
             f"{rows.count(pruned, 'pruned run')} left out: nobody saw whether they would have failed."
             if pruned
             else "",
-            "Runs of one trial are alike: over other trials the intervals are wider."
-            if any(group.trials > 1 for group in shown)
-            else "",
+            rows.alike(shown),
+            rows.of_system(shown),
             rows.left_out(len(judged), len(shown), "curves"),
             *rows.signature_lines(shown),
         ],

@@ -115,6 +115,8 @@ def verdict_matrix(groups: Sequence[SeedGroup]) -> "Figure":
             "open: undecided, which may be either).",
             rows.left_out(sum(map(len, rows.panels(groups))), len(shown), "rows"),
             f"Of {longest} runs the first {columns} are shown, and all are counted." if longest > columns else "",
+            rows.alike(shown),
+            rows.of_system(shown),
             "Rows: the best median first." if len(rows.panels(groups)) == 1 else "",
         ],
     )

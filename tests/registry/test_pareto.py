@@ -1,21 +1,39 @@
-"""Points that nothing beats."""
+"""The Pareto front against its definition, spelt out."""
 
 import math
+from collections.abc import Sequence
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aigc_lab.registry.pareto import front
+from aigc_lab.registry.records import Better
+
+Point = tuple[float | None, ...]
+# Few different values, so that points tie and equal one another.
+VALUES = st.sampled_from([0.0, 1.0, 2.0, 3.0, -1.5, math.inf, -math.inf, math.nan, None])
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
-def test_the_front_is_what_nothing_beats(points: list[tuple[int, int]]) -> None:
-    on = front(points, ("lower", "higher"))
-    for place, (x, y) in enumerate(points):
-        beaten = any((a < x and b >= y) or (a <= x and b > y) for a, b in points)
-        assert (place in on) != beaten
+def by_definition(points: Sequence[Point], directions: Sequence[Better]) -> list[bool]:
+    def cost(point: Point) -> list[float]:
+        signed = zip(point, directions, strict=True)
+        return [math.inf if v is None or not math.isfinite(v) else v if d == "lower" else -v for v, d in signed]
+
+    def dominates(a: list[float], b: list[float]) -> bool:
+        pairs = list(zip(a, b, strict=True))
+        return all(x <= y for x, y in pairs) and any(x < y for x, y in pairs)
+
+    costs = [cost(point) for point in points]
+    return [math.inf not in mine and not any(dominates(other, mine) for other in costs) for mine in costs]
 
 
-def test_what_has_no_score_is_on_no_front() -> None:
-    assert front([(math.inf, 1.0), (2.0, math.nan), (3.0, 3.0)], ("lower", "lower")) == [2]
+@given(st.data(), st.integers(1, 4))
+def test_the_front_is_what_nothing_dominates(data: st.DataObject, objectives: int) -> None:
+    directions = data.draw(st.lists(st.sampled_from(["lower", "higher"]), min_size=objectives, max_size=objectives))
+    points = data.draw(st.lists(st.tuples(*[VALUES] * objectives), max_size=12))
+    assert front(points, directions) == by_definition(points, directions)  # type: ignore[arg-type]
+
+
+def test_one_objective_has_the_best_alone() -> None:
+    assert front([(2.0,), (1.0,), (1.0,), (None,)], ["lower"]) == [False, True, True, False]
+    assert front([], ["lower", "higher"]) == []
