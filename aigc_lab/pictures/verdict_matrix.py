@@ -118,6 +118,7 @@ def verdict_matrix(groups: Sequence[SeedGroup]) -> "Figure":
             rows.alike(shown),
             rows.of_system(shown),
             "Rows: the best median first." if len(rows.panels(groups)) == 1 else "",
+            *rows.signature_lines(shown),
         ],
     )
     return figure

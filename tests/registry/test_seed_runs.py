@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from registries import Lab, url_in
 
+import aigc_lab
 from aigc_lab.commands.judge import seed_statistics, seeds_of
 from aigc_lab.errors import UsageError
 from aigc_lab.registry.seed_runs import group_runs, read_seed_runs
@@ -92,6 +94,17 @@ def test_the_interquartile_mean_begins_at_ten_seeds(lab: Lab) -> None:
     mean = seed_statistics(lab.registry, [sweep])[0]["iqm"]
     assert (mean["n"], mean["value"]) == (10, 4.5)  # of 0 … 8 and ∞ the middle six: 2 … 7
     assert mean["low"] < 4.5
+
+
+def test_a_figure_from_python_is_returned_and_written(lab: Lab, tmp_path: Path) -> None:
+    lab.run(lab.sweep("mine"), 0, 0, 3.0)
+    path = tmp_path / "f.svg"
+    figure = aigc_lab.plot("mine", kind="seeds", path=path, home=tmp_path)
+    assert isinstance(figure, Figure) and path.read_bytes().startswith(b"<?xml")
+    with pytest.raises(UsageError, match=r"--kind budget: the sampler was tpe"):
+        aigc_lab.plot(["mine"], kind="budget", home=tmp_path)
+    with pytest.raises(UsageError, match="unknown kind 'seed'; did you mean seeds"):
+        aigc_lab.plot("mine", kind="seed", home=tmp_path)  # type: ignore[arg-type]
 
 
 def test_statistics_of_a_home(lab: Lab, tmp_path: Path) -> None:
