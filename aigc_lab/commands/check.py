@@ -48,6 +48,7 @@ from aigc_lab.optimizers.base import Optimizer
 from aigc_lab.penalties.base import Penalty
 from aigc_lab.pruners.base import Pruner
 from aigc_lab.scoring.feature_store import FeatureStore
+from aigc_lab.sweeps.feature_choice import chosen_features
 from aigc_lab.sweeps.fitting import fitted
 from aigc_lab.sweeps.rehearsal import rehearse
 from aigc_lab.systems.base import System
@@ -276,8 +277,10 @@ def _cache(settings: Settings) -> Iterator[Path]:
 def _experiment(source: str, changes: list[Change], settings: Settings, console: Console) -> Row:
     experiment = load_experiment(source, changes, data_dir=settings.data_dir, weights=settings.weights)
     rehearse(experiment, "cpu", _say)
+    with _cache(settings) as cache:
+        experiment, choice = chosen_features(experiment, cache, "cpu", _say)
     experiment, notes = fitted(experiment)
-    for note in notes:
+    for note in choice + notes:
         _say(note)
     check_experiment(experiment)
     check_data(experiment)

@@ -17,6 +17,7 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment.checks import check_data, check_experiment
 from aigc_lab.experiment.experiment import Experiment, Source, load_experiment
+from aigc_lab.experiment.protocol import AUTO
 from aigc_lab.experiment.stored import stored_experiment
 from aigc_lab.host import content, outage, signals
 from aigc_lab.host.outage import StoreAway
@@ -31,6 +32,7 @@ from aigc_lab.registry.sweeps import run_outcomes, show_sweep
 from aigc_lab.sweeps import needs
 from aigc_lab.sweeps.budget import most_runs
 from aigc_lab.sweeps.estimate import Estimate, estimate
+from aigc_lab.sweeps.feature_choice import chosen_features
 from aigc_lab.sweeps.fitting import fitted
 from aigc_lab.sweeps.places import assign_places, choose_places, describe_places, describe_threads, device_names
 from aigc_lab.sweeps.rehearsal import rehearse
@@ -298,12 +300,17 @@ def _stored(row: dict[str, Any], settings: Settings, device: str) -> Experiment:
 def _prepare(source: Source, changes: list[Change], device: str, home: Path | None) -> tuple[Settings, Experiment]:
     settings = Settings.load(home)
     experiment = load_experiment(source, changes, data_dir=settings.data_dir, weights=settings.weights)
-    if experiment.protocol.fewer:
-        _rehearsed(experiment, device)
-        experiment, notes = fitted(experiment)
+    if experiment.protocol.fewer or experiment.protocol.features == AUTO:
         console = terminal.console(stderr=True)
-        for note in notes:
-            console.print(Text(note), soft_wrap=True)
+
+        def say(text: str) -> None:
+            console.print(Text(text), soft_wrap=True)
+
+        _rehearsed(experiment, device)
+        experiment, choice = chosen_features(experiment, settings.cache, device, say)
+        experiment, notes = fitted(experiment)
+        for note in choice + notes:
+            say(note)
     _checked(experiment, device)
     return settings, experiment
 

@@ -6,6 +6,7 @@ every score.
 
 import hashlib
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -185,17 +186,32 @@ class Pair:
 
 class GivenDataset(Dataset):
     """A reference set in the place of a dataset, identified by its content. Its `train` split is a part of the set that
-    was put aside for a classifier.
+    was put aside for a classifier; its classes may have `names`.
     """
 
     fixed = False
 
-    def __init__(self, reference: Samples, classes: int | None, train: Samples | None = None) -> None:
-        self._reference, self._classes, self._train = reference, classes, train
+    def __init__(
+        self,
+        reference: Samples,
+        classes: int | None,
+        train: Samples | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        self._reference, self._classes, self._train, self._names = reference, classes, train, names
 
     @property
     def name(self) -> str:
         return "given"
+
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        return self._names
+
+    @property
+    def learns_apart(self) -> bool:
+        """Whether a part of the set was put aside for a classifier."""
+        return self._train is not None
 
     @property
     def shape(self) -> Shape:
