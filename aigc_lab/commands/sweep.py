@@ -17,7 +17,6 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment.checks import check_data, check_experiment
 from aigc_lab.experiment.experiment import Experiment, Source, load_experiment
-from aigc_lab.experiment.protocol import AUTO
 from aigc_lab.experiment.stored import stored_experiment
 from aigc_lab.host import content, outage, signals
 from aigc_lab.host.outage import StoreAway
@@ -300,7 +299,7 @@ def _stored(row: dict[str, Any], settings: Settings, device: str) -> Experiment:
 def _prepare(source: Source, changes: list[Change], device: str, home: Path | None) -> tuple[Settings, Experiment]:
     settings = Settings.load(home)
     experiment = load_experiment(source, changes, data_dir=settings.data_dir, weights=settings.weights)
-    if experiment.protocol.fewer or experiment.protocol.features == AUTO:
+    if experiment.protocol.fewer or experiment.protocol.features is not None:
         console = terminal.console(stderr=True)
 
         def say(text: str) -> None:

@@ -145,7 +145,7 @@ def _probe(extractor: Classifier, dataset: Dataset) -> dict[str, object]:
         static = noise.draw(noise.Draw(tuple(reference.values.shape)), "probe")
         return Images(reference.unit() + strength * static)
 
-    present = reference.labels.unique()  # given ones may have gaps in their numbers
+    present = torch.unique(reference.labels)  # given ones may have gaps in their numbers
     classes = len(present)
     by_noise = [frechet_distance(extractor.extract(noisy(s)).vectors, real) for s in (0.0, 0.2, 0.4, 0.8)]
     by_modes = [

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from aigc_lab import plugins
-from aigc_lab.data.base import SPLITS, Dataset
+from aigc_lab.data.base import SPLITS, Dataset, Split
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.experiment.protocol import AUTO, Protocol, load_protocol
 from aigc_lab.extractors.classifier import Classifier
@@ -23,7 +23,7 @@ from aigc_lab.scoring.inputs import GivenDataset
 # Real samples in each scored split, of which features of 32 dimensions are compared: four times as many.
 _SCORED = 4 * Classifier.dimensions
 # Of each class, to learn from and to be compared.
-_OF_EACH = {"train": 10, "reference": 2, "holdout": 2}
+_OF_EACH: dict[Split, int] = {"train": 10, "reference": 2, "holdout": 2}
 
 
 def reads_features(names: Sequence[str] | None, protocol: str | None) -> bool:

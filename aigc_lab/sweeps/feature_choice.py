@@ -3,7 +3,7 @@ its test, else lite0. They are chosen before the first run and become part of th
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,30 +21,31 @@ _OWN, _ELSE = "classifier", "lite0"
 def chosen_features(
     experiment: Experiment, cache: Path, device: str, say: Callable[[str], None]
 ) -> tuple[Experiment, list[str]]:
-    """The experiment with its features chosen, and which they are and why, in a sentence; the experiment itself where
-    its protocol names them. Loads the data, and trains and tests the classifier that `cache` does not hold yet.
+    """The experiment with its features chosen, and which they are and why, in a sentence; nothing is said where the
+    experiment or its protocol names them. Loads the data, and trains and tests the classifier that `cache` does not
+    hold yet.
 
-    Metrics that the experiment itself names keep their features. An objective that the user named decides, where one
-    extractor alone gives it; that of the file becomes the same score of the features that are chosen.
+    Metrics that the experiment itself names keep their features. An objective that the user named decides, where it is
+    of lite0; that of the file becomes the same score of the features that are chosen.
     """
-    if experiment.protocol.features != AUTO:
-        return experiment, []
     named = experiment.document.data["evaluation"]
     given: dict[str, Any] = dict(named) if isinstance(named, Mapping) else {"name": named}
+    features, without = experiment.protocol.features, {key: given[key] for key in given.keys() - {"features"}}
+    if features is None:
+        return experiment, []
+    if features != AUTO:
+        return _with_objective(experiment, [_changed(experiment, without)]), []
     if "metrics" in given:
-        return _changed(experiment, {key: value for key, value in given.items() if key != "features"}), []
+        return _changed(experiment, without), []
     candidates = {each: _changed(experiment, given | {"features": each}) for each in (_OWN, _ELSE)}
-    features = _by_objective(experiment, candidates)
-    if features is not None:
-        reason = f"the objective {experiment.file.objective.score} is theirs"
+    if _names_objective(experiment) and _only(experiment.file.objective.score, candidates) == _ELSE:
+        features, reason = _ELSE, f"the objective {experiment.file.objective.score} is theirs"
     else:
         features, reason = _by_test(experiment, cache, device, say)
-    scores = _scores(candidates[features])
-    what = f"the classifier of {experiment.dataset.name}" if features == _OWN else features
-    note = f"features: {what} (scores {', '.join(scores)}): {reason}"
-    other = _ELSE if features == _OWN else _OWN
+    scores = ", ".join(_scores(candidates[features]))
+    note = f"features: {f'the classifier of {experiment.dataset.name}' if features == _OWN else features}"
     took = _changed(experiment, given | {"features": features, "chosen": f"{features}: {reason}"})
-    return _with_objective(took, scores, _scores(candidates[other])), [note]
+    return _with_objective(took, [*candidates.values(), _changed(experiment, without)]), [f"{note} ({scores}): {reason}"]
 
 
 def _names_objective(experiment: Experiment) -> bool:
@@ -52,13 +53,10 @@ def _names_objective(experiment: Experiment) -> bool:
     return any(path[:1] == ("objective",) for path in experiment.document.overridden)
 
 
-def _by_objective(experiment: Experiment, candidates: Mapping[str, Experiment]) -> str | None:
-    """The features that alone give the objective, if the user named it; None where the data are to decide."""
-    if not _names_objective(experiment):
-        return None
-    giving = [each for each, candidate in candidates.items() if experiment.file.objective.score in _scores(candidate)]
-    # That of the classifier has to pass its test all the same.
-    return _ELSE if giving == [_ELSE] else None
+def _only(score: str, candidates: Mapping[str, Experiment]) -> str | None:
+    """The features that alone give a score; None where both do, or none."""
+    giving = [features for features, candidate in candidates.items() if score in _scores(candidate)]
+    return giving[0] if len(giving) == 1 else None
 
 
 def _by_test(experiment: Experiment, cache: Path, device: str, say: Callable[[str], None]) -> tuple[str, str]:
@@ -82,15 +80,16 @@ def _scores(experiment: Experiment) -> list[str]:
     return [name for metric in experiment.metrics for name in metric.gives]
 
 
-def _with_objective(experiment: Experiment, scores: list[str], others: list[str]) -> Experiment:
-    """The experiment with its objective among its `scores`, where it stands among `others`, the same scores of other
-    features in the same order.
+def _with_objective(experiment: Experiment, others: Sequence[Experiment]) -> Experiment:
+    """The experiment with an objective among its scores: that of its file may be named as one of the `others` calls it,
+    which has the same metrics of other features. An objective that the user named stays.
     """
-    objective, document = experiment.file.objective, experiment.document
-    if _names_objective(experiment) or objective.score not in others or len(scores) != len(others):
+    objective, document, scores = experiment.file.objective, experiment.document, _scores(experiment)
+    if objective.score in scores or _names_objective(experiment):
         return experiment
-    if objective.score in scores:
-        return experiment
-    verb = "minimize" if objective.minimize else "maximize"
-    data = document.data | {"objective": {verb: scores[others.index(objective.score)]}}
-    return replace(experiment, document=replace(document, data=data))
+    for names in map(_scores, others):
+        if objective.score in names and len(names) == len(scores):
+            verb = "minimize" if objective.minimize else "maximize"
+            data = document.data | {"objective": {verb: scores[names.index(objective.score)]}}
+            return replace(experiment, document=replace(document, data=data))
+    return experiment
