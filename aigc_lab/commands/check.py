@@ -22,6 +22,7 @@ from aigc_lab.contracts import (
     executors,
     extractors,
     metrics,
+    modalities,
     optimizers,
     penalties,
     pruners,
@@ -43,7 +44,7 @@ from aigc_lab.extractors.shared import lookup
 from aigc_lab.host import confined
 from aigc_lab.host.settings import Settings
 from aigc_lab.metrics.base import Metric
-from aigc_lab.modalities.base import modality_of
+from aigc_lab.modalities.base import ModalityKind, modality_of
 from aigc_lab.optimizers.base import Optimizer
 from aigc_lab.penalties.base import Penalty
 from aigc_lab.pruners.base import Pruner
@@ -56,7 +57,7 @@ from aigc_lab.systems.base import System
 Change = tuple[str, str, str]
 Row = dict[str, Any]
 
-BASES: tuple[type, ...] = (System, Dataset, Metric, Extractor)
+BASES: tuple[type, ...] = (ModalityKind, System, Dataset, Metric, Extractor)
 # What keys of an experiment and options name. `wgan_gp` means the system, which has the penalty of this name.
 KEYED: tuple[type, ...] = (Penalty, Augmentation, Pruner, Optimizer, Executor)
 # Samples to train on, of a system; samples to score, of a metric.
@@ -156,6 +157,10 @@ def _examined(
             raise UsageError(f"{changes[0][2]}: features have no options; what differs is another file")
         with _cache(settings) as cache:
             yield from run(extractors.EXTRACTOR, {"": _extractor_case(kind, data, settings, cache)})
+    elif issubclass(kind, ModalityKind):
+        if changes:
+            raise UsageError(f"{changes[0][2]}: a modality has no options; what differs is another file")
+        yield from run(modalities.MODALITY, {"": modalities.Case(kind, _dataset_of(kind, data, settings))})
     elif issubclass(kind, KEYED):
         for option in [*(option for _, _, option in changes), *(["--data"] if data else [])]:
             raise UsageError(f"{option}: it is checked on what ships, without options; what differs is another file")
@@ -172,6 +177,26 @@ def _examined(
             dataset = _measurable(metric, data, settings)
             store = FeatureStore(dataset, cache=cache, weights=settings.weights, device="cpu", say=_say)
             yield from run(metrics.METRIC, {"": metrics.Case.of(metric, dataset, store, _SCORED)})
+
+
+def _dataset_of(kind: type[ModalityKind], data: str | None, settings: Settings) -> Dataset:
+    """The dataset that was named, else that of the modality's own file, else the one that ships. Raises `UsageError`
+    where there is none, or it is of another modality.
+    """
+    file = plugins.file_of(kind)
+    name = data or kind.example
+    if data is None and file is not None and plugins.source_of(kind) is not None:
+        with suppress(UsageError):
+            plugins.kinds([Dataset], str(file))
+            name = str(file)
+    if name is None:
+        raise UsageError(f"{kind.__name__}: no dataset of its samples is known; name one with --data")
+    dataset = _dataset(name, settings)
+    if dataset.shape.modality != kind.samples.modality:
+        raise UsageError(
+            f"{kind.__name__} is of {kind.samples.modality}, and dataset {dataset.name} holds {dataset.shape.modality}"
+        )
+    return dataset
 
 
 def _extractor_case(kind: type[Extractor], data: str | None, settings: Settings, cache: Path) -> extractors.Case:

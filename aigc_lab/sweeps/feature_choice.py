@@ -43,9 +43,10 @@ def chosen_features(
     else:
         features, reason = _by_test(experiment, cache, device, say)
     scores = ", ".join(_scores(candidates[features]))
-    note = f"features: {f'the classifier of {experiment.dataset.name}' if features == _OWN else features}"
+    called = f"the classifier of {experiment.dataset.name}" if features == _OWN else features
     took = _changed(experiment, given | {"features": features, "chosen": f"{features}: {reason}"})
-    return _with_objective(took, [*candidates.values(), _changed(experiment, without)]), [f"{note} ({scores}): {reason}"]
+    others = [*candidates.values(), _changed(experiment, without)]
+    return _with_objective(took, others), [f"features: {called} ({scores}): {reason}"]
 
 
 def _names_objective(experiment: Experiment) -> bool:
