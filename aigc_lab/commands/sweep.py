@@ -106,15 +106,19 @@ def _sweep(
         console.print(Text(note), soft_wrap=True)
     chooses = workers is None and places[0].device == "cpu" and executor in (None, "local")
     if dry_run:
-        _announced(experiment, places, console, chooses)
+        _announced(experiment, places, console, chooses, executor)
         return []
     with _stores(experiment, settings, console, registry) as registry:
-        cost, places = _announced(experiment, places, console, chooses)
-        display = SweepDisplay(console, experiment.file.training.steps, cost.seconds, len(places))
+        cost, places = _announced(experiment, places, console, chooses, executor)
+        display = SweepDisplay(console, experiment.file.training.steps, cost.seconds, cost.workers)
         with (
             _interruptible(experiment, display, settings, home),
             opened(experiment, settings, registry, places, display.say, executor=executor) as opening,
         ):
+            # Some executors know only now what is free on other machines.
+            if (shared := cost.shared(opening.executor.slots)).workers != cost.workers:
+                display.say(f"{experiment.name}: {shared}")
+                display.share(shared.workers)
             run_sweep(experiment, opening, display, retry_failed=retry_failed)
         comparison = compare_trials(registry, opening.sweep)
         runs, best = list_runs(registry, opening.sweep), best_run(registry, opening.sweep)
@@ -136,10 +140,10 @@ def _sweep(
 
 
 def _announced(
-    experiment: Experiment, places: list[Place], console: Console, chooses: bool
+    experiment: Experiment, places: list[Place], console: Console, chooses: bool, executor: str | None = None
 ) -> tuple[Estimate, list[Place]]:
     """Prints what the sweep will cost and how its places share the machine; returns the estimate and the places, which
-    it `chooses` if the user has not.
+    it `chooses` if the user has not. An executor may say that it does more runs at once than there are places here.
     """
     console.print("timing a few steps of each system …")
     cost, why = estimate(experiment, places), ""
@@ -147,6 +151,9 @@ def _announced(
     if chooses:
         places, why = choose_places(experiment, cost.seconds)
         cost = cost.shared(len(places))
+    slots = find_executor(executor, len(places)).slots
+    if isinstance(slots, int) and slots > len(places):
+        cost = cost.shared(slots)
     console.print(Text(f"{experiment.name}: {cost}"), soft_wrap=True)
     if len(places) > 1 or why:
         console.print(Text(describe_places(places, experiment, why)), soft_wrap=True)

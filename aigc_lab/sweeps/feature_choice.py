@@ -16,6 +16,7 @@ from aigc_lab.scoring.metric_choice import own_classifier
 # Inception is no candidate: of some hundred samples its 2,048 features say little, and where its weights lie would
 # decide what a sweep is.
 _OWN, _ELSE = "classifier", "lite0"
+_VERBS = ("minimize", "maximize")
 
 
 def chosen_features(
@@ -82,15 +83,27 @@ def _scores(experiment: Experiment) -> list[str]:
 
 
 def _with_objective(experiment: Experiment, others: Sequence[Experiment]) -> Experiment:
-    """The experiment with an objective among its scores: that of its file may be named as one of the `others` calls it,
-    which has the same metrics of other features. An objective that the user named stays.
+    """The experiment with objectives among its scores: the file may name each as one of the `others` calls it, which
+    has the same metrics of other features. Objectives that the user named stay.
     """
-    objective, document, scores = experiment.file.objective, experiment.document, _scores(experiment)
-    if objective.score in scores or _names_objective(experiment):
+    document, scores = experiment.document, _scores(experiment)
+    if _names_objective(experiment):
         return experiment
+    renamed: dict[str, str] = {}
     for names in map(_scores, others):
-        if objective.score in names and len(names) == len(scores):
-            verb = "minimize" if objective.minimize else "maximize"
-            data = document.data | {"objective": {verb: scores[names.index(objective.score)]}}
-            return replace(experiment, document=replace(document, data=data))
-    return experiment
+        if len(names) == len(scores):
+            renamed |= {name: score for name, score in zip(names, scores, strict=True) if name not in scores}
+    data = document.data | {"objective": _renamed(document.data.get("objective"), renamed)}
+    return replace(experiment, document=replace(document, data=data))
+
+
+def _renamed(section: Any, scores: Mapping[str, str]) -> Any:
+    """The section of the objective, or of several in a list, with other names of scores."""
+    if isinstance(section, list):
+        return [_renamed(each, scores) for each in section]
+    if not isinstance(section, dict):
+        return section
+    return {
+        key: scores.get(value, value) if key in _VERBS and isinstance(value, str) else value
+        for key, value in section.items()
+    }
