@@ -208,7 +208,7 @@ def _extractor_case(kind: type[Extractor], data: str | None, settings: Settings,
 def _examined_key(kind: type, run: Callable[..., Iterator[ContractResult]]) -> Iterator[ContractResult]:
     """Of what a key of an experiment, or `--executor`, names."""
     if issubclass(kind, Augmentation):
-        yield from run(augmentations.AUGMENTATION, {"": augmentations.Case(kind)})
+        yield from run(augmentations.AUGMENTATION, augmentations.cases(kind))
     elif issubclass(kind, Optimizer):
         yield from run(optimizers.OPTIMIZER, {"": optimizers.Case(kind)})
     elif issubclass(kind, Pruner):

@@ -144,7 +144,8 @@ FURTHER: list[tuple[str, str, dict[str, str]]] = [
         "what is written can be read",
         "are read back as",
         more(
-            "def read_array(self, values, name, numbers):\n    return Echoes(2 * super().read_array(values, name, numbers).values)"
+            "def read_array(self, values, name, numbers):\n"
+            "    return Echoes(2 * super().read_array(values, name, numbers).values)"
         ),
     ),
     (

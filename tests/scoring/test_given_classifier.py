@@ -97,7 +97,7 @@ def test_labels_that_say_nothing_give_way_to_lite0_and_all_pictures_are_compared
     assert not [line for line in said if "train the classifier" in line]
     loose = folders(tmp_path / "loose", lambda number: "")
     (same,), said = scored(loose, made(*KINDS), options)
-    assert (same.name, same.value) == ("fd_lite0", pytest.approx(score.value, rel=1e-3)), "the whole reference"
+    assert same.name == "fd_lite0" and same.value == pytest.approx(score.value, rel=1e-3), "the whole reference"
     assert any("there are no classes that a classifier could learn" in line for line in said)
 
 
