@@ -93,7 +93,7 @@ def evaluate(
     real, pair = _paired(generated, reference, size, options, say)
     fake = _drawn(pair.generated, samples)
     stores = partial(FeatureStore, cache=cache, weights=weights, device=environment.device(device), say=say)
-    if features is None and reads_features(metrics, protocol):
+    if reads_features(metrics, protocol) and features is None:
         dataset: Dataset = real.split[0] if real.split else _candidate(pair.reference, real.classes)
         features = best_features(dataset, stores(dataset), weights, say)
     dataset, sets = _real(pair, real, len(fake), features, say)
