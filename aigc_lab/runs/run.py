@@ -193,6 +193,7 @@ class _Run:
             self._deliver()
         every = self._training.keep_every
         if every and end.step % every == 0:
+            self._scores.fit_sampler()
             self._keep(f"step-{end.step:06d}", end.step, copied(self.replica.state.average))
         if time.monotonic() - self._saved >= self._training.checkpoint_seconds:
             self._save()
@@ -205,6 +206,7 @@ class _Run:
         if (broken := broken_weight(self.replica.state.average)) is not None:
             raise Diverged(step, broken)  # the step after would tell, and there may be none
         self._scoring = True
+        self._scores.fit_sampler()
         scores, collapse = self._scores.examine("reference", judged=True)
         self._record.score(scores, "progress", step, "reference")
         self._record.judge("collapse", step, collapse)
