@@ -181,10 +181,12 @@ def _sentence(error: BaseException) -> str:
 
 def _check_needs(metric: "Metric", systems: "Mapping[str, type[System]]") -> None:
     """Raises `ValueError` for the first system that lacks what a metric `needs`."""
-    from aigc_lab.metrics.base import Autoencoder, Game
+    from aigc_lab.metrics.base import Autoencoder, Coder, Game
     from aigc_lab.text.likelihood import Likelihood
 
     for system, kind in systems.items():
+        if "codes" in metric.needs and not issubclass(kind, Coder):
+            raise ValueError(f"it needs a system that encodes (encode, decode), and {system} has no encoder")
         if "encoder" in metric.needs and not issubclass(kind, Autoencoder):
             raise ValueError(
                 f"it needs a system with an encoder (encode, decode, log_likelihood), and {system} has none"

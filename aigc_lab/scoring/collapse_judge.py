@@ -269,7 +269,7 @@ def with_code(
 
 def _unused(scores: Sequence[Score], system: object) -> tuple[Score, str] | None:
     active = next((score for score in scores if score.name == "active_units"), None)
-    units = getattr(getattr(system, "config", None), "latent_size", None)
+    units = getattr(system, "code_size", None) or getattr(getattr(system, "config", None), "latent_size", None)
     if active is None or not units or active.high >= _ACTIVE * units:
         return None
     return active, f"{active.value:.0f} of {units} latents are used (at most {active.high:.0f}, of {active.n} samples)"

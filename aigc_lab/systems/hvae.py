@@ -11,10 +11,10 @@ from aigc_lab.config import Width
 from aigc_lab.nets import images as networks
 from aigc_lab.nets.mlp import mlp
 from aigc_lab.shape import Shape
-from aigc_lab.systems.shared.image_vae import BetaVAE, Code
+from aigc_lab.systems.shared.image_vae import Code, OwnPriorVAE
 
 
-class HVAE(BetaVAE):
+class HVAE(OwnPriorVAE):
     """Minimises E[−log p(x|z₁)] + w·β·(KL of z₂ + KL of z₁ given z₂), nats a picture. p(z₁|z₂) is a learned Gaussian,
     and q(z₁|x, z₂) its product with the encoder's Gaussian, weighted by precision (equations 17–19).
 
@@ -23,7 +23,7 @@ class HVAE(BetaVAE):
     linear` is the paper's warm-up.
     """
 
-    class Config(BetaVAE.Config):
+    class Config(OwnPriorVAE.Config):
         top_size: Width = Field(8, description="latents of the upper level; latent_size are those of the lower")
         hidden: Width = Field(256, description="features between the image and the two levels")
 

@@ -13,12 +13,12 @@ from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives.likelihood import normal_log_density
 from aigc_lab.shape import Shape
 from aigc_lab.systems import base
-from aigc_lab.systems.shared.image_vae import BetaVAE, Code
+from aigc_lab.systems.shared.image_vae import Code, OwnPriorVAE
 from aigc_lab.systems.shared.kl_term import weighted
 from aigc_lab.systems.shared.mixture import component
 
 
-class VampVAE(BetaVAE):
+class VampVAE(OwnPriorVAE):
     """Minimises E[−log p(x|z)] + w·β·E[log q(z|x) − log p(z)] with p(z) = 1/K Σₖ q(z|uₖ), nats a picture (equations 2
     and 9). The KL term is that of the drawn code, since it has no closed form.
 
@@ -27,7 +27,7 @@ class VampVAE(BetaVAE):
     beside it. Free bits need a closed form and are refused. Default: K = 500 of the paper.
     """
 
-    class Config(BetaVAE.Config):
+    class Config(OwnPriorVAE.Config):
         pseudo_inputs: Few = Field(500, description="K: learned images whose posteriors make the prior")
 
     config: Config

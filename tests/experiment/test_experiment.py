@@ -478,7 +478,7 @@ def test_set_makes_the_sections_that_a_file_may_leave_out(lines: Lines) -> None:
         ),
         ("system.dcgn.lr=1", "--set system.dcgn.lr=1: system is a choice of dcgan, vae; "),
         ("system.dcgan.lr={log: [1, 0]}", "--set system.dcgan.lr={log: [1, 0]}: system.choice[0].lr.log: "),
-        ("system=vea", "--set system=vea: system.name: unknown system 'vea'; did you mean vae?"),
+        ("system=vea", "--set system=vea: system.name: unknown system 'vea'; did you mean vae or hvae?"),
         ("system={name: vae, beta: -1.0}", "--set system={name: vae, beta: -1.0}: system.beta: "),
         ("data={name: ring, modes: 0}", "--set data={name: ring, modes: 0}: data.modes: "),
         ("evaluation.samples=0", "--set evaluation.samples=0: samples: "),

@@ -138,3 +138,14 @@ class BetaVAE(ImageVAE):
 
     def divergence(self, code: Code, noise: Noise, step: int) -> base.Loss:
         return kl_term(self.config, code.mean, code.log_variance, step)
+
+
+class OwnPriorVAE(BetaVAE):
+    """A β-VAE whose prior is not N(0, I), or whose posterior is no diagonal Gaussian: metrics draw its codes by it."""
+
+    def draw_posterior(self, images: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents [N, code_size] of float images in [0, 1] by standard normal numbers of that shape, and log p(z) −
+        log q(z|x) [N] there.
+        """
+        code = self.coded(images, normal)
+        return code.latents, self.log_ratio(code)
