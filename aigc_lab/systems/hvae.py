@@ -12,18 +12,20 @@ from aigc_lab.nets import images as networks
 from aigc_lab.nets.mlp import mlp
 from aigc_lab.shape import Shape
 from aigc_lab.systems.shared.image_vae import Code, OwnPriorVAE
+from aigc_lab.systems.shared.kl_term import ANNEALING, Annealing
 
 
 class HVAE(OwnPriorVAE):
     """Minimises E[−log p(x|z₁)] + w·β·(KL of z₂ + KL of z₁ given z₂), nats a picture. p(z₁|z₂) is a learned Gaussian,
-    and q(z₁|x, z₂) its product with the encoder's Gaussian, weighted by precision (equations 17–19).
+    and q(z₁|x, z₂) its product with the encoder's Gaussian, weighted by precision.
 
     A code is (z₂, u) with z₁ = μ(z₂) + σ(z₂)·u, so that its prior is N(0, I). Of u, mean and variance of the posterior
-    depend on z₂; `encode` gives them at the mean of z₂, and mutual information is that of a code drawn so. `annealing:
-    linear` is the paper's warm-up.
+    depend on z₂; `encode` gives them at the mean of z₂, and mutual information is that of a code drawn so. The warm-up
+    is the paper's.
     """
 
     class Config(OwnPriorVAE.Config):
+        annealing: Annealing = Field("linear", description=ANNEALING)
         top_size: Width = Field(8, description="latents of the upper level; latent_size are those of the lower")
         hidden: Width = Field(256, description="features between the image and the two levels")
 

@@ -11,8 +11,8 @@ from aigc_lab.systems.shared.image_vae import Code, ImageVAE
 
 
 class InfoVAE(ImageVAE):
-    """Minimises E[−log p(x|z)] + (1 − α)·KL + (α + λ − 1)·MMD²(q(z), p(z)), nats a picture but for MMD (equation 6).
-    α = 0 and λ = 1 is the ELBO, α = 1 the MMD-VAE, which holds no single posterior to the prior.
+    """Minimises E[−log p(x|z)] + (1 − α)·KL + (α + λ − 1)·MMD²(q(z), p(z)), nats a picture but for MMD. α = 0 and λ = 1
+    is the ELBO, α = 1 the MMD-VAE, which holds no single posterior to the prior.
 
     MMD is taken between the batch's codes and as many draws of the prior, the V-statistic with a Gaussian kernel.
     Defaults are ours: α = 0, and λ = 1000, with which MMD² weighs about as much as the reconstruction.

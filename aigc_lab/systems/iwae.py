@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from aigc_lab.config import Times
 from aigc_lab.noise import Draw, Noise
@@ -55,29 +54,41 @@ class IWAE(ImageVAE):
         """Log p(x|z) [N, K] of images [N, C, H, W] at latents [N, K, D]."""
         chunk = self.config.chunk
         if chunk is None or chunk >= latents.shape[1]:
-            return self._block(images, latents)
-        blocks = [
-            checkpoint(
-                self._block,
-                images,
-                part,
-                use_reentrant=False,
-                preserve_rng_state=False,
-                context_fn=lambda: (_as_it_is(), _without_statistics(self.decoder)),
-            )
-            for part in torch.split(latents, chunk, 1)
-        ]
+            return self.block(images, latents)
+        # As inputs of the function, or its backward pass would be asked for no gradient of theirs.
+        learned = [weight for part in self._vae_modules()[1:] for weight in part.parameters()]
+        blocks = [_Recomputed.apply(self, images, part, *learned) for part in torch.split(latents, chunk, 1)]
         return torch.cat(blocks, 1)
 
-    def _block(self, images: Tensor, latents: Tensor) -> Tensor:
+    def block(self, images: Tensor, latents: Tensor) -> Tensor:
+        """Log p(x|z) [N, K], of all at a time."""
         count = latents.shape[1]
         repeated = images.unsqueeze(1).expand(-1, count, -1, -1, -1).flatten(0, 1)
         return self.log_likelihood(repeated, latents.flatten(0, 1)).reshape(-1, count)
 
 
-@contextmanager
-def _as_it_is() -> Iterator[None]:
-    yield
+class _Recomputed(torch.autograd.Function):
+    """`system.block(images, latents)` of which nothing is kept for the backward pass: it is computed again there.
+
+    torch's own checkpoint imports its compiler, which takes seconds, and moves the statistics of batch normalisation a
+    second time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, system: IWAE, images: Tensor, latents: Tensor, *weights: Tensor) -> Tensor:
+        ctx.system = system
+        ctx.save_for_backward(images, latents, *weights)
+        return system.block(images, latents)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        images, latents, *weights = ctx.saved_tensors
+        latents = latents.detach().requires_grad_()
+        with torch.enable_grad(), _without_statistics(ctx.system.decoder):
+            # A scalar: with gradients of its outputs `torch.autograd.grad` imports the compiler too.
+            total = (ctx.system.block(images, latents) * gradients[0]).sum()
+        found = torch.autograd.grad(total, [latents, *weights])
+        return None, None, *found
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from aigc_lab.systems.shared.mixture import SAMPLER
 
 
 class RAE(ImageAutoencoder):
-    """Minimises E‖x − D(z)‖² + β·½E‖z‖² + λ·R(D) with z = E(x), the squared error summed over pixels in [0, 1]
-    (equation 11). Up to a constant, that error is the nats of a Gaussian likelihood with σ² = ½.
+    """Minimises E‖x − D(z)‖² + β·½E‖z‖² + λ·R(D) with z = E(x), the squared error summed over pixels in [0, 1]. Up to a
+    constant, that error is the nats of a Gaussian likelihood with σ² = ½.
 
     R is ‖θ_D‖² (`l2`), E‖∂D/∂z‖² in the Frobenius norm, estimated by one random direction of an image (`gradient`), or
     nothing. There is no prior, likelihood or ELBO: `sampler: gmm` is the paper's, and its ten components. β and λ are

@@ -14,7 +14,7 @@ from aigc_lab.optimizers import base as optimizers
 from aigc_lab.samples import Text
 from aigc_lab.shape import Shape
 from aigc_lab.systems import base
-from aigc_lab.systems.shared.kl_term import Annealing, KLConfig, kl_term
+from aigc_lab.systems.shared.kl_term import ANNEALING, Annealing, KLConfig, kl_term
 from aigc_lab.systems.shared.language import LanguageSystem, nll_of, shifted
 from aigc_lab.text.vocabulary import PAD, UNK
 
@@ -35,7 +35,7 @@ class TextVAE(LanguageSystem):
         embedding: Width = 128
         hidden: Width = 256
         latent_size: Width = 32
-        annealing: Annealing = Field("linear", description="how the KL term comes to its whole weight")
+        annealing: Annealing = Field("linear", description=ANNEALING)
         word_dropout: float = Field(0.3, ge=0, le=1, description="share of the decoder's inputs replaced by <unk>")
         lr: Positive = Field(1e-3, description="Adam's step")
         max_norm: Positive = Field(5.0, description="a longer gradient is shortened to this")

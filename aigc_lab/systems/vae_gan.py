@@ -21,7 +21,7 @@ from aigc_lab.systems.shared.autoencoder import ImageAutoencoder
 class VAEGAN(ImageAutoencoder):
     """Three players, updated at the same point (algorithm 1). The encoder minimises β·KL + ℓ, the decoder γ·ℓ + its
     adversarial loss on reconstructions and on draws of the prior, the critic the cross-entropy of images against both.
-    ℓ = −log N(f(x); f(x̃), I) in nats a picture, of the features f before the critic's last layer (equation 7).
+    ℓ = −log N(f(x); f(x̃), I) in nats a picture, of the features f before the critic's last layer.
 
     There is no likelihood of pixels, and so no ELBO. Defaults of the paper: 128 latents, RMSprop at 3·10⁻⁴; β = 1. γ is
     ours, and so is the non-saturating loss (the paper's is `minimax`).

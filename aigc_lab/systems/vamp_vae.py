@@ -14,20 +14,22 @@ from aigc_lab.objectives.likelihood import normal_log_density
 from aigc_lab.shape import Shape
 from aigc_lab.systems import base
 from aigc_lab.systems.shared.image_vae import Code, OwnPriorVAE
-from aigc_lab.systems.shared.kl_term import weighted
+from aigc_lab.systems.shared.kl_term import ANNEALING, Annealing, weighted
 from aigc_lab.systems.shared.mixture import component
 
 
 class VampVAE(OwnPriorVAE):
-    """Minimises E[−log p(x|z)] + w·β·E[log q(z|x) − log p(z)] with p(z) = 1/K Σₖ q(z|uₖ), nats a picture (equations 2
-    and 9). The KL term is that of the drawn code, since it has no closed form.
+    """Minimises E[−log p(x|z)] + w·β·E[log q(z|x) − log p(z)] with p(z) = 1/K Σₖ q(z|uₖ), nats a picture. The KL term
+    is that of the drawn code, since it has no closed form.
 
     The pseudo-inputs uₖ are learned pixels, a sigmoid for the paper's clipping, whose gradient vanishes outside [0, 1].
     The encoder is normalised by layer: with batch normalisation an image's code would depend on the pseudo-inputs
-    beside it. Free bits need a closed form and are refused. Default: K = 500 of the paper.
+    beside it. Free bits need a closed form and are refused. Defaults of the paper: K = 500, and a warm-up (ours is of
+    1000 steps), without which the prior may follow a code that says nothing.
     """
 
     class Config(OwnPriorVAE.Config):
+        annealing: Annealing = Field("linear", description=ANNEALING)
         pseudo_inputs: Few = Field(500, description="K: learned images whose posteriors make the prior")
 
     config: Config

@@ -11,13 +11,15 @@ from aigc_lab.objectives.likelihood import standard_normal_kl, standard_normal_k
 from aigc_lab.systems.base import Loss
 
 Annealing = Literal["linear", "cyclical", "none"]
+#: what is said of `annealing`
+ANNEALING = "how the KL term comes to its whole weight"
 
 
 class KLConfig(Strict):
     """Keys of a system whose loss is −log p(x|z) + w·β·Σᵢ max(KLᵢ, λ), all in nats a sample."""
 
     beta: Weight = Field(1.0, description="weight of the KL term")
-    annealing: Annealing = Field("none", description="how the KL term comes to its whole weight")
+    annealing: Annealing = Field("none", description=ANNEALING)
     anneal_steps: Steps = Field(1000, description="steps until the KL term has its whole weight for good")
     cycles: Times = Field(4, description="of cyclical annealing")
     free_bits: Weight = Field(0.0, description="nats of each latent that cost nothing more")
