@@ -41,6 +41,7 @@ from aigc_lab.systems.rae import RAE, squared_jacobian
 from aigc_lab.systems.shared.image_vae import Code
 from aigc_lab.systems.vae import VAE
 from aigc_lab.systems.vae_gan import VAEGAN
+from aigc_lab.systems.vq_vae import VQVAE
 from aigc_lab.systems.wae_mmd import WAEMMD
 from aigc_lab.verdicts.conclusion import Collapse
 
@@ -65,7 +66,8 @@ def built(name: str, **options: Any) -> Any:
     kind: Any = plugins.find(System, name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return kind(kind.Config.model_validate({**SMALL, **options}), SHAPE)
+        small = {key: value for key, value in SMALL.items() if key in kind.Config.model_fields}
+        return kind(kind.Config.model_validate({**small, **options}), SHAPE)
 
 
 def pictures(n: int, seed: int = 3) -> Images:
@@ -429,6 +431,74 @@ def test_the_three_players_of_vae_gan(network: str) -> None:
     assert [phase.joint for phase in system.phases(12)] == ["all"] * 3
 
 
+# ---- VQ-VAE
+
+
+def test_gradients_pass_the_codebook_as_if_it_were_not_there() -> None:
+    system, batch = built("vq_vae", codes=7, embedding=3, commitment=0.5), pictures(4)
+    captured: list[Tensor] = []
+    system.encoder.register_forward_hook(lambda module, inputs, output: captured.append(output))
+    system.decoder.register_forward_hook(lambda module, inputs, output: captured.append(inputs[0]))
+    found = loss(system, batch)
+    encoded, decoded = captured[0], captured[1]
+    at_encoder, at_decoder = torch.autograd.grad(found.total, [encoded, decoded])
+    distance = torch.cdist(encoded.permute(0, 2, 3, 1).flatten(0, 2), system.codebook)
+    nearest = system.codebook[distance.argmin(1)].reshape(4, 4, 4, 3).permute(0, 3, 1, 2)
+    torch.testing.assert_close(decoded, nearest)
+    torch.testing.assert_close(at_encoder, at_decoder + 0.5 * 2 * (encoded - nearest) / 4)
+    image_error = (system.decoder(nearest) - batch.values).square().sum() / 4
+    torch.testing.assert_close(found.parts["squared_error"], image_error, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.parts["commitment"], (encoded - nearest).square().sum() / 4)
+
+
+@pytest.mark.parametrize("restart", [0.0, 0.5])
+def test_the_codebook_is_the_moving_average_of_what_is_nearest(restart: float) -> None:
+    system = built("vq_vae", codes=3, embedding=2, decay=0.75, restart=restart)
+    system.codebook.copy_(torch.tensor([[0.0, 0.0], [10.0, 0.0], [99.0, 99.0]]))
+    system.sums.copy_(system.codebook)
+    counts, sums = torch.ones(3), system.codebook.clone()
+    batch = torch.tensor([[1.0, 0.0], [9.0, 1.0], [8.0, 1.0], [0.0, 2.0]])
+    for _ in range(6):
+        indices = system.nearest(batch)
+        assert indices.tolist() == [0, 1, 1, 0]
+        assert system._note(batch, indices, torch.tensor([0.0, 0.3, 0.99])).tolist() == [2, 2, 0]
+        system._follow(0)
+        counts = 0.75 * counts + 0.25 * torch.tensor([2.0, 2.0, 0.0])
+        sums = 0.75 * sums + 0.25 * torch.tensor([[1.0, 2.0], [17.0, 2.0], [0.0, 0.0]])
+        if restart and counts[2] < 0.5 * counts.sum() / 3:
+            assert torch.equal(system.codebook[2], batch[3]) and system.counts[2] == 1
+            return
+        torch.testing.assert_close(system.codebook, sums / counts[:, None], rtol=1e-4, atol=1e-4)
+    assert not restart
+
+
+def test_its_prior_gives_a_code_the_probability_that_it_is_drawn_with() -> None:
+    """By the loss place after place, and by the share of samples: the two ways to read the prior."""
+    system = built("vq_vae", codes=2, embedding=3, hidden=8, heads=2)
+    with torch.no_grad():
+        for weight in system.prior.parameters():
+            weight.mul_(8)
+        system.output.weight.mul_(4)
+    batch = pictures(5)
+    indices = system.nearest(system._encoded(batch.values))
+    with torch.no_grad():
+        nats = torch.zeros(())
+        for row in indices:
+            for place in range(16):
+                before = torch.cat([torch.zeros(1, dtype=torch.long), row[:place] + 1])
+                features = system.prior(before[None])[0, -1]
+                nats = nats - system.output(features).log_softmax(0)[row[place]] / 5
+        torch.testing.assert_close(loss(system, batch, phase=1).total, nats, rtol=1e-3, atol=1e-3)
+        uniform = torch.rand((4000, 16), generator=torch.Generator().manual_seed(0))
+        drawn = system.drawn(uniform)
+        for first in (0, 1):
+            rows = drawn[drawn[:, 0] == first]
+            features = system.prior(torch.tensor([[0, first + 1]]))[0]
+            chance = system.output(features).softmax(1)
+            assert len(rows) / 4000 == pytest.approx(chance[0, first].item(), abs=0.04)
+            assert (rows[:, 1] == 1).float().mean().item() == pytest.approx(chance[1, 1].item(), abs=0.06)
+
+
 # ---- what scores and verdicts are told
 
 
@@ -439,7 +509,7 @@ def scored(metric: Any, system: Any) -> list[Score]:
     return score([metric], known, Real(reference, known, reference, known), dataset, store, "reference", system.eval())
 
 
-@pytest.mark.parametrize("kind", [WAEMMD, RAE, VAEGAN])
+@pytest.mark.parametrize("kind", [WAEMMD, RAE, VAEGAN, VQVAE])
 def test_what_has_no_density_is_refused_as_one_and_reconstructed(kind: Any) -> None:
     assert issubclass(kind, Coder) and not issubclass(kind, Autoencoder)
     system = built(plugins.name_of(kind))
@@ -462,7 +532,7 @@ def test_a_code_that_says_nothing_is_the_verdict(name: str) -> None:
     assert "likelihood:bernoulli" in said.signature
 
 
-@pytest.mark.parametrize("name", ["wae_mmd", "rae", "vae_gan"])
+@pytest.mark.parametrize("name", ["wae_mmd", "rae", "vae_gan", "vq_vae"])
 def test_a_decoder_that_paints_one_image_is_the_verdict(name: str) -> None:
     system, reference = built(name), Digits(Digits.Config(), Path()).load("reference").take(slice(0, 150))
     with torch.no_grad():

@@ -24,7 +24,7 @@ class ImageAutoencoder(base.System):
     """An encoder of images [N, C, H, W] and a decoder of latents [N, code_size].
 
     A subclass gives the phases, and `posterior` where its code is drawn. With `sampler: gmm` the latents of samples are
-    drawn from a Gaussian mixture that is fitted to codes of *train*.
+    drawn from a Gaussian mixture that is fitted to codes of *train*; the ELBO stays that of the prior.
     """
 
     modality = Modality.IMAGES
