@@ -475,10 +475,6 @@ def test_the_codebook_is_the_moving_average_of_what_is_nearest(restart: float) -
 def test_its_prior_gives_a_code_the_probability_that_it_is_drawn_with() -> None:
     """By the loss place after place, and by the share of samples: the two ways to read the prior."""
     system = built("vq_vae", codes=2, embedding=3, hidden=8, heads=2)
-    with torch.no_grad():
-        for weight in system.prior.parameters():
-            weight.mul_(8)
-        system.output.weight.mul_(4)
     batch = pictures(5)
     indices = system.nearest(system._encoded(batch.values))
     with torch.no_grad():
