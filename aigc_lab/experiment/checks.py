@@ -188,8 +188,9 @@ def _check_needs(metric: "Metric", systems: "Mapping[str, type[System]]") -> Non
         if "codes" in metric.needs and not issubclass(kind, Coder):
             raise ValueError(f"it needs a system that encodes (encode, decode), and {system} has no encoder")
         if "encoder" in metric.needs and not issubclass(kind, Autoencoder):
+            lacking = "no log_likelihood" if issubclass(kind, Coder) else "none"
             raise ValueError(
-                f"it needs a system with an encoder (encode, decode, log_likelihood), and {system} has none"
+                f"it needs a system with an encoder (encode, decode, log_likelihood), and {system} has {lacking}"
             )
         if "likelihood" in metric.needs and not issubclass(kind, Likelihood):
             raise ValueError(f"it needs a system that gives sentences a probability (token_nll), and {system} has none")

@@ -141,6 +141,19 @@ def test_a_system_that_a_metric_cannot_score_is_refused(lines: Lines, metric: st
         lines.check(TWO, "system={name: vae, width: 8}", *changes)
 
 
+@pytest.mark.parametrize("system", ["wae_mmd", "rae", "vae_gan", "vq_vae"])
+def test_an_autoencoder_without_a_density_is_reconstructed_and_has_no_elbo(lines: Lines, system: str) -> None:
+    name = f"system={{name: {system}, width: 8}}"
+    said = lines.refusal(TWO, name, "evaluation={name: image-small, metrics: [elbo]}", "objective={maximize: elbo}")
+    assert said.endswith(f"(encode, decode, log_likelihood), and {system} has no log_likelihood")
+    changes = "evaluation={name: image-small, metrics: [reconstruction]}", "objective={minimize: reconstruction_mse}"
+    lines.check(TWO, name, *changes)
+    said = lines.refusal(TWO, *changes)
+    assert said.endswith(
+        "metric reconstruction: it needs a system that encodes (encode, decode), and dcgan has no encoder"
+    )
+
+
 @pytest.mark.parametrize(
     ("metrics", "score"),
     [("elbo", "kl"), ("elbo", "active_units"), ("elbo", "mutual_information"), ("memorisation", "fd_gap_clf")],
