@@ -17,6 +17,8 @@ from aigc_lab.systems.shared.mixture import GaussianMixture, component
 from aigc_lab.systems.vae import VAE
 from aigc_lab.tracking import writer
 from aigc_lab.training.checkpoint import load_system, save_weights
+from aigc_lab.training.stack import Stack
+from aigc_lab.training.state import TrainingState
 
 MEANS = torch.tensor([[-6.0, 0.0], [6.0, 3.0]])
 SCALES = torch.tensor([[[1.0, 0.0], [0.8, 0.6]], [[0.5, 0.0], [0.0, 2.0]]])
@@ -130,3 +132,16 @@ def test_a_run_keeps_the_mixture_of_the_weights_that_it_keeps(tmp_path: Path, mo
         system.fit_sampler(DIGITS.load("train"))
         for key, value in system.mixture.state_dict().items():
             assert torch.equal(stored[f"mixture.{key}"], value), f"{path.stem}: {key}"
+
+
+def test_a_replica_of_a_stack_is_fitted_alone() -> None:
+    config = VAE.Config(width=4, latent_size=3, sampler="gmm", mixture=2)
+    states = [TrainingState.fresh(VAE, config, DIGITS.shape, seed=n, batch_size=8, device="cpu") for n in (0, 1)]
+    stack, train = Stack(states), DIGITS.load("train")
+    states[1].average.fit_sampler(train)
+    together: Any = stack.average
+    assert not together.mixture.means[0].any() and together.mixture.means[1].any()
+    alone = TrainingState.fresh(VAE, config, DIGITS.shape, seed=1, batch_size=8, device="cpu").average
+    alone.fit_sampler(train)
+    mixtures: list[Any] = [each.mixture for each in (states[1].average, alone)]
+    torch.testing.assert_close(mixtures[0].means, mixtures[1].means)
