@@ -31,6 +31,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "folder": {"samples": 100},
     "text-oracle": {"samples": 100},
     "text-vae": {"samples": 120},
+    "disentangle": {"samples": 100},
     "text-panel": {"samples": 120},
 }
 SEARCH = {
