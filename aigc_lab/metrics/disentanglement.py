@@ -34,8 +34,8 @@ class Disentanglement(base.Metric):
     `mig` and `sap` ask whether one latent alone tells a factor; `dci_disentanglement` whether a latent is of use for
     one factor only, `dci_completeness` whether one latent only is of use for a factor, `dci_informativeness` whether
     all latents together tell it. Means are read whatever their scale: a latent that is hardly active counts in full,
-    though draws of it say little. A code rotated in the plane of two of F factors loses their share of MIG and SAP, 2/F,
-    and stays as informative.
+    though draws of it say little. A code rotated by 45° in the plane of two of F factors loses their share of MIG and
+    SAP, 2/F, and stays as informative.
 
     Here the floor is chance and lies below: the score of the same codes, each given to another sample. Intervals are of
     a bootstrap over samples: ±1.96 standard errors for `mig` and `sap`; for DCI, with new forests each time, ±2.26 of
