@@ -27,11 +27,14 @@ from aigc_lab.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
     from torch import Tensor
 
     from aigc_lab.display.ranking_views import Ranking
     from aigc_lab.experiment.experiment import Source
     from aigc_lab.modalities.shared.inputs import Range
+    from aigc_lab.registry.ranking import Comparison
+    from aigc_lab.registry.store import Registry
     from aigc_lab.serving.model import Model
     from aigc_lab.statistics.score import Scores
     from aigc_lab.text.tokenizer import Tokenizer
@@ -71,7 +74,9 @@ def sweep(
         home=_path(home),
         executor=executor,
     )
-    return _frame(rows)
+    import pandas
+
+    return compare(rows[0]["sweep"], home=home) if rows else pandas.DataFrame()
 
 
 def train(
@@ -100,45 +105,98 @@ def train(
 
 
 def compare(
-    sweep: str | None = None,
-    *,
+    sweep: str | Sequence[str] | None = None,
+    *more: str,
+    by: str = "trial",
+    where: str | None = None,
     score: str | None = None,
     checkpoint: Literal["last", "selected"] = "last",
     home: str | Path | None = None,
 ) -> "pandas.DataFrame":
-    """The trials of a sweep (of all, by default), ranked by the median over their seeds: one row a trial.
+    """The trials of one sweep, of several, or of all (the default), ranked by the median over their seeds: one row a
+    trial, with the columns of `aigc-lab compare --csv`.
 
-    `score` names the score, `value`, `low`, `high`, `n`, `floor`, `confidence` and `signature` say what it is, and a
-    column `config.<key>` holds each value that the search chose. What has no score has NaN there.
+    With `by`, a row is all trials of one `system`, of one `sweep`, or with one value of a parameter (`lr`). Only trials
+    that `where` is true of are ranked: `"lr < 1e-3 and system in (dcgan, vae) and not collapse = TOTAL"`.
+
+    `score` names the score, `value`, `low`, `high`, `n`, `floor`, `confidence` and `signature` say what it is.
+    `p_collapse` and `p_unstable` are the shares of runs that went wrong, with their 95 % intervals (Wilson); of a row
+    with several trials, the shares of these of which most runs did.
+    `median_failure_step`, `sd_last` and `sd_selected` (with intervals), and `steps_to_best` say what the seeds say
+    together. A column `config.<key>` holds each value that the search chose. What is not known is NaN.
     """
-    from aigc_lab.host.settings import Settings
-    from aigc_lab.registry.comparison import compare_trials
-    from aigc_lab.registry.home import open_registry
+    import pandas
 
-    settings = Settings.load(_path(home))
-    with open_registry(settings) as registry:
-        return _frame(compare_trials(registry, sweep, score=score, checkpoint=checkpoint).rows)
+    from aigc_lab.commands.compare import add_statistics, flat_rows
+
+    with _registry(home) as registry:
+        comparison = _compared(registry, sweep, more, by, where, score, checkpoint)
+        add_statistics(registry, comparison, score, checkpoint)
+    return pandas.DataFrame(flat_rows(comparison))
 
 
 def ranking(
-    sweep: str | None = None,
-    *,
+    sweep: str | Sequence[str] | None = None,
+    *more: str,
+    by: str = "trial",
+    where: str | None = None,
     score: str | None = None,
     checkpoint: Literal["last", "selected"] = "last",
     limit: int | None = None,
     home: str | Path | None = None,
 ) -> "Ranking":
-    """The trials of a sweep (of all, by default) as `aigc-lab compare` prints them, and as a table in a notebook; its
-    `to_latex()` is a table for a paper, and its `rows` are plain data. `limit` keeps the first so many.
+    """What `compare` ranks, as `aigc-lab compare` prints it, and as a table in a notebook; its `to_latex()` is a table
+    for a paper, `to_markdown()` one for GitHub, and its `rows` are plain data. `limit` keeps the first so many.
     """
     from aigc_lab.display.ranking_views import Ranking
+
+    most = _whole_if("limit", limit)
+    with _registry(home) as registry:
+        return Ranking(_compared(registry, sweep, more, by, where, score, checkpoint, most))
+
+
+def _registry(home: str | Path | None) -> "Registry":
     from aigc_lab.host.settings import Settings
-    from aigc_lab.registry.comparison import compare_trials
     from aigc_lab.registry.home import open_registry
 
-    with open_registry(Settings.load(_path(home))) as registry:
-        most = _whole_if("limit", limit)
-        return Ranking(compare_trials(registry, sweep, score=score, checkpoint=checkpoint, most=most))
+    return open_registry(Settings.load(_path(home)))
+
+
+def _compared(
+    registry: "Registry",
+    sweep: str | Sequence[str] | None,
+    more: Sequence[str],
+    by: str,
+    where: str | None,
+    score: str | None,
+    checkpoint: Literal["last", "selected"],
+    most: int | None = None,
+) -> "Comparison":
+    from aigc_lab.registry.comparison import compare_trials
+
+    sweeps = [*([sweep] if isinstance(sweep, str) else sweep or []), *more]
+    return compare_trials(registry, sweeps, score=score, checkpoint=checkpoint, most=most, by=by, where=where)
+
+
+def plot(
+    sweeps: str | Sequence[str],
+    *,
+    kind: Literal["seeds", "profile", "survival", "budget", "pareto", "importance", "verdicts"],
+    by: str | None = None,
+    x: str | None = None,
+    y: str | None = None,
+    path: str | Path | None = None,
+    home: str | Path | None = None,
+) -> "Figure":
+    """A figure of one sweep or several, as `aigc-lab plot` draws it; `path` writes it too, as PNG, PDF, SVG or HTML by
+    its suffix. `by` is what a row or curve is: `trial`, `system` or a parameter; `x` and `y` are the scores of
+    `pareto`.
+
+    Raises `UsageError` for a kind that the runs of these sweeps cannot give, with what would.
+    """
+    from aigc_lab.commands.plot import plot_sweeps
+
+    return plot_sweeps(sweeps, kind, by=by, x=x, y=y, path=_path(path), home=_path(home))
 
 
 def runs(
@@ -156,12 +214,10 @@ def runs(
     holdout where it was scored there, `scores.fd` is the value, `scores.fd.low` and `scores.fd.high` its 95 % interval,
     `scores.fd.n`, `scores.fd.floor`, `scores.fd.floor_sd` and `scores.fd.signature` what it is to be read with.
     """
-    from aigc_lab.host.settings import Settings
-    from aigc_lab.registry.home import open_registry
     from aigc_lab.registry.runs import newest_runs
     from aigc_lab.registry.states import named_state
 
-    with open_registry(Settings.load(_path(home))) as registry:
+    with _registry(home) as registry:
         found = newest_runs(registry, sweep, state=named_state(state), most=_whole_if("limit", limit))
         return [_record(row) for part in found.parts for row in part]
 
@@ -327,15 +383,3 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _path(home: str | Path | None) -> Path | None:
     return None if home is None else Path(home)
-
-
-def _frame(rows: list[dict[str, Any]]) -> "pandas.DataFrame":
-    import pandas
-
-    flat = []
-    for row in rows:
-        score = dict(row["score"] or {})
-        facts = {key: value for key, value in row.items() if key not in ("score", "config", "states")}
-        config = {f"config.{key}": value for key, value in row["config"].items()}
-        flat.append(facts | {"score": score.pop("name", None)} | score | config)
-    return pandas.DataFrame(flat)

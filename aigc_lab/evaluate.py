@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from aigc_lab.scoring.collapse_judge import Pictures, equal
 from aigc_lab.scoring.evidence import evidence_of, kept, pool_of
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.scoring.given_collapse import RealSet, classes_of, verdict_on
-from aigc_lab.scoring.inputs import GivenDataset, Pair, parted, read_input
-from aigc_lab.scoring.metric_choice import best_features, chosen_metrics
+from aigc_lab.scoring.inputs import GivenDataset, Pair, of_size, parted, read_input
+from aigc_lab.scoring.metric_choice import best_features, chosen_metrics, reads_features
 from aigc_lab.scoring.neighbours_picture import draw_neighbours, neighbours_by
 from aigc_lab.statistics.score import Scores
 from aigc_lab.verdicts.conclusion import CollapseVerdict
@@ -67,7 +68,10 @@ def evaluate(
     The metrics are those of `metrics` by name or of a `protocol` (a name or a file). Without either they are those of
     the modality that can be computed: `leave` and `say` are told of each of the others and the reason. Both sets must
     be as large as a metric needs. `features` is the extractor of all metrics that can choose: `inception`,
-    `classifier`, `lite0`, `random`, or a user's file.
+    `classifier`, `lite0`, `random`, or a user's file. Without it these are Inception where its weights are, else a
+    classifier of the reference's classes where it passes its test, else `lite0`, and `say` is told which and why.
+
+    A classifier of given samples learns from a quarter of them; scores are against the others.
 
     The floor compares real samples with real ones: of a dataset, samples of the other scoring split; of any other
     reference, a random part with the rest, at most half of it. Where that part is smaller than the generated set,
@@ -89,10 +93,14 @@ def evaluate(
     options: dict[str, Any] = {"data_dir": data_dir, "numbers": numbers, "skip_broken": skip_broken}
     real, pair = _paired(generated, reference, size, options, say)
     fake = _drawn(pair.generated, samples)
-    dataset, sets = _real(pair, real, len(fake))
+    stores = partial(FeatureStore, cache=cache, weights=weights, device=environment.device(device), say=say)
+    if reads_features(metrics, protocol) and features is None:
+        dataset: Dataset = real.split[0] if real.split else _candidate(pair.reference, real.classes)
+        features = best_features(dataset, stores(dataset), weights, say)
+    dataset, sets = _real(pair, real, len(fake), features, say)
     if train is not None:
         sets = replace(sets, train=_training_set(train, pair, options, say))
-    store = FeatureStore(dataset, cache=cache, weights=weights, device=environment.device(device), say=say)
+    store = stores(dataset)
     store.watch = watch
     split = real.split[1] if real.split else "set"
     evidence = evidence_of(fake, sets, dataset, store, split, system, _signature_parts(pair, len(fake), sets))
@@ -104,7 +112,7 @@ def evaluate(
         say(f"{metric} is left out: {reason}")
         leave(metric, reason)
 
-    chosen = chosen_metrics(metrics, protocol, features, evidence, store, weights, say, leave_out)
+    chosen = chosen_metrics(metrics, protocol, features, evidence, weights, say, leave_out)
     store.keep |= kept(chosen)
     by = None if neighbours is None else neighbours_by(neighbours, chosen, evidence)
     if by is not None:
@@ -117,7 +125,7 @@ def evaluate(
         raise error if isinstance(error, UsageError) else UsageError(str(error)) from None
     if not scores:
         raise UsageError("nothing can be scored: every metric is left out")
-    return Scores(scores, left_out)
+    return Scores(scores, left_out, chain.from_iterable(metric.describing() for metric in chosen))
 
 
 def judge(
@@ -155,22 +163,24 @@ def judge(
     classes, names = (pair.reference.labels, real.classes) if labels is None else classes_of(labels)
     if classes is not None and classes.shape != (len(pair.reference),):
         raise UsageError(f"labels: {len(classes):,} are given for {len(pair.reference):,} reference samples")
-    count = None if classes is None else int(classes.max()) + 1
     kind = modality_of(pair.reference)
     reference = replace(pair.reference, labels=classes) if kind.learns_labels else pair.reference
-    reference, rows, learned = _held_out(reference, real, features)
-    dataset = real.split[0] if real.split else GivenDataset(reference, count, learned)
+    stores = partial(FeatureStore, cache=cache, weights=weights, device=environment.device(device), say=say)
+    if features is None and not kind.is_vector:
+        if real.split is None:
+            dataset: Dataset = _candidate(reference, names)
+        elif real.split[1] == "train":  # which the dataset's classifier has learned
+            dataset = GivenDataset(reference, _count(reference))
+        else:
+            dataset = real.split[0]
+        features = best_features(dataset, stores(dataset), weights, say) or kind.judge_extractor
+    elif features == "classifier" and real.split and real.split[1] == "train":
+        raise UsageError(f"reference: the classifier has learned {real.name}; name another split, or other features")
+    dataset, reference, rows = _dataset(reference, real, names, features, say)
     if kind.is_vector:
         vectors = _Vectors(kind.vectors(pair.generated), kind.vectors(reference), str(pair.generated.modality))
     else:
-        stores = partial(
-            FeatureStore,
-            cache=cache,
-            weights=weights,
-            device=environment.device(device),
-            say=say,
-        )
-        vectors = _extracted(pair.generated, reference, dataset, features, weights, stores, say)
+        vectors = _extracted(pair.generated, reference, stores(dataset), dataset, features, weights, say)
     real_set = RealSet(
         vectors.real,
         f"{vectors.identity}|data:{dataset.name}:{dataset.digest[:8]}",
@@ -204,12 +214,23 @@ def _places(
 def _paired(
     generated: Any, reference: Any, size: int | None, options: Mapping[str, Any], say: Callable[[str], None]
 ) -> tuple[Input, Pair]:
-    """The reference as it was given, and both sets in one form. Tells `say` how they were read."""
-    real = read_input(reference, name="reference", **options)
-    pair = Pair(read_input(generated, name="generated", like=real.modality, **options), real, size)
+    """The reference, a dataset that is named at the size of the generated pictures where it has that, and both sets in
+    one form. Tells `say` how they were read.
+    """
+    given = read_input(reference, name="reference", **options)
+    fake = read_input(generated, name="generated", like=given.modality, **options)
+    real = of_size(given, size or _side(fake)) if isinstance(reference, str) else given
+    if real is not given:
+        say(f"{real.name}: read at {real.common}×{real.common} pixels, as what is compared with it")
+    pair = Pair(fake, real, size)
     for note in pair.notes:
         say(note)
     return real, pair
+
+
+def _side(given: Input) -> int | None:
+    """The one side, in pixels, that all pictures have; None where there is none."""
+    return given.sides[0] if given.sides is not None and given.sides[0] == given.sides[1] else None
 
 
 def _drawn(generated: Samples, samples: int | None) -> Samples:
@@ -224,19 +245,23 @@ def _drawn(generated: Samples, samples: int | None) -> Samples:
 def _training_set(train: Any, pair: Pair, options: Mapping[str, Any], say: Callable[[str], None]) -> Samples:
     """What the generator was trained on, in the form of the pair. Tells `say` how it was read."""
     given = read_input(train, name="train", like=pair.generated.modality, **options)
+    if isinstance(train, str) and modality_of(given).is_image:
+        given = of_size(given, pair.reference.values.shape[-1])
     samples = pair.another(given)
     for note in given.notes:
         say(note)
     return samples
 
 
-def _real(pair: Pair, real: Input, count: int) -> tuple[Dataset, Real]:
+def _real(
+    pair: Pair, real: Input, count: int, features: str | None, say: Callable[[str], None]
+) -> tuple[Dataset, Real]:
     if real.split is None:
-        classes = None if pair.reference.labels is None else int(pair.reference.labels.max()) + 1
-        if len(pair.reference) < 2:
+        dataset, reference, _ = _dataset(pair.reference, real, real.classes, features, say)
+        if len(reference) < 2:
             raise UsageError(f"{real.name}: one sample is no reference; give two at the very least")
-        pool = Pool((pair.reference,), len(pair.reference) // 2)
-        return GivenDataset(pair.reference, classes), Real.drawn(pair.reference, pool, count)
+        pool = Pool((reference,), len(reference) // 2)
+        return dataset, Real.drawn(reference, pool, count)
     dataset, split = real.split
     other = dataset.load("holdout" if split != "holdout" else "reference")
     # Systems know the training split, and so do their judges: what is held against it is no part of it.
@@ -244,17 +269,41 @@ def _real(pair: Pair, real: Input, count: int) -> tuple[Dataset, Real]:
     return dataset, Real.drawn(pair.reference, pool, count, dataset.load("train"))
 
 
-def _held_out(reference: Samples, real: Input, features: str | None) -> tuple[Samples, Tensor, Samples | None]:
-    """The real samples to judge by, their places [n] among all, and those that a classifier of given samples learns
-    from: a classifier sorts what it has learned right, which says nothing of other samples. Raises `UsageError` for the
-    training split of a dataset, from which its classifier has learned.
+def _dataset(
+    reference: Samples,
+    real: Input,
+    names: Sequence[str] | None,
+    features: str | None,
+    say: Callable[[str], None],
+) -> tuple[Dataset, Samples, Tensor]:
+    """The dataset of the reference, the samples to compare with, and their places [n] among all. A classifier of given
+    samples learns from a part that is put aside: it sorts what it has learned right, which says nothing of others.
     """
-    if features == "classifier" and not real.split:
-        learned, rows = (each.sort().values for each in parted(reference, len(reference) // _LEARNED))
-        return reference.take(rows), rows, reference.take(learned).canonical()
-    if features == "classifier" and real.split and real.split[1] == "train":
-        raise UsageError(f"reference: the classifier has learned {real.name}; name another split, or other features")
-    return reference, torch.arange(len(reference)), None
+    if real.split:
+        return real.split[0], reference, torch.arange(len(reference))
+    if features == "classifier" and reference.labels is not None:
+        dataset, rest, rows = _put_aside(reference, names)
+        count = len(reference) - len(rest)
+        say(f"{real.name}: {count:,} of {len(reference):,} pictures train the classifier, and the others are compared")
+        return dataset, rest, rows
+    return GivenDataset(reference, _count(reference)), reference, torch.arange(len(reference))
+
+
+def _candidate(reference: Samples, names: Sequence[str] | None) -> GivenDataset:
+    """The dataset of given samples by which it is tried whether a classifier of their classes can serve."""
+    return GivenDataset(reference, None) if reference.labels is None else _put_aside(reference, names)[0]
+
+
+def _put_aside(reference: Samples, names: Sequence[str] | None) -> tuple[GivenDataset, Samples, Tensor]:
+    """A dataset of labelled samples whose train split is a quarter of them, the others, and their places [n]."""
+    learned, rows = (each.sort().values for each in parted(reference, len(reference) // _LEARNED))
+    rest, known = reference.take(rows), reference.take(learned).canonical()
+    return GivenDataset(rest, _count(reference), known, names), rest, rows
+
+
+def _count(reference: Samples) -> int | None:
+    """The number of classes of given samples; None without labels."""
+    return None if reference.labels is None else int(reference.labels.max()) + 1
 
 
 # ---- scores
@@ -305,15 +354,14 @@ class _Vectors:
 def _extracted(
     fake: Samples,
     reference: Samples,
+    store: FeatureStore,
     dataset: Dataset,
-    features: str | None,
+    name: str | None,
     weights: WeightsPolicy,
-    stores: Callable[[Dataset], FeatureStore],
     say: Callable[[str], None],
 ) -> _Vectors:
-    """Vectors by the extractor `features`, or the best that can be had. Raises `UsageError` where there is none."""
-    kind, store = modality_of(reference), stores(dataset)
-    name = features or best_features(dataset, store, weights, say) or kind.judge_extractor
+    """Vectors by the extractor of a name. Raises `UsageError` where there is none, or it cannot read the samples."""
+    kind = modality_of(reference)
     if name is None:
         raise UsageError(f"{fake.modality} are judged by features of yours: name an extractor with --features")
     extractor = lookup.find_extractor(name)

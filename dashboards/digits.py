@@ -34,7 +34,7 @@ def shown_runs(sweep: str, home: Path | None) -> list[str]:
     best: dict[str, str] = {}
     for row in rows:
         of_trial = [run for run in runs if run["trial"] == row["trial"] and run["run"] not in gone]
-        fresh = [run for run in of_trial if run["role"] == "confirm"] or of_trial
+        fresh = [run for run in of_trial if run["role"] == row["role"]] or of_trial
         if row["rank"] is not None and fresh:
             best.setdefault(row["system"], fresh[0]["run"])
     return [best["ns_gan"], best["vae"], *gone[:1]]

@@ -99,6 +99,62 @@
     savable(box, "objective", TABLES.objective);
   }
 
+  // Steps: a share holds until the next failure.
+  function survival() {
+    const box = $("#survival");
+    if (!box) return;
+    const traces = data.survival.flatMap((each, place) => {
+      const shift = 0.005 * (place - (data.survival.length - 1) / 2); // lines that coincide would hide each other
+      const own = colour(each.colour), dash = DASHES[each.dash % DASHES.length], text = said(`${each.name}, n = ${each.n}`);
+      const band = { mode: "lines", line: { width: 0, shape: "hv" }, hoverinfo: "skip", showlegend: false, legendgroup: each.name };
+      const shown = data.survival.length > 4 || each.low.length < 3 ? [] : [
+        { ...band, x: each.step.slice(1), y: each.low.slice(1) },
+        { ...band, x: each.step.slice(1), y: each.high.slice(1), fill: "tonexty", fillcolor: faint(own, 0.13) },
+      ];
+      return [...shown, {
+        x: each.step, y: each.share.map((share) => share + shift), customdata: each.share, name: text, legendgroup: each.name, mode: "lines", line: { color: own, dash, width: 2, shape: "hv" },
+        hovertemplate: `${text}<br>step %{x}<br>%{customdata:.0%} not failed<extra></extra>`,
+      }, {
+        x: each.watched, y: each.at.map((share) => share + shift), mode: "markers", showlegend: false, legendgroup: each.name, hoverinfo: "skip",
+        marker: { symbol: "line-ns", size: 9, line: { width: 1.6, color: own } },
+      }];
+    });
+    plot(box, traces, layout({
+      xaxis: axis("step", { rangemode: "tozero" }), yaxis: axis("runs not failed", { tickformat: ".0%", range: [-0.03, 1.05] }),
+      height: 340, showlegend: true, legend: { orientation: "h", y: -0.25 },
+    }));
+    savable(box, "survival", TABLES.survival);
+  }
+
+  function budget() {
+    const box = $("#budget");
+    if (!box) return;
+    const finite = data.budget.flatMap((each) => [...each.median, ...each.expected]).filter((value) => value !== null);
+    const log = wide(finite), room = log ? (Math.max(...finite) / Math.min(...finite)) ** 0.08 : 0.06 * (Math.max(...finite) - Math.min(...finite)) || 1;
+    const ends = [Math.min(...finite), Math.max(...finite)].map((value, top) => log ? (top ? value * room : value / room) : (top ? value + room : value - room));
+    const traces = data.budget.flatMap((each) => {
+      const own = colour(each.colour), text = said(each.name);
+      const band = { x: each.trials, mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false };
+      return [
+        { ...band, y: each.low.map((value) => value === null ? ends[0] : Math.max(value, ends[0])) },
+        { ...band, y: each.high.map((value) => value === null ? ends[1] : Math.min(value, ends[1])), fill: "tonexty", fillcolor: faint(own, 0.13) },
+        { x: each.trials, y: each.expected, mode: "lines", line: { color: own, dash: "dot", width: 1.3 }, showlegend: false,
+          hovertemplate: `${text}<br>mean of the best of %{x}: %{y:.4g}<extra></extra>` },
+        { x: each.trials, y: each.median, name: text, mode: each.trials.length > 40 ? "lines" : "lines+markers", marker: { size: 6 },
+          line: { color: own, dash: DASHES[each.dash % DASHES.length], width: 2.2 },
+          hovertemplate: `${text}<br>best of %{x}: %{y:.4g}<extra></extra>` },
+      ];
+    });
+    const decades = log ? Array.from({ length: 40 }, (_, at) => 10 ** (at - 20)).flatMap((ten) => [ten, 2 * ten, 5 * ten]) : [];
+    const ticks = decades.filter((value) => value >= ends[0] && value <= ends[1]).map((value) => Number(value.toPrecision(1)));
+    plot(box, traces, layout({
+      xaxis: axis("budget k (trials)"),
+      yaxis: axis(data.objective, log ? { type: "log", range: ends.map(Math.log10), tickvals: ticks, ticktext: ticks.map(String) } : { range: ends }),
+      height: 340, showlegend: data.budget.length > 1, legend: { orientation: "h", y: -0.25 },
+    }));
+    savable(box, "budget", TABLES.budget);
+  }
+
   function modes() {
     const box = $("#heat");
     if (!box) return;
@@ -321,6 +377,11 @@
           ...points.temperature.map((_, at) => [run, ...keys.map((key) => points[key][at]), n]),
           ["real sentences", ...keys.map((key) => real[key]), n]])];
     },
+    survival: () => [["system", "step (training steps)", "at risk (runs)", "failures", "not failed (share)", "low (95 %)", "high (95 %)"],
+      ...data.survival.flatMap((each) => each.rows.map((row) => [each.name, ...row]))],
+    budget: () => [["system", "budget (trials)", "best, median", "low (95 %)", "high (95 %)", "best, mean", "on the holdout, mean", "n (trials)"],
+      ...data.budget.flatMap((each) => each.trials.map((trials, at) =>
+        [each.name, trials, each.median[at], each.low[at], each.high[at], each.expected[at], each.chosen[at], each.n]))],
     curves: () => [["run", "scalar", "step (training steps)", "value"],
       ...data.runs.flatMap((run) => Object.entries(run.curves || {}).flatMap(([scalar, curve]) =>
         curve.step.map((step, at) => [run.run, scalar, step, curve.value[at]])))],
@@ -413,7 +474,7 @@
     });
   }
 
-  const figures = () => { history(); modes(); quality(); training(); $("#parallel").replaceChildren(); parallel(); };
+  const figures = () => { history(); survival(); budget(); modes(); quality(); training(); $("#parallel").replaceChildren(); parallel(); };
   $$("table.sortable").forEach(sortable);
   pictures();
   savablePictures();

@@ -4,12 +4,21 @@ import math
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Table, func, select
 
-from aigc_lab.registry.records import Role, StoredArtifact, StoredCheckpoint, StoredScalar, StoredScore
+from aigc_lab.registry.records import (
+    Judged,
+    Role,
+    StoredArtifact,
+    StoredCheckpoint,
+    StoredScalar,
+    StoredScore,
+    StoredVerdict,
+)
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 
@@ -63,8 +72,8 @@ class Lab:
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
 
-    def sweep(self, name: str = "digits", objective: str = "fd", better: Any = "lower") -> str:
-        return self.registry.sweep(name, f"{name:_<8}", {}, objective, better)
+    def sweep(self, name: str = "digits", objective: str = "fd", better: Any = "lower", experiment: Any = None) -> str:
+        return self.registry.sweep(name, f"{name:_<8}", experiment or {}, objective, better)
 
     def run(
         self,
@@ -76,9 +85,13 @@ class Lab:
         state: RunState = RunState.FINISHED,
         role: Role = "search",
         signature: str = SIGNATURE,
+        system: str = "vae",
+        config: dict[str, Any] | None = None,
+        reason: str | None = None,
+        verdicts: Sequence[tuple[Judged, str]] = (),
         **changes: Any,
     ) -> str:
-        self.registry.trial(sweep, trial, "vae", {"lr": trial / 10}, {})
+        self.registry.trial(sweep, trial, system, {"lr": trial / 10} if config is None else config, {})
         run = self.registry.run(sweep, trial, seed, role)
         if state is RunState.QUEUED:
             return run
@@ -87,7 +100,8 @@ class Lab:
             about: dict[str, Any] = {"name": "fd", "low": None, "high": None, "n": 1000, "floor": 0.5}
             about |= {"better": "lower", "checkpoint": "last", "step": 10, "split": "holdout"} | changes
             scores = [StoredScore(value=value, signature=signature, **about)] if value is not None else []
-            self.registry.finish(run, attempt, state, seconds=1.0, scores=scores)
+            said = [StoredVerdict(kind, 10, verdict, "why", {}, "signature") for kind, verdict in verdicts]
+            self.registry.finish(run, attempt, state, reason=reason, seconds=1.0, scores=scores, verdicts=said)
         return run
 
 

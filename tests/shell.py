@@ -53,12 +53,12 @@ def at(evaluation: int, happen: Callable[[], object]) -> Iterator[None]:
     """Something happens before this evaluation of those that come within is told."""
     scored, count = scheduler._Watcher.scored, 0
 
-    def counted(watcher: scheduler._Watcher, step: int, value: float) -> bool:
+    def counted(watcher: scheduler._Watcher, step: int, value: float, **told: object) -> bool:
         nonlocal count
         count += 1
         if count == evaluation:
             happen()
-        return scored(watcher, step, value)
+        return scored(watcher, step, value, **told)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scheduler._Watcher, "scored", counted)

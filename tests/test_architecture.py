@@ -49,11 +49,13 @@ PLUGINS = (
 LIGHT = (
     *("", "api", "cli", "config", "experiment", "host", "metrics.base", "plugins", "registry", "text", "web"),
     *("modalities.base", "modalities.shared.blocks", "modality", "shape"),
-    *("commands.doctor", "commands.explain", "commands.given", "commands.judge", "commands.sentences"),
-    *("commands.spool", "commands.status", "commands.stop", "commands.ui"),
-    *("metrics.shared.text", "scoring.given_sentences", "statistics.rank_test", "statistics.score"),
-    *("display.latex", "display.meaning", "display.ranking", "display.ranking_views", "display.rows_table"),
-    *("display.glossary", "display.run_page", "display.seeds", "display.tables", "display.terminal", "display.wording"),
+    *("commands.compare", "commands.doctor", "commands.explain", "commands.given", "commands.judge"),
+    *("commands.sentences", "commands.spool", "commands.status", "commands.stop", "commands.ui"),
+    *("metrics.shared.text", "scoring.given_sentences"),
+    *("statistics.race", "statistics.rank_test", "statistics.score", "statistics.superiority"),
+    *("display.glossary", "display.latex", "display.markdown", "display.meaning", "display.pairs", "display.races"),
+    *("display.ranking", "display.ranking_views", "display.rows_table", "display.run_page", "display.seeds"),
+    *("display.selection", "display.tables", "display.terminal", "display.wording"),
     *("serving.answering", "serving.lookup", "serving.model", "serving.promotion", "serving.request"),
     *("serving.sample_files", "verdicts.history_files", "verdicts.seeds", "verdicts.stability", "verdicts.wording"),
 )
@@ -281,7 +283,7 @@ def test_training_knows_neither_optuna_nor_mlflow_and_metrics_neither_training_n
         if first == "optuna":
             assert each.module in (
                 *("sweeps.study", "sweeps.optuna_storage", "sweeps.cached_storage", "sweeps.pruning"),
-                "archive.optuna_study",
+                *("sweeps.importance", "sweeps.samplers", "archive.optuna_study"),
             )
         if first == "mlflow":
             assert room(each.module) == "tracking" or each.module == "serving.pyfunc"

@@ -272,6 +272,7 @@ BEGIN, END = (
 WORDS = (
     *("floor", "n", "sampling error", "range", "interval", "signature", "reference", "holdout"),
     *("trial", "run", "seed", "fresh seed", "collapse", "stability", "!", "?"),
+    *("~", "P(A better)", "cannot tell"),
 )
 
 

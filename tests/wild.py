@@ -288,6 +288,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "show": ("good.0.0",),
     "check": ("good.yaml",),
     "report": ("good", "-o", "report.html"),
+    "plot": ("good", "--kind", "seeds", "-o", "seeds.pdf"),
     "list": ("systems",),
     "delete": ("good", "--dry-run"),
     "export": ("good", "-o", "packed.tar", "--force"),

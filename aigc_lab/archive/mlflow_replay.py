@@ -216,6 +216,11 @@ class Projection:
             files={place for place in (*self.files, *self._tables) if place not in files},
         )
 
+    def lacking_tags(self, present: Mapping[str, str]) -> dict[str, str]:
+        """Tags of a new run that one in MLflow lacks: earlier versions gave it fewer. Tags with another value stay."""
+        every = {**_nameable("tag", self._beginning.tags), **self._ending()}
+        return {name: value for name, value in every.items() if name not in present}
+
     def has_file(self, place: str) -> bool:
         """Whether the home has a file for MLflow, with the recorded digest where there is one."""
         if place in self._tables:

@@ -26,7 +26,9 @@ def dump(url: str, name: str) -> Json | None:
     if storage is None or name not in optuna.study.get_all_study_names(storage):
         return None
     study = optuna.load_study(study_name=name, storage=storage)
-    return {"direction": study.direction.name, "trials": [_plain(trial) for trial in study.get_trials(deepcopy=False)]}
+    trials = [_plain(trial) for trial in study.get_trials(deepcopy=False)]
+    names = [direction.name for direction in study.directions]
+    return {"trials": trials} | ({"direction": names[0]} if len(names) == 1 else {"directions": names})
 
 
 def remove(url: str, name: str) -> None:
@@ -50,7 +52,8 @@ def restore(url: str, name: str, target: Json | None) -> None:
     storage = _storage(url)
     assert storage is not None
     with _quiet():
-        study = optuna.create_study(study_name=name, storage=storage, direction=target["direction"].lower())
+        directions = [optuna.study.StudyDirection[direction] for direction in _directions(target)]
+        study = optuna.create_study(study_name=name, storage=storage, directions=directions)
         study.add_trials(parse_trials(target))
 
 
@@ -58,7 +61,7 @@ def refuse_other(url: str, name: str, target: Json | None) -> Json | None:
     """Existing study, or None. Raises `UsageError` unless it is `target` or the beginning of it."""
     existing = dump(url, name)
     if existing is not None:
-        begins = target is not None and existing["direction"] == target["direction"]
+        begins = target is not None and _directions(existing) == _directions(target)
         if not begins or existing["trials"] != target["trials"][: len(existing["trials"])]:  # type: ignore[index]
             raise UsageError(f"Optuna's storage has a study {name} with other trials; delete it, or take another home")
     return existing
@@ -67,14 +70,20 @@ def refuse_other(url: str, name: str, target: Json | None) -> Json | None:
 def parse_trials(content: Any) -> list[FrozenTrial]:
     """Trials of a dump. Raises `UsageError` for anything that is not one."""
     try:
-        if content["direction"] not in ("MINIMIZE", "MAXIMIZE"):
-            raise ValueError(f"direction {content['direction']!r}")
+        for direction in _directions(content):
+            if direction not in ("MINIMIZE", "MAXIMIZE"):
+                raise ValueError(f"direction {direction!r}")
         parsed = [_trial(number, plain) for number, plain in enumerate(content["trials"])]
         for trial in parsed:
             trial._validate()  # noqa: SLF001 -- what `Study.add_trial` asks, asked before anything is stored
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UsageError(f"its study is not Optuna's ({' '.join(str(error).split())[:120]})") from None
     return parsed
+
+
+def _directions(content: Json) -> list[str]:
+    """Names of the directions of a dump: one, or of several objectives one each."""
+    return content["directions"] if content.get("directions") else [content["direction"]]
 
 
 def _plain(trial: FrozenTrial) -> Json:

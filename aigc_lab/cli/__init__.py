@@ -24,7 +24,7 @@ _LONGEST = 2000
 _Refused: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 # In the order in which --help lists their commands.
-for _ in ("training", "models", "scores", "verdicts", "inspect", "maintenance"):
+for _ in ("training", "models", "scores", "verdicts", "inspect", "figures", "maintenance"):
     import_module(f"aigc_lab.cli.{_}")
 
 

@@ -2,13 +2,27 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from aigc_lab.cli.options import MOST, AsJson, Home, Limit, OfSweep, app, changed, complete_run, complete_sweep
+from aigc_lab.cli.options import (
+    MOST,
+    AsJson,
+    Home,
+    Limit,
+    OfSweep,
+    OfSweeps,
+    app,
+    changed,
+    complete_run,
+    complete_sweep,
+)
 from aigc_lab.cli.output import opened, print_json, print_rows, print_table, uncollected
 from aigc_lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from aigc_lab.registry.ranking import Comparison
 
 # Kind -> the package's folder of plugins, or the content folder of YAML files.
 _PLUGINS = {
@@ -96,7 +110,21 @@ def show(
 
 @app.command()
 def compare(
-    sweep: OfSweep = None,
+    sweep: OfSweeps = None,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="What a row is: a trial; or all trials of a system, of a sweep, or with one value of a parameter.",
+            metavar="trial|system|sweep|PARAMETER",
+        ),
+    ] = "trial",
+    where: Annotated[
+        str | None,
+        typer.Option(
+            help='Only trials of which this is true: "lr < 1e-3 and system in (dcgan, vae) and not collapse = TOTAL".',
+            metavar="CONDITION",
+        ),
+    ] = None,
     score: Annotated[
         str | None, typer.Option(help="The score to rank by.  [default: each sweep's objective]", metavar="NAME")
     ] = None,
@@ -105,30 +133,59 @@ def compare(
     ] = "last",
     limit: Limit = 50,
     json: AsJson = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print the rows as CSV, with every number in full.")] = False,
+    md: Annotated[bool, typer.Option("--md", help="Print a table as GitHub shows it.")] = False,
     latex: Annotated[bool, typer.Option("--latex", help="Print a table for a paper; it needs booktabs.")] = False,
     home: Home = None,
 ) -> None:
-    """Rank the trials by the median over their seeds on the reference split, and show their values on the holdout."""
-    from aigc_lab.commands.explain import explained
-    from aigc_lab.display.latex import comparison_latex
-    from aigc_lab.display.ranking import comparison_page
-    from aigc_lab.display.wording import omitted
+    """Rank trials by the median over their seeds on the reference split, and show their values on the holdout."""
     from aigc_lab.host.settings import Settings
     from aigc_lab.registry.comparison import compare_trials
 
-    if json and latex:
-        raise UsageError("--json and --latex are two forms of the same; give one of them")
+    forms = {"--json": json, "--csv": csv, "--md": md, "--latex": latex}
+    chosen = [name for name, given in forms.items() if given]
+    if len(chosen) > 1:
+        raise UsageError(f"{chosen[0]} and {chosen[1]} are two forms of the same; give one of them")
     settings = Settings.load(home)
     with opened(settings) as registry, uncollected():
-        comparison = compare_trials(registry, sweep, score=score, checkpoint=checkpoint, most=limit or None)
-        if not json and not latex:
-            told = explained(registry, comparison, settings, home, checkpoint=checkpoint, by_objective=score is None)
-    if json or latex:
-        print_rows([comparison.rows]) if json else print(comparison_latex(comparison), end="")
-        for note in filter(None, (comparison.note, omitted(len(comparison.rows), comparison.total))):
-            print(note, file=sys.stderr)
+        comparison = compare_trials(
+            registry, sweep, score=score, checkpoint=checkpoint, most=limit or None, by=by, where=where
+        )
+        if not chosen:
+            from aigc_lab.commands.explain import explained
+            from aigc_lab.display.ranking import comparison_page
+
+            promotes = score is None and by == "trial" and where is None
+            told = explained(registry, comparison, settings, home, checkpoint=checkpoint, by_objective=promotes)
+            print_table(comparison_page(comparison, told))
+            return
+        if csv or (json and by != "trial"):  # as CSV has room for; reading it takes as long as ranking
+            from aigc_lab.commands.compare import add_statistics
+
+            add_statistics(registry, comparison, score, checkpoint)
+    _print_comparison(comparison, chosen[0])
+
+
+def _print_comparison(comparison: "Comparison", form: str) -> None:
+    """Prints a comparison in a form that programs read, and what holds of all of it to standard error."""
+    from aigc_lab.display.ranking import notes
+
+    if form == "--json":
+        print_rows([comparison.rows])
+    elif form == "--csv":
+        from aigc_lab.commands.compare import comparison_table
+
+        print(comparison_table(comparison).csv, end="")
+    elif form == "--md":
+        from aigc_lab.display.markdown import comparison_markdown
+
+        print(comparison_markdown(comparison), end="")
     else:
-        print_table(comparison_page(comparison, told))
+        from aigc_lab.display.latex import comparison_latex
+
+        print(comparison_latex(comparison), end="")
+    for note in notes(comparison) if form != "--md" else []:
+        print(note, file=sys.stderr)
 
 
 @app.command()

@@ -27,8 +27,8 @@ def promote(
     source: Annotated[
         str,
         typer.Argument(
-            help="A run's id, or a sweep (id or name), whose best run is meant; NAME@VERSION points the alias at a"
-            " version that exists, which rolls a model back.",
+            help="A run's id, or a sweep (id or name): its best run that neither collapsed nor was unstable;"
+            " NAME@VERSION points the alias at a version that exists, which rolls a model back.",
             metavar="SWEEP|RUN",
             autocompletion=complete_result,
         ),
@@ -40,7 +40,8 @@ def promote(
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Promote it though it is collapsed, or worse than what it replaces; with --reason."
+            "--force",
+            help="Promote it though a verdict speaks against it, or it is worse than what it replaces; with --reason.",
         ),
     ] = False,
     reason: Annotated[str | None, typer.Option(help="Why, kept with the version.", metavar="WHY")] = None,
@@ -50,7 +51,7 @@ def promote(
 ) -> None:
     """Make a run's weights a version of a model. The same weights are the same version, here and in MLflow.
 
-    It is compared with the version that it replaces. What is collapsed or worse is refused without --force.
+    It is compared with the version that it replaces. What is collapsed, unstable or worse is refused without --force.
     """
     from aigc_lab.errors import UsageError
     from aigc_lab.host import trust
@@ -154,8 +155,8 @@ def sample(
 
 @app.command()
 def models(json: AsJson = False, home: Home = None) -> None:
-    """List the promoted models. Each version has its aliases, its run, its score and its verdict; below stands how the
-    aliases moved.
+    """List the promoted models. Each version has its aliases, its run, its score and its verdicts; below stands why one
+    was forced, what was passed over, and how the aliases moved.
     """
     from aigc_lab.display.tables import models_table
     from aigc_lab.registry.models import list_models

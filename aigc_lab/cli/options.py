@@ -95,6 +95,13 @@ OfSweep = Annotated[
     str | None,
     typer.Argument(help="A sweep's id, or its name for the newest.  [default: all]", autocompletion=complete_sweep),
 ]
+OfSweeps = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="The sweeps: ids, or names for the newest.  [default: all]",
+        autocompletion=complete_sweep,
+    ),
+]
 Limit = Annotated[int, typer.Option(help="How many at most; 0 for all.", min=0, max=MOST - 1, metavar="N")]
 
 

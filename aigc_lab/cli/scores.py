@@ -34,7 +34,10 @@ def evaluate(
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option(help="inception, classifier, lite0, random, ./mine.py, …  [default: the best]", metavar="NAME"),
+        typer.Option(
+            help="inception, classifier, lite0, random, of sentences minilm, ./mine.py, …  [default: the best]",
+            metavar="NAME",
+        ),
     ] = None,
     tokenizer: TokenizerOption = None,
     samples: Annotated[int | None, typer.Option(help="Score so many of the generated samples.", min=1)] = None,
@@ -67,7 +70,6 @@ def evaluate(
     from aigc_lab.display.tables import scores_table
     from aigc_lab.host import trust
     from aigc_lab.host.settings import nameable
-    from aigc_lab.scoring.given_sentences import concerns
     from aigc_lab.statistics.score import unscored_row
 
     if neighbours is not None:
@@ -94,10 +96,9 @@ def evaluate(
             home=home,
         )
     rows = [vars(score) for score in scored]
-    # What is left out has been said on standard error; of sentences it never was in the JSON, and scripts rely on that.
-    if json and not concerns(generated, reference):
+    if json:  # what is left out has been said on standard error; scripts read it here
         rows += map(unscored_row, scored.left_out.items())
-    print_json(rows) if json else print_table(scores_table(rows))
+    print_json(rows) if json else print_table(scores_table(rows, scored.describing))
 
 
 cache = Commands(help="What is kept of real samples' features, and the classifiers that judge.", no_args_is_help=True)

@@ -106,17 +106,23 @@ def judge_collapse(
 
 @judge.command("seeds")
 def judge_seeds(
-    sweep: Annotated[str, typer.Argument(help="A sweep.", autocompletion=complete_sweep)],
+    sweep: Annotated[
+        list[str], typer.Argument(help="One sweep or several, by id or name.", autocompletion=complete_sweep)
+    ],
+    by: Annotated[
+        str,
+        typer.Option(help="What a row is: trial, system, or a parameter such as lr.", metavar="trial|system|PARAMETER"),
+    ] = "trial",
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Judge each configuration of a sweep by all its seeds: how likely a run of it goes wrong, when, and how much
-    seeds matter.
+    """Judge each configuration by all its seeds, or all runs of a system or of a parameter's value: how likely a run
+    goes wrong, when, and how much seeds matter.
     """
     from aigc_lab.commands.judge import seeds_of
     from aigc_lab.display.seeds import seeds_table
 
-    rows = seeds_of(sweep, home)
+    rows = seeds_of(sweep, home, by=by)
     print_json(rows) if json else print_table(seeds_table(rows))
 
 

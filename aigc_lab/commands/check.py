@@ -22,6 +22,7 @@ from aigc_lab.contracts import (
     executors,
     extractors,
     metrics,
+    modalities,
     optimizers,
     penalties,
     pruners,
@@ -31,7 +32,7 @@ from aigc_lab.contracts import (
 from aigc_lab.contracts.base import Begin, ContractResult, Where, examine
 from aigc_lab.data.base import Dataset
 from aigc_lab.display import terminal
-from aigc_lab.display.terminal import Text
+from aigc_lab.display.terminal import BAD, GOOD, Text
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors.base import Executor
 from aigc_lab.experiment import validation
@@ -43,11 +44,12 @@ from aigc_lab.extractors.shared import lookup
 from aigc_lab.host import confined
 from aigc_lab.host.settings import Settings
 from aigc_lab.metrics.base import Metric
-from aigc_lab.modalities.base import modality_of
+from aigc_lab.modalities.base import ModalityKind, modality_of
 from aigc_lab.optimizers.base import Optimizer
 from aigc_lab.penalties.base import Penalty
 from aigc_lab.pruners.base import Pruner
 from aigc_lab.scoring.feature_store import FeatureStore
+from aigc_lab.sweeps.feature_choice import chosen_features
 from aigc_lab.sweeps.fitting import fitted
 from aigc_lab.sweeps.rehearsal import rehearse
 from aigc_lab.systems.base import System
@@ -55,7 +57,7 @@ from aigc_lab.systems.base import System
 Change = tuple[str, str, str]
 Row = dict[str, Any]
 
-BASES: tuple[type, ...] = (System, Dataset, Metric, Extractor)
+BASES: tuple[type, ...] = (ModalityKind, System, Dataset, Metric, Extractor)
 # What keys of an experiment and options name. `wgan_gp` means the system, which has the penalty of this name.
 KEYED: tuple[type, ...] = (Penalty, Augmentation, Pruner, Optimizer, Executor)
 # Samples to train on, of a system; samples to score, of a metric.
@@ -155,6 +157,10 @@ def _examined(
             raise UsageError(f"{changes[0][2]}: features have no options; what differs is another file")
         with _cache(settings) as cache:
             yield from run(extractors.EXTRACTOR, {"": _extractor_case(kind, data, settings, cache)})
+    elif issubclass(kind, ModalityKind):
+        if changes:
+            raise UsageError(f"{changes[0][2]}: a modality has no options; what differs is another file")
+        yield from run(modalities.MODALITY, {"": modalities.Case(kind, _dataset_of(kind, data, settings))})
     elif issubclass(kind, KEYED):
         for option in [*(option for _, _, option in changes), *(["--data"] if data else [])]:
             raise UsageError(f"{option}: it is checked on what ships, without options; what differs is another file")
@@ -173,6 +179,26 @@ def _examined(
             yield from run(metrics.METRIC, {"": metrics.Case.of(metric, dataset, store, _SCORED)})
 
 
+def _dataset_of(kind: type[ModalityKind], data: str | None, settings: Settings) -> Dataset:
+    """The dataset that was named, else that of the modality's own file, else the one that ships. Raises `UsageError`
+    where there is none, or it is of another modality.
+    """
+    file = plugins.file_of(kind)
+    name = data or kind.example
+    if data is None and file is not None and plugins.source_of(kind) is not None:
+        with suppress(UsageError):
+            plugins.kinds([Dataset], str(file))
+            name = str(file)
+    if name is None:
+        raise UsageError(f"{kind.__name__}: no dataset of its samples is known; name one with --data")
+    dataset = _dataset(name, settings)
+    if dataset.shape.modality != kind.samples.modality:
+        raise UsageError(
+            f"{kind.__name__} is of {kind.samples.modality}, and dataset {dataset.name} holds {dataset.shape.modality}"
+        )
+    return dataset
+
+
 def _extractor_case(kind: type[Extractor], data: str | None, settings: Settings, cache: Path) -> extractors.Case:
     dataset = _served(kind.__name__, partial(kind.check, weights=settings.weights), data, settings)
     kind.fetch(settings.weights, _say)  # what cannot be had here is no fault of the file
@@ -182,7 +208,7 @@ def _extractor_case(kind: type[Extractor], data: str | None, settings: Settings,
 def _examined_key(kind: type, run: Callable[..., Iterator[ContractResult]]) -> Iterator[ContractResult]:
     """Of what a key of an experiment, or `--executor`, names."""
     if issubclass(kind, Augmentation):
-        yield from run(augmentations.AUGMENTATION, {"": augmentations.Case(kind)})
+        yield from run(augmentations.AUGMENTATION, augmentations.cases(kind))
     elif issubclass(kind, Optimizer):
         yield from run(optimizers.OPTIMIZER, {"": optimizers.Case(kind)})
     elif issubclass(kind, Pruner):
@@ -276,8 +302,10 @@ def _cache(settings: Settings) -> Iterator[Path]:
 def _experiment(source: str, changes: list[Change], settings: Settings, console: Console) -> Row:
     experiment = load_experiment(source, changes, data_dir=settings.data_dir, weights=settings.weights)
     rehearse(experiment, "cpu", _say)
+    with _cache(settings) as cache:
+        experiment, choice = chosen_features(experiment, cache, "cpu", _say)
     experiment, notes = fitted(experiment)
-    for note in notes:
+    for note in choice + notes:
         _say(note)
     check_experiment(experiment)
     check_data(experiment)
@@ -289,7 +317,7 @@ def _experiment(source: str, changes: list[Change], settings: Settings, console:
 
 # ---- output
 
-_MARK = {"kept": ("✓", "green"), "broken": ("✗", "bold red")}
+_MARK = {"kept": ("✓", GOOD), "broken": ("✗", BAD)}
 
 
 def _shown(results: Iterator[_Checked], console: Console) -> Iterator[_Checked]:

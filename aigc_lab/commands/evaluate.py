@@ -9,8 +9,10 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from aigc_lab import plugins
+from aigc_lab.data.base import Dataset
+from aigc_lab.data.shared import sample_note
 from aigc_lab.display import terminal
-from aigc_lab.errors import UsageError
+from aigc_lab.errors import Failure, UsageError
 from aigc_lab.evaluate import evaluate, judge
 from aigc_lab.experiment.stored import stored_experiment
 from aigc_lab.host import environment, visible
@@ -60,11 +62,14 @@ def scores(
         with OpenedHome(settings) as opened:
             model, dataset = _model(generated, opened, policy, device)
         system = model.system
+        _say_if_other(str(generated), dataset, reference, "leave --reference out to compare with its own")
         real, count = _reference_of_model(generated, reference, dataset, samples)
         fake = system.generate(count, seed, "evaluate")
     elif real is None:
         what = generated if isinstance(generated, str | Path) else "these samples"
         raise UsageError(f"--reference: what shall {what} be compared with? Name a folder, a file or a dataset")
+    else:
+        _say_if_folder_of_other(generated, reference, settings, policy)
     with _bar() as watch:
         return evaluate(
             fake,
@@ -104,8 +109,11 @@ def collapse(
     fake: Any = generated
     if _names_model(generated):
         with OpenedHome(settings) as opened:
-            model, _ = _model(generated, opened, policy, device)
+            model, dataset = _model(generated, opened, policy, device)
+        _say_if_other(str(generated), dataset, reference)
         fake = model.system.generate(_MOST, 0, "evaluate")
+    else:
+        _say_if_folder_of_other(generated, reference, settings, policy)
     return judge(
         fake,
         reference,
@@ -159,11 +167,45 @@ def _model(name: str, opened: OpenedHome, policy: WeightsPolicy, device: str) ->
     except UsageError as error:
         raise UsageError(f"{name}: no such file, folder or dataset, and no run or model: {error}") from None
     run = weights.origin.get("run")
-    dataset = None
-    if run is not None:
-        row = show_sweep(opened.registry, run.rpartition(".")[0].rpartition(".")[0])
-        dataset = stored_experiment(row, opened.settings, policy).dataset
+    dataset = None if run is None else _dataset_of(run, opened, policy)
+    for line in weights.notes:
+        print(line, file=sys.stderr)
     return weights.load(device), dataset
+
+
+def _dataset_of(run: str, opened: OpenedHome, policy: WeightsPolicy) -> Dataset:
+    """The dataset of the sweep of a run. Raises `UsageError` where that is not in the registry."""
+    row = show_sweep(opened.registry, run.rpartition(".")[0].rpartition(".")[0])
+    return stored_experiment(row, opened.settings, policy).dataset
+
+
+def _say_if_folder_of_other(generated: Any, reference: Any, settings: Settings, policy: WeightsPolicy) -> None:
+    """Says on standard error if a folder that `sample` wrote is compared with a dataset that its run did not learn."""
+    if not isinstance(generated, str) or not isinstance(reference, str):
+        return
+    note = sample_note.read_note(Path(generated).expanduser() / sample_note.NAME).get("note")
+    run = note.get("run") if isinstance(note, dict) and sample_note.is_of_sample(note) else None
+    if not isinstance(run, str):
+        return
+    try:
+        with OpenedHome(settings) as opened:
+            dataset = _dataset_of(run, opened, policy)
+    except (UsageError, Failure):  # samples of another home
+        return
+    _say_if_other(f"{run}, of which {generated} are samples,", dataset, reference)
+
+
+def _say_if_other(name: str, dataset: Dataset | None, reference: Any, remedy: str | None = None) -> None:
+    """Says on standard error if what is called `name` was trained on another dataset than the one that is named as its
+    reference.
+    """
+    other = reference.partition(":")[0] if isinstance(reference, str) and not Path(reference).exists() else None
+    if dataset is None or other is None or other not in plugins.names("data") or other == dataset.name:
+        return
+    keys = ", ".join(f"{key} {value}" for key, value in dataset.config.model_dump(exclude_defaults=True).items())
+    trained = f"{dataset.name} ({keys})" if keys else dataset.name
+    remedy = remedy or f"--reference {dataset.name} compares with its own"
+    print(f"{name} was trained on {trained}, and is compared with {other}: {remedy}", file=sys.stderr)
 
 
 @contextmanager

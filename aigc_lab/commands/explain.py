@@ -14,11 +14,17 @@ from aigc_lab.experiment.sections import Sections
 from aigc_lab.experiment.yaml_file import read_yaml, scalar
 from aigc_lab.host import content
 from aigc_lab.host.settings import Settings, as_typed
+from aigc_lab.registry.best import select_run
 from aigc_lab.registry.columns import FinalCheckpoint, Json
+from aigc_lab.registry.pairs import pairs
 from aigc_lab.registry.ranking import Comparison
+from aigc_lab.registry.savings import savings
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import show_sweep
 from aigc_lab.statistics.rank_test import FEWEST
+
+# Sweeps of one comparison of which is told what their pruners saved.
+_MOST_SWEEPS = 5
 
 
 def explained(
@@ -30,28 +36,54 @@ def explained(
     checkpoint: FinalCheckpoint = "last",
     by_objective: bool = True,
 ) -> Meaning:
-    """What the comparison means. What `promote` and more seeds choose by is the objective of the last checkpoint, so
-    other scores and checkpoints (not `by_objective`) lead to neither.
+    """What the comparison means. What `promote` and more seeds choose among are all trials of a sweep, by the objective
+    of the last checkpoint, so other scores (not `by_objective`), checkpoints and choices of rows lead to neither.
     """
     if not comparison.rows:
         return Meaning([])
-    row = show_sweep(registry, comparison.rows[0]["sweep"])
-    sweep, chooses = row["id"], by_objective and checkpoint == "last"
-    going = next((each["sweep"] for each in comparison.rows if each["state"] in GOING), sweep)
-    one_sweep = len({each["sweep"] for each in comparison.rows[:2]}) == 1
+    first = [each.get("sweeps", [each["sweep"]])[0] for each in comparison.rows]
+    row = show_sweep(registry, first[0])
+    sweep, whole = row["id"], comparison.by == "trial" and not comparison.filtered
+    chooses = by_objective and checkpoint == "last" and whole
+    going = next((of for each, of in zip(comparison.rows, first, strict=True) if each["state"] in GOING), sweep)
+    one_sweep = len(set(first[:2])) == 1
     commands = Commands(
         samples=f"aigc-lab report {sweep}",
-        more_seeds=(chooses and one_sweep and with_more_seeds(row)) or "",
-        promote=f"aigc-lab promote {sweep}" if chooses else "",
+        more_seeds=(chooses and one_sweep and with_more_seeds(row, _seeds_to_tell(comparison))) or "",
+        promote=f"aigc-lab promote {sweep}" if chooses and _first_passes(registry, comparison) else "",
         status=f"aigc-lab status {going}",
     )
     typed = Commands(*(command and as_typed(command, settings, home) for command in commands))
-    return stored_meaning(registry, comparison, typed, checkpoint)
+    meaning = stored_meaning(registry, comparison, typed, checkpoint)
+    return meaning._replace(sentences=[*meaning.sentences, *_saved(registry, comparison)])
 
 
-def with_more_seeds(row: Json) -> str | None:
-    """The command of a sweep that trains the two best with seeds enough to tell them apart. It repeats this sweep with
-    all that the command line changed in its file; None where that cannot be said in options.
+def _saved(registry: Registry, comparison: Comparison) -> list[str]:
+    """What pruners saved, a sentence for each of the first sweeps of a comparison."""
+    sweeps = list(dict.fromkeys(sweep for row in comparison.rows for sweep in row.get("sweeps", [row["sweep"]])))
+    with registry.read() as connection:
+        each = [savings(connection, sweep) for sweep in sweeps[:_MOST_SWEEPS]]
+    several = len(sweeps) > 1
+    return [f"{sweep}: {saved}" if several else str(saved) for sweep, saved in zip(sweeps, each, strict=False) if saved]
+
+
+def _first_passes(registry: Registry, comparison: Comparison) -> bool:
+    """Whether `promote` keeps the trial that ranks first: a run of it that no verdict speaks against."""
+    selection = select_run(registry, comparison.rows[:1])
+    return selection is None or selection.sound
+
+
+def _seeds_to_tell(comparison: Comparison) -> int:
+    """How many seeds each would tell the first two rows apart, by what is known of their spread."""
+    first = next((pair for pair in pairs(comparison) if pair.first is comparison.rows[0]), None)
+    if first is None or first.second is not comparison.rows[1] or first.more is None:
+        return FEWEST
+    return max(FEWEST, min(first.beside.n, first.beside.m) + first.more)
+
+
+def with_more_seeds(row: Json, seeds: int = FEWEST) -> str | None:
+    """The command of a sweep that trains the two best with so many seeds each, to tell them apart. It repeats this
+    sweep with all that the command line changed in its file; None where that cannot be said in options.
     """
     if row["command"] != "sweep" or not row["source"]:
         return None
@@ -65,8 +97,11 @@ def with_more_seeds(row: Json) -> str | None:
         return None
     if again.data != row["experiment"]:
         return None
-    changes = [(key, value) for key, value in changes if key not in ("confirm", "confirm.top", "confirm.seeds")]
-    changes += [("confirm.top", 2), ("confirm.seeds", FEWEST)]
+    changes = [(key, value) for key, value in changes if key.partition(".")[0] != "confirm"]
+    if (read_yaml(content.find_file("experiments", name)).data.get("confirm") or {}).keys() <= {"top", "seeds"}:
+        changes += [("confirm.top", 2), ("confirm.seeds", seeds)]
+    else:  # keys of a race do not fit the two
+        changes += [("confirm", {"top": 2, "seeds": seeds})]
     options = [f"--set {shlex.quote(f'{key}={_yaml(value)}')}" for key, value in changes]
     return " ".join(["aigc-lab sweep", shlex.quote(name), *options])
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from aigc_lab.verdicts.conclusion import CollapseVerdict
 
 _OF_IMAGES = {
-    "features": "--features",
     "size": "--size",
     "numbers": "--range",
     "neighbours": "--neighbours",
@@ -44,12 +43,14 @@ def scores(
 ) -> Scores:
     """The scores of what was given: folders, files, arrays, samples, lists of sentences, datasets, runs and models.
 
-    `images` are further options of `commands.evaluate.scores`. Raises `UsageError` for one of these with sentences.
+    `images` are further options of `commands.evaluate.scores`. Raises `UsageError` for one of these with sentences,
+    which take `features` alone of them.
     """
     generated, reference, train = map(_named, (generated, reference, train))
     common: dict[str, Any] = {"train": train, "metrics": metrics, "protocol": protocol, "samples": samples}
     common |= {"seed": seed, "device": device, "home": home}
     if concerns(generated, reference):
+        common["features"] = images.pop("features", None)
         if unfit := [option for name, option in _OF_IMAGES.items() if images.get(name) not in (None, False)]:
             raise UsageError(f"{unfit[0]}: is for images, and these are files of sentences")
         from aigc_lab.commands.sentences import sentence_scores

@@ -1,18 +1,23 @@
 """What `aigc-lab judge` does: histories of other programs, samples, and the seeds of a sweep, judged without torch."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aigc_lab.config import Better
 from aigc_lab.errors import UsageError
+from aigc_lab.statistics.budget import share_within
 from aigc_lab.text.tokenizer import Tokenizer
 from aigc_lab.verdicts import history_files
-from aigc_lab.verdicts.seeds import across_seeds, steps_to_best
+from aigc_lab.verdicts.seeds import across_seeds, steps_to_best, wilson
 from aigc_lab.verdicts.stability import Finding, StabilityVerdict, judge
+
+if TYPE_CHECKING:
+    from aigc_lab.registry.seed_runs import SeedGroup
+    from aigc_lab.registry.store import Registry
 
 
 def stability_of_file(
@@ -69,53 +74,90 @@ def collapse_of(
     return collapse(generated, reference, classes, tokenizer=tokenizer, device=device, home=home, **options).as_dict()
 
 
-def seeds_of(sweep_name: str, home: Path | None) -> list[dict[str, Any]]:
-    """Statistics over the seeds of each configuration of a sweep, as plain data: `across_seeds` of the runs that ended
-    by themselves, with `trial`, `system`, `config`, the `objective`, the median of the `steps` to 1.1 times the best,
-    and the number of `pruned` runs, whose failures nobody saw. Of a `confirmed` configuration only fresh seeds count:
-    it was chosen by the others, which flatter it.
-    """
+def seeds_of(sweeps: str | Sequence[str], home: Path | None, *, by: str = "trial") -> list[dict[str, Any]]:
+    """`seed_statistics` of the sweeps of a home."""
     from aigc_lab.host.settings import Settings
     from aigc_lab.registry.home import open_registry
-    from aigc_lab.registry.runs import list_runs
-    from aigc_lab.registry.states import RunState
-    from aigc_lab.registry.sweeps import final_scores, list_trials, objective_histories, show_sweep
-    from aigc_lab.registry.verdicts import last_verdicts, verdicts_by_run
 
-    settings = Settings.load(home)
-    with open_registry(settings) as registry:
-        sweep = show_sweep(registry, sweep_name)
-        name = sweep["id"]
-        verdicts, histories = verdicts_by_run(registry, name), objective_histories(registry, name)
-        verdicts_by_kind = last_verdicts(registry, name)
-        finals = {each: final_scores(registry, name, sweep["objective"], each) for each in ("last", "selected")}
-        trials, runs = list_trials(registry, name), list_runs(registry, name)
+    with open_registry(Settings.load(home)) as registry:
+        return seed_statistics(registry, [sweeps] if isinstance(sweeps, str) else sweeps, by)
+
+
+def seed_statistics(registry: "Registry", sweeps: Sequence[str], by: str = "trial") -> list[dict[str, Any]]:
+    """Statistics over the seeds of each trial, system or value of a parameter (`by`), as plain data: `across_seeds` of
+    the runs that ended by themselves, with what they share (`sweep`, `trial`, `system`, `config`), the `objective` and
+    its `signature`, the number of `trials`, the median of the `steps` to 1.1 times the best, and the number of `pruned`
+    runs, whose failures nobody saw. Of a `confirmed` trial only fresh seeds count: it was chosen by the others, which
+    flatter it. `within` counts the trials of a row whose median is within 1.2 times the best, among those that a random
+    search drew; None by trial and for other samplers, whose trials are no sample of anything.
+
+    Raises `UsageError` for an unknown sweep and for a parameter that no run has.
+    """
+    from aigc_lab.registry.seed_runs import group_runs, read_seed_runs
+
+    runs = read_seed_runs(registry, sweeps)
+    medians, drawn = _medians(group_runs(runs)), {(run.sweep, run.trial) for run in runs if run.drawn}
     rows = []
-    for trial in trials:
-        every = [run for run in runs if run["trial"] == trial["trial"]]
-        fresh = [run for run in every if run["role"] == "confirm"]
-        confirmed = any(run["state"] in (RunState.FINISHED, RunState.DIVERGED) for run in fresh)
-        mine = fresh if confirmed else [run for run in every if run["role"] != "confirm"]
-        ended = [run["run"] for run in mine if run["state"] in (RunState.FINISHED, RunState.DIVERGED)]
-        histories_told: list[Mapping[str, Any]] = []
-        for run in ended:
-            histories_told += [each for each in verdicts.get(run, []) if each["kind"] == "stability"][-1:]
-        stories = [StabilityVerdict.of(each | each["evidence"]) for each in histories_told]
-        collapses = [verdicts_by_kind[run]["collapse"] for run in ended if "collapse" in verdicts_by_kind.get(run, {})]
-        values = {kind: [scores[run] for run in ended if run in scores] for kind, scores in finals.items()}
-        steps = [_steps_to_best(histories.get(run, []), sweep["better"]) for run in ended]
+    for group in group_runs(runs, by):
+        ended = group.ended
+        told = [StabilityVerdict.of(run.stability | run.stability["evidence"]) for run in ended if run.stability]
+        last, selected = (
+            [value for run in ended if (value := getattr(run, kind)) is not None] for kind in ("last", "selected")
+        )
+        steps = [_steps_to_best(run.history, group.better) for run in ended]
+        statistics = across_seeds(
+            told,
+            [run.collapse for run in ended if run.collapse],
+            last=last,
+            selected=selected,
+            failed=sum(run.last is None for run in ended),
+            better=group.better,
+        )
         rows.append(
             {
-                **{key: trial[key] for key in ("sweep", "trial", "system", "config")},
-                "objective": sweep["objective"],
-                **across_seeds(stories, collapses, **values),
+                **{key: getattr(group, key) for key in ("sweep", "trial", "system", "config")},
+                **{key: getattr(group, key) for key in ("sweeps", "trials", "objective", "better", "signature")},
+                **statistics,
                 "runs": len(ended),
-                "confirmed": confirmed,
+                "confirmed": group.confirmed,
                 "steps": median(reached) if (reached := [each for each in steps if each is not None]) else None,
-                "pruned": sum(run["state"] == RunState.PRUNED for run in mine),
+                "pruned": group.pruned,
+                "within": None if by == "trial" else _within(group, medians, drawn),
             }
         )
     return rows
+
+
+def _medians(trials: "Sequence[SeedGroup]") -> dict[tuple[Any, ...], float]:
+    """Median of the last score of each trial, a seed without one as the worst, by sweep, trial and signature."""
+    medians = {}
+    for group in trials:
+        worst = math.inf if group.better == "lower" else -math.inf
+        values = [worst if run.last is None else run.last for run in group.ended]
+        if values:
+            medians[group.sweep, group.trial, group.signature] = median(values)
+    return medians
+
+
+def _within(
+    group: "SeedGroup", medians: Mapping[tuple[Any, ...], float], drawn: Collection[tuple[str, int]]
+) -> dict[str, Any] | None:
+    """How many of the drawn trials of a group are within 1.2 times the best of all trials of the signature, with the
+    interval of their share; None without any and for scores of which there is no multiple. Trials that were confirmed
+    are drawn too: the fresh seeds, of which their median is, were not chosen by.
+    """
+    alike = {key: value for key, value in medians.items() if key[2] == group.signature}
+    mine = {(run.sweep, run.trial) for run in group.runs}.intersection(drawn)
+    finite = [value for value in alike.values() if math.isfinite(value)]
+    if not finite or not mine:
+        return None
+    best = min(finite) if group.better == "lower" else max(finite)
+    try:
+        within, of = share_within([alike[key] for key in alike if key[:2] in mine], better=group.better, best=best)
+    except ValueError:
+        return None
+    low, high = wilson(within, of)
+    return {"within": within, "of": of, "low": low, "high": high}
 
 
 def _steps_to_best(history: list[dict[str, Any]], better: Better) -> float | None:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 from aigc_lab.archive import contents
 from aigc_lab.archive.mlflow_comparison import DigestCache, RunComparison
-from aigc_lab.archive.mlflow_replay import projections
+from aigc_lab.archive.mlflow_replay import Projection, projections
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import audit
@@ -22,7 +22,7 @@ from aigc_lab.sweeps import ownership
 from aigc_lab.sweeps.reconcile import Finding
 from aigc_lab.sweeps.supervision import alone, refuse_supervised
 from aigc_lab.tracking import backlog, writer
-from aigc_lab.tracking.mlflow import MlflowTracker
+from aigc_lab.tracking.mlflow import MlflowTracker, RunSnapshot
 from aigc_lab.tracking.mlflow_store import store_exists
 from aigc_lab.tracking.view import keep_view
 
@@ -108,6 +108,7 @@ class _Sweep:
             here = shown.get(projection.key, [])
             compared = comparison.of(ended[projection.run], projection, here, score)
             if not compared.differs:
+                yield from self._tags(projection, here[0])
                 continue
             if compared.many or compared.gaps is None:
                 yield Finding(
@@ -131,6 +132,15 @@ class _Sweep:
         if experiment is not None:
             self._registry.set_mlflow_experiment(self._sweep, experiment)
             keep_view(self._tracker, self._registry, self._sweep, experiment)
+
+    def _tags(self, projection: Projection, snapshot: RunSnapshot) -> Iterator[Finding]:
+        """Tags that a run of an earlier version lacks in MLflow, where nothing else is amiss."""
+        lacking = projection.lacking_tags(snapshot.tags)
+        if lacking:
+            if not self._dry_run:
+                self._tracker.amend(snapshot.run_id, lacking)
+            names = f"tag{'s' * (len(lacking) > 1)} {', '.join(sorted(lacking))}"
+            yield Finding(self._sweep, projection.run, f"MLflow lacks its {names}: {self._done}")
 
     def _models(self) -> Iterator[Finding]:
         rows = [row for row in list_models(self._registry) if row["sweep"] == self._sweep]

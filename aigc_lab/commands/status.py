@@ -16,18 +16,21 @@ from rich.live import Live
 from sqlalchemy import Connection, func, select
 
 from aigc_lab.display import terminal, wording
-from aigc_lab.display.terminal import Text
+from aigc_lab.display.terminal import BAD, GOOD, WARNING, Text
 from aigc_lab.errors import UsageError
 from aigc_lab.experiment.stored import stored_experiment
 from aigc_lab.host import visible
 from aigc_lab.host.settings import Settings, as_typed
 from aigc_lab.registry import liveness
+from aigc_lab.registry.best import select_run
+from aigc_lab.registry.comparison import compare_trials
 from aigc_lab.registry.find import find_sweep
+from aigc_lab.registry.savings import Savings, savings
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Run, Sweep, Trial
 from aigc_lab.statistics.wording import number
-from aigc_lab.sweeps.budget import most_runs
+from aigc_lab.sweeps.budget import runs_of_stored
 
 Json = dict[str, Any]
 
@@ -35,6 +38,8 @@ Json = dict[str, Any]
 _PAUSE = 2.0
 # The most ended runs, and reasons of failures, that are shown of a sweep.
 _LAST = 5
+# The newest sweeps that may be promoted from, and the trials of each that are looked at: more would take long to rank.
+_NEWEST, _FIRST = 5, 20
 
 
 @dataclass(frozen=True)
@@ -59,9 +64,12 @@ class StatusView:
         with self.registry.read() as connection:
             rows = []
             for stored in _sweeps(connection, sweep, self.most):
-                budget = _Budget.of(stored, self.settings)
+                budget = _Budget.of(stored, self.settings, self.registry)
                 row = _row(stored, budget, attempts[stored["sweep"]], supervisors.get(stored["sweep"]))
                 rows.append(row | (_details(connection, row, budget, attempts[sweep]) if sweep is not None else {}))
+        for row in rows[:_NEWEST]:
+            if row["condition"] == "ended" and _passes(self.registry, row["sweep"]):
+                row["next"].append(f"aigc-lab promote {row['sweep']}")
         return rows
 
     def page(self, rows: list[Json] | None = None) -> RenderableType:
@@ -119,18 +127,20 @@ def line(row: Json) -> str:
 
 @dataclass(frozen=True)
 class _Budget:
-    """The runs, seeds and steps of an experiment; None where this version cannot read the stored one."""
+    """The runs that an experiment can still come to, its seeds and steps; None where this version cannot read the
+    stored one.
+    """
 
     runs: int | None
     seeds: int
     steps: int | None
 
     @classmethod
-    def of(cls, row: Json, settings: Settings) -> "_Budget":
+    def of(cls, row: Json, settings: Settings, registry: Registry) -> "_Budget":
         try:
             experiment = stored_experiment({**row, "id": row["sweep"]}, settings)
             file = experiment.file
-            return cls(most_runs(experiment), file.search.seeds, file.training.steps)
+            return cls(runs_of_stored(experiment, registry, row["sweep"]), file.search.seeds, file.training.steps)
         except UsageError:
             return cls(None, 1, None)
 
@@ -223,8 +233,14 @@ def _next(row: Json) -> list[str]:
         case "lost" | "stopped":
             return [f"aigc-lab resume {sweep}"]
     if row["states"][RunState.FINISHED]:
-        return [f"aigc-lab compare {sweep}", f"aigc-lab promote {sweep}"]
+        return [f"aigc-lab compare {sweep}"]
     return [f"aigc-lab runs {sweep}"]
+
+
+def _passes(registry: Registry, sweep: str) -> bool:
+    """Whether `promote` finds a run that no verdict speaks against, among the first trials of the ranking."""
+    selection = select_run(registry, compare_trials(registry, sweep, most=_FIRST).rows)
+    return selection is not None and selection.sound
 
 
 def _details(connection: Connection, row: Json, budget: _Budget, attempts: list[Json]) -> Json:
@@ -262,6 +278,7 @@ def _details(connection: Connection, row: Json, budget: _Budget, attempts: list[
         ],
         "last": [dict(run) | {"finished_at": run["finished_at"].isoformat()} for run in last.mappings()],
         "failures": [dict(reason) for reason in reasons.mappings()],
+        "saved": None if (saved := savings(connection, row["sweep"])) is None else saved._asdict(),
     }
 
 
@@ -273,7 +290,7 @@ def _table(rows: list[Json]) -> RenderableType:
     table.add_column("sweep", no_wrap=True, min_width=max(len(row["sweep"]) for row in rows))
     for name in ("condition", "ended", "runs", "best (reference)", "begun"):
         table.add_column(name, overflow="fold")
-    styles = {"running": "green", "lost": "bold red", "stopped": "yellow", "ended": ""}
+    styles = {"running": GOOD, "lost": BAD, "stopped": WARNING, "ended": GOOD}
     for row in rows:
         condition = Text(row["condition"], style=styles[row["condition"]])
         cells = (_progress(row), _states(row), _best(row), f"{wording.duration(row['age'])} ago")
@@ -293,6 +310,8 @@ def _page(row: Json) -> list[RenderableType]:
         parts += [Text("\nunder way", style="bold"), _under_way(row["running"])]
     if row["last"]:
         parts += [Text("\nended last", style="bold"), _last(row["last"])]
+    if row["saved"]:
+        parts.append(Text(f"\n{Savings(**row['saved'])}"))
     if row["failures"]:
         parts.append(Text("\nwhy runs did not finish", style="bold"))
         parts += [

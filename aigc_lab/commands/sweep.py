@@ -12,6 +12,7 @@ from rich.console import Console
 from aigc_lab.commands.explain import explained
 from aigc_lab.display import ranking, terminal
 from aigc_lab.display.progress import SweepDisplay
+from aigc_lab.display.selection import passed_over_lines
 from aigc_lab.display.terminal import Text
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors.base import Place
@@ -21,7 +22,8 @@ from aigc_lab.experiment.stored import stored_experiment
 from aigc_lab.host import content, outage, signals
 from aigc_lab.host.outage import StoreAway
 from aigc_lab.host.settings import Settings, as_typed, masked
-from aigc_lab.registry.comparison import best_run, compare_trials
+from aigc_lab.registry.best import best_run
+from aigc_lab.registry.comparison import compare_trials
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.run_lifecycle import RESULTS
 from aigc_lab.registry.runs import list_runs, show_run
@@ -29,13 +31,15 @@ from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import run_outcomes, show_sweep
 from aigc_lab.sweeps import needs
-from aigc_lab.sweeps.budget import most_runs
+from aigc_lab.sweeps.budget import describe_confirmation, most_runs
 from aigc_lab.sweeps.estimate import Estimate, estimate
+from aigc_lab.sweeps.feature_choice import chosen_features
 from aigc_lab.sweeps.fitting import fitted
 from aigc_lab.sweeps.places import assign_places, choose_places, describe_places, describe_threads, device_names
 from aigc_lab.sweeps.rehearsal import rehearse
 from aigc_lab.sweeps.scheduler import run_seeds, run_sweep
 from aigc_lab.sweeps.session import find_executor, opened, stores
+from aigc_lab.sweeps.steering import check_steering, search_notes
 
 Change = tuple[str, str, str]
 
@@ -101,19 +105,23 @@ def _sweep(
     places = assign_places(device, workers, trials_per_gpu, at_most=most_runs(experiment))
     needs.check_memory(experiment, places)
     console.print(Text(f"reading {experiment.document.data['data']['name']} …"), soft_wrap=True)
-    for note in check_data(experiment):
+    for note in [*check_data(experiment), *search_notes(experiment)]:
         console.print(Text(note), soft_wrap=True)
     chooses = workers is None and places[0].device == "cpu" and executor in (None, "local")
     if dry_run:
-        _announced(experiment, places, console, chooses)
+        _announced(experiment, places, console, chooses, executor)
         return []
     with _stores(experiment, settings, console, registry) as registry:
-        cost, places = _announced(experiment, places, console, chooses)
-        display = SweepDisplay(console, experiment.file.training.steps, cost.seconds, len(places))
+        cost, places = _announced(experiment, places, console, chooses, executor)
+        display = SweepDisplay(console, experiment.file.training.steps, cost.seconds, cost.workers)
         with (
             _interruptible(experiment, display, settings, home),
             opened(experiment, settings, registry, places, display.say, executor=executor) as opening,
         ):
+            # Some executors know only now what is free on other machines.
+            if (shared := cost.shared(opening.executor.slots)).workers != cost.workers:
+                display.say(f"{experiment.name}: {shared}")
+                display.share(shared.workers)
             run_sweep(experiment, opening, display, retry_failed=retry_failed)
         comparison = compare_trials(registry, opening.sweep)
         runs, best = list_runs(registry, opening.sweep), best_run(registry, opening.sweep)
@@ -135,10 +143,10 @@ def _sweep(
 
 
 def _announced(
-    experiment: Experiment, places: list[Place], console: Console, chooses: bool
+    experiment: Experiment, places: list[Place], console: Console, chooses: bool, executor: str | None = None
 ) -> tuple[Estimate, list[Place]]:
     """Prints what the sweep will cost and how its places share the machine; returns the estimate and the places, which
-    it `chooses` if the user has not.
+    it `chooses` if the user has not. An executor may say that it does more runs at once than there are places here.
     """
     console.print("timing a few steps of each system …")
     cost, why = estimate(experiment, places), ""
@@ -146,7 +154,12 @@ def _announced(
     if chooses:
         places, why = choose_places(experiment, cost.seconds)
         cost = cost.shared(len(places))
+    slots = find_executor(executor, len(places)).slots
+    if isinstance(slots, int) and slots > len(places):
+        cost = cost.shared(slots)
     console.print(Text(f"{experiment.name}: {cost}"), soft_wrap=True)
+    if confirmation := describe_confirmation(experiment):
+        console.print(Text(confirmation), soft_wrap=True)
     if len(places) > 1 or why:
         console.print(Text(describe_places(places, experiment, why)), soft_wrap=True)
     if line := describe_threads(experiment):
@@ -298,12 +311,17 @@ def _stored(row: dict[str, Any], settings: Settings, device: str) -> Experiment:
 def _prepare(source: Source, changes: list[Change], device: str, home: Path | None) -> tuple[Settings, Experiment]:
     settings = Settings.load(home)
     experiment = load_experiment(source, changes, data_dir=settings.data_dir, weights=settings.weights)
-    if experiment.protocol.fewer:
-        _rehearsed(experiment, device)
-        experiment, notes = fitted(experiment)
+    if experiment.protocol.fewer or experiment.protocol.features is not None:
         console = terminal.console(stderr=True)
-        for note in notes:
-            console.print(Text(note), soft_wrap=True)
+
+        def say(text: str) -> None:
+            console.print(Text(text), soft_wrap=True)
+
+        _rehearsed(experiment, device)
+        experiment, choice = chosen_features(experiment, settings.cache, device, say)
+        experiment, notes = fitted(experiment)
+        for note in choice + notes:
+            say(note)
     _checked(experiment, device)
     return settings, experiment
 
@@ -311,6 +329,7 @@ def _prepare(source: Source, changes: list[Change], device: str, home: Path | No
 def _checked(experiment: Experiment, device: str) -> None:
     _rehearsed(experiment, device)
     check_experiment(experiment)
+    check_steering(experiment)
 
 
 def _rehearsed(experiment: Experiment, device: str) -> None:
@@ -342,11 +361,13 @@ def _interruptible(
 def _next_steps(best: dict[str, Any] | None, sweep_id: str, settings: Settings, home: Path | None) -> list[str]:
     """The lines below the table: the samples of the best run, doubts about it, and the next commands."""
     lines = [f"Samples of the best run: {_short(best['samples'])}"] if best and best["samples"] else []
+    if best:
+        lines += [f"! {line[0].upper()}{line[1:]}" for line in passed_over_lines(best["selection"].as_json())]
     marks = ", ".join(best["marks"]) if best else ""
     lines += [f"! The best trial is marked: {marks}; look at its samples before its score is believed"] if marks else []
     lines += ["Next:"]
     commands = [f"show {best['run']}"] if best else []
-    commands += [f"compare {sweep_id}"] + ([f"promote {sweep_id}"] if best and not best["doubt"] else [])
+    commands += [f"compare {sweep_id}"] + ([f"promote {sweep_id}"] if best and best["selection"].sound else [])
     lines += [f"  {as_typed(f'aigc-lab {command}', settings, home)}" for command in commands]
     if settings.tracking_uri.startswith("http"):
         return [*lines, f"  open {masked(settings.tracking_uri)} (experiment {sweep_id})"]

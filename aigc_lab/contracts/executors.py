@@ -4,6 +4,7 @@ The home is a temporary folder. An executor that does its runs on other machines
 says where it is.
 """
 
+import math
 import os
 import signal
 import tempfile
@@ -28,6 +29,7 @@ from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.runs import show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
+from aigc_lab.registry.verdicts import verdicts_by_run
 from aigc_lab.runs.job import Job, RunOutcome
 from aigc_lab.runs.resources import open_resources
 from aigc_lab.tracking import writer
@@ -48,12 +50,13 @@ class Watcher:
 
     def __init__(self, stop_at: int | None = None) -> None:
         self.values: dict[int, float] = {}
+        self.verdicts: dict[int, str | None] = {}
         self._stop_at = stop_at
 
     def progress(self, now: Any) -> None: ...
 
-    def scored(self, step: int, value: float) -> bool:
-        self.values[step] = value
+    def scored(self, step: int, value: float, *, error: float = math.nan, collapse: str | None = None) -> bool:
+        self.values[step], self.verdicts[step] = value, collapse
         return step == self._stop_at
 
 
@@ -240,13 +243,17 @@ def a_run_is_done_and_recorded(case: Case) -> None:
 def the_watcher_is_told_of_each_evaluation(case: Case) -> None:
     """A pruner decides by these values, and the display shows them."""
     with case.shared() as session:
-        watcher = Watcher()
-        outcome = session.executor.run(session.job(), watcher)
+        watcher, job = Watcher(), session.job()
+        outcome = session.executor.run(job, watcher)
+        stored = verdicts_by_run(session.registry, session.sweep)[job.run]
     steps = list(range(_EVERY, _STEPS + 1, _EVERY))
     if list(watcher.values) != steps:
         raise Broken(f"the watcher is told of steps {list(watcher.values)}, and not of {steps}: call its scored()")
     if watcher.values[_STEPS] != outcome.value:
         raise Broken(f"the watcher is told {watcher.values[_STEPS]} at the end, and the outcome is {outcome.value}")
+    verdicts = {row["step"]: row["verdict"] for row in stored if row["kind"] == "collapse"}
+    if watcher.verdicts != verdicts:
+        raise Broken(f"the watcher is told the verdicts {watcher.verdicts}, and {verdicts} are recorded: pass them on")
 
 
 @EXECUTOR.add(the_watcher_is_told_of_each_evaluation)

@@ -24,7 +24,7 @@ from aigc_lab.contracts.stand_ins import (
 from aigc_lab.data.base import SPLITS, Dataset
 from aigc_lab.experiment.protocol import Protocol
 from aigc_lab.host import names
-from aigc_lab.metrics.base import Autoencoder, Game, Metric, Real, Score
+from aigc_lab.metrics.base import Coder, Game, Metric, Real, Score
 from aigc_lab.modalities.base import modality_of
 from aigc_lab.samples import Samples
 from aigc_lab.scoring import evidence
@@ -33,7 +33,9 @@ from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.text.likelihood import Likelihood
 
 # What a metric may look at besides samples.
-System = Autoencoder | Game | Likelihood
+System = Coder | Game | Likelihood
+# Needs of a metric whose score is of the system and of real samples.
+_ENCODED = {"encoder", "codes"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Case:
             return {"real": FixedGame(0.0), "noise": FixedGame(1.0)}
         if "likelihood" in self.metric.needs:
             return {"real": Frequencies.fitted(self.dataset.load("train")), "noise": Frequencies.uniform(self.real())}
-        if "encoder" not in self.metric.needs:
+        if not self.metric.needs & _ENCODED:
             return {}
         if self.dataset.shape.vocabulary is not None:
             sentences = [self.dataset.load(split).values for split in SPLITS]
@@ -175,7 +177,7 @@ def the_interval_holds_the_value(case: Case) -> None:
                 raise Broken(f"{name}: value, interval or floor is not finite: {score}")
             if not score.low <= score.value <= score.high:
                 raise Broken(f"{name} is {score.value:.4g}, outside its interval [{score.low:.4g}, {score.high:.4g}]")
-            if "encoder" in case.metric.needs:
+            if case.metric.needs & _ENCODED:
                 there = len(case.dataset.load("reference"))
                 if not 1 < score.n <= there:
                     raise Broken(f"{name} says n = {score.n}, and there are {there} real samples to encode")
@@ -286,7 +288,7 @@ def what_is_no_number_is_refused(case: Case) -> None:
         return
     kind = modality_of(case.dataset.shape)
     lines = kind.shown_as == "lines"
-    if "encoder" in case.metric.needs:
+    if case.metric.needs & _ENCODED:
         counted = "s" if lines else "samples"
         n = case.of_real[min(case.of_real)].n
         refused(case, case.real(), f" of {n} {counted}", "codes with NaN", case.breaking)

@@ -24,26 +24,38 @@ class Case:
 
 def tables() -> Iterator[tuple[list[Curve], Better]]:
     """Pairs of the runs of a search and which way is better: noisy curves that fall, or rise, towards a level of their
-    own; two of three are finished.
+    own; two of three are finished. In two of three searches values have standard errors, and samples were judged: those
+    of bad runs mostly as TOTAL.
     """
     source = random.Random(0)  # noqa: S311 -- curves, and no secrets
     for number in range(_TABLES):
         better: Better = "lower" if number % 2 else "higher"
+        judged = number % 3 > 0
         sign = 1 if better == "lower" else -1
         runs = []
         for index in range(_RUNS):
             level, ends = source.uniform(1, 10), _STEPS if index % 3 else source.randrange(_EVERY, _STEPS, _EVERY)
             steps = range(_EVERY, ends + 1, _EVERY)
             values = {step: sign * (level + 20 * _EVERY / step + source.uniform(0, 0.1)) for step in steps}
-            runs.append(Curve(values, finished=ends == _STEPS))
+            errors = dict.fromkeys(values, 0.03) if judged else {}
+            verdicts = {step: _verdict(source, level) for step in values} if judged else {}
+            runs.append(Curve(values, ends == _STEPS, errors, verdicts, index))
         yield runs, better
+
+
+def _verdict(source: random.Random, level: float) -> str:
+    """A collapse verdict on samples of a run that tends to a level from 1 (good) to 10."""
+    return source.choice(("TOTAL", "TOTAL", "TOTAL", "SEVERE") if level > 5 else ("NONE", "PARTIAL", "INCONCLUSIVE"))
 
 
 def prefixes(run: Curve) -> Iterator[Curve]:
     """The run's curve up to each of its evaluations, the shortest first."""
     steps = sorted(run.values)
     for end in range(1, len(steps) + 1):
-        yield Curve({step: run.values[step] for step in steps[:end]})
+        upto = steps[end - 1]
+        errors = {step: error for step, error in run.errors.items() if step <= upto}
+        verdicts = {step: verdict for step, verdict in run.verdicts.items() if step <= upto}
+        yield Curve({step: run.values[step] for step in steps[:end]}, False, errors, verdicts, run.number)
 
 
 PRUNER: Contracts[Case] = Contracts()
@@ -65,7 +77,9 @@ def the_best_run_is_never_stopped(case: Case) -> None:
     """A run that improves at each evaluation and is better than all others at each step is what a search is for."""
     for runs, better in tables():
         sign = 1 if better == "lower" else -1
-        best = Curve({step: sign * (0.5 + 10 * _EVERY / step) for step in range(_EVERY, _STEPS + 1, _EVERY)})
+        values = {step: sign * (0.5 + 10 * _EVERY / step) for step in range(_EVERY, _STEPS + 1, _EVERY)}
+        errors, verdicts = dict.fromkeys(values, 0.01), dict.fromkeys(values, "NONE")
+        best = Curve(values, False, errors, verdicts, number=len(runs))
         for run in prefixes(best):
             if case.stops(run, runs, better):
                 raise Broken(

@@ -30,6 +30,19 @@ class Modes:
     sigma: float
 
 
+@dataclass(frozen=True)
+class Factors:
+    """True factors of variation of N samples: `values`, float64 [N, F], and for each factor its name and its number of
+    values, None for a continuous one. A factor of k values is given as their numbers 0 … k − 1; `nominal` names those
+    whose numbers have no order.
+    """
+
+    values: Tensor
+    names: tuple[str, ...]
+    sizes: tuple[int | None, ...]
+    nominal: frozenset[str] = frozenset()
+
+
 class Dataset(ABC):
     """Base class of datasets with three splits. Systems train on `train`. `reference` scores them during training and
     decides the ranking and the promotion. `holdout` gives the final scores and decides nothing.
@@ -93,6 +106,15 @@ class Dataset(ABC):
     @property
     def likelihood(self) -> Likelihood | None:
         """Model that the sentences were drawn from, or None if it is not known."""
+        return None
+
+    @property
+    def factor_names(self) -> Sequence[str] | None:
+        """Names of the factors that the samples were drawn from, known without loading; None if they are not known."""
+        return None
+
+    def factors(self, split: Split) -> Factors | None:
+        """Factors of a split's samples, in the order of `load`; None if they are not known."""
         return None
 
     @property

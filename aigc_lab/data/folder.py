@@ -18,6 +18,7 @@ from aigc_lab.data.shared.image_files import (
     abbreviated,
     decode,
     find_images,
+    look,
     most_common,
     reading_notes,
 )
@@ -39,7 +40,9 @@ _SPLIT_OF: dict[str, base.Split] = {
 
 
 # Part of the key of a decoded copy: changes when other facts are kept beside it.
-_FACTS = 2
+_FACTS = 3
+# Sides that systems of this package take.
+_SIDES = (16, 32, 64)
 
 
 class Folder(base.Dataset):
@@ -175,6 +178,7 @@ class Folder(base.Dataset):
                 "remarks": dict(sorted(remarks.items())),
                 "equal": len(hashes) - len(set(hashes)),
                 "doubles": doubles,
+                "looks": _looks(self._root, good),
             }
             store.write(rows, order, facts)
 
@@ -228,7 +232,28 @@ class Folder(base.Dataset):
                 f"{len(thin)} classes have too few images to be in every split: {abbreviated(thin)}; "
                 "data.labels=none does without classes"
             )
+        if changed := self._changed(facts["looks"]):
+            notes.append(changed)
         return [*notes, *reading_notes(Counter(facts["remarks"]), others, self.config, "data.")]
+
+    def _changed(self, looks: list[tuple[int, int, bool, int]]) -> str:
+        """A sentence on pictures that are enlarged, and on grey ones that become RGB; "" without any. Shrinking is what
+        `size` is for.
+        """
+        side = self.config.size
+        total = sum(count for *_, count in looks)
+        small = sum(count for height, width, _, count in looks if min(height, width) < side)
+        grey = sum(count for _, _, colour, count in looks if not colour) if self.config.channels == 3 else 0
+        said = []
+        if small:
+            sides = {each for height, width, *_ in looks for each in (height, width)}
+            (own,) = sides if len(sides) == 1 else (None,)
+            keeps = f" (--set data.size={own} keeps them)" if own in _SIDES else ""
+            said.append(f"{small:,} of {total:,} pictures are enlarged to {side}×{side}{keeps}")
+        if grey:
+            keeps = " (--set data.channels=1 keeps them)" if grey == total else ""
+            said.append(f"{grey:,} of {total:,} {'' if small else 'pictures '}are grey, and become RGB{keeps}")
+        return "; ".join(said)
 
     def _thin_classes(self) -> list[str]:
         present = [set(labels.tolist()) for s in self._splits.values() if (labels := s.labels) is not None]
@@ -247,6 +272,12 @@ class Folder(base.Dataset):
             last = first + facts["sizes"][split]
             splits[split], first = every.take(slice(first, last)), last
         return splits
+
+
+def _looks(root: Path, names: Sequence[str]) -> list[tuple[int, int, bool, int]]:
+    """Height, width, whether in colour, and the number of images that are so."""
+    looks = Counter(each for each in look(root, names) if each is not None)
+    return [(*each, count) for each, count in sorted(looks.items())]
 
 
 def _top(name: str, level: int) -> str:

@@ -28,8 +28,9 @@ TERMS: Mapping[str, str] = MappingProxyType(
         "run": "One training of a trial with one seed. Run 2.1 is trial 2 with seed 1.",
         "seed": "The number that all randomness of a run comes from. Several seeds of one trial show how much of a "
         "score is luck.",
-        "fresh seed": "A seed that the search did not choose by; in the ranking *. A value that won a search is "
-        "luckier than the same configuration trained again, so fresh seeds are what to believe.",
+        "fresh seed": "A seed that the search did not choose by; in the ranking *, and ** where nobody chose "
+        "by it. A value that won is luckier than the same configuration trained again, so fresh seeds are what to "
+        "believe.",
         "n": "The number of samples that a score was computed from. Most scores change with n, so compare at "
         "the same n alone.",
         "floor": "What real samples score against other real samples at the same n (of a model's own score, what it "
@@ -49,9 +50,20 @@ TERMS: Mapping[str, str] = MappingProxyType(
         "collapse": "The verdict on the samples of a run: how much of the real data is missing among them. A good "
         "value is NONE.",
         "stability": "The verdict on the course of a run's objective over its steps. A good value is STABLE.",
+        "front": "Of a search with several objectives: no other trial is as good in all of them and better in one. "
+        "Trials that violate a constraint are on no front.",
         "bin": "A class, a known mode or a cluster of the real data, in which generated samples are counted.",
+        "P(A better)": "The chance that a seed of A is better than one of B: the share of all pairs of their seeds "
+        "in which it is. At 0.5 neither is better.",
+        "cannot tell": "The seeds that are there do not show which is better. That is no proof that both are equally "
+        "good; more seeds might tell.",
         "!": "Beside a rank: the samples are so unlike real ones, or lack so much, that the score says little.",
         "?": "Beside a rank: not confirmed on fresh seeds; it may be luck.",
+        "~": "Beside a rank: one of the leaders within noise. By their seeds no test finds any of these rows "
+        "worse than the first of them, so it is not known to be the best.",
+        "×": "Beside a rank: a run has a verdict that its sweep does not allow (objective.subject_to).",
+        "^": "Beside a rank: an adaptive sampler chose the trials of this row, or a pruner stopped some. They are no "
+        "random draw, so no claim is made of it.",
     }
 )
 
@@ -91,7 +103,7 @@ STATES: Mapping[str, str] = MappingProxyType(
     {
         RunState.QUEUED: "The run has not begun.",
         RunState.RUNNING: "The run is going on.",
-        RunState.PRUNED: "The run was stopped since it was worse than others at the same step.",
+        RunState.PRUNED: "The run was stopped by the pruner of its sweep; its reason says why.",
         RunState.DIVERGED: "The run ended since its numbers were not finite; it counts as the worst of its seeds.",
         RunState.FAILED: "The run ended by an error.",
         RunState.KILLED: "The run's process was ended from outside.",
@@ -101,6 +113,8 @@ STATES: Mapping[str, str] = MappingProxyType(
 # ---- scores
 
 _NEAR = "a good value is near the floor"
+# Scores whose floor is what chance gives, and no goal.
+_OVER_CHANCE = {"mig", "sap", "dci_disentanglement", "dci_completeness", "dci_informativeness"}
 # Name without its features -> what it is. The direction and the features are added.
 _SCORES: Mapping[str, str] = MappingProxyType(
     {
@@ -130,6 +144,11 @@ _SCORES: Mapping[str, str] = MappingProxyType(
         "iw_nll": "The negative log-likelihood of unseen samples, in nats, by importance samples",
         "kl": "How much a VAE's code says of a sample, in nats",
         "active_units": "The number of a VAE's latents that carry anything",
+        "mig": "How far one latent alone tells each factor behind the pictures, by mutual information; 1 is perfect",
+        "sap": "How far one latent alone tells each factor behind the pictures, by prediction; 1 is perfect",
+        "dci_disentanglement": "Whether each latent is of use for one factor behind the pictures only; 1 is perfect",
+        "dci_completeness": "Whether one latent only is of use for each factor behind the pictures; 1 is perfect",
+        "dci_informativeness": "How well the factors behind the pictures can be told from the code; 1 is perfect",
         "mutual_information": "What a VAE's code and a sample have in common, in nats",
         "reconstruction_mse": "The mean squared error of pixels after a way through the code; 0 is equal",
         "cas_accuracy": "The accuracy on real samples of a classifier that was trained on generated ones alone",
@@ -156,8 +175,6 @@ _SCORES: Mapping[str, str] = MappingProxyType(
         "norm": "The distance of the game's two numbers from where it rests; 0 is at rest",
     }
 )
-#: names without their features of the scores that describe a system, of which neither more nor less is better
-DESCRIBING = frozenset({"kl", "active_units", "mutual_information", "repetition", "nll_div", "auth_pct", "fd_gap"})
 # What a name of features stands for.
 _FEATURES: Mapping[str, str] = MappingProxyType(
     {
@@ -171,15 +188,6 @@ _FEATURES: Mapping[str, str] = MappingProxyType(
         "inception": "Inception",
     }
 )
-
-
-def only_describes(name: str) -> bool:
-    """Whether a score that ships describes a system, and has no direction that is better.
-
-    >>> only_describes("fd_gap_clf"), only_describes("fd_clf")
-    (True, False)
-    """
-    return _parts(name)[0] in DESCRIBING
 
 
 def score_text(name: str, better: str | None) -> str:
@@ -197,7 +205,8 @@ def score_text(name: str, better: str | None) -> str:
     # inception_64 is Inception too, at another of its layers.
     whose = _FEATURES.get(features) or _FEATURES.get(features.partition("_")[0], features)
     of = f", in the features of {whose}" if features else ""
-    direction = f"{better.capitalize()} is better; {_NEAR}" if better else f"{_NEAR[0].upper()}{_NEAR[1:]}"
+    near = "a good value is far above the floor, which is chance" if base in _OVER_CHANCE else _NEAR
+    direction = f"{better.capitalize()} is better; {near}" if better else f"{near[0].upper()}{near[1:]}"
     return f"{_SCORES.get(base, 'A score of the protocol')}{of}. {direction}."
 
 

@@ -8,7 +8,16 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from aigc_lab.display.ranking import columns, explanations, sections
+from aigc_lab.display.pairs import sentence
+from aigc_lab.display.ranking import (
+    columns,
+    explanations,
+    left_out,
+    nothing,
+    sections,
+    several_sweeps,
+    shown_pairs,
+)
 from aigc_lab.display.rows_table import Column
 from aigc_lab.display.wording import Row
 from aigc_lab.host import visible
@@ -72,17 +81,18 @@ def _letter(letter: str) -> str:
 
 def comparison_latex(comparison: "Comparison") -> str:
     """A `table` for each signature of a comparison, and one for trials without a score; a comment without trials."""
-    several = len({row["sweep"] for row in comparison.rows}) > 1
+    several = several_sweeps(comparison.rows)
     tables = []
+    compared = shown_pairs(comparison)
     for group, rows in sections(comparison):
         name, better = (group.name, group.better) if group else ("score", "")
         shown = [each for each in columns(rows, several, name, better) if each.heading not in _LEFT_OUT]
         notes = [] if several else [f"sweep {rows[0]['sweep']}"]
-        notes += explanations(rows) if group else []
+        notes += [*explanations(rows), sentence(compared[group]), left_out(comparison)] if group else []
         signature = f"% signature: {visible.line(group.signature)}\n" if group else ""
         tables.append(signature + _table(shown, rows, notes))
     head = "% \\usepackage{booktabs}\n"
-    return head + ("\n".join(tables) if tables else "% no trials yet\n")
+    return head + ("\n".join(tables) if tables else f"% {visible.line(nothing(comparison))}\n")
 
 
 def _table(shown: Sequence[Column], rows: Iterable[Row], notes: Sequence[str]) -> str:
@@ -99,7 +109,7 @@ def _table(shown: Sequence[Column], rows: Iterable[Row], notes: Sequence[str]) -
         *lines,
         r"\bottomrule",
         r"\end{tabular}",
-        *([rf"\caption{{{escaped('; '.join(notes))}}}"] if notes else []),
+        *([rf"\caption{{{escaped('; '.join(filter(None, notes)))}}}"] if any(notes) else []),
         r"\end{table}",
     ]
     return "".join(f"{part}\n" for part in parts)

@@ -4,10 +4,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from aigc_lab.display.wording import Row
-from aigc_lab.registry.marks import DOUBTFUL
+from aigc_lab.display.pairs import basis
+from aigc_lab.display.races import race_sentences
+from aigc_lab.display.wording import Row, pool_value
+from aigc_lab.registry.marks import DOUBTFUL, violate
+from aigc_lab.registry.pairs import Pair, pairs_by_group, unit_of
+from aigc_lab.registry.steering import steered
+from aigc_lab.registry.tables import Sweep
 from aigc_lab.registry.verdicts import missing_bins, partial_reasons
-from aigc_lab.statistics.rank_test import LEVEL, favours_lower, rank_sum_p, smallest_p, values_lacking
+from aigc_lab.statistics.rank_test import LEVEL, values_lacking
+from aigc_lab.statistics.superiority import MOST_SEEDS
 from aigc_lab.statistics.wording import number
 
 if TYPE_CHECKING:
@@ -22,6 +28,7 @@ GOING = ("RUNNING", "QUEUED")  # states of a row that may still change
 
 MOST_TRIALS = 3  # that are named as collapsed
 _MOST_BINS = 8  # whose names are listed
+_MOST_ON_FRONT = 12  # trials that are named
 
 
 class Commands(NamedTuple):
@@ -58,7 +65,32 @@ def stored_meaning(
     """`meaning` with what the registry holds of the verdicts on this checkpoint."""
     missing = missing_bins(registry, collapsed(comparison)[:MOST_TRIALS], checkpoint)
     reasons = partial_reasons(registry, partly_collapsed(comparison), checkpoint)
-    return meaning(comparison, missing, reasons, commands)
+    told = meaning(comparison, missing, reasons, commands)
+    sentences = [*_unmet(registry, comparison), *told.sentences, *race_sentences(registry, comparison)]
+    return told._replace(sentences=sentences)
+
+
+def _unmet(registry: "Registry", comparison: "Comparison") -> list[str]:
+    """Which constraints no ranked trial of their sweep meets, as a sentence for each sweep. Rows that violate one rank
+    last in their group, so a row that meets it would be shown before them.
+    """
+    violating: dict[str, bool] = {}
+    for row in comparison.rows if comparison.by == "trial" else []:
+        if row["score"] is not None:
+            violating[row["sweep"]] = violating.get(row["sweep"], True) and violate(row["marks"])
+    none = [sweep for sweep, every in violating.items() if every]
+    if not none or (len(comparison.groups) > 1 and comparison.total > len(comparison.rows)):
+        return []
+    with registry.read() as connection:
+        steering = steered(connection, Sweep.c.id.in_(none))
+    of = "{} that --where leaves" if comparison.filtered else "{}"
+    told = []
+    for sweep, each in steering.items():
+        constraints = [f"{kind}: {', '.join(allowed)}" for kind, allowed in each.subject_to.items()]
+        who = of.format("No trial" if len(violating) == 1 else f"No trial of {sweep}")
+        what = "the constraint" if len(constraints) == 1 else "the constraints"
+        told.append(f"{who} meets {what} {'; '.join(constraints)}. What follows ranks trials that do not.")
+    return told
 
 
 def meaning(comparison: "Comparison", missing: Missing, reasons: Reasons, commands: Commands) -> Meaning:
@@ -76,8 +108,10 @@ def meaning(comparison: "Comparison", missing: Missing, reasons: Reasons, comman
     group, others = comparison.groups[0], len(comparison.groups) - 1
     first, second = _first_two(comparison, group)
     lead = _lead(first, second, group, name)
-    chance, undecided = ([], False) if second is None else _chance(first, second, group, name)
-    told = [f"So far: {lead}" if going else lead, *chance, *collapse]
+    found = pairs_by_group(comparison)[group]
+    chance, undecided = ([], False) if second is None else _chance(first, second, found, name)
+    told = [f"So far: {lead}" if going else lead, *chance, *_within_noise(comparison, found, name)]
+    told += [*_fronts(comparison), *collapse]
     if others:
         told.append(f"Rows of {others} other signature{'s' if others > 1 else ''} do not compare with these.")
     return Meaning(told, *_advice(first, undecided, going, commands))
@@ -95,7 +129,9 @@ def _first_two(comparison: "Comparison", group: "Group") -> tuple[_Contestant, _
 
 
 def _namer(comparison: "Comparison") -> Callable[[Row], str]:
-    """How a row is called: `trial 2 (dcgan)`, with its sweep where there are several."""
+    """How a row is called: `trial 2 (dcgan)`, with its sweep where there are several; of several trials `lr=0.001`."""
+    if comparison.by != "trial":
+        return lambda row: f"{row['by']}={pool_value(row)}"
     several = len({row["sweep"] for row in comparison.rows}) > 1
     return lambda row: f"trial {row['trial']} ({row['system']}{', ' + row['sweep'] if several else ''})"
 
@@ -116,10 +152,19 @@ def _lead(first: _Contestant, second: _Contestant | None, group: "Group", name: 
         return f"{who} leads with {value}, {number(ahead)} ahead of {other}{floor}."
     if ahead == 0:
         return f"{who} and {name(second.row)} have the same value, {value}{floor}."
-    why = "the reference split ranks, and on the holdout the order is the other way round"
-    if first.row["confirmed"] and not second.row["confirmed"]:
-        why = "it is confirmed on fresh seeds, and the other was chosen by the seeds that it is scored on"
+    why = _why_before(first.row, second.row)
     return f"{who} ranks first with {value}, before {other}: {why}{floor}."
+
+
+def _why_before(first: Row, second: Row) -> str:
+    """Why a row ranks before one whose value is better, as `ranking.in_order` has it."""
+    if violate(second["marks"]) and not violate(first["marks"]):
+        return "the other violates a constraint of its sweep"
+    if first["confirmed"] and not second["confirmed"]:
+        return "it is confirmed on fresh seeds, and the other was chosen by the seeds that it is scored on"
+    if first["role"] == "report" != second["role"]:
+        return "it won the confirmation, and its value is of seeds that chose nothing"
+    return "the reference split ranks, and on the holdout the order is the other way round"
 
 
 def _ahead(first: _Contestant, second: _Contestant, group: "Group") -> float:
@@ -142,29 +187,89 @@ def _floor(first: _Contestant, group: "Group") -> str:
 
 
 def _chance(
-    first: _Contestant, second: _Contestant, group: "Group", name: Callable[[Row], str]
+    first: _Contestant, second: _Contestant, found: Sequence[Pair], name: Callable[[Row], str]
 ) -> tuple[list[str], bool]:
-    """Whether the two differ by more than chance, and whether that is undecided for want of seeds.
-
-    Seeds that a search chose by count as none beside fresh ones: they flatter, and so two kinds do not compare. That
-    the two were picked as the first of many makes no false alarms: the first two of equal ones lie closer than any two.
+    """Whether the two differ by more than chance, and whether that is undecided for want of seeds. Rows that are no
+    pair are not both confirmed: what lacks are fresh seeds, and those that a search chose by count as none.
     """
-    alike = first.row["confirmed"] == second.row["confirmed"]
-    n, m = (len(each.values) if alike or each.row["confirmed"] else 0 for each in (first, second))
-    if not (n and m) or smallest_p(n, m) > LEVEL:
-        more = values_lacking(n, m)
-        fresh = "" if alike else "fresh "
-        have = f"with {n} and {m} {fresh}seeds no result could tell"
-        would = f"{more} more {fresh}{'seed' if more == 1 else 'seeds'} each would, if their values do not overlap"
-        return [f"Whether the difference is more than chance cannot be told yet: {have}; {would}."], True
-    p = rank_sum_p(first.values, second.values)
-    test = f"exact rank test of {n} and {m} seeds, p = {p:.2g}"
-    if p > LEVEL:
-        return [f"The difference may be chance ({test}; below {LEVEL:g} it would count as more)."], False
-    better = first if favours_lower(first.values, second.values) == (group.better == "lower") else second
-    if better is first and _ahead(first, second, group) > 0:
+    if first.row.get("adaptive") or second.row.get("adaptive"):
+        return ["Their trials are no random draw, so no test can tell whether that is more than chance."], False
+    if unit_of(first.row) != unit_of(second.row):
+        return ["The values of one are its trials, of the other its seeds: no test compares them."], False
+    if violate(second.row["marks"]) and not violate(first.row["marks"]):
+        return [f"{_capital(name(second.row))} violates a constraint of its sweep, so no test compares the two."], False
+    pair = next((pair for pair in found if pair.first is first.row and pair.second is second.row), None)
+    if pair is None:
+        n, m = (len(each.values) if each.row["confirmed"] else 0 for each in (first, second))
+        return [_too_few(n, m, "fresh seed", _at_least(values_lacking(n, m), "fresh seed"))], True
+    n, m = pair.beside.n, pair.beside.m
+    if pair.hopeless:
+        least = min(n, m) < 2 and pair.more is not None
+        more = _at_least(pair.more or 0, pair.unit) if least else _about(pair)
+        return [_too_few(n, m, pair.unit, more, 1 if pair.p is None else pair.comparisons)], True
+    test = f"{basis([pair])}, p = {pair.p:.2g}"
+    if not pair.told:
+        limit = f"below {LEVEL:g} it would count as more"
+        return [f"The difference may be chance ({test}; {limit}); {_about(pair)}."], False
+    if pair.answer == "better" and _ahead(first, second, pair.group) > 0:
         return [f"That is more than chance ({test})."], False
+    better = first if pair.answer == "better" else second
     return [f"By more than chance it is {name(better.row)} that is better ({test})."], False
+
+
+def _too_few(n: int, m: int, unit: str, more: str, comparisons: int = 1) -> str:
+    of = f" one of {comparisons} pairs" if comparisons > 1 else ""
+    have = f"with {n} and {m} {unit}s no result could tell{of}"
+    return f"Whether the difference is more than chance cannot be told yet: {have}; {more}."
+
+
+def _at_least(more: int, unit: str) -> str:
+    return f"{more} more {unit}{'' if more == 1 else 's'} each would, if their values do not overlap"
+
+
+def _about(pair: Pair) -> str:
+    if pair.more is None:
+        return f"to tell them apart takes more than {MOST_SEEDS} more {pair.unit}s each"
+    return f"about {pair.more} more {pair.unit}{'' if pair.more == 1 else 's'} each would tell"
+
+
+def _within_noise(comparison: "Comparison", found: Sequence[Pair], name: Callable[[Row], str]) -> list[str]:
+    """Which rows lead together, where these are not just the first two, of whom it was said."""
+    compared = [each for pair in found for each in (pair.first, pair.second)]
+    leaders = [row for row in comparison.rows if row.get("leaders") and any(row is each for each in compared)]
+    if len(leaders) < 2 or leaders == comparison.rows[:2]:
+        return []
+    names = _listed([name(row) for row in leaders], len(leaders))
+    return [f"Leaders within noise, none of which a test finds worse than the first: {names}."]
+
+
+# ---- what is on the front
+
+
+def _fronts(comparison: "Comparison") -> list[str]:
+    """Which trials are on the Pareto front of a sweep, as a sentence for each sweep with several objectives."""
+    fronts: dict[str, list[Row]] = {}
+    for row in comparison.rows:
+        if row.get("front"):
+            fronts.setdefault(row["sweep"], []).append(row)
+    of_several = len({row["sweep"] for row in comparison.rows}) > 1
+    shown = " that are shown" if comparison.total > len(comparison.rows) else ""
+    return [_front(rows, (f" of {sweep}" if of_several else "") + shown) for sweep, rows in fronts.items()]
+
+
+def _front(rows: Sequence[Row], of: str) -> str:
+    names = list(rows[0]["objectives"])
+    objectives, trials = _listed(names, len(names)), [str(row["trial"]) for row in rows]
+    if len(rows) == 1:
+        return f"Of the trials{of} only {trials[0]} is on the front of {objectives}."
+    # Confirmed trials are on it whatever the search's values, which flatter, say.
+    alike = " that is as well confirmed" if len({row["confirmed"] for row in rows}) > 1 else ""
+    among = "both" if len(names) == 2 else "all"
+    left = len(trials) - _MOST_ON_FRONT
+    listed = ", ".join(trials[:_MOST_ON_FRONT]) + (f" and {left} more" if left > 0 else "")
+    return (
+        f"{len(rows)} trials{of} are on the front of {objectives}: none{alike} is better in {among}: trials {listed}."
+    )
 
 
 # ---- did anything collapse
@@ -231,9 +336,11 @@ def _no_collapse(judged: Sequence[Row], *, shown_only: bool) -> str:
 
 
 def _collapsed(row: Row, missing: Sequence[str], name: Callable[[Row], str]) -> str:
-    """`Trial 3 (vae) collapsed (SEVERE in 1 of 2 runs): it lacks 1, 4 and 7`, as a sentence."""
-    verdicts = [verdict for verdict in reversed(DOUBTFUL) if verdict in row["verdicts"]["collapse"]]
-    how = ", ".join(f"{verdict}{_share(row, verdict)}" for verdict in verdicts)
+    """`Trial 3 (vae) collapsed (SEVERE in 1 of 2 runs, PARTIAL in 1): it lacks 1, 4 and 7`, as a sentence."""
+    counts = row["verdicts"]["collapse"]
+    verdicts = [verdict for verdict in (*reversed(DOUBTFUL), "PARTIAL") if verdict in counts]
+    how = f"{verdicts[0]}{_share(row, verdicts[0])}"
+    how += "".join(f", {verdict} in {counts[verdict]}" for verdict in verdicts[1:])
     lacks = f": it lacks {_listed(missing, _MOST_BINS)}" if missing else ""
     return f"{_capital(name(row))} collapsed ({how}){lacks}."
 
@@ -267,4 +374,5 @@ def _advice(first: _Contestant | None, undecided: bool, going: bool, commands: C
 
 
 def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
+    """The text as a sentence begins; a name such as `lr=0.001` stays as it is."""
+    return text if "=" in text.partition(" ")[0] else text[0].upper() + text[1:]

@@ -58,6 +58,10 @@ class SweepDisplay:
         self._durations: list[float] = []
         self._ended = self._total = 0
 
+    def share(self, workers: int) -> None:
+        """Expects so many runs at once."""
+        self._workers = workers
+
     def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._live.start()

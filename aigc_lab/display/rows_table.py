@@ -36,7 +36,7 @@ class Column:
 
     def width(self, rows: Sequence[Row]) -> int:
         """The columns of the terminal that it takes."""
-        return max(cell_width(self.heading), *(cell_width(self.whole(row)) for row in rows))
+        return max([cell_width(self.heading), *(cell_width(self.whole(row)) for row in rows)])
 
 
 class RowsTable:
@@ -87,7 +87,7 @@ class RowsTable:
 
 
 class Folded:
-    """A text in dim letters that breaks after `|`, `;` and spaces: a signature."""
+    """A text that breaks after `|`, `;` and spaces: a signature."""
 
     def __init__(self, text: str) -> None:
         self._text = cell(text).plain
@@ -96,10 +96,10 @@ class Folded:
         line = ""
         for part in re.findall(r"[^|; ]*[|; ]?", self._text):
             if line and cell_width((line + part).rstrip()) > options.max_width:
-                yield unwrapped(Text(line.rstrip()), "dim")
+                yield unwrapped(Text(line.rstrip()))
                 line = ""
             line += part
-        yield unwrapped(Text(line.rstrip()), "dim")
+        yield unwrapped(Text(line.rstrip()))
 
 
 def _total(widths: Sequence[int], stay: Sequence[bool]) -> int:
@@ -128,7 +128,7 @@ def _filled(items: Iterable[tuple[str, list[str]]], width: int) -> Iterator[Text
                     line, used, gap = Text(" " * _INDENT), 0, 0
                 line.append(" " * gap)
                 if labelled:
-                    line.append(f"{labelled} ", "dim")
+                    line.append(f"{labelled} ")
                 line.append(piece)
                 used += gap + size
     if used:

@@ -6,9 +6,10 @@ from rich.console import Group as Stack
 from rich.console import RenderableType
 from rich.table import Table
 
+from aigc_lab.display.selection import passed_over_lines
 from aigc_lab.display.terminal import Text, cell, cell_width, facts_table, heading, plain_table
 from aigc_lab.display.wording import VERDICT_HEADINGS, Row, assignments, omitted, value_text, whole
-from aigc_lab.statistics.wording import ARROW, floor_text, interval, number
+from aigc_lab.statistics.wording import floor_text, interval, number, with_arrow
 
 
 def runs_table(rows: Sequence[Row], total: int | None = None) -> RenderableType:
@@ -33,7 +34,7 @@ def show_page(row: Row) -> RenderableType:
     parts: list[RenderableType] = [facts_table(_run_facts(row))]
     for title, scores in (("last checkpoint", row["scores"]), ("selected checkpoint", row["scores_selected"])):
         if scores:
-            parts += [heading(f"scores of the {title}"), _scores_table(scores)]
+            parts += [heading(f"scores of the {title}"), _scores_table(scores, row["describing"])]
     result = next((file["step"] for file in row["checkpoints"] if file["kind"] == "last"), None)
     for title, verdict in _verdict_parts(row["verdicts"], result).items():
         parts += [heading(title), *verdict]
@@ -64,11 +65,15 @@ def _run_facts(row: Row) -> dict[str, str]:
         "seconds": number(row["seconds"]),
         "mark": f"! collapse {row['doubt']}" if row["doubt"] else "",
         "MLflow run": row["mlflow_run_id"] or "",
-        "promoted": ", ".join(
-            f"{version['model']} version {version['version']}" + "".join(f" @{alias}" for alias in version["aliases"])
-            for version in row["promotions"]
-        ),
+        "promoted": "; ".join(map(_promotion, row["promotions"])),
     }
+
+
+def _promotion(version: Row) -> str:
+    """`digits version 2 @champion`, with why it was forced and what was passed over for it."""
+    reason = [f"all the same: {version['reason']}"] if version["reason"] else []
+    name = f"{version['model']} version {version['version']}" + "".join(f" @{alias}" for alias in version["aliases"])
+    return ", ".join([name, *reason, *passed_over_lines(version["selection"])])
 
 
 def _verdict_parts(verdicts: Sequence[Row], result: int | None = None) -> dict[str, list[RenderableType]]:
@@ -87,7 +92,7 @@ def _verdict_parts(verdicts: Sequence[Row], result: int | None = None) -> dict[s
         ]
         if kind == "collapse" and (history := _collapse_history(rows)):
             parts[title].append(Text(history))
-        parts[title].append(Text(last["signature"], style="dim"))
+        parts[title].append(Text(last["signature"]))
     return parts
 
 
@@ -127,13 +132,13 @@ def _final_artifacts(row: Row) -> list[Row]:
     ]
 
 
-def _scores_table(scores: Sequence[Row]) -> Table:
-    """One line a score, with its signature."""
+def _scores_table(scores: Sequence[Row], describing: Sequence[str]) -> Table:
+    """One line a score, with its signature; users' own that only describe are named in `describing`."""
     table = plain_table()
     for name in ("score", "value", "n", "floor", "signature"):
         table.add_column(name, overflow="fold", justify="right" if name in ("n", "floor") else "left")
     for score in scores:
-        name = f"{score['name']} {ARROW[score['better']]}"
+        name = with_arrow(score["name"], score["better"], describing)
         cells = (name, interval(score), whole(score["n"]), floor_text(score), score["signature"])
         table.add_row(*map(cell, cells))
     return table

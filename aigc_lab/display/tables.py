@@ -1,37 +1,59 @@
 """Tables of promoted models, plugins, scores, cached files and checks, as rich renderables of plain rows."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from rich.console import Group as Stack
 from rich.console import RenderableType
 
-from aigc_lab.display.terminal import Text, cell, cell_width, facts_table, plain_table
+from aigc_lab.display.rows_table import Column, RowsTable
+from aigc_lab.display.selection import passed_over_lines
+from aigc_lab.display.terminal import BAD, GOOD, WARNING, Text, cell, facts_table, plain_table
 from aigc_lab.display.wording import Row, duration, whole
-from aigc_lab.statistics.wording import ARROW, floor_text, interval, number
+from aigc_lab.statistics.wording import floor_text, interval, number, with_arrow
 
 # ---- promoted models
 
 
 def models_table(rows: Sequence[Row]) -> RenderableType:
-    """One line a version, the newest of each model first, with its aliases, the score of its run and the verdict on its
-    samples; below, the way of each alias from version to version.
+    """One line a version, the newest of each model first, with its aliases, the score of its run and its verdicts;
+    below, why a version was forced, what was passed over for it, and the way of each alias from version to version.
     """
     if not rows:
         return Text("no promoted models yet; aigc-lab promote SWEEP makes one")
-    table = plain_table()
-    table.add_column("model", no_wrap=True, min_width=max(cell_width(row["model"]) for row in rows))
-    table.add_column("version", justify="right")
-    table.add_column("aliases", overflow="fold")
-    table.add_column("system", overflow="fold")
-    table.add_column("run", no_wrap=True, min_width=max(cell_width(row["run"]) for row in rows))
-    for name in ("weights", "score", "collapse", "promoted"):
-        table.add_column(name, overflow="fold")
+    return Stack(RowsTable(_MODEL_COLUMNS, rows), *map(Text, [*_grounds(rows), *_alias_ways(rows)]))
+
+
+def _promoted_score(row: Row) -> str:
+    return "" if row["score"] is None else f"{row['score']['name']} {interval(row['score'])}"
+
+
+def _verdicts(row: Row) -> str:
+    return ", ".join(row["verdicts"][kind] for kind in _WEIGHED if kind in row["verdicts"])
+
+
+_MODEL_COLUMNS = (
+    Column("model", lambda row: row["model"]),
+    Column("version", lambda row: str(row["version"]), right=True),
+    Column("aliases", lambda row: ", ".join(row["aliases"])),
+    Column("system", lambda row: row["system"], yields=2),
+    Column("run", lambda row: row["run"], yields=4),
+    Column("weights", lambda row: row["checkpoint"], yields=1),
+    Column("score", _promoted_score, label=""),
+    Column("verdicts", _verdicts, yields=3),
+    Column("promoted", lambda row: row["created_at"][:10], yields=1),
+)
+# Kinds of verdicts that a promotion looks at.
+_WEIGHED = ("collapse", "stability")
+
+
+def _grounds(rows: Sequence[Row]) -> list[str]:
+    """`digits 2: promoted all the same: for a talk`, and what was passed over for a version."""
+    lines = []
     for row in rows:
-        cells = [row["model"], str(row["version"]), ", ".join(row["aliases"]), row["system"], row["run"]]
-        judged = row["verdicts"].get("collapse", "")
-        table.add_row(*map(cell, [*cells, row["checkpoint"], _promoted_score(row), judged, row["created_at"][:10]]))
-    return Stack(table, *map(Text, _alias_ways(rows)))
+        reason = [f"promoted all the same: {row['reason']}"] if row["reason"] else []
+        lines += [f"{row['model']} {row['version']}: {why}" for why in [*reason, *passed_over_lines(row["selection"])]]
+    return lines
 
 
 def _alias_ways(rows: Sequence[Row]) -> list[str]:
@@ -58,14 +80,17 @@ def promotion_page(row: Row, uses: Sequence[str]) -> RenderableType:
         "alias": "" if alias is None else f"{alias} {_alias_move(before, row['version'])}",
         "run": row["run"] + (f" ({row['chosen']})" if row["chosen"] else ""),
         "weights": f"{row['checkpoint']}, sha256 {row['sha256'][:16]}…",
+        "verdicts": ", ".join(f"{kind} {row['verdicts'][kind]}" for kind in _WEIGHED if kind in row["verdicts"]),
         "forced": row["reason"] or "",
+        "despite": "; ".join(row["objections"]),
     }
     facts |= _replaced(row)
     if row["score"] is not None:
         floor = floor_text(row["score"])
         facts["score"] = f"{_promoted_score(row)}, n {row['score']['n']}" + (f", floor {floor}" if floor else "")
         facts["signature"] = row["score"]["signature"]
-    return Stack(facts_table(facts), Text("Next:"), *(Text(f"  {line}") for line in uses))
+    passed = map(Text, passed_over_lines(row["selection"]))
+    return Stack(facts_table(facts), *passed, Text("Next:"), *(Text(f"  {line}") for line in uses))
 
 
 def _replaced(row: Row) -> dict[str, str]:
@@ -85,6 +110,8 @@ def _comparison(row: Row, old: Row) -> str:
     name, score = f"version {old['version']}", row["score"]
     if old["judgement"] == "unlike":
         return f"not with {name}: its score has another signature, and unlike scores say nothing of each other"
+    if old["why"]:
+        return f"not with {name}: {old['why']}"
     if old["difference"] is None:
         missing = score is None or old["score"] is None
         why = "one of the two has no score" if missing else "a value is not finite"
@@ -97,10 +124,6 @@ def _comparison(row: Row, old: Row) -> str:
     if old["judgement"] == "cannot be told":
         return f"cannot be told: {by} than {name}, which may be chance: {ends}"
     return f"{old['judgement']} than {name}: {score['name']} is {by}; {ends}, {score['better']} is better"
-
-
-def _promoted_score(row: Row) -> str:
-    return "" if row["score"] is None else f"{row['score']['name']} {interval(row['score'])}"
 
 
 def _alias_move(before: int | None, now: int) -> str:
@@ -134,9 +157,9 @@ def catalogue_page(rows: Sequence[Row]) -> RenderableType:
 # ---- scores
 
 
-def scores_table(rows: Sequence[Row]) -> RenderableType:
+def scores_table(rows: Sequence[Row], describing: Container[str] = ()) -> RenderableType:
     """One line a score; below, the signatures, each once. Where a Fréchet distance has too few samples to be trusted,
-    the kernel distance leads, and a note says why.
+    the kernel distance leads, and a note says why. Scores of users that only describe are named in `describing`.
     """
     few = {row["name"]: (n, d) for row in rows if (n := _fewest(row)) < 4 * (d := _dimensions(row))}
     if few:
@@ -146,10 +169,11 @@ def scores_table(rows: Sequence[Row]) -> RenderableType:
         table.add_column(name, justify="right" if name in ("n", "floor") else "left")
     signatures: dict[str, list[str]] = {}
     for row in rows:
-        cells = (f"{row['name']} {ARROW[row['better']]}", interval(row), whole(row["n"]), floor_text(row))
+        name = with_arrow(row["name"], row["better"], describing)
+        cells = (name, interval(row), whole(row["n"]), floor_text(row))
         table.add_row(*map(cell, cells))
         signatures.setdefault(row["signature"], []).append(row["name"])
-    lines = [Text(f"{' '.join(names)}: {signature}", style="dim") for signature, names in signatures.items()]
+    lines = [Text(f"{' '.join(names)}: {signature}") for signature, names in signatures.items()]
     return Stack(table, *map(cell, _notes(rows, few)), *lines)
 
 
@@ -163,12 +187,18 @@ def _notes(rows: Sequence[Row], few: Mapping[str, tuple[int, int]]) -> list[str]
             f"(value at n): the reference serves both sides of a floor, which leaves {at} samples; compare such a "
             "floor with the value in brackets, which is of as many"
         )
-    unbiased = next((row["name"] for row in rows if _is_kid(row["name"])), "--metrics kid")
     return notes + [
         f"{name}: {n:,} samples are fewer than four for each of {dimensions:,} dimensions, so most of it may be bias: "
-        f"compare it at the same n alone; {unbiased} has none"
+        f"compare it at the same n alone{_unbiased(name, rows)}"
         for name, (n, dimensions) in few.items()
     ]
+
+
+def _unbiased(name: str, rows: Sequence[Row]) -> str:
+    """Words on the distance without bias, in place of this one; "" for sentences, of which there is none."""
+    if name.startswith("embedding_fd"):
+        return ""
+    return f"; {next((row['name'] for row in rows if _is_kid(row['name'])), '--metrics kid')} has none"
 
 
 def _is_kid(name: str) -> bool:
@@ -211,7 +241,7 @@ def checks_table(rows: Sequence[Row]) -> RenderableType:
     for name in ("", "check", "found"):
         table.add_column(name, overflow="fold")
     for row in rows:
-        style = {"ok": "green", "warning": "yellow", "problem": "bold red"}[row["state"]]
+        style = {"ok": GOOD, "warning": WARNING, "problem": BAD}[row["state"]]
         remedy = Text(f"\n→ {row['remedy']}", style="bold") if row["remedy"] else Text()
         table.add_row(Text(row["state"], style=style), Text(row["name"]), Text(row["found"]) + remedy)
     return table

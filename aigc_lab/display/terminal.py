@@ -18,6 +18,10 @@ from rich.text import Text as RichText
 
 from aigc_lab.host import visible
 
+# Styles of a state. Green and yellow can hardly be read on white, nor dim text in soft themes like Solarized: what has
+# to be read is plain, bold or red, and dim is left to lines.
+GOOD, WARNING, BAD = "", "bold", "bold red"
+
 
 def console(*, stderr: bool = False) -> Console:
     """For a terminal, as wide as it is; for a pipe, as wide as needed, so that every row is one line."""

@@ -40,7 +40,14 @@ def verdict_counts(counts: Mapping[str, int]) -> str:
 
 def values_of(row: Row) -> int:
     """The number of values that a ranked row's score is the median of; a seed that diverged counts as the worst one."""
+    if row.get("unit") == "trial":
+        return int(row["units"])
     return int(row["seeds"] + row["states"].get("DIVERGED", 0))
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 seed`, `12 trials`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def unbounded(row: Row) -> bool:
@@ -77,7 +84,9 @@ def spread(row: Row) -> Spread | None:
 
 
 def ranked_score(row: Row) -> str:
-    """`39.1 ± 5.4 sampling error` of one run, `7.82 (7.43–8.21 of 2 seeds)`, from six seeds on `12.3 [10.1, 14.9]`."""
+    """`39.1 ± 5.4 sampling error` of one run, `7.82 (7.43–8.21 of 2 seeds)`, from six seeds on `12.3 [10.1, 14.9]`; of
+    several trials, `of 4 trials`.
+    """
     score = row["score"]
     match spread(row):
         case "SAMPLING":
@@ -86,7 +95,7 @@ def ranked_score(row: Row) -> str:
             low, middle, high = _told_apart(score["low"], score["value"], score["high"])
             low, high = low or "-∞", high or "∞"
             between = " to " if "-" in low + high else "–"  # a dash beside a minus sign is misread
-            return f"{middle} ({low}{between}{high} of {values_of(row)} seeds)"
+            return f"{middle} ({low}{between}{high} of {counted(values_of(row), row.get('unit', 'seed'))})"
     return interval(score, unbounded(row))
 
 
@@ -116,3 +125,10 @@ def value_text(value: object) -> str:
 def assignments(config: Mapping[str, Any]) -> str:
     """`lr=0.0002 loss=hinge`."""
     return " ".join(f"{name}={value_text(value)}" for name, value in config.items())
+
+
+def pool_value(row: Row) -> str:
+    """The value that the trials of a row share; of those that lack the parameter, `not set`."""
+    if row["by"] in ("system", "sweep"):
+        return str(row["by_value"])
+    return value_text(row["by_value"]) if row["by"] in row["config"] else "not set"

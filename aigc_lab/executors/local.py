@@ -222,8 +222,8 @@ class _Worker:
             match self._channel.receive():
                 case Progressed() as now:
                     watcher.progress(Progress(now.step, now.scalars, now.seconds, now.samples_per_second))
-                case Scored(step=step, value=value):
-                    self._channel.send(Answer(stop=watcher.scored(step, value)))
+                case Scored(step=step, value=value, error=error, collapse=collapse):
+                    self._channel.send(Answer(stop=watcher.scored(step, value, error=error, collapse=collapse)))
                 case Ended(state=state, value=value, reason=reason):
                     return RunOutcome(state, value, reason)
                 case Broken() as broken:

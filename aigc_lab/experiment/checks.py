@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 from aigc_lab import plugins
 from aigc_lab.experiment import space
+from aigc_lab.experiment.sections import Objective
 from aigc_lab.experiment.yaml_file import KeyPath
 from aigc_lab.host import content, names
 
@@ -158,12 +159,30 @@ def _check_protocol(experiment: Experiment, dataset: "Dataset", systems: "Mappin
 
 
 def _check_objective(experiment: Experiment) -> None:
-    """Raises `UsageError` for an objective that the protocol does not compute, or that has no better direction."""
-    objective, protocol, fail = experiment.file.objective, experiment.protocol, experiment.document.fail
+    """Raises `UsageError` for an objective that the protocol does not compute, or that has no better direction, and for
+    a search that cannot have several.
+    """
+    search, listed = experiment.file.search, isinstance(experiment.document.data.get("objective"), list)
+    for index, objective in enumerate(experiment.file.objectives):
+        place: KeyPath = ("objective", index) if listed else ("objective",)
+        _check_score(experiment, objective, (*place, "minimize" if objective.minimize else "maximize"))
+    if len(experiment.file.objectives) == 1:
+        return
+    if not experiment.pruner.idle:
+        experiment.document.fail(
+            ("search", "pruner"), "a pruner goes by one objective, and this sweep has several; set it to none"
+        )
+    if search.sampler == "cma_es":
+        experiment.document.fail(
+            ("search", "sampler"), "cma_es takes one objective, and this sweep has several; use nsga2, gp or tpe"
+        )
+
+
+def _check_score(experiment: Experiment, objective: Objective, at: KeyPath) -> None:
+    protocol, fail = experiment.protocol, experiment.document.fail
     scores: dict[str, str] = {}
     for metric in experiment.metrics:
         scores |= metric.gives
-    at: KeyPath = ("objective", "minimize" if objective.minimize else "maximize")
     if objective.score not in scores:
         fail(at, content.unknown_name(f"score of protocol {protocol.name}", objective.score, list(scores)))
     if any(objective.score in metric.describing() for metric in experiment.metrics):
@@ -181,13 +200,16 @@ def _sentence(error: BaseException) -> str:
 
 def _check_needs(metric: "Metric", systems: "Mapping[str, type[System]]") -> None:
     """Raises `ValueError` for the first system that lacks what a metric `needs`."""
-    from aigc_lab.metrics.base import Autoencoder, Game
+    from aigc_lab.metrics.base import Autoencoder, Coder, Game
     from aigc_lab.text.likelihood import Likelihood
 
     for system, kind in systems.items():
+        if "codes" in metric.needs and not issubclass(kind, Coder):
+            raise ValueError(f"it needs a system that encodes (encode, decode), and {system} has no encoder")
         if "encoder" in metric.needs and not issubclass(kind, Autoencoder):
+            lacking = "no log_likelihood" if issubclass(kind, Coder) else "none"
             raise ValueError(
-                f"it needs a system with an encoder (encode, decode, log_likelihood), and {system} has none"
+                f"it needs a system with an encoder (encode, decode, log_likelihood), and {system} has {lacking}"
             )
         if "likelihood" in metric.needs and not issubclass(kind, Likelihood):
             raise ValueError(f"it needs a system that gives sentences a probability (token_nll), and {system} has none")

@@ -65,7 +65,7 @@ class Experiment:
     @cached_property
     def digest(self) -> str:
         """sha256 of the file, its protocol and its files of code, without the keys that change no result:
-        `search.trials` and `training.checkpoint_seconds`.
+        `search.trials`, `training.checkpoint_seconds` and `evaluation.chosen`.
         """
         data = json.loads(json.dumps(self.document.data))
         # A file of code is a part of the experiment: with a changed file it is another experiment.
@@ -79,7 +79,7 @@ class Experiment:
         # An absent section means the same as an empty one.
         data["search"] = {key: value for key, value in (data.get("search") or {}).items() if key != "trials"}
         data["training"] = {key: value for key, value in data["training"].items() if key != "checkpoint_seconds"}
-        data["evaluation"] = self.protocol.model_dump(mode="json", exclude_defaults=True)
+        data["evaluation"] = self.protocol.model_dump(mode="json", exclude_defaults=True, exclude={"chosen"})
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -248,7 +248,8 @@ class Experiment:
         config = dict(keys)
         name = config.pop("name", None)
         if not isinstance(name, str):
-            self.document.fail(filled.source((section,)), f"it needs a name, like {section}: {{name: …}}")
+            hint = f"; did you mean {kind}?" if (kind := space.misspelt_hole(keys)) else ""
+            self.document.fail(filled.source((section,)), f"it needs a name, like {section}: {{name: …}}{hint}")
         return name, config
 
     def _plugin(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from aigc_lab.config import Count, Strict
 from aigc_lab.experiment.yaml_file import read_yaml, shown
@@ -13,16 +13,29 @@ if TYPE_CHECKING:
     pass
 from aigc_lab.experiment.validation import validated
 
+#: as `features`: the dataset's own classifier where it passes its test, else lite0; decided before the first run
+AUTO = "auto"
+
 
 class Protocol(Strict):
-    """What is measured: the number of generated samples, and metrics as names with their configuration."""
+    """What is measured: the number of generated samples, and metrics as names with their configuration.
+
+    `features` takes the place of those that the metrics name; `auto` is decided by `sweeps.feature_choice` before the
+    first run, and the features that were chosen are what the sweep stores.
+    """
 
     name: str
     samples: Count
+    features: str | None = Field(
+        None,
+        max_length=4096,
+        description="in place of those that metrics name; auto: the data's own classifier, or lite0",
+    )
     metrics: list[tuple[str, dict[str, Any]]] = Field(min_length=1, max_length=100)
     fewer: bool = Field(
         False, description="where a scored split has fewer samples, all of it; metrics that need more are left out"
     )
+    chosen: str = Field("", description="why these features were chosen; is written here, and changes no result")
     left_out: dict[str, str] = Field({}, description="metrics that the data were too few for, and why; is written here")
     temperatures: list[float] = Field(
         [],
@@ -53,6 +66,16 @@ class Protocol(Strict):
             else:
                 raise ValueError(f"a metric is a name, or one name with its configuration, not {shown(item)}")
         return named
+
+    @field_validator("metrics")
+    @classmethod
+    def _by_one_extractor(
+        cls, metrics: list[tuple[str, dict[str, Any]]], info: ValidationInfo
+    ) -> list[tuple[str, dict[str, Any]]]:
+        features = info.data.get("features")
+        if features in (None, AUTO):
+            return metrics
+        return [(name, config | {"features": features} if "features" in config else config) for name, config in metrics]
 
 
 def load_protocol(

@@ -2,10 +2,21 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    PrivateAttr,
+    TypeAdapter,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from aigc_lab.config import BatchSize, Count, Seed, Steps, Strict, Times, Weight
+from aigc_lab.host.content import unknown_name
 from aigc_lab.pruners import base as pruners
+from aigc_lab.statistics.race import first_block
+from aigc_lab.statistics.rank_test import FEWEST
 
 # The most points of a curve: all of them stay in memory while a run trains.
 _POINTS = 10_000_000
@@ -63,10 +74,31 @@ class Training(Strict):
 
 
 class Objective(Strict):
-    """The one score that a sweep improves."""
+    """A score that a sweep improves, and the verdicts that its runs may have."""
 
     minimize: str | None = None
     maximize: str | None = None
+    subject_to: dict[str, list[str]] = Field(
+        {}, description="collapse, stability: the verdicts that a run may have; trials that violate it come last"
+    )
+    _others: tuple["Objective", ...] = PrivateAttr(())
+
+    @field_validator("subject_to")
+    @classmethod
+    def _verdicts(cls, allowed: dict[str, list[str]]) -> dict[str, list[str]]:
+        from aigc_lab.verdicts.conclusion import Collapse
+        from aigc_lab.verdicts.stability import Stability
+
+        kinds = {"collapse": [str(each) for each in Collapse], "stability": [str(each) for each in Stability]}
+        for kind, verdicts in allowed.items():
+            if kind not in kinds:
+                raise ValueError(unknown_name("kind of verdict", kind, list(kinds)))
+            if not verdicts:
+                raise ValueError(f"{kind}: name one verdict or more that a run may have")
+            for verdict in verdicts:
+                if verdict not in kinds[kind]:
+                    raise ValueError(f"{kind}: {unknown_name('verdict', verdict, kinds[kind])}")
+        return allowed
 
     @model_validator(mode="after")
     def _one(self) -> "Objective":
@@ -82,16 +114,38 @@ class Objective(Strict):
     def better(self) -> Literal["lower", "higher"]:
         return "lower" if self.minimize else "higher"
 
+    @property
+    def others(self) -> tuple["Objective", ...]:
+        """The objectives that stand behind it in a list."""
+        return self._others
+
+    @classmethod
+    def of_list(cls, entries: list[Any]) -> "Objective":
+        """The first objective of a list, which holds the others. Raises `ValueError` for a list that is none."""
+        if not entries:
+            raise ValueError("it names no score; like [{minimize: fd}, {maximize: coverage}]")
+        first, *others = TypeAdapter(list[Objective]).validate_python(entries, strict=True)
+        scores = [each.score for each in (first, *others)]
+        twice = next((score for score in scores if scores.count(score) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} stands here twice")
+        if any(each.subject_to for each in others):
+            raise ValueError("subject_to holds for all objectives; write it beside the first")
+        first._others = tuple(others)  # noqa: SLF001 -- of its own class
+        return first
+
 
 class Search(Strict):
     """How configurations are chosen. With `per_system` every system gets the same number of trials."""
 
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    sampler: Literal["tpe", "random", "grid", "qmc", "gp", "cma_es", "nsga2"] = "tpe"
     trials: Times = Field(10, description="the total, over all systems")
     seeds: Times = 1
     per_system: bool = True
     pruner: pruners.Name = Field(
-        "none", description="stops the search's runs: median, worse than most of their system; alarm, worse than before"
+        "none",
+        description="stops the search's runs: median, worse than most of their system; hyperband, not among the best "
+        "third; alarm, worse than before; collapse, the same or collapsed",
     )
     seed: Seed = Field(0, description="of the sampler")
 
@@ -99,8 +153,52 @@ class Search(Strict):
 class Confirm(Strict):
     """The best configurations, trained with fresh seeds and without pruning: the values that a comparison may quote."""
 
-    top: Times = 1
-    seeds: Times = 3
+    top: Times = Field(1, description="so many of the best configurations of the search")
+    seeds: Times = Field(3, description="fresh seeds of each; in a race, the most of each")
+    race: bool = Field(
+        False, description="seed after seed, and who is worse than the leader by an exact rank test gets no more"
+    )
+    budget: Times | None = Field(None, description="of a race: the most runs of all together")
+    report: Times | None = Field(
+        None,
+        description="fresh seeds again, of the winner alone, which tell what it is worth: nothing was chosen by them; "
+        f"after a race {FEWEST} unless given, otherwise none",
+    )
+
+    @property
+    def reports(self) -> int:
+        """The seeds of the winner that report."""
+        return self.report if self.report is not None else FEWEST if self.race else 0
+
+    @model_validator(mode="after")
+    def _several(self) -> "Confirm":
+        if self.top == 1 and self.race:
+            raise ValueError("a race of one has a winner; set confirm.top to 2 or more, or leave out confirm.race")
+        if self.top == 1 and self.report:
+            raise ValueError(
+                "with confirm.top 1 nothing is chosen by the seeds that confirm, so they report; leave out "
+                "confirm.report, or set confirm.top to 2 or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_decided(self) -> "Confirm":
+        if self.budget is not None and not self.race:
+            raise ValueError("confirm.budget bounds a race; add confirm.race: true, or leave it out")
+        if not self.race or self.top == 1:
+            return self
+        first = first_block(self.top)
+        if self.seeds <= first:
+            raise ValueError(
+                f"a race of {self.top} drops nobody before {first} seeds of each, since no order of fewer is rare "
+                f"enough; set confirm.seeds to {first + 1} or more, or leave out confirm.race"
+            )
+        if self.budget is not None and self.budget < first * self.top:
+            raise ValueError(
+                f"a race of {self.top} begins with {first} seeds of each, {first * self.top} runs, and confirm.budget "
+                f"is {self.budget}; set it to {first * self.top} or more, or lower confirm.top"
+            )
+        return self
 
 
 class Sections(Strict):
@@ -113,6 +211,16 @@ class Sections(Strict):
     objective: Objective
     search: Search = Search()
     confirm: Confirm | None = None
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """All objectives; the first is the `objective` that ranks."""
+        return (self.objective, *self.objective.others)
+
+    @field_validator("objective", mode="wrap")
+    @classmethod
+    def _listed(cls, value: Any, one: ValidatorFunctionWrapHandler) -> Objective:
+        return Objective.of_list(value) if isinstance(value, list) else one(value)
 
     @field_validator("*", mode="after")
     @classmethod

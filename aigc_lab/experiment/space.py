@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import PurePath
 from typing import Any, Literal, TypeGuard
 
@@ -134,6 +135,17 @@ def _named(option: Any) -> str | None:
 
 def is_hole(node: Any) -> TypeGuard[dict[str, Any]]:
     return isinstance(node, dict) and any(kind in node for kind in KINDS)
+
+
+def misspelt_hole(node: Any) -> str | None:
+    """The key that a hole would have in place of the only one of a mapping; None where none is near.
+
+    >>> misspelt_hole({"chioce": [2, 32]}), misspelt_hole({"name": "dcgan"})
+    ('choice', None)
+    """
+    if not isinstance(node, dict) or len(node) != 1:
+        return None
+    return next(iter(get_close_matches(str(*node), KINDS, n=1, cutoff=0.6)), None)
 
 
 def fill(document: Document, pick: Pick) -> Filled:

@@ -1,10 +1,13 @@
 """Plain data validated by a pydantic model; an error is one sentence at its key."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from aigc_lab.experiment.space import misspelt_hole
 from aigc_lab.experiment.yaml_file import KeyPath, shown, unknown_key
 
 M = TypeVar("M", bound=BaseModel)
@@ -29,12 +32,24 @@ def validated(model: type[M], data: Any, fail: Callable[[KeyPath, str], NoReturn
                 fail(path, first["msg"].removeprefix("Value error, "))
             case _:
                 message = first["msg"].replace("Input should be", "it should be")
-                fail(path, f"{message}, not {shown(first['input'])}")
+                fail(path, f"{message}, not {shown(first['input'])}{_hint(first)}")
+
+
+def _hint(error: Mapping[str, Any]) -> str:
+    """What a wrong value was meant to be, where that is near."""
+    given = error["input"]
+    if kind := misspelt_hole(given):
+        return f"; did you mean {kind}?"
+    options = re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))
+    near = get_close_matches(given, options, n=1, cutoff=0.6) if isinstance(given, str) else []
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _fields(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
     """The keys of the nested model at a path."""
     for part in path:
+        if isinstance(part, int):  # an entry of a list
+            continue
         kind = model.model_fields[part].annotation
         options = [kind, *getattr(kind, "__args__", ())]
         model = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
@@ -34,7 +36,8 @@ class Classifier(base.Extractor):
     short = "clf"
     dimensions = DIMENSIONS
 
-    def __init__(self, weights: bytes, dataset: Dataset, device: str) -> None:
+    def __init__(self, weights: bytes, dataset: Dataset, device: str, facts: Mapping[str, Any] | None = None) -> None:
+        self.facts = facts or {}
         self.identity = f"clf:{dataset.name}:{hashlib.sha256(weights).hexdigest()[:8]}"
         self.network = Network(dataset.shape)
         self.network.load_state_dict(load(weights))
@@ -62,7 +65,7 @@ class Classifier(base.Extractor):
         """Stored classifier of this dataset; trained, tested and stored first if there is none (a few seconds).
 
         `rounds` multiplies the training steps for judges that must be better. Raises `Failure` if the classifier fails
-        its test.
+        its test, which is stored too: the next call says so at once.
         """
         folder = cache / "classifiers"
         recipe = _RECIPE if rounds == 1 else f"{_RECIPE} rounds{rounds}"
@@ -70,29 +73,49 @@ class Classifier(base.Extractor):
         index = folder / f"{dataset.name}-{key[:16]}.json"
         stored = base.addressed(index)
         if stored is not None:
-            return cls(stored, dataset, device)
+            return cls(stored, dataset, device, _facts(index))
         folder.mkdir(parents=True, exist_ok=True)
+        refused = index.with_suffix(".refused")
         lock = index.with_suffix(".lock")
         # Of two processes that find none, one trains and the other reads: two trainings would differ in their bits.
         with locked(lock):
             try:
                 stored = base.addressed(index)
                 if stored is not None:
-                    return cls(stored, dataset, device)
+                    return cls(stored, dataset, device, _facts(index))
+                if fault := _facts(refused).get("fault"):
+                    raise Failure(fault)
                 if index.is_file():
                     say(f"the stored classifier of {index} is missing or damaged")
                 say(f"training the classifier that judges {dataset.name}, once")
+                begun = time.perf_counter()
                 content, facts = _train(dataset, device, rounds)
                 extractor = cls(content, dataset, device)
-                facts |= _probe(extractor, dataset)
+                try:
+                    facts |= _probe(extractor, dataset)
+                except Failure as error:
+                    write_atomically(refused, json.dumps(facts | {"fault": str(error)}, indent=2).encode())
+                    raise
+                facts["seconds"] = round(time.perf_counter() - begun, 1)
                 digest = hashlib.sha256(content).hexdigest()
                 # The weights first: an index that exists points at a file that exists.
                 write_atomically(folder / f"{digest}.safetensors", content)
                 facts |= {"dataset": dataset.name, "data": dataset.digest, "recipe": recipe, "sha256": digest}
                 write_atomically(index, json.dumps(facts, indent=2).encode())
+                extractor.facts = facts
                 return extractor
             finally:
                 lock.unlink(missing_ok=True)
+
+    @property
+    def accuracy(self) -> str:
+        """How much of the reference it sorts right, how much is needed and what the training took, in words; "" where
+        that was not stored.
+        """
+        right, count, seconds = map(self.facts.get, ("right", "of", "seconds"))
+        if right is None or count is None or seconds is None:
+            return ""
+        return f"{_accuracy(right, count)}, trained once in {seconds:.0f} s"
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         vectors, logits = self.network(images)
@@ -116,27 +139,45 @@ def _probe(extractor: Classifier, dataset: Dataset) -> dict[str, object]:
     real = extractor.extract(holdout).vectors
     clean = extractor.extract(reference)
     assert clean.logits is not None
-    accuracy = (clean.logits.argmax(1) == reference.labels).double().mean().item()
+    right, count = int((clean.logits.argmax(1) == reference.labels).sum()), len(reference)
 
     def noisy(strength: float) -> Images:
         static = noise.draw(noise.Draw(tuple(reference.values.shape)), "probe")
         return Images(reference.unit() + strength * static)
 
-    classes = dataset.shape.classes or 0
+    present = torch.unique(reference.labels)  # given ones may have gaps in their numbers
+    classes = len(present)
     by_noise = [frechet_distance(extractor.extract(noisy(s)).vectors, real) for s in (0.0, 0.2, 0.4, 0.8)]
     by_modes = [
-        frechet_distance(clean.vectors[reference.labels >= dropped], real)
+        frechet_distance(clean.vectors[reference.labels >= present[dropped]], real)
         for dropped in sorted({0, classes // 4, classes // 2, classes - 1})  # fewer steps of two or three classes
     ]
-    facts = {"accuracy": accuracy, "fd_by_noise": by_noise, "fd_by_modes_dropped": by_modes}
     monotone = all(list(row) == sorted(set(row)) for row in (by_noise, by_modes))
-    if accuracy < _ACCURACY_GATE or not monotone:
-        raise Failure(
-            f"the classifier for {dataset.name} cannot serve as a judge: accuracy {accuracy:.3f} on the reference "
-            f"split (at least {_ACCURACY_GATE} wanted), FD under rising noise {_listed(by_noise)}, under dropped "
-            f"classes {_listed(by_modes)} (both must rise); choose a protocol with other features"
+    if right < _ACCURACY_GATE * count or not monotone:
+        distances = (
+            f", FD under rising noise {_listed(by_noise)}, under dropped classes {_listed(by_modes)} (both must rise)"
         )
-    return dict(facts)
+        raise Failure(
+            f"the classifier for {dataset.name} cannot serve as a judge: {_accuracy(right, count)}"
+            f"{'' if monotone else distances}; choose a protocol with other features"
+        )
+    facts = {"accuracy": right / count, "right": right, "of": count}
+    return {**facts, "fd_by_noise": by_noise, "fd_by_modes_dropped": by_modes}
+
+
+def _accuracy(right: int, count: int) -> str:
+    return (
+        f"it sorts {right:,} of {count:,} reference pictures right ({right / count:.1%}; {_ACCURACY_GATE:.0%} needed)"
+    )
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """The facts beside stored weights, or beside none that passed; none where there is no such file."""
+    try:
+        facts = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def _listed(values: list[float]) -> str:

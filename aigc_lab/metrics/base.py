@@ -35,27 +35,42 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 # Up to this dimension a Fréchet distance takes milliseconds.
 _SMALL = 128
-Need = Literal["train", "labels", "encoder", "game", "likelihood"]
+Need = Literal["train", "labels", "encoder", "codes", "game", "likelihood"]
 Fault = Literal["noise", "collapse", "copies"]
 
 
 @runtime_checkable
-class Autoencoder(Protocol):
-    """System with an encoder q(z|x) (diagonal Gaussian), the prior N(0, I) and a likelihood p(x|z).
-
-    The result for a sample does not depend on the others in the batch. Instead of images it may take and return
-    sentences, as word numbers [N, L] of `Text`. An attribute `likelihood` may name p(x|z): scores in nats are
-    comparable within one name.
+class Coder(Protocol):
+    """System that encodes samples and decodes their codes. The result for a sample does not depend on the others in the
+    batch. Instead of images it may take and return sentences, as word numbers [N, L] of `Text`.
     """
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of q(z|x), each [N, latents], for float images in [0, 1]."""
+        """Mean and log variance of q(z|x), each [N, latents], for float images in [0, 1]; log variance −∞ of a code
+        that is not drawn.
+        """
 
     def decode(self, latents: Tensor) -> Tensor:
         """Mean of p(x|z), float images in [0, 1], for latents [N, D]."""
 
+
+@runtime_checkable
+class Autoencoder(Coder, Protocol):
+    """System with an encoder q(z|x) (diagonal Gaussian), the prior N(0, I) and a likelihood p(x|z).
+
+    An attribute `likelihood` may name p(x|z): scores in nats are comparable within one name.
+    """
+
     def log_likelihood(self, images: Tensor, latents: Tensor) -> Tensor:
         """Log p(x|z) [N] in nats a sample, of N float images in [0, 1] with N latents."""
+
+
+@runtime_checkable
+class OwnPrior(Protocol):
+    """Autoencoder whose prior is not N(0, I), or whose posterior is no diagonal Gaussian."""
+
+    def draw_posterior(self, images: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents [N, D] drawn from q(z|x) by standard normal numbers [N, D], and log p(z) − log q(z|x) [N] there."""
 
 
 @runtime_checkable
@@ -82,7 +97,7 @@ class Evidence:
     features: Callable[[str, Samples | Part], Features]
     identity: Callable[[str], str]
     signature: str
-    system: Autoencoder | Game | Likelihood | None = None
+    system: Coder | Game | Likelihood | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -196,6 +211,8 @@ class Metric(ABC):
             raise ValueError(
                 f"{metric} needs the system that made the sentences, and one that gives them a probability (token_nll)"
             )
+        if "codes" in self.needs and not isinstance(evidence.system, Coder):
+            raise ValueError(f"{metric} needs the system that made the samples, and one that encodes (encode, decode)")
         if "encoder" in self.needs and not isinstance(evidence.system, Autoencoder):
             raise ValueError(
                 f"{metric} needs the system that made the samples, and one with an encoder "
@@ -403,7 +420,7 @@ def likelihood_of(system: object) -> str:
     return str(getattr(system, "likelihood", None) or plugins.name_of(type(system)))
 
 
-def device_of(system: Autoencoder) -> torch.device:
+def device_of(system: Coder) -> torch.device:
     """Device of the system's weights; the host if it has none."""
     import torch
 
@@ -421,12 +438,12 @@ def check_autoencoded(dataset: Dataset, samples: int, what: str, *kinds: Modalit
         raise ValueError(f"{what} needs at least 100 samples, not {samples}")
 
 
-def autoencoded(evidence: Evidence, limit: int) -> tuple[Autoencoder, Samples, Samples]:
+def autoencoded(evidence: Evidence, limit: int) -> tuple[Coder, Samples, Samples]:
     """System, and equally many samples of the reference and of the train split: seeded choices of at most `limit`."""
     from aigc_lab.extractors.base import choice
 
     system, reference, train = evidence.system, evidence.real.reference, evidence.real.train
-    assert isinstance(system, Autoencoder) and train is not None
+    assert isinstance(system, Coder) and train is not None
     count = min(limit, len(reference), len(train))
     return system, reference.take(choice(len(reference), count)), train.take(choice(len(train), count))
 

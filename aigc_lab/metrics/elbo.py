@@ -27,12 +27,13 @@ _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 @dataclass(frozen=True)
 class Codes:
     """Posteriors of n samples, float64 on the host: mean and log variance of q(z|x), each [n, d], and log p(x, z) − log
-    q(z|x) of K latents drawn from each q [n, K].
+    q(z|x) of K latents drawn from each q [n, K]. A system with its own prior has log p(z) − log q(z|x) of them too.
     """
 
     mean: Tensor
     log_variance: Tensor
     log_weights: Tensor
+    log_ratios: Tensor | None = None
 
     @property
     def elbo(self) -> Tensor:
@@ -48,7 +49,9 @@ class Codes:
 
     @property
     def kl(self) -> Tensor:
-        """KL(q(z|x) ‖ N(0, I)) [n] in nats, in closed form."""
+        """KL(q(z|x) ‖ p(z)) [n] in nats: in closed form for N(0, I), of the drawn latents for another prior."""
+        if self.log_ratios is not None:
+            return -self.log_ratios.mean(1)
         return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance).sum(1)
 
 
@@ -63,11 +66,13 @@ def codes(system: base.Autoencoder, samples: Samples, latents: int) -> Codes:
         part = samples.take(slice(first, first + _BLOCK)).to(device)
         block = part.as_inputs()
         mean, log_variance = system.encode(block)
-        weights = [
-            _log_weights(system, block, mean, log_variance, drawn.to(device))
-            for drawn in _draws(first // _BLOCK, latents, mean.shape[1])
-        ]
-        parts.append([each.double().cpu() for each in (mean, log_variance, torch.cat(weights, 1))])
+        draws = [drawn[: len(block)].to(device) for drawn in _draws(first // _BLOCK, latents, mean.shape[1])]
+        if isinstance(system, base.OwnPrior):
+            pairs = [_log_weights_and_ratios(system, block, drawn) for drawn in draws]
+            weighed = [torch.cat(each, 1) for each in zip(*pairs, strict=True)]
+        else:
+            weighed = [torch.cat([_log_weights(system, block, mean, log_variance, drawn) for drawn in draws], 1)]
+        parts.append([each.double().cpu() for each in (mean, log_variance, *weighed)])
     all_codes = Codes(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
     whole = torch.cat([all_codes.mean, all_codes.log_variance, all_codes.log_weights], 1).isfinite().all(1)
     if not whole.all():
@@ -85,7 +90,6 @@ def _draws(block: int, latents: int, size: int) -> Iterator[Tensor]:
 
 def _log_weights(system: base.Autoencoder, images: Tensor, mean: Tensor, log_variance: Tensor, drawn: Tensor) -> Tensor:
     """Log of p(x|z) p(z) / q(z|x), float64 [n, k], at z = mean + σ·drawn."""
-    drawn = drawn[: len(images)]
     latents = mean.unsqueeze(1) + (0.5 * log_variance).exp().unsqueeze(1) * drawn
     repeated = images.repeat_interleave(drawn.shape[1], 0)
     likelihood = system.log_likelihood(repeated, latents.flatten(0, 1)).double().reshape(drawn.shape[:2])
@@ -94,6 +98,15 @@ def _log_weights(system: base.Autoencoder, images: Tensor, mean: Tensor, log_var
     posterior = -0.5 * (drawn.double().square().sum(2) + log_variance.double().sum(1, keepdim=True))
     weights: Tensor = likelihood + prior - posterior
     return weights
+
+
+def _log_weights_and_ratios(system: base.Autoencoder, images: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """Log of p(x|z) p(z) / q(z|x) and of p(z) / q(z|x), float64 [n, k], as the system draws its own latents."""
+    assert isinstance(system, base.OwnPrior)
+    repeated = images.repeat_interleave(drawn.shape[1], 0)
+    latents, ratios = system.draw_posterior(repeated, drawn.flatten(0, 1))
+    ratio = ratios.double().reshape(drawn.shape[:2])
+    return system.log_likelihood(repeated, latents).double().reshape(drawn.shape[:2]) + ratio, ratio
 
 
 def active_units(mean: Tensor) -> tuple[int, int, int]:
@@ -140,11 +153,11 @@ class ELBO(base.Metric):
     latents, so −iw_nll is never below elbo. K is a part of the number: published tables use K = 5000. Nats of two
     likelihoods are not comparable, so the signature names the likelihood.
 
-    Three scores tell whether the code is used: `kl` (exact); `active_units` (Var_x E[z_i] > 0.01, with an interval over
-    units that are proved active and units not proved inactive); and `mutual_information` (the part of kl that tells
-    images apart, ±1.96 standard errors at this n). Mutual information cannot exceed ln n; near that it only says that n
-    is too small. Higher is better, since a collapsed posterior has none of them, but none is an objective: a worse
-    model can raise them too.
+    Three scores tell whether the code is used: `kl` (exact for the prior N(0, I), else of the K latents);
+    `active_units` (Var_x E[z_i] > 0.01, with an interval over units that are proved active and units not proved
+    inactive); and `mutual_information` (the part of kl that tells images apart, ±1.96 standard errors at this n).
+    Mutual information cannot exceed ln n; near that it only says that n is too small. Higher is better, since a
+    collapsed posterior has none of them, but none is an objective: a worse model can raise them too.
     """
 
     needs: ClassVar[frozenset[base.Need]] = frozenset({"encoder", "train"})
@@ -174,6 +187,7 @@ class ELBO(base.Metric):
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
         system, reference, train = base.autoencoded(evidence, self.config.limit)
+        assert isinstance(system, base.Autoencoder)
         reference_codes, train_codes = (codes(system, images, self.config.importance) for images in (reference, train))
         n = len(reference)
         details = [f"scored:{n}≤{self.config.limit}", f"K:{self.config.importance}", f"cap:{math.log(n):.3f}"]

@@ -15,7 +15,7 @@ from aigc_lab.shape import Modality
 
 
 @torch.inference_mode()
-def squared_errors(system: base.Autoencoder, images: Images, block: int = 256) -> Tensor:
+def squared_errors(system: base.Coder, images: Images, block: int = 256) -> Tensor:
     """Mean squared error of each image, float64 [n], for pixels in [0, 1]. Raises `NotFinite` for NaN or infinity."""
     images.check()
     device, parts = base.device_of(system), []
@@ -38,7 +38,7 @@ class Reconstruction(base.Metric):
     the digits, 0.052 on MNIST. An error that is no lower means posterior collapse.
     """
 
-    needs: ClassVar[frozenset[base.Need]] = frozenset({"encoder", "train"})
+    needs: ClassVar[frozenset[base.Need]] = frozenset({"codes", "train"})
 
     version: ClassVar[int] = 2  # a seeded choice of the split, not its first
 

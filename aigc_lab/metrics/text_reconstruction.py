@@ -62,7 +62,7 @@ class TextReconstruction(TextMetric):
         ]
 
 
-def _reconstructed(system: base.Autoencoder, text: Text) -> Text:
+def _reconstructed(system: base.Coder, text: Text) -> Text:
     import torch
 
     from aigc_lab.samples import Text

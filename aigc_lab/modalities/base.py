@@ -170,9 +170,17 @@ class ModalityKind(ABC):
         """The samples of an array that a user calls `name`; `numbers` says what its values mean. Raises `UsageError`
         for one that holds none.
         """
+        from aigc_lab.errors import UsageError
         from aigc_lab.modalities.shared.inputs import check_finite
 
-        return check_finite(self.samples(values.float()), name)
+        if self.array_dimensions and values.ndim not in self.array_dimensions:
+            dimensions = " or ".join(map(str, sorted(self.array_dimensions)))
+            raise UsageError(f"{name}: {self.noun} are an array of {dimensions} dimensions, not {list(values.shape)}")
+        try:
+            samples = self.samples(values.float())
+        except ValueError as error:
+            raise UsageError(f"{name}: {error}") from None
+        return check_finite(samples, name)
 
     def read_folder(self, root: Path, *, skip_broken: bool) -> "Input":
         """The samples in a folder of files. Raises `UsageError` for one that holds none."""

@@ -1,4 +1,4 @@
-"""Likelihoods and divergences in nats per sample: every function returns a tensor [N]."""
+"""Likelihoods and divergences in nats per sample: a tensor [N] unless a function says otherwise."""
 
 import math
 
@@ -24,4 +24,19 @@ def gaussian_nll(mean: Tensor, log_sigma: Tensor, target: Tensor) -> Tensor:
 
 def standard_normal_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, diag exp(log_variance)) ‖ N(0, I)) of [N, D] (Kingma & Welling 2014, appendix B)."""
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+    return standard_normal_kls(mean, log_variance).sum(1)
+
+
+def standard_normal_kls(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """The divergence from N(0, 1) of every dimension, [N, D]."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
+
+
+def normal_log_density(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Log N(x; mean, exp(log_variance)) of every number; the tensors broadcast."""
+    return -0.5 * ((x - mean).square() * (-log_variance).exp() + log_variance + math.log(2 * math.pi))
+
+
+def standard_normal_log_ratio(latents: Tensor, normal: Tensor, log_variance: Tensor) -> Tensor:
+    """Log N(z; 0, I) − log q(z|x) [N] at z = mean + exp(½ log_variance)·normal, all [N, D]; the constants cancel."""
+    return 0.5 * (normal.square() + log_variance - latents.square()).sum(-1)

@@ -1,25 +1,19 @@
 """Figures of a report as PNG files, from the same data that its page draws: lines, heat maps and planes."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from aigc_lab.host import visible
+from aigc_lab.pictures.style import COLOURS, DASHES, SOFT, blank, is_wide, plain, png
+from aigc_lab.registry.roles import is_fresh
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Json = Mapping[str, Any]
 
-# As `dashboards/style.css` has them, after Okabe and Ito (2008).
-_COLOURS = ("#0072b2", "#d55e00", "#008a64", "#b0558c", "#a87300", "#3a9bd0")
-_DASHES = ("-", "--", ":", "-.")
-_SOFT = "#5d6570"
 # More lines than this are not named one by one, and more bands hide each other.
 _NAMED, _BANDS = 30, 12
-_WIDE = 20.0  # from this ratio of the largest to the smallest value an axis is logarithmic
 
 
 def objective(data: Json) -> bytes | None:
@@ -27,7 +21,7 @@ def objective(data: Json) -> bytes | None:
     runs = [run for run in data["runs"] if run["history"]["step"]]
     if not runs:
         return None
-    figure, ((axes,),) = _figure(1, 1, (9.6, 5.2))
+    figure, ((axes,),) = blank(1, 1, (9.6, 5.2))
     for run in runs:
         told = run["history"]
         axes.plot(told["step"], _floats(told["value"]), label=_name(run), **_line(run, data))
@@ -35,28 +29,28 @@ def objective(data: Json) -> bytes | None:
             low, high = _floats(told["low"]), _floats(told["high"])
             axes.fill_between(told["step"], low, high, color=_colour(run), alpha=0.13, linewidth=0)
     if data["floor"] is not None:
-        axes.axhline(data["floor"], color=_SOFT, linewidth=1, linestyle="--")
+        axes.axhline(data["floor"], color=SOFT, linewidth=1, linestyle="--")
     shown = [value for run in runs for value in run["history"]["value"] if value is not None]
-    if _wide(shown):
+    if is_wide(shown):
         axes.set_yscale("log")
     axes.set_xlabel("step")
-    axes.set_ylabel(_text(f"{data['objective']} ({data['better']} is better)"))
+    axes.set_ylabel(plain(f"{data['objective']} ({data['better']} is better)"))
     _legend(axes, len(runs))
-    return _png(figure)
+    return png(figure)
 
 
 def bins(told: Json) -> bytes:
     """The share of its real share of each bin at each step: 0 is missing, 1 as real, 2 and more twice."""
     names, steps = told["names"], told["steps"]
-    figure, ((axes,),) = _figure(1, 1, (9.0, min(40.0, 1.4 + 0.28 * max(len(names), 4))))
+    figure, ((axes,),) = blank(1, 1, (9.0, min(40.0, 1.4 + 0.28 * max(len(names), 4))))
     ratios = [[min(ratio, 2.0) for ratio in row] for row in told["ratios"]]
     image = axes.imshow(ratios, aspect="auto", vmin=0, vmax=2, cmap="RdYlBu", interpolation="nearest")
-    axes.set_yticks(range(len(names)), [_text(name) for name in names])
+    axes.set_yticks(range(len(names)), [plain(name) for name in names])
     axes.set_xticks(range(len(steps)), [str(step) for step in steps])
     axes.grid(visible=False)
     axes.set_xlabel("step")
     figure.colorbar(image, ax=axes, ticks=[0, 1, 2], format=lambda at, _: ("missing", "as real", "twice")[round(at)])
-    return _png(figure)
+    return png(figure)
 
 
 def curves(data: Json, runs: Sequence[Json]) -> dict[str, bytes]:
@@ -71,21 +65,21 @@ def curves(data: Json, runs: Sequence[Json]) -> dict[str, bytes]:
 def _panels(data: Json, runs: Sequence[Json], names: Sequence[str]) -> bytes:
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    figure, grid = _figure(rows, columns, (4.0 * columns, 0.4 + 2.6 * rows))
+    figure, grid = blank(rows, columns, (4.0 * columns, 0.4 + 2.6 * rows))
     panels = [axes for row in grid for axes in row]
     for axes, name in zip(panels, names, strict=False):
-        axes.set_title(_text(name), fontsize=9, loc="left")
+        axes.set_title(plain(name), fontsize=9, loc="left")
         for run in runs:
             if curve := (run["curves"] or {}).get(name):
                 axes.plot(curve["step"], _floats(curve["value"]), **_line(run, data) | {"linewidth": 1.0})
     for axes in panels[len(names) :]:
         axes.set_visible(False)
-    return _png(figure)
+    return png(figure)
 
 
 def quality(runs: Sequence[Json]) -> bytes:
     """Quality against diversity of language models over temperatures: n-grams left, language models right."""
-    figure, ((left, right),) = _figure(1, 2, (11.0, 4.8))
+    figure, ((left, right),) = blank(1, 2, (11.0, 4.8))
     planes = (
         (left, "self_bleu_4", "bleu_4", "Self-BLEU-4", "BLEU-4"),
         (right, "lm_reverse", "lm_forward", "reverse LM, nats a word", "forward LM, nats a word"),
@@ -101,7 +95,7 @@ def quality(runs: Sequence[Json]) -> bytes:
         axes.set_xlabel(across_title)
         axes.set_ylabel(up_title)
     _legend(right, len(runs) + 1)
-    return _png(figure)
+    return png(figure)
 
 
 def values(data: Json, name: str) -> bytes | None:
@@ -109,43 +103,24 @@ def values(data: Json, name: str) -> bytes | None:
     told = [trial for trial in data["trials"] if _is_number(trial["config"].get(name))]
     if len({trial["config"][name] for trial in told}) < 2:
         return None
-    figure, ((axes,),) = _figure(1, 1, (5.2, 4.0))
+    figure, ((axes,),) = blank(1, 1, (5.2, 4.0))
     for system in dict.fromkeys(trial["system"] for trial in told):
         mine = [trial for trial in told if trial["system"] == system]
         chosen = [trial["config"][name] for trial in mine]
-        axes.plot(chosen, [trial["value"] for trial in mine], "o", color=_colour(mine[0]), label=_text(system))
+        axes.plot(chosen, [trial["value"] for trial in mine], "o", color=_colour(mine[0]), label=plain(system))
     for scale, numbers in (
         (axes.set_xscale, [trial["config"][name] for trial in told]),
         (axes.set_yscale, [trial["value"] for trial in told]),
     ):
-        if _wide(numbers):
+        if is_wide(numbers):
             scale("log")
-    axes.set_xlabel(_text(name))
-    axes.set_ylabel(_text(f"{data['objective']} ({data['better']} is better)"))
+    axes.set_xlabel(plain(name))
+    axes.set_ylabel(plain(f"{data['objective']} ({data['better']} is better)"))
     _legend(axes, 2)
-    return _png(figure)
+    return png(figure)
 
 
 # ---- what they share
-
-
-def _figure(rows: int, columns: int, size: tuple[float, float]) -> "tuple[Figure, Any]":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=150, layout="constrained", facecolor="white")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.grid(visible=True, color="#e1e3e0", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
-    return figure, grid
-
-
-def _png(figure: "Figure") -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()
 
 
 def _legend(axes: "Axes", lines: int) -> None:
@@ -153,29 +128,20 @@ def _legend(axes: "Axes", lines: int) -> None:
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=7, frameon=False)
 
 
-def _text(text: str) -> str:
-    """A user's text as it is: a dollar sign begins no formula."""
-    return visible.line(text).replace("$", r"\$")
-
-
 def _name(run: Json) -> str:
     # A label that begins with an underscore is left out of a legend, so that none does.
-    return _text(f" {run['system']} {run['label']}{' *' if run['role'] == 'confirm' else ''}")
+    return plain(f" {run['system']} {run['label']}{' *' if is_fresh(run['role']) else ''}")
 
 
 def _colour(run: Json) -> str:
-    return _COLOURS[run["colour"] % len(_COLOURS)]
+    return COLOURS[run["colour"] % len(COLOURS)]
 
 
 def _line(run: Json, data: Json) -> dict[str, Any]:
     """Colour by system, dash by the trial among those of its system, as on the page."""
     mates = sorted({each["trial"] for each in data["runs"] if each["system"] == run["system"]})
-    dash = _DASHES[mates.index(run["trial"]) % len(_DASHES)]
-    return {"color": _colour(run), "linestyle": dash, "linewidth": 1.3 if run["role"] == "confirm" else 1.8}
-
-
-def _wide(numbers: Sequence[float]) -> bool:
-    return bool(numbers) and min(numbers) > 0 and max(numbers) / min(numbers) > _WIDE
+    dash = DASHES[mates.index(run["trial"]) % len(DASHES)]
+    return {"color": _colour(run), "linestyle": dash, "linewidth": 1.3 if is_fresh(run["role"]) else 1.8}
 
 
 def _floats(numbers: Sequence[float | None]) -> list[float]:

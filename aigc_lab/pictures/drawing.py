@@ -52,7 +52,7 @@ def grid(images: Images, columns: int | None = None) -> Pixels:
     times = math.ceil(_TILE / values.shape[3])
     values = values.repeat_interleave(times, 2).repeat_interleave(times, 3)
     count, _, height, width = values.shape
-    columns = columns or math.ceil(math.sqrt(count))
+    columns = columns or max(math.ceil(math.sqrt(count)), 1)
     rows = math.ceil(count / columns)
     canvas = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3), 40, np.uint8)
     for index, tile in enumerate(values.permute(0, 2, 3, 1).numpy()):
@@ -68,6 +68,7 @@ def scatter(points: Tensor, modes: Modes | None) -> Pixels:
     """
     shown = _plane(points.cpu().double())
     frame = _plane(modes.centres.double()) if modes is not None else shown
+    frame = frame if len(frame) else torch.zeros((1, 2), dtype=torch.float64)
     middle = (frame.amax(0) + frame.amin(0)) / 2
     half = max(1.35 * ((frame.amax(0) - frame.amin(0)) / 2).max().item(), 1e-6)
     canvas = np.full((_CANVAS, _CANVAS, 3), _PAPER, np.uint8)

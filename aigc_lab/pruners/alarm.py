@@ -8,7 +8,9 @@ from aigc_lab.verdicts.stability import first_alarm
 
 
 class Alarm(Pruner):
-    """It needs no other runs. The values come without standard errors: not before six evaluations."""
+    """It needs no other runs. It goes by the values alone, without their standard errors: not before six evaluations.
+    `collapse` takes what is known of these.
+    """
 
     reason = "much worse than it has been"
 

@@ -4,7 +4,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator
@@ -19,11 +19,16 @@ Name = Annotated[str, plugins.Named("pruners"), AfterValidator(plugins.Named("pr
 @dataclass(frozen=True)
 class Curve:
     """The objective of a trial by training step, up to now. `finished` is False for a trial that was pruned, has failed
-    or still trains.
+    or still trains. `errors` are standard errors of the values, where they are known. `verdicts` are the collapse
+    verdicts on the samples that were scored (`verdicts.conclusion.Collapse`), where they were judged. `number` is that
+    of the trial in its sweep.
     """
 
     values: Mapping[int, float]
     finished: bool = False
+    errors: Mapping[int, float] = field(default_factory=dict)
+    verdicts: Mapping[int, str] = field(default_factory=dict)
+    number: int = 0
 
 
 class Pruner(ABC):

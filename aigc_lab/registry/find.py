@@ -1,6 +1,7 @@
 """Finding the sweep or the run that a user means."""
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 
 from sqlalchemy import ColumnElement, Connection, func, select
@@ -35,6 +36,12 @@ def sweep_id(connection: Connection, id_or_name: str) -> str:
         raise UsageError(f"unknown sweep '{id_or_name}'; the registry is empty, run a sweep first")
     near = get_close_matches(id_or_name, list(connection.scalars(select(Sweep.c.id))), n=3, cutoff=0.8)
     raise UsageError(unknown_name("sweep", id_or_name, near or names))
+
+
+def sweep_ids(connection: Connection, sweep: str | Sequence[str] | None) -> list[str] | None:
+    """The ids of the sweeps that are meant, each once; None, which means all, for no name."""
+    names = [sweep] if isinstance(sweep, str) else list(sweep or ())
+    return list(dict.fromkeys(sweep_id(connection, name) for name in names)) or None
 
 
 def of_sweep(connection: Connection, sweep: str | None) -> ColumnElement[bool]:

@@ -33,8 +33,10 @@ class PromotionRecords(Database):
             if stored is None:
                 row = vars(promotion) | {"path": self.recorded(promotion.path), "created_at": now}
                 connection.execute(insert(Promotion).values(row))
-            elif promotion.reason is not None:  # what is forced again is forced for the new reason
-                connection.execute(update(Promotion).where(*this).values(reason=promotion.reason))
+            else:  # what is forced or selected again is so for the new reason
+                grounds = {"reason": promotion.reason, "selection": promotion.selection}
+                if given := {key: value for key, value in grounds.items() if value is not None}:
+                    connection.execute(update(Promotion).where(*this).values(given))
         return stored is None
 
     @repeated

@@ -4,12 +4,20 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 Better = Literal["lower", "higher"]
-Role = Literal["search", "confirm"]
+# What the seed of a run is for: choosing the best configurations, choosing among these, or reporting the winner.
+Role = Literal["search", "confirm", "report"]
 Scored = Literal["last", "selected", "progress"]
 # "collapse_raw" is of the last weights as they were trained, without the moving average.
 Judged = Literal["collapse", "stability", "collapse_raw"]
 # Beside the environment of an attempt: what MLflow is told of the run (`tracking.description.Described`).
 DESCRIBED = "described"
+
+
+def describing_scores(environment: dict[str, Any]) -> list[str]:
+    """Names of an attempt's scores of which neither more nor less is better; empty for attempts of earlier versions."""
+    described = environment.get(DESCRIBED)
+    listed = described.get("describing") if isinstance(described, dict) else None
+    return listed if isinstance(listed, list) else []
 
 
 @dataclass(frozen=True)
@@ -119,3 +127,4 @@ class StoredPromotion:
     mlflow_uri: str
     mlflow_model_id: str
     reason: str | None = None
+    selection: dict[str, Any] | None = None

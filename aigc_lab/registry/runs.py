@@ -20,7 +20,7 @@ from aigc_lab.registry.columns import (
 from aigc_lab.registry.database import repeated
 from aigc_lab.registry.find import of_sweep, run_id
 from aigc_lab.registry.models import promotions_where
-from aigc_lab.registry.records import DESCRIBED
+from aigc_lab.registry.records import DESCRIBED, describing_scores
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import (
@@ -128,6 +128,8 @@ def _last_scalars(connection: Connection, runs: Sequence[str]) -> dict[str, Json
 
 # ---- one run
 
+_OF_PROMOTION = ("model", "version", "checkpoint", "aliases", "reason", "selection")
+
 
 @repeated
 def show_run(registry: Registry, run: str) -> Json:
@@ -144,9 +146,10 @@ def show_run(registry: Registry, run: str) -> Json:
             "scalars": _last_scalars(connection, [run]).get(run, {}),
             "progress": _progress(connection, run),
             "verdicts": verdicts_where(connection, Verdict.c.run_id == run).get(run, []),
+            "describing": _describing(connection, run),
             "attempts": _attempts(connection, run),
             "promotions": [
-                {key: version[key] for key in ("model", "version", "checkpoint", "aliases")}
+                {key: version[key] for key in _OF_PROMOTION}
                 for version in promotions_where(connection, Promotion.c.run_id == run)
             ],
             "checkpoints": _files(registry, connection, Checkpoint, Checkpoint.c.kind, run),
@@ -178,6 +181,12 @@ def _attempts(connection: Connection, run: str) -> list[Json]:
     """The attempts, the first first."""
     attempts = select(*besides_run(Attempt)).where(Attempt.c.run_id == run).order_by(Attempt.c.number)
     return [_attempt(row) for row in connection.execute(attempts).mappings()]
+
+
+def _describing(connection: Connection, run: str) -> list[str]:
+    """Names of the scores of which neither more nor less is better, by what its attempts hold of their metrics."""
+    environments = connection.scalars(select(Attempt.c.environment).where(Attempt.c.run_id == run))
+    return sorted({name for environment in environments for name in describing_scores(environment)})
 
 
 def _attempt(row: Mapping[Any, Any]) -> Json:

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Opening a database that is up to date compares this and needs no Alembic.
-SCHEMA = "0007"
+SCHEMA = "0008"
 
 
 class Moment(TypeDecorator[datetime]):
@@ -254,8 +254,11 @@ Promotion = Table(
     _must("created_at", Moment),
     _must("mlflow_uri"),
     _must("mlflow_model_id"),
-    # Why it was promoted in spite of what its collapse verdict says.
+    # Why it was promoted in spite of its verdicts, or of being worse than what it replaced.
     _may("reason", Text),
+    # As the best run of its sweep: its rank, and the runs that were passed over (`best.Selection`). None where the run
+    # was named.
+    _may("selection", JSON(none_as_null=True)),
     Index(None, "run_id"),
 )
 

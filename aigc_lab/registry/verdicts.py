@@ -1,14 +1,14 @@
 """Reading what runs were judged to be: collapsed or not, stable or not."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, select
 
 from aigc_lab.registry.columns import VERDICT_UP_TO_CHECKPOINT, FinalCheckpoint, Json, checkpoint_of_verdict
 from aigc_lab.registry.database import repeated
-from aigc_lab.registry.marks import DOUBTFUL
+from aigc_lab.registry.marks import DOUBTFUL, UNSOUND
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Checkpoint, Run, Verdict
 
@@ -99,9 +99,7 @@ def _last_of_row(
     connection: Connection, row: Mapping[str, Any], checkpoint: FinalCheckpoint
 ) -> list[tuple[str, str, Json]]:
     """Verdict, reason and evidence of the last collapse verdict of each run that a row's score is of, by seed."""
-    of_trial = and_(Run.c.sweep_id == row["sweep"], Run.c.trial == row["trial"])
-    if row["confirmed"]:
-        of_trial = and_(of_trial, Run.c.role == "confirm")
+    of_trial = and_(Run.c.sweep_id == row["sweep"], Run.c.trial == row["trial"], Run.c.role == row["role"])
     last: dict[str, tuple[str, str, Json]] = {}
     for run, verdict, reason, found in connection.execute(
         select(Verdict.c.run_id, Verdict.c.verdict, Verdict.c.reason, Verdict.c.evidence)
@@ -128,3 +126,38 @@ def collapse_doubt(registry: Registry, run: str, checkpoint: FinalCheckpoint = "
             .limit(1)
         ).first()
     return f"{newest[0]}: {newest[1]}" if newest is not None and newest[0] in DOUBTFUL else None
+
+
+@repeated
+def objections(registry: Registry, run: str, checkpoint: FinalCheckpoint = "last") -> list[str]:
+    """What speaks against the weights of a run, as `objections_where`."""
+    with registry.read() as connection:
+        return objections_where(connection, Run.c.id == run, checkpoint).get(run, [])
+
+
+def objections_where(
+    connection: Connection, condition: ColumnElement[bool], checkpoint: FinalCheckpoint = "last"
+) -> dict[str, list[str]]:
+    """Run -> verdicts that speak against its weights, each with its reason: `collapse SEVERE: …`, `stability
+    REGRESSED: …`. Runs of the condition that nothing speaks against are left out.
+
+    REGRESSED says that the last evaluations are worse than the best one. It does not count against weights that were
+    stored before them, as the selected ones are, or with patience the last.
+    """
+    last: dict[str, dict[str, Sequence[Any]]] = defaultdict(dict)
+    for run, kind, *verdict in connection.execute(
+        select(Verdict.c.run_id, Verdict.c.kind, Verdict.c.verdict, Verdict.c.reason, Verdict.c.step, Checkpoint.c.step)
+        .join(Run, Run.c.id == Verdict.c.run_id)
+        .outerjoin(Checkpoint, checkpoint_of_verdict(checkpoint))
+        .where(condition, Verdict.c.kind.in_(list(UNSOUND)), VERDICT_UP_TO_CHECKPOINT)
+        .order_by(Verdict.c.step)
+    ):
+        last[run][kind] = verdict
+    found: dict[str, list[str]] = defaultdict(list)
+    for run, by_kind in last.items():
+        for kind, unsound in UNSOUND.items():
+            verdict, reason, judged_at, stored_at = by_kind.get(kind, (None,) * 4)
+            earlier = stored_at is not None and stored_at < judged_at
+            if verdict in unsound and not (verdict == "REGRESSED" and earlier):
+                found[run].append(f"{kind} {verdict}: {reason}" if reason else f"{kind} {verdict}")
+    return found

@@ -1,5 +1,6 @@
 """Interface between scheduling and execution of runs: a job, its outcome, and a watcher."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -40,5 +41,7 @@ class Watcher(Protocol):
     def progress(self, now: "Progress") -> None:
         """Called after each interval of training."""
 
-    def scored(self, step: int, value: float) -> bool:
-        """Called with the objective on the reference split; True stops the run as PRUNED."""
+    def scored(self, step: int, value: float, *, error: float = math.nan, collapse: str | None = None) -> bool:
+        """Called with the objective on the reference split, its standard error (NaN if unknown) and the collapse
+        verdict on the same samples (None where none is given); True stops the run as PRUNED.
+        """

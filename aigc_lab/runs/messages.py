@@ -66,10 +66,14 @@ class Progressed(Message):
 
 
 class Scored(Message):
-    """Objective on the reference split. The worker waits for an `Answer`."""
+    """Objective on the reference split, its standard error, and the collapse verdict on the same samples. The worker
+    waits for an `Answer`.
+    """
 
     step: int
     value: Number
+    error: Number
+    collapse: str | None
 
 
 class Ended(Message):

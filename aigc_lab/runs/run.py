@@ -32,6 +32,7 @@ from aigc_lab.runs.showcase import Showcase
 from aigc_lab.runs.tracked import describe, open_run, replay, track_weights
 from aigc_lab.runs.weights import Selected, copied, keep, sampling_from
 from aigc_lab.scoring.evaluator import SCORING_SPLITS
+from aigc_lab.statistics.intervals import error_of
 from aigc_lab.tracking.base import RunTracker
 from aigc_lab.tracking.ending import Ending
 from aigc_lab.training import checkpoint
@@ -193,6 +194,7 @@ class _Run:
             self._deliver()
         every = self._training.keep_every
         if every and end.step % every == 0:
+            self._scores.fit_sampler()
             self._keep(f"step-{end.step:06d}", end.step, copied(self.replica.state.average))
         if time.monotonic() - self._saved >= self._training.checkpoint_seconds:
             self._save()
@@ -205,6 +207,7 @@ class _Run:
         if (broken := broken_weight(self.replica.state.average)) is not None:
             raise Diverged(step, broken)  # the step after would tell, and there may be none
         self._scoring = True
+        self._scores.fit_sampler()
         scores, collapse = self._scores.examine("reference", judged=True)
         self._record.score(scores, "progress", step, "reference")
         self._record.judge("collapse", step, collapse)
@@ -216,14 +219,16 @@ class _Run:
         self._showcase.show(step)
         self._deliver()
         self._record.evaluation_seconds += time.perf_counter() - begun
-        value = next(score.value for score in scores if score.name == self._job.objective.score)
+        objective = next(score for score in scores if score.name == self._job.objective.score)
+        value, error = objective.value, error_of(objective.low, objective.high)
         sign = 1 if self._job.objective.better == "lower" else -1
         # What is not finite is worse than any score.
         first = self._best is None or (math.isfinite(value) and not math.isfinite(self._best.value))
         if self._best is None or first or sign * value < sign * self._best.value:
             self._best = Selected(step, value, copied(self.replica.state.average))
         self._value = value
-        stop = self._watcher.scored(step, value)
+        verdict = None if collapse is None else str(collapse.verdict)
+        stop = self._watcher.scored(step, value, error=error, collapse=verdict)
         self._evaluated = step  # not before: an interruption may come instead of the answer, and it is asked for again
         self._scoring = False
         if stop and step != self._training.steps:

@@ -34,6 +34,11 @@ class RunScores:
         with signals.at_once():
             return self._evaluator.computable(self._generated(split), split, self._replica.state.average)
 
+    def fit_sampler(self) -> None:
+        """Fits what the average samples with beside its weights to *train*: its weights have moved."""
+        with signals.at_once():
+            self._replica.state.average.fit_sampler(self._replica.batches.samples)
+
     def _generated(self, split: ScoringSplit) -> Samples:
         samples = self._job.configuration.protocol.samples
         return self._replica.state.average.generate(samples, self._job.seed, "evaluation", split)
@@ -46,6 +51,7 @@ class RunScores:
         with signals.at_once():
             state.system.eval()
             try:
+                state.system.fit_sampler(self._replica.batches.samples)
                 with torch.no_grad():
                     fake = state.system.generate(samples, self._job.seed, "evaluation", "reference")
             finally:

@@ -5,6 +5,7 @@ to the spool, and the process that holds the study decides about pruning. When t
 """
 
 import contextlib
+import math
 import signal
 import socket
 import sys
@@ -157,8 +158,8 @@ class _RemoteWatcher:
                 )
             )
 
-    def scored(self, step: int, value: float) -> bool:
-        self._send(Scored(step=step, value=value))
+    def scored(self, step: int, value: float, *, error: float = math.nan, collapse: str | None = None) -> bool:
+        self._send(Scored(step=step, value=value, error=error, collapse=collapse))
         answer = self._inbox.get(Answer)
         if answer is None:
             raise KeyboardInterrupt

@@ -42,6 +42,15 @@ _SHIFTED = 1000
 _CLUSTERED = 5000
 
 
+def judgeable(dataset: Dataset, extractor: str | None, samples: int) -> bool:
+    """Whether samples of a dataset can be judged: they have vectors, by themselves or by the features of an extractor,
+    differ, and are at least 20.
+    """
+    kind = modality_of(dataset.shape)
+    has_vectors = kind.is_vector or (extractor or kind.judge_extractor) is not None
+    return dataset.distinct and samples >= 20 and has_vectors
+
+
 class CollapseJudge:
     """A judge of samples of one dataset, by the features of one `extractor`; samples that are vectors are judged by
     themselves. Its pool of real samples is the reference and the holdout. Bins are the modes of the dataset if it has
@@ -55,9 +64,8 @@ class CollapseJudge:
 
     @property
     def can(self) -> bool:
-        """Whether samples of this dataset can be judged: they have vectors, differ, and are at least 20."""
-        has_vectors = self._kind.is_vector or self._extractor is not None
-        return self._dataset.distinct and self._samples >= 20 and has_vectors
+        """Whether samples of this dataset can be judged."""
+        return judgeable(self._dataset, self._extractor, self._samples)
 
     def collapse(self, evidence: Evidence) -> CollapseVerdict | None:
         """The verdict on the generated samples; None where they cannot be judged."""
@@ -269,7 +277,7 @@ def with_code(
 
 def _unused(scores: Sequence[Score], system: object) -> tuple[Score, str] | None:
     active = next((score for score in scores if score.name == "active_units"), None)
-    units = getattr(getattr(system, "config", None), "latent_size", None)
+    units = getattr(system, "code_size", None) or getattr(getattr(system, "config", None), "latent_size", None)
     if active is None or not units or active.high >= _ACTIVE * units:
         return None
     return active, f"{active.value:.0f} of {units} latents are used (at most {active.high:.0f}, of {active.n} samples)"

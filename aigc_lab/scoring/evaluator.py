@@ -132,7 +132,7 @@ class Evaluator:
 
     def _trivial_score(self, objective: str) -> float | None:
         metric = next(metric for metric in self.metrics if objective in metric.gives)
-        if metric.needs & {"encoder", "game", "likelihood", "labels"}:
+        if metric.needs & {"encoder", "codes", "game", "likelihood", "labels"}:
             return None
         train = self._dataset.load("train")
         trivial = modality_of(train).trivial(train, self.protocol.samples)

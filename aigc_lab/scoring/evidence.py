@@ -7,7 +7,7 @@ import torch
 
 from aigc_lab.data.base import Dataset
 from aigc_lab.extractors.base import Features, joined
-from aigc_lab.metrics.base import Autoencoder, Evidence, Game, Metric, Part, Pool, Real, Score
+from aigc_lab.metrics.base import Coder, Evidence, Game, Metric, Part, Pool, Real, Score
 from aigc_lab.samples import Samples
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.text.likelihood import Likelihood
@@ -89,7 +89,7 @@ def evidence_of(
                 *details,
             ]
         ),
-        system if isinstance(system, Autoencoder | Game | Likelihood) else None,
+        system if isinstance(system, Coder | Game | Likelihood) else None,
         store.device,
     )
 

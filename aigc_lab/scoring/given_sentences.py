@@ -28,6 +28,7 @@ from aigc_lab.text.tokenizer import named as tokenizer_named
 # As many as any protocol: what is checked is the kind of samples, and `least` says how few will do.
 _ENOUGH = 10_000
 if TYPE_CHECKING:
+    from aigc_lab.samples import Text
     from aigc_lab.verdicts.conclusion import CollapseVerdict
 
 # Files that hold something else than sentences.
@@ -75,6 +76,7 @@ def scores(
     for name, config in _wanted(metrics, protocol):
         try:
             metric = _metric(name, config)
+            results.describing |= metric.describing()
             results += _scored(metric, in_pairs.evidence() if getattr(metric, "paired", False) else evidence)
         except ValueError as error:
             if metrics is not None or isinstance(error, UsageError):
@@ -84,6 +86,26 @@ def scores(
     if not results:
         raise UsageError("nothing can be scored: every metric was left out")
     return results
+
+
+def as_text(
+    generated: str | Sequence[str], reference: str | Sequence[str], tokenizer: Tokenizer, samples: int | None
+) -> tuple[Text, Text]:
+    """Both sets in the numbers of one vocabulary, as extractors of sentences read them. `samples` of the generated ones
+    are those that `scores` takes. Blank lines of a file are left out.
+    """
+    from aigc_lab.samples import Text
+    from aigc_lab.text.vocabulary import Vocabulary
+
+    given = {"generated": generated, "reference": reference}
+    every = _corpora({name: _lines(source, name) for name, source in given.items()}, tokenizer)
+    sets = {name: _sentences_of(given[name], each, say=False) for name, each in every.items()}
+    chosen = _some(sets["generated"], samples), sets["reference"]
+    spelt = [[[each.words[token] for token in each.sentence(row)] for row in range(len(each))] for each in chosen]
+    vocabulary = Vocabulary.of((sentence for each in spelt for sentence in each), tokenizer)
+    longest = max((len(sentence) for each in spelt for sentence in each), default=0)
+    fake, real = (Text.of([vocabulary.encode(row) for row in each], longest + 1, vocabulary) for each in spelt)
+    return fake, real
 
 
 def judge_sentences(
@@ -147,14 +169,15 @@ def _lines(source: str | Sequence[str], what: str) -> list[str]:
     return read_every_line(path, f"--{what}")
 
 
-def _sentences_of(source: str | Sequence[str], lines: Corpus) -> Corpus:
-    """Without the blank lines of a file; a sentence of a list may be empty."""
+def _sentences_of(source: str | Sequence[str], lines: Corpus, *, say: bool = True) -> Corpus:
+    """Without the blank lines of a file; a sentence of a list may be empty. On standard error it is said how many."""
     blank = lines.lengths == 0
     if not isinstance(source, str) or not blank.any():
         return lines
     count = int(blank.sum())
     lines_are = "1 blank line is" if count == 1 else f"{count:,} blank lines are"
-    print(f"{source}: {lines_are} no sentence (in pairs of lines: an empty one)", file=sys.stderr)
+    if say:
+        print(f"{source}: {lines_are} no sentence (in pairs of lines: an empty one)", file=sys.stderr)
     return lines.take(~blank)
 
 
@@ -214,7 +237,7 @@ def _evidence(fake: Corpus, real: Corpus, train: Corpus | None) -> Evidence:
     pool = Pool(cast(Any, (real,)), len(real) // 2)
 
     def refused(*of: object) -> NoReturn:
-        raise ValueError("it needs features, which come with a dataset; score a run, or leave it out")
+        raise ValueError("it needs features: name an extractor of sentences, --features minilm, or leave it out")
 
     dataset = _Given(real)
     details = [f"data:given:{dataset.digest[:8]}", f"ref:set:{len(real)}", f"n:{len(fake)}"]

@@ -6,6 +6,7 @@ every score.
 
 import hashlib
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from aigc_lab import noise, plugins
@@ -95,6 +97,21 @@ def _of_dataset(text: str, data_dir: Path) -> _Loaded:
     kind = plugins.find(Dataset, name)  # type: ignore[type-abstract]
     dataset, name_of_split = kind(kind.Config(), data_dir), splits.get(split, "holdout")
     return _Loaded(dataset.load(name_of_split), f"{name}:{name_of_split}", (dataset, name_of_split))
+
+
+def of_size(given: Input, side: int | None) -> Input:
+    """A dataset's split with pictures of `side`×`side`, where the dataset has a key `size` that takes so many pixels;
+    anything else as it was given.
+    """
+    if given.split is None or side is None or given.sides in (None, (side, side)):
+        return given
+    dataset, split = given.split
+    try:
+        config = type(dataset.config).model_validate(dataset.config.model_dump() | {"size": side})
+    except ValidationError:  # it has no such key, or no such size
+        return given
+    resized = type(dataset)(config, dataset.data_dir)
+    return _Loaded(resized.load(split), given.name, (resized, split))
 
 
 def _of_folders(like: str | None) -> ModalityKind:
@@ -185,17 +202,32 @@ class Pair:
 
 class GivenDataset(Dataset):
     """A reference set in the place of a dataset, identified by its content. Its `train` split is a part of the set that
-    was put aside for a classifier.
+    was put aside for a classifier; its classes may have `names`.
     """
 
     fixed = False
 
-    def __init__(self, reference: Samples, classes: int | None, train: Samples | None = None) -> None:
-        self._reference, self._classes, self._train = reference, classes, train
+    def __init__(
+        self,
+        reference: Samples,
+        classes: int | None,
+        train: Samples | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        self._reference, self._classes, self._train, self._names = reference, classes, train, names
 
     @property
     def name(self) -> str:
         return "given"
+
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        return self._names
+
+    @property
+    def learns_apart(self) -> bool:
+        """Whether a part of the set was put aside for a classifier."""
+        return self._train is not None
 
     @property
     def shape(self) -> Shape:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from aigc_lab.display.selection import passed_over_lines
 from aigc_lab.statistics.wording import floor_text, interval, number
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ def about(row: dict[str, Any]) -> "About":
     from aigc_lab.tracking.model_registry import About
 
     tags = {key: row[key] for key in ("run", "checkpoint", "system", "reason") if row[key] is not None}
+    if selection := row["selection"]:
+        tags["rank"] = str(selection["rank"]) + (", confirmed" if selection["confirmed"] else "")
+        tags |= {"passed_over": " ".join(each["run"] for each in selection["passed_over"])} if _passed(row) else {}
     tags |= {kind: row["verdicts"][kind] for kind in _VERDICTS if kind in row["verdicts"]}
     score = row["score"]
     if score is not None:
@@ -39,7 +43,16 @@ def _description(row: dict[str, Any]) -> str:
     said = [f"{kind} {verdicts[kind]}" for kind in _VERDICTS if kind in verdicts]
     lines += [f"Verdicts: {', '.join(said)}."] if said else []
     lines.append(f"{row['system']}, {row['checkpoint']} weights of run {row['run']}.")
+    lines += [_capital(f"{line}.") for line in _passed(row)]
     lines += [f"Promoted all the same: {row['reason']}"] if row["reason"] else []
     lines += [f"Signature: `{score['signature']}`"] if score is not None else []
     # Two spaces at its end keep a line one in Markdown.
     return "  \n".join(lines)
+
+
+def _passed(row: dict[str, Any]) -> list[str]:
+    return passed_over_lines(row["selection"])
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]

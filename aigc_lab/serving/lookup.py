@@ -6,17 +6,18 @@ import hashlib
 import json
 import re
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from aigc_lab.display.selection import passed_over_lines
 from aigc_lab.errors import UsageError
 from aigc_lab.host import trust
 from aigc_lab.host.files import sha256
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import find
+from aigc_lab.registry.best import Selection, best_run
 from aigc_lab.registry.columns import FinalCheckpoint
-from aigc_lab.registry.comparison import best_run
 from aigc_lab.registry.home import OpenedHome
 from aigc_lab.registry.models import list_models
 from aigc_lab.registry.runs import list_runs, show_run
@@ -31,13 +32,14 @@ CHAMPION = "champion"
 @dataclass(frozen=True)
 class Weights:
     """Trained weights: their file, a name for messages, the home whose trust applies to code beside them, and their
-    origin, which is recorded beside samples.
+    origin, which is recorded beside samples. `notes` say of the best run of a sweep what was passed over for it.
     """
 
     path: Path
     name: str
     home: Path
     origin: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def load(self, device: str) -> Model:
         """Model, ready to sample. Raises `UsageError` for files that are missing or are not the stored ones, and for
@@ -92,7 +94,8 @@ def weights_in(home: OpenedHome, reference: str, checkpoint: FinalCheckpoint = "
     if at:
         models = sorted({row["model"] for row in list_models(registry)})
         raise UsageError(f"unknown model '{name}'; {_listed('promoted models', models)}")
-    return weights_of_run(registry, find_run(registry, reference, checkpoint), checkpoint)
+    run, selection = selected_run(registry, reference, checkpoint)
+    return replace(weights_of_run(registry, run, checkpoint), notes=_notes(selection))
 
 
 def promoted_version(registry: Registry, reference: str) -> dict[str, Any] | None:
@@ -159,10 +162,12 @@ def _promoted(row: dict[str, Any], settings: Settings) -> Weights:
     return Weights(Path(row["path"]), f"{row['model']}-{row['version']}", settings.home, origin)
 
 
-def find_run(registry: Registry, reference: str, checkpoint: FinalCheckpoint) -> str:
-    """Run by its id, or the best run of a sweep. Raises `UsageError` where there is none."""
+def selected_run(registry: Registry, reference: str, checkpoint: FinalCheckpoint) -> tuple[str, Selection | None]:
+    """Run by its id, or the best run of a sweep with the selection that it is of. Raises `UsageError` where there is
+    none.
+    """
     if re.search(r"\.\d+\.\d+$", reference):
-        return find.find_run(registry, reference)
+        return find.find_run(registry, reference), None
     sweep = find.find_sweep(registry, reference)
     best = best_run(registry, sweep, checkpoint)
     if best is None:
@@ -171,7 +176,16 @@ def find_run(registry: Registry, reference: str, checkpoint: FinalCheckpoint) ->
         raise UsageError(
             f"sweep {sweep} has no finished run with a score ({reason}); 'aigc-lab runs {sweep}' lists them"
         )
-    return str(best["run"])
+    return str(best["run"]), best["selection"]
+
+
+def _notes(selection: Selection | None) -> tuple[str, ...]:
+    """What to know of the best run of a sweep before its samples are taken for it."""
+    if selection is None:
+        return ()
+    if not selection.sound:
+        return (f"no ranked run passes, this one is the first of them: {'; '.join(selection.best.objections)}",)
+    return tuple(passed_over_lines(selection.as_json()))
 
 
 _REMEDY = {

@@ -4,16 +4,18 @@ Each step may be repeated: killed anywhere, the same command ends with exactly o
 Then MLflow creates the version, with the model's digest as a tag by which a repetition recognises it, and points its
 own alias at it. The registry records both at last. A step that fails reverses the steps before it.
 
+Of a sweep the best run is meant, as `registry.best` finds it: verdicts may keep those that rank before it from being
+promoted. What was passed over is recorded with the version.
+
 An alias that is moved to a version that exists goes the same way: MLflow first, the registry at last. Killed between
 the two, the same command goes on, and `reconcile --mlflow` moves MLflow's alias back to where the registry has it.
 """
 
 import getpass
 import logging
-import re
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, select, update
 
+from aigc_lab.display.selection import none_passes
 from aigc_lab.errors import UsageError
 from aigc_lab.host.files import locked
 from aigc_lab.host.settings import Settings, masked
+from aigc_lab.registry.best import Selection
 from aigc_lab.registry.columns import FinalCheckpoint
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.models import candidate, list_models
@@ -31,32 +35,40 @@ from aigc_lab.registry.records import StoredPromotion
 from aigc_lab.registry.runs import show_run
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import AliasEvent, Promotion
-from aigc_lab.registry.verdicts import collapse_doubt
+from aigc_lab.registry.verdicts import objections
 from aigc_lab.serving import lookup
 from aigc_lab.serving.about import about
 from aigc_lab.serving.lookup import Weights
 from aigc_lab.serving.package import mlflow_package, own_copy
+from aigc_lab.serving.refusals import (
+    check_alias,
+    check_move,
+    check_name,
+    recorded_address,
+    refuse_deleted_model,
+    refuse_other_store,
+    refuse_undelivered,
+)
 from aigc_lab.serving.replacement import Replacement, compare, refuse
 from aigc_lab.sweeps import ownership
-from aigc_lab.tracking import backlog, spool_log, writer
 
 if TYPE_CHECKING:
     import numpy
     import numpy.typing
 
-    from aigc_lab.tracking.model_registry import MlflowModels, Version
+    from aigc_lab.tracking.model_registry import Version
 
     Array = numpy.typing.NDArray[Any]
 
 _LOG = logging.getLogger(__name__)
 
-_LONGEST = 200  # MLflow takes 255 characters
-
 
 @dataclass(frozen=True)
 class PromotionResult:
     """Result of a promotion: the version's `row` as in `list_models`, whether it was `created`, why this run was
-    `chosen`, the version at which the alias pointed `before` (None: at none), and what it `replaced` there.
+    `chosen` and from what `selection` (None where it was named), the version at which the alias pointed `before` (None:
+    at none), and what it `replaced` there. `objections` are verdicts that spoke against it, in spite of which it was
+    forced.
     """
 
     row: dict[str, Any]
@@ -65,6 +77,8 @@ class PromotionResult:
     before: int | None
     chosen: str
     replaced: Replacement | None = None
+    selection: dict[str, Any] | None = None
+    objections: Sequence[str] = ()
 
     def as_json(self) -> dict[str, Any]:
         fields = {key: value for key, value in vars(self).items() if key not in ("row", "replaced")}
@@ -84,8 +98,9 @@ def promote(
     already, and points `alias` at it. A `reference` to a version (`NAME@1`, `models:/NAME/1`) only moves the alias.
 
     Raises `UsageError` for a run that did not finish and for impossible names. Without a `reason`, which is stored with
-    the version, also for weights whose samples are UNMEASURABLE or whose collapse is SEVERE or TOTAL, and for weights
-    that are worse than those at which the alias points.
+    the version, also for weights that a verdict speaks against (`registry.marks.UNSOUND`), for a sweep without others,
+    and for weights that are worse than those at which the alias points. With a reason the best run of such a sweep is
+    the first in the ranking.
     """
     if alias is not None:
         check_alias(alias)
@@ -94,14 +109,17 @@ def promote(
     with open_registry(settings) as registry:
         version = lookup.promoted_version(registry, reference)
         if version is not None:
-            _check_move(reference, version, name, alias, checkpoint)
+            check_move(reference, version, name, alias, checkpoint)
             promotion = _Promotion(registry, settings, version["model"], alias, reason)
-            return promotion.of_version(version)
-        run = lookup.find_run(registry, reference, checkpoint)
+            return promotion.of_version(reference, version, checkpoint)
+        run, selection = lookup.selected_run(registry, reference, checkpoint)
         row = show_run(registry, run)
+        if selection is not None and not selection.sound and reason is None:
+            runs = [each.as_json() for each in selection.runs]
+            raise UsageError(f"{none_passes(row['sweep'], runs)}; the first all the same: --force --reason WHY")
         model = check_name(name if name is not None else row["sweep"].rpartition("-")[0])
         promotion = _Promotion(registry, settings, model, alias, reason)
-        return promotion.of_run(row, checkpoint, chosen=run != reference)
+        return promotion.of_run(row, checkpoint, selection)
 
 
 class _Promotion:
@@ -113,35 +131,50 @@ class _Promotion:
         self._registry, self._settings = registry, settings
         self._model, self._alias, self._reason = model, alias, reason
 
-    def of_run(self, row: dict[str, Any], checkpoint: FinalCheckpoint, *, chosen: bool) -> PromotionResult:
-        """Makes the weights of a run a version, and points the alias at it."""
+    def of_run(self, row: dict[str, Any], checkpoint: FinalCheckpoint, selection: Selection | None) -> PromotionResult:
+        """Makes the weights of a run, named or of a selection, a version, and points the alias at it."""
         registry, run = self._registry, row["run"]
         ownership.claim(registry, self._settings, row["sweep"])
-        _refuse_undelivered(row, self._settings)
+        refuse_undelivered(row, self._settings)
+        facts = None if selection is None else selection.as_json()
         weights = lookup.weights_of_run(registry, run, checkpoint)
         weighed = candidate(registry, run, checkpoint)
-        _refuse_other_store(registry, self._model, self._settings)
+        refuse_other_store(registry, self._model, self._settings)
         with self._alone() as undo:
             # Under the lock: another promotion may have moved the alias a moment ago.
             replaced = self._replaced(self._known(weights.origin["sha256"]) or weighed)
-            self._refuse_doubtful(weighed, f"run {run}", replaced)
+            against = self._refuse_doubtful(weighed, f"run {run}", replaced)
             stored, created, before = _register(
-                registry, self._model, weights, row, self._alias, self._settings, undo, self._reason
+                registry,
+                self._model,
+                weights,
+                row,
+                self._alias,
+                self._settings,
+                undo,
+                {"reason": self._reason, "selection": facts},
             )
         result = self._row(stored.version)
-        return PromotionResult(result, created, self._alias, before, _chosen(result) if chosen else "", replaced)
+        chosen = "" if selection is None else _chosen(result, selection)
+        return PromotionResult(result, created, self._alias, before, chosen, replaced, facts, against)
 
-    def of_version(self, row: dict[str, Any]) -> PromotionResult:
-        """Points the alias at a version that exists: a model is rolled back, or gets another alias."""
+    def of_version(self, reference: str, row: dict[str, Any], checkpoint: FinalCheckpoint) -> PromotionResult:
+        """Points the alias at a version that exists: a model is rolled back, or gets another alias. `row` is what the
+        reference meant a moment ago.
+        """
         from aigc_lab.tracking.model_registry import MlflowModels
 
         assert self._alias is not None
-        registry, version, name = self._registry, row["version"], f"{self._model} version {row['version']}"
+        registry = self._registry
         ownership.claim(registry, self._settings, row["sweep"])
-        _refuse_other_store(registry, self._model, self._settings)
+        refuse_other_store(registry, self._model, self._settings)
         with self._alone() as undo:
+            # Under the lock: another promotion may have moved the alias that is the reference, or forced the version.
+            row = lookup.promoted_version(registry, reference) or row
+            check_move(reference, row, self._model, self._alias, checkpoint)
+            version, name = row["version"], f"{self._model} version {row['version']}"
             replaced = self._replaced(row)
-            self._refuse_doubtful(row, name, replaced)
+            against = self._refuse_doubtful(row, name, replaced)
             mlflow = MlflowModels(self._settings.tracking_uri)
             if mlflow.versions_and_aliases(self._model)[0].get(version) != row["digest"]:
                 raise UsageError(
@@ -155,7 +188,7 @@ class _Promotion:
             if self._reason is not None:
                 registry.force(self._model, version, self._reason)
             before = registry.point(self._model, self._alias, version, _who())
-        return PromotionResult(self._row(version), False, self._alias, before, "", replaced)
+        return PromotionResult(self._row(version), False, self._alias, before, "", replaced, objections=against)
 
     @contextmanager
     def _alone(self) -> Iterator[ExitStack]:
@@ -170,10 +203,12 @@ class _Promotion:
         pointed = (row for row in list_models(self._registry, self._model) if self._alias in row["aliases"])
         return next((compare(new, row) for row in pointed), None)
 
-    def _refuse_doubtful(self, weighed: dict[str, Any], name: str, replaced: Replacement | None) -> None:
+    def _refuse_doubtful(self, weighed: dict[str, Any], name: str, replaced: Replacement | None) -> list[str]:
+        """What speaks against the weights; raises `UsageError` for that without a reason."""
+        against = objections(self._registry, weighed["run"], weighed["checkpoint"])
         if self._reason is None:
-            doubt = collapse_doubt(self._registry, weighed["run"], weighed["checkpoint"])
-            refuse({**weighed, "doubt": doubt}, name, replaced)
+            refuse({**weighed, "objections": against}, name, replaced)
+        return against
 
     def _known(self, sha256: str) -> dict[str, Any] | None:
         """The version that has these weights already."""
@@ -181,67 +216,6 @@ class _Promotion:
 
     def _row(self, version: int) -> dict[str, Any]:
         return next(row for row in list_models(self._registry, self._model) if row["version"] == version)
-
-
-def _check_move(
-    reference: str, version: dict[str, Any], name: str | None, alias: str | None, checkpoint: FinalCheckpoint
-) -> None:
-    """Raises `UsageError` for options that mean nothing when an alias is moved to an existing version."""
-    if name not in (None, version["model"]):
-        raise UsageError(f"--name {name}: {reference} is a version of {version['model']}; promote its run instead")
-    if alias is None:
-        raise UsageError(f"--no-alias: {reference} is a version already, and only an alias can be moved to it")
-    if checkpoint not in ("last", version["checkpoint"]):
-        raise UsageError(f"--checkpoint {checkpoint}: {reference} has the {version['checkpoint']} weights of its run")
-
-
-def check_name(name: str) -> str:
-    """The name, if it can be a model's: MLflow refuses `/` and `:`, and `@` would begin an alias."""
-    if len(name) > _LONGEST or not re.fullmatch(r"\w[\w.-]*", name):
-        raise UsageError(f"--name {name!r}: use up to {_LONGEST} letters, digits and _ . -, the first no . or -")
-    return name
-
-
-def check_alias(alias: str) -> None:
-    """Raises `UsageError` for an alias that MLflow would refuse, or would read as a version."""
-    if not re.fullmatch(r"[\w-]{1,200}", alias):
-        raise UsageError(f"--alias {alias!r}: use letters, digits, _ and -, like champion")
-    if alias.lower() == "latest" or re.fullmatch(r"[vV]?\d+", alias):
-        raise UsageError(f"--alias {alias}: MLflow keeps this word for versions; use another, like champion")
-
-
-def _refuse_other_store(registry: Registry, model: str, settings: Settings) -> None:
-    """Raises `UsageError` for a model of another MLflow: it numbers a model's versions, and another would begin again
-    at 1.
-    """
-    address = recorded_address(settings)
-    for row in list_models(registry, model):
-        if row["mlflow_uri"] != address:
-            raise UsageError(
-                f"model {model} lives in MLflow at {row['mlflow_uri']}, and not at {address};"
-                " set MLFLOW_TRACKING_URI to the first, or promote under another --name"
-            )
-
-
-def _refuse_undelivered(row: dict[str, Any], settings: Settings) -> None:
-    """Raises `UsageError` for a run whose records MLflow does not have yet."""
-    folder = writer.spool_folder(settings, row["sweep"])
-    spooled = [
-        folder_of_run
-        for folder_of_run in spool_log.logged_runs(folder)
-        if folder_of_run.name.rpartition(".")[0] == row["run"]
-    ]
-    waits = sum(backlog.run_backlog(folder_of_run).records for folder_of_run in spooled)
-    if not waits:
-        return
-    message = f"MLflow has not got all of run {row['run']} yet: {waits} records wait here"
-    if backlog.has_writer(folder):
-        raise UsageError(
-            f"{message}, and are being delivered; wait for that ('aigc-lab spool' shows it), and promote then"
-        )
-    error = backlog.DeliveryStatus.of(folder).error
-    why = f" ({error})" if error else ""
-    raise UsageError(f"{message}{why}; deliver them first: aigc-lab spool {row['sweep']} --flush")
 
 
 @contextmanager
@@ -260,11 +234,6 @@ def rollback_on_error() -> Iterator[ExitStack]:
         raise
 
 
-def recorded_address(settings: Settings) -> str:
-    """MLflow's address as it is recorded: without a password, and the same after the home was moved."""
-    return settings.mlflow_address.replace(str(settings.home), "HOME")
-
-
 def _register(
     registry: Registry,
     model: str,
@@ -273,9 +242,11 @@ def _register(
     alias: str | None,
     settings: Settings,
     undo: ExitStack,
-    reason: str | None,
+    grounds: dict[str, Any],
 ) -> tuple[StoredPromotion, bool, int | None]:
-    """The version, whether it is new, and where the alias pointed before."""
+    """The version, whether it is new, and where the alias pointed before. `grounds` are why it is promoted: the
+    `reason` of a forced one, and the `selection` that it is of; None where there is none.
+    """
     from aigc_lab.tracking.model_registry import MlflowModels
 
     # It is loaded and asked for a sample before anything is written: what cannot be sampled is not promoted.
@@ -284,7 +255,7 @@ def _register(
     digest = lookup.model_digest(weights.path, weights.origin["sha256"])
     mlflow = MlflowModels(settings.tracking_uri)
     experiment = mlflow.experiment(row["sweep"])
-    _refuse_deleted_model(registry, mlflow, model, settings)
+    refuse_deleted_model(registry, mlflow, model, settings)
     folder = settings.models / digest[:16]
     if not folder.exists():
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -293,17 +264,17 @@ def _register(
     there = mlflow.versions_and_aliases(model)[0]
     versions = (known for known in list_models(registry, model) if known["digest"] == digest)
     same = next((known for known in versions if there.get(known["version"]) == digest), None)
-    kept = reason if reason is not None or same is None else same["reason"]
+    kept = {key: value if value is not None or same is None else same[key] for key, value in grounds.items()}
     version = mlflow.publish(
         model,
         digest,
         mlflow_package(path.parent, sample, loaded.system),
         experiment=experiment,
         run=row["mlflow_run_id"],
-        about=about({**(same or candidate(registry, row["run"], weights.origin["checkpoint"])), "reason": kept}),
+        about=about({**(same or candidate(registry, row["run"], weights.origin["checkpoint"])), **kept}),
         undo=undo,
     )
-    promotion = _promotion(model, version, row["run"], weights, digest, path, settings, reason)
+    promotion = _promotion(model, version, row["run"], weights, digest, path, settings, grounds)
     if alias is not None:
         mlflow.point(model, alias, promotion.version, undo)
     undo.callback(_forget, registry, model, promotion.version, list_models(registry, model))
@@ -317,15 +288,6 @@ def _who() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-def _refuse_deleted_model(registry: Registry, mlflow: "MlflowModels", model: str, settings: Settings) -> None:
-    """Raises `UsageError` for a model that has versions here and was deleted in MLflow."""
-    if not mlflow.knows(model) and list_models(registry, model):
-        raise UsageError(
-            f"model {model} was deleted in MLflow at {masked(settings.tracking_uri)}, where its versions would be"
-            " numbered from 1 again; promote under another --name"
-        )
-
-
 def _promotion(
     model: str,
     version: "Version",
@@ -334,7 +296,7 @@ def _promotion(
     digest: str,
     path: Path,
     settings: Settings,
-    reason: str | None,
+    grounds: dict[str, Any],
 ) -> StoredPromotion:
     """The registry's record of a version in MLflow."""
     return StoredPromotion(
@@ -347,13 +309,13 @@ def _promotion(
         path=str(path),
         mlflow_uri=recorded_address(settings),
         mlflow_model_id=version.model_id,
-        reason=reason,
+        **grounds,
     )
 
 
 def _forget(registry: Registry, model: str, number: int, versions_before: list[dict[str, Any]]) -> None:
-    """Removes the version and its aliases from the registry, unless they were there before: then it gets its reason of
-    before.
+    """Removes the version and its aliases from the registry, unless they were there before: then it gets its reason and
+    its selection of before.
     """
     event, version = AliasEvent.c, Promotion.c
     existing = [row for row in versions_before if row["version"] == number]
@@ -371,10 +333,14 @@ def _forget(registry: Registry, model: str, number: int, versions_before: list[d
                 )
         this = (version.model == model, version.version == number)
         if existing:
-            connection.execute(update(Promotion).where(*this).values(reason=existing[0]["reason"]))
+            grounds = {key: existing[0][key] for key in ("reason", "selection")}
+            connection.execute(update(Promotion).where(*this).values(grounds))
         else:
             connection.execute(delete(Promotion).where(*this))
 
 
-def _chosen(row: dict[str, Any]) -> str:
-    return f"the best by {row['objective']} on the reference split, of the trial that ranks first in {row['sweep']}"
+def _chosen(row: dict[str, Any], selection: Selection) -> str:
+    best = selection.best
+    of = "the trial that ranks first" if best.rank == 1 else f"trial {best.trial[1]}, which ranks {best.rank},"
+    passing = " of those that pass" if selection.passed_over else ""
+    return f"the best by {row['objective']} on the reference split{passing}, of {of} in {row['sweep']}"

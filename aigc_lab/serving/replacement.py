@@ -1,7 +1,8 @@
 """What a promotion puts in the place of what: two versions compared by their scores, as far as these can be compared.
 
 Both scores are of stored weights, so that their sampling errors are all that stands between them and the truth. Scores
-of unlike signatures are never compared.
+of unlike signatures are never compared, nor is the score of samples of which a score says little: those that lack most
+of what is real, or are like nothing real.
 """
 
 import math
@@ -15,12 +16,15 @@ from aigc_lab.statistics.intervals import difference_interval
 Json = dict[str, Any]
 Judgement = Literal["better", "worse", "cannot be told", "unlike", "the same"]
 
+REMEDY = "promote another, or this one all the same: --force --reason WHY"
+
 
 @dataclass(frozen=True)
 class Replacement:
     """The version behind an alias before (its row as `list_models` returns it), and how the new one compares with it.
 
-    `difference` is new − old with its 95 % interval (`low`, `high`); None where the scores cannot be compared.
+    `difference` is new − old with its 95 % interval (`low`, `high`); None where the scores cannot be compared. `why`
+    says what keeps a score from saying anything, where its samples do.
     """
 
     old: Json
@@ -28,6 +32,7 @@ class Replacement:
     difference: float | None = None
     low: float | None = None
     high: float | None = None
+    why: str = ""
 
     def as_json(self) -> Json:
         """Plain data, with `version`, `run` and `score` of the old version."""
@@ -48,6 +53,8 @@ def compare(new: Json, old: Json) -> Replacement:
     """
     if new.get("version") == old.get("version") and new.get("model") == old.get("model") and "version" in new:
         return Replacement(old, "the same")
+    if silent := [_silent(name, row) for name, row in (("the new one", new), (_version(old), old)) if _doubtful(row)]:
+        return Replacement(old, "cannot be told", why=" and ".join(silent))
     one, other = new["score"], old["score"]
     if one is None or other is None:
         return Replacement(old, "cannot be told")
@@ -67,21 +74,19 @@ def compare(new: Json, old: Json) -> Replacement:
 
 
 def refuse(candidate: Json, name: str, replaced: Replacement | None) -> None:
-    """Raises `UsageError` for samples that are like nothing real, or lack most of it, since an exploded generator may
-    rank first by some score; and for a model that is worse than the one whose place it would take, unless that one's
-    samples are such themselves: their score says nothing for them.
+    """Raises `UsageError` for weights that verdicts speak against (`objections`), since an exploded generator may rank
+    first by some score; and for a model that is worse than the one whose place it would take.
     """
-    remedy = "promote another, or this one all the same: --force --reason WHY"
-    if candidate["doubt"] is not None and candidate["doubt"].partition(":")[0] in DOUBTFUL:
-        raise UsageError(f"{name}: its samples are {candidate['doubt']}; {remedy}")
-    if replaced is None or replaced.old["verdicts"].get("collapse") in DOUBTFUL:
+    if candidate["objections"]:
+        raise UsageError(f"{name}: {'; '.join(candidate['objections'])}; {REMEDY}")
+    if replaced is None:
         return
     if replaced.judgement == "worse":
         score, old = candidate["score"], replaced.old
         values = " and ".join(f"{_shown(each['value'])}" for each in (score, old["score"]))
         raise UsageError(
             f"{name}: it is worse than version {old['version']} of {old['model']}, whose place it would take:"
-            f" {score['name']} {values} ({score['better']} is better; {difference_text(replaced)}); {remedy}"
+            f" {score['name']} {values} ({score['better']} is better; {difference_text(replaced)}); {REMEDY}"
         )
 
 
@@ -100,3 +105,16 @@ def _shown(value: float | None) -> str:
 def _ends(score: Json) -> tuple[float, float, float]:
     low, high = (math.nan if score[key] is None else score[key] for key in ("low", "high"))
     return score["value"], low, high
+
+
+def _doubtful(row: Json) -> bool:
+    """Whether a score says little of the samples of a version."""
+    return row.get("verdicts", {}).get("collapse") in DOUBTFUL
+
+
+def _version(row: Json) -> str:
+    return f"version {row.get('version')}"
+
+
+def _silent(name: str, row: Json) -> str:
+    return f"the score of {name} says little, its samples are {row['verdicts']['collapse']}"

@@ -15,7 +15,8 @@ from aigc_lab.registry.tables import Promotion
 from aigc_lab.serving import lookup
 from aigc_lab.serving.about import about
 from aigc_lab.serving.package import mlflow_package
-from aigc_lab.serving.promotion import recorded_address, rollback_on_error
+from aigc_lab.serving.promotion import rollback_on_error
+from aigc_lab.serving.refusals import recorded_address
 
 
 def is_whole(row: dict[str, Any]) -> bool:

@@ -54,8 +54,9 @@ def sample(
     force: bool,
     drawing: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[str, Path]:
-    """Writes `n` samples of the model, run or file that is `source`. Returns a sentence about them, and the file to
-    look at. Raises `UsageError` for what cannot be sampled, and for a `place` that cannot be written.
+    """Writes `n` samples of the model, run or file that is `source`. Returns what to say about them, of a sweep with a
+    line on each run that was passed over, and the file to look at. Raises `UsageError` for what cannot be sampled, and
+    for a `place` that cannot be written.
     """
     classes = _labels(labels)
     weights = find_weights(source, settings, checkpoint)
@@ -72,7 +73,8 @@ def sample(
         classes = list(range(model.system.shape.classes or 1))
     shown = write(place, kind, model.blocks([Request(n, seed, classes, drawing)]), n, note, force=force)
     run = f", run {weights.origin['run']}" if weights.origin.get("run") not in (None, weights.name) else ""
-    return f"{n} samples of {weights.name} ({model.name}{run}), seed {seed}{before}", shown
+    said = f"{n} samples of {weights.name} ({model.name}{run}), seed {seed}{before}"
+    return "\n".join([said, *weights.notes]), shown
 
 
 def _replaced(there: object, note: Mapping[str, Any]) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
 from aigc_lab.config import Better
 from aigc_lab.host import notebook
-from aigc_lab.statistics.wording import ARROW, floor_text, interval
+from aigc_lab.statistics.wording import floor_text, interval, only_describes, with_arrow
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,8 +62,13 @@ class Score:
 
     def __repr__(self) -> str:
         """One line; the signature is left out for its length."""
-        floor = floor_text(vars(self))
-        return f"Score({self.name} {interval(vars(self))}, n {self.n}, floor {floor}, {self.better} is better)"
+        return self.text()
+
+    def text(self, describing: Container[str] = ()) -> str:
+        """The line of `repr`; a score that only describes, as those in `describing` do, is said without a direction."""
+        directed = not (only_describes(self.name) or self.name in describing)
+        better = f", {self.better} is better" if directed else ""
+        return f"Score({self.name} {interval(vars(self))}, n {self.n}, floor {floor_text(vars(self))}{better})"
 
     def _repr_html_(self) -> str:
         return Scores([self])._repr_html_()
@@ -72,24 +77,36 @@ class Score:
 class Scores(list[Score]):
     """Scores in the order of their metrics, shown as a table in a notebook. `pandas.DataFrame` takes them as rows.
 
-    `left_out` holds the metrics of a default set that could not be computed, each with the reason.
+    `left_out` holds the metrics of a default set that could not be computed, each with the reason, and `describing` the
+    names of scores of which neither more nor less is better.
 
     >>> Scores([Score("fd", 8.2, 7.9, 8.5, 400, 1.0, "fd|n:400", "lower")], {"fid": "needs 2,048 samples"})
     [Score(fd 8.2 [7.9, 8.5], n 400, floor 1, lower is better)]
     left out: fid (needs 2,048 samples)
     """
 
-    def __init__(self, scores: Iterable[Score] = (), left_out: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        scores: Iterable[Score] = (),
+        left_out: Mapping[str, str] | None = None,
+        describing: Iterable[str] = (),
+    ) -> None:
         super().__init__(scores)
         self.left_out = dict(left_out or {})
+        self.describing = frozenset(describing)
 
     def __repr__(self) -> str:
         left_out = [f"left out: {name} ({reason})" for name, reason in self.left_out.items()]
-        return "\n".join(["[" + ",\n ".join(map(repr, self)) + "]", *left_out])
+        return "\n".join(["[" + ",\n ".join(each.text(self.describing) for each in self) + "]", *left_out])
 
     def _repr_html_(self) -> str:
         rows = [
-            (f"{each.name} {ARROW[each.better]}", interval(vars(each)), str(each.n), floor_text(vars(each)))
+            (
+                with_arrow(each.name, each.better, self.describing),
+                interval(vars(each)),
+                str(each.n),
+                floor_text(vars(each)),
+            )
             for each in self
         ]
         signatures = [f"{each.name}: {each.signature}" for each in self]

@@ -1,9 +1,30 @@
 """Numbers of scores as text: short, and never without their interval and floor."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Container, Mapping
 from typing import Any
 
 ARROW = {"lower": "↓", "higher": "↑"}
+# Scores that ship and describe a system, of which neither more nor less is better; their features may follow the name.
+_DESCRIBING = re.compile("(kl|active_units|mutual_information|repetition|nll_div|auth_pct|fd_gap)(_.+)?")
+
+
+def only_describes(name: str) -> bool:
+    """Whether a score that ships describes a system, and has no direction that is better.
+
+    >>> only_describes("fd_gap_clf"), only_describes("fd_clf")
+    (True, False)
+    """
+    return _DESCRIBING.fullmatch(name) is not None
+
+
+def with_arrow(name: str, better: str, describing: Container[str] = ()) -> str:
+    """`fd_clf ↓`; without the arrow where the score only describes, as those of users' metrics in `describing` do.
+
+    >>> with_arrow("fd_clf", "lower"), with_arrow("kl", "lower"), with_arrow("brightness", "higher", {"brightness"})
+    ('fd_clf ↓', 'kl', 'brightness')
+    """
+    return name if only_describes(name) or name in describing else f"{name} {ARROW[better]}"
 
 
 def number(value: float | None) -> str:
@@ -13,6 +34,15 @@ def number(value: float | None) -> str:
     ('12.3', '1234', '')
     """
     return "" if value is None else f"{value:.0f}" if 100 <= abs(value) < 1e7 else f"{value:.3g}"
+
+
+def probability(p: float | None) -> str:
+    """A p-value to two digits, a small one as a bound.
+
+    >>> probability(0.0476), probability(0.4), probability(1e-7), probability(None)
+    ('0.048', '0.4', '< 0.0001', '')
+    """
+    return "" if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
 def interval(score: Mapping[str, Any], unbounded: bool = False) -> str:

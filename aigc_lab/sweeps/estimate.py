@@ -34,7 +34,8 @@ class Estimate:
     workers: int = 1
 
     def shared(self, workers: int) -> Self:
-        """The same work of one worker, done by so many."""
+        """The same work of one worker, done by so many, as far as there are runs for all."""
+        workers = min(workers, self.runs)
         return replace(self, seconds=self.seconds * self.workers / workers, workers=workers)
 
     def __str__(self) -> str:

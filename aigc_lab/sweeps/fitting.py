@@ -93,7 +93,7 @@ def fitted(experiment: Experiment) -> tuple[Experiment, list[str]]:
     lost = next((reason for metric, reason in left_out.values() if objective.score in metric.gives), None)
     if lost is not None:
         verb, score = _other_objective(experiment, [metric for metric, _, _ in remaining], lost)
-        data["objective"] = {verb: score}
+        data["objective"] = _replaced(data["objective"], {verb: score})
         notes.append(f"the objective is to {verb} {score}, for {objective.score} is left out")
     changed = replace(document, data=data, lines=dict(document.lines), overridden=dict(document.overridden))
     return replace(experiment, document=changed), notes
@@ -130,10 +130,19 @@ def _other_objective(experiment: Experiment, metrics: Sequence[Metric], lost: st
     objective, document = experiment.file.objective, experiment.document
     scores = {name: way for metric in metrics for name, way in metric.gives.items() if name not in metric.describing()}
     if not scores or any(path[:1] == ("objective",) for path in document.overridden):
-        at: KeyPath = ("objective", "minimize" if objective.minimize else "maximize")
+        listed = isinstance(document.data["objective"], list)
+        verb = "minimize" if objective.minimize else "maximize"
+        at: KeyPath = ("objective", 0, verb) if listed else ("objective", verb)
         document.fail(at, f"{objective.score} cannot be computed: {lost}; name another score, or give more samples")
     score, better = next(iter(scores.items()))
     return "minimize" if better == "lower" else "maximize", score
+
+
+def _replaced(section: Any, objective: dict[str, Any]) -> Any:
+    """The section with another first objective, and with the constraints that it had."""
+    if isinstance(section, list):
+        return [_replaced(section[0], objective), *section[1:]]
+    return objective | {key: section[key] for key in ("subject_to",) if key in section}
 
 
 def _refusal(metric: Metric, dataset: Dataset, samples: int) -> str | None:

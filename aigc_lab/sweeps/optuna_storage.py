@@ -71,7 +71,9 @@ def open_storage(url: str, *, connected: bool = False) -> optuna.storages.RDBSto
 
 
 def trial_states(url: str, sweep: str) -> dict[int, tuple[str, float | None]]:
-    """What Optuna knows of the trials of a sweep: number -> the name of its state, and its value. Empty for none."""
+    """What Optuna knows of the trials of a sweep: number -> the name of its state, and its value, of several
+    objectives that of the first. Empty for none.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with explained(url):
         try:
@@ -79,7 +81,7 @@ def trial_states(url: str, sweep: str) -> dict[int, tuple[str, float | None]]:
         except KeyError:
             return {}
         return {
-            trial.number: (trial.state.name, trial.value if trial.state == TrialState.COMPLETE else None)
+            trial.number: (trial.state.name, trial.values[0] if trial.state == TrialState.COMPLETE else None)
             for trial in study.get_trials(deepcopy=False)
         }
 

@@ -6,6 +6,7 @@ from optuna.trial import FrozenTrial, TrialState
 from aigc_lab import plugins
 from aigc_lab.config import Better
 from aigc_lab.pruners.base import Curve, Pruner
+from aigc_lab.sweeps.samplers import EVALUATION
 
 # The user attribute of a trial that names its system.
 SYSTEM = "system"
@@ -20,10 +21,26 @@ class PrunerAdapter(optuna.pruners.BasePruner):
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         system = trial.user_attrs.get(SYSTEM)
         others = [
-            Curve(other.intermediate_values, other.state == TrialState.COMPLETE)
+            curve_of(other)
             for other in study.get_trials(deepcopy=False)
             if other.number != trial.number and other.user_attrs.get(SYSTEM) == system
         ]
         better: Better = "lower" if study.direction == optuna.study.StudyDirection.MINIMIZE else "higher"
         with plugins.blamed(type(self._pruner)):
-            return bool(self._pruner.stops(Curve(trial.intermediate_values), others, better))
+            return bool(self._pruner.stops(curve_of(trial), others, better))
+
+
+def curve_of(trial: FrozenTrial) -> Curve:
+    """The objective of a trial with what its evaluations said besides: user attributes, one an evaluation."""
+    told = {
+        int(key.removeprefix(EVALUATION)): value
+        for key, value in trial.user_attrs.items()
+        if key.startswith(EVALUATION)
+    }
+    return Curve(
+        trial.intermediate_values,
+        trial.state == TrialState.COMPLETE,
+        {step: each["error"] for step, each in sorted(told.items()) if each["error"] is not None},
+        {step: each["collapse"] for step, each in sorted(told.items()) if each["collapse"] is not None},
+        trial.number,
+    )

@@ -21,10 +21,13 @@ from aigc_lab.registry import liveness
 from aigc_lab.registry.records import Role
 from aigc_lab.registry.run_lifecycle import RESULTS
 from aigc_lab.registry.states import RunState
+from aigc_lab.registry.steering import Steering
 from aigc_lab.registry.sweeps import list_trials, run_outcomes
 from aigc_lab.runs.job import Job, RunOutcome, Watcher
 from aigc_lab.sweeps.budget import most_runs, total_trials
+from aigc_lab.sweeps.confirmation import confirm_best
 from aigc_lab.sweeps.session import Opened
+from aigc_lab.sweeps.steering import worth
 from aigc_lab.sweeps.study import Study, Suggestion
 
 if TYPE_CHECKING:
@@ -81,6 +84,7 @@ class _Sweep:
         self._display = display
         self._pool = ThreadPool(opened.executor.slots, opened.executor.stop)
         self.total = 0
+        self._steering = Steering.of(experiment.document.data)
         self._worst = max if experiment.file.objective.better == "lower" else min
         settled = RESULTS if retry_failed else RESULTS | {RunState.FAILED}
         changed = set() if retry_failed else self._failed_elsewhere(opened.resources.device)
@@ -170,7 +174,8 @@ class _Sweep:
         state, value = ended or self._value(number, outcomes)
         registry.finish_trial(self._id, number, state, value)
         if suggestion is not None:
-            suggestion.tell(value, pruned=state == RunState.PRUNED)
+            told = worth(registry, self._id, number, value, self._steering)
+            suggestion.tell(told.values, pruned=state == RunState.PRUNED, violations=told.violations)
 
     def _value(self, number: int, outcomes: list[RunOutcome]) -> tuple[RunState, float | None]:
         """The median over the seeds. A diverged seed, or one whose value is not finite, counts as the worst value that
@@ -212,22 +217,18 @@ class _Sweep:
 
     def confirm(self) -> None:
         """Runs the best trials by the reference split, which the search saw, with fresh seeds."""
-        confirm, file = self._experiment.file.confirm, self._experiment.file
-        if confirm is None or self._finishing.is_set():
+        if self._experiment.file.confirm is None or self._finishing.is_set():
             return
-        finished = [
-            row
-            for row in list_trials(self._registry, self._id)
-            if row["state"] == RunState.FINISHED and row["value"] is not None
-        ]
-        finished.sort(key=lambda row: row["value"], reverse=file.objective.better == "higher")
-        runs = []
-        for row in finished[: confirm.top]:
-            plan = self._experiment.resolve(lambda hole, row=row: row["params"][hole.name])  # type: ignore[misc]
-            seeds = range(file.search.seeds, file.search.seeds + confirm.seeds)
-            runs += [partial(self._run, plan, row["trial"], seed, "confirm", None) for seed in seeds]
         with self._pool:
-            self._pool.each(runs)
+            confirm_best(self._experiment, self._steering, self._registry, self._id, self._run_all, self._done)
+
+    def _run_all(self, wanted: Sequence[tuple[int, int]], role: Role) -> bool:
+        """Does the runs (trial, seed) of configurations that the search has chosen."""
+        params = {row["trial"]: row["params"] for row in list_trials(self._registry, self._id)}
+        trials = {trial for trial, _ in wanted}
+        plans = {trial: self._experiment.resolve(lambda hole, of=trial: params[of][hole.name]) for trial in trials}  # type: ignore[misc]
+        work = [partial(self._run, plans[trial], trial, seed, role, None) for trial, seed in wanted]
+        return None not in self._pool.each(work)
 
 
 def _finite(outcome: RunOutcome) -> float | None:
@@ -246,7 +247,9 @@ class _Watcher(Watcher):
     def progress(self, now: "Progress") -> None:
         self.display.progress(self.job, now)
 
-    def scored(self, step: int, value: float) -> bool:
+    def scored(self, step: int, value: float, *, error: float = math.nan, collapse: str | None = None) -> bool:
         self.display.scored(self.job, step, value)
+        if self.suggestion is None:
+            return False
         system = self.job.configuration.system
-        return self.suggestion is not None and self.suggestion.should_stop(system, step, value)
+        return self.suggestion.should_stop(system, step, value, error=error, collapse=collapse)

@@ -4,15 +4,16 @@ Optuna owns suggestions and nothing else; what happened to a trial is the regist
 """
 
 import logging
+import math
 import threading
 import warnings
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
-from aigc_lab import noise
 from aigc_lab.experiment import space
 from aigc_lab.experiment.experiment import Experiment
 from aigc_lab.experiment.sections import Search
@@ -20,6 +21,7 @@ from aigc_lab.host import outage
 from aigc_lab.sweeps.cached_storage import CachedStorage
 from aigc_lab.sweeps.optuna_storage import away_reason, explained, failing, label, open_storage
 from aigc_lab.sweeps.pruning import SYSTEM, PrunerAdapter
+from aigc_lab.sweeps.samplers import EVALUATION, sampler
 
 
 def _fixed(experiment: Experiment) -> list[dict[str, Any]]:
@@ -44,13 +46,16 @@ class Study:
     """
 
     def __init__(self, name: str, url: str, experiment: Experiment) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        # Its warnings tell of the inside of a sampler ("Study already converged"), amid the progress of runs.
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         file = experiment.file
         self._experiment = experiment
         self._search: Search = file.search
         self._first = _fixed(experiment)
+        # Who reads standard errors and verdicts: otherwise they are not stored with each evaluation.
+        self._tells = not experiment.pruner.idle or file.search.sampler == "gp"
         self._lock = threading.RLock()
         storage_label, away = label(url), partial(away_reason, url=url)
         with explained(url):
@@ -58,7 +63,7 @@ class Study:
             self._study = optuna.create_study(
                 study_name=name,
                 storage=CachedStorage(self._storage, storage_label, away),
-                direction="minimize" if file.objective.better == "lower" else "maximize",
+                directions=["minimize" if each.better == "lower" else "maximize" for each in file.objectives],
                 load_if_exists=True,
                 pruner=optuna.pruners.NopPruner()
                 if experiment.pruner.idle
@@ -82,7 +87,7 @@ class Study:
 
     def _ask(self, number: int) -> "Suggestion":
         existing = self._study.get_trials(deepcopy=False)
-        self._study.sampler = self._sampler(number)
+        self._study.sampler = sampler(self._search, number, len(self._experiment.systems))
         if number < len(existing) and existing[number].state != TrialState.WAITING:
             trial = optuna.Trial(self._study, existing[number]._trial_id)  # noqa: SLF001 -- there is no public way
         else:
@@ -92,25 +97,17 @@ class Study:
                 self._study.enqueue_trial(fixed)
             trial = self._study.ask()
         assert trial.number == number, f"Optuna gave trial {trial.number} for {number}: another process uses this study"
-        return Suggestion(self._study, trial, self._lock)
-
-    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        # A sampler for each trial: a continued sweep goes on as an uninterrupted one would have.
-        seed = noise.generator(self._search.seed, "sampler", number).initial_seed() % 2**32
-        if self._search.sampler == "tpe":
-            # Conditional choices need group; ten random trials to begin with would be most of a small sweep.
-            startup = min(10, max(2 * len(self._experiment.systems), self._search.trials // 4))
-            return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=startup)
-        return optuna.samplers.RandomSampler(seed=seed)
+        return Suggestion(self._study, trial, self._lock, tells=self._tells)
 
 
 class Suggestion:
     """One trial as Optuna sees it."""
 
-    def __init__(self, study: optuna.Study, trial: optuna.Trial, lock: threading.RLock) -> None:
+    def __init__(self, study: optuna.Study, trial: optuna.Trial, lock: threading.RLock, *, tells: bool) -> None:
         self._study = study
         self._trial = trial
         self._lock = lock
+        self._tells = tells
 
     def pick(self, hole: space.Hole) -> Any:
         """A value for a hole, one of Python's own types; the same one however often it is asked."""
@@ -121,23 +118,47 @@ class Suggestion:
                 return int(self._trial.suggest_int(hole.name, int(hole.low), int(hole.high)))
             return float(self._trial.suggest_float(hole.name, hole.low, hole.high, log=hole.kind == "log"))
 
-    def should_stop(self, system: str, step: int, value: float) -> bool:
-        """Reports an intermediate value and asks the pruner. A repeated attempt reports nothing twice, and one of a
-        trial that Optuna knows the end of is left alone.
+    def should_stop(
+        self, system: str, step: int, value: float, *, error: float = math.nan, collapse: str | None = None
+    ) -> bool:
+        """Reports an intermediate value, with its standard error and the collapse verdict on its samples, and asks the
+        pruner. A repeated attempt reports nothing twice, and one of a trial that Optuna knows the end of is left alone.
         """
+        if len(self._study.directions) > 1:  # Optuna takes no intermediate values of several objectives
+            return False
         with self._lock, failing():
             trial = self._study.get_trials(deepcopy=False)[self._trial.number]
             if trial.state.is_finished():
                 return False
             if step not in trial.intermediate_values:
                 self._trial.set_user_attr(SYSTEM, system)
+                if self._tells:  # before the value: what has a value is not reported again
+                    told = {"error": error if math.isfinite(error) else None, "collapse": collapse}
+                    self._trial.set_user_attr(f"{EVALUATION}{step}", told)
                 self._trial.report(value, step)
             # The pruner that prunes nothing need not read what the trials are by now.
             prunes = not isinstance(self._study.pruner, optuna.pruners.NopPruner)
             return prunes and bool(self._trial.should_prune())  # Optuna may say it in NumPy's words
 
-    def tell(self, value: float | None, *, pruned: bool = False) -> None:
-        """Ends the trial: a value, pruned, or (with neither) without a value. Telling twice is harmless."""
+    def tell(
+        self,
+        value: float | Sequence[float] | None,
+        *,
+        pruned: bool = False,
+        violations: Mapping[str, float] | None = None,
+    ) -> None:
+        """Ends the trial: a value (of several objectives one each), pruned, or (with neither) without a value. The
+        `violations` are Optuna's constraints by name: one above 0 is violated. Telling twice is harmless.
+        """
         state = TrialState.PRUNED if pruned else TrialState.FAIL if value is None else None
         with self._lock, failing():
-            self._study.tell(self._trial.number, None if state else value, state=state, skip_if_finished=True)
+            known = self._study.get_trials(deepcopy=False)[self._trial.number]
+            if known.state.is_finished():
+                return
+            for name, violation in (violations or {}).items():
+                if name not in known.constraints:
+                    self._trial.set_constraint(name, violation)
+            with warnings.catch_warnings():
+                # `search_notes` says so before the start.
+                warnings.filterwarnings("ignore", "Constraints have been set, but CmaEsSampler will not use them")
+                self._study.tell(self._trial.number, None if state else value, state=state, skip_if_finished=True)

@@ -211,6 +211,13 @@ class System(nn.Module, ABC):
     def sample(self, latents: Tensor, *, labels: Tensor | None = None) -> Samples:
         """One sample for each latent. Images come as floats in [0, 1]."""
 
+    def fit_sampler(self, train: Samples) -> None:
+        """Fits what `sample` reads beside the trained weights, such as a mixture over latents, as buffers.
+
+        A function of the weights and of `train` alone. A run calls it on what it samples with, before these weights are
+        scored or kept.
+        """
+
     def summary(self) -> Mapping[str, float]:
         """Numbers of the finished system by name, logged with its last scalars; none unless a subclass has some."""
         return {}

@@ -1,35 +1,22 @@
 """Variational autoencoder of sentences (Bowman et al. 2016): annealing, free bits, β and word dropout as knobs."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from aigc_lab.config import Positive, Steps, Strict, Times, Weight, Width
+from aigc_lab.config import Positive, Width
 from aigc_lab.nets.decoding import Sampling
 from aigc_lab.nets.recurrent import RecurrentDecoder, RecurrentEncoder
 from aigc_lab.noise import Draw, Noise
-from aigc_lab.objectives.likelihood import standard_normal_kl
 from aigc_lab.optimizers import base as optimizers
 from aigc_lab.samples import Text
 from aigc_lab.shape import Shape
 from aigc_lab.systems import base
+from aigc_lab.systems.shared.kl_term import ANNEALING, Annealing, KLConfig, kl_term
 from aigc_lab.systems.shared.language import LanguageSystem, nll_of, shifted
 from aigc_lab.text.vocabulary import PAD, UNK
-
-
-def kl_weight(step: int, annealing: str, steps: int, cycles: int) -> float:
-    """What multiplies β·KL at a step: `none` 1; `linear` rises from 0 to 1 over `steps` (Bowman et al. 2016 with a ramp
-    for their sigmoid); `cyclical` does so in each of `cycles` equal parts of `steps`, over its first half, and stays 1
-    in the second (Fu et al. 2019, R = 0.5); after `steps` it is 1.
-    """
-    if annealing == "none" or step >= steps:
-        return 1.0
-    if annealing == "linear":
-        return step / steps
-    part = steps / cycles
-    return min(1.0, 2 * (step % part) / part)
 
 
 class TextVAE(LanguageSystem):
@@ -44,15 +31,11 @@ class TextVAE(LanguageSystem):
     likelihood = "categorical"
     unstackable = "torch's LSTM has no batching rule under vmap"
 
-    class Config(Strict):
+    class Config(KLConfig):
         embedding: Width = 128
         hidden: Width = 256
         latent_size: Width = 32
-        beta: Weight = Field(1.0, description="weight of the KL term")
-        annealing: Literal["linear", "cyclical", "none"] = "linear"
-        anneal_steps: Steps = Field(1000, description="steps until the KL term has its whole weight for good")
-        cycles: Times = Field(4, description="of cyclical annealing")
-        free_bits: Weight = Field(0.0, description="nats of each latent that cost nothing more")
+        annealing: Annealing = Field("linear", description=ANNEALING)
         word_dropout: float = Field(0.3, ge=0, le=1, description="share of the decoder's inputs replaced by <unk>")
         lr: Positive = Field(1e-3, description="Adam's step")
         max_norm: Positive = Field(5.0, description="a longer gradient is shortened to this")
@@ -84,11 +67,9 @@ class TextVAE(LanguageSystem):
         # The beginning is no word: it stays.
         hidden = (noise["words"][:, : words.shape[1]] < config.word_dropout) & (inputs != PAD)
         reconstruction = self._nll(latents, words, inputs.masked_fill(hidden, UNK)).mean()
-        each = (0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)).mean(0)
-        weight = kl_weight(step, config.annealing, config.anneal_steps, config.cycles)
-        total = reconstruction + weight * config.beta * each.clamp_min(config.free_bits).sum()
-        parts = {"reconstruction": reconstruction, "kl": standard_normal_kl(mean, log_variance).mean()}
-        return base.Loss(total, parts, {"kl_weight": torch.full_like(total.detach(), weight)})
+        divergence = kl_term(config, mean, log_variance, step)
+        parts = {"reconstruction": reconstruction, **divergence.parts}
+        return base.Loss(reconstruction + divergence.total, parts, divergence.dynamics)
 
     def encode(self, words: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of q(z|x), each [N, latent_size], of sentences [N, L]."""

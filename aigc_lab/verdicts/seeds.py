@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aigc_lab.statistics.profiles import interquartile_mean_interval
 from aigc_lab.verdicts.stability import Array, Better, StabilityVerdict
 
 CLAIM, SCREEN = 10, 5
@@ -242,9 +243,12 @@ def across_seeds(
     *,
     last: Sequence[float] = (),
     selected: Sequence[float] = (),
+    failed: int = 0,
+    better: Better = "lower",
 ) -> dict[str, Any]:
     """Plain data about a system: the probabilities of failure, the time to failure, and the spread of its final scores,
-    each None if it is not known.
+    each None if it is not known. `iqm` is the interquartile mean of the last score, the `failed` seeds without one
+    counted as the worst; None below ten seeds.
     """
     chances = {"unstable": p_unstable(run.verdict for run in runs) if runs else None}
     chances["collapse"] = p_collapse(collapses) if collapses else None
@@ -257,7 +261,16 @@ def across_seeds(
         "survival": curve and {name: np.asarray(each).tolist() for name, each in vars(curve).items()},
         "median_failure": curve and curve.median,
         **{name: asdict(seed_spread(values)) if len(values) > 1 else None for name, values in spreads.items()},
+        "iqm": _iqm([*last, *[math.inf if better == "lower" else -math.inf] * failed]),
     }
+
+
+def _iqm(values: Sequence[float]) -> dict[str, Any] | None:
+    """The interquartile mean with its bootstrap interval; an end that failed seeds take away is None."""
+    if len(values) < CLAIM or not any(map(math.isfinite, values)):
+        return None
+    ends = dict(zip(("value", "low", "high"), interquartile_mean_interval([values]), strict=True))
+    return {"n": len(values), **{name: end if math.isfinite(end) else None for name, end in ends.items()}}
 
 
 def _z(confidence: float) -> float:

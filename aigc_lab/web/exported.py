@@ -5,7 +5,7 @@ from pathlib import Path
 
 from aigc_lab.errors import UsageError
 from aigc_lab.host.files import write_atomically
-from aigc_lab.web import embedded_files, tables
+from aigc_lab.web import embedded_files, seed_figures, tables
 from aigc_lab.web.embedded_files import Picture
 from aigc_lab.web.real_samples import decoded
 from aigc_lab.web.report import Report
@@ -65,6 +65,7 @@ def _figures(report: Report) -> Iterator[tuple[str, bytes]]:
     shown = [run for run in data["runs"] if run["curves"]]
     for number, (family, picture) in enumerate(charts.curves(data, shown).items()):
         yield f"curves-{_file_name(family, number)}.png", picture
+    yield from seed_figures.pictures(report.seed_runs)
     names = dict.fromkeys(name for trial in data["trials"] for name in trial["config"])
     for number, name in enumerate(names):
         if picture := charts.values(data, name):

@@ -7,13 +7,17 @@ from typing import Any
 
 import yaml
 
+from aigc_lab.display import pairs as against
 from aigc_lab.display.glossary import glossary
 from aigc_lab.display.meaning import Commands, stored_meaning
-from aigc_lab.display.ranking import caption, rank_text, sections
+from aigc_lab.display.ranking import caption, rank_text, sections, shown_pairs
 from aigc_lab.display.wording import VERDICT_HEADINGS, Row, duration, ranked_score, state_text, verdict_counts
-from aigc_lab.registry.comparison import best_run, compare_trials
+from aigc_lab.registry.best import Selection, best_run
+from aigc_lab.registry.comparison import compare_trials
+from aigc_lab.registry.pairs import Pair
 from aigc_lab.registry.ranking import Comparison, Group
 from aigc_lab.registry.runs import list_runs
+from aigc_lab.registry.seed_runs import SeedRun, read_seed_runs
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import (
@@ -25,7 +29,7 @@ from aigc_lab.registry.sweeps import (
 )
 from aigc_lab.registry.verdicts import verdicts_by_run
 from aigc_lab.statistics.wording import ARROW, interval
-from aigc_lab.web import embedded_files, pages, seeds, tables
+from aigc_lab.web import embedded_files, pages, seed_figures, seeds, tables
 from aigc_lab.web.real_samples import RealSamples
 from aigc_lab.web.tables import Table
 from aigc_lab.web.whiskers import scale, whisker
@@ -46,7 +50,8 @@ _LINKED = ("ranking", "scores", "verdicts", "unfinished")
 @dataclass(frozen=True)
 class Report:
     """A page, the id of its sweep, the number of its pictures, and what can be written beside it: its `tables`, the
-    `data` of the figures, the `runs` that it shows in full with their pictures, and the `files` of these.
+    `data` of the figures, the `runs` that it shows in full with their pictures, the `files` of these, and all
+    `seed_runs`.
     """
 
     sweep: str
@@ -57,6 +62,7 @@ class Report:
     runs: list[Json]
     files: Mapping[str, Sequence[Mapping[str, str]]]
     real: RealSamples | None
+    seed_runs: list[SeedRun]
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class _Stored:
     verdicts: dict[str, list[Json]]
     histories: dict[str, list[Json]]
     environments: list[Json]
+    seed_runs: list[SeedRun]
 
     @classmethod
     def read(cls, registry: Registry, sweep_name: str) -> "_Stored":
@@ -85,6 +92,7 @@ class _Stored:
             verdicts_by_run(registry, sweep["id"]),
             objective_histories(registry, sweep["id"]),
             attempt_environments(registry, sweep["id"]),
+            read_seed_runs(registry, [sweep["id"]]),
         )
 
     @property
@@ -108,6 +116,7 @@ def render_report(registry: Registry, sweep_name: str, *, detailed: int, real: R
     rows, points = _embedded(stored, [run for run in stored.runs if run["trial"] in members], strips)
     colours = _colours(comparison)
     figures = _figures(sweep, comparison, stored.runs, rows, colours, stored.histories)
+    figures |= seed_figures.curves(stored.seed_runs, colours)
     csv_tables = _csv_tables(stored, rows)
     told = stored_meaning(registry, comparison, Commands(samples=""))
     html = pages.render(
@@ -119,6 +128,7 @@ def render_report(registry: Registry, sweep_name: str, *, detailed: int, real: R
         real=real,
         csv={table.name: table for table in csv_tables if table.name in _LINKED},
         cards=list(seeds.cards(first, members, {row["run"]: row for row in rows}, colours)),
+        matrix=seed_figures.matrix(stored.seed_runs, comparison.rows),
         columns=max([_COLUMNS[0], *(min(1 + len(of_row), _COLUMNS[1]) for of_row in members.values())]),
         rows=rows,
         strips=[row for row in rows if row["run"] in strips],
@@ -128,7 +138,7 @@ def render_report(registry: Registry, sweep_name: str, *, detailed: int, real: R
         data=figures,
     )
     pictures = sum(picture.there for row in rows for picture in row["pictures"])
-    return Report(sweep["id"], html, pictures, csv_tables, figures, rows, stored.files, real)
+    return Report(sweep["id"], html, pictures, csv_tables, figures, rows, stored.files, real, stored.seed_runs)
 
 
 def _embedded(stored: _Stored, runs: Sequence[Json], strips: Container[str]) -> tuple[list[Json], int]:
@@ -151,13 +161,14 @@ def _ranked(stored: _Stored, colours: Mapping[str, int]) -> Json:
     """What the page says of all trials and runs, whether or not their samples are shown."""
     sweep, comparison = stored.sweep, stored.comparison
     best = next((row for row in comparison.rows if row["rank"] == 1), None)
+    compared = shown_pairs(comparison)
     return {
         "sweep": sweep,
         "arrow": ARROW[sweep["better"]],
         "arrows": ARROW,
         "panel": _panel(stored.runs, stored.directions),
         "best": best and best | {"shown": ranked_score(best)},
-        "tables": [_table(group, part, colours, comparison) for group, part in sections(comparison)],
+        "tables": [_table(group, part, colours, comparison, compared) for group, part in sections(comparison)],
         "note": comparison.note,
         "colours": colours,
         "unfinished": [run for run in stored.runs if run["state"] != RunState.FINISHED],
@@ -181,6 +192,7 @@ def _csv_tables(stored: _Stored, rows: Sequence[Json]) -> list[Table]:
         tables.trials(stored.sweep, stored.comparison),
         tables.bins(rows),
         tables.temperatures(rows),
+        *seed_figures.tables_of(stored.seed_runs),
         tables.unfinished(run for run in stored.runs if run["state"] != RunState.FINISHED),
     ]
     return [table for table in every if table.rows]
@@ -281,8 +293,18 @@ def _best_picture(best: Json | None, rows: Sequence[Json]) -> Json | None:
     """The last picture of the best run; None if it is not on the page."""
     for row in rows:
         if best is not None and row["run"] == best["run"] and row["pictures"] and row["pictures"][-1].there:
-            return {"label": row["label"], "system": row["system"], "picture": row["pictures"][-1]}
+            picture = {"label": row["label"], "system": row["system"], "picture": row["pictures"][-1]}
+            return picture | {"place": _place(best["selection"])}
     return None
+
+
+def _place(selection: Selection) -> str:
+    """What the best run is, in words, and how many were passed over for it."""
+    if not selection.passed_over:
+        return "the best seed of the first"
+    count = len(selection.passed_over)
+    ahead = "one run ranks" if count == 1 else f"{count} runs rank"
+    return f"the best run that no verdict speaks against ({ahead} before it)"
 
 
 def _facts(sweep: Json, runs: Sequence[Json], environments: Sequence[Json]) -> dict[str, str]:
@@ -318,8 +340,14 @@ def _distinct(values: Iterable[Any]) -> str:
     return " / ".join(dict.fromkeys(str(value) for value in values if value is not None))
 
 
-def _table(group: Group | None, members: Sequence[Row], colours: Mapping[str, int], comparison: Comparison) -> Json:
-    """One ranking: its columns' titles, its rows, and the sentences below it."""
+def _table(
+    group: Group | None,
+    members: Sequence[Row],
+    colours: Mapping[str, int],
+    comparison: Comparison,
+    compared: Mapping[Group | None, list[Pair]],
+) -> Json:
+    """One ranking: its columns' titles, its rows, the sentences below it, and its pairs."""
     scored = [row for row in members if row["score"] is not None]
     values = {id(row): of_row for row, of_row in zip(comparison.rows, comparison.values, strict=True)}
     on = scale(scored, [value for row in scored for value in values[id(row)]]) if scored else None
@@ -341,6 +369,7 @@ def _table(group: Group | None, members: Sequence[Row], colours: Mapping[str, in
         "chosen": any(row["score"]["reference"] is not None for row in scored),
         "rows": rows,
         "caption": caption(members, group.signature).splitlines() if group else [],
+        "pairs": against.written(compared.get(group, [])),
     }
 
 

@@ -9,6 +9,9 @@ from aigc_lab.registry.states import RunState
 
 Json = dict[str, Any]
 
+# What a run is of whose role is not that of the row.
+_CHOSEN = {"search": "of the search", "confirm": "of the confirmation", "report": "of the report"}
+
 
 def first_rows(rows: Sequence[Row], most: int) -> list[Row]:
     """The first `most` rows, one of each trial: runs that were scored in two ways make two."""
@@ -36,7 +39,7 @@ def marked(row: Row, runs: Sequence[Json]) -> list[Json]:
 
 
 def _counts(row: Row, run: Json) -> bool:
-    if (run["role"] == "confirm") != bool(row["confirmed"]):
+    if run["role"] != row["role"]:
         return False
     if run["state"] == RunState.DIVERGED:
         return True
@@ -52,8 +55,8 @@ def _counts(row: Row, run: Json) -> bool:
 def _why_not(row: Row, run: Json) -> str:
     if run["state"] != RunState.FINISHED:
         return str(run["state"]).lower()
-    if run["role"] != "confirm" and row["confirmed"]:
-        return "of the search, not counted"
+    if run["role"] != row["role"]:
+        return f"{_CHOSEN[run['role']]}, not counted"
     return "not counted"
 
 

@@ -72,7 +72,7 @@ def ranking(comparison: Comparison) -> Table:
         named = [score.get(key) for key in ("name", "better", "value", "low", "high")]
         sort = kinds.get(spread(row) or "") if score else None
         last = [score.get(key) for key in ("confidence", "reference", "n", "floor", "floor_sd")]
-        judged = [_counted(row["verdicts"].get(kind, {})) for kind in ("collapse", "stability")]
+        judged = [counts_text(row["verdicts"].get(kind, {})) for kind in ("collapse", "stability")]
         rows.append(
             [
                 *(row["rank"], row["trial"], row["system"], assignments(row["config"]), *named, sort, *last),
@@ -83,7 +83,8 @@ def ranking(comparison: Comparison) -> Table:
     return Table("ranking", header, rows)
 
 
-def _counted(counts: Mapping[str, int]) -> str:
+def counts_text(counts: Mapping[str, int]) -> str:
+    """`2 NONE, 1 SEVERE`."""
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
 
 

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from aigc_lab.display.glossary import only_describes
+from aigc_lab.display.pairs import shown
 from aigc_lab.display.ranking import rank_text
 from aigc_lab.display.wording import spread
+from aigc_lab.registry.pairs import pairs
 from aigc_lab.registry.ranking import Comparison
-from aigc_lab.registry.records import DESCRIBED
+from aigc_lab.registry.records import describing_scores
 from aigc_lab.registry.states import RunState
+from aigc_lab.statistics.wording import only_describes
 
 Json = dict[str, Any]
 
@@ -25,7 +27,10 @@ def words_of(comparison: Comparison, runs: Sequence[Json], rows: Sequence[Json])
             {"± of a floor"} if any(row["score"]["floor_sd"] is not None for row in scored) else set()
         )
     words |= {"fresh seed"} if any(row["confirmed"] for row in comparison.rows) else set()
-    words |= set("".join(rank_text(row) for row in comparison.rows)) & {"!", "?"}
+    words |= set("".join(rank_text(row) for row in comparison.rows)) & {"!", "?", "~", "×", "^"}
+    compared = shown(pairs(comparison))
+    words |= {"P(A better)"} if compared else set()
+    words |= {"cannot tell"} if any(not pair.told for pair in compared) else set()
     for kind in ("collapse", "stability"):
         found = {verdict for row in comparison.rows for verdict in row["verdicts"].get(kind, {})}
         found |= {run[kind] for run in runs if run[kind]}
@@ -40,12 +45,5 @@ def scores_of(comparison: Comparison, runs: Sequence[Json], environments: Sequen
     """
     names = {group.name: group.better for group in comparison.groups}
     names |= {score["name"]: score["better"] for run in runs for score in run["scores"]}
-    describing = {name for environment in environments for name in _describing(environment)}
+    describing = {name for environment in environments for name in describing_scores(environment)}
     return {name: None if only_describes(name) or name in describing else better for name, better in names.items()}
-
-
-def _describing(environment: Json) -> list[str]:
-    """What `RunDescription.describing` was; empty for attempts of earlier versions."""
-    described = environment.get(DESCRIBED)
-    listed = described.get("describing") if isinstance(described, dict) else None
-    return listed if isinstance(listed, list) else []

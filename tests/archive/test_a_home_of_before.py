@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import os
-import platform
 import re
 import sqlite3
 import tarfile
@@ -19,7 +18,6 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
-import torch
 from conftest import WriterHere
 from shell import Told, command
 
@@ -47,14 +45,16 @@ class Before:
         return json.loads(self(*words, "--json", home=home).output)
 
     def same(self, run: str, home: Path | None = None) -> None:
-        """The run ended as it did undisturbed in that version: to the bit on a machine of the same kind."""
+        """The run ended as it did undisturbed in that version: to the bit what was done then, and what is trained here
+        as far as another processor rounds alike (torch's version and vector width do not tell an Intel from an AMD).
+        """
         expected, home = self.expected["runs"][run], home or self.home
         scores = _rows(home, "SELECT name, checkpoint, split, value, low, high FROM score WHERE run_id = ?", run)
         verdicts = _rows(home, "SELECT kind, step, verdict, signature FROM verdict WHERE run_id = ?", run)
         weights = dict(_rows(home, "SELECT kind, path FROM checkpoint WHERE run_id = ?", run))
         assert [row[:3] for row in scores] == [row[:3] for row in expected["scores"]]
         assert weights.keys() == expected["weights"].keys()
-        if not self.on_its_machine:  # another CPU rounds otherwise, and in 40 steps little comes of it
+        if run == self.killed:  # in 40 steps little comes of it
             now, then = ([row[3:] for row in table] for table in (scores, expected["scores"]))
             np.testing.assert_allclose(now, then, rtol=1e-3, atol=1e-3)
             return
@@ -67,13 +67,6 @@ class Before:
         expected = self.expected["samples"]
         assert list(drawn.shape) == expected["shape"] and drawn.dtype == np.float32
         np.testing.assert_allclose(drawn, expected["values"], rtol=1e-4, atol=1e-5)
-        if self.on_its_machine:
-            assert hashlib.sha256(drawn.tobytes()).hexdigest() == expected["sha256"]
-
-    @property
-    def on_its_machine(self) -> bool:
-        cpu = torch.backends.cpu.get_cpu_capability()
-        return bool(self.expected["machine"] == {"torch": torch.__version__, "cpu": cpu, "kind": platform.machine()})
 
 
 def _rows(home: Path, query: str, *values: str) -> list[list[Any]]:

@@ -223,6 +223,22 @@ def test_runs_curves_and_endings_come_back(home: Home) -> None:
     assert home.points() == points
 
 
+def test_a_run_of_an_earlier_version_gets_the_tags_of_a_new_one(home: Home) -> None:
+    """Its floor among them, which MLflow's table shows; a tag that says something else stays."""
+    run, before = min(home.shown().items())
+    assert "floor" in before.tags
+    for name in ("floor", "system"):
+        home.sql("DELETE FROM tags WHERE key = ? AND run_uuid = ?", name, before.run_id)
+    home.sql("UPDATE tags SET value = 'mine' WHERE key = 'state' AND run_uuid = ?", before.run_id)
+    assert home.verify() == [], "nothing is lost"
+    said = [f"{run}: MLflow lacks its tags floor, system: it would be shown again"]
+    assert [str(each) for each in home.rebuild(dry_run=True)] == said
+    assert "floor" not in home.shown()[run].tags
+    assert [str(each) for each in home.rebuild()] == [line.replace("it would be ", "") for line in said]
+    assert home.shown()[run].tags == before.tags | {"state": "mine"}
+    assert home.rebuild() == []
+
+
 def test_values_that_mlflow_has_wrong_are_sent_again(home: Home) -> None:
     first, second = sorted(home.shown())
     ids = {name: run.run_id for name, run in home.shown().items()}

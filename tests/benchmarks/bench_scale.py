@@ -54,7 +54,9 @@ _ATTEMPTS = (
     "created_at, 1, 0, 50 FROM run WHERE sweep_id = :sweep"
 )
 _SCORES = (
-    _NUMBERS + "INSERT INTO score SELECT run.id, 'last', 100, 'holdout', 'score' || n, "
+    _NUMBERS
+    + "INSERT INTO score (run_id, checkpoint, step, split, name, value, low, high, n, floor, signature, better) "
+    "SELECT run.id, 'last', 100, 'holdout', 'score' || n, "
     "v, v * 0.9, v * 1.1, 5000, 0.1, 'score' || n || '|n:5000|features:classifier-9f3a|real:holdout', 'lower' "
     "FROM (SELECT id, 1.0 + (rowid * 7919 % 100003) / 1e3 AS v FROM run WHERE sweep_id = :sweep AND state = 'FINISHED')"
     " AS run, i"
@@ -137,7 +139,13 @@ def main() -> None:
         commands = [["--help"]]
         for words in (["compare"], ["compare", sweep], ["runs"], ["runs", sweep], ["status"], ["status", sweep]):
             commands += [words, [*words, "--json"]]
-        commands += [["runs", "--state", "FAILED"], ["show", f"{sweep}.3.0"], ["show", f"{sweep}.3.0", "--json"]]
+        commands += [["compare", "--where", "lr < 1e-3 and system = dcgan"], ["compare", "--by", "system"]]
+        commands += [
+            ["compare", "--csv"],
+            ["runs", "--state", "FAILED"],
+            ["show", f"{sweep}.3.0"],
+            ["show", f"{sweep}.3.0", "--json"],
+        ]
         for words in commands:
             told(" ".join(words), [cost(home, words) for _ in range(options.repeat)])
 

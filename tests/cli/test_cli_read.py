@@ -110,8 +110,8 @@ def test_what_a_comparison_means_stands_below_it(home: Path) -> None:
     assert told == [
         "Trial 0 (dcgan) leads with fd 10.5 (lower is better), 1 ahead of trial 1 (dcgan) with 11.5; real samples "
         "score 0.4 (the floor), 10.1 better than the first.",
-        "Whether the difference is more than chance cannot be told yet: with 2 and 2 seeds no result could tell; 2 "
-        "more seeds each would, if their values do not overlap.",
+        "Whether the difference is more than chance cannot be told yet: with 2 and 2 seeds no result could tell; "
+        "about 12 more seeds each would tell.",
         f"To look at the samples: aigc-lab report digits-01234567 --home {home}",
     ]
 

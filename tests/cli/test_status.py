@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from registries import Lab, url_in
 from sqlalchemy import update
 from test_cli_read import LAB, lab
 
@@ -117,8 +118,25 @@ def test_stopped_and_ended(told: Told) -> None:
     assert told.row["next"] == [f"aigc-lab compare {told.sweep}", f"aigc-lab promote {told.sweep}"]
 
 
+def test_promote_is_proposed_only_where_a_run_passes(tmp_path: Path) -> None:
+    made = Lab(Registry.open(url_in(tmp_path)))
+    for name, verdict in (("sound", "NONE"), ("collapsed", "TOTAL")):
+        made.run(made.sweep(name), 0, 0, 3.0, verdicts=[("collapse", verdict)])
+    made.registry.close()
+    rows = {row["name"]: row for row in json.loads(lab(tmp_path, "status", "--json").stdout)}
+    sweeps = {name: row["sweep"] for name, row in rows.items()}
+    assert rows["sound"]["next"] == [f"aigc-lab compare {sweeps['sound']}", f"aigc-lab promote {sweeps['sound']}"]
+    assert rows["collapsed"]["next"] == [f"aigc-lab compare {sweeps['collapsed']}"]
+
+
 def test_a_pruned_trial_has_no_further_seeds(told: Told) -> None:
     told.run(0, 0, RunState.PRUNED)
+    assert told.row["total"] == 3
+
+
+def test_a_trial_whose_first_run_failed_has_no_further_seeds(told: Told) -> None:
+    told.run(0, 0, RunState.FAILED, "out of memory")
+    told.registry.finish_trial(told.sweep, 0, RunState.FAILED, None)
     assert told.row["total"] == 3
 
 

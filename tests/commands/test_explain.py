@@ -54,6 +54,18 @@ def test_the_command_is_the_same_experiment_with_fresh_seeds_for_two(tmp_path: P
     assert again.document.data == swept.document.data
 
 
+@pytest.mark.parametrize("changes", [[], ["training.steps=7", "confirm.budget=30"], ["confirm.race=false"]])
+def test_of_a_race_the_command_takes_fixed_seeds(tmp_path: Path, changes: list[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"{FILE}confirm: {{top: 3, seeds: 9, race: true, report: 5}}\n")
+    command = with_more_seeds(row(loaded(str(file), changes, tmp_path)))
+    assert command is not None
+    words = shlex.split(command)
+    again = loaded(words[2], [word for word in words[3:] if word != "--set"], tmp_path)
+    assert again.document.data["confirm"] == {"top": 2, "seeds": 4}
+    assert again.file.confirm is not None and not again.file.confirm.race
+
+
 def test_a_shipped_experiment_is_named(tmp_path: Path) -> None:
     command = with_more_seeds(row(loaded("ring", ["search.trials=3"], tmp_path)))
     assert command == "aigc-lab sweep ring --set search.trials=3 --set confirm.top=2 --set confirm.seeds=4"

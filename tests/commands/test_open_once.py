@@ -33,6 +33,7 @@ COMMANDS = {
     "status": ["status", "points"],
     "report": ["report", "points", "-o", "points.html"],
     "judge seeds": ["judge", "seeds", "points"],
+    "plot": ["plot", "points", "--kind", "seeds", "-o", "seeds.png"],
     "evaluate a run": ["evaluate", "--generated", "points.0.0", "--samples", "200", "--device", "cpu"],
     "judge collapse": [*("judge", "collapse", "--generated", "points.0.0", "--reference", "ring"), "--device", "cpu"],
     "doctor": ["doctor"],

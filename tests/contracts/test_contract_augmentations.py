@@ -7,8 +7,9 @@ import torch
 
 from aigc_lab import plugins
 from aigc_lab.augmentations.base import Augmentation
-from aigc_lab.contracts.augmentations import AUGMENTATION, Case
+from aigc_lab.contracts.augmentations import AUGMENTATION, Case, cases
 from aigc_lab.contracts.base import Contract, ContractResult, examine
+from aigc_lab.errors import UsageError
 from aigc_lab.experiment import experiment
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.dcgan import DCGAN
@@ -20,7 +21,35 @@ NAMES = plugins.names("augmentations")
 @pytest.mark.parametrize("contract", AUGMENTATION, ids=lambda contract: contract.name.replace(" ", "_"))
 @pytest.mark.parametrize("name", NAMES)
 def test_an_augmentation_keeps_its_contracts(name: str, contract: Contract[Case]) -> None:
-    contract.check(Case(plugins.find(Augmentation, name)))
+    for case in cases(plugins.find(Augmentation, name)).values():
+        contract.check(case)
+
+
+def test_it_is_tried_on_every_kind_of_samples_that_it_takes(tmp_path: Path) -> None:
+    def modalities(name: str) -> list[str]:
+        return [case.modality for case in cases(plugins.find(Augmentation, name)).values()]
+
+    assert [modalities(name) for name in NAMES] == [["images"], ["images"], ["images", "points"]]
+    points = JITTER.replace("modality = ", "modality = Modality.POINTS  # ")
+    (tmp_path / "jitter.py").write_text(points)
+    assert modalities(str(tmp_path / "jitter.py")) == ["points"]
+    (tmp_path / "waves.py").write_text(JITTER.replace("modality = ", 'modality = Modality("waves")  # '))
+    with pytest.raises(UsageError, match="waves changes waves, and GANs that ship make images or points"):
+        modalities(str(tmp_path / "waves.py"))
+
+
+def test_what_breaks_a_contract_on_points_alone_is_caught_there(tmp_path: Path) -> None:
+    """One for all samples that adds a channel where there is one axis: pictures go through it unchanged."""
+    path = tmp_path / "jitter.py"
+    path.write_text(JITTER)
+    assert {result.state for result in examine(AUGMENTATION, cases(plugins.find(Augmentation, str(path))), path)} == {
+        "kept"
+    }
+    path.write_text(JITTER.replace("return samples", "return samples if samples.ndim == 4 else samples.repeat(1, 2)"))
+    results = list(examine(AUGMENTATION, cases(plugins.find(Augmentation, str(path))), path))
+    first = next(result for result in results if result.state == "broken")
+    assert (first.contract, first.case) == ("shape and range are kept", "points")
+    assert first.message == "points of [6, 2] become [6, 4]"
 
 
 def test_what_experiments_and_stored_states_may_say_is_as_it_was() -> None:
@@ -66,14 +95,34 @@ class Mine(Augmentation):
     def memory(self):
         return {"bright": torch.full((), 0.5)}
 '''
+JITTER = '''"""Jitter (nobody 2026): a little noise on samples of any kind."""
+from aigc_lab.augmentations.base import Augmentation
+from aigc_lab.noise import Draw
+from aigc_lab.shape import Modality
+
+class Jitter(Augmentation):
+    modality = Modality.IMAGES
+
+    def check_shape(self, shape):
+        if self.modality != Modality.IMAGES:
+            super().check_shape(shape)
+
+    def noise(self, which, count):
+        return {f"jitter_{which}": Draw((count, 1))}
+
+    def changed(self, samples, noise, which, memory):
+        drawn = noise[f"jitter_{which}"].reshape(len(samples), *[1] * (samples.ndim - 1))
+        samples = samples + 0.1 * drawn
+        return samples
+'''
 BREAKS: dict[str, tuple[str, dict[str, str]]] = {
     "its noise is drawn for each side": ("put `which` into its name", {"bright_{which}": "bright"}),
     "shape and range are kept": (
-        "become [6, 1, 17, 17]",
+        "images of [6, 1, 16, 16] become [6, 1, 17, 17]",
         {"images + ": "torch.nn.functional.pad(images, (0, 1, 0, 1)) + "},
     ),
     "the same key gives the same bits": ("draw nothing but", {"images + ": "images + torch.rand(()) + "}),
-    "a probability of zero changes nothing": ("bright = 0 a pixel is", {"< memory": "< 0.5 + memory"}),
+    "a probability of zero changes nothing": ("bright = 0 a number is", {"< memory": "< 0.5 + memory"}),
     "gradients pass through it": ("no gradient reaches", {"images + ": "images.detach() + "}),
     "a step asks the device for no number": (
         "_local_scalar_dense",

@@ -44,9 +44,9 @@ class _Deaf:
 
     def progress(self, now): ...
 
-    def scored(self, step, value):
+    def scored(self, step, value, **told):
         if self.other:
-            self.other.scored(step, value)
+            self.other.scored(step, value, **told)
         return False
 '''
 NAMES = [*plugins.names("executors"), "./theirs.py"]

@@ -20,6 +20,7 @@ from aigc_lab.data.digits import Digits
 from aigc_lab.data.dirac import Dirac
 from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.data.ring import Ring
+from aigc_lab.data.shapes import Shapes
 from aigc_lab.extractors import stacked_digits
 from aigc_lab.extractors.shared import lookup
 from aigc_lab.host.weights import WeightsPolicy
@@ -122,6 +123,7 @@ def setting(
         candidates = [digits, Ring(Ring.Config(points=1000), Path()), stacked, Large(Digits.Config(), Path())]
         candidates.append(PyDoc(PyDoc.Config(), Path()))
         candidates.append(Dirac(Dirac.Config(points=500), Path()))
+        candidates.append(Shapes(Shapes.Config(size=16, channels=1, train=600, reference=400, holdout=400), Path()))
         dataset = next(c for c in candidates if suits(metric, c, inception_weights))
         folder = judged.cache if dataset is judged.dataset else tmp_path_factory.mktemp("cache")
         store = FeatureStore(dataset, cache=folder, weights=inception_weights, device="cpu")

@@ -1,11 +1,14 @@
 """What every file in `pruners/` must do, found by name; that these contracts can fail; Optuna's rule; a user's file."""
 
+import random
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 
 from aigc_lab import plugins
+from aigc_lab.config import Better
 from aigc_lab.contracts.base import Contract, examine
 from aigc_lab.contracts.pruners import PRUNER, Case, prefixes, tables
 from aigc_lab.errors import UsageError
@@ -13,6 +16,7 @@ from aigc_lab.experiment import experiment
 from aigc_lab.experiment.checks import check_experiment
 from aigc_lab.pruners.base import Curve, Pruner
 from aigc_lab.sweeps.study import Study
+from aigc_lab.verdicts.stability import Alarm
 
 NAMES = plugins.names("pruners")
 
@@ -29,8 +33,10 @@ def test_a_pruner_keeps_its_contracts(name: str, contract: Contract[Case]) -> No
 
 def test_names_and_reasons_are_as_they_were() -> None:
     """They are in experiments and in registries that users keep."""
-    assert NAMES == ["alarm", "median", "none"]
+    assert NAMES == ["alarm", "collapse", "hyperband", "median", "none"]
     assert found("median").reason == "worse than the median of its system at this step"
+    assert found("collapse").reason == "collapsed, or much worse than it has been"
+    assert found("hyperband").reason == "not among the best third of its system at this step"
     assert found("alarm").reason == "much worse than it has been"
 
 
@@ -66,6 +72,69 @@ def test_the_median_of_what_is_not_finite(values: dict[int, float], stops: bool)
     finished = [Curve({200: 1.0, 300: level}, finished=True) for level in (1.0, 2.0)]
     assert found("median")(1000).stops(Curve(values), finished, "lower") is stops
     assert found("median")(1000).stops(Curve(values), finished[:1], "lower") is False
+
+
+@pytest.mark.parametrize("better", ["lower", "higher"])
+def test_hyperband_is_that_of_optuna(better: Better) -> None:
+    """Every answer of three searches, each of 60 trials one after the other, is that of Optuna's own pruner."""
+    source, every, steps, answers = random.Random(1), 10, 100, set()
+    for _ in range(3):
+        study = optuna.create_study(study_name="hyperband", direction="minimize" if better == "lower" else "maximize")
+        reference = optuna.pruners.HyperbandPruner(min_resource=every, max_resource=steps, reduction_factor=3)
+        others: list[Curve] = []
+        for number in range(60):
+            trial, values, stops = study.ask(), dict[int, float](), False
+            level = source.choice([1.0, 2.0, 3.0, float("nan")])
+            while len(values) < steps // every and not stops:
+                step = every * (len(values) + 1)
+                values[step] = level + source.uniform(0, 1)
+                trial.report(values[step], step)
+                stops = found("hyperband")(steps).stops(Curve(values, number=number), others, better)
+                assert stops == reference.prune(study, study.trials[number]), (number, step)
+                answers.add(stops)
+            others.append(Curve(values, finished=not stops, number=number))
+            study.tell(trial, 0.0 if not stops else None, state=None if not stops else optuna.trial.TrialState.PRUNED)
+    assert answers == {True, False}
+
+
+TOTAL_AT = {"early": [10, 20], "once": [30], "twice": [30, 40], "apart": [30, 50], "late": [90, 100]}
+
+
+@pytest.mark.parametrize(
+    ("at", "verdict", "stops"),
+    [
+        ("early", "TOTAL", None),
+        ("once", "TOTAL", None),
+        ("twice", "TOTAL", 40),
+        ("apart", "TOTAL", None),
+        ("late", "TOTAL", 100),
+        ("twice", "SEVERE", None),
+        ("twice", "UNMEASURABLE", None),
+    ],
+)
+def test_collapse_stops_after_two_total_verdicts_in_a_row(at: str, verdict: str, stops: int | None) -> None:
+    """After a quarter of the steps, while the objective goes on improving, and whatever others do."""
+    steps = range(10, 101, 10)
+    verdicts = {step: verdict if step in TOTAL_AT[at] else "PARTIAL" for step in steps}
+    whole = Curve({step: 100.0 / step for step in steps}, verdicts=verdicts)
+    stopped = [max(run.values) for run in prefixes(whole) if found("collapse")(100).stops(run, [], "lower")]
+    assert min(stopped, default=None) == stops
+
+
+@pytest.mark.parametrize(("errors", "at"), [({}, 70), (0.02, 60), (2.0, None)])
+def test_collapse_stops_on_the_online_alarm_with_the_errors_that_there_are(errors: Any, at: int | None) -> None:
+    """At the second evaluation above 1.35 times the best; without errors not before the sixth; in large ones never."""
+    values = dict(zip(range(10, 101, 10), [8.0, 5.0, 3.0, 2.0, 3.5, 3.6, 3.6, 3.5, 3.6, 3.5], strict=True))
+    known = dict.fromkeys(values, errors) if errors else {}
+    stopped = [
+        max(run.values)
+        for run in prefixes(Curve(values, errors=known))
+        if found("collapse")(100).stops(run, [], "lower")
+    ]
+    assert min(stopped, default=None) == at
+    judge = Alarm()
+    raised = [step for step, value in values.items() if judge.add(step, value, errors or None)]
+    assert stopped == raised
 
 
 MINE = '''"""Stops what is above 30 (nobody 2026)."""

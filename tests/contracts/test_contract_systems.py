@@ -20,9 +20,17 @@ from aigc_lab.shape import Modality
 from aigc_lab.systems.base import System
 
 # Knobs that only make networks larger.
-SMALL = {"width": 8, "hidden": 16, "critic_hidden": 8, "latent_size": 6, "groups": 4, "embedding": 12}
+SMALL = {
+    "width": 8,
+    "hidden": 16,
+    "critic_hidden": 8,
+    "latent_size": 6,
+    "groups": 4,
+    "embedding": 12,
+    "pseudo_inputs": 5,
+}
 # Knobs that systems inherit are turned on one system each: the code behind them is the same.
-TURNED_ON = {"dcgan", "point_gan"}
+TURNED_ON = {"dcgan", "point_gan", "vae"}
 
 
 @cache

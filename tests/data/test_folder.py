@@ -261,10 +261,32 @@ def test_a_contact_sheet_is_no_picture_of_the_set(root: Path) -> None:
     shutil.copy(root / "other" / "0.png", root / "other" / "grid.png")
     files, others = image_files.find_images(root)
     assert len(files) == 44 and "made/grid.png" not in {file.name for file in files}
-    assert others == {"grid.png": 1}
+    assert others == {"grid.png": 1}  # named in a note that says less than one of `aigc-lab sample`
+    note = {"run": "a.0.0", "n": 40, "seed": 0, "aigc_lab": "1"}
+    sample_files.write(root / "made", modality("images"), blocks, 40, note, force=True)
+    assert image_files.find_images(root)[1] == {}
+    sample_files.write(root / "made", modality("images"), blocks, 40, {"run": "a.0.0"}, force=True)
     (root / "other" / "samples.json").write_text('{"files": ["grid.png"]}')  # somebody else's
     files, others = image_files.find_images(root)
     assert len(files) == 44 and others == {"grid.png": 1, ".json": 1}
+
+
+def test_small_and_grey_pictures_that_are_changed_are_said(root: Path) -> None:
+    for number in range(20):
+        values = np.random.default_rng(number).integers(0, 256, (16, 16), np.uint8)
+        Image.fromarray(values).save(root / f"{number}.png")
+    said = (
+        "20 of 20 pictures are enlarged to 32×32 (--set data.size=16 keeps them); "
+        "20 of 20 are grey, and become RGB (--set data.channels=1 keeps them)"
+    )
+    assert said in folder(root, size=32).notes and said in folder(root, size=32).notes  # of the kept copy as well
+    assert (
+        "20 of 20 pictures are enlarged to 32×32 (--set data.size=16 keeps them)"
+        in folder(root, size=32, channels=1).notes
+    )
+    assert len(folder(root, size=16, channels=1).notes) == 1
+    fill(root, 10, 20)  # of 8×8, in colours
+    assert "30 of 30 pictures are enlarged to 32×32; 20 of 30 are grey, and become RGB" in folder(root, size=32).notes
 
 
 def test_twelve_bits_in_sixteen_are_warned_of(root: Path) -> None:

@@ -4,7 +4,8 @@ import math
 from statistics import median
 from typing import Any
 
-from aigc_lab.registry.ranking import Comparison, Group, median_interval
+from aigc_lab.registry.ranking import Comparison, Group
+from aigc_lab.registry.standings import median_interval
 
 SIGNATURE = "clf:digits:2a4368e2|d:32|se:infinitesimal-jackknife|data:digits:38a6d334|ref:holdout:400|n:400|v:2"
 
@@ -26,7 +27,7 @@ def row(trial: int, values: list[float], **changes: Any) -> dict[str, Any]:
         "verdicts": {},
         "score": score(values) if values else None,
     }
-    return facts | changes
+    return {"role": "confirm" if changes.get("confirmed") else "search"} | facts | changes
 
 
 def score(values: list[float], **changes: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from aigc_lab import plugins
 from aigc_lab.display import glossary
 from aigc_lab.metrics.base import Metric
 from aigc_lab.registry.states import RunState
+from aigc_lab.statistics.wording import only_describes
 from aigc_lab.verdicts.conclusion import Collapse
 from aigc_lab.verdicts.stability import Stability
 
@@ -34,7 +35,7 @@ def test_every_score_that_ships_is_explained(name: str) -> None:
         text = glossary.score_text(score, better)
         assert not text.startswith(UNKNOWN), score
         assert f"{better.capitalize()} is better" in text
-        assert glossary.only_describes(score) == (score in metric.describing()), score
+        assert only_describes(score) == (score in metric.describing()), score
 
 
 def test_a_score_says_whose_features_it_is_of() -> None:

@@ -10,6 +10,8 @@ import pytest
 from rankings import compared, comparison, row, score
 
 from aigc_lab.display.meaning import Commands, meaning
+from aigc_lab.display.ranking import explanations
+from aigc_lab.registry.pairs import mark_leaders
 from aigc_lab.registry.ranking import Comparison
 
 COMMANDS = Commands("SAMPLES", more_seeds="MORE", promote="PROMOTE", status="STATUS")
@@ -45,7 +47,9 @@ def test_a_leader_without_a_floor() -> None:
     assert "1 ahead of trial 1 (dcgan) with 2." in only and "floor" not in only
 
 
-@pytest.mark.parametrize(("n", "more"), [(1, "3 more seeds each"), (2, "2 more seeds each"), (3, "1 more seed each")])
+@pytest.mark.parametrize(
+    ("n", "more"), [(1, "3 more seeds each"), (2, "about 5 more seeds each"), (3, "about 2 more seeds each")]
+)
 def test_with_few_seeds_chance_cannot_be_told_and_how_many_more_would(n: int, more: str) -> None:
     of = told(compared([float(each) for each in range(n)], [100.0 + each for each in range(n)]))
     assert f"cannot be told yet: with {n} and {n} seeds no result could tell; {more} would" in of
@@ -58,9 +62,48 @@ def test_seeds_that_do_not_overlap_are_more_than_chance() -> None:
     assert of.endswith("To keep the first: PROMOTE")
 
 
+def test_the_answer_is_that_of_all_pairs_of_the_first_rows() -> None:
+    """2 / C(10, 5) is 0.0079: six times that of four rows, ten times of five, of which the first four are compared."""
+    rows = [[start + seed for seed in range(5)] for start in (0.0, 10.0, 20.0, 30.0, 40.0)]
+    of = told(compared(*rows))
+    assert (
+        "That is more than chance (exact rank test of 5 and 5 seeds, Holm's correction for 6 pairs, p = 0.048)." in of
+    )
+    rows[1] = [0.5, 1.5, 2.5, 3.5, 4.5]
+    of = told(compared(*rows))
+    assert (
+        "The difference may be chance (exact rank test of 5 and 5 seeds, Holm's correction for 6 pairs, p = 0.69" in of
+    )
+    few = told(compared(*(row[:4] for row in rows)))
+    assert "no result could tell one of 6 pairs; to tell them apart takes more than 100 more seeds each." in few
+
+
+def test_the_leaders_within_noise_are_named_where_they_are_not_the_first_two() -> None:
+    rows = [[start + seed for seed in range(5)] for start in (0.0, 0.1, 0.2, 30.0)]
+    of = compared(*rows)
+    mark_leaders(of)
+    sentence = "Leaders within noise, none of which a test finds worse than the first: "
+    assert f"{sentence}trial 0 (dcgan), trial 1 (dcgan) and trial 2 (dcgan)." in told(of)
+    of = compared(*rows[:2])
+    mark_leaders(of)
+    assert sentence not in told(of)
+
+
+def test_rows_of_trials_that_are_no_random_draw_are_not_tested() -> None:
+    first, second = ([start + seed for seed in range(5)] for start in (0.0, 10.0))
+    of = told(comparison((row(0, first, adaptive=True), first), (row(1, second), second)))
+    assert "no random draw, so no test can tell" in of and "p =" not in of
+    of = told(comparison((row(0, first, unit="trial"), first), (row(1, second), second)))
+    assert "of the other its seeds: no test compares them." in of and "p =" not in of
+
+
 def test_seeds_that_overlap_may_be_chance() -> None:
     of = told(compared([1.0, 3.0, 5.0, 7.0], [2.0, 4.0, 6.0, 8.0]))
-    assert "The difference may be chance (exact rank test of 4 and 4 seeds, p = 0.69; below 0.05" in of
+    assert (
+        "The difference may be chance (exact rank test of 4 and 4 seeds, p = 0.69; below 0.05 it would count as more)"
+        in of
+    )
+    assert "; about 90 more seeds each would tell." in of
     assert "more than chance (" not in of
 
 
@@ -120,6 +163,11 @@ def test_who_collapsed_how_and_what_is_lacking() -> None:
     fine = row(0, [3.0], verdicts={"collapse": {"NONE": 1}})
     of = told(comparison((fine, [3.0]), (gone, [30.0]), (some, [40.0, 50.0])), {(gone["sweep"], 1): ["1", "4", "7"]})
     assert "Trial 1 (wgan) collapsed (SEVERE): it lacks 1, 4 and 7. Trial 2 (dcgan) collapsed (TOTAL in 1 of 2" in of
+
+
+def test_every_verdict_on_the_runs_of_a_collapsed_trial_is_counted() -> None:
+    of = told(compared([40.0] * 6, verdicts={"collapse": {"PARTIAL": 5, "TOTAL": 1}}))
+    assert "Trial 0 (dcgan) collapsed (TOTAL in 1 of 6 runs, PARTIAL in 5)." in of
 
 
 def test_who_collapsed_in_part_and_why() -> None:
@@ -191,3 +239,28 @@ def test_without_a_score_there_is_no_leader() -> None:
 def test_of_several_sweeps_each_trial_names_its_own() -> None:
     of = told(comparison((row(0, [3.0]), [3.0]), (row(0, [4.0], sweep="ring-1"), [4.0])))
     assert "Trial 0 (dcgan, digits-dbeb81dd) leads" in of and "trial 0 (dcgan, ring-1)" in of
+
+
+def test_why_a_row_ranks_before_one_with_a_better_value() -> None:
+    """By what it is ranked: a violated constraint, the confirmation's winner, or the other split."""
+    best, second = [float(each) for each in range(20, 25)], [float(each) for each in range(10, 15)]
+
+    def first(changes: dict[str, Any], others: dict[str, Any]) -> str:
+        return told(comparison((row(0, best, **changes), best), (row(1, second, **others), second)))
+
+    violating = first({}, {"marks": ["violates collapse: SEVERE"]})
+    assert "before trial 1 (dcgan) with 12: the other violates a constraint of its sweep;" in violating
+    assert "Trial 1 (dcgan) violates a constraint of its sweep, so no test compares the two." in violating
+    won = first({"confirmed": True, "role": "report"}, {"confirmed": True, "role": "confirm"})
+    assert "with 12: it won the confirmation, and its value is of seeds that chose nothing;" in won
+    assert "holdout" not in violating + won
+    assert "on the holdout the order is the other way round" in first({}, {})
+
+
+@pytest.mark.parametrize("violates", [False, True])
+def test_confirmed_rows_are_said_to_rank_first_only_where_they_do(violates: bool) -> None:
+    marks = ["violates collapse: SEVERE"] if violates else []
+    rows = [row(0, [1.0, 2.0], confirmed=True, marks=marks), row(1, [3.0, 4.0])]
+    lines = explanations(rows[::-1] if violates else rows)
+    assert any("* confirmed on fresh seeds" in line for line in lines)
+    assert any("ranked first" in line for line in lines) is not violates

@@ -102,7 +102,7 @@ def test_a_word_wider_than_the_terminal_stays_whole() -> None:
         ([[1.0]], "fd_clf: one run ± its sampling error (95 %)"),
         ([[1.0, 2.0]], "fd_clf: median (lowest–highest of its seeds)"),
         ([[1.0] * 5], "fd_clf: median (lowest–highest of its seeds)"),
-        ([[1.0] * 6], "fd_clf: median [its 95 % interval over the seeds]"),
+        ([[1.0] * 6], "fd_clf: median [its interval of at least 95 % over the seeds]"),
         ([[1.0], [2.0, 3.0]], "fd_clf: one run ± its sampling error (95 %), median (lowest–highest of its seeds)"),
     ],
 )

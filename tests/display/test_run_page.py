@@ -22,6 +22,7 @@ def row() -> dict[str, Any]:
     empty: dict[str, Any] = {
         **{key: [] for key in ("scores", "scores_selected", "verdicts", "progress", "attempts", "checkpoints")},
         "artifacts": [],
+        "describing": [],
         "promotions": [],
         "scalars": {},
         "environment": {},
@@ -79,3 +80,26 @@ def test_of_pictures_on_the_way_the_last_stands_for_all(row: dict[str, Any]) -> 
     assert [line.split()[-1] for line in lines[lines.index("files") + 1 :]] == [
         *("/home/curves.png", "/home/grid.png", "/home/samples/000500.png"),
     ]
+
+
+def test_a_score_that_only_describes_has_no_arrow(row: dict[str, Any]) -> None:
+    """One that ships is known by its name, with its features or without; a user's is named by the run."""
+    score = {"value": 1.0, "low": None, "high": None, "n": 9, "floor": None, "signature": "s", "better": "higher"}
+    names = ("fd_clf", "kl", "fd_gap_clf", "ink", "paper")
+    row["scores"], row["describing"] = [{"name": name, **score} for name in names], ["ink"]
+    table = [line.split()[:2] for line in printed(row) if line.split()[:1] and line.split()[0] in names]
+    assert table == [["fd_clf", "↑"], ["kl", "1"], ["fd_gap_clf", "1"], ["ink", "1"], ["paper", "↑"]]
+
+
+def test_a_promotion_is_shown_with_its_reason_and_with_what_was_passed_over(row: dict[str, Any]) -> None:
+    score = {"name": "fd", "value": 1.2, "low": 1.0, "high": 1.4}
+    passed = {"run": "a-1.2.0", "rank": 1, "score": score, "reasons": ["collapse SEVERE: half is missing"]}
+    selection = {"confirmed": True, "confirmed_trials": 1, "passed_over": [passed], "passed_over_more": 2}
+    version = {"model": "digits", "version": 3, "aliases": ["champion"], "selection": selection, "reason": "for a talk"}
+    row["promotions"] = [version, version | {"version": 4, "aliases": [], "selection": None, "reason": None}]
+    (line,) = (each for each in printed(row) if each.startswith("promoted"))
+    shown = " ".join(printed(row)[printed(row).index(line) :])
+    assert " ".join(shown.split()) == (
+        "promoted digits version 3 @champion, all the same: for a talk, passed over a-1.2.0 (fd 1.2 [1, 1.4], rank 1):"
+        " collapse SEVERE: half is missing, passed over 2 more, for such reasons; digits version 4"
+    )

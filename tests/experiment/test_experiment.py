@@ -141,6 +141,19 @@ def test_a_system_that_a_metric_cannot_score_is_refused(lines: Lines, metric: st
         lines.check(TWO, "system={name: vae, width: 8}", *changes)
 
 
+@pytest.mark.parametrize("system", ["wae_mmd", "rae", "vae_gan", "vq_vae"])
+def test_an_autoencoder_without_a_density_is_reconstructed_and_has_no_elbo(lines: Lines, system: str) -> None:
+    name = f"system={{name: {system}, width: 8}}"
+    said = lines.refusal(TWO, name, "evaluation={name: image-small, metrics: [elbo]}", "objective={maximize: elbo}")
+    assert said.endswith(f"(encode, decode, log_likelihood), and {system} has no log_likelihood")
+    changes = "evaluation={name: image-small, metrics: [reconstruction]}", "objective={minimize: reconstruction_mse}"
+    lines.check(TWO, name, *changes)
+    said = lines.refusal(TWO, *changes)
+    assert said.endswith(
+        "metric reconstruction: it needs a system that encodes (encode, decode), and dcgan has no encoder"
+    )
+
+
 @pytest.mark.parametrize(
     ("metrics", "score"),
     [("elbo", "kl"), ("elbo", "active_units"), ("elbo", "mutual_information"), ("memorisation", "fd_gap_clf")],
@@ -478,7 +491,7 @@ def test_set_makes_the_sections_that_a_file_may_leave_out(lines: Lines) -> None:
         ),
         ("system.dcgn.lr=1", "--set system.dcgn.lr=1: system is a choice of dcgan, vae; "),
         ("system.dcgan.lr={log: [1, 0]}", "--set system.dcgan.lr={log: [1, 0]}: system.choice[0].lr.log: "),
-        ("system=vea", "--set system=vea: system.name: unknown system 'vea'; did you mean vae?"),
+        ("system=vea", "--set system=vea: system.name: unknown system 'vea'; did you mean vae or hvae?"),
         ("system={name: vae, beta: -1.0}", "--set system={name: vae, beta: -1.0}: system.beta: "),
         ("data={name: ring, modes: 0}", "--set data={name: ring, modes: 0}: data.modes: "),
         ("evaluation.samples=0", "--set evaluation.samples=0: samples: "),
@@ -486,6 +499,20 @@ def test_set_makes_the_sections_that_a_file_may_leave_out(lines: Lines) -> None:
 )
 def test_set_errors_name_the_option(lines: Lines, change: str, said: str) -> None:
     assert lines.refusal(TWO, change).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ("search.sampler=gpp", 'not "gpp"; did you mean gp?'),
+        ("search.pruner=medain", "did you mean median?"),
+        ("training.batch_size={chioce: [2, 32]}", 'not {"chioce": [2, 32]}; did you mean choice?'),
+        ("system={chioce: [{name: vae}]}", "; did you mean choice?"),
+        ("search.sampler=quite other", 'not "quite other"'),
+    ],
+)
+def test_a_misspelt_word_gets_the_nearest(lines: Lines, change: str, hint: str) -> None:
+    assert lines.refusal(TWO, change).endswith(hint)
 
 
 def test_what_was_set_no_longer_stands_in_the_file(lines: Lines) -> None:

@@ -56,7 +56,7 @@ def ends() -> Iterator[Ends]:
     "message",
     [
         Answer(stop=True),
-        Scored(step=3, value=math.inf),
+        Scored(step=3, value=math.inf, error=0.25, collapse="TOTAL"),
         Ended(state=RunState.PRUNED, value=None, reason="two\nlines, and \u2028 one"),
         Progressed(**PROGRESS, scalars={"loss/critic/total": -math.inf, "x": 1e-300}),
         Work(**WORK, values={"on": True, "few": 3, "lr": 1e-4, "whole": 3.0, "loss": "hinge", "none": None}),
@@ -71,10 +71,10 @@ def test_a_message_arrives_as_it_was_sent(ends: Ends, message: Message) -> None:
 
 
 def test_numpys_numbers_arrive_as_pythons(ends: Ends) -> None:
-    ends.here.send(Scored(step=1, value=np.float32(0.5)))  # type: ignore[arg-type]
+    ends.here.send(Scored(step=1, value=np.float32(0.5), error=np.float32(0.25), collapse=None))  # type: ignore[arg-type]
     ends.here.send(Progressed(**PROGRESS, scalars={"x": np.float64(0.25), "nan": math.nan}))
     scored, progress = ends.there.receive(), ends.there.receive()
-    assert isinstance(scored, Scored) and type(scored.value) is float and scored.value == 0.5
+    assert isinstance(scored, Scored) and type(scored.value) is float and (scored.value, scored.error) == (0.5, 0.25)
     assert isinstance(progress, Progressed) and type(progress.scalars["x"]) is float
     assert math.isnan(progress.scalars["nan"])
 
@@ -89,7 +89,7 @@ def test_numpys_numbers_arrive_as_pythons(ends: Ends) -> None:
         (Scored, {"step": 1, "value": "0.5"}, "message Scored, value: "),
         (Scored, {"step": np.int64(1), "value": 1.0}, r"message Scored, step: .*integer, not 1 \(int64\)"),
         (Scored, {"step": 1}, "message Scored, value: field required$"),
-        (Scored, {"step": 1, "value": 1.0, "stop": True}, "message Scored, stop: "),
+        (Scored, {"step": 1, "value": 1.0, "error": 0.1, "collapse": None, "stop": True}, "message Scored, stop: "),
         (Progressed, PROGRESS | {"scalars": {"loss": None}}, "message Progressed, scalars.loss: "),
         (Ended, {"state": "FINISHED", "value": None, "reason": None}, "message Ended, state: "),
         (Work, WORK | {"values": {"lr": np.float32(0.1)}}, "message Work, values.lr"),

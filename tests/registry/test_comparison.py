@@ -1,5 +1,6 @@
 """Trials compared: which runs, splits and checkpoints count, and what stands beside a rank."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,12 @@ from typing import Any
 import pytest
 from registries import SIGNATURE, Lab, order, url_in
 
+from aigc_lab.commands.compare import flat_rows
+from aigc_lab.display.ranking_views import Ranking
 from aigc_lab.errors import UsageError
+from aigc_lab.registry.best import best_run
 from aigc_lab.registry.columns import FinalCheckpoint
-from aigc_lab.registry.comparison import best_run, compare_trials
+from aigc_lab.registry.comparison import compare_trials
 from aigc_lab.registry.records import Judged, Role, StoredCheckpoint, StoredScore, StoredVerdict
 from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.states import RunState
@@ -20,6 +24,21 @@ from aigc_lab.registry.verdicts import collapse_doubt, last_verdicts, missing_bi
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
     return Lab(Registry.open(url_in(tmp_path)))
+
+
+def test_each_row_of_the_first_group_holds_what_it_is_beside_later_ones(lab: Lab) -> None:
+    sweep = lab.sweep()
+    for trial, start in enumerate((20, 0, 10)):
+        for seed in range(6):
+            lab.run(sweep, trial, seed, float(start + seed))
+    lab.run(sweep, 3, 0, 7.0, signature="another")
+    comparison = compare_trials(lab.registry)
+    against = {row["trial"]: [pair["second"]["trial"] for pair in row.get("against", [])] for row in comparison.rows}
+    assert against == {1: [2, 0], 2: [0], 0: [], 3: []} and "against" not in comparison.rows[-1]
+    assert all(pair["first_is"] == "better" for row in comparison.rows for pair in row.get("against", []))
+    assert Ranking(comparison).pairs == [pair for row in comparison.rows for pair in row.get("against", [])]
+    json.dumps(comparison.rows, allow_nan=False)
+    assert not any(name.startswith("against") for name in flat_rows(comparison)[0])
 
 
 FINALS: tuple[FinalCheckpoint, ...] = ("last", "selected")
@@ -123,9 +142,7 @@ def test_a_row_whose_samples_a_score_says_little_of_is_marked(lab: Lab) -> None:
             judged(lab, sweep, trial, seed, 1.0 + trial, verdict)
     rows = compare_trials(lab.registry).rows
     assert [row["marks"] for row in rows] == [["collapse UNMEASURABLE"], ["collapse SEVERE in 1 of 2 runs"], []]
-    best = best_run(lab.registry, sweep)
-    assert best is not None and best["marks"] == ["collapse UNMEASURABLE"]
-    assert best["doubt"] == collapse_doubt(lab.registry, best["run"]) == "UNMEASURABLE: why"
+    assert collapse_doubt(lab.registry, f"{sweep}.0.0") == "UNMEASURABLE: why"
     assert collapse_doubt(lab.registry, f"{sweep}.2.0") is None
 
 
@@ -348,6 +365,8 @@ def test_the_first_rows_are_told_in_full(lab: Lab, monkeypatch: pytest.MonkeyPat
         for seed in (0, 1):
             lab.run(sweep, trial, seed, value + seed)
     whole, first = compare_trials(lab.registry), compare_trials(lab.registry, most=2)
+    for row in [*first.rows, *whole.rows]:
+        row.pop("against")  # it is of the rows that are shown, as the correction for the number of their pairs
     assert first.rows == whole.rows[:2]
     assert [(row["score"]["n"], row["score"]["value"], row["seconds"]) for row in first.rows] == [
         (1000, 1.5, 2.0),

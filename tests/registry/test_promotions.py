@@ -33,7 +33,14 @@ def test_promotions_and_aliases_may_be_replayed_and_keep_their_history(registry:
     assert [len(row["alias_history"]) for row in rows] == [1, 2]
     assert list_models(registry, "other") == []
     shown = show_run(registry, run)["promotions"]
-    assert shown[1] == {"model": "m", "version": 1, "checkpoint": "last", "aliases": ["champion"]}
+    assert shown[1] == {
+        "model": "m",
+        "version": 1,
+        "checkpoint": "last",
+        "aliases": ["champion"],
+        "reason": None,
+        "selection": None,
+    }
     with pytest.raises(Failure, match="version 1 of m is another model"):
         registry.promote(replace(versions[0], digest="other"))
     with pytest.raises(IntegrityError):

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from registries import SIGNATURE
 
-from aigc_lab.registry.ranking import Configuration, SeedOutcome, median_interval, rank
+from aigc_lab.registry.ranking import rank
+from aigc_lab.registry.standings import Configuration, SeedOutcome, median_interval
 
 
 def coverage(k: int, low: int, high: int) -> Fraction:
@@ -46,6 +47,14 @@ def test_many_seeds_agree_with_the_binomial_quantile() -> None:
     assert confidence == pytest.approx(0.9567, abs=1e-4)
 
 
+def test_thousands_of_values_have_the_interval_of_the_normal_limit() -> None:
+    """Half the width of the interval's ranks is 1.96 √k / 2 in the limit."""
+    k = 20_000
+    low, high, confidence = median_interval([float(place) for place in range(1, k + 1)])
+    assert low + high == k + 1 and 0.95 <= confidence < 0.9517  # a rank further in on both sides is 0.0017 less
+    assert (high - low) / 2 == pytest.approx(1.95996 * math.sqrt(k) / 2, abs=1.5)
+
+
 def test_what_the_holdout_says_of_the_best_of_equal_trials_is_unbiased() -> None:
     """Twenty trials whose true value is 10, measured with an error of 1 on each split, 2,000 times. The smallest of
     twenty holdout values is 8.13 on average, and would be shown if the holdout ranked.
@@ -72,16 +81,16 @@ def reference(configurations: list[Configuration]) -> list[tuple[int | None, str
     """Rank, sweep, trial and value by the words of the definition, one signature: sort by hand, then count."""
     told = []
     for each in configurations:
-        fresh = [run for run in each.outcomes if run.role == "confirm" and run.state in ("FINISHED", "DIVERGED")]
-        role = "confirm" if fresh else "search"
+        ended = {run.role for run in each.outcomes if run.state in ("FINISHED", "DIVERGED")}
+        role = "report" if "report" in ended else "confirm" if "confirm" in ended else "search"
         runs = [run for run in each.outcomes if run.role == role]
         values = [run.value for run in runs if run.state == "FINISHED" and run.value is not None and run.name]
         bad = sum(run.state == "DIVERGED" or (run.state == "FINISHED" and run.value is None) for run in runs)
         ordered = sorted(values) + [math.inf] * bad
         value = statistics.median(ordered) if values else math.inf
-        told.append((each, bool(fresh), value if math.isfinite(value) else None))
+        told.append((each, ("report", "confirm", "search").index(role), value if math.isfinite(value) else None))
     several = len({each.sweep for each, _, value in told if value is not None}) > 1
-    keys = {id(each): (not (fresh or several), value) for each, fresh, value in told if value is not None}
+    keys = {id(each): (0 if several else tier, value) for each, tier, value in told if value is not None}
     ranked = sorted((each for each, _, value in told if value is not None), key=lambda each: keys[id(each)])
     rows: list[tuple[int | None, str, int, float | None]] = [
         (1 + sum(other < keys[id(each)] for other in keys.values()), each.sweep, each.trial, keys[id(each)][1])
@@ -92,7 +101,7 @@ def reference(configurations: list[Configuration]) -> list[tuple[int | None, str
 
 OUTCOMES = st.builds(
     lambda role, state, value: SeedOutcome(role, state, "fd", value, None, None, 10, None, None, "fd", "lower", 1.0),
-    st.sampled_from(["search", "search", "confirm"]),
+    st.sampled_from(["search", "search", "confirm", "report"]),
     st.sampled_from(["FINISHED", "FINISHED", "FINISHED", "DIVERGED", "FAILED", "RUNNING"]),
     st.one_of(st.none(), st.integers(0, 6).map(float)),
 )

@@ -306,7 +306,7 @@ WRITING = (
     ["reconcile"],
     ["spool", "--flush"],
     ["delete", "mine", "--yes"],
-    ["promote", "mine"],
+    ["promote", "mine", "--force", "--reason", "what was trained so briefly passes no verdict"],
     ["export", "mine", "-o", "mine.tar"],
     ["cache", "clear"],
 )
@@ -471,7 +471,7 @@ def test_a_pruner_whose_answer_never_came_is_asked_again(monkeypatch: pytest.Mon
     """It stops the run where it would have stopped it at once."""
     asked: list[int] = []
 
-    def scored(watcher: scheduler._Watcher, step: int, value: float) -> bool:
+    def scored(watcher: scheduler._Watcher, step: int, value: float, **told: object) -> bool:
         asked.append(step)
         if asked == [10, 20]:
             raise KeyboardInterrupt

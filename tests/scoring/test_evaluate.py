@@ -19,6 +19,7 @@ from scipy.linalg import sqrtm
 
 from aigc_lab import cli, load, noise, plugins, train
 from aigc_lab.data.digits import Digits
+from aigc_lab.data.mnist_5k import MNIST5k
 from aigc_lab.data.ring import Ring
 from aigc_lab.display import tables, terminal
 from aigc_lab.errors import UsageError
@@ -26,6 +27,7 @@ from aigc_lab.evaluate import evaluate, judge
 from aigc_lab.experiment.protocol import Protocol
 from aigc_lab.extractors.base import Extractor
 from aigc_lab.extractors.random import Random
+from aigc_lab.host.settings import Settings
 from aigc_lab.host.weights import PUBLISHED
 from aigc_lab.metrics import fd
 from aigc_lab.metrics.base import Metric, Score
@@ -247,6 +249,18 @@ def test_a_dataset_by_its_name(scored: Any) -> None:
     assert few.n == 150 and "n:150" in few.signature
 
 
+def test_a_dataset_has_the_size_of_what_is_compared_with_it(scored: Any) -> None:
+    small = MNIST5k(MNIST5k.Config(size=16), Path())
+    made, said = small.load("train").take(slice(0, 300)), list[str]()
+    (named,) = scored(made, "mnist_5k", metrics=["fd"], say=said.append)
+    (meant,) = scored(made, (small, "holdout"), metrics=["fd"])
+    assert named == meant
+    assert "mnist_5k:holdout: read at 16×16 pixels, as what is compared with it" in said
+    assert scored(made, "mnist_5k", metrics=["fd"], train="mnist_5k:train") == [named]
+    with pytest.raises(UsageError, match="--size N"):  # it has no such size
+        scored(torch.zeros(20, 1, 20, 20), "mnist_5k", metrics=["fd"])
+
+
 def test_points_are_scored_too(scored: Any) -> None:
     ring = Ring(Ring.Config(), Path())
     points = ring.load("train").values[:2500]
@@ -268,6 +282,22 @@ def test_a_run_is_compared_with_its_own_dataset(typed: Any, tmp_path: Path) -> N
     assert score["value"] == pytest.approx(math.hypot(row["scalars"]["theta"], row["scalars"]["psi"]), rel=1e-12)
     model = load(str(row["run"]), home=home)
     assert drawing.scatter(model.system.generate(3).values, None).shape == (400, 400, 3)
+
+
+def test_another_dataset_than_the_one_that_was_learned_is_said(typed: Any, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    changes = {"training.steps": 2, "training.evaluate_every": 2, "training.log_every": 2}
+    run = str(train("dirac", changes=changes, home=home)["run"])
+    drawn: dict[str, Any] = {"labels": None, "checkpoint": "last", "device": "cpu", "force": False}
+    sample_files.sample(run, Settings.load(home), n=30, seed=0, place=tmp_path / "drawn", **drawn)
+    other = ("--reference", "ring", "--metrics", "vendi", "--home", str(home))
+    for given in (run, "drawn"):
+        _, _, said = typed("--generated", given, *other)
+        (line,) = [line for line in said.splitlines() if "was trained on dirac" in line]
+        assert line.startswith(run) and "and is compared with ring: " in line
+    own = ("--reference", "dirac", "--metrics", "vendi", "--home", str(home))
+    for given in (run, "drawn"):
+        assert "was trained on" not in typed("--generated", given, *own)[2]
 
 
 def test_a_protocol_and_features_of_ones_own(scored: Any, tmp_path: Path) -> None:
@@ -446,7 +476,7 @@ def test_copies_are_drawn_beside_what_they_copy(scored: Any, tmp_path: Path, mon
         ({"metrics": ["cas"]}, "labels|labelled|classes"),
         ({"metrics": ["ms_ssim"]}, "metric ms_ssim: .*161"),
         ({"metrics": ["memorisation"]}, "metric memorisation: needs what the generator was trained on"),
-        ({"metrics": ["reconstruction"], "train": digits("train", 0, 100)}, "metric reconstruction: needs .*encoder"),
+        ({"metrics": ["reconstruction"], "train": digits("train", 0, 100)}, "metric reconstruction: needs .*encodes"),
         ({"metrics": ["fid"], "features": None}, "Inception"),
         ({"metrics": ["fd"], "samples": 500}, "500 samples are to be scored, and 120 are given"),
         ({"metrics": ["fd"], "size": 4}, "--size 4: images are brought to 8 to 1024 pixels"),

@@ -64,7 +64,7 @@ def test_one_that_did_not_pass_gives_way_to_lite0(
     name, said = chosen(Digits(Digits.Config(), tmp_path), tmp_path / "cache", nowhere)
     assert name == "lite0"
     assert "lite0, ImageNet's EfficientNet-Lite0, whose scores are no FID (the classifier for digits cannot" in said[-1]
-    assert "(at least 0.9 wanted)" in said[-1] and "choose a protocol" not in said[-1]
+    assert "; 90% needed)" in said[-1] and "choose a protocol" not in said[-1]
 
 
 def test_pictures_that_are_given_get_lite0(tmp_path: Path, nowhere: WeightsPolicy) -> None:

@@ -5,8 +5,9 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from unittest import mock
 
@@ -28,7 +29,7 @@ from aigc_lab.host.settings import Settings
 from aigc_lab.modalities.base import modality
 from aigc_lab.registry import read_only
 from aigc_lab.registry.models import list_models
-from aigc_lab.registry.records import StoredCheckpoint, StoredPromotion, StoredScore
+from aigc_lab.registry.records import Judged, Role, StoredCheckpoint, StoredPromotion, StoredScore, StoredVerdict
 from aigc_lab.registry.runs import show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
@@ -78,29 +79,36 @@ class Home:
         seed: int = 0,
         state: RunState = RunState.FINISHED,
         weights: int | None = None,
+        *,
+        trial: int = 0,
+        role: Role = "search",
+        verdicts: Mapping[Judged, str] = MappingProxyType({}),
     ) -> str:
-        """A run of the sweep `toy`, whose weights are those that the seed gives, or the seed `weights`."""
-        kind: type[System] = plugins.find(System, system)  # type: ignore[type-abstract]
+        """A run of the sweep `toy`, whose weights are those that the seed gives, or the seed `weights`. It scores 10
+        less its seed and its trial.
+        """
+        kind_of_system: type[System] = plugins.find(System, system)  # type: ignore[type-abstract]
         torch.manual_seed(seed if weights is None else weights)
-        made = kind(kind.Config(**config), shape)
+        made = kind_of_system(kind_of_system.Config(**config), shape)
         with self.registry() as registry:
             sweep = registry.sweep("toy", "0123456789", {}, "fd", "lower")
-            registry.trial(sweep, 0, plugins.name_of(kind), {}, {})
+            registry.trial(sweep, trial, plugins.name_of(kind_of_system), {}, {})
             tracker = MlflowTracker(self.settings.tracking_uri, self.settings.artifacts)
             experiment = tracker.experiment(sweep)
             registry.set_mlflow_experiment(sweep, experiment)
-            run = registry.run(sweep, 0, seed, "search")
+            run = registry.run(sweep, trial, seed, role)
             attempt = registry.begin(run, {})
             registry.set_mlflow_run(run, self.client.create_run(experiment).info.run_id)
-            path = self.settings.checkpoints / sweep / f"0.{seed}" / "last.safetensors"
+            path = self.settings.checkpoints / sweep / f"{trial}.{seed}" / "last.safetensors"
             save_weights(made, made.state_dict(), path, {"run": run})
-            value = 10.0 - seed
+            value = 10.0 - seed - trial
             ends = value, value - 1, value + 1
             score = StoredScore("fd", *ends, 500, 0.4, "fd|n:500", "lower", "last", 20, "holdout")
             stored = StoredCheckpoint("last", 20, str(path), sha256(path), path.stat().st_size)
             reason = None if state == RunState.FINISHED else "because"
             if state != RunState.RUNNING:
-                registry.finish(run, attempt, state, reason=reason, scores=[score], checkpoints=[stored])
+                said = [StoredVerdict(kind, 20, verdict, "why", {}, "s") for kind, verdict in verdicts.items()]
+                registry.finish(run, attempt, state, reason=reason, scores=[score], checkpoints=[stored], verdicts=said)
         return run
 
     def promote(self, wanted: str, name: str = "toy", alias: str | None = "champion") -> PromotionResult:
@@ -226,7 +234,8 @@ def test_what_cannot_be_measured_is_promoted_only_with_a_reason(
     at_home = ("--home", str(home.path))
     type_(monkeypatch, "promote", "mine", *at_home, code=2)
     refused = capsys.readouterr().err
-    assert f"its samples are {verdict}: " in refused and "--force --reason WHY" in refused
+    assert "no ranked run of mine-" in refused and f"rank 1): collapse {verdict}: " in refused
+    assert "--force --reason WHY" in refused
     type_(monkeypatch, "models", *at_home, "--json")
     assert json.loads(capsys.readouterr().out) == []
     type_(monkeypatch, "promote", "mine", "--force", *at_home, code=2)
@@ -593,6 +602,130 @@ def test_a_forced_promotion_that_fails_leaves_the_reason_of_before(home: Home, r
             promote(reference, home.settings, name="toy", alias="champion", reason="another")
         assert {row["version"]: row["reason"] for row in home.models()} == {1: before, 2: None}
         assert home.client.get_model_version("toy", "1").tags.get("reason") == before
+
+
+# ---- what verdicts say
+
+
+SMALL = ("point_gan", POINTS, {"hidden": 4, "latent_size": 4})
+
+
+def test_the_next_is_taken_where_the_best_score_is_a_collapsed_runs_or_an_unstable_ones(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trials 3, 2 and 1 score 7, 8 and 9."""
+    at_home = ("--home", str(home.path))
+    sound = home.run(*SMALL, trial=1, verdicts={"collapse": "PARTIAL", "stability": "OSCILLATING"})
+    unstable = home.run(*SMALL, trial=2, verdicts={"collapse": "NONE", "stability": "REGRESSED"})
+    collapsed = home.run(*SMALL, trial=3, verdicts={"collapse": "SEVERE", "stability": "STABLE"})
+    lines = [
+        f"passed over {collapsed} (fd 7 [6, 8], rank 1): collapse SEVERE: why",
+        f"passed over {unstable} (fd 8 [7, 9], rank 2): stability REGRESSED: why",
+    ]
+    type_(monkeypatch, "promote", "toy", *at_home)
+    said = capsys.readouterr().out
+    assert f"run        {sound} (the best by fd on the reference split of those that pass, of trial 1" in said
+    assert all(line in said for line in lines) and "verdicts   collapse PARTIAL, stability OSCILLATING" in said
+    type_(monkeypatch, "promote", "toy", *at_home, "--json")
+    plain = json.loads(capsys.readouterr().out)
+    assert (plain["run"], plain["created"], plain["selection"]["rank"]) == (sound, False, 3)
+    assert [(each["run"], each["reasons"]) for each in plain["selection"]["passed_over"]] == [
+        (collapsed, ["collapse SEVERE: why"]),
+        (unstable, ["stability REGRESSED: why"]),
+    ]
+    # It is kept with the version, and shown wherever that is.
+    shown = home.client.get_model_version("toy", "1")
+    assert shown.tags["passed_over"] == f"{collapsed} {unstable}" and shown.tags["rank"] == "3"
+    assert shown.tags["stability"] == "OSCILLATING"
+    assert "Passed over " + lines[0].removeprefix("passed over ") in (shown.description or "")
+    for command in (("models",), ("show", sound)):
+        type_(monkeypatch, *command, *at_home)
+        assert lines[1] in capsys.readouterr().out
+    type_(monkeypatch, "reconcile", "--mlflow", *at_home)
+    assert "MLflow lacks its description" not in capsys.readouterr().out
+    # Samples of the sweep are of the same run.
+    type_(monkeypatch, "sample", plain["sweep"], "-n", "2", "-o", "out", *at_home)
+    drawn = capsys.readouterr().err
+    assert f"2 samples of {sound} " in drawn and all(line in drawn for line in lines)
+    # One that is named is refused for the same reasons, and its version keeps no selection.
+    for run, why in ((collapsed, "collapse SEVERE: why"), (unstable, "stability REGRESSED: why")):
+        type_(monkeypatch, "promote", run, *at_home, code=2)
+        assert f"run {run}: {why}; promote another, or this one all the same: --force" in capsys.readouterr().err
+    type_(monkeypatch, "promote", unstable, "--name", "other", "--force", "--reason", "for a talk", *at_home)
+    forced = capsys.readouterr().out
+    assert "forced     for a talk" in forced and "despite    stability REGRESSED: why" in forced
+    assert [row["selection"] for row in home.models() if row["model"] == "other"] == [None]
+
+
+def test_where_no_run_passes_a_sweep_is_refused_with_the_reasons_or_forced(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_home = ("--home", str(home.path))
+    second = home.run(*SMALL, trial=1, verdicts={"stability": "NEVER-LEARNED"})
+    first = home.run(*SMALL, trial=2, verdicts={"collapse": "TOTAL"})
+    before = left(home)
+    type_(monkeypatch, "promote", "toy", *at_home, code=2)
+    refused = capsys.readouterr().err
+    assert f"{first} (fd 8 [7, 9], rank 1): collapse TOTAL: why; {second} (fd 9 [8, 10], rank 2): stability" in refused
+    assert refused.count("\n") == 1 and "--force --reason WHY" in refused and left(home) == before
+    type_(monkeypatch, "promote", "toy", "--force", "--reason", "for a talk", *at_home)
+    said = capsys.readouterr().out
+    assert first in said and "for a talk" in said and "collapse TOTAL: why" in said
+    for command in (("models",), ("show", first)):
+        type_(monkeypatch, *command, *at_home)
+        assert "all the same: for a talk" in capsys.readouterr().out
+    shown = home.client.get_model_version("toy", "1")
+    assert shown.tags["reason"] == "for a talk" and "Promoted all the same: for a talk" in (shown.description or "")
+
+
+def test_force_is_for_what_is_refused_and_does_not_choose_a_collapsed_run(home: Home) -> None:
+    """As where a sound run is to take the place of a better one."""
+    sound = home.run(*SMALL, trial=1)
+    home.run(*SMALL, trial=2, verdicts={"collapse": "TOTAL"})
+    done = promote("toy", home.settings, name=None, alias="champion", reason="it is faster")
+    assert (done.row["run"], done.row["reason"]) == (sound, "it is faster")
+
+
+def test_an_unconfirmed_run_is_promoted_behind_confirmed_ones_and_said_to_be_that(home: Home) -> None:
+    search = home.run(*SMALL, trial=1)
+    home.run(*SMALL, trial=2)
+    fresh = home.run(*SMALL, 5, trial=2, role="confirm", verdicts={"collapse": "TOTAL"})
+    done = home.promote("toy")
+    assert done.row["run"] == search and done.selection is not None
+    assert [each["run"] for each in done.selection["passed_over"]] == [fresh]
+    assert (done.selection["confirmed"], done.selection["confirmed_trials"]) == (False, 1)
+    assert "Not confirmed: " in (home.client.get_model_version("toy", "1").description or "")
+
+
+def test_a_promotion_that_fails_leaves_the_selection_of_before(home: Home) -> None:
+    home.run(*SMALL, trial=1)
+    home.promote("toy")
+    ((before,), tags) = home.models(), home.client.get_model_version("toy", "1").tags
+    home.run(*SMALL, trial=2, weights=7, verdicts={"collapse": "TOTAL"})
+    with mock.patch.object(Registry, "point", side_effect=OSError("no answer")), pytest.raises(OSError):
+        home.promote("toy")
+    assert home.models() == [before] and home.client.get_model_version("toy", "1").tags == tags
+    home.promote("toy")
+    (row,) = home.models()
+    assert len(row["selection"]["passed_over"]) == 1 and before["selection"]["passed_over"] == []
+
+
+def test_a_reference_by_alias_means_what_the_alias_is_when_its_turn_comes(home: Home) -> None:
+    """Another promotion moves the alias while this one waits for the lock."""
+    for seed in (0, 1):
+        home.promote(small(home, seed), alias="next")
+    waiting = True
+
+    def moved(path: Path) -> Any:
+        nonlocal waiting
+        if waiting:
+            waiting = False
+            promote("toy@1", home.settings, name=None, alias="next")
+        return locked(path)
+
+    with mock.patch.object(promotion, "locked", moved):
+        done = promote("toy@next", home.settings, name=None, alias="champion")
+    assert done.row["version"] == 1 and aliases(home) == {"next": 1, "champion": 1}
 
 
 STEPS: list[tuple[Any, str]] = [

@@ -19,7 +19,11 @@ def version(number: int, value: float | None, error: float | None = 1.0, **facts
     score = {"name": "fd", "value": value, "low": ends[0], "high": ends[1], "n": 500, "signature": "fd|n:500"}
     score |= {"better": "lower", "floor": None, "floor_sd": None, "split": "holdout"} | facts
     row = {"model": "toy", "version": number, "run": f"r{number}", "checkpoint": "last", "score": score}
-    return row | {"verdicts": {"collapse": "NONE"}, "sha256": "ab", "reason": None, "system": "vae", "doubt": None}
+    return (
+        row
+        | {"verdicts": {"collapse": "NONE"}, "sha256": "ab", "reason": None, "system": "vae", "objections": []}
+        | {"selection": None}
+    )
 
 
 def printed(page: RenderableType) -> str:
@@ -68,8 +72,9 @@ def test_what_is_worse_or_collapsed_is_refused_and_nothing_else() -> None:
     old = version(1, 5.0)
     with pytest.raises(UsageError, match=r"run r: it is worse than version 1 of toy.*fd 9 and 5 \(lower is .*WHY"):
         refuse(version(2, 9.0), "run r", compare(version(2, 9.0), old))
-    with pytest.raises(UsageError, match="run r: its samples are SEVERE: half is missing; .*--force --reason WHY"):
-        refuse(version(2, 1.0) | {"doubt": "SEVERE: half is missing"}, "run r", None)
+    against = ["collapse SEVERE: half is missing", "stability REGRESSED: it was better"]
+    with pytest.raises(UsageError, match=f"run r: {'; '.join(against)}; promote another.* --force --reason WHY"):
+        refuse(version(2, 1.0) | {"objections": against}, "run r", None)
     for new in (version(2, 1.0), version(2, 5.5), version(2, 900.0, signature="other")):
         refuse(new, "run r", compare(new, old))
 
@@ -79,12 +84,21 @@ def test_a_better_score_of_samples_that_are_like_nothing_real_keeps_nobody_out(v
     """A collapsed model was forced in; the way back to the one before it needs no force."""
     old = version(2, 1.0) | {"verdicts": {} if verdict is None else {"collapse": verdict}}
     back = compare(version(1, 9.0), old)
-    assert back.judgement == "worse"
     if verdict in ("UNMEASURABLE", "SEVERE", "TOTAL"):
+        assert (back.judgement, back.difference) == ("cannot be told", None)
         refuse(version(1, 9.0), "toy version 1", back)
-        with pytest.raises(UsageError, match="its samples are TOTAL"):
-            refuse(version(1, 9.0) | {"doubt": "TOTAL: one point"}, "toy version 1", back)
+        row = version(1, 9.0) | {"alias": "champion", "before": 2, "created": False, "chosen": ""}
+        page = printed(promotion_page(row | {"replaced": back.as_json()}, []))
+        assert f"not with version 2: the score of version 2 says little, its samples are {verdict}" in page
+        assert "worse" not in page
+        # Nor does it speak for what is forced in now.
+        new = compare(old, version(1, 9.0))
+        assert (new.judgement, new.why) == (
+            "cannot be told",
+            f"the score of the new one says little, its samples are {verdict}",
+        )
     else:
+        assert back.judgement == "worse"
         with pytest.raises(UsageError, match="it is worse than version 2"):
             refuse(version(1, 9.0), "toy version 1", back)
 

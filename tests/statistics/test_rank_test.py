@@ -40,8 +40,20 @@ def test_the_p_value_is_that_of_counting_and_of_scipy(sizes: tuple[int, int]) ->
 
 def test_many_values_are_counted_too() -> None:
     draw = random.Random(0)
-    first, second = ([draw.gauss(shift, 1) for _ in range(40)] for shift in (0.0, 0.5))
+    first, second = ([draw.gauss(shift, 1) for _ in range(30)] for shift in (0.0, 0.5))
     assert rank_sum_p(first, second) == pytest.approx(mannwhitneyu(first, second, method="exact").pvalue, rel=1e-9)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3, 0.7])
+def test_beyond_what_is_counted_the_normal_approximation_is_scipys_and_close(shift: float) -> None:
+    draw = random.Random(1)
+    first, second = [draw.gauss(0, 1) for _ in range(31)], [draw.gauss(shift, 1) for _ in range(40)]
+    p = rank_sum_p(first, second)
+    assert p == pytest.approx(mannwhitneyu(first, second, method="asymptotic").pvalue, rel=1e-9)
+    assert p == pytest.approx(mannwhitneyu(first, second, method="exact").pvalue, rel=0.1)
+    tied = [round(value) for value in first], [round(value) for value in second]
+    assert rank_sum_p(*tied) == pytest.approx(mannwhitneyu(*tied, method="asymptotic").pvalue, rel=1e-9)
+    assert rank_sum_p([1.0] * 31, [1.0] * 31) == 1
 
 
 def test_a_seed_that_diverged_is_the_worst_value() -> None:

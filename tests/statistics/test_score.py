@@ -35,3 +35,12 @@ def test_a_notebook_shows_a_row_a_score_and_its_signature() -> None:
 def test_a_frame_has_a_column_for_each_part() -> None:
     frame = pandas.DataFrame(Scores([FD]))
     assert list(frame["name"]) == ["fd_clf"] and list(frame["floor_sd"]) == [FD.floor_sd]
+
+
+def test_a_score_that_only_describes_has_no_direction() -> None:
+    """One that ships is known by its name, a user's by what its metric says."""
+    kl, ink = replace(FD, name="kl"), replace(FD, name="ink")
+    assert "is better" not in repr(kl) and "↓" not in kl._repr_html_() and "lower is better" in repr(FD)
+    said = Scores([FD, kl, ink], describing=["ink"])
+    assert repr(said).count("is better") == 1 and said._repr_html_().count("↓") == 1
+    assert said._repr_html_().count("fd_clf ↓") == 1

@@ -29,6 +29,7 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors import inline
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry.comparison import compare_trials
+from aigc_lab.registry.races import race_of
 from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import list_trials, run_outcomes
@@ -201,6 +202,30 @@ def test_the_runs_of_a_sweep(done: Done) -> None:
     roles = {(run["trial"], run["seed"]): run["role"] for run in runs}
     assert roles[confirmed, 2] == "confirm"
     assert Counter(roles.values()) == {"search": 4, "confirm": 1}
+
+
+def test_a_race_goes_on_where_it_was_interrupted(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    race = [f"confirm.{change}" for change in ("top=2", "seeds=5", "race=true", "report=1")]
+    changes, begun = ("training.steps=20", "search.seeds=1", *race), itertools.count()
+
+    def stops(*arguments: Any) -> list[RunOutcome]:
+        if next(begun) == 6:
+            raise KeyboardInterrupt
+        return execute(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inline, "execute", stops)
+        with pytest.raises(KeyboardInterrupt):
+            home.sweep(POINTS, *changes)
+    assert len([run for run in home.runs() if run["state"] == "FINISHED"]) == 6
+    rows = home.sweep(POINTS, *changes)
+    with home.registry() as registry:
+        found = race_of(registry, "points")
+    assert found is not None and found[1].over
+    told = Counter((run["role"], run["state"]) for run in home.runs())
+    assert told == {("search", "FINISHED"): 2, ("confirm", "FINISHED"): found[1].taken, ("report", "FINISHED"): 1}
+    assert (rows[0]["role"], rows[0]["trial"], rows[0]["seeds"]) == ("report", found[1].leader, 1)
+    assert Counter(run.data.tags["role"] for run in home.mlflow()) == Counter(run["role"] for run in home.runs())
 
 
 def test_the_value_of_a_trial_is_the_median_of_what_the_search_saw(done: Done) -> None:
@@ -516,7 +541,7 @@ def test_when_every_run_fails_so_does_the_command(home: Home) -> None:
 def test_a_pruned_run_is_told_and_its_other_seeds_are_not_run(home: Home) -> None:
     asked: list[int] = []
 
-    def should_stop(self: Any, system: str, step: int, value: float) -> bool:
+    def should_stop(self: Any, system: str, step: int, value: float, **told: Any) -> bool:
         asked.append(step)
         return len(asked) > 3  # the second trial's first evaluation
 

@@ -57,7 +57,7 @@ WRITES = {
 # What reads, or writes to where it is told and to caches; `doctor --repair` is the remedy; `export` needs the files.
 READS = {
     *("verify", "status", "runs", "show", "compare", "report", "models", "list", "check", "init", "doctor", "ui"),
-    *("sample", "evaluate", "export", "judge collapse", "judge stability", "judge seeds"),
+    *("sample", "evaluate", "export", "judge collapse", "judge stability", "judge seeds", "plot"),
     *("cache list", "cache verify", "cache clear"),
 }
 

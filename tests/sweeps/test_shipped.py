@@ -31,6 +31,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "folder": {"samples": 100},
     "text-oracle": {"samples": 100},
     "text-vae": {"samples": 120},
+    "disentangle": {"samples": 100},
     "text-panel": {"samples": 120},
 }
 SEARCH = {
@@ -124,7 +125,7 @@ class Pruner:
         self.interrupts = interrupts
         should_stop = Suggestion.should_stop
 
-        def asked(suggestion: Suggestion, system: str, step: int, value: float) -> bool:
+        def asked(suggestion: Suggestion, system: str, step: int, value: float, **told: object) -> bool:
             number = suggestion._trial.number
             if number == self.interrupts:
                 self.interrupts = None

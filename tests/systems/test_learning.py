@@ -78,6 +78,7 @@ def learned(
     before = distance()
     for _ in train_one(state, Batches(data, batch, 0), seed=0, steps=steps, every=steps, decay=0.95, precision="fp32"):
         pass
+    state.average.fit_sampler(data)
     return before, distance(), state.average.generate(count, "judged").values
 
 
@@ -124,6 +125,16 @@ def test_an_objective_of_pictures_brings_them_to_the_digits(name: str, options: 
 # ---- every system, at the size of experiments/gans-digits.yaml
 
 SYSTEMS: dict[str, tuple[dict[str, Any], int]] = {
+    "beta_tc_vae": ({"width": 32, "lr": 2e-3, "beta": 2.0}, 300),
+    "factor_vae": ({"width": 32, "lr": 2e-3, "hidden": 100}, 300),
+    "hvae": ({"width": 32, "lr": 2e-3, "anneal_steps": 200}, 300),
+    "info_vae": ({"width": 32, "lr": 2e-3}, 300),
+    "iwae": ({"width": 32, "lr": 2e-3}, 300),
+    "rae": ({"width": 32, "lr": 2e-3}, 300),
+    "vae_gan": ({"width": 32, "lr": 2e-3, "sampler": "gmm"}, 300),
+    "vamp_vae": ({"width": 32, "lr": 2e-3, "pseudo_inputs": 100, "anneal_steps": 200}, 300),
+    "vq_vae": ({"width": 32, "lr": 2e-3, "codes": 64, "embedding": 16}, 300),
+    "wae_mmd": ({"width": 32, "lr": 2e-3, "sampler": "gmm"}, 300),
     "began": ({"width": 8, "network": "infogan", "lr": 1e-3, "gamma": 0.7, "control": 0.01, "latent_size": 16}, 1500),
     "dcgan": ({"width": 32}, 400),
     "dragan": ({"width": 32}, 400),

@@ -30,8 +30,9 @@ from aigc_lab.shape import Modality
 from aigc_lab.sweeps import optuna_storage
 from aigc_lab.systems.base import System
 from aigc_lab.systems.lstm_lm import LSTMLM
+from aigc_lab.systems.shared.kl_term import kl_weight
 from aigc_lab.systems.shared.language import kept
-from aigc_lab.systems.text_vae import TextVAE, kl_weight
+from aigc_lab.systems.text_vae import TextVAE
 from aigc_lab.systems.transformer_lm import TransformerLM
 from aigc_lab.text.vocabulary import PAD, UNK
 from aigc_lab.training.loop import train_one

