@@ -180,7 +180,7 @@ class VQVAE(base.System):
         for place in range(_PLACES):
             features, memory = self.prior.step(word, memory)
             cumulative = self.output(features[:, -1]).double().softmax(1).cumsum(1)
-            picked = torch.searchsorted(cumulative, uniform[:, place : place + 1].double(), right=True)
+            picked = torch.searchsorted(cumulative, uniform[:, place : place + 1].double().contiguous(), right=True)
             picked = picked.clamp_max(self.config.codes - 1)
             places.append(picked)
             word = picked + 1

@@ -36,7 +36,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("aigc-lab comp", {"compare"}),
         ("aigc-lab compare ring-", {"ring-00000000"}),
         ("aigc-lab show rings", {"rings-11111111.0.0"}),
-        ("aigc-lab sweep di", {"digits", "digits-8x8", "dirac"}),
+        ("aigc-lab sweep di", {"digits", "digits-8x8", "dirac", "disentangle-shapes-small"}),
         ("aigc-lab sweep mi", {"mine.yaml"}),
         ("aigc-lab sweep ring --executor ", {"inline", "local"}),
         ("aigc-lab resume ring --executor mi", {"mine.py"}),

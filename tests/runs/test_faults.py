@@ -644,11 +644,11 @@ from aigc_lab.sweeps import scheduler
 from aigc_lab.tracking import writer
 import aigc_lab.commands.sweep
 scored = scheduler._Watcher.scored
-def waits(watcher, step, value):
+def waits(watcher, step, value, **told):
     print("TRAINING", flush=True, file=sys.__stdout__)  # with --json, standard output is kept for that
     sys.stdin.readline()
     scheduler._Watcher.scored = scored
-    return scored(watcher, step, value)
+    return scored(watcher, step, value, **told)
 scheduler._Watcher.scored = waits
 writer.Writer = NoWriter
 print("READY", flush=True)

@@ -33,7 +33,7 @@ def of(folder: Path, **changes: Any) -> Experiment:
 def test_160_pictures_are_scored_by_what_24_allow(tmp_path: Path) -> None:
     experiment, notes = fitted(of(pictures(tmp_path / "pics", 160)))
     check_experiment(experiment)
-    assert len(check_data(experiment)) == 1
+    assert check_data(experiment)[1:] == ["160 of 160 pictures are enlarged to 16×16"]
     (name,) = experiment.metrics[0].gives
     assert experiment.protocol.samples == 24 and [metric for metric, _ in experiment.protocol.metrics] == ["kid"]
     assert experiment.file.objective.minimize == name and name.startswith("kid")
@@ -65,7 +65,7 @@ def test_600_pictures_are_told_the_shares_that_keep_the_distance(tmp_path: Path)
     assert "(2,667 in all would do)" in notes[0] and f"({shares}, or 667 in all would do)" in notes[1]
     experiment, notes = fitted(of(folder, data__reference="0.17", data__holdout="0.17"))
     assert experiment.protocol.samples == 102 and experiment.file.objective.minimize == "fd_lite0" and len(notes) == 1
-    assert len(check_data(experiment)) == 1
+    assert check_data(experiment)[1:] == ["600 of 600 pictures are enlarged to 16×16"]
 
 
 def test_folders_that_are_the_splits_are_not_told_shares(tmp_path: Path) -> None:

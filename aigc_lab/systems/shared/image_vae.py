@@ -125,7 +125,10 @@ class ImageVAE(ImageAutoencoder):
 
     def _scale(self) -> dict[str, Tensor]:
         """The learned σ, which says what a squared error weighs: it is multiplied by 1/2σ²."""
-        return {} if not isinstance(self.log_sigma, nn.Parameter) else {"sigma": self.log_sigma.detach().exp()}
+        # A stack calls this with other tensors in the place of parameters, so what is learned is asked of the keys.
+        if self.log_sigma is None or self.config.sigma is not None:
+            return {}
+        return {"sigma": self.log_sigma.detach().exp()}
 
 
 class BetaVAE(ImageVAE):
