@@ -49,7 +49,7 @@ def _is_alike(run: RunEvidence, score: Row | None, checkpoint: str) -> bool:
 
 
 def _statistics(trials: Sequence[Sequence[RunEvidence]], better: "Better") -> Row:
-    from aigc_lab.verdicts.seeds import COLLAPSED, UNSTABLE, across_seeds, p_unstable
+    from aigc_lab.verdicts.seeds import COLLAPSED, UNSTABLE, across_seeds, p_unstable, steps_or_none
     from aigc_lab.verdicts.stability import StabilityVerdict
 
     told = [trial for trial in trials if trial]
@@ -62,7 +62,7 @@ def _statistics(trials: Sequence[Sequence[RunEvidence]], better: "Better") -> Ro
     )
     last, selected = ([_median(unit, kind) for unit in units] for kind in ("last", "selected"))
     statistics = across_seeds(stories, collapses, last=_known(last), selected=_known(selected))
-    steps = _known(_steps_to_best(run, better) for run in runs)
+    steps = _known(steps_or_none(run.history, better) for run in runs)
     chance = p_unstable(unstable) if unstable else None
     return {
         "runs": len(runs),
@@ -95,17 +95,6 @@ def _median(unit: Sequence[RunEvidence], kind: str) -> float | None:
     values = [run.final.get(kind) for run in unit]
     middle = median(math.inf if value is None else value for value in values)
     return middle if math.isfinite(middle) else None
-
-
-def _steps_to_best(run: RunEvidence, better: "Better") -> float | None:
-    """The first step within a tenth of the best value; None for a best that is not above zero."""
-    from aigc_lab.verdicts.seeds import steps_to_best
-
-    values = [math.nan if value is None else value for _, value in run.history]
-    try:
-        return steps_to_best([step for step, _ in run.history], values, better=better)
-    except ValueError:
-        return None
 
 
 def _known(values: Any) -> list[float]:

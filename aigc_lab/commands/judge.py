@@ -12,7 +12,7 @@ from aigc_lab.errors import UsageError
 from aigc_lab.statistics.budget import share_within
 from aigc_lab.text.tokenizer import Tokenizer
 from aigc_lab.verdicts import history_files
-from aigc_lab.verdicts.seeds import across_seeds, steps_to_best, wilson
+from aigc_lab.verdicts.seeds import across_seeds, steps_or_none, wilson
 from aigc_lab.verdicts.stability import Finding, StabilityVerdict, judge
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def seed_statistics(registry: "Registry", sweeps: Sequence[str], by: str = "tria
         last, selected = (
             [value for run in ended if (value := getattr(run, kind)) is not None] for kind in ("last", "selected")
         )
-        steps = [_steps_to_best(run.history, group.better) for run in ended]
+        steps = [steps_or_none([(each["step"], each["value"]) for each in run.history], group.better) for run in ended]
         statistics = across_seeds(
             told,
             [run.collapse for run in ended if run.collapse],
@@ -158,15 +158,6 @@ def _within(
         return None
     low, high = wilson(within, of)
     return {"within": within, "of": of, "low": low, "high": high}
-
-
-def _steps_to_best(history: list[dict[str, Any]], better: Better) -> float | None:
-    """The first step within a tenth of the best value; None for a best that is not above zero."""
-    values = [math.nan if each["value"] is None else each["value"] for each in history]
-    try:
-        return steps_to_best([each["step"] for each in history], values, better=better)
-    except ValueError:
-        return None
 
 
 def _labels(path: Path) -> list[int] | list[str]:

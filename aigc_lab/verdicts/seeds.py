@@ -234,6 +234,20 @@ def steps_to_best(
     return float(t[finite & (x <= bar)].min())
 
 
+def steps_or_none(history: Iterable[tuple[float, float | None]], better: Better) -> float | None:
+    """`steps_to_best` of steps with values, None for one that was not finite; None too where that takes a baseline.
+
+    >>> steps_or_none([(10, 9.0), (20, 2.1), (30, 2.0)], "lower"), steps_or_none([(10, -1.0)], "lower")
+    (20.0, None)
+    """
+    told = list(history)
+    try:
+        values = [math.nan if value is None else value for _, value in told]
+        return steps_to_best([step for step, _ in told], values, better=better)
+    except ValueError:
+        return None
+
+
 # ---- together
 
 
