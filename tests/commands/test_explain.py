@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
-from aigc_lab.commands.explain import with_more_seeds
+from aigc_lab.commands.explain import _seeds_to_tell, with_more_seeds
 from aigc_lab.experiment.experiment import Experiment, load_experiment
+from aigc_lab.registry.pairs import pairs
+from aigc_lab.registry.ranking import rank
+from aigc_lab.registry.standings import Configuration, SeedOutcome
 
 FILE = """
 data: {name: ring}
@@ -81,3 +84,23 @@ def test_there_is_none_where_the_file_has_gone_or_lost_a_key(tmp_path: Path) -> 
     assert with_more_seeds(swept) is None
     file.unlink()
     assert with_more_seeds(swept) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "most"), [([[1.0, 1.1, 1.2], [9.0, 9.1, 9.2]], 6), ([[1.0, 3.0, 5.0], [2.0, 4.5, 6.0]], 110)]
+)
+def test_it_asks_for_as_many_seeds_as_would_tell(values: list[list[float]], most: int, tmp_path: Path) -> None:
+    """Values far apart take the fewest that can tell; such as overlap take what their spread says."""
+    trials = [
+        Configuration(
+            "s", n, "gan", "FINISHED", [SeedOutcome.brief("search", "FINISHED", v, "x", "lower", "fd") for v in of]
+        )
+        for n, of in enumerate(values)
+    ]
+    comparison = rank(trials)
+    (pair,) = pairs(comparison)
+    assert pair.more is not None
+    assert _seeds_to_tell(comparison) == max(4, 3 + pair.more) <= most
+    assert (3 + pair.more > 6) == (most > 6)
+    command = with_more_seeds(row(loaded("ring", [], tmp_path)), _seeds_to_tell(comparison))
+    assert command is not None and f"confirm.seeds={3 + pair.more}" in command
