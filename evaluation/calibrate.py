@@ -7,6 +7,7 @@
     python evaluation/calibrate.py collapse --data stacked --others 10    # an hour: 10,000 samples of 1,000 modes
     python evaluation/calibrate.py collapse --data stacked --n 20 --others 5 --size 20000    # half an hour: n decides
     python evaluation/calibrate.py collapse --data digits ring --n 300
+    python evaluation/calibrate.py collapse --data shapes --n 20 --others 5    # forms: three minutes
     python evaluation/calibrate.py intervals              # two minutes
 
 Prints how often each truth gets each verdict: of stability by the definitions' words and by the rules as they are, and
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--others", type=int, help="sets of each truth that is not honest (default: a tenth of --n)")
     parser.add_argument("--size", type=int, help="samples in a set (default: as many as is usual of the dataset)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data", nargs="+", default=[], help="digits, ring, grid, mnist, captions, stacked, …")
+    parser.add_argument("--data", nargs="+", default=[], help="digits, ring, grid, shapes, mnist, captions, stacked, …")
     given = parser.parse_args(arguments)
     if given.section == "stability":
         bounds = stability(given.n or 2000, given.seed)

@@ -101,7 +101,7 @@ class Dataset(ABC):
     @property
     def class_names(self) -> Sequence[str] | None:
         """Names of the classes in the order of their numbers; None if the numbers are their names."""
-        return None
+        return self.shape.class_names
 
     @property
     def likelihood(self) -> Likelihood | None:

@@ -1,12 +1,9 @@
 """MNIST in black and white, for likelihoods in nats: every pixel drawn once (Salakhutdinov & Murray 2008), or cut."""
 
-from typing import Literal
-
-import torch
 from pydantic import Field
 
-from aigc_lab import noise
 from aigc_lab.config import Strict
+from aigc_lab.data.shared.binarised import HOW, How, binarised
 from aigc_lab.data.shared.published_files import MNISTLike
 from aigc_lab.samples import Images
 
@@ -26,14 +23,9 @@ class BinarisedMNIST(MNISTLike):
     files = "MNIST"
 
     class Config(Strict):
-        how: Literal["static", "threshold"] = Field("static", description="how grey becomes black or white")
+        how: How = Field("static", description=HOW)
 
     def _read(self, train: bool) -> Images:
         grey = super()._read(train)
-        if self.config.how == "threshold":
-            white = grey.values >= 128
-        else:
-            source = noise.generator("binarised_mnist", "train" if train else "test")
-            # An integer below 255: a pixel of 0 is never white, one of 255 always.
-            white = torch.randint(255, grey.values.shape, generator=source, dtype=torch.uint8) < grey.values
-        return Images(white.to(torch.uint8) * 255, grey.labels)
+        key = "binarised_mnist", "train" if train else "test"
+        return Images(binarised(grey.values, self.config.how, *key), grey.labels)

@@ -10,6 +10,7 @@ class CIFAR10(CIFARLike):
     source = "https://www.cs.toronto.edu/~kriz/cifar.html"
     files = "CIFAR10"
     classes = 10
+    names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
     class Config(Strict):
         pass

@@ -9,6 +9,10 @@ class FashionMNIST(MNISTLike):
 
     source = "https://github.com/zalandoresearch/fashion-mnist"
     files = "FashionMNIST"
+    names = (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    )
 
     class Config(Strict):
         pass

@@ -72,11 +72,8 @@ class Folder(base.Dataset):
     @property
     def shape(self) -> Shape:
         size = (self.config.channels, self.config.size, self.config.size)
-        return Shape(Modality.IMAGES, size, classes=len(self._classes) or None)
-
-    @property
-    def class_names(self) -> Sequence[str] | None:
-        return self._classes or None
+        names = self._classes or None
+        return Shape(Modality.IMAGES, size, classes=len(self._classes) or None, class_names=names and tuple(names))
 
     @cached_property
     def _root(self) -> Path:

@@ -9,6 +9,7 @@ class KMNIST(MNISTLike):
 
     source = "https://github.com/rois-codh/kmnist"
     files = "KMNIST"
+    names = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 
     class Config(Strict):
         pass

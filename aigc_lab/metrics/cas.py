@@ -11,6 +11,7 @@ from aigc_lab.config import Strict, Times
 from aigc_lab.data.base import Dataset
 from aigc_lab.extractors.shared.small_classifier import BATCH, VERSION, fit
 from aigc_lab.metrics import base
+from aigc_lab.metrics.shared.classes import number_asked
 from aigc_lab.samples import Images, Samples
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.statistics.intervals import Z95, clopper_pearson
@@ -41,7 +42,13 @@ class CAS(base.Metric):
         return {"cas_accuracy": "higher", "augmentation_gain": "higher"}
 
     def check(self, dataset: Dataset, samples: int) -> None:
-        classes = dataset.shape.classes
+        self._check(dataset, samples)
+
+    def check_given(self, evidence: base.Evidence, samples: int) -> None:
+        self._check(evidence.dataset, samples, number_asked(evidence))
+
+    def _check(self, dataset: Dataset, samples: int, asked: int | None = None) -> None:
+        classes = asked or dataset.shape.classes
         if dataset.shape.modality != Modality.IMAGES or classes is None:
             raise ValueError(
                 f"a classification accuracy score needs labelled images, and dataset {dataset.name} holds "
@@ -49,6 +56,10 @@ class CAS(base.Metric):
             )
         if samples < 10 * classes:
             raise ValueError(f"{classes} classes need at least {10 * classes} samples to learn from, not {samples}")
+
+    def learning(self, dataset: Dataset) -> base.Learning:
+        train, shape = _labelled(dataset.load("train"), dataset.shape), dataset.shape
+        return base.Learning(2 * self.config.seeds, self.config.steps, lambda steps: fit(train, shape, steps))
 
     def meaningless(self, evidence: base.Evidence) -> dict[str, str]:
         return {"augmentation_gain": base.SEEN} if base.seen(evidence) else {}

@@ -14,6 +14,7 @@ from aigc_lab.data.base import SPLITS, Dataset, Factors
 from aigc_lab.errors import NotFinite
 from aigc_lab.extractors.base import choice
 from aigc_lab.metrics import base
+from aigc_lab.metrics.shared.conditioning import conditions, given_labels
 from aigc_lab.samples import Samples
 from aigc_lab.statistics import disentanglement
 from aigc_lab.statistics.disentanglement import BINS, LEAF, TREES, Coded
@@ -36,6 +37,10 @@ class Disentanglement(base.Metric):
     all latents together tell it. Means are read whatever their scale: a latent that is hardly active counts in full,
     though draws of it say little. A code rotated by 45° in the plane of two of F factors loses their share of MIG and
     SAP, 2/F, and stays as informative.
+
+    The probabilities of a categorical code (`Coder.one_hot_sizes`) are read as one latent, the number of the likeliest
+    class: column by column, two of them tell a factor equally well, and a perfect code has a MIG of 0. More than 20
+    classes share the bins of the histogram, and `sap` asks for an order of the classes where a factor has one.
 
     Here the floor is chance and lies below: the score of the same codes, each given to another sample. Intervals are of
     a bootstrap over samples: ±1.96 standard errors for `mig` and `sap`; for DCI, with new forests each time, ±2.26 of
@@ -67,7 +72,8 @@ class Disentanglement(base.Metric):
         assert isinstance(system, base.Coder)
         with torch.inference_mode():
             few = evidence.real.reference.take(slice(0, 20)).to(base.device_of(system))
-            latents = system.encode(few.as_inputs())[0].shape[1]
+            mean = given_labels(system, few).encode(few.as_inputs())[0]
+            latents = gathered(system, mean).shape[1]
         if 2 <= latents <= _MOST_LATENTS:
             return {}
         return dict.fromkeys(self.gives, f"the code has {latents} latents: from 2 to {_MOST_LATENTS} are compared")
@@ -77,13 +83,14 @@ class Disentanglement(base.Metric):
         assert isinstance(system, base.Coder)
         factors = factors_of(evidence.dataset, reference)
         rows = choice(len(reference), min(self.config.limit, len(reference)))
-        codes = means(system, reference.take(rows)).numpy()
+        codes = gathered(system, means(system, reference.take(rows))).numpy()
         nominal = tuple(name in factors.nominal for name in factors.names)
         coded = Coded(codes, factors.values[rows].numpy(), factors.sizes, nominal)
         count = min(self.config.fitted, len(rows))
         sizes = f"scored:{len(rows)}≤{self.config.limit}", f"forests:{count}≤{self.config.fitted}"
         how = f"bins:{BINS}", f"trees:{TREES}", f"leaf:{LEAF}", f"sklearn:{version('scikit-learn')}"
-        signature = self.signature(evidence, *sizes, *how, "codes:means", "floor:chance")
+        classes = ["codes:likeliest-class"] if _one_hot_sizes(system) else []
+        signature = self.signature(evidence, *sizes, *how, "codes:means", *classes, "floor:chance", *conditions(system))
         return [*_gaps(coded, signature), *_dci(coded, count, signature)]
 
 
@@ -134,11 +141,24 @@ def means(system: base.Coder, samples: Samples, block: int = 256) -> Tensor:
     samples.check()
     device = base.device_of(system)
     parts = (samples.take(slice(first, first + block)).to(device) for first in range(0, len(samples), block))
-    codes = torch.cat([system.encode(part.as_inputs())[0].double().cpu() for part in parts])
+    codes = torch.cat([given_labels(system, part).encode(part.as_inputs())[0].double().cpu() for part in parts])
     bad = int((~codes.isfinite().all(1)).sum())
     if bad:
         raise NotFinite(f"{bad} of {len(codes)} samples are encoded as NaN or infinity")
     return codes
+
+
+def gathered(system: base.Coder, codes: Tensor) -> Tensor:
+    """Codes [n, d] with the number of the likeliest class, one latent, in the place of the probabilities of each
+    categorical code.
+    """
+    sizes = _one_hot_sizes(system)
+    *blocks, rest = torch.split(codes, [*sizes, codes.shape[1] - sum(sizes)], 1)
+    return torch.cat([*(block.argmax(1, keepdim=True).to(codes.dtype) for block in blocks), rest], 1)
+
+
+def _one_hot_sizes(system: base.Coder) -> tuple[int, ...]:
+    return tuple(getattr(system, "one_hot_sizes", ()))
 
 
 def factors_of(dataset: Dataset, samples: Samples) -> Factors:

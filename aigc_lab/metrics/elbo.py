@@ -14,6 +14,7 @@ from aigc_lab.config import Count, Strict, Times
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import NotFinite
 from aigc_lab.metrics import base
+from aigc_lab.metrics.shared.conditioning import conditions, given_labels
 from aigc_lab.samples import Samples
 from aigc_lab.shape import Modality
 from aigc_lab.statistics.intervals import Z95
@@ -65,13 +66,18 @@ def codes(system: base.Autoencoder, samples: Samples, latents: int) -> Codes:
     for first in range(0, len(samples), _BLOCK):
         part = samples.take(slice(first, first + _BLOCK)).to(device)
         block = part.as_inputs()
-        mean, log_variance = system.encode(block)
-        draws = [drawn[: len(block)].to(device) for drawn in _draws(first // _BLOCK, latents, mean.shape[1])]
+        mean, log_variance = given_labels(system, part).encode(block)
+        # Drawn as they are used: K may be large.
+        draws = (drawn[: len(block)].to(device) for drawn in _draws(first // _BLOCK, latents, mean.shape[1]))
         if isinstance(system, base.OwnPrior):
             pairs = [_log_weights_and_ratios(system, block, drawn) for drawn in draws]
             weighed = [torch.cat(each, 1) for each in zip(*pairs, strict=True)]
         else:
-            weighed = [torch.cat([_log_weights(system, block, mean, log_variance, drawn) for drawn in draws], 1)]
+            weights = (
+                _log_weights(given_labels(system, part, drawn.shape[1]), block, mean, log_variance, drawn)
+                for drawn in draws
+            )
+            weighed = [torch.cat(list(weights), 1)]
         parts.append([each.double().cpu() for each in (mean, log_variance, *weighed)])
     all_codes = Codes(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
     whole = torch.cat([all_codes.mean, all_codes.log_variance, all_codes.log_weights], 1).isfinite().all(1)
@@ -151,7 +157,8 @@ class ELBO(base.Metric):
 
     `elbo`, `iw_nll` and `kl` are in nats a sample, means ± 1.96 standard errors. `elbo` and `iw_nll` share K drawn
     latents, so −iw_nll is never below elbo. K is a part of the number: published tables use K = 5000. Nats of two
-    likelihoods are not comparable, so the signature names the likelihood.
+    likelihoods are not comparable, so the signature names the likelihood. Of a conditional system they are of log
+    p(x|y) with the classes y of the real samples, which the signature says (`given:class`).
 
     Three scores tell whether the code is used: `kl` (exact for the prior N(0, I), else of the K latents);
     `active_units` (Var_x E[z_i] > 0.01, with an interval over units that are proved active and units not proved
@@ -191,7 +198,7 @@ class ELBO(base.Metric):
         reference_codes, train_codes = (codes(system, images, self.config.importance) for images in (reference, train))
         n = len(reference)
         details = [f"scored:{n}≤{self.config.limit}", f"K:{self.config.importance}", f"cap:{math.log(n):.3f}"]
-        details.append(f"likelihood:{base.likelihood_of(system)}")
+        details += [f"likelihood:{base.likelihood_of(system)}", *conditions(system)]
         signature = self.signature(evidence, *details)
 
         def score(name: str, value: float, low: float, high: float, floor: float) -> base.Score:

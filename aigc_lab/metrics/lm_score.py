@@ -12,6 +12,7 @@ from aigc_lab.metrics import base
 from aigc_lab.metrics.shared.text import Interval, TextMetric, corpus_of, ratio_of
 
 if TYPE_CHECKING:
+    from aigc_lab.data.base import Dataset
     from aigc_lab.text.corpus import Corpus
 
 
@@ -39,6 +40,15 @@ class LMScore(TextMetric):
     @property
     def gives(self) -> dict[str, base.Better]:
         return {"lm_forward": "lower", "lm_reverse": "lower"}
+
+    def learning(self, dataset: Dataset) -> base.Learning | None:
+        """Both networks of `lstm`, each with the steps of one that learns the reference and does not stop early."""
+        if self.config.scorer != "lstm":
+            return None
+        from aigc_lab.metrics.shared.lstm_scorer import most_steps, take_steps
+
+        reference = corpus_of(dataset.load("reference"))
+        return base.Learning(2, most_steps(len(reference)), lambda steps: take_steps(reference, steps))
 
     def scores(self, evidence: base.Evidence) -> list[base.Score]:
         config, whole = self.config, corpus_of(evidence.real.reference)

@@ -10,9 +10,10 @@ from pydantic import Field
 from aigc_lab.config import Strict
 from aigc_lab.errors import NotFinite
 from aigc_lab.metrics import base
+from aigc_lab.metrics.shared.conditioning import conditions
 from aigc_lab.metrics.shared.text import Interval, TextMetric, ratio_of
 from aigc_lab.statistics.intervals import Z95
-from aigc_lab.text.likelihood import Likelihood
+from aigc_lab.text.likelihood import Likelihood, token_nll
 from aigc_lab.text.vocabulary import EOS, PAD
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class NLL(TextMetric):
 
     The start token is no word. `eos` says whether the end of a sentence counts as one; sentences of fixed length have
     none. The floor of `nll_oracle` is the oracle's score of real sentences, its entropy. The floor of the others is the
-    model's score of as many training sentences.
+    model's score of as many training sentences. A conditional model scores each sentence given its class, which is in
+    the signature: it knows more, and is not ranked with one that is not told the class.
     """
 
     needs: ClassVar[frozenset[base.Need]] = frozenset({"likelihood", "train"})
@@ -53,7 +55,10 @@ class NLL(TextMetric):
     def check(self, dataset: Dataset, samples: int) -> None:
         super().check(dataset, samples)
         if self.config.oracle and dataset.likelihood is None:
-            raise ValueError(f"oracle: nobody knows what made the sentences of dataset {dataset.name}")
+            raise ValueError(
+                f"oracle: nobody knows what made the sentences of dataset {dataset.name}; "
+                "take one that an oracle made (data.name: oracle), or leave oracle out"
+            )
 
     def meaningless(self, evidence: base.Evidence) -> dict[str, str]:
         return {"nll_gen": base.SEEN} if base.seen(evidence) else {}
@@ -62,7 +67,8 @@ class NLL(TextMetric):
         system, real, n = evidence.system, evidence.real, len(evidence.generated)
         assert isinstance(system, Likelihood)
         ends = f"eos:{'counted' if self.config.eos else 'left out'}"
-        signature = self.signature(evidence, ends, "per:word", *(["oracle"] if self.config.oracle else []))
+        oracle = ["oracle"] if self.config.oracle else []
+        signature = self.signature(evidence, ends, "per:word", *conditions(system), *oracle)
         train, reference = (_choice(samples, n) for samples in (evidence.train, real.reference))
         by_heart = _with_error(self._of(system, train))
         estimates = {
@@ -83,12 +89,14 @@ class NLL(TextMetric):
         import torch
 
         device = next(model.parameters()).device if isinstance(model, torch.nn.Module) else torch.device("cpu")
-        values, sums, counts = samples.canonical().values, [], []
+        whole, sums, counts = samples.canonical(), [], []
         with torch.inference_mode():
-            for block in torch.split(values, _BLOCK):
-                block = block[:, : max(1, int((block != PAD).sum(1).max()))]
+            for first in range(0, len(whole), _BLOCK):
+                part = whole.take(slice(first, first + _BLOCK))
+                block = part.values[:, : max(1, int((part.values != PAD).sum(1).max()))]
                 counted = block != PAD if self.config.eos else (block != PAD) & (block != EOS)
-                nll = model.token_nll(block.to(device)).double().cpu()
+                labels = None if part.labels is None else part.labels.to(device)
+                nll = token_nll(model, block.to(device), labels).double().cpu()
                 sums.append((nll * counted).sum(1))
                 counts.append(counted.sum(1))
         total, words = torch.cat(sums), torch.cat(counts)

@@ -10,6 +10,7 @@ from aigc_lab.config import Count, Strict
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import NotFinite
 from aigc_lab.metrics import base
+from aigc_lab.metrics.shared.conditioning import conditions, given_labels
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality
 
@@ -20,8 +21,9 @@ def squared_errors(system: base.Coder, images: Images, block: int = 256) -> Tens
     images.check()
     device, parts = base.device_of(system), []
     for first in range(0, len(images), block):
-        pixels = Images(images.values[first : first + block].to(device)).unit()
-        error = system.decode(system.encode(pixels)[0]) - pixels
+        part = images.take(slice(first, first + block)).to(device)
+        coder, pixels = given_labels(system, part), part.unit()
+        error = coder.decode(coder.encode(pixels)[0]) - pixels
         parts.append(error.double().square().flatten(1).mean(1).cpu())
     errors = torch.cat(parts)
     bad = int((~errors.isfinite()).sum())
@@ -38,7 +40,7 @@ class Reconstruction(base.Metric):
     the digits, 0.052 on MNIST. An error that is no lower means posterior collapse.
     """
 
-    needs: ClassVar[frozenset[base.Need]] = frozenset({"codes", "train"})
+    needs: ClassVar[frozenset[base.Need]] = frozenset({"codes", "reconstructions", "train"})
 
     version: ClassVar[int] = 2  # a seeded choice of the split, not its first
 
@@ -60,5 +62,5 @@ class Reconstruction(base.Metric):
         assert isinstance(reference, Images) and isinstance(train, Images)
         value, low, high = base.mean_interval(squared_errors(system, reference))
         floor = base.Floor.measured(squared_errors(system, train))
-        signature = self.signature(evidence, f"scored:{len(reference)}≤{self.config.limit}")
+        signature = self.signature(evidence, f"scored:{len(reference)}≤{self.config.limit}", *conditions(system))
         return [base.Score("reconstruction_mse", value, low, high, len(reference), floor, signature, "lower")]

@@ -9,6 +9,7 @@ from pydantic import Field
 from aigc_lab.config import Count, Strict
 from aigc_lab.errors import NotFinite
 from aigc_lab.metrics import base
+from aigc_lab.metrics.shared.conditioning import conditions, given_labels
 from aigc_lab.metrics.shared.text import TextMetric, groups_of, jackknifed, mean_of
 from aigc_lab.shape import Modality
 from aigc_lab.text.paired_bleu import corpus_bleu
@@ -52,7 +53,9 @@ class TextReconstruction(TextMetric):
         pairs, train_pairs = ((_reconstructed(system, each), each) for each in (reference, train))
         value, without, sacrebleu_signature = corpus_bleu(pairs[0].corpus, pairs[1].corpus, groups_of(len(reference)))
         n = len(reference)
-        signature = self.signature(evidence, f"scored:{n}≤{self.config.limit}", sacrebleu_signature)
+        signature = self.signature(
+            evidence, f"scored:{n}≤{self.config.limit}", sacrebleu_signature, *conditions(system)
+        )
         floor = corpus_bleu(train_pairs[0].corpus, train_pairs[1].corpus)[0]
         nearness = mean_of(rouge_l(pairs[0].corpus, pairs[1].corpus))
         low = float(rouge_l(train_pairs[0].corpus, train_pairs[1].corpus).mean())
@@ -69,10 +72,11 @@ def _reconstructed(system: base.Coder, text: Text) -> Text:
 
     device = base.device_of(system)
     with torch.inference_mode():
-        blocks = torch.split(text.values, 250)
-        codes = [system.encode(block.to(device))[0] for block in blocks]
+        blocks = [text.take(slice(first, first + 250)).to(device) for first in range(0, len(text), 250)]
+        coders = [given_labels(system, block) for block in blocks]
+        codes = [coder.encode(block.values)[0] for coder, block in zip(coders, blocks, strict=True)]
         bad = sum(int((~code.isfinite()).any(1).sum()) for code in codes)
         if bad:
             raise NotFinite(f"{bad} of {len(text)} sentences are encoded as NaN or infinity")
-        parts = [system.decode(code).cpu() for code in codes]
+        parts = [coder.decode(code).cpu() for coder, code in zip(coders, codes, strict=True)]
     return Text(torch.cat(parts), vocabulary=text.vocabulary)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from aigc_lab.pictures.style import COLOURS, DASHES, SOFT, blank, is_wide, plain, png
 from aigc_lab.registry.roles import is_fresh
+from aigc_lab.statistics.intervals import Z95
+from aigc_lab.statistics.planes import PLANES, axis_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,14 +79,37 @@ def _panels(data: Json, runs: Sequence[Json], names: Sequence[str]) -> bytes:
     return png(figure)
 
 
+def beside(data: Json) -> bytes:
+    """Curves of maximum likelihood over temperatures, and points of text GANs with ±1.96 standard errors."""
+    figure, (grid,) = blank(1, 2, (11.0, 4.8))
+    for axes, plane in zip(grid, PLANES, strict=True):
+        across, up = plane.diversity, plane.quality
+        for number, curve in enumerate(data["curves"]):
+            look = {"color": COLOURS[curve["colour"] % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]}
+            axes.plot(curve[across], curve[up], marker="o", markersize=4, label=plain(f" {curve['name']}"), **look)
+            for temperature, x, y in zip(curve["temperature"], curve[across], curve[up], strict=True):
+                if number == 0:
+                    axes.annotate(f"{temperature:g}", (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
+        for point in data["points"]:
+            axes.errorbar(
+                *([point[across]], [point[up]], [Z95 * point[f"{up}_error"]], [Z95 * point[f"{across}_error"]]),
+                fmt="x",
+                capsize=2,
+                linewidth=1,
+                color=COLOURS[point["colour"] % len(COLOURS)],
+                label=plain(f" {point['name']}: {point['answer']}"),
+            )
+        axes.set_xlabel(axis_title(across))
+        axes.set_ylabel(axis_title(up))
+    _legend(grid[1], len(data["curves"]) + len(data["points"]))
+    return png(figure)
+
+
 def quality(runs: Sequence[Json]) -> bytes:
     """Quality against diversity of language models over temperatures: n-grams left, language models right."""
-    figure, ((left, right),) = blank(1, 2, (11.0, 4.8))
-    planes = (
-        (left, "self_bleu_4", "bleu_4", "Self-BLEU-4", "BLEU-4"),
-        (right, "lm_reverse", "lm_forward", "reverse LM, nats a word", "forward LM, nats a word"),
-    )
-    for axes, across, up, across_title, up_title in planes:
+    figure, (grid,) = blank(1, 2, (11.0, 4.8))
+    for axes, plane in zip(grid, PLANES, strict=True):
+        across, up = plane.diversity, plane.quality
         for run in runs:
             points = run["temperature"]["points"]
             axes.plot(points[across], points[up], marker="o", markersize=4, color=_colour(run), label=_name(run))
@@ -92,9 +117,9 @@ def quality(runs: Sequence[Json]) -> bytes:
                 axes.annotate(f"{temperature:g}", (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
         real = runs[0]["temperature"]["real"]
         axes.plot([real[across]], [real[up]], "P", color="black", markersize=9, label="real")
-        axes.set_xlabel(across_title)
-        axes.set_ylabel(up_title)
-    _legend(right, len(runs) + 1)
+        axes.set_xlabel(axis_title(across))
+        axes.set_ylabel(axis_title(up))
+    _legend(grid[1], len(runs) + 1)
     return png(figure)
 
 

@@ -62,9 +62,12 @@ def grid(images: Images, columns: int | None = None) -> Pixels:
     return canvas
 
 
-def scatter(points: Tensor, modes: Modes | None) -> Pixels:
+def scatter(
+    points: Tensor, modes: Modes | None, colours: Sequence[tuple[int, int, int]] = (_DOT,), *, dot: int = 0
+) -> Pixels:
     """The first two dimensions of points [N, D] on a square around the centres of the modes, which are drawn as
-    circles, else around all points. Points beyond the square are left out.
+    circles, else around all points. Points beyond the square are left out. Each of several `colours` is that of as many
+    points, in their order. A point is a square of 2 · `dot` + 1 pixels a side.
     """
     shown = _plane(points.cpu().double())
     frame = _plane(modes.centres.double()) if modes is not None else shown
@@ -79,7 +82,9 @@ def scatter(points: Tensor, modes: Modes | None) -> Pixels:
         circle = torch.stack([angles.cos(), angles.sin()], 1) * radius
         for centre in _to_pixels(frame, middle, half):
             _put(canvas, centre + circle, _RING)
-    _put(canvas, _to_pixels(shown, middle, half), _DOT)
+    for part, colour in zip(_to_pixels(shown, middle, half).tensor_split(len(colours)), colours, strict=True):
+        for right, down in itertools.product(range(-dot, dot + 1), repeat=2):
+            _put(canvas, part.round() + torch.tensor([right, down]), colour)
     return canvas
 
 

@@ -126,6 +126,22 @@ def _fonts() -> list[str]:
     return ["DejaVu Sans", *(name for name in _FALLBACKS if name in there)]
 
 
+def letters(text: str, size: int) -> Any:
+    """A font of Pillow's for a text, of so many pixels: Pillow's own for Latin letters, else the first that has all of
+    the letters, or the most.
+    """
+    from PIL import ImageFont
+
+    if text.isascii():
+        return ImageFont.load_default(size)
+    from matplotlib import font_manager
+
+    files = [font_manager.findfont(name, fallback_to_default=False) for name in _fonts()]
+    wanted = set(map(ord, text))
+    best = max(files, key=lambda file: len(wanted & font_manager.get_font(file).get_charmap().keys()))
+    return ImageFont.truetype(best, size)
+
+
 @contextmanager
 def typeset() -> Iterator[None]:
     """Within the block, texts of figures have letters of as many scripts as this machine has fonts for."""

@@ -5,8 +5,9 @@ every score.
 """
 
 import hashlib
+import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,7 @@ from aigc_lab.data.shared import sample_note
 from aigc_lab.errors import UsageError
 from aigc_lab.host.content import unknown_name
 from aigc_lab.modalities.base import ModalityKind, modality, modality_of
-from aigc_lab.modalities.shared.inputs import Input, Range
+from aigc_lab.modalities.shared.inputs import Input, Range, numbered
 from aigc_lab.samples import Samples
 from aigc_lab.shape import Modality, Shape
 
@@ -36,10 +37,16 @@ Source = "str | Path | Samples | Tensor | Array"
 class _Loaded(Input):
     """Samples that are in memory."""
 
-    def __init__(self, samples: Samples, name: str, split: tuple[Dataset, Split] | None = None) -> None:
+    def __init__(
+        self,
+        samples: Samples,
+        name: str,
+        split: tuple[Dataset, Split] | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:
         if not len(samples):
             raise UsageError(f"{name}: holds no samples")
-        self.name, self._samples, self.split = name, samples, split
+        self.name, self._samples, self.split, self.classes = name, samples, split, classes
         self.modality = samples.modality
         self.channels, self.sides = modality_of(samples).extent(samples)
 
@@ -81,7 +88,8 @@ def read_input(
     if path.is_dir():
         return _of_folders(like).read_folder(path, skip_broken=skip_broken)
     if path.is_file():
-        return _Loaded(_of_file(path, numbers, like), str(source))
+        samples, classes = _of_file(path, numbers, like)
+        return _Loaded(samples, str(source), classes=classes)
     return _of_dataset(str(source), data_dir)
 
 
@@ -124,8 +132,10 @@ def _of_folders(like: str | None) -> ModalityKind:
 _REMEDY = "give uint8, or say what the numbers mean: unit (0 to 1), signed (-1 to 1) or byte (0 to 255)"
 
 
-def _of_file(path: Path, numbers: Range | None, like: str | None) -> Samples:
-    """The samples of a `.npy` or `.npz` file, which is never unpickled. Raises `UsageError`."""
+def _of_file(path: Path, numbers: Range | None, like: str | None) -> tuple[Samples, Sequence[str] | None]:
+    """The samples of a `.npy` or `.npz` file, which is never unpickled, and the names of their classes where these are
+    no numbers. Raises `UsageError`.
+    """
     if path.suffix not in (".npy", ".npz"):
         raise UsageError(f"{path}: a set of samples is a folder of images, a .npy or a .npz file")
     try:
@@ -147,10 +157,24 @@ def _of_file(path: Path, numbers: Range | None, like: str | None) -> Samples:
         )
     samples = _of_array(arrays[candidates[0]], str(path), numbers, like)
     if labels is None:
-        return samples
+        note = sample_note.note_of_array(path) if path.suffix == ".npy" else _note(arrays)
+        drawn = sample_note.classes_of(note, range(len(samples)))
+        if drawn is None:
+            return samples, None
+        places, classes = numbered(drawn)
+        return replace(samples, labels=places), classes
     if labels.shape != (len(samples),) or labels.dtype.kind not in "iu":
         raise UsageError(f"{path}: labels are {list(labels.shape)} {labels.dtype}, and not {len(samples)} integers")
-    return replace(samples, labels=torch.from_numpy(labels.astype(np.int64)))
+    return replace(samples, labels=torch.from_numpy(labels.astype(np.int64))), None
+
+
+def _note(arrays: Mapping[str, Array]) -> dict[str, Any]:
+    """The note that `sample` wrote beside an archive's arrays; empty where there is none."""
+    try:
+        note = json.loads(str(arrays["note"]))
+    except (KeyError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}
 
 
 def _of_array(array: Any, name: str, numbers: Range | None, like: str | None) -> Samples:
@@ -179,8 +203,10 @@ class Pair:
         self._given = (generated, reference)
         kind = modality_of(generated)
         self._channels, self._side, rule = kind.common_form(generated, reference, side)
-        self.generated = generated.load(self._channels, self._side)
+        drawn = generated.load(self._channels, self._side)
         self.reference = reference.load(self._channels, None if reference.split else self._side)
+        self._strangers: list[str] = []
+        self.generated = replace(drawn, labels=self._by_reference(drawn.labels))
         done = dict.fromkeys([*generated.conversions, *reference.conversions])
         self.rule = "|".join(filter(None, [rule, *done]))
         fault = kind.mismatch(self.generated, self.reference, (generated.name, reference.name))
@@ -189,7 +215,30 @@ class Pair:
 
     @property
     def notes(self) -> list[str]:
-        return list(dict.fromkeys(note for each in self._given for note in each.notes))
+        return list(dict.fromkeys([note for each in self._given for note in each.notes] + self._strangers))
+
+    def _by_reference(self, labels: Tensor | None) -> Tensor | None:
+        """Classes of the generated samples [n] by the numbers of the reference's; None, and a note, where some are
+        named as none of its own are.
+        """
+        given, reference = self._given
+        if labels is None or given.classes is None:
+            return labels
+        names = reference.split[0].class_names if reference.split else reference.classes
+        other = next((name for name in given.classes if name not in (names or ())), None)
+        if other is not None:
+            said = f"{given.name}: its labels are left out, since {other} is no class of {reference.name}"
+            self._strangers = [said] if self.reference.labels is not None else []
+            return None
+        return torch.tensor([list(names or ()).index(name) for name in given.classes])[labels]
+
+    @property
+    def asked(self) -> Tensor | None:
+        """Classes of the generated samples [n] by the numbers of the reference's; None where there are none, or where
+        the reference names its classes and they are numbers.
+        """
+        given, reference = self._given
+        return None if given.classes is None and reference.classes is not None else self.generated.labels
 
     def another(self, other: Input) -> Samples:
         """A further set in the form of the pair. Raises `UsageError` for another size."""

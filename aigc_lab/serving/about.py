@@ -1,8 +1,10 @@
 """What MLflow's pages say of a promoted version: the same when it is promoted, restored, or described anew."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aigc_lab.display.selection import passed_over_lines
+from aigc_lab.serving import classes
 from aigc_lab.statistics.wording import floor_text, interval, number
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ def about(row: dict[str, Any]) -> "About":
         tags["rank"] = str(selection["rank"]) + (", confirmed" if selection["confirmed"] else "")
         tags |= {"passed_over": " ".join(each["run"] for each in selection["passed_over"])} if _passed(row) else {}
     tags |= {kind: row["verdicts"][kind] for kind in _VERDICTS if kind in row["verdicts"]}
+    if names := classes.stored(Path(row["path"])):
+        tags["classes"] = classes.listed(names)
     score = row["score"]
     if score is not None:
         tags |= {"objective": f"{score['name']} ({score['better']} is better)", "signature": score["signature"]}
@@ -43,6 +47,8 @@ def _description(row: dict[str, Any]) -> str:
     said = [f"{kind} {verdicts[kind]}" for kind in _VERDICTS if kind in verdicts]
     lines += [f"Verdicts: {', '.join(said)}."] if said else []
     lines.append(f"{row['system']}, {row['checkpoint']} weights of run {row['run']}.")
+    names = classes.stored(Path(row["path"]))
+    lines += [f"Classes drawn on demand: {classes.listed(names)}."] if names else []
     lines += [_capital(f"{line}.") for line in _passed(row)]
     lines += [f"Promoted all the same: {row['reason']}"] if row["reason"] else []
     lines += [f"Signature: `{score['signature']}`"] if score is not None else []

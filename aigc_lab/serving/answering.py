@@ -3,16 +3,18 @@
 | form | answer |
 |---|---|
 | `array` | the samples of all rows, one after the other: nested lists of numbers in JSON, or sentences |
-| `records` | one record a sample: `row`, `seed`, `label` if it was asked for, `sample` |
+| `records` | one record a sample: `row`, `seed`, `sample`, and of a conditional system `label` and `class` |
 | `png` | the same with `png`, the picture as base64, in place of `sample` |
-| `grid` | one record a row: `row`, `seed`, `n`, `png`: its pictures as one, or the scatter plot of its points |
+| `grid` | one record a row: the same of the class that it asks for, `n`, and its pictures or points as one `png` |
 
 A row has `n`, and may have `seed` (0 where no row has one; null, or left out beside rows that have one, draws a new
-one, which every form but `array` tells), `label` for a conditional system, and for text `temperature`, `top_k`, `top_p`
-and `prefix`.
+one, which every form but `array` tells), and for text `temperature`, `top_k`, `top_p` and `prefix`. For a conditional
+system it may have `label`, a class by number or name; without it the samples are of all classes in turn. In records
+`label` is the number, and `class` the name where classes have names.
 """
 
 import base64
+import itertools
 import math
 import os
 import secrets
@@ -48,6 +50,9 @@ class Sampler(Protocol):
     system: "System"
     name: str
 
+    def numbers_of(self, labels: Sequence[int | str]) -> list[int]:
+        """Numbers of classes. Raises `UsageError` for those that it does not know."""
+
     def blocks(self, requests: Sequence[Request]) -> "Iterator[Array]":
         """The samples of all requests, one after the other, in arrays."""
 
@@ -82,7 +87,7 @@ def answer(model: Sampler, rows: Sequence[Mapping[str, Any]], form: str) -> Any:
     _check_form(form, model, kind)
     allowed = columns(conditional=model.system.conditional, options=kind.options)
     # A column that holds nothing but null says so on purpose; the seed is the only one in which that means something.
-    requests = [_request(row, allowed, kind.options) for row in rows]
+    requests = [_request(row, allowed, kind.options, model) for row in rows]
     total = sum(request.n for request in requests)
     if not requests:
         raise UsageError(f"no rows: ask for samples like {_EXAMPLE}")
@@ -90,7 +95,7 @@ def answer(model: Sampler, rows: Sequence[Mapping[str, Any]], form: str) -> Any:
     _check_size(model, kind, total, form)
     with _one:
         samples = concatenated(model.blocks(requests), total)
-    return samples if form == "array" else _records(kind, requests, samples, form)
+    return samples if form == "array" else _records(kind, model.system, requests, samples, form)
 
 
 def _check_form(form: str, model: Sampler, kind: ModalityKind) -> None:
@@ -118,7 +123,9 @@ def _check_size(model: Sampler, kind: ModalityKind, total: int, form: str) -> No
 # ---- what a row asks for
 
 
-def _request(row: Mapping[str, Any], allowed: tuple[str, ...], options: Mapping[str, OptionType]) -> Request:
+def _request(
+    row: Mapping[str, Any], allowed: tuple[str, ...], options: Mapping[str, OptionType], model: Sampler
+) -> Request:
     for name in row:
         if name not in allowed:
             raise UsageError(f"unknown column {_shown(name)}; this model takes {', '.join(allowed)}")
@@ -128,12 +135,12 @@ def _request(row: Mapping[str, Any], allowed: tuple[str, ...], options: Mapping[
     if n < 1:
         raise UsageError(f"n = {n}: ask for at least one sample")
     seed = row.get("seed", 0)
-    label = row.get("label")
+    labels = [row["label"]] if not _missing(row.get("label")) else None
     drawing = {name: _option(name, row[name], options[name]) for name in options if not _missing(row.get(name))}
     return Request(
         n,
         secrets.randbelow(2**32) if _missing(seed) else _whole("seed", seed),
-        None if _missing(label) else [_whole("label", label)],
+        None if labels is None else model.numbers_of(labels),
         drawing,
     )
 
@@ -184,20 +191,31 @@ def _shown(value: Any) -> str:
 # ---- how it is told
 
 
-def _records(kind: ModalityKind, requests: Sequence[Request], samples: "Array", form: str) -> list[dict[str, Any]]:
+def _records(
+    kind: ModalityKind, system: "System", requests: Sequence[Request], samples: "Array", form: str
+) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
     first = 0
     for number, request in enumerate(requests):
         facts: dict[str, Any] = {"row": number, "seed": request.seed}
-        if request.labels is not None:
-            facts["label"] = request.labels[0]
+        classes = _classes(system, request.labels)
         part = samples[first : first + request.n]
         first += request.n
         if form == "grid":
-            records.append({**facts, "n": request.n, "png": _encoded(kind.picture_of(part))})
+            one = classes[0] if len(classes) == 1 else {}
+            records.append({**facts, **one, "n": request.n, "png": _encoded(kind.picture_of(part))})
         else:
-            records += [{**facts, **_record(sample, form)} for sample in part]
+            turn = itertools.cycle(classes)
+            records += [{**facts, **each, **_record(sample, form)} for each, sample in zip(turn, part, strict=False)]
     return records
+
+
+def _classes(system: "System", labels: Sequence[int | str] | None) -> list[dict[str, Any]]:
+    """What records say of the classes that samples are of in turn: their numbers, and their names if they have any."""
+    if not system.conditional:
+        return [{}]
+    names, numbers = system.shape.class_names, range(system.shape.classes or 0) if labels is None else labels
+    return [{"label": number, **({"class": names[int(number)]} if names else {})} for number in numbers]
 
 
 def _record(sample: Any, form: str) -> dict[str, Any]:

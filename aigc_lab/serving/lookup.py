@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from aigc_lab.errors import UsageError
 from aigc_lab.host import trust
 from aigc_lab.host.files import sha256
 from aigc_lab.host.settings import Settings
+from aigc_lab.host.store import Damaged
 from aigc_lab.registry import find
 from aigc_lab.registry.best import Selection, best_run
 from aigc_lab.registry.columns import FinalCheckpoint
@@ -24,6 +26,7 @@ from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.serving.model import Model
+from aigc_lab.training import model_code
 from aigc_lab.training.model_code import code_of
 
 CHAMPION = "champion"
@@ -45,9 +48,10 @@ class Weights:
         """Model, ready to sample. Raises `UsageError` for files that are missing or are not the stored ones, and for
         code that is not trusted.
         """
+        digest = self.origin.get("sha256")
+        _fetched(self.path, digest)
         if not self.path.is_file():
             raise UsageError(f"{self.path}: the weights of {self.name} are gone; train or promote them again")
-        digest = self.origin.get("sha256")
         if digest is not None and not has_digest(self.path, digest):
             raise UsageError(f"{self.path}: not the weights that were stored; train or promote them again")
         return Model.of_file(self.path, device, trust.gate(self.home))
@@ -212,7 +216,7 @@ def weights_of_run(registry: Registry, run: str, checkpoint: FinalCheckpoint) ->
     path = Path(file["path"])
     copies = [Path(copy["path"]) for copy in list_models(registry) if copy["sha256"] == file["sha256"]]
     # A promoted run outlives its checkpoints: the copy is the same to the bit.
-    whole = next((place for place in (path, *copies) if has_digest(place, file["sha256"])), None)
+    whole = next((place for place in (path, *copies) if _fetched(place, file["sha256"])), None)
     if whole is None:
         problem = "not the file that the run stored" if path.is_file() else "gone"
         raise UsageError(
@@ -221,6 +225,13 @@ def weights_of_run(registry: Registry, run: str, checkpoint: FinalCheckpoint) ->
     origin = {"run": run, "checkpoint": checkpoint, "step": file["step"], "sha256": file["sha256"]}
     home = Path(registry.located(""))
     return Weights(whole, run if checkpoint == "last" else f"{run}-{checkpoint}", home, origin)
+
+
+def _fetched(path: Path, digest: str | None) -> bool:
+    """Whether the model is here with these weights; from the store that its home shares with others, if it has one."""
+    with suppress(Damaged):  # of which the sentence tells that is said of weights that are not these
+        model_code.fetch(path, digest)
+    return digest is None or has_digest(path, digest)
 
 
 def has_digest(path: Path, digest: str) -> bool:
@@ -239,6 +250,7 @@ def model_digest(weights: Path, digest: str) -> str:
 
 def is_whole_copy(weights: Path, digest: str, model: str) -> bool:
     """Whether a model's own copy is complete: weights, description and code, with this digest."""
+    _fetched(weights, digest)
     try:
         code = code_of(json.loads(weights.with_suffix(".json").read_text("utf-8")))
         same = all(sha256(weights.with_name(source.file)) == source.sha256 for source in code)

@@ -1,13 +1,13 @@
 """A trained model: a system with its weights, ready to sample."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from aigc_lab.errors import UsageError
-from aigc_lab.serving import answering
+from aigc_lab.serving import answering, classes
 from aigc_lab.serving.request import Request, concatenated
 
 if TYPE_CHECKING:
@@ -39,16 +39,36 @@ class Model:
         system = load_system(path, device, allowed)
         return cls(system, plugins.name_of(type(system)))
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes that it draws on demand, in the order of their numbers, which are the names where they
+        have no others; None for a system that is not conditional.
+        """
+        return self.system.shape.names_of_classes if self.system.conditional else None
+
+    def numbers_of(self, labels: Sequence[int | str]) -> list[int]:
+        """Numbers of classes that are given by name or by number. Raises `UsageError` for classes that the system does
+        not know, and for any where it is not conditional.
+        """
+        if self.class_names is None:
+            raise UsageError(
+                f"{self.name} is not conditional: it draws no class on demand; leave the labels out, or train a"
+                " conditional system"
+            )
+        if isinstance(labels, str) or not isinstance(labels, Iterable):
+            raise UsageError(f"labels = {labels!r:.60}: write a list of classes, like [{labels!r:.60}]")
+        return classes.numbers(labels, self.system.shape, self.name)
+
     def sample(
-        self, n: int, seed: int = 0, labels: Sequence[int] | None = None, **drawing: Any
+        self, n: int, seed: int = 0, labels: Sequence[int | str] | None = None, **drawing: Any
     ) -> "numpy.typing.NDArray[Any]":
         """`n` samples: uint8 [n, H, W, C] of images, float32 [n, D] of points, strings [n] of text.
 
         The same seed gives the same samples, and the first ones are the same for every `n`. `labels` are the classes of
-        a conditional system's samples, taken in turn: `[3, 7]` gives 3, 7, 3, 7, … `drawing` says how text is drawn:
-        `temperature`, `top_k`, `top_p`, and `prefix`, the words that every sentence begins with. Raises `UsageError`
-        for a request that cannot be met, and for more samples than memory holds; `blocks` takes the same memory for any
-        number.
+        a conditional system's samples, by number or name (see `class_names`), taken in turn: `[3, 7]` gives 3, 7, 3, 7,
+        …; all classes in turn without them. `drawing` says how text is drawn: `temperature`, `top_k`, `top_p`, and
+        `prefix`, the words that every sentence begins with. Raises `UsageError` for a request that cannot be met, and
+        for more samples than memory holds; `blocks` takes the same memory for any number.
         """
         if os.environ.get(_SERVED) == "true":  # models promoted before `answer` was there come this way
             answering.check_total(n)
@@ -67,10 +87,10 @@ class Model:
 
         def made() -> "Iterator[numpy.typing.NDArray[Any]]":
             # Those that draw in the same way can share a block.
-            for _, alike in groupby(checked, key=lambda pair: repr(pair[1])):
-                pairs = list(alike)
-                batches = (lots(self.system, each.n, each.seed, each.labels) for each, _ in pairs)
-                for samples in draw_lots(self.system, chain.from_iterable(batches), pairs[0][1]):
+            for _, group in groupby(checked, key=lambda each: repr(each[2])):
+                alike = list(group)
+                batches = (lots(self.system, each.n, each.seed, labels) for each, labels, _ in alike)
+                for samples in draw_lots(self.system, chain.from_iterable(batches), alike[0][2]):
                     yield kind.array(samples)
 
         return made()
@@ -79,12 +99,15 @@ class Model:
         """The answer of the served model to the rows of a request (see `serving.answering`)."""
         return answering.answer(self, rows, form)
 
-    def _checked(self, request: Request) -> tuple[Request, dict[str, Any]]:
-        """The request and the options for `System.sample`. Raises `UsageError` for what cannot be asked for."""
+    def _checked(self, request: Request) -> tuple[Request, list[int] | None, dict[str, Any]]:
+        """The request, the numbers of its classes, and the options for `System.sample`. Raises `UsageError` for what
+        cannot be asked for.
+        """
         if request.n < 1:
             raise UsageError(f"n = {request.n}: ask for at least one sample")
-        self._check_labels(request.labels)
-        return request, self._drawing({key: value for key, value in request.drawing.items() if value is not None})
+        labels = None if request.labels is None else self._in_turn(request.labels, request.n)
+        drawing = {key: value for key, value in request.drawing.items() if value is not None}
+        return request, labels, self._drawing(drawing)
 
     def _drawing(self, given: dict[str, Any]) -> dict[str, Any]:
         """Options of sampling as the system takes them. Raises `UsageError` for any where it draws no text."""
@@ -103,15 +126,16 @@ class Model:
         except ValueError as error:
             raise UsageError(str(error)) from None
 
-    def _check_labels(self, labels: Sequence[int] | None) -> None:
-        """Raises `UsageError` for classes that the system does not know, and for any where it knows none."""
-        if labels is None:
-            return
-        count = self.system.shape.classes
-        if not self.system.conditional or count is None:
-            raise UsageError(f"{self.name} is not conditional: it draws no class on demand; leave the labels out")
-        wrong = [label for label in labels if not 0 <= label < count]
-        if wrong or not labels:
+    def _in_turn(self, labels: Sequence[int | str], n: int) -> list[int]:
+        """Numbers of the classes of `n` samples. Raises `UsageError` for classes that cannot be asked for, for none,
+        and for more than there are samples.
+        """
+        found = self.numbers_of(labels)
+        if not found:
+            raise UsageError(f"label missing: {self.name} knows the classes {classes.listed(self.class_names or ())}")
+        if len(found) > n:
             raise UsageError(
-                f"label {wrong[0] if wrong else 'missing'}: {self.name} knows the classes 0 to {count - 1}"
+                f"{len(found)} labels for {n} {'sample' if n == 1 else 'samples'}: each sample takes the next label, so"
+                f" the last would not be drawn; ask for at least {len(found)} samples"
             )
+        return found

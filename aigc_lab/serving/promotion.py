@@ -25,6 +25,7 @@ from sqlalchemy import delete, func, select, update
 
 from aigc_lab.display.selection import none_passes
 from aigc_lab.errors import UsageError
+from aigc_lab.host import shared_files
 from aigc_lab.host.files import locked
 from aigc_lab.host.settings import Settings, masked
 from aigc_lab.registry.best import Selection
@@ -260,6 +261,7 @@ def _register(
     if not folder.exists():
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
     path = own_copy(weights, folder, digest)
+    shared_files.publish(*shared_files.files_below(folder))
     # The registry keeps the first run of a version. One that was deleted in MLflow comes back as another version.
     there = mlflow.versions_and_aliases(model)[0]
     versions = (known for known in list_models(registry, model) if known["digest"] == digest)
@@ -271,7 +273,7 @@ def _register(
         mlflow_package(path.parent, sample, loaded.system),
         experiment=experiment,
         run=row["mlflow_run_id"],
-        about=about({**(same or candidate(registry, row["run"], weights.origin["checkpoint"])), **kept}),
+        about=about({**(same or candidate(registry, row["run"], weights.origin["checkpoint"])), **kept, "path": path}),
         undo=undo,
     )
     promotion = _promotion(model, version, row["run"], weights, digest, path, settings, grounds)

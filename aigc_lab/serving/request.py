@@ -16,13 +16,13 @@ Form = Literal["array", "records", "png", "grid"]
 
 @dataclass(frozen=True)
 class Request:
-    """`n` samples of a seed: of these classes, taken in turn; for text with options of decoding
+    """`n` samples of a seed: of these classes, by number or name, taken in turn; for text with options of decoding
     (see `Model.sample`).
     """
 
     n: int
     seed: int = 0
-    labels: Sequence[int] | None = None
+    labels: Sequence[int | str] | None = None
     drawing: Mapping[str, Any] = field(default_factory=dict)
 
 

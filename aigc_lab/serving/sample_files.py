@@ -4,17 +4,18 @@ How the samples of a modality are laid out in a folder (images and their grid, p
 each sentence) its object in `aigc_lab.modalities` says.
 """
 
+import inspect
 import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from aigc_lab import __version__
 from aigc_lab.data.shared import sample_note
@@ -26,12 +27,15 @@ from aigc_lab.host.settings import Settings
 from aigc_lab.modalities.base import ModalityKind, modality_of
 from aigc_lab.modalities.shared import blocks as stored
 from aigc_lab.registry.columns import FinalCheckpoint
+from aigc_lab.serving import class_samples, classes
 from aigc_lab.serving.lookup import find_weights
 from aigc_lab.serving.request import Request
 
 if TYPE_CHECKING:
     import numpy
     import numpy.typing
+
+    from aigc_lab.pictures.drawing import Pixels
 
     Array = numpy.typing.NDArray[Any]
 
@@ -56,24 +60,28 @@ def sample(
 ) -> tuple[str, Path]:
     """Writes `n` samples of the model, run or file that is `source`. Returns what to say about them, of a sweep with a
     line on each run that was passed over, and the file to look at. Raises `UsageError` for what cannot be sampled, and
-    for a `place` that cannot be written.
+    for a `place` that cannot be written. `labels` are classes by name or number, or `all`.
     """
-    classes = _labels(labels)
+    asked = None if labels is None else classes.typed(labels)
     weights = find_weights(source, settings, checkpoint)
     place = place or Path(f"samples-{weights.name}")
     device = environment.device(device)
-    note = {**weights.origin, "n": n, "seed": seed, "labels": classes, "device": device, "aigc_lab": __version__}
+    note = {**weights.origin, "n": n, "seed": seed, "labels": class_samples.noted(asked)}
+    note |= {"device": device, "aigc_lab": __version__}
     note |= {key: value for key, value in drawing.items() if value is not None}
     check_place(place, note, force=force)
     before = _replaced(_note(place), note)
     model = weights.load(device)
     kind = modality_of(model.system)
     _refuse_suffix(place, kind)
-    if classes == "all":
-        classes = list(range(model.system.shape.classes or 1))
-    shown = write(place, kind, model.blocks([Request(n, seed, classes, drawing)]), n, note, force=force)
+    turn = class_samples.turn(model, asked, n)
+    blocks = model.blocks([Request(n, seed, turn, drawing)])
+    names = [] if model.class_names is None else [model.class_names[number] for number in turn or ()]
+    overview = None if place.suffix in _FILES else class_samples.by_class(model, kind, Request(n, seed, turn, drawing))
+    shown = write(place, kind, blocks, n, note, force=force, turn=names, overview=overview)
     run = f", run {weights.origin['run']}" if weights.origin.get("run") not in (None, weights.name) else ""
-    said = f"{n} samples of {weights.name} ({model.name}{run}), seed {seed}{before}"
+    of = class_samples.told(names, asked, model)
+    said = f"{n} samples of {weights.name} ({model.name}{run}){of}, seed {seed}{before}"
     return "\n".join([said, *weights.notes]), shown
 
 
@@ -84,20 +92,11 @@ def _replaced(there: object, note: Mapping[str, Any]) -> str:
     return f", in the place of {there['n']} with seed {there['seed']}"
 
 
-def _labels(text: str | None) -> list[int] | Literal["all"] | None:
-    if text is None or text == "all":
-        return text  # type: ignore[return-value]  # mypy does not narrow a string to its literal
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"--labels {text}: write class numbers like 3,7 or all") from None
-
-
 def check_place(place: Path, note: dict[str, Any], *, force: bool) -> None:
     """Raises `UsageError` where `place` holds anything but samples that `sample` wrote and nobody has changed since,
     unless with `force`. Samples of the same `note` are written again in any case.
     """
-    if place.suffix in (".npy", ".png", ".jpg", ".zip"):
+    if place.suffix in (".npy", ".png", ".jpg", ".zip", ".tsv", ".csv", ".json", ".jsonl"):
         raise UsageError(f"-o {place}: name a folder, or a file that ends in .npz or .txt")
     with _writing(place):
         if not os.path.lexists(place):
@@ -152,18 +151,28 @@ def _sampled(written: Mapping[str, Any]) -> dict[str, set[str]]:
 
 
 def write(
-    place: Path, kind: ModalityKind, blocks: "Iterable[Array]", n: int, note: dict[str, Any], *, force: bool = False
+    place: Path,
+    kind: ModalityKind,
+    blocks: "Iterable[Array]",
+    n: int,
+    note: dict[str, Any],
+    *,
+    force: bool = False,
+    turn: Sequence[str] = (),
+    overview: "Pixels | None" = None,
 ) -> Path:
     """Writes `n` samples of a kind, block by block, and returns the file to look at (`grid.png`, `scatter.png`,
     `samples.txt`, or the one file that holds all). Raises `UsageError` once the first block shows that the disk will
     not hold them.
 
-    A folder gets what the kind writes, with a picture of the first samples, and the note as `samples.json`. What an
+    A folder gets what the kind writes, with the `overview` or a picture of the first samples, and the note as
+    `samples.json`. `turn` names the classes that a conditional system's samples are of, in turn. What an
     earlier call wrote is replaced; other files are left alone, and one of a name that is needed is refused, unless with
     `force`. A call that is interrupted leaves nothing behind, or, while it replaces files, a note that knows both.
     """
     coming = iter(blocks)
     first = next(coming)
+    classes_of = {sample_note.CLASSES: list(turn)} if turn else {}
     needed = _check_room(place, kind, first, n)
     if n >= _MANY:
         print(f"about {format_bytes(needed)} will be written to {place}; Ctrl-C leaves nothing of it", file=sys.stderr)
@@ -172,16 +181,22 @@ def write(
         if place.suffix == ".txt":
             with replacing(place) as lines:
                 stored.write_lines(lines, every)
-                facts = note | {sample_note.SHA256: {place.name: sha256(lines)}}
+                facts = note | classes_of | {sample_note.SHA256: {place.name: sha256(lines)}}
                 _mark(place, facts, [place])
             _put_note(place, facts)
             return place
         if place.suffix == ".npz":
             with replacing(place) as archive:
-                stored.write_archive(archive, every, first, n, note)
+                stored.write_archive(archive, every, first, n, note | classes_of)
             return place
         with _folder(place, force=force) as draft:
-            facts = {"note": note, **kind.write(draft, every, n)}
+            # A kind of a user's own may write no class.
+            told = {"classes": turn} if turn and "classes" in inspect.signature(kind.write).parameters else {}
+            facts = {"note": note, **classes_of, **kind.write(draft, every, n, **told)}
+            if overview is not None:
+                from aigc_lab.pictures import drawing
+
+                (draft / kind.overview).write_bytes(drawing.png(overview))
             facts[sample_note.SHA256] = {path.name: sha256(path) for path in sorted(draft.iterdir())}
             _put_note(draft, facts)
     return place / kind.overview
@@ -286,16 +301,23 @@ def _put_note(place: Path, facts: Mapping[str, Any]) -> None:
 def _note(place: Path) -> object:
     """The note of the samples at `place`; None where there are none."""
     if place.suffix == ".txt":
-        return {key: value for key, value in _written(place).items() if key not in sample_note.CONTENT} or None
+        return _without_content(_written(place)) or None
     if place.suffix != ".npz":
         return _written(place).get("note")
     import numpy
 
     try:
         with numpy.load(place, allow_pickle=False) as arrays:
-            return json.loads(str(arrays["note"]))
+            return _without_content(json.loads(str(arrays["note"])))
     except (OSError, ValueError, KeyError):
         return None
+
+
+def _without_content(written: object) -> object:
+    """What was asked for, of a note that says in the same mapping what came of it."""
+    if not isinstance(written, dict):
+        return written
+    return {key: value for key, value in written.items() if key not in sample_note.CONTENT}
 
 
 def _written(place: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from aigc_lab.config import Count, Weight
+from aigc_lab.nets import joined
 from aigc_lab.noise import Noise
 from aigc_lab.objectives import total_correlation
 from aigc_lab.systems import base
@@ -42,12 +43,14 @@ class BetaTCVAE(ImageVAE):
         return super().phases(batch_size)
 
     def divergence(self, code: Code, noise: Noise, step: int) -> base.Loss:
-        config, batch = self.config, code.mean.shape[0]
+        config = self.config
+        latents, mean, log_variance = map(joined.gather, (code.latents, code.mean, code.log_variance))
+        batch = len(mean)
         if config.dataset_size is None:
             weights = total_correlation.equal_log_weights(code.mean, batch)
         else:
             weights = total_correlation.stratified_log_weights(code.mean, batch, config.dataset_size)
-        parts = total_correlation.decomposition(code.latents, code.mean, code.log_variance, weights)
+        parts = total_correlation.decomposition(latents, mean, log_variance, weights)
         means = {name: value.mean() for name, value in parts._asdict().items()}
         total = (
             config.mutual_information * means["mutual_information"]

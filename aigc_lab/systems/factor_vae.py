@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from aigc_lab.config import Depth, Positive, Weight, Width
+from aigc_lab.nets import joined
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives.likelihood import standard_normal_kl
 from aigc_lab.shape import Shape
@@ -52,7 +53,7 @@ class FactorVAE(ImageVAE):
         return [vae, base.Phase("discriminator", self._discriminator_loss, [self.discriminator], rule, draws)]
 
     def samplers(self) -> list[nn.Module]:
-        return [self.encoder, self.decoder, *([] if self.mixture is None else [self.mixture])]
+        return [self.encoder, self.decoder, *([] if self.fitted is None else [self.fitted])]
 
     def divergence(self, code: Code, noise: Noise, step: int) -> base.Loss:
         kl = standard_normal_kl(code.mean, code.log_variance).mean()
@@ -69,6 +70,6 @@ class FactorVAE(ImageVAE):
         with torch.no_grad():
             code = self.coded(batch.unit(), noise["latents"]).latents
             # Each column in an order of its own: a sample of the product of the latents' own distributions.
-            permuted = code.gather(0, noise["orders"].argsort(0))
+            permuted = joined.own(joined.gather(code).gather(0, joined.gather(noise["orders"]).argsort(0)))
         real, other = self.log_density_ratio(code), self.log_density_ratio(permuted)
         return base.Loss(0.5 * (F.softplus(-real).mean() + F.softplus(other).mean()))

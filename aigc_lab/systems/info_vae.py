@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from aigc_lab.config import Positive, Real, Weight
+from aigc_lab.nets import joined
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives import mmd
 from aigc_lab.objectives.likelihood import standard_normal_kl
@@ -33,6 +34,6 @@ class InfoVAE(ImageVAE):
         config = self.config
         kl = standard_normal_kl(code.mean, code.log_variance).mean()
         scale = config.kernel_scale or 2.0 * self.code_size
-        distance = mmd.biased(config.kernel, code.latents, noise["prior"], scale)
+        distance = mmd.biased(config.kernel, joined.gather(code.latents), joined.gather(noise["prior"]), scale)
         total = (1 - config.alpha) * kl + (config.alpha + config.mmd_weight - 1) * distance
         return base.Loss(total, {"kl": kl, "mmd": distance})

@@ -15,24 +15,29 @@ from aigc_lab.shape import Shape
 from aigc_lab.systems import base
 from aigc_lab.systems.shared.image_vae import Code, ImageVAE
 
+# Latents of an image decoded at a time unless told: the larger K of the paper.
+_CHUNK = 50
+
 
 class IWAE(ImageVAE):
     """Minimises −E log 1/K Σₖ p(x, zₖ)/q(zₖ|x), nats a picture (equation 8). K = 1 is the ELBO, and the bound rises to
     log p(x) with K (theorem 1).
 
-    `chunk` bounds memory: so many latents of an image are decoded at a time, and decoded again for the gradient. Batch
-    normalisation then sees one chunk at a time. Default: K = 5, the smaller of the paper's two.
+    `chunk` bounds memory: so many latents of an image are decoded at a time, at most 50 unless it is given. If there
+    are more, they are decoded again for the gradient, and batch normalisation sees one chunk at a time. Default: K = 5,
+    the smaller of the paper's two.
     """
 
     class Config(ImageVAE.Config):
         importance: Times = Field(5, description="K: latents drawn for each image")
-        chunk: Times | None = Field(None, description="latents of an image decoded at a time; null: all")
+        chunk: Times | None = Field(None, description="latents of an image decoded at a time; null: at most 50")
 
     config: Config
 
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
-        if config.chunk is not None:
+        self._chunk = config.chunk or _CHUNK
+        if config.chunk is not None or config.importance > self._chunk:
             self.unstackable = "chunks are decoded again in the backward pass, which vmap cannot do"
 
     def _draws(self, batch_size: int) -> dict[str, Draw]:
@@ -52,12 +57,11 @@ class IWAE(ImageVAE):
 
     def _decoded(self, images: Tensor, latents: Tensor) -> Tensor:
         """Log p(x|z) [N, K] of images [N, C, H, W] at latents [N, K, D]."""
-        chunk = self.config.chunk
-        if chunk is None or chunk >= latents.shape[1]:
+        if self._chunk >= latents.shape[1]:
             return self.block(images, latents)
         # As inputs of the function, or its backward pass would be asked for no gradient of theirs.
         learned = [weight for part in self._vae_modules()[1:] for weight in part.parameters()]
-        blocks = [_Recomputed.apply(self, images, part, *learned) for part in torch.split(latents, chunk, 1)]
+        blocks = [_Recomputed.apply(self, images, part, *learned) for part in torch.split(latents, self._chunk, 1)]
         return torch.cat(blocks, 1)
 
     def block(self, images: Tensor, latents: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from aigc_lab.nets.precision import single
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.systems import base
 from aigc_lab.systems.shared.autoencoder import ImageAutoencoder
-from aigc_lab.systems.shared.mixture import SAMPLER
+from aigc_lab.systems.shared.samplers import SAMPLER, Sampler
 
 
 class RAE(ImageAutoencoder):
@@ -24,11 +24,12 @@ class RAE(ImageAutoencoder):
     """
 
     class Config(ImageAutoencoder.Config):
-        sampler: Literal["prior", "gmm"] = Field("gmm", description=SAMPLER)
+        sampler: Sampler = Field("gmm", description=SAMPLER)
         code_weight: Weight = Field(1e-2, description="weight β of half the code's squared length")
         regulariser: Literal["l2", "gradient", "none"] = Field("l2", description="of the decoder")
         regulariser_weight: Weight = Field(1e-4, description="weight λ of the regulariser")
 
+    reads = (*ImageAutoencoder.reads, base.Read("regulariser_weight", "regulariser", ("l2", "gradient")))
     config: Config
 
     def phases(self, batch_size: int) -> list[base.Phase]:

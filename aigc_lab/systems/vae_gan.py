@@ -56,7 +56,7 @@ class VAEGAN(ImageAutoencoder):
         return [phase._replace(joint="all") for phase in (encoder, decoder, critic)]
 
     def samplers(self) -> list[nn.Module]:
-        return [self.encoder, self.decoder, *([] if self.mixture is None else [self.mixture])]
+        return [self.encoder, self.decoder, *([] if self.fitted is None else [self.fitted])]
 
     # ---- what the networks say
 

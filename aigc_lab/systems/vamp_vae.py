@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 from aigc_lab.config import Few
 from aigc_lab.nets import images as networks
-from aigc_lab.noise import Draw, Noise
+from aigc_lab.noise import Noise
 from aigc_lab.objectives.likelihood import normal_log_density
+from aigc_lab.samples import Samples
 from aigc_lab.shape import Shape
 from aigc_lab.systems import base
 from aigc_lab.systems.shared.image_vae import Code, OwnPriorVAE
 from aigc_lab.systems.shared.kl_term import ANNEALING, Annealing, weighted
 from aigc_lab.systems.shared.mixture import component
+from aigc_lab.systems.shared.samplers import refuse_more
 
 
 class VampVAE(OwnPriorVAE):
@@ -32,6 +34,7 @@ class VampVAE(OwnPriorVAE):
         annealing: Annealing = Field("linear", description=ANNEALING)
         pseudo_inputs: Few = Field(500, description="K: learned images whose posteriors make the prior")
 
+    prior_extra = 1
     config: Config
 
     def __init__(self, config: Config, shape: Shape) -> None:
@@ -56,12 +59,13 @@ class VampVAE(OwnPriorVAE):
     def log_ratio(self, code: Code) -> Tensor:
         return self.log_prior(code.latents) - normal_log_density(code.latents, code.mean, code.log_variance).sum(1)
 
+    def check_train(self, train: Samples) -> None:
+        super().check_train(train)
+        refuse_more("pseudo_inputs", self.config.pseudo_inputs, "components of the prior", train)
+
     def divergence(self, code: Code, noise: Noise, step: int) -> base.Loss:
         kl = -self.log_ratio(code).mean()
         return weighted(self.config, kl, kl, step)
-
-    def latents(self, count: int) -> Draw:
-        return Draw((count, self.code_size + 1))
 
     def prior(self, latents: Tensor) -> Tensor:
         """Codes from the posteriors of pseudo-inputs, which the last number of each row picks."""

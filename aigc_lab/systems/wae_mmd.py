@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from aigc_lab.config import Positive, Weight
+from aigc_lab.nets import joined
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives import mmd
 from aigc_lab.systems import base
@@ -37,5 +38,5 @@ class WAEMMD(ImageAutoencoder):
         code = self._encoded(images)
         error = (self.decoder(code).float() - images).square().flatten(1).sum(1).mean()
         scale = config.kernel_scale or 2.0 * self.code_size
-        distance = mmd.unbiased(config.kernel, code, noise["prior"], scale)
+        distance = mmd.unbiased(config.kernel, joined.gather(code), joined.gather(noise["prior"]), scale)
         return base.Loss(error + config.mmd_weight * distance, {"squared_error": error, "mmd": distance})

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -16,13 +16,15 @@ from aigc_lab.extractors.shared.lookup import find_extractor
 from aigc_lab.host.settings import Settings
 from aigc_lab.noise import generator
 from aigc_lab.samples import Images, Points, Samples, Text
+from aigc_lab.scoring.collapse_judge import Pictures
 from aigc_lab.statistics.neighbours import assign
 from aigc_lab.text.vocabulary import SPECIAL
 from aigc_lab.verdicts.bins import Bins
 from aigc_lab.verdicts.collapse import Beside, Judge
 from aigc_lab.verdicts.conclusion import FOUND, NOTHING, SEVERE_ABOVE, Collapse, needed
-from aigc_lab.verdicts.missing import MISSING, decide, least_missing
+from aigc_lab.verdicts.missing import decide, least_missing
 from aigc_lab.verdicts.sentences import Sentences, of_splits
+from aigc_lab.verdicts.states import MISSING
 from calibration import pictures
 from calibration.bounds import Bound
 from calibration.pictures import SHOWN
@@ -33,13 +35,18 @@ ENOUGH = {"digits": 400, "ring": 500, "grid": 1500, "captions": 1000, "stacked":
 MANY = 1500
 SCORED: tuple[Literal["reference"], Literal["holdout"]] = ("reference", "holdout")
 CAPTIONS = "text/coco_train.txt"
+# Knobs of a dataset that is not judged as its defaults are.
+OPTIONS: dict[str, dict[str, object]] = {
+    "captions": {"path": CAPTIONS},
+    "shapes": {"size": 16, "channels": 1, "train": 20_000, "reference": 4000, "holdout": 4000},
+}
 Case = Callable[[torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)
 class Bench:
     """Real vectors [m, d] that nothing was judged by, their bins [m], the same ones blurred at several levels, and
-    vectors of noise. Of text the last number of each is how strange it is.
+    vectors of noise. Of text the last number of each is how strange it is; of images, which of the `images` it is of.
     """
 
     name: str
@@ -50,12 +57,23 @@ class Bench:
     blurred: dict[str, Tensor]
     noise: Tensor
     strange: bool = False
+    images: Tensor | None = None
+    pictures: Pictures | None = None
 
     def said(self, made: Tensor) -> Collapse:
-        if not self.strange:
+        if self.width == made.shape[1]:
             return self.judge.judge(made).verdict
+        vectors, beside = made[:, :-1], made[:, -1]
         alike = torch.unique(made, dim=0, return_inverse=True)[1]
-        return self.judge.judge(made[:, :-1], Beside(alike, made[:, -1])).verdict
+        if self.images is None or self.pictures is None:
+            return self.judge.judge(vectors, Beside(alike, beside)).verdict
+        shifted = partial(self.pictures.like, Images(self.images[beside.long()]))
+        return self.judge.judge(vectors, Beside(alike, shifted=shifted)).verdict
+
+    @property
+    def width(self) -> int:
+        """Numbers in a vector, without the one beside."""
+        return self.judge.pool.shape[1]
 
     @property
     def bins(self) -> int:
@@ -96,15 +114,16 @@ class Bench:
     def again(self, source: torch.Generator, vectors: Tensor, *, near: bool = False) -> Tensor:
         """N copies, or near copies, of these."""
         made = vectors[torch.randint(len(vectors), (self.n,), generator=source)]
-        width = 1e-3 * float(self.real.std(0).mean()) if near else 0.0
-        return made + width * torch.randn(made.shape, generator=source, dtype=made.dtype)
+        away = 1e-3 * float(self.real[:, : self.width].std(0).mean()) if near else 0.0
+        made[:, : self.width] += away * torch.randn((self.n, self.width), generator=source, dtype=made.dtype)
+        return made
 
     def few(self, source: torch.Generator, count: int) -> Tensor:
         """Near copies of `count` vectors of each bin, of the half of it around its mean."""
         some = []
         for bin_ in range(self.bins):
             members = self.real[self.of == bin_]
-            inner = (members - members.mean(0)).norm(dim=1).argsort()[: max(count, len(members) // 2)]
+            inner = (members - members.mean(0))[:, : self.width].norm(dim=1).argsort()[: max(count, len(members) // 2)]
             some.append(members[inner[torch.randperm(len(inner), generator=source)[:count]]])
         return self.again(source, torch.cat(some), near=True)
 
@@ -117,7 +136,9 @@ class Bench:
         vectors = self.real.clone()
         for bin_ in torch.randperm(self.bins, generator=source)[:count].tolist():
             one = self._of(source, bin_, 1)
-            vectors[self.of == bin_] = self.again(source, one, near=True)[:1] + 1e-3 * (vectors[self.of == bin_] - one)
+            spread = 1e-3 * (vectors[self.of == bin_] - one)
+            spread[:, self.width :] = 0.0
+            vectors[self.of == bin_] = self.again(source, one, near=True)[:1] + spread
         return self.draw(source, vectors=vectors)
 
     def mixed(self, source: torch.Generator, share: float, kept: Tensor | None = None) -> Tensor:
@@ -159,9 +180,8 @@ class Bench:
 def bench(name: str, settings: Settings, size: int | None = None) -> Bench:
     """Of the training split, judged as a run on the dataset is, `size` samples at a time."""
     n = size or ENOUGH.get(name, MANY)
-    options = {"path": CAPTIONS} if name == "captions" else {}
     kind = plugins.find(Dataset, {"captions": "lines", "stacked": "stacked_mnist"}.get(name, name))  # type: ignore[type-abstract]
-    dataset = kind(kind.Config(**options), settings.data_dir)
+    dataset = kind(kind.Config.model_validate(OPTIONS.get(name, {})), settings.data_dir)
     source = generator("bench", name)
     vectors_of = _vectors(dataset, settings)
     splits = [_part(dataset.load(split), max(min(2 * n, 13_000), n), source) for split in SCORED]
@@ -173,6 +193,9 @@ def bench(name: str, settings: Settings, size: int | None = None) -> Bench:
         learned, train = train.take(slice(len(train) // 2)), train.take(slice(len(train) // 2, None))
         corpora = [each.corpus for each in (*splits, learned) if isinstance(each, Text)]
         read = partial(_with_strangeness, vectors_of, of_splits(corpora[:2], corpora[2]))
+    numbered = _Numbered(vectors_of)
+    if isinstance(train, Images):
+        read = numbered
     pool, real = torch.cat([vectors_of(split) for split in splits]), read(train)
     labels = [split.labels for split in splits if split.labels is not None]
     if dataset.modes is not None:
@@ -185,8 +208,25 @@ def bench(name: str, settings: Settings, size: int | None = None) -> Bench:
         assert bins.centres is not None
         of = assign(vectors_of(train), bins.centres)
     blurred = {what: read(samples) for what, samples in _blurred(train, dataset, source)}
-    strange = isinstance(train, Text)
-    return Bench(name, Judge(pool, bins, name), n, real, of, blurred, read(_noise(train, source)), strange)
+    made = Bench(name, Judge(pool, bins, name), n, real, of, blurred, read(_noise(train, source)))
+    if not isinstance(train, Images):
+        return replace(made, strange=isinstance(train, Text))
+    every = Images(torch.cat([split.canonical().values for split in splits]))
+    return replace(made, images=torch.cat(numbered.images), pictures=Pictures(every.take, vectors_of))
+
+
+class _Numbered:
+    """Vectors of images with a number beside each: its place among all the `images` that were read."""
+
+    def __init__(self, vectors_of: Callable[[Samples], Tensor]) -> None:
+        self._vectors_of = vectors_of
+        self.images: list[Tensor] = []
+
+    def __call__(self, samples: Samples) -> Tensor:
+        first = sum(map(len, self.images))
+        self.images.append(samples.canonical().values)
+        numbers = torch.arange(first, first + len(samples), dtype=torch.float64)
+        return torch.cat([self._vectors_of(samples).double(), numbers[:, None]], 1)
 
 
 def _with_strangeness(vectors_of: Callable[[Samples], Tensor], sentences: Sentences, samples: Samples) -> Tensor:
@@ -274,7 +314,7 @@ def collapse(count: int, others: int, seed: int, names: Sequence[str] = (), size
     """
     settings = Settings.load()
     files = {"mnist": settings.data_dir / "MNIST", "captions": settings.data_dir / CAPTIONS}
-    every = ("digits", "ring", "grid", *files, *pictures.BENCHES)
+    every = ("digits", "shapes", "ring", "grid", *files, *pictures.BENCHES)
     there = [name for name in every if name not in files or files[name].exists()]
     bounds = []
     for name in names or there:

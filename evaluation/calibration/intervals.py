@@ -11,9 +11,10 @@ from aigc_lab.data.base import Dataset
 from aigc_lab.host.settings import Settings
 from aigc_lab.noise import generator
 from aigc_lab.samples import Text
-from aigc_lab.verdicts.missing import MISSING, PRESENT, decide, least_missing, most_missing
+from aigc_lab.verdicts.missing import decide, least_missing, most_missing
 from aigc_lab.verdicts.seeds import kaplan_meier, seed_spread, wilson
 from aigc_lab.verdicts.sentences import of_splits
+from aigc_lab.verdicts.states import MISSING, PRESENT
 from calibration.bounds import Bound, share
 from calibration.collapse import CAPTIONS, SCORED, bench
 

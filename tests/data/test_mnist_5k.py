@@ -23,8 +23,8 @@ from aigc_lab.errors import UsageError
 COUNTS = {"train": 3000, "reference": 1000, "holdout": 1000}
 
 
-def dataset(size: int = 28) -> MNIST5k:
-    return MNIST5k(MNIST5k.Config.model_validate({"size": size}), Path("absent"))
+def dataset(size: int = 28, **options: object) -> MNIST5k:
+    return MNIST5k(MNIST5k.Config.model_validate({"size": size, **options}), Path("absent"))
 
 
 def published() -> "np.typing.NDArray[np.int64]":
@@ -140,3 +140,41 @@ def test_a_missing_or_changed_file_is_named(tmp_path: Path, monkeypatch: pytest.
     file.write_bytes(gzip.compress(b"0," * 784 + b"0\n"))
     with pytest.raises(UsageError, match=r"mnist_5k\.csv\.gz: its sha256 .* not with 846f6cad.*pip install"):
         dataset().load("train")
+
+
+# ---- fewer of each class, black and white
+
+
+def test_fewer_digits_of_a_class_are_among_those_of_more_and_are_all_that_changes() -> None:
+    few, more = dataset(per_class=10), dataset(per_class=50)
+    labels = few.load("train").labels
+    assert labels is not None and labels.bincount().tolist() == [10] * 10
+    assert rows(few.load("train").values) < rows(more.load("train").values) < rows(dataset().load("train").values)
+    for split in ("reference", "holdout"):
+        assert few.load(split).digest() == dataset().load(split).digest()
+    assert dataset(per_class=300).digest == dataset().digest
+
+
+@pytest.mark.parametrize("count", [0, 301])
+def test_a_class_has_300_train_digits(count: int) -> None:
+    with pytest.raises(ValidationError, match="per_class"):
+        dataset(per_class=count)
+
+
+@pytest.mark.parametrize("size", [16, 28])
+def test_a_pixel_is_white_with_the_probability_of_its_grey(size: int) -> None:
+    grey, drawn, cut = (
+        dataset(size, binarised=how).load("train").values.int() for how in (None, "static", "threshold")
+    )
+    assert set(torch.unique(drawn).tolist()) == set(torch.unique(cut).tolist()) == {0, 255}
+    assert torch.equal(cut == 255, grey >= 128)
+    assert (drawn[grey == 0] == 0).all() and (drawn[grey == 255] == 255).all()
+    for low in range(1, 255, 32):
+        some = (grey >= low) & (grey < low + 32) & (grey < 255)
+        chance, share = grey[some].double() / 255, (drawn[some] == 255).double()
+        error = (chance * (1 - chance)).sum().sqrt() / len(chance)
+        assert abs(float(share.mean() - chance.mean())) < 5 * float(error)
+
+
+def test_black_and_white_digits_are_drawn_once() -> None:
+    assert dataset(16, binarised="static").digest == dataset(16, binarised="static").digest

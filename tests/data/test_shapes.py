@@ -71,8 +71,9 @@ def test_colours_are_hues_or_greys() -> None:
     fractions[:, 4] = torch.linspace(0, 1, 11, dtype=torch.float64)
     forms = torch.zeros(11, dtype=torch.long)
     colours = rendered(fractions, forms, 32, 3)[:, :, 16, 16].double()
-    expected = [[255 * channel for channel in colorsys.hsv_to_rgb(5 / 6 * k / 10, 1, 1)] for k in range(11)]
+    expected = [[255 * channel for channel in colorsys.hsv_to_rgb(5 / 6 * k / 10, 0.5, 1)] for k in range(11)]
     torch.testing.assert_close(colours, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=0.51)
+    assert colours.min() >= 127  # the form is in every channel
     greys = rendered(fractions, forms, 32, 1)[:, 0, 16, 16].tolist()
     assert greys == [round(255 * (0.4 + 0.06 * k)) for k in range(11)]
 

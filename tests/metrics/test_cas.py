@@ -84,6 +84,8 @@ def test_who_learns_what_and_is_tested_on_what(learned: list[tuple[Samples, int,
     # What real samples teach is not asked again for the next run's samples; of other real samples it is.
     learned.clear()
     assert scored(metric, generated) == found and len(learned) == 6
+    learning = metric.learning(DATASET)
+    assert (learning.networks, learning.steps) == (len(learned), learned[-1][1])  # as the estimate of a sweep has it
     scored(metric, generated, Real(REFERENCE, HOLDOUT, REFERENCE, TRAIN))
     assert len(learned) == 6 + 15
 
@@ -91,9 +93,9 @@ def test_who_learns_what_and_is_tested_on_what(learned: list[tuple[Samples, int,
 @pytest.mark.parametrize(
     ("part", "said"),
     [
-        ("generated", "labels missing for cas: the generated samples"),
-        ("reference", "labels missing for cas: the reference samples"),
-        ("train", "labels missing for cas: the train samples"),
+        ("generated", "cas needs labels, and the generated samples"),
+        ("reference", "cas needs labels, and the reference samples"),
+        ("train", "cas needs labels, and the train samples"),
         ("nothing", "cas needs what the generator was trained on"),
         ("ten", r"labels of 10 classes are 0 … 9, not 0 … 10"),
     ],

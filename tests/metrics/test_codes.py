@@ -72,6 +72,42 @@ def test_the_true_factors_as_codes(kind: str) -> None:
         assert "|floor:chance|" in each.signature
 
 
+class OneHot(Oracle):
+    """The same, with the form as the probabilities of its classes, in another order, and one column each."""
+
+    told = True
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = super().encode(images)
+        size = self.dataset.factors("reference").sizes[0]
+        assert size is not None
+        chances = 0.9 * torch.nn.functional.one_hot((size - 1 - mean[:, 0]).long(), size) + 0.1 / size
+        return torch.cat([chances, mean[:, 1:]], 1), torch.cat(
+            [log_variance[:, :1].expand(-1, size), log_variance[:, 1:]], 1
+        )
+
+    @property
+    def one_hot_sizes(self) -> tuple[int, ...]:
+        size = self.dataset.factors("reference").sizes[0]
+        return (size,) if self.told and size else ()
+
+
+class Columns(OneHot):
+    told = False
+
+
+def test_a_categorical_code_is_one_latent() -> None:
+    """By itself each of its columns is a bad code; all together are as good as the number."""
+    data = shapes()
+    assert data.factors("reference").names[0] in data.factors("reference").nominal
+    whole, one_hot, columns = (scored(data, kind(data)) for kind in (Oracle, OneHot, Columns))
+    for name in ("mig", "sap"):
+        assert one_hot[name].value == pytest.approx(whole[name].value, abs=1e-9)
+    assert one_hot["dci_completeness"].value > columns["dci_completeness"].value + 0.03
+    assert columns["mig"].value < whole["mig"].value - 0.1
+    assert "|codes:likeliest-class|" in one_hot["mig"].signature != whole["mig"].signature
+
+
 def test_holdout_is_scored_by_its_own_factors() -> None:
     assert scored(shapes(), Oracle(shapes(), "holdout"), "holdout")["mig"].value > 0.8  # 600 fill 20 × 20 bins thinly
 

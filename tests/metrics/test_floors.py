@@ -35,8 +35,9 @@ DRAWS = 20
 ALL = Digits(Digits.Config(), Path())._all
 IMAGES = [
     *("fd", "kid", "prdc", "improved_precision_recall", "vendi", "memorisation", "ndb", "fd_debiased"),
-    *("classifier_score", "elbo", "reconstruction"),
+    *("classifier_score", "label_accuracy", "elbo", "reconstruction"),
 ]
+WITHIN = ["class_fd", "class_diversity"]
 SENTENCES = [
     *("bleu", "self_bleu", "unique", "distinct", "repetition", "rouge_nn", "lm_score", "novelty"),
 ]
@@ -49,7 +50,7 @@ NONE_DRAWN = ["equilibrium", "stacked_modes", "disentanglement"]
 
 
 def test_every_metric_is_looked_at() -> None:
-    named = [*IMAGES, *SENTENCES, *PAIRED, *SLOW, "modes", "ms_ssim", "nll"]
+    named = [*IMAGES, *WITHIN, *SENTENCES, *PAIRED, *SLOW, "modes", "mode_accuracy", "ms_ssim", "nll"]
     assert sorted([*named, *SAME, *NONE_DRAWN]) == sorted(plugins.names("metrics"))
 
 
@@ -125,6 +126,30 @@ def test_fresh_digits_score_what_real_ones_do(judge: Path, tmp_path: Path) -> No
     assert within.refused() == {}
 
 
+class Pairs(Drawn):
+    """Digits in five classes of two each, so that 280 hold enough of each."""
+
+    digest = "2" * 64
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(Modality.IMAGES, (1, 16, 16), classes=5)
+
+    @lru_cache(maxsize=4)  # noqa: B019
+    def load(self, split: Split | str) -> Images:
+        digits = super().load(split)
+        assert digits.labels is not None
+        return Images(digits.values, digits.labels // 2)
+
+
+def test_fresh_digits_score_what_real_ones_do_within_their_classes(tmp_path: Path) -> None:
+    within, metrics = Within(), [made(name, features="random") for name in WITHIN]
+    for seed in range(DRAWS):
+        dataset = Pairs(seed)
+        within.add(evaluator_of(dataset, 280, metrics, tmp_path).evaluate(dataset.load("fresh"), "reference"))
+    assert within.refused() == {}
+
+
 def test_fresh_digits_score_what_a_given_set_does(judge: Path) -> None:
     """Of a folder or an array there is no second real set: the floor is of half of it, and so is what it is beside."""
     within, names = Within(), [name for name in IMAGES[:6] if name != "improved_precision_recall"]
@@ -185,7 +210,7 @@ def test_fresh_fields_are_as_diverse_as_real_ones(tmp_path: Path) -> None:
 def test_fresh_points_are_on_the_modes(tmp_path: Path) -> None:
     within, dataset = Within(), Ring(Ring.Config(points=40_000), tmp_path)
     train = dataset.load("train")
-    evaluator = evaluator_of(dataset, 2000, [made("modes")], tmp_path)
+    evaluator = evaluator_of(dataset, 2000, [made("modes"), made("mode_accuracy")], tmp_path)
     for seed in range(DRAWS):
         within.add(evaluator.evaluate(train.take(slice(2000 * seed, 2000 * seed + 2000)), "reference"))
     assert within.refused() == {}

@@ -18,10 +18,12 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 from PIL import Image
-from systems_of_users import MINE
+from systems_of_users import MINE, PAINTER
 
 from aigc_lab import cli, load, plugins
+from aigc_lab.cli import completion
 from aigc_lab.commands.sweep import sweep_experiment
+from aigc_lab.data.folder import Folder
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host import trust
 from aigc_lab.host.files import locked, sha256
@@ -334,6 +336,68 @@ def test_a_users_conditional_system_outlives_its_file(home: Home) -> None:
     assert not home.promote(run).created
 
 
+@pytest.fixture
+def animals(tmp_path: Path) -> Folder:
+    """A folder of pictures in three folders, called by what they show."""
+    for number, name in enumerate(("cat", "dog", "cow") * 20):
+        place = tmp_path / "animals" / name
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((16, 16), number, np.uint8)).save(place / f"{number}.png")
+    return Folder(Folder.Config(path=str(tmp_path / "animals"), size=16, channels=1), tmp_path / "data")
+
+
+def test_the_names_of_a_folders_classes_outlive_the_folder(
+    home: Home, animals: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    painter = Path("painter.py")
+    painter.write_text(PAINTER)
+    run = home.run(str(painter), animals.shape, {})
+    shutil.rmtree("animals")
+    trust.remember(home.path, {sha256(painter): painter.name})
+    home.promote(run)
+    painter.unlink()
+
+    def check() -> None:
+        version = home.client.get_model_version("toy", "1")
+        assert version.tags["classes"] == "cat, cow, dog"
+        assert "Classes drawn on demand: cat, cow, dog." in (version.description or "")
+        asked = pd.DataFrame({"n": [2, 1, 1], "label": ["dog", 1, "cow"]})
+        records = served(home, "models:/toy@champion").predict(asked, params={"format": "records"})
+        assert [record["class"] for record in records] == ["dog", "dog", "cow", "cow"]
+        assert [record["sample"][0][0][0] // 80 for record in records] == [2, 2, 1, 1]
+
+    check()
+    assert load("toy", home=home.path).class_names == ("cat", "cow", "dog")
+    pictures = load("models:/toy/1", home=home.path).sample(3, labels=["dog", "cow"])
+    assert (pictures[:, 0, 0, 0] // 80).tolist() == [2, 1, 2]
+    home.client.delete_registered_model("toy")
+    type_(monkeypatch, "reconcile", "--mlflow", "--home", str(home.path))
+    assert "model toy 1: MLflow lacks it: shown again" in capsys.readouterr().out
+    check()
+    # What a shell offers behind --labels.
+    monkeypatch.setenv("AIGC_LAB_HOME", str(home.path))
+    for model in ("toy", "toy@champion", "models:/toy/1", run, "toy-01234567"):
+        assert completion.labels(model, "cat,c") == ["cat,cat", "cat,cow"]
+    type_(monkeypatch, "sample", "toy", "-n", "4", "--labels", "dgo", "--home", str(home.path), code=2)
+    said = "label dgo: did you mean dog? painter knows the classes cat, cow, dog, by name or by number (0 to 2)"
+    assert said in capsys.readouterr().err
+    type_(monkeypatch, "sample", "toy", "-n", "4", "--labels", "dog,cat", "--home", str(home.path))
+    assert "4 samples of toy-1 (painter, run toy-01234567.0.0), classes dog, cat, seed 0" in capsys.readouterr().err
+    assert [int(np.asarray(Image.open(file))[0, 0]) // 80 for file in sorted(Path("samples-toy-1").glob("0*.png"))] == [
+        *(2, 0),
+        *(2, 0),
+    ]
+
+
+def test_an_import_keeps_the_names_of_classes(home: Home, animals: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("painter.py").write_text(PAINTER)
+    run = home.run("painter.py", animals.shape, {})
+    type_(monkeypatch, "export", "toy", "--home", str(home.path), "-o", "toy.tar.gz")
+    type_(monkeypatch, "import", "toy.tar.gz", "--home", "other", "--trust-code")
+    model = load(run, home="other")
+    assert model.class_names == ("cat", "cow", "dog") and model.sample(1, labels=["dog"])[0, 0, 0, 0] // 80 == 2
+
+
 def test_code_beside_a_model_is_not_run_unasked_when_mlflow_has_lost_it(
     home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -354,11 +418,10 @@ def test_code_beside_a_model_is_not_run_unasked_when_mlflow_has_lost_it(
 
 def test_labels_of_a_system_that_knows_none(home: Home) -> None:
     run = small(home)
-    for labels in ("3", "all"):
+    for labels in ("3", "all", "3,x", ""):
         with pytest.raises(UsageError, match="point_gan is not conditional: .* leave the labels out"):
             draw(home, run, labels=labels)
-    with pytest.raises(UsageError, match="--labels 3,x: write class numbers"):
-        draw(home, run, labels="3,x")
+    assert load(run, home=home.path).class_names is None
     assert not Path("out").exists()
 
 

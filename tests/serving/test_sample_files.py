@@ -65,6 +65,28 @@ def test_a_folder_holds_all_blocks_and_its_picture_the_first_of_them(
         assert sample_files._note(place) == {"n": 7}
 
 
+def test_sentences_of_classes_come_with_a_table_that_says_them(tmp_path: Path) -> None:
+    names = ["sport", "the\tweather"]
+    path = sample_files.write(tmp_path / "o", KINDS[1], blocks(LINES), 7, {"n": 7}, turn=names)
+    assert path.read_text("utf-8") == "a b\n\nc\ndé\ne\nf\ng\n"
+    table = [line.split("\t") for line in (tmp_path / "o" / "samples.tsv").read_text("utf-8").splitlines()]
+    # Over the seams of the blocks, which hold odd numbers of lines.
+    assert table == [[("sport", "the weather")[number % 2], line] for number, line in enumerate(LINES)]
+    written(tmp_path / "o", [LINES[:2]], 2, {"n": 2}, LINES)
+    assert {each.name for each in (tmp_path / "o").iterdir()} == {"samples.txt", "samples.json"}
+
+
+def test_a_kind_of_before_is_told_no_classes(tmp_path: Path) -> None:
+    class Before(type(KINDS[2])):  # type: ignore[misc]
+        def write(self, folder: Path, blocks: Any, n: int) -> dict[str, Any]:
+            facts: dict[str, Any] = super().write(folder, blocks, n)
+            return facts
+
+    sample_files.write(tmp_path / "o", Before(), blocks(POINTS), 7, {"n": 7}, turn=["near", "far"])
+    assert np.array_equal(np.load(tmp_path / "o" / "points.npy"), POINTS)
+    assert json.loads((tmp_path / "o" / "samples.json").read_text())["classes"] == ["near", "far"]
+
+
 @pytest.mark.parametrize(
     ("name", "array"), [("o", IMAGES), ("o", POINTS), ("o", LINES), ("o.npz", POINTS), ("o.txt", LINES)]
 )
@@ -136,6 +158,12 @@ def test_a_picture_of_the_users_is_not_overwritten_by_a_longer_call(tmp_path: Pa
 
 
 SAMPLED = {"n": 7, "seed": 0, "aigc_lab": "0.1.0"}
+
+
+@pytest.mark.parametrize("name", ["o.npy", "o.png", "o.tsv", "o.csv", "o.jsonl"])
+def test_a_folder_is_not_named_as_a_file_of_another_kind(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=rf"{name}: name a folder, or a file that ends in .npz or .txt"):
+        sample_files.check_place(tmp_path / name, SAMPLED, force=False)
 
 
 def test_lines_are_replaced_only_where_their_note_says_that_they_were_sampled(tmp_path: Path) -> None:

@@ -213,9 +213,23 @@ def test_classes_are_asked_for_by_row(conditional: Served) -> None:
     ]
     points = np.array(conditional.answers(*rows))
     assert points.round(-1)[:, 0].tolist() == [30, 30, 0, 10, 20, 70]
-    assert [record.get("label") for record in conditional.answers(*rows, format="records")] == [3, 3, *[None] * 3, 7]
-    assert conditional.refuses({"n": 1, "label": 8}) == "label 8: mine knows the classes 0 to 7"
-    assert conditional.refuses({"n": 1, "label": 0.5}).startswith("label = 0.5: write a whole number")
+    records = conditional.answers(*rows, format="records")
+    assert [record["label"] for record in records] == [3, 3, 0, 1, 2, 7] and "class" not in records[0]
+    for wrong, said in (
+        (8, "8"),
+        (0.5, "0.5"),
+        (True, "True"),
+        ([1, 2], "[1, 2]"),
+        ({}, "{}"),
+        ("-1", "'-1'"),
+        ("x", "x"),
+    ):
+        assert conditional.refuses({"n": 1, "label": wrong}) == f"label {said}: mine knows the classes 0 to 7"
+    # As tables and forms of other programs write it.
+    assert np.array(conditional.answers({"n": 1, "label": "5"}, {"n": 1, "label": 4.0})).round(-1)[:, 0].tolist() == [
+        50,
+        40,
+    ]
     assert conditional.refuses({"n": 1}, format="png").startswith("format = png: mine makes points, of which there are")
     (plot,) = conditional.answers({"n": 40}, format="grid")
     assert decoded(plot["png"]).ndim == 3

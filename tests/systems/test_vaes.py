@@ -25,6 +25,7 @@ from torch.distributions import (
 
 from aigc_lab import noise, plugins
 from aigc_lab.data.digits import Digits
+from aigc_lab.data.shared.batches import Batches
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.metrics.base import Autoencoder, Coder, OwnPrior, Real, Score
 from aigc_lab.metrics.elbo import ELBO, codes
@@ -43,6 +44,8 @@ from aigc_lab.systems.vae import VAE
 from aigc_lab.systems.vae_gan import VAEGAN
 from aigc_lab.systems.vq_vae import VQVAE
 from aigc_lab.systems.wae_mmd import WAEMMD
+from aigc_lab.training.loop import train_one
+from aigc_lab.training.state import TrainingState
 from aigc_lab.verdicts.conclusion import Collapse
 
 SHAPE = Shape(Modality.IMAGES, (1, 16, 16))
@@ -496,6 +499,26 @@ def test_its_prior_gives_a_code_the_probability_that_it_is_drawn_with() -> None:
 
 
 # ---- what scores and verdicts are told
+
+
+def test_the_second_phase_learns_on_codes_that_no_longer_move() -> None:
+    kind: Any = VQVAE
+    config = kind.Config.model_validate({"width": 4, "codes": 8, "embedding": 4, "hidden": 8, "prior_start": 2})
+    state = TrainingState.fresh(kind, config, SHAPE, seed=0, batch_size=6, device="cpu")
+    seen = [{key: value.clone() for key, value in state.system.state_dict().items()}]
+    seen += [
+        {key: value.clone() for key, value in state.system.state_dict().items()}
+        for _ in train_one(state, Batches(pictures(30), 6, 0), seed=0, steps=4, every=1, decay=0.0, precision="fp32")
+    ]
+
+    def moved(first: int, last: int) -> set[str]:
+        """The parts whose weights, or codebook, differ between two steps."""
+        statistics = ("running_mean", "running_var", "num_batches_tracked")
+        keys = [key for key in seen[0] if not key.endswith(statistics)]
+        return {key.split(".")[0] for key in keys if not torch.equal(seen[first][key], seen[last][key])}
+
+    assert {"encoder", "decoder", "codebook"} <= moved(0, 2) and not moved(0, 2) & {"prior", "output"}
+    assert moved(2, 4) == {"prior", "output"}
 
 
 def scored(metric: Any, system: Any) -> list[Score]:

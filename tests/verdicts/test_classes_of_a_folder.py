@@ -16,6 +16,7 @@ from aigc_lab.samples import Images
 from aigc_lab.scoring.evaluator import Evaluator
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.verdicts.conclusion import Collapse
+from aigc_lab.verdicts.states import MISSING
 
 COLOURS = {"bags": (220, 40, 40), "hats": (40, 200, 60), "shoes": (30, 60, 220)}
 
@@ -49,6 +50,8 @@ def test_what_600_pictures_lack_is_called_by_its_folder(shop: Folder, tmp_path: 
     assert "class shoes" in verdict.reason and "|by:classes|" in verdict.signature
     assert [row["name"] for row in verdict.bins] == ["bags", "hats", "shoes"]
     assert _missing_bins({"evidence": verdict.as_dict()}) == ["shoes"]
+    shown = [evaluator.missing([{"name": name, "state": MISSING}]) for name in ("shoes", "2", "0")]
+    assert shown[0] == shown[1] != shown[2]  # judged before its classes had names, a run knows their numbers
     whole = np.stack([product([*COLOURS][number % 3], 2000 + number) for number in range(90)])
     honest = evaluator.judge(Images(torch.from_numpy(whole).permute(0, 3, 1, 2).contiguous()))
     assert honest is not None and honest.verdict in (Collapse.NONE, Collapse.INCONCLUSIVE), honest

@@ -306,7 +306,7 @@ def test_an_empty_bin_with_samples_near_it_is_not_missing() -> None:
     judge, kept = world().judge, world().draw(400, "sharp", of=(0, 1, 2, 3, 4)).double()
     near = torch.cat([kept, world().draw(60, "near", of=(5,)).double()])
     for around, state in ((kept, "missing"), (near, "undecided")):
-        rows, _ = judge._rows(kept, judge._bins_of(kept), judge._bins_of(around))
+        rows, _ = judge._rows(kept, judge.bins_of(kept), judge.bins_of(around))
         assert [row["state"] for row in rows] == ["present"] * 5 + [state]
 
 

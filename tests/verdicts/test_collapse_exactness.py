@@ -14,8 +14,9 @@ from torch import Tensor
 from worlds import FOUND, NAMES, SPLITS, judged_of, missing, mixture, ring, world
 
 from aigc_lab import noise
+from aigc_lab.statistics import diversity
 from aigc_lab.statistics.neighbours import assign
-from aigc_lab.verdicts import collapse, diversity
+from aigc_lab.verdicts import collapse
 from aigc_lab.verdicts.bins import Bins
 from aigc_lab.verdicts.collapse import Judge
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
@@ -225,8 +226,8 @@ def test_diversity_is_a_ratio_to_as_many_real_members(count: int, size: int, par
     error = math.hypot(error, spread * math.sqrt(size / 200))
     margin, alone = (stats.norm.ppf(1 - level / 2) * error for level in (0.05 / 6, 0.05))
     expected = [np.exp(np.mean(logs) + each) for each in (0, -margin, margin, -alone)] + [np.exp(-np.mean(null))]
-    assert judge._diversity("bee", made, real, 6) == pytest.approx(expected, rel=1e-6)
-    assert judge._diversity("bee", made[:9], real, 6) is None  # too few to say
+    assert judge.diversity("bee", made, real, 6) == pytest.approx(expected, rel=1e-6)
+    assert judge.diversity("bee", made[:9], real, 6) is None  # too few to say
 
 
 def test_an_empty_bin_is_missing_though_strays_fall_into_it() -> None:
@@ -367,5 +368,5 @@ def test_nulls_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_signature_says_what_was_judged() -> None:
     found = judged_of(lacking())
-    assert found.signature == f"world|n:410|pool:1600|bins:6|splits:{SPLITS}|v:6"
+    assert found.signature == f"world|n:410|pool:1600|bins:6|splits:{SPLITS}|v:7"
     assert found.as_dict()["verdict"] == str(found.verdict) and {*found.as_dict()} == {*vars(found)}

@@ -15,7 +15,7 @@ from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict, Covered, Mea
 
 
 def measured(judge: Judge, made: Tensor, **others: Any) -> Measured:
-    of = judge._bins_of(made)
+    of = judge.bins_of(made)
     rows, together = judge._rows(made, of, of)
     found = Measured(rows, together, judge.bins.noun, [], len(made), len(made), len(judge.pool), 1.0, 1.0, 0.0)
     return replace(found, **others)
@@ -128,7 +128,9 @@ def test_what_stands_against_none() -> None:
     beside = f"{needed(6, share):,} samples that look real beside {2 * needed(6, share):,} real ones (there are 300)"
     assert beside in reason(rows=undecided, realistic=100, pool=300)
     assert "and 100 of 400 do" in reason(rows=undecided, realistic=100, fidelity=0.3)
-    assert "they hold more than nothing and less than their share" in reason(rows=undecided, realistic=10**5)
+    assert "it holds more than nothing and less than its share" in reason(rows=undecided, realistic=10**5)
+    two = [undecided[0], undecided[0] | {"name": "bee"}, *undecided[2:]]
+    assert "they hold more than nothing and less than their share" in reason(rows=two, realistic=10**5)
     near = changed(state="undecided", low=0.0, high=0.0, threshold=0.1)
     assert "what is near them does not look real" in reason(rows=near, realistic=10**5)
     assert "by these features class ant cannot be told from" in reason(rows=undecided, unclear=["ant"])

@@ -86,7 +86,7 @@ def test_arrays_with_labels(command: Command) -> None:
         found.append(json.loads(out))
     assert {
         *["verdict", "reason", "n", "missing_low", "missing_seen", "missing_high", "diversity", "coverage"],
-        *["precision", "duplicates", "bins", "signature", "phrases", "null", "accuracy", "accuracy_shifted"],
+        *["precision", "duplicates", "bins", "signature", "phrases", "null", "accuracy", "accuracy_shifted", "asked"],
     } == {*found[0]}
     assert found[0]["accuracy"] > 0.99 and found[0]["accuracy_shifted"] is None  # points have no blur
     assert found[0] == found[1] and found[0]["verdict"] in {"PARTIAL", "SEVERE"} and found[0]["n"] == 400

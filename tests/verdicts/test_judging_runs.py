@@ -356,7 +356,7 @@ def test_what_is_missing_is_drawn_by_a_resumed_run_and_drawn_again(
     lacking = SOUND | {"name": "lacking", "training": brief}
     with pytest.raises(KeyboardInterrupt):
         sweep(lacking, home=tmp_path)
-    monkeypatch.setattr(Showcase, "draw_temperatures", lambda self: None)
+    monkeypatch.setattr(Showcase, "draw_temperatures", lambda self, step: None)
     done = Done(tmp_path, sweep(lacking, home=tmp_path).to_dict("records"))
 
     def drawn() -> Any:

@@ -2,15 +2,19 @@
 
 import math
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import program
 from torch import Tensor
 
 from aigc_lab import noise
+from aigc_lab.data.shapes import Shapes
 from aigc_lab.extractors.lite0 import Lite0
+from aigc_lab.extractors.shared.small_classifier import fit
 from aigc_lab.host.weights import PUBLISHED
 from aigc_lab.samples import Images
 from aigc_lab.scoring.collapse_judge import Pictures, chosen_bins, judged
@@ -170,6 +174,67 @@ def test_what_is_alike_is_not_changed() -> None:
     assert (again.double() - real.values.double()).square().mean().sqrt() < 1
 
 
+@pytest.mark.parametrize("forms", [(0, 1), (2, 3), (2,)])
+def test_forms_that_are_gone_are_no_noise(forms: tuple[int, ...]) -> None:
+    """On a flat ground nothing may be added to real pictures because the power of some hundred is known roughly; noise
+    that all pictures have is added as it is.
+    """
+    real, other = (
+        Shapes(Shapes.Config(size=16, channels=1, holdout=3000), Path()).load("holdout").take(rows)
+        for rows in (slice(0, 1000), slice(1000, 3000))
+    )
+    assert real.labels is not None and other.labels is not None
+    few = other.take(torch.isin(other.labels, torch.tensor(forms)).nonzero().flatten()[:300])
+    weights = torch.isin(real.labels, torch.tensor(forms)).double()
+    ground = F.max_pool2d(real.values.float(), 5, 1, 2) == 0  # nothing within two pixels
+    assert ground.double().mean() > 0.2
+    assert shift.shifted(real.values, few.values, weights)[ground].double().square().mean().sqrt() < 1  # of 255
+    grain = 20 * torch.randn(few.values.shape, generator=noise.generator("grain of a test"))
+    noisy = (few.values + grain).round().clamp(0, 255).byte()
+    added = shift.shifted(real.values, noisy, weights)[ground].double().square().mean().sqrt()
+    assert added > 0.6 * noisy[few.values == 0].double().square().mean().sqrt()  # what blacker than black hides is lost
+
+
+@cache
+def forms_by_their_classifier() -> tuple[Judge, Images, Images, Any]:
+    """The judge of drawn shapes by a classifier of their forms, the real ones, others, and what makes vectors."""
+    dataset = Shapes(Shapes.Config(size=16, channels=1, train=5000, reference=1200, holdout=1000), Path())
+    network, real = fit(dataset.load("train"), dataset.shape, 150).eval(), dataset.load("reference")
+
+    @torch.inference_mode()
+    def vectors(images: Images) -> Tensor:
+        return torch.cat([network(part)[0] for part in torch.split(images.values, 500)])
+
+    pool = vectors(real)
+    bins, by = chosen_bins(pool, 600, labels=real.labels, names=dataset.class_names)
+    assert by == "classes"
+    return Judge(pool, bins, "forms", splits=20), real, dataset.load("holdout"), vectors
+
+
+@pytest.mark.parametrize(
+    ("forms", "sigma", "verdict"),
+    [
+        ((0, 1, 2, 3), None, {Collapse.NONE}),
+        ((0, 1), None, {Collapse.SEVERE}),
+        ((2, 3), None, {Collapse.SEVERE}),
+        ((0, 1, 3), None, {Collapse.PARTIAL, Collapse.SEVERE}),
+        ((0, 1, 2, 3), 0.7, {Collapse.INCONCLUSIVE, Collapse.UNMEASURABLE}),
+        ((0, 1, 2, 3), 0.9, {Collapse.INCONCLUSIVE, Collapse.UNMEASURABLE}),
+        ((0, 1, 2, 3), 1.2, {Collapse.INCONCLUSIVE, Collapse.UNMEASURABLE}),
+    ],
+)
+def test_of_drawn_shapes_forms_that_are_gone_are_found_and_blur_is_none(
+    forms: tuple[int, ...], sigma: float | None, verdict: set[Collapse]
+) -> None:
+    judge, real, other, vectors = forms_by_their_classifier()
+    assert other.labels is not None
+    made = other.take(torch.isin(other.labels, torch.tensor(forms)).nonzero().flatten())
+    if sigma is not None:
+        made = program("calibration.pictures").blurred(made, sigma)
+    found = judged(judge, vectors(made), None, made, Pictures(real.take, vectors))
+    assert found.verdict in verdict, found.reason
+
+
 # ---- blur that no class explains
 
 
@@ -209,7 +274,7 @@ def test_blur_takes_stripes_along_the_axes_away() -> None:
 def test_real_pictures_that_were_made_alike_are_sorted_as_blurred_ones_are(sigma: float) -> None:
     """The evidence that is shown, `accuracy_shifted`, beside the truth: the same real pictures, blurred."""
     by = known("trained", True)
-    of = by.judge._bins_of(by.vectors(by.textures.blurred(by.real, sigma)).double())
+    of = by.judge.bins_of(by.vectors(by.textures.blurred(by.real, sigma)).double())
     assert by.real.labels is not None
     truth = (of == by.real.labels).double().mean().item()
     made = by.textures.blurred(draw("alike"), sigma)

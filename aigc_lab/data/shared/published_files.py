@@ -77,10 +77,12 @@ class MNISTLike(TrainAndTest):
     published = 60_000
     #: torchvision's class, whose name is also the folder's
     files: ClassVar[str]
+    #: names of the ten classes; None where they are the digits
+    names: ClassVar[tuple[str, ...] | None] = None
 
     @property
     def shape(self) -> Shape:
-        return Shape(Modality.IMAGES, (1, 32, 32), classes=10)
+        return Shape(Modality.IMAGES, (1, 32, 32), classes=10, class_names=self.names)
 
     def _read(self, train: bool) -> Images:
         return read_mnist(self.files, self.data_dir, self.name, train=train)
@@ -96,10 +98,12 @@ class CIFARLike(TrainAndTest):
     published = 50_000
     files: ClassVar[str]
     classes: ClassVar[int]
+    #: names of the classes, as the published files have them
+    names: ClassVar[tuple[str, ...] | None] = None
 
     @property
     def shape(self) -> Shape:
-        return Shape(Modality.IMAGES, (3, 32, 32), classes=self.classes)
+        return Shape(Modality.IMAGES, (3, 32, 32), classes=self.classes, class_names=self.names)
 
     def _read(self, train: bool) -> Images:
         kind = _kind(self.files)

@@ -1,6 +1,8 @@
 """Small LSTM language model: trained on one set of sentences, it gives the likelihood of another."""
 
 import copy
+from collections.abc import Sequence
+from itertools import count, islice
 
 import numpy as np
 import torch
@@ -24,30 +26,62 @@ def lstm_nll(learned: Corpus, scored: Corpus) -> tuple[Floats, Ints]:
 
     A tenth of `learned` is held out, and training stops when its likelihood no longer improves.
     """
-    words = len(learned.words) + 2  # with padding, which stands for the beginning too, and the end
     order = np.random.default_rng(0).permutation(len(learned))
-    held = max(1, len(order) // 10)
+    held = _held(len(order))
     fitting, judging = (_rows(learned.take(rows)) for rows in (order[held:], order[:held]))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(noise.generator("scorer").initial_seed())
-        decoder, output = RecurrentDecoder(words, _EMBEDDING, _HIDDEN), nn.Linear(_HIDDEN, words)
-    model = nn.ModuleList([decoder, output])
-    optimizer = torch.optim.Adam(model.parameters(), lr=_LR, fused=True)
+    learner = _Learner(learned)
+    model = nn.ModuleList([learner.decoder, learner.output])
     best, best_state = float("inf"), model.state_dict()
     for turn in range(_PASSES):
-        shuffled = torch.randperm(len(fitting), generator=noise.generator("scorer", turn))
-        for batch in torch.split(fitting[shuffled], _BATCH):
-            optimizer.zero_grad()
-            nll, counted = _nll(decoder, output, batch)
-            torch.autograd.backward(nll.sum() / counted.sum())
-            optimizer.step()
-        now = _likely(decoder, output, judging)
+        for batch in _batches(fitting, turn):
+            learner.step(batch)
+        now = _likely(learner.decoder, learner.output, judging)
         value = float(now[0].sum() / now[1].sum())
         if value >= best:
             break
         best, best_state = value, copy.deepcopy(model.state_dict())
     model.load_state_dict(best_state)
-    return _likely(decoder, output, _rows(scored))
+    return _likely(learner.decoder, learner.output, _rows(scored))
+
+
+def most_steps(sentences: int) -> int:
+    """Steps of a training on so many sentences, if it does not stop early."""
+    return _PASSES * -(-(sentences - _held(sentences)) // _BATCH)
+
+
+def take_steps(learned: Corpus, steps: int) -> None:
+    """Takes so many steps of a training on these sentences, for the time that they take."""
+    learner, rows = _Learner(learned), _rows(learned)
+    batches = (batch for turn in count() for batch in _batches(rows, turn))
+    for batch in islice(batches, steps):
+        learner.step(batch)
+
+
+def _held(sentences: int) -> int:
+    """Number of sentences that are held out."""
+    return max(1, sentences // 10)
+
+
+def _batches(rows: Tensor, turn: int) -> Sequence[Tensor]:
+    return torch.split(rows[torch.randperm(len(rows), generator=noise.generator("scorer", turn))], _BATCH)
+
+
+class _Learner:
+    """A fresh model of the words of a corpus, and its optimiser."""
+
+    def __init__(self, learned: Corpus) -> None:
+        words = len(learned.words) + 2  # with padding, which stands for the beginning too, and the end
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(noise.generator("scorer").initial_seed())
+            self.decoder, self.output = RecurrentDecoder(words, _EMBEDDING, _HIDDEN), nn.Linear(_HIDDEN, words)
+        weights = [*self.decoder.parameters(), *self.output.parameters()]
+        self._optimizer = torch.optim.Adam(weights, lr=_LR, fused=True)
+
+    def step(self, batch: Tensor) -> None:
+        self._optimizer.zero_grad()
+        nll, counted = _nll(self.decoder, self.output, batch)
+        torch.autograd.backward(nll.sum() / counted.sum())
+        self._optimizer.step()
 
 
 def _rows(corpus: Corpus) -> Tensor:

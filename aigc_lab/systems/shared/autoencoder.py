@@ -1,30 +1,41 @@
 """Autoencoders of images: the two networks, and where the latents of samples come from."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from aigc_lab import noise
-from aigc_lab.config import Few, Positive, Strict, Width
+from aigc_lab.config import Depth, Few, Positive, Strict, Width
 from aigc_lab.nets import images as networks
 from aigc_lab.noise import Draw
 from aigc_lab.optimizers import base as optimizers
 from aigc_lab.samples import Images, Samples
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems import base
-from aigc_lab.systems.shared.mixture import CODES, SAMPLER, GaussianMixture
-
-# Real samples that are encoded at a time, which is part of their draws' key.
-_BLOCK = 500
+from aigc_lab.systems.shared.flow import Flow
+from aigc_lab.systems.shared.mixture import GaussianMixture
+from aigc_lab.systems.shared.samplers import (
+    BLOCK,
+    FLOW_LAYERS,
+    MIXTURE,
+    SAMPLER,
+    SAMPLER_READS,
+    LatentSampler,
+    Sampler,
+    blocks,
+    chosen_labels,
+    refuse_few,
+)
 
 
 class ImageAutoencoder(base.System):
     """An encoder of images [N, C, H, W] and a decoder of latents [N, code_size].
 
-    A subclass gives the phases, and `posterior` where its code is drawn. With `sampler: gmm` the latents of samples are
-    drawn from a Gaussian mixture that is fitted to codes of *train*; the ELBO stays that of the prior.
+    A subclass gives the phases, and `code` where its code is drawn. With a `sampler` other than the prior the latents
+    of samples are drawn from what is fitted to codes of *train*, a Gaussian mixture or a normalising flow; the ELBO
+    stays that of the prior.
     """
 
     modality = Modality.IMAGES
@@ -33,27 +44,42 @@ class ImageAutoencoder(base.System):
         network: networks.Network = "dcgan"
         latent_size: Width = 20
         width: Width = Field(64, description="channels at the widest picture; doubled at every halving")
-        sampler: Literal["prior", "gmm"] = Field("prior", description=SAMPLER)
-        mixture: Few = Field(10, description="components of the fitted mixture")
+        sampler: Sampler = Field("prior", description=SAMPLER)
+        mixture: Few = Field(10, description=MIXTURE)
+        flow_layers: Depth = Field(8, description=FLOW_LAYERS)
         lr: Positive = Field(5e-4, description="Adam's step")
         optimizer: optimizers.Name = Field("adam", description=optimizers.NAME)
         optimizer_options: optimizers.Options = Field({}, description=optimizers.OPTIONS)
 
     optimizer_only = frozenset({"lr"})
+    reads: ClassVar[tuple[base.Read, ...]] = SAMPLER_READS
     #: how many numbers the encoder gives for each latent: its mean and log variance, or itself
     per_latent = 1
+    #: numbers that `prior` reads beside one for each latent
+    prior_extra = 0
 
     config: Config
 
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
-        network, width, size = config.network, config.width, shape.size
+        size = shape.size
         self.encoder: nn.Module = self._encoder(config, size)
-        self.decoder: nn.Module = networks.decoder(network, config.latent_size, width, size)
-        self.mixture = GaussianMixture(config.mixture, self.code_size) if config.sampler == "gmm" else None
+        self.decoder: nn.Module = self._decoder(config, size)
+        # Neither draws: the networks begin alike whatever the sampler.
+        self.mixture = self._mixture(config) if config.sampler == "gmm" else None
+        self.flow = self._flow(config) if config.sampler == "flow" else None
 
     def _encoder(self, config: Config, size: tuple[int, ...]) -> nn.Module:
         return networks.encoder(config.network, self.per_latent * config.latent_size, config.width, size)
+
+    def _decoder(self, config: Config, size: tuple[int, ...]) -> nn.Module:
+        return networks.decoder(config.network, config.latent_size, config.width, size)
+
+    def _mixture(self, config: Config) -> LatentSampler:
+        return GaussianMixture(config.mixture, self.code_size)
+
+    def _flow(self, config: Config) -> LatentSampler:
+        return Flow(config.flow_layers, self.code_size)
 
     @property
     def code_size(self) -> int:
@@ -81,35 +107,48 @@ class ImageAutoencoder(base.System):
         """A code [N, code_size] of each image, drawn by standard normal numbers [N, code_size] where it is drawn."""
         return self.encode(images)[0]
 
+    def _given(self, batch: Any) -> dict[str, Tensor]:
+        """What the networks read of a batch beside its images, by keyword: labels in a conditional one."""
+        return {}
+
     # ---- samples
+
+    @property
+    def fitted(self) -> LatentSampler | None:
+        """What is fitted to codes of *train*; None where latents come from the prior."""
+        return self.flow if self.mixture is None else self.mixture
 
     def samplers(self) -> list[nn.Module]:
         # All of it: an average decoder beside the raw encoder would be scored as an autoencoder that nobody trained.
         return [self]
 
     def latents(self, count: int) -> Draw:
-        return Draw((count, self.code_size + (self.mixture is not None)))
+        extra = self.prior_extra if self.fitted is None else self.fitted.extra
+        return Draw((count, self.code_size + extra))
 
     def sample(self, latents: Tensor, *, labels: Tensor | None = None) -> Images:
-        return Images(self.decode(self.prior(latents) if self.mixture is None else self.mixture(latents)))
+        return Images(self.decode(self.prior(latents) if self.fitted is None else self.fitted(latents)))
 
     def prior(self, latents: Tensor) -> Tensor:
         """Codes [N, code_size] from the prior, of the draws that `sample` gets."""
         return latents
 
+    def check_train(self, train: Samples) -> None:
+        if self.fitted is not None:
+            components = None if self.mixture is None else self.config.mixture
+            refuse_few(self.code_size, "latents", components, train)
+
     @torch.no_grad()
     def fit_sampler(self, train: Samples) -> None:
-        """Fits the mixture to codes of at most 10,000 images of `train`, a seeded choice."""
-        if self.mixture is None:
+        """Fits the sampler to codes of at most 10,000 images of `train`, a seeded choice."""
+        if self.fitted is None:
             return
         device = next(self.parameters()).device
-        chosen = torch.randperm(len(train), generator=noise.generator("sampler"))[:CODES]
         codes = []
-        for number, rows in enumerate(torch.split(chosen, _BLOCK)):
-            images = train.take(rows.to(train.values.device)).to(device).as_inputs()
-            normal = noise.draw(Draw((_BLOCK, self.code_size)), "sampler", number)[: len(rows)]
-            codes.append(self.code(images, normal.to(device)).cpu())
-        self.mixture.fit(torch.cat(codes))
+        for number, batch in enumerate(blocks(train, device)):
+            normal = noise.draw(Draw((BLOCK, self.code_size)), "sampler", number)[: len(batch)]
+            codes.append(self.code(batch.as_inputs(), normal.to(device), **self._given(batch)).cpu())
+        self.fitted.fit(torch.cat(codes), chosen_labels(train))
 
     # ---- training
 

@@ -13,15 +13,15 @@ from aigc_lab.nets.spectral import spectral
 from aigc_lab.noise import Draw
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
-from aigc_lab.systems.shared.adversarial import AdversarialSystem
+from aigc_lab.systems.shared.conditional_gan import ConditionalGAN
 
 
-class PictureGAN(AdversarialSystem):
+class PictureGAN(ConditionalGAN):
     """An adversarial system whose generator makes pictures in [−1, 1] of normal or uniform latents."""
 
     modality = Modality.IMAGES
 
-    class Config(AdversarialSystem.Config):
+    class Config(ConditionalGAN.Config):
         latent_size: Width = 100
         latent_law: Literal["uniform", "normal"] = "uniform"
 
@@ -35,7 +35,7 @@ class PictureGAN(AdversarialSystem):
         return Draw((count, self.config.latent_size), self.config.latent_law)
 
     def sample(self, latents: Tensor, *, labels: Tensor | None = None) -> Images:
-        return Images((self.generator(latents).float() + 1) / 2)
+        return Images((self.generated(latents, labels).float() + 1) / 2)
 
 
 class ImageGAN(PictureGAN):
@@ -47,15 +47,18 @@ class ImageGAN(PictureGAN):
         critic_norm: Norm = "batch"
         minibatch_std: bool = Field(False, description="the critic sees how much a batch varies")
 
+    batch_normalised = True
+
     config: Config
 
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
         network, width = config.network, config.width
-        self.generator = images.decoder(network, config.latent_size, width, shape.size).append(nn.Tanh())
+        self.generator = images.decoder(network, self.generator_inputs, width, shape.size).append(nn.Tanh())
         self.critic = images.encoder(
-            network, 1, width, self.critic_shape, config.critic_norm, config.minibatch_std, self.critic_bias
+            network, 1, width, self.critic_inputs, config.critic_norm, config.minibatch_std, self.critic_bias
         )
+        self.condition()
         initialise(self)
         if config.critic_norm == "spectral":
             spectral(self.critic)

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from aigc_lab.config import Positive
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives.likelihood import bernoulli_nll, gaussian_nll, standard_normal_log_ratio
+from aigc_lab.samples import Samples
 from aigc_lab.shape import Shape
 from aigc_lab.systems import base
 from aigc_lab.systems.shared.autoencoder import ImageAutoencoder
-from aigc_lab.systems.shared.kl_term import KLConfig, kl_term
+from aigc_lab.systems.shared.kl_term import KL_READS, KLConfig, kl_term
 
 
 class Code(NamedTuple):
@@ -99,6 +100,17 @@ class ImageVAE(ImageAutoencoder):
 
     # ---- the loss
 
+    def check_train(self, train: Samples) -> None:
+        super().check_train(train)
+        if self.config.likelihood != "bernoulli" or not train.values.is_floating_point():
+            return
+        low, high = train.values.min().item(), train.values.max().item()
+        if not 0 <= low <= high <= 1:
+            raise ValueError(
+                f"likelihood bernoulli is of pixels in [0, 1], and those of train go from {low:.3g} to {high:.3g}: "
+                "scale them, or set likelihood to gaussian"
+            )
+
     def phases(self, batch_size: int) -> list[base.Phase]:
         # The whole system is trained: the learned σ belongs to neither network.
         return [self._phase("vae", self._loss, self._draws(batch_size))]
@@ -112,9 +124,9 @@ class ImageVAE(ImageAutoencoder):
         return {"latents": Draw((batch_size, self.code_size))}
 
     def _loss(self, batch: Any, noise: Noise, step: int) -> base.Loss:
-        images = batch.unit()
-        code = self.coded(images, noise["latents"])
-        reconstruction = self._nll(code.latents, images).mean()
+        images, given = batch.unit(), self._given(batch)
+        code = self.coded(images, noise["latents"], **given)
+        reconstruction = -self.log_likelihood(images, code.latents, **given).mean()
         divergence = self.divergence(code, noise, step)
         parts = {"reconstruction": reconstruction, **divergence.parts}
         return base.Loss(reconstruction + divergence.total, parts, self._scale() | dict(divergence.dynamics))
@@ -137,6 +149,7 @@ class BetaVAE(ImageVAE):
     class Config(ImageVAE.Config, KLConfig):
         pass
 
+    reads = (*ImageVAE.reads, *KL_READS)
     config: Config
 
     def divergence(self, code: Code, noise: Noise, step: int) -> base.Loss:

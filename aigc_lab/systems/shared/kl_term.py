@@ -7,8 +7,9 @@ from pydantic import Field
 from torch import Tensor
 
 from aigc_lab.config import Steps, Strict, Times, Weight
+from aigc_lab.nets import joined
 from aigc_lab.objectives.likelihood import standard_normal_kl, standard_normal_kls
-from aigc_lab.systems.base import Loss
+from aigc_lab.systems.base import Loss, Read
 
 Annealing = Literal["linear", "cyclical", "none"]
 #: what is said of `annealing`
@@ -23,6 +24,10 @@ class KLConfig(Strict):
     anneal_steps: Steps = Field(1000, description="steps until the KL term has its whole weight for good")
     cycles: Times = Field(4, description="of cyclical annealing")
     free_bits: Weight = Field(0.0, description="nats of each latent that cost nothing more")
+
+
+#: what annealing leaves without effect
+KL_READS = (Read("anneal_steps", "annealing", ("linear", "cyclical")), Read("cycles", "annealing", ("cyclical",)))
 
 
 def kl_weight(step: int, annealing: str, steps: int, cycles: int) -> float:
@@ -45,7 +50,7 @@ def kl_term(config: Any, mean: Tensor, log_variance: Tensor, step: int) -> Loss:
     kl = standard_normal_kl(mean, log_variance).mean()
     charged = kl
     if config.free_bits:
-        charged = standard_normal_kls(mean, log_variance).mean(0).clamp_min(config.free_bits).sum()
+        charged = joined.mean(standard_normal_kls(mean, log_variance).mean(0)).clamp_min(config.free_bits).sum()
     return weighted(config, charged, kl, step)
 
 

@@ -3,24 +3,26 @@
 import warnings
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-#: the knob `sampler`, and what is said of it
-SAMPLER = "where samples' latents come from: the prior, or a mixture fitted to codes of train before each evaluation"
-#: codes that a mixture is fitted to, at most
-CODES = 10_000
+from aigc_lab.systems.shared.samplers import LatentSampler, given_labels
 
 
 def component(weights: Tensor, normal: Tensor) -> Tensor:
-    """The component [N] that standard normal numbers [N] pick by their quantile, with the probabilities `weights`
-    [K].
+    """The component [N] that standard normal numbers [N] pick by their quantile, with the probabilities `weights`: [K],
+    or [N, K] of each row.
     """
     quantile = torch.special.ndtr(normal.double())
-    return torch.searchsorted(weights.double().cumsum(0), quantile, right=True).clamp_max(len(weights) - 1)
+    if weights.ndim == 2:
+        quantile = quantile[:, None]
+    picked = torch.searchsorted(weights.double().cumsum(-1), quantile, right=True)
+    return picked.reshape(-1).clamp_max(weights.shape[-1] - 1)
 
 
-class GaussianMixture(nn.Module):
-    """K Gaussians with full covariances over latents [D], as buffers. Until `fit` it is N(0, I), the prior."""
+class GaussianMixture(LatentSampler):
+    """K Gaussians with full covariances over latents [D]."""
+
+    extra = 1
 
     weights: Tensor
     means: Tensor
@@ -32,14 +34,14 @@ class GaussianMixture(nn.Module):
         self.register_buffer("means", torch.zeros(components, size))
         self.register_buffer("scales", torch.eye(size).repeat(components, 1, 1))
 
-    def forward(self, normal: Tensor) -> Tensor:
+    def forward(self, normal: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents [N, D] of standard normal numbers [N, D + 1]: the last of a row picks the component."""
         picked = component(self.weights, normal[:, -1])
         drawn: Tensor = self.means[picked] + (self.scales[picked] @ normal[:, :-1, None]).squeeze(2)
         return drawn
 
     @torch.no_grad()
-    def fit(self, codes: Tensor) -> None:
+    def fit(self, codes: Tensor, labels: Tensor | None = None) -> None:
         """Fits the mixture to codes [n, D] by expectation maximisation from k-means, the same for the same codes.
         Codes that are not finite leave it as it is; with fewer codes than components the others have weight 0.
         """
@@ -60,3 +62,43 @@ class GaussianMixture(nn.Module):
             strict=True,
         ):
             buffer[:count].copy_(values)
+
+
+class ClassMixtures(LatentSampler):
+    """A Gaussian mixture of latents [D] for each class, each fitted to the codes of its own class."""
+
+    extra = 1
+
+    weights: Tensor
+    means: Tensor
+    scales: Tensor
+
+    def __init__(self, classes: int, components: int, size: int) -> None:
+        super().__init__()
+        for name, buffer in GaussianMixture(components, size).named_buffers():
+            self.register_buffer(name, buffer.expand(classes, *buffer.shape).clone())
+
+    def forward(self, normal: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Latents [N, D] of classes int64 [N], of standard normal numbers [N, D + 1]: the last of a row picks the
+        component of its class.
+        """
+        of = given_labels(labels).to(normal.device)
+        picked = component(self.weights[of], normal[:, -1])
+        drawn: Tensor = self.means[of, picked] + (self.scales[of, picked] @ normal[:, :-1, None]).squeeze(2)
+        return drawn
+
+    @torch.no_grad()
+    def fit(self, codes: Tensor, labels: Tensor | None = None) -> None:
+        """Fits each class's mixture to its codes, of [n, D] with classes int64 [n]; a class without codes keeps N(0,
+        I). Codes that are not finite leave all as they are.
+        """
+        labels = given_labels(labels).to(codes.device)
+        if not codes.isfinite().all():
+            return
+        _, components, size = self.means.shape
+        for label in range(len(self.means)):
+            mixture = GaussianMixture(components, size)
+            if len(own := codes[labels == label]):
+                mixture.fit(own)
+            for name, buffer in mixture.named_buffers():
+                getattr(self, name)[label].copy_(buffer)
