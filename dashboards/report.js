@@ -54,48 +54,63 @@
 
   function history() {
     const box = $("#history");
-    const runs = data.runs.filter((run) => run.history.step.length);
-    if (!runs.length) return empty(box, "No evaluations yet.");
-    const traces = runs.length > BANDS ? [] : runs.flatMap((run) => {
-      const { step, low, high } = run.history;
-      const at = step.map((_, index) => index).filter((index) => low[index] !== null && high[index] !== null);
-      return at.length < 2 ? [] : [{
-        x: [...at.map((i) => step[i]), ...at.map((i) => step[i]).reverse()],
-        y: [...at.map((i) => high[i]), ...at.map((i) => low[i]).reverse()],
-        fill: "toself", fillcolor: faint(colour(run.colour), 0.13), line: { width: 0 }, mode: "lines",
-        hoverinfo: "skip", showlegend: false, legendgroup: run.label,
-      }];
-    });
-    traces.push(...runs.map((run) => ({
-      x: run.history.step, y: run.history.value, name: name(run), legendgroup: run.label,
-      mode: run.history.step.length > 40 ? "lines" : "lines+markers", marker: { size: 5 }, line: line(run),
-      hovertemplate: `${name(run)}<br>step %{x}<br>%{y:.4g}<extra></extra>`,
-    })));
-    const values = runs.flatMap((run) => run.history.value).filter((value) => value !== null);
-    const toggle = $("#history-log");
-    if (!toggle.onchange) toggle.checked = wide(values); // at first: drawn again, for paper or the dark, it keeps its choice
-    toggle.disabled = values.some((value) => value <= 0);
-    const floor = data.floor === null ? [] : [{
-      type: "line", xref: "paper", x0: 0, x1: 1, y0: data.floor, y1: data.floor,
-      line: { color: css("--soft"), width: 1, dash: "dash" },
-    }];
-    for (const run of runs) {
-      const at = run.alarm === null || run.alarm === undefined ? -1 : run.history.step.indexOf(run.alarm);
-      if (at >= 0) traces.push({
-        x: [run.alarm], y: [run.history.value[at]], mode: "markers", showlegend: false, legendgroup: run.label,
-        marker: { symbol: "x", size: 11, color: colour(run.colour), line: { width: 1, color: css("--ink") } },
-        hovertemplate: `${name(run)}<br>alarm at step %{x}<br>%{y:.4g}<extra></extra>`,
-      });
-    }
+    const some = data.runs.filter((run) => run.history.step.length);
+    if (!some.length) return empty(box, "No evaluations yet.");
+    const choice = $("#history-score"), toggle = $("#history-log");
+    const others = unique(Object.values(data.steps).flatMap(Object.keys)).filter((each) => each !== data.objective).sort();
+    if (!choice.onchange) fill(choice, [data.objective, ...others].map((each) => [each, each]));
+    choice.parentElement.hidden = !others.length;
     const narrow = box.clientWidth < 640;
-    const draw = () => plot(box, traces, layout({
-      xaxis: axis("step"), shapes: floor,
-      yaxis: axis(data.objective, { type: toggle.checked ? "log" : "linear", ...(toggle.checked ? { dtick: 1 } : {}) }),
-      showlegend: runs.length <= 60, legend: narrow ? { orientation: "h", y: -0.2 } : { tracegroupgap: 0 },
-    }));
-    toggle.onchange = draw;
+    const draw = () => {
+      const own = choice.value === data.objective;
+      const of = (run) => own ? run.history : (data.steps[run.run] || {})[choice.value];
+      const runs = (own ? some : data.runs).filter((run) => of(run));
+      const traces = runs.length > BANDS ? [] : runs.flatMap((run) => {
+        const { step, low, high } = of(run);
+        const at = step.map((_, index) => index).filter((index) => low[index] !== null && high[index] !== null);
+        return at.length < 2 ? [] : [{
+          x: [...at.map((i) => step[i]), ...at.map((i) => step[i]).reverse()],
+          y: [...at.map((i) => high[i]), ...at.map((i) => low[i]).reverse()],
+          fill: "toself", fillcolor: faint(colour(run.colour), 0.13), line: { width: 0 }, mode: "lines",
+          hoverinfo: "skip", showlegend: false, legendgroup: run.label,
+        }];
+      });
+      traces.push(...runs.map((run) => ({
+        x: of(run).step, y: of(run).value, name: name(run), legendgroup: run.label,
+        mode: of(run).step.length > 40 ? "lines" : "lines+markers", marker: { size: 5 }, line: line(run),
+        hovertemplate: `${name(run)}<br>step %{x}<br>%{y:.4g}<extra></extra>`,
+      })));
+      const values = runs.flatMap((run) => of(run).value).filter((value) => value !== null);
+      if (!toggle.onchange) toggle.checked = wide(values); // at first: drawn again, for paper or the dark, it keeps its choice
+      toggle.disabled = values.some((value) => value <= 0);
+      const log = toggle.checked && !toggle.disabled;
+      const floors = own ? [data.floor] : unique(runs.map((run) => of(run).floor));
+      const shapes = floors.length > 1 || floors[0] === null ? [] : [{
+        type: "line", xref: "paper", x0: 0, x1: 1, y0: floors[0], y1: floors[0],
+        line: { color: css("--soft"), width: 1, dash: "dash" },
+      }];
+      const borders = new Map(runs.map((run) => [`${data.pretraining[run.run]} ${run.colour}`, run]));
+      for (const run of borders.values()) if (data.pretraining[run.run] !== undefined) shapes.push({
+        type: "line", yref: "paper", y0: 0, y1: 1, x0: data.pretraining[run.run], x1: data.pretraining[run.run],
+        line: { color: colour(run.colour), width: 1.2, dash: "dot" },
+      });
+      for (const run of own ? runs : []) {
+        const at = run.alarm === null || run.alarm === undefined ? -1 : run.history.step.indexOf(run.alarm);
+        if (at >= 0) traces.push({
+          x: [run.alarm], y: [run.history.value[at]], mode: "markers", showlegend: false, legendgroup: run.label,
+          marker: { symbol: "x", size: 11, color: colour(run.colour), line: { width: 1, color: css("--ink") } },
+          hovertemplate: `${name(run)}<br>alarm at step %{x}<br>%{y:.4g}<extra></extra>`,
+        });
+      }
+      plot(box, traces, layout({
+        xaxis: axis("step"), shapes,
+        yaxis: axis(choice.value, { type: log ? "log" : "linear", ...(log ? { dtick: 1 } : {}) }),
+        showlegend: runs.length <= 60, legend: narrow ? { orientation: "h", y: -0.2 } : { tracegroupgap: 0 },
+      }));
+    };
     show("history");
     draw();
+    choice.onchange = toggle.onchange = draw;
     savable(box, "objective", TABLES.objective);
   }
 
@@ -183,10 +198,8 @@
     const box = $("#plane");
     if (!box) return;
     const runs = data.runs.filter((run) => run.temperature);
-    const planes = [["self_bleu_4", "bleu_4", "Self-BLEU-4", "BLEU-4"],
-      ["lm_reverse", "lm_forward", "reverse LM, nats a word", "forward LM, nats a word"]];
     const stacked = box.clientWidth < 640, traces = [], axes = {};
-    planes.forEach(([across, up, x, y], place) => {
+    PLANES.forEach(([across, up, x, y], place) => {
       const id = place ? 2 : "", at = { xaxis: `x${id}`, yaxis: `y${id}` };
       axes[`xaxis${id}`] = axis(x, { anchor: `y${id}`, domain: stacked ? [0, 1] : [place * 0.54, 0.46 + place * 0.54] });
       axes[`yaxis${id}`] = axis(y, { anchor: `x${id}`, domain: stacked ? [(1 - place) * 0.57, 0.43 + (1 - place) * 0.57] : [0, 1] });
@@ -212,6 +225,38 @@
       ...axes, height: stacked ? 860 : 460, legend: { orientation: "h", y: stacked ? -0.1 : -0.18 },
     }));
     savable(box, "quality-diversity", TABLES["quality-diversity"]);
+  }
+
+  const PLANES = [["self_bleu_4", "bleu_4", "Self-BLEU-4", "BLEU-4"],
+    ["lm_reverse", "lm_forward", "reverse LM, nats a word", "forward LM, nats a word"]];
+
+  function beside() {
+    const box = $("#contest");
+    if (!box) return;
+    const { curves, points } = data.beside;
+    const stacked = box.clientWidth < 640, traces = [], axes = {};
+    PLANES.forEach(([across, up, x, y], place) => {
+      const id = place ? 2 : "", at = { xaxis: `x${id}`, yaxis: `y${id}`, showlegend: !place };
+      axes[`xaxis${id}`] = axis(x, { anchor: `y${id}`, domain: stacked ? [0, 1] : [place * 0.54, 0.46 + place * 0.54] });
+      axes[`yaxis${id}`] = axis(y, { anchor: `x${id}`, domain: stacked ? [(1 - place) * 0.57, 0.43 + (1 - place) * 0.57] : [0, 1] });
+      curves.forEach((curve, number) => traces.push({
+        ...at, x: curve[across], y: curve[up], text: number ? [] : curve.temperature.map(String), name: said(curve.name),
+        mode: number ? "lines+markers" : "lines+markers+text", textposition: "top right", textfont: { size: 10, color: colour(curve.colour) },
+        legendgroup: curve.name, line: { color: colour(curve.colour), dash: DASHES[number % DASHES.length], width: 1.6 }, marker: { size: 5 },
+        customdata: curve.temperature, hovertemplate: `${said(curve.name)}<br>temperature %{customdata}<br>%{x:.4g}, %{y:.4g}<extra></extra>`,
+      }));
+      points.forEach((point) => traces.push({
+        ...at, x: [point[across]], y: [point[up]], mode: "markers", name: said(`${point.name}: ${point.answer}`), legendgroup: point.name,
+        marker: { size: 9, symbol: "x", color: colour(point.colour) },
+        error_x: { type: "constant", value: 1.96 * point[`${across}_error`], color: colour(point.colour), thickness: 1.2, width: 3 },
+        error_y: { type: "constant", value: 1.96 * point[`${up}_error`], color: colour(point.colour), thickness: 1.2, width: 3 },
+        hovertemplate: `${said(point.name)}: ${said(point.answer)}<br>%{x:.4g}, %{y:.4g}<extra></extra>`,
+      }));
+    });
+    plot(box, traces, layout({
+      ...axes, height: stacked ? 860 : 460, legend: { orientation: "h", y: stacked ? -0.1 : -0.18 },
+    }));
+    savable(box, "beside-likelihood", TABLES.beside);
   }
 
   function training() {
@@ -362,9 +407,13 @@
   }
   // A run by its whole id, as in `web/tables.py`: a spreadsheet reads the labels 1.1 and 1.10 as one number.
   const TABLES = {
-    objective: () => [["run", "step (training steps)", `${data.objective} (${data.better} is better)`, "low (95 %)", "high (95 %)"],
-      ...data.runs.flatMap((run) => run.history.step.map((step, at) =>
-        [run.run, step, run.history.value[at], run.history.low[at], run.history.high[at]]))],
+    objective: () => {
+      const score = $("#history-score").value, own = score === data.objective;
+      const of = (run) => (own ? run.history : (data.steps[run.run] || {})[score]) || { step: [] };
+      return [["run", "step (training steps)", own ? `${score} (${data.better} is better)` : score, "low (95 %)", "high (95 %)"],
+        ...data.runs.flatMap((run) => of(run).step.map((step, at) =>
+          [run.run, step, of(run).value[at], of(run).low[at], of(run).high[at]]))];
+    },
     bins: () => [["run", "step (training steps)", "bin", "share (of its real share)"],
       ...data.runs.filter((run) => run.bins).flatMap((run) => run.bins.names.flatMap((bin, row) =>
         run.bins.steps.map((step, at) => [run.run, step, bin, run.bins.ratios[row][at]])))],
@@ -376,6 +425,13 @@
         ...runs.flatMap(({ run, temperature: { points, real, n } }) => [
           ...points.temperature.map((_, at) => [run, ...keys.map((key) => points[key][at]), n]),
           ["real sentences", ...keys.map((key) => real[key]), n]])];
+    },
+    beside: () => {
+      const keys = PLANES.flatMap(([across, up]) => [across, up]), { curves, points } = data.beside;
+      return [["model", "temperature", ...keys.flatMap((key) => [key, `${key} standard error`]), "better than maximum likelihood"],
+        ...curves.flatMap((each) => each.temperature.map((at, row) =>
+          [each.name, at, ...keys.flatMap((key) => [each[key][row], null]), null])),
+        ...points.map((each) => [each.name, 1, ...keys.flatMap((key) => [each[key], each[`${key}_error`]]), each.answer])];
     },
     survival: () => [["system", "step (training steps)", "at risk (runs)", "failures", "not failed (share)", "low (95 %)", "high (95 %)"],
       ...data.survival.flatMap((each) => each.rows.map((row) => [each.name, ...row]))],
@@ -474,7 +530,7 @@
     });
   }
 
-  const figures = () => { history(); survival(); budget(); modes(); quality(); training(); $("#parallel").replaceChildren(); parallel(); };
+  const figures = () => { history(); survival(); budget(); modes(); quality(); beside(); training(); $("#parallel").replaceChildren(); parallel(); };
   $$("table.sortable").forEach(sortable);
   pictures();
   savablePictures();

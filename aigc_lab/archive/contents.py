@@ -105,8 +105,12 @@ def _plain_row(table: Table, row: Row) -> Row:
 
 
 def travelling_row(table: str, row: Row) -> Row:
-    """Row for another home: not RUNNING, and without values that hold in one home only."""
+    """Row for another home: not RUNNING, and without values that hold in one home only, and without where its runs were
+    executed, which would mean other machines there.
+    """
     row = row | dict.fromkeys(_HOMEBOUND.get(table, ()))
+    if isinstance(experiment := row.get("experiment"), dict):
+        row["experiment"] = {key: value for key, value in experiment.items() if key != "execution"}
     if row.get("state") == RunState.RUNNING:
         row["state"] = RunState.KILLED.value
         if "reason" in row:

@@ -16,6 +16,7 @@ from sqlalchemy import func, select
 
 from aigc_lab.archive import contents, optuna_study
 from aigc_lab.errors import UsageError
+from aigc_lab.host import shared_files
 from aigc_lab.host.files import locked, write_atomically
 from aigc_lab.host.settings import Settings, as_typed
 from aigc_lab.registry.find import find_run, find_sweep
@@ -141,7 +142,10 @@ def _carry_out(registry: Registry, settings: Settings, doomed: Doomed) -> None:
     else:
         removed = remove_run(settings.tracking_uri, doomed.sweep, doomed.run)
         places += [_mlflow_folder(settings, doomed.sweep) / contents.component(run, "MLflow run") for run in removed]
+    shared = shared_files.of(settings)
     for place in places:
+        if shared is not None and place.is_relative_to(settings.home):
+            shared.remove(place)
         _remove(place)
     note.unlink()
     if doomed.run is None:

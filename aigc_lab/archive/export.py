@@ -23,6 +23,7 @@ from aigc_lab.archive import contents, optuna_study, tar
 from aigc_lab.archive.contents import Rows
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.experiment import code_files
+from aigc_lab.host import shared_files
 from aigc_lab.host.files import replacing, sha256
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry.find import find_sweep
@@ -138,6 +139,7 @@ def _files(rows: Rows, home: Path, sweep: str) -> dict[str, Path]:
 def _code(settings: Settings, sweep: str) -> dict[str, Path]:
     """The same of the files of code that the sweep's experiment names. Raises `Failure` for one that is no file."""
     copies = code_files.folder(settings, sweep)
+    shared_files.fetch_all(shared_files.listed(copies, "*.py"))
     files = {}
     for path in sorted(copies.rglob("*.py")):
         name = f"{CODE}{path.relative_to(copies).as_posix()}"
@@ -149,6 +151,7 @@ def _code(settings: Settings, sweep: str) -> dict[str, Path]:
 
 
 def _whole(path: Path, row: dict[str, Any]) -> Path:
+    path = shared_files.newest(path)
     if path.is_symlink() or not path.is_file():
         raise Failure(f"run {row['run_id']}: {path} is gone; restore it, or delete the run")
     if "sha256" in row and sha256(path) != row["sha256"]:

@@ -6,12 +6,14 @@ transaction; from then on the sweep is here. MLflow gets its part from the spool
 """
 
 import hashlib
+import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 from aigc_lab.archive import bounds, contents, mlflow_replay, optuna_study, tar
@@ -19,8 +21,9 @@ from aigc_lab.archive.bounds import Code
 from aigc_lab.archive.contents import Rows
 from aigc_lab.archive.export import CODE, FORMAT, MANIFEST, REGISTRY, STUDY, check_name
 from aigc_lab.archive.tar import Member
+from aigc_lab.display.beside_likelihood import run_tags
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.host import trust
+from aigc_lab.host import shared_files, trust
 from aigc_lab.host.files import replacing, sha256
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry.home import open_registry
@@ -30,6 +33,8 @@ from aigc_lab.sweeps import ownership, unfinished_deletion
 from aigc_lab.sweeps.optuna_storage import check_storage
 from aigc_lab.tracking import writer
 from aigc_lab.verdicts.stability import Stability
+
+_LOG = logging.getLogger(__name__)
 
 #: where a file of the home is to be -> its name in the archive
 Missing = dict[Path, str]
@@ -246,14 +251,33 @@ def _store(
     try:
         with _undone(archive, missing, settings) if new else nullcontext():
             _write_files(file, archive, missing)
+            shared_files.publish(*missing)
             if new or optuna_study.dump(settings.optuna_url, archive.sweep) is None:
                 optuna_study.restore(settings.optuna_url, archive.sweep, archive.study)
             if new:
-                mlflow_replay.spool(settings, archive.sweep, archive.rows)
+                mlflow_replay.spool(settings, archive.sweep, archive.rows, _tags(archive, settings))
                 contents.store(registry, archive.rows, archive.sweep)
     except OSError as error:
         where = error.filename or settings.home
         raise Failure(f"{where}: {error.strerror}; the sweep is not here yet, the same command goes on") from None
+
+
+def _tags(archive: Archive, settings: Settings) -> dict[str, dict[str, str]]:
+    """MLflow's tags of runs that are told of once their sweep has ended, by run. The rows are not here yet, and are
+    looked at in a registry of their own.
+    """
+    if all(row["name"] != "temperature" for row in archive.rows["artifact"]):
+        return {}
+    with (
+        TemporaryDirectory(prefix="aigc-lab-") as folder,
+        Registry.open(f"sqlite:///{folder}/registry.db", home=settings.home) as registry,
+    ):
+        contents.store(registry, archive.rows, archive.sweep)
+        try:
+            return run_tags(registry, archive.sweep)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # a file may hold anything
+            _LOG.warning("%s: no text GAN of it is told of: its curves cannot be read: %s", archive.sweep, error)
+            return {}
 
 
 @contextmanager
@@ -265,6 +289,7 @@ def _undone(archive: Archive, missing: Missing, settings: Settings) -> Iterator[
     except UsageError as error:
         for target in missing:
             target.unlink(missing_ok=True)
+        shared_files.withdraw(*missing)
         shutil.rmtree(writer.spool_folder(settings, archive.sweep), ignore_errors=True)
         for folder in contents.folders(settings, archive.sweep):
             for path in sorted(folder.rglob("*"), reverse=True):

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from aigc_lab.archive.mlflow_gaps import RunGaps, sample_pictures
+from aigc_lab.archive.mlflow_gaps import RunGaps, Shown, shown_pictures
 from aigc_lab.archive.mlflow_replay import Projection
 from aigc_lab.host.files import sha256
 from aigc_lab.registry.audit import RecordedRun
@@ -87,11 +87,11 @@ class RunComparison:
         differs += [f"MLflow has other values: {_listed(clauses)}"] if clauses else []
         metrics = sorted(projection.last.keys() - snapshot.metrics.keys())
         absent = sorted(gaps.files - damaged.keys())
-        absent += [f"the samples of step {step}" for step in sorted(gaps.pictures.keys() - pictures.keys())]
+        absent += [str(shown) for shown in sorted(gaps.pictures.keys() - pictures.keys())]
         absent += [f"the curve {name}" for name in metrics] + (["its params"] if gaps.params else [])
         differs += [f"MLflow lacks {_listed(absent)}"] if absent else []
         differs += [f"{place} in MLflow is not what was written ({why})" for place, why in damaged.items()]
-        differs += [f"the samples of step {step} in MLflow are damaged" for step in sorted(pictures)]
+        differs += [f"{shown} in MLflow are damaged" for shown in sorted(pictures)]
         return RunDifferences(differs, gaps if differs else None, unlike=unlike, files=files)
 
     def _damaged(
@@ -113,14 +113,14 @@ class RunComparison:
 
     def _pictures(
         self, projection: Projection, snapshot: RunSnapshot, files: Mapping[str, MlflowFile]
-    ) -> tuple[dict[int, int | None], list[str]]:
-        """Steps whose picture in MLflow cannot be read, with the time in its name, and clauses on pictures that show
+    ) -> tuple[dict[Shown, int | None], list[str]]:
+        """Pictures that in MLflow cannot be read, with the time in its name, and clauses on pictures that show
         something else. A picture that is damaged in the home says nothing about MLflow's.
         """
-        damaged: dict[int, int | None] = {}
+        damaged: dict[Shown, int | None] = {}
         unlike = []
-        for step, names in sorted(sample_pictures(files).items()):
-            path = projection.pictures.get(step)
+        for shown, names in sorted(shown_pictures(files).items()):
+            path = projection.pictures.get(shown)
             if path is None or not path.is_file() or ".png" not in names:
                 continue
             place, at = names[".png"]
@@ -128,10 +128,10 @@ class RunComparison:
                 continue
             other = files[place].path  # None: it was fetched for its digest alone, and an import writes it anew
             if other is not None and not is_picture(other):
-                damaged[step] = at
+                damaged[shown] = at
             elif other is not None and not _same_picture(path, other):
                 unlike.append(
-                    f"home and MLflow differ in the samples of step {step}; look at both, and put the right one in the"
+                    f"home and MLflow differ in {shown}; look at both, and put the right one in the"
                     f" place of the other: {path}, {other}"
                 )
         return damaged, unlike

@@ -4,15 +4,26 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from aigc_lab.tracking.base import MetricPoint
 from aigc_lab.tracking.mlflow import MlflowFile
 
 
+class Shown(NamedTuple):
+    """A picture of a run: its family (`samples`, or a view such as `reconstructions`), and its step."""
+
+    family: str
+    step: int
+
+    def __str__(self) -> str:
+        return f"the {self.family} of step {self.step}"
+
+
 @dataclass(frozen=True)
 class RunGaps:
-    """Missing parts of a run in MLflow: the `run` itself, params, files by place, and pictures by step (with the time
-    in the name of their other file, if there is one).
+    """Missing parts of a run in MLflow: the `run` itself, params, files by place, and pictures (with the time in the
+    name of their other file, if there is one).
 
     `steps` are the existing steps of each metric. `values` are the right last values of metrics whose last value
     differs in MLflow, and `ends` the step and time of the wrong ones.
@@ -21,7 +32,7 @@ class RunGaps:
     run: bool
     steps: Mapping[str, set[int]]
     params: set[str]
-    pictures: Mapping[int, int | None]
+    pictures: Mapping[Shown, int | None]
     files: set[str]
     values: Mapping[str, float] = field(default_factory=dict)
     ends: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -44,12 +55,12 @@ class RunGaps:
                 yield MetricPoint(name, value, at + 1, step)
 
 
-def sample_pictures(files: Mapping[str, MlflowFile]) -> dict[int, dict[str, tuple[str, int]]]:
-    """Files of the samples among MLflow's artifacts, by step and end of the file name: (place, time in the name)."""
-    by_step: dict[int, dict[str, tuple[str, int]]] = defaultdict(dict)
-    pattern = re.compile(r"images/samples~grid\+step\+(\d+)\+timestamp\+(\d+)\+[\w-]+(\.png|\+compressed\.webp)")
+def shown_pictures(files: Mapping[str, MlflowFile]) -> dict[Shown, dict[str, tuple[str, int]]]:
+    """Files of a run's pictures among MLflow's artifacts, by end of the file name: (place, time in the name)."""
+    pictures: dict[Shown, dict[str, tuple[str, int]]] = defaultdict(dict)
+    pattern = re.compile(r"images/([\w-]+)~grid\+step\+(\d+)\+timestamp\+(\d+)\+[\w-]+(\.png|\+compressed\.webp)")
     for place, file in files.items():
         match = pattern.fullmatch(place)
         if match is not None and file.size:
-            by_step[int(match[1])][match[3]] = place, int(match[2])
-    return by_step
+            pictures[Shown(match[1], int(match[2]))][match[4]] = place, int(match[3])
+    return pictures

@@ -18,7 +18,7 @@ from typing import Any
 
 from aigc_lab.archive import contents
 from aigc_lab.archive.contents import Row, Rows
-from aigc_lab.archive.mlflow_gaps import RunGaps, sample_pictures
+from aigc_lab.archive.mlflow_gaps import RunGaps, Shown, shown_pictures
 from aigc_lab.errors import UsageError
 from aigc_lab.host.files import sha256, share
 from aigc_lab.host.names import checked
@@ -27,7 +27,7 @@ from aigc_lab.registry.records import DESCRIBED
 from aigc_lab.registry.states import RunState
 from aigc_lab.runs.record import table_of_sentences
 from aigc_lab.tracking import final, writer
-from aigc_lab.tracking.base import GRID, MetricPoint, RunTracker, Tracker, run_key, status_of
+from aigc_lab.tracking.base import MetricPoint, RunTracker, Tracker, image_key, run_key, status_of
 from aigc_lab.tracking.description import Beginning, RunDescription, beginning
 from aigc_lab.tracking.ending import Ending
 from aigc_lab.tracking.mlflow import MlflowFile
@@ -52,21 +52,28 @@ def check_rows(rows: Rows) -> None:
         raise UsageError(str(error)) from None
 
 
-def spool(settings: Settings, sweep: str, rows: Rows) -> None:
-    """Spools every run of checked rows that has begun; the files are in the home already. The spool of an interrupted
-    import is replaced.
+def spool(settings: Settings, sweep: str, rows: Rows, tags: Mapping[str, Mapping[str, str]]) -> None:
+    """Spools every run of checked rows that has begun, with its `tags` of after the sweep; the files are in the home
+    already. The spool of an interrupted import is replaced.
     """
     _unite(settings.home, rows, sweep)
     folder = writer.spool_folder(settings, sweep)
     shutil.rmtree(folder, ignore_errors=True)
     tracker = SpoolTracker(folder)
-    for run in projections(settings, rows):  # chains stay behind: what an attempt wrote on the way is not imported
+    for run in projections(
+        settings, rows, tags=tags
+    ):  # chains stay behind: what an attempt wrote on the way is not imported
         run.show(tracker, sweep, {"imported": "true"})
 
 
-def projections(settings: Settings, rows: Rows, chains: Mapping[str, int] | None = None) -> "Iterator[Projection]":
+def projections(
+    settings: Settings,
+    rows: Rows,
+    chains: Mapping[str, int] | None = None,
+    tags: Mapping[str, Mapping[str, str]] | None = None,
+) -> "Iterator[Projection]":
     """Projections of all runs in a sweep's rows that have begun. `chains` gives the attempt with which a run's chain
-    began, by default 1.
+    began, by default 1; `tags` gives those that runs got when their sweep had ended.
     """
     trials = {row["number"]: row for row in rows["trial"]}
     of: dict[str, Rows] = defaultdict(lambda: defaultdict(list))
@@ -78,7 +85,8 @@ def projections(settings: Settings, rows: Rows, chains: Mapping[str, int] | None
     for run in rows["run"]:
         if of[run["id"]]["attempt"]:
             key = run_key(run["id"], (chains or {}).get(run["id"], 1))
-            yield Projection(settings.home, key, sweep, run, trials[run["trial"]], of[run["id"]])
+            later = (tags or {}).get(run["id"])
+            yield Projection(settings.home, key, sweep, run, trials[run["trial"]], of[run["id"]], later)
 
 
 def _unite(home: Path, rows: Rows, sweep: str) -> None:
@@ -94,12 +102,13 @@ def _unite(home: Path, rows: Rows, sweep: str) -> None:
 class Projection:
     """One run, in its newest attempt, as MLflow should have it. `key` identifies it there."""
 
-    def __init__(self, home: Path, key: str, sweep: Row, run: Row, trial: Row, rows: Rows) -> None:
+    def __init__(
+        self, home: Path, key: str, sweep: Row, run: Row, trial: Row, rows: Rows, later: Mapping[str, str] | None = None
+    ) -> None:
         self.key = key
         self.run: str = run["id"]
         self.state = RunState(run["state"])
-        self._home = home
-        self._rows = rows
+        self._home, self._rows, self._later = home, rows, dict(later or {})
         self._sweep, self._run, self._trial, self._attempt = sweep, run, trial, rows["attempt"][-1]
         self._began = _milliseconds(self._attempt["started_at"])
         self._ended = max(_milliseconds(run["finished_at"] or self._attempt["started_at"]), self._began)
@@ -129,8 +138,8 @@ class Projection:
         tracked_run.points(point for point in points if not gaps.has_point(point.name, point.step))
         tracked_run.points(gaps.corrections())
         tracked_run.flush()
-        for step, at in gaps.pictures.items():
-            self._picture(tracked_run, step, self.pictures[step], self._at(step) if at is None else at)
+        for shown, at in gaps.pictures.items():
+            self._picture(tracked_run, shown, self._at(shown.step) if at is None else at)
         for place in sorted(gaps.files):
             self._file(tracked_run, place)
         return tracked_run.end(status_of(self.state), self._ending(), at=self._ended), tracked_run.run_id
@@ -150,21 +159,21 @@ class Projection:
             path = self._path(row)
             if row["name"] in _SHOWN:
                 by_place[path.name] = path
-            elif row["kind"] == "text/plain" and _step(row) is not None:
+            elif row["kind"] == "text/plain" and _shown(row) is not None:
                 by_place[f"{row['name']}.txt"] = path
         return by_place
 
     @cached_property
     def _tables(self) -> list[str]:
-        """Places of files that are derived from others: the sentences of all steps."""
-        texts = any(place.startswith("samples/") for place in self.files)
-        return ["samples.csv"] if texts else []
+        """Places of files that are derived from others: the sentences of all steps, of samples and of each view."""
+        rows = [row for row in self._of("artifact") if row["kind"] == "text/plain"]
+        return sorted({f"{shown.family}.csv" for row in rows if (shown := _shown(row)) is not None})
 
     @cached_property
-    def pictures(self) -> dict[int, Path]:
-        """Samples by step, as PNG files of the home."""
+    def pictures(self) -> dict[Shown, Path]:
+        """Pictures of samples and views, as PNG files of the home."""
         rows = [row for row in self._of("artifact") if row["kind"] != "text/plain"]
-        return {step: self._path(row) for row in rows if (step := _step(row)) is not None}
+        return {shown: self._path(row) for row in rows if (shown := _shown(row)) is not None}
 
     @cached_property
     def last(self) -> dict[str, float]:
@@ -206,13 +215,13 @@ class Projection:
         """Gaps of an MLflow run that has these values, params and files, whatever the files hold. A run with any params
         has all of them, since they are sent at once.
         """
-        pictures = sample_pictures(files)
-        missing = [step for step in self.pictures if len(pictures.get(step, ())) < 2]
+        pictures = shown_pictures(files)
+        missing = [shown for shown in self.pictures if len(pictures.get(shown, ())) < 2]
         return RunGaps(
             run=run,
             steps=steps,
             params=set() if params else set(self.params),
-            pictures={step: next((at for _, at in pictures.get(step, {}).values()), None) for step in missing},
+            pictures={shown: next((at for _, at in pictures.get(shown, {}).values()), None) for shown in missing},
             files={place for place in (*self.files, *self._tables) if place not in files},
         )
 
@@ -240,14 +249,14 @@ class Projection:
         return self._home / contents.place(row["path"], self._sweep["id"])
 
     def _ending(self) -> dict[str, str]:
-        """Tags with which the run ends."""
+        """Tags with which the run ends, and those that it got when its sweep had ended."""
         result = min((row["step"] for row in self._of("checkpoint") if row["kind"] == "last"), default=None)
         verdicts = [(row["kind"], row["step"], row["verdict"]) for row in self._of("verdict")]
         of_result = ("last", "holdout", self._sweep.get("objective"))
         scores = (row for row in self._of("score") if (row["checkpoint"], row["split"], row["name"]) == of_result)
         floor = next(((row.get("floor"), row.get("floor_sd")) for row in scores), (None, None))
         ending = Ending(self.state, self._run["reason"], verdicts, result, floor)
-        return _nameable("tag", ending.tags | final.tags(self.weights))
+        return _nameable("tag", ending.tags | final.tags(self.weights) | self._later)
 
     @cached_property
     def _beginning(self) -> Beginning:
@@ -341,14 +350,15 @@ class Projection:
                 if isinstance(value, int | float) and abs(value) < 2**53:  # a share; an archive may hold anything
                     yield self._point(f"verdict/{name}", float(value), row["step"])
 
-    def _picture(self, tracked_run: RunTracker, step: int, path: Path, at: int) -> None:
+    def _picture(self, tracked_run: RunTracker, shown: Shown, at: int) -> None:
         import numpy as np
         from PIL import Image
 
+        path = self.pictures[shown]
         try:
             with Image.open(path, formats=["PNG"]) as picture:
                 pixels = np.asarray(picture.convert("RGB"))
-            tracked_run.image(GRID, pixels, step, at=at, png=path)
+            tracked_run.image(image_key(shown.family), pixels, shown.step, at=at, png=path)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             _LOG.warning("run %s: %s cannot be shown: %s", self.run, path, error)
 
@@ -356,7 +366,8 @@ class Projection:
         folder, _, name = place.rpartition("/")
         try:
             if place in self._tables:
-                texts = {place: path for place, path in self.files.items() if place.startswith("samples/")}
+                family = f"{place.removesuffix('.csv')}/"
+                texts = {place: path for place, path in self.files.items() if place.startswith(family)}
                 lines = {int(Path(place).stem): path.read_text("utf-8") for place, path in sorted(texts.items())}
                 tracked_run.text(place, table_of_sentences(lines))
             elif self.has_file(place):
@@ -367,10 +378,10 @@ class Projection:
             _LOG.warning("run %s: %s cannot be shown: %s", self.run, place, error)
 
 
-def _step(row: Row) -> int | None:
-    """Step of an artifact that holds samples; None for other artifacts."""
-    match = re.fullmatch(r"samples/(\d{1,18})", row["name"], re.ASCII)
-    return None if match is None else int(match[1])
+def _shown(row: Row) -> Shown | None:
+    """Family and step of an artifact that holds samples or a view; None for other artifacts."""
+    match = re.fullmatch(r"([\w-]{1,60})/(\d{1,18})", row["name"], re.ASCII)
+    return None if match is None else Shown(match[1], int(match[2]))
 
 
 def _nameable(noun: str, facts: dict[str, Any]) -> dict[str, Any]:

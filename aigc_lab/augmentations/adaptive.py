@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from aigc_lab.augmentations.base import Augmentation
-from aigc_lab.nets import augmentation
+from aigc_lab.nets import augmentation, joined
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives import adversarial
 
@@ -47,7 +47,7 @@ class Adaptive(Augmentation):
 
     def seen(self, real_scores: Tensor, boundary: float, memory: Mapping[str, Tensor]) -> dict[str, Tensor]:
         strength = memory["augment_strength"].clone()
-        memory["augment_sign"].copy_((real_scores.detach() - boundary).sign().mean())
+        memory["augment_sign"].copy_(joined.mean((real_scores.detach() - boundary).sign().mean()))
         return {"augment_strength": strength}
 
     def after(self, memory: Mapping[str, Tensor], config: Any, batch_size: int) -> None:

@@ -53,6 +53,9 @@ TERMS: Mapping[str, str] = MappingProxyType(
         "front": "Of a search with several objectives: no other trial is as good in all of them and better in one. "
         "Trials that violate a constraint are on no front.",
         "bin": "A class, a known mode or a cluster of the real data, in which generated samples are counted.",
+        "latent": "One of the numbers that a sample is made from; the latents of an autoencoder are the code of a "
+        "sample. One is inactive where it hardly depends on the sample: the mean that the encoder gives it varies by "
+        "0.01 at most (its variance over real samples).",
         "P(A better)": "The chance that a seed of A is better than one of B: the share of all pairs of their seeds "
         "in which it is. At 0.5 neither is better.",
         "cannot tell": "The seeds that are there do not show which is better. That is no proof that both are equally "
@@ -151,6 +154,17 @@ _SCORES: Mapping[str, str] = MappingProxyType(
         "dci_informativeness": "How well the factors behind the pictures can be told from the code; 1 is perfect",
         "mutual_information": "What a VAE's code and a sample have in common, in nats",
         "reconstruction_mse": "The mean squared error of pixels after a way through the code; 0 is equal",
+        "label_accuracy": "The share of generated pictures that a classifier of real ones sorts into the class that "
+        "was asked for",
+        "label_accuracy_worst": "The same share for the class with the smallest one",
+        "mode_accuracy": "The share of generated points whose nearest mode is the one that was asked for",
+        "mode_accuracy_worst": "The same share for the mode with the smallest one",
+        "class_fd": "The mean over classes of the Fréchet distance of the samples asked for as a class to the real "
+        "ones of it (intra-FID)",
+        "class_fd_worst": "That distance for the class that is farthest away",
+        "class_diversity": "How many different samples there are within a class, as a ratio to as many real ones, mean "
+        "over classes; 1 is as varied as real",
+        "class_diversity_worst": "That ratio for the least varied class",
         "cas_accuracy": "The accuracy on real samples of a classifier that was trained on generated ones alone",
         "augmentation_gain": "What generated samples add to the accuracy of a classifier trained on real ones",
         "ms_ssim": "How much pairs of generated pictures look alike; near 1 they are all the same",

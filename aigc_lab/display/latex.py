@@ -14,6 +14,7 @@ from aigc_lab.display.ranking import (
     explanations,
     left_out,
     nothing,
+    pooled,
     sections,
     several_sweeps,
     shown_pairs,
@@ -88,7 +89,9 @@ def comparison_latex(comparison: "Comparison") -> str:
         name, better = (group.name, group.better) if group else ("score", "")
         shown = [each for each in columns(rows, several, name, better) if each.heading not in _LEFT_OUT]
         notes = [] if several else [f"sweep {rows[0]['sweep']}"]
-        notes += [*explanations(rows), sentence(compared[group]), left_out(comparison)] if group else []
+        notes += (
+            [*explanations(rows), sentence(compared[group]), left_out(comparison), pooled(comparison)] if group else []
+        )
         signature = f"% signature: {visible.line(group.signature)}\n" if group else ""
         tables.append(signature + _table(shown, rows, notes))
     head = "% \\usepackage{booktabs}\n"

@@ -4,17 +4,19 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from aigc_lab.display import beside_likelihood
 from aigc_lab.display.pairs import basis
 from aigc_lab.display.races import race_sentences
-from aigc_lab.display.wording import Row, pool_value
+from aigc_lab.display.wording import Row, pool_value, titles
 from aigc_lab.registry.marks import DOUBTFUL, violate
 from aigc_lab.registry.pairs import Pair, pairs_by_group, unit_of
 from aigc_lab.registry.steering import steered
 from aigc_lab.registry.tables import Sweep
-from aigc_lab.registry.verdicts import missing_bins, partial_reasons
+from aigc_lab.registry.verdicts import asked_of_trials, missing_bins, partial_reasons
 from aigc_lab.statistics.rank_test import LEVEL, values_lacking
 from aigc_lab.statistics.superiority import MOST_SEEDS
 from aigc_lab.statistics.wording import number
+from aigc_lab.verdicts.asked_words import words
 
 if TYPE_CHECKING:
     from aigc_lab.registry.columns import FinalCheckpoint
@@ -41,11 +43,14 @@ class Commands(NamedTuple):
 
 
 class Meaning(NamedTuple):
-    """Sentences on a comparison, and the one command that leads on from it, after the words that say what for."""
+    """Sentences on a comparison, and the one command that leads on from it, after the words that say what for. `beside`
+    are those on text GANs beside maximum likelihood, one each.
+    """
 
     sentences: list[str]
     purpose: str = ""
     command: str = ""
+    beside: Sequence[str] = ()
 
 
 class _Contestant(NamedTuple):
@@ -66,8 +71,24 @@ def stored_meaning(
     missing = missing_bins(registry, collapsed(comparison)[:MOST_TRIALS], checkpoint)
     reasons = partial_reasons(registry, partly_collapsed(comparison), checkpoint)
     told = meaning(comparison, missing, reasons, commands)
-    sentences = [*_unmet(registry, comparison), *told.sentences, *race_sentences(registry, comparison)]
-    return told._replace(sentences=sentences)
+    asked = _asked(registry, comparison, checkpoint)
+    beside = beside_likelihood.compared(registry, comparison)
+    sentences = [*_unmet(registry, comparison), *told.sentences, *asked, *race_sentences(registry, comparison)]
+    sentences += beside_likelihood.summary(beside)
+    return told._replace(sentences=sentences, beside=[each.sentence for each in beside])
+
+
+def _asked(registry: "Registry", comparison: "Comparison", checkpoint: "FinalCheckpoint") -> list[str]:
+    """What conditional systems among the first draw for a class that they are asked for, if it is another or all alike;
+    a reason of PARTIAL says it by itself.
+    """
+    rows = [row for row in comparison.rows[:MOST_TRIALS] if "PARTIAL" not in row["verdicts"].get("collapse", {})]
+    told, name, sentences = asked_of_trials(registry, rows, checkpoint), _namer(comparison), []
+    for row in rows:
+        said = (words(verdict, asked, faults_alone=True) for verdict, asked in told[row["sweep"], row["trial"]])
+        if fault := next(filter(None, said), ""):
+            sentences.append(f"{_capital(name(row))}: {fault}.")
+    return sentences
 
 
 def _unmet(registry: "Registry", comparison: "Comparison") -> list[str]:
@@ -129,11 +150,20 @@ def _first_two(comparison: "Comparison", group: "Group") -> tuple[_Contestant, _
 
 
 def _namer(comparison: "Comparison") -> Callable[[Row], str]:
-    """How a row is called: `trial 2 (dcgan)`, with its sweep where there are several; of several trials `lr=0.001`."""
+    """How a row is called: `trial 2 (dcgan)`, with what tells it from variants of its system, and its sweep where there
+    are several; of several trials `lr=0.001`.
+    """
     if comparison.by != "trial":
         return lambda row: f"{row['by']}={pool_value(row)}"
     several = len({row["sweep"] for row in comparison.rows}) > 1
-    return lambda row: f"trial {row['trial']} ({row['system']}{', ' + row['sweep'] if several else ''})"
+    keys = [(row["sweep"], row["trial"]) for row in comparison.rows]
+    called = dict(zip(keys, titles(comparison.rows), strict=True))
+
+    def name(row: Row) -> str:
+        title = called.get((row["sweep"], row["trial"]), row["system"])
+        return f"trial {row['trial']} ({title}{', ' + row['sweep'] if several else ''})"
+
+    return name
 
 
 # ---- who leads

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from aigc_lab.display.rows_table import Column
-from aigc_lab.display.wording import Row, assignments, value_text
+from aigc_lab.display.wording import Row, assignments, titles, value_text
 from aigc_lab.registry.pairs import Pair
 from aigc_lab.statistics.rank_test import FEWEST, LEVEL
 from aigc_lab.statistics.superiority import MOST_SEEDS, POWER
@@ -58,12 +58,15 @@ def namer(pairs: Sequence[Pair]) -> Callable[[Row], str]:
 
 
 def _differing(rows: Sequence[Row]) -> list[str]:
-    """What each row is called beside its trial: its system; where all are of one system the parameters that tell most
-    of them apart, as many as there is room for.
+    """What each row is called beside its trial: its system, with what tells its variants apart; where all are of one
+    system the parameters that tell most of them apart, as many as there is room for.
     """
     systems = [str(row["system"]) for row in rows]
-    if len(set(systems)) > 1 or any("by" in row for row in rows):
+    if any("by" in row for row in rows):
         return systems
+    if len(set(systems)) > 1:
+        rooms = [len(system) + 1 + _WIDEST for system in systems]
+        return [_cut(title, room) for title, room in zip(titles(rows), rooms, strict=True)]
     keys = list(dict.fromkeys(key for row in rows for key in row["config"]))
     texts = {key: [_parameter(key, row) for row in rows] for key in keys}
     keys = sorted((key for key in keys if len(set(texts[key])) > 1), key=lambda key: -len(set(texts[key])))
@@ -74,7 +77,11 @@ def _differing(rows: Sequence[Row]) -> list[str]:
         longer = [f"{name} {text}" for name, text in zip(names, texts[key], strict=True)]
         if len(set(longer)) > len(set(names)) and max(map(len, longer)) <= _WIDEST:
             names = longer
-    return [name if len(name) <= _WIDEST else f"{name[: _WIDEST - 1]}…" for name in names]
+    return [_cut(name, _WIDEST) for name in names]
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else f"{text[: room - 1]}…"
 
 
 def _parameter(key: str, row: Row) -> str:

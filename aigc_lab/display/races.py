@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from aigc_lab.display.wording import titles
 from aigc_lab.registry.marks import violate
 from aigc_lab.registry.races import race_of
 from aigc_lab.statistics.race import Dropped, Race, Standing
@@ -24,7 +25,7 @@ def race_sentences(registry: "Registry", comparison: "Comparison") -> list[str]:
     found = race_of(registry, sweeps.pop()) if len(sweeps) == 1 else None
     if found is None:
         return []
-    systems = {row["trial"]: row["system"] for row in comparison.rows}
+    systems = dict(zip((row["trial"] for row in comparison.rows), titles(comparison.rows), strict=True))
 
     def name(trial: int) -> str:
         return f"trial {trial} ({systems[trial]})" if trial in systems else f"trial {trial}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group as Stack
 from rich.console import RenderableType
 
+from aigc_lab.display import beside_likelihood
 from aigc_lab.display import pairs as against
 from aigc_lab.display.meaning import Meaning
 from aigc_lab.display.rows_table import Column, Folded, RowsTable
@@ -61,7 +62,19 @@ def nothing(comparison: "Comparison") -> str:
 
 def notes(comparison: "Comparison") -> list[str]:
     """What holds of all tables of a comparison: how signatures differ, and what is not shown."""
-    return [*filter(None, (comparison.note, left_out(comparison), omitted(len(comparison.rows), comparison.total)))]
+    several = (comparison.note, left_out(comparison), pooled(comparison))
+    return [*filter(None, (*several, omitted(len(comparison.rows), comparison.total)))]
+
+
+def pooled(comparison: "Comparison") -> str:
+    """Which rows pool variants of one system, and how these are told apart; "" where none does."""
+    if not comparison.variants:
+        return ""
+    told = "; ".join(
+        f"{system} by {', '.join(keys)} (--where 'system = {system}' --by {keys[0]})"
+        for system, keys in comparison.variants.items()
+    )
+    return f"a row pools all variants of its system, and these differ: {told}; --by trial tells each apart"
 
 
 def left_out(comparison: "Comparison") -> str:
@@ -93,6 +106,9 @@ def _against(compared: Sequence[Pair]) -> list[RenderableType]:
 def comparison_page(comparison: "Comparison", meaning: Meaning) -> RenderableType:
     """The ranking, and below it what it means. The command is in one line, to be copied."""
     parts = [compare_table(comparison)]
+    if meaning.beside:
+        lines = [*meaning.beside, beside_likelihood.EXPLANATION]
+        parts += [heading(beside_likelihood.TITLE), *map(Text, lines)]
     if meaning.sentences:
         parts += [heading("What it means"), *map(Text, meaning.sentences)]
     if meaning.command:

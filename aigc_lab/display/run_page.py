@@ -9,7 +9,8 @@ from rich.table import Table
 from aigc_lab.display.selection import passed_over_lines
 from aigc_lab.display.terminal import Text, cell, cell_width, facts_table, heading, plain_table
 from aigc_lab.display.wording import VERDICT_HEADINGS, Row, assignments, omitted, value_text, whole
-from aigc_lab.statistics.wording import floor_text, interval, number, with_arrow
+from aigc_lab.statistics.wording import floor_text, interval, measured, number, with_arrow
+from aigc_lab.verdicts.states import MISSING
 
 
 def runs_table(rows: Sequence[Row], total: int | None = None) -> RenderableType:
@@ -48,7 +49,7 @@ def show_page(row: Row) -> RenderableType:
         parts += [heading("environment"), facts_table({k: value_text(v) for k, v in row["environment"].items()})]
     files = {f"{file['kind']} (step {file['step']})": file["path"] for file in row["checkpoints"]}
     # Of the pictures on the way, the last stands for all.
-    files |= {file["name"].replace("samples/", "samples at step "): file["path"] for file in _final_artifacts(row)}
+    files |= {file["name"].replace("/", " at step "): file["path"] for file in _final_artifacts(row)}
     if files:
         parts += [heading("files"), facts_table(files)]
     return Stack(*parts)
@@ -120,7 +121,7 @@ def _collapse_history(rows: Sequence[Row]) -> str:
 
 def _missing_bins(row: Row) -> list[str]:
     """The names of the bins that a collapse verdict says are missing."""
-    return [each["name"] for each in row["evidence"].get("bins", []) if each["state"] == "missing"]
+    return [each["name"] for each in row["evidence"].get("bins", []) if each["state"] == MISSING]
 
 
 def _final_artifacts(row: Row) -> list[Row]:
@@ -139,7 +140,7 @@ def _scores_table(scores: Sequence[Row], describing: Sequence[str]) -> Table:
         table.add_column(name, overflow="fold", justify="right" if name in ("n", "floor") else "left")
     for score in scores:
         name = with_arrow(score["name"], score["better"], describing)
-        cells = (name, interval(score), whole(score["n"]), floor_text(score), score["signature"])
+        cells = (name, measured(score), whole(score["n"]), floor_text(score), score["signature"])
         table.add_row(*map(cell, cells))
     return table
 

@@ -10,7 +10,7 @@ from aigc_lab.display.rows_table import Column, RowsTable
 from aigc_lab.display.selection import passed_over_lines
 from aigc_lab.display.terminal import BAD, GOOD, WARNING, Text, cell, facts_table, plain_table
 from aigc_lab.display.wording import Row, duration, whole
-from aigc_lab.statistics.wording import floor_text, interval, number, with_arrow
+from aigc_lab.statistics.wording import floor_text, interval, measured, number, with_arrow
 
 # ---- promoted models
 
@@ -170,7 +170,7 @@ def scores_table(rows: Sequence[Row], describing: Container[str] = ()) -> Render
     signatures: dict[str, list[str]] = {}
     for row in rows:
         name = with_arrow(row["name"], row["better"], describing)
-        cells = (name, interval(row), whole(row["n"]), floor_text(row))
+        cells = (name, measured(row), whole(row["n"]), floor_text(row))
         table.add_row(*map(cell, cells))
         signatures.setdefault(row["signature"], []).append(row["name"])
     lines = [Text(f"{' '.join(names)}: {signature}") for signature, names in signatures.items()]

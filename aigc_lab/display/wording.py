@@ -4,7 +4,7 @@ A number is never shown alone: its interval, n, floor and signature stand beside
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from aigc_lab.statistics.wording import interval, number
@@ -125,6 +125,23 @@ def value_text(value: object) -> str:
 def assignments(config: Mapping[str, Any]) -> str:
     """`lr=0.0002 loss=hinge`."""
     return " ".join(f"{name}={value_text(value)}" for name, value in config.items())
+
+
+def titles(rows: Sequence[Row]) -> list[str]:
+    """The system of each row, and behind those of one system the words of their configurations that differ, which tell
+    its variants apart; numbers, which a search draws, do not name a trial.
+
+    >>> config = {"loss": "hinge", "lr": 0.1}
+    >>> titles([{"system": name, "config": config | {"loss": loss}} for name, loss in zip("aab", "xyz")])
+    ['a loss=x', 'a loss=y', 'b']
+    """
+    found = []
+    for row in rows:
+        twins = [twin["config"] for twin in rows if twin["system"] == row["system"]]
+        words = {key: value for key, value in row["config"].items() if isinstance(value, str | bool)}
+        told = {key: value for key, value in words.items() if any(twin.get(key) != value for twin in twins)}
+        found.append(" ".join(filter(None, (str(row["system"]), assignments(told)))))
+    return found
 
 
 def pool_value(row: Row) -> str:

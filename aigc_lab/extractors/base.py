@@ -4,12 +4,12 @@ import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from safetensors.torch import save
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from aigc_lab import noise
 from aigc_lab.data.base import Dataset
 from aigc_lab.errors import UsageError
+from aigc_lab.host import shared_files
+from aigc_lab.host.files import write_atomically
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.samples import Samples
 from aigc_lab.shape import Modality
@@ -95,11 +97,25 @@ def digest(network: nn.Module) -> str:
 def addressed(index: Path) -> bytes | None:
     """Stored weights to which an index file points by their sha256; None if either file is missing or damaged."""
     try:
-        sha256 = json.loads(index.read_text("utf-8"))["sha256"]
-        weights = (index.parent / f"{sha256}.safetensors").read_bytes()
+        sha256 = json.loads(shared_files.cached(index).read_text("utf-8"))["sha256"]
+        weights = shared_files.cached(index.parent / f"{sha256}.safetensors").read_bytes()
     except (OSError, ValueError, KeyError):
         return None
     return weights if hashlib.sha256(weights).hexdigest() == sha256 else None
+
+
+def keep_addressed(index: Path, weights: bytes, facts: Mapping[str, Any]) -> bytes:
+    """Stores weights and the index file that points to them, with `facts`. Returns the weights that it points to: of
+    homes that share a store, one is the first, and all others take its weights.
+    """
+    digest = hashlib.sha256(weights).hexdigest()
+    path = index.parent / f"{digest}.safetensors"
+    # The weights first: an index that exists points at a file that exists.
+    write_atomically(path, weights)
+    write_atomically(index, json.dumps({**facts, "sha256": digest}, indent=2).encode())
+    shared_files.publish(path)
+    shared_files.publish_first(index)
+    return addressed(index) or weights
 
 
 def as_rgb(images: Tensor) -> Tensor:

@@ -97,12 +97,11 @@ class Classifier(base.Extractor):
                     write_atomically(refused, json.dumps(facts | {"fault": str(error)}, indent=2).encode())
                     raise
                 facts["seconds"] = round(time.perf_counter() - begun, 1)
-                digest = hashlib.sha256(content).hexdigest()
-                # The weights first: an index that exists points at a file that exists.
-                write_atomically(folder / f"{digest}.safetensors", content)
-                facts |= {"dataset": dataset.name, "data": dataset.digest, "recipe": recipe, "sha256": digest}
-                write_atomically(index, json.dumps(facts, indent=2).encode())
-                extractor.facts = facts
+                facts |= {"dataset": dataset.name, "data": dataset.digest, "recipe": recipe}
+                first = base.keep_addressed(index, content, facts)
+                if first != content:
+                    return cls(first, dataset, device, _facts(index))
+                extractor.facts = _facts(index)
                 return extractor
             finally:
                 lock.unlink(missing_ok=True)

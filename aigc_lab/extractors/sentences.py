@@ -1,7 +1,6 @@
 """Vectors of sentences from word vectors of the training split: singular vectors of PPMI (Levy & Goldberg 2014)."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from aigc_lab.data.base import Dataset
 from aigc_lab.extractors import base
-from aigc_lab.host.files import locked, write_atomically
+from aigc_lab.host.files import locked
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.samples import Text
 from aigc_lab.shape import Modality
@@ -74,10 +73,8 @@ class SentenceVectors(base.Extractor):
                 train = dataset.load("train")
                 assert isinstance(train, Text)
                 stored = save({"vectors": torch.from_numpy(word_vectors(train.corpus))})
-                digest = hashlib.sha256(stored).hexdigest()
-                write_atomically(folder / f"{digest}.safetensors", stored)
-                facts: dict[str, Any] = {"dataset": dataset.name, "data": dataset.digest, "recipe": _RECIPE}
-                write_atomically(index, json.dumps(facts | {"sha256": digest}, indent=2).encode())
+                facts = {"dataset": dataset.name, "data": dataset.digest, "recipe": _RECIPE}
+                stored = base.keep_addressed(index, stored, facts)
         return cls(stored, dataset, device)
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:

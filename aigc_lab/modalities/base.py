@@ -105,9 +105,26 @@ class ModalityKind(ABC):
         known. None for what is shown as lines.
         """
 
+    def picture_by_class(self, samples: "Samples", names: "Sequence[str]") -> "Pixels | None":
+        """Samples [classes × n], class after class and drawn from the same latents, in one picture that tells the
+        classes apart by their names, uint8 [H, W, 3]; None where there is no such picture.
+        """
+        return None
+
     def lines(self, samples: "Samples") -> list[str] | None:
         """Each sample as a line of text; None for what is shown as a picture."""
         return None
+
+    def lines_by_class(self, samples: "Samples", names: Sequence[str] | None) -> list[str] | None:
+        """The `lines`, class after class, each behind the name of its class (its number without `names`):
+        "sport | The match is over." Samples without labels give the lines as they are.
+        """
+        lines = self.lines(samples)
+        if lines is None or samples.labels is None:
+            return lines
+        classes = samples.labels.tolist()
+        rows = sorted(zip(classes, lines, strict=True), key=lambda row: row[0])
+        return [f"{label if names is None else names[label]} | {line}" for label, line in rows]
 
     def shown(self, modes: "Modes | None") -> int:
         """How many samples a run shows at each evaluation."""
@@ -144,9 +161,10 @@ class ModalityKind(ABC):
         assert pixels is not None
         return pixels
 
-    def write(self, folder: Path, blocks: "Iterable[Array]", n: int) -> dict[str, Any]:
+    def write(self, folder: Path, blocks: "Iterable[Array]", n: int, classes: "Sequence[str]" = ()) -> dict[str, Any]:
         """Writes `n` samples, which come in `blocks` of arrays, and what to look at. Returns what the folder's note
-        says of them: `files`, the names of those that are no single sample.
+        says of them: `files`, the names of those that are no single sample. `classes` are the names of what a
+        conditional system's samples are of, in turn.
         """
         from aigc_lab.modalities.shared import blocks as stored
         from aigc_lab.pictures import drawing

@@ -1,6 +1,6 @@
 """Images of one or three channels, drawn as a grid; written, and read, as folders of files too."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -20,6 +20,7 @@ from aigc_lab.modalities.shared.gaussian import gaussian
 from aigc_lab.modalities.shared.image_folder import ImageFolder
 from aigc_lab.modalities.shared.inputs import Input, Range, check_finite
 from aigc_lab.pictures import drawing
+from aigc_lab.pictures.class_grid import class_grid
 from aigc_lab.samples import Images, Samples
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.verdicts.collapse import Beside, Judge
@@ -52,6 +53,9 @@ class ImagesKind(ModalityKind):
     def picture(self, samples: Samples, modes: Modes | None = None) -> "Pixels":
         return drawing.grid(_images(samples))
 
+    def picture_by_class(self, samples: Samples, names: Sequence[str]) -> "Pixels":
+        return class_grid(_images(samples), names)
+
     def tiles(self, samples: Samples, columns: int) -> "Pixels":
         return drawing.grid(_images(samples), columns=columns)
 
@@ -65,11 +69,12 @@ class ImagesKind(ModalityKind):
     def of_array(self, array: "Array") -> Images:
         return Images(torch.from_numpy(array).permute(0, 3, 1, 2))
 
-    def write(self, folder: Path, blocks: "Iterable[Array]", n: int) -> dict[str, Any]:
-        """Writes a PNG for each image, `00000.png` and so on, and the grid of the first of them."""
+    def write(self, folder: Path, blocks: "Iterable[Array]", n: int, classes: Sequence[str] = ()) -> dict[str, Any]:
+        """Writes a PNG for each image, `00000.png` or `00000-cat.png` and so on, and the grid of the first of them."""
         shown: list[Array] = []
         for number, image in enumerate(chain.from_iterable(blocks)):
-            (folder / stored.sample_file(number)).write_bytes(_png(image))
+            of_class = classes[number % len(classes)] if classes else ""
+            (folder / stored.sample_file(number, of_class)).write_bytes(_png(image))
             if number < stored.most_shown(image.nbytes):
                 shown.append(image)
         (folder / self.overview).write_bytes(drawing.png(self.picture_of(stored.stacked(shown))))

@@ -1,5 +1,6 @@
 """Sentences of a vocabulary, a line each."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 # Sentences that a run shows at each evaluation.
 _SHOWN = 20
+# A column of classes and one of sentences, as a dataset of labelled lines is read.
+_TABLE = "samples.tsv"
 
 
 class TextKind(ModalityKind):
@@ -57,9 +60,17 @@ class TextKind(ModalityKind):
         """Strings [n]."""
         return numpy.array(self.lines(samples))
 
-    def write(self, folder: Path, blocks: "Iterable[Array]", n: int) -> dict[str, Any]:
-        stored.write_lines(folder / self.overview, blocks)
-        return {"files": [self.overview]}
+    def write(self, folder: Path, blocks: "Iterable[Array]", n: int, classes: Sequence[str] = ()) -> dict[str, Any]:
+        """Writes `samples.txt`, a sentence a line, and of a conditional system `samples.tsv`, each behind its class."""
+        if not classes:
+            stored.write_lines(folder / self.overview, blocks)
+            return {"files": [self.overview]}
+        turn = itertools.cycle(" ".join(name.split()) for name in classes)
+        with (folder / self.overview).open("wb") as plain, (folder / _TABLE).open("wb") as table:
+            for block in blocks:
+                plain.write(stored.lines(block))
+                table.write(stored.lines([f"{name}\t{line}" for line, name in zip(block, turn, strict=False)]))
+        return {"files": [self.overview, _TABLE]}
 
     def size_on_disk(self, block: "Array", *, in_one_file: bool) -> int:
         return len(stored.lines(block))

@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from aigc_lab.nets import joined
+
 #: batch normalisation; layer normalisation, which keeps samples apart (for gradient penalties); spectral; none
 Norm = Literal["batch", "layer", "spectral", "none"]
 
@@ -38,5 +40,5 @@ class MinibatchStd(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # In single precision; a batch that is all alike has the deviation 1e-4, with a gradient that is finite.
-        spread = (x.float().var(0, correction=0) + 1e-8).sqrt().mean().to(x.dtype)
+        spread = (joined.gather(x.float()).var(0, correction=0) + 1e-8).sqrt().mean().to(x.dtype)
         return torch.cat([x, torch.ones_like(x[:, :1]) * spread], 1)

@@ -27,7 +27,7 @@ def initialise(module: nn.Module) -> None:
             continue  # built to see whether it fits: nothing to fill, and torch would import its compiler to do so
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(part.weight, 0.0, 0.02)
-        elif isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d):
+        elif isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d) and part.affine:
             nn.init.normal_(part.weight, 1.0, 0.02)
 
 

@@ -7,12 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aigc_lab.nets.words import WordEmbedding
+
 # What scales the features that enter, and those that leave.
 Keep = tuple[Tensor, Tensor]
 
 
 class Memory(NamedTuple):
-    """Keys and values of the words so far [layers, N, heads, L, width / heads], of which `seen` places are filled."""
+    """Keys and values of the words so far [layers, N, heads, L, width / heads], of which `seen` places are filled; L is
+    `seen` where gradients are recorded.
+    """
 
     keys: Tensor
     values: Tensor
@@ -20,13 +24,17 @@ class Memory(NamedTuple):
 
 
 class TransformerDecoder(nn.Module):
-    """Next-word features [N, L, width] of words [N, L]: all at once, or word by word with what it remembers."""
+    """Next-word features [N, L, width] of words, all at once or word by word with what it remembers. Words are numbers
+    int64 [N, L], or weights of all words [N, L, V], as `WordEmbedding` reads them.
+
+    `context` [N, width] is added to the vector of every word, as its position is.
+    """
 
     def __init__(self, words: int, length: int, width: int, layers: int, heads: int) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"heads: {width} channels cannot be shared out among {heads} heads; choose a divisor")
-        self.embedding = nn.Embedding(words, width)
+        self.embedding = WordEmbedding(words, width)
         self.positions = nn.Parameter(torch.randn(length, width) * 0.02)
         self.blocks = nn.ModuleList([_Block(width, heads, layers) for _ in range(layers)])
         self.norm = nn.LayerNorm(width)
@@ -40,20 +48,33 @@ class TransformerDecoder(nn.Module):
 
     def forward(self, words: Tensor, context: Tensor | None = None, keep: Keep | None = None) -> Tensor:
         """`keep` scales what enters and what leaves [N, 1, width], as in `RecurrentDecoder`."""
-        features = self.embedding(words) + self.positions[: words.shape[1]]
+        features = self._embedded(words, 0, context)
         features = features if keep is None else features * keep[0]
         for block in self.blocks:
-            features = block(features)
+            features, *_ = block(features)
         normed: Tensor = self.norm(features)
         return normed if keep is None else normed * keep[1]
 
     def step(self, words: Tensor, memory: Memory, context: Tensor | None = None) -> tuple[Tensor, Memory]:
-        """Features of words [N, k] that follow what the memory has seen, which is written to."""
-        last = memory.seen + words.shape[1]
-        features = self.embedding(words) + self.positions[memory.seen : last]
+        """Features of words [N, k] (or weights [N, k, V]) that follow what the memory has seen, and the memory after
+        them. Without gradients the memory itself is written to; with them it is copied, since a backward pass reads it
+        as it was.
+        """
+        seen, after = memory.seen, memory.seen + words.shape[1]
+        copied = torch.is_grad_enabled() or memory.keys.shape[3] < after
+        features, pairs = self._embedded(words, seen, context), []
         for index, block in enumerate(self.blocks):
-            features = block(features, memory.keys[index], memory.values[index], memory.seen)
-        return self.norm(features), memory._replace(seen=last)
+            features, *pair = block(features, (memory.keys[index], memory.values[index]), seen, copied)
+            pairs.append(pair)
+        if copied:
+            keys, values = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+            return self.norm(features), Memory(keys, values, after)
+        return self.norm(features), memory._replace(seen=after)
+
+    def _embedded(self, words: Tensor, first: int, context: Tensor | None) -> Tensor:
+        """What enters the first block [N, k, width] for words at the places from `first` on."""
+        features: Tensor = self.embedding(words) + self.positions[first : first + words.shape[1]]
+        return features if context is None else features + context.unsqueeze(1)
 
 
 class _Block(nn.Module):
@@ -70,19 +91,28 @@ class _Block(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(
-        self, inputs: Tensor, keys: Tensor | None = None, values: Tensor | None = None, seen: int = 0
-    ) -> Tensor:
+        self, inputs: Tensor, past: tuple[Tensor, Tensor] | None = None, seen: int = 0, copied: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What leaves it [N, k, width], with the keys and values of all words up to these; `past` has those of the
+        `seen` words before.
+        """
         count, length, width = inputs.shape
         parts = self.attention(self.norm_1(inputs)).reshape(count, length, 3, self.heads, width // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4).unbind()
-        if keys is not None and values is not None:
-            keys[:, :, seen : seen + length], values[:, :, seen : seen + length] = key, value
-            key, value = keys[:, :, : seen + length], values[:, :, : seen + length]
+        if past is not None:
+            key, value = (_appended(*parts, seen, copied) for parts in zip(past, (key, value), strict=True))
         # A word looks at itself and at those before it.
         allowed = torch.ones(length, seen + length, dtype=torch.bool, device=inputs.device).tril(seen)
         # Written out: torch's fused attention has no rule for vmap, and gains little on sentences.
         likeness = (query @ key.transpose(2, 3) / math.sqrt(query.shape[3])).masked_fill(~allowed, -torch.inf)
         attended = likeness.softmax(3) @ value
         stream = inputs + self.mix(attended.transpose(1, 2).reshape(count, length, width))
-        read: Tensor = stream + self.shrink(F.gelu(self.grow(self.norm_2(stream))))
-        return read
+        return stream + self.shrink(F.gelu(self.grow(self.norm_2(stream)))), key, value
+
+
+def _appended(past: Tensor, new: Tensor, seen: int, copied: bool) -> Tensor:
+    """The first `seen` places of `past` [N, heads, L, d] and `new` behind them: in `past` itself, or in a copy."""
+    if copied:
+        return torch.cat([past[:, :, :seen], new], 2)
+    past[:, :, seen : seen + new.shape[2]] = new
+    return past[:, :, : seen + new.shape[2]]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from aigc_lab.nets import joined
 from aigc_lab.nets.precision import single
 
 Critic = Callable[[Tensor], Tensor]
@@ -64,7 +65,7 @@ def dragan(critic: nn.Module, real: Tensor, alpha: Tensor, noise: Tensor) -> Ten
     deviation (of mean squares) of all values of the batch, α in [0, 1] one number for each sample, [N] (Kodali et al.
     2017, section 2.3, with the noise of their published code; weight 10).
     """
-    near = real + _each(alpha, real) * (0.5 * real.std(correction=0) * noise)
+    near = real + _each(alpha, real) * (0.5 * joined.gather(real).std(correction=0) * noise)
     return (norms(input_gradient(critic, near)) - 1).square().mean()
 
 

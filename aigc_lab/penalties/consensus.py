@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from aigc_lab.nets import joined
 from aigc_lab.nets.precision import single
 from aigc_lab.objectives import penalties
 from aigc_lab.penalties.base import CriticTurn, Penalty, Players, Turn
@@ -34,7 +35,7 @@ class Consensus(Penalty):
             def loss(weights: Mapping[str, Tensor]) -> Tensor:
                 return value(Players(*(_with(each, weights, each is player) for each in networks)))
 
-            return tuple(torch.func.grad(loss)(dict(player.named_parameters())).values())
+            return tuple(map(joined.mean, torch.func.grad(loss)(dict(player.named_parameters())).values()))
 
         networks = (turn.critic, turn.generator)
         with single(turn.real):

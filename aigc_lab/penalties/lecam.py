@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from aigc_lab.nets import joined
 from aigc_lab.objectives import penalties
 from aigc_lab.penalties.base import CriticTurn, Penalty
 
@@ -21,8 +22,8 @@ class LeCam(Penalty):
     sees_constant = True
 
     def value(self, turn: CriticTurn) -> Tensor:
-        turn.memory["real_seen"].copy_(turn.real_scores.detach().mean())
-        turn.memory["fake_seen"].copy_(turn.fake_scores.detach().mean())
+        turn.memory["real_seen"].copy_(joined.mean(turn.real_scores.detach().mean()))
+        turn.memory["fake_seen"].copy_(joined.mean(turn.fake_scores.detach().mean()))
         # Copies: the anchors move before the backward pass of another phase may need them.
         anchors = turn.memory["real_anchor"].clone(), turn.memory["fake_anchor"].clone()
         return penalties.lecam(turn.real_scores, turn.fake_scores, *anchors)

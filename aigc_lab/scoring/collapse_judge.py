@@ -18,12 +18,13 @@ from aigc_lab.samples import Images, Samples
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.scoring.null_cache import remembered
 from aigc_lab.statistics.neighbours import nearest_others
+from aigc_lab.verdicts.asked import asked, with_asked
 from aigc_lab.verdicts.bins import ACCURACY, Bins, predicted_bins
 from aigc_lab.verdicts.collapse import Judge, K, alike
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict
-from aigc_lab.verdicts.missing import MISSING
 from aigc_lab.verdicts.sentences import Sentences
 from aigc_lab.verdicts.shift import blurred, shifted
+from aigc_lab.verdicts.states import MISSING
 
 # Real samples that judge as many generated ones: enough for splits in which both sides are large.
 _TIMES, _LEAST = 4, 2000
@@ -44,11 +45,12 @@ _CLUSTERED = 5000
 
 def judgeable(dataset: Dataset, extractor: str | None, samples: int) -> bool:
     """Whether samples of a dataset can be judged: they have vectors, by themselves or by the features of an extractor,
-    differ, and are at least 20.
+    differ, and are at least 20. Equal sentences are no reason against it, since the judge knows which are equal.
     """
     kind = modality_of(dataset.shape)
     has_vectors = kind.is_vector or (extractor or kind.judge_extractor) is not None
-    return dataset.distinct and samples >= 20 and has_vectors
+    differ = dataset.distinct or dataset.shape.vocabulary is not None
+    return differ and samples >= 20 and has_vectors
 
 
 class CollapseJudge:
@@ -76,6 +78,8 @@ class CollapseJudge:
         fake = evidence.generated if len(rows) == len(evidence.generated) else evidence.generated.take(rows)
         with remembered(self._judge, self._features.cache) as judge:
             verdict = judged(judge, vectors, self._sentences, fake, Pictures(self._real, self._made))
+            if fake.labels is not None:  # only a conditional system's samples have any
+                verdict = with_asked(verdict, asked(judge, vectors, fake.labels))
         if self._sentences is not None:  # pictures are drawn of what a finished run lacks
             for row in verdict.bins:
                 real = self.examples(row["name"], EXAMPLES) if row["state"] == MISSING else None
@@ -84,7 +88,9 @@ class CollapseJudge:
 
     def examples(self, name: str, count: int) -> Samples:
         """The `count` real samples whose vectors are nearest to the mean of a bin."""
-        judge = self._judge
+        judge, names = self._judge, self._dataset.class_names
+        if name not in judge.bins.names and names is not None and name.isdecimal():
+            name = names[int(name)]  # of a verdict from before these classes had names
         return self._real(judge.examples(name, count))
 
     def _real(self, places: Tensor) -> Samples:
@@ -158,7 +164,9 @@ def chosen_bins(
     of images do not show that nothing is missing, whatever extractor they are `by`: of ten classes one may be gone.
     """
     if modes is not None and pool.shape[1] == modes.centres.shape[1]:
-        return Bins.of_centres(pool, modes.centres), "modes"
+        bins = Bins.of_centres(pool, modes.centres)
+        numbered = labels is not None and float((bins.of == labels).double().mean()) >= ACCURACY
+        return (replace(bins, numbers=tuple(range(len(bins.names)))) if numbered else bins), "modes"
     classes = None if labels is None or len(torch.unique(labels)) < 2 else Bins.of_labels(labels, names)
     accuracy = 1.0 if classes is None else _accuracy(pool, classes)
     if classes is not None and accuracy >= ACCURACY:

@@ -11,9 +11,12 @@ from typing import Any, Literal
 import torch
 
 from aigc_lab.data.base import Dataset
+from aigc_lab.data.shared.class_shares import generate_like, labels_for
 from aigc_lab.experiment.protocol import Protocol
+from aigc_lab.host import shared_files
 from aigc_lab.metrics.base import Metric, Pool, Real, Score
 from aigc_lab.modalities.base import modality_of
+from aigc_lab.noise import Key
 from aigc_lab.pictures import drawing
 from aigc_lab.samples import Samples
 from aigc_lab.scoring import temperature_curve
@@ -21,9 +24,10 @@ from aigc_lab.scoring.collapse_judge import CollapseJudge, with_code
 from aigc_lab.scoring.evidence import evidence_of, kept, pool_of, score, scores_of
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.scoring.null_cache import known_baseline, write_baseline
+from aigc_lab.systems.base import System
 from aigc_lab.systems.shared.language import LanguageSystem
 from aigc_lab.verdicts.conclusion import CollapseVerdict
-from aigc_lab.verdicts.missing import MISSING
+from aigc_lab.verdicts.states import MISSING
 
 ScoringSplit = Literal["reference", "holdout"]
 
@@ -56,6 +60,12 @@ class Evaluator:
             for extractor in sorted({metric.extractor for metric in self.metrics if metric.extractor}):
                 self._features.real(extractor, self._reals[split].reference)
         _ = self._reals
+
+    def generate(self, system: System, *key: Key) -> Samples:
+        """As many samples of a system as the protocol takes, keyed by `key`; of a conditional one in the proportions of
+        the classes that it was trained on.
+        """
+        return generate_like(system, self._dataset, self.protocol.samples, *key)
 
     def evaluate(self, generated: Samples, split: ScoringSplit, system: object = None) -> list[Score]:
         """Scores of generated samples against a real split, in the order of the protocol."""
@@ -124,7 +134,7 @@ class Evaluator:
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
         path = self._features.cache / "baselines" / f"{key}.json"
         with suppress(OSError, ValueError):
-            return known_baseline(path)
+            return known_baseline(shared_files.cached(path))
         value = self._trivial_score(objective)
         with suppress(OSError):
             write_baseline(path, value)
@@ -145,7 +155,11 @@ class Evaluator:
         `scoring.temperature_curve`).
         """
         real = self._reals["holdout"]
-        return temperature_curve.curve(system, real.reference, real.floor, temperatures, self.protocol.samples, seed)
+        labels = labels_for(system, self._dataset, self.protocol.samples)
+        curve = temperature_curve.curve(
+            system, real.reference, real.floor, temperatures, self.protocol.samples, seed, labels
+        )
+        return curve | {"data": self._dataset.digest}
 
     @cached_property
     def _reals(self) -> dict[ScoringSplit, Real]:

@@ -18,6 +18,7 @@ from aigc_lab.data.base import Dataset
 from aigc_lab.errors import UsageError
 from aigc_lab.extractors.base import Extractor, Features
 from aigc_lab.extractors.shared import lookup
+from aigc_lab.host import shared_files
 from aigc_lab.host.files import replacing, sha256
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.modalities.base import modality_of
@@ -94,7 +95,7 @@ class FeatureStore:
         return self.cache / "features" / f"{hashlib.sha256('|'.join(parts).encode()).hexdigest()}.safetensors"
 
     def _stored(self, path: Path) -> Features | None:
-        if not path.is_file():
+        if not shared_files.cached(path).is_file():
             return None
         try:
             return unpacked(path)
@@ -106,6 +107,7 @@ class FeatureStore:
         """Stores features. A disk that takes none is said and no error: they are computed again next time."""
         try:
             pack(features, {"extractor": identity}, path)
+            shared_files.publish(path)
         except (OSError, SafetensorError) as error:
             why = getattr(error, "strerror", None) or error
             self._say(f"the features cannot be stored ({why}: {path}); they are computed again next time")
@@ -217,7 +219,7 @@ def damaged(cache: Path) -> list[tuple[Path, str]]:
 
 def clear(cache: Path, *, classifiers: bool = False) -> tuple[int, int]:
     """Removes stored features, nulls and baselines, and returns how many files and bytes these were. Classifiers are
-    removed if asked for: scores by a new one cannot be compared with the old.
+    removed if asked for: scores by a new one cannot be compared with the old. What is published of these goes, too.
     """
     count = size = 0
     for kind in (_FEATURES, _NULLS, _BASELINES, *([_CLASSIFIERS] if classifiers else [])):
@@ -225,4 +227,5 @@ def clear(cache: Path, *, classifiers: bool = False) -> tuple[int, int]:
             size += path.stat().st_size
             path.unlink(missing_ok=True)
             count += 1
+        shared_files.remove(cache / kind)
     return count, size

@@ -14,17 +14,19 @@ from aigc_lab.modalities.shared.inputs import numbered
 from aigc_lab.scoring.collapse_judge import EXAMPLES, Pictures, chosen_bins, judged
 from aigc_lab.scoring.null_cache import remembered
 from aigc_lab.text.corpus import Corpus
+from aigc_lab.verdicts.asked import asked, with_asked
 from aigc_lab.verdicts.collapse import Judge
 from aigc_lab.verdicts.conclusion import CollapseVerdict
-from aigc_lab.verdicts.missing import MISSING
 from aigc_lab.verdicts.sentences import Sentences
+from aigc_lab.verdicts.states import MISSING
 
 
 @dataclass(frozen=True)
 class RealSet:
     """Real samples that others are judged beside: `vectors` [m, d], an `identity` for signatures, and how each is
     `called`. What else is known of them: classes `labels` [m] with `names`, `modes`, `sentences`, numbers `alike` [m]
-    that equal samples share, `pictures`, and the extractor that vectors are `by`.
+    that equal samples share, `pictures`, and the extractor that vectors are `by`. `asked` [n] are the classes that the
+    generated samples were asked for as, by the same numbers.
     """
 
     vectors: Tensor
@@ -36,6 +38,7 @@ class RealSet:
     sentences: Sentences | None = None
     alike: Tensor | None = None
     pictures: Pictures | None = None
+    asked: Tensor | None = None
     by: Extractor | None = None
 
 
@@ -76,6 +79,8 @@ def verdict_on(vectors: Tensor, generated: object, real: RealSet, cache: Path | 
         fresh = Judge(real.vectors, bins, f"{real.identity}|by:{kind}", alike=real.alike)
         with remembered(fresh, cache) as judge:
             verdict = judged(judge, vectors, real.sentences, generated, real.pictures)
+            if real.asked is not None:
+                verdict = with_asked(verdict, asked(judge, vectors, real.asked))
         for row in verdict.bins:
             places = judge.examples(row["name"], EXAMPLES).tolist() if row["state"] == MISSING else []
             row["examples"] = [real.called(place) for place in places]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from aigc_lab.metrics.base import Evidence, Metric, Pool, Real, Score, scored
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.statistics.score import Scores
 from aigc_lab.text.corpus import Corpus, Ints
+from aigc_lab.text.labelled_files import read_every_row
 from aigc_lab.text.sentence_files import read_every_line
 from aigc_lab.text.tokenizer import Tokenizer, tokenize
 from aigc_lab.text.tokenizer import named as tokenizer_named
@@ -28,6 +29,8 @@ from aigc_lab.text.tokenizer import named as tokenizer_named
 # As many as any protocol: what is checked is the kind of samples, and `least` says how few will do.
 _ENOUGH = 10_000
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from aigc_lab.samples import Text
     from aigc_lab.verdicts.conclusion import CollapseVerdict
 
@@ -91,21 +94,28 @@ def scores(
 def as_text(
     generated: str | Sequence[str], reference: str | Sequence[str], tokenizer: Tokenizer, samples: int | None
 ) -> tuple[Text, Text]:
-    """Both sets in the numbers of one vocabulary, as extractors of sentences read them. `samples` of the generated ones
-    are those that `scores` takes. Blank lines of a file are left out.
+    """Both sets in the numbers of one vocabulary, as extractors of sentences read them, with their classes where both
+    have some. `samples` of the generated ones are those that `scores` takes. Blank lines of a file are left out.
     """
     from aigc_lab.samples import Text
     from aigc_lab.text.vocabulary import Vocabulary
 
     given = {"generated": generated, "reference": reference}
-    every = _corpora({name: _lines(source, name) for name, source in given.items()}, tokenizer)
+    read = {name: _read(source, name) for name, source in given.items()}
+    every = _corpora({name: each.sentences for name, each in read.items()}, tokenizer)
     sets = {name: _sentences_of(given[name], each, say=False) for name, each in every.items()}
     chosen = _some(sets["generated"], samples), sets["reference"]
+    filled = {name: np.flatnonzero(each.lengths) for name, each in every.items()}
+    if samples is not None:
+        filled["generated"] = filled["generated"][_choice(len(filled["generated"]), samples)]
+    of_fake, of_real, _ = _classes(*(read[name].of(filled[name]) for name in given))
     spelt = [[[each.words[token] for token in each.sentence(row)] for row in range(len(each))] for each in chosen]
     vocabulary = Vocabulary.of((sentence for each in spelt for sentence in each), tokenizer)
     longest = max((len(sentence) for each in spelt for sentence in each), default=0)
     fake, real = (Text.of([vocabulary.encode(row) for row in each], longest + 1, vocabulary) for each in spelt)
-    return fake, real
+    if of_fake is None:
+        return fake, real
+    return replace(fake, labels=of_fake), replace(real, labels=of_real)
 
 
 def judge_sentences(
@@ -123,7 +133,7 @@ def judge_sentences(
     Raises `UsageError` for what cannot be judged, and for `options` that are about pictures.
     """
     from aigc_lab.extractors.sentences import vectors_of
-    from aigc_lab.scoring.given_collapse import RealSet, classes_of, known_sentences, verdict_on
+    from aigc_lab.scoring.given_collapse import RealSet, known_sentences, verdict_on
     from aigc_lab.verdicts.collapse import alike
 
     for name, value in options.items():
@@ -132,9 +142,12 @@ def judge_sentences(
                 f"--{name.replace('numbers', 'range').replace('_', '-')}: is for pictures, and these are sentences"
             )
     named = {"generated": generated, "reference": reference}
-    lines = {name: [line for line in _lines(source, name) if line] for name, source in named.items()}
+    read = {name: _read(source, name) for name, source in named.items()}
+    filled = {name: np.flatnonzero([bool(line) for line in each.sentences]) for name, each in read.items()}
+    lines = {name: [each.sentences[row] for row in filled[name]] for name, each in read.items()}
     sets = _corpora(lines, tokenizer)
-    classes = (None, None) if labels is None else classes_of(labels)
+    drawn, own = (read[name].of(filled[name]) for name in named)
+    of_fake, of_real, names = _classes(drawn, own if labels is None else labels)
     if labels is not None and len(labels) != len(sets["reference"]):
         raise UsageError(f"--labels: {len(labels):,} are given for {len(sets['reference']):,} reference sentences")
     sentences = known_sentences(sets["reference"], None)
@@ -144,8 +157,9 @@ def judge_sentences(
         real,
         identity,
         lines["reference"].__getitem__,
-        labels=classes[0],
-        names=classes[1],
+        labels=of_real,
+        names=names,
+        asked=of_fake,
         sentences=sentences,
         alike=alike(sets["reference"].texts()),
     )
@@ -158,15 +172,60 @@ def _path(source: str) -> Path:
     return sample_note.whole_file(path) or path
 
 
+class _Lines(NamedTuple):
+    """Lines of a set, blank ones included, and the class of each where they are known."""
+
+    sentences: list[str]
+    classes: list[str] | None = None
+
+    def of(self, rows: Ints) -> list[str] | None:
+        """Classes of some lines, by their numbers."""
+        return None if self.classes is None else [self.classes[row] for row in rows]
+
+
 def _lines(source: str | Sequence[str], what: str) -> list[str]:
+    return _read(source, what).sentences
+
+
+def _read(source: str | Sequence[str], what: str) -> _Lines:
+    """Lines of a file or a list. A table of class and sentence (.tsv) has classes, and so have the files that `sample`
+    wrote of a conditional system.
+    """
     if not isinstance(source, str):
-        return list(source)
+        return _Lines(list(source))
     path = _path(source)
     if not is_file(path):
         raise UsageError(f"--{what} {source}: no such file; a set of sentences is a text file, one sentence a line")
     if path.suffix.lower() in _OTHERS:
         raise UsageError(f"--{what} {source}: is no text, and the other set is; compare like with like")
-    return read_every_line(path, f"--{what}")
+    table = read_every_row(path, f"--{what}")
+    if table is not None:
+        return _Lines(*table)
+    lines = read_every_line(path, f"--{what}")
+    return _Lines(lines, sample_note.classes_of(sample_note.note_of_array(path), range(len(lines))))
+
+
+def _classes(
+    generated: list[str] | None, reference: Sequence[int] | Sequence[str] | None
+) -> tuple[Tensor | None, Tensor | None, Sequence[str] | None]:
+    """Classes of both sets by the numbers of the reference's, int64 [n] and [m], and the names of these if they have
+    any. None where a set has none; those of generated ones also, with a note on standard error, where one is no class
+    of the reference.
+    """
+    import torch
+
+    from aigc_lab.scoring.given_collapse import classes_of
+
+    if reference is None:
+        return None, None, None
+    real, names = classes_of(reference)
+    numbers = sorted(set(real.tolist()))
+    number = {str(each) if names is None else names[each]: each for each in numbers}
+    other = next((name for name in generated or () if name not in number), None)
+    if other is not None:
+        print(f"the classes of generated are left out, since {other} is no class of reference", file=sys.stderr)
+    asked = None if generated is None or other is not None else torch.tensor([number[name] for name in generated])
+    return asked, real, names
 
 
 def _sentences_of(source: str | Sequence[str], lines: Corpus, *, say: bool = True) -> Corpus:

@@ -15,9 +15,10 @@ from aigc_lab.extractors.classifier import Classifier
 from aigc_lab.extractors.shared import lookup
 from aigc_lab.host import content
 from aigc_lab.host.weights import WeightsPolicy
-from aigc_lab.metrics.base import Evidence, Metric
+from aigc_lab.metrics.base import Metric
 from aigc_lab.modalities.base import modality_of
 from aigc_lab.samples import Samples
+from aigc_lab.scoring.asked_evidence import AskedEvidence
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.scoring.inputs import GivenDataset
 
@@ -42,7 +43,7 @@ def chosen_metrics(
     names: Sequence[str] | None,
     protocol: str | None,
     features: str | None,
-    evidence: Evidence,
+    evidence: AskedEvidence,
     weights: WeightsPolicy,
     say: Callable[[str], None],
     leave_out: Callable[[str, str], None],
@@ -56,9 +57,11 @@ def chosen_metrics(
         named = _named(protocol)
         specs, asked = named.metrics, not named.fewer
     else:
-        specs = [(name, {}) for name in (names or modality_of(evidence.generated).panel(features))]
+        specs = [(name, {}) for name in (names or modality_of(evidence.whole.generated).panel(features))]
         if not specs:
-            raise UsageError(f"no metric that ships measures {evidence.generated.modality}: name yours with --metrics")
+            raise UsageError(
+                f"no metric that ships measures {evidence.whole.generated.modality}: name yours with --metrics"
+            )
     computable, left_out = [], dict[str, str]()
     for name, config in specs:
         options = {"features": features} if features else {}
@@ -89,14 +92,15 @@ def _metric(
     name: str,
     config: Mapping[str, Any],
     options: Mapping[str, Any],
-    evidence: Evidence,
+    asked: AskedEvidence,
     weights: WeightsPolicy,
     say: Callable[[str], None],
 ) -> Metric:
     kind = plugins.find(Metric, name)  # type: ignore[type-abstract]
     options = {key: value for key, value in options.items() if key in kind.Config.model_fields}
     metric = kind(kind.Config.model_validate({**config, **options}))
-    metric.check(evidence.dataset, len(evidence.generated))
+    evidence = asked.of(metric)
+    metric.check_given(evidence, len(evidence.generated))
     metric.refuse_lacking(evidence)
     metric.refuse_few(evidence)
     if metric.extractor:

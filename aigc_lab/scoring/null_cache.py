@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from aigc_lab.host import shared_files
 from aigc_lab.host.files import write_atomically
 from aigc_lab.verdicts.collapse import Judge
 
@@ -30,9 +31,9 @@ def remembered(judge: Judge, cache: Path | None) -> Iterator[Judge]:
     nulls, lists = (cache / FOLDER / f"{judge.digest}{suffix}" for suffix in (".json", ".safetensors"))
     if not judge.nulls:
         with suppress(OSError, ValueError):
-            judge.nulls.update(known_nulls(nulls))
+            judge.nulls.update(known_nulls(shared_files.cached(nulls)))
         with suppress(OSError, ValueError, SafetensorError, KeyError):
-            judge.listed = neighbours(lists, len(judge.pool))
+            judge.listed = neighbours(shared_files.cached(lists), len(judge.pool))
     count = len(judge.nulls)
     yield judge
     with suppress(OSError, SafetensorError):  # what is not kept is computed again
@@ -43,6 +44,7 @@ def remembered(judge: Judge, cache: Path | None) -> Iterator[Judge]:
             content = {"listed": judge.listed.int()}
             lists.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(lists, save(content, {"sha256": _sha256(content["listed"])}))
+            shared_files.publish(lists)
 
 
 def known_nulls(path: Path) -> dict[str, Any]:
@@ -65,6 +67,7 @@ def write_baseline(path: Path, value: float | None) -> None:
 def _write(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(content | {"sha256": _digest(content)}, allow_nan=False).encode())
+    shared_files.publish(path)
 
 
 def _read(path: Path, what: str) -> Any:

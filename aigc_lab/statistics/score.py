@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aigc_lab.config import Better
 from aigc_lab.host import notebook
-from aigc_lab.statistics.wording import floor_text, interval, only_describes, with_arrow
+from aigc_lab.statistics.wording import floor_text, measured, only_describes, with_arrow
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ class Score:
     `floor` is the mean score of draws of real samples of the same n. `floor_sd` is the standard deviation of one draw,
     None if only one could be drawn. If real samples are too few for draws of n, a draw has `floor_n` samples, and
     `at_floor` is the score of as many generated ones: compare the floor with `at_floor` then, not with `value`. Both
-    are None if the sizes are equal.
+    are None if the sizes are equal. `of_class` names the class that a score of the worst class is of, None for others.
 
     Scores of different signatures are never ranked together. NumPy numbers are converted to Python's, because a score
     is stored as JSON and in databases. Raises `ValueError` for a value that is no number.
@@ -45,6 +45,7 @@ class Score:
     floor_sd: float | None = None
     floor_n: int | None = None
     at_floor: float | None = None
+    of_class: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.floor, Floor):
@@ -68,7 +69,7 @@ class Score:
         """The line of `repr`; a score that only describes, as those in `describing` do, is said without a direction."""
         directed = not (only_describes(self.name) or self.name in describing)
         better = f", {self.better} is better" if directed else ""
-        return f"Score({self.name} {interval(vars(self))}, n {self.n}, floor {floor_text(vars(self))}{better})"
+        return f"Score({self.name} {measured(vars(self))}, n {self.n}, floor {floor_text(vars(self))}{better})"
 
     def _repr_html_(self) -> str:
         return Scores([self])._repr_html_()
@@ -103,7 +104,7 @@ class Scores(list[Score]):
         rows = [
             (
                 with_arrow(each.name, each.better, self.describing),
-                interval(vars(each)),
+                measured(vars(each)),
                 str(each.n),
                 floor_text(vars(each)),
             )

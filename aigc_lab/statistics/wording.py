@@ -57,6 +57,12 @@ def interval(score: Mapping[str, Any], unbounded: bool = False) -> str:
     return f"{number(score['value'])} [{', '.join(bounds)}]"
 
 
+def measured(score: Mapping[str, Any]) -> str:
+    """The value of a score with its interval, and the class that it is of: `12.3 [10.1, 14.9], class 8`."""
+    name = score.get("of_class")
+    return interval(score) if name is None else f"{interval(score)}, class {name}"
+
+
 def floor_text(row: Mapping[str, Any]) -> str:
     """`0.959 ± 0.352 (1.32 at 200)`: the floor, the standard deviation of a draw, and where the floor is of fewer
     samples than the score, the score at as many.

@@ -6,17 +6,18 @@ are those of the paper.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
 from aigc_lab import plugins
 from aigc_lab.config import Strict
+from aigc_lab.nets.rollouts import RolloutMemory
 from aigc_lab.noise import Draw, Key, Noise, draw
 from aigc_lab.optimizers.base import Optimizer, from_name
 from aigc_lab.samples import Samples
@@ -123,7 +124,10 @@ class Phase(NamedTuple):
     Neighbouring phases of one `joint` label are differentiated at the same point, and then updated (simultaneous
     gradient descent); they are not repeated. `after` is called with the step after each update, without gradients: what
     changes how a later loss is computed moves here (clipping, a controller, a power iteration), from buffers in which
-    the loss left what it saw.
+    the loss left what it saw. A phase runs in the steps from `start` (counted from 0) until `stop`, which it does not
+    run in; None: to the end; of these, in the first and each `every`-th after it. In other steps it is left out, and
+    whatever else runs is the same as with it. `begins` are the keys of the configuration that add up to `start`, with
+    their values, for who has to change them.
     """
 
     name: str
@@ -134,6 +138,84 @@ class Phase(NamedTuple):
     repeat: int = 1
     joint: str | None = None
     after: Callable[[int], None] | None = None
+    start: int = 0
+    stop: int | None = None
+    every: int = 1
+    begins: Mapping[str, int] = MappingProxyType({})
+
+    def runs(self, step: int) -> bool:
+        """Whether it runs in `step`, counted from 0."""
+        inside = self.start <= step and (self.stop is None or step < self.stop)
+        return inside and (step - self.start) % self.every == 0
+
+
+def refuse_idle(phases: Sequence[Phase], steps: int) -> None:
+    """Raises `ValueError` for a phase that would never run in a training of `steps` steps, and for a step in which none
+    would, or only one that leaves steps out.
+    """
+    # The latest of several: a training that reaches it reaches them all.
+    latest = max(phases, key=lambda phase: phase.start, default=None)
+    if latest is not None and latest.start >= steps:
+        keys = " and ".join(f"{key} {value}" for key, value in latest.begins.items())
+        below = f"must {'add up to' if len(latest.begins) > 1 else 'be'} less than {steps}"
+        raise ValueError(
+            f"phase {latest.name} would never run: starts at {latest.start} of {steps} steps; set training.steps above "
+            f"{latest.start}, or let it start earlier{f': {keys} {below}' if keys else ''}"
+        )
+    for phase in phases:
+        if phase.stop is not None and phase.stop <= phase.start:
+            raise ValueError(f"phase {phase.name} would never run: starts at {phase.start}, stops at {phase.stop}")
+    for step in sorted({0, *(phase.stop for phase in phases if phase.stop is not None)}):
+        if step < steps and not any(phase.runs(step) and phase.every == 1 for phase in phases):
+            raise ValueError(f"no phase would run at step {step} of {steps}")
+
+
+def updates_of(phases: Sequence[Phase], modules: Sequence[nn.Module], steps: int) -> int:
+    """How often the first `steps` steps update weights of these modules: once for each repeat of a phase that trains
+    one of their parameters, in the steps in which it runs.
+    """
+    weights = {id(weight) for module in modules for weight in module.parameters()}
+    count = 0
+    for phase in phases:
+        if any(id(weight) in weights for module in phase.trains for weight in module.parameters()):
+            stop = steps if phase.stop is None else min(phase.stop, steps)
+            count += phase.repeat * len(range(phase.start, stop, phase.every))
+    return count
+
+
+class Read(NamedTuple):
+    """A key of a configuration that is read only where the key `by` has one of these values or, without values, none of
+    those that it is `not_of`; with neither it is read nowhere.
+    """
+
+    key: str
+    by: str
+    values: tuple[object, ...] = ()
+    not_of: tuple[object, ...] = ()
+
+    def unread(self, config: Any) -> str | None:
+        """Why a configuration that sets the key does not read it; None where it does, or does not set it."""
+        value = getattr(config, self.by)
+        if self.key not in config.model_fields_set:
+            return None
+        if not self.values and not self.not_of:
+            return f"{self.key} is set, and nothing reads it: leave it out"
+        if value in self.values if self.values else value not in self.not_of:
+            return None
+        said = "null" if value is None else value
+        remedy = f"set {self.by} to {' or '.join(map(str, self.values))}" if self.values else f"give {self.by} a value"
+        return f"{self.key} is set, and where {self.by} is {said} nothing reads it: leave it out, or {remedy}"
+
+
+def says_conditional(value: object) -> bool:
+    """Whether a value of the key `conditional` makes a system read labels: not "none", None or False."""
+    return value not in ("none", None, False)
+
+
+class Fitted(nn.Module, ABC):
+    """Part of a system that `fit_sampler` fits, as buffers. The moving average leaves it alone, since what was fitted
+    to one set of weights is no mean of others.
+    """
 
 
 class System(nn.Module, ABC):
@@ -175,15 +257,21 @@ class System(nn.Module, ABC):
     modality: ClassVar[Modality]
     #: why replicas of it cannot be trained as one program under `torch.func.vmap`; None when they can
     unstackable: str | None = None
+    #: why a run of it cannot be trained by several processes, each with a part of the batch (`training.devices`); None
+    #: when it can: its losses are means over samples, or take what is no mean by `aigc_lab.nets.joined`
+    unparallel: str | None = None
     #: the plugins that its configuration names, by key (`penalty`): the code of those that are users' files is stored
     #: beside its weights
     named: Mapping[str, type] = MappingProxyType({})
     #: fields of `Config` that reach the optimisers and nothing else: replicas trained as one program may differ in them
     optimizer_only: ClassVar[frozenset[str]] = frozenset()
+    #: keys of its configuration that other keys may leave without effect: an experiment that sets such a one is refused
+    reads: ClassVar[tuple[Read, ...]] = ()
     #: whether it draws nothing: neither its seed nor its latents change it
     deterministic: ClassVar[bool] = False
-    # Whether `sample` reads labels: such a system draws the class that it is asked for.
-    conditional: ClassVar[bool] = False
+    #: whether `sample` reads labels: such a system draws the class that it is asked for; a key `conditional` of its
+    #: `Config` other than "none", None or False makes it so
+    conditional: bool = False
 
     def __init__(self, config: Any, shape: Shape) -> None:
         super().__init__()
@@ -192,6 +280,12 @@ class System(nn.Module, ABC):
         self.config = config
         self.shape = shape
         fields = getattr(type(config), "model_fields", {})
+        if says_conditional(getattr(config, "conditional", None)):
+            self.conditional = True
+        if self.conditional and shape.classes is None:
+            key = fields.get("conditional")
+            without = ", or set conditional to none" if key and "none" in get_args(key.annotation) else ""
+            raise ValueError(f"it is conditional, and the dataset has no labels; choose one with classes{without}")
         rules = [key for key, field in fields.items() if (each := plugins.named(field)) and each.folder == "optimizers"]
         self.named = {key: plugins.find(Optimizer, getattr(config, key)) for key in rules}  # type: ignore[type-abstract]
 
@@ -211,8 +305,18 @@ class System(nn.Module, ABC):
     def sample(self, latents: Tensor, *, labels: Tensor | None = None) -> Samples:
         """One sample for each latent. Images come as floats in [0, 1]."""
 
+    def check_train(self, train: Samples) -> None:
+        """Raises `ValueError` for data that it cannot learn from, such as fewer samples than it has codes.
+
+        Called before any training, on systems of the meta device.
+        """
+
+    def rollout_memory(self, batch_size: int, device: str = "cpu") -> RolloutMemory | None:
+        """What the rollouts of a step hold at most on a device; None for a system that makes none."""
+        return None
+
     def fit_sampler(self, train: Samples) -> None:
-        """Fits what `sample` reads beside the trained weights, such as a mixture over latents, as buffers.
+        """Fits what `sample` reads beside the trained weights, such as a mixture over latents: buffers of a `Fitted`.
 
         A function of the weights and of `train` alone. A run calls it on what it samples with, before these weights are
         scored or kept.
@@ -226,6 +330,14 @@ class System(nn.Module, ABC):
         """A picture of the finished system, uint8 [H, W, 3]; None unless a subclass draws one."""
         return None
 
+    def _refuse_labels(self, labels: Tensor, count: int) -> None:
+        classes = self.shape.classes or 0
+        if labels.ndim != 1 or len(labels) < count:
+            raise ValueError(f"labels: {count} samples take as many, in one dimension, not {list(labels.shape)}")
+        wrong = labels[(labels < 0) | (labels >= classes)]
+        if len(wrong):
+            raise ValueError(f"labels: it knows the classes 0 to {classes - 1}, not {wrong[0].item()}")
+
     @torch.inference_mode()
     def generate(
         self, count: int, *key: Key, labels: Tensor | None = None, block: int = BLOCK, **options: Any
@@ -233,7 +345,11 @@ class System(nn.Module, ABC):
         """`count` samples on the host, of latents keyed by `key`: the same key gives the same samples, and more of them
         begin with the same ones. `labels` (int64 [count]) are the classes of a conditional system's samples; all in
         turn unless given. `options` are those that its `sample` takes beside: how text is drawn (`sampling`).
+
+        Raises `ValueError` for labels that a conditional system does not know, and for fewer than samples.
         """
+        if labels is not None and self.conditional:
+            self._refuse_labels(labels, count)
         if labels is None and self.conditional and self.shape.classes is not None:
             labels = torch.arange(count) % self.shape.classes
         device = next(self.parameters()).device

@@ -36,8 +36,11 @@ class LSTMLM(LanguageModel):
 
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
-        self.decoder = RecurrentDecoder(len(self.vocabulary), config.embedding, config.hidden, config.layers)
+        context = config.embedding if self.conditional else 0
+        self.decoder = RecurrentDecoder(len(self.vocabulary), config.embedding, config.hidden, config.layers, context)
         self.output = self.head()
+        if shape.classes is not None and self.conditional:
+            self.class_embedding = nn.Embedding(shape.classes, context)
         for weight in self.parameters():
             # SeqGAN's N(0, 0.1²) of all weights is for 32 channels; wider ones get the scale of their width.
             nn.init.normal_(weight, std=0.1 if config.preset == "seqgan" else 0.05)

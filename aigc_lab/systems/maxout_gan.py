@@ -26,17 +26,20 @@ class MaxoutGAN(PointSystem):
         lr: Positive = Field(1e-4, description="step of both networks' optimisers")
         beta1: float = Field(0.8, ge=0, lt=1, description="of Adam")
 
+    batch_normalised = True
+
     config: Config
 
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
-        widths = [config.latent_size, *[config.hidden] * config.layers]
+        widths = [self.generator_inputs, *[config.hidden] * config.layers]
         body = [
             layer
             for inputs, outputs in pairwise(widths)
             for layer in (nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU())
         ]
         self.generator = nn.Sequential(*body, nn.Linear(widths[-1], shape.size[0]))
-        widths = [self.critic_shape[0], *[config.critic_hidden] * config.critic_layers]
+        widths = [self.critic_inputs[0], *[config.critic_hidden] * config.critic_layers]
         maxouts = [Maxout(inputs, outputs, config.pieces) for inputs, outputs in pairwise(widths)]
         self.critic = nn.Sequential(*maxouts, nn.Linear(widths[-1], 1, bias=self.critic_bias))
+        self.condition()

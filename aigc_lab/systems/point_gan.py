@@ -28,8 +28,9 @@ class PointGAN(PointSystem):
 
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
-        self.generator = mlp(config.latent_size, config.hidden, config.generator_layers, shape.size[0])
-        self.critic = mlp(self.critic_shape[0], config.hidden, config.critic_layers, 1, self.critic_bias)
+        self.generator = mlp(self.generator_inputs, config.hidden, config.generator_layers, shape.size[0])
+        self.critic = mlp(self.critic_inputs[0], config.hidden, config.critic_layers, 1, self.critic_bias)
+        self.condition()
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.orthogonal_(module.weight, config.gain)

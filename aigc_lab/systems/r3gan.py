@@ -62,8 +62,9 @@ class R3GAN(PictureGAN):
         width, groups, expansion = config.width, config.groups, config.expansion
         if width * expansion % groups:
             raise ValueError(f"groups {groups} do not divide the {width * expansion} channels of width × expansion")
-        self.generator = resnet.ModernDecoder(config.latent_size, width, shape.size, groups, expansion)
-        self.critic = resnet.ModernEncoder(1, width, self.critic_shape, groups, expansion, self.critic_bias)
+        self.generator = resnet.ModernDecoder(self.generator_inputs, width, shape.size, groups, expansion)
+        self.critic = resnet.ModernEncoder(1, width, self.critic_inputs, groups, expansion, self.critic_bias)
+        self.condition()
 
     def phases(self, batch_size: int) -> list[Phase]:
         self._decay_steps = self.config.decay_images / batch_size
@@ -83,4 +84,4 @@ class R3GAN(PictureGAN):
         return cosine(self._weight, self._weight * self.config.final_penalty, step / self._decay_steps)
 
     def sample(self, latents: Tensor, *, labels: Tensor | None = None) -> Images:
-        return Images(((self.generator(latents).float() + 1) / 2).clamp(0, 1))
+        return Images(((self.generated(latents, labels).float() + 1) / 2).clamp(0, 1))

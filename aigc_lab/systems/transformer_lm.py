@@ -27,3 +27,6 @@ class TransformerLM(LanguageModel):
         self.output = self.head()
         nn.init.normal_(self.output.weight, std=0.02)
         nn.init.zeros_(self.output.bias)
+        if shape.classes is not None and self.conditional:
+            self.class_embedding = nn.Embedding(shape.classes, config.width)
+            nn.init.normal_(self.class_embedding.weight, std=0.02)

@@ -20,6 +20,14 @@ def read_every_line(path: Path, what: str = "") -> list[str]:
     Windows and old Macintosh line ends, a byte order mark and tabs are accepted. Raises `UsageError` with the line and
     the byte if the file is not text, and for a file without a sentence.
     """
+    # Not str.splitlines: it also cuts at what may stand within a sentence, such as U+2028 or a form feed.
+    return [line.strip() for line in read_text(path, what).split("\n")]
+
+
+def read_text(path: Path, what: str = "") -> str:
+    r"""Content of a UTF-8 file with "\n" between its lines, without a byte order mark. Raises `UsageError` as
+    `read_every_line` does.
+    """
     name = f"{what}: {path}" if what else str(path)
     try:
         raw = path.read_bytes()
@@ -39,13 +47,12 @@ def read_every_line(path: Path, what: str = "") -> list[str]:
             f"{name}: {_place(raw, error.start, shift)} (0x{raw[error.start]:02x}) is not UTF-8; "
             "save it as UTF-8 (iconv -f LATIN1 -t UTF-8)"
         ) from None
-    # Not str.splitlines: it also cuts at what may stand within a sentence, such as U+2028 or a form feed.
-    lines = [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
-    if lines and not lines[-1]:
-        lines.pop()
-    if not any(lines):
+    if not text.strip():
         raise UsageError(f"{name}: {'is empty' if not raw else 'holds blank lines only'}; give one sentence a line")
-    return lines
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    last = text.rfind("\n") + 1
+    # White space behind the last end of a line is no line.
+    return text if text[last:].strip() else text[: last - 1]
 
 
 def _place(raw: bytes, at: int, shift: int) -> str:

@@ -18,8 +18,20 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 KEY = "aigc_lab.key"
 NONFINITE = "aigc_lab.nonfinite"
-# Pictures of the samples, one a step.
-GRID = "samples/grid"
+# The family of pictures, one a step, that shows samples; others show views of a system, such as its reconstructions.
+SAMPLES = "samples"
+
+
+def image_key(family: str) -> str:
+    """Key of a family of pictures, under which a page has them with a slider over the steps.
+
+    >>> image_key(SAMPLES)
+    'samples/grid'
+    """
+    return f"{family}/grid"
+
+
+GRID = image_key(SAMPLES)
 
 
 def status_of(state: str) -> Status:

@@ -8,7 +8,7 @@ to change nothing.
 import json
 import os
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import cache
 from typing import Any
 
@@ -33,6 +33,9 @@ _SEARCHES = re.compile(
 # What acts although it is asked by GET: the assistant runs commands on this machine, the gateway sends to others.
 _ACTS = re.compile(r"/gateway(/|$)|/(ajax-)?api/\d\.\d/mlflow/(assistant|gateway-proxy)(/|$)")
 
+# Charts ask which endpoints the gateway has, and a refusal would be shown over them. A server without one has none.
+_ENDPOINTS = re.compile(r"/(ajax-)?api/\d\.\d/mlflow/gateway-proxy")
+
 
 def reads(method: str, path: str) -> bool:
     """Whether a request to MLflow's server changes nothing."""
@@ -45,6 +48,9 @@ def read_only(pages: Application) -> Application:
     """Pages that answer 403 and a sentence to every request that would change something."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "GET" and _ENDPOINTS.fullmatch(scope["path"]):
+            await _answer(send, 200, {"endpoints": []})
+            return
         if scope["type"] == "http" and not reads(scope["method"], scope["path"]):
             await _refuse(send, REFUSAL)
             return
@@ -107,9 +113,13 @@ class _Shut:
 
 
 async def _refuse(send: Send, why: str) -> None:
-    content = json.dumps({"error_code": "PERMISSION_DENIED", "message": why}).encode()
+    await _answer(send, 403, {"error_code": "PERMISSION_DENIED", "message": why})
+
+
+async def _answer(send: Send, status: int, answer: Mapping[str, Any]) -> None:
+    content = json.dumps(answer).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})
 
 

@@ -180,6 +180,8 @@ def shipping(
 
         tracker.prewarm()
         yield Shipper(folder, tracker, record_ids)
+        for experiment in viewed:  # by now its runs have pictures beside their samples
+            keep_view(tracker, home_registry, sweep, experiment)
         tracker.settle()
 
 

@@ -22,9 +22,9 @@ class Bins:
     """Bins of a pool of real vectors: `names` [K], and the bin `of` each vector [m].
 
     With `centres` [K, d] a vector belongs to the nearest centre, without them to the bin of the real vectors near it.
-    `note` explains the choice of bins to a reader. `withheld` is the reason why NONE cannot be concluded from them, ""
-    if it can. `accuracy` is the share of real samples sorted into their known classes, for bins that are not these
-    classes.
+    `numbers` [K] are the labels of the samples that belong to each bin, None where bins are no classes. `note` explains
+    the choice of bins to a reader. `withheld` is the reason why NONE cannot be concluded from them, "" if it can.
+    `accuracy` is the share of real samples sorted into their known classes, for bins that are not these classes.
     """
 
     names: tuple[str, ...]
@@ -34,13 +34,14 @@ class Bins:
     note: str = ""
     withheld: str = ""
     accuracy: float | None = None
+    numbers: tuple[int, ...] | None = None
 
     @classmethod
     def of_labels(cls, labels: Tensor, names: Sequence[str] | None = None) -> Bins:
         """Classes that occur in labels [m]. `names` are those of all classes."""
         present, of = torch.unique(labels, return_inverse=True)
         called = [str(int(each)) if names is None else names[int(each)] for each in present]
-        return cls(tuple(called), of, noun=("class", "classes"))
+        return cls(tuple(called), of, noun=("class", "classes"), numbers=tuple(present.tolist()))
 
     @classmethod
     def of_centres(cls, pool: Tensor, centres: Tensor, noun: tuple[str, str] = ("mode", "modes")) -> Bins:

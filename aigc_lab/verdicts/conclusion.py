@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from aigc_lab.host import notebook
 from aigc_lab.verdicts import wording
-from aigc_lab.verdicts.missing import MISSING, PRESENT, UNDECIDED
+from aigc_lab.verdicts.states import MISSING, PRESENT, UNDECIDED
 
 _ALPHA = 0.05
 # Missing mass that still counts as none; that separates PARTIAL from SEVERE; and that is TOTAL.
@@ -50,7 +50,8 @@ class CollapseVerdict:
     beyond real samples' own. `null` holds medians and low quantiles of real samples. `accuracy` is the share of real
     samples that the features sort into their classes, leaving each out, None without known classes. `accuracy_shifted`
     is that share for real pictures made as blurred and coloured as all generated ones, given if something seems to be
-    missing.
+    missing. `asked` says of each class that a conditional system was asked for what it drew (`verdicts.asked`), None of
+    other samples.
     """
 
     verdict: Collapse
@@ -69,6 +70,7 @@ class CollapseVerdict:
     null: dict[str, float] | None = None
     accuracy: float | None = None
     accuracy_shifted: float | None = None
+    asked: list[dict[str, Any]] | None = None
 
     def __repr__(self) -> str:
         """One line, without the bins and the signature."""
@@ -335,7 +337,8 @@ def _open(measured: Measured) -> str | None:
     elif any(row["high"] < row["threshold"] for row in open_):
         why = "what is near them does not look real"
     else:
-        why = "they hold more than nothing and less than their share"
+        one = len(names) == 1
+        why = f"{'it holds' if one else 'they hold'} more than nothing and less than {'its' if one else 'their'} share"
     if measured.high < sum(row["real"] for row in open_) - 1e-9:
         noun = measured.noun[1]
         return f"up to {measured.high:.0%} of the real mass may be missing, and which {noun} is not known: {why}"

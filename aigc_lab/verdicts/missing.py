@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from aigc_lab.statistics.intervals import clopper_pearson
+from aigc_lab.verdicts.states import MISSING, PRESENT, UNDECIDED
 
-MISSING, PRESENT, UNDECIDED = "missing", "present", "undecided"
 # All that is said holds together with 95 %: the bins' part of what may go wrong, and those of the mass's bounds.
 BINS, MASS = 0.04, 0.005
 # A bin that is hardly there is taken for an empty one this often, where n allows.

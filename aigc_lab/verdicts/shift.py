@@ -26,6 +26,9 @@ _NOTHING = math.log(3 * _ROUNDING)
 # The mean logarithm of white noise's power in the window over neighbouring frequencies is less than that of its mean by
 # this. The window, [1 2 1] / 4 both ways, is much like a mean of 7.1 squared normal numbers: theirs would be 0.147.
 _LOG_OF_MEAN = 0.135
+# Power is noise where it is more than this many standard errors of what it is the difference of: of some thousand
+# frequencies none is by chance.
+_ERRORS = 4.0
 # Generated pictures of which so many have less detail than so few real ones of any bin are blurred, whatever they show.
 _MOST, _FEW = 0.75, 0.05
 
@@ -43,15 +46,17 @@ def shifted(real: Tensor, generated: Tensor, weights: Tensor) -> Tensor:
     basis = _OPPONENT if real.shape[1] == 3 else torch.eye(real.shape[1])
     weights = weights.double() / weights.sum()
     even = torch.full((len(generated),), 1 / len(generated), dtype=torch.float64)
-    there, mean, covariance = _moments(real, basis, weights)
-    here, target_mean, target_covariance = _moments(generated, basis, even)
+    there, its_error, mean, covariance = _moments(real, basis, weights)
+    here, error, target_mean, target_covariance = _moments(generated, basis, even)
     change = here - there  # of the logarithms of the powers [C, H, W]
     contrast = change.flatten(1)[:, 1:].median(1).values.clamp_min(0)[:, None, None]
     gain = (change.minimum(contrast) / 2).exp()
     # How much of what lies below the rounding a filter passes cannot be seen: it passes nothing.
     gain[(here < _NOTHING) & (change < -1)] = 0.0
-    # Power beyond the common contrast does not come from the pictures: it is added as noise.
+    # Power beyond the common contrast does not come from the pictures: it is added as noise, but where as much may be
+    # by chance: on a flat ground a hundredth of the power of strong frequencies is a lot of noise.
     extra = ((here + _LOG_OF_MEAN).exp() - (there + contrast + _LOG_OF_MEAN).exp()).clamp_min(0).sqrt()
+    extra[change - contrast < _ERRORS * (its_error + error).sqrt()] = 0.0
     turn, side = _transport(covariance, target_covariance), math.sqrt(real.shape[2] * real.shape[3])
     blocks = []
     for first in range(0, len(real), _AT_ONCE):
@@ -104,19 +109,23 @@ def _cosines(pictures: Tensor) -> tuple[Tensor, Tensor]:
     return matrices[0], matrices[1]
 
 
-def _moments(pictures: Tensor, basis: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Weighted mean log power of each frequency [C, H, W], and mean [C] and covariance [C, C] of the pictures' mean
-    colours.
+def _moments(pictures: Tensor, basis: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weighted mean log power of each frequency [C, H, W] and its squared standard error, and mean [C] and covariance
+    [C, C] of the pictures' mean colours.
     """
-    logs, means = torch.zeros(()), []
+    logs, sums, squares, means = torch.zeros(()), torch.zeros(()), torch.zeros(()), []
     for part, weight in zip(torch.split(pictures, _AT_ONCE), torch.split(weights, _AT_ONCE), strict=True):
         waves, colours = _waves(part, basis)
-        logs = logs + torch.einsum("n,nchw->chw", weight, _power(waves).log())
+        each = _power(waves).log()
+        logs = logs + torch.einsum("n,nchw->chw", weight, each)
+        sums = sums + torch.einsum("n,nchw->chw", weight.square(), each)
+        squares = squares + torch.einsum("n,nchw->chw", weight.square(), each.square())
         means.append(colours)
+    error = (squares - 2 * logs * sums + logs.square() * weights.square().sum()).clamp_min(0)
     every = torch.cat(means)
     mean = weights @ every
     centred = every - mean
-    return logs, mean, centred.T @ (weights[:, None] * centred)
+    return logs, error, mean, centred.T @ (weights[:, None] * centred)
 
 
 def _power(waves: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """Text of stored verdicts, for a reader."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from aigc_lab.verdicts.states import DRAWN, MISSING, PRESENT, VARIED
 
 # Largest number of bins that are listed.
 _MOST = 12
@@ -10,8 +12,8 @@ _MOST = 12
 def of_collapse(verdict: Mapping[str, Any]) -> str:
     """Verdict on a collapse and the bins behind it as text, missing ones first."""
     lines = [f"{verdict['verdict']}: {verdict['reason']}"]
-    rows = [row for row in verdict["bins"] if row["state"] != "present" or (row["diversity_high"] or 1) < 1]
-    rows.sort(key=lambda row: row["state"] != "missing")
+    rows = [row for row in verdict["bins"] if row["state"] != PRESENT or (row["diversity_high"] or 1) < 1]
+    rows.sort(key=lambda row: row["state"] != MISSING)
     if rows:
         lines.append("  share of the samples that look real [bounds of all bins together, 95 %] of the real share:")
     for row in rows[:_MOST]:
@@ -23,7 +25,25 @@ def of_collapse(verdict: Mapping[str, Any]) -> str:
         lines += [f"    real ones: {'; '.join(row['examples'][:3])}"] if row.get("examples") else []
     if len(rows) > _MOST:
         lines.append(f"  and {len(rows) - _MOST} more")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_asked(verdict.get("asked") or [])])
+
+
+def _asked(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines about the classes that a conditional system was asked for, of which something is to be said; the least
+    accurate first.
+    """
+    faults = [row for row in rows if (row["state"], row["variety"]) != (DRAWN, VARIED)]
+    faults.sort(key=lambda row: row["drawn"])
+    title = "  asked for: share of its samples that are sorted into it [bounds of all classes, 95 %]:"
+    lines = [title] if faults else []
+    for row in faults[:_MOST]:
+        instead = "" if row["mostly"] == row["name"] else f", {row['mostly_share']:.0%} into {row['mostly']}"
+        diversity = "" if row["diversity"] is None else f", diversity {row['diversity']:.2f} of real"
+        lines.append(
+            f"  {row['name']}: {row['state']}, {row['drawn']:.0%} [{row['low']:.0%}, {row['high']:.0%}] of {row['n']} "
+            f"({row['real']:.0%} of real ones){instead}{diversity}"
+        )
+    return [*lines, f"  and {len(faults) - _MOST} more"] if len(faults) > _MOST else lines
 
 
 def of_stability(verdict: Mapping[str, Any]) -> str:

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from aigc_lab.host import shared_files
+from aigc_lab.pictures.view_captions import CAPTIONS
+from aigc_lab.registry.temperature_curves import read_curve
+from aigc_lab.statistics.planes import SCORES
+
 _Item = TypeVar("_Item")
 _PNG = b"\x89PNG\r\n\x1a\n"
 
-# What the curve of temperatures has: diversity and quality, by n-grams and by language models.
-QUALITY = ("self_bleu_4", "bleu_4", "lm_reverse", "lm_forward")
 # A page stays readable, and opens at once: as many pictures of a run, as many points of a curve.
 STEPS, POINTS = 12, 400
 
@@ -47,6 +50,16 @@ def pictures(files: Sequence[Mapping[str, str]], most: int = STEPS) -> tuple[lis
     return [_picture(step, by_step[step]) for step in steps_shown], len(steps) - len(steps_shown)
 
 
+def views(files: Sequence[Mapping[str, str]]) -> dict[str, Picture]:
+    """The newest picture of each view of a run by its name, in the order of `CAPTIONS`; older steps stay files."""
+    newest: dict[str, Picture] = {}
+    for name in CAPTIONS:
+        of_view = {int(step): file for file in files if (step := file["name"].removeprefix(f"{name}/")).isdecimal()}
+        if of_view:
+            newest[name] = _picture(max(of_view), of_view[max(of_view)])
+    return newest
+
+
 def missing(files: Sequence[Mapping[str, str]]) -> Picture | None:
     """Real pictures of the bins that the run's samples lack; None where no bin is missing."""
     return next((_picture(None, file) for file in files if file["name"] == "missing"), None)
@@ -60,7 +73,7 @@ def curves(files: Sequence[Mapping[str, str]], most: int | None = POINTS) -> tup
     if path is None:
         return {}, ""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(shared_files.newest(path).read_bytes())
         return {
             name: {key: thinned(curve[key], most or len(curve[key])) for key in ("step", "value")}
             for name, curve in content.items()
@@ -76,12 +89,11 @@ def temperature(files: Sequence[Mapping[str, str]]) -> dict[str, Any] | None:
     path = next((Path(file["path"]) for file in files if file["name"] == "temperature"), None)
     if path is None:
         return None
-    try:
-        curve = json.loads(path.read_bytes())
-        columns = {key: [float(point[key]) for point in curve["points"]] for key in ("temperature", *QUALITY)}
-        return {"n": int(curve["n"]), "real": {key: float(curve["real"][key]) for key in QUALITY}, "points": columns}
-    except (OSError, ValueError, TypeError, KeyError):
+    curve = read_curve(shared_files.newest(path))
+    if curve is None:
         return None  # without its file the run has no curve; its scores are in the registry
+    columns = {key: [point[key] for point in curve["points"]] for key in ("temperature", *SCORES)}
+    return {"n": curve["n"], "real": {key: curve["real"][key] for key in SCORES}, "points": columns}
 
 
 def thinned(items: Sequence[_Item], most: int) -> list[_Item]:
@@ -96,7 +108,7 @@ def thinned(items: Sequence[_Item], most: int) -> list[_Item]:
 def _picture(step: int | None, file: Mapping[str, str]) -> Picture:
     path = Path(file["path"])
     try:
-        content = path.read_bytes()
+        content = shared_files.newest(path).read_bytes()
     except OSError as error:
         return Picture(step, "", f"{path}: {error.strerror}")
     if path.suffix == ".txt":

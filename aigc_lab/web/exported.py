@@ -40,6 +40,8 @@ def files_of(report: Report) -> Iterator[tuple[str, bytes]]:
     for run in report.runs:
         for picture in run["pictures"][-1:]:
             yield from _samples(f"samples/{run['run']}", picture)
+        for name, picture in run["views"].items():
+            yield from _samples(f"{name}/{run['run']}", picture)
     if report.real is not None and report.real.picture is not None:
         yield from _samples("real", report.real.picture)
 
@@ -62,9 +64,18 @@ def _figures(report: Report) -> Iterator[tuple[str, bytes]]:
             yield f"bins-{run['label']}.png", charts.bins(run["bins"])
     if warm := [run for run in data["runs"] if run["temperature"]]:
         yield "quality-diversity.png", charts.quality(warm)
+    if "beside" in data:
+        yield "beside-likelihood.png", charts.beside(data["beside"])
     shown = [run for run in data["runs"] if run["curves"]]
     for number, (family, picture) in enumerate(charts.curves(data, shown).items()):
         yield f"curves-{_file_name(family, number)}.png", picture
+    over_steps = [
+        run | {"curves": {f"score/{name}": told for name, told in data["steps"][run["run"]].items()}}
+        for run in data["runs"]
+        if run["run"] in data["steps"]
+    ]
+    for picture in charts.curves(data, over_steps).values():
+        yield "scores-over-steps.png", picture
     yield from seed_figures.pictures(report.seed_runs)
     names = dict.fromkeys(name for trial in data["trials"] for name in trial["config"])
     for number, name in enumerate(names):

@@ -7,11 +7,13 @@ from typing import Any
 
 import yaml
 
+from aigc_lab.display import beside_likelihood
 from aigc_lab.display import pairs as against
 from aigc_lab.display.glossary import glossary
 from aigc_lab.display.meaning import Commands, stored_meaning
 from aigc_lab.display.ranking import caption, rank_text, sections, shown_pairs
 from aigc_lab.display.wording import VERDICT_HEADINGS, Row, duration, ranked_score, state_text, verdict_counts
+from aigc_lab.pictures.view_captions import CAPTIONS
 from aigc_lab.registry.best import Selection, best_run
 from aigc_lab.registry.comparison import compare_trials
 from aigc_lab.registry.pairs import Pair
@@ -24,12 +26,14 @@ from aigc_lab.registry.sweeps import (
     artifacts_by_run,
     attempt_environments,
     objective_histories,
+    pretraining_ends,
     run_outcomes,
+    score_histories,
     show_sweep,
 )
 from aigc_lab.registry.verdicts import verdicts_by_run
 from aigc_lab.statistics.wording import ARROW, interval
-from aigc_lab.web import embedded_files, pages, seed_figures, seeds, tables
+from aigc_lab.web import embedded_files, likelihood, pages, seed_figures, seeds, tables
 from aigc_lab.web.real_samples import RealSamples
 from aigc_lab.web.tables import Table
 from aigc_lab.web.whiskers import scale, whisker
@@ -44,7 +48,7 @@ _COLUMNS = 5, 8
 # Points of a curve where many runs share the page, and of all runs together.
 _FEWEST_POINTS, _ALL_POINTS = 50, 4800
 # Tables whose files are links of the page. Those behind figures are made of the figures' data when they are asked for.
-_LINKED = ("ranking", "scores", "verdicts", "unfinished")
+_LINKED = ("ranking", "scores", "verdicts", "unfinished", "beside-likelihood")
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,9 @@ class _Stored:
     histories: dict[str, list[Json]]
     environments: list[Json]
     seed_runs: list[SeedRun]
+    scores: dict[str, list[Json]]
+    pretraining: dict[str, int]
+    contests: list[beside_likelihood.Contest]
 
     @classmethod
     def read(cls, registry: Registry, sweep_name: str) -> "_Stored":
@@ -93,6 +100,9 @@ class _Stored:
             objective_histories(registry, sweep["id"]),
             attempt_environments(registry, sweep["id"]),
             read_seed_runs(registry, [sweep["id"]]),
+            score_histories(registry, sweep["id"]),
+            pretraining_ends(registry, sweep["id"]),
+            beside_likelihood.contests(registry, [sweep["id"]]),
         )
 
     @property
@@ -117,8 +127,11 @@ def render_report(registry: Registry, sweep_name: str, *, detailed: int, real: R
     colours = _colours(comparison)
     figures = _figures(sweep, comparison, stored.runs, rows, colours, stored.histories)
     figures |= seed_figures.curves(stored.seed_runs, colours)
+    figures |= likelihood.figure(stored.contests, colours)
+    figures |= likelihood.over_steps([row["run"] for row in rows], stored.scores, stored.pretraining)
     csv_tables = _csv_tables(stored, rows)
     told = stored_meaning(registry, comparison, Commands(samples=""))
+    strip_rows = [row for row in rows if row["run"] in strips]
     html = pages.render(
         "report.html",
         **_ranked(stored, colours),
@@ -131,13 +144,15 @@ def render_report(registry: Registry, sweep_name: str, *, detailed: int, real: R
         matrix=seed_figures.matrix(stored.seed_runs, comparison.rows),
         columns=max([_COLUMNS[0], *(min(1 + len(of_row), _COLUMNS[1]) for of_row in members.values())]),
         rows=rows,
-        strips=[row for row in rows if row["run"] in strips],
+        strips=strip_rows,
+        views={name: caption for name, caption in CAPTIONS.items() if any(name in row["views"] for row in strip_rows)},
         rows_left_out=len({row["trial"] for row in comparison.rows}) - len(first),
         points=points,
+        beside=likelihood.section(stored.contests),
         glossary=glossary(words_of(comparison, stored.runs, rows), stored.directions),
         data=figures,
     )
-    pictures = sum(picture.there for row in rows for picture in row["pictures"])
+    pictures = sum(picture.there for row in rows for picture in [*row["pictures"], *row["views"].values()])
     return Report(sweep["id"], html, pictures, csv_tables, figures, rows, stored.files, real, stored.seed_runs)
 
 
@@ -192,6 +207,8 @@ def _csv_tables(stored: _Stored, rows: Sequence[Json]) -> list[Table]:
         tables.trials(stored.sweep, stored.comparison),
         tables.bins(rows),
         tables.temperatures(rows),
+        likelihood.table(stored.contests),
+        likelihood.scores_table(stored.runs, stored.scores),
         *seed_figures.tables_of(stored.seed_runs),
         tables.unfinished(run for run in stored.runs if run["state"] != RunState.FINISHED),
     ]
@@ -263,8 +280,8 @@ def _bins(verdicts: Sequence[Json]) -> Json | None:
 def _with_evidence(
     run: Json, files: Sequence[Mapping[str, str]], verdicts: Sequence[Json], *, strip: bool, points: int
 ) -> Json:
-    """The run with its pictures, of all steps for a `strip`, else the last one; curves of at most so many points; and
-    what its verdicts say.
+    """The run with its pictures, for a `strip` of all steps and its views, else the last one; curves of at most so many
+    points; and what its verdicts say.
     """
     pictures, thinned = embedded_files.pictures(files, embedded_files.STEPS if strip else 1)
     curves, no_curves = embedded_files.curves(files, points)
@@ -272,6 +289,7 @@ def _with_evidence(
     return run | {
         "pictures": pictures,
         "thinned": thinned if strip else 0,
+        "views": embedded_files.views(files) if strip else {},
         "curves": curves,
         "no_curves": no_curves,
         "temperature": embedded_files.temperature(files),

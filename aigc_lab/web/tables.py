@@ -10,7 +10,7 @@ from typing import Any
 from aigc_lab.display.wording import assignments, spread, value_text
 from aigc_lab.host import visible
 from aigc_lab.registry.ranking import Comparison
-from aigc_lab.web.embedded_files import QUALITY
+from aigc_lab.statistics.planes import SCORES, UNITS
 
 Json = dict[str, Any]
 Cell = str | int | float | None
@@ -93,9 +93,9 @@ _OF_RUN = ("run", "trial", "seed", "role", "system", "state")
 
 def scores(runs: Sequence[Json]) -> Table:
     """One line a run and score, as the registry has them; a run without a score has a line too."""
-    keys = ("name", "better", "value", "low", "high", "n", "floor", "floor_sd", "split", "signature")
+    keys = ("name", "better", "value", "low", "high", "n", "floor", "floor_sd", "of_class", "split", "signature")
     header = [*_OF_RUN, "time (s)", "score", "better", "value", "low (95 %)", "high (95 %)", "n (samples)"]
-    header += ["floor", "floor sd", "split", "signature"]
+    header += ["floor", "floor sd", "class", "split", "signature"]
     rows = [
         [*(run[key] for key in _OF_RUN), run["seconds"], *(score.get(key) for key in keys)]
         for run in runs
@@ -161,14 +161,14 @@ def bins(runs: Iterable[Json]) -> Table:
 
 def temperatures(runs: Iterable[Json]) -> Table:
     """Quality and diversity of language models by temperature, and of real sentences."""
-    units = {"lm_reverse": "lm_reverse (nats a word)", "lm_forward": "lm_forward (nats a word)"}
     rows: list[list[Cell]] = []
     for run in runs:
         if told := run.get("temperature"):
-            columns = [told["points"][key] for key in ("temperature", *QUALITY)]
+            columns = [told["points"][key] for key in ("temperature", *SCORES)]
             rows += [[run["run"], *point, told["n"]] for point in zip(*columns, strict=True)]
-            rows.append(["real sentences", None, *(told["real"][key] for key in QUALITY), told["n"]])
-    header = ["run", "temperature", *(units.get(key, key) for key in QUALITY), "n (sentences)"]
+            rows.append(["real sentences", None, *(told["real"][key] for key in SCORES), told["n"]])
+    measured = [f"{key} ({UNITS[key]})" if key in UNITS else key for key in SCORES]
+    header = ["run", "temperature", *measured, "n (sentences)"]
     return Table("quality-diversity", header, rows)
 
 

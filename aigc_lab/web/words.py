@@ -36,6 +36,7 @@ def words_of(comparison: Comparison, runs: Sequence[Json], rows: Sequence[Json])
         found |= {run[kind] for run in runs if run[kind]}
         words |= {kind} | {f"{kind} {verdict}" for verdict in found} if found else set()
     words |= {f"state {state}" for run in runs if (state := run["state"]) != RunState.FINISHED}
+    words |= {"latent"} if any(row["views"] for row in rows) else set()
     return words | ({"bin"} if any(row["bins"] for row in rows) else set())
 
 

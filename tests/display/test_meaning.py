@@ -145,6 +145,14 @@ def test_equal_values_lead_together() -> None:
     assert "Trial 0 (dcgan) and trial 1 (dcgan) have the same value, fd_clf 3" in told(compared([3.0], [3.0]))
 
 
+def test_variants_of_one_system_are_told_apart() -> None:
+    of = compared([1.0, 2.0], [3.0, 4.0])
+    for each, way in zip(of.rows, ("concat", "projection"), strict=True):
+        each["config"] = {"conditional": way, "lr": 0.1 * each["rank"]}
+    lead = told(of)
+    assert lead.startswith("Trial 0 (dcgan conditional=concat) leads") and "trial 1 (dcgan conditional=proj" in lead
+
+
 def test_one_configuration_is_compared_with_nothing() -> None:
     of = told(compared([3.0]))
     assert of.startswith("Only trial 0 (dcgan) has a score to rank") and "chance" not in of
@@ -233,7 +241,7 @@ def test_numbers_of_another_signature_are_left_out() -> None:
 def test_without_a_score_there_is_no_leader() -> None:
     of = told(comparison((row(0, [], state="PRUNED"), [])))
     assert of == "No configuration has a score to rank by.\nTo look at the samples: SAMPLES"
-    assert meaning(comparison(), {}, {}, COMMANDS) == ([], "", "")
+    assert meaning(comparison(), {}, {}, COMMANDS) == ([], "", "", ())
 
 
 def test_of_several_sweeps_each_trial_names_its_own() -> None:

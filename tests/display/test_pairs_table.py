@@ -89,6 +89,18 @@ def test_rows_of_one_system_are_named_by_what_differs() -> None:
     assert names({"lr": 0.1}, {"lr": 0.2}, system="vae") == ["0 dcgan", "1 vae"]
 
 
+def test_variants_of_one_system_among_others_are_told_apart() -> None:
+    """By the words in which they differ; not by numbers, nor by what a row of another system has."""
+    of = compared(*([trial + 0.1, trial + 1.0] for trial in range(4)))
+    ways: list[dict[str, str]] = [{"conditional": way} for way in ("concat", "projection")]
+    ways += [{}, {"conditional": "auxiliary"}]
+    for trial, way in enumerate(ways):
+        of.rows[trial] |= {"config": {"lr": 0.1 * trial, "ema": None} | way, "system": "vae" if trial == 3 else "dcgan"}
+    text = " ".join(against(of, 10_000))
+    assert "0 dcgan conditional=concat" in text and "1 dcgan conditional=projection" in text
+    assert "2 dcgan  " in text and "3 vae  " in text and "lr=" not in text
+
+
 def test_with_two_or_three_seeds_the_table_says_that_they_tell_nothing() -> None:
     lines = against(three(3))
     assert "p" not in lines[1].split()

@@ -53,6 +53,12 @@ def test_a_run_that_has_not_begun_has_facts_and_no_headings(row: dict[str, Any])
     ]
 
 
+def test_the_worst_class_is_named_beside_its_score(row: dict[str, Any]) -> None:
+    score = {"name": "class_fd_worst", "better": "lower", "value": 9.0, "low": 8.0, "high": 10.0, "n": 40, "floor": 1.0}
+    row["scores"] = [score | {"signature": "clf", "of_class": "eight"}]
+    assert any("9 [8, 10], class eight" in line for line in printed(row))
+
+
 def test_only_columns_that_some_attempt_fills_are_shown(row: dict[str, Any]) -> None:
     row["attempts"] = [attempt(1, step=40, started_at="2026-01-02T03:04:05.678"), attempt(2, pid=7, host="here")]
     lines = printed(row)
@@ -74,12 +80,13 @@ def test_the_history_of_a_collapse_is_where_it_changed(row: dict[str, Any]) -> N
 
 
 def test_of_pictures_on_the_way_the_last_stands_for_all(row: dict[str, Any]) -> None:
-    names = ("curves", "samples/000250", "samples/000500", "grid", "grid/000250")
+    names = ("curves", "samples/000250", "samples/000500", "grid", "grid/000250", "traversals/000500")
     row["artifacts"] = [{"name": name, "path": f"/home/{name}.png"} for name in names]
     lines = printed(row)
     assert [line.split()[-1] for line in lines[lines.index("files") + 1 :]] == [
-        *("/home/curves.png", "/home/grid.png", "/home/samples/000500.png"),
+        *("/home/curves.png", "/home/grid.png", "/home/samples/000500.png", "/home/traversals/000500.png"),
     ]
+    assert any(line.split()[:4] == ["traversals", "at", "step", "000500"] for line in lines)
 
 
 def test_a_score_that_only_describes_has_no_arrow(row: dict[str, Any]) -> None:

@@ -14,7 +14,13 @@ from aigc_lab.display.wording import (
     unbounded,
     verdict_counts,
 )
-from aigc_lab.statistics.wording import floor_text, interval, number
+from aigc_lab.statistics.wording import floor_text, interval, measured, number
+
+
+def test_a_score_of_the_worst_class_says_which_it_is() -> None:
+    score = {"value": 12.34, "low": 10.1, "high": 14.9}
+    assert measured(score) == measured(score | {"of_class": None}) == "12.3 [10.1, 14.9]"
+    assert measured(score | {"of_class": "eight"}) == "12.3 [10.1, 14.9], class eight"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Judged
+from conftest import SCORE_KEYS, Judged
 from networks_of_users import MINE
 from PIL import Image
 from scipy.linalg import sqrtm
@@ -63,7 +63,6 @@ class Mine(Metric):
         floor = self.of_real(evidence, signature, lambda: FLOOR)
         return [Score("NAME", 0.0, 0.0, 0.0, len(evidence.generated), floor, signature, "lower")]
 '''
-KEYS = ["name", "value", "low", "high", "n", "floor", "signature", "better", "floor_sd", "floor_n", "at_floor"]
 
 
 def digits(split: Any, first: int = 0, last: int | None = None) -> Images:
@@ -568,7 +567,7 @@ def test_the_command_prints_scores_and_leaves_no_home(typed: Any, tmp_path: Path
     words = ["--generated", "made", "--reference", "real", "--features", "random", "--metrics", "fd, kid"]
     code, out, _ = typed(*words, "--json")
     rows = json.loads(out)
-    assert code == 0 and [list(row) for row in rows] == [KEYS, KEYS]
+    assert code == 0 and [list(row) for row in rows] == [[*SCORE_KEYS]] * 2
     assert [row["name"] for row in rows] == ["fd_rand", "kid_rand"]
     code, out, _ = typed(*words)
     assert code == 0 and out.index("kid_rand ↓") < out.index("fd_rand ↓")  # 150 samples are too few for 64 dimensions

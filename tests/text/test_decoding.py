@@ -1,6 +1,7 @@
 """Words drawn of probabilities: exactly those, sharpened or cut as asked; and word by word as all at once."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from aigc_lab.nets import decoding
-from aigc_lab.nets.decoding import Sampling, pick
+from aigc_lab.nets.decoding import Sampling, chosen, pick, pick_by_groups
 from aigc_lab.nets.recurrent import RecurrentDecoder
 from aigc_lab.nets.transformer import TransformerDecoder
 from aigc_lab.shape import Modality, Shape
@@ -52,8 +53,13 @@ PROBABILITIES = {
 }
 
 
+PICKS = pytest.mark.parametrize("pick", [pick, pick_by_groups], ids=["pick", "by groups"])
+Pick = Callable[[Tensor, Tensor], Tensor]
+
+
+@PICKS
 @pytest.mark.parametrize("probabilities", PROBABILITIES.values(), ids=PROBABILITIES)
-def test_a_word_is_drawn_as_often_as_its_probability_says(probabilities: list[float]) -> None:
+def test_a_word_is_drawn_as_often_as_its_probability_says(probabilities: list[float], pick: Pick) -> None:
     cells = 4096  # the uniform numbers in the middle of as many cells: a word has its share of them, up to one
     uniform = (torch.arange(cells) + 0.5) / cells
     words = pick(torch.tensor(probabilities, dtype=torch.float32).expand(cells, -1), uniform)
@@ -64,6 +70,7 @@ def test_a_word_is_drawn_as_often_as_its_probability_says(probabilities: list[fl
     assert (words.diff() >= 0).all()  # the inverse of a distribution function
 
 
+@PICKS
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.one_of(st.just(0.0), st.floats(2.0**-100, 1, width=32)), min_size=1, max_size=30).filter(any),
@@ -71,31 +78,67 @@ def test_a_word_is_drawn_as_often_as_its_probability_says(probabilities: list[fl
         st.sampled_from([0.0, 2.0**-149, 2.0**-24, 0.5, 1 - 2.0**-24]), st.floats(0, 1, exclude_max=True, width=32)
     ),
 )
-def test_no_word_without_probability_is_drawn(probabilities: list[float], uniform: float) -> None:
+def test_no_word_without_probability_is_drawn(pick: Pick, probabilities: list[float], uniform: float) -> None:
     word = int(pick(torch.tensor([probabilities]), torch.tensor([uniform], dtype=torch.float32))[0])
     assert 0 <= word < len(probabilities) and probabilities[word] > 0
 
 
-def test_the_ends_of_the_uniform_numbers_are_the_first_and_the_last_word() -> None:
+@PICKS
+def test_the_ends_of_the_uniform_numbers_are_the_first_and_the_last_word(pick: Pick) -> None:
     probabilities = torch.tensor([[0, 0, 0.1, 0, 0.7, 0.2, 0, 0]]).expand(3, -1)
     last = torch.nextafter(torch.tensor(1.0), torch.tensor(0.0)).item()
     assert pick(probabilities, torch.tensor([0.0, last, 1.0])).tolist() == [2, 5, 5]
 
 
-def test_many_small_probabilities_whose_sum_is_not_quite_one() -> None:
+@PICKS
+def test_many_small_probabilities_whose_sum_is_not_quite_one(pick: Pick) -> None:
     probabilities = torch.full((2, 50_000), 1 / 50_000)
     last = torch.nextafter(torch.tensor(1.0), torch.tensor(0.0)).item()
     assert pick(probabilities, torch.tensor([0.0, last])).tolist() == [0, 49_999]
 
 
-def test_a_row_draws_the_same_whoever_is_beside_it() -> None:
+@PICKS
+def test_a_row_draws_the_same_whoever_is_beside_it(pick: Pick) -> None:
     probabilities, uniform = rows(64, 300).softmax(1), torch.rand(64, generator=torch.Generator().manual_seed(0))
     together = pick(probabilities, uniform)
     alone = [pick(probabilities[row : row + 1], uniform[row : row + 1]).item() for row in range(64)]
     assert together.tolist() == alone
 
 
+@pytest.mark.parametrize("count", [1, 2, 7, 100, 5003])
+def test_by_groups_the_same_words_are_drawn(count: int) -> None:
+    probabilities, uniform = rows(500, count).softmax(1), torch.rand(500, generator=torch.Generator().manual_seed(0))
+    exact = probabilities.double().cumsum(1)
+    uniform[-1] = 1.0
+    expected = torch.searchsorted(exact, uniform.double()[:, None] * exact[:, -1:], right=True).squeeze(1)
+    expected[-1] = count - 1
+    drawn = pick_by_groups(probabilities, uniform)
+    assert drawn[-1] == count - 1
+    # Rounding may move a word by one of its neighbours where a number falls on the border of both.
+    assert (drawn != expected).sum() <= 2 and (drawn - expected).abs().max() <= 1
+
+
+def test_words_chosen_by_blocks_of_rows_are_those_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, weight, uniform = rows(50, 6), rows(6, 30), torch.rand(50, generator=torch.Generator().manual_seed(0))
+    sizes = []
+
+    def logits(some: Tensor) -> Tensor:
+        sizes.append(len(some))
+        return some @ weight
+
+    monkeypatch.setattr(decoding, "block_rows", lambda words, device: {30: 16}[words])
+    drawn = chosen(logits, features, uniform, 30, 3)
+    assert sizes == [16, 16, 16, 2]
+    assert torch.equal(drawn, pick(Sampling().probabilities(features @ weight), uniform) + 3)
+
+
 # ---- sharpened, and cut
+
+
+def test_temperature_one_is_the_softmax_to_the_bit() -> None:
+    logits = rows(50, 70, spread=10.0)
+    shifted = logits - logits.max(1, keepdim=True).values
+    assert torch.equal(Sampling().probabilities(logits), (shifted / 1).softmax(1))
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.3, 1.0, 1.7, 20.0])

@@ -284,7 +284,6 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     "too long a name": ("", {"path": "x" * 300}, "no such file here, nor in the data folder DATA"),
     "missing, absolute": ("", {"path": "/no/such.txt"}, "data.path: /no/such.txt: no such file here"),
     "missing, scored": ("a b\nb a\n", {"scored": "absent.txt"}, "data.scored: absent.txt: no such file here"),
-    "folder": ("", {"path": "."}, "data.path: . is a folder; name a text file, one sentence a line"),
     "empty": ("", {}, "data.path: mine.txt: is empty; give one sentence a line"),
     "blank": ("\n \n", {}, "data.path: mine.txt: holds blank lines only"),
     "binary": (b"a\nb\0", {}, "data.path: mine.txt: line 2, byte 4 is a zero byte"),

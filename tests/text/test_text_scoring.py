@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.linalg
+from conftest import SCORE_KEYS
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
 import aigc_lab
@@ -34,7 +35,6 @@ NAMES = [
     *("distinct_1", "distinct_2", "distinct_3", "distinct_4", "repetition", "rouge_nn"),
     *("lm_forward", "lm_reverse"),
 ]
-KEYS = ["name", "value", "low", "high", "n", "floor", "signature", "better", "floor_sd", "floor_n", "at_floor"]
 WORDS = ["the", "cat", "dog", "sat", "ran", "on", "a", "mat", "and", "then", "it's", "well-known"]
 
 
@@ -99,7 +99,7 @@ def test_the_protocol_text_gives_its_scores(typed: Any, tmp_path: Path) -> None:
     code, out, err = typed(*FILES, "--protocol", "text", "--json")
     rows = strict(out)
     assert (code, err) == (0, "")
-    assert [row["name"] for row in rows] == NAMES and [list(row) for row in rows] == [KEYS] * len(NAMES)
+    assert [row["name"] for row in rows] == NAMES and [list(row) for row in rows] == [[*SCORE_KEYS]] * len(NAMES)
     assert typed(*FILES, "--json") == (0, out, "")  # it is what is measured where nobody says
     assert rows == [vars(score) for score in scores(MADE, REAL)]
     assert rows == [vars(score) for score in scores(str(tmp_path / "made.txt"), str(tmp_path / "real.txt"))]

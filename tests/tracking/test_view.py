@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from aigc_lab.registry.records import StoredArtifact
+from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.tracking.base import Status, shown_status, status_of
 from aigc_lab.tracking.mlflow import MlflowTracker
@@ -36,7 +38,12 @@ def test_the_best_run_comes_first_with_what_is_said_of_it(better: str, ascending
     assert (grid["imageKeys"], grid["showRunParams"], grid["step"]) == (["samples/grid"], False, 800)
     sections = {section["uuid"] for section in state["compareRunSections"]}
     assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == sections
-    assert len(view("fid", better, 800)) < 20_000, "MLflow takes no longer tags of an experiment"
+    views = ["reconstructions", "traversals"]
+    more = json.loads(view("fid", better, 800, views))
+    assert [chart["imageKeys"] for chart in more["compareRunCharts"][3:]] == [[f"{name}/grid"] for name in views]
+    assert [section["name"] for section in more["compareRunSections"]] == ["score", "samples", *views]
+    assert len({chart["uuid"] for chart in more["compareRunCharts"]}) == 5
+    assert len(view("fid", better, 800, views)) < 20_000, "MLflow takes no longer tags of an experiment"
 
 
 def test_the_installed_pages_know_these_words() -> None:
@@ -58,6 +65,21 @@ def test_the_view_is_stored_with_the_experiment(tmp_path: Path) -> None:
         keep_view(tracker, registry, sweep, experiment)
     stored = tracker._client().get_experiment(experiment).tags[TAG]
     assert stored == view("rkl", "lower", 60)
+
+
+def test_the_view_has_the_pictures_that_runs_have(tmp_path: Path) -> None:
+    tracker = MlflowTracker(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
+    experiment = tracker.experiment("ring-01234567")
+    with Registry.open(f"sqlite:///{tmp_path / 'registry.db'}", home=tmp_path) as registry:
+        sweep = registry.sweep("ring", "01234567", {"training": {"steps": 60}}, "rkl", "lower")
+        registry.trial(sweep, 0, "vae", {}, {})
+        run = registry.run(sweep, 0, 0, "search")
+        names = ("curves", "missing", "reconstructions", "samples/000010", "traversals/000010", "interpolations/000010")
+        files = [StoredArtifact(name, "image/png", str(tmp_path / f"{name}.png")) for name in names]
+        registry.finish(run, registry.begin(run, {}), RunState.FINISHED, artifacts=files)
+        keep_view(tracker, registry, sweep, experiment)
+    stored = tracker._client().get_experiment(experiment).tags[TAG]
+    assert stored == view("rkl", "lower", 60, ["interpolations", "traversals"])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import insert
 from typer.testing import CliRunner
 
 from aigc_lab.cli import app
@@ -19,9 +20,11 @@ from aigc_lab.display.ranking import caption
 from aigc_lab.display.wording import ranked_score
 from aigc_lab.errors import UsageError
 from aigc_lab.pictures.drawing import png
+from aigc_lab.pictures.view_captions import CAPTIONS
 from aigc_lab.registry.comparison import compare_trials
 from aigc_lab.registry.find import find_sweep
 from aigc_lab.registry.records import StoredArtifact, StoredScore
+from aigc_lab.registry.runs import list_runs
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import (
@@ -31,7 +34,9 @@ from aigc_lab.registry.sweeps import (
     objective_histories,
     show_sweep,
 )
+from aigc_lab.registry.tables import Artifact
 from aigc_lab.web import embedded_files, pages
+from aigc_lab.web.exported import files_of
 from aigc_lab.web.report import render_report
 from aigc_lab.web.whiskers import scale, whisker
 
@@ -198,6 +203,32 @@ def test_pictures_have_a_text_a_step_and_a_size(registry: Registry) -> None:
     assert all(image["alt"] for image in images)
     assert {(image["width"], image["height"]) for image in images} == {("6", "4")}
     assert {th.get("scope") for th in page.all("th")} == {"col"}
+
+
+def test_views_are_shown_at_their_newest_step_each_with_what_to_look_for(registry: Registry, tmp_path: Path) -> None:
+    """Of the first run two views, of which one lacks its newest file; of all others none."""
+    run = next(row["run"] for row in list_runs(registry, find_sweep(registry, HOSTILE)) if row["run"].endswith(".0.1"))
+    names = ("traversals/000010", "traversals/000020", "traversals", "reconstructions/000020")
+    with registry.write() as connection:
+        for place, name in enumerate(names):
+            path = tmp_path / "0.1" / f"view-{place}.png"
+            path.write_bytes(png(np.full((4, 8 + place, 3), place, np.uint8)))
+            row = {"run_id": run, "name": name, "kind": "image/png", "path": str(path)}
+            connection.execute(insert(Artifact).values(**row))
+    path.unlink()
+    made = render_report(registry, HOSTILE, detailed=12)
+    page = read(made.html)
+    (image,) = [image for image in page.all("img") if image["alt"] == "traversals of run 0.1"]
+    assert (image["width"], image["loading"]) == ("9", "lazy")
+    runs = [figure.get("data-run") or "" for figure in page.all("figure")]
+    assert [each for each in runs if each.endswith("s")] == [f"{run}-reconstructions", f"{run}-traversals"]
+    for name in ("reconstructions", "traversals"):
+        assert CAPTIONS[name].text in page.text
+    assert CAPTIONS["classes"].text not in page.text and "latent" in [text for tag, text in page.texts if tag == "dt"]
+    assert "reconstructions of run 0.1: missing" in made.html and made.pictures == 13
+    written = [name for name, _ in files_of(made) if name.startswith(("traversals", "reconstructions"))]
+    assert written == [f"traversals/{run}.png"]
+    assert "traversals" not in read(render_report(registry, HOSTILE, detailed=0).html).text
 
 
 def test_a_cap_is_of_ranked_trials_and_keeps_all_their_seeds(registry: Registry) -> None:

@@ -278,11 +278,19 @@ def test_what_it_means_is_said_first_in_the_terminals_own_sentences(home: Path) 
     for trial, verdict, bins in ((1, "PARTIAL", []), (2, "SEVERE", [{"name": "class 7", "state": "missing"}])):
         run = registry.run(sweep, trial, 8, "search")
         score = StoredScore("fd", 9.0, 8.0, 10.0, 500, 0.25, "fd|n:500", "lower", "last", 20, "holdout")
-        said = StoredVerdict("collapse", 20, verdict, "class 3 hardly varies", {"bins": bins}, "")
+        well = [{"name": "3", "n": 40, "state": "drawn", "variety": "varied", "drawn": 0.99}]
+        said = StoredVerdict("collapse", 20, verdict, "class 3 hardly varies", {"bins": bins, "asked": well}, "")
         registry.finish(run, registry.begin(run, {}), RunState.FINISHED, scores=[score], verdicts=[said])
+    run = registry.run(sweep, 0, 9, "search")
+    score = StoredScore("fd", 7.25, 7.0, 7.5, 500, 0.25, "fd|n:500", "lower", "last", 20, "holdout")
+    row = {"name": "3", "n": 40, "state": "another", "variety": "varied", "mostly": "8", "mostly_share": 0.95}
+    reason, rows = "every bin is there; asked for 3 it draws 8 (95% of 40)", [row]
+    said = StoredVerdict("collapse", 20, "NONE", reason, {"bins": [], "asked": rows}, "")
+    registry.finish(run, registry.begin(run, {}), RunState.FINISHED, scores=[score], verdicts=[said])
     page = read(render_report(registry, "made", detailed=0).html)
     told = " ".join(stored_meaning(registry, compare_trials(registry, sweep), Commands(samples="")).sentences)
     assert told.startswith("Trial 0 (dcgan) leads with fd 7.25")
+    assert "Trial 0 (dcgan): asked for 3 it draws 8 (95% of 40)." in told and "asked for is drawn" not in told
     assert "class 7" in told and "collapsed in part (PARTIAL): class 3 hardly varies" in told
     assert told in page.text
     assert page.text.index(told) < page.text.index("configuration")

@@ -1,8 +1,9 @@
 """Samples as files, written block by block: never more in memory than a block, and what is shown of them."""
 
 import json
+import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -18,9 +19,14 @@ _SHOWN = 10_000
 _SHOWN_BYTES = 32_000_000
 
 
-def sample_file(number: int) -> str:
-    """The name of the file of an image, by its number: `00000.png`."""
-    return f"{number:05d}.png"
+def sample_file(number: int, of_class: str = "") -> str:
+    """The name of the file of an image, by its number and the name of its class.
+
+    >>> sample_file(0), sample_file(7, "polar bear")
+    ('00000.png', '00007-polar_bear.png')
+    """
+    name = re.sub(r"[^\w.-]+", "_", of_class)[:40]
+    return f"{number:05d}-{name}.png" if name else f"{number:05d}.png"
 
 
 def most_shown(each: int) -> int:
@@ -72,7 +78,7 @@ def write_shown(path: Path, blocks: "Iterable[Array]", n: int) -> "Array":
     return stacked([sample for block in shown for sample in block][:most])
 
 
-def lines(block: "Array") -> bytes:
+def lines(block: "Array | Sequence[str]") -> bytes:
     """Strings [n] as UTF-8, each with the end of a line."""
     return "".join(f"{line}\n" for line in block).encode()
 

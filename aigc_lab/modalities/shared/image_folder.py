@@ -1,5 +1,6 @@
 """A folder of image files as a set of samples."""
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from aigc_lab.data.shared import sample_note
 from aigc_lab.data.shared.image_files import (
     MAPPED_FROM,
     Look,
@@ -86,7 +88,7 @@ class ImageFolder(Input):
         if broken:
             notes.insert(0, f"{len(broken):,} broken images left out: {abbreviated(broken)}")
         self.notes = [f"{self._root}: {note}" for note in notes]
-        labels, self.classes = _labels(names)
+        labels, self.classes = _labels(names) if (drawn := _sampled(self._root, names)) is None else numbered(drawn)
         return Images(torch.from_numpy(rows[: len(names)]), labels)
 
 
@@ -96,6 +98,15 @@ def _room(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
         return np.empty(shape, np.uint8)
     with tempfile.TemporaryFile() as file:
         return np.memmap(file, np.uint8, "w+", shape=shape)
+
+
+def _sampled(root: Path, names: Sequence[str]) -> list[str] | None:
+    """The class that each image of a conditional system was drawn of, by the number in its name and the note beside it;
+    None for other images.
+    """
+    numbers = [re.match(r"(\d{5,})(-.*)?\.png$", name) for name in names]
+    whole = [int(number[1]) for number in numbers if number is not None]
+    return sample_note.classes_of(sample_note.read_note(root / sample_note.NAME), whole) if all(numbers) else None
 
 
 def _labels(names: Sequence[str]) -> tuple[Tensor | None, Sequence[str] | None]:

@@ -5,7 +5,7 @@ variant has.
 from abc import abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
@@ -27,6 +27,13 @@ from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
 Penalty = penalties.Name
 #: what is said of `penalty`: of what the critic reads, and of what it says of a sample beside the others
 PENALTY = "what keeps the critic smooth; of its inputs as they are augmented and packed; batch norm mixes samples in it"
+
+
+class Judged(NamedTuple):
+    """What the critic says of its input, in single precision: scores, and logits of the classes if it names them."""
+
+    scores: Tensor
+    classes: Tensor | None = None
 
 
 class AdversarialSystem(System):
@@ -182,14 +189,17 @@ class AdversarialSystem(System):
         return scores if scores.dtype == torch.float64 else scores.float()
 
     def _critic_loss(self, batch: Any, noise: Noise, step: int) -> Loss:
+        players = self._players(batch)
         with torch.no_grad():
-            fakes = self.generator(noise["latents"])
+            fakes = players.generator(noise["latents"])
         samples = self.real(batch)
         seen_real, seen_fake = self._seen(samples, noise, "real"), self._seen(fakes, noise, "fake")
         # Separate passes: batch normalisation sees real or made samples, never a mixture.
-        real, fake = self._scores(self.critic, seen_real), self._scores(self.critic, seen_fake)
+        said = {which: self._judged(players.critic, seen) for which, seen in (("real", seen_real), ("fake", seen_fake))}
+        real, fake = said["real"].scores, said["fake"].scores
         loss = self._objective.critic(real, fake)
-        dynamics = {"real_score": real.mean(), "fake_score": fake.mean()}
+        terms, accuracy = self._class_terms(batch, said)
+        dynamics = {"real_score": real.mean(), "fake_score": fake.mean(), **accuracy}
         dynamics |= self._augmentation.seen(real, self._objective.boundary, self._memory("augment"))
         turn = CriticTurn(
             **self._turn(batch, samples, noise),
@@ -198,27 +208,59 @@ class AdversarialSystem(System):
             real_scores=real,
             fake_scores=fake,
         )
-        return self._penalised(loss, self._penalty.value(turn), step, dynamics)
+        return self._penalised(loss, self._penalty.value(turn), step, dynamics, terms)
 
     def _generator_loss(self, batch: Any, noise: Noise, step: int) -> Loss:
-        loss = self._generator_value(Players(self.critic, self.generator), batch, noise)
+        return self._generator_loss_of(self._players(batch).generator(noise["latents"]), batch, noise, step)
+
+    def _generator_loss_of(self, made: Tensor, batch: Any, noise: Noise, step: int) -> Loss:
+        """The generator's loss of what it made of the noise's latents."""
+        players = self._players(batch)
+        fake = self._judged(players.critic, self._seen(made, noise, "fake"))
+        loss = self._generator_objective(players.critic, fake.scores, batch, noise)
+        terms, _ = self._class_terms(batch, {"fake": fake})
         if not self._penalty.both_players:
-            return Loss(loss)
+            return self._penalised(loss, None, step, terms=terms)
         turn = Turn(**self._turn(batch, self.real(batch), noise))
-        return self._penalised(loss, self._penalty.generator_value(turn), step)
+        return self._penalised(loss, self._penalty.generator_value(turn), step, terms=terms)
 
     def _penalised(
-        self, loss: Tensor, penalty: Tensor | None, step: int, dynamics: Mapping[str, Tensor] = MappingProxyType({})
+        self,
+        loss: Tensor,
+        penalty: Tensor | None,
+        step: int,
+        dynamics: Mapping[str, Tensor] = MappingProxyType({}),
+        terms: Mapping[str, tuple[float, Tensor]] = MappingProxyType({}),
     ) -> Loss:
-        if penalty is None:
+        """The adversarial loss with the penalty, and with other terms by name, each (weight, value)."""
+        terms = ({} if penalty is None else {"penalty": (self._weight_at(step), penalty)}) | dict(terms)
+        if not terms:
             return Loss(loss, dynamics=dynamics)
-        return Loss(loss + self._weight_at(step) * penalty, {"adversarial": loss, "penalty": penalty}, dynamics)
+        parts = {name: value for name, (_, value) in terms.items()}
+        total = loss
+        for weight, value in terms.values():
+            total = total + weight * value
+        return Loss(total, {"adversarial": loss, **parts}, dynamics)
+
+    def _players(self, batch: Any) -> Players:
+        """Both networks as functions of one argument, for this batch."""
+        return Players(self.critic, self.generator)
+
+    def _judged(self, critic: Any, seen: Tensor) -> Judged:
+        return Judged(self._scores(critic, seen))
+
+    def _class_terms(
+        self, batch: Any, said: Mapping[str, Judged]
+    ) -> tuple[dict[str, tuple[float, Tensor]], dict[str, Tensor]]:
+        """Terms (weight, value) of a player's loss that say how well classes are named, and what is logged of them."""
+        return {}, {}
 
     def _turn(self, batch: Any, samples: Tensor, noise: Noise) -> dict[str, Any]:
         """What a penalty may look at in either player's loss; `samples` are the batch's, as `real` gives them."""
+        players = self._players(batch)
         return {
-            "critic": self.critic,
-            "generator": self.generator,
+            "critic": players.critic,
+            "generator": players.generator,
             "real": samples,
             "noise": noise,
             "memory": self._memory("penalty"),
@@ -233,8 +275,11 @@ class AdversarialSystem(System):
 
     def _generator_value(self, players: Players, batch: Any, noise: Noise) -> Tensor:
         fake = self._scores(players.critic, self._seen(players.generator(noise["latents"]), noise, "fake"))
+        return self._generator_objective(players.critic, fake, batch, noise)
+
+    def _generator_objective(self, critic: Any, fake: Tensor, batch: Any, noise: Noise) -> Tensor:
         paired = self._objective.paired
-        real = self._scores(players.critic, self._seen(self.real(batch), noise, "real")) if paired else fake
+        real = self._scores(critic, self._seen(self.real(batch), noise, "real")) if paired else fake
         return self._objective.generator(real, fake)
 
     def _critic_value(self, players: Players, batch: Any, noise: Noise) -> Tensor:
@@ -251,11 +296,15 @@ class AdversarialSystem(System):
         stateful = config.clip is not None or any(self._remembered.values())
         return stateful or spectral.is_spectral(self.critic)
 
-    def _after(self, step: int) -> None:
+    def _constrain(self, step: int) -> None:
+        """What keeps a critic Lipschitz after an update of its weights: a power iteration, clipping."""
         spectral.iterate(self.critic)
         if self.config.clip is not None:
             for weight in self.critic.parameters():
                 weight.copy_(weight.clamp(-self.config.clip, self.config.clip))
+
+    def _after(self, step: int) -> None:
+        self._constrain(step)
         if memory := self._memory("penalty"):
             self._penalty.after(memory)
         if memory := self._memory("augment"):

@@ -1,7 +1,7 @@
 """Systems that predict a sentence word by word: what they share, whatever network predicts."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from aigc_lab.config import Positive, Strict
-from aigc_lab.nets import decoding
+from aigc_lab.nets import decoding, joined
 from aigc_lab.nets.decoding import Sampling
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.optimizers import base as optimizers
@@ -17,6 +17,11 @@ from aigc_lab.samples import Text
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems import base
 from aigc_lab.text.vocabulary import EOS, PAD, Vocabulary
+
+Conditional = Literal["none", "concat"]
+# The likelihood of the next word alone, or a critic of sentences, whatever came before it.
+TrainedBy = Literal["likelihood", "critic"]
+CONDITIONAL = "concat: a vector of the class beside each word"
 
 
 def shifted(words: Tensor) -> Tensor:
@@ -42,9 +47,14 @@ def kept(uniform: Tensor, rate: float) -> Tensor:
 
 
 class LanguageSystem(base.System):
-    """Text, word by word. A latent is one uniform number for each place: it picks the word there."""
+    """Text, word by word. A latent is one uniform number for each place: it picks the word there. A conditional system
+    sets `class_embedding`.
+    """
 
     modality = Modality.TEXT
+    #: what its sentences are learned by, where a text GAN is compared with maximum likelihood; None: neither of the two
+    trained_by: ClassVar[TrainedBy | None] = None
+    class_embedding: nn.Embedding
 
     def __init__(self, config: Any, shape: Shape) -> None:
         super().__init__(config, shape)
@@ -52,6 +62,19 @@ class LanguageSystem(base.System):
         self.vocabulary = shape.vocabulary
         self.length = shape.size[0]
         self.first = first_word(self.vocabulary)
+
+    def context(self, labels: Tensor | None) -> Tensor | None:
+        """Vectors [N, d] of the classes `labels`, int64 [N]; None for an unconditional model. Raises `ValueError` for a
+        conditional one without labels.
+        """
+        if not self.conditional:
+            return None
+        if labels is None:
+            raise ValueError(
+                "it is conditional: its sentences are drawn and scored given their classes, so give labels"
+            )
+        vectors: Tensor = self.class_embedding(labels)
+        return vectors
 
     def latents(self, count: int) -> Draw:
         return Draw((count, self.length), "unit")
@@ -68,9 +91,13 @@ class LanguageSystem(base.System):
             raise ValueError(f"{len(words)} words to begin with, and this model's sentences have {self.length} places")
         return tuple(self.vocabulary.numbers[word] for word in words)
 
-    def sentences(self, uniform: Tensor, sampling: Sampling, context: Tensor | None = None) -> Tensor:
-        """Sentences [N, L] that `decoder` and `output` predict word by word, each drawn by its row of uniform numbers
-        [N, L]; `context` [N, d] is what the decoder is told beside the words.
+    def generator(self) -> list[nn.Module]:
+        """The networks that predict the next word: what updates them is an update of the generator."""
+        return [self.decoder, self.output]  # type: ignore[list-item]
+
+    def predictor(self, context: Tensor | None = None) -> decoding.Predict:
+        """`predict` of `decoding.sentences`: what `decoder` and `output` say of the next word; `context` [N, d] is what
+        the decoder is told beside the words.
         """
         decoder: Any = self.decoder
 
@@ -78,24 +105,71 @@ class LanguageSystem(base.System):
             features, memory = decoder.step(words, memory, context)
             return self.output(features[:, -1]), memory  # type: ignore[operator]
 
+        return predict
+
+    def sentences(
+        self, uniform: Tensor, sampling: Sampling, context: Tensor | None = None, *, to_the_end: bool = False
+    ) -> Tensor:
+        """Sentences [N, L] that `decoder` and `output` predict word by word, each drawn by its row of uniform numbers
+        [N, L]; `context` is that of `predictor`, `to_the_end` as in `decoding.sentences`.
+        """
+        decoder: Any = self.decoder
         memory = decoder.start(len(uniform), self.length, context)
-        return decoding.sentences(predict, memory, uniform, self.vocabulary, self.first, sampling)
+        return decoding.sentences(
+            self.predictor(context), memory, uniform, self.vocabulary, self.first, sampling, to_the_end=to_the_end
+        )
 
     def text(self, words: Tensor) -> Text:
         """Sentences [N, L] with their vocabulary."""
         return Text(words, vocabulary=self.vocabulary)
 
 
-class LanguageModel(LanguageSystem):
-    """Maximises the likelihood of the next word: the mean over the words of a batch, `<eos>` among them.
+class AutoregressiveSystem(LanguageSystem):
+    """p(x) as the product of p(word | words before it), which is all that its `sample` needs.
 
     A subclass sets `decoder`, which has `step` and `start` and gives features of `width`, then `output` by `head()`.
     """
 
+    trained_by: ClassVar[TrainedBy | None] = "likelihood"
     decoder: Any
     output: nn.Linear
 
+    def head(self) -> nn.Linear:
+        """The layer from features to the logits of all words that may follow."""
+        return nn.Linear(self.decoder.width, len(self.vocabulary) - self.first)
+
+    def token_nll(self, words: Tensor, *, labels: Tensor | None = None) -> Tensor:
+        """−log p of each word given those before it, in nats [N, L]; 0 at `<pad>`. That of a conditional model is given
+        the class too, `labels` [N].
+        """
+        return nll_of(self.output(self.decoder(shifted(words), **self._told(labels))), words, self.first)
+
+    def _told(self, labels: Tensor | None) -> dict[str, Tensor]:
+        """What the decoder of a conditional model reads beside the words; another's need not know of it."""
+        context = self.context(labels)
+        return {} if context is None else {"context": context}
+
+    def samplers(self) -> list[nn.Module]:
+        return [self.decoder, self.output, *([self.class_embedding] if self.conditional else [])]
+
+    def sample(
+        self,
+        latents: Tensor,
+        *,
+        labels: Tensor | None = None,
+        sampling: Sampling = Sampling(),  # noqa: B008 -- frozen
+    ) -> Text:
+        """A sentence for each row of uniform numbers [N, L], of the class in `labels` [N] if it is conditional."""
+        return self.text(self.sentences(latents, sampling, self.context(labels)))
+
+
+class LanguageModel(AutoregressiveSystem):
+    """Maximises the likelihood of the next word: the mean over the words of a batch, `<eos>` among them. A conditional
+    one maximises log p(x|y), and reads a vector of the class y beside each word.
+    """
+
     class Config(Strict):
+        conditional: Conditional = Field("none", description=CONDITIONAL)
         dropout: float = Field(0.0, ge=0, lt=1, description="of what enters and leaves the network, locked over places")
         lr: Positive = Field(1e-3, description="Adam's step")
         max_norm: Positive = Field(5.0, description="a longer gradient is shortened to this")
@@ -104,11 +178,13 @@ class LanguageModel(LanguageSystem):
 
     optimizer_only = frozenset({"lr", "max_norm"})
 
-    def head(self) -> nn.Linear:
-        """The layer from features to the logits of all words that may follow."""
-        return nn.Linear(self.decoder.width, len(self.vocabulary) - self.first)
+    @abstractmethod
+    def __init__(self, config: Any, shape: Shape) -> None:
+        super().__init__(config, shape)
 
     def phases(self, batch_size: int) -> list[base.Phase]:
+        if self.conditional and not hasattr(self, "class_embedding"):
+            raise ValueError("its own network reads no labels: set class_embedding where it is conditional")
         inside, outside = self.decoder.input_width, self.decoder.width
         drawn = {"dropout": Draw((batch_size, inside + outside), "unit")} if self.config.dropout else {}
         rule = base.OptimizerConfig.of(self.config, self.config.lr, max_norm=self.config.max_norm)
@@ -120,27 +196,6 @@ class LanguageModel(LanguageSystem):
             widths = [self.decoder.input_width, self.decoder.width]
             inside, outside = torch.split(noise["dropout"], widths, 1)
             keep = kept(inside, self.config.dropout), kept(outside, self.config.dropout)
-        logits = self.output(self.decoder(shifted(words), keep=keep))
-        total = nll_of(logits, words, self.first).sum() / (words != PAD).sum()
+        logits = self.output(self.decoder(shifted(words), keep=keep, **self._told(batch.labels)))
+        total = nll_of(logits, words, self.first).sum() / joined.mean((words != PAD).sum())
         return base.Loss(total)
-
-    def token_nll(self, words: Tensor) -> Tensor:
-        """−log p of each word given those before it, in nats [N, L]; 0 at `<pad>`."""
-        return nll_of(self.output(self.decoder(shifted(words))), words, self.first)
-
-    def samplers(self) -> list[nn.Module]:
-        return [self.decoder, self.output]
-
-    def sample(
-        self,
-        latents: Tensor,
-        *,
-        labels: Tensor | None = None,
-        sampling: Sampling = Sampling(),  # noqa: B008 -- frozen
-    ) -> Text:
-        """A sentence for each row of uniform numbers [N, L]."""
-        return self.text(self.sentences(latents, sampling))
-
-    @abstractmethod
-    def __init__(self, config: Any, shape: Shape) -> None:
-        super().__init__(config, shape)

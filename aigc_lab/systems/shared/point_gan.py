@@ -8,15 +8,15 @@ from aigc_lab.config import Width
 from aigc_lab.noise import Draw
 from aigc_lab.samples import Points
 from aigc_lab.shape import Modality
-from aigc_lab.systems.shared.adversarial import AdversarialSystem
+from aigc_lab.systems.shared.conditional_gan import ConditionalGAN
 
 
-class PointSystem(AdversarialSystem):
+class PointSystem(ConditionalGAN):
     """An adversarial system whose generator makes points of normal latents."""
 
     modality = Modality.POINTS
 
-    class Config(AdversarialSystem.Config):
+    class Config(ConditionalGAN.Config):
         latent_size: Width = 2
 
     config: Config
@@ -29,4 +29,4 @@ class PointSystem(AdversarialSystem):
         return Draw((count, self.config.latent_size))
 
     def sample(self, latents: Tensor, *, labels: Tensor | None = None) -> Points:
-        return Points(self.generator(latents).float())
+        return Points(self.generated(latents, labels).float())
